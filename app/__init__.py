@@ -1,0 +1,1 @@
+"""Tranche: the HTTP service, the client, and what both halves share."""

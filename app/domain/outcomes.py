@@ -1,0 +1,118 @@
+"""The closed sets of words that the API, the tables, the log and the command line share.
+
+`docs/states.md` draws how they follow one another. A published word is never removed.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+
+class ItemStatus(StrEnum):
+    """The local outcome of one item: what the client has to do about it."""
+
+    OK = "ok"
+    FAILED = "failed"
+    """The same item will fail again."""
+    RETRY = "retry"
+    """Nothing was decided; send it again, not before `retry_after_seconds`."""
+
+
+class Result(StrEnum):
+    """What an `ok` item did to the contact."""
+
+    CREATED = "created"
+    UPDATED = "updated"
+    UNCHANGED = "unchanged"
+    SUPERSEDED = "superseded"
+    """A newer `source_version`, or a later item of the same batch, stands already."""
+
+
+class ErrorCode(StrEnum):
+    """Why an item is not `ok`, here or at a destination."""
+
+    MISSING_FIELD = "MISSING_FIELD"
+    INVALID_FIELD = "INVALID_FIELD"
+    UNKNOWN_FIELD = "UNKNOWN_FIELD"
+    INVALID_EMAIL = "INVALID_EMAIL"
+    INVALID_PHONE = "INVALID_PHONE"
+    ITEM_TOO_LARGE = "ITEM_TOO_LARGE"
+    DUPLICATE_IN_BATCH = "DUPLICATE_IN_BATCH"
+    VERSION_CONFLICT = "VERSION_CONFLICT"
+    ATOMIC_ABORTED = "ATOMIC_ABORTED"
+    RATE_LIMIT = "RATE_LIMIT"
+    LOCK_TIMEOUT = "LOCK_TIMEOUT"
+    OVERLOADED = "OVERLOADED"
+    INTERNAL = "INTERNAL"
+    DESTINATION_REJECTED = "DESTINATION_REJECTED"
+    DESTINATION_RATE_LIMIT = "DESTINATION_RATE_LIMIT"
+    DESTINATION_UNAVAILABLE = "DESTINATION_UNAVAILABLE"
+    CIRCUIT_OPEN = "CIRCUIT_OPEN"
+    OUTCOME_UNKNOWN = "OUTCOME_UNKNOWN"
+    RETRIES_EXHAUSTED = "RETRIES_EXHAUSTED"
+
+
+LOCAL_RETRY_CODES: Final = frozenset(
+    {ErrorCode.RATE_LIMIT, ErrorCode.LOCK_TIMEOUT, ErrorCode.OVERLOADED, ErrorCode.INTERNAL}
+)
+
+
+class EffectState(StrEnum):
+    """Where one item stands at one destination."""
+
+    PENDING = "pending"
+    """Not tried yet, or postponed without an attempt (open circuit, 429, pause)."""
+    OK = "ok"
+    """The destination holds this version or a newer one."""
+    RETRY = "retry"
+    """An attempt failed for a passing reason; Tranche tries again by itself."""
+    FAILED = "failed"
+    """The destination refused the item for good; a dead letter tells why."""
+    UNKNOWN = "unknown"
+    """Sent, but the answer was lost; settled by reading the destination back."""
+    DEAD = "dead"
+    """Attempts or time ran out; a dead letter waits for a human."""
+    SKIPPED = "skipped"
+    """Nothing to send: the destination was removed, or the job canceled, before the first attempt."""
+
+
+OPEN_STATES: Final = frozenset({EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN})
+"""The states that Tranche itself will still change."""
+
+STATE_LETTER: Final = {
+    EffectState.PENDING: "p",
+    EffectState.OK: "o",
+    EffectState.RETRY: "r",
+    EffectState.FAILED: "f",
+    EffectState.UNKNOWN: "u",
+    EffectState.DEAD: "d",
+    EffectState.SKIPPED: "s",
+}
+"""One letter an item: the column `deliveries.states` is a string of them, in item order."""
+
+LETTER_STATE: Final = {letter: state for state, letter in STATE_LETTER.items()}
+
+
+class JobState(StrEnum):
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SYNCING = "syncing"
+    """Every local outcome is decided; effects at destinations are still open."""
+    COMPLETED = "completed"
+    COMPLETED_WITH_FAILURES = "completed_with_failures"
+    FAILED = "failed"
+    CANCELED = "canceled"
+
+
+FINISHED_JOB_STATES: Final = frozenset(
+    {JobState.COMPLETED, JobState.COMPLETED_WITH_FAILURES, JobState.FAILED, JobState.CANCELED}
+)
+
+
+class JobKind(StrEnum):
+    IMPORT = "import"
+    RETRY = "retry"
+    UNDO = "undo"
+    REPLAY = "replay"

@@ -1,0 +1,126 @@
+"""What the delivery pipeline asks of a CRM, and the closed set of answers it understands.
+
+An adapter is one file: it turns contacts into the vendor's request and the vendor's answer into exactly one
+`Outcome` a contact. It decides nothing about when to try again; `app.domain.retry` does.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Protocol
+
+import aiohttp
+import msgspec
+
+from app.domain.outcomes import EffectState, ErrorCode
+
+
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    """A contact as it stands now; `None` is a field the destination should have empty."""
+
+    contact_id: str
+    version: int
+    email: str | None
+    first_name: str | None = None
+    last_name: str | None = None
+    phone: str | None = None
+    company: str | None = None
+    attributes: dict[str, Any] = {}
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one contact in one call: `OK`, `RETRY`, `FAILED` or `UNKNOWN`, with the reason."""
+
+    contact_id: str
+    state: EffectState
+    code: ErrorCode | None = None
+    detail: str = ""
+    remote_id: str | None = None
+
+
+class Health(StrEnum):
+    """What a call says about the two circuits it went through."""
+
+    WELL = "well"
+    """The CRM answered sensibly (a rejected item, a 4xx and a 429 are sensible answers)."""
+    CRM_FAULT = "crm_fault"
+    """5xx, timeout, refused or reset connection: counts against the CRM for everybody."""
+    CONNECTION_FAULT = "connection_fault"
+    """401 or 403: counts against this tenant's connection alone."""
+
+
+class Pause(msgspec.Struct, frozen=True):
+    """The CRM asked for silence: no call of this destination before `seconds` have passed."""
+
+    seconds: float
+    detail: str
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `push`: one outcome a contact, in the order asked.
+
+    `pause` set means that nothing of the call was done and no attempt is spent (429): every outcome is then
+    `RETRY` with `DESTINATION_RATE_LIMIT`.
+    """
+
+    outcomes: list[Outcome]
+    health: Health
+    pause: Pause | None = None
+    seconds: float = 0.0
+    """How long the call took, for the slow-call rate."""
+
+
+class Seen(StrEnum):
+    """What a read-back found for one contact."""
+
+    MATCHES = "matches"
+    """The record is there with every property that a push of the contact would set."""
+    DIFFERS = "differs"
+    ABSENT = "absent"
+
+
+class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
+    """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known)."""
+
+    seen: dict[str, Seen] | None
+    remote_ids: dict[str, str] = {}
+    health: Health
+    pause: Pause | None = None
+    seconds: float = 0.0
+    detail: str = ""
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """Seconds; `total` covers connecting, sending and reading the whole answer."""
+
+    connect: float = 3.0
+    total: float = 10.0
+
+
+class Crm(Protocol):
+    """One tenant's connection to one CRM. Methods never raise for anything the network or the CRM does."""
+
+    batch_size: int
+    """Most contacts a call may carry."""
+
+    async def push(self, contacts: list[Contact], *, request_id: str) -> Reply:
+        """Write the contacts as they stand, keyed by their business key, in one call."""
+        ...
+
+    async def read_back(self, contacts: list[Contact], *, request_id: str) -> ReadBack:
+        """Read the records of these contacts by key (never by search: it lags) and compare."""
+        ...
+
+
+class CrmFactory(Protocol):
+    """How an adapter is registered in `jobs.crm.ADAPTERS`."""
+
+    def __call__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: str,
+        options: dict[str, Any],
+        timeouts: Timeouts,
+    ) -> Crm: ...
