@@ -1,0 +1,123 @@
+"""Every setting, its unit and its meaning: the only module that reads the environment.
+
+`tranche settings` prints this table; `TRANCHE_` plus the upper-case field name is the variable.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from app.errors import SettingsError
+
+PREFIX: Final = "TRANCHE_"
+
+
+class Doc(msgspec.Struct, frozen=True):
+    """Unit and meaning of a setting; `secret` keeps its value out of every listing."""
+
+    meaning: str
+    unit: str = ""
+    secret: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings of one process."""
+
+    database_url: Annotated[str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")] = ""
+    redis_url: Annotated[str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")] = ""
+    data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
+    secret_key: Annotated[
+        str, Doc("encrypts destination credentials (AES-256-GCM): 32 bytes, base64", "base64", secret=True)
+    ] = ""
+    url: Annotated[str, Doc("the API that the client commands talk to", "URL")] = "http://127.0.0.1:8000"
+    api_key: Annotated[str, Doc("the key that the client commands send", secret=True)] = ""
+
+    log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
+    log_format: Annotated[str, Doc("json, or console for people")] = "json"
+
+    db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
+    db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
+    db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
+    db_statement_timeout: Annotated[float, Doc("longest run of one statement", "s")] = 15.0
+    db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = 3.0
+    db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = 15.0
+    db_statement_cache: Annotated[
+        int, Doc("prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements")
+    ] = 256
+
+    max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
+    max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
+    max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
+    max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s")] = 30.0
+    max_requests: Annotated[int, Doc("imports one API process works on at a time; more get 503", "requests")] = 2_000
+    idempotency_retention: Annotated[float, Doc("answers are replayed for", "s")] = 86_400.0
+    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s")] = 2_592_000.0
+
+    chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
+    delivery_concurrency: Annotated[int, Doc("deliveries in flight at one destination, all workers", "deliveries")] = 8
+    delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 8
+    delivery_budget: Annotated[float, Doc("time from acceptance before an item is `dead`", "s")] = 86_400.0
+    delivery_backoff_base: Annotated[float, Doc("first backoff is random between 0 and this", "s")] = 1.0
+    delivery_backoff_cap: Annotated[float, Doc("no backoff is longer", "s")] = 300.0
+    delivery_lease: Annotated[float, Doc("a delivery of a dead worker is taken over after", "s")] = 30.0
+    delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = 1.0
+    reconcile_grace: Annotated[float, Doc("an unknown item must be absent twice, this far apart", "s")] = 2.0
+    sweep_interval: Annotated[float, Doc("how often PostgreSQL is searched for work that no wake-up announced", "s")] = 2.0
+    crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
+    crm_total_timeout: Annotated[float, Doc("longest call to a CRM, all in all", "s")] = 10.0
+
+    breaker_window: Annotated[float, Doc("calls of this long count", "s")] = 30.0
+    breaker_min_calls: Annotated[int, Doc("fewer calls in the window never open a circuit", "calls")] = 10
+    breaker_failure_rate: Annotated[float, Doc("share of failed calls that opens a circuit", "0-1")] = 0.5
+    breaker_slow_rate: Annotated[float, Doc("share of slow calls that opens a circuit", "0-1")] = 0.8
+    breaker_slow_call: Annotated[float, Doc("a call is slow from", "s")] = 8.0
+    breaker_open: Annotated[float, Doc("first time a circuit stays open; doubles, with jitter", "s")] = 5.0
+    breaker_open_cap: Annotated[float, Doc("longest time a circuit stays open", "s")] = 120.0
+    breaker_probes: Annotated[int, Doc("calls let through a half-open circuit at a time", "calls")] = 2
+    breaker_successes: Annotated[int, Doc("successful probes that close a circuit", "calls")] = 3
+    breaker_permit: Annotated[float, Doc("a probe's permit expires by itself after", "s")] = 15.0
+
+
+def load(environ: Mapping[str, str] | None = None) -> Settings:
+    """Settings from the environment.
+
+    Raises:
+        SettingsError: a value does not fit its type, or a `TRANCHE_` variable is not a setting.
+    """
+    env = os.environ if environ is None else environ
+    given: dict[str, str] = {}
+    for name in Settings.__struct_fields__:
+        value = env.get(PREFIX + name.upper())
+        if value is not None and value.strip():
+            given[name] = value.strip()
+    try:
+        return msgspec.convert(given, Settings, strict=False)
+    except msgspec.ValidationError as error:
+        path = str(error).rpartition("$.")[2].strip("`")
+        raise SettingsError(f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}") from error
+
+
+class Row(msgspec.Struct, frozen=True):
+    """One line of `tranche settings`."""
+
+    variable: str
+    default: str
+    unit: str
+    meaning: str
+    value: str
+
+
+def table(settings: Settings) -> list[Row]:
+    """Every setting with its default, unit, meaning and present value (secrets are masked)."""
+    rows = []
+    for name, hint in get_type_hints(Settings, include_extras=True).items():
+        doc: Any = next(a for a in get_args(hint) if isinstance(a, Doc)) if get_origin(hint) else Doc("")
+        default = getattr(Settings(), name)
+        value = getattr(settings, name)
+        shown = "***" if doc.secret and value else str(value)
+        rows.append(Row(PREFIX + name.upper(), str(default), doc.unit, doc.meaning, shown))
+    return rows
