@@ -25,3 +25,9 @@ class SettingsError(TrancheError):
     """A setting has a value that cannot be used."""
 
     code = "SETTINGS"
+
+
+class MigrationError(TrancheError):
+    """The database could not be brought to this release's schema."""
+
+    code = "MIGRATION"
