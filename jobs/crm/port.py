@@ -46,7 +46,7 @@ class Health(StrEnum):
     CRM_FAULT = "crm_fault"
     """5xx, timeout, refused or reset connection: counts against the CRM for everybody."""
     CONNECTION_FAULT = "connection_fault"
-    """401 or 403: counts against this tenant's connection alone."""
+    """401, 403, or an address or setting that cannot work: counts against this tenant's connection alone."""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -59,8 +59,9 @@ class Pause(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `push`: one outcome a contact, in the order asked.
 
-    `pause` set means that nothing of the call was done and no attempt is spent (429): every outcome is then
-    `RETRY` with `DESTINATION_RATE_LIMIT`.
+    `pause` set means that nothing of the call was done and no attempt is spent: every outcome is then `RETRY`,
+    with `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a 503 that
+    names its `Retry-After`.
     """
 
     outcomes: list[Outcome]
@@ -68,6 +69,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     pause: Pause | None = None
     seconds: float = 0.0
     """How long the call took, for the slow-call rate."""
+    rejected_whole: bool = False
+    """Several contacts were refused together, nothing of them was done, and the answer does not tell which is
+    guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch tell; one contact alone
+    that is refused is `FAILED`."""
+    detail: str = ""
+    """What the whole call met, for humans; empty where each outcome tells its own story."""
 
 
 class Seen(StrEnum):
@@ -80,7 +87,10 @@ class Seen(StrEnum):
 
 
 class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known)."""
+    """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known).
+
+    A contact that is missing in `seen` was not mentioned by the CRM: nothing is known of it.
+    """
 
     seen: dict[str, Seen] | None
     remote_ids: dict[str, str] = {}
@@ -123,4 +133,6 @@ class CrmFactory(Protocol):
         token: str,
         options: dict[str, Any],
         timeouts: Timeouts,
-    ) -> Crm: ...
+    ) -> Crm:
+        """Raise `ValueError`, in words for the operator, where token, address or options cannot be used."""
+        ...

@@ -1,0 +1,142 @@
+"""One HTTP exchange with a CRM, told so that an adapter need not know how aiohttp fails.
+
+The one question that matters after a failure is whether the CRM may have acted: `NoAnswer.sent` answers it by
+watching whether the first byte of the body left, not by guessing from the kind of exception.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+from aiohttp.abc import AbstractStreamWriter
+
+from jobs.crm.port import Timeouts
+
+MAX_ANSWER_BYTES: Final = 8_000_000
+DETAIL_LENGTH: Final = 300
+USER_AGENT: Final = "tranche"
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
+    """The CRM answered; `body` is what could be read of it, and `trouble` says why that is not all."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    seconds: float
+    trouble: str = ""
+
+    def json(self) -> Any:
+        """The body, or `None` where it is cut, empty or no JSON."""
+        if self.trouble:
+            return None
+        try:
+            return msgspec.json.decode(self.body)
+        except (ValueError, RecursionError):
+            return None
+
+
+class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """No status line came. `sent` is false only if not a byte of the body left: then nothing was done."""
+
+    sent: bool
+    detail: str
+    seconds: float
+
+
+class _WatchedBody(aiohttp.BytesPayload):
+    """A body that remembers that sending it began."""
+
+    started = False
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.started = True
+        await super().write(writer)
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        self.started = True
+        await super().write_with_length(writer, content_length)
+
+
+async def send(
+    session: aiohttp.ClientSession,
+    method: str,
+    url: str,
+    *,
+    payload: object,
+    headers: Mapping[str, str],
+    timeouts: Timeouts,
+) -> Answer | NoAnswer:
+    """Send `payload` as JSON, read the whole answer. Never raises for the network; cancelling it does cancel it."""
+    body = _WatchedBody(msgspec.json.encode(payload), content_type="application/json")
+    limits = aiohttp.ClientTimeout(
+        total=timeouts.total,
+        sock_connect=timeouts.connect,
+        ceil_threshold=timeouts.total + 1,  # by default aiohttp rounds what is over 5 s up to whole seconds
+    )
+    started = time.monotonic()
+    try:
+        async with session.request(
+            method,
+            url,
+            data=body,
+            headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
+            timeout=limits,
+            allow_redirects=False,
+        ) as response:
+            content, trouble = await _read(response)
+            return Answer(
+                status=response.status,
+                headers=response.headers,
+                body=content,
+                seconds=time.monotonic() - started,
+                trouble=trouble,
+            )
+    except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
+        seconds = time.monotonic() - started
+        return NoAnswer(sent=body.started, detail=_describe(error, seconds), seconds=seconds)
+
+
+async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
+    content = bytearray()
+    try:
+        async for chunk in response.content.iter_chunked(65_536):
+            content += chunk
+            if len(content) > MAX_ANSWER_BYTES:
+                response.close()
+                return b"", f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        return bytes(content), f"the answer broke off ({_describe(error, None)})"
+    return bytes(content), ""
+
+
+def _describe(error: BaseException, seconds: float | None) -> str:
+    if isinstance(error, TimeoutError):
+        return "timed out" if seconds is None else f"timed out after {seconds:.1f} s"
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3); `None` without a usable one."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def for_humans(text: str, secret: str) -> str:
+    """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if secret:
+        line = line.replace(secret, "***")
+    return line if len(line) <= DETAIL_LENGTH else line[: DETAIL_LENGTH - 1] + "…"
