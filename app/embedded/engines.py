@@ -1,0 +1,176 @@
+"""Both embedded engines as one thing that is started, stopped, killed and found again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Final, NamedTuple, Self
+
+from app.embedded import state
+from app.embedded.errors import EngineError
+from app.embedded.postgres import Postgres
+from app.embedded.valkey import Valkey
+
+PORT_ATTEMPTS: Final = 5
+LOG_LIMIT: Final = 20_000_000
+"""Bytes; a longer log is set aside at the next start, and the one before it dropped."""
+
+
+class Urls(NamedTuple):
+    """Where the engines listen; both carry their password."""
+
+    database_url: str
+    redis_url: str
+
+
+class Engines:
+    """PostgreSQL and Valkey on 127.0.0.1 with their data in one folder.
+
+    Nothing here is bound to an event loop: `asyncio.run(engines.start())` and later
+    `asyncio.run(engines.stop())` is fine. Start from the main thread (see `app.embedded.process`).
+
+    What an earlier supervisor left running is stopped and started anew rather than adopted: only a child of
+    ours is sure to end with us.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        postgres_port: int | None = None,
+        valkey_port: int | None = None,
+        user: str = "nobody",
+    ) -> None:
+        """
+        Args:
+            data_dir: made when it is not there.
+            postgres_port, valkey_port: the only ports that will do; by default free ones, kept from start to
+                start.
+            user: as root, the system user that runs new engines.
+        """
+        self._data_dir = data_dir.absolute()
+        self._lock = state.Lock(self._data_dir)
+        self._ports = state.Ports(self._data_dir)
+        self._postgres_port = postgres_port
+        self._valkey_port = valkey_port
+        self.postgres: Final = Postgres(self._data_dir, user=user)
+        self.valkey: Final = Valkey(self._data_dir, user=user)
+
+    @property
+    def urls(self) -> Urls:
+        """The same from `start` to `stop`, whatever is killed and restarted between."""
+        return Urls(self.postgres.url, self.valkey.url)
+
+    async def start(self) -> Urls:
+        """Start both at once and return when both answer.
+
+        Raises:
+            FolderInUseError: another supervisor holds the folder.
+            EngineMissingError: the wheels are not installed.
+            EngineError: an engine did not come up; neither is then left running.
+        """
+        # As root the engines' user has to pass through; every file and folder inside is private by itself.
+        self._data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        (self._data_dir / "log").mkdir(mode=0o700, exist_ok=True)
+        self._lock.acquire()
+        try:
+            state.remove_run(self._data_dir)
+            for log in ("postgres.log", "valkey.log"):
+                self._rotate(self._data_dir / "log" / log)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._first_start(self.postgres, self._postgres_port))
+                group.create_task(self._first_start(self.valkey, self._valkey_port))
+            self._publish()
+        except BaseException as error:
+            await self.stop()
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
+            raise
+        return self.urls
+
+    async def stop(self) -> None:
+        """Stop both, each within a bounded time, and give the folder back. Harmless when nothing runs."""
+        if not self._lock.held:
+            return
+        try:
+            state.remove_run(self._data_dir)
+            await asyncio.gather(self.postgres.stop(), self.valkey.stop())
+        finally:
+            self._lock.release()
+
+    async def died(self) -> str:
+        """Wait until an engine ends by itself and return its name; `start_…` brings it back."""
+        children = [engine.child for engine in (self.postgres, self.valkey) if engine.child is not None]
+        if not children:
+            raise EngineError("no engine is running")
+        waits = {asyncio.create_task(child.wait()): child.name for child in children}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in waits:
+                task.cancel()
+        return waits[done.pop()]
+
+    async def start_postgres(self) -> None:
+        """Start PostgreSQL again on its port; harmless when it runs."""
+        if self.postgres.child is None or self.postgres.child.returncode is not None:
+            await self.postgres.clear()
+            await self.postgres.start(self.postgres.port)
+            self._publish()
+
+    async def start_valkey(self) -> None:
+        """Start Valkey again on its port; harmless when it runs."""
+        if self.valkey.child is None or self.valkey.child.returncode is not None:
+            await self.valkey.clear()
+            await self.valkey.start(self.valkey.port)
+            self._publish()
+
+    async def stop_postgres(self) -> None:
+        """Shut PostgreSQL down in good order; `start_postgres` brings it back."""
+        await self.postgres.stop()
+
+    async def stop_valkey(self) -> None:
+        """Shut Valkey down in good order; `start_valkey` brings it back."""
+        await self.valkey.stop()
+
+    async def kill_postgres(self) -> None:
+        """`kill -9` to every PostgreSQL process."""
+        await self.postgres.kill()
+
+    async def kill_valkey(self) -> None:
+        """`kill -9` to Valkey."""
+        await self.valkey.kill()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _first_start(self, engine: Postgres | Valkey, fixed: int | None) -> None:
+        await engine.prepare()
+        for attempt in range(1, PORT_ATTEMPTS + 1):
+            port = self._ports.choose(engine.name, fixed, again=attempt > 1)
+            try:
+                await engine.start(port)
+                return
+            except EngineError as error:
+                # Between choosing and binding another program may have taken the port.
+                if "address already in use" not in error.detail.lower() or attempt == PORT_ATTEMPTS:
+                    raise
+
+    def _publish(self) -> None:
+        if self.postgres.child is None or self.valkey.child is None:
+            return
+        run = state.Run(*self.urls, os.getpid(), self.postgres.child.pid, self.valkey.child.pid)
+        state.write_run(self._data_dir, run)
+
+    @staticmethod
+    def _rotate(log: Path) -> None:
+        if log.exists() and log.stat().st_size > LOG_LIMIT:
+            log.replace(log.with_suffix(".log.1"))

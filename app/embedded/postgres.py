@@ -1,0 +1,216 @@
+"""The embedded PostgreSQL: made once, then started on the same folder for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from app.embedded import secrets, state
+from app.embedded.binaries import PostgresInstall, find_postgres
+from app.embedded.errors import EngineError
+from app.embedded.identity import Identity, choose, give
+from app.embedded.process import Child, deadline, run, size, tail
+
+ROLE: Final = "tranche"
+DATABASE: Final = "tranche"
+ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+"""Nothing of the caller's: a PGDATA or PGPORT of his would reach the engine."""
+INIT_TIMEOUT: Final = 120.0
+READY_TIMEOUT: Final = 120.0
+"""Seconds; recovery after a crash replays at most `max_wal_size`."""
+STOP_GRACE: Final = 15.0
+
+
+class Postgres:
+    """One cluster in `data_dir/postgres`. SIGINT is its fast shutdown: clients are cut off, no data is."""
+
+    name: Final = "postgres"
+
+    def __init__(self, data_dir: Path, *, user: str) -> None:
+        self._data_dir = data_dir
+        self._folder = data_dir / "postgres"
+        self._password_file = data_dir / "postgres.password"
+        self._log = data_dir / "log" / "postgres.log"
+        self._user = user
+        self._password = b""
+        self._install: PostgresInstall | None = None
+        self._identity: Identity | None = None
+        self.child: Child | None = None
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://{ROLE}:{self._password.hex()}@{state.HOST}:{self.port}/{DATABASE}"
+
+    async def prepare(self) -> None:
+        """Stop what is left of an earlier run and make the cluster if there is none yet.
+
+        Only a finished cluster ever gets its final name, so one whose making was interrupted is made anew.
+        """
+        version = self._folder / "PG_VERSION"
+        self._install = await asyncio.to_thread(
+            find_postgres, int(version.read_text()) if version.exists() else None
+        )
+        self._identity = choose(self._folder, self._user)
+        if not version.exists():
+            await self._create()
+            return
+        await self.clear()
+        give(self._folder, self._identity)
+        if not self._password_file.exists():
+            await self._change_password()
+        self._password = secrets.load_or_create(self._password_file)
+
+    async def start(self, port: int) -> None:
+        """Start and return when it accepts connections.
+
+        Raises:
+            EngineError: it ended or was not ready in time; the message has the end of its log.
+        """
+        assert self._install is not None, "prepare first"
+        self.port = port
+        settings = {
+            "listen_addresses": state.HOST,
+            "port": port,
+            "unix_socket_directories": "",
+            "max_connections": 100,
+            "shared_buffers": "192MB",
+            "max_wal_size": "2GB",
+            "min_wal_size": "160MB",
+            "wal_compression": self._install.wal_compression,
+            "checkpoint_timeout": "15min",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "password_encryption": "scram-sha-256",
+            "logging_collector": "off",
+            "log_line_prefix": "%m [%p] ",
+        }
+        start = size(self._log)
+        self.child = Child.spawn(
+            [
+                self._install.program("postgres"),
+                "-D",
+                self._folder,
+                *(word for key, value in settings.items() for word in ("-c", f"{key}={value}")),
+            ],
+            name=self.name,
+            env=ENVIRONMENT,
+            cwd=self._folder,
+            log=self._log,
+            stop_signal=signal.SIGINT,
+            identity=self._identity,
+            reach=self._reach(self._folder),
+        )
+        limit = deadline(READY_TIMEOUT)
+        while not self._is_ready(self.child.pid):
+            if self.child.returncode is not None:
+                raise EngineError(f"PostgreSQL did not start: {tail(self._log, start)}")
+            if deadline(0) > limit:
+                await self.stop()
+                raise EngineError(f"PostgreSQL was not ready within {READY_TIMEOUT:g} s, see {self._log}")
+            await asyncio.sleep(0.01)
+
+    async def stop(self) -> None:
+        """Fast shutdown, and SIGKILL to all of it when that takes too long."""
+        if self.child is not None:
+            await self.child.stop(STOP_GRACE)
+            await self._kill_backends()
+            self.child = None
+
+    async def kill(self) -> None:
+        """SIGKILL to all of it, as the machine's failure would."""
+        if self.child is not None:
+            await self.child.kill()
+            await self._kill_backends()
+            self.child = None
+
+    async def clear(self) -> None:
+        """End every PostgreSQL process in the folder, whoever started it."""
+        await asyncio.to_thread(state.evict, self._folder, self.name, signal.SIGINT, STOP_GRACE)
+        # With none left the file is stale; PostgreSQL itself would only ask whether any process has that pid.
+        (self._folder / "postmaster.pid").unlink(missing_ok=True)
+
+    async def _kill_backends(self) -> None:
+        # Each leads a session of its own, so they are not in the postmaster's group and may linger.
+        await asyncio.to_thread(state.evict, self._folder, self.name, signal.SIGKILL, 0.0)
+
+    def _is_ready(self, pid: int) -> bool:
+        # What pg_ctl --wait reads: line 1 is the pid, line 8 the state.
+        try:
+            lines = (self._folder / "postmaster.pid").read_text().splitlines()
+        except (FileNotFoundError, UnicodeDecodeError):
+            return False
+        return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
+
+    def _reach(self, folder: Path) -> list[Path]:
+        assert self._install is not None
+        return [self._install.program("postgres"), self._install.root / "share", folder]
+
+    async def _create(self) -> None:
+        assert self._install is not None
+        for leftover in self._data_dir.glob("postgres.new-*"):
+            await asyncio.to_thread(state.evict, leftover / "data", self.name, signal.SIGKILL, 0.0)
+            shutil.rmtree(leftover, ignore_errors=True)
+        self._password = secrets.load_or_create(self._password_file)
+        workshop = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))
+        secrets.write_private(workshop / "password", self._password.hex().encode())
+        give(workshop, self._identity)
+        data = workshop / "data"
+        initdb = self._install.program("initdb")
+        await self._run(
+            [
+                initdb,
+                f"--pgdata={data}",
+                f"--username={ROLE}",
+                f"--pwfile={workshop / 'password'}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--data-checksums",
+                "--no-sync",
+                "--no-instructions",
+            ],
+            folder=workshop,
+        )
+        await self._single_user(data, f"CREATE DATABASE {DATABASE}", "-F")
+        await self._run([initdb, f"--pgdata={data}", "--sync-only"], folder=workshop)
+        try:
+            data.rename(self._folder)  # replaces an empty folder, never somebody's data
+        except OSError as error:
+            raise EngineError(f"{self._folder} is no PostgreSQL cluster, move it away: {error}") from error
+        secrets.sync_folder(self._data_dir)
+        shutil.rmtree(workshop)
+
+    async def _change_password(self) -> None:
+        """The password file is lost: whoever owns the folder may set a new password.
+
+        The file is written last; an interruption before that leads here again.
+        """
+        password = self._password_file.with_name("postgres.password.new")
+        secret = secrets.load_or_create(password)
+        await self._single_user(self._folder, f"ALTER ROLE {ROLE} PASSWORD '{secret.hex()}'")
+        password.replace(self._password_file)
+
+    async def _single_user(self, data: Path, statement: str, *options: str) -> None:
+        assert self._install is not None
+        await self._run(
+            [self._install.program("postgres"), "--single", "-j", *options, "-D", data, "postgres"],
+            folder=data,
+            stdin=f"{statement};\n\n".encode(),
+        )
+
+    async def _run(self, argv: list[str | Path], *, folder: Path, stdin: bytes = b"") -> None:
+        await run(
+            argv,
+            log=self._log,
+            seconds=INIT_TIMEOUT,
+            stdin=stdin,
+            env=ENVIRONMENT,
+            cwd=folder,
+            identity=self._identity,
+            reach=self._reach(folder),
+        )

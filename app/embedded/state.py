@@ -1,0 +1,209 @@
+"""What a data folder tells: who holds it, where its engines listen, which processes live in it.
+
+lock                 held (flock) by the one supervisor; holds its process id
+run.json             while the engines are up: their URLs, for other commands
+ports.json           the ports of last time, taken again when they are free
+postgres.password    raw bytes; the URL carries them in hex
+valkey.password
+postgres/ valkey/    the data
+log/                 what the engines print
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import random
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+from app.embedded.errors import EngineError, FolderInUseError
+from app.embedded.secrets import replace_private
+
+HOST: Final = "127.0.0.1"
+PORTS: Final = range(15_000, 32_000)
+"""Below every system's ephemeral range: a client that reconnects all the time to a dead engine's port could
+otherwise be given that very port as its own, connect to itself and keep the engine from coming back."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Engines that are up, as `run.json` describes them."""
+
+    database_url: str
+    redis_url: str
+    pid: int
+    """Of the supervisor."""
+    postgres_pid: int
+    valkey_pid: int
+
+
+def read_run(data_dir: Path) -> Run | None:
+    """The engines that are up in a data folder; `None` when nobody runs them now, whatever files are left."""
+    try:
+        run = Run(**json.loads((data_dir / "run.json").read_bytes()))
+        lock = (data_dir / "lock").open("rb")
+    except (OSError, ValueError, TypeError):
+        return None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return run if psutil.pid_exists(run.pid) else None
+        return None
+
+
+def write_run(data_dir: Path, run: Run) -> None:
+    replace_private(data_dir / "run.json", json.dumps(asdict(run), indent=1).encode())
+
+
+def remove_run(data_dir: Path) -> None:
+    (data_dir / "run.json").unlink(missing_ok=True)
+
+
+class Lock:
+    """The exclusive right to a data folder; the kernel takes it back however its holder dies."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "lock"
+        self._handle: int | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._handle is not None
+
+    def acquire(self) -> None:
+        """Take it, or raise `FolderInUseError` that names the holder."""
+        handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
+        # A reader of run.json holds it for a moment; only a supervisor holds it longer.
+        limit = time.monotonic() + 0.5
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() < limit:
+                    time.sleep(0.01)
+                    continue
+                holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+                os.close(handle)
+                raise FolderInUseError(
+                    f"The engines in {self._path.parent} are run by process {holder}: "
+                    "stop that one, or choose another folder (--data-dir)."
+                ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        self._handle = handle
+
+    def release(self) -> None:
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+class Ports:
+    """The ports of a data folder: the same at every start, so long as nobody else took them."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = data_dir / "ports.json"
+
+    def choose(self, engine: str, fixed: int | None, *, again: bool = False) -> int:
+        """A port that is free now.
+
+        Args:
+            engine: under which name it is remembered.
+            fixed: the only port that will do.
+            again: the remembered one turned out to be taken.
+
+        Raises:
+            EngineError: `fixed` is taken, or no port is free.
+        """
+        if fixed is not None:
+            if not is_free(fixed):
+                raise EngineError(f"port {fixed} on {HOST}, asked for {engine}, is taken by another program")
+            return fixed
+        known = self._known()
+        candidates = [] if again or engine not in known else [known[engine]]
+        candidates += random.sample(PORTS, 200)
+        others = {port for name, port in known.items() if name != engine}
+        for port in candidates:
+            if port not in others and is_free(port):
+                if known.get(engine) != port:
+                    replace_private(self._path, json.dumps(known | {engine: port}).encode())
+                return port
+        raise EngineError(f"no free port for {engine} on {HOST}")
+
+    def _known(self) -> dict[str, int]:
+        try:
+            known = json.loads(self._path.read_bytes())
+            return {str(name): int(port) for name, port in known.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on the port now; connections of the past that linger do not matter."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def residents(folder: Path, name: str) -> Iterator[psutil.Process]:
+    """The live processes called `name` whose working folder is `folder`.
+
+    Asked of the process table, never of a pid file: a stale file, a pid that now belongs to another program and
+    a zombie can then not mislead. psutil compares start times before it signals, so no pid is mistaken later.
+    """
+    home = folder.resolve()
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.name() == name and Path(process.cwd()) == home:
+                yield process
+
+
+def evict(folder: Path, name: str, stop_signal: signal.Signals, grace: float) -> None:
+    """End what runs in `folder`: `stop_signal` to the oldest, `grace` seconds later SIGKILL to all.
+
+    Raises:
+        EngineError: something is still there after that.
+    """
+    found = sorted(residents(folder, name), key=lambda process: process.create_time())
+    if not found:
+        return
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found[0].send_signal(stop_signal)
+    _await_end(found, grace)
+    left = list(residents(folder, name))
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    if alive := _await_end(left, 5.0):
+        raise EngineError(f"{name} (process {alive[0].pid}) was left in {folder} and cannot be stopped")
+
+
+def _await_end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    limit = time.monotonic() + seconds
+    while (alive := [process for process in processes if _is_alive(process)]) and time.monotonic() < limit:
+        time.sleep(0.01)
+    return alive
+
+
+def _is_alive(process: psutil.Process) -> bool:
+    # A zombie is as good as gone; in a container whose first process never reaps it stays for ever.
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
