@@ -73,7 +73,7 @@ async def send(
     headers: Mapping[str, str],
     timeouts: Timeouts,
 ) -> Answer | NoAnswer:
-    """Send `payload` as JSON, read the whole answer. Never raises for the network; cancelling it does cancel it."""
+    """Send `payload` as JSON and read the whole answer. Nothing the network does is raised; cancelling is."""
     body = _WatchedBody(msgspec.json.encode(payload), content_type="application/json")
     limits = aiohttp.ClientTimeout(
         total=timeouts.total,
@@ -123,7 +123,7 @@ def _describe(error: BaseException, seconds: float | None) -> str:
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3); `None` without a usable one."""
+    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3), if it does."""
     value = headers.get("Retry-After", "").strip()
     if value.isascii() and value.replace(".", "", 1).isdigit():
         return float(value)

@@ -8,24 +8,23 @@ Options (all optional):
     properties: {attribute: HubSpot property, or null to keep it at home}; see `hubspot_fields.Fields`.
     time_zone: the account's IANA time zone, in which its daily quota starts anew; default UTC.
 
-Sources: HubSpot's reference of the contacts batch endpoints, its error handling and its usage guidelines. Every
-field of an answer is treated as optional, as that page asks.
+Source: HubSpot's reference of the contacts batch endpoints. Every field of an answer is treated as optional,
+as its page on error handling asks.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import aiohttp
-import msgspec
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.exchange import Answer, NoAnswer, for_humans, retry_after, send
+from jobs.crm.exchange import Answer, NoAnswer, for_humans, send
 from jobs.crm.hubspot_fields import Fields
-from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.hubspot_verdict import Judge, message, objects
+from jobs.crm.port import Contact, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
 READ: Final = "/crm/v3/objects/contacts/batch/read"
@@ -43,24 +42,6 @@ PASSING_CATEGORIES: Final = frozenset(
     }
 )
 """Categories of one item's error that say nothing against the item."""
-
-POLICY_SECONDS: Final = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
-LOCK_SECONDS: Final = 2.0
-MIGRATION_SECONDS: Final = 10.0
-SHORTEST_PAUSE: Final = 0.5
-LONGEST_PAUSE: Final = 86_400.0
-
-
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What an answer, or the lack of one, means for all contacts of the call alike."""
-
-    health: Health
-    detail: str
-    state: EffectState = EffectState.RETRY
-    code: ErrorCode = ErrorCode.DESTINATION_UNAVAILABLE
-    pause: Pause | None = None
-    refused: bool = False
-    """The batch as such was refused (a 400): with several contacts nobody knows which is guilty."""
 
 
 class HubSpot:
@@ -82,16 +63,12 @@ class HubSpot:
             raise ValueError("the token must be printable ASCII without spaces")
         if not base_url.startswith(("http://", "https://")):
             raise ValueError("the base URL must start with https:// or http://")
-        try:
-            self._zone = ZoneInfo(options.get("time_zone", "UTC"))
-        except (ZoneInfoNotFoundError, ValueError, TypeError, OSError) as error:
-            raise ValueError(f"time_zone is no known IANA time zone: {options['time_zone']!r}") from error
         self._fields = Fields(options.get("id_property", "tranche_id"), options.get("properties", {}))
+        self._judge = Judge(token, self._fields.id_property, options.get("time_zone", "UTC"), now)
         self._session = session
         self._base_url = base_url.rstrip("/")
         self._token = token
         self._timeouts = timeouts
-        self._now = now
 
     async def push(self, contacts: list[Contact], *, request_id: str) -> Reply:
         """Batch upsert; see `jobs.crm.port.Crm.push`."""
@@ -113,7 +90,7 @@ class HubSpot:
         if body is not None:
             outcomes = self._outcomes(contacts, body)
             return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds)
-        verdict = self._judge(answer)
+        verdict = self._judge.verdict(answer)
         state, code = verdict.state, verdict.code
         whole = verdict.refused and len(contacts) > 1
         if verdict.refused:
@@ -145,7 +122,7 @@ class HubSpot:
         answer = await self._call(READ, payload, request_id)
         body = self._items(answer)
         if body is None:
-            verdict = self._judge(answer)
+            verdict = self._judge.verdict(answer)
             return ReadBack(
                 seen=None,
                 health=verdict.health,
@@ -156,12 +133,12 @@ class HubSpot:
         by_key = {contact.contact_id: contact for contact in contacts}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
-        for error in _objects(body.get("errors")):
+        for error in objects(body.get("errors")):
             if error.get("category") == "OBJECT_NOT_FOUND":
                 seen |= {key: Seen.ABSENT for key in _context(error, "ids") if key in by_key}
-        for record in _objects(body["results"]):
-            values = record.get("properties")
-            contact = by_key.get(values.get(self._fields.id_property)) if isinstance(values, dict) else None
+        for record in objects(body["results"]):
+            values = _properties(record)
+            contact = by_key.get(str(values.get(self._fields.id_property)))
             if contact is not None:
                 seen[contact.contact_id] = (
                     Seen.MATCHES if self._fields.match(contact, values) else Seen.DIFFERS
@@ -192,7 +169,7 @@ class HubSpot:
         written = dict(self._written(contacts, body["results"]))
         refused: dict[int, dict[str, Any]] = {}
         untraced: list[dict[str, Any]] = []
-        for error in _objects(body.get("errors")):
+        for error in objects(body.get("errors")):
             places = [
                 p
                 for trace in _context(error, "objectWriteTraceId")
@@ -206,7 +183,7 @@ class HubSpot:
             refused[silent[0]] = untraced[0]
         lost = "HubSpot did not mention this contact in its answer"
         if untraced:
-            lost = f"{lost}; it said: {_message(untraced[0])}"
+            lost = f"{lost}; it said: {message(untraced[0])}"
         return [
             self._outcome(contact, written.get(place), refused.get(place), lost)
             for place, contact in enumerate(contacts)
@@ -215,9 +192,8 @@ class HubSpot:
     def _written(self, contacts: list[Contact], results: list[Any]) -> Iterator[tuple[int, str]]:
         """(position, remote id) of every result whose key and trace id do not contradict each other."""
         place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
-        for record in _objects(results):
-            values = record.get("properties")
-            by_key = place_of.get(values.get(self._fields.id_property)) if isinstance(values, dict) else None
+        for record in objects(results):
+            by_key = place_of.get(str(_properties(record).get(self._fields.id_property)))
             by_trace = _place(record.get("objectWriteTraceId"), contacts)
             place = by_trace if by_key is None else by_key
             if place is not None and by_trace in (None, place) and record.get("id") is not None:
@@ -231,90 +207,21 @@ class HubSpot:
         if error is None or remote_id is not None:
             state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
             if error is not None:
-                words = f"HubSpot reported both a result and an error: {_message(error)}"
+                words = f"HubSpot reported both a result and an error: {message(error)}"
         elif error.get("category") in PASSING_CATEGORIES:
             state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
-            words = f"HubSpot could not take this contact now: {_message(error)}"
+            words = f"HubSpot could not take this contact now: {message(error)}"
         else:
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-            words = f"HubSpot rejected this contact: {_message(error)}"
+            words = f"HubSpot rejected this contact: {message(error)}"
         return Outcome(
             contact_id=contact.contact_id, state=state, code=code, detail=for_humans(words, self._token)
         )
 
-    def _judge(self, answer: Answer | NoAnswer) -> Verdict:
-        """The meaning of everything but a 2xx that can be read."""
-        if isinstance(answer, NoAnswer):
-            detail = for_humans(f"no answer from HubSpot: {answer.detail}", self._token)
-            if not answer.sent:
-                return Verdict(health=Health.CRM_FAULT, detail=detail)
-            return _unknown(detail)
-        body = answer.json()
-        said = _message(body) if isinstance(body, dict) else answer.trouble
-        detail = for_humans(f"HubSpot answered {answer.status}: {said}".removesuffix(": "), self._token)
-        status = answer.status
-        if status < 300:
-            return _unknown(for_humans(f"{detail} (unusable body)", self._token))
-        if status == 400 and "non-unique" in said and self._fields.id_property in said:
-            return Verdict(health=Health.CONNECTION_FAULT, detail=detail)
-        if status in (423, 429, 477, 503):
-            return self._judge_wait(answer, body, detail)
-        if status < 400 or status in (
-            401,
-            403,
-            404,
-            405,
-            407,
-        ):  # a redirect is not followed: the address is wrong
-            return Verdict(health=Health.CONNECTION_FAULT, detail=detail)
-        if status < 500 and status != 408:
-            return Verdict(health=Health.WELL, detail=detail, refused=True)
-        return _unknown(detail)  # 408 and 5xx may come from a gateway in front of a CRM that did the work
 
-    def _judge_wait(self, answer: Answer, body: Any, detail: str) -> Verdict:
-        """423, 429, 477 (the account is being moved) and 503: nothing was done, come back later."""
-        asked = retry_after(answer.headers, self._now())
-        if answer.status == 503:
-            pause = None if asked is None else _pause(asked, detail)
-            return Verdict(health=Health.CRM_FAULT, detail=detail, pause=pause)
-        if answer.status == 423:
-            return Verdict(
-                health=Health.WELL, detail=detail, pause=_pause(max(asked or 0, LOCK_SECONDS), detail)
-            )
-        if answer.status == 477:
-            seconds = MIGRATION_SECONDS if asked is None else asked
-            return Verdict(health=Health.WELL, detail=detail, pause=_pause(seconds, detail))
-        policy = body.get("policyName") if isinstance(body, dict) else None
-        if asked is None:
-            asked = self._until_midnight() if policy == "DAILY" else POLICY_SECONDS.get(str(policy), 10.0)
-        return Verdict(
-            health=Health.WELL,
-            code=ErrorCode.DESTINATION_RATE_LIMIT,
-            detail=detail,
-            pause=_pause(asked, detail),
-        )
-
-    def _until_midnight(self) -> float:
-        """Seconds until the account's quota of the day starts anew."""
-        now = self._now()
-        tomorrow = (now.astimezone(self._zone) + timedelta(days=1)).date()
-        midnight = datetime(tomorrow.year, tomorrow.month, tomorrow.day, tzinfo=self._zone)
-        return (midnight - now).total_seconds() + 1.0
-
-
-def _unknown(detail: str) -> Verdict:
-    return Verdict(
-        health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN
-    )
-
-
-def _pause(seconds: float, detail: str) -> Pause:
-    return Pause(min(max(seconds, SHORTEST_PAUSE), LONGEST_PAUSE), detail)
-
-
-def _objects(value: object) -> Iterator[dict[str, Any]]:
-    if isinstance(value, list):
-        yield from (item for item in value if isinstance(item, dict))
+def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.get("properties")
+    return values if isinstance(values, dict) else {}
 
 
 def _context(error: Mapping[str, Any], name: str) -> Iterable[str]:
@@ -328,10 +235,3 @@ def _place(trace: object, contacts: list[Contact]) -> int | None:
     if isinstance(trace, str) and trace.isascii() and trace.isdigit() and int(trace) < len(contacts):
         return int(trace)
     return None
-
-
-def _message(body: Mapping[str, Any]) -> str:
-    """The vendor's own words, with those of the nested errors where there are any."""
-    words = [body.get("message"), *(error.get("message") for error in _objects(body.get("errors")))]
-    told = list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
-    return "; ".join(told) or str(body.get("category") or "")

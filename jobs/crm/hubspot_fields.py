@@ -31,8 +31,8 @@ class Fields:
     """How one destination names things.
 
     Every attribute goes, under its own name in lower case with each run of other characters as one `_`
-    ("Subscription Date" → `subscription_date`). `mapping` ({attribute: property}) names exceptions, `null` keeps
-    an attribute at home. HubSpot refuses a contact with a property that it does not know, and says which.
+    ("Subscription Date" → `subscription_date`). `mapping` ({attribute: property}) names exceptions, `null`
+    keeps an attribute at home. HubSpot refuses a contact with a property that it does not know, and names it.
 
     Where two sources meet in one property, the key wins over a standard field, that over an attribute, and a
     mapped attribute over one that fell there by its name.
@@ -46,7 +46,7 @@ class Fields:
             raise ValueError("id_property must be the name of a HubSpot property")
         if id_property in STANDARD.values():
             raise ValueError(
-                f"id_property cannot be {id_property!r}: it must be a unique property that holds the business key alone"
+                f"id_property cannot be {id_property!r}: a unique property must hold the key alone"
             )
         if not isinstance(mapping, Mapping) or not all(
             isinstance(k, str) and (v is None or (isinstance(v, str) and v)) for k, v in mapping.items()
@@ -77,7 +77,7 @@ class Fields:
 
 
 def property_name(attribute: str) -> str:
-    """HubSpot's internal names are lower-case ASCII; a name without any such character is left for it to refuse."""
+    """HubSpot's internal names are lower-case ASCII; a name without any such character is its to refuse."""
     return _OTHER.sub("_", attribute.lower()).strip("_") or attribute
 
 

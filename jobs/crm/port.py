@@ -59,9 +59,9 @@ class Pause(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `push`: one outcome a contact, in the order asked.
 
-    `pause` set means that nothing of the call was done and no attempt is spent: every outcome is then `RETRY`,
-    with `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a 503 that
-    names its `Retry-After`.
+    `pause` set means that nothing of the call was done and no attempt is spent: every outcome is then
+    `RETRY`, with `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a
+    503 that names its `Retry-After`.
     """
 
     outcomes: list[Outcome]
