@@ -1,0 +1,20 @@
+-- Set the state by hand. ARGV[12…]: state, ms that an open circuit stays open
+-- -> before (state, or -1: nothing changed), after, opens, ms that it stays open
+local state, hold = ARGV[12], tonumber(ARGV[13])
+local record = read()
+local before = record.state
+begin_generation(record, state)
+if state == 'closed' then
+  record.opens = 0
+  record.closed_at = now
+else
+  record.opens = math.max(1, record.opens)
+end
+if state == 'open' then
+  record.opened_at = now
+  record['until'] = now + hold
+else
+  hold = 0
+end
+write(record)
+return { before ~= state and STATE[before] or -1, STATE[state], record.opens, hold }

@@ -1,0 +1,8 @@
+-- The circuit as it stands -> state, retry ms, calls, failures, slow, opened_at ms, opens
+local record = read()
+local retry = 0
+if record.state == 'open' and record.opened_at <= now then
+  retry = math.max(0, record['until'] - now)
+end
+local calls, failures, slow = sums(record)
+return { STATE[record.state], retry, calls, failures, slow, record.opened_at, record.opens }
