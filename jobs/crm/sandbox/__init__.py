@@ -1,0 +1,7 @@
+"""Stand-in CRMs that speak the vendors' wire protocols, misbehave on demand and book every effect."""
+
+from __future__ import annotations
+
+from jobs.crm.sandbox.server import KINDS, create_app, run, serving
+
+__all__ = ["KINDS", "create_app", "run", "serving"]

@@ -1,0 +1,157 @@
+"""The sandbox's own routes, under `/__sandbox__/`: evidence to read, faults to switch.
+
+| route | what it does |
+|---|---|
+| `GET ledger` | `{"effects","total"}`; `?since=SEQ` only later ones, `?portal=` one account's |
+| `GET calls` | `{"calls","total","in_flight","max_concurrent"}`; `?since=CALL` |
+| `GET contacts` | `{"contacts","total"}`; `?portal=` |
+| `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
+| `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
+| `DELETE faults` | all off; `DELETE faults/KIND` one |
+| `POST reset` | everything as new; `?only=` any of `ledger,contacts,faults,concurrency` |
+| `GET health` | `{"status":"ok","kind"}` |
+
+No token is asked for. A wrong request is answered 400 with `{"error"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from jobs.crm.sandbox.faults import FaultError, Refuse, parse
+from jobs.crm.sandbox.front import Front
+
+PREFIX: Final = "/__sandbox__"
+PARTS: Final = ("ledger", "contacts", "faults", "concurrency")
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Listener(Protocol):
+    """Who holds the port; only with one can a connection be refused."""
+
+    async def refuse(self, seconds: float) -> None: ...
+    async def reopen(self) -> None: ...
+
+
+class Control:
+    """The handlers; `listener` is set by who opens the port."""
+
+    def __init__(self, front: Front, kind: str) -> None:
+        self._front = front
+        self._kind = kind
+        self.listener: Listener | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get(f"{PREFIX}/ledger", _safely(self.ledger)),
+            web.get(f"{PREFIX}/calls", _safely(self.calls)),
+            web.get(f"{PREFIX}/contacts", _safely(self.contacts)),
+            web.get(f"{PREFIX}/faults", _safely(self.faults)),
+            web.put(f"{PREFIX}/faults", _safely(self.replace_faults)),
+            web.put(f"{PREFIX}/faults/{{kind}}", _safely(self.set_fault)),
+            web.delete(f"{PREFIX}/faults", _safely(self.clear_faults)),
+            web.delete(f"{PREFIX}/faults/{{kind}}", _safely(self.clear_faults)),
+            web.post(f"{PREFIX}/reset", _safely(self.reset)),
+            web.get(f"{PREFIX}/health", _safely(self.health)),
+        ]
+
+    async def health(self, _: web.Request) -> object:
+        return {"status": "ok", "kind": self._kind}
+
+    async def ledger(self, request: web.Request) -> object:
+        effects = self._front.ledger.effects
+        rows = effects[_since(request) :]
+        portal = request.query.get("portal")
+        if portal is not None:
+            rows = [row for row in rows if row.portal == portal]
+        return {"effects": rows, "total": len(effects)}
+
+    async def calls(self, request: web.Request) -> object:
+        ledger = self._front.ledger
+        since = _since(request)
+        return {
+            "calls": [call for call in ledger.calls if call.call > since],
+            "total": len(ledger.calls),
+            "in_flight": ledger.in_flight,
+            "max_concurrent": ledger.max_concurrent,
+        }
+
+    async def contacts(self, request: web.Request) -> object:
+        portal = request.query.get("portal")
+        records = [r for r in self._front.records if portal in (None, r.portal)]
+        return {"contacts": records, "total": len(records)}
+
+    async def faults(self, _: web.Request) -> object:
+        return {"faults": self._front.faults.show()}
+
+    async def replace_faults(self, request: web.Request) -> object:
+        wanted = await _body(request)
+        if not isinstance(wanted, dict):
+            raise FaultError("an object {kind: parameters} is expected")
+        for kind, parameters in wanted.items():
+            parse(kind, parameters)  # all or none
+        await self._clear(None)
+        for kind, parameters in wanted.items():
+            await self._set(kind, parameters)
+        return {"faults": self._front.faults.show()}
+
+    async def set_fault(self, request: web.Request) -> object:
+        await self._set(request.match_info["kind"], await _body(request))
+        return {"faults": self._front.faults.show()}
+
+    async def clear_faults(self, request: web.Request) -> object:
+        await self._clear(request.match_info.get("kind"))
+        return {"faults": self._front.faults.show()}
+
+    async def reset(self, request: web.Request) -> object:
+        only = set(request.query.get("only", ",".join(PARTS)).split(","))
+        if not only <= set(PARTS):
+            raise FaultError(f"only: any of {','.join(PARTS)}")
+        if "faults" in only:
+            await self._clear(None)
+        if "ledger" in only:
+            self._front.ledger.clear()
+        if "contacts" in only:
+            self._front.records.clear()
+        if "concurrency" in only:
+            self._front.ledger.max_concurrent = self._front.ledger.in_flight
+        return {"reset": sorted(only)}
+
+    async def _set(self, kind: str, parameters: object) -> None:
+        if kind == Refuse.kind and self.listener is None:
+            raise FaultError("refuse: this sandbox does not hold its own port")
+        fault = self._front.faults.set(kind, parameters)
+        if isinstance(fault, Refuse) and self.listener is not None and fault.seconds is not None:
+            await self.listener.refuse(fault.seconds)
+
+    async def _clear(self, kind: str | None) -> None:
+        self._front.faults.clear(kind)
+        if kind in (None, Refuse.kind) and self.listener is not None:
+            await self.listener.reopen()
+
+
+def _safely(
+    handle: Callable[[web.Request], Awaitable[object]],
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            status, answer = 200, await handle(request)
+        except ValueError as error:
+            status, answer = 400, {"error": str(error)}
+        return web.Response(status=status, body=_encode(answer), content_type="application/json")
+
+    return handler
+
+
+async def _body(request: web.Request) -> Any:
+    raw = await request.read()
+    return msgspec.json.decode(raw) if raw.strip() else None
+
+
+def _since(request: web.Request) -> int:
+    return max(0, int(request.query.get("since", "0")))

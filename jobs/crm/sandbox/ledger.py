@@ -1,0 +1,149 @@
+"""What really happened at the sandbox: a row for every effect and a row for every call.
+
+With a path both are appended to it as JSON lines and handed to the operating system before the call is
+answered, so neither a kill of the sandbox nor a lost answer loses evidence; started again on the same file it
+knows them all.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+
+class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effect"):
+    """One input that was applied; `properties` are all the record has afterwards."""
+
+    seq: int
+    """1, 2, 3 …, without a gap."""
+    at: str
+    call: int
+    request_id: str
+    portal: str
+    key_property: str
+    key: str
+    id: str
+    """The CRM's own id of the record."""
+    properties: dict[str, str]
+    changed: bool
+    created: bool
+
+
+class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
+    """One request to the CRM's own routes."""
+
+    call: int
+    """1, 2, 3 …, in the order of arrival."""
+    at: str
+    method: str
+    path: str
+    on: str
+    """`write`, `read`, or `other` for a route that does not exist."""
+    portal: str
+    request_id: str
+    status: int | None = None
+    """What was answered, or would have been had the connection not been dropped."""
+    n: int = 0
+    """Inputs of the request."""
+    faults: list[str] = []
+    """The faults that struck, in order."""
+    answered: bool = False
+    """Whether the answer was handed to a connection that was still open."""
+    seconds: float = 0.0
+
+
+def timestamp() -> str:
+    """Now, as HubSpot writes it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Ledger:
+    """In memory, and on disk if a path is given."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.effects: list[Effect] = []
+        self.calls: list[Call] = []
+        self.in_flight = 0
+        self.max_concurrent = 0
+        self._last_call = 0
+        self._path = path
+        self._encoder = msgspec.json.Encoder()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._load(path)
+            self._file = path.open("ab", buffering=0)
+
+    def begin(self, *, method: str, path: str, on: str, portal: str, request_id: str) -> Call:
+        """A call has arrived."""
+        self._last_call += 1
+        call = Call(
+            call=self._last_call,
+            at=timestamp(),
+            method=method,
+            path=path,
+            on=on,
+            portal=portal,
+            request_id=request_id,
+        )
+        self.calls.append(call)
+        self.in_flight += 1
+        self.max_concurrent = max(self.max_concurrent, self.in_flight)
+        return call
+
+    def apply(self, effects: list[Effect]) -> None:
+        """Book what a call did; on return it is out of this process's hands."""
+        self.effects += effects
+        self._append(effects)
+
+    def settle(self, call: Call) -> None:
+        """Book a call, just before its answer goes out."""
+        self._append([call])
+
+    def end(self) -> None:
+        """A call is over."""
+        self.in_flight -= 1
+
+    @property
+    def next_seq(self) -> int:
+        return len(self.effects) + 1
+
+    def clear(self) -> None:
+        """Forget everything, on disk too."""
+        self.effects = []
+        self.calls = []
+        self._last_call = 0
+        self.max_concurrent = self.in_flight
+        if self._path is not None:
+            self._file.truncate(0)
+
+    def close(self) -> None:
+        if self._path is not None:
+            self._file.close()
+
+    def _append(self, rows: list[Effect] | list[Call]) -> None:
+        if self._path is not None and rows:
+            self._file.write(self._encoder.encode_lines(rows))
+
+    def _load(self, path: Path) -> None:
+        if not path.exists():
+            return
+        whole = 0
+        with path.open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                row = msgspec.json.decode(line, type=Effect | Call)
+                self.effects.append(row) if isinstance(row, Effect) else self.calls.append(row)
+                whole += len(line)
+        os.truncate(path, whole)  # a kill in the middle of a write leaves half a line
+        self._last_call = max((call.call for call in self.calls), default=0)
+        self._last_call = max([self._last_call, *(effect.call for effect in self.effects[-1:])])
+
+    def latest(self) -> Iterator[Effect]:
+        """The last effect on each record, oldest first: enough to rebuild the records."""
+        last = {(effect.portal, effect.id): effect for effect in self.effects}
+        yield from last.values()

@@ -1,0 +1,82 @@
+"""The contacts a sandbox holds, each portal (account) its own, found by a unique property or by record id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import msgspec
+
+from jobs.crm.sandbox.ledger import Effect
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """`properties` is replaced at a change, never mutated: ledger rows share it."""
+
+    id: str
+    portal: str
+    properties: dict[str, str]
+    created_at: str
+    updated_at: str
+    writes: int = 1
+
+
+class Records:
+    """All records of all portals."""
+
+    def __init__(self, make_id: Callable[[int], str]) -> None:
+        self._make_id = make_id
+        self._by_id: dict[tuple[str, str], Record] = {}
+        self._by_key: dict[tuple[str, str, str], Record] = {}
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, portal: str, key: str, key_property: str | None) -> Record | None:
+        """By a unique property, or by record id without one."""
+        if key_property is None:
+            return self._by_id.get((portal, key))
+        found = self._by_key.get((portal, key_property, key))
+        if found is None:
+            same = (r for r in self._by_id.values() if r.portal == portal)
+            found = next((r for r in same if r.properties.get(key_property) == key), None)
+        return found
+
+    def upsert(
+        self, portal: str, key_property: str, key: str, properties: dict[str, str], at: str
+    ) -> tuple[Record, bool, bool]:
+        """Set these properties, keep the others; an empty string clears. Gives (record, created, changed)."""
+        place = (portal, key_property, key)
+        record = self._by_key.get(place)
+        if record is None:
+            record = Record(
+                id=self._make_id(len(self._by_id)),
+                portal=portal,
+                properties={name: value for name, value in properties.items() if value} | {key_property: key},
+                created_at=at,
+                updated_at=at,
+            )
+            self._by_id[portal, record.id] = self._by_key[place] = record
+            return record, True, True
+        record.writes += 1
+        held = record.properties
+        if all(held.get(name, "") == value for name, value in properties.items()):
+            return record, False, False
+        after = {name: value for name, value in (held | properties).items() if value}
+        record.properties = after | {key_property: key}
+        record.updated_at = at
+        return record, False, True
+
+    def restore(self, effects: Iterable[Effect]) -> None:
+        """Rebuild from the last effect on each record."""
+        for e in effects:
+            record = Record(
+                id=e.id, portal=e.portal, properties=e.properties, created_at=e.at, updated_at=e.at
+            )
+            self._by_id[e.portal, e.id] = self._by_key[e.portal, e.key_property, e.key] = record
+
+    def clear(self) -> None:
+        self._by_id.clear()
+        self._by_key.clear()
