@@ -31,3 +31,75 @@ class MigrationError(TrancheError):
     """The database could not be brought to this release's schema."""
 
     code = "MIGRATION"
+
+
+class DatabaseUnavailable(TrancheError):
+    """The database cannot be reached. Nothing was changed that was not acknowledged; send the request again."""
+
+    code = "DATABASE_UNAVAILABLE"
+
+
+class Overloaded(TrancheError):
+    """Too much is going on at once. Send the same request again after the time given."""
+
+    code = "OVERLOADED"
+
+
+class MalformedRequest(TrancheError):
+    """The request cannot be read."""
+
+    code = "MALFORMED_REQUEST"
+
+
+class TooLarge(TrancheError):
+    """The request is larger than this route takes."""
+
+    code = "REQUEST_TOO_LARGE"
+
+
+class KeyBusy(TrancheError):
+    """The first request with this Idempotency-Key is still running; send this one again after the time given."""
+
+    code = "IDEMPOTENCY_KEY_IN_USE"
+
+
+class KeyReused(TrancheError):
+    """This Idempotency-Key was used with another body or other options; use a new key for a new request."""
+
+    code = "IDEMPOTENCY_KEY_REUSED"
+
+
+class KeyExpired(TrancheError):
+    """The answer of this Idempotency-Key is no longer kept, and what it did is not done again; use a new key."""
+
+    code = "IDEMPOTENCY_KEY_EXPIRED"
+
+
+class NotFound(TrancheError):
+    """There is no such thing, or it belongs to somebody else."""
+
+    code = "NOT_FOUND"
+
+
+class Unauthorized(TrancheError):
+    """An API key is needed: `Authorization: Bearer trn_…`."""
+
+    code = "UNAUTHORIZED"
+
+
+class Forbidden(TrancheError):
+    """The API key lacks the scope for this."""
+
+    code = "FORBIDDEN"
+
+
+class Invalid(TrancheError):
+    """A value cannot be used."""
+
+    code = "INVALID_PARAMETER"
+
+
+class Conflict(TrancheError):
+    """The thing exists already."""
+
+    code = "CONFLICT"

@@ -41,7 +41,10 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
             database_url,
             timeout=10,
             statement_cache_size=0,
-            server_settings={"application_name": "tranche migrate", "lock_timeout": f"{int(lock_timeout * 1000)}"},
+            server_settings={
+                "application_name": "tranche migrate",
+                "lock_timeout": f"{int(lock_timeout * 1000)}",
+            },
         ),
         poolclass=NullPool,
     )
@@ -53,7 +56,9 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
         async with engine.connect() as connection:
             return await _upgrade(connection)
     except TimeoutError as error:
-        raise MigrationError(f"Another migration has been running for {patience:.0f} s; wait for it, or end it.") from error
+        raise MigrationError(
+            f"Another migration has been running for {patience:.0f} s; wait for it, or end it."
+        ) from error
     except asyncpg.LockNotAvailableError as error:
         raise MigrationError(
             f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed. Run `tranche migrate` again."

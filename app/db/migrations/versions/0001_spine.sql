@@ -54,6 +54,8 @@ CREATE TABLE contacts (
     phone          text,
     company        text,
     attributes     jsonb NOT NULL,
+    job_id         uuid NOT NULL,                -- who made this version: the newest ledger row
+    item_index     integer NOT NULL,
     created_at     timestamptz NOT NULL DEFAULT now(),
     updated_at     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, contact_id)
@@ -61,6 +63,9 @@ CREATE TABLE contacts (
 
 -- One row a change: who made it (the job and the item in it) and what stood there before. NULL columns of
 -- version 1 mean that there was nothing. What stood after is the next row's before, or the contact itself.
+-- The key follows the job, so new rows go to the end of the index; a key by contact would cost a second random
+-- index insert an item, a third of the import's speed. A contact's history is a chain instead: the contact names
+-- its newest row, each row the one before (before_job_id, before_item_index).
 CREATE TABLE ledger (
     tenant_id             integer NOT NULL,
     contact_id            text COLLATE "C" NOT NULL,
@@ -68,6 +73,8 @@ CREATE TABLE ledger (
     job_id                uuid NOT NULL,
     item_index            integer NOT NULL,
     changed_at            timestamptz NOT NULL DEFAULT now(),
+    before_job_id         uuid,
+    before_item_index     integer,
     before_source_version bigint,
     before_email          text,
     before_first_name     text,
@@ -75,7 +82,7 @@ CREATE TABLE ledger (
     before_phone          text,
     before_company        text,
     before_attributes     jsonb,
-    PRIMARY KEY (tenant_id, contact_id, version)
+    PRIMARY KEY (tenant_id, job_id, item_index)
 );
 
 -- revision grows with every change that a reader could see; it is the ETag.
@@ -212,3 +219,8 @@ CREATE TABLE idempotency_keys (
 );
 ALTER TABLE idempotency_keys ALTER COLUMN answer SET STORAGE EXTERNAL;
 CREATE INDEX idempotency_keys_expiry ON idempotency_keys (tenant_id, expires_at);
+
+-- How many items of a delivery are in a state.
+CREATE FUNCTION letters(states text, letter text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN length(states) - length(replace(states, letter, ''));

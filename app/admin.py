@@ -1,0 +1,184 @@
+"""Tenants, API keys and destinations: what the commands and the routes of an administrator share."""
+
+from __future__ import annotations
+
+import hmac
+import os
+import re
+from datetime import datetime
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+from app.domain import tokens
+from app.errors import Conflict, Invalid, NotFound
+from app.vault import Vault
+
+SCOPES: Final = ("import", "read", "admin")
+KINDS: Final = ("hubspot",)
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_RESERVED: Final = frozenset({"db"})
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """Who is asking."""
+
+    tenant_id: int
+    key_id: str
+    scopes: frozenset[str]
+
+
+class Key(msgspec.Struct, frozen=True):
+    tenant: str
+    key_id: str
+    scopes: list[str]
+    created_at: datetime
+    revoked_at: datetime | None
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination as it is shown; its credentials never are."""
+
+    name: str
+    kind: str
+    base_url: str
+    options: dict[str, Any]
+    state: str
+    created_at: datetime
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int = 0
+
+
+class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A destination to be added."""
+
+    name: str
+    kind: str
+    base_url: str
+    token: str
+    options: dict[str, Any] = {}
+
+
+async def ensure_tenant(connection: Connection, name: str) -> int:
+    """The tenant of this name, made if it does not exist."""
+    if not _NAME.fullmatch(name):
+        raise Invalid(f"{name!r} is no tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
+    return int(await connection.fetchval(QUERIES["ensure_tenant"], name))
+
+
+async def find_tenant(connection: Connection, name: str | None) -> int:
+    """The tenant of this name; without a name the only one there is."""
+    found = await connection.fetch(QUERIES["find_tenants"], name)
+    if len(found) == 1:
+        return int(found[0]["tenant_id"])
+    if not found:
+        raise NotFound(
+            f"There is no tenant {name or ''}; make one with: tranche keys create --tenant NAME".replace(
+                "  ", " "
+            )
+        )
+    names = ", ".join(row["name"] for row in found)
+    raise Invalid(f"There are several tenants ({names}); choose one with --tenant.")
+
+
+async def create_key(connection: Connection, tenant: str, scopes: list[str]) -> str:
+    """A new API key; the returned secret is stored nowhere."""
+    unknown = sorted(set(scopes) - set(SCOPES))
+    if unknown or not scopes:
+        raise Invalid(f"Scopes are {', '.join(SCOPES)}; not: {', '.join(unknown) or 'none at all'}.")
+    tenant_id = await ensure_tenant(connection, tenant)
+    secret, token = tokens.make(tenant_id, os.urandom(6), os.urandom(tokens.SECRET_BYTES))
+    ordered = [scope for scope in SCOPES if scope in scopes]
+    await connection.execute(QUERIES["insert_key"], tenant_id, token.key_id, token.secret_hash, ordered)
+    return secret
+
+
+async def list_keys(connection: Connection, tenant: str | None) -> list[Key]:
+    return [Key(**dict(row)) for row in await connection.fetch(QUERIES["list_keys"], tenant)]
+
+
+async def revoke_key(connection: Connection, key: str) -> str:
+    """Revoke by key id, or by the key itself; returns the key id."""
+    parsed = tokens.parse(key)
+    revoked = await connection.fetchval(QUERIES["revoke_key"], parsed.key_id if parsed else key)
+    if revoked is None:
+        raise NotFound(f"There is no key {key[:16]!r}; `tranche keys list` shows them.")
+    return str(revoked)
+
+
+async def authenticate(connection: Connection, secret: str) -> Principal | None:
+    """Who holds this key; `None` for an unknown or revoked one."""
+    token = tokens.parse(secret)
+    if token is None:
+        return None
+    row = await connection.fetchrow(QUERIES["find_key"], token.tenant_id, token.key_id)
+    if row is None or not hmac.compare_digest(row["secret_hash"], token.secret_hash):
+        return None
+    return Principal(token.tenant_id, token.key_id, frozenset(row["scopes"]))
+
+
+async def add_destination(
+    connection: Connection, vault: Vault, tenant_id: int, new: NewDestination
+) -> Destination:
+    """Add a destination; contacts that change from now on are synced to it.
+
+    Raises:
+        Invalid: the name, kind, URL or token cannot be used.
+        Conflict: the tenant has a destination of this name.
+    """
+    if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
+        raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
+    if new.kind not in KINDS:
+        raise Invalid(f"{new.kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
+    if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", new.base_url):
+        raise Invalid(f"{new.base_url!r} is no base URL; it looks like https://api.example.com.")
+    if not new.token or not new.token.isascii() or not new.token.isprintable() or "\x00" in new.token:
+        raise Invalid("The token must be printable ASCII.")
+    sealed = vault.seal(new.token, tenant_id=tenant_id, name=new.name)
+    options = msgspec.json.encode(new.options).decode()
+    if "\\u0000" in options:
+        raise Invalid("The options hold a NUL character.")
+    try:
+        await connection.execute(
+            QUERIES["insert_destination"],
+            tenant_id,
+            new.name,
+            new.kind,
+            new.base_url.rstrip("/"),
+            sealed,
+            options,
+        )
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(
+            f"There is a destination {new.name!r} already; remove it first, or choose another name."
+        ) from error
+    return next(d for d in await list_destinations(connection, tenant_id) if d.name == new.name)
+
+
+async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:
+    return [
+        Destination(
+            name=row["name"],
+            kind=row["kind"],
+            base_url=row["base_url"],
+            options=msgspec.json.decode(row["options"]),
+            state=row["state"],
+            created_at=row["created_at"],
+            error_code=row["blocked_code"] if row["blocked_for"] else None,
+            detail=row["blocked_detail"] if row["blocked_for"] else None,
+            retry_after_seconds=-int(-row["blocked_for"] // 1),
+        )
+        for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)
+    ]
+
+
+async def set_destination_state(connection: Connection, tenant_id: int, name: str, state: str) -> int:
+    """`active`, `paused` or `removed`; returns the destination's id."""
+    found = await connection.fetchval(QUERIES["set_destination_state"], tenant_id, name, state)
+    if found is None:
+        raise NotFound(f"There is no destination {name!r}.")
+    return int(found)

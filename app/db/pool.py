@@ -1,0 +1,111 @@
+"""Connections to PostgreSQL, each with its timeouts set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import asyncpg
+
+from app.errors import DatabaseUnavailable, Overloaded
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+else:
+    Connection = asyncpg.Connection
+
+UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.TooManyConnectionsError,
+)
+"""What asyncpg raises when the server is away, going or coming."""
+
+
+async def _keep(_: Connection) -> None:
+    """Release without a round trip: everything we set is local to its transaction."""
+
+
+class Database:
+    """A pool that says what is wrong in the domain's words and never waits without bound."""
+
+    def __init__(self, settings: Settings, *, application_name: str) -> None:
+        self._settings = settings
+        self._name = application_name
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._opening = asyncio.Lock()
+
+    async def open(self) -> None:
+        """Make the pool; with the server away this is left to the first use."""
+        try:
+            await self._get()
+        except DatabaseUnavailable:
+            return
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), 5)
+            except TimeoutError:
+                self._pool.terminate()
+
+    async def _get(self) -> asyncpg.Pool[Any]:
+        if self._pool is not None:
+            return self._pool
+        async with self._opening:
+            if self._pool is None:
+                s = self._settings
+                try:
+                    self._pool = await asyncpg.create_pool(
+                        s.database_url,
+                        min_size=min(2, s.db_pool_size),
+                        max_size=s.db_pool_size,
+                        timeout=s.db_connect_timeout,
+                        command_timeout=s.db_statement_timeout + 1,
+                        statement_cache_size=s.db_statement_cache,
+                        max_cached_statement_lifetime=0,
+                        reset=_keep,
+                        server_settings={
+                            "application_name": self._name,
+                            "statement_timeout": f"{int(s.db_statement_timeout * 1000)}",
+                            "lock_timeout": f"{int(s.db_lock_timeout * 1000)}",
+                            "idle_in_transaction_session_timeout": f"{int(s.db_idle_in_transaction_timeout * 1000)}",
+                            "jit": "off",
+                        },
+                    )
+                except (*UNREACHABLE, TimeoutError) as error:
+                    raise DatabaseUnavailable(retry_after=2.0) from error
+            return self._pool
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection from the pool.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or went away meanwhile.
+            Overloaded: no connection became free in time.
+        """
+        pool = await self._get()
+        try:
+            connection = await pool.acquire(timeout=self._settings.db_acquire_timeout)
+        except TimeoutError as error:
+            if pool.get_size() - pool.get_idle_size() >= pool.get_max_size():
+                raise Overloaded(retry_after=1.0) from error
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        try:
+            yield connection
+        except UNREACHABLE as error:
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        finally:
+            await pool.release(connection)

@@ -1,0 +1,277 @@
+-- The queries of delivery: find what is due, claim it, record what became of it.
+
+-- name: due_destinations
+-- Destinations with something to do now, whichever worker asks; one row a destination, so that a tenant with ten
+-- thousand deliveries counts no more than one with a single one.
+SELECT d.tenant_id, d.destination_id
+FROM destinations d
+WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()))
+    AND EXISTS (
+        SELECT FROM deliveries x
+        WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id
+            AND x.state = 'pending' AND x.next_attempt_at <= now()
+    );
+
+-- name: lock_destination
+-- The gate through which claims of one destination pass one at a time. Only a statement after this one sees what
+-- the claim before it did, hence two statements.
+SELECT
+    d.name, d.kind, d.base_url, d.credentials, d.options, d.state,
+    d.blocked_until IS NOT NULL AS blocked_before,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+FROM destinations d
+WHERE d.tenant_id = $1 AND d.destination_id = $2
+FOR NO KEY UPDATE;
+
+-- name: claim_delivery
+-- One due delivery that shares no contact with any that is being sent: versions at the CRM must not go backwards.
+--   $3 token  $4 lease  $5 most deliveries in flight
+WITH sending AS MATERIALIZED (
+    SELECT s.contact_ids
+    FROM deliveries s
+    WHERE s.tenant_id = $1 AND s.destination_id = $2 AND s.state = 'sending'
+),
+busy AS MATERIALIZED (
+    SELECT unnest(s.contact_ids) AS contact_id FROM sending s
+),
+picked AS (
+    SELECT d.delivery_id
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
+        AND (SELECT count(*) FROM sending) < $5::int
+        AND NOT EXISTS (
+            SELECT FROM unnest(d.contact_ids) AS k(contact_id) JOIN busy b USING (contact_id)
+        )
+    ORDER BY d.next_attempt_at, d.delivery_id
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE deliveries d
+SET state = 'sending', lease_token = $3, lease_until = now() + $4::interval, attempt = d.attempt + 1
+FROM picked
+WHERE d.tenant_id = $1 AND d.delivery_id = picked.delivery_id
+RETURNING
+    d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt,
+    extract(epoch FROM now() - d.created_at)::float8 AS age,
+    extract(epoch FROM now() - d.absent_since)::float8 AS absent_for;
+
+-- name: renew_lease
+UPDATE deliveries
+SET lease_until = now() + $4::interval
+WHERE tenant_id = $1 AND delivery_id = $2 AND lease_token = $3 AND state = 'sending'
+RETURNING 1;
+
+-- name: contacts_to_send
+-- Contacts as they stand, with what the destination already holds of them.
+SELECT
+    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
+    coalesce(s.synced_version, 0) AS synced_version
+FROM contacts c
+LEFT JOIN contact_syncs s
+    ON s.tenant_id = c.tenant_id AND s.destination_id = $2 AND s.contact_id = c.contact_id
+WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
+
+-- name: record_delivery
+-- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
+--   $4 states  $5 errors  $6 attempts spent  $7 wait before the next attempt (NULL: nothing is left to do)
+--   $8 first absence: 'keep', 'now' or 'clear'
+--   settled or tried contacts: $9 ids (sorted)  $10 state words  $11 versions tried  $12 versions held (0: unknown)
+--   $13 remote ids  $14 error codes  $15 error details
+--   dead letters: $16 ids  $17 versions  $18 item indexes  $19 states  $20 codes  $21 details
+WITH held AS MATERIALIZED (
+    SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND d.state = 'sending'
+    FOR UPDATE
+),
+recorded AS (
+    UPDATE deliveries d
+    SET
+        states = $4,
+        errors = $5::text::jsonb,
+        attempt = $6,
+        state = CASE WHEN $7::interval IS NULL THEN 'done' ELSE 'pending' END,
+        next_attempt_at = CASE WHEN $7::interval IS NULL THEN d.next_attempt_at ELSE now() + $7::interval END,
+        finished_at = CASE WHEN $7::interval IS NULL THEN now() END,
+        absent_since = CASE $8::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
+        lease_token = NULL,
+        lease_until = NULL
+    FROM held h
+    WHERE d.tenant_id = $1 AND d.delivery_id = h.delivery_id
+),
+synced AS (
+    INSERT INTO contact_syncs AS s (
+        tenant_id, destination_id, contact_id, synced_version, synced_at, remote_id, state, state_version,
+        error_code, error_detail
+    )
+    SELECT
+        $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id, t.state,
+        t.version, t.error_code, t.error_detail
+    FROM held h
+    CROSS JOIN unnest(
+        $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[]
+    ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail)
+    ORDER BY t.contact_id
+    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    SET
+        synced_version = greatest(s.synced_version, excluded.synced_version),
+        synced_at = coalesce(excluded.synced_at, s.synced_at),
+        remote_id = coalesce(excluded.remote_id, s.remote_id),
+        state = excluded.state,
+        state_version = excluded.state_version,
+        error_code = excluded.error_code,
+        error_detail = excluded.error_detail
+    WHERE excluded.state_version >= s.state_version
+),
+buried AS (
+    INSERT INTO dead_letters (
+        tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code,
+        error_detail, attempts, request_id
+    )
+    SELECT
+        $1, h.destination_id, t.contact_id, t.version, h.job_id, t.item_index, h.delivery_id, t.state, t.code,
+        t.detail, $6, h.request_id
+    FROM held h
+    CROSS JOIN unnest($16::text[], $17::bigint[], $18::int[], $19::text[], $20::text[], $21::text[])
+        AS t(contact_id, version, item_index, state, code, detail)
+    ON CONFLICT DO NOTHING
+),
+counted AS (
+    UPDATE effects e
+    SET
+        pending = e.pending + letters($4, 'p') - letters(h.states, 'p'),
+        ok = e.ok + letters($4, 'o') - letters(h.states, 'o'),
+        retry = e.retry + letters($4, 'r') - letters(h.states, 'r'),
+        failed = e.failed + letters($4, 'f') - letters(h.states, 'f'),
+        unknown = e.unknown + letters($4, 'u') - letters(h.states, 'u'),
+        dead = e.dead + letters($4, 'd') - letters(h.states, 'd'),
+        skipped = e.skipped + letters($4, 's') - letters(h.states, 's')
+    FROM held h
+    WHERE e.tenant_id = $1 AND e.job_id = h.job_id AND e.destination_id = h.destination_id
+    RETURNING e.pending + e.retry + e.unknown AS open
+),
+revised AS (
+    -- Also the lock that makes the last two recordings of a job see one another in finish_job.
+    UPDATE jobs j
+    SET revision = j.revision + 1
+    FROM held h
+    WHERE j.tenant_id = $1 AND j.job_id = h.job_id
+)
+SELECT h.job_id, c.open
+FROM held h
+CROSS JOIN counted c;
+
+-- name: finish_job
+-- Ends a job whose every effect is settled. Runs after record_delivery in the same transaction, which holds the
+-- job's row: whoever comes second sees the effects of the first.
+UPDATE jobs j
+SET
+    state = CASE
+        WHEN j.succeeded = j.total AND NOT EXISTS (
+            SELECT FROM effects e
+            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.failed + e.dead > 0
+        ) THEN 'completed'
+        ELSE 'completed_with_failures'
+    END,
+    finished_at = now(),
+    revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'syncing'
+    AND NOT EXISTS (
+        SELECT FROM effects e
+        WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.pending + e.retry + e.unknown > 0
+    )
+RETURNING j.state;
+
+-- name: block_destination
+-- Nothing of this destination is due for a while; never shortens a wait that somebody else has set.
+UPDATE destinations d
+SET
+    blocked_until = greatest(d.blocked_until, now() + $3::interval),
+    blocked_code = $4,
+    blocked_detail = $5
+WHERE d.tenant_id = $1 AND d.destination_id = $2
+    AND (d.blocked_until IS NULL OR d.blocked_until < now() + $3::interval);
+
+-- name: unblock_destination
+UPDATE destinations
+SET blocked_until = NULL, blocked_code = NULL, blocked_detail = NULL
+WHERE tenant_id = $1 AND destination_id = $2 AND blocked_until <= now();
+
+-- name: lost_deliveries
+-- Claimed by a worker that did not come back.
+SELECT d.tenant_id, d.delivery_id
+FROM deliveries d
+WHERE d.state = 'sending' AND d.lease_until < now()
+    AND d.tenant_id = $1
+ORDER BY d.lease_until
+LIMIT 100;
+
+-- name: tenants_sending
+-- Tenants that may have lost deliveries; a probe of the partial index for each.
+SELECT t.tenant_id
+FROM tenants t
+WHERE EXISTS (
+    SELECT FROM deliveries d WHERE d.tenant_id = t.tenant_id AND d.state = 'sending' AND d.lease_until < now()
+);
+
+-- name: release_lost
+-- What the lost worker sent is not known: its open items become `unknown`, and are read back before anything is
+-- sent again. The attempt it spent stays spent.
+WITH lost AS MATERIALIZED (
+    SELECT d.delivery_id, d.destination_id, d.job_id, d.states, translate(d.states, 'pr', 'uu') AS new_states
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.state = 'sending' AND d.lease_until < now()
+    FOR UPDATE SKIP LOCKED
+),
+released AS (
+    UPDATE deliveries d
+    SET
+        state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
+        lease_token = NULL, lease_until = NULL,
+        errors = d.errors || coalesce((
+            SELECT jsonb_object_agg((p - 1)::text, jsonb_build_object(
+                'code', 'OUTCOME_UNKNOWN',
+                'detail', 'the worker that sent it stopped before it could record the answer'
+            ))
+            FROM generate_series(1, length(l.new_states)) AS p
+            WHERE substr(l.new_states, p, 1) = 'u'
+        ), '{}')
+    FROM lost l
+    WHERE d.tenant_id = $1 AND d.delivery_id = l.delivery_id
+),
+counted AS (
+    UPDATE effects e
+    SET
+        pending = e.pending - letters(l.states, 'p'),
+        retry = e.retry - letters(l.states, 'r'),
+        unknown = e.unknown + letters(l.new_states, 'u') - letters(l.states, 'u')
+    FROM lost l
+    WHERE e.tenant_id = $1 AND e.job_id = l.job_id AND e.destination_id = l.destination_id
+),
+revised AS (
+    UPDATE jobs j SET revision = j.revision + 1
+    FROM lost l
+    WHERE j.tenant_id = $1 AND j.job_id = l.job_id
+)
+SELECT l.delivery_id FROM lost l;
+
+-- name: expire_answers
+-- Answers past their time go; the key stays and is refused until `forget_keys`.
+UPDATE idempotency_keys
+SET answer = NULL
+WHERE (tenant_id, route, key) IN (
+    SELECT k.tenant_id, k.route, k.key FROM idempotency_keys k
+    WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
+    ORDER BY k.expires_at LIMIT 1000
+);
+
+-- name: forget_keys
+DELETE FROM idempotency_keys
+WHERE (tenant_id, route, key) IN (
+    SELECT k.tenant_id, k.route, k.key FROM idempotency_keys k
+    WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
+    ORDER BY k.expires_at LIMIT 1000
+);
+
+-- name: all_tenants
+SELECT tenant_id FROM tenants ORDER BY tenant_id;

@@ -1,0 +1,109 @@
+-- The read model: what HTTP, the command line and health checks show.
+
+-- name: read_jobs
+-- One job ($2 given) or a page of them, newest first, before the job $3 (NULL: from the newest).
+SELECT
+    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
+    j.results, j.revision, j.created_at, j.finished_at
+FROM jobs j
+WHERE j.tenant_id = $1
+    AND ($2::uuid IS NULL OR j.job_id = $2)
+    AND ($3::uuid IS NULL OR j.job_id < $3)
+ORDER BY j.job_id DESC
+LIMIT $4;
+
+-- name: read_effects
+SELECT
+    e.job_id, d.name, e.pending, e.ok, e.retry, e.failed, e.unknown, e.dead, e.skipped,
+    d.state = 'paused' AS paused,
+    d.blocked_code,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+FROM effects e
+JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destination_id
+WHERE e.tenant_id = $1 AND e.job_id = ANY ($2::uuid[])
+ORDER BY e.job_id, d.name;
+
+-- name: read_local_failures
+SELECT f.key AS code, (f.value ->> 'count')::int AS count, f.value -> 'samples' AS samples
+FROM job_chunks c
+CROSS JOIN jsonb_each(c.failures) f
+WHERE c.tenant_id = $1 AND c.job_id = $2
+ORDER BY c.first_index;
+
+-- name: read_destination_failures
+-- Errors of items that are not ok at a destination, clustered; samples are item indexes.
+SELECT
+    d.name, e.value ->> 'code' AS code, count(*)::int AS count,
+    (array_agg(x.indexes[e.key::int + 1] ORDER BY x.indexes[e.key::int + 1]))[1:5] AS samples
+FROM deliveries x
+JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
+CROSS JOIN jsonb_each(x.errors) e
+WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.errors <> '{}'
+GROUP BY d.name, e.value ->> 'code'
+ORDER BY d.name, count DESC, code;
+
+-- name: read_next_attempt
+-- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do.
+SELECT min(greatest(extract(epoch FROM greatest(x.next_attempt_at, d.blocked_until) - now()), 0))::float8
+FROM deliveries x
+JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
+WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.state <> 'done';
+
+-- name: read_chunks
+-- Outcomes that hold items from $3 to $4.
+SELECT c.first_index, c.item_count, c.outcomes
+FROM job_chunks c
+WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.first_index <= $4 AND c.first_index + c.item_count > $3
+ORDER BY c.first_index;
+
+-- name: read_deliveries
+-- What became of items from $3 to $4 at each destination.
+SELECT
+    d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
+    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in
+FROM deliveries x
+JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
+WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.last_index >= $3 AND x.first_index <= $4
+ORDER BY x.first_index, d.name;
+
+-- name: read_revisions
+-- The jobs somebody is waiting for.
+SELECT j.tenant_id, j.job_id, j.revision, j.finished_at IS NOT NULL AS finished
+FROM jobs j
+JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
+
+-- name: read_key
+SELECT k.route, k.status, k.job_id, k.created_at, k.expires_at, k.expires_at <= now() AS expired
+FROM idempotency_keys k
+WHERE k.tenant_id = $1 AND k.key = $3 AND k.route = $2;
+
+-- name: read_contact
+SELECT
+    c.contact_id, c.version, c.source_version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
+    c.job_id, c.created_at, c.updated_at
+FROM contacts c
+WHERE c.tenant_id = $1 AND c.contact_id = $2;
+
+-- name: read_contact_syncs
+-- Every destination of the tenant with what it holds of one contact.
+SELECT
+    d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    s.synced_version, s.synced_at, s.remote_id, s.state, s.state_version, s.error_code, s.error_detail
+FROM destinations d
+LEFT JOIN contact_syncs s
+    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.contact_id = $2
+WHERE d.tenant_id = $1 AND d.state <> 'removed'
+ORDER BY d.name;
+
+-- name: read_health
+-- Every destination of one tenant ($1), or of all of them (NULL), for the health check.
+SELECT
+    t.name AS tenant, d.name, d.kind, d.state, d.blocked_code, d.blocked_detail,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id
+WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
+ORDER BY t.name, d.name;

@@ -1,0 +1,168 @@
+"""The shapes of an import's answer and how they are put together: pure, so that replaying is comparing bytes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState, Result
+from app.domain.rows import FieldError
+
+
+class ItemOutcome(msgspec.Struct, omit_defaults=True):
+    """One item of an answer, in the contract's field order."""
+
+    index: int
+    id: str | None
+    status: ItemStatus
+    result: Result | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+    duplicate_of: int | UnsetType = UNSET
+    error_code: ErrorCode | UnsetType = UNSET
+    retry_after_seconds: int | UnsetType = UNSET
+    errors: list[FieldError] | UnsetType = UNSET
+
+
+class Summary(msgspec.Struct):
+    """total = succeeded + failed + retry."""
+
+    total: int
+    succeeded: int
+    failed: int
+    retry: int
+
+
+class Cluster(msgspec.Struct):
+    """Items that are not `ok` for one reason."""
+
+    count: int
+    samples: list[int]
+    """The first indexes, at most `SAMPLES`."""
+
+
+class ImportAnswer(msgspec.Struct, omit_defaults=True):
+    """The body of a 207."""
+
+    job_id: uuid.UUID
+    status_url: str
+    items_url: str
+    summary: Summary
+    effects: dict[str, str]
+    items: list[ItemOutcome]
+    dry_run: bool = False
+
+
+SAMPLES: Final = 5
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def failed(index: int, contact_id: str | None, errors: list[FieldError]) -> ItemOutcome:
+    """An item that will fail again as it stands; its first error names it."""
+    return ItemOutcome(
+        index, contact_id, ItemStatus.FAILED, error_code=errors[0].code, retry_after_seconds=0, errors=errors
+    )
+
+
+def retry(index: int, contact_id: str, code: ErrorCode, seconds: int, detail: str) -> ItemOutcome:
+    """An item that nothing was decided about; `seconds` is at least 1."""
+    return ItemOutcome(
+        index,
+        contact_id,
+        ItemStatus.RETRY,
+        error_code=code,
+        retry_after_seconds=max(1, seconds),
+        errors=[FieldError(code, "", detail)],
+    )
+
+
+def summarize(items: Sequence[ItemOutcome]) -> Summary:
+    succeeded = sum(1 for i in items if i.status is ItemStatus.OK)
+    waiting = sum(1 for i in items if i.status is ItemStatus.RETRY)
+    return Summary(len(items), succeeded, len(items) - succeeded - waiting, waiting)
+
+
+def count_results(items: Iterable[ItemOutcome]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for item in items:
+        if item.result is not UNSET:
+            counts[item.result] = counts.get(item.result, 0) + 1
+    return counts
+
+
+def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
+    """What is not `ok`, by error code."""
+    clusters: dict[str, Cluster] = {}
+    for item in items:
+        if item.error_code is UNSET:
+            continue
+        found = clusters.setdefault(item.error_code, Cluster(0, []))
+        found.count += 1
+        if len(found.samples) < SAMPLES:
+            found.samples.append(item.index)
+    return clusters
+
+
+def job_state(summary: Summary, *, owed: bool) -> JobState:
+    """Where a job stands once its items are decided here; `owed`: some destination is owed a delivery."""
+    if owed:
+        return JobState.SYNCING
+    return JobState.COMPLETED if summary.succeeded == summary.total else JobState.COMPLETED_WITH_FAILURES
+
+
+_WORST_FIRST: Final = (
+    EffectState.PENDING,
+    EffectState.UNKNOWN,
+    EffectState.RETRY,
+    EffectState.DEAD,
+    EffectState.FAILED,
+    EffectState.OK,
+)
+
+
+def overall(counts: Mapping[str, int]) -> EffectState:
+    """One word for a destination: what is still open comes first, then what went wrong."""
+    return next((state for state in _WORST_FIRST if counts.get(state)), EffectState.SKIPPED)
+
+
+def compose(
+    job_id: uuid.UUID,
+    summary: Summary,
+    effects: dict[str, str],
+    items: list[ItemOutcome],
+    *,
+    minimal: bool,
+    dry_run: bool,
+) -> bytes:
+    """The answer's bytes; `minimal` leaves out the items that are `ok` (RFC 7240, `return=minimal`)."""
+    shown = [i for i in items if i.status is not ItemStatus.OK] if minimal else items
+    return _encode(
+        ImportAnswer(
+            job_id=job_id,
+            status_url=f"/v1/jobs/{job_id}",
+            items_url=f"/v1/jobs/{job_id}/items",
+            summary=summary,
+            effects=effects,
+            items=shown,
+            dry_run=dry_run,
+        )
+    )
+
+
+def encode_items(items: list[ItemOutcome]) -> bytes:
+    return _encode(items)
+
+
+_decode_items: Final = msgspec.json.Decoder(list[ItemOutcome]).decode
+
+
+def decode_items(data: bytes) -> list[ItemOutcome]:
+    return _decode_items(data)
+
+
+def as_json(value: Any) -> str:
+    """JSON text for a `::text::jsonb` parameter."""
+    return _encode(value).decode()

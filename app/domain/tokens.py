@@ -1,0 +1,67 @@
+"""The shape of an API key: `trn_` + base62 of (tenant, key id, secret, CRC-32).
+
+The checksum lets a mistyped or cut-off key be refused without asking the database, and secret scanners know a
+true one when they see it. The tenant inside makes the look-up lead with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import Final
+
+import msgspec
+
+PREFIX: Final = "trn_"
+_ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_VALUE: Final = {c: i for i, c in enumerate(_ALPHABET)}
+_ID_BYTES: Final = 6
+SECRET_BYTES: Final = 20
+_BYTES: Final = 4 + _ID_BYTES + SECRET_BYTES + 4
+_LENGTH: Final = 46  # base62 digits that 34 bytes need
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A key taken apart."""
+
+    tenant_id: int
+    key_id: str
+    secret_hash: bytes
+    """SHA-256: the secret has 160 random bits, so no slow hash is needed."""
+
+
+def make(tenant_id: int, key_id: bytes, secret: bytes) -> tuple[str, Token]:
+    """The key to hand out once, and what to store of it."""
+    payload = tenant_id.to_bytes(4, "big") + key_id[:_ID_BYTES] + secret
+    number = int.from_bytes(payload + zlib.crc32(payload).to_bytes(4, "big"), "big")
+    digits = []
+    for _ in range(_LENGTH):
+        number, digit = divmod(number, 62)
+        digits.append(_ALPHABET[digit])
+    token = PREFIX + "".join(reversed(digits))
+    parsed = parse(token)
+    assert parsed is not None
+    return token, parsed
+
+
+def parse(token: str) -> Token | None:
+    """`None` for anything that cannot be a key of ours, whatever it is."""
+    if not token.startswith(PREFIX) or len(token) != len(PREFIX) + _LENGTH:
+        return None
+    number = 0
+    for character in token[len(PREFIX) :]:
+        digit = _VALUE.get(character)
+        if digit is None:
+            return None
+        number = number * 62 + digit
+    if number >= 1 << (8 * _BYTES):
+        return None
+    raw = number.to_bytes(_BYTES, "big")
+    payload, checksum = raw[:-4], raw[-4:]
+    if zlib.crc32(payload).to_bytes(4, "big") != checksum:
+        return None
+    return Token(
+        int.from_bytes(payload[:4], "big"),
+        payload[4 : 4 + _ID_BYTES].hex(),
+        hashlib.sha256(payload[4 + _ID_BYTES :]).digest(),
+    )

@@ -1,0 +1,50 @@
+"""Encrypts destination credentials at rest: AES-256-GCM, bound to the tenant and destination they belong to."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from app.errors import SettingsError
+
+_NONCE: Final = 12
+
+
+class Vault:
+    """Seals and opens with one key.
+
+    Raises:
+        SettingsError: `TRANCHE_SECRET_KEY` is missing or not 32 bytes of base64.
+    """
+
+    def __init__(self, secret_key: str) -> None:
+        try:
+            key = base64.b64decode(secret_key, validate=True)
+        except binascii.Error:
+            key = b""
+        if len(key) != 32:
+            raise SettingsError(
+                "TRANCHE_SECRET_KEY must be 32 random bytes in base64; make one with: openssl rand -base64 32"
+            )
+        self._cipher = AESGCM(key)
+
+    def seal(self, secret: str, *, tenant_id: int, name: str) -> bytes:
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher.encrypt(nonce, secret.encode(), _context(tenant_id, name))
+
+    def open(self, sealed: bytes, *, tenant_id: int, name: str) -> str:
+        try:
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _context(tenant_id, name)).decode()
+        except InvalidTag as error:
+            raise SettingsError(
+                f"the credentials of destination {name!r} were encrypted with another TRANCHE_SECRET_KEY"
+            ) from error
+
+
+def _context(tenant_id: int, name: str) -> bytes:
+    return f"tranche:destination:{tenant_id}:{name}".encode()

@@ -1,0 +1,104 @@
+"""Tells workers, through arq, that a destination has something due. Best effort: the sweeper finds it anyway."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any, Final
+
+import msgspec
+import structlog
+from arq.connections import ArqRedis, RedisSettings, create_pool
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+QUEUE: Final = "tranche:wake"
+FUNCTION: Final = "wake"
+_PATIENCE: Final = 0.5
+_SILENCE: Final = 1.0
+
+
+def redis_settings(settings: Settings, *, timeout: int = 1, retries: int = 0) -> RedisSettings:
+    made = RedisSettings.from_dsn(settings.redis_url)
+    made.conn_timeout = timeout
+    made.conn_retries = retries
+    made.retry = Retry(NoBackoff(), 0)
+    return made
+
+
+def encode(value: Any) -> bytes:
+    """What arq stores; never pickle, which would run whatever somebody put into Redis."""
+    return msgspec.msgpack.encode(value, enc_hook=str)
+
+
+def decode(data: bytes) -> Any:
+    return msgspec.msgpack.decode(data)
+
+
+async def connect(settings: Settings) -> ArqRedis:
+    return await create_pool(
+        redis_settings(settings), job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE
+    )
+
+
+class Waker:
+    """Sends wake-ups without ever making its caller wait for Redis."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._redis: ArqRedis | None = None
+        self._silent_until = 0.0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def wake(
+        self, tenant_id: int, destination_ids: Iterable[int], *, reason: str, delay: float = 0.0
+    ) -> None:
+        """Schedule a wake-up for each destination; `reason` makes repeated ones for one cause a single one."""
+        ids = list(destination_ids)
+        if not ids or asyncio.get_running_loop().time() < self._silent_until:
+            return
+        task = asyncio.create_task(self._send(tenant_id, ids, reason, delay))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _send(self, tenant_id: int, ids: list[int], reason: str, delay: float) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                if self._redis is None:
+                    self._redis = await connect(self._settings)
+                for destination_id in ids:
+                    await self._redis.enqueue_job(
+                        FUNCTION,
+                        tenant_id,
+                        destination_id,
+                        _job_id=f"{tenant_id}:{destination_id}:{reason}",
+                        _defer_by=timedelta(seconds=delay) if delay > 0 else None,
+                        _expires=timedelta(seconds=delay + 60),
+                    )
+        except (RedisError, OSError) as error:
+            # The sweeper finds the work within its interval; asking a dead Redis on every import helps nobody.
+            self._silent_until = asyncio.get_running_loop().time() + _SILENCE
+            log.warning("wake_up_failed", error=str(error) or type(error).__name__)
+
+    async def ping(self) -> None:
+        """Raises whatever Redis raises."""
+        async with asyncio.timeout(_PATIENCE):
+            if self._redis is None:
+                self._redis = await connect(self._settings)
+            await self._redis.ping()
+
+    async def close(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._redis is not None:
+            try:
+                await self._redis.aclose()
+            except (RedisError, OSError):
+                self._redis = None
