@@ -185,9 +185,7 @@ async def _run(
     summary = answers.summarize(outcomes)
     changed = [] if options.dry_run else items.changed()
     destinations = claim.destinations
-    effects = {"db": "skipped" if options.dry_run else "ok"} | {
-        name: "pending" if changed else "skipped" for name in destinations.values()
-    }
+    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(destinations.values(), "pending" if changed else "skipped")
     body = answers.compose(
         job_id, summary, effects, outcomes, minimal=options.minimal, dry_run=options.dry_run
     )

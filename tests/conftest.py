@@ -1,0 +1,105 @@
+"""Real engines for every test: one PostgreSQL and one Valkey a run, a fresh migrated database a test."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import os
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import asyncpg
+import msgspec
+import pytest
+from redis.asyncio import Redis
+
+from app.db.migrate import migrate
+from app.embedded import Engines
+from app.settings import Settings
+
+TEMPLATE = "tranche_template"
+SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
+_numbers = itertools.count(1)
+
+
+def with_path(url: str, path: str) -> str:
+    """The same server, another database."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{path}"))
+
+
+@pytest.fixture(scope="session")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engines]:
+    """The run's engines. Kill and restart them only through `own_engines`, or every other test suffers."""
+    started = Engines(tmp_path_factory.mktemp("engines"))
+    asyncio.run(_prepare(started))
+    yield started
+    asyncio.run(started.stop())
+
+
+async def _prepare(engines: Engines) -> None:
+    urls = await engines.start()
+    admin = await asyncpg.connect(urls.database_url)
+    await admin.execute(f"CREATE DATABASE {TEMPLATE}")
+    # Only data that survives a crash of the machine would be lost; the tests that kill PostgreSQL have their own.
+    await admin.execute("ALTER SYSTEM SET synchronous_commit = off")
+    await admin.execute("SELECT pg_reload_conf()")
+    await admin.close()
+    await migrate(with_path(urls.database_url, TEMPLATE))
+
+
+@pytest.fixture
+async def database_url(engines: Engines) -> AsyncIterator[str]:
+    """A fresh database at the newest schema."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    admin = await asyncpg.connect(engines.urls.database_url)
+    try:
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+        yield with_path(engines.urls.database_url, name)
+        await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
+    finally:
+        await admin.close()
+
+
+@pytest.fixture
+async def redis_url(engines: Engines) -> str:
+    """An empty Redis database."""
+    async with Redis.from_url(engines.urls.redis_url) as redis:
+        await redis.flushall()
+    return engines.urls.redis_url
+
+
+@pytest.fixture
+async def own_engines(tmp_path: Path) -> AsyncIterator[Engines]:
+    """Engines of this test alone, to be killed and restarted; the database is migrated."""
+    async with Engines(tmp_path / "engines") as started:
+        await migrate(started.urls.database_url)
+        yield started
+
+
+@pytest.fixture
+def settings(database_url: str, redis_url: str) -> Settings:
+    """Quick settings on fresh engines."""
+    return quick(database_url, redis_url)
+
+
+def quick(database_url: str, redis_url: str, **changes: object) -> Settings:
+    """Settings whose waits fit a test."""
+    base = Settings(
+        database_url=database_url,
+        redis_url=redis_url,
+        secret_key=SECRET_KEY,
+        log_level="warning",
+        sweep_interval=0.3,
+        delivery_backoff_base=0.1,
+        delivery_backoff_cap=0.5,
+        delivery_lease=5.0,
+        reconcile_grace=0.3,
+        crm_connect_timeout=1.0,
+        crm_total_timeout=2.0,
+        breaker_open=0.5,
+        breaker_open_cap=2.0,
+        breaker_permit=3.0,
+    )
+    return msgspec.structs.replace(base, **changes)
