@@ -1,0 +1,158 @@
+"""The bytes of a request body → the bytes of each item.
+
+Items are cut apart before they are read, so that one that cannot be read harms no other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from app.domain import lexical
+
+BOM: Final = b"\xef\xbb\xbf"
+_START: Final = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"items"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
+_HIDDEN_BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
+_COMMAS_PER_ITEM: Final = 64
+"""A body with more commas than this for each allowed item is counted before it is cut: a million one-byte
+items would take a hundred bytes of memory each."""
+
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class MalformedBody(ValueError):  # noqa: N818 - named as what it is; the edge has no other
+    """The body as a whole cannot be cut into items, so nothing of it was done.
+
+    `detail` names the fault and the remedy, `offset` the byte of the body (from 0) where it was noticed.
+    """
+
+    def __init__(self, detail: str, offset: int = 0) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.offset = offset
+
+
+class TooManyItems(MalformedBody):
+    """The body holds more items than one request may carry."""
+
+
+def split_json(body: bytes, *, max_items: int = 10_000) -> list[bytes | msgspec.Raw]:
+    """The items of `{"items": […]}`, each as its JSON bytes, in order; nothing inside an item is judged.
+
+    A byte order mark is tolerated. An item that is not valid JSON is still cut out whole, as long as its
+    quotes and brackets balance.
+
+    Raises:
+        MalformedBody: no such object, another member beside `items`, or the places where items begin and end
+            are not certain.
+        TooManyItems: more than `max_items` items.
+    """
+    shift = len(BOM) if body.startswith(BOM) else 0
+    start = _START.match(body, shift)
+    if start is not None and body.count(b",") <= _COMMAS_PER_ITEM * max_items:
+        items = _split_valid(body, start.end())
+        if items is not None:
+            if len(items) > max_items:
+                raise _too_many(max_items, 0)
+            return items
+    return _split_lexically(body, shift, max_items)
+
+
+def _split_valid(body: bytes, start: int) -> list[bytes | msgspec.Raw] | None:
+    # Decoding the array alone, and not the object around it, shows a second "items" and any other member.
+    end = len(body.rstrip(b" \t\r\n")) - 1
+    if body[end : end + 1] != b"}":
+        return None
+    try:
+        return _split(memoryview(body)[start:end])  # type: ignore[return-value]  # a Raw is one of the two
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
+def _too_many(max_items: int, offset: int) -> TooManyItems:
+    return TooManyItems(f"the body has more than {max_items} items; send them in several requests", offset)
+
+
+def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | msgspec.Raw]:
+    at = lexical.skip_space(body, shift)
+    if body[at : at + 1] != b"{":
+        raise MalformedBody(_explain_start(body, at), at)
+    items: list[bytes | msgspec.Raw] | None = None
+    try:
+        at = lexical.skip_space(body, at + 1)
+        while body[at : at + 1] != b"}" or items is None:
+            value = _expect_items(body, at, seen=items is not None)
+            spans, at = lexical.split_values(body, value + 1, closer="]", limit=max_items)
+            items = [_certain(body, *span) for span in spans]
+            at = lexical.skip_space(body, at + 1)
+            if body[at : at + 1] == b",":
+                at = lexical.skip_space(body, at + 1)
+                _expect_items(body, at, seen=True)
+            elif body[at : at + 1] != b"}":
+                raise MalformedBody(
+                    "after the array of items the closing '}' was expected; is the body cut off?", at
+                )
+    except lexical.LimitError:
+        raise _too_many(max_items, at) from None
+    except lexical.StructureError as broken:
+        raise MalformedBody(
+            f"not valid JSON at byte {broken.offset}: {broken.detail}; where items begin and end is not "
+            "certain, so none was taken; correct the body and send it again",
+            broken.offset,
+        ) from None
+    at = lexical.skip_space(body, at + 1)
+    if at != len(body):
+        raise MalformedBody(f"something follows the end of the JSON object at byte {at}; remove it", at)
+    return items
+
+
+def _explain_start(body: bytes, at: int) -> str:
+    if at == len(body):
+        return 'the body is empty; send {"items": [...]}'
+    if body[at : at + 1] == b"[":
+        return 'the body is an array; wrap it as {"items": [...]}'
+    if body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in body[:4]:
+        return "the body is UTF-16 or UTF-32; JSON must be sent as UTF-8"
+    return f'not a JSON object at byte {at}; send {{"items": [...]}}'
+
+
+def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
+    """Offset of the '[' of the member "items" that must stand at `at`."""
+    member = lexical.MEMBER_NAME.match(body, at)
+    if member is None:
+        if body[at : at + 1] == b"}" and not seen:
+            raise MalformedBody('"items" is missing; send {"items": [...]}', at)
+        raise MalformedBody(f"a member name in double quotes and a colon were expected at byte {at}", at)
+    try:
+        name = msgspec.json.decode(member[1], type=str)
+    except ValueError:
+        name = member[1].decode("utf-8", "replace").strip('"')
+    if name != "items":
+        shown = name.replace("\0", "\ufffd")[:80]
+        raise MalformedBody(f'unknown member "{shown}" at byte {at}; the body has the one member "items"', at)
+    if seen:
+        raise MalformedBody(f'"items" stands in the body twice, again at byte {at}; send one array', at)
+    if body[member.end() : member.end() + 1] != b"[":
+        raise MalformedBody(f'"items" must be an array, at byte {member.end()}', member.end())
+    return member.end()
+
+
+def _certain(body: bytes, start: int, end: int) -> bytes:
+    """The item of this span, unless it may be several.
+
+    Two stray quotes in two items make one text of everything between them, and the cut then swallows the
+    items in the middle. Such a span is not valid JSON and has the boundary of two items inside a string.
+    """
+    item = body[start:end]
+    try:
+        _skip(item)
+    except (ValueError, RecursionError):
+        # Joined, strings keep their quotes, so what is found lies within one of them.
+        if _HIDDEN_BOUNDARY.search(item) and _HIDDEN_BOUNDARY.search(b"".join(lexical.STRINGS.findall(item))):
+            raise lexical.StructureError(
+                start, "a string of this item seems to run over its end; a quote is missing or too many"
+            ) from None
+    return item

@@ -1,0 +1,111 @@
+"""Finding where JSON values begin and end without understanding them.
+
+Used where a parser has given up: a parser fails a whole body for one bad value, and recursion fails for one
+deep value. Here only quotes, brackets and commas count, every scan is linear, and nothing recurses.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
+STRINGS: Final = re.compile(_STRING, re.S)
+SPACE: Final = re.compile(rb"[ \t\r\n]*+")
+MEMBER_NAME: Final = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.S)
+_SCALAR: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.S)
+_FLAT: Final = rb'[^"\[\]{}]++|' + _STRING
+_PAIR: Final = rb"[\[{](?:" + _FLAT + rb")*+[\]}]"
+_PAIR_OF_PAIRS: Final = rb"[\[{](?:" + _FLAT + rb"|" + _PAIR + rb")*+[\]}]"
+# The innermost two levels are passed over inside the expression: Python turns only for deeper brackets.
+_TO_BRACKETS: Final = re.compile(
+    rb"(?:" + _FLAT + rb"|" + _PAIR_OF_PAIRS + rb')*+([\[{]++|[\]}]++|"|\Z)', re.S
+)
+_OPENING: Final = frozenset(b"[{")
+_QUOTE: Final = ord('"')
+_MAX_DEPTH: Final = 100_000
+"""No item that is small enough to be accepted is as deep; 5 MB of `[1,` would take a second to count."""
+
+
+class StructureError(ValueError):
+    """The bytes have no certain structure from `offset` on; `detail` says what stands there."""
+
+    def __init__(self, offset: int, detail: str) -> None:
+        super().__init__(detail)
+        self.offset = offset
+        self.detail = detail
+
+
+class LimitError(ValueError):
+    """More values than the caller allows."""
+
+
+def skip_space(data: bytes, offset: int) -> int:
+    """Offset of the first byte at or after `offset` that is not JSON white space."""
+    return SPACE.match(data, offset).end()  # type: ignore[union-attr]  # it matches nothing as well
+
+
+def _end_of_container(data: bytes, offset: int) -> int:
+    """Offset just after the bracket that balances the one at `offset`; kinds of brackets are not compared."""
+    depth = 1
+    for match in _TO_BRACKETS.finditer(data, offset + 1):
+        start, end = match.span(1)
+        if start == end:
+            break
+        byte = data[start]
+        if byte in _OPENING:
+            depth += end - start
+            if depth > _MAX_DEPTH:
+                raise StructureError(
+                    offset, "more brackets are opened one inside the other than can be counted"
+                )
+        elif byte == _QUOTE:
+            raise StructureError(start, "the string that begins here is never closed")
+        elif end - start >= depth:
+            return start + depth
+        else:
+            depth -= end - start
+    raise StructureError(offset, f"the '{chr(data[offset])}' that stands here is never closed")
+
+
+def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[list[tuple[int, int]], int]:
+    """Spans of the comma-separated values from `offset` to the `closer` of their container, and its offset.
+
+    With `closer` "}" a value is a whole member, `"name": value`.
+
+    Raises:
+        StructureError: not closed, a value is missing, or something stands between two values.
+        LimitError: more than `limit` values.
+    """
+    end_byte = ord(closer)
+    spans: list[tuple[int, int]] = []
+    while True:
+        start = skip_space(data, offset)
+        opened = data[start : start + 1] in (b"[", b"{")
+        end = start if opened else _SCALAR.match(data, start).end()  # type: ignore[union-attr]  # may be empty
+        if opened or (closer == "}" and data[end : end + 1] in (b"[", b"{")):
+            end = _end_of_container(data, end)
+        after = skip_space(data, end)
+        byte = data[after] if after < len(data) else -1
+        if end == start:
+            if byte == end_byte and not spans:
+                return spans, after
+            if byte in (end_byte, ord(",")):
+                raise StructureError(start, "a value is missing before this place")
+        else:
+            while data[end - 1] in b" \t\r\n":
+                end -= 1
+            spans.append((start, end))
+            if len(spans) > limit:
+                raise LimitError
+        if byte == end_byte:
+            return spans, after
+        if byte == -1:
+            raise StructureError(after, f"the end came before the closing '{closer}'")
+        if byte == _QUOTE:
+            raise StructureError(
+                after, "the string that begins here is never closed, or a comma is missing before it"
+            )
+        if byte != ord(","):
+            raise StructureError(after, f"',' or '{closer}' was expected here")
+        offset = after + 1
