@@ -71,10 +71,20 @@ class Engines:
             EngineMissingError: the wheels are not installed.
             EngineError: an engine did not come up; neither is then left running.
         """
+        try:
+            await self._start()
+        except PermissionError as error:
+            raise EngineError(
+                f"{error.filename} is closed to this process (user {os.geteuid()}): choose another folder "
+                "(--data-dir), or start as the user who made this one."
+            ) from error
+        return self.urls
+
+    async def _start(self) -> None:
         # As root the engines' user has to pass through; every file and folder inside is private by itself.
         self._data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
         (self._data_dir / "log").mkdir(mode=0o700, exist_ok=True)
-        self._lock.acquire()
+        await self._lock.acquire()
         try:
             state.remove_run(self._data_dir)
             for log in ("postgres.log", "valkey.log"):
@@ -88,7 +98,6 @@ class Engines:
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
             raise
-        return self.urls
 
     async def stop(self) -> None:
         """Stop both, each within a bounded time, and give the folder back. Harmless when nothing runs."""

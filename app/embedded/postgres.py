@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from app.embedded import secrets, state
+from app.embedded import residents, secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
 from app.embedded.errors import EngineError
 from app.embedded.identity import Identity, choose, give
@@ -130,13 +130,13 @@ class Postgres:
 
     async def clear(self) -> None:
         """End every PostgreSQL process in the folder, whoever started it."""
-        await asyncio.to_thread(state.evict, self._folder, self.name, signal.SIGINT, STOP_GRACE)
+        await residents.evict(self._folder, self.name, signal.SIGINT, STOP_GRACE)
         # With none left the file is stale; PostgreSQL itself would only ask whether any process has that pid.
         (self._folder / "postmaster.pid").unlink(missing_ok=True)
 
     async def _kill_backends(self) -> None:
         # Each leads a session of its own, so they are not in the postmaster's group and may linger.
-        await asyncio.to_thread(state.evict, self._folder, self.name, signal.SIGKILL, 0.0)
+        await residents.evict(self._folder, self.name, signal.SIGKILL, 0.0)
 
     def _is_ready(self, pid: int) -> bool:
         # What pg_ctl --wait reads: line 1 is the pid, line 8 the state.
@@ -153,7 +153,7 @@ class Postgres:
     async def _create(self) -> None:
         assert self._install is not None
         for leftover in self._data_dir.glob("postgres.new-*"):
-            await asyncio.to_thread(state.evict, leftover / "data", self.name, signal.SIGKILL, 0.0)
+            await residents.evict(leftover / "data", self.name, signal.SIGKILL, 0.0)
             shutil.rmtree(leftover, ignore_errors=True)
         self._password = secrets.load_or_create(self._password_file)
         workshop = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))

@@ -67,8 +67,11 @@ class Child:
 
         Raises:
             EngineError: the program cannot be run.
+            OSError: `cwd` or `log` cannot be used.
         """
         program = [str(word) for word in argv]
+        if not os.access(program[0], os.X_OK):
+            raise EngineError(f"{program[0]} is no program that can be run")
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), f"--parent={os.getpid()}"]
         launcher.append(f"--signal={int(pdeathsig or stop_signal)}")
         if identity is not None:
@@ -82,18 +85,15 @@ class Child:
             if isinstance(log, Path):
                 output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
                 closing.callback(os.close, output)
-            try:
-                popen = subprocess.Popen(  # noqa: S603 - the argv is ours, no shell
-                    [*launcher, "--", *program],
-                    env=None if env is None else dict(env),
-                    cwd=cwd,
-                    stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
-                    stdout=output,
-                    stderr=output,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise EngineError(f"{program[0]} cannot be started: {error}") from error
+            popen = subprocess.Popen(  # noqa: S603 - the argv is ours, no shell
+                [*launcher, "--", *program],
+                env=None if env is None else dict(env),
+                cwd=cwd,
+                stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         if popen.stdin is not None:
             with contextlib.suppress(BrokenPipeError), popen.stdin as pipe:
                 pipe.write(stdin)

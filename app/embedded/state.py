@@ -1,4 +1,4 @@
-"""What a data folder tells: who holds it, where its engines listen, which processes live in it.
+"""What a data folder tells: who holds it and where its engines listen.
 
 lock                 held (flock) by the one supervisor; holds its process id
 run.json             while the engines are up: their URLs, for other commands
@@ -11,15 +11,13 @@ log/                 what the engines print
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import fcntl
 import json
 import os
 import random
-import signal
 import socket
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
@@ -81,7 +79,7 @@ class Lock:
     def held(self) -> bool:
         return self._handle is not None
 
-    def acquire(self) -> None:
+    async def acquire(self) -> None:
         """Take it, or raise `FolderInUseError` that names the holder."""
         handle = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600)
         # A reader of run.json holds it for a moment; only a supervisor holds it longer.
@@ -92,7 +90,7 @@ class Lock:
                 break
             except BlockingIOError:
                 if time.monotonic() < limit:
-                    time.sleep(0.01)
+                    await asyncio.sleep(0.01)
                     continue
                 holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
                 os.close(handle)
@@ -159,51 +157,3 @@ def is_free(port: int) -> bool:
         except OSError:
             return False
         return True
-
-
-def residents(folder: Path, name: str) -> Iterator[psutil.Process]:
-    """The live processes called `name` whose working folder is `folder`.
-
-    Asked of the process table, never of a pid file: a stale file, a pid that now belongs to another program and
-    a zombie can then not mislead. psutil compares start times before it signals, so no pid is mistaken later.
-    """
-    home = folder.resolve()
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, OSError):
-            if process.name() == name and Path(process.cwd()) == home:
-                yield process
-
-
-def evict(folder: Path, name: str, stop_signal: signal.Signals, grace: float) -> None:
-    """End what runs in `folder`: `stop_signal` to the oldest, `grace` seconds later SIGKILL to all.
-
-    Raises:
-        EngineError: something is still there after that.
-    """
-    found = sorted(residents(folder, name), key=lambda process: process.create_time())
-    if not found:
-        return
-    with contextlib.suppress(psutil.NoSuchProcess):
-        found[0].send_signal(stop_signal)
-    _await_end(found, grace)
-    left = list(residents(folder, name))
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    if alive := _await_end(left, 5.0):
-        raise EngineError(f"{name} (process {alive[0].pid}) was left in {folder} and cannot be stopped")
-
-
-def _await_end(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
-    limit = time.monotonic() + seconds
-    while (alive := [process for process in processes if _is_alive(process)]) and time.monotonic() < limit:
-        time.sleep(0.01)
-    return alive
-
-
-def _is_alive(process: psutil.Process) -> bool:
-    # A zombie is as good as gone; in a container whose first process never reaps it stays for ever.
-    try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False

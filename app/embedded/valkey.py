@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 from typing import Final
 
-from app.embedded import secrets, state
+from app.embedded import residents, secrets, state
 from app.embedded.binaries import find_valkey
 from app.embedded.errors import EngineError
 from app.embedded.identity import Identity, choose, give
@@ -111,7 +111,7 @@ class Valkey:
 
     async def clear(self) -> None:
         """End every Valkey process in the folder."""
-        await asyncio.to_thread(state.evict, self._folder, self.name, signal.SIGTERM, STOP_GRACE)
+        await residents.evict(self._folder, self.name, signal.SIGTERM, STOP_GRACE)
 
     def _set_aside(self) -> None:
         number = sum(1 for _ in self._folder.glob("appendonlydir.damaged-*")) + 1
