@@ -1,0 +1,39 @@
+"""Why a command of the client ends early. The exit code belongs to the error, the words to whoever raises it."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from app.errors import TrancheError
+
+
+class ClientError(TrancheError):
+    """The command cannot go on."""
+
+    code = "CLIENT"
+    exit_code: ClassVar[int] = 2
+
+
+class UsageError(ClientError):
+    """The file or an option cannot be used."""
+
+    code = "USAGE"
+
+
+class RefusedError(ClientError):
+    """The server refused the whole request: the key, the address or the request is wrong."""
+
+    code = "REFUSED"
+
+
+class TooLargeError(RefusedError):
+    """The server refused the request for its size (413)."""
+
+    code = "TOO_LARGE"
+
+
+class PatienceError(ClientError):
+    """The time to wait is over and work is left."""
+
+    code = "PATIENCE"
+    exit_code = 3

@@ -1,0 +1,140 @@
+"""A file's bytes as numbered lines of text. Bytes that are no text never stop the reading: they are marked."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from app.cli.client.errors import UsageError
+
+MAX_LINE: Final = 1_048_576
+"""Characters. A line may not grow without limit, or one missing line break would fill the memory."""
+
+HEAD_BYTES: Final = 65_536
+_MARKS: Final = "tranche-marks"
+_BOMS: Final = (
+    # UTF-32 first: its little-endian mark begins with the one of UTF-16.
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+
+
+def _mark(error: UnicodeError) -> tuple[str, int]:
+    """Each undecodable byte becomes U+DC00 + byte, as `surrogateescape` does, but in every encoding."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(chr(0xDC00 + byte) for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_MARKS, _mark)
+
+
+class Encoding(msgspec.Struct, frozen=True):
+    """How a file's bytes are read, and how a file for the same command line is written."""
+
+    name: str
+    written: str
+
+    @property
+    def on_write(self) -> str:
+        """The codec error rule that gives marked bytes back as they were, where the encoding can hold them."""
+        return (
+            "replace"
+            if self.written.replace("-", "").lower().startswith(("utf16", "utf32"))
+            else "surrogateescape"
+        )
+
+
+def find_encoding(head: bytes, asked: str | None) -> Encoding:
+    """The encoding of a file that begins with `head`: as asked, else by its byte order mark, else UTF-8.
+
+    Raises:
+        UsageError: `asked` is no text encoding.
+    """
+    if asked is not None:
+        try:
+            name = codecs.lookup(asked).name
+            "a".encode(name)
+        except (LookupError, UnicodeError) as error:
+            raise UsageError(
+                f"--encoding {asked}: no such text encoding; examples: utf-8, windows-1252"
+            ) from error
+        return Encoding("utf-8-sig", "utf-8") if name == "utf-8" else Encoding(name, name)
+    for bom, name in _BOMS:
+        if head.startswith(bom):
+            # A mark asks for a mark: programs that need it to see UTF-8 will read the failed rows as well.
+            return Encoding(name, "utf-8-sig")
+    return Encoding("utf-8-sig", "utf-8")
+
+
+def is_marked(text: str) -> bool:
+    """Whether the text holds bytes that could not be decoded."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def describe_marks(text: str, encoding: str) -> str:
+    """Which byte is no text, and what to try."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(text[error.start]) - 0xDC00
+        shown = f"byte 0x{byte:02X}" if 0 <= byte <= 0xFF else "a lone surrogate"
+        name = "utf-8" if encoding == "utf-8-sig" else encoding
+        return (
+            f"{shown} is not {name} text; if the file comes from a spreadsheet, try --encoding windows-1252"
+        )
+    return ""
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """One line with its line break, or `None` for a line longer than `MAX_LINE`."""
+
+    number: int
+    text: str | None
+
+
+class Lines:
+    """The numbered lines of a binary stream; `\\r`, `\\n` and `\\r\\n` end a line and are kept."""
+
+    def __init__(self, stream: io.BufferedReader, encoding: Encoding) -> None:
+        self._stream = stream
+        self._text = io.TextIOWrapper(stream, encoding=encoding.name, errors=_MARKS, newline="")
+
+    @property
+    def position(self) -> int:
+        return self._stream.tell()
+
+    def __iter__(self) -> Iterator[Line]:
+        number = 0
+        while text := self._text.readline(MAX_LINE):
+            number += 1
+            if len(text) >= MAX_LINE and not text.endswith(("\n", "\r")):
+                while (rest := self._text.readline(MAX_LINE)) and not rest.endswith(("\n", "\r")):
+                    pass
+                yield Line(number, None)
+            else:
+                yield Line(number, text)
+
+
+def read_head(path: str) -> bytes:
+    """The first bytes of a file, enough to tell format, encoding and delimiter.
+
+    Raises:
+        UsageError: the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(HEAD_BYTES)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
