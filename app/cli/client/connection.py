@@ -1,0 +1,79 @@
+"""What every command of the client shares: where the API is, the key, and how an error is told."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, TypeVar
+
+import msgspec
+import rich_click as click
+
+from app import settings
+from app.cli.client.errors import ClientError, UsageError
+from app.cli.client.http import check_key, check_url
+from app.cli.client.progress import clean
+from app.errors import SettingsError
+
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+INTERRUPTED: Final = 130
+
+
+class Connection(msgspec.Struct, frozen=True):
+    url: str
+    key: str
+
+    def __repr__(self) -> str:
+        return f"Connection({self.url!r})"
+
+
+def connection_options(command: F) -> F:
+    """`--url` and `--key`, which stand above the environment."""
+    command = click.option(
+        "--key", default=None, help="API key; better in TRANCHE_API_KEY, where `ps` cannot see it."
+    )(command)
+    return click.option("--url", default=None, help="Where the API is.  [default: TRANCHE_URL]")(command)
+
+
+def find_connection(url: str | None, key: str | None) -> Connection:
+    """Options first, then the environment.
+
+    Raises:
+        UsageError: an address or key is missing or cannot be used.
+    """
+    try:
+        found = settings.load()
+    except SettingsError as error:
+        raise UsageError(error.detail) from error
+    return Connection(check_url(url or found.url), check_key(key or found.api_key))
+
+
+def run_command(
+    command: str,
+    work: Callable[[], Coroutine[Any, Any, int]],
+    *,
+    as_json: bool = False,
+    interrupted: str = "",
+) -> int:
+    """Run the coroutine and turn every way it may end into an exit code, with one line that says why."""
+    try:
+        return asyncio.run(work())
+    except ClientError as error:
+        tell_error(command, error.detail, error.exit_code, as_json=as_json)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\ntranche {command}: interrupted. {interrupted}".rstrip(), file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has seen enough (`| head`); closing stdout later must not complain again.
+        sys.stdout = open("/dev/null", "w")  # noqa: SIM115
+        return 0
+
+
+def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> None:
+    if as_json:
+        print(msgspec.json.encode({"exit_code": exit_code, "error": detail}).decode())
+    print(f"tranche {command}: {clean(detail)}", file=sys.stderr)

@@ -1,0 +1,209 @@
+"""A small HTTP client that knows which answers mean "later", which mean "never", and how long to wait."""
+
+from __future__ import annotations
+
+import email.utils
+import importlib.metadata
+import random
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import msgspec
+
+from app.cli.client.clock import Clock, Patience
+from app.cli.client.errors import PatienceError, RefusedError, TooLargeError, UsageError
+from app.cli.client.wire import read_problem
+
+CONNECT_TIMEOUT: Final = 10.0
+TOTAL_TIMEOUT: Final = 90.0
+BACKOFF_BASE: Final = 0.5
+BACKOFF_CAP: Final = 30.0
+_LATER: Final = frozenset({408, 409, 425, 429})
+
+Notify = Callable[[str], None]
+
+
+class Answer(msgspec.Struct, frozen=True):
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds from now, out of either form of `Retry-After` (RFC 9110, 10.2.3)."""
+        value = self.headers.get("Retry-After", "").strip()
+        if value.replace(".", "", 1).isascii() and value.replace(".", "", 1).isdigit():
+            return float(value)
+        try:
+            return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, TypeError, IndexError):
+            return None
+
+
+def check_url(url: str) -> str:
+    """The base address without a trailing slash.
+
+    Raises:
+        UsageError: it is no http(s) address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise UsageError(f"--url {url!r}: write it like http://127.0.0.1:8000")
+    if parts.username or parts.password:
+        raise UsageError("--url must not carry a user name or password")
+    return url.rstrip("/")
+
+
+def check_key(key: str) -> str:
+    """The API key, trimmed. Its value is never part of a message.
+
+    Raises:
+        UsageError: there is none, or it cannot stand in a header.
+    """
+    key = key.strip()
+    if not key:
+        raise UsageError("no API key: set TRANCHE_API_KEY or give --key")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise UsageError("the API key has characters that no key has; was it copied whole?")
+    return key
+
+
+class Api:
+    """One API as one client sees it; used as `async with`."""
+
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        *,
+        clock: Clock,
+        patience: Patience,
+        notify: Notify = lambda text: None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self.url = check_url(url)
+        self._key = check_key(key)
+        self._clock = clock
+        self._patience = patience
+        self._notify = notify
+        self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Api:
+        self._session = aiohttp.ClientSession(
+            headers={
+                "Authorization": f"Bearer {self._key}",
+                "User-Agent": f"tranche/{importlib.metadata.version('tranche')}",
+                "Accept": "application/json",
+            },
+            connector=aiohttp.TCPConnector(limit=0),
+            # The server's cookies are nothing to us, and a shared jar would be state between requests.
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def get(
+        self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
+    ) -> Answer:
+        return await self.call("GET", path, params=params, headers=headers)
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+    ) -> Answer:
+        """Send until there is an answer that decides: the same request each time, so it must be safe to repeat.
+
+        Raises:
+            RefusedError: the request will never be taken (`TooLargeError`: for its size).
+            PatienceError: no deciding answer came while patience lasted.
+        """
+        tries = 0
+        while True:
+            answer, trouble = await self._try(method, path, params, headers, body)
+            if answer is not None:
+                if answer.status < 300 or answer.status == 304:
+                    return answer
+                if answer.status not in _LATER and answer.status < 500:
+                    raise refuse(answer, self.url)
+                trouble = f"the server answered {answer.status}"
+            told = answer.retry_after if answer is not None else None
+            wait = self.back_off(tries) if told is None else told
+            if wait > self._patience.left():
+                raise PatienceError(f"{trouble}; patience ended", retry_after=told)
+            self._notify(f"{trouble}; trying again in {wait:.1f} s")
+            await self._clock.sleep(wait)
+            tries += 1
+
+    def back_off(self, tries: int) -> float:
+        """Full jitter: seconds, random between nothing and a bound that doubles with every try."""
+        return self._rng.uniform(0.0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries, 16)))
+
+    async def _try(
+        self,
+        method: str,
+        path: str,
+        params: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None,
+        body: bytes | None,
+    ) -> tuple[Answer | None, str]:
+        assert self._session is not None, "used outside `async with`"
+        total = min(TOTAL_TIMEOUT, max(5.0, self._patience.left()))
+        try:
+            async with self._session.request(
+                method,
+                self.url + path,
+                params=params,
+                headers={"X-Request-ID": uuid.uuid4().hex, **(headers or {})},
+                data=body,
+                # A redirect would carry the key to another place.
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=total, connect=CONNECT_TIMEOUT),
+            ) as response:
+                return Answer(response.status, response.headers, await response.read()), ""
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise RefusedError(f"{self.url}: the certificate is not trusted ({error})") from error
+        except aiohttp.InvalidURL as error:
+            raise UsageError(f"--url {self.url!r} is no address") from error
+        except aiohttp.ClientConnectorError:
+            return None, f"cannot reach {self.url}"
+        except TimeoutError:
+            return None, f"no answer from {self.url} within {total:.0f} s"
+        except (aiohttp.ClientError, OSError) as error:
+            return None, f"the connection to {self.url} broke ({type(error).__name__})"
+
+
+def refuse(answer: Answer, url: str) -> RefusedError:
+    """The error for an answer that is final, in words that say what to do."""
+    problem = read_problem(answer.body)
+    said = problem.detail or problem.title or "no reason was given"
+    trail = f" [request {problem.request_id}]" if problem.request_id else ""
+    if answer.status == 401:
+        return RefusedError(
+            f"the API key was not accepted (401): {said}. Check TRANCHE_API_KEY or --key{trail}"
+        )
+    if answer.status == 403:
+        return RefusedError(f"the API key may not do this (403): {said}{trail}")
+    if answer.status == 413:
+        return TooLargeError(f"too large (413): {said}{trail}")
+    if 300 <= answer.status < 400:
+        target = answer.headers.get("Location", "")
+        return RefusedError(
+            f"{url} redirects ({answer.status}) to {target!r}; give the final address as --url"
+        )
+    if problem.code.startswith("IDEMPOTENCY_KEY_"):
+        said += " -- the answers of the earlier run are no longer there; start over with --fresh"
+    code = f" {problem.code}" if problem.code else ""
+    return RefusedError(f"the server refused the request ({answer.status}{code}): {said}{trail}")

@@ -1,0 +1,144 @@
+"""The account at the end of a push, for people and for programs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from app.cli.client.progress import clean
+from app.cli.client.results import Results
+
+
+class Outcome(msgspec.Struct, kw_only=True):
+    """How a push ended."""
+
+    exit_code: int
+    file: str
+    run: str
+    resumed: bool = False
+    dry_run: bool = False
+    all_sent: bool = True
+    """Whether every row of the file got an answer or waits to be sent again."""
+    trouble: str = ""
+    failed_out: str | None = None
+    failed_rows: int = 0
+    """Rows written to `failed_out`."""
+    blank: int = 0
+    elapsed: float = 0.0
+
+
+def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
+    """The `--json` form. `total = succeeded + failed + retry`; rows never sent are in none of them."""
+    return {
+        "file": outcome.file,
+        "exit_code": outcome.exit_code,
+        "run": outcome.run,
+        "resumed": outcome.resumed,
+        "dry_run": outcome.dry_run,
+        "complete": outcome.exit_code in (0, 1),
+        "all_sent": outcome.all_sent,
+        "trouble": outcome.trouble or None,
+        "total": results.decided + results.retry,
+        "succeeded": results.ok.total(),
+        "failed": results.failed,
+        "retry": results.retry,
+        "results": {
+            name: results.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
+        },
+        "blank_rows": outcome.blank,
+        "failures": [
+            {
+                "destination": c.destination or None,
+                "status": c.status,
+                "code": c.code,
+                "count": c.count,
+                "lines": c.lines,
+                "detail": c.detail,
+            }
+            for c in results.clusters()
+        ],
+        "effects": {name: dict(counts) for name, counts in results.effects().items()},
+        "jobs": [
+            {
+                "job_id": j.job_id,
+                "status_url": f"/v1/jobs/{j.job_id}",
+                "state": j.state or None,
+                "items": len(j.numbers),
+            }
+            for j in results.jobs
+        ],
+        "failed_out": outcome.failed_out,
+        "failed_rows": outcome.failed_rows,
+        "requests": results.requests,
+        "replayed": results.replayed,
+        "elapsed_seconds": round(outcome.elapsed, 3),
+    }
+
+
+def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
+    """A table of what became of the rows, then what to do next."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(justify="right")
+    table.add_column()
+    table.add_row("rows", f"{results.decided + results.retry:,}", _describe_run(outcome, results))
+    for name, count in sorted(results.ok.items()):
+        table.add_row(f"  {name}", f"{count:,}", "")
+    if results.failed:
+        table.add_row("  failed", f"{results.failed:,}", "")
+    if results.retry:
+        table.add_row("  to send again", f"{results.retry:,}", "")
+    for cluster in results.clusters():
+        place = f"{cluster.destination}: " if cluster.destination else ""
+        lines = ", ".join(map(str, cluster.lines)) + (", …" if cluster.count > len(cluster.lines) else "")
+        word = "line" if cluster.count == 1 else "lines"
+        table.add_row(
+            Text(clean(f"    {place}{cluster.code}")),
+            f"{cluster.count:,}",
+            Text(clean(f"{word} {lines}: {cluster.detail}")),
+        )
+    for name, counts in sorted(results.effects().items()):
+        states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
+        if states:
+            table.add_row(Text(clean(name)), "", Text(states))
+    console.print(table)
+    for hint in _hints(outcome, results):
+        console.print(Text(clean(hint)))
+
+
+def _describe_run(outcome: Outcome, results: Results) -> Text:
+    parts = [f"{outcome.elapsed:.1f} s"]
+    if outcome.dry_run:
+        parts.append("dry run: nothing was written")
+    if outcome.blank:
+        parts.append(f"{outcome.blank:,} blank rows skipped")
+    if results.replayed:
+        parts.append(f"{results.replayed:,} of {results.requests:,} requests had been answered before")
+    return Text(", ".join(parts))
+
+
+def _hints(outcome: Outcome, results: Results) -> list[str]:
+    hints = []
+    jobs = [job.job_id for job in results.jobs]
+    if len(jobs) == 1:
+        hints.append(f"job {jobs[0]}")
+    elif jobs:
+        hints.append(f"jobs {jobs[0]} … {jobs[-1]} ({len(jobs):,}); tranche jobs list shows them")
+    if outcome.failed_rows and outcome.failed_out:
+        hints.append(
+            f"{outcome.failed_rows:,} rows with their reasons are in {outcome.failed_out}: fix and push that file"
+        )
+    elif results.failed and not outcome.failed_out:
+        hints.append("--failed-out FILE writes the failed rows to a file that can be fixed and pushed")
+    if outcome.trouble:
+        hints.append(f"stopped: {outcome.trouble}")
+    if outcome.exit_code == 3:
+        unfinished = [job.job_id for job in results.open_jobs()]
+        if unfinished:
+            hints.append(f"destinations are still being served: tranche jobs wait {unfinished[0]}")
+        hints.append("run the same command again to go on where it stopped; nothing is sent twice")
+    return hints

@@ -1,0 +1,116 @@
+"""The API's answers, as far as the client reads them. Unknown fields are ignored, so that the API may grow."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from app.cli.client.errors import RefusedError
+from app.domain.outcomes import EffectState
+
+T = TypeVar("T")
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    code: str = ""
+    pointer: str = ""
+    detail: str = ""
+
+
+class Effect(msgspec.Struct, frozen=True):
+    """Where an item stands at a destination."""
+
+    state: str
+    error_code: str | None = None
+    detail: str | None = None
+
+
+class Item(msgspec.Struct, frozen=True):
+    """The outcome of one item; `effects` only where a job's items are listed."""
+
+    index: int
+    status: str
+    id: str | None = None
+    result: str | None = None
+    error_code: str | None = None
+    retry_after_seconds: float | None = None
+    errors: list[ItemError] = []
+    effects: dict[str, Effect] = {}
+
+    @property
+    def detail(self) -> str:
+        """Every error of the item in one line, each with the place it points at."""
+        return "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in self.errors)
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """The 207 to an import."""
+
+    items: list[Item]
+    job_id: str | None = None
+    effects: dict[str, str] = {}
+
+    @property
+    def awaits_effects(self) -> bool:
+        """Whether the job has to be asked what became of its items at a destination."""
+        settled = (EffectState.OK, EffectState.SKIPPED)
+        return any(name != "db" and state not in settled for name, state in self.effects.items())
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """The 202 to an import."""
+
+    job_id: str
+
+
+class Job(msgspec.Struct, frozen=True):
+    """`GET /v1/jobs/{id}`."""
+
+    job_id: str
+    state: str
+    effects: dict[str, dict[str, int]] = {}
+
+
+class Page(msgspec.Struct, frozen=True):
+    items: list[Item]
+    next_cursor: str | None = None
+
+
+class RawPage(msgspec.Struct, frozen=True):
+    """A page whose members are passed on as they came."""
+
+    items: list[msgspec.Raw]
+    next_cursor: str | None = None
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """RFC 9457 problem details with our `code` and `request_id`."""
+
+    title: str = ""
+    detail: str = ""
+    code: str = ""
+    request_id: str = ""
+
+
+def read(body: bytes, kind: type[T], url: str) -> T:
+    """Decode an answer.
+
+    Raises:
+        RefusedError: the answer is not what the API gives; `url` is probably something else.
+    """
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise RefusedError(
+            f"{url} gave an answer that is not Tranche's ({error}); is the address right?"
+        ) from error
+
+
+def read_problem(body: bytes) -> Problem:
+    """The problem in a refusal; an empty one when a proxy answered with something else."""
+    try:
+        found: Any = msgspec.json.decode(body, type=Problem)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return Problem()
+    return found if isinstance(found, Problem) else Problem()

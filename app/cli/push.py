@@ -1,0 +1,265 @@
+"""`tranche push FILE`."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import rich_click as click
+from rich.console import Console
+
+from app.cli.client import journal
+from app.cli.client.clock import Clock, SystemClock
+from app.cli.client.connection import Connection, connection_options, find_connection, run_command
+from app.cli.client.errors import ClientError
+from app.cli.client.failed_file import AnySource, check_target, write_failed
+from app.cli.client.journal import Journal
+from app.cli.client.progress import Bars, Display, Lines, Silence
+from app.cli.client.push import PushOptions, push
+from app.cli.client.reader import Format, ReadOptions, open_source
+from app.cli.client.results import Results
+from app.cli.client.summary import Outcome, as_document, print_summary
+from app.cli.client.uploader import SendOptions
+
+_HELP = """\
+Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and tell what became of every row.
+
+The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
+source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an
+attribute of that name. An empty cell leaves the field as it is.
+
+Rows that the server marks `retry` are sent again, not before the time it told. Rows with one id are sent in the
+order of the file. A push that was killed goes on where it stopped when the same command is run again, and nothing
+is done twice; once a push has ended, pushing the same file is a new import. (The memory of a begun push is a small
+file in $XDG_STATE_HOME/tranche or ~/.local/state/tranche.)
+
+--failed-out gets the rows that failed or still wait, as they stand in FILE. CSV: the columns error_code,
+error_detail and retry_after_seconds stand in front, and are skipped when the file is fixed and pushed. NDJSON and
+JSON: one item a line, with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when
+nothing failed it is left with the header alone (NDJSON: empty).
+
+Exit code: 0 all ok; 1 some rows failed for good; 2 usage, authentication or a refused request; 3 patience ended
+with work left (the same command goes on); 130 interrupted.
+"""
+
+
+class _Request(msgspec.Struct, frozen=True, kw_only=True):
+    """The command line, understood."""
+
+    file: str
+    read: ReadOptions
+    connection: Connection
+    batch_size: int
+    concurrency: int
+    patience: float
+    wait: bool
+    dry_run: bool
+    on_duplicate: str
+    failed_out: str | None
+    run: str | None
+    fresh: bool
+    as_json: bool
+    quiet: bool
+
+
+@click.command("push", help=_HELP, context_settings={"max_content_width": 110})
+@click.argument("file")
+@connection_options
+@click.option(
+    "--map",
+    "mapping",
+    multiple=True,
+    metavar='"COLUMN=FIELD"',
+    help="Which column is which field; repeatable.",
+)
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice([f.value for f in Format]),
+    help="By name and content if not told.",
+)
+@click.option(
+    "--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]"
+)
+@click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
+@click.option(
+    "--batch-size", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Rows of one request."
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 32), default=4, show_default=True, help="Requests at a time."
+)
+@click.option(
+    "--on-duplicate",
+    type=click.Choice(["fail", "last_wins"]),
+    default="fail",
+    show_default=True,
+    help="When one batch has differing rows with one id.",
+)
+@click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
+@click.option(
+    "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
+)
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest time without an answer while sending; then longest wait for `retry` rows and destinations.",
+)
+@click.option("--failed-out", metavar="PATH", help="Write the rows that did not make it to this file.")
+@click.option(
+    "--run", "run_name", metavar="NAME", help="Identity of this import, instead of one kept by the client."
+)
+@click.option("--fresh", is_flag=True, help="Forget that an earlier push of this file was cut off.")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@click.pass_context
+def push_command(
+    context: click.Context,
+    /,
+    file: str,
+    url: str | None,
+    key: str | None,
+    mapping: tuple[str, ...],
+    format_: str | None,
+    encoding: str | None,
+    delimiter: str | None,
+    run_name: str | None,
+    **options: object,
+) -> None:
+    def build() -> _Request:
+        read = ReadOptions(
+            format=Format(format_) if format_ else None,
+            encoding=encoding,
+            delimiter=delimiter,
+            mapping=mapping,
+        )
+        given = {**options, "file": file, "run": run_name}
+        return _Request(read=read, connection=find_connection(url, key), **given)  # type: ignore[arg-type]
+
+    async def work() -> int:
+        return await _push(build(), SystemClock())
+
+    hint = "Run the same command again to go on where it stopped; nothing is sent twice."
+    context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
+
+
+async def _push(request: _Request, clock: Clock) -> int:
+    with contextlib.ExitStack() as stack:
+        path = stack.enter_context(_on_disk(request.file))
+        before = os.stat(path)
+        source = open_source(path, request.read, name=request.file)
+        if request.failed_out:
+            check_target(request.failed_out, source)
+        display = _choose_display(request, path, clock)
+        book = None if request.dry_run else _open_journal(request, path, display, stack)
+        results = stack.enter_context(contextlib.closing(Results()))
+        send = SendOptions(
+            run=book.entry.run if book else secrets.token_hex(16),
+            on_duplicate=request.on_duplicate,
+            dry_run=request.dry_run,
+            concurrency=request.concurrency,
+            await_effects=request.wait,
+        )
+        options = PushOptions(
+            url=request.connection.url,
+            key=request.connection.key,
+            batch_size=request.batch_size,
+            patience=request.patience,
+            send=send,
+        )
+        with display:
+            outcome = await push(source, options, results, display, clock=clock)
+        outcome.file = request.file
+        outcome.resumed = book is not None and book.resumed
+        _write_failed(request.failed_out, source, before, results, outcome)
+        if book is not None and outcome.exit_code in (0, 1):
+            book.finish()
+        _report(request, outcome, results)
+        return outcome.exit_code
+
+
+@contextlib.contextmanager
+def _on_disk(file: str) -> Iterator[str]:
+    """A path that can be read more than once: standard input or a pipe is copied to a temporary file."""
+    if file != "-" and not Path(file).is_fifo():
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="tranche-stdin-") as copy:
+        with contextlib.nullcontext(sys.stdin.buffer) if file == "-" else open(file, "rb") as stream:
+            shutil.copyfileobj(stream, copy)
+        copy.flush()
+        yield copy.name
+
+
+def _choose_display(request: _Request, path: str, clock: Clock) -> Display:
+    if request.quiet or (request.as_json and not sys.stderr.isatty()):
+        return Silence()
+    return Bars(os.path.getsize(path)) if sys.stderr.isatty() else Lines(clock)
+
+
+def _open_journal(
+    request: _Request, path: str, display: Display, stack: contextlib.ExitStack
+) -> Journal | None:
+    """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
+
+    A made-up identity is not derived from the file then, because a second import of it, meant as one, would only be
+    told the first one's answers.
+    """
+    mark = journal.fingerprint(
+        path,
+        {
+            "url": request.connection.url,
+            "read": request.read,
+            "batch_size": request.batch_size,
+            "on_duplicate": request.on_duplicate,
+            "run": request.run,
+        },
+    )
+    folder = journal.state_dir(os.environ)
+    try:
+        book = stack.enter_context(
+            Journal(folder, mark, file=request.file, name=request.run, fresh=request.fresh)
+        )
+    except OSError as error:
+        display.say(
+            f"cannot write to {folder} ({error.strerror}): if this push is cut off it cannot be resumed"
+        )
+        return None
+    if book.resumed:
+        display.say(
+            f"resuming the push of {request.file} that began at {book.entry.started} (--fresh starts over)"
+        )
+    return book
+
+
+def _write_failed(
+    target: str | None, source: AnySource, before: os.stat_result, results: Results, outcome: Outcome
+) -> None:
+    if target is None:
+        return
+    after = os.stat(source.path)
+    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
+        raise ClientError(f"{source.path} has changed while it was pushed; {target} was not written")
+    try:
+        outcome.failed_rows = write_failed(target, source, results)
+    except OSError as error:
+        raise ClientError(
+            f"{target} could not be written: {error.strerror}; run the same command again"
+        ) from error
+    outcome.failed_out = str(Path(target))
+
+
+def _report(request: _Request, outcome: Outcome, results: Results) -> None:
+    if request.as_json:
+        print(msgspec.json.encode(as_document(outcome, results)).decode())
+    elif not request.quiet:
+        print_summary(outcome, results, Console())
