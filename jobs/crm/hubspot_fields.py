@@ -5,6 +5,7 @@ Property values are strings on this wire; the empty string clears a property.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
@@ -76,6 +77,7 @@ class Fields:
         return all(_same(name, value, record.get(name)) for name, value in self.sources(contact).items())
 
 
+@functools.lru_cache(4096)
 def property_name(attribute: str) -> str:
     """HubSpot's internal names are lower-case ASCII; a name without any such character is its to refuse."""
     return _OTHER.sub("_", attribute.lower()).strip("_") or attribute

@@ -143,7 +143,10 @@ def _safely(
             status, answer = 200, await handle(request)
         except ValueError as error:
             status, answer = 400, {"error": str(error)}
-        return web.Response(status=status, body=_encode(answer), content_type="application/json")
+        response = web.Response(status=status, body=_encode(answer), content_type="application/json")
+        if request.method == "PUT":
+            response.force_close()  # or the client would reuse this connection while the port is refused
+        return response
 
     return handler
 

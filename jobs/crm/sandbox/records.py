@@ -62,7 +62,8 @@ class Records:
             return record, True, True
         record.writes += 1
         held = record.properties
-        if all(held.get(name, "") == value for name, value in properties.items()):
+        same = properties.items() <= held.items()
+        if same or all(held.get(name, "") == value for name, value in properties.items()):
             return record, False, False
         after = {name: value for name, value in (held | properties).items() if value}
         record.properties = after | {key_property: key}

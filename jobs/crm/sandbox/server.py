@@ -74,6 +74,8 @@ class _Port:
         if self._site is not None:
             await self._site.stop()
             self._site = None
+        for connection in self._runner.server.connections if self._runner.server is not None else ():
+            connection.close()  # once its request is answered, and at once where it is idle
         self._timer = asyncio.create_task(self._reopen_after(seconds))
 
     async def reopen(self) -> None:

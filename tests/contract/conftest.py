@@ -1,0 +1,103 @@
+"""Every adapter against the stand-in of its CRM, over a real loopback socket."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import aiohttp
+import pytest
+
+from jobs.crm import ADAPTERS
+from jobs.crm.port import Contact, Crm, Timeouts
+from jobs.crm.sandbox import KINDS, serving
+
+TOKEN = "secret-token-1f9c"
+
+Connect = Callable[..., Crm]
+
+
+class Sandbox:
+    """A running stand-in, seen through its control routes."""
+
+    def __init__(self, kind: str, url: str, session: aiohttp.ClientSession) -> None:
+        self.kind = kind
+        self.url = url
+        self.session = session
+
+    async def get(self, path: str) -> dict[str, Any]:
+        return await self._control("GET", path)
+
+    async def faults(self, **faults: dict[str, Any]) -> None:
+        """Exactly these faults from now on."""
+        await self._control("PUT", "faults", faults)
+
+    async def effects(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = (await self.get("ledger"))["effects"]
+        return rows
+
+    async def calls(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = (await self.get("calls"))["calls"]
+        return rows
+
+    async def _control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
+        async with self.session.request(method, f"{self.url}/__sandbox__/{path}", json=body) as response:
+            answer: dict[str, Any] = await response.json()
+            assert response.status == 200, answer
+            return answer
+
+
+@pytest.fixture(params=sorted(ADAPTERS.keys() & KINDS.keys()))
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+async def session() -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession() as session:
+        yield session
+
+
+@pytest.fixture
+async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
+    async with serving(kind) as url:
+        yield Sandbox(kind, url, session)
+
+
+@pytest.fixture
+def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
+    """An adapter for the sandbox; any argument of the factory can be given instead."""
+
+    def connect(**changes: Any) -> Crm:
+        arguments: dict[str, Any] = {
+            "session": session,
+            "base_url": sandbox.url,
+            "token": TOKEN,
+            "options": {},
+            "timeouts": Timeouts(connect=1.0, total=2.0),
+        }
+        return ADAPTERS[sandbox.kind](**{**arguments, **changes})
+
+    return connect
+
+
+@pytest.fixture
+def crm(connect: Connect) -> Crm:
+    return connect()
+
+
+def contact(key: str, **fields: Any) -> Contact:
+    """A contact with all standard fields set."""
+    standard: dict[str, Any] = {
+        "version": 1,
+        "email": f"{key}@example.org",
+        "first_name": "Ada",
+        "last_name": "Łovelace",
+        "phone": "001-808-617-6467x12895",
+        "company": "Analytical, Inc.",
+    }
+    return Contact(contact_id=key, **{**standard, **fields})
+
+
+def contacts(count: int) -> list[Contact]:
+    return [contact(f"c{number}") for number in range(count)]

@@ -1,0 +1,153 @@
+"""The stand-in on the wire, as HubSpot's reference has it; nothing of the adapter is used here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Sandbox
+
+UPSERT = "/crm/v3/objects/contacts/batch/upsert"
+READ = "/crm/v3/objects/contacts/batch/read"
+
+
+@pytest.fixture
+def kind() -> str:
+    return "hubspot"
+
+
+async def post(
+    sandbox: Sandbox, path: str, body: object, token: str | None = "t"
+) -> tuple[int, dict[str, Any], dict[str, str]]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with sandbox.session.post(sandbox.url + path, json=body, headers=headers) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+def item(key: str, trace: str | None = None, **properties: str) -> dict[str, Any]:
+    given: dict[str, Any] = {"id": key, "idProperty": "tranche_id", "properties": properties}
+    return given if trace is None else given | {"objectWriteTraceId": trace}
+
+
+async def test_upsert_creates_then_updates_and_says_which(sandbox: Sandbox) -> None:
+    status, body, _ = await post(
+        sandbox, UPSERT, {"inputs": [item("a", firstname="A"), item("b", firstname="B")]}
+    )
+    assert (status, body["status"]) == (200, "COMPLETE")
+    assert {"results", "startedAt", "completedAt"} <= body.keys()
+    assert "errors" not in body
+    assert "numErrors" not in body
+    assert {r["new"] for r in body["results"]} == {True}
+
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", lastname="Z"), item("c")]})
+    by_key = {r["properties"]["tranche_id"]: r for r in body["results"]}
+    assert (by_key["a"]["new"], by_key["c"]["new"]) == (False, True)
+    assert {"id", "properties", "createdAt", "updatedAt", "archived", "new"} == by_key["a"].keys()
+    held = {
+        c["properties"]["tranche_id"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]
+    }
+    assert held["a"] == {"tranche_id": "a", "firstname": "A", "lastname": "Z"}
+
+
+async def test_an_empty_string_clears_and_others_stay(sandbox: Sandbox) -> None:
+    await post(sandbox, UPSERT, {"inputs": [item("a", firstname="A", phone="1")]})
+    await post(sandbox, UPSERT, {"inputs": [item("a", phone="")]})
+    _, body, _ = await post(
+        sandbox,
+        READ,
+        {"idProperty": "tranche_id", "properties": ["firstname", "phone"], "inputs": [{"id": "a"}]},
+    )
+    properties = body["results"][0]["properties"]
+    assert (properties["firstname"], properties["phone"]) == ("A", None)
+
+
+async def test_results_are_never_in_request_order(sandbox: Sandbox) -> None:
+    for size in (2, 3, 50):
+        keys = [f"k{n}" for n in range(size)]
+        _, body, _ = await post(sandbox, UPSERT, {"inputs": [item(key) for key in keys]})
+        answered = [r["properties"]["tranche_id"] for r in body["results"]]
+        assert answered != keys
+        assert sorted(answered) == sorted(keys)
+
+
+@pytest.mark.parametrize("traced", [True, False])
+async def test_a_rejected_item_is_named_only_if_it_was_traced(sandbox: Sandbox, traced: bool) -> None:
+    inputs = [
+        item("good", "t-0" if traced else None, email="Good@Example.org"),
+        item("bad", "t-1" if traced else None, email="nonsense"),
+    ]
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": inputs})
+
+    assert (status, body["numErrors"], len(body["results"])) == (207, 1, 1)
+    [error] = body["errors"]
+    assert (error["status"], error["category"]) == ("error", "VALIDATION_ERROR")
+    assert error.get("context") == ({"objectWriteTraceId": ["t-1"]} if traced else None)
+    assert body["results"][0].get("objectWriteTraceId") == ("t-0" if traced else None)
+    assert (await sandbox.effects())[0]["properties"]["email"] == "good@example.org"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "words"),
+    [
+        ([item(f"k{n}") for n in range(101)], "100"),
+        ([item("a"), item("b"), item("a")], "Duplicate IDs found in batch input: [a]"),
+        ([{"id": "a", "properties": {}}], "idProperty"),
+        ([{"id": "a", "idProperty": "tranche_id"}], "properties"),
+        ([item("a") | {"properties": {"n": 1}}], "str"),
+        ([item("a") | {"properties": {"n": None}}], "str"),
+        ([item("")], "id"),
+        ([item("a") | {"idProperty": "firstname"}], "non-unique"),
+        ([], "empty"),
+        ("no list", "array"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_wrong_batch_is_refused_whole(sandbox: Sandbox, inputs: object, words: str) -> None:
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": inputs})
+
+    assert (status, body["status"], body["category"]) == (400, "error", "VALIDATION_ERROR")
+    assert words in body["message"]
+    assert body["correlationId"]
+    assert await sandbox.effects() == []
+
+
+async def test_read_names_what_it_does_not_find(sandbox: Sandbox) -> None:
+    await post(sandbox, UPSERT, {"inputs": [item("a", firstname="A")]})
+    status, body, _ = await post(
+        sandbox,
+        READ,
+        {"idProperty": "tranche_id", "properties": ["tranche_id"], "inputs": [{"id": i} for i in "axy"]},
+    )
+    assert (status, body["numErrors"]) == (207, 1)
+    assert [r["properties"]["tranche_id"] for r in body["results"]] == ["a"]
+    assert body["errors"][0]["category"] == "OBJECT_NOT_FOUND"
+    assert body["errors"][0]["context"] == {"ids": ["x", "y"]}
+
+    record_id = body["results"][0]["id"]
+    status, body, _ = await post(sandbox, READ, {"properties": ["firstname"], "inputs": [{"id": record_id}]})
+    assert (status, body["results"][0]["properties"]["firstname"]) == (200, "A")
+
+
+@pytest.mark.parametrize("token", [None, "", "bad-token"])
+async def test_without_a_good_token_nothing_is_done(sandbox: Sandbox, token: str | None) -> None:
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a")]}, token)
+
+    assert (status, body["category"]) == (401, "INVALID_AUTHENTICATION")
+    assert await sandbox.effects() == []
+
+
+@pytest.mark.parametrize("policy", ["SECONDLY", "TEN_SECONDLY_ROLLING", "DAILY"])
+async def test_a_limit_is_named_by_policy_and_not_by_retry_after(sandbox: Sandbox, policy: str) -> None:
+    await sandbox.faults(rate_limit={"policyName": policy})
+    status, body, headers = await post(sandbox, UPSERT, {"inputs": [item("a")]})
+
+    assert status == 429
+    assert (body["status"], body["errorType"], body["policyName"]) == ("error", "RATE_LIMIT", policy)
+    assert {"message", "correlationId", "requestId"} <= body.keys()
+    assert "Retry-After" not in headers
+
+
+async def test_an_unknown_route_is_404_in_hubspots_words(sandbox: Sandbox) -> None:
+    status, body, _ = await post(sandbox, "/crm/v3/objects/companies/batch/upsert", {})
+    assert (status, body["status"]) == (404, "error")
