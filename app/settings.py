@@ -27,8 +27,12 @@ class Doc(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process."""
 
-    database_url: Annotated[str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")] = ""
-    redis_url: Annotated[str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")] = ""
+    database_url: Annotated[
+        str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")
+    ] = ""
+    redis_url: Annotated[
+        str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")
+    ] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
     secret_key: Annotated[
         str, Doc("encrypts destination credentials (AES-256-GCM): 32 bytes, base64", "base64", secret=True)
@@ -43,30 +47,45 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
     db_statement_timeout: Annotated[float, Doc("longest run of one statement", "s")] = 15.0
-    db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = 3.0
-    db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = 15.0
+    db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = (
+        3.0
+    )
+    db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = (
+        15.0
+    )
     db_statement_cache: Annotated[
-        int, Doc("prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements")
+        int,
+        Doc("prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements"),
     ] = 256
 
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s")] = 30.0
-    max_requests: Annotated[int, Doc("imports one API process works on at a time; more get 503", "requests")] = 2_000
+    max_requests: Annotated[
+        int, Doc("imports one API process works on at a time; more get 503", "requests")
+    ] = 2_000
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s")] = 86_400.0
-    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s")] = 2_592_000.0
+    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s")] = (
+        2_592_000.0
+    )
 
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
-    delivery_concurrency: Annotated[int, Doc("deliveries in flight at one destination, all workers", "deliveries")] = 8
-    delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 8
+    delivery_concurrency: Annotated[
+        int, Doc("deliveries in flight at one destination, all workers", "deliveries")
+    ] = 8
+    delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 25
     delivery_budget: Annotated[float, Doc("time from acceptance before an item is `dead`", "s")] = 86_400.0
     delivery_backoff_base: Annotated[float, Doc("first backoff is random between 0 and this", "s")] = 1.0
-    delivery_backoff_cap: Annotated[float, Doc("no backoff is longer", "s")] = 300.0
+    delivery_backoff_cap: Annotated[float, Doc("no backoff is longer", "s")] = 600.0
     delivery_lease: Annotated[float, Doc("a delivery of a dead worker is taken over after", "s")] = 30.0
-    delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = 1.0
+    delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = (
+        1.0
+    )
     reconcile_grace: Annotated[float, Doc("an unknown item must be absent twice, this far apart", "s")] = 2.0
-    sweep_interval: Annotated[float, Doc("how often PostgreSQL is searched for work that no wake-up announced", "s")] = 2.0
+    sweep_interval: Annotated[
+        float, Doc("how often PostgreSQL is searched for work that no wake-up announced", "s")
+    ] = 2.0
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
     crm_total_timeout: Annotated[float, Doc("longest call to a CRM, all in all", "s")] = 10.0
 
@@ -98,7 +117,9 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         return msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         path = str(error).rpartition("$.")[2].strip("`")
-        raise SettingsError(f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}") from error
+        raise SettingsError(
+            f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}"
+        ) from error
 
 
 class Row(msgspec.Struct, frozen=True):

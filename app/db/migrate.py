@@ -51,8 +51,8 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
     lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
     try:
         async with asyncio.timeout(patience):
-            while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
-                await asyncio.sleep(0.1)  # noqa: ASYNC110  # the lock is PostgreSQL's
+            while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
         async with engine.connect() as connection:
             return await _upgrade(connection)
     except TimeoutError as error:

@@ -12,13 +12,17 @@ WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR
             AND x.state = 'pending' AND x.next_attempt_at <= now()
     );
 
+-- name: read_destination
+SELECT d.name, d.kind, d.base_url, d.credentials, d.options, d.state
+FROM destinations d
+WHERE d.tenant_id = $1 AND d.destination_id = $2;
+
 -- name: lock_destination
 -- The gate through which claims of one destination pass one at a time. Only a statement after this one sees what
 -- the claim before it did, hence two statements.
 SELECT
-    d.name, d.kind, d.base_url, d.credentials, d.options, d.state,
-    d.blocked_until IS NOT NULL AS blocked_before,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+    d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()) AS open,
+    d.blocked_until IS NOT NULL AS blocked_before
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2
 FOR NO KEY UPDATE;

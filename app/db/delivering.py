@@ -1,0 +1,248 @@
+"""The queries of delivery, typed: find, claim, record."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any, Final, Literal
+
+import msgspec
+
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """How a destination is reached."""
+
+    tenant_id: int
+    destination_id: int
+    name: str
+    kind: str
+    base_url: str
+    credentials: bytes
+    options: dict[str, Any]
+    state: str
+
+
+class ItemError(msgspec.Struct, frozen=True):
+    """Why an item is not `ok` at a destination, as `deliveries.errors` keeps it."""
+
+    code: str
+    detail: str
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """A delivery that this worker alone may send and record, while its lease lasts."""
+
+    tenant_id: int
+    destination_id: int
+    delivery_id: int
+    token: uuid.UUID
+    job_id: uuid.UUID
+    request_id: str
+    contact_ids: list[str]
+    versions: list[int]
+    indexes: list[int]
+    states: str
+    errors: dict[str, ItemError]
+    attempt: int
+    """This one included."""
+    age: float
+    """Seconds since the import was accepted."""
+    absent_for: float | None
+    """Seconds since a read-back first did not find the unknown items."""
+    blocked_before: bool
+    """The destination was blocked and the time is over: a success clears it."""
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True):
+    """A contact as it stands, and what the destination holds of it."""
+
+    contact_id: str
+    version: int
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: dict[str, Any]
+    synced_version: int
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """What is now known of a contact at the destination."""
+
+    contact_id: str
+    state: str
+    version: int
+    """That was sent."""
+    held: int
+    """The version that the destination has for certain; 0: not known."""
+    remote_id: str | None
+    code: str | None
+    detail: str | None
+
+
+class Letter(msgspec.Struct, frozen=True):
+    """An item that Tranche gives up on."""
+
+    contact_id: str
+    version: int
+    item_index: int
+    state: str
+    code: str
+    detail: str
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """The end of one attempt."""
+
+    states: str
+    errors: dict[str, ItemError]
+    attempts: int
+    wait: float | None
+    """Seconds before the next attempt; `None`: every item is settled."""
+    absence: Literal["keep", "now", "clear"]
+    tried: Sequence[Tried]
+    letters: Sequence[Letter]
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    job_id: uuid.UUID
+    finished: str | None
+    """The state in which the job ended, if this was its last effect."""
+    wait: float | None
+    """Seconds before the delivery's next attempt; `None`: it is done."""
+
+
+_errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
+_attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+async def due_destinations(connection: Connection) -> list[tuple[int, int]]:
+    rows = await connection.fetch(QUERIES["due_destinations"])
+    return [(row["tenant_id"], row["destination_id"]) for row in rows]
+
+
+async def read_destination(connection: Connection, tenant_id: int, destination_id: int) -> Route | None:
+    row = await connection.fetchrow(QUERIES["read_destination"], tenant_id, destination_id)
+    if row is None:
+        return None
+    fields = dict(row) | {"options": _attributes(row["options"])}
+    return Route(tenant_id=tenant_id, destination_id=destination_id, **fields)
+
+
+async def claim_delivery(
+    connection: Connection,
+    tenant_id: int,
+    destination_id: int,
+    *,
+    token: uuid.UUID,
+    lease: float,
+    concurrency: int,
+) -> Claim | None:
+    """Claim one due delivery, if the destination is open and has a place; its own transaction."""
+    async with connection.transaction():
+        gate = await connection.fetchrow(QUERIES["lock_destination"], tenant_id, destination_id)
+        if gate is None or not gate["open"]:
+            return None
+        row = await connection.fetchrow(
+            QUERIES["claim_delivery"], tenant_id, destination_id, token, timedelta(seconds=lease), concurrency
+        )
+        if row is None:
+            return None
+        fields = dict(row) | {"errors": _errors(row["errors"])}
+        return Claim(
+            tenant_id=tenant_id,
+            destination_id=destination_id,
+            token=token,
+            blocked_before=gate["blocked_before"],
+            **fields,
+        )
+
+
+async def renew_lease(connection: Connection, claim: Claim, lease: float) -> bool:
+    """False: the lease was lost to somebody else."""
+    return (
+        await connection.fetchval(
+            QUERIES["renew_lease"], claim.tenant_id, claim.delivery_id, claim.token, timedelta(seconds=lease)
+        )
+        is not None
+    )
+
+
+async def contacts_to_send(
+    connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
+) -> dict[str, Standing]:
+    rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
+    found = (Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows)
+    return {standing.contact_id: standing for standing in found}
+
+
+async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
+    """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
+    tried = sorted(record.tried, key=lambda t: t.contact_id)
+    letters = record.letters
+    async with connection.transaction():
+        row = await connection.fetchrow(
+            QUERIES["record_delivery"],
+            claim.tenant_id,
+            claim.delivery_id,
+            claim.token,
+            record.states,
+            msgspec.json.encode(record.errors).decode(),
+            record.attempts,
+            None if record.wait is None else timedelta(seconds=record.wait),
+            record.absence,
+            [t.contact_id for t in tried],
+            [t.state for t in tried],
+            [t.version for t in tried],
+            [t.held for t in tried],
+            [t.remote_id for t in tried],
+            [t.code for t in tried],
+            [t.detail for t in tried],
+            [x.contact_id for x in letters],
+            [x.version for x in letters],
+            [x.item_index for x in letters],
+            [x.state for x in letters],
+            [x.code for x in letters],
+            [x.detail for x in letters],
+        )
+        if row is None:
+            return None
+        finished = None
+        if row["open"] == 0:
+            finished = await connection.fetchval(QUERIES["finish_job"], claim.tenant_id, row["job_id"])
+        return Recorded(row["job_id"], finished, record.wait)
+
+
+async def block_destination(
+    connection: Connection, tenant_id: int, destination_id: int, seconds: float, code: str, detail: str
+) -> None:
+    """Nothing of this destination is due for `seconds`."""
+    await connection.execute(
+        QUERIES["block_destination"], tenant_id, destination_id, timedelta(seconds=seconds), code, detail
+    )
+
+
+async def unblock_destination(connection: Connection, tenant_id: int, destination_id: int) -> None:
+    await connection.execute(QUERIES["unblock_destination"], tenant_id, destination_id)
+
+
+async def release_lost(connection: Connection) -> int:
+    """Free the deliveries whose worker did not come back; returns how many."""
+    released = 0
+    for tenant in await connection.fetch(QUERIES["tenants_sending"]):
+        for row in await connection.fetch(QUERIES["lost_deliveries"], tenant["tenant_id"]):
+            done = await connection.fetchval(QUERIES["release_lost"], row["tenant_id"], row["delivery_id"])
+            released += done is not None
+    return released
+
+
+async def forget_answers(connection: Connection, memory: float) -> None:
+    """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
+    for row in await connection.fetch(QUERIES["all_tenants"]):
+        await connection.execute(QUERIES["expire_answers"], row["tenant_id"])
+        await connection.execute(QUERIES["forget_keys"], row["tenant_id"], timedelta(seconds=memory))

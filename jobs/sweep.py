@@ -1,0 +1,64 @@
+"""Finds in PostgreSQL whatever no wake-up announced: the certain half of delivery.
+
+Redis may be away, a wake-up may be lost, a worker may have died with a lease in its hand: a few seconds later the
+sweeper of any worker comes by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from app.db import delivering
+from app.db.pool import Database
+from app.errors import TrancheError
+from app.settings import Settings
+from jobs.dispatch import Dispatcher
+
+log = structlog.get_logger()
+
+_HOUSEKEEPING = 60.0
+
+
+class Sweeper:
+    """Runs until it is cancelled."""
+
+    def __init__(
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._monotonic = monotonic
+        self._housekeeping_due = monotonic()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.sweep()
+            except TrancheError as error:
+                log.warning("sweep_failed", error=str(error))
+            except Exception:
+                log.exception("sweep_failed")
+            await asyncio.sleep(self._settings.sweep_interval)
+
+    async def sweep(self) -> None:
+        """One pass: free lost deliveries, serve what is due, now and then forget old answers."""
+        async with self._database.connection() as connection:
+            released = await delivering.release_lost(connection)
+            due = await delivering.due_destinations(connection)
+        if released:
+            log.warning("lost_deliveries_released", count=released)
+        for tenant_id, destination_id in due:
+            self._dispatcher.serve(tenant_id, destination_id)
+        if self._monotonic() >= self._housekeeping_due:
+            self._housekeeping_due = self._monotonic() + _HOUSEKEEPING
+            async with self._database.connection() as connection:
+                await delivering.forget_answers(connection, self._settings.idempotency_memory)

@@ -1,0 +1,114 @@
+"""The composition root of a worker process: arq listens, the sweeper searches, the dispatcher delivers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+import uuid
+from contextlib import suppress
+from typing import Any, Final
+
+import aiohttp
+import structlog
+from arq.worker import Worker, func
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.db.pool import Database
+from app.domain.breaker import BreakerPolicy
+from app.settings import Settings
+from app.vault import Vault
+from app.wake import FUNCTION, QUEUE, Waker, decode, encode, redis_settings
+from jobs.breaker import Breaker
+from jobs.dispatch import Dispatcher
+from jobs.sweep import Sweeper
+
+log = structlog.get_logger()
+
+_POLL: Final = 0.02
+_HEALTH_INTERVAL: Final = 5
+_RECONNECT: Final = 1.0
+_STOP_MARGIN: Final = 3.0
+
+
+async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None:
+    """The arq job: pass the word on. Returns at once, so that arq's own limits and time-outs never matter."""
+    ctx["dispatcher"].serve(tenant_id, destination_id)
+
+
+async def listen(settings: Settings, dispatcher: Dispatcher) -> None:
+    """Take wake-ups from arq for ever, through restarts and absences of Redis."""
+    while True:
+        worker = Worker(
+            functions=[func(wake, name=FUNCTION, keep_result=0, timeout=30, max_tries=3)],
+            queue_name=QUEUE,
+            redis_settings=redis_settings(settings, timeout=2, retries=1),
+            handle_signals=False,
+            max_jobs=100,
+            keep_result=0,
+            poll_delay=_POLL,
+            health_check_interval=_HEALTH_INTERVAL,
+            ctx={"dispatcher": dispatcher},
+            job_serializer=encode,
+            job_deserializer=decode,
+            log_results=False,
+        )
+        try:
+            await worker.async_run()
+        except (RedisError, OSError) as error:
+            log.warning("redis_lost", error=str(error) or type(error).__name__)
+        finally:
+            # What it cannot tell Redis any more, Redis lets expire; its own cancelled jobs are no news.
+            with suppress(RedisError, OSError, asyncio.CancelledError):
+                await asyncio.wait_for(worker.close(), 2)
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            return
+        await asyncio.sleep(_RECONNECT)
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then let calls under way end, and stop."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    database = Database(settings, application_name="tranche worker")
+    redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
+    breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
+    waker = Waker(settings)
+    await database.open()
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=True
+    ) as session:
+        dispatcher = Dispatcher(
+            database,
+            breaker,
+            session,
+            waker,
+            Vault(settings.secret_key),
+            settings,
+            monotonic=time.monotonic,
+            random=random.random,
+            new_token=uuid.uuid4,
+        )
+        sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
+        background = [
+            asyncio.create_task(listen(settings, dispatcher)),
+            asyncio.create_task(sweeper.run()),
+        ]
+        log.info("worker_started")
+        await stopped.wait()
+        log.info("worker_stopping")
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+        await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
+    await waker.close()
+    await database.close()
+    await redis.aclose()
+    log.info("worker_stopped")
