@@ -155,8 +155,8 @@ def push_command(
 async def _push(request: _Request, clock: Clock) -> int:
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
-        before = os.stat(path)
         source = open_source(path, request.read, name=request.file)
+        before = os.stat(path)
         if request.failed_out:
             check_target(request.failed_out, source)
         display = _choose_display(request, path, clock)
