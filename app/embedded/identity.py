@@ -57,3 +57,18 @@ def give(folder: Path, identity: Identity | None) -> None:
         for name in [*folders, *files]:
             os.chown(Path(parent, name), identity.uid, identity.gid, follow_symlinks=False)
     os.chown(folder, identity.uid, identity.gid)  # last: it marks the whole as done
+
+
+def require_name(identity: Identity | None) -> None:
+    """PostgreSQL looks the user's name up to make a cluster; a container that runs under a bare number has none.
+
+    Raises:
+        EngineError: there is no such name.
+    """
+    uid = os.geteuid() if identity is None else identity.uid
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        raise EngineError(
+            f"user {uid} has no name here, and PostgreSQL wants one: add it to /etc/passwd, or start as another user"
+        ) from None

@@ -35,8 +35,8 @@ def main() -> None:
     parser.add_argument("--uid", type=int)
     parser.add_argument("--gid", type=int)
     parser.add_argument("--reach", action="append", default=[])
-    parser.add_argument("argv", nargs="+")
-    args = parser.parse_args()
+    split = sys.argv.index("--")
+    args, program = parser.parse_args(sys.argv[1:split]), sys.argv[split + 1 :]
     try:
         if args.uid is not None:
             become(args.uid, args.gid, args.reach)
@@ -44,9 +44,9 @@ def main() -> None:
             prctl(PR_SET_PDEATHSIG, args.signal)
             if os.getppid() != args.parent:
                 refuse("the supervisor is gone")
-        os.execv(args.argv[0], args.argv)  # noqa: S606 - no shell is wanted
+        os.execv(program[0], program)  # noqa: S606 - no shell is wanted
     except OSError as error:
-        refuse(f"{args.argv[0]}: {error}")
+        refuse(f"{program[0]}: {error}")
 
 
 def become(uid: int, gid: int, reach: list[str]) -> None:

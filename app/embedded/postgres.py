@@ -12,7 +12,7 @@ from typing import Final
 from app.embedded import residents, secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
 from app.embedded.errors import EngineError
-from app.embedded.identity import Identity, choose, give
+from app.embedded.identity import Identity, choose, give, require_name
 from app.embedded.process import Child, deadline, run, size, tail
 
 ROLE: Final = "tranche"
@@ -86,6 +86,7 @@ class Postgres:
             "timezone": "UTC",
             "log_timezone": "UTC",
             "password_encryption": "scram-sha-256",
+            "jit": "off",
             "logging_collector": "off",
             "log_line_prefix": "%m [%p] ",
         }
@@ -152,6 +153,7 @@ class Postgres:
 
     async def _create(self) -> None:
         assert self._install is not None
+        require_name(self._identity)
         for leftover in self._data_dir.glob("postgres.new-*"):
             await residents.evict(leftover / "data", self.name, signal.SIGKILL, 0.0)
             shutil.rmtree(leftover, ignore_errors=True)

@@ -70,7 +70,7 @@ class Child:
             OSError: `cwd` or `log` cannot be used.
         """
         program = [str(word) for word in argv]
-        if not os.access(program[0], os.X_OK):
+        if not Path(program[0]).is_file():
             raise EngineError(f"{program[0]} is no program that can be run")
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), f"--parent={os.getpid()}"]
         launcher.append(f"--signal={int(pdeathsig or stop_signal)}")

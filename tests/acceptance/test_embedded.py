@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -45,9 +46,30 @@ asyncio.run(main())
 """
 
 
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data folder after its first start, to copy: making one anew takes most of a second."""
+    data = tmp_path_factory.mktemp("made") / "data"
+
+    async def make() -> None:
+        async with Engines(data):
+            pass
+
+    asyncio.run(make())
+    return data
+
+
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
-    """A data folder below one that only its owner may enter, as a home folder is."""
+def folder(fresh: Path, made: Path) -> Path:
+    """A data folder that was in use before."""
+    subprocess.run(["cp", "-a", made, fresh], check=True)
+    (fresh / "ports.json").unlink()
+    return fresh
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Path]:
+    """A data folder that is not there yet, below one that only its owner may enter, as a home folder is."""
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     yield private / "data"
@@ -115,13 +137,13 @@ def running(folder: Path) -> Urls:
     return Urls(run.database_url, run.redis_url)
 
 
-async def test_a_second_start_finds_data_urls_and_ports_again(folder: Path) -> None:
-    async with Engines(folder) as engines:
+async def test_a_second_start_finds_data_urls_and_ports_again(fresh: Path) -> None:
+    async with Engines(fresh) as engines:
         first = engines.urls
         await write(first, "a")
-    assert residents(folder) == []
+    assert residents(fresh) == []
     begun = time.monotonic()
-    async with Engines(folder) as engines:
+    async with Engines(fresh) as engines:
         assert time.monotonic() - begun < 5
         assert engines.urls == first
         assert await read(engines.urls) == (["a"], ["a"])
@@ -248,28 +270,28 @@ async def test_one_folder_has_one_supervisor(folder: Path) -> None:
         assert await read(running(folder)) == (["a"], ["a"])
 
 
-async def test_an_interrupted_first_start_is_done_again(folder: Path) -> None:
-    argv = [sys.executable, "-c", SUPERVISOR, str(folder)]
+async def test_an_interrupted_first_start_is_done_again(fresh: Path) -> None:
+    argv = [sys.executable, "-c", SUPERVISOR, str(fresh)]
     with subprocess.Popen(argv, stdout=subprocess.DEVNULL) as process:
         limit = time.monotonic() + 20
-        while not list(folder.glob("postgres.new-*/data/PG_VERSION")) and time.monotonic() < limit:
+        while not list(fresh.glob("postgres.new-*/data/PG_VERSION")) and time.monotonic() < limit:
             await asyncio.sleep(0.005)
         process.kill()
-    assert list(folder.glob("postgres.new-*")), "this test wants a half-made cluster"
-    assert not (folder / "postgres").exists()
-    async with Engines(folder) as engines:
+    assert list(fresh.glob("postgres.new-*")), "this test wants a half-made cluster"
+    assert not (fresh / "postgres").exists()
+    async with Engines(fresh) as engines:
         await write(engines.urls, "a")
         assert await read(engines.urls) == (["a"], ["a"])
-    assert not list(folder.glob("postgres.new-*"))
+    assert not list(fresh.glob("postgres.new-*"))
 
 
-async def test_a_start_that_is_given_up_leaves_nothing(folder: Path) -> None:
-    engines = Engines(folder)
+async def test_a_start_that_is_given_up_leaves_nothing(fresh: Path) -> None:
+    engines = Engines(fresh)
     for seconds in (0.05, 0.4, 0.9):
         with suppress(TimeoutError):
             await asyncio.wait_for(engines.start(), seconds)
         await engines.stop()
-        assert emptied(folder, within=1.0)
+        assert emptied(fresh, within=1.0)
     async with engines:
         await write(engines.urls, "a")
 
@@ -315,6 +337,31 @@ async def test_a_port_taken_by_another_program_is_left_to_it(folder: Path) -> No
             await Engines(folder, valkey_port=ports[1]).start()
 
 
+async def test_a_port_lost_between_choice_and_use_is_chosen_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
+        taken = {"postgres": one.getsockname()[1], "valkey-server": two.getsockname()[1]}
+        (folder / "ports.json").write_text(json.dumps(taken))
+        monkeypatch.setattr("app.embedded.state.is_free", lambda port: True)
+        async with Engines(folder) as engines:
+            assert not {engines.postgres.port, engines.valkey.port} & set(taken.values())
+            await write(engines.urls, "a")
+
+
+async def test_engines_that_hang_are_killed_in_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.embedded.postgres.STOP_GRACE", 0.3)
+    monkeypatch.setattr("app.embedded.valkey.STOP_GRACE", 0.3)
+    engines = Engines(folder)
+    await write(await engines.start(), "a")
+    for process in residents(folder):
+        process.suspend()
+    await asyncio.wait_for(engines.stop(), 10)
+    assert emptied(folder, within=1.0)
+    async with engines:
+        assert await read(engines.urls) == (["a"], ["a"])
+
+
 async def test_lost_passwords_are_replaced_by_whoever_owns_the_folder(folder: Path) -> None:
     async with Engines(folder) as engines:
         await write(engines.urls, "a")
@@ -353,9 +400,9 @@ async def test_missing_wheels_are_named_with_the_remedy(
 @pytest.mark.parametrize(
     ("taken", "works"), [("-dac_read_search", True), ("-dac_read_search,-dac_override", False)]
 )
-async def test_root_with_fewer_rights_works_or_says_why_not(folder: Path, taken: str, works: bool) -> None:
+async def test_root_with_fewer_rights_works_or_says_why_not(fresh: Path, taken: str, works: bool) -> None:
     """Containers take rights from root; without the last one a private folder cannot be passed."""
-    argv = ["setpriv", f"--bounding-set={taken}", "--", sys.executable, "-c", SUPERVISOR, str(folder)]
+    argv = ["setpriv", f"--bounding-set={taken}", "--", sys.executable, "-c", SUPERVISOR, str(fresh)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         up = process.stdout.readline() == "up\n"
@@ -363,4 +410,4 @@ async def test_root_with_fewer_rights_works_or_says_why_not(folder: Path, taken:
         _, errors = process.communicate(timeout=30)
     assert up is works, errors
     if not works:
-        assert re.search(f"EngineError: {folder}/.* is closed to this process .*--data-dir", errors), errors
+        assert re.search(f"EngineError: {fresh}/.* is closed to this process .*--data-dir", errors), errors
