@@ -11,10 +11,11 @@ from typing import Final
 import msgspec
 
 from app.domain import lexical
+from app.domain.rules import quote
 
 BOM: Final = b"\xef\xbb\xbf"
 _START: Final = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"items"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
-_HIDDEN_BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
+_BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
 _COMMAS_PER_ITEM: Final = 64
 """A body with more commas than this for each allowed item is counted before it is cut: a million one-byte
 items would take a hundred bytes of memory each."""
@@ -23,7 +24,7 @@ _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-class MalformedBody(ValueError):  # noqa: N818 - named as what it is; the edge has no other
+class MalformedBody(ValueError):
     """The body as a whole cannot be cut into items, so nothing of it was done.
 
     `detail` names the fault and the remedy, `offset` the byte of the body (from 0) where it was noticed.
@@ -131,8 +132,9 @@ def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
     except ValueError:
         name = member[1].decode("utf-8", "replace").strip('"')
     if name != "items":
-        shown = name.replace("\0", "\ufffd")[:80]
-        raise MalformedBody(f'unknown member "{shown}" at byte {at}; the body has the one member "items"', at)
+        raise MalformedBody(
+            f'unknown member {quote(name)} at byte {at}; the body has the one member "items"', at
+        )
     if seen:
         raise MalformedBody(f'"items" stands in the body twice, again at byte {at}; send one array', at)
     if body[member.end() : member.end() + 1] != b"[":
@@ -143,16 +145,19 @@ def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
 def _certain(body: bytes, start: int, end: int) -> bytes:
     """The item of this span, unless it may be several.
 
-    Two stray quotes in two items make one text of everything between them, and the cut then swallows the
-    items in the middle. Such a span is not valid JSON and has the boundary of two items inside a string.
+    Two stray quotes or brackets in two items make one span of everything between them, and the cut then
+    swallows the items in the middle. Such a span is not valid JSON, and the boundary of two items stands inside
+    a string or among brackets that do not match.
     """
     item = body[start:end]
     try:
         _skip(item)
     except (ValueError, RecursionError):
+        if _BOUNDARY.search(item) is None:
+            return item
         # Joined, strings keep their quotes, so what is found lies within one of them.
-        if _HIDDEN_BOUNDARY.search(item) and _HIDDEN_BOUNDARY.search(b"".join(lexical.STRINGS.findall(item))):
+        if _BOUNDARY.search(b"".join(lexical.STRINGS.findall(item))) or not lexical.brackets_match(item):
             raise lexical.StructureError(
-                start, "a string of this item seems to run over its end; a quote is missing or too many"
+                start, "the item that begins here seems to run into the next; a quote or bracket is wrong"
             ) from None
     return item

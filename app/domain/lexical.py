@@ -22,6 +22,7 @@ _TO_BRACKETS: Final = re.compile(
     rb"(?:" + _FLAT + rb"|" + _PAIR_OF_PAIRS + rb')*+([\[{]++|[\]}]++|"|\Z)', re.S
 )
 _OPENING: Final = frozenset(b"[{")
+_NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _QUOTE: Final = ord('"')
 _MAX_DEPTH: Final = 100_000
 """No item that is small enough to be accepted is as deep; 5 MB of `[1,` would take a second to count."""
@@ -66,6 +67,17 @@ def _end_of_container(data: bytes, offset: int) -> int:
         else:
             depth -= end - start
     raise StructureError(offset, f"the '{chr(data[offset])}' that stands here is never closed")
+
+
+def brackets_match(data: bytes) -> bool:
+    """Whether every bracket outside strings is closed by one of its kind."""
+    pending: list[int] = []
+    for byte in STRINGS.sub(b"", data).translate(None, _NO_BRACKETS):
+        if byte in _OPENING:
+            pending.append(byte + 2)  # "[" and "]", "{" and "}" lie two apart in ASCII
+        elif not pending or pending.pop() != byte:
+            return False
+    return not pending
 
 
 def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[list[tuple[int, int]], int]:

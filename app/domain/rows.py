@@ -6,7 +6,7 @@ read again by `app.domain.diagnosis`, which knows the same rules and words for e
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -97,26 +97,30 @@ class Rejected(msgspec.Struct, frozen=True):
 
 _decode = msgspec.json.Decoder(Item).decode
 _encode = msgspec.json.Encoder().encode
+_ESCAPED_NUL: Final = rb"\u0000"
 _has_digit: Final = rules.has_digit
 _email_fault: Final = rules.email_fault
 
 
-def read_items(raws: Iterable[bytes | msgspec.Raw], *, max_item_bytes: int) -> list[Accepted | Rejected]:
+def read_items(raws: Sequence[bytes | msgspec.Raw], *, max_item_bytes: int) -> list[Accepted | Rejected]:
     """One row an item, in order. Never raises: what is wrong with an item is said in its `Rejected`."""
     rows: list[Accepted | Rejected] = []
+    # Most batches have no backslash at all, and one look at all of it is cheaper than a thousand at its parts.
+    together = b"".join(raws)
+    escaped_nul = b"\\" in together and _ESCAPED_NUL in together
     for index, piece in enumerate(raws):
         raw = bytes(piece)
         if len(raw) > max_item_bytes:
             rows.append(_too_large(index, raw, max_item_bytes))
+        elif escaped_nul and _ESCAPED_NUL in raw:
+            rows.append(_examine(index, raw))
         else:
             rows.append(_read(index, raw) or _examine(index, raw))
     return rows
 
 
 def _read(index: int, raw: bytes) -> Accepted | None:
-    """The row of a sound item; None when only the thorough reading can tell."""
-    if b"\\" in raw and b"\\u0000" in raw:
-        return None
+    """The row of a sound item without an escaped NUL; None when only the thorough reading can tell."""
     try:
         item = _decode(raw)
     except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
@@ -170,7 +174,7 @@ def _make_row(index: int, item: Item, size: int) -> Accepted:
         mask |= ATTRIBUTES
         if attributes is not None:
             text = _encode(attributes).decode()
-            removes = None in attributes.values()
+            removes = "null" in text and None in attributes.values()
     if (source_version := item.source_version) is UNSET or source_version is None:
         source_version = None
     else:

@@ -169,32 +169,35 @@ def check_string(name: str, value: object, *, shortest: int = 0, longest: int) -
 
 
 def check_email(value: object) -> FieldError | None:
-    if isinstance(value, str) and (fault := text_fault(value) is None and email_fault(value)):
-        return _fault("email", fault, ErrorCode.INVALID_EMAIL)
-    return check_string("email", value, longest=MAX_EMAIL)
+    if not isinstance(value, str) or text_fault(value):
+        return check_string("email", value, longest=MAX_EMAIL)
+    fault = email_fault(value)
+    return _fault("email", fault, ErrorCode.INVALID_EMAIL) if fault else None
 
 
 def check_phone(value: object) -> FieldError | None:
-    if isinstance(value, str) and text_fault(value) is None:
-        if len(value) > MAX_PHONE:
-            detail = f"has {len(value)} characters; a phone number has at most {MAX_PHONE}"
-            return _fault("phone", detail, ErrorCode.INVALID_PHONE)
-        if not has_digit(value):
-            detail = f"{quote(value)} has no digit; send a number, or null to clear the field"
-            return _fault("phone", detail, ErrorCode.INVALID_PHONE)
-    return check_string("phone", value, longest=MAX_PHONE)
+    if not isinstance(value, str) or text_fault(value):
+        return check_string("phone", value, longest=MAX_PHONE)
+    if len(value) > MAX_PHONE:
+        detail = f"has {len(value)} characters; a phone number has at most {MAX_PHONE}"
+    elif not has_digit(value):
+        detail = f"{quote(value)} has no digit; send a number, or null to clear the field"
+    else:
+        return None
+    return _fault("phone", detail, ErrorCode.INVALID_PHONE)
 
 
 def check_counter(name: str, value: object) -> FieldError | None:
     """`if_version` and `source_version`: whole numbers from 0 to 2^63-1."""
     if isinstance(value, Unreadable):
         return _fault(name, value.detail)
-    if isinstance(value, bool) or not isinstance(value, int):
-        hint = "; write it without fraction or exponent" if isinstance(value, float) else ""
-        return _fault(
-            name, f"must be a whole number, not {kind(value)}{hint}".replace("not a number", "as an integer")
-        )
-    return None if 0 <= value <= MAX_INT else _fault(name, f"must lie from 0 to {MAX_INT}")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _fault(name, f"must be a whole number, not {kind(value)}")
+    if not 0 <= value <= MAX_INT:
+        return _fault(name, f"must lie from 0 to {MAX_INT}")
+    if isinstance(value, float):
+        return _fault(name, "must be a whole number, written without fraction and exponent")
+    return None
 
 
 def check_attributes(value: object) -> Iterator[FieldError]:
