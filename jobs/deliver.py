@@ -354,8 +354,9 @@ class Delivery:
         while True:
             try:
                 async with self._database.connection() as connection:
-                    recorded = await delivering.record_delivery(connection, self._claim, record)
+                    # First the destination: a delivery that waits again would be claimed at once otherwise.
                     await self._tell_destination(connection)
+                    recorded = await delivering.record_delivery(connection, self._claim, record)
                 break
             except (DatabaseUnavailable, Overloaded):
                 if self._monotonic() > self._leased_until:

@@ -7,7 +7,8 @@ import random
 import signal
 import time
 import uuid
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
 import aiohttp
@@ -71,26 +72,22 @@ async def listen(settings: Settings, dispatcher: Dispatcher) -> None:
         await asyncio.sleep(_RECONNECT)
 
 
-async def run(settings: Settings) -> None:
-    """Work until SIGTERM or SIGINT; then let calls under way end, and stop."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
+@asynccontextmanager
+async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
+    """A worker at work; on leaving, calls under way end and are recorded."""
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
     waker = Waker(settings)
+    vault = Vault(settings.secret_key)
     await database.open()
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30), auto_decompress=True
-    ) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
         dispatcher = Dispatcher(
             database,
             breaker,
             session,
             waker,
-            Vault(settings.secret_key),
+            vault,
             settings,
             monotonic=time.monotonic,
             random=random.random,
@@ -101,14 +98,26 @@ async def run(settings: Settings) -> None:
             asyncio.create_task(listen(settings, dispatcher)),
             asyncio.create_task(sweeper.run()),
         ]
+        try:
+            yield dispatcher
+        finally:
+            for task in background:
+                task.cancel()
+            await asyncio.gather(*background, return_exceptions=True)
+            await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
+            await waker.close()
+            await database.close()
+            await redis.aclose()
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then let calls under way end, and stop."""
+    stopped = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopped.set)
+    async with working(settings):
         log.info("worker_started")
         await stopped.wait()
         log.info("worker_stopping")
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
-        await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
-    await waker.close()
-    await database.close()
-    await redis.aclose()
     log.info("worker_stopped")

@@ -68,6 +68,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     phone: str | None
     company: str | None
     attributes: dict[str, Any]
+    """A key with None is one that the destination still has and should clear."""
     synced_version: int
 
 
@@ -177,7 +178,18 @@ async def contacts_to_send(
     connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
-    found = (Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows)
+    found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
+    held = [s for s in found if 0 < s.synced_version < s.version]
+    if held:
+        lost = await connection.fetch(
+            QUERIES["attributes_to_clear"],
+            tenant_id,
+            [s.contact_id for s in held],
+            [s.synced_version for s in held],
+        )
+        keys = {row["contact_id"]: row["keys"] for row in lost}
+        for standing in held:
+            standing.attributes.update(dict.fromkeys(keys.get(standing.contact_id, ()), None))
     return {standing.contact_id: standing for standing in found}
 
 

@@ -31,10 +31,15 @@ class KeyClaim(msgspec.Struct, frozen=True):
     destinations: dict[int, str]
 
 
-async def claim_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyClaim:
+def lock_number(tenant_id: int, route: str, key: str) -> int:
+    """The advisory lock of an idempotency key."""
     digest = hashlib.blake2b(f"{tenant_id}\0{route}\0{key}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
+
+
+async def claim_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyClaim:
     row = await connection.fetchrow(
-        QUERIES["claim_key"], tenant_id, int.from_bytes(digest, "big", signed=True), route, key
+        QUERIES["claim_key"], tenant_id, lock_number(tenant_id, route, key), route, key
     )
     assert row is not None
     claimed, fingerprint, status, answer, expired, answering, ids, names = row

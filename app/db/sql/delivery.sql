@@ -75,6 +75,28 @@ LEFT JOIN contact_syncs s
     ON s.tenant_id = c.tenant_id AND s.destination_id = $2 AND s.contact_id = c.contact_id
 WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
 
+-- name: attributes_to_clear
+-- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds: it must
+-- be told to clear them. Walks each contact's ledger back to that version.
+WITH RECURSIVE change AS (
+    SELECT w.contact_id, w.synced_version, l.version, l.before_attributes, l.before_job_id, l.before_item_index
+    FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
+    JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = w.contact_id
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.job_id AND l.item_index = c.item_index
+    WHERE l.version > w.synced_version
+    UNION ALL
+    SELECT p.contact_id, p.synced_version, l.version, l.before_attributes, l.before_job_id, l.before_item_index
+    FROM change p
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.before_job_id AND l.item_index = p.before_item_index
+    WHERE l.version > p.synced_version
+)
+SELECT h.contact_id, array_agg(DISTINCT k.key) AS keys
+FROM change h
+JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = h.contact_id
+CROSS JOIN jsonb_object_keys(h.before_attributes) AS k(key)
+WHERE NOT c.attributes ? k.key
+GROUP BY h.contact_id;
+
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
 --   $4 states  $5 errors  $6 attempts spent  $7 wait before the next attempt (NULL: nothing is left to do)

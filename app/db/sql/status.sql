@@ -43,8 +43,14 @@ GROUP BY d.name, e.value ->> 'code'
 ORDER BY d.name, count DESC, code;
 
 -- name: read_next_attempt
--- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do.
-SELECT min(greatest(extract(epoch FROM greatest(x.next_attempt_at, d.blocked_until) - now()), 0))::float8
+-- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do. A paused destination
+-- waits for a human, so asking again soon is of no use.
+SELECT min(
+    CASE
+        WHEN d.state = 'paused' THEN 30
+        ELSE greatest(extract(epoch FROM greatest(x.next_attempt_at, d.blocked_until) - now()), 0)
+    END
+)::float8
 FROM deliveries x
 JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
 WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.state <> 'done';
@@ -61,12 +67,12 @@ ORDER BY c.first_index;
 SELECT
     d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
+    x.delivery_id, x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
     greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in
 FROM deliveries x
 JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
 WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.last_index >= $3 AND x.first_index <= $4
-ORDER BY x.first_index, d.name;
+ORDER BY x.delivery_id;
 
 -- name: read_revisions
 -- The jobs somebody is waiting for.
@@ -75,9 +81,22 @@ FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
 
 -- name: read_key
-SELECT k.route, k.status, k.job_id, k.created_at, k.expires_at, k.expires_at <= now() AS expired
+SELECT
+    k.status, k.job_id, k.created_at, k.expires_at,
+    k.expires_at <= now() OR k.answer IS NULL AS expired,
+    coalesce(k.answering_until > now(), false) AS answering
 FROM idempotency_keys k
-WHERE k.tenant_id = $1 AND k.key = $3 AND k.route = $2;
+WHERE k.tenant_id = $1 AND k.route = $2 AND k.key = $3;
+
+-- name: key_is_running
+-- Whether a transaction holds the lock of a key that has no row yet ($1: the lock's number, see claim_key).
+SELECT EXISTS (
+    SELECT FROM pg_locks l
+    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
+        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+        AND l.classid::bigint = ($1::bigint >> 32) & 4294967295
+        AND l.objid::bigint = $1::bigint & 4294967295
+);
 
 -- name: read_contact
 SELECT
@@ -89,7 +108,7 @@ WHERE c.tenant_id = $1 AND c.contact_id = $2;
 -- name: read_contact_syncs
 -- Every destination of the tenant with what it holds of one contact.
 SELECT
-    d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code,
+    d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     s.synced_version, s.synced_at, s.remote_id, s.state, s.state_version, s.error_code, s.error_detail
 FROM destinations d
@@ -107,3 +126,6 @@ FROM destinations d
 JOIN tenants t ON t.tenant_id = d.tenant_id
 WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
 ORDER BY t.name, d.name;
+
+-- name: read_schema_version
+SELECT version_num FROM schema_version;

@@ -134,6 +134,15 @@ class Reject(Chosen, frozen=True, kw_only=True):
     on: Literal["write", "read", "any"] = "write"
 
 
+class RejectBatch(Chosen, frozen=True, kw_only=True):
+    """400 for the whole call if one of its items is chosen, without a word about which: nothing is done."""
+
+    kind = "reject_batch"
+
+    message: str = "Property values were not valid"
+    on: Literal["write", "read", "any"] = "write"
+
+
 class Omit(Chosen, frozen=True, kw_only=True):
     """Chosen items are done, but the answer does not mention them."""
 
@@ -162,6 +171,7 @@ KINDS: Final[dict[str, type[Fault]]] = {
         DropBefore,
         AcceptThenDrop,
         Reject,
+        RejectBatch,
         Omit,
         Garbage,
     )

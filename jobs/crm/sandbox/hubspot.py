@@ -136,6 +136,9 @@ class HubSpotSandbox:
             _check_upsert(inputs)
         except BadRequestError as error:
             return _error(400, "VALIDATION_ERROR", str(error), **error.context)
+        whole = visit.rejected_whole((item.id, item.properties.get("email", "")) for item in inputs)
+        if whole is not None:
+            return _error(400, "VALIDATION_ERROR", whole.message)
         results: list[Result] = []
         errors: list[dict[str, Any]] = []
         effects: list[Effect] = []

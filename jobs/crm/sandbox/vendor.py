@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from jobs.crm.sandbox.faults import Chosen, Faults, Lock, Omit, RateLimit, Reject, Status, Unauthorized
+from jobs.crm.sandbox.faults import Chosen, Faults, Lock, Omit, RateLimit, Reject, RejectBatch, Status, Unauthorized
 from jobs.crm.sandbox.ledger import Call, Ledger
 from jobs.crm.sandbox.records import Records
 
@@ -42,6 +42,10 @@ class Visit(msgspec.Struct, kw_only=True):
 
     def rejected(self, key: str, email: str) -> Reject | None:
         return self._hit(Reject, key, email)
+
+    def rejected_whole(self, items: Iterable[tuple[str, str]]) -> RejectBatch | None:
+        """Whether one of these (key, e-mail) makes the call fail as a whole."""
+        return next((hit for key, email in items if (hit := self._hit(RejectBatch, key, email))), None)
 
     def omitted(self, key: str, email: str) -> bool:
         return self._hit(Omit, key, email) is not None

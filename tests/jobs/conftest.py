@@ -1,0 +1,144 @@
+"""A tenant with a destination at a sandbox, and workers of this process."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import msgspec
+import pytest
+import uuid_utils.compat
+
+from app import admin
+from app.accept import Accepted207, Import, Options, Replay, accept
+from app.db.pool import Database
+from app.settings import Settings
+from app.vault import Vault
+from app.wake import Waker
+from jobs.crm.sandbox import serving
+
+_keys = itertools.count(1)
+
+
+class Sandbox:
+    """The stand-in CRM: what reached it, and how it shall misbehave."""
+
+    def __init__(self, base_url: str, session: aiohttp.ClientSession) -> None:
+        self.base_url = base_url
+        self._session = session
+
+    async def effects(self) -> list[dict[str, Any]]:
+        async with self._session.get(f"{self.base_url}/__sandbox__/ledger") as answer:
+            return list((await answer.json())["effects"])
+
+    async def calls(self) -> list[dict[str, Any]]:
+        async with self._session.get(f"{self.base_url}/__sandbox__/calls") as answer:
+            return list((await answer.json())["calls"])
+
+    async def max_concurrent(self) -> int:
+        async with self._session.get(f"{self.base_url}/__sandbox__/calls") as answer:
+            return int((await answer.json())["max_concurrent"])
+
+    async def contacts(self) -> dict[str, Any]:
+        async with self._session.get(f"{self.base_url}/__sandbox__/contacts") as answer:
+            return {c["properties"]["tranche_id"]: c for c in (await answer.json())["contacts"]}
+
+    async def misbehave(self, **faults: dict[str, Any]) -> None:
+        async with self._session.put(f"{self.base_url}/__sandbox__/faults", json=faults) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def recover(self) -> None:
+        await self.misbehave()
+
+    async def reset(self, only: str) -> None:
+        async with self._session.post(f"{self.base_url}/__sandbox__/reset?only={only}") as answer:
+            assert answer.status == 200
+
+
+class World:
+    """One tenant, its destination `hubspot`, and what it imports."""
+
+    def __init__(self, settings: Settings, database: Database, sandbox: Sandbox, tenant_id: int, waker: Waker) -> None:
+        self.settings = settings
+        self.database = database
+        self.sandbox = sandbox
+        self.tenant_id = tenant_id
+        self._waker = waker
+
+    async def push(self, items: list[dict[str, Any]], **options: Any) -> Accepted207:
+        answer = await accept(
+            self.database,
+            Import(
+                tenant_id=self.tenant_id,
+                key_id="test",
+                request_id=f"request-{next(_keys)}",
+                route="POST /v1/contacts:bulk",
+                key=f"key-{next(_keys)}",
+                body=msgspec.json.encode({"items": items}),
+                options=Options(**options),
+            ),
+            self.settings,
+            new_id=uuid_utils.compat.uuid7,
+            random=random.random,
+        )
+        assert not isinstance(answer, Replay)
+        self._waker.wake(self.tenant_id, answer.owed, reason=str(answer.job_id))
+        return answer
+
+    async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        async with self.database.connection() as connection:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+    async def effects(self, job_id: uuid.UUID) -> dict[str, int]:
+        """Counts of a job's items by state at its one destination, without the zeros."""
+        (row,) = await self.rows("SELECT * FROM effects WHERE tenant_id = $1 AND job_id = $2", self.tenant_id, job_id)
+        return {k: v for k, v in row.items() if k not in ("tenant_id", "job_id", "destination_id") and v}
+
+    async def finished(self, job_id: uuid.UUID, seconds: float = 20) -> str:
+        """The state in which the job ended."""
+        async with asyncio.timeout(seconds):
+            while True:
+                (row,) = await self.rows(
+                    "SELECT state, finished_at FROM jobs WHERE tenant_id = $1 AND job_id = $2", self.tenant_id, job_id
+                )
+                if row["finished_at"]:
+                    return str(row["state"])
+                await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    async with serving() as base_url, aiohttp.ClientSession() as session:
+        yield Sandbox(base_url, session)
+
+
+@pytest.fixture
+async def world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[World]:
+    async for made in make_world(settings, sandbox):
+        yield made
+
+
+async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[World]:
+    database = Database(settings, application_name="tests")
+    waker = Waker(settings)
+    async with database.connection() as connection:
+        tenant_id = await admin.ensure_tenant(connection, "acme")
+        await admin.add_destination(
+            connection,
+            Vault(settings.secret_key),
+            tenant_id,
+            admin.NewDestination(name="hubspot", kind="hubspot", base_url=sandbox.base_url, token="pat-good"),
+        )
+    yield World(settings, database, sandbox, tenant_id, waker)
+    await waker.close()
+    await database.close()
+
+
+def people(count: int, start: int = 0, **fields: Any) -> list[dict[str, Any]]:
+    """Contacts c000…, all good."""
+    return [{"id": f"c{i:05}", "email": f"c{i:05}@example.com"} | fields for i in range(start, start + count)]
