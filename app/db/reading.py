@@ -148,7 +148,9 @@ async def read_jobs(
     connection: Connection, tenant_id: int, *, before: uuid.UUID | None, limit: int
 ) -> list[JobRow]:
     """Newest first."""
-    return [JobRow(*row) for row in await connection.fetch(QUERIES["read_jobs"], tenant_id, None, before, limit)]
+    return [
+        JobRow(*row) for row in await connection.fetch(QUERIES["read_jobs"], tenant_id, None, before, limit)
+    ]
 
 
 async def read_effects(
@@ -160,9 +162,7 @@ async def read_effects(
     return effects
 
 
-async def read_local_failures(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID
-) -> list[ClusterRow]:
+async def read_local_failures(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> list[ClusterRow]:
     """By error code, once for each run of items that the job holds."""
     rows = await connection.fetch(QUERIES["read_local_failures"], tenant_id, job_id)
     return [ClusterRow(code, count, msgspec.json.decode(samples)) for code, count, samples in rows]
@@ -212,9 +212,7 @@ async def read_key(connection: Connection, tenant_id: int, route: str, key: str)
 
 async def key_is_running(connection: Connection, tenant_id: int, route: str, key: str) -> bool:
     """Whether a request with this key is inside its transaction now."""
-    return bool(
-        await connection.fetchval(QUERIES["key_is_running"], lock_number(tenant_id, route, key))
-    )
+    return bool(await connection.fetchval(QUERIES["key_is_running"], lock_number(tenant_id, route, key)))
 
 
 async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> ContactRow | None:

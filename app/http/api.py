@@ -1,0 +1,90 @@
+"""The outermost layer: request ids, HEAD, the log line, and the last answer when all else failed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+import structlog
+from litestar import Litestar
+
+from app import telemetry
+from app.errors import TrancheError
+from app.http import exchange, problems
+
+log = structlog.get_logger()
+
+_UNKNOWN_ROUTE: Final = "(none)"
+
+
+class Api(Litestar):
+    """A Litestar application whose every answer carries `X-Request-ID` and leaves one line in the log.
+
+    It routes on the path as it was sent, still percent-encoded: an encoded slash inside an id separates nothing.
+    """
+
+    __slots__ = ()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        noted = exchange.begin(scope, loop.time())
+        scope["path"] = _path(scope)
+        method = scope["method"]
+        if method == "HEAD":
+            scope["method"] = "GET"
+
+        async def forward(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                noted.status = message["status"]
+                message["headers"] = [
+                    *message["headers"],
+                    (b"x-request-id", noted.request_id.encode()),
+                ]
+            elif method == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
+            try:
+                await super().__call__(scope, receive, forward)
+            except Exception as error:
+                log.error("request_failed", exc_info=error)
+                if noted.status:
+                    raise
+                await _apologize(noted, forward)
+            finally:
+                telemetry.emit(
+                    telemetry.RequestServed(
+                        method=method,
+                        route=scope.get("path_template") or _UNKNOWN_ROUTE,
+                        status=noted.status,
+                        milliseconds=round((loop.time() - noted.started) * 1000, 2),
+                        tenant_id=noted.tenant_id,
+                        items=noted.items,
+                        code=noted.code,
+                    )
+                )
+        return None
+
+
+def _path(scope: Any) -> str:
+    raw = scope.get("raw_path")
+    if not raw:
+        return str(scope["path"])
+    path: str = raw.partition(b"?")[0].decode("latin-1")
+    return path.replace("%3A", ":").replace("%3a", ":")
+
+
+async def _apologize(noted: exchange.Exchange, send: Any) -> None:
+    status, headers, body = problems.render(
+        TrancheError("It was reported to the operators."), noted.request_id, authenticated=noted.presented
+    )
+    fields = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+    fields += [
+        (b"content-type", problems.MEDIA_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,68 @@
+"""Opaque positions in a list: a small versioned JSON in base64url. They say where, never who may read."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import uuid
+from typing import Annotated, Final
+
+import msgspec
+
+from app.http.errors import CursorInvalid
+
+VERSION: Final = 1
+
+_Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+
+
+class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    version: int
+    list: str
+    """Which list it belongs to, so that one of another list is refused."""
+    job_id: uuid.UUID
+    index: _Index
+
+
+def encode_job(before: uuid.UUID) -> str:
+    """A place among jobs."""
+    return _encode(_Cursor(VERSION, "jobs", before, 0))
+
+
+def decode_job(text: str) -> uuid.UUID:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    return _decode(text, "jobs").job_id
+
+
+def encode_item(job_id: uuid.UUID, index: int) -> str:
+    """A place among the items of a job: the index that comes next."""
+    return _encode(_Cursor(VERSION, "items", job_id, index))
+
+
+def decode_item(text: str, job_id: uuid.UUID) -> int:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list or job.
+    """
+    cursor = _decode(text, "items")
+    if cursor.job_id != job_id:
+        raise CursorInvalid()
+    return cursor.index
+
+
+def _encode(cursor: _Cursor) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def _decode(text: str, kind: str) -> _Cursor:
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        cursor = msgspec.json.decode(raw, type=_Cursor)
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise CursorInvalid() from error
+    if (cursor.version, cursor.list) != (VERSION, kind):
+        raise CursorInvalid()
+    return cursor

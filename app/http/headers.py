@@ -1,0 +1,227 @@
+"""Header fields and query strings, read strictly and without ever raising anything but a 4xx."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from app.errors import Invalid, MalformedRequest
+from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMediaType
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+
+
+class Fields:
+    """The header fields of one request; names are lower case."""
+
+    __slots__ = ("_fields",)
+
+    def __init__(self, raw: Iterable[tuple[bytes, bytes]]) -> None:
+        self._fields: dict[bytes, list[bytes]] = {}
+        for name, value in raw:
+            self._fields.setdefault(name.lower(), []).append(value)
+
+    def one(self, name: str) -> str | None:
+        """The value of a field that may stand once.
+
+        Raises:
+            MalformedRequest: it stands several times, and which one counts is anybody's guess.
+        """
+        values = self._fields.get(name.encode())
+        if values is None:
+            return None
+        if len(values) > 1:
+            raise MalformedRequest(f"The header {name} stands {len(values)} times; send it once.")
+        return values[0].decode("latin-1").strip(" \t")
+
+    def all(self, name: str) -> str:
+        """The values of a list field, joined as RFC 9110 allows; empty when there are none."""
+        return ", ".join(value.decode("latin-1") for value in self._fields.get(name.encode(), ()))
+
+
+_BARE_KEY: Final = re.compile(r"[\x20-\x7e]{1,255}")
+_QUOTED_KEY: Final = re.compile(r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]|\\["\\])*)"')
+
+
+def read_key(fields: Fields) -> tuple[str, str]:
+    """The idempotency key and the field as it was sent: `abc` and `"abc"` (RFC 8941) are one key."""
+    sent = fields.one("idempotency-key")
+    if not sent:
+        raise KeyMissing()
+    key = sent
+    if sent.startswith('"'):
+        quoted = _QUOTED_KEY.fullmatch(sent)
+        if quoted is None:
+            raise KeyInvalid()
+        key = re.sub(r"\\(.)", r"\1", quoted[1])
+    if not _BARE_KEY.fullmatch(key):
+        raise KeyInvalid()
+    return key, sent
+
+
+class Preferences(msgspec.Struct, frozen=True):
+    """What of RFC 7240 this service knows; anything else is ignored, as the RFC asks."""
+
+    wait: float | None = None
+    minimal: bool = False
+
+    def applied(self, *, waited: bool) -> dict[str, str]:
+        """The answer's `Preference-Applied`, if anything was."""
+        parts = ["return=minimal"] if self.minimal else []
+        if waited and self.wait is not None:
+            parts.append(f"wait={self.wait:g}")
+        return {"Preference-Applied": ", ".join(parts)} if parts else {}
+
+
+_PREFERENCE: Final = re.compile(
+    r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("[^"]*"|[^\s",;]*))?[^,]*(?:,|$)'
+)
+
+
+def read_preferences(fields: Fields, *, max_wait: float) -> Preferences:
+    text = fields.all("prefer")
+    if not text:
+        return Preferences()
+    found: dict[str, str] = {}
+    for name, value in _PREFERENCE.findall(text[:2000]):
+        found.setdefault(name.lower(), value.strip('"'))
+    wait = found.get("wait", "")
+    return Preferences(
+        wait=min(float(wait), max_wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None,
+        minimal=found.get("return", "").lower() == "minimal",
+    )
+
+
+_RANGE: Final = re.compile(r"([\w!#$&^.+*-]+)/([\w!#$&^.+*-]+)", re.ASCII)
+_WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)", re.IGNORECASE | re.ASCII)
+
+
+def choose_type(fields: Fields, offers: tuple[str, ...] = (JSON,)) -> str:
+    """The offer that `Accept` likes best; the first of equals.
+
+    Raises:
+        NotAcceptable: every offer is excluded. A field that cannot be read excludes nothing.
+    """
+    text = fields.all("accept")
+    if not text:
+        return offers[0]
+    ranges = []
+    for part in text.split(","):
+        match = _RANGE.match(part.strip())
+        if match is not None:
+            weight = _WEIGHT.search(part)
+            ranges.append((match[1].lower(), match[2].lower(), float(weight[1]) if weight else 1.0))
+    if not ranges:
+        return offers[0]
+    best, liked = offers[0], 0.0
+    for offer in offers:
+        quality = _quality(offer, ranges)
+        if quality > liked:
+            best, liked = offer, quality
+    if liked == 0.0:
+        raise NotAcceptable(f"This resource is there as {' or '.join(offers)}.")
+    return best
+
+
+def _quality(offer: str, ranges: list[tuple[str, str, float]]) -> float:
+    kind, _, subtype = offer.partition("/")
+    found = (0, 0.0)
+    for range_kind, range_subtype, weight in ranges:
+        if (range_kind, range_subtype) == (kind, subtype):
+            found = max(found, (3, weight))
+        elif (range_kind, range_subtype) == (kind, "*"):
+            found = max(found, (2, weight))
+        elif (range_kind, range_subtype) == ("*", "*"):
+            found = max(found, (1, weight))
+    return found[1]
+
+
+_CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)"?', re.IGNORECASE | re.ASCII)
+
+
+def require_json(fields: Fields) -> None:
+    """A body without a type is taken as JSON.
+
+    Raises:
+        UnsupportedMediaType: it is something else, or in another charset.
+    """
+    sent = fields.one("content-type")
+    if not sent:
+        return
+    media_type = sent.partition(";")[0].strip().lower()
+    if media_type != JSON:
+        shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
+        raise UnsupportedMediaType(
+            f"{shown!r} is not taken here; send {JSON}.", headers={"Accept-Post": JSON}
+        )
+    charset = _CHARSET.search(sent)
+    if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType("JSON is sent as UTF-8.", headers={"Accept-Post": JSON})
+
+
+def read_query(
+    scope: Any, known: Collection[str], *, foreign: dict[str, str] | None = None
+) -> dict[str, str]:
+    """The query's parameters; `foreign` names those that belong elsewhere, with what to tell their sender.
+
+    Raises:
+        Invalid: an unknown or repeated parameter, or text that is not UTF-8.
+    """
+    raw = scope["query_string"]
+    if not raw:
+        return {}
+    try:
+        pairs = parse_qsl(
+            raw.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=False,
+            errors="strict",
+            max_num_fields=100,
+        )
+    except ValueError as error:  # UnicodeDecodeError is one
+        raise Invalid("The query string cannot be read; percent-encode it as UTF-8.") from error
+    found: dict[str, str] = {}
+    for name, value in pairs:
+        if foreign and name in foreign:
+            raise Invalid(foreign[name])
+        if name not in known:
+            raise Invalid(
+                f"There is no parameter {_shown(name)}; there are: {', '.join(sorted(known)) or 'none'}."
+            )
+        if name in found:
+            raise Invalid(f"The parameter {name} stands twice; send it once.")
+        found[name] = value
+    return found
+
+
+def read_flag(query: dict[str, str], name: str) -> bool:
+    value = query.get(name, "false")
+    if value not in ("true", "false", "1", "0"):
+        raise Invalid(f"{name}={_shown(value)} is neither true nor false.")
+    return value in ("true", "1")
+
+
+def read_choice(query: dict[str, str], name: str, choices: Collection[str], default: str) -> str:
+    value = query.get(name, default)
+    if value not in choices:
+        raise Invalid(f"{name}={_shown(value)} is none of: {', '.join(choices)}.")
+    return value
+
+
+def read_limit(query: dict[str, str], *, default: int, most: int) -> int:
+    value = query.get("limit")
+    if value is None:
+        return default
+    if not re.fullmatch(r"[0-9]{1,9}", value) or not 1 <= int(value) <= most:
+        raise Invalid(f"limit={_shown(value)} is not a whole number from 1 to {most}.")
+    return int(value)
+
+
+def _shown(text: str) -> str:
+    clipped = text if len(text) <= 60 else text[:60] + "…"
+    return '"' + "".join(c if c.isprintable() else "\ufffd" for c in clipped) + '"'

@@ -1,0 +1,142 @@
+"""Errors → RFC 9457 problem details: the only place that knows which status an error has."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException
+
+from app.errors import DatabaseUnavailable, MalformedRequest, NotFound, Overloaded, TooLarge, TrancheError
+from app.http import errors
+from app.http.exchange import exchange_of
+
+log = structlog.get_logger()
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """What all problems of one code share."""
+
+    status: int
+    title: str
+
+
+KINDS: Final = {
+    "MALFORMED_REQUEST": Kind(400, "The request cannot be read"),
+    "INVALID_PARAMETER": Kind(400, "A parameter has a value that cannot be used"),
+    "INVALID_CURSOR": Kind(400, "The cursor does not belong to this list"),
+    "IDEMPOTENCY_KEY_MISSING": Kind(400, "The Idempotency-Key header is missing"),
+    "IDEMPOTENCY_KEY_INVALID": Kind(400, "The Idempotency-Key header cannot be used"),
+    "UNAUTHORIZED": Kind(401, "A valid API key is needed"),
+    "FORBIDDEN": Kind(403, "The API key lacks a scope"),
+    "NOT_FOUND": Kind(404, "There is no such thing"),
+    "METHOD_NOT_ALLOWED": Kind(405, "The resource does not know this method"),
+    "NOT_ACCEPTABLE": Kind(406, "No acceptable representation"),
+    "IDEMPOTENCY_KEY_IN_USE": Kind(409, "The first request with this key is still running"),
+    "CONFLICT": Kind(409, "The thing exists already"),
+    "REQUEST_TOO_LARGE": Kind(413, "The request is too large"),
+    "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The media type is not supported"),
+    "UNSUPPORTED_ENCODING": Kind(415, "The content encoding is not supported"),
+    "IDEMPOTENCY_KEY_REUSED": Kind(422, "The key was used with another request"),
+    "IDEMPOTENCY_KEY_EXPIRED": Kind(422, "The answer of this key is no longer kept"),
+    "INTERNAL": Kind(500, "Something is wrong on our side"),
+    "OVERLOADED": Kind(503, "Too much is going on at once"),
+    "DATABASE_UNAVAILABLE": Kind(503, "The database cannot be reached"),
+    "SECRET_KEY_MISSING": Kind(503, "Credentials cannot be encrypted"),
+}
+"""By code: the codes are published, so none is ever removed."""
+
+
+class Problem(msgspec.Struct, omit_defaults=True):
+    """RFC 9457, with `code` and `request_id`."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    request_id: str
+
+
+def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    """The problem that tells the client of `error`."""
+    exchange = exchange_of(request.scope)
+    known = recognize(error)
+    if known is None:
+        log.error("request_failed", exc_info=error, request_id=exchange.request_id)
+        known = TrancheError(
+            "It was reported to the operators. Nothing was changed unless a job tells of it."
+        )
+    exchange.code = known.code
+    status, headers, body = render(known, exchange.request_id, authenticated=exchange.presented)
+    return Response(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
+
+
+def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tuple[int, dict[str, str], bytes]:
+    """Status, headers and body; `authenticated`: the request came with some key, good or bad."""
+    code = error.code if error.code in KINDS else TrancheError.code
+    kind = KINDS[code]
+    body = msgspec.json.encode(
+        Problem(
+            type=f"urn:tranche:problem:{code.lower().replace('_', '-')}",
+            title=kind.title,
+            status=kind.status,
+            detail=error.detail,
+            code=code,
+            request_id=request_id,
+        )
+    )
+    headers = dict(error.headers) if isinstance(error, errors.ProtocolError) else {}
+    if kind.status == 503 or error.retry_after is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1.0)))
+    if kind.status == 401:
+        headers["WWW-Authenticate"] = 'Bearer realm="tranche"' + (
+            ', error="invalid_token"' if authenticated else ""
+        )
+    elif kind.status == 403:
+        headers["WWW-Authenticate"] = 'Bearer realm="tranche", error="insufficient_scope"'
+    return kind.status, headers, body
+
+
+def recognize(error: Exception) -> TrancheError | None:
+    """The same error in the domain's words; `None`: nobody foresaw it."""
+    if isinstance(error, TrancheError):
+        return error if error.code in KINDS else None
+    if isinstance(error, errors.ClientGone):
+        return MalformedRequest("The connection was closed before the body was complete.")
+    if isinstance(error, HTTPException):
+        return _from_framework(error)
+    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+        return DatabaseUnavailable(
+            "The database lacks this release's schema; an operator runs: tranche migrate", retry_after=5.0
+        )
+    if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
+        return Overloaded(retry_after=1.0)
+    if isinstance(error, asyncpg.TransactionRollbackError):
+        return Overloaded(retry_after=1.0)
+    if isinstance(error, asyncpg.InsufficientResourcesError | asyncpg.ReadOnlySQLTransactionError):
+        log.error("database_refused", error=str(error))
+        return DatabaseUnavailable(retry_after=5.0)
+    return None
+
+
+def _from_framework(error: HTTPException) -> TrancheError | None:
+    if error.status_code == 404:
+        return NotFound("There is nothing at this address; /openapi.json lists what there is.")
+    if error.status_code == 405:
+        allow = (error.headers or {}).get("allow", "")
+        methods = {m.strip() for m in allow.split(",") if m.strip()}
+        if "GET" in methods:
+            methods.add("HEAD")
+        return errors.MethodNotAllowed(headers={"Allow": ", ".join(sorted(methods))})
+    if error.status_code == 413:
+        return TooLarge()
+    if 400 <= error.status_code < 500:
+        return MalformedRequest(error.detail)
+    return None

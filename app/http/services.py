@@ -1,0 +1,89 @@
+"""What the handlers of one process work with; the composition root makes it, nothing global holds it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from litestar import Request
+from litestar.response.base import ASGIResponse
+from redis.asyncio import Redis
+
+from app import admin
+from app.db.pool import Database
+from app.errors import Forbidden, Unauthorized
+from app.http.exchange import exchange_of
+from app.http.headers import JSON, Fields
+from app.http.watcher import JobWatcher
+from app.settings import Settings
+from app.wake import Waker
+
+STATE_KEY: Final = "services"
+
+
+@dataclass(slots=True)
+class Services:
+    settings: Settings
+    database: Database
+    waker: Waker
+    watcher: JobWatcher
+    redis: Redis
+    """For health checks; wake-ups have their own."""
+    importing: int = 0
+    """Imports in flight in this process."""
+
+
+def services_of(request: Request[Any, Any, Any]) -> Services:
+    services: Services = request.app.state[STATE_KEY]
+    return services
+
+
+READING: Final = frozenset({"read", "import"})
+"""Who imports has to follow its jobs, so `import` may read jobs and keys."""
+
+
+async def authorize(
+    request: Request[Any, Any, Any], fields: Fields, services: Services, scopes: frozenset[str]
+) -> admin.Principal:
+    """Who asks, if its key has one of `scopes`; asks the database each time, so that a revoked key is out at once.
+
+    Raises:
+        Unauthorized: there is no key, or it is unknown, revoked or misspelled.
+        Forbidden: the key has none of the scopes.
+    """
+    principal = await identify(request, fields, services)
+    if principal is None:
+        raise Unauthorized()
+    if not scopes & principal.scopes:
+        raise Forbidden(f"This needs a key with the scope {' or '.join(sorted(scopes))}.")
+    return principal
+
+
+async def identify(
+    request: Request[Any, Any, Any], fields: Fields, services: Services
+) -> admin.Principal | None:
+    """Who asks; `None` without a key.
+
+    Raises:
+        Unauthorized: there is a key, but it is no good.
+    """
+    sent = fields.one("authorization")
+    if sent is None:
+        return None
+    exchange = exchange_of(request.scope)
+    exchange.presented = True
+    scheme, _, token = sent.partition(" ")
+    if scheme.lower() != "bearer":
+        raise Unauthorized()
+    async with services.database.connection() as connection:
+        principal = await admin.authenticate(connection, token.strip())
+    if principal is None:
+        raise Unauthorized("This API key is unknown, revoked or misspelled.")
+    exchange.tenant_id = principal.tenant_id
+    return principal
+
+
+def respond(
+    body: bytes, status: int = 200, *, headers: dict[str, str] | None = None, media_type: str = JSON
+) -> ASGIResponse:
+    return ASGIResponse(body=body, status_code=status, headers=headers, media_type=media_type)

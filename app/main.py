@@ -1,0 +1,59 @@
+"""The composition root of the HTTP service: what exists once in a process is made, opened and closed here."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from litestar import Litestar
+from litestar.datastructures import State
+from redis.asyncio import Redis
+
+from app import settings as settings_module
+from app import telemetry
+from app.db.pool import Database
+from app.http import problems
+from app.http.api import Api
+from app.http.routes import ROUTES
+from app.http.services import STATE_KEY, Services
+from app.http.watcher import JobWatcher
+from app.settings import Settings
+from app.wake import Waker
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The service. It starts, and answers what it can, while PostgreSQL or Redis are away."""
+    database = Database(settings, application_name="tranche api")
+    waker = Waker(settings)
+    watcher = JobWatcher(database)
+    redis = Redis.from_url(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    services = Services(settings=settings, database=database, waker=waker, watcher=watcher, redis=redis)
+
+    @asynccontextmanager
+    async def own(_: Litestar) -> AsyncIterator[None]:
+        await database.open()
+        try:
+            yield
+        finally:
+            await watcher.close()
+            await waker.close()
+            await redis.aclose()
+            await database.close()
+
+    return Api(
+        route_handlers=list(ROUTES),
+        lifespan=[own],
+        exception_handlers={Exception: problems.answer},
+        state=State({STATE_KEY: services}),
+        openapi_config=None,
+        logging_config=None,
+        request_max_body_size=None,  # bodies are read and capped by app.http.bodies
+        debug=False,
+    )
+
+
+def factory() -> Litestar:
+    """What a server is pointed at (`app.main:factory`): settings come from the environment."""
+    settings = settings_module.load()
+    telemetry.configure(settings)
+    return create_app(settings)

@@ -1,0 +1,318 @@
+"""The read model: jobs, items, keys and contacts as HTTP, console and command line show them.
+
+Every function takes a connection and answers in the shapes of this module; nothing here writes.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from app.db import reading
+from app.db.pool import Connection
+from app.db.reading import EffectRow, JobRow, SyncRow
+from app.domain.answers import Summary
+from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
+from app.errors import NotFound
+
+LOCAL: Final = "db"
+"""What a failure is filed under when it happened here, not at a destination."""
+PAUSED: Final = "the destination is paused; an administrator resumes it"
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """A job's items by state at one destination."""
+
+    pending: int = 0
+    ok: int = 0
+    retry: int = 0
+    failed: int = 0
+    unknown: int = 0
+    dead: int = 0
+    skipped: int = 0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Items that are not `ok` for one reason; `samples` are the first indexes of them."""
+
+    destination: str
+    code: ErrorCode
+    count: int
+    samples: list[int]
+
+
+class JobOptions(msgspec.Struct, frozen=True):
+    atomic: bool = False
+    last_wins: bool = False
+    dry_run: bool = False
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as a list shows it."""
+
+    job_id: uuid.UUID
+    kind: JobKind
+    state: JobState
+    root_job_id: uuid.UUID
+    created_at: datetime
+    finished_at: datetime | None
+    options: JobOptions
+    summary: Summary
+    results: dict[Result, int]
+    effects: dict[str, Effects]
+    request_id: str
+    status_url: str
+    items_url: str
+
+
+class Job(JobSummary, frozen=True, kw_only=True):
+    """A job by itself."""
+
+    failures: list[Failure]
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """A job and what a poll needs to know about it."""
+
+    job: Job
+    revision: int
+    next_in: float | None
+    """Seconds until asking again is worth while; `None` once it is finished."""
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    jobs: list[JobSummary]
+    next_cursor: str | None
+
+
+class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stands under an idempotency key; while its request runs there is no job to name yet."""
+
+    key: str
+    state: str
+    job_id: uuid.UUID | None = None
+    status: int | None = None
+    status_url: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+
+
+class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the newest version of a contact stands at one destination."""
+
+    state: EffectState
+    synced_version: int = 0
+    """The newest version that the destination is known to hold."""
+    synced_at: datetime | None = None
+    remote_id: str | None = None
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int | None = None
+
+
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    version: int
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: msgspec.Raw
+    job_id: uuid.UUID
+    """Who made this version."""
+    created_at: datetime
+    updated_at: datetime
+    destinations: dict[str, ContactSync]
+
+
+class Standstill(msgspec.Struct, frozen=True):
+    """Why an open item does not move, and for how many seconds (`None`: until a human acts)."""
+
+    code: str | None
+    detail: str
+    seconds: int | None
+
+
+def explain_wait(
+    *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
+) -> Standstill | None:
+    """`None` when nothing stands in the way of this destination."""
+    if paused:
+        return Standstill(None, PAUSED, None)
+    if blocked_for and blocked_code:
+        return Standstill(blocked_code, blocked_detail or "", math.ceil(blocked_for))
+    return None
+
+
+async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobView:
+    """One job, all of it as of one moment, so that its revision is a true ETag.
+
+    Raises:
+        NotFound: the tenant has no such job.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        row = await reading.read_job(connection, tenant_id, job_id)
+        if row is None:
+            raise NotFound("There is no such job.")
+        effects = await reading.read_effects(connection, tenant_id, [job_id])
+        local = await reading.read_local_failures(connection, tenant_id, job_id)
+        remote = await reading.read_destination_failures(connection, tenant_id, job_id)
+        next_in = None
+        if row.finished_at is None:
+            next_in = await reading.read_next_attempt(connection, tenant_id, job_id) or 0.0
+    failures = _merge_clusters(local) + [
+        Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
+    ]
+    job = Job(**_summarize(row, effects.get(job_id, [])), failures=failures)
+    return JobView(job, row.revision, next_in)
+
+
+async def read_revision(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> reading.Revision:
+    """The cheapest look at a job.
+
+    Raises:
+        NotFound: the tenant has no such job.
+    """
+    found = await reading.read_revisions(connection, [(tenant_id, job_id)])
+    if not found:
+        raise NotFound("There is no such job.")
+    return found[0]
+
+
+async def read_jobs(
+    connection: Connection, tenant_id: int, *, before: uuid.UUID | None, limit: int
+) -> tuple[list[JobSummary], uuid.UUID | None]:
+    """A page, newest first, and what to ask the next one `before`."""
+    rows = await reading.read_jobs(connection, tenant_id, before=before, limit=limit + 1)
+    page = rows[:limit]
+    effects = await reading.read_effects(connection, tenant_id, [row.job_id for row in page])
+    jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []))) for row in page]
+    return jobs, page[-1].job_id if len(rows) > limit else None
+
+
+async def read_effects(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID
+) -> dict[str, dict[str, int]]:
+    """Counts by state, by destination."""
+    found = await reading.read_effects(connection, tenant_id, [job_id])
+    return {row.name: msgspec.structs.asdict(_counts(row)) for row in found.get(job_id, [])}
+
+
+async def read_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyState:
+    """What became of the request with this key.
+
+    Raises:
+        NotFound: no request with this key is known.
+    """
+    row = await reading.read_key(connection, tenant_id, route, key)
+    if row is None:
+        if await reading.key_is_running(connection, tenant_id, route, key):
+            return KeyState(key=key, state="running")
+        # It may have committed between the two looks.
+        row = await reading.read_key(connection, tenant_id, route, key)
+    if row is None:
+        raise NotFound("No request with this Idempotency-Key is known; if one was sent, it left no effect.")
+    state = "expired" if row.expired else "running" if row.answering else "completed"
+    return KeyState(
+        key=key,
+        state=state,
+        job_id=row.job_id,
+        status=row.status,
+        status_url=f"/v1/jobs/{row.job_id}",
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+    )
+
+
+async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> Contact:
+    """A contact as it stands, with its state at every destination the tenant has.
+
+    Raises:
+        NotFound: the tenant has no such contact.
+    """
+    row = None if "\0" in contact_id else await reading.read_contact(connection, tenant_id, contact_id)
+    if row is None:
+        raise NotFound("There is no such contact.")
+    syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
+    return Contact(
+        id=row.contact_id,
+        version=row.version,
+        source_version=row.source_version,
+        email=row.email,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        phone=row.phone,
+        company=row.company,
+        attributes=msgspec.Raw(row.attributes.encode()),
+        job_id=row.job_id,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at) for sync in syncs},
+    )
+
+
+def _describe_sync(sync: SyncRow, version: int, updated_at: datetime) -> ContactSync:
+    held: dict[str, Any] = {
+        "synced_version": sync.synced_version or 0,
+        "synced_at": sync.synced_at,
+        "remote_id": sync.remote_id,
+    }
+    settled = sync.state is not None and sync.state_version is not None and sync.state_version >= version
+    state = EffectState(sync.state) if settled and sync.state else EffectState.PENDING
+    if not settled and sync.created_at > updated_at:
+        detail = "the destination was added after the contact last changed; its next change goes there"
+        return ContactSync(state=EffectState.SKIPPED, detail=detail, **held)
+    code, detail_text = (sync.error_code, sync.error_detail) if settled else (None, None)
+    seconds = None
+    if state in (EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN):
+        standstill = explain_wait(
+            paused=sync.paused,
+            blocked_code=sync.blocked_code,
+            blocked_detail=sync.blocked_detail,
+            blocked_for=sync.blocked_for,
+        )
+        if standstill is not None:
+            code, detail_text, seconds = standstill.code or code, standstill.detail, standstill.seconds
+    return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
+
+
+def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
+    return {
+        "job_id": row.job_id,
+        "kind": JobKind(row.kind),
+        "state": JobState(row.state),
+        "root_job_id": row.root_job_id,
+        "created_at": row.created_at,
+        "finished_at": row.finished_at,
+        "options": msgspec.json.decode(row.options, type=JobOptions),
+        "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
+        "results": msgspec.json.decode(row.results, type=dict[Result, int]),
+        "effects": {effect.name: _counts(effect) for effect in effects},
+        "request_id": row.request_id,
+        "status_url": f"/v1/jobs/{row.job_id}",
+        "items_url": f"/v1/jobs/{row.job_id}/items",
+    }
+
+
+def _counts(row: EffectRow) -> Effects:
+    return Effects(row.pending, row.ok, row.retry, row.failed, row.unknown, row.dead, row.skipped)
+
+
+def _merge_clusters(rows: Iterable[reading.ClusterRow]) -> list[Failure]:
+    merged: dict[str, Failure] = {}
+    for row in rows:
+        known = merged.get(row.code)
+        merged[row.code] = Failure(
+            LOCAL,
+            ErrorCode(row.code),
+            row.count + (known.count if known else 0),
+            ((known.samples if known else []) + row.samples)[:5],
+        )
+    return sorted(merged.values(), key=lambda failure: (-failure.count, failure.code))
