@@ -1,0 +1,55 @@
+"""The command `tranche`: one group, its commands loaded only when they are called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any, Final
+
+import rich_click as click
+
+from app.errors import TrancheError
+
+_COMMANDS: Final = {
+    "up": ("app.cli.up", "up"),
+    "demo": ("app.cli.demo", "demo"),
+    "push": ("app.cli.push", "push_command"),
+    "jobs": ("app.cli.jobs", "jobs_group"),
+    "keys": ("app.cli.keys", "keys"),
+    "destinations": ("app.cli.destinations", "destinations"),
+    "serve": ("app.cli.operate", "serve"),
+    "worker": ("app.cli.operate", "worker"),
+    "migrate": ("app.cli.operate", "migrate"),
+    "settings": ("app.cli.operate", "settings"),
+    "sandbox-crm": ("app.cli.operate", "sandbox_crm"),
+}
+
+
+class LazyGroup(click.RichGroup):
+    """`tranche jobs show` must not import a web server."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
+        place = _COMMANDS.get(cmd_name)
+        return None if place is None else getattr(importlib.import_module(place[0]), place[1])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="tranche", prog_name="tranche")
+def tranche() -> None:
+    """A bulk import API that tells the truth about every item."""
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and exit code 2."""
+    try:
+        tranche(prog_name="tranche")
+    except TrancheError as error:
+        print(f"tranche: {error.detail}", file=sys.stderr)
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

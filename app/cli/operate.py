@@ -1,0 +1,97 @@
+"""What runs in production, each alone: `serve`, `worker`, `migrate`; and `settings`, `sandbox-crm`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+import rich_click as click
+
+from app import settings as settings_module
+from app.cli import place
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, help="Port to listen on.")
+@click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that serve.")
+def serve(host: str, port: int, workers: int) -> None:
+    """Serve the HTTP API."""
+    from app.cli.server import serve_http
+
+    settings = place.find()
+    # The processes that serve read their settings anew.
+    os.environ |= {
+        "TRANCHE_DATABASE_URL": settings.database_url,
+        "TRANCHE_REDIS_URL": settings.redis_url,
+        "TRANCHE_SECRET_KEY": settings.secret_key,
+    }
+    serve_http(settings, host=host, port=port, workers=workers)
+
+
+@click.command()
+def worker() -> None:
+    """Run one worker, which delivers to CRMs. Start as many as you like."""
+    import uvloop
+
+    from app.telemetry import configure
+    from jobs.worker import run
+
+    settings = place.find()
+    configure(settings)
+    uvloop.run(run(settings))
+
+
+@click.command()
+@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for another migration.")
+def migrate(patience: float) -> None:
+    """Bring the database to this release's schema. Safe to start many at once."""
+    from app.db.migrate import migrate as run
+
+    applied = asyncio.run(run(place.find().database_url, patience=patience))
+    click.echo(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def settings(as_json: bool) -> None:
+    """List every setting with default, unit and meaning."""
+    rows = settings_module.table(settings_module.load())
+    if as_json:
+        click.echo(
+            json.dumps([{f: getattr(row, f) for f in row.__struct_fields__} for row in rows], indent=1)
+        )
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("Variable", "Default", "Unit", "Meaning", "Now", show_lines=False)
+    for row in rows:
+        changed = f"[bold]{row.value}[/]" if row.value != row.default else ""
+        table.add_row(row.variable, row.default, row.unit, row.meaning, changed)
+    console = Console()
+    console.width = max(console.width, 150)
+    console.print(table)
+
+
+@click.command("sandbox-crm")
+@click.option("--kind", default="hubspot", show_default=True, help="Which CRM to stand in for.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=0, help="Port to listen on.  [default: a free one]")
+@click.option("--ledger", type=click.Path(path_type=Path), help="File that keeps every effect (JSON lines).")
+def sandbox_crm(kind: str, host: str, port: int, ledger: Path | None) -> None:
+    """Run a stand-in CRM that speaks the real wire protocol and misbehaves on demand.
+
+    Switch faults while it runs, e.g.:
+    curl -X PUT URL/__sandbox__/faults -d '{"status":{"code":503,"seconds":30}}'
+    """
+    from jobs.crm.sandbox import KINDS, run
+
+    if kind not in KINDS:
+        raise click.UsageError(f"there is no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
+    try:
+        run(kind, host, port, ledger, announce=lambda url: click.echo(f"sandbox {kind} at {url}"))
+    except OSError as error:
+        raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error

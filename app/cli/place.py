@@ -1,0 +1,67 @@
+"""Where the database is for commands that need it: named by the environment, or the embedded one that is up."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from app import settings as settings_module
+from app.db.pool import Connection, Database
+from app.embedded import read_run
+from app.embedded.secrets import load_or_create
+from app.errors import SettingsError
+from app.settings import Settings
+
+SECRET_FILE = "secret.key"  # noqa: S105  # a file's name
+T = TypeVar("T")
+
+
+def find(settings: Settings | None = None) -> Settings:
+    """Settings with both engines named.
+
+    Raises:
+        SettingsError: they are not named and nothing embedded is up in the data folder.
+    """
+    loaded = settings or settings_module.load()
+    if loaded.database_url and loaded.redis_url:
+        return loaded
+    folder = Path(loaded.data_dir)
+    run = read_run(folder)
+    if run is None:
+        missing = "TRANCHE_DATABASE_URL" if not loaded.database_url else "TRANCHE_REDIS_URL"
+        raise SettingsError(
+            f"{missing} is not set and nothing is up in {folder}/. Set it, or start `tranche up` "
+            "(TRANCHE_DATA_DIR names another folder)."
+        )
+    return msgspec.structs.replace(
+        loaded,
+        database_url=loaded.database_url or run.database_url,
+        redis_url=loaded.redis_url or run.redis_url,
+        secret_key=loaded.secret_key or secret_key(folder),
+    )
+
+
+def secret_key(folder: Path) -> str:
+    """The key of an embedded installation, made once."""
+    return base64.b64encode(load_or_create(folder / SECRET_FILE, 32)).decode()
+
+
+@asynccontextmanager
+async def connection(settings: Settings) -> AsyncIterator[Connection]:
+    """One connection for a command that does one thing."""
+    database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche cli")
+    try:
+        async with database.connection() as opened:
+            yield opened
+    finally:
+        await database.close()
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    return asyncio.run(work)

@@ -1,0 +1,202 @@
+"""Everything of one installation as child processes: engines, API, worker and, if wanted, the sandbox CRM."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import aiohttp
+import msgspec
+import structlog
+
+from app import admin
+from app.cli import place
+from app.db.migrate import migrate
+from app.embedded import Child, EngineError, Engines
+from app.errors import Conflict
+from app.settings import Settings
+from app.vault import Vault
+
+log = structlog.get_logger()
+
+READY_SECONDS: Final = 30.0
+STOP_SECONDS: Final = 20.0
+_RESTART_PAUSE: Final = 0.5
+TENANT: Final = "default"
+SANDBOX: Final = "hubspot"
+"""Name of the destination that the sandbox CRM stands behind."""
+
+
+class Stack:
+    """Starts the parts in order, keeps them running, stops them in reverse order.
+
+    Engines that the settings name are used as they are; the embedded ones fill the gaps.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        port: int,
+        sandbox_port: int | None = None,
+        workers: int = 1,
+        log_dir: Path | None = None,
+    ) -> None:
+        self.folder: Final = Path(settings.data_dir).absolute()
+        self.settings = settings
+        self.url: Final = f"http://127.0.0.1:{port}"
+        self.sandbox_url: Final = f"http://127.0.0.1:{sandbox_port}" if sandbox_port else None
+        self.first_key: str | None = None
+        """The API key that was made because there was none; shown once."""
+        self._port = port
+        self._sandbox_port = sandbox_port
+        self._workers = workers
+        self._log_dir = log_dir
+        self._engines: Engines | None = None
+        self._children: dict[str, Child] = {}
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def _start(self) -> None:
+        settings = self.settings
+        if not (settings.database_url and settings.redis_url):
+            self._engines = Engines(self.folder)
+            urls = await self._engines.start()
+            settings = msgspec.structs.replace(
+                settings,
+                database_url=settings.database_url or urls.database_url,
+                redis_url=settings.redis_url or urls.redis_url,
+            )
+        if not settings.secret_key:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            settings = msgspec.structs.replace(settings, secret_key=place.secret_key(self.folder))
+        self.settings = settings
+        await migrate(settings.database_url)
+        await self._furnish()
+        for part in self._parts():
+            self._spawn(part)
+        await self._await_ready()
+
+    async def _furnish(self) -> None:
+        """A first key, and the sandbox as a destination."""
+        async with place.connection(self.settings) as connection:
+            tenant_id = await admin.ensure_tenant(connection, TENANT)
+            if not await admin.list_keys(connection, TENANT):
+                self.first_key = await admin.create_key(connection, TENANT, list(admin.SCOPES))
+            if self.sandbox_url:
+                new = admin.NewDestination(
+                    name=SANDBOX,
+                    kind="hubspot",
+                    base_url=self.sandbox_url,
+                    token="sandbox",  # noqa: S106
+                )
+                for known in await admin.list_destinations(connection, tenant_id):
+                    if known.name == SANDBOX and known.base_url != self.sandbox_url:
+                        raise Conflict(
+                            f"The destination {SANDBOX!r} is {known.base_url}, not this sandbox; choose its old port "
+                            "(--sandbox-port), or remove it: tranche destinations remove hubspot"
+                        )
+                    if known.name == SANDBOX:
+                        return
+                await admin.add_destination(connection, Vault(self.settings.secret_key), tenant_id, new)
+
+    def _parts(self) -> dict[str, list[str]]:
+        """The words that start each part, in starting order."""
+        parts = {
+            "api": ["serve", "--port", str(self._port), "--workers", str(self._workers)],
+            "worker": ["worker"],
+        }
+        if self._sandbox_port:
+            ledger = str(self.folder / "sandbox-ledger.jsonl")
+            parts["sandbox"] = ["sandbox-crm", "--port", str(self._sandbox_port), "--ledger", ledger]
+        return parts
+
+    def _spawn(self, name: str) -> None:
+        environment = os.environ | {
+            "TRANCHE_DATABASE_URL": self.settings.database_url,
+            "TRANCHE_REDIS_URL": self.settings.redis_url,
+            "TRANCHE_SECRET_KEY": self.settings.secret_key,
+            "TRANCHE_DATA_DIR": str(self.folder),
+        }
+        self._children[name] = Child.spawn(
+            [sys.executable, "-m", "app.cli.main", *self._parts()[name]],
+            name=name,
+            env=environment,
+            log=self._log_dir / f"{name}.log" if self._log_dir else None,
+        )
+
+    async def _await_ready(self) -> None:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(2)) as session:
+            wanted = [f"{self.url}/health/ready"]
+            if self.sandbox_url:
+                wanted.append(f"{self.sandbox_url}/__sandbox__/health")
+            try:
+                async with asyncio.timeout(READY_SECONDS):
+                    for url in wanted:
+                        while not await _answers(session, url):
+                            self._check_children()
+                            await asyncio.sleep(0.05)
+            except TimeoutError:
+                raise EngineError(
+                    f"{self.url} was not ready after {READY_SECONDS:.0f} s; see the log above."
+                ) from None
+
+    def _check_children(self) -> None:
+        for child in self._children.values():
+            if child.returncode is not None:
+                raise EngineError(
+                    f"the {child.name} ended with {child.returncode} while starting; is port {self._port} taken?"
+                )
+
+    async def supervise(self) -> None:
+        """Start again whatever part ends; raises when an engine died."""
+        tasks = {asyncio.create_task(child.wait()): name for name, child in self._children.items()}
+        engine = asyncio.create_task(self._engines.died()) if self._engines else None
+        try:
+            while True:
+                done, _ = await asyncio.wait(
+                    [*tasks, *([engine] if engine else [])], return_when="FIRST_COMPLETED"
+                )
+                if engine in done and engine is not None:
+                    raise EngineError(f"{engine.result()} ended by itself; its log is in {self.folder}.")
+                for task in done:
+                    name = tasks.pop(task)  # type: ignore[arg-type]
+                    log.warning("part_ended", part=name, returncode=task.result())
+                    await asyncio.sleep(_RESTART_PAUSE)
+                    self._spawn(name)
+                    tasks[asyncio.create_task(self._children[name].wait())] = name
+        finally:
+            for task in [*tasks, *([engine] if engine else [])]:
+                task.cancel()
+
+    async def stop(self) -> None:
+        """The API first, so that nothing new comes in; the engines last."""
+        order = [self._children.pop(name) for name in ("api", "worker", "sandbox") if name in self._children]
+        for child in order:
+            await child.stop(STOP_SECONDS)
+        if self._engines is not None:
+            await self._engines.stop()
+            self._engines = None
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url) as answer:
+            return answer.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
