@@ -112,7 +112,7 @@ def _check_field(name: str, value: object) -> Iterator[FieldError]:
 
 def _not_an_object(raw: bytes) -> str:
     kinds = {b'"': "a string", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
-    first = raw.lstrip()[:1]
+    first = raw.lstrip(b" \t\r\n")[:1]
     what = (
         "a number"
         if first in (b"-", *(b"%d" % digit for digit in range(10)))
