@@ -1,0 +1,58 @@
+# The first two commands of the README need nothing but python3 (3.11 or newer) and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := $(VENV)/.run-installed
+DEV := $(VENV)/.dev-installed
+
+.PHONY: demo test lint bench openapi requirements clean
+
+demo: $(RUN)
+	$(BIN)/tranche demo
+
+test: $(DEV)
+	$(BIN)/pytest
+
+lint: $(DEV)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(MAKE) --no-print-directory openapi-difference
+
+bench: $(RUN)
+	$(BIN)/python -m tests.bench
+
+# Writes the served document to openapi/; commit the difference with the change that made it.
+openapi: $(DEV)
+	$(BIN)/python -m app.http.openapi > openapi/openapi.yaml.new
+	mv openapi/openapi.yaml.new openapi/openapi.yaml
+
+.PHONY: openapi-difference
+openapi-difference: $(DEV)
+	$(BIN)/python -m app.http.openapi | diff -u openapi/openapi.yaml -
+	$(BIN)/openapi-spec-validator openapi/openapi.yaml
+
+# Pins anew, with hashes; needs uv. No index address is written.
+requirements:
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra embedded --group build pyproject.toml -o requirements.txt
+	uv pip compile -q --universal --generate-hashes --no-header --no-annotate --python-version 3.11 \
+		--extra embedded --group dev pyproject.toml -c requirements.txt -o requirements-dev.txt
+
+$(VENV)/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Tranche needs Python 3.11 or newer; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(RUN): requirements.txt pyproject.toml | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps -e .
+	touch $@
+
+$(DEV): requirements-dev.txt $(RUN)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
