@@ -30,7 +30,7 @@ class Api(Litestar):
             return await super().__call__(scope, receive, send)
         loop = asyncio.get_running_loop()
         noted = exchange.begin(scope, loop.time())
-        scope["path"] = _path(scope)
+        scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
         method = scope["method"]
         if method == "HEAD":
             scope["method"] = "GET"
@@ -67,14 +67,6 @@ class Api(Litestar):
                     )
                 )
         return None
-
-
-def _path(scope: Any) -> str:
-    raw = scope.get("raw_path")
-    if not raw:
-        return str(scope["path"])
-    path: str = raw.partition(b"?")[0].decode("latin-1")
-    return path.replace("%3A", ":").replace("%3a", ":")
 
 
 async def _apologize(noted: exchange.Exchange, send: Any) -> None:

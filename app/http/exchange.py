@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
+from urllib.parse import quote, unquote_to_bytes
 
 import msgspec
 from uuid_utils.compat import uuid7
+
+from app.errors import NotFound
 
 _KEY: Final = "tranche.exchange"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -19,6 +22,8 @@ class Exchange(msgspec.Struct):
     request_id: str
     started: float
     """By the event loop's clock."""
+    path: str
+    """As it was sent: still percent-encoded, one character a byte."""
     status: int = 0
     presented: bool = False
     """The client sent some API key."""
@@ -32,9 +37,34 @@ def begin(scope: Any, started: float) -> Exchange:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     taken = given[0] if len(given) == 1 else b""
     request_id = taken.decode() if _SANE_ID.fullmatch(taken) else str(uuid7())
-    exchange = Exchange(request_id=request_id, started=started)
+    exchange = Exchange(request_id=request_id, started=started, path=_read_path(scope))
     scope[_KEY] = exchange
     return exchange
+
+
+def _read_path(scope: Any) -> str:
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        return quote(scope["path"], safe="/:@!$&'()*+,;=~")
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+def read_tail(scope: Any, prefix: str, suffix: str = "") -> str:
+    """The text between `prefix` and `suffix` of the path, decoded; slashes, encoded or not, belong to it.
+
+    Raises:
+        NotFound: it is not UTF-8, or holds what no stored text can hold.
+    """
+    tail = unquote_to_bytes(
+        exchange_of(scope).path.removeprefix(prefix).removesuffix(suffix).encode("latin-1")
+    )
+    try:
+        text = tail.decode()
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise NotFound()
+    return text
 
 
 def exchange_of(scope: Mapping[str, Any]) -> Exchange:

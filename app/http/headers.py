@@ -53,6 +53,14 @@ def read_key(fields: Fields) -> tuple[str, str]:
     sent = fields.one("idempotency-key")
     if not sent:
         raise KeyMissing()
+    return parse_key(sent), sent
+
+
+def parse_key(sent: str) -> str:
+    """
+    Raises:
+        KeyInvalid: it is none.
+    """
     key = sent
     if sent.startswith('"'):
         quoted = _QUOTED_KEY.fullmatch(sent)
@@ -61,7 +69,7 @@ def read_key(fields: Fields) -> tuple[str, str]:
         key = re.sub(r"\\(.)", r"\1", quoted[1])
     if not _BARE_KEY.fullmatch(key):
         raise KeyInvalid()
-    return key, sent
+    return key
 
 
 class Preferences(msgspec.Struct, frozen=True):

@@ -6,14 +6,25 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import health, imports, jobs
+from app.http import contacts, destinations, documents, health, imports, jobs, keys
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
     jobs.list_jobs,
     jobs.read_job,
     jobs.list_items,
+    keys.read_key,
+    contacts.read_contact,
+    destinations.list_destinations,
+    destinations.add_destination,
+    destinations.read_destination,
+    destinations.remove_destination,
+    destinations.pause_destination,
+    destinations.resume_destination,
     health.health,
     health.live,
     health.ready,
+    documents.openapi_json,
+    documents.openapi_yaml,
+    documents.docs,
 )

@@ -1,0 +1,119 @@
+"""`/v1/destinations`: where a tenant's contacts are synced. Credentials go in and never come out."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+from litestar import Request, delete, get, post
+from litestar.response.base import ASGIResponse
+
+from app import admin
+from app.admin import Destination, NewDestination
+from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
+from app.http import headers
+from app.http.bodies import read_body
+from app.http.errors import SecretKeyMissing
+from app.http.exchange import exchange_of, read_tail
+from app.http.headers import Fields
+from app.http.services import Services, authorize, respond, services_of
+from app.vault import Vault
+
+_PATH: Final = "/v1/destinations/"
+_READ: Final = frozenset({"read", "admin"})
+_ADMIN: Final = frozenset({"admin"})
+_BODY: Final = 65_536
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class DestinationList(msgspec.Struct):
+    destinations: list[Destination]
+
+
+@get("/v1/destinations")
+async def list_destinations(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request, _READ)
+    async with services.database.connection() as connection:
+        found = await admin.list_destinations(connection, principal.tenant_id)
+    return respond(_encode(DestinationList(found)))
+
+
+@get("/v1/destinations/{name:str}")
+async def read_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request, _READ)
+    return respond(_encode(await _find(services, principal.tenant_id, read_tail(request.scope, _PATH))))
+
+
+@post("/v1/destinations")
+async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request, _ADMIN)
+    fields = Fields(request.scope["headers"])
+    headers.require_json(fields)
+    body = await read_body(request.receive, fields, limit=_BODY, remedy="A destination is a small thing.")
+    new = _parse(body)
+    try:
+        vault = Vault(services.settings.secret_key)
+    except SettingsError as error:
+        raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
+    async with services.database.connection() as connection:
+        added = await admin.add_destination(connection, vault, principal.tenant_id, new)
+    return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
+
+
+@delete("/v1/destinations/{name:str}", status_code=204)
+async def remove_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """What is not delivered yet will be skipped; the history of what was stays."""
+    await _set_state(request, "removed", "")
+    return respond(b"", 204)
+
+
+@post("/v1/destinations/{name:str}/pause", status_code=200)
+async def pause_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Nothing is sent until it is resumed; what is to be sent is kept."""
+    return respond(_encode(await _set_state(request, "paused", "/pause")))
+
+
+@post("/v1/destinations/{name:str}/resume", status_code=200)
+async def resume_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    return respond(_encode(await _set_state(request, "active", "/resume")))
+
+
+async def _set_state(request: Request[Any, Any, Any], state: str, suffix: str) -> Destination | None:
+    services, principal = await _begin(request, _ADMIN)
+    name = read_tail(request.scope, _PATH, suffix)
+    async with services.database.connection() as connection:
+        destination_id = await admin.set_destination_state(connection, principal.tenant_id, name, state)
+    if state != "paused":
+        # Its deliveries are due at once: to be sent, or to be recorded as skipped.
+        reason = f"{state}:{exchange_of(request.scope).request_id}"
+        services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
+    return None if state == "removed" else await _find(services, principal.tenant_id, name)
+
+
+async def _begin(request: Request[Any, Any, Any], scopes: frozenset[str]) -> tuple[Services, admin.Principal]:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, scopes)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    return services, principal
+
+
+async def _find(services: Services, tenant_id: int, name: str) -> Destination:
+    async with services.database.connection() as connection:
+        found = await admin.list_destinations(connection, tenant_id)
+    for destination in found:
+        if destination.name == name:
+            return destination
+    raise NotFound("There is no such destination.")
+
+
+def _parse(body: bytes) -> NewDestination:
+    try:
+        return msgspec.json.decode(body, type=NewDestination)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The destination cannot be used: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest("The body is not valid JSON.") from error

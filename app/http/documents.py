@@ -1,0 +1,34 @@
+"""The service's description of itself: `/openapi.json`, `/openapi.yaml` and `/docs`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+
+from app.http import openapi
+from app.http.page import render_page
+from app.http.services import respond, services_of
+
+_CACHE: Final = {"Cache-Control": "public, max-age=300"}
+_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+
+
+@get("/openapi.json")
+async def openapi_json(request: Request[Any, Any, Any]) -> ASGIResponse:
+    return respond(openapi.as_json(services_of(request).settings), headers=_CACHE)
+
+
+@get("/openapi.yaml")
+async def openapi_yaml(request: Request[Any, Any, Any]) -> ASGIResponse:
+    body = openapi.as_yaml(services_of(request).settings)
+    return respond(body, headers=_CACHE, media_type="application/yaml")
+
+
+@get("/docs")
+async def docs(request: Request[Any, Any, Any]) -> ASGIResponse:
+    page = render_page(openapi.make_document(services_of(request).settings))
+    return respond(
+        page.encode(), headers=_CACHE | {"Content-Security-Policy": _POLICY}, media_type="text/html"
+    )

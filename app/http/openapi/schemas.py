@@ -1,0 +1,83 @@
+"""JSON Schemas of everything that goes over the wire, made from the structs and completed where those fall short."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from app import admin, status
+from app.domain import answers, outcomes
+from app.domain.rows import Item
+from app.http import destinations, health, jobs, problems
+
+_STRUCTS: Final = (
+    Item,
+    answers.ImportAnswer,
+    status.Job,
+    jobs.JobList,
+    jobs.ItemList,
+    status.KeyState,
+    status.Contact,
+    admin.NewDestination,
+    destinations.DestinationList,
+    health.Health,
+    problems.Problem,
+    outcomes.ErrorCode,
+)
+TEMPLATE: Final = "#/components/schemas/{name}"
+
+
+def ref(name: str) -> dict[str, str]:
+    return {"$ref": TEMPLATE.format(name=name)}
+
+
+def make_schemas() -> dict[str, Any]:
+    _, schemas = msgspec.json.schema_components(_STRUCTS, ref_template=TEMPLATE)
+    for name, description in _DESCRIPTIONS.items():
+        schemas[name]["description"] = description
+    for schema in schemas.values():
+        schema.pop("title", None)
+        if "description" in schema:
+            schema["description"] = " ".join(schema["description"].split())
+    for path, change in _COMPLETIONS.items():
+        name, field = path.split(".")
+        schemas[name]["properties"][field] |= change
+    schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
+    return dict(sorted(schemas.items()))
+
+
+_DESCRIPTIONS: Final = {
+    "Item": "A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item.",
+    "ItemOutcome": "What became of one item here. `retry` means: send it again, not before `retry_after_seconds`.",
+    "JobItem": "An item's outcome here and at every destination it was owed to.",
+    "Effects": "How many of a job's items are in which state at one destination.",
+    "ErrorCode": "Why an item is not `ok`. Codes are never removed.",
+    "FieldError": "One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item.",
+}
+
+_COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
+    "Problem.code": {"enum": sorted(problems.KINDS)},
+    "Problem.type": {"format": "uri-reference", "examples": ["urn:tranche:problem:idempotency-key-reused"]},
+    "KeyState.state": {"enum": ["completed", "running", "expired"]},
+    "ImportAnswer.effects": {
+        "description": "A word for the database and for each destination: `pending` while anything is still open."
+    },
+    "NewDestination.name": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
+    "NewDestination.kind": {"enum": list(admin.KINDS)},
+    "NewDestination.base_url": {
+        "format": "uri",
+        "pattern": "^https?://",
+        "examples": ["https://api.hubapi.com"],
+    },
+    "NewDestination.token": {
+        "writeOnly": True,
+        "minLength": 1,
+        "pattern": "^[ -~]+$",
+        "description": "Kept encrypted and never shown again.",
+    },
+    "Destination.kind": {"enum": list(admin.KINDS)},
+    "Destination.state": {"enum": ["active", "paused"]},
+    "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
+    "JobList.next_cursor": {"description": "Opaque; null on the last page."},
+}

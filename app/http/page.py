@@ -1,0 +1,122 @@
+"""The OpenAPI document as one self-contained page: no script, nothing loaded from anywhere."""
+
+from __future__ import annotations
+
+import json
+import re
+from html import escape
+from typing import Any, Final
+
+_STYLE: Final = """
+:root{color-scheme:light dark;--line:#8884;--soft:#8881;--get:#2563eb;--post:#15803d;--delete:#b91c1c}
+body{font:16px/1.55 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:2rem 1.25rem 5rem}
+h1{margin:0}h2{margin:2.5rem 0 .5rem;border-bottom:1px solid var(--line)}
+code,pre{font:.875em/1.5 ui-monospace,monospace}code{background:var(--soft);padding:.1em .3em;border-radius:.25em}
+pre{background:var(--soft);padding:.75rem 1rem;border-radius:.5rem;overflow-x:auto}pre code{background:none;padding:0}
+details{border:1px solid var(--line);border-radius:.5rem;margin:.5rem 0}details>*{margin-inline:1rem}
+summary{cursor:pointer;margin:0;padding:.6rem 1rem}summary b{display:inline-block;min-width:4.2em}
+.get{color:var(--get)}.post{color:var(--post)}.delete{color:var(--delete)}
+table{border-collapse:collapse;margin-block:.75rem}
+td,th{text-align:left;vertical-align:top;padding:.25rem .75rem .25rem 0}
+tr+tr td{border-top:1px solid var(--line)}small{opacity:.7}nav a{margin-right:1rem}
+"""
+
+
+def render_page(document: dict[str, Any]) -> str:
+    info = document["info"]
+    parts = [
+        "<!doctype html><html lang=en><meta charset=utf-8>",
+        '<meta name=viewport content="width=device-width,initial-scale=1">',
+        f"<title>{escape(info['title'])} API</title><style>{_STYLE}</style>",
+        f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>",
+        f"<p>{_prose(info['summary'])}<p>{_prose(info['description'])}",
+        '<nav><a href="/openapi.json">openapi.json</a><a href="/openapi.yaml">openapi.yaml</a></nav>',
+    ]
+    for tag in document["tags"]:
+        parts.append(f"<h2 id={tag['name']}>{tag['name'].title()}</h2><p>{_prose(tag['description'])}")
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if tag["name"] in operation["tags"]:
+                    parts.append(_render_operation(document, path, method, operation))
+    parts.append("<h2 id=schemas>Schemas</h2>")
+    for name, schema in document["components"]["schemas"].items():
+        parts.append(f"<details id=schema-{name}><summary>{name}</summary>{_render_schema(schema)}</details>")
+    return "".join(parts)
+
+
+def _render_operation(document: dict[str, Any], path: str, method: str, operation: dict[str, Any]) -> str:
+    parts = [
+        f"<details id={operation['operationId']}><summary><b class={method}>{method.upper()}</b> ",
+        f"<code>{escape(path)}</code> {escape(operation['summary'])}</summary>",
+        f"<p>{_prose(operation['description'])}",
+    ]
+    if parameters := operation.get("parameters"):
+        rows = [
+            f"<tr><td><code>{escape(p['name'])}</code><td><small>{p['in']}"
+            f"{', required' if p.get('required') else ''}</small><td>{_prose(p.get('description', ''))} "
+            f"<small>{escape(_brief(p['schema']))}</small>"
+            for p in parameters
+        ]
+        parts.append(f"<table>{''.join(rows)}</table>")
+    if body := operation.get("requestBody"):
+        for media_type, content in body["content"].items():
+            parts.append(f"<p>Body: <code>{media_type}</code>{_example(content)}")
+    rows = []
+    for status, response in operation["responses"].items():
+        found = _resolve(document, response)
+        names = ", ".join(f"<code>{escape(n)}</code>" for n in found.get("headers", {}))
+        rows.append(
+            f"<tr><td><b>{status}</b><td>{_prose(found['description'])} <small>{names}</small>"
+            + "".join(_example(c) for c in found.get("content", {}).values() if int(status) < 300)
+        )
+    return "".join([*parts, f"<table>{''.join(rows)}</table></details>"])
+
+
+def _render_schema(schema: dict[str, Any]) -> str:
+    parts = [f"<p>{_prose(schema.get('description', ''))}"]
+    if "enum" in schema:
+        parts.append(f"<p>{' '.join(f'<code>{escape(str(v))}</code>' for v in schema['enum'])}")
+    rows = [
+        f"<tr><td><code>{escape(name)}</code>"
+        f"<td><small>{'required' if name in schema.get('required', ()) else ''}</small>"
+        f"<td>{_prose(member.get('description', ''))} <small>{escape(_brief(member))}</small>"
+        for name, member in schema.get("properties", {}).items()
+    ]
+    return "".join([*parts, f"<table>{''.join(rows)}</table>"])
+
+
+def _resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" not in value:
+        return value
+    found: Any = document
+    for name in value["$ref"].removeprefix("#/").split("/"):
+        found = found[name]
+    return dict(found)
+
+
+def _brief(schema: dict[str, Any]) -> str:
+    """A schema in a few words."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).rpartition("/")[2]
+    if "anyOf" in schema:
+        return " | ".join(_brief(one) for one in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    words = [str(schema.get("format") or schema.get("type", "any"))]
+    if schema.get("type") == "array":
+        words = [f"[{_brief(schema.get('items', {}))}]"]
+    words += [
+        f"{k} {schema[k]}" for k in ("minimum", "maximum", "maxLength", "maxItems", "default") if k in schema
+    ]
+    return ", ".join(words)
+
+
+def _example(content: dict[str, Any]) -> str:
+    if "example" not in content:
+        return ""
+    text = json.dumps(content["example"], indent=2, ensure_ascii=False)
+    return f"<pre><code>{escape(text)}</code></pre>"
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text, quote=False))
