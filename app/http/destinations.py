@@ -62,9 +62,9 @@ async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
 
 
-@delete("/v1/destinations/{name:str}", status_code=204)
+@delete("/v1/destinations/{name:str}", status_code=200)
 async def remove_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """What is not delivered yet will be skipped; the history of what was stays."""
+    """204: what is not delivered yet will be skipped; the history of what was stays."""
     await _set_state(request, "removed", "")
     return respond(b"", 204)
 
