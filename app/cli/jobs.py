@@ -19,7 +19,7 @@ from app.cli.client.failed_file import neutralize
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, fetch_pages, is_finished
 from app.cli.client.progress import clean
-from app.cli.client.wire import Item, RawPage, read
+from app.cli.client.wire import Item, JobPage, RawPage, read
 from app.domain.outcomes import EffectState, ItemStatus, JobState
 
 REQUEST_PATIENCE: Final = 30.0
@@ -80,8 +80,8 @@ def _describe(job: dict[str, Any]) -> list[Text]:
 async def _walk_jobs(api: Api) -> AsyncIterator[msgspec.Raw]:
     params: dict[str, str] = {}
     while True:
-        page = read((await api.get("/v1/jobs", params=params)).body, RawPage, api.url)
-        for raw in page.items:
+        page = read((await api.get("/v1/jobs", params=params)).body, JobPage, api.url)
+        for raw in page.jobs:
             yield raw
         if not page.next_cursor:
             return
@@ -225,7 +225,7 @@ async def _walk_items(
 
 
 def _is_lost(item: Item) -> bool:
-    return item.status != ItemStatus.OK or any(effect.state in _LOST for effect in item.effects.values())
+    return item.status != ItemStatus.OK or any(effect.state in _LOST for effect in item.destinations.values())
 
 
 def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]:
@@ -244,7 +244,7 @@ def _cells(raw: msgspec.Raw) -> list[str]:
     item = msgspec.json.decode(raw, type=Item)
     effects = [
         f"{name}: {effect.state}" + (f" ({effect.error_code})" if effect.error_code else "")
-        for name, effect in item.effects.items()
+        for name, effect in item.destinations.items()
     ]
     seconds = item.retry_after_seconds
     return [

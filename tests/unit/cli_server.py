@@ -165,7 +165,7 @@ class FakeApi:
             for j in known[start : start + self.page_size]
         ]
         following = str(start + self.page_size) if start + self.page_size < len(known) else None
-        return web.json_response({"items": page, "next_cursor": following})
+        return web.json_response({"jobs": page, "next_cursor": following})
 
     async def show_job(self, request: web.Request) -> web.Response:
         job = self.jobs.get(request.match_info["job"])
@@ -191,11 +191,21 @@ class FakeApi:
     async def list_items(self, request: web.Request) -> web.Response:
         job = self.jobs[request.match_info["job"]]
         start = int(request.query.get("cursor", 0))
-        chosen = [o for o in job["items"] if request.query.get("status") in (None, o["status"])]
-        page = []
-        for outcome in chosen[start : start + self.page_size]:
-            lost = self.lost.get(outcome["id"], {"state": "ok"})
-            page.append({**outcome, "effects": {self.destination: lost} if self.destination else {}})
+        wanted = request.query.get("status")
+        known = [
+            {
+                **o,
+                "destinations": {self.destination: self.lost.get(o["id"], {"state": "ok"})}
+                if o["id"] in job["ids"]
+                else {},
+            }
+            for o in job["items"]
+        ]
+        if there := request.query.get("destination"):
+            chosen = [o for o in known if o["destinations"].get(there, {}).get("state") == wanted]
+        else:
+            chosen = [o for o in known if wanted in (None, o["status"])]
+        page = chosen[start : start + self.page_size]
         following = str(start + self.page_size) if start + self.page_size < len(chosen) else None
         return web.json_response({"items": page, "next_cursor": following})
 

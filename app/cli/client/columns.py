@@ -49,36 +49,30 @@ def parse_mapping(pairs: tuple[str, ...]) -> dict[str, str]:
     return mapping
 
 
-class Columns(msgspec.Struct, frozen=True):
+class Columns(msgspec.Struct):
     """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note."""
 
     header: list[str]
     targets: list[str | None]
     attributes: frozenset[int]
+    has_notes: bool = False
+    _fields: list[tuple[int, str]] = []
+    _extras: list[tuple[int, str]] = []
 
-    @property
-    def kept(self) -> list[int]:
-        """The cells that are the user's own."""
-        return [i for i, target in enumerate(self.targets) if target is not None]
-
-    @property
-    def has_notes(self) -> bool:
-        return None in self.targets
+    def __post_init__(self) -> None:
+        # Sorted out once: `build` runs for every row.
+        named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
+        self.has_notes = len(named) < len(self.targets)
+        self._fields = [(i, target) for i, target in named if i not in self.attributes]
+        self._extras = [(i, target) for i, target in named if i in self.attributes]
 
     def build(self, cells: list[str]) -> dict[str, Any]:
         """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
-        item: dict[str, Any] = {}
-        attributes: dict[str, str] = {}
-        for i, (target, cell) in enumerate(zip(self.targets, cells, strict=True)):
-            if cell == "" or target is None:
-                continue
-            if i in self.attributes:
-                attributes[target] = cell
-            elif target in INTEGERS and _INTEGER.match(cell):
-                item[target] = int(cell)
-            else:
-                item[target] = cell
-        if attributes:
+        item: dict[str, Any] = {target: cells[i] for i, target in self._fields if cells[i]}
+        for target in INTEGERS & item.keys():
+            if _INTEGER.match(item[target]):
+                item[target] = int(item[target])
+        if attributes := {target: cells[i] for i, target in self._extras if cells[i]}:
             item["attributes"] = attributes
         return item
 

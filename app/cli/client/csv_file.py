@@ -15,6 +15,8 @@ from app.cli.client.rows import Row
 from app.cli.client.text import MAX_LINE, Encoding, Line, Lines, describe_marks, is_marked
 
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\\t": "\t", "\t": "\t"}
+_POSITION_EVERY: Final = 100
+"""Rows; asking a stream where it stands costs as much as reading a row."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -132,7 +134,8 @@ class CsvSource:
             records = _records(lines, self.delimiter)
             next(records, None)
             for record in records:
-                self.position = lines.position
+                if not number % _POSITION_EVERY:
+                    self.position = lines.position
                 if record.cells is not None and not any(record.cells):
                     self.blank += 1
                     continue

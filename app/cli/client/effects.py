@@ -66,16 +66,18 @@ async def _look(api: Api, job: SentJob, watch: JobWatch, hold: float, results: R
     if not is_finished(now):
         return False
     for name, counts in now.effects.items():
-        if any(counts.get(state) for state in _LOST):
-            await _note_lost(api, job, name, results)
+        for state in _LOST:
+            if counts.get(state):
+                await _note_lost(api, job, name, state, results)
     job.awaited = False
     return True
 
 
-async def _note_lost(api: Api, job: SentJob, destination: str, results: Results) -> None:
-    async for item in fetch_items(api, job.job_id, {"destination": destination}):
-        effect = item.effects.get(destination)
-        if effect is None or effect.state not in _LOST or item.index >= len(job.numbers):
+async def _note_lost(api: Api, job: SentJob, destination: str, state: EffectState, results: Results) -> None:
+    filters = {"destination": destination, "status": state.value}
+    async for item in fetch_items(api, job.job_id, filters):
+        effect = item.destinations.get(destination)
+        if effect is None or item.index >= len(job.numbers):
             continue
         number, line = job.numbers[item.index], job.lines[item.index]
         results.add(

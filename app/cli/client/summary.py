@@ -61,7 +61,9 @@ def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
             }
             for c in results.clusters()
         ],
-        "effects": {name: dict(counts) for name, counts in results.effects().items()},
+        "effects": {
+            name: {state: n for state, n in counts.items() if n} for name, counts in results.effects().items()
+        },
         "jobs": [
             {
                 "job_id": j.job_id,

@@ -27,7 +27,7 @@ class Effect(msgspec.Struct, frozen=True):
 
 
 class Item(msgspec.Struct, frozen=True):
-    """The outcome of one item; `effects` only where a job's items are listed."""
+    """The outcome of one item; `destinations` only where a job's items are listed."""
 
     index: int
     status: str
@@ -36,7 +36,7 @@ class Item(msgspec.Struct, frozen=True):
     error_code: str | None = None
     retry_after_seconds: float | None = None
     errors: list[ItemError] = []
-    effects: dict[str, Effect] = {}
+    destinations: dict[str, Effect] = {}
 
     @property
     def detail(self) -> str:
@@ -78,9 +78,16 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class RawPage(msgspec.Struct, frozen=True):
-    """A page whose members are passed on as they came."""
+    """A page of a job's items that are passed on as they came."""
 
     items: list[msgspec.Raw]
+    next_cursor: str | None = None
+
+
+class JobPage(msgspec.Struct, frozen=True):
+    """`GET /v1/jobs`; the jobs are passed on as they came."""
+
+    jobs: list[msgspec.Raw]
     next_cursor: str | None = None
 
 
