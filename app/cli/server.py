@@ -11,7 +11,6 @@ from typing import Any, Final
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 
-from app import settings as settings_module
 from app.settings import Settings
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -21,14 +20,14 @@ _PARENT: Final = "TRANCHE_SERVER_PID"
 
 def application() -> Any:
     """What each serving process loads."""
-    from app.main import create_app
+    from app.main import factory
 
     if sys.platform == "linux":
         # granian ends its processes when it stops; when it is killed, only the kernel can.
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(os.environ[_PARENT]):
             raise SystemExit("the server is gone")
-    return create_app(settings_module.load())
+    return factory()
 
 
 def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> None:
