@@ -444,7 +444,9 @@ async def test_redis_that_refuses_writes_is_as_good_as_away(own_redis: Redis) ->
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["admit", "admit", "admit", "ok", "fail", "fail", "slow", "cancel", "wait", "force"]),
+        st.sampled_from(
+            "admit admit admit admit ok ok fail fail slow cancel wait edge edge force".split()  # noqa: SIM905
+        ),
         st.integers(min_value=0, max_value=1_500),
         st.floats(min_value=0, max_value=1, exclude_max=True),
     ),
@@ -480,6 +482,8 @@ class Twins:
     async def step(self, step: str, amount: int, chance: float) -> None:
         if step == "wait":
             self.now += amount if amount < 1_400 else -200
+        elif step == "edge":
+            self.now = self.edge(amount)
         elif step == "admit":
             await self.admit()
         elif step == "force":
@@ -489,6 +493,17 @@ class Twins:
             await self.end(step, self.held[amount % len(self.held)], amount, chance)
         sight = rules.look(self.record, self.policy, self.now)
         assert await self.shared.look(self.name) == sight
+
+    def edge(self, amount: int) -> int:
+        """A moment at which some rule is about to decide otherwise, or a millisecond beside it."""
+        edges = [
+            self.now + rules.milliseconds(self.policy.window),
+            self.record.closed_at + rules.milliseconds(self.policy.open_cap),
+            self.record.until,
+            *self.record.permits.values(),
+        ]
+        ahead = [edge for edge in edges if edge > self.now]
+        return ahead[amount % len(ahead)] + amount % 3 - 1
 
     async def admit(self) -> None:
         self.record, admission = rules.admit(self.record, self.policy, self.now)
