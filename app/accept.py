@@ -125,7 +125,7 @@ async def accept(
                 asyncpg.SerializationError,
                 asyncpg.UniqueViolationError,
             ) as error:
-                # A unique violation is a contact, or the key itself, that somebody else committed meanwhile.
+                # A unique violation is the key itself, that somebody else committed meanwhile.
                 log.info(
                     "import_again", attempt=attempt, error=type(error).__name__, request_id=request.request_id
                 )
@@ -185,7 +185,9 @@ async def _run(
     summary = answers.summarize(outcomes)
     changed = [] if options.dry_run else items.changed()
     destinations = claim.destinations
-    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(destinations.values(), "pending" if changed else "skipped")
+    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(
+        destinations.values(), "pending" if changed else "skipped"
+    )
     body = answers.compose(
         job_id, summary, effects, outcomes, minimal=options.minimal, dry_run=options.dry_run
     )
@@ -241,22 +243,6 @@ class Items:
         self._read = read_rows
         self.outcomes: list[ItemOutcome] = []
 
-    @property
-    def rejected(self) -> bool:
-        return bool(self._resolved.rejected)
-
-    def decide(self, results: str, versions: Sequence[int]) -> None:
-        """Give each applied item its result, and the others what follows from it."""
-        decided: dict[int, ItemOutcome] = {}
-        for row, letter, version in zip(self.applied, results, versions, strict=True):
-            if letter == "x":
-                decided[row.index] = _conflict(row, version)
-            else:
-                decided[row.index] = ItemOutcome(
-                    row.index, row.contact_id, ItemStatus.OK, _RESULT[letter], version
-                )
-        self._finish(decided)
-
     def abort(self) -> None:
         """One item failed under `atomic=true`: nothing was applied, and every other item says so."""
         decided = {}
@@ -267,7 +253,7 @@ class Items:
         self.outcomes = [decided[i] for i in range(len(self._read))]
 
     def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
-        self._finish(
+        self.decide(
             {r.index: answers.retry(r.index, r.contact_id, code, seconds, detail) for r in self.applied}
         )
 
@@ -279,7 +265,8 @@ class Items:
             if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
         ]
 
-    def _finish(self, decided: dict[int, ItemOutcome]) -> None:
+    def decide(self, decided: dict[int, ItemOutcome]) -> None:
+        """Take the outcomes of the applied items, by index, and give the others what follows from them."""
         for row in self._resolved.rejected:
             decided[row.index] = answers.failed(row.index, row.contact_id, row.errors)
         for index, leader in self._resolved.followers.items():
@@ -295,13 +282,6 @@ class Items:
         self.outcomes = [decided[i] for i in range(len(self._read))]
 
 
-_RESULT: Final = {
-    "c": Result.CREATED,
-    "u": Result.UPDATED,
-    "t": Result.UNCHANGED,
-    "n": Result.UNCHANGED,
-    "s": Result.SUPERSEDED,
-}
 _ABORTED: Final = FieldError(
     ErrorCode.ATOMIC_ABORTED, "", "another item of this batch failed and atomic=true, so nothing was applied"
 )
@@ -335,39 +315,117 @@ def read(body: bytes, options: Options, settings: Settings) -> Items:
     return Items(rows.read_items(raws, max_item_bytes=settings.max_item_bytes), last_wins=options.last_wins)
 
 
+class _MovedError(Exception):
+    """A contact that was looked at without a lock is no longer at that version: start over."""
+
+
 async def _write(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items, options: Options
 ) -> None:
-    write = not options.dry_run and not (options.atomic and items.rejected)
-    if not items.applied:
-        items.decide("", [])
+    """Upsert what was accepted. A dry run, and an atomic batch with a failure, are undone to the savepoint."""
+    if not (options.dry_run or options.atomic):
+        items.decide(await _upsert(connection, tenant_id, job_id, items.applied))
         return
-    results, versions = await imports.upsert_contacts(
-        connection, tenant_id, job_id, _columns(items.applied), atomic=options.atomic, write=write
-    )
-    items.decide(results, versions)
-    if options.atomic and any(o.status is not ItemStatus.OK for o in items.outcomes):
+    savepoint = connection.transaction()
+    await savepoint.start()
+    items.decide(await _upsert(connection, tenant_id, job_id, items.applied))
+    broken = options.atomic and any(o.status is not ItemStatus.OK for o in items.outcomes)
+    if broken:
         items.abort()
+    await (savepoint.rollback() if broken or options.dry_run else savepoint.commit())
 
 
-_REMOVES: Final = 256
-"""Added to a mask whose patch removes keys (see upsert_contacts)."""
+async def _upsert(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]
+) -> dict[int, ItemOutcome]:
+    """The outcome of each item, by index."""
+    decided: dict[int, ItemOutcome] = {}
+    special = [i for i in applied if i.if_version is not None or i.removes]
+    peeked: dict[str, imports.Peek] = {}
+    if special:
+        peeked = await imports.peek_contacts(
+            connection, tenant_id, [i.contact_id for i in special], [i.attributes for i in special]
+        )
+        for item in special:
+            found = peeked[item.contact_id].version if item.contact_id in peeked else 0
+            if item.if_version is not None and item.if_version != found:
+                decided[item.index] = _conflict(item, found)
+    left = [i for i in applied if i.index not in decided] if decided else applied
+    if not left:
+        return decided
+    written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left, peeked))
+    for item in left:
+        version = written.get(item.index)
+        if version is not None:
+            result = Result.CREATED if version == 1 else Result.UPDATED
+            decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, version)
+    if len(written) < len(left):
+        await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
+    for item in special:
+        _check_still(item, peeked.get(item.contact_id), decided[item.index], wrote=item.index in written)
+    return decided
 
 
-def _columns(items: Sequence[Accepted]) -> imports.Columns:
+async def _leave(
+    connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
+) -> None:
+    """Items that changed nothing: the contact has all they say, or something newer."""
+    standing = await imports.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
+    newer: dict[str, int] = {}
+    for item in items:
+        found = standing[item.contact_id]
+        result = Result.UNCHANGED
+        if item.source_version is not None:
+            if found.source_version is None or item.source_version > found.source_version:
+                newer[item.contact_id] = item.source_version
+            elif item.source_version < found.source_version:
+                result = Result.SUPERSEDED
+        decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, found.version)
+    if newer:
+        await imports.touch_contacts(connection, tenant_id, newer)
+
+
+def _check_still(item: Accepted, peek: imports.Peek | None, outcome: ItemOutcome, *, wrote: bool) -> None:
+    """What was decided from an unlocked look holds only if nobody wrote in between."""
+    if outcome.status is not ItemStatus.OK:
+        return
+    expected = (peek.version if peek else 0) + wrote
+    if outcome.version != expected:
+        raise _MovedError
+
+
+_REPLACES: Final = 256
+"""Added to the mask of an item whose attributes are not a patch (see upsert_contacts)."""
+
+
+def _columns(items: Sequence[Accepted], peeked: dict[str, imports.Peek]) -> imports.Columns:
+    masks = [i.mask for i in items]
+    attributes = [i.attributes for i in items]
+    for position, item in enumerate(items):
+        if item.removes:
+            masks[position] |= _REPLACES
+            peek = peeked.get(item.contact_id)
+            attributes[position] = peek.attributes if peek else _without_nulls(item.attributes)
+        elif item.attributes is None and item.mask & rows.ATTRIBUTES:
+            masks[position] |= _REPLACES
     return imports.Columns(
         contact_ids=[i.contact_id for i in items],
-        masks=[i.mask | _REMOVES if i.removes else i.mask for i in items],
+        masks=masks,
         emails=[i.email for i in items],
         first_names=[i.first_name for i in items],
         last_names=[i.last_name for i in items],
         phones=[i.phone for i in items],
         companies=[i.company for i in items],
-        patches=[i.attributes for i in items],
-        if_versions=[i.if_version for i in items],
+        attributes=attributes,
         source_versions=[i.source_version for i in items],
         indexes=[i.index for i in items],
     )
+
+
+def _without_nulls(patch: str | None) -> str:
+    """What a patch leaves of nothing."""
+    members: dict[str, object] = msgspec.json.decode(patch or "{}")
+    return answers.as_json({key: value for key, value in members.items() if value is not None})
 
 
 def pack(data: bytes) -> bytes:

@@ -58,36 +58,69 @@ class Columns(msgspec.Struct, frozen=True):
     last_names: list[str | None]
     phones: list[str | None]
     companies: list[str | None]
-    patches: list[str | None]
-    if_versions: list[int | None]
+    attributes: list[str | None]
     source_versions: list[int | None]
     indexes: list[int]
 
 
+class Peek(msgspec.Struct, frozen=True):
+    """A contact as it stands, unlocked."""
+
+    version: int
+    attributes: str | None
+    """As the patch would leave them."""
+
+
+async def peek_contacts(
+    connection: Connection, tenant_id: int, contact_ids: Sequence[str], patches: Sequence[str | None]
+) -> dict[str, Peek]:
+    rows = await connection.fetch(QUERIES["peek_contacts"], tenant_id, contact_ids, patches)
+    return {row["contact_id"]: Peek(row["version"], row["attributes"]) for row in rows}
+
+
 async def upsert_contacts(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns, *, atomic: bool, write: bool
-) -> tuple[str, list[int]]:
-    """A letter and a version for each item: c u t n s x (see the query). Nothing is written unless `write`."""
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns
+) -> dict[int, int]:
+    """The new version of each item that wrote something, by item index."""
+    c = columns
     row = await connection.fetchrow(
         QUERIES["upsert_contacts"],
         tenant_id,
         job_id,
-        columns.contact_ids,
-        columns.masks,
-        columns.emails,
-        columns.first_names,
-        columns.last_names,
-        columns.phones,
-        columns.companies,
-        columns.patches,
-        columns.if_versions,
-        columns.source_versions,
-        columns.indexes,
-        atomic,
-        write,
+        c.contact_ids,
+        c.masks,
+        c.emails,
+        c.first_names,
+        c.last_names,
+        c.phones,
+        c.companies,
+        c.attributes,
+        c.source_versions,
+        c.indexes,
     )
     assert row is not None
-    return row[0] or "", row[1] or []
+    return dict(zip(row[0] or (), row[1] or (), strict=True))
+
+
+class Unwritten(msgspec.Struct, frozen=True):
+    """A contact that the upsert left as it was."""
+
+    version: int
+    source_version: int | None
+
+
+async def unwritten_contacts(
+    connection: Connection, tenant_id: int, contact_ids: Sequence[str]
+) -> dict[str, Unwritten]:
+    rows = await connection.fetch(QUERIES["unwritten_contacts"], tenant_id, contact_ids)
+    return {row["contact_id"]: Unwritten(row["version"], row["source_version"]) for row in rows}
+
+
+async def touch_contacts(connection: Connection, tenant_id: int, source_versions: dict[str, int]) -> None:
+    """Keep newer source versions of contacts that are locked and otherwise unchanged."""
+    await connection.execute(
+        QUERIES["touch_contacts"], tenant_id, list(source_versions), list(source_versions.values())
+    )
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -22,122 +22,103 @@ SELECT
 FROM (SELECT) one
 LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4;
 
+-- name: peek_contacts
+-- Contacts ($2) whose items cannot be merged blindly, because they name the version they expect or remove keys:
+-- the version that stands, and the attributes as the patch ($3, may be NULL) would leave them. Takes no lock, which
+-- would come out of key order; the caller compares versions after the upsert instead, and starts over if they moved.
+SELECT
+    c.contact_id,
+    c.version,
+    (
+        (c.attributes || i.patch::jsonb)
+        - ARRAY(SELECT p.key FROM jsonb_each(i.patch::jsonb) p WHERE p.value = 'null')
+    )::text AS attributes
+FROM unnest($2::text[], $3::text[]) AS i(contact_id, patch)
+JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = i.contact_id;
+
 -- name: upsert_contacts
--- One statement decides and writes every item; contact ids come sorted and unique.
---   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON patch)
---   $11 if_version  $12 source_version  $13 item indexes  $14 atomic  $15 write (false: tell what would happen)
--- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: keys are removed.
--- `before` locks what exists in key order, so that writers queue up instead of deadlocking. A key that another
--- transaction inserts meanwhile is missing from `before` and violates the primary key: the caller runs the
--- transaction again. (ON CONFLICT would say so more gently and descend the index once more for every item.)
--- `touched` is `unchanged` to the sender, but its newer source_version must be kept, or an older one could win later.
--- Returns one row: `results`, a letter an item in the order given (c u t n s x: created, updated, touched, unchanged,
--- superseded, conflict), and their `versions`.
-WITH before AS MATERIALIZED (
-    SELECT
-        c.ctid AS place, c.contact_id, c.version, c.source_version, c.email, c.first_name, c.last_name, c.phone,
-        c.company, c.attributes, c.job_id, c.item_index
-    FROM contacts c
-    WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[])
-    ORDER BY c.contact_id
-    FOR NO KEY UPDATE
-),
-merged AS (
-    SELECT
-        i.position, contact_id, i.item_index, i.if_version,
-        coalesce(i.source_version, b.source_version) AS source_version,
-        coalesce(b.version, 0) AS version,
-        i.source_version < b.source_version AS superseded,
-        i.email,
-        CASE WHEN i.mask & 4 <> 0 THEN i.first_name ELSE b.first_name END AS first_name,
-        CASE WHEN i.mask & 8 <> 0 THEN i.last_name ELSE b.last_name END AS last_name,
-        CASE WHEN i.mask & 16 <> 0 THEN i.phone ELSE b.phone END AS phone,
-        CASE WHEN i.mask & 32 <> 0 THEN i.company ELSE b.company END AS company,
-        CASE
-            WHEN i.mask & 64 = 0 THEN coalesce(b.attributes, '{}')
-            WHEN i.patch IS NULL THEN '{}'
-            WHEN i.mask & 256 <> 0 THEN
-                (coalesce(b.attributes, '{}') || i.patch::jsonb)
-                - ARRAY(SELECT p.key FROM jsonb_each(i.patch::jsonb) p WHERE p.value = 'null')
-            WHEN b.contact_id IS NULL THEN i.patch::jsonb
-            ELSE b.attributes || i.patch::jsonb
-        END AS attributes,
-        b.place, b.source_version AS b_source_version, b.email AS b_email, b.first_name AS b_first_name,
-        b.last_name AS b_last_name, b.phone AS b_phone, b.company AS b_company, b.attributes AS b_attributes,
-        b.job_id AS b_job_id, b.item_index AS b_item_index
-    FROM unnest(
-        $3::text[], $4::int[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-        $11::bigint[], $12::bigint[], $13::int[]
-    ) WITH ORDINALITY AS i(
-        contact_id, mask, email, first_name, last_name, phone, company, patch, if_version, source_version,
-        item_index, position
-    )
-    -- FULL, though `before` is a part of the items: it rules out a nested loop of 1,000 x 1,000 in a generic plan.
-    FULL JOIN before b USING (contact_id)
-),
-decided AS MATERIALIZED (
-    SELECT
-        m.*,
-        CASE
-            WHEN m.if_version <> m.version THEN 'x'
-            WHEN m.version = 0 THEN 'c'
-            WHEN m.superseded THEN 's'
-            WHEN (m.email, m.first_name, m.last_name, m.phone, m.company, m.attributes)
-                IS DISTINCT FROM (m.b_email, m.b_first_name, m.b_last_name, m.b_phone, m.b_company, m.b_attributes)
-                THEN 'u'
-            WHEN m.source_version IS DISTINCT FROM m.b_source_version THEN 't'
-            ELSE 'n'
-        END AS result
-    FROM merged m
-),
-verdict AS MATERIALIZED (
-    SELECT $15::bool AND NOT ($14::bool AND EXISTS (SELECT FROM decided WHERE result = 'x')) AS writes
-),
-inserted AS (
+-- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
+-- and unique, so writers lock rows in one order and queue up instead of deadlocking.
+--   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON)
+--   $11 source_version  $12 item indexes
+-- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
+-- are not a patch, they replace all.
+-- Returns what was written. A contact that is missing there is locked and as it was: unchanged, or superseded.
+WITH written AS (
     INSERT INTO contacts AS c (
         tenant_id, contact_id, version, source_version, email, first_name, last_name, phone, company, attributes,
-        job_id, item_index
+        job_id, item_index, mask
     )
     SELECT
-        $1, d.contact_id, 1, d.source_version, d.email, d.first_name, d.last_name, d.phone, d.company, d.attributes,
-        $2, d.item_index
-    FROM decided d
-    WHERE d.result = 'c' AND (SELECT writes FROM verdict)
-    ORDER BY d.contact_id
-),
-updated AS (
-    UPDATE contacts c
+        $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
+        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask
+    FROM unnest(
+        $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
+        $11::bigint[], $12::int[]
+    ) AS i(
+        contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index
+    )
+    ON CONFLICT (tenant_id, contact_id) DO UPDATE
     SET
-        version = d.version + CASE d.result WHEN 'u' THEN 1 ELSE 0 END,
-        source_version = d.source_version,
-        email = d.email,
-        first_name = d.first_name,
-        last_name = d.last_name,
-        phone = d.phone,
-        company = d.company,
-        attributes = d.attributes,
-        job_id = CASE d.result WHEN 'u' THEN $2 ELSE c.job_id END,
-        item_index = CASE d.result WHEN 'u' THEN d.item_index ELSE c.item_index END,
-        updated_at = CASE d.result WHEN 'u' THEN now() ELSE c.updated_at END
-    FROM decided d
-    WHERE c.tenant_id = $1 AND c.contact_id = d.contact_id
-        AND d.result IN ('u', 't') AND (SELECT writes FROM verdict)
+        version = c.version + 1,
+        source_version = coalesce(excluded.source_version, c.source_version),
+        email = excluded.email,
+        first_name = CASE WHEN excluded.mask & 4 <> 0 THEN excluded.first_name ELSE c.first_name END,
+        last_name = CASE WHEN excluded.mask & 8 <> 0 THEN excluded.last_name ELSE c.last_name END,
+        phone = CASE WHEN excluded.mask & 16 <> 0 THEN excluded.phone ELSE c.phone END,
+        company = CASE WHEN excluded.mask & 32 <> 0 THEN excluded.company ELSE c.company END,
+        attributes = CASE
+            WHEN excluded.mask & 64 = 0 THEN c.attributes
+            WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
+            ELSE c.attributes || excluded.attributes
+        END,
+        updated_at = now(),
+        job_id = excluded.job_id,
+        item_index = excluded.item_index,
+        prev_job_id = c.job_id,
+        prev_item_index = c.item_index,
+        mask = excluded.mask
+    WHERE (excluded.source_version >= c.source_version) IS NOT FALSE
+        AND (
+            excluded.email <> c.email
+            OR excluded.mask & 4 <> 0 AND excluded.first_name IS DISTINCT FROM c.first_name
+            OR excluded.mask & 8 <> 0 AND excluded.last_name IS DISTINCT FROM c.last_name
+            OR excluded.mask & 16 <> 0 AND excluded.phone IS DISTINCT FROM c.phone
+            OR excluded.mask & 32 <> 0 AND excluded.company IS DISTINCT FROM c.company
+            OR excluded.mask & 64 <> 0 AND c.attributes <> CASE
+                WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
+                ELSE c.attributes || excluded.attributes
+            END
+        )
+    RETURNING
+        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
+        c.first_name, c.last_name, c.phone, c.company, c.attributes
 ),
-written AS (
+entered AS (
     INSERT INTO ledger (
-        tenant_id, contact_id, version, job_id, item_index, before_job_id, before_item_index, before_source_version,
-        before_email, before_first_name, before_last_name, before_phone, before_company, before_attributes
+        tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
+        email, first_name, last_name, phone, company, attributes
     )
     SELECT
-        $1, d.contact_id, d.version + 1, $2, d.item_index, d.b_job_id, d.b_item_index, d.b_source_version,
-        d.b_email, d.b_first_name, d.b_last_name, d.b_phone, d.b_company, d.b_attributes
-    FROM decided d
-    WHERE d.result IN ('c', 'u') AND (SELECT writes FROM verdict)
+        $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
+        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes
+    FROM written w
 )
-SELECT
-    string_agg(d.result, '' ORDER BY d.position) AS results,
-    array_agg(d.version + CASE WHEN d.result IN ('c', 'u') THEN 1 ELSE 0 END ORDER BY d.position) AS versions
-FROM decided d;
+SELECT array_agg(w.item_index) AS indexes, array_agg(w.version) AS versions
+FROM written w;
+
+-- name: unwritten_contacts
+-- Contacts that the upsert left as they were, and so holds locked.
+SELECT c.contact_id, c.version, c.source_version
+FROM contacts c
+WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
+
+-- name: touch_contacts
+-- Unchanged to the sender, but its newer source_version must be kept, or an older one could win later.
+UPDATE contacts c
+SET source_version = t.source_version
+FROM unnest($2::text[], $3::bigint[]) AS t(contact_id, source_version)
+WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
 
 -- name: insert_import
 -- Everything else that the import leaves behind: the job, its outcomes, what each destination is owed, and the

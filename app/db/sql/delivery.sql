@@ -78,24 +78,24 @@ WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
 -- name: attributes_to_clear
 -- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds: it must
 -- be told to clear them. Walks each contact's ledger back to that version.
-WITH RECURSIVE change AS (
-    SELECT w.contact_id, w.synced_version, l.version, l.before_attributes, l.before_job_id, l.before_item_index
+WITH RECURSIVE past AS (
+    SELECT w.contact_id, w.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
     FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
     JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = w.contact_id
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.job_id AND l.item_index = c.item_index
-    WHERE l.version > w.synced_version
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.prev_job_id AND l.item_index = c.prev_item_index
+    WHERE l.version >= w.synced_version
     UNION ALL
-    SELECT p.contact_id, p.synced_version, l.version, l.before_attributes, l.before_job_id, l.before_item_index
-    FROM change p
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.before_job_id AND l.item_index = p.before_item_index
-    WHERE l.version > p.synced_version
+    SELECT p.contact_id, p.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
+    FROM past p
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
+    WHERE l.version >= p.synced_version
 )
-SELECT h.contact_id, array_agg(DISTINCT k.key) AS keys
-FROM change h
-JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = h.contact_id
-CROSS JOIN jsonb_object_keys(h.before_attributes) AS k(key)
+SELECT p.contact_id, array_agg(DISTINCT k.key) AS keys
+FROM past p
+JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = p.contact_id
+CROSS JOIN jsonb_object_keys(p.attributes) AS k(key)
 WHERE NOT c.attributes ? k.key
-GROUP BY h.contact_id;
+GROUP BY p.contact_id;
 
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.

@@ -43,45 +43,51 @@ CREATE TABLE destinations (
 -- A removed destination keeps its history under its own id; its name is free again.
 CREATE UNIQUE INDEX destinations_name ON destinations (tenant_id, name) WHERE state <> 'removed';
 
+-- The last five columns let one INSERT … ON CONFLICT DO UPDATE … RETURNING do an import's whole work: what the SET
+-- clause needs to know of an item must be a column of the proposed row, and what the ledger needs of the row
+-- before must be a column of the new one.
 CREATE TABLE contacts (
-    tenant_id      integer NOT NULL,
-    contact_id     text COLLATE "C" NOT NULL,
-    version        bigint NOT NULL,
-    source_version bigint,                       -- the sender's own ordering; an older one is superseded
-    email          text NOT NULL,
-    first_name     text,
-    last_name      text,
-    phone          text,
-    company        text,
-    attributes     jsonb NOT NULL,
-    job_id         uuid NOT NULL,                -- who made this version: the newest ledger row
-    item_index     integer NOT NULL,
-    created_at     timestamptz NOT NULL DEFAULT now(),
-    updated_at     timestamptz NOT NULL DEFAULT now(),
+    tenant_id       integer NOT NULL,
+    contact_id      text COLLATE "C" NOT NULL,
+    version         bigint NOT NULL,
+    source_version  bigint,                      -- the sender's own ordering; an older one is superseded
+    email           text NOT NULL,
+    first_name      text,
+    last_name       text,
+    phone           text,
+    company         text,
+    attributes      jsonb NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now(),
+    updated_at      timestamptz NOT NULL DEFAULT now(),
+    job_id          uuid NOT NULL,               -- who made this version: the newest ledger row
+    item_index      integer NOT NULL,
+    prev_job_id     uuid,                        -- who made the version before
+    prev_item_index integer,
+    mask            smallint NOT NULL,           -- the fields that the newest item named (app.domain.rows)
     PRIMARY KEY (tenant_id, contact_id)
 ) WITH (fillfactor = 90);
 
--- One row a change: who made it (the job and the item in it) and what stood there before. NULL columns of
--- version 1 mean that there was nothing. What stood after is the next row's before, or the contact itself.
+-- One row a version: who made it (the job and the item in it) and the contact as it then stood. What stood before
+-- is the row of the version before.
 -- The key follows the job, so new rows go to the end of the index; a key by contact would cost a second random
 -- index insert an item, a third of the import's speed. A contact's history is a chain instead: the contact names
--- its newest row, each row the one before (before_job_id, before_item_index).
+-- its newest row, each row the one before (prev_job_id, prev_item_index).
 CREATE TABLE ledger (
-    tenant_id             integer NOT NULL,
-    contact_id            text COLLATE "C" NOT NULL,
-    version               bigint NOT NULL,
-    job_id                uuid NOT NULL,
-    item_index            integer NOT NULL,
-    changed_at            timestamptz NOT NULL DEFAULT now(),
-    before_job_id         uuid,
-    before_item_index     integer,
-    before_source_version bigint,
-    before_email          text,
-    before_first_name     text,
-    before_last_name      text,
-    before_phone          text,
-    before_company        text,
-    before_attributes     jsonb,
+    tenant_id       integer NOT NULL,
+    job_id          uuid NOT NULL,
+    item_index      integer NOT NULL,
+    contact_id      text COLLATE "C" NOT NULL,
+    version         bigint NOT NULL,
+    changed_at      timestamptz NOT NULL DEFAULT now(),
+    prev_job_id     uuid,
+    prev_item_index integer,
+    source_version  bigint,
+    email           text NOT NULL,
+    first_name      text,
+    last_name       text,
+    phone           text,
+    company         text,
+    attributes      jsonb NOT NULL,
     PRIMARY KEY (tenant_id, job_id, item_index)
 );
 

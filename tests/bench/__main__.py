@@ -1,0 +1,149 @@
+"""`make bench`: the HTTP endpoint beside a bare asyncpg upsert, alternating in one run.
+
+Both write the same 1,000-item batches. The bare side is one prepared `INSERT … SELECT unnest … ON CONFLICT DO
+UPDATE` into an equal table, its columns already transposed: no HTTP, no parsing, no validation, no idempotency,
+no ledger, no outbox, no answer. The endpoint does all of that, with one destination that is owed deliveries.
+
+The ratio is the endpoint's median against the bare upsert's over one connection, of the same round; the last column
+is the bare upsert over as many connections as there are clients.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import asyncpg
+import uvloop
+
+from tests.bench import rig
+
+BATCH = 1_000
+
+BARE = """
+INSERT INTO bare (
+    tenant_id, contact_id, version, email, first_name, last_name, phone, company, attributes, job_id, item_index, mask
+)
+SELECT 1, t.id, 1, t.email, t.first_name, t.last_name, t.phone, t.company, t.attributes::jsonb,
+    '00000000-0000-0000-0000-000000000000', 0, 0
+FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
+    AS t(id, email, first_name, last_name, phone, company, attributes)
+ON CONFLICT (tenant_id, contact_id) DO UPDATE SET
+    version = bare.version + 1, email = excluded.email, first_name = excluded.first_name,
+    last_name = excluded.last_name, phone = excluded.phone, company = excluded.company,
+    attributes = excluded.attributes, updated_at = now()
+"""
+
+Batch = list[dict[str, Any]]
+Columns = tuple[list[Any], ...]
+
+
+def columns(batch: Batch) -> Columns:
+    """The batch as the bare statement takes it, ids sorted."""
+    rows = sorted(batch, key=lambda item: item["id"])
+    return (
+        [r["id"] for r in rows],
+        [r["email"] for r in rows],
+        [r["first_name"] for r in rows],
+        [r["last_name"] for r in rows],
+        [r["phone"] for r in rows],
+        [r["company"] for r in rows],
+        [json.dumps(r["attributes"]) for r in rows],
+    )
+
+
+async def timed(lanes: int, batches: list[Any], write: Callable[[int, Any], Awaitable[None]]) -> float:
+    """Items a second with the batches shared out over the lanes."""
+
+    async def lane(number: int) -> None:
+        for batch in batches[number::lanes]:
+            await write(number, batch)
+
+    started = time.perf_counter()
+    await asyncio.gather(*(lane(number) for number in range(lanes)))
+    return len(batches) * BATCH / (time.perf_counter() - started)
+
+
+async def main(rounds: int, batches: int, api_workers: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="tranche-bench-") as folder:
+        async with rig.installation(Path(folder) / "data", api_workers=api_workers) as (settings, url, key):
+            pool = await asyncpg.create_pool(
+                settings.database_url, min_size=4, max_size=4, statement_cache_size=256
+            )
+            await pool.execute("CREATE TABLE bare (LIKE contacts INCLUDING ALL) WITH (fillfactor = 90)")
+            connections = [await pool.acquire() for _ in range(4)]
+
+            async def bare(lane: int, batch: Columns) -> None:
+                await connections[lane].execute(BARE, *batch)
+
+            async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as session:
+
+                async def http(_: int, data: bytes) -> None:
+                    await rig.post(session, url, key, data)
+
+                results: dict[tuple[str, int, str], list[float]] = {}
+                for number in range(-1, rounds):  # the round before the first warms up
+                    for clients in (1, 4):
+                        bare_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
+                        many_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
+                        http_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
+                        for revision, kind in enumerate(("insert", "update")):
+
+                            def made(ids: list[list[str]], revision: int = revision) -> list[Batch]:
+                                return [rig.items(part, revision) for part in ids]
+
+                            one = await timed(1, [columns(b) for b in made(bare_ids)], bare)
+                            endpoint = await timed(clients, [rig.body(b) for b in made(http_ids)], http)
+                            many = one
+                            if clients > 1:
+                                many = await timed(clients, [columns(b) for b in made(many_ids)], bare)
+                            if number >= 0:
+                                results.setdefault((kind, clients, "one"), []).append(one)
+                                results.setdefault((kind, clients, "http"), []).append(endpoint)
+                                results.setdefault((kind, clients, "many"), []).append(many)
+                show(results, rounds, batches, api_workers)
+            for connection in connections:
+                await pool.release(connection)
+            await pool.close()
+
+
+def show(
+    results: dict[tuple[str, int, str], list[float]], rounds: int, batches: int, api_workers: int
+) -> None:
+    print(
+        f"\n{BATCH}-item batches, {batches} a measurement, median of {rounds} rounds, {api_workers} API processes\n"
+    )
+    print(
+        "| write  | clients | endpoint, items/s | bare, 1 connection | ratio | bare, as many connections | ratio |"
+    )
+    print(
+        "|--------|--------:|------------------:|-------------------:|------:|--------------------------:|------:|"
+    )
+    for kind in ("insert", "update"):
+        for clients in (1, 4):
+            one, http, many = (results[kind, clients, side] for side in ("one", "http", "many"))
+            ratio = statistics.median(h / o for h, o in zip(http, one, strict=True))
+            other = statistics.median(h / m for h, m in zip(http, many, strict=True))
+            print(
+                f"| {kind} | {clients:7} | {statistics.median(http):17,.0f} | {statistics.median(one):18,.0f} "
+                f"| {ratio:5.2f} | {statistics.median(many):25,.0f} | {other:5.2f} |"
+            )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, default=24)
+    parser.add_argument("--api-workers", type=int, default=2)
+    arguments = parser.parse_args()
+    uvloop.run(main(arguments.rounds, arguments.batches, arguments.api_workers))

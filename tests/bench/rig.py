@@ -1,0 +1,139 @@
+"""What every benchmark stands on: embedded engines with fsync on, a real server, one tenant with one destination."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import os
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from app import admin
+from app.cli import place
+from app.db.migrate import migrate
+from app.embedded import Child, Engines
+from app.settings import Settings
+from app.vault import Vault
+
+_keys = itertools.count(1)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(settings: Settings, **more: str) -> dict[str, str]:
+    return os.environ | {
+        "TRANCHE_DATABASE_URL": settings.database_url,
+        "TRANCHE_REDIS_URL": settings.redis_url,
+        "TRANCHE_SECRET_KEY": settings.secret_key,
+        "TRANCHE_LOG_LEVEL": "warning",
+        **more,
+    }
+
+
+@asynccontextmanager
+async def installation(
+    folder: Path, *, api_workers: int, destination: str = "http://127.0.0.1:9"
+) -> AsyncIterator[tuple[Settings, str, str]]:
+    """Settings, the API's URL and a key. The destination is owed deliveries; no worker sends them."""
+    async with Engines(folder) as engines:
+        settings = Settings(
+            database_url=engines.urls.database_url,
+            redis_url=engines.urls.redis_url,
+            secret_key=base64.b64encode(os.urandom(32)).decode(),
+        )
+        await migrate(settings.database_url)
+        async with place.connection(settings) as connection:
+            key = await admin.create_key(connection, "bench", list(admin.SCOPES))
+            tenant_id = await admin.find_tenant(connection, "bench")
+            await admin.add_destination(
+                connection,
+                Vault(settings.secret_key),
+                tenant_id,
+                admin.NewDestination(name="hubspot", kind="hubspot", base_url=destination, token="bench"),
+            )
+        port = free_port()
+        server = Child.spawn(
+            [
+                sys.executable,
+                "-m",
+                "app.cli.main",
+                "serve",
+                "--port",
+                str(port),
+                "--workers",
+                str(api_workers),
+            ],
+            env=environment(settings),
+        )
+        try:
+            url = f"http://127.0.0.1:{port}"
+            await until_ready(f"{url}/health/ready")
+            yield settings, url, key
+        finally:
+            await server.stop()
+
+
+async def until_ready(url: str) -> None:
+    async with asyncio.timeout(30), aiohttp.ClientSession() as session:
+        while True:
+            try:
+                async with session.get(url) as answer:
+                    if answer.status == 200:
+                        return
+            except aiohttp.ClientError:
+                pass
+            await asyncio.sleep(0.05)
+
+
+def contact_ids(count: int) -> list[str]:
+    return [f"{random.getrandbits(64):016x}" for _ in range(count)]
+
+
+def items(ids: list[str], revision: int) -> list[dict[str, Any]]:
+    """Items of about 262 bytes of JSON; a revision differs from the one before in e-mail and attributes."""
+    return [
+        {
+            "id": contact_id,
+            "email": f"{contact_id}.{revision}@example.com",
+            "first_name": "Sheryl",
+            "last_name": "Baxter",
+            "phone": "(496)978-3969x58947",
+            "company": "Rasmussen Group",
+            "attributes": {
+                "city": "East Leonard",
+                "country": "Chile",
+                "subscribed": "2020-08-24",
+                "revision": revision,
+            },
+        }
+        for contact_id in ids
+    ]
+
+
+def body(batch: list[dict[str, Any]]) -> bytes:
+    return msgspec.json.encode({"items": batch})
+
+
+async def post(session: aiohttp.ClientSession, url: str, key: str, data: bytes) -> None:
+    headers = {
+        "Authorization": f"Bearer {key}",
+        "Idempotency-Key": f"bench-{os.getpid()}-{next(_keys)}",
+        "Content-Type": "application/json",
+    }
+    async with session.post(f"{url}/v1/contacts:bulk", data=data, headers=headers) as answer:
+        told = await answer.read()
+        if answer.status != 207 or b'"failed":0,"retry":0' not in told:
+            raise RuntimeError(f"{answer.status}: {told[:300]!r}")
