@@ -47,7 +47,9 @@ class RequestServed(Event, frozen=True, kw_only=True):
 
     @property
     def level(self) -> int:
-        return logging.WARNING if self.status >= 500 else logging.INFO
+        if self.status >= 500:
+            return logging.WARNING
+        return logging.DEBUG if self.route.startswith("/health") else logging.INFO
 
 
 _log: Final = structlog.get_logger()
@@ -70,7 +72,11 @@ def configure(settings: Settings) -> None:
     """Set the log's level and shape for this process; lines go to stderr."""
     people = settings.log_format == "console"
     shape: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if people
         else [
             structlog.processors.format_exc_info,

@@ -141,7 +141,7 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
             connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
         )
     cursor = None if position is None else cursors.encode_item(job, position)
-    fields_out = _link(request, query, cursor)
+    fields_out = _link(request, query, cursor) | {"Vary": "Accept"}
     if media_type == headers.NDJSON:
         lines = b"".join(_encode(item) + b"\n" for item in page)
         return respond(lines, headers=fields_out, media_type=media_type)

@@ -20,6 +20,13 @@ log = structlog.get_logger()
 MEDIA_TYPE: Final = "application/problem+json"
 
 
+_SCHEMA_MISSING: Final = (
+    asyncpg.UndefinedTableError,
+    asyncpg.UndefinedColumnError,
+    asyncpg.UndefinedFunctionError,
+)
+
+
 class Kind(msgspec.Struct, frozen=True):
     """What all problems of one code share."""
 
@@ -112,7 +119,7 @@ def recognize(error: Exception) -> TrancheError | None:
         return MalformedRequest("The connection was closed before the body was complete.")
     if isinstance(error, HTTPException):
         return _from_framework(error)
-    if isinstance(error, asyncpg.UndefinedTableError | asyncpg.UndefinedColumnError):
+    if isinstance(error, _SCHEMA_MISSING):
         return DatabaseUnavailable(
             "The database lacks this release's schema; an operator runs: tranche migrate", retry_after=5.0
         )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import logging
 import socket
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import asyncpg
 import msgspec
 import pytest
+import structlog
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
@@ -29,6 +31,20 @@ def free_port() -> int:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+@pytest.fixture(scope="session", autouse=True)
+def log() -> None:
+    """Warnings and errors as plain text, where pytest shows them."""
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        cache_logger_on_first_use=False,
+    )
 
 
 class Answer(msgspec.Struct):
@@ -125,19 +141,21 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 
 
 @pytest.fixture
-async def key(db: asyncpg.Connection[Any]) -> str:
+async def api_key(db: asyncpg.Connection[Any]) -> str:
     """A key of tenant `acme` with every scope."""
     return await admin.create_key(db, "acme", ["import", "read", "admin"])
 
 
-Serve = Callable[[Settings], AbstractAsyncContextManager[str]]
+def aiohttp_session() -> aiohttp.ClientSession:
+    """Without the usual 100 connections at most."""
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
 
 
 @pytest.fixture
-async def api(settings: Settings, key: str) -> AsyncIterator[Api]:
+async def api(settings: Settings, api_key: str) -> AsyncIterator[Api]:
     """The service on fresh engines, and a client that may do everything."""
-    async with serve(settings) as url, aiohttp.ClientSession() as session:
-        yield Api(session, url, key)
+    async with serve(settings) as url, aiohttp_session() as session:
+        yield Api(session, url, api_key)
 
 
 def person(number: int, **changes: Any) -> dict[str, Any]:

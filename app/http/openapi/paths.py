@@ -43,6 +43,7 @@ HEADERS: Final = {
     "PreferenceApplied": _header("What of `Prefer` was heeded (RFC 7240).", _TEXT),
     "ETag": _header("Changes with every change of the job.", _TEXT, required=True),
     "Link": _header('The next page, as rel="next" (RFC 8288).', _TEXT),
+    "Vary": _header("Which request fields the answer depends on.", _TEXT),
     "CacheControl": _header("How long the answer may be kept.", _TEXT),
     "Authenticate": _header("How to authenticate (RFC 6750).", _TEXT, required=True),
     "AcceptEncoding": _header("Content codings that are taken.", _TEXT),
@@ -316,7 +317,7 @@ def _items() -> dict[str, Any]:
         "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one.",
         ref("ItemList"),
         examples.ITEMS,
-        _headers(Link="Link"),
+        _headers(Link="Link", Vary="Vary"),
     )
     answer["content"][NDJSON] = {
         "schema": {

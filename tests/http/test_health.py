@@ -1,0 +1,127 @@
+"""`/health`, and what the service answers while an engine is away."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+from redis.asyncio import Redis
+
+from app import admin
+from app.embedded import Engines
+from app.settings import Settings
+from tests.conftest import quick
+from tests.http.conftest import Api, aiohttp_session, person, serve
+from tests.http.test_contacts import add
+
+
+async def pretend_worker(settings: Settings) -> None:
+    """The key that arq renews while a worker lives."""
+    async with Redis.from_url(settings.redis_url) as redis:
+        await redis.set("tranche:wake:health-check", "j_complete=0", ex=60)
+
+
+async def test_all_is_well_only_with_a_worker(api: Api, settings: Settings) -> None:
+    alone = await api.get("/health")
+    assert (alone.status, alone.json()["status"]) == (207, "warn")
+    assert alone.json()["checks"]["queue"]["status"] == "warn"
+    await pretend_worker(settings)
+    well = await api.get("/health")
+    assert (well.status, well.json()["status"]) == (200, "pass")
+    assert set(well.json()["checks"]) == {"database", "cache", "queue"}
+    for path in ("/health/live", "/health/ready"):
+        assert (await api.as_key(None).get(path)).status == 200
+
+
+async def test_only_a_key_shows_destinations_by_name(
+    api: Api, settings: Settings, db: asyncpg.Connection[Any]
+) -> None:
+    await pretend_worker(settings)
+    await add(api)
+    stranger = api.as_key(await admin.create_key(db, "other", ["import"]))
+    assert (await api.get("/health")).status == 200
+    await db.execute(
+        "UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN'"
+    )
+    mine = await api.get("/health")
+    check = mine.json()["checks"]["destination:acme/hubspot"]
+    assert (mine.status, check["status"]) == (207, "warn")
+    assert "CIRCUIT_OPEN" in check["output"]
+    assert check["retry_after_seconds"] == 60
+    assert (await stranger.get("/health")).status == 200
+    public = await api.as_key(None).get("/health")
+    assert public.json()["checks"]["destinations"]["counts"] == {"ok": 0, "blocked": 1, "paused": 0}
+    assert b"acme" not in public.body
+    assert (await api.as_key("trn_wrong").get("/health")).status == 401
+
+
+async def test_a_schema_of_another_release_is_not_ready(api: Api, db: asyncpg.Connection[Any]) -> None:
+    await db.execute("UPDATE schema_version SET version_num = '0000'")
+    ready = await api.get("/health/ready")
+    assert ready.status == 503
+    assert "tranche migrate" in ready.json()["checks"]["database"]["output"]
+    assert (await api.get("/health")).status == 503
+
+
+@pytest.mark.slow
+async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) -> None:
+    settings = quick(*own_engines.urls, db_connect_timeout=1.0, db_acquire_timeout=2.0)
+    connection = await asyncpg.connect(settings.database_url)
+    key = await admin.create_key(connection, "acme", ["import", "read", "admin"])
+    await connection.close()
+    async with serve(settings) as url, aiohttp_session() as session:
+        api = Api(session, url, key)
+        assert (await add(api)).status == 201
+        assert (await api.push([person(0)], key="k")).status == 207
+
+        await own_engines.kill_valkey()
+        assert (await api.push([person(1)])).status == 207
+        degraded = await api.get("/health")
+        assert degraded.status == 207
+        assert degraded.json()["checks"]["cache"]["status"] == "fail"
+        assert (await api.get("/health/ready")).status == 200
+        await own_engines.start_valkey()
+        await _until(api, "/health", lambda body: body["checks"]["cache"]["status"] == "pass")
+
+        await own_engines.kill_postgres()
+        for _ in range(3):
+            refused = await api.push([person(0)], key="k")
+            assert (refused.status, refused.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
+            assert refused.headers["Content-Type"] == "application/problem+json"
+            assert int(refused.headers["Retry-After"]) >= 1
+        assert (await api.get("/health")).status == 503
+        assert (await api.get("/health/ready")).status == 503
+        assert (await api.get("/health/live")).status == 200
+        await own_engines.start_postgres()
+        again = await _recovered(api)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert (await api.get("/health/ready")).status == 200
+
+
+async def test_the_service_starts_before_its_engines(settings: Settings) -> None:
+    """Ports that nobody listens on."""
+    away = quick("postgresql://nobody@127.0.0.1:9/none", "redis://127.0.0.1:9/0", db_connect_timeout=0.5)
+    async with serve(away) as url, aiohttp.ClientSession() as session:
+        api = Api(session, url, None)
+        assert (await api.get("/health/live")).status == 200
+        assert (await api.get("/health")).status == 503
+        assert (await api.get("/openapi.json")).status == 200
+
+
+async def _recovered(api: Api) -> Any:
+    async with asyncio.timeout(15):
+        while True:
+            answer = await api.push([person(0)], key="k")
+            if answer.status == 207:
+                return answer
+            assert answer.status == 503
+            await asyncio.sleep(0.2)
+
+
+async def _until(api: Api, path: str, holds: Any) -> None:
+    async with asyncio.timeout(15):
+        while not holds((await api.get(path)).json()):
+            await asyncio.sleep(0.1)
