@@ -129,22 +129,22 @@ def lifetime(record: Record, policy: BreakerPolicy, now: int) -> int:
 
 def admit(record: Record, policy: BreakerPolicy, now: int) -> tuple[Record, Admission]:
     """May a call go out? Closed: yes. Open: not before its time. Half-open: as one of few probes."""
-    record = _settle(record, policy, now)
+    stored, record = record, _settle(record, policy, now)
     changed = False
     if record.state is CircuitState.OPEN:
         # A clock that was set back to before the opening must not hold the circuit open for the difference.
         if record.opened_at <= now < record.until:
-            return record, _refusal(record, record.until - now)
+            return stored, _refusal(record, record.until - now)
         record = replace(
             record, state=CircuitState.HALF_OPEN, generation=_next_generation(record, now), successes=0
         )
         changed = True
     if record.state is CircuitState.CLOSED:
-        return record, Admission(
+        return stored, Admission(
             granted=True, state=record.state, generation=record.generation, opens=record.opens
         )
     if len(record.permits) >= max(1, policy.probes):
-        return record, _refusal(record, min(HALF_OPEN_RETRY, min(record.permits.values()) - now))
+        return stored, _refusal(record, min(HALF_OPEN_RETRY, min(record.permits.values()) - now))
     token = record.issued + 1
     expires = now + milliseconds(policy.permit)
     record = replace(record, issued=token, permits={**record.permits, token: expires})
@@ -175,9 +175,9 @@ def report(
     expired, since it is still evidence; a late success closes nothing. A slow probe that succeeded gives its
     permit back and counts as nothing: the circuit stays half-open and work trickles at the probes' pace.
     """
-    record = _settle(record, policy, now)
+    stored, record = record, _settle(record, policy, now)
     if generation != record.generation:
-        return record, None
+        return stored, None
     slow = took >= milliseconds(policy.slow_call)
     if record.state is CircuitState.CLOSED:
         record = _count(record, policy, now, failed, slow)
@@ -191,16 +191,15 @@ def report(
                 permits={number: expires for number, expires in record.permits.items() if number != token},
                 successes=record.successes + (0 if slow else 1),
             )
-            if record.successes >= policy.successes:
-                return _close(record, now)
-    return record, None
+            return _close(record, now) if record.successes >= policy.successes else (record, None)
+    return stored, None
 
 
 def cancel(record: Record, policy: BreakerPolicy, now: int, *, generation: int, token: int) -> Record:
     """A call was called off: it says nothing about the other side and gives its permit back."""
-    record = _settle(record, policy, now)
-    if generation != record.generation:
-        return record
+    stored, record = record, _settle(record, policy, now)
+    if generation != record.generation or token not in record.permits:
+        return stored
     return replace(
         record, permits={number: expires for number, expires in record.permits.items() if number != token}
     )
