@@ -390,7 +390,8 @@ async def test_redis_killed_and_back(own_valkey: Valkey, own_redis: Redis) -> No
     breaker = make(own_redis)
     await behave(breaker, "first")
     assert breaker.away is None
-    await breaker.force(NAME, CircuitState.OPEN, seconds=2)
+    await make(own_redis).force(NAME, CircuitState.OPEN, seconds=2)
+    assert isinstance(await breaker.admit(NAME), Refused)
     shared = await granted(breaker, "other")
 
     own_valkey.kill()
