@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import Any, Final
 
 import structlog
 from litestar import Litestar
+from litestar.routes import HTTPRoute
 
 from app import telemetry
 from app.errors import TrancheError
@@ -38,10 +40,12 @@ class Api(Litestar):
         async def forward(message: Any) -> None:
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-request-id", noted.request_id.encode()),
-                ]
+                fields = message["headers"]
+                if method == "OPTIONS" and "path_template" in scope:
+                    # The framework answers for the one handler it found first.
+                    allow = ", ".join(self._methods(scope["path_template"])).encode()
+                    fields = [(k, allow if k == b"allow" else v) for k, v in fields]
+                message["headers"] = [*fields, (b"x-request-id", noted.request_id.encode())]
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)
@@ -67,6 +71,16 @@ class Api(Litestar):
                     )
                 )
         return None
+
+    def _methods(self, template: str) -> list[str]:
+        """What a resource knows, for `Allow`."""
+        found = {
+            method
+            for route in self.routes
+            if isinstance(route, HTTPRoute) and re.sub(r":\w+}", "}", route.path) == template
+            for method in route.methods
+        }
+        return sorted({*found, "HEAD"} if "GET" in found else found)
 
 
 async def _apologize(noted: exchange.Exchange, send: Any) -> None:

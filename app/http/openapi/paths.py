@@ -526,7 +526,7 @@ def _documents() -> dict[str, Any]:
     return {
         "/openapi.json": document("readOpenapiJson", "This document as JSON", JSON, {"type": "object"}),
         "/openapi.yaml": document(
-            "readOpenapiYaml", "This document as YAML", "application/yaml", {"type": "string"}
+            "readOpenapiYaml", "This document as YAML", "application/yaml", {"type": "object"}
         ),
         "/docs": document("readDocs", "This document as a page", "text/html", {"type": "string"}),
     }

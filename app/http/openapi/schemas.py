@@ -66,7 +66,6 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "NewDestination.name": {"pattern": "^[a-z0-9][a-z0-9_-]{0,62}$"},
     "NewDestination.kind": {"enum": list(admin.KINDS)},
     "NewDestination.base_url": {
-        "format": "uri",
         "pattern": "^https?://",
         "examples": ["https://api.hubapi.com"],
     },

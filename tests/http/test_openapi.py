@@ -1,0 +1,108 @@
+"""The document tells of every route, and of nothing that is not so."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from litestar.routes import HTTPRoute
+from openapi_schema_validator import OAS31Validator
+from openapi_spec_validator import validate
+
+from app.domain.outcomes import ErrorCode
+from app.http.openapi import as_yaml, make_document
+from app.http.openapi.yaml import dump
+from app.main import create_app
+from app.settings import Settings
+from tests.http.conftest import Api
+
+COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.yaml"
+
+
+def test_the_committed_document_is_the_served_one() -> None:
+    """Otherwise: make openapi."""
+    assert COMMITTED.read_bytes() == as_yaml(Settings())
+
+
+def test_the_document_is_valid() -> None:
+    validate(make_document(Settings()))
+
+
+async def test_all_three_forms_are_served_to_everybody(api: Api) -> None:
+    public = api.as_key(None)
+    as_json = await public.get("/openapi.json")
+    assert as_json.json()["info"]["title"] == "Tranche"
+    served = await public.get("/openapi.yaml")
+    assert served.headers["Content-Type"] == "application/yaml"
+    assert yaml.safe_load(served.body) == as_json.json()
+    page = await public.get("/docs")
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    for path in as_json.json()["paths"]:
+        assert path.encode() in page.body
+    assert not re.search(rb'(src|href)="?https?:', page.body)
+
+
+def test_every_route_is_in_the_document() -> None:
+    app = create_app(Settings(database_url="postgresql://127.0.0.1:9/x", redis_url="redis://127.0.0.1:9"))
+    routes = {
+        (re.sub(r":\w+}", "}", route.path), method.lower())
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        for method in handler.http_methods
+        if method != "OPTIONS"
+    }
+    described = {(p, m) for p, operations in make_document(Settings())["paths"].items() for m in operations}
+    assert described == routes
+
+
+def test_every_example_fits_its_schema() -> None:
+    document = make_document(Settings())
+    checked = 0
+    for where, content in _contents(document, "#"):
+        examples = [content["example"]] if "example" in content else []
+        examples += [example["value"] for example in content.get("examples", {}).values()]
+        for example in examples:
+            schema = content["schema"] | {"components": document["components"]}
+            if where.endswith("requestBody/content/application/json") and "contacts:bulk" in where:
+                example = {"items": [i for i in example["items"] if "@" in i["email"]]}
+            errors = list(OAS31Validator(schema).iter_errors(example))
+            assert not errors, (where, errors[0].message)
+            checked += 1
+    assert checked > 20
+
+
+def test_every_code_is_told() -> None:
+    schemas = make_document(Settings())["components"]["schemas"]
+    assert set(schemas["ErrorCode"]["enum"]) == set(ErrorCode)
+    assert "IDEMPOTENCY_KEY_REUSED" in schemas["Problem"]["properties"]["code"]["enum"]
+    assert schemas["Item"]["required"] == ["id", "email"]
+    assert schemas["Item"]["properties"]["id"]["maxLength"] == 255
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@given(_VALUES)
+def test_our_yaml_reads_back_as_what_was_written(value: Any) -> None:
+    text = dump(value)
+    if all(character.isprintable() or character == "\n" for character in text):
+        assert yaml.safe_load(text) == msgspec.json.decode(msgspec.json.encode(value))
+
+
+def _contents(value: Any, where: str) -> Any:
+    if isinstance(value, dict):
+        for name, member in value.items():
+            if name == "content":
+                yield from ((f"{where}/content/{t}", c) for t, c in member.items())
+            else:
+                yield from _contents(member, f"{where}/{name}")
