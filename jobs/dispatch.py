@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import aiohttp
+import asyncpg
 import structlog
 
 from app.db import delivering
@@ -131,6 +132,14 @@ class Dispatcher:
                             return
                         if not await self._deliver_one(route, line, open_lane):
                             return
+                except (TrancheError, asyncpg.PostgresError) as error:
+                    # Its trouble is its own: in a group it would call off what other lanes are sending.
+                    log.warning(
+                        "lane_left",
+                        tenant_id=tenant_id,
+                        destination_id=destination_id,
+                        error=str(error) or type(error).__name__,
+                    )
                 finally:
                     lanes -= 1
 
