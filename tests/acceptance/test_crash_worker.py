@@ -1,0 +1,191 @@
+"""A worker dies, is stopped or stalls in the middle of a delivery: nothing is lost, nothing arrives twice."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+import asyncpg
+
+from tests.acceptance.harness import Installation, changed_effects, people, until
+
+LEASE = {"delivery_lease": 3.0, "crm_total_timeout": 1.0}
+
+
+async def _effects(tranche: Installation, count: int) -> None:
+    async def look() -> bool:
+        return len(await tranche.sandbox.effects()) >= count
+
+    await until(look, every=0.01)
+
+
+async def _calls(tranche: Installation) -> list[str]:
+    return [str(call["path"]).rsplit("/", 1)[1] for call in await tranche.sandbox.calls()]
+
+
+async def test_killed_between_effect_and_answer(tranche: Installation) -> None:
+    """The CRM has the contacts, the worker is gone before it hears so: they are read back, not sent again."""
+    _, worker = await tranche.start_both(**LEASE)
+    await tranche.sandbox.misbehave(slow={"latency": 0.9, "times": 1, "on": "write"})
+    job_id = await tranche.imported(people(50, phone="040 1"))
+    await _effects(tranche, 50)
+    await worker.child.kill()
+    assert (await tranche.job(job_id))["state"] == "syncing"
+
+    # The read-back takes a moment, so that `unknown` can be seen.
+    await tranche.sandbox.misbehave(slow={"latency": 0.4, "times": 1, "on": "read"})
+    await tranche.start_worker(**LEASE)
+
+    async def unknown() -> bool:
+        return await tranche.counts(job_id) == {"unknown": 50}
+
+    await until(unknown)
+    (item,) = (await tranche.get(f"/v1/jobs/{job_id}/items?limit=1"))["items"]
+    assert item["destinations"]["hubspot"]["error_code"] == "OUTCOME_UNKNOWN"
+    assert (await tranche.finished(job_id))["state"] == "completed"
+    assert await tranche.counts(job_id) == {"ok": 50}
+    assert await _calls(tranche) == ["upsert", "read"]
+    assert set(changed_effects(await tranche.sandbox.effects(), "phone").values()) == {1}
+    assert len(await tranche.sandbox.effects()) == 50
+
+
+async def test_killed_before_the_effect(tranche: Installation) -> None:
+    """The CRM never saw the call: looked for twice across the grace, not found, sent once."""
+    _, worker = await tranche.start_both(**LEASE)
+    await tranche.sandbox.misbehave(drop_before={"times": 1}, latency={"latency": 0.5, "times": 1})
+    job_id = await tranche.imported(people(20))
+
+    async def called() -> bool:
+        return bool(await tranche.sandbox.calls())
+
+    await until(called, every=0.01)
+    await worker.child.kill()
+    await tranche.start_worker(**LEASE)
+    assert (await tranche.finished(job_id))["state"] == "completed"
+    assert await _calls(tranche) == ["upsert", "read", "read", "upsert"]
+    assert len(await tranche.sandbox.effects()) == 20
+
+
+async def test_sigterm_lets_the_call_end(tranche: Installation) -> None:
+    """A graceful stop in mid-delivery records the answer; the next worker finds nothing to do."""
+    _, worker = await tranche.start_both()
+    await tranche.sandbox.misbehave(slow={"latency": 1.0, "times": 1})
+    job_id = await tranche.imported(people(50))
+    await _effects(tranche, 50)
+    worker.child.send_signal(signal.SIGTERM)
+    assert await worker.ends(15) == 0
+    assert await tranche.counts(job_id) == {"ok": 50}
+    assert (await tranche.job(job_id))["state"] == "completed"
+    await tranche.start_worker()
+    await asyncio.sleep(1)
+    assert await _calls(tranche) == ["upsert"]
+
+
+async def test_stalled_past_its_lease_after_the_effect(tranche: Installation) -> None:
+    """Another worker settles it and goes on to a newer version; what the late one has to say is refused."""
+    _, late = await tranche.start_both(**LEASE)
+    await tranche.sandbox.misbehave(slow={"latency": 0.5, "times": 1, "on": "write"})
+    first = await tranche.imported(people(30, phone="040 1"))
+    await _effects(tranche, 30)
+    await asyncio.sleep(0.2)  # it has seen by now that nothing else is due
+    late.child.send_signal(signal.SIGSTOP)
+    try:
+        await tranche.start_worker(**LEASE)
+        assert (await tranche.finished(first))["state"] == "completed"
+        second = await tranche.imported(people(30, phone="040 2"))
+        assert (await tranche.finished(second))["state"] == "completed"
+    finally:
+        late.child.send_signal(signal.SIGCONT)
+    await late.says("lease_lost")
+    await asyncio.sleep(0.5)
+    assert await tranche.counts(first) == {"ok": 30}
+    await tranche.all_synced()
+    effects = await tranche.sandbox.effects()
+    assert [e["properties"]["phone"] for e in effects] == ["040 1"] * 30 + ["040 2"] * 30
+    contact = await tranche.get("/v1/contacts/c00000")
+    assert contact["destinations"]["hubspot"]["synced_version"] == 2
+
+
+async def test_stalled_past_its_lease_before_the_call(tranche: Installation) -> None:
+    """It had read version 1 and was about to send it. Meanwhile version 2 went out: version 1 must not follow."""
+    _, late = await tranche.start_both(**LEASE)
+    first = await tranche.imported(people(10, phone="040 1"))
+    await tranche.finished(first)
+    gate = await asyncpg.connect(tranche.settings.database_url)
+    try:
+        async with gate.transaction():
+            # It claims, and waits here for what the CRM is known to hold.
+            await gate.execute("LOCK TABLE contact_syncs IN ACCESS EXCLUSIVE MODE")
+            second = await tranche.imported(people(10, phone="040 2"))
+
+            async def waiting() -> bool:
+                return bool(
+                    await tranche.rows(
+                        "SELECT FROM pg_locks WHERE relation = 'contact_syncs'::regclass AND NOT granted"
+                    )
+                )
+
+            await until(waiting, every=0.01)
+            late.child.send_signal(signal.SIGSTOP)
+    finally:
+        await gate.close()
+    try:
+        await tranche.start_worker(**LEASE)
+        assert (await tranche.finished(second))["state"] == "completed"
+        third = await tranche.imported(people(10, phone="040 3"))
+        assert (await tranche.finished(third))["state"] == "completed"
+        sent = len(await tranche.sandbox.effects())
+    finally:
+        late.child.send_signal(signal.SIGCONT)
+    await late.says("lease_lost")
+    await asyncio.sleep(0.5)
+    effects = await tranche.sandbox.effects()
+    assert len(effects) == sent
+    assert [e["properties"]["phone"] for e in effects] == ["040 1"] * 10 + ["040 2"] * 10 + ["040 3"] * 10
+    await tranche.all_synced()
+    await tranche.versions_are_true()
+
+
+async def test_stalled_with_the_gate_in_its_hand(tranche: Installation) -> None:
+    """Stopped in the transaction in which it claims: PostgreSQL ends that, and another worker goes on."""
+    _, late = await tranche.start_both(**LEASE, db_idle_in_transaction_timeout=1.0)
+    gate = await asyncpg.connect(tranche.settings.database_url)
+    try:
+        async with gate.transaction():
+            await gate.execute("SELECT FROM destinations FOR UPDATE")
+            job_id = await tranche.imported(people(10))
+
+            async def waiting() -> bool:
+                return bool(await tranche.rows("SELECT FROM pg_locks WHERE NOT granted"))
+
+            await until(waiting, every=0.01)
+            late.child.send_signal(signal.SIGSTOP)
+    finally:
+        await gate.close()
+    try:
+        await tranche.start_worker(**LEASE)
+        assert (await tranche.finished(job_id, 15))["state"] == "completed"
+    finally:
+        late.child.send_signal(signal.SIGCONT)
+    assert len(await tranche.sandbox.effects()) == 10
+
+
+async def test_trouble_in_one_lane_leaves_the_others_alone(tranche: Installation) -> None:
+    """A claim that cannot get its lock in time must not call off what another lane is sending."""
+    await tranche.start_both(db_lock_timeout=0.4, crm_total_timeout=5.0, delivery_lease=10.0)
+    await tranche.sandbox.misbehave(latency={"latency": 0.6}, slow={"latency": 2.5, "times": 1})
+    job_id = await tranche.imported(people(200))
+    gate = await asyncpg.connect(tranche.settings.database_url)
+    try:
+
+        async def both() -> bool:
+            return len(await tranche.sandbox.calls()) == 2
+
+        await until(both, every=0.01)
+        async with gate.transaction():
+            await gate.execute("SELECT FROM destinations FOR UPDATE")
+            await asyncio.sleep(1.5)
+    finally:
+        await gate.close()
+    assert (await tranche.finished(job_id))["state"] == "completed"
+    assert await _calls(tranche) == ["upsert", "upsert"]
