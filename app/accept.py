@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -23,12 +23,12 @@ import msgspec
 import structlog
 import zstandard
 
+from app import upsert
 from app.db import imports
 from app.db.pool import Connection, Database
-from app.domain import answers, batch, envelope, rows
-from app.domain.answers import ItemOutcome
-from app.domain.outcomes import ErrorCode, ItemStatus, Result
-from app.domain.rows import Accepted, FieldError, Rejected
+from app.domain import answers, envelope
+from app.domain.items import Items
+from app.domain.outcomes import ErrorCode
 from app.errors import KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
 from app.settings import Settings
 
@@ -66,7 +66,8 @@ class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: uuid.UUID
     body: bytes
-    items: list[ItemOutcome]
+    shown: bytes
+    """The items of the answer, encoded."""
     summary: answers.Summary
     effects: dict[str, str]
     owed: list[int]
@@ -175,9 +176,11 @@ async def _run(
 ) -> Accepted207:
     options = request.options
     job_id = new_id()
-    items = read(request.body, options, settings)
+    items = _read(request.body, options, settings)
     if undecided is None:
-        await _write(connection, request.tenant_id, job_id, items, options)
+        await upsert.write(
+            connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
+        )
     else:
         seconds = math.ceil(settings.db_lock_timeout * (1 + random()))
         items.postpone(undecided.code, seconds, undecided.detail)
@@ -188,9 +191,9 @@ async def _run(
     effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(
         destinations.values(), "pending" if changed else "skipped"
     )
-    body = answers.compose(
-        job_id, summary, effects, outcomes, minimal=options.minimal, dry_run=options.dry_run
-    )
+    encoded = answers.encode_items(outcomes)
+    shown = answers.encode_items(answers.not_ok(outcomes)) if options.minimal else encoded
+    body = answers.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
     await imports.insert_import(
         connection,
         imports.ImportRecord(
@@ -207,7 +210,7 @@ async def _run(
             failed=summary.failed,
             retry=summary.retry,
             results=answers.as_json(answers.count_results(outcomes)),
-            outcomes=pack(answers.encode_items(outcomes)),
+            outcomes=pack(encoded),
             failures=answers.as_json(answers.cluster(outcomes)),
             destination_ids=list(destinations),
             contact_ids=[outcomes[i].id or "" for i in changed],
@@ -226,206 +229,23 @@ async def _run(
     return Accepted207(
         job_id=job_id,
         body=body,
-        items=outcomes,
+        shown=shown,
         summary=summary,
         effects=effects,
         owed=list(destinations) if changed else [],
     )
 
 
-class Items:
-    """The items of one batch on their way to outcomes."""
-
-    def __init__(self, read_rows: Sequence[Accepted | Rejected], *, last_wins: bool) -> None:
-        resolved = batch.resolve_duplicates(read_rows, last_wins=last_wins)
-        self.applied: list[Accepted] = resolved.applied
-        self._resolved = resolved
-        self._read = read_rows
-        self.outcomes: list[ItemOutcome] = []
-
-    def abort(self) -> None:
-        """One item failed under `atomic=true`: nothing was applied, and every other item says so."""
-        decided = {}
-        for outcome in self.outcomes:
-            if outcome.status is ItemStatus.OK:
-                outcome = answers.failed(outcome.index, outcome.id, [_ABORTED])
-            decided[outcome.index] = outcome
-        self.outcomes = [decided[i] for i in range(len(self._read))]
-
-    def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
-        self.decide(
-            {r.index: answers.retry(r.index, r.contact_id, code, seconds, detail) for r in self.applied}
-        )
-
-    def changed(self) -> list[int]:
-        """Indexes of the items that made a new version, in item order."""
-        return [
-            o.index
-            for o in self.outcomes
-            if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
-        ]
-
-    def decide(self, decided: dict[int, ItemOutcome]) -> None:
-        """Take the outcomes of the applied items, by index, and give the others what follows from them."""
-        for row in self._resolved.rejected:
-            decided[row.index] = answers.failed(row.index, row.contact_id, row.errors)
-        for index, leader in self._resolved.followers.items():
-            first = decided[leader]
-            decided[index] = msgspec.structs.replace(first, index=index, duplicate_of=leader)
-        for index, last in self._resolved.superseded.items():
-            winner = decided[last]
-            decided[index] = (
-                ItemOutcome(index, winner.id, ItemStatus.OK, Result.SUPERSEDED, winner.version, last)
-                if winner.status is ItemStatus.OK
-                else msgspec.structs.replace(winner, index=index, duplicate_of=last)
-            )
-        self.outcomes = [decided[i] for i in range(len(self._read))]
-
-
-_ABORTED: Final = FieldError(
-    ErrorCode.ATOMIC_ABORTED, "", "another item of this batch failed and atomic=true, so nothing was applied"
-)
-
-
-def _conflict(row: Accepted, version: int) -> ItemOutcome:
-    found = f"is at version {version}" if version else "does not exist"
-    return answers.failed(
-        row.index,
-        row.contact_id,
-        [
-            FieldError(
-                ErrorCode.VERSION_CONFLICT,
-                "/if_version",
-                f"the contact {found}, not at version {row.if_version}; read it again and decide anew",
-            )
-        ],
-    )
-
-
-def read(body: bytes, options: Options, settings: Settings) -> Items:
-    """Bytes → items with duplicates resolved."""
+def _read(body: bytes, options: Options, settings: Settings) -> Items:
     try:
-        raws = envelope.split_json(body, max_items=settings.max_sync_items)
+        pieces = envelope.split_json(body, max_items=settings.max_sync_items)
     except envelope.TooManyItems as error:
         raise TooLarge(
             f"A request holds at most {settings.max_sync_items} items; split the batch and send the parts."
         ) from error
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error
-    return Items(rows.read_items(raws, max_item_bytes=settings.max_item_bytes), last_wins=options.last_wins)
-
-
-class _MovedError(Exception):
-    """A contact that was looked at without a lock is no longer at that version: start over."""
-
-
-async def _write(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items, options: Options
-) -> None:
-    """Upsert what was accepted. A dry run, and an atomic batch with a failure, are undone to the savepoint."""
-    if not (options.dry_run or options.atomic):
-        items.decide(await _upsert(connection, tenant_id, job_id, items.applied))
-        return
-    savepoint = connection.transaction()
-    await savepoint.start()
-    items.decide(await _upsert(connection, tenant_id, job_id, items.applied))
-    broken = options.atomic and any(o.status is not ItemStatus.OK for o in items.outcomes)
-    if broken:
-        items.abort()
-    await (savepoint.rollback() if broken or options.dry_run else savepoint.commit())
-
-
-async def _upsert(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]
-) -> dict[int, ItemOutcome]:
-    """The outcome of each item, by index."""
-    decided: dict[int, ItemOutcome] = {}
-    special = [i for i in applied if i.if_version is not None or i.removes]
-    peeked: dict[str, imports.Peek] = {}
-    if special:
-        peeked = await imports.peek_contacts(
-            connection, tenant_id, [i.contact_id for i in special], [i.attributes for i in special]
-        )
-        for item in special:
-            found = peeked[item.contact_id].version if item.contact_id in peeked else 0
-            if item.if_version is not None and item.if_version != found:
-                decided[item.index] = _conflict(item, found)
-    left = [i for i in applied if i.index not in decided] if decided else applied
-    if not left:
-        return decided
-    written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left, peeked))
-    for item in left:
-        version = written.get(item.index)
-        if version is not None:
-            result = Result.CREATED if version == 1 else Result.UPDATED
-            decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, version)
-    if len(written) < len(left):
-        await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
-    for item in special:
-        _check_still(item, peeked.get(item.contact_id), decided[item.index], wrote=item.index in written)
-    return decided
-
-
-async def _leave(
-    connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
-) -> None:
-    """Items that changed nothing: the contact has all they say, or something newer."""
-    standing = await imports.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
-    newer: dict[str, int] = {}
-    for item in items:
-        found = standing[item.contact_id]
-        result = Result.UNCHANGED
-        if item.source_version is not None:
-            if found.source_version is None or item.source_version > found.source_version:
-                newer[item.contact_id] = item.source_version
-            elif item.source_version < found.source_version:
-                result = Result.SUPERSEDED
-        decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, found.version)
-    if newer:
-        await imports.touch_contacts(connection, tenant_id, newer)
-
-
-def _check_still(item: Accepted, peek: imports.Peek | None, outcome: ItemOutcome, *, wrote: bool) -> None:
-    """What was decided from an unlocked look holds only if nobody wrote in between."""
-    if outcome.status is not ItemStatus.OK:
-        return
-    expected = (peek.version if peek else 0) + wrote
-    if outcome.version != expected:
-        raise _MovedError
-
-
-_REPLACES: Final = 256
-"""Added to the mask of an item whose attributes are not a patch (see upsert_contacts)."""
-
-
-def _columns(items: Sequence[Accepted], peeked: dict[str, imports.Peek]) -> imports.Columns:
-    masks = [i.mask for i in items]
-    attributes = [i.attributes for i in items]
-    for position, item in enumerate(items):
-        if item.removes:
-            masks[position] |= _REPLACES
-            peek = peeked.get(item.contact_id)
-            attributes[position] = peek.attributes if peek else _without_nulls(item.attributes)
-        elif item.attributes is None and item.mask & rows.ATTRIBUTES:
-            masks[position] |= _REPLACES
-    return imports.Columns(
-        contact_ids=[i.contact_id for i in items],
-        masks=masks,
-        emails=[i.email for i in items],
-        first_names=[i.first_name for i in items],
-        last_names=[i.last_name for i in items],
-        phones=[i.phone for i in items],
-        companies=[i.company for i in items],
-        attributes=attributes,
-        source_versions=[i.source_version for i in items],
-        indexes=[i.index for i in items],
-    )
-
-
-def _without_nulls(patch: str | None) -> str:
-    """What a patch leaves of nothing."""
-    members: dict[str, object] = msgspec.json.decode(patch or "{}")
-    return answers.as_json({key: value for key, value in members.items() if value is not None})
+    return Items(pieces, last_wins=options.last_wins, max_item_bytes=settings.max_item_bytes)
 
 
 def pack(data: bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -52,7 +53,7 @@ class ImportAnswer(msgspec.Struct, omit_defaults=True):
     items_url: str
     summary: Summary
     effects: dict[str, str]
-    items: list[ItemOutcome]
+    items: msgspec.Raw
     dry_run: bool = False
 
 
@@ -80,17 +81,18 @@ def retry(index: int, contact_id: str, code: ErrorCode, seconds: int, detail: st
 
 
 def summarize(items: Sequence[ItemOutcome]) -> Summary:
-    succeeded = sum(1 for i in items if i.status is ItemStatus.OK)
-    waiting = sum(1 for i in items if i.status is ItemStatus.RETRY)
-    return Summary(len(items), succeeded, len(items) - succeeded - waiting, waiting)
+    statuses = [i.status for i in items]
+    return Summary(
+        len(statuses),
+        statuses.count(ItemStatus.OK),
+        statuses.count(ItemStatus.FAILED),
+        statuses.count(ItemStatus.RETRY),
+    )
 
 
 def count_results(items: Iterable[ItemOutcome]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for item in items:
-        if item.result is not UNSET:
-            counts[item.result] = counts.get(item.result, 0) + 1
-    return counts
+    counts = Counter(i.result for i in items)
+    return {result.value: counts[result] for result in Result if counts[result]}
 
 
 def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
@@ -128,17 +130,15 @@ def overall(counts: Mapping[str, int]) -> EffectState:
     return next((state for state in _WORST_FIRST if counts.get(state)), EffectState.SKIPPED)
 
 
+def not_ok(items: Iterable[ItemOutcome]) -> list[ItemOutcome]:
+    """What `Prefer: return=minimal` lists (RFC 7240)."""
+    return [i for i in items if i.status is not ItemStatus.OK]
+
+
 def compose(
-    job_id: uuid.UUID,
-    summary: Summary,
-    effects: dict[str, str],
-    items: list[ItemOutcome],
-    *,
-    minimal: bool,
-    dry_run: bool,
+    job_id: uuid.UUID, summary: Summary, effects: dict[str, str], items: bytes, *, dry_run: bool
 ) -> bytes:
-    """The answer's bytes; `minimal` leaves out the items that are `ok` (RFC 7240, `return=minimal`)."""
-    shown = [i for i in items if i.status is not ItemStatus.OK] if minimal else items
+    """The answer's bytes; `items` come encoded, since they are stored beside it as well."""
     return _encode(
         ImportAnswer(
             job_id=job_id,
@@ -146,7 +146,7 @@ def compose(
             items_url=f"/v1/jobs/{job_id}/items",
             summary=summary,
             effects=effects,
-            items=shown,
+            items=msgspec.Raw(items),
             dry_run=dry_run,
         )
     )

@@ -119,8 +119,7 @@ async def _hold(services: Services, batch: Import, decided: Accepted207, until: 
                 decided.job_id,
                 decided.summary,
                 dict(effects),
-                decided.items,
-                minimal=batch.options.minimal,
+                decided.shown,
                 dry_run=batch.options.dry_run,
             )
         if await imports.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, accept.pack(body)):

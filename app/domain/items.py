@@ -1,0 +1,100 @@
+"""The items of one batch on their way from bytes to outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import msgspec
+
+from app.domain import answers, batch, rows
+from app.domain.answers import ItemOutcome
+from app.domain.batch import Batch
+from app.domain.outcomes import ErrorCode, ItemStatus, Result
+from app.domain.rows import Accepted, FieldError
+
+PART: Final = 250
+"""Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
+
+
+class Items:
+    """Reads items part by part, in the order of their ids; then takes the outcomes of what was applied."""
+
+    def __init__(
+        self, pieces: Sequence[bytes | msgspec.Raw], *, last_wins: bool, max_item_bytes: int
+    ) -> None:
+        self._pieces = pieces
+        self._last_wins = last_wins
+        self._max_item_bytes = max_item_bytes
+        self._batch = Batch([], {}, {}, [])
+        self.outcomes: list[ItemOutcome] = []
+        """In request order, once decided."""
+
+    def parts(self) -> Iterator[list[Accepted]]:
+        """Accepted items, ids rising over all parts; each part is read when it is asked for.
+
+        A batch whose ids repeat, or cannot be told beforehand, is read whole and comes as one part.
+        """
+        order = rows.key_order(self._pieces) if len(self._pieces) > PART else None
+        if order is None:
+            read = rows.read_items(self._pieces, max_item_bytes=self._max_item_bytes)
+            self._batch = batch.resolve_duplicates(read, last_wins=self._last_wins)
+            yield self._batch.applied
+            return
+        self._batch = Batch([], {}, {}, [])
+        for start in range(0, len(order), PART):
+            indexes = order[start : start + PART]
+            pieces = [self._pieces[index] for index in indexes]
+            read = rows.read_items(pieces, max_item_bytes=self._max_item_bytes, indexes=indexes)
+            part = batch.resolve_duplicates(read, last_wins=self._last_wins)
+            self._batch.applied.extend(part.applied)
+            self._batch.rejected.extend(part.rejected)
+            yield part.applied
+
+    def decide(self, decided: dict[int, ItemOutcome]) -> None:
+        """Take the outcomes of the applied items, by index, and give the others what follows from them."""
+        for row in self._batch.rejected:
+            decided[row.index] = answers.failed(row.index, row.contact_id, row.errors)
+        for index, leader in self._batch.followers.items():
+            decided[index] = msgspec.structs.replace(decided[leader], index=index, duplicate_of=leader)
+        for index, last in self._batch.superseded.items():
+            winner = decided[last]
+            decided[index] = (
+                ItemOutcome(index, winner.id, ItemStatus.OK, Result.SUPERSEDED, winner.version, last)
+                if winner.status is ItemStatus.OK
+                else msgspec.structs.replace(winner, index=index, duplicate_of=last)
+            )
+        self.outcomes = [decided[i] for i in range(len(self._pieces))]
+
+    def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
+        """Nothing could be decided this time: what would have been applied is for the client to send again."""
+        applied = [row for part in self.parts() for row in part]
+        self.decide({r.index: answers.retry(r.index, r.contact_id, code, seconds, detail) for r in applied})
+
+    def abort(self) -> None:
+        """One item failed under `atomic=true`: nothing was applied, and every other item says so."""
+        self.outcomes = [
+            answers.failed(o.index, o.id, [_ABORTED]) if o.status is ItemStatus.OK else o
+            for o in self.outcomes
+        ]
+
+    def changed(self) -> list[int]:
+        """Indexes of the items that made a new version, in item order."""
+        return [
+            o.index
+            for o in self.outcomes
+            if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
+        ]
+
+
+_ABORTED: Final = FieldError(
+    ErrorCode.ATOMIC_ABORTED, "", "another item of this batch failed and atomic=true, so nothing was applied"
+)
+
+
+def conflict(row: Accepted, version: int) -> ItemOutcome:
+    """The outcome of an item whose `if_version` is not the contact's (0: there is no such contact)."""
+    found = f"is at version {version}" if version else "does not exist"
+    detail = f"the contact {found}, not at version {row.if_version}; read it again and decide anew"
+    error = FieldError(ErrorCode.VERSION_CONFLICT, "/if_version", detail)
+    return answers.failed(row.index, row.contact_id, [error])

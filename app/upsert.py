@@ -1,0 +1,158 @@
+"""The write phase of an import: items in key order to contacts and ledger, within the caller's transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from app.db import imports
+from app.db.pool import Connection
+from app.domain import answers, rows
+from app.domain.answers import ItemOutcome
+from app.domain.items import Items, conflict
+from app.domain.outcomes import ItemStatus, Result
+from app.domain.rows import Accepted
+
+
+class ContactMovedError(Exception):
+    """A contact that was looked at without a lock is no longer at that version: start over."""
+
+
+async def write(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items, *, atomic: bool, dry_run: bool
+) -> None:
+    """Decide every item and write what changed, within the caller's transaction.
+
+    A dry run, and an atomic batch with a failure, are undone to a savepoint.
+
+    Raises:
+        ContactMovedError: start over, in a new transaction.
+    """
+    if not (dry_run or atomic):
+        items.decide(await _upsert_parts(connection, tenant_id, job_id, items))
+        return
+    savepoint = connection.transaction()
+    await savepoint.start()
+    items.decide(await _upsert_parts(connection, tenant_id, job_id, items))
+    broken = atomic and any(o.status is not ItemStatus.OK for o in items.outcomes)
+    if broken:
+        items.abort()
+    await (savepoint.rollback() if broken or dry_run else savepoint.commit())
+
+
+async def _upsert_parts(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items
+) -> dict[int, ItemOutcome]:
+    """One part after the other; each is read while PostgreSQL works on the one before."""
+    decided: dict[int, ItemOutcome] = {}
+    working: asyncio.Task[dict[int, ItemOutcome]] | None = None
+    try:
+        for part in items.parts():
+            if working is not None:
+                decided |= await working
+            working = asyncio.create_task(_upsert(connection, tenant_id, job_id, part))
+            await asyncio.sleep(0)  # the statement is sent before the next part is read
+        if working is not None:
+            decided |= await working
+    finally:
+        if working is not None and not working.done():
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+    return decided
+
+
+async def _upsert(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]
+) -> dict[int, ItemOutcome]:
+    """The outcome of each item, by index."""
+    decided: dict[int, ItemOutcome] = {}
+    special = [i for i in applied if i.if_version is not None or i.removes]
+    peeked: dict[str, imports.Peek] = {}
+    if special:
+        peeked = await imports.peek_contacts(
+            connection, tenant_id, [i.contact_id for i in special], [i.attributes for i in special]
+        )
+        for item in special:
+            found = peeked[item.contact_id].version if item.contact_id in peeked else 0
+            if item.if_version is not None and item.if_version != found:
+                decided[item.index] = conflict(item, found)
+    left = [i for i in applied if i.index not in decided] if decided else applied
+    if not left:
+        return decided
+    written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left, peeked))
+    for item in left:
+        version = written.get(item.index)
+        if version is not None:
+            result = Result.CREATED if version == 1 else Result.UPDATED
+            decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, version)
+    if len(written) < len(left):
+        await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
+    for item in special:
+        _check_still(item, peeked.get(item.contact_id), decided[item.index], wrote=item.index in written)
+    return decided
+
+
+async def _leave(
+    connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
+) -> None:
+    """Items that changed nothing: the contact has all they say, or something newer."""
+    standing = await imports.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
+    newer: dict[str, int] = {}
+    for item in items:
+        found = standing[item.contact_id]
+        result = Result.UNCHANGED
+        if item.source_version is not None:
+            if found.source_version is None or item.source_version > found.source_version:
+                newer[item.contact_id] = item.source_version
+            elif item.source_version < found.source_version:
+                result = Result.SUPERSEDED
+        decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, found.version)
+    if newer:
+        await imports.touch_contacts(connection, tenant_id, newer)
+
+
+def _check_still(item: Accepted, peek: imports.Peek | None, outcome: ItemOutcome, *, wrote: bool) -> None:
+    """What was decided from an unlocked look holds only if nobody wrote in between."""
+    if outcome.status is not ItemStatus.OK:
+        return
+    expected = (peek.version if peek else 0) + wrote
+    if outcome.version != expected:
+        raise ContactMovedError
+
+
+_REPLACES: Final = 256
+"""Added to the mask of an item whose attributes are not a patch (see upsert_contacts)."""
+
+
+def _columns(items: Sequence[Accepted], peeked: dict[str, imports.Peek]) -> imports.Columns:
+    masks = [i.mask for i in items]
+    attributes = [i.attributes for i in items]
+    for position, item in enumerate(items):
+        if item.removes:
+            masks[position] |= _REPLACES
+            peek = peeked.get(item.contact_id)
+            attributes[position] = peek.attributes if peek else _without_nulls(item.attributes)
+        elif item.attributes is None and item.mask & rows.ATTRIBUTES:
+            masks[position] |= _REPLACES
+    return imports.Columns(
+        contact_ids=[i.contact_id for i in items],
+        masks=masks,
+        emails=[i.email for i in items],
+        first_names=[i.first_name for i in items],
+        last_names=[i.last_name for i in items],
+        phones=[i.phone for i in items],
+        companies=[i.company for i in items],
+        attributes=attributes,
+        source_versions=[i.source_version for i in items],
+        indexes=[i.index for i in items],
+    )
+
+
+def _without_nulls(patch: str | None) -> str:
+    """What a patch leaves of nothing."""
+    members: dict[str, object] = msgspec.json.decode(patch or "{}")
+    return answers.as_json({key: value for key, value in members.items() if value is not None})
