@@ -1,0 +1,113 @@
+"""One circuit for all workers: two processes against one CRM that is down."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from tests.acceptance.harness import Installation, changed_effects, people, until
+
+PROBES = 2
+BREAKER = {
+    "breaker_min_calls": 6,
+    "breaker_probes": PROBES,
+    "breaker_successes": 3,
+    "breaker_open": 1.5,
+    "breaker_open_cap": 2.0,
+    "breaker_permit": 5.0,
+}
+
+
+async def _waiting_items(tranche: Installation, job_id: str) -> list[dict[str, Any]]:
+    items = (await tranche.get(f"/v1/jobs/{job_id}/items"))["items"]
+    return [
+        item["destinations"]["hubspot"]
+        for item in items
+        if item["destinations"]["hubspot"].get("error_code") == "CIRCUIT_OPEN"
+    ]
+
+
+async def _total(tranche: Installation) -> int:
+    return len(await tranche.sandbox.calls())
+
+
+async def test_opens_probes_and_closes_across_two_workers(tranche: Installation) -> None:
+    _, first = await tranche.start_both(**BREAKER)
+    second = await tranche.start_worker(**BREAKER)
+    await tranche.sandbox.misbehave(latency={"latency": 0.2}, status={"code": 503})
+    jobs = [await tranche.imported(people(100, start=100 * i)) for i in range(24)]
+
+    # It opens: the calls stop, and every item that waits says why and for how long.
+    async def shown() -> list[dict[str, Any]]:
+        return await _waiting_items(tranche, jobs[-1])
+
+    waiting = await until(shown, every=0.01)
+    assert len(waiting) == 100
+    assert all(item["retry_after_seconds"] > 0 for item in waiting)
+    assert {item["state"] for item in waiting} <= {"pending", "retry"}
+    at_opening = await _total(tranche)
+    assert at_opening <= 6 + 2 * 8, "calls under way when it opened may end, no more"
+    (there,) = (await tranche.get("/v1/destinations"))["destinations"]
+    assert there["error_code"] == "CIRCUIT_OPEN"
+    health = await tranche.ask("GET", "/health")
+    assert health.status == 207
+
+    # Half-open, again and again: never more probes at a time than allowed, from both processes together.
+    async def quiet() -> bool:
+        return all(call["seconds"] for call in await tranche.sandbox.calls())
+
+    await until(quiet)
+    await tranche.sandbox.reset("concurrency")
+    before = await _total(tranche)
+    await asyncio.sleep(6)
+    probes = await _total(tranche) - before
+    assert probes >= 2, "it never tried whether the CRM is back"
+    assert probes <= 6 * PROBES, "an open circuit lets next to nothing through"
+    assert await tranche.sandbox.max_concurrent() <= PROBES
+
+    # The CRM is slow but well: still no more than the probes, until enough of them succeeded.
+    await tranche.sandbox.misbehave(latency={"latency": 0.2})
+    for job_id in jobs:
+        assert (await tranche.finished(job_id))["state"] == "completed"
+    effects = changed_effects(await tranche.sandbox.effects())
+    assert len(effects) == 2400
+    assert set(effects.values()) == {1}
+    closed = [part for part in (first, second) if '"after":"closed"' in part.text()]
+    assert closed, "nobody saw it close"
+    assert await tranche.sandbox.max_concurrent() > PROBES, "closed, it serves with all lanes again"
+    # Waiting for the circuit was free: every attempt that was counted is a call that was made.
+    (spent,) = await tranche.rows("SELECT sum(attempt)::int AS attempts FROM deliveries")
+    assert spent["attempts"] == await _total(tranche)
+    for part in (first, second):
+        assert "delivery_attempted" in part.text(), f"{part.log.name} did nothing"
+    assert (await tranche.ask("GET", "/health")).status == 200
+
+
+async def test_half_open_is_shared(tranche: Installation) -> None:
+    """All that happens between half-open and closed, seen by the CRM: `probes` at a time, then more."""
+    await tranche.start_both(**BREAKER)
+    await tranche.start_worker(**BREAKER)
+    await tranche.sandbox.misbehave(status={"code": 503})
+    jobs = [await tranche.imported(people(100, start=100 * i)) for i in range(12)]
+
+    async def open_() -> bool:
+        return bool(await _waiting_items(tranche, jobs[-1]))
+
+    await until(open_, every=0.01)
+    await asyncio.sleep(0.3)
+    await tranche.sandbox.reset("concurrency")
+    # Calls that neither fail nor end soon: as many as get through are all under way at the same time.
+    await tranche.sandbox.misbehave(latency={"latency": 1.5})
+
+    async def probing() -> bool:
+        return await tranche.sandbox.max_concurrent() == PROBES
+
+    await until(probing)
+    await asyncio.sleep(1.0)
+    assert await tranche.sandbox.max_concurrent() == PROBES
+    await tranche.sandbox.misbehave()
+    for job_id in jobs:
+        assert (await tranche.finished(job_id))["state"] == "completed"
+    effects = changed_effects(await tranche.sandbox.effects())
+    assert len(effects) == 1200
+    assert set(effects.values()) == {1}
