@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given
+from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
@@ -18,17 +18,17 @@ from tests.db.merge_model import TEXTS, Contact, Model, Told, canonical
 
 _examples = itertools.count(1)
 _TEXT = st.sampled_from([None, "Ada", "Grace"])
-_VALUE = st.sampled_from([None, None, 1, True, "a", "", [], {"deep": None}])
+_VALUE = st.sampled_from([None, 1, True, "a", "", [], {"deep": None}])
 _VERSION = st.sampled_from([None, 0, 1, 2, 3])
 _OPTIONAL = {
     "first_name": _TEXT,
     "last_name": _TEXT,
     "company": _TEXT,
     "phone": st.sampled_from([None, "1", "(496)978-3969x58947"]),
-    "attributes": st.none() | st.dictionaries(st.sampled_from(["x", "y", "z"]), _VALUE, max_size=3),
+    "attributes": st.none() | st.dictionaries(st.sampled_from("xyz"), _VALUE, min_size=1, max_size=3),
 }
 _ITEM = st.fixed_dictionaries(
-    {"id": st.sampled_from("abc"), "email": st.sampled_from(["a@example.com", "b@example.com"])},
+    {"id": st.sampled_from("ab"), "email": st.sampled_from(["a@example.com", "b@example.com"])},
     optional=_OPTIONAL,
 )
 
@@ -36,7 +36,7 @@ _ITEM = st.fixed_dictionaries(
 @st.composite
 def _batches(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, bool]]:
     items = []
-    for item in draw(st.lists(_ITEM, min_size=1, max_size=5)):
+    for item in draw(st.lists(_ITEM, min_size=2, max_size=5)):
         # Versions and faults are rarer than content, or nothing would ever change.
         match draw(st.integers(0, 9)):
             case 0 | 1:
@@ -48,14 +48,17 @@ def _batches(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, bool]]:
             case 6 if items:
                 item = dict(items[-1])
         items.append(item)
-    flags = {name: draw(st.integers(0, 3)) == 0 for name in ("atomic", "dry_run")}
+    flags = {name: draw(st.integers(0, 5)) == 5 for name in ("atomic", "dry_run")}
     return items, flags | {"last_wins": draw(st.booleans())}
 
 
 @hypothesis_settings(
-    max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    phases=(Phase.reuse, Phase.generate, Phase.shrink),  # explaining would take minutes
 )
-@given(batches=st.lists(_batches(), min_size=1, max_size=6))
+@given(batches=st.lists(_batches(), min_size=3, max_size=8))
 async def test_batches_do_what_the_contract_says(
     desk: Desk, batches: list[tuple[list[dict[str, Any]], dict[str, bool]]]
 ) -> None:
