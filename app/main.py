@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+import signal
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from types import FrameType
 
 from litestar import Litestar
 from litestar.datastructures import State
@@ -33,7 +37,8 @@ def create_app(settings: Settings) -> Litestar:
     async def own(_: Litestar) -> AsyncIterator[None]:
         await database.open()
         try:
-            yield
+            with _hear_shutdown(watcher.release):
+                yield
         finally:
             await watcher.close()
             await waker.close()
@@ -50,6 +55,35 @@ def create_app(settings: Settings) -> Litestar:
         request_max_body_size=None,  # bodies are read and capped by app.http.bodies
         debug=False,
     )
+
+
+@contextmanager
+def _hear_shutdown(callback: Callable[[], None]) -> Iterator[None]:
+    """Call back as soon as the process is told to end.
+
+    A server waits for its open requests before it ends the lifespan, and some of them wait up to `max_wait`
+    seconds for effects. The handlers that stand there are the server's own and go on being called.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    standing = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        loop.call_soon_threadsafe(callback)
+        before = standing[signal.Signals(number)]
+        if callable(before):
+            before(number, frame)
+
+    heard = [number for number, handler in standing.items() if callable(handler)]
+    for number in heard:
+        signal.signal(number, hear)
+    try:
+        yield
+    finally:
+        for number in heard:
+            signal.signal(number, standing[number])
 
 
 def factory() -> Litestar:

@@ -13,6 +13,7 @@ from litestar.routes import HTTPRoute
 from app import telemetry
 from app.errors import TrancheError
 from app.http import exchange, problems
+from app.http.bodies import Inbox
 
 log = structlog.get_logger()
 
@@ -33,12 +34,14 @@ class Api(Litestar):
         loop = asyncio.get_running_loop()
         noted = exchange.begin(scope, loop.time())
         scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
+        inbox = Inbox(scope, receive)
         method = scope["method"]
         if method == "HEAD":
             scope["method"] = "GET"
 
         async def forward(message: Any) -> None:
             if message["type"] == "http.response.start":
+                await inbox.drain()
                 noted.status = message["status"]
                 fields = message["headers"]
                 if method == "OPTIONS" and "path_template" in scope:
@@ -52,7 +55,7 @@ class Api(Litestar):
 
         with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
             try:
-                await super().__call__(scope, receive, forward)
+                await super().__call__(scope, inbox, forward)
             except Exception as error:
                 log.error("request_failed", exc_info=error)
                 if noted.status:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import zlib
 from typing import Any, Final
 
@@ -16,6 +18,41 @@ _GZIP: Final = 31
 _ZSTD_SLICE: Final = 256
 """Compressed bytes fed at a time: a block of 4 can become 128 KB, so a slice makes 8 MB at the most."""
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 recommends decoders to support this much
+
+
+_DRAIN_BYTES: Final = 32_000_000
+_DRAIN_SECONDS: Final = 2.0
+
+
+class Inbox:
+    """An ASGI `receive` that knows whether the whole body was taken.
+
+    A client that is still sending when the answer comes and the connection goes often sees a broken pipe and
+    never the answer: what is left is therefore taken and dropped first, within bounds.
+    """
+
+    def __init__(self, scope: Any, receive: Any) -> None:
+        self._receive = receive
+        self._open = any(
+            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
+            for name, value in scope["headers"]
+        )
+
+    async def __call__(self) -> Any:
+        message = await self._receive()
+        if not message.get("more_body", False):
+            self._open = False
+        return message
+
+    async def drain(self) -> None:
+        if not self._open:
+            return
+        left = _DRAIN_BYTES
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_SECONDS):
+                while self._open and left > 0:
+                    left -= len((await self()).get("body", b""))
+        self._open = False
 
 
 async def read_body(receive: Any, fields: Fields, *, limit: int, remedy: str) -> bytes:

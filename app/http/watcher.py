@@ -27,12 +27,13 @@ class JobWatcher:
         self._interval = interval
         self._waiting: dict[_Job, dict[asyncio.Future[None], int | None]] = {}
         self._task: asyncio.Task[None] | None = None
+        self._released = False
 
     async def wait(
         self, tenant_id: int, job_id: uuid.UUID, *, seconds: float, revision: int | None = None
     ) -> bool:
         """True once the job is finished, or, with `revision` given, once it has another; false after `seconds`."""
-        if seconds <= 0:
+        if seconds <= 0 or self._released:
             return False
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         job = (tenant_id, job_id)
@@ -42,7 +43,7 @@ class JobWatcher:
         try:
             async with asyncio.timeout(seconds):
                 await done
-            return True
+            return not self._released
         except TimeoutError:
             return False
         finally:
@@ -50,6 +51,14 @@ class JobWatcher:
             waiters.pop(done, None)
             if not waiters:
                 self._waiting.pop(job, None)
+
+    def release(self) -> None:
+        """Let everybody go with what there is: the process is about to end, and would end only after them."""
+        self._released = True
+        for waiters in self._waiting.values():
+            for future in waiters:
+                if not future.done():
+                    future.set_result(None)
 
     async def close(self) -> None:
         if self._task is not None:

@@ -19,6 +19,7 @@ import pytest
 
 from app.settings import PREFIX, Settings
 from tests.http.conftest import Api, aiohttp_session, free_port, person
+from tests.http.test_contacts import add
 
 HERE = Path(__file__).parent
 
@@ -129,6 +130,13 @@ async def test_odd_requests_on_the_wire_are_refused_politely(api: Api) -> None:
         assert not answer.startswith(b"HTTP/1.1 5"), (sent, answer)
 
 
+async def test_who_still_sends_gets_the_answer_and_no_broken_pipe(api: Api) -> None:
+    for _ in range(20):
+        assert (await api.push(b"x" * 6_000_000)).status == 413
+        assert (await api.as_key(None).push(b"x" * 6_000_000)).status == 401
+        assert (await api.request("POST", "/v1/nowhere", data=b"x" * 6_000_000)).status == 404
+
+
 async def test_head_and_options_follow_get(api: Api) -> None:
     path = (await api.push([person(1)])).headers["Location"]
     got, head = await api.get(path), await api.request("HEAD", path)
@@ -144,7 +152,7 @@ async def test_head_and_options_follow_get(api: Api) -> None:
 
 
 @asynccontextmanager
-async def serve_apart(settings: Settings) -> AsyncIterator[str]:
+async def serve_apart(settings: Settings) -> AsyncIterator[tuple[str, asyncio.subprocess.Process]]:
     """The service as it runs in production: a granian process, settings from the environment."""
     port = free_port()
     environment = os.environ | {
@@ -168,9 +176,10 @@ async def serve_apart(settings: Settings) -> AsyncIterator[str]:
                 except aiohttp.ClientError:
                     pass
                 await asyncio.sleep(0.05)
-        yield url
+        yield url, process
     finally:
-        process.terminate()
+        if process.returncode is None:
+            process.terminate()
         await asyncio.wait_for(process.wait(), 10)
 
 
@@ -180,7 +189,7 @@ async def test_a_thousand_requests_with_one_key_have_one_effect(
 ) -> None:
     """And meanwhile others are served: the crowd does not hold the pool."""
     items = [person(i) for i in range(20)]
-    async with serve_apart(settings) as url, aiohttp_session() as session:
+    async with serve_apart(settings) as (url, _), aiohttp_session() as session:
         api = Api(session, url, api_key)
         await api.push([person(10_000)])
         crowd = [asyncio.create_task(_insist(api, items)) for _ in range(1000)]
@@ -196,6 +205,26 @@ async def test_a_thousand_requests_with_one_key_have_one_effect(
     assert await db.fetchval("SELECT count(*) FROM jobs") == 2
     assert await db.fetchval("SELECT count(*) FROM ledger WHERE contact_id = 'c7'") == 1
     assert max(others) < 5.0, max(others)
+
+
+async def test_the_service_ends_without_waiting_for_who_waits(
+    settings: Settings, api_key: str, db: asyncpg.Connection[Any]
+) -> None:
+    """An import and a poll, both held; each gets its answer at once."""
+    async with serve_apart(settings) as (url, process), aiohttp_session() as session:
+        api = Api(session, url, api_key)
+        await add(api)
+        job = (await api.push([person(1)])).headers["Location"]
+        poll = asyncio.create_task(api.get(job, {"Prefer": "wait=25"}))
+        held = asyncio.create_task(api.push([person(2)], key="k", headers={"Prefer": "wait=25"}))
+        await asyncio.sleep(0.5)
+        started = time.monotonic()
+        process.terminate()
+        assert (await poll).status == 200
+        assert (await held).json()["effects"]["hubspot"] == "pending"
+        await asyncio.wait_for(process.wait(), 5)
+        assert time.monotonic() - started < 5
+    assert await db.fetchval("SELECT answering_until FROM idempotency_keys WHERE key = 'k'") is None
 
 
 async def _insist(api: Api, items: list[dict[str, Any]]) -> Any:

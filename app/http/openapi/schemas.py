@@ -14,6 +14,7 @@ from app.http import destinations, health, jobs, problems
 _STRUCTS: Final = (
     Item,
     answers.ImportAnswer,
+    answers.ItemOutcome,
     status.Job,
     jobs.JobList,
     jobs.ItemList,
@@ -43,7 +44,9 @@ def make_schemas() -> dict[str, Any]:
     for path, change in _COMPLETIONS.items():
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
+    # These two go out as bytes that were encoded before.
     schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
+    schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
 
 

@@ -41,4 +41,6 @@ def _member(head: str, value: Any) -> list[str]:
 def _scalar(value: Any) -> str:
     if isinstance(value, str) and _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
-    return json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
+    # YAML 1.1, which many readers still speak, knows no exponent without a point.
+    return text.replace("e", ".0e") if isinstance(value, float) and "." not in text else text
