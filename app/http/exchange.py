@@ -27,6 +27,8 @@ class Exchange(msgspec.Struct):
     status: int = 0
     presented: bool = False
     """The client sent some API key."""
+    idempotency_key: str | None = None
+    """As it was sent, once it is known to be one: every answer echoes it."""
     tenant_id: int | None = None
     items: int | None = None
     code: str | None = None

@@ -54,7 +54,7 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
     settings = services.settings
     principal = await authorize(request, fields, services, _SCOPES)
     headers.choose_type(fields)
-    key, sent_key = headers.read_key(fields)
+    key, exchange.idempotency_key = headers.read_key(fields)
     headers.require_json(fields)
     query = headers.read_query(request.scope, _QUERY, foreign=_FOREIGN)
     preferences = headers.read_preferences(fields, max_wait=settings.max_wait)
@@ -85,7 +85,7 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
     decided = await accept.accept(
         services.database, batch, settings, new_id=uuid7, random=random.SystemRandom().random
     )
-    echo = {"Idempotency-Key": sent_key}
+    echo = {"Idempotency-Key": exchange.idempotency_key}
     if isinstance(decided, Replay):
         return _replay(decided, echo)
     exchange.items = decided.summary.total

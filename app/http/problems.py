@@ -82,6 +82,8 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
         )
     exchange.code = known.code
     status, headers, body = render(known, exchange.request_id, authenticated=exchange.presented)
+    if exchange.idempotency_key is not None:
+        headers["Idempotency-Key"] = exchange.idempotency_key
     return Response(body, status_code=status, headers=headers, media_type=MEDIA_TYPE)
 
 

@@ -109,6 +109,17 @@ async def test_a_destination_that_cannot_work_is_refused(api: Api) -> None:
         answer = await api.request("POST", "/v1/destinations", data=body)
         assert answer.status == 400, body[:20]
     assert (await api.request("POST", "/v1/destinations", data=b" " * 70_000)).status == 413
+    for depth in (*range(100, 1300, 50), *range(900, 1010, 3)):
+        nested = b"[" * depth + b"]" * depth
+        body = msgspec.json.encode(HUBSPOT)[:-1] + b',"options":{"a":' + nested + b"}}"
+        answer = await api.request("POST", "/v1/destinations", data=body)
+        assert answer.status in (201, 400), (depth, answer.body)
+        await api.request("DELETE", "/v1/destinations/hubspot")
+    for number in ("1e400", "-1e400", "1" + "0" * 5000, "1e-400", "1E+308"):
+        body = msgspec.json.encode(HUBSPOT)[:-1] + f',"options":{{"a":{number}}}}}'.encode()
+        answer = await api.request("POST", "/v1/destinations", data=body)
+        assert answer.status in (201, 400), (number, answer.body)
+        await api.request("DELETE", "/v1/destinations/hubspot")
     odd = await add(api, options={"deep": [[[[1e308, 10**30, -0.0]]]], "": None})
     assert odd.status in (201, 400)
 

@@ -56,6 +56,7 @@ async def test_while_the_first_runs_others_are_told_to_wait(api: Api, db: asyncp
         second = await api.push([person(1, company="x")], key="k")
         assert (second.status, second.json()["code"]) == (409, "IDEMPOTENCY_KEY_IN_USE")
         assert int(second.headers["Retry-After"]) >= 1
+        assert second.headers["Idempotency-Key"] == "k"
         assert (await api.get(KEYS + "k")).json() == {"key": "k", "state": "running"}
     answered = await first
     assert answered.status == 207

@@ -37,6 +37,7 @@ HEADERS: Final = {
         "The job, or the new resource.", {"type": "string", "format": "uri-reference"}, required=True
     ),
     "IdempotencyKey": _header("The key, as it was sent.", _TEXT, required=True),
+    "MaybeIdempotencyKey": _header("The key of an import, as it was sent.", _TEXT),
     "IdempotencyReplayed": _header(
         "The first answer of this key, byte for byte.", {"type": "string", "const": "true"}
     ),
@@ -59,12 +60,16 @@ def _headers(**names: str) -> dict[str, Any]:
     }
 
 
+_ECHO: Final = _headers(Idempotency_Key="MaybeIdempotencyKey")
 _PROBLEM_HEADERS: Final = {
+    400: _ECHO,
     401: _headers(WWW_Authenticate="Authenticate"),
     403: _headers(WWW_Authenticate="Authenticate"),
-    409: _headers(Retry_After="MaybeRetryAfter"),
-    415: _headers(Accept_Encoding="AcceptEncoding", Accept_Post="AcceptPost"),
-    503: _headers(Retry_After="RetryAfter"),
+    409: _ECHO | _headers(Retry_After="MaybeRetryAfter"),
+    413: _ECHO,
+    415: _ECHO | _headers(Accept_Encoding="AcceptEncoding", Accept_Post="AcceptPost"),
+    422: _ECHO,
+    503: _ECHO | _headers(Retry_After="RetryAfter"),
 }
 _PROBLEM_TEXTS: Final = {
     400: "The request cannot be read, or a parameter cannot be used; nothing happened.",
