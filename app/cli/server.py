@@ -5,12 +5,15 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import socket
 import sys
+import time
 from typing import Any, Final
 
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 
+from app.errors import Conflict
 from app.settings import Settings
 
 _PR_SET_PDEATHSIG: Final = 1
@@ -20,6 +23,9 @@ _PARENT: Final = "TRANCHE_SERVER_PID"
 
 def application() -> Any:
     """What each serving process loads."""
+    # granian forks: until it sets its own, its master's handlers would swallow here every call to stop.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
     from app.main import factory
 
     if sys.platform == "linux":
@@ -30,8 +36,34 @@ def application() -> Any:
     return factory()
 
 
+def claim_port(host: str, port: int, option: str, *, patience: float = 0.0) -> None:
+    """See that a port can be listened on, waiting `patience` seconds for who may be leaving it.
+
+    Raises:
+        Conflict: it is taken, or the address is not one of this machine.
+    """
+    limit = time.monotonic() + patience
+    while True:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((host, port))
+                return
+            except OSError as error:
+                if time.monotonic() >= limit:
+                    raise Conflict(
+                        f"cannot listen on {host}:{port}: {error.strerror}; choose another port ({option})"
+                    ) from error
+        time.sleep(0.05)
+
+
 def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> None:
-    """Serve until SIGTERM or SIGINT; requests under way are answered first."""
+    """Serve until SIGTERM or SIGINT; requests under way are answered first.
+
+    Raises:
+        Conflict: somebody else listens there. (granian itself would only panic.)
+    """
+    claim_port(host, port, "--port")
     os.environ[_PARENT] = str(os.getpid())
     Granian(
         "app.cli.server:application",

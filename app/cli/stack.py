@@ -15,6 +15,7 @@ import structlog
 
 from app import admin
 from app.cli import place
+from app.cli.server import claim_port
 from app.db.migrate import migrate
 from app.embedded import Child, EngineError, Engines
 from app.errors import Conflict
@@ -26,6 +27,9 @@ log = structlog.get_logger()
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 _RESTART_PAUSE: Final = 0.5
+_HOST: Final = "127.0.0.1"
+_PORT_SECONDS: Final = 2.0
+"""How long the remains of one that was killed may still hold a port."""
 TENANT: Final = "default"
 SANDBOX: Final = "hubspot"
 """Name of the destination that the sandbox CRM stands behind."""
@@ -48,8 +52,8 @@ class Stack:
     ) -> None:
         self.folder: Final = Path(settings.data_dir).absolute()
         self.settings = settings
-        self.url: Final = f"http://127.0.0.1:{port}"
-        self.sandbox_url: Final = f"http://127.0.0.1:{sandbox_port}" if sandbox_port else None
+        self.url: Final = f"http://{_HOST}:{port}"
+        self.sandbox_url: Final = f"http://{_HOST}:{sandbox_port}" if sandbox_port else None
         self.first_key: str | None = None
         """The API key that was made because there was none; shown once."""
         self._port = port
@@ -74,6 +78,10 @@ class Stack:
 
     async def _start(self) -> None:
         settings = self.settings
+        # Before anything is started, let alone made: the engines take seconds, and a folder once begun stays.
+        claim_port(_HOST, self._port, "--port", patience=_PORT_SECONDS)
+        if self._sandbox_port:
+            claim_port(_HOST, self._sandbox_port, "--sandbox-port", patience=_PORT_SECONDS)
         if not (settings.database_url and settings.redis_url):
             self._engines = Engines(self.folder)
             urls = await self._engines.start()
@@ -160,7 +168,7 @@ class Stack:
         for child in self._children.values():
             if child.returncode is not None:
                 raise EngineError(
-                    f"the {child.name} ended with {child.returncode} while starting; is port {self._port} taken?"
+                    f"the {child.name} ended with {child.returncode} while starting; see the log above."
                 )
 
     async def supervise(self) -> None:
