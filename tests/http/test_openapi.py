@@ -19,7 +19,8 @@ from app.http.openapi import as_yaml, make_document
 from app.http.openapi.yaml import dump
 from app.main import create_app
 from app.settings import Settings
-from tests.http.conftest import Api
+from tests.http.conftest import Answer, Api, person
+from tests.http.test_contacts import add
 
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.yaml"
 
@@ -59,6 +60,75 @@ def test_every_route_is_in_the_document() -> None:
     }
     described = {(p, m) for p, operations in make_document(Settings())["paths"].items() for m in operations}
     assert described == routes
+
+
+async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api) -> None:
+    """One request for each way a route can end, as far as one service can be made to."""
+    document = make_document(Settings())
+    nobody = api.as_key(None)
+    done = await api.push([person(1)], key="k")
+    job = done.headers["Location"]
+    tag = (await api.get(job)).headers["ETag"]
+    bulk = "/v1/contacts:bulk"
+    seen: list[tuple[str, str, Answer]] = [
+        (bulk, "post", done),
+        (bulk, "post", await api.push([person(1)], key="k", headers={"Prefer": "return=minimal"})),
+        (bulk, "post", await api.push([], headers={"Prefer": "return=minimal"})),
+        (bulk, "post", await api.push(b"")),
+        (bulk, "post", await nobody.push([])),
+        (bulk, "post", await api.push([], headers={"Accept": "text/csv"})),
+        (bulk, "post", await api.push([], headers={"Content-Type": "text/csv"})),
+        (bulk, "post", await api.push([], headers={"Content-Encoding": "br"})),
+        (bulk, "post", await api.push([person(2)], key="k")),
+        (bulk, "post", await api.push(b"x" * 5_000_001)),
+        ("/v1/jobs", "get", await api.get("/v1/jobs?limit=1")),
+        ("/v1/jobs", "get", await api.get("/v1/jobs?limit=x")),
+        ("/v1/jobs", "get", await nobody.get("/v1/jobs")),
+        ("/v1/jobs/{job_id}", "get", await api.get(job, {"Prefer": "wait=1"})),
+        ("/v1/jobs/{job_id}", "get", await api.get(job, {"If-None-Match": tag})),
+        ("/v1/jobs/{job_id}", "get", await api.get("/v1/jobs/x")),
+        ("/v1/jobs/{job_id}/items", "get", await api.get(job + "/items")),
+        ("/v1/idempotency-keys/{key}", "get", await api.get("/v1/idempotency-keys/k")),
+        ("/v1/contacts/{contact_id}", "get", await api.get("/v1/contacts/c1")),
+        ("/v1/contacts/{contact_id}", "get", await api.get("/v1/contacts/c1", {"Accept": "a/b"})),
+        ("/v1/destinations", "post", await add(api)),
+        ("/v1/destinations", "post", await add(api)),
+        ("/v1/destinations", "get", await api.get("/v1/destinations")),
+        (
+            "/v1/destinations/{name}/pause",
+            "post",
+            await api.request("POST", "/v1/destinations/hubspot/pause"),
+        ),
+        ("/v1/destinations/{name}", "delete", await api.request("DELETE", "/v1/destinations/hubspot")),
+        ("/health", "get", await api.get("/health")),
+        ("/health/live", "get", await api.get("/health/live")),
+        ("/health/ready", "get", await api.get("/health/ready")),
+        *[(path, "get", await nobody.get(path)) for path in ("/openapi.json", "/openapi.yaml", "/docs")],
+    ]
+    ordinary = {"content-type", "content-length", "server", "date"}
+    for path, method, answer in seen:
+        response = document["paths"][path][method]["responses"][str(answer.status)]
+        if "$ref" in response:
+            response = document["components"]["responses"][response["$ref"].rpartition("/")[2]]
+        told = {name.lower() for name in response["headers"]} | ordinary
+        assert {name.lower() for name in answer.headers} <= told, (path, method, answer.status)
+        if answer.body:
+            assert answer.headers["Content-Type"].partition(";")[0] in response["content"]
+    assert {answer.status for _, _, answer in seen} == {
+        200,
+        201,
+        204,
+        207,
+        304,
+        400,
+        401,
+        404,
+        406,
+        409,
+        413,
+        415,
+        422,
+    }
 
 
 def test_every_example_fits_its_schema() -> None:

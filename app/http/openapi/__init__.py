@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import paths, schemas
+from app.http.openapi import data, parts, schemas, service
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -25,8 +25,8 @@ def make_document(settings: Settings) -> dict[str, Any]:
         },
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
-        "tags": paths.TAGS,
-        "paths": paths.make_paths(settings),
+        "tags": _TAGS,
+        "paths": data.make_paths(settings) | service.make_paths(),
         "components": {
             "securitySchemes": {
                 "apiKey": {
@@ -38,13 +38,21 @@ def make_document(settings: Settings) -> dict[str, Any]:
                 }
             },
             "schemas": schemas.make_schemas(),
-            "headers": paths.HEADERS,
-            "responses": paths.PROBLEMS,
+            "headers": parts.HEADERS,
+            "responses": parts.PROBLEMS,
         },
     }
 
 
-_DESCRIPTION = (
+_TAGS: Final = [
+    {"name": "contacts", "description": "Send contacts, and see where each stands."},
+    {"name": "jobs", "description": "What became of what was sent."},
+    {"name": "destinations", "description": "Where contacts are synced."},
+    {"name": "health", "description": "What works and what does not; open to everybody."},
+    {"name": "documents", "description": "This description; open to everybody."},
+]
+
+_DESCRIPTION: Final = (
     "Send contacts in batches; every item gets its own honest outcome, and what is accepted is synced to every "
     "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never changes "
     "its meaning. Every answer carries `X-Request-ID`."

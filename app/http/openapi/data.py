@@ -1,0 +1,230 @@
+"""Contacts, jobs and keys: the operations of those who import."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from app.domain.outcomes import EffectState, ErrorCode, ItemStatus
+from app.http import jobs
+from app.http.headers import JSON, NDJSON
+from app.http.openapi import examples
+from app.http.openapi.parts import (
+    READING,
+    TEXT,
+    answer_of,
+    field,
+    headers,
+    operation,
+    path,
+    problems_of,
+    query,
+)
+from app.http.openapi.schemas import ref
+from app.settings import Settings
+
+_FLAG: Final = {"type": "boolean", "default": False}
+_JOB_ID: Final = path("job_id", "The job.", {"type": "string", "format": "uuid"}, examples.JOB_ID)
+_CURSOR: Final = query("cursor", "`next_cursor` of the page before; without it, the first page.", TEXT)
+_LIMIT: Final = query(
+    "limit",
+    "Most entries of one page.",
+    {"type": "integer", "minimum": 1, "maximum": jobs.MOST, "default": jobs.PAGE},
+)
+
+
+def make_paths(settings: Settings) -> dict[str, Any]:
+    wait = field(
+        "Prefer",
+        f"`wait=N` holds the answer back until all effects are settled or N seconds passed (at most "
+        f"{settings.max_wait:g}); `return=minimal` lists only items that are not `ok`. RFC 7240.",
+        TEXT,
+    )
+    return {
+        "/v1/contacts:bulk": {"post": _import(settings, wait)},
+        "/v1/contacts/{contact_id}": {"get": _contact()},
+        "/v1/jobs": {"get": _jobs()},
+        "/v1/jobs/{job_id}": {"get": _job(wait)},
+        "/v1/jobs/{job_id}/items": {"get": _items()},
+        "/v1/idempotency-keys/{key}": {"get": _key()},
+    }
+
+
+def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
+    body = {
+        "type": "object",
+        "required": ["items"],
+        "additionalProperties": False,
+        "properties": {
+            "items": {
+                "type": "array",
+                "maxItems": settings.max_sync_items,
+                "items": ref("Item"),
+                "description": "Each stands for itself: an item that breaks its schema fails alone.",
+            }
+        },
+    }
+    return operation(
+        "contacts",
+        "importContacts",
+        "Import a batch of contacts",
+        f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
+        "transaction and answered item by item. Sent again under its Idempotency-Key, the same request gets the same "
+        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. Needs the scope `import`.",
+        {
+            "207": answer_of(
+                "Every item is decided, also when all are ok or all failed.",
+                ref("ImportAnswer"),
+                examples.ANSWER,
+                headers(
+                    Location="Location",
+                    Idempotency_Key="IdempotencyKey",
+                    Idempotency_Replayed="IdempotencyReplayed",
+                    Preference_Applied="PreferenceApplied",
+                ),
+            ),
+            **problems_of(400, 401, 403, 406, 409, 413, 415, 422, 503),
+        },
+        [
+            field(
+                "Idempotency-Key",
+                "Names this request, so that sending it twice does its work once; bare, or quoted as in RFC 8941.",
+                {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]([ -~]*[!-~])?$"},
+                required=True,
+            ),
+            wait,
+            field("Content-Encoding", "How the body is compressed.", {"enum": ["gzip", "zstd", "identity"]}),
+            query("atomic", "All or nothing: one failing item fails all.", _FLAG),
+            query("dry_run", "Tell what would happen, and do none of it.", _FLAG),
+            query(
+                "on_duplicate",
+                "Differing items with one id: all of them fail, or the last one counts.",
+                {"type": "string", "enum": ["fail", "last_wins"], "default": "fail"},
+            ),
+        ],
+        requestBody={
+            "required": True,
+            "content": {JSON: {"schema": body, "example": examples.REQUEST}},
+        },
+    )
+
+
+def _contact() -> dict[str, Any]:
+    return operation(
+        "contacts",
+        "readContact",
+        "A contact and where it has arrived",
+        "As it stands now, with the state of this version at every destination. Needs the scope `read`.",
+        {
+            "200": answer_of(
+                "The contact.", ref("Contact"), examples.CONTACT, headers(Cache_Control="CacheControl")
+            ),
+            **problems_of(404, *READING),
+        },
+        [
+            path(
+                "contact_id",
+                "The business key; percent-encode it, slashes too.",
+                {"type": "string", "minLength": 1, "maxLength": 255},
+                "c1",
+            )
+        ],
+    )
+
+
+def _jobs() -> dict[str, Any]:
+    return operation(
+        "jobs",
+        "listJobs",
+        "Jobs, newest first",
+        "Needs the scope `read` or `import`.",
+        {
+            "200": answer_of(
+                "A page of jobs.",
+                ref("JobList"),
+                {
+                    "jobs": [{k: v for k, v in examples.JOB.items() if k != "failures"}],
+                    "next_cursor": None,
+                },
+                headers(Link="Link"),
+            ),
+            **problems_of(*READING),
+        },
+        [_LIMIT, _CURSOR],
+    )
+
+
+def _job(wait: dict[str, Any]) -> dict[str, Any]:
+    fields = headers(
+        ETag="ETag",
+        Retry_After="MaybeRetryAfter",
+        Preference_Applied="PreferenceApplied",
+        Cache_Control="CacheControl",
+    )
+    return operation(
+        "jobs",
+        "readJob",
+        "Where a job stands",
+        "`Retry-After` tells when asking again is worth while. With `Prefer: wait=N` the answer comes once the job is "
+        "finished (or, with `If-None-Match`, once it changed). Needs the scope `read` or `import`.",
+        {
+            "200": answer_of("The job.", ref("Job"), examples.JOB, fields),
+            "304": {"description": "Nothing changed since the ETag in `If-None-Match`.", "headers": fields},
+            **problems_of(404, *READING),
+        },
+        [_JOB_ID, wait, field("If-None-Match", "ETags that the client has already.", TEXT)],
+    )
+
+
+def _items() -> dict[str, Any]:
+    words = list(dict.fromkeys([*ItemStatus, *EffectState]))
+    answer = answer_of(
+        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one.",
+        ref("ItemList"),
+        examples.ITEMS,
+        headers(Link="Link", Vary="Vary"),
+    )
+    answer["content"][NDJSON] = {
+        "schema": {
+            "type": "string",
+            "description": "One `JobItem` a line; the `Link` header names the next page.",
+        }
+    }
+    return operation(
+        "jobs",
+        "listItems",
+        "The items of a job with their outcome everywhere",
+        "In request order. An item that waits says for what and how long. Needs the scope `read` or `import`.",
+        {"200": answer, **problems_of(404, *READING)},
+        [
+            _JOB_ID,
+            query(
+                "status",
+                "Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there.",
+                {"type": "string", "enum": [str(word) for word in words]},
+            ),
+            query("destination", "Look at this destination; `db` is the outcome here.", TEXT),
+            query(
+                "error_code",
+                "Only items with this code, here or at a destination.",
+                {"type": "string", "examples": [str(ErrorCode.INVALID_EMAIL)]},
+            ),
+            _LIMIT,
+            _CURSOR,
+        ],
+    )
+
+
+def _key() -> dict[str, Any]:
+    return operation(
+        "jobs",
+        "readIdempotencyKey",
+        "What became of a request",
+        "For clients that lost an answer. Needs the scope `read` or `import`.",
+        {
+            "200": answer_of(
+                "The state of the key.", ref("KeyState"), examples.KEY, headers(Cache_Control="CacheControl")
+            ),
+            **problems_of(404, *READING),
+        },
+        [path("key", "The key, percent-encoded.", {"type": "string", "minLength": 1}, "batch-2026-01-15")],
+    )
