@@ -11,6 +11,7 @@ from contextlib import suppress
 
 import aiohttp
 import psutil
+import pytest
 
 from tests.acceptance.harness import Answer, Installation, changed_effects, people, until
 
@@ -106,6 +107,36 @@ async def test_no_serving_process_outlives_its_master(tranche: Installation) -> 
     assert await api.ends() == -signal.SIGKILL
     await tranche.start_api()
     await tranche.imported(people(1))
+
+
+@pytest.mark.parametrize("after", [0.0, 0.2, 0.4])
+async def test_nothing_outlives_a_master_killed_while_starting(tranche: Installation, after: float) -> None:
+    """Its serving process has begun to load and does not listen to anybody yet: it goes all the same."""
+    api = tranche.start("api", "serve", "--port", str(tranche.port))
+
+    async def forked() -> list[psutil.Process]:
+        return psutil.Process(api.pid).children()
+
+    serving = await until(forked, every=0.002)
+    await asyncio.sleep(after)
+    os.kill(api.pid, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not any(_lives(process) for process in serving)
+
+    await until(gone, 5)
+
+
+async def test_a_stop_while_starting_is_heard(tranche: Installation) -> None:
+    api = tranche.start("api", "serve", "--port", str(tranche.port))
+
+    async def forked() -> list[psutil.Process]:
+        return psutil.Process(api.pid).children()
+
+    await until(forked, every=0.002)
+    await asyncio.sleep(0.1)
+    api.child.send_signal(signal.SIGTERM)
+    assert await api.ends(5) == 0
 
 
 async def test_sigterm_answers_what_is_under_way(tranche: Installation) -> None:
