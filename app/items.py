@@ -69,7 +69,7 @@ class Filter(msgspec.Struct, frozen=True):
 
     def takes(self, item: JobItem) -> bool:
         if self._local:
-            codes = {item.error_code}
+            codes: set[object] = {item.error_code}
             if self.destination is None:
                 codes |= {there.error_code for there in item.destinations.values()}
             status: str = item.status
@@ -77,7 +77,7 @@ class Filter(msgspec.Struct, frozen=True):
             there = item.destinations.get(self.destination or "")
             if there is None:
                 return False
-            codes, status = {there.error_code}, there.state
+            codes, status = set[object]({there.error_code}), there.state
         return (self.status is None or self.status == status) and (
             self.error_code is None or self.error_code in codes
         )
