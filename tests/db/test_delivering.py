@@ -350,16 +350,13 @@ class TestRecord:
         ahead = [Tried("a", "ok", 2, 2, "remote", None, None)]  # the contact as it stands is what is sent
         await line.record(old, "o", tried=ahead)
         await line.record(await line.take(), "o", tried=[Tried("a", "retry", 1, 1, None, "X", "late")])
-        (row,) = await line.desk.rows(
-            "SELECT synced_version, state, state_version, remote_id, error_code FROM contact_syncs"
-        )
-        assert row == {
-            "synced_version": 2,
-            "state": "ok",
-            "state_version": 2,
-            "remote_id": "remote",
-            "error_code": None,
-        }
+        columns = "synced_version, state, state_version, remote_id, error_code"
+        (row,) = await line.desk.rows(f"SELECT {columns} FROM contact_syncs")
+        assert tuple(row.values()) == (2, "ok", 2, "remote", None)
+        await line.owe("a", company="Newer")
+        await line.record(await line.take(), "r", tried=[Tried("a", "retry", 3, 0, None, "X", "busy")])
+        (row,) = await line.desk.rows(f"SELECT {columns} FROM contact_syncs")
+        assert tuple(row.values()) == (2, "retry", 3, "remote", "X")
 
     @hypothesis_settings(
         max_examples=20,
