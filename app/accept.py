@@ -21,10 +21,10 @@ from typing import Final
 import asyncpg
 import msgspec
 import structlog
-import zstandard
 
 from app import upsert
 from app.db import imports
+from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.items import Items
@@ -247,11 +247,3 @@ def _read(body: bytes, options: Options, settings: Settings) -> Items:
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error
     return Items(pieces, last_wins=options.last_wins, max_item_bytes=settings.max_item_bytes)
-
-
-def pack(data: bytes) -> bytes:
-    return zstandard.compress(data, 1)
-
-
-def unpack(data: bytes) -> bytes:
-    return zstandard.decompress(data)

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.accept import unpack
 from app.db import reading
+from app.db.packing import unpack
 from app.db.pool import Connection
 from app.domain import answers
 from app.domain.answers import ItemOutcome

@@ -14,6 +14,7 @@ from uuid_utils.compat import uuid7
 from app import accept, status
 from app.accept import Accepted207, Import, Options, Replay
 from app.db import imports
+from app.db.packing import pack
 from app.domain import answers
 from app.errors import Overloaded
 from app.http import headers
@@ -122,7 +123,7 @@ async def _hold(services: Services, batch: Import, decided: Accepted207, until: 
                 decided.shown,
                 dry_run=batch.options.dry_run,
             )
-        if await imports.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, accept.pack(body)):
+        if await imports.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, pack(body)):
             return body
     return Replay(207, decided.body)
 
