@@ -140,7 +140,7 @@ class HealthRow(msgspec.Struct, frozen=True):
 
 
 async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobRow | None:
-    row = await connection.fetchrow(QUERIES["read_jobs"], tenant_id, job_id, None, 1)
+    row = await connection.fetchrow(QUERIES["read_job"], tenant_id, job_id)
     return None if row is None else JobRow(*row)
 
 
@@ -148,9 +148,7 @@ async def read_jobs(
     connection: Connection, tenant_id: int, *, before: uuid.UUID | None, limit: int
 ) -> list[JobRow]:
     """Newest first."""
-    return [
-        JobRow(*row) for row in await connection.fetch(QUERIES["read_jobs"], tenant_id, None, before, limit)
-    ]
+    return [JobRow(*row) for row in await connection.fetch(QUERIES["read_jobs"], tenant_id, before, limit)]
 
 
 async def read_effects(

@@ -285,16 +285,16 @@ SELECT l.delivery_id FROM lost l;
 -- Answers past their time go; the key stays and is refused until `forget_keys`.
 UPDATE idempotency_keys
 SET answer = NULL
-WHERE (tenant_id, route, key) IN (
-    SELECT k.tenant_id, k.route, k.key FROM idempotency_keys k
+WHERE tenant_id = $1 AND (route, key) IN (
+    SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
     ORDER BY k.expires_at LIMIT 1000
 );
 
 -- name: forget_keys
 DELETE FROM idempotency_keys
-WHERE (tenant_id, route, key) IN (
-    SELECT k.tenant_id, k.route, k.key FROM idempotency_keys k
+WHERE tenant_id = $1 AND (route, key) IN (
+    SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
     ORDER BY k.expires_at LIMIT 1000
 );

@@ -1,16 +1,21 @@
 -- The read model: what HTTP, the command line and health checks show.
 
--- name: read_jobs
--- One job ($2 given) or a page of them, newest first, before the job $3 (NULL: from the newest).
+-- name: read_job
 SELECT
     j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
     j.results, j.revision, j.created_at, j.finished_at
 FROM jobs j
-WHERE j.tenant_id = $1
-    AND ($2::uuid IS NULL OR j.job_id = $2)
-    AND ($3::uuid IS NULL OR j.job_id < $3)
+WHERE j.tenant_id = $1 AND j.job_id = $2;
+
+-- name: read_jobs
+-- A page of jobs, newest first, before the job $2 (NULL: from the newest). No "OR": a generic plan would read all.
+SELECT
+    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
+    j.results, j.revision, j.created_at, j.finished_at
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY j.job_id DESC
-LIMIT $4;
+LIMIT $3;
 
 -- name: read_effects
 SELECT
