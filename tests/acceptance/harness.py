@@ -299,7 +299,7 @@ async def installation(settings: Settings, folder: Path) -> AsyncIterator[Instal
         yield made
 
 
-async def until(look: Callable[[], Awaitable[T]], seconds: float = 20, *, every: float = 0.03) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 20, *, every: float = 0.03) -> T:
     """The first true thing that `look` returns."""
     limit = time.monotonic() + seconds
     while True:

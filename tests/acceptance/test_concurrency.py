@@ -43,7 +43,7 @@ async def test_writers_on_overlapping_contacts(tranche: Installation) -> None:
 
     async def write(number: int) -> None:
         chance = random.Random(number)
-        for n in range(8):
+        for n in range(5):
             items = chance.sample(people(300, phone=f"{number} {n}"), 100)
             answer = await tranche.push(items, key=f"{number}-{n}")
             assert answer.status == 207, answer
@@ -56,7 +56,7 @@ async def test_writers_on_overlapping_contacts(tranche: Installation) -> None:
     assert database["deadlocks"] == 0
     await tranche.versions_are_true()
     (total,) = await tranche.rows("SELECT sum(version)::int AS versions FROM contacts")
-    assert total["versions"] == 16 * 8 * 100
+    assert total["versions"] == 16 * 5 * 100
     await tranche.all_synced(60)
     there = await tranche.sandbox.contacts()
     here = await tranche.rows("SELECT contact_id, phone FROM contacts")

@@ -19,9 +19,9 @@ from tests.acceptance.harness import Answer, Installation, changed_effects, peop
 async def test_killed_between_commit_and_answer(tranche: Installation) -> None:
     """The request is held after its commit when everything of the API dies: the same key brings its answer."""
     api, _ = await tranche.start_both()
-    await tranche.sandbox.misbehave(latency={"latency": 0.8})
+    await tranche.sandbox.misbehave(latency={"latency": 0.7})
     items = people(40, phone="040 1")
-    held = asyncio.create_task(tranche.push(items, key="import-1", wait=2))
+    held = asyncio.create_task(tranche.push(items, key="import-1", wait=1))
 
     async def committed() -> bool:
         answer = await tranche.ask("GET", "/v1/idempotency-keys/import-1")
