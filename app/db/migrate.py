@@ -10,6 +10,7 @@ import asyncpg
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -33,7 +34,8 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
     `lock_timeout` seconds at most, so a long report cannot turn a migration into an outage.
 
     Raises:
-        MigrationError: another migration held the lock for `patience` seconds, or a table lock was not had.
+        MigrationError: the database cannot be reached, another migration held the lock for `patience` seconds, a
+            table lock was not had, or the database is at a revision that this release does not know.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -48,7 +50,10 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
         ),
         poolclass=NullPool,
     )
-    lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
+    try:
+        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
     try:
         async with asyncio.timeout(patience):
             while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
@@ -59,7 +64,11 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
         raise MigrationError(
             f"Another migration has been running for {patience:.0f} s; wait for it, or end it."
         ) from error
-    except asyncpg.LockNotAvailableError as error:
+    except (asyncpg.LockNotAvailableError, DBAPIError) as error:
+        # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
+        cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+        if not isinstance(cause, asyncpg.LockNotAvailableError):
+            raise
         raise MigrationError(
             f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed. Run `tranche migrate` again."
         ) from error
@@ -71,6 +80,11 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
 async def _upgrade(connection: AsyncConnection) -> list[str]:
     before = await _version(connection)
     script = ScriptDirectory(str(_HERE))
+    if before is not None and before not in {r.revision for r in script.walk_revisions()}:
+        raise MigrationError(
+            f"The database is at revision {before}, which this release does not know; nothing was changed. "
+            "Run the release that made it, or a newer one."
+        )
     pending = [r.revision for r in script.iterate_revisions("head", before or "base")]
     if not pending:
         return []
