@@ -18,6 +18,8 @@ _VALUE: Final = {c: i for i, c in enumerate(_ALPHABET)}
 _ID_BYTES: Final = 6
 SECRET_BYTES: Final = 20
 _BYTES: Final = 4 + _ID_BYTES + SECRET_BYTES + 4
+MAX_TENANT: Final = 2**31 - 1
+"""What PostgreSQL's integer holds. The checksum is no secret, so anybody can make a key that names more."""
 _LENGTH: Final = 46  # base62 digits that 34 bytes need
 
 
@@ -60,8 +62,11 @@ def parse(token: str) -> Token | None:
     payload, checksum = raw[:-4], raw[-4:]
     if zlib.crc32(payload).to_bytes(4, "big") != checksum:
         return None
+    tenant_id = int.from_bytes(payload[:4], "big")
+    if tenant_id > MAX_TENANT:
+        return None
     return Token(
-        int.from_bytes(payload[:4], "big"),
+        tenant_id,
         payload[4 : 4 + _ID_BYTES].hex(),
         hashlib.sha256(payload[4 + _ID_BYTES :]).digest(),
     )
