@@ -6,22 +6,28 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, get_args, get_origin, get_type_hints
+from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from app.errors import SettingsError
 
 PREFIX: Final = "TRANCHE_"
+_MOST: Final = 2**31 - 1
+"""No number is larger: PostgreSQL and Redis take no more."""
+_MASK: Final = "***"
+_PASSWORD: Final = re.compile(r"(://[^:/@?#]*:).*(?=@)|([?&]password=)[^&#]*")
 
 
 class Doc(msgspec.Struct, frozen=True):
-    """Unit and meaning of a setting; `secret` keeps its value out of every listing."""
+    """Unit and meaning of a setting; `secret` keeps its value out of every listing, `zero` says that 0 has a sense."""
 
     meaning: str
     unit: str = ""
     secret: bool = False
+    zero: bool = False
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,20 +61,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     db_statement_cache: Annotated[
         int,
-        Doc("prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements"),
+        Doc(
+            "prepared statements kept by a connection; 0 behind PgBouncer in transaction mode",
+            "statements",
+            zero=True,
+        ),
     ] = 256
 
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
-    max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s")] = 30.0
+    max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     max_requests: Annotated[
         int, Doc("imports one API process works on at a time; more get 503", "requests")
     ] = 2_000
-    idempotency_retention: Annotated[float, Doc("answers are replayed for", "s")] = 86_400.0
-    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s")] = (
-        2_592_000.0
-    )
+    idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
+    idempotency_memory: Annotated[
+        float, Doc("an expired key is refused, never run again, for", "s", zero=True)
+    ] = 2_592_000.0
 
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
     delivery_concurrency: Annotated[
@@ -76,13 +86,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 8
     delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 25
     delivery_budget: Annotated[float, Doc("time from acceptance before an item is `dead`", "s")] = 86_400.0
-    delivery_backoff_base: Annotated[float, Doc("first backoff is random between 0 and this", "s")] = 1.0
+    delivery_backoff_base: Annotated[
+        float, Doc("first backoff is random between 0 and this", "s", zero=True)
+    ] = 1.0
     delivery_backoff_cap: Annotated[float, Doc("no backoff is longer", "s")] = 600.0
     delivery_lease: Annotated[float, Doc("a delivery of a dead worker is taken over after", "s")] = 30.0
     delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = (
         1.0
     )
-    reconcile_grace: Annotated[float, Doc("an unknown item must be absent twice, this far apart", "s")] = 2.0
+    reconcile_grace: Annotated[
+        float, Doc("an unknown item must be absent twice, this far apart", "s", zero=True)
+    ] = 2.0
     sweep_interval: Annotated[
         float, Doc("how often PostgreSQL is searched for work that no wake-up announced", "s")
     ] = 2.0
@@ -102,10 +116,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment.
+    """Settings from the environment. Other `TRANCHE_` variables are left alone: Kubernetes makes some of its own.
 
     Raises:
-        SettingsError: a value does not fit its type, or a `TRANCHE_` variable is not a setting.
+        SettingsError: a value does not fit its type, or is a number that makes no sense.
     """
     env = os.environ if environ is None else environ
     given: dict[str, str] = {}
@@ -114,12 +128,36 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
         if value is not None and value.strip():
             given[name] = value.strip()
     try:
-        return msgspec.convert(given, Settings, strict=False)
+        settings = msgspec.convert(given, Settings, strict=False)
     except msgspec.ValidationError as error:
         path = str(error).rpartition("$.")[2].strip("`")
         raise SettingsError(
             f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}"
         ) from error
+    for name, doc in _docs().items():
+        fault = _number_fault(getattr(settings, name), doc)
+        if fault:
+            raise SettingsError(f"{PREFIX}{name.upper()}={given.get(name, '')!r}: {fault}")
+    return settings
+
+
+def _docs() -> dict[str, Doc]:
+    hints = get_type_hints(Settings, include_extras=True)
+    return {
+        name: next(a for a in get_args(hint) if isinstance(a, Doc)) if get_origin(hint) else Doc("")
+        for name, hint in hints.items()
+    }
+
+
+def _number_fault(value: object, doc: Doc) -> str | None:
+    if isinstance(value, str):
+        return None
+    number = float(str(value))
+    most = 1 if doc.unit == "0-1" else _MOST
+    if 0 < number <= most or (doc.zero and number == 0):
+        return None
+    span = "from 0" if doc.zero else "above 0"
+    return f"must be a number {span} to {most}" + (f" ({doc.unit})" if doc.unit else "")
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -133,12 +171,13 @@ class Row(msgspec.Struct, frozen=True):
 
 
 def table(settings: Settings) -> list[Row]:
-    """Every setting with its default, unit, meaning and present value (secrets are masked)."""
+    """Every setting with its default, unit, meaning and present value (secrets and passwords are masked)."""
     rows = []
-    for name, hint in get_type_hints(Settings, include_extras=True).items():
-        doc: Any = next(a for a in get_args(hint) if isinstance(a, Doc)) if get_origin(hint) else Doc("")
-        default = getattr(Settings(), name)
-        value = getattr(settings, name)
-        shown = "***" if doc.secret and value else str(value)
-        rows.append(Row(PREFIX + name.upper(), str(default), doc.unit, doc.meaning, shown))
+    for name, doc in _docs().items():
+        value = str(getattr(settings, name))
+        if doc.secret and value:
+            value = _MASK
+        elif doc.unit == "URL":
+            value = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{_MASK}", value)
+        rows.append(Row(PREFIX + name.upper(), str(getattr(Settings(), name)), doc.unit, doc.meaning, value))
     return rows
