@@ -6,14 +6,12 @@ import hashlib
 import uuid
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from app.db.columns import numbers, texts
+from app.db.pool import Connection
 from app.db.sql import QUERIES
-
-if TYPE_CHECKING:
-    from app.db.pool import Connection
 
 
 class KeyClaim(msgspec.Struct, frozen=True):
@@ -83,20 +81,21 @@ async def upsert_contacts(
 ) -> dict[int, int]:
     """The new version of each item that wrote something, by item index."""
     c = columns
+    joined = texts(
+        [c.contact_ids, c.emails, c.first_names, c.last_names, c.phones, c.companies, c.attributes]
+    )
+    contact_ids, *others = joined.columns
     row = await connection.fetchrow(
         QUERIES["upsert_contacts"],
         tenant_id,
         job_id,
-        c.contact_ids,
-        c.masks,
-        c.emails,
-        c.first_names,
-        c.last_names,
-        c.phones,
-        c.companies,
-        c.attributes,
-        c.source_versions,
-        c.indexes,
+        contact_ids,
+        numbers(c.masks),
+        *others,
+        numbers(c.source_versions),
+        numbers(c.indexes),
+        joined.separator,
+        joined.null,
     )
     assert row is not None
     return dict(zip(row[0] or (), row[1] or (), strict=True))
@@ -159,6 +158,7 @@ async def insert_import(connection: Connection, record: ImportRecord) -> None:
     r = record
     firsts = range(1, len(r.contact_ids) + 1, r.chunk_size)
     lasts = [min(first + r.chunk_size - 1, len(r.contact_ids)) for first in firsts]
+    owed = texts([r.contact_ids])
     await connection.execute(
         QUERIES["insert_import"],
         r.tenant_id,
@@ -174,9 +174,9 @@ async def insert_import(connection: Connection, record: ImportRecord) -> None:
         r.results,
         r.outcomes,
         r.destination_ids,
-        r.contact_ids,
-        r.versions,
-        r.indexes,
+        owed.columns[0],
+        numbers(r.versions),
+        numbers(r.indexes),
         list(firsts),
         lasts,
         r.failures,
@@ -187,6 +187,8 @@ async def insert_import(connection: Connection, record: ImportRecord) -> None:
         r.answer,
         timedelta(seconds=r.retention),
         None if r.holding is None else timedelta(seconds=r.holding),
+        owed.separator,
+        owed.null,
     )
 
 

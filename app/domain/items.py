@@ -13,7 +13,7 @@ from app.domain.batch import Batch
 from app.domain.outcomes import ErrorCode, ItemStatus, Result
 from app.domain.rows import Accepted, FieldError
 
-PART: Final = 250
+PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
 
 

@@ -2,6 +2,10 @@ CREATE FUNCTION public.letters(states text, letter text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (length(states) - length(replace(states, letter, ''::text)));
 
+CREATE FUNCTION public.split_column(joined text, separator text, null_mark text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN (joined = ''::text) THEN ARRAY[''::text] ELSE string_to_array(joined, separator, null_mark) END;
+
 CREATE TABLE public.api_keys (
     tenant_id integer NOT NULL,
     key_id text NOT NULL COLLATE pg_catalog."C",

@@ -40,7 +40,7 @@ JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = i.contact_id;
 -- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
 --   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON)
---   $11 source_version  $12 item indexes
+--   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.db.columns)
 -- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
 -- are not a patch, they replace all.
 -- Returns what was written. A contact that is missing there is locked and as it was: unchanged, or superseded.
@@ -53,8 +53,9 @@ WITH written AS (
         $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
         coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask
     FROM unnest(
-        $3::text[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::text[], $9::text[], $10::text[],
-        $11::bigint[], $12::int[]
+        split_column($3, $13, $14), $4::text::smallint[], split_column($5, $13, $14), split_column($6, $13, $14),
+        split_column($7, $13, $14), split_column($8, $13, $14), split_column($9, $13, $14),
+        split_column($10, $13, $14), $11::text::bigint[], $12::text::int[]
     ) AS i(
         contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index
     )
@@ -122,9 +123,13 @@ WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
 
 -- name: insert_import
 -- Everything else that the import leaves behind: the job, its outcomes, what each destination is owed, and the
--- answer under its key. Deliveries cut the flat arrays $14 ids, $15 versions, $16 indexes at $17 (first positions)
--- and $18 (last positions), once for each destination in $13.
-WITH job AS (
+-- answer under its key. Deliveries cut the columns $14 ids, $15 versions, $16 indexes at $17 (first positions) and
+-- $18 (last positions), once for each destination in $13. $27 separator, $28 mark of NULL (app.db.columns).
+WITH owed AS MATERIALIZED (
+    SELECT
+        split_column($14, $27, $28) AS contact_ids, $15::text::bigint[] AS versions, $16::text::int[] AS indexes
+),
+job AS (
     INSERT INTO jobs (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, results, finished_at
@@ -143,17 +148,19 @@ delivery AS (
         tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, states
     )
     SELECT
-        $1, d.destination_id, $2, $4, ($16::int[])[c.lo], ($16::int[])[c.hi],
-        ($14::text[])[c.lo:c.hi], ($15::bigint[])[c.lo:c.hi], ($16::int[])[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
-    FROM unnest($13::int[]) AS d(destination_id)
+        $1, d.destination_id, $2, $4, o.indexes[c.lo], o.indexes[c.hi],
+        o.contact_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
+    FROM owed o
+    CROSS JOIN unnest($13::int[]) AS d(destination_id)
     CROSS JOIN unnest($17::int[], $18::int[]) AS c(lo, hi)
     ORDER BY c.lo, d.destination_id
 ),
 effect AS (
     INSERT INTO effects (tenant_id, job_id, destination_id, pending)
-    SELECT $1, $2, d.destination_id, cardinality($14::text[])
-    FROM unnest($13::int[]) AS d(destination_id)
-    WHERE cardinality($14::text[]) > 0
+    SELECT $1, $2, d.destination_id, cardinality(o.contact_ids)
+    FROM owed o
+    CROSS JOIN unnest($13::int[]) AS d(destination_id)
+    WHERE o.contact_ids IS NOT NULL
 )
 INSERT INTO idempotency_keys (
     tenant_id, route, key, fingerprint, job_id, status, answer, expires_at, answering_until

@@ -230,3 +230,8 @@ CREATE INDEX idempotency_keys_expiry ON idempotency_keys (tenant_id, expires_at)
 CREATE FUNCTION letters(states text, letter text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN length(states) - length(replace(states, letter, ''));
+
+-- A column of an import, which comes as one text (app.db.columns), taken apart. A single empty text is one value.
+CREATE FUNCTION split_column(joined text, separator text, null_mark text) RETURNS text[]
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN CASE WHEN joined = '' THEN ARRAY[''] ELSE string_to_array(joined, separator, null_mark) END;
