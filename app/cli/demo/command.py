@@ -174,7 +174,7 @@ async def _scenes(console: Console, stage: Stage) -> None:
 
     _scene(console, "The same file again changes nothing, so nothing is sent")
     calls = len(await stage.evidence("calls"))
-    await stage.command("push", str(file), "--map", MAP, "--quiet")
+    await stage.command("push", str(mended), "--map", MAP, "--quiet")
     _equal("calls to the CRM", len(await stage.evidence("calls")) - calls, 0)
     console.print("no call to the CRM was made")
 
