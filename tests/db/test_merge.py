@@ -17,7 +17,8 @@ from tests.db.conftest import Desk
 from tests.db.merge_model import TEXTS, Contact, Model, Told, canonical
 
 _examples = itertools.count(1)
-_TEXT = st.sampled_from([None, "Ada", "Grace"])
+# Two plain ones, so that items are often equal, and what a careless encoding of columns would trip over.
+_TEXT = st.sampled_from([None, "Ada", "Grace", "", "\x1f", "\x1e", 'NULL,"{}\\N\t\x1f\x1e'])
 _VALUE = st.sampled_from([None, 1, True, "a", "", [], {"deep": None}])
 _VERSION = st.sampled_from([None, 0, 1, 2, 3])
 _OPTIONAL = {
