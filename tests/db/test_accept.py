@@ -13,8 +13,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.accept import Accepted207, Replay, pack
+from app.accept import Accepted207, Replay
 from app.db import delivering, imports
+from app.db.packing import pack
 from app.db.pool import Database
 from app.domain.outcomes import ErrorCode
 from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
