@@ -27,9 +27,11 @@ from app.db import imports
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
+from app.domain.files.columns import HeaderError
+from app.domain.files.pieces import Family, Form, read_pieces
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
-from app.errors import KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
+from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -59,6 +61,7 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     body: bytes
     options: Options
+    form: Form = Form()
 
 
 class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,12 +90,14 @@ class _Undecided(msgspec.Struct, frozen=True):
     detail: str
 
 
-def fingerprint(body: bytes, options: Options) -> bytes:
-    """Tells requests under one key apart: the body and whatever changes its effect."""
+def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
+    """Tells requests under one key apart: the body, what it is read as, and whatever changes its effect."""
     digest = hashlib.sha256(body)
     digest.update(
         f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()
     )
+    if form.family is not Family.JSON:
+        digest.update(b"\0" + msgspec.json.encode(form, order="sorted"))
     return digest.digest()
 
 
@@ -108,10 +113,10 @@ async def accept(
 
     Raises:
         KeyBusy, KeyReused, KeyExpired: see the phases above.
-        MalformedRequest, TooLarge: the body cannot be cut into items, or holds too many.
+        MalformedRequest, InvalidHeader, TooLarge: the body cannot be cut into items, or holds too many.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
-    mark = fingerprint(request.body, request.options)
+    mark = fingerprint(request.body, request.options, request.form)
     undecided: _Undecided | None = None
     async with database.connection() as connection:
         for attempt in range(1, TRANSACTION_TRIES + 2):
@@ -177,7 +182,7 @@ async def _run(
 ) -> Accepted207:
     options = request.options
     job_id = new_id()
-    items = _read(request.body, options, settings)
+    items = _read(request, settings)
     if undecided is None:
         await upsert.write(
             connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
@@ -237,13 +242,15 @@ async def _run(
     )
 
 
-def _read(body: bytes, options: Options, settings: Settings) -> Items:
+def _read(request: Import, settings: Settings) -> Items:
     try:
-        pieces = envelope.split_json(body, max_items=settings.max_sync_items)
+        pieces = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
     except envelope.TooManyItems as error:
         raise TooLarge(
             f"A request holds at most {settings.max_sync_items} items; split the batch and send the parts."
         ) from error
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error
-    return Items(pieces, last_wins=options.last_wins, max_item_bytes=settings.max_item_bytes)
+    except HeaderError as error:
+        raise InvalidHeader(error.detail) from error
+    return Items(pieces, last_wins=request.options.last_wins, max_item_bytes=settings.max_item_bytes)

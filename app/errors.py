@@ -51,6 +51,12 @@ class MalformedRequest(TrancheError):
     code = "MALFORMED_REQUEST"
 
 
+class InvalidHeader(TrancheError):
+    """The columns of the file cannot be used; nothing of it was imported."""
+
+    code = "INVALID_HEADER"
+
+
 class TooLarge(TrancheError):
     """The request is larger than this route takes."""
 

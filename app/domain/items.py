@@ -11,7 +11,7 @@ from app.domain import answers, batch, rows
 from app.domain.answers import ItemOutcome
 from app.domain.batch import Batch
 from app.domain.outcomes import ErrorCode, ItemStatus, Result
-from app.domain.rows import Accepted, FieldError
+from app.domain.rows import Accepted, FieldError, Piece, Rejected, Unfit
 
 PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
@@ -20,10 +20,12 @@ PART: Final = 334
 class Items:
     """Reads items part by part, in the order of their ids; then takes the outcomes of what was applied."""
 
-    def __init__(
-        self, pieces: Sequence[bytes | msgspec.Raw], *, last_wins: bool, max_item_bytes: int
-    ) -> None:
-        self._pieces = pieces
+    def __init__(self, pieces: Sequence[Piece], *, last_wins: bool, max_item_bytes: int) -> None:
+        self._total = len(pieces)
+        self._unfit = [Rejected(i, None, p.errors) for i, p in enumerate(pieces) if isinstance(p, Unfit)]
+        self._places: Sequence[int] = _places(pieces) if self._unfit else range(self._total)
+        """Where each piece that can be read stood."""
+        self._pieces = [piece for piece in pieces if not isinstance(piece, Unfit)]
         self._last_wins = last_wins
         self._max_item_bytes = max_item_bytes
         self._batch = Batch([], {}, {}, [])
@@ -37,14 +39,15 @@ class Items:
         """
         order = rows.key_order(self._pieces) if len(self._pieces) > PART else None
         if order is None:
-            read = rows.read_items(self._pieces, max_item_bytes=self._max_item_bytes)
+            read = rows.read_items(self._pieces, max_item_bytes=self._max_item_bytes, indexes=self._places)
             self._batch = batch.resolve_duplicates(read, last_wins=self._last_wins)
             yield self._batch.applied
             return
         self._batch = Batch([], {}, {}, [])
         for start in range(0, len(order), PART):
-            indexes = order[start : start + PART]
-            pieces = [self._pieces[index] for index in indexes]
+            part_order = order[start : start + PART]
+            pieces = [self._pieces[index] for index in part_order]
+            indexes = [self._places[index] for index in part_order]
             read = rows.read_items(pieces, max_item_bytes=self._max_item_bytes, indexes=indexes)
             part = batch.resolve_duplicates(read, last_wins=self._last_wins)
             self._batch.applied.extend(part.applied)
@@ -53,7 +56,7 @@ class Items:
 
     def decide(self, decided: dict[int, ItemOutcome]) -> None:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""
-        for row in self._batch.rejected:
+        for row in (*self._batch.rejected, *self._unfit):
             decided[row.index] = answers.failed(row.index, row.contact_id, row.errors)
         for index, leader in self._batch.followers.items():
             decided[index] = msgspec.structs.replace(decided[leader], index=index, duplicate_of=leader)
@@ -64,7 +67,7 @@ class Items:
                 if winner.status is ItemStatus.OK
                 else msgspec.structs.replace(winner, index=index, duplicate_of=last)
             )
-        self.outcomes = [decided[i] for i in range(len(self._pieces))]
+        self.outcomes = [decided[i] for i in range(self._total)]
 
     def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
         """Nothing could be decided this time: what would have been applied is for the client to send again."""
@@ -85,6 +88,10 @@ class Items:
             for o in self.outcomes
             if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
         ]
+
+
+def _places(pieces: Sequence[Piece]) -> Sequence[int]:
+    return [index for index, piece in enumerate(pieces) if not isinstance(piece, Unfit)]
 
 
 _ABORTED: Final = FieldError(

@@ -16,7 +16,7 @@ from app.domain import diagnosis, rules
 from app.domain.outcomes import ErrorCode
 from app.domain.rules import FieldError
 
-__all__ = ["Accepted", "FieldError", "Item", "Rejected", "read_items"]
+__all__ = ["Accepted", "FieldError", "Item", "Piece", "Rejected", "Unfit", "read_items"]
 
 ID: Final = 1
 EMAIL: Final = 2
@@ -93,6 +93,16 @@ class Rejected(msgspec.Struct, frozen=True):
     index: int
     contact_id: str | None
     errors: list[FieldError]
+
+
+class Unfit(msgspec.Struct, frozen=True):
+    """Stands among the pieces where something of a file cannot become an item, and says why."""
+
+    errors: list[FieldError]
+
+
+Piece = bytes | msgspec.Raw | Unfit
+"""The JSON of an item, whatever it is worth, or the reason why there is none."""
 
 
 class _Named(msgspec.Struct, gc=False):

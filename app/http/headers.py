@@ -9,11 +9,14 @@ from urllib.parse import parse_qsl
 
 import msgspec
 
+from app.domain.files.pieces import Family
+from app.domain.files.text import CHARSETS, UTF_8
 from app.errors import Invalid, MalformedRequest
 from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMediaType
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
+CSV: Final = "text/csv"
 
 
 class Fields:
@@ -149,7 +152,19 @@ def _quality(offer: str, ranges: list[tuple[str, str, float]]) -> float:
     return found[1]
 
 
+_MOST_PARAMETERS: Final = 100
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)"?', re.IGNORECASE | re.ASCII)
+
+
+_HEADER_ROW: Final = re.compile(r';\s*header\s*=\s*"?absent', re.IGNORECASE | re.ASCII)
+_FAMILIES: Final = {
+    JSON: Family.JSON,
+    CSV: Family.CSV,
+    NDJSON: Family.NDJSON,
+    "application/ndjson": Family.NDJSON,
+    "application/jsonl": Family.NDJSON,
+    "application/x-jsonlines": Family.NDJSON,
+}
 
 
 def require_json(fields: Fields) -> None:
@@ -158,48 +173,92 @@ def require_json(fields: Fields) -> None:
     Raises:
         UnsupportedMediaType: it is something else, or in another charset.
     """
-    sent = fields.one("content-type")
-    if not sent:
-        return
-    media_type = sent.partition(";")[0].strip().lower()
-    if media_type != JSON:
-        shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
-        raise UnsupportedMediaType(
-            f"{shown!r} is not taken here; send {JSON}.", headers={"Accept-Post": JSON}
-        )
-    charset = _CHARSET.search(sent)
-    if charset is not None and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
-        raise UnsupportedMediaType("JSON is sent as UTF-8.", headers={"Accept-Post": JSON})
+    _read_type(fields, (JSON,))
 
 
-def read_query(
-    scope: Any, known: Collection[str], *, foreign: dict[str, str] | None = None
-) -> dict[str, str]:
-    """The query's parameters; `foreign` names those that belong elsewhere, with what to tell their sender.
+def read_type(fields: Fields) -> tuple[Family, str]:
+    """What a body of items is written in, and the codec of its text; without a type it is JSON in UTF-8.
 
     Raises:
-        Invalid: an unknown or repeated parameter, or text that is not UTF-8.
+        UnsupportedMediaType: it is something else, or in a charset that is not taken.
     """
+    return _read_type(fields, (JSON, NDJSON, CSV))
+
+
+def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
+    sent = fields.one("content-type")
+    if not sent:
+        return Family.JSON, UTF_8
+    told = {"Accept-Post": ", ".join(offers)}
+    media_type = sent.partition(";")[0].strip().lower()
+    family = _FAMILIES.get(media_type)
+    if family is None or (family is not Family.JSON and len(offers) == 1):
+        shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
+        raise UnsupportedMediaType(f"{shown!r} is not taken here; send {' or '.join(offers)}.", headers=told)
+    charset = _CHARSET.search(sent)
+    codec = UTF_8 if charset is None else CHARSETS.get(charset[1].lower())
+    if family is Family.CSV:
+        if codec is None:
+            raise UnsupportedMediaType(
+                f"This charset is not taken; send one of: {', '.join(CHARSETS)}.", headers=told
+            )
+        if _HEADER_ROW.search(sent):
+            raise UnsupportedMediaType(
+                "A CSV without a header row is not taken: its first line has to name the columns.",
+                headers=told,
+            )
+    elif codec != UTF_8:
+        raise UnsupportedMediaType(
+            f"{'JSON' if family is Family.JSON else 'NDJSON'} is sent as UTF-8.", headers=told
+        )
+    return family, codec
+
+
+def _read_pairs(scope: Any) -> list[tuple[str, str]]:
     raw = scope["query_string"]
     if not raw:
-        return {}
+        return []
     try:
-        pairs = parse_qsl(
+        return parse_qsl(
             raw.decode("ascii"),
             keep_blank_values=True,
             strict_parsing=False,
             errors="strict",
-            max_num_fields=100,
+            max_num_fields=_MOST_PARAMETERS,
         )
     except ValueError as error:  # UnicodeDecodeError is one
-        raise Invalid("The query string cannot be read; percent-encode it as UTF-8.") from error
+        raise Invalid(
+            f"The query string cannot be read; percent-encode it as UTF-8 ({_MOST_PARAMETERS} parameters at most)."
+        ) from error
+
+
+def read_repeated(scope: Any, name: str) -> list[str]:
+    """The values of a parameter that may stand any number of times, in order.
+
+    Raises:
+        Invalid: text that is not UTF-8.
+    """
+    return [value for found, value in _read_pairs(scope) if found == name]
+
+
+def read_query(
+    scope: Any,
+    known: Collection[str],
+    *,
+    repeated: Collection[str] = (),
+) -> dict[str, str]:
+    """The query's parameters but the `repeated` ones, which `read_repeated` reads.
+
+    Raises:
+        Invalid: an unknown or repeated parameter, or text that is not UTF-8.
+    """
     found: dict[str, str] = {}
-    for name, value in pairs:
-        if foreign and name in foreign:
-            raise Invalid(foreign[name])
+    for name, value in _read_pairs(scope):
+        if name in repeated:
+            continue
         if name not in known:
             raise Invalid(
-                f"There is no parameter {_shown(name)}; there are: {', '.join(sorted(known)) or 'none'}."
+                f"There is no parameter {_shown(name)}; there are: {', '.join(sorted({*known, *repeated})) or 'none'}."
             )
         if name in found:
             raise Invalid(f"The parameter {name} stands twice; send it once.")

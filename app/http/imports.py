@@ -16,7 +16,9 @@ from app.accept import Accepted207, Import, Options, Replay
 from app.db import imports
 from app.db.packing import pack
 from app.domain import answers
-from app.errors import Overloaded
+from app.domain.files.columns import MappingError, parse_mapping
+from app.domain.files.pieces import WORDING, Family, Form
+from app.errors import Invalid, Overloaded
 from app.http import headers
 from app.http.bodies import read_body
 from app.http.exchange import exchange_of
@@ -28,7 +30,7 @@ ROUTE: Final = "POST /v1/contacts:bulk"
 
 _SCOPES: Final = frozenset({"import"})
 _QUERY: Final = frozenset({"atomic", "dry_run", "on_duplicate"})
-_FOREIGN: Final = {"map": "map= renames the columns of a CSV; name the fields of JSON items as they are."}
+_REPEATED: Final = frozenset({"map"})
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
 
@@ -56,8 +58,8 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
     principal = await authorize(request, fields, services, _SCOPES)
     headers.choose_type(fields)
     key, exchange.idempotency_key = headers.read_key(fields)
-    headers.require_json(fields)
-    query = headers.read_query(request.scope, _QUERY, foreign=_FOREIGN)
+    form = _read_form(request.scope, fields)
+    query = headers.read_query(request.scope, _QUERY, repeated=_REPEATED)
     preferences = headers.read_preferences(fields, max_wait=settings.max_wait)
     on_duplicate = headers.read_choice(query, "on_duplicate", ("fail", "last_wins"), "fail")
     wait = preferences.wait or 0.0
@@ -82,6 +84,7 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
         key=key,
         body=body,
         options=options,
+        form=form,
     )
     decided = await accept.accept(
         services.database, batch, settings, new_id=uuid7, random=random.SystemRandom().random
@@ -98,6 +101,17 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
             return _replay(settled, echo)
         return _answer(decided, settled, echo, preferences)
     return _answer(decided, decided.body, echo, preferences)
+
+
+def _read_form(scope: Any, fields: Fields) -> Form:
+    family, charset = headers.read_type(fields)
+    pairs = headers.read_repeated(scope, "map")
+    if pairs and family is not Family.CSV:
+        raise Invalid("map= renames the columns of a CSV; name the fields of JSON items as they are.")
+    try:
+        return Form(family=family, charset=charset, mapping=parse_mapping(pairs, WORDING))
+    except MappingError as error:
+        raise Invalid(error.detail) from error
 
 
 async def _hold(services: Services, batch: Import, decided: Accepted207, until: float) -> bytes | Replay:

@@ -36,6 +36,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 KINDS: Final = {
     "MALFORMED_REQUEST": Kind(400, "The request cannot be read"),
+    "INVALID_HEADER": Kind(400, "The columns of the file cannot be used"),
     "INVALID_PARAMETER": Kind(400, "A parameter has a value that cannot be used"),
     "INVALID_CURSOR": Kind(400, "The cursor does not belong to this list"),
     "IDEMPOTENCY_KEY_MISSING": Kind(400, "The Idempotency-Key header is missing"),

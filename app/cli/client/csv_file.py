@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-from collections import deque
+import io
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,72 +11,36 @@ import msgspec
 from app.cli.client.columns import NOTES, Columns, understand
 from app.cli.client.errors import UsageError
 from app.cli.client.rows import Row
-from app.cli.client.text import MAX_LINE, Encoding, Line, Lines, describe_marks, is_marked
+from app.cli.client.text import Encoding, describe_marks, is_marked, open_text
+from app.domain.files.csv_rows import Record, Records
 
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\\t": "\t", "\t": "\t"}
+_CHUNK: Final = 65_536
 _POSITION_EVERY: Final = 100
 """Rows; asking a stream where it stands costs as much as reading a row."""
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-class _Feed:
-    """Lines for `csv.reader`, remembering those of the record being read so that they can be given back."""
+class _Records:
+    """The records of a stream, read a chunk at a time."""
 
-    def __init__(self, lines: Iterator[Line]) -> None:
-        self._lines = lines
-        self._back: deque[Line] = deque()
-        self.taken: list[Line] = []
+    def __init__(self, stream: io.BufferedReader, encoding: Encoding, delimiter: str | None) -> None:
+        self._stream = stream
+        self._text = open_text(stream, encoding)
+        self._machine = Records(delimiter)
 
-    def __iter__(self) -> _Feed:
-        return self
+    @property
+    def delimiter(self) -> str:
+        return self._machine.delimiter or ","
 
-    def __next__(self) -> str:
-        line = self._back.popleft() if self._back else next(self._lines)
-        self.taken.append(line)
-        if line.text is None:
-            raise csv.Error(f"the line is longer than {MAX_LINE:,} characters")
-        return line.text
+    @property
+    def position(self) -> int:
+        return self._stream.tell()
 
-    def give_back(self) -> None:
-        """Return all lines of the record but its first, so that one open quote costs one line only."""
-        self._back.extendleft(reversed(self.taken[1:]))
-
-
-class _Record(msgspec.Struct, frozen=True):
-    line: int
-    cells: list[str] | None
-    text: str
-    problem: str = ""
-
-
-def _records(lines: Lines, delimiter: str) -> Iterator[_Record]:
-    feed = _Feed(iter(lines))
-    # strict: `"abc"def` is an error instead of a silently different value.
-    reader = csv.reader(feed, delimiter=delimiter, strict=True)
-    while True:
-        feed.taken.clear()
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            first = feed.taken[0]
-            yield _Record(first.number, None, (first.text or "").rstrip("\r\n"), _explain(error, feed.taken))
-            feed.give_back()
-        else:
-            if cells:
-                yield _Record(feed.taken[0].number, cells, "")
-
-
-def _explain(error: csv.Error, taken: list[Line]) -> str:
-    text = str(error)
-    if (
-        "unexpected end of data" in text
-        or "field larger" in text
-        or (len(taken) > 1 and "longer than" in text)
-    ):
-        return "a quote is opened in this line and never closed"
-    return f"not valid CSV: {text}"
+    def __iter__(self) -> Iterator[Record]:
+        while chunk := self._text.read(_CHUNK):
+            yield from self._machine.feed(chunk)
+        yield from self._machine.finish()
 
 
 class CsvSource:
@@ -92,13 +55,13 @@ class CsvSource:
         self.encoding = encoding
         self.blank = 0
         self.position = 0
-        self.delimiter = delimiter or self._sniff_delimiter()
-        header = self._read_header(self.delimiter)
+        header, self.delimiter = self._read_header(delimiter)
         self.columns: Columns = understand(header, mapping)
 
-    def _read_header(self, delimiter: str) -> list[str]:
+    def _read_header(self, delimiter: str | None) -> tuple[list[str], str]:
         with open(self.path, "rb") as stream:
-            record = next(_records(Lines(stream, self.encoding), delimiter), None)
+            records = _Records(stream, self.encoding, delimiter)
+            record = next(iter(records), None)
         if record is None:
             raise UsageError(f"{self.path} is empty: a CSV file begins with a line of column names")
         if record.cells is None:
@@ -111,48 +74,33 @@ class CsvSource:
                 f"{self.path}, line {record.line}: NUL bytes in the header; for UTF-16 without a byte order mark "
                 "say --encoding utf-16-le"
             )
-        return record.cells
-
-    def _sniff_delimiter(self) -> str:
-        """The candidate that cuts the header into most columns; a comma where none cuts."""
-        best, most = ",", 1
-        for candidate in (",", ";", "\t", "|"):
-            try:
-                count = len(self._read_header(candidate))
-            except UsageError:
-                continue
-            if count > most:
-                best, most = candidate, count
-        return best
+        return record.cells, records.delimiter
 
     def rows(self) -> Iterator[Row]:
         """Every row but the header and those whose cells are all empty."""
         self.blank = self.position = 0
         number = 0
         with open(self.path, "rb") as stream:
-            lines = Lines(stream, self.encoding)
-            records = _records(lines, self.delimiter)
+            source = _Records(stream, self.encoding, self.delimiter)
+            records = iter(source)
             next(records, None)
             for record in records:
                 if not number % _POSITION_EVERY:
-                    self.position = lines.position
+                    self.position = source.position
                 if record.cells is not None and not any(record.cells):
                     self.blank += 1
                     continue
                 yield self._build(number, record)
                 number += 1
-            self.position = lines.position
+            self.position = source.position
 
-    def _build(self, number: int, record: _Record) -> Row:
+    def _build(self, number: int, record: Record) -> Row:
         cells, columns = record.cells, self.columns
         if cells is None:
             return Row(number, record.line, problem=record.problem, original=record.text)
-        width = len(columns.header)
-        if len(cells) != width:
-            problem = f"the row has {len(cells)} cells, the header {width}"
-            if len(cells) > width:
-                problem += "; is a value with the delimiter in it not quoted?"
-            return Row(number, record.line, problem=problem, original=self._own(cells))
+        fault = columns.fault(cells)
+        if fault is not None:
+            return Row(number, record.line, problem=fault, original=self._own(cells))
         item = columns.build(cells)
         own = self._own(cells)
         try:

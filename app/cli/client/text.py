@@ -10,20 +10,27 @@ from typing import Final
 import msgspec
 
 from app.cli.client.errors import UsageError
+from app.domain.files import lines
+from app.domain.files.lines import MAX_LINE, Line
+from app.domain.files.text import BOMS
 
-MAX_LINE: Final = 1_048_576
-"""Characters. A line may not grow without limit, or one missing line break would fill the memory."""
+__all__ = [
+    "MAX_LINE",
+    "Encoding",
+    "Line",
+    "Lines",
+    "describe_marks",
+    "find_encoding",
+    "is_marked",
+    "open_text",
+    "read_head",
+]
 
 HEAD_BYTES: Final = 65_536
 _MARKS: Final = "tranche-marks"
-_BOMS: Final = (
-    # UTF-32 first: its little-endian mark begins with the one of UTF-16.
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
+_SKIPPING: Final = {name: "utf-8-sig" if name == "utf-8" else name[: len("utf-16")] for _, name in BOMS}
+"""The codecs that skip the mark that tells them."""
+_CHUNK: Final = 65_536
 
 
 def _mark(error: UnicodeError) -> tuple[str, int]:
@@ -67,10 +74,10 @@ def find_encoding(head: bytes, asked: str | None) -> Encoding:
                 f"--encoding {asked}: no such text encoding; examples: utf-8, windows-1252"
             ) from error
         return Encoding("utf-8-sig", "utf-8") if name == "utf-8" else Encoding(name, name)
-    for bom, name in _BOMS:
+    for bom, name in BOMS:
         if head.startswith(bom):
             # A mark asks for a mark: programs that need it to see UTF-8 will read the failed rows as well.
-            return Encoding(name, "utf-8-sig")
+            return Encoding(_SKIPPING[name], "utf-8-sig")
     return Encoding("utf-8-sig", "utf-8")
 
 
@@ -97,11 +104,9 @@ def describe_marks(text: str, encoding: str) -> str:
     return ""
 
 
-class Line(msgspec.Struct, frozen=True, gc=False):
-    """One line with its line break, or `None` for a line longer than `MAX_LINE`."""
-
-    number: int
-    text: str | None
+def open_text(stream: io.BufferedReader, encoding: Encoding) -> io.TextIOWrapper:
+    """The stream as text with its line breaks, and with marks where it is none."""
+    return io.TextIOWrapper(stream, encoding=encoding.name, errors=_MARKS, newline="")
 
 
 class Lines:
@@ -109,22 +114,17 @@ class Lines:
 
     def __init__(self, stream: io.BufferedReader, encoding: Encoding) -> None:
         self._stream = stream
-        self._text = io.TextIOWrapper(stream, encoding=encoding.name, errors=_MARKS, newline="")
+        self._text = open_text(stream, encoding)
+        self._machine = lines.Lines()
 
     @property
     def position(self) -> int:
         return self._stream.tell()
 
     def __iter__(self) -> Iterator[Line]:
-        number = 0
-        while text := self._text.readline(MAX_LINE):
-            number += 1
-            if len(text) >= MAX_LINE and not text.endswith(("\n", "\r")):
-                while (rest := self._text.readline(MAX_LINE)) and not rest.endswith(("\n", "\r")):
-                    pass
-                yield Line(number, None)
-            else:
-                yield Line(number, text)
+        while chunk := self._text.read(_CHUNK):
+            yield from self._machine.feed(chunk)
+        yield from self._machine.finish()
 
 
 def read_head(path: str) -> bytes:

@@ -1,0 +1,234 @@
+"""What each column of a CSV file means: a field of the contact, an attribute, or our own note to be skipped.
+
+The command line and the service read files by these same rules; only the way to spell a remedy is each one's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.rules import MAX_KEY
+
+FIELDS: Final = (
+    "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",
+)  # fmt: skip
+INTEGERS: Final = frozenset({"if_version", "source_version"})
+REQUIRED: Final = ("id", "email")
+NOTES: Final = ("error_code", "error_detail", "retry_after_seconds")
+"""The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped."""
+
+MAX_COLUMNS: Final = 2_000
+
+_SHOWN: Final = 12
+_CLIP: Final = 60
+_INTEGER: Final = re.compile(r"\+?[0-9]{1,19}|-[0-9]{1,18}", re.ASCII)
+
+
+class HeaderError(ValueError):
+    """The columns cannot be used, so no row was looked at; `detail` names them and the remedy."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MappingError(ValueError):
+    """A renaming of columns makes no sense by itself."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Wording(msgspec.Struct, frozen=True):
+    """How a user renames columns: the option's name, what separates column and field, and a whole example."""
+
+    option: str
+    separator: str
+    show: Callable[[str, str], str]
+
+
+def fold(name: str) -> str:
+    """The form in which column names are compared: "First Name", "first-name" and "FIRST_NAME" are one."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+_BY_FOLD: Final = {fold(field): field for field in FIELDS}
+
+
+def parse_mapping(pairs: Iterable[str], wording: Wording) -> dict[str, str]:
+    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; the last separator counts.
+
+    Raises:
+        MappingError: a pair without separator, or two for one column.
+    """
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        source, separator, target = pair.rpartition(wording.separator)
+        if not (separator and source.strip() and target.strip()):
+            raise MappingError(
+                f"{wording.option} {_quote(pair)}: write it as {wording.show('Column', 'field')}, "
+                f"for example {wording.show('Customer Id', 'id')}"
+            )
+        if source in mapping:
+            raise MappingError(f"{wording.option} names the column {_quote(source)} twice")
+        mapping[source] = target.strip()
+    return mapping
+
+
+class Columns(msgspec.Struct):
+    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note."""
+
+    header: list[str]
+    targets: list[str | None]
+    attributes: frozenset[int]
+    has_notes: bool = False
+    _fields: list[tuple[int, str]] = []
+    _extras: list[tuple[int, str]] = []
+
+    def __post_init__(self) -> None:
+        # Sorted out once: `build` runs for every row.
+        named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
+        self.has_notes = len(named) < len(self.targets)
+        self._fields = [(i, target) for i, target in named if i not in self.attributes]
+        self._extras = [(i, target) for i, target in named if i in self.attributes]
+
+    def fault(self, cells: list[str]) -> str | None:
+        """Why a row does not fit the header, or None."""
+        if len(cells) == len(self.header):
+            return None
+        problem = f"the row has {len(cells)} cells, the header {len(self.header)}"
+        if len(cells) > len(self.header):
+            problem += "; is a value with the delimiter in it not quoted?"
+        return problem
+
+    def build(self, cells: list[str]) -> dict[str, Any]:
+        """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
+        item: dict[str, Any] = {target: cells[i] for i, target in self._fields if cells[i]}
+        for target in INTEGERS & item.keys():
+            if _INTEGER.fullmatch(item[target]):
+                item[target] = int(item[target])
+        if attributes := {target: cells[i] for i, target in self._extras if cells[i]}:
+            item["attributes"] = attributes
+        return item
+
+
+def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> Columns:
+    """Give every column its meaning.
+
+    Raises:
+        HeaderError: a column without a name, two for one field, a renaming without its column, no `id` or no
+            `email`, too many or too long names.
+    """
+    _check_names(header)
+    notes = set(NOTES) if set(NOTES) <= set(header) else set()
+    renamed = {_find(source, header, wording): target for source, target in mapping.items()}
+    targets: list[str | None] = []
+    attributes = set()
+    mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values()}
+    for i, name in enumerate(header):
+        if name in notes:
+            targets.append(None)
+            continue
+        field = _BY_FOLD.get(fold(renamed.get(name, name)))
+        if field in mapped_fields and name not in renamed:
+            field = None  # what was said of a field outranks a column that merely has its name
+        if field is None:
+            attributes.add(i)
+        targets.append(field or renamed.get(name, name))
+    _check_targets(header, targets, attributes, wording)
+    return Columns(header, targets, frozenset(attributes))
+
+
+def _quote(name: str) -> str:
+    return repr(name if len(name) <= _CLIP else name[:_CLIP] + "…")
+
+
+def _list(header: list[str]) -> str:
+    names = [name if name.isprintable() and len(name) <= _CLIP else _quote(name) for name in header[:_SHOWN]]
+    return ", ".join(names) + (", …" if len(header) > _SHOWN else "")
+
+
+def _check_names(header: list[str]) -> None:
+    if len(header) > MAX_COLUMNS:
+        raise HeaderError(f"the header has {len(header)} columns; at most {MAX_COLUMNS} are allowed")
+    for i, name in enumerate(header, start=1):
+        if not name.strip():
+            raise HeaderError(
+                f"column {i} of {len(header)} has no name; give it one in the first line of the file"
+            )
+        if len(name) > MAX_KEY:
+            raise HeaderError(
+                f"column {i}, {_quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
+            )
+    twice = [_quote(name) for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise HeaderError(
+            f"the header names {', '.join(twice[:_SHOWN])} more than once; rename one of them in the file"
+        )
+
+
+def _find(source: str, header: list[str], wording: Wording) -> str:
+    if source in header:
+        return source
+    alike = [name for name in header if fold(name) == fold(source)]
+    if len(alike) == 1:
+        return alike[0]
+    raise HeaderError(
+        f"{wording.option} names the column {_quote(source)}, which the file does not have{_suggest(source, header)}"
+    )
+
+
+def _suggest(wanted: str, header: list[str]) -> str:
+    near = difflib.get_close_matches(
+        fold(wanted[:_CLIP]), [fold(name[:_CLIP]) for name in header], n=1, cutoff=0.6
+    )
+    names = [name for name in header if fold(name[:_CLIP]) in near]
+    if names:
+        return f"; did you mean {_quote(names[0])}?"
+    return f"; its columns are: {_list(header)}"
+
+
+def _check_targets(
+    header: list[str], targets: list[str | None], attributes: set[int], wording: Wording
+) -> None:
+    places: dict[tuple[str, bool], list[str]] = {}
+    for i, target in enumerate(targets):
+        if target is not None:
+            places.setdefault((target, i in attributes), []).append(header[i])
+    for (target, _), names in places.items():
+        if len(names) > 1:
+            first, second = names[:2]
+            raise HeaderError(
+                f"the columns {_quote(first)} and {_quote(second)} would both fill {_quote(target)}; "
+                f"keep one of them under another name, for example {wording.show(second, f'other {target}')}"
+            )
+    missing = [field for field in REQUIRED if (field, False) not in places]
+    if missing:
+        raise HeaderError("; ".join(_explain_missing(field, header, wording) for field in missing))
+
+
+_HINTS: Final = {
+    "id": ("customerid", "contactid", "userid", "key", "externalid"),
+    "email": ("mail", "emailaddress"),
+}
+
+
+def _explain_missing(field: str, header: list[str], wording: Wording) -> str:
+    candidates = [n for n in header if fold(n) in _HINTS[field]]
+    candidates += [n for n in header if fold(n).endswith(field) or fold(n).startswith(field)]
+    candidates += [n for n in header if fold(field) in fold(n)]
+    candidates += [n for n in header if difflib.SequenceMatcher(None, fold(n[:_CLIP]), field).ratio() >= 0.6]
+    if candidates:
+        best = candidates[0]
+        return f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
+    return (
+        f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
+        f"the columns are: {_list(header)}"
+    )

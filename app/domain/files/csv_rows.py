@@ -1,0 +1,171 @@
+"""CSV text as rows of cells (RFC 4180). A row that cannot be understood costs itself alone."""
+
+from __future__ import annotations
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from app.domain.files.lines import MAX_LINE, Line, Lines
+
+DELIMITERS: Final = (",", ";", "\t", "|")
+"""What is tried where nobody told; the first of equals wins."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A row and the line it begins in, or (`cells` None) the text of a line and the `problem` with it."""
+
+    line: int
+    cells: list[str] | None
+    text: str = ""
+    problem: str = ""
+    too_long: bool = False
+
+
+class _Dry(Exception):
+    """The lines so far end within a record."""
+
+
+class _Source:
+    """Lines for `csv.reader`, remembering those of the record being read so that they can be given back."""
+
+    def __init__(self, waiting: deque[Line], *, final: bool) -> None:
+        self.waiting = waiting
+        self.final = final
+        self.taken: list[Line] = []
+        self.size = 0
+
+    def __iter__(self) -> _Source:
+        return self
+
+    def __next__(self) -> str:
+        if not self.waiting:
+            if self.final:
+                raise StopIteration
+            raise _Dry
+        line = self.waiting.popleft()
+        self.taken.append(line)
+        if line.text is None:
+            raise csv.Error(f"the line is longer than {MAX_LINE:,} characters")
+        self.size += len(line.text)
+        if self.size > MAX_LINE and len(self.taken) > 1:
+            raise csv.Error(f"the record is longer than {MAX_LINE:,} characters")
+        return line.text
+
+    def begin(self) -> None:
+        self.taken.clear()
+        self.size = 0
+
+    def give_back(self, *, first: bool) -> None:
+        """Return the lines of the record, or all but its first, so that one open quote costs one line only."""
+        self.waiting.extendleft(reversed(self.taken if first else self.taken[1:]))
+
+
+class Records:
+    """Text → records, blank lines left out; cells are exactly as they were written.
+
+    `delimiter` None: the one of `DELIMITERS` that cuts the first record into most cells.
+    """
+
+    def __init__(self, delimiter: str | None = None) -> None:
+        self.delimiter = delimiter
+        self._lines = Lines()
+        self._source = _Source(deque(), final=False)
+        # strict: `"abc"def` is an error instead of a silently different value.
+        self._reader = csv.reader(self._source, delimiter=delimiter or ",", strict=True)
+        self._new = 0
+        self._enough = 0
+        """Characters that must come before another look at an open record is worth while: looking at all of it
+        for each piece of it would take quadratic time."""
+
+    @property
+    def line(self) -> int:
+        """Lines read so far."""
+        return self._lines.number
+
+    def feed(self, text: str, *, at_once: bool = False) -> list[Record]:
+        """`at_once` has every record come out that is whole, however few there are."""
+        lines = self._lines.feed(text)
+        self._source.waiting.extend(lines)
+        self._new += sum(len(line.text or "") for line in lines)
+        if not at_once and (not lines or self._new < self._enough):
+            return []
+        return self._read()
+
+    def finish(self) -> list[Record]:
+        self._source.waiting.extend(self._lines.finish())
+        self._source.final = True
+        return self._read()
+
+    def _read(self) -> list[Record]:
+        self._new = self._enough = 0
+        if self.delimiter is None and not self._choose_delimiter():
+            self._enough = sum(len(line.text or "") for line in self._source.waiting)
+            return []
+        found: list[Record] = []
+        while True:
+            try:
+                record = _read_record(self._reader, self._source)
+            except _Dry:
+                self._enough = self._source.size
+                self._source.give_back(first=True)
+                return found
+            if record is None:
+                return found
+            if record.cells or record.problem:
+                found.append(record)
+
+    def _choose_delimiter(self) -> bool:
+        """Whether the first record is there, and with it the delimiter."""
+        source = self._source
+        while (
+            source.waiting and source.waiting[0].text is not None and not source.waiting[0].text.strip("\r\n")
+        ):
+            source.waiting.popleft()
+        best, most = ",", 1
+        for candidate in DELIMITERS:
+            trial = _Source(source.waiting.copy(), final=source.final)
+            try:
+                record = _read_record(csv.reader(trial, delimiter=candidate, strict=True), trial)
+            except _Dry:
+                return False
+            if record is not None and record.cells is not None and len(record.cells) > most:
+                best, most = candidate, len(record.cells)
+        self.delimiter = best
+        self._reader = csv.reader(source, delimiter=best, strict=True)
+        return True
+
+
+def _read_record(reader: Iterator[list[str]], source: _Source) -> Record | None:
+    source.begin()
+    try:
+        cells = next(reader)
+    except StopIteration:
+        return None
+    except csv.Error as error:
+        first = source.taken[0]
+        problem, too_long = _explain(error, source.taken)
+        source.give_back(first=False)
+        return Record(first.number, None, (first.text or "").rstrip("\r\n"), problem, too_long)
+    return Record(source.taken[0].number, cells)
+
+
+def _explain(error: csv.Error, taken: list[Line]) -> tuple[str, bool]:
+    text = str(error)
+    if len(taken) == 1 and "field larger" in text:
+        return (
+            f"a cell is longer than {csv.field_size_limit():,} characters; is a quote opened and never closed?",
+            True,
+        )
+    if (
+        "unexpected end of data" in text
+        or "field larger" in text
+        or (len(taken) > 1 and "longer than" in text)
+    ):
+        return "a quote is opened in this line and never closed", False
+    if "longer than" in text:
+        return text, True
+    return f"not valid CSV: {text}", False
