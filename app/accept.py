@@ -28,7 +28,7 @@ from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Family, Form, read_pieces
+from app.domain.files.pieces import LINES_PER_ITEM, Family, Form, read_pieces
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
 from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
@@ -246,8 +246,12 @@ def _read(request: Import, settings: Settings) -> Items:
     try:
         pieces = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
     except envelope.TooManyItems as error:
+        most = settings.max_sync_items
+        lines = (
+            "" if request.form.family is Family.JSON else f" ({LINES_PER_ITEM * most} lines, blank ones too)"
+        )
         raise TooLarge(
-            f"A request holds at most {settings.max_sync_items} items; split the batch and send the parts."
+            f"A request holds at most {most} items{lines}; split the batch and send the parts."
         ) from error
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app.domain.files.pieces import Family
 from app.errors import TrancheError
 from app.http import cursors, headers
-from app.http.errors import CursorInvalid, NotAcceptable
+from app.http.errors import CursorInvalid, NotAcceptable, UnsupportedMediaType
 from app.http.headers import JSON, NDJSON, Fields, Preferences
 
 _FIELD = st.binary(max_size=60).filter(lambda b: not set(b) & {0, 10, 13})
@@ -30,6 +31,7 @@ def test_no_header_makes_anything_but_a_refusal(values: list[bytes]) -> None:
         headers.read_key,
         headers.choose_type,
         headers.require_json,
+        headers.read_type,
         lambda f: headers.read_preferences(f, max_wait=30),
     ]
     for read in readers:
@@ -42,6 +44,7 @@ def test_no_query_makes_anything_but_a_refusal(query: bytes) -> None:
     with contextlib.suppress(TrancheError):
         found = headers.read_query({"query_string": query}, ("limit", "atomic"))
         headers.read_flag(found, "atomic")
+        headers.read_repeated({"query_string": query}, "map")
         assert 1 <= headers.read_limit(found, default=10, most=20) <= 20
 
 
@@ -106,3 +109,39 @@ def test_a_cursor_reads_back_for_its_own_list_alone(job_id: uuid.UUID, index: in
 def test_no_text_is_a_cursor_by_chance(text: str) -> None:
     with pytest.raises(CursorInvalid, match="not one that this list gave out"):
         cursors.decode_item(text, uuid.UUID(int=1))
+
+
+@pytest.mark.parametrize(
+    ("sent", "meant"),
+    [
+        ("", (Family.JSON, "utf-8")),
+        ("Application/JSON; charset=UTF-8", (Family.JSON, "utf-8")),
+        ("text/csv", (Family.CSV, "utf-8")),
+        ('text/csv; header=present; charset="Windows-1252"', (Family.CSV, "cp1252")),
+        ("TEXT/CSV;charset=utf-16", (Family.CSV, "utf-16")),
+        ("application/x-ndjson", (Family.NDJSON, "utf-8")),
+        ("application/ndjson; charset=us-ascii", (Family.NDJSON, "utf-8")),
+        ("application/jsonl", (Family.NDJSON, "utf-8")),
+    ],
+)
+def test_the_content_type_tells_how_to_read(sent: str, meant: tuple[Family, str]) -> None:
+    assert headers.read_type(fields("content-type", sent)) == meant
+
+
+@pytest.mark.parametrize(
+    ("sent", "words"),
+    [
+        (
+            "text/html",
+            "'text/html' is not taken here; send application/json or application/x-ndjson or text/csv",
+        ),
+        ("text/csv; charset=klingon", "windows-1252"),
+        ("text/csv; header=absent", "first line"),
+        ("application/x-ndjson; charset=utf-16", "NDJSON is sent as UTF-8"),
+        ("application/json; charset=windows-1252", "JSON is sent as UTF-8"),
+    ],
+)
+def test_a_type_that_is_not_taken_is_refused_in_words(sent: str, words: str) -> None:
+    with pytest.raises(UnsupportedMediaType, match=words) as caught:
+        headers.read_type(fields("content-type", sent))
+    assert caught.value.headers["Accept-Post"] == "application/json, application/x-ndjson, text/csv"

@@ -149,7 +149,7 @@ UNREADABLE: list[tuple[dict[str, str], str, bytes, int, str]] = [
     ({"Content-Encoding": "zstd"}, "", b"", 400, "MALFORMED_REQUEST"),
     ({"Content-Encoding": "br"}, "", b"{}", 415, "UNSUPPORTED_ENCODING"),
     ({"Content-Encoding": "gzip, zstd"}, "", b"{}", 415, "UNSUPPORTED_ENCODING"),
-    ({"Content-Type": "text/csv"}, "", b"id,email", 415, "UNSUPPORTED_MEDIA_TYPE"),
+    ({"Content-Type": "text/plain"}, "", b"id,email", 415, "UNSUPPORTED_MEDIA_TYPE"),
     ({"Content-Type": "application/json; charset=latin1"}, "", b"{}", 415, "UNSUPPORTED_MEDIA_TYPE"),
     ({"Accept": "text/csv"}, "", b"{}", 406, "NOT_ACCEPTABLE"),
     ({"Accept": "application/json;q=0, */*;q=0.1"}, "", b"{}", 406, "NOT_ACCEPTABLE"),

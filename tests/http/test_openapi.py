@@ -78,6 +78,7 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api) -> No
         (bulk, "post", await nobody.push([])),
         (bulk, "post", await api.push([], headers={"Accept": "text/csv"})),
         (bulk, "post", await api.push([], headers={"Content-Type": "text/csv"})),
+        (bulk, "post", await api.push([], headers={"Content-Type": "text/plain"})),
         (bulk, "post", await api.push([], headers={"Content-Encoding": "br"})),
         (bulk, "post", await api.push([person(2)], key="k")),
         (bulk, "post", await api.push(b"x" * 5_000_001)),

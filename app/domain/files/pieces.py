@@ -19,7 +19,7 @@ from app.domain.rows import Piece, Unfit
 from app.domain.rules import FieldError
 
 _CHUNK: Final = 65_536
-_LINES_PER_ITEM: Final = 64
+LINES_PER_ITEM: Final = 64
 """A body with more lines than this for each allowed item is refused: blank ones take time as well."""
 
 
@@ -170,7 +170,7 @@ def read_pieces(body: bytes, form: Form, *, max_items: int) -> list[Piece]:
     pieces: list[Piece] = []
     for start in range(0, len(body), _CHUNK):
         pieces += reader.feed(body[start : start + _CHUNK])
-        if len(pieces) > max_items or reader.line > _LINES_PER_ITEM * max_items + 1:
+        if len(pieces) > max_items or reader.line > LINES_PER_ITEM * max_items + 1:
             raise _too_many(max_items)
     pieces += reader.finish()
     if len(pieces) > max_items:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.domain.outcomes import EffectState, ErrorCode, ItemStatus
 from app.http import jobs
-from app.http.headers import JSON, NDJSON
+from app.http.headers import CSV, JSON, NDJSON
 from app.http.openapi import examples
 from app.http.openapi.parts import (
     READING,
@@ -29,6 +29,18 @@ _LIMIT: Final = query(
     "limit",
     "Most entries of one page.",
     {"type": "integer", "minimum": 1, "maximum": jobs.MOST, "default": jobs.PAGE},
+)
+
+
+_NDJSON: Final = (
+    "One `Item` a line, in UTF-8; blank lines are left out. Also `application/ndjson`, `application/jsonl`."
+)
+_CSV: Final = (
+    "RFC 4180 with a header row. `id`, `email`, `first_name`, `last_name`, `phone`, `company`, `if_version` and "
+    "`source_version` are known whatever their case, spaces, dashes and underscores; any other column becomes an "
+    "attribute of that name. An empty cell leaves the field as it is. Cells are separated by commas, semicolons, tabs "
+    "or bars, whichever cuts the header into most. UTF-8 with or without a byte order mark, UTF-16 with one, or as "
+    "`charset` says: `utf-16le`, `utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
 )
 
 
@@ -69,7 +81,8 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
         "Import a batch of contacts",
         f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
         "transaction and answered item by item. Sent again under its Idempotency-Key, the same request gets the same "
-        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. Needs the scope `import`.",
+        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. A row of a file that "
+        "cannot be read fails alone, like any item, and is told by its line. Needs the scope `import`.",
         {
             "207": answer_of(
                 "Every item is decided, also when all are ok or all failed.",
@@ -100,10 +113,23 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                 "Differing items with one id: all of them fail, or the last one counts.",
                 {"type": "string", "enum": ["fail", "last_wins"], "default": "fail"},
             ),
+            query(
+                "map",
+                "Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon "
+                "separates.",
+                {"type": "array", "items": {"type": "string", "examples": ["Customer Id:id"]}},
+            ),
         ],
         requestBody={
             "required": True,
-            "content": {JSON: {"schema": body, "example": examples.REQUEST}},
+            "content": {
+                JSON: {"schema": body, "example": examples.REQUEST},
+                NDJSON: {
+                    "schema": {"type": "string", "description": _NDJSON},
+                    "example": examples.REQUEST_NDJSON,
+                },
+                CSV: {"schema": {"type": "string", "description": _CSV}, "example": examples.REQUEST_CSV},
+            },
         },
     )
 

@@ -20,6 +20,19 @@ REQUEST: Final[dict[str, Any]] = {
     ]
 }
 
+REQUEST_NDJSON: Final = (
+    '{"id":"c1","email":"ada@example.com","attributes":{"city":"London"}}\n'
+    '{"id":"c2","email":"nobody"}\n'
+    '{"id":"c3","email":"grace@example.com","company":null}\n'
+)
+
+REQUEST_CSV: Final = (
+    "id,email,First Name,city\r\n"
+    "c1,ada@example.com,Ada,London\r\n"
+    "c2,nobody,,\r\n"
+    'c3,grace@example.com,Grace,"Arlington, Virginia"\r\n'
+)
+
 ANSWER: Final[dict[str, Any]] = {
     "job_id": JOB_ID,
     "status_url": f"/v1/jobs/{JOB_ID}",
