@@ -22,10 +22,13 @@ class Items:
 
     def __init__(self, pieces: Sequence[Piece], *, last_wins: bool, max_item_bytes: int) -> None:
         self._total = len(pieces)
-        self._unfit = [Rejected(i, None, p.errors) for i, p in enumerate(pieces) if isinstance(p, Unfit)]
-        self._places: Sequence[int] = _places(pieces) if self._unfit else range(self._total)
-        """Where each piece that can be read stood."""
         self._pieces = [piece for piece in pieces if not isinstance(piece, Unfit)]
+        self._places: Sequence[int] = range(self._total)
+        """Where each piece that can be read stood."""
+        self._unfit: list[Rejected] = []
+        if len(self._pieces) < self._total:
+            self._places = [i for i, piece in enumerate(pieces) if not isinstance(piece, Unfit)]
+            self._unfit = [Rejected(i, None, p.errors) for i, p in enumerate(pieces) if isinstance(p, Unfit)]
         self._last_wins = last_wins
         self._max_item_bytes = max_item_bytes
         self._batch = Batch([], {}, {}, [])
@@ -88,10 +91,6 @@ class Items:
             for o in self.outcomes
             if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
         ]
-
-
-def _places(pieces: Sequence[Piece]) -> Sequence[int]:
-    return [index for index, piece in enumerate(pieces) if not isinstance(piece, Unfit)]
 
 
 _ABORTED: Final = FieldError(
