@@ -266,6 +266,25 @@ def test_encoding_and_delimiter_are_found(data: bytes, charset: str) -> None:
     assert items(pieces(data, family=Family.CSV, charset=CHARSETS[charset])) == expected
 
 
+@pytest.mark.parametrize(
+    ("header", "delimiter"),
+    [
+        ("id;email;Name, first", ";"),
+        ('id,email,"a;b;c;d"', ","),
+        ('id\temail\t"a, b, c ""d"""', "\t"),
+        ('id|"e\nf"|g', "|"),
+        ("id", ","),
+        ('"id,email', ","),
+        ("\n\r\n\rid;email", ";"),
+    ],
+)
+def test_the_delimiter_is_the_one_that_cuts_best(header: str, delimiter: str) -> None:
+    machine = Records()
+    machine.feed(f"{header}\n1\n")
+    machine.finish()
+    assert machine.delimiter == delimiter
+
+
 def test_text_that_is_none_is_refused_with_place_and_remedy() -> None:
     data = b"id,email,x\r\n1,\xc3\xa9,\r\n2,a,caf\xe9,\n"
     with pytest.raises(UndecodableText) as caught:

@@ -91,6 +91,7 @@ class Columns(msgspec.Struct):
     has_notes: bool = False
     _fields: list[tuple[int, str]] = []
     _extras: list[tuple[int, str]] = []
+    _counters: list[str] = []
 
     def __post_init__(self) -> None:
         # Sorted out once: `build` runs for every row.
@@ -98,6 +99,7 @@ class Columns(msgspec.Struct):
         self.has_notes = len(named) < len(self.targets)
         self._fields = [(i, target) for i, target in named if i not in self.attributes]
         self._extras = [(i, target) for i, target in named if i in self.attributes]
+        self._counters = [target for _, target in self._fields if target in INTEGERS]
 
     def fault(self, cells: list[str]) -> str | None:
         """Why a row does not fit the header, or None."""
@@ -110,11 +112,13 @@ class Columns(msgspec.Struct):
 
     def build(self, cells: list[str]) -> dict[str, Any]:
         """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
-        item: dict[str, Any] = {target: cells[i] for i, target in self._fields if cells[i]}
-        for target in INTEGERS & item.keys():
-            if _INTEGER.fullmatch(item[target]):
+        item: dict[str, Any] = {target: cell for i, target in self._fields if (cell := cells[i])}
+        for target in self._counters:
+            if target in item and _INTEGER.fullmatch(item[target]):
                 item[target] = int(item[target])
-        if attributes := {target: cells[i] for i, target in self._extras if cells[i]}:
+        if self._extras and (
+            attributes := {target: cell for i, target in self._extras if (cell := cells[i])}
+        ):
             item["attributes"] = attributes
         return item
 

@@ -67,7 +67,8 @@ class _Source:
 class Records:
     """Text → records, blank lines left out; cells are exactly as they were written.
 
-    `delimiter` None: the one of `DELIMITERS` that cuts the first record into most cells.
+    `delimiter` None: the one of `DELIMITERS` that cuts the first record into most cells, best without cutting
+    a quoted one.
     """
 
     def __init__(self, delimiter: str | None = None) -> None:
@@ -125,15 +126,19 @@ class Records:
             source.waiting and source.waiting[0].text is not None and not source.waiting[0].text.strip("\r\n")
         ):
             source.waiting.popleft()
-        best, most = ",", 1
+        best, most = ",", (False, 1)
         for candidate in DELIMITERS:
             trial = _Source(source.waiting.copy(), final=source.final)
             try:
                 record = _read_record(csv.reader(trial, delimiter=candidate, strict=True), trial)
             except _Dry:
                 return False
-            if record is not None and record.cells is not None and len(record.cells) > most:
-                best, most = candidate, len(record.cells)
+            if record is None or record.cells is None or len(record.cells) == 1:
+                continue
+            # An odd quote within a cell was most likely cut off from the other one of its pair.
+            rank = (not any(cell.count('"') % 2 for cell in record.cells), len(record.cells))
+            if rank > most:
+                best, most = candidate, rank
         self.delimiter = best
         self._reader = csv.reader(source, delimiter=best, strict=True)
         return True
