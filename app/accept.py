@@ -125,7 +125,6 @@ async def accept(
                 asyncpg.DeadlockDetectedError,
                 asyncpg.SerializationError,
                 asyncpg.UniqueViolationError,
-                upsert.ContactMovedError,
             ) as error:
                 # A unique violation is the key itself, that somebody else committed meanwhile.
                 log.info(

@@ -55,6 +55,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since a read-back first did not find the unknown items."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
+    removed: bool
+    """The destination was removed: nothing may be sent to it any more."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,6 +162,7 @@ async def claim_delivery(
             destination_id=destination_id,
             token=token,
             blocked_before=gate["blocked_before"],
+            removed=gate["removed"],
             **fields,
         )
 

@@ -22,6 +22,7 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2;
 -- the claim before it did, hence two statements.
 SELECT
     d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()) AS open,
+    d.state = 'removed' AS removed,
     d.blocked_until IS NOT NULL AS blocked_before
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2
