@@ -29,6 +29,25 @@ _LEASE_MARGIN = 2.0
 _RECORD_PAUSE = 0.5
 
 
+async def skip(claim: Claim, database: Database) -> Recorded | None:
+    """The destination was removed: nothing more is sent, and what was open is skipped."""
+    is_open = [LETTER_STATE[letter] in OPEN_STATES for letter in claim.states]
+    record = Record(
+        states="".join(
+            STATE_LETTER[EffectState.SKIPPED] if was_open else letter
+            for letter, was_open in zip(claim.states, is_open, strict=True)
+        ),
+        errors={position: error for position, error in claim.errors.items() if not is_open[int(position)]},
+        attempts=claim.attempt - 1,
+        wait=None,
+        absence="clear",
+        tried=[],
+        letters=[],
+    )
+    async with database.connection() as connection:
+        return await delivering.record_delivery(connection, claim, record)
+
+
 class Delivery:
     """A claimed delivery on its way through one attempt."""
 
@@ -41,6 +60,7 @@ class Delivery:
         *,
         monotonic: Callable[[], float],
         random: Callable[[], float],
+        leased_until: float,
         permits: Permits | None,
     ) -> None:
         self._claim = claim
@@ -50,7 +70,7 @@ class Delivery:
         self._monotonic = monotonic
         self._random = random
         self._permits = permits
-        self._leased_until = monotonic() + settings.delivery_lease
+        self._leased_until = leased_until
         self._states = [LETTER_STATE[letter] for letter in claim.states]
         self._errors = dict(claim.errors)
         self._position = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
@@ -75,13 +95,6 @@ class Delivery:
             self._interrupt()
             await asyncio.shield(self._finish())
             raise
-        return await self._finish()
-
-    async def skip(self) -> Recorded | None:
-        """The destination was removed: nothing more is sent."""
-        for position in self._open():
-            self._states[position] = EffectState.SKIPPED
-            self._errors.pop(str(position), None)
         return await self._finish()
 
     async def _finish(self) -> Recorded | None:

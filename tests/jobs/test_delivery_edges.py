@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import asyncpg
 import msgspec
 
+from app import admin
 from app.db import delivering
 from app.db.delivering import Claim, Record, Recorded, Tried
+from app.vault import Vault
+from jobs.worker import working
 from tests.jobs.conftest import World, people
 
 
@@ -83,3 +88,87 @@ async def test_releasing_a_lost_delivery_while_another_of_its_job_is_recorded(wo
     assert await releasing == 1
     assert await recording == Recorded(answer.job_id, None, None)
     assert await world.effects(answer.job_id) == {"ok": 2, "unknown": 2}
+
+
+async def set_state(world: World, name: str, state: str) -> None:
+    async with world.database.connection() as connection:
+        await admin.set_destination_state(connection, world.tenant_id, name, state)
+
+
+async def replace_destination(world: World, **changes: Any) -> None:
+    """Another `hubspot`, at the sandbox unless something else is said."""
+    await set_state(world, "hubspot", "removed")
+    fields = {"name": "hubspot", "kind": "hubspot", "base_url": world.sandbox.base_url, "token": "pat-good"}
+    async with world.database.connection() as connection:
+        await admin.add_destination(
+            connection,
+            Vault(world.settings.secret_key),
+            world.tenant_id,
+            admin.NewDestination(**(fields | changes)),
+        )
+
+
+async def seen(world: World, query: str, seconds: float = 10) -> dict[str, Any]:
+    """The first row that this query finds, once it does."""
+    async with asyncio.timeout(seconds):
+        while not (rows := await world.rows(query)):
+            await asyncio.sleep(0.02)
+    return rows[0]
+
+
+async def test_a_destination_that_cannot_be_used_says_why(world: World) -> None:
+    """Its options are wrong for its kind: what waits for it shows the reason, and ends with its removal."""
+    await replace_destination(world, options={"time_zone": "Mars/Olympus"})
+    async with working(world.settings):
+        answer = await world.push(people(2))
+        row = await seen(
+            world, "SELECT blocked_code, blocked_detail FROM destinations WHERE blocked_code <> ''"
+        )
+        assert row["blocked_code"] == "DESTINATION_UNAVAILABLE"
+        assert "Mars/Olympus" in row["blocked_detail"]
+        await set_state(world, "hubspot", "removed")
+        assert await world.finished(answer.job_id, 5) == "completed"
+    assert await world.effects(answer.job_id) == {"skipped": 2}
+
+
+async def test_removing_a_destination_whose_credentials_cannot_be_read(world: World) -> None:
+    """The secret key is another one since: what was owed is skipped all the same."""
+    answer = await world.push(people(2))
+    await set_state(world, "hubspot", "removed")
+    other = base64.b64encode(bytes(32)).decode()
+    async with working(msgspec.structs.replace(world.settings, secret_key=other)):
+        assert await world.finished(answer.job_id, 5) == "completed"
+    assert await world.effects(answer.job_id) == {"skipped": 2}
+
+
+async def test_nothing_is_sent_after_a_removal(world: World) -> None:
+    """Also not by a worker that was in the middle of its work there."""
+    await world.sandbox.misbehave(latency={"latency": 0.05})
+    world.settings = msgspec.structs.replace(world.settings, chunk_size=1, delivery_concurrency=2)
+    async with working(world.settings):
+        answer = await world.push(people(60))
+        await seen(world, "SELECT FROM effects WHERE ok > 3")
+        await set_state(world, "hubspot", "removed")
+        under_way = len(await world.rows("SELECT FROM deliveries WHERE state = 'sending'"))
+        (before,) = await world.rows("SELECT ok FROM effects")
+        assert await world.finished(answer.job_id) == "completed"
+    effects = await world.effects(answer.job_id)
+    assert effects["ok"] <= before["ok"] + under_way
+    assert effects["ok"] + effects["skipped"] == 60
+    assert len(await world.sandbox.effects()) == effects["ok"]
+
+
+async def test_a_claim_that_had_to_wait_still_outlasts_its_call(world: World) -> None:
+    """A lease runs from the moment it was asked for, not from the moment it was had."""
+    settings = msgspec.structs.replace(world.settings, delivery_lease=5.0, crm_total_timeout=2.9)
+    await world.sandbox.misbehave(latency={"latency": 0.5})
+    async with working(settings):
+        async with holding(world, "SELECT FROM destinations FOR UPDATE"):
+            answer = await world.push(people(1))
+            await waiting(world, 1)
+            await asyncio.sleep(2.5)
+        await seen(world, "SELECT FROM deliveries WHERE state = 'sending'")
+        await asyncio.sleep(0.2)
+        left = "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 AS n FROM deliveries"
+        assert (await world.rows(left))[0]["n"] > settings.crm_total_timeout - 0.2
+        await world.finished(answer.job_id)
