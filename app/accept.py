@@ -29,7 +29,7 @@ from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
-from app.errors import KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
+from app.errors import KeyBusy, KeyExpired, KeyReused, MalformedRequest, Overloaded, TooLarge
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -134,6 +134,8 @@ async def accept(
                     undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
             except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
                 log.warning("import_undecided", error=type(error).__name__, request_id=request.request_id)
+                if undecided is not None:
+                    break  # not even that could be recorded
                 undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
             except asyncpg.DataError as error:
                 # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
@@ -141,7 +143,7 @@ async def accept(
                 undecided = _Undecided(
                     ErrorCode.INTERNAL, "the batch could not be stored; it was reported to the operators"
                 )
-    raise KeyBusy(retry_after=_BUSY_SECONDS)
+    raise Overloaded(retry_after=settings.db_lock_timeout)
 
 
 async def _claim(connection: Connection, request: Import) -> imports.KeyClaim:
