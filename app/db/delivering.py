@@ -120,6 +120,9 @@ class Recorded(msgspec.Struct, frozen=True):
     """Seconds before the delivery's next attempt; `None`: it is done."""
 
 
+_STROKE: Final = 1_000
+"""Rows that the queries of housekeeping take at a time, so that no lock is held for long."""
+_STROKES: Final = 30
 _errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
 _attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -258,6 +261,15 @@ async def release_lost(connection: Connection) -> int:
 
 async def forget_answers(connection: Connection, memory: float) -> None:
     """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
+    past = timedelta(seconds=memory)
     for row in await connection.fetch(QUERIES["all_tenants"]):
-        await connection.execute(QUERIES["expire_answers"], row["tenant_id"])
-        await connection.execute(QUERIES["forget_keys"], row["tenant_id"], timedelta(seconds=memory))
+        await _in_strokes(connection, QUERIES["expire_answers"], row["tenant_id"])
+        await _in_strokes(connection, QUERIES["forget_keys"], row["tenant_id"], past)
+
+
+async def _in_strokes(connection: Connection, query: str, *arguments: object) -> None:
+    """Until a stroke does less than it might, or enough for a tenant's turn: other work waits behind this."""
+    for _ in range(_STROKES):
+        done = await connection.execute(query, *arguments)  # "UPDATE 17"
+        if int(done.rpartition(" ")[2]) < _STROKE:
+            return

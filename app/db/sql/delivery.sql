@@ -285,13 +285,14 @@ revised AS (
 SELECT l.delivery_id FROM lost l LEFT JOIN counted ON true;
 
 -- name: expire_answers
--- Answers past their time go; the key stays and is refused until `forget_keys`.
+-- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
 UPDATE idempotency_keys
 SET answer = NULL
 WHERE tenant_id = $1 AND (route, key) IN (
     SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
     ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 );
 
 -- name: forget_keys
@@ -300,6 +301,7 @@ WHERE tenant_id = $1 AND (route, key) IN (
     SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
     ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 );
 
 -- name: all_tenants
