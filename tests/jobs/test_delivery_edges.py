@@ -8,14 +8,18 @@ import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
+from aiohttp import web
+from redis.asyncio import Redis
 
 from app import admin
 from app.db import delivering
 from app.db.delivering import Claim, Record, Recorded, Tried
 from app.vault import Vault
+from app.wake import Waker
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -98,6 +102,10 @@ async def set_state(world: World, name: str, state: str) -> None:
 async def replace_destination(world: World, **changes: Any) -> None:
     """Another `hubspot`, at the sandbox unless something else is said."""
     await set_state(world, "hubspot", "removed")
+    await add_destination(world, **changes)
+
+
+async def add_destination(world: World, **changes: Any) -> None:
     fields = {"name": "hubspot", "kind": "hubspot", "base_url": world.sandbox.base_url, "token": "pat-good"}
     async with world.database.connection() as connection:
         await admin.add_destination(
@@ -172,3 +180,63 @@ async def test_a_claim_that_had_to_wait_still_outlasts_its_call(world: World) ->
         left = "SELECT extract(epoch FROM lease_until - clock_timestamp())::float8 AS n FROM deliveries"
         assert (await world.rows(left))[0]["n"] > settings.crm_total_timeout - 0.2
         await world.finished(answer.job_id)
+
+
+async def test_no_cookie_of_one_tenant_goes_out_with_the_call_of_another(world: World) -> None:
+    """Two connections to one CRM share nothing but its circuit."""
+    calls: list[tuple[str, str | None]] = []
+
+    async def upsert(request: web.Request) -> web.Response:
+        calls.append((request.headers["Authorization"], request.headers.get("Cookie")))
+        results = [
+            {"id": "1", "properties": {"tranche_id": i["id"]}, "objectWriteTraceId": i["objectWriteTraceId"]}
+            for i in (await request.json())["inputs"]
+        ]
+        answer = web.json_response({"results": results})
+        answer.set_cookie("session", "of-" + request.headers["Authorization"].rpartition(" ")[2])
+        return answer
+
+    crm = web.Application()
+    crm.router.add_post("/{path:.*}", upsert)
+    runner = web.AppRunner(crm)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    try:
+        url = f"http://localhost:{runner.addresses[0][1]}"  # by name: cookies are not kept for bare addresses
+        await replace_destination(world, base_url=url, token="first")
+        await add_destination(world, name="second", base_url=url, token="second")
+        async with working(world.settings):
+            for phone in ("1", "2"):
+                answer = await world.push(people(1, phone=phone))
+                assert await world.finished(answer.job_id) == "completed"
+    finally:
+        await runner.cleanup()
+    assert sorted(calls) == [("Bearer first", None)] * 2 + [("Bearer second", None)] * 2
+
+
+async def test_a_worker_hears_wake_ups_through_any_url_that_its_circuits_understand(world: World) -> None:
+    """A password with characters that a URL must escape, and a slash at the end."""
+    url = urlsplit(world.settings.redis_url)
+    async with Redis.from_url(world.settings.redis_url) as redis:
+        await redis.acl_setuser(
+            "tranche", enabled=True, passwords=["+p@ss/word"], categories=["+@all"], keys="*"
+        )
+        try:
+            address = f"tranche:p%40ss%2Fword@{url.hostname}:{url.port}/"
+            settings = msgspec.structs.replace(
+                world.settings,
+                redis_url=urlunsplit(url._replace(netloc=address, path="")),
+                sweep_interval=60.0,
+            )
+            waker = Waker(settings)
+            async with working(settings):
+                await waker.ping()
+                await asyncio.sleep(0.3)  # the sweeper's first look is over
+                answer = await world.push(people(1))
+                (row,) = await world.rows("SELECT destination_id FROM destinations")
+                waker.wake(world.tenant_id, [row["destination_id"]], reason="test")
+                assert await world.finished(answer.job_id, 5) == "completed"
+            await waker.close()
+        finally:
+            await redis.acl_deluser("tranche")
