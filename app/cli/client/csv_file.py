@@ -71,11 +71,10 @@ def _records(lines: Lines, delimiter: str) -> Iterator[_Record]:
 
 def _explain(error: csv.Error, taken: list[Line]) -> str:
     text = str(error)
-    if (
-        "unexpected end of data" in text
-        or "field larger" in text
-        or (len(taken) > 1 and "longer than" in text)
-    ):
+    several = len(taken) > 1
+    if "field larger" in text and not several:
+        return f"a cell has more than {csv.field_size_limit():,} characters"
+    if "unexpected end of data" in text or (several and ("field larger" in text or "longer than" in text)):
         return "a quote is opened in this line and never closed"
     return f"not valid CSV: {text}"
 
