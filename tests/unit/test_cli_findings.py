@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from app.cli.client.errors import UsageError
 from app.cli.client.reader import ReadOptions, open_source
 from app.cli.stack import own_command
 
@@ -42,3 +44,19 @@ def test_an_open_quote_is_still_called_one_however_much_follows(tmp_path: Path) 
     first, *others = problems(path)
     assert first == "a quote is opened in this line and never closed"
     assert not any(others)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "advice"),
+    [
+        ("in.xlsx", b"PK\x03\x04" + bytes(range(256)), "save the sheet as CSV"),
+        ("in.xls", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "save the sheet as CSV"),
+        ("in.csv.gz", gzip.compress(b"id,email\nc1,a@b.example\n"), "gunzip"),
+    ],
+)
+def test_a_workbook_or_an_archive_is_called_what_it_is(
+    tmp_path: Path, name: str, content: bytes, advice: str
+) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(UsageError, match=advice):
+        open_source(str(tmp_path / name), ReadOptions())
