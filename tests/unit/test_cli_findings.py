@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from app.cli.client.errors import UsageError
+from app.cli.client.http import Answer, refuse
 from app.cli.client.reader import ReadOptions, open_source
 from app.cli.stack import own_command
 
@@ -60,3 +61,9 @@ def test_a_workbook_or_an_archive_is_called_what_it_is(
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=advice):
         open_source(str(tmp_path / name), ReadOptions())
+
+
+def test_a_refusal_ends_in_one_full_stop() -> None:
+    answer = Answer(401, {}, b'{"detail":"This API key is unknown, revoked or misspelled."}')
+    told = refuse(answer, "http://127.0.0.1:1").detail
+    assert "misspelled. Check" in told
