@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from app.cli.client.errors import UsageError
 from app.cli.client.http import Answer, refuse
 from app.cli.client.reader import ReadOptions, open_source
 from app.cli.stack import own_command
+from tests.unit.cli_server import KEY, FakeApi
+
+JOB = "01a1fb9b-c1aa-7595-9dad-be7042173d57"
 
 
 def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_path: Path) -> None:
@@ -67,3 +72,21 @@ def test_a_refusal_ends_in_one_full_stop() -> None:
     answer = Answer(401, {}, b'{"detail":"This API key is unknown, revoked or misspelled."}')
     told = refuse(answer, "http://127.0.0.1:1").detail
     assert "misspelled. Check" in told
+
+
+async def test_a_list_of_jobs_shows_whole_ids_in_a_narrow_window() -> None:
+    """An id that is cut off is of no use to `tranche jobs show`."""
+    api = FakeApi()
+    api.jobs[JOB] = {}
+    server = await api.start()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *own_command("jobs", "list", "--url", str(server.make_url("")), "--key", KEY),
+            env=os.environ | {"COLUMNS": "80"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        out, _ = await process.communicate()
+    finally:
+        await server.close()
+    assert process.returncode == 0
+    assert JOB in out.decode()
