@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
@@ -131,7 +131,8 @@ class Database:
         try:
             yield connection
         except UNREACHABLE as error:
-            connection.terminate()  # whatever state it is in, nobody shall get it again
+            with suppress(asyncpg.InterfaceError):  # asyncpg may have noticed, and taken it back, itself
+                connection.terminate()  # whatever state it is in, nobody shall get it again
             raise DatabaseUnavailable(retry_after=2.0) from error
         finally:
             await pool.release(connection)
