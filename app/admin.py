@@ -134,10 +134,12 @@ async def add_destination(
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     if new.kind not in KINDS:
         raise Invalid(f"{new.kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
-    if not re.fullmatch(r"https?://[^\s/?#\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?", new.base_url):
-        raise Invalid(f"{new.base_url!r} is no base URL; it looks like https://api.example.com.")
-    if not new.token or not new.token.isascii() or not new.token.isprintable() or "\x00" in new.token:
-        raise Invalid("The token must be printable ASCII.")
+    if not re.fullmatch(r"https?://[^\s/?#@\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?", new.base_url):
+        # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
+        shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
+        raise Invalid(f"{shown} is no base URL; it looks like https://api.example.com.")
+    if not new.token or not new.token.isascii() or not new.token.isprintable() or " " in new.token:
+        raise Invalid("The token must be printable ASCII without spaces.")
     sealed = vault.seal(new.token, tenant_id=tenant_id, name=new.name)
     options = msgspec.json.encode(new.options).decode()
     if "\\u0000" in options:
