@@ -26,8 +26,9 @@ from app.wake import Waker
 from jobs.breaker import Breaker, Refused
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
-from jobs.deliver import Delivery, skip
+from jobs.deliver import Delivery
 from jobs.line import Line
+from jobs.recording import skip
 
 log = structlog.get_logger()
 
@@ -182,7 +183,7 @@ class Dispatcher:
             return False
         found()
         if line is None or claim.removed:
-            await skip(claim, self._database)
+            await skip(self._database, claim)
             return True
         delivery = Delivery(
             claim,

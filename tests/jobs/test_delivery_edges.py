@@ -12,12 +12,14 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import msgspec
+import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
 from app import admin
 from app.db import delivering
 from app.db.delivering import Claim, Record, Recorded, Tried
+from app.errors import Invalid
 from app.vault import Vault
 from app.wake import Waker
 from jobs.worker import working
@@ -240,3 +242,55 @@ async def test_a_worker_hears_wake_ups_through_any_url_that_its_circuits_underst
             await waker.close()
         finally:
             await redis.acl_deluser("tranche")
+
+
+async def test_what_the_crm_answered_outlasts_a_lock(world: World) -> None:
+    """The job's row is locked for longer than a statement may wait: the answer is recorded, not read back."""
+    settings = msgspec.structs.replace(world.settings, db_lock_timeout=0.3)
+    await world.sandbox.misbehave(latency={"latency": 0.3})
+    async with working(settings):
+        answer = await world.push(people(2))
+        await seen(world, "SELECT FROM deliveries WHERE state = 'sending'")
+        async with holding(world, "SELECT FROM jobs FOR UPDATE"):
+            await asyncio.sleep(1.2)
+        assert await world.finished(answer.job_id, 3) == "completed"
+    assert [call["path"].rsplit("/", 1)[1] for call in await world.sandbox.calls()] == ["upsert"]
+
+
+async def test_an_error_of_ours_spends_attempts(world: World) -> None:
+    """aiohttp refuses to send to such an address, in the middle of the call: that ends, like any other trouble."""
+    await world.rows("UPDATE destinations SET base_url = replace(base_url, '//', '//user:password@')")
+    async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
+        answer = await world.push(people(2))
+        assert await world.finished(answer.job_id, 10) == "completed_with_failures"
+    assert await world.effects(answer.job_id) == {"dead": 2}
+    (letter, _) = await world.rows("SELECT * FROM dead_letters")
+    assert letter["attempts"] == 3
+    assert "ValueError" in letter["error_detail"]
+    assert "password" not in letter["error_detail"]
+
+
+async def test_a_delivery_that_ends_every_worker_is_given_up(world: World) -> None:
+    """Attempts that nobody came back from count too."""
+    answer = await world.push(people(2))
+    for _ in range(3):
+        await take(world, lease=-1)
+        assert await release_lost(world) == 1
+    async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
+        assert await world.finished(answer.job_id, 5) == "completed_with_failures"
+    assert await world.sandbox.calls() == []
+    (letter, _) = await world.rows("SELECT * FROM dead_letters")
+    assert (letter["error_code"], letter["attempts"]) == ("OUTCOME_UNKNOWN", 3)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"base_url": "https://user:hidden@api.example.com"}, {"token": "two words"}, {"token": "naïve"}],
+)
+async def test_a_destination_that_no_call_could_reach_is_refused(
+    world: World, changes: dict[str, str]
+) -> None:
+    """And a password in its address is not repeated, where everybody who reads destinations would see it."""
+    with pytest.raises(Invalid) as refused:
+        await add_destination(world, name="other", **changes)
+    assert "hidden" not in str(refused.value)
