@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeAlias
 
 import asyncpg
+import msgspec
 
-from tests.http.conftest import Api
+from app.settings import Settings
+from tests.http.conftest import Api, aiohttp_session, person, serve
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
 
@@ -18,3 +21,33 @@ async def test_an_item_tells_of_its_faults_without_stammering(api: Api) -> None:
     assert broken["errors"][0]["detail"] == (
         "company is not valid JSON: invalid control character at character 2; correct it"
     )
+
+
+async def test_bodies_that_never_arrive_keep_nobody_out(settings: Settings, api_key: str) -> None:
+    """One key with a few idle connections took every place among `max_requests`, for ever."""
+    few = msgspec.structs.replace(settings, max_requests=3, body_timeout=0.5)
+    async with serve(few) as url, aiohttp_session() as session:
+        api = Api(session, url, api_key)
+        port = int(url.rpartition(":")[2])
+        head = (
+            "POST /v1/contacts:bulk HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            f"Authorization: Bearer {api_key}\r\nContent-Length: 100\r\n"
+        )
+        stalled = []
+        for number in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(f"{head}Idempotency-Key: stalled-{number}\r\n\r\n".encode() + b'{"items":[')
+            stalled.append((reader, writer))
+        for _ in range(100):
+            if (await api.push([person(1)])).status == 503:
+                break
+            await asyncio.sleep(0.02)
+        async with asyncio.timeout(10):
+            answers = [await reader.read() for reader, _ in stalled]
+        for number, answer in enumerate(answers):
+            assert answer.startswith(b"HTTP/1.1 408 "), answer
+            assert b"BODY_TIMEOUT" in answer
+            assert f"idempotency-key: stalled-{number}".encode() in answer.lower()
+        for _, writer in stalled:
+            writer.close()
+        assert (await api.push([person(2)])).status == 207
