@@ -51,3 +51,28 @@ async def test_bodies_that_never_arrive_keep_nobody_out(settings: Settings, api_
         for _, writer in stalled:
             writer.close()
         assert (await api.push([person(2)])).status == 207
+
+
+async def test_what_stands_still_still_tells_what_it_met(api: Api, db: Db) -> None:
+    """A refused token was hidden behind the circuit that it had opened, in every place a human looks."""
+    new = {"name": "hubspot", "kind": "hubspot", "base_url": "https://crm.example", "token": "t"}
+    assert (await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new))).status == 201
+    pushed = (await api.push([person(1)])).json()
+    await db.execute(
+        "UPDATE deliveries SET states = 'r', attempt = 1, "
+        'errors = \'{"0": {"code": "DESTINATION_UNAVAILABLE", "detail": "HubSpot answered 401"}}\''
+    )
+    await db.execute(
+        "INSERT INTO contact_syncs (tenant_id, destination_id, contact_id, state, state_version, error_code, "
+        "error_detail) SELECT tenant_id, destination_id, 'c1', 'retry', 1, 'DESTINATION_UNAVAILABLE', "
+        "'HubSpot answered 401' FROM destinations"
+    )
+    await db.execute(
+        "UPDATE destinations SET blocked_until = now() + interval '30 s', blocked_code = 'CIRCUIT_OPEN', "
+        "blocked_detail = 'the circuit is open'"
+    )
+    item = (await api.get(pushed["items_url"])).json()["items"][0]["destinations"]["hubspot"]
+    contact = (await api.get("/v1/contacts/c1")).json()["destinations"]["hubspot"]
+    for shown in (item, contact):
+        assert shown["error_code"] == "CIRCUIT_OPEN"
+        assert shown["detail"] == "the circuit is open; the last attempt: HubSpot answered 401"
