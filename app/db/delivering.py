@@ -72,6 +72,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, Any]
     """A key with None is one that the destination still has and should clear."""
     synced_version: int
+    doubtful: bool
+    """It may hold a later version: an answer was lost."""
+    refused: bool
+    """It refused the last version it was sent."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -185,17 +189,20 @@ async def contacts_to_send(
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
     found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
-    held = [s for s in found if 0 < s.synced_version < s.version]
-    if held:
+    behind = [s for s in found if s.synced_version < s.version and (s.synced_version or s.doubtful)]
+    if behind:
         lost = await connection.fetch(
             QUERIES["attributes_to_clear"],
             tenant_id,
-            [s.contact_id for s in held],
-            [s.synced_version for s in held],
+            [s.contact_id for s in behind],
+            [s.synced_version for s in behind],
         )
-        keys = {row["contact_id"]: row["keys"] for row in lost}
-        for standing in held:
-            standing.attributes.update(dict.fromkeys(keys.get(standing.contact_id, ()), None))
+        keys = {row["contact_id"]: (row["keys"], row["held"] or ()) for row in lost}
+        for standing in behind:
+            every, held = keys.get(standing.contact_id, ((), ()))
+            # What a refused version brought never got there, and may be what it was refused for.
+            gone = held if standing.refused else every
+            standing.attributes.update(dict.fromkeys(gone, None))
     return {standing.contact_id: standing for standing in found}
 
 

@@ -294,3 +294,43 @@ async def test_a_destination_that_no_call_could_reach_is_refused(
     with pytest.raises(Invalid) as refused:
         await add_destination(world, name="other", **changes)
     assert "hidden" not in str(refused.value)
+
+
+@pytest.mark.parametrize("lost", ["the answer", "the worker"])
+async def test_an_attribute_that_may_have_arrived_is_cleared(world: World, lost: str) -> None:
+    """The first version arrived, but nobody knows; it is removed before that is found out."""
+    patient = msgspec.structs.replace(world.settings, delivery_backoff_base=1e6, delivery_backoff_cap=1e6)
+    await world.sandbox.misbehave(accept_then_drop={"times": 1})
+    first = await world.push(people(1, attributes={"city": "Ulm"}))
+    async with working(patient):
+        await seen(world, "SELECT FROM deliveries WHERE states = 'u' AND state = 'pending'")
+    await world.rows("UPDATE deliveries SET next_attempt_at = now()")
+    if lost == "the worker":
+        # As if the worker had died in that call: nothing was recorded of the contact.
+        await world.rows("DELETE FROM contact_syncs")
+        await world.rows("UPDATE deliveries SET states = 'p'")
+        await world.rows("UPDATE effects SET pending = 1, unknown = 0")
+        await take(world, lease=-1)
+        assert await release_lost(world) == 1
+    assert (await world.sandbox.contacts())["c00000"]["properties"]["city"] == "Ulm"
+    second = await world.push(people(1, attributes={"city": None}))
+    async with working(world.settings):
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    assert not (await world.sandbox.contacts())["c00000"]["properties"].get("city")
+
+
+async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: World) -> None:
+    """A CRM refuses a contact for a property it does not know, and would refuse to clear it just as well."""
+    async with working(world.settings):
+        assert await world.finished((await world.push(people(1))).job_id) == "completed"
+        await world.sandbox.misbehave(reject={"emails": ["c00000@example.com"], "times": 1})
+        refused = await world.push(people(1, attributes={"ctiy": "Ulm"}))
+        assert await world.finished(refused.job_id) == "completed_with_failures"
+    await world.push(people(1, attributes={"ctiy": None, "city": "Ulm"}))
+    claim = await take(world)
+    async with world.database.connection() as connection:
+        standing = await delivering.contacts_to_send(
+            connection, world.tenant_id, claim.destination_id, claim.contact_ids
+        )
+    assert standing["c00000"].attributes == {"city": "Ulm"}
