@@ -76,3 +76,15 @@ async def test_what_stands_still_still_tells_what_it_met(api: Api, db: Db) -> No
     for shown in (item, contact):
         assert shown["error_code"] == "CIRCUIT_OPEN"
         assert shown["detail"] == "the circuit is open; the last attempt: HubSpot answered 401"
+
+
+async def test_an_address_that_nobody_can_call_is_refused(api: Api) -> None:
+    """Each was taken, and then failed every contact until its attempts ran out."""
+    for address in ("http://[::1", "http://crm.example:99999", "http://crm.example:0", "http://:80"):
+        new = {"name": "crm", "kind": "hubspot", "base_url": address, "token": "secret-token"}
+        refused = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new))
+        assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER"), address
+    for number, address in enumerate(("http://[::1]:8080/base", "https://crm.example:443", "http://crm")):
+        new = {"name": f"crm{number}", "kind": "hubspot", "base_url": address, "token": "secret-token"}
+        taken = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new))
+        assert taken.status == 201, address
