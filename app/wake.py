@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
@@ -23,6 +24,8 @@ QUEUE: Final = "tranche:wake"
 FUNCTION: Final = "wake"
 _PATIENCE: Final = 0.5
 _SILENCE: Final = 1.0
+_LIFE: Final = 60.0
+"""Seconds after its time that a wake-up is still of use."""
 _TLS: Final = (
     "ssl_keyfile",
     "ssl_certfile",
@@ -75,6 +78,7 @@ class Waker:
         self._settings = settings
         self._redis: ArqRedis | None = None
         self._silent_until = 0.0
+        self._tidy_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(
@@ -93,6 +97,7 @@ class Waker:
             async with asyncio.timeout(_PATIENCE):
                 if self._redis is None:
                     self._redis = await connect(self._settings)
+                await self._tidy(self._redis)
                 for destination_id in ids:
                     await self._redis.enqueue_job(
                         FUNCTION,
@@ -100,12 +105,19 @@ class Waker:
                         destination_id,
                         _job_id=f"{tenant_id}:{destination_id}:{reason}",
                         _defer_by=timedelta(seconds=delay) if delay > 0 else None,
-                        _expires=timedelta(seconds=delay + 60),
+                        _expires=timedelta(seconds=delay + _LIFE),
                     )
         except (RedisError, OSError) as error:
             # The sweeper finds the work within its interval; asking a dead Redis on every import helps nobody.
             self._silent_until = asyncio.get_running_loop().time() + _SILENCE
             log.warning("wake_up_failed", error=str(error) or type(error).__name__)
+
+    async def _tidy(self, redis: ArqRedis) -> None:
+        """Jobs expire by themselves, their places in arq's queue do not: without a worker it would only grow."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _LIFE
+            await redis.zremrangebyscore(QUEUE, "-inf", (time.time() - 2 * _LIFE) * 1000)
 
     async def ping(self) -> None:
         """Raises whatever Redis raises."""

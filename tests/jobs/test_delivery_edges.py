@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,7 +22,7 @@ from app.db import delivering
 from app.db.delivering import Claim, Record, Recorded, Tried
 from app.errors import Invalid
 from app.vault import Vault
-from app.wake import Waker
+from app.wake import QUEUE, Waker
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -334,3 +335,14 @@ async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: Wo
             connection, world.tenant_id, claim.destination_id, claim.contact_ids
         )
     assert standing["c00000"].attributes == {"city": "Ulm"}
+
+
+async def test_wake_ups_that_nobody_hears_do_not_fill_redis(world: World) -> None:
+    """Hours without a worker: only those that could still be heard keep their place in the queue."""
+    async with Redis.from_url(world.settings.redis_url) as redis:
+        await redis.zadd(QUEUE, {f"1:1:old-{n}": (time.time() - 600 - n) * 1000 for n in range(50)})
+        await world.push(people(1))
+        async with asyncio.timeout(5):
+            while await redis.zcard(QUEUE) != 1:
+                await asyncio.sleep(0.02)
+        assert b"old" not in (await redis.zrange(QUEUE, 0, -1))[0]
