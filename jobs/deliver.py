@@ -246,8 +246,7 @@ class Delivery:
         return True
 
     def _refuse(self, refused: Refused) -> bool:
-        detail = f"the circuit {refused.name} is {refused.state}"
-        self._blocked = Block(refused.retry_after, ErrorCode.CIRCUIT_OPEN, detail)
+        self._blocked = Block(refused.retry_after, ErrorCode.CIRCUIT_OPEN, self._line.explain(refused))
         return False
 
     def _pause(self, pause: Pause) -> bool:

@@ -161,7 +161,7 @@ class Dispatcher:
         """Claim and deliver one; false: nothing is due, or the way is closed."""
         permits = None if line is None else await line.admit()
         if isinstance(permits, Refused):
-            detail = f"the circuit {permits.name} is {permits.state}"
+            detail = line.explain(permits)
             await self._close(route, permits.retry_after, ErrorCode.CIRCUIT_OPEN, detail)
             return False
         claim = None

@@ -77,6 +77,7 @@ async def insist(
         attempt=claim.attempt,
         states=record.states if len(record.states) <= 16 else f"{len(record.states)} items",
         wait=record.wait,
+        error=next((f"{e.code}: {e.detail}" for e in record.errors.values()), None),
         job_state=recorded.finished,
     )
     return recorded

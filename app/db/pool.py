@@ -107,7 +107,10 @@ class Database:
                             "jit": "off",
                         },
                     )
-                except (*UNREACHABLE, TimeoutError) as error:
+                except (
+                    *UNREACHABLE,
+                    asyncpg.PostgresError,
+                ) as error:  # also: no such database, wrong password
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 
@@ -126,7 +129,7 @@ class Database:
             if pool.get_size() - pool.get_idle_size() >= pool.get_max_size():
                 raise Overloaded(retry_after=1.0) from error
             raise DatabaseUnavailable(retry_after=2.0) from error
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(retry_after=2.0) from error
         try:
             yield connection
