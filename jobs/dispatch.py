@@ -23,7 +23,7 @@ from app.errors import SettingsError, TrancheError
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
-from jobs.breaker import Breaker, Refused
+from jobs.breaker import Breaker, Permits, Refused
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
 from jobs.deliver import Delivery
@@ -159,11 +159,11 @@ class Dispatcher:
 
     async def _deliver_one(self, route: Route, line: Line | None, found: Callable[[], None]) -> bool:
         """Claim and deliver one; false: nothing is due, or the way is closed."""
-        permits = None if line is None else await line.admit()
-        if isinstance(permits, Refused):
-            detail = line.explain(permits)
-            await self._close(route, permits.retry_after, ErrorCode.CIRCUIT_OPEN, detail)
+        admitted = None if line is None else await line.admit()
+        if line is not None and isinstance(admitted, Refused):
+            await self._close(route, admitted.retry_after, ErrorCode.CIRCUIT_OPEN, line.explain(admitted))
             return False
+        permits = admitted if isinstance(admitted, Permits) else None
         claim = None
         leased_until = self._monotonic() + self._settings.delivery_lease
         try:
