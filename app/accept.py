@@ -31,7 +31,15 @@ from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import LINES_PER_ITEM, Family, Form, read_pieces
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
-from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
+from app.errors import (
+    InvalidHeader,
+    KeyBusy,
+    KeyExpired,
+    KeyReused,
+    MalformedRequest,
+    Overloaded,
+    TooLarge,
+)
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -130,7 +138,6 @@ async def accept(
                 asyncpg.DeadlockDetectedError,
                 asyncpg.SerializationError,
                 asyncpg.UniqueViolationError,
-                upsert.ContactMovedError,
             ) as error:
                 # A unique violation is the key itself, that somebody else committed meanwhile.
                 log.info(
@@ -140,6 +147,8 @@ async def accept(
                     undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
             except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
                 log.warning("import_undecided", error=type(error).__name__, request_id=request.request_id)
+                if undecided is not None:
+                    break  # not even that could be recorded
                 undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
             except asyncpg.DataError as error:
                 # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
@@ -147,7 +156,7 @@ async def accept(
                 undecided = _Undecided(
                     ErrorCode.INTERNAL, "the batch could not be stored; it was reported to the operators"
                 )
-    raise KeyBusy(retry_after=_BUSY_SECONDS)
+    raise Overloaded(retry_after=settings.db_lock_timeout)
 
 
 async def _claim(connection: Connection, request: Import) -> imports.KeyClaim:

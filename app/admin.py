@@ -7,6 +7,7 @@ import os
 import re
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -20,6 +21,7 @@ from app.vault import Vault
 SCOPES: Final = ("import", "read", "admin")
 KINDS: Final = ("hubspot",)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_BASE_URL: Final = re.compile(r"https?://[^\s/?#@\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?")
 _RESERVED: Final = frozenset({"db"})
 
 
@@ -134,10 +136,12 @@ async def add_destination(
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     if new.kind not in KINDS:
         raise Invalid(f"{new.kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
-    if not re.fullmatch(r"https?://[^\s/?#\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?", new.base_url):
-        raise Invalid(f"{new.base_url!r} is no base URL; it looks like https://api.example.com.")
-    if not new.token or not new.token.isascii() or not new.token.isprintable() or "\x00" in new.token:
-        raise Invalid("The token must be printable ASCII.")
+    if not _BASE_URL.fullmatch(new.base_url) or not _names_a_host(new.base_url):
+        # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
+        shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
+        raise Invalid(f"{shown} is no base URL; it looks like https://api.example.com.")
+    if not new.token or not new.token.isascii() or not new.token.isprintable() or " " in new.token:
+        raise Invalid("The token must be printable ASCII without spaces.")
     sealed = vault.seal(new.token, tenant_id=tenant_id, name=new.name)
     options = msgspec.json.encode(new.options).decode()
     if "\\u0000" in options:
@@ -157,6 +161,15 @@ async def add_destination(
             f"There is a destination {new.name!r} already; remove it first, or choose another name."
         ) from error
     return next(d for d in await list_destinations(connection, tenant_id) if d.name == new.name)
+
+
+def _names_a_host(url: str) -> bool:
+    """Whether there is a host to call; an IPv6 address without its bracket and port 99999 are none."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:

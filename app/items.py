@@ -158,7 +158,7 @@ def _describe(
     if state in OPEN_STATES and delivery.state == "pending":
         seconds = math.ceil(delivery.next_in) or None
         if standstill is not None:
-            code, detail = standstill.code or code, standstill.detail
+            code, detail = standstill.code or code, standstill.describe(detail)
             seconds = None if standstill.seconds is None else max(standstill.seconds, seconds or 0)
     return DestinationOutcome(
         state=state,

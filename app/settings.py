@@ -72,6 +72,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
+    body_timeout: Annotated[
+        float, Doc("longest time for a request's body to arrive, then 408: a stalled one holds a place", "s")
+    ] = 60.0
     max_requests: Annotated[
         int, Doc("imports one API process works on at a time; more get 503", "requests")
     ] = 2_000

@@ -139,6 +139,12 @@ class Standstill(msgspec.Struct, frozen=True):
     detail: str
     seconds: int | None
 
+    def describe(self, before: str | None) -> str:
+        """With what the item met before it came to stand: a circuit is open for reasons, and they are these."""
+        return (
+            self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
+        )
+
 
 def explain_wait(
     *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
@@ -279,7 +285,8 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime) -> Contact
             blocked_for=sync.blocked_for,
         )
         if standstill is not None:
-            code, detail_text, seconds = standstill.code or code, standstill.detail, standstill.seconds
+            code, seconds = standstill.code or code, standstill.seconds
+            detail_text = standstill.describe(detail_text)
     return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
 
 

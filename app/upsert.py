@@ -18,19 +18,12 @@ from app.domain.outcomes import ItemStatus, Result
 from app.domain.rows import Accepted
 
 
-class ContactMovedError(Exception):
-    """A contact that was looked at without a lock is no longer at that version: start over."""
-
-
 async def write(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items, *, atomic: bool, dry_run: bool
 ) -> None:
     """Decide every item and write what changed, within the caller's transaction.
 
     A dry run, and an atomic batch with a failure, are undone to a savepoint.
-
-    Raises:
-        ContactMovedError: start over, in a new transaction.
     """
     if not (dry_run or atomic):
         items.decide(await _upsert_parts(connection, tenant_id, job_id, items))
@@ -70,20 +63,15 @@ async def _upsert(
 ) -> dict[int, ItemOutcome]:
     """The outcome of each item, by index."""
     decided: dict[int, ItemOutcome] = {}
-    special = [i for i in applied if i.if_version is not None or i.removes]
-    peeked: dict[str, imports.Peek] = {}
-    if special:
-        peeked = await imports.peek_contacts(
-            connection, tenant_id, [i.contact_id for i in special], [i.attributes for i in special]
-        )
-        for item in special:
-            found = peeked[item.contact_id].version if item.contact_id in peeked else 0
-            if item.if_version is not None and item.if_version != found:
-                decided[item.index] = conflict(item, found)
-    left = [i for i in applied if i.index not in decided] if decided else applied
+    left = applied
+    expecting = [i for i in applied if i.if_version]
+    if expecting:
+        existing = await imports.existing_contacts(connection, tenant_id, [i.contact_id for i in expecting])
+        decided = {i.index: conflict(i, 0) for i in expecting if i.contact_id not in existing}
+        left = [i for i in applied if i.index not in decided]
     if not left:
         return decided
-    written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left, peeked))
+    written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left))
     for item in left:
         version = written.get(item.index)
         if version is not None:
@@ -91,19 +79,20 @@ async def _upsert(
             decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, version)
     if len(written) < len(left):
         await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
-    for item in special:
-        _check_still(item, peeked.get(item.contact_id), decided[item.index], wrote=item.index in written)
     return decided
 
 
 async def _leave(
     connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
 ) -> None:
-    """Items that changed nothing: the contact has all they say, or something newer."""
+    """Items that changed nothing: the contact is not as they expect, has all they say, or something newer."""
     standing = await imports.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
     newer: dict[str, int] = {}
     for item in items:
         found = standing[item.contact_id]
+        if item.if_version is not None and item.if_version != found.version:
+            decided[item.index] = conflict(item, found.version)
+            continue
         result = Result.UNCHANGED
         if item.source_version is not None:
             if found.source_version is None or item.source_version > found.source_version:
@@ -115,27 +104,17 @@ async def _leave(
         await imports.touch_contacts(connection, tenant_id, newer)
 
 
-def _check_still(item: Accepted, peek: imports.Peek | None, outcome: ItemOutcome, *, wrote: bool) -> None:
-    """What was decided from an unlocked look holds only if nobody wrote in between."""
-    if outcome.status is not ItemStatus.OK:
-        return
-    expected = (peek.version if peek else 0) + wrote
-    if outcome.version != expected:
-        raise ContactMovedError
-
-
 _REPLACES: Final = 256
 """Added to the mask of an item whose attributes are not a patch (see upsert_contacts)."""
 
 
-def _columns(items: Sequence[Accepted], peeked: dict[str, imports.Peek]) -> imports.Columns:
+def _columns(items: Sequence[Accepted]) -> imports.Columns:
     masks = [i.mask for i in items]
     attributes = [i.attributes for i in items]
+    removed: list[str | None] = [None] * len(items)
     for position, item in enumerate(items):
         if item.removes:
-            masks[position] |= _REPLACES
-            peek = peeked.get(item.contact_id)
-            attributes[position] = peek.attributes if peek else _without_nulls(item.attributes)
+            attributes[position], removed[position] = _parted(item.attributes)
         elif item.attributes is None and item.mask & rows.ATTRIBUTES:
             masks[position] |= _REPLACES
     return imports.Columns(
@@ -149,10 +128,13 @@ def _columns(items: Sequence[Accepted], peeked: dict[str, imports.Peek]) -> impo
         attributes=attributes,
         source_versions=[i.source_version for i in items],
         indexes=[i.index for i in items],
+        removed=removed,
+        expected=[i.if_version for i in items],
     )
 
 
-def _without_nulls(patch: str | None) -> str:
-    """What a patch leaves of nothing."""
+def _parted(patch: str | None) -> tuple[str, str]:
+    """What a patch sets, and the keys that it removes, both as JSON."""
     members: dict[str, object] = msgspec.json.decode(patch or "{}")
-    return answers.as_json({key: value for key, value in members.items() if value is not None})
+    kept = {key: value for key, value in members.items() if value is not None}
+    return answers.as_json(kept), answers.as_json([key for key, value in members.items() if value is None])

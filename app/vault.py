@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import os
 from typing import Final
 
@@ -25,7 +24,7 @@ class Vault:
     def __init__(self, secret_key: str) -> None:
         try:
             key = base64.b64decode(secret_key, validate=True)
-        except binascii.Error:
+        except ValueError:  # binascii.Error is one, and so is a letter beyond ASCII
             key = b""
         if len(key) != 32:
             raise SettingsError(

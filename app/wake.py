@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
@@ -10,6 +11,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 from arq.connections import ArqRedis, RedisSettings, create_pool
+from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -22,14 +24,36 @@ QUEUE: Final = "tranche:wake"
 FUNCTION: Final = "wake"
 _PATIENCE: Final = 0.5
 _SILENCE: Final = 1.0
+_LIFE: Final = 60.0
+"""Seconds after its time that a wake-up is still of use."""
+_TLS: Final = (
+    "ssl_keyfile",
+    "ssl_certfile",
+    "ssl_cert_reqs",
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_check_hostname",
+)
 
 
 def redis_settings(settings: Settings, *, timeout: int = 1, retries: int = 0) -> RedisSettings:
-    made = RedisSettings.from_dsn(settings.redis_url)
-    made.conn_timeout = timeout
-    made.conn_retries = retries
-    made.retry = Retry(NoBackoff(), 0)
-    return made
+    """The URL as redis-py reads it, for health checks and circuits go by that: arq's own reading takes a password
+    as it is escaped, stumbles over a `/` at the end, and ignores what is said about TLS."""
+    told: dict[str, Any] = dict(parse_url(settings.redis_url))
+    tls = {name: told[name] for name in _TLS if name in told}
+    return RedisSettings(
+        host=told.get("host", "localhost"),
+        port=told.get("port", 6379),
+        unix_socket_path=told.get("path"),
+        database=told.get("db", 0),
+        username=told.get("username"),
+        password=told.get("password"),
+        ssl=told.get("connection_class") is SSLConnection,
+        **tls,
+        conn_timeout=timeout,
+        conn_retries=retries,
+        retry=Retry(NoBackoff(), 0),
+    )
 
 
 def encode(value: Any) -> bytes:
@@ -54,6 +78,7 @@ class Waker:
         self._settings = settings
         self._redis: ArqRedis | None = None
         self._silent_until = 0.0
+        self._tidy_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def wake(
@@ -72,6 +97,7 @@ class Waker:
             async with asyncio.timeout(_PATIENCE):
                 if self._redis is None:
                     self._redis = await connect(self._settings)
+                await self._tidy(self._redis)
                 for destination_id in ids:
                     await self._redis.enqueue_job(
                         FUNCTION,
@@ -79,12 +105,19 @@ class Waker:
                         destination_id,
                         _job_id=f"{tenant_id}:{destination_id}:{reason}",
                         _defer_by=timedelta(seconds=delay) if delay > 0 else None,
-                        _expires=timedelta(seconds=delay + 60),
+                        _expires=timedelta(seconds=delay + _LIFE),
                     )
         except (RedisError, OSError) as error:
             # The sweeper finds the work within its interval; asking a dead Redis on every import helps nobody.
             self._silent_until = asyncio.get_running_loop().time() + _SILENCE
             log.warning("wake_up_failed", error=str(error) or type(error).__name__)
+
+    async def _tidy(self, redis: ArqRedis) -> None:
+        """Jobs expire by themselves, their places in arq's queue do not: without a worker it would only grow."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._tidy_at:
+            self._tidy_at = now + _LIFE
+            await redis.zremrangebyscore(QUEUE, "-inf", (time.time() - 2 * _LIFE) * 1000)
 
     async def ping(self) -> None:
         """Raises whatever Redis raises."""

@@ -9,24 +9,26 @@ import asyncio
 from collections.abc import Callable
 from typing import Literal
 
+import asyncpg
 import structlog
 
 from app.db import delivering
 from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Standing, Tried
-from app.db.pool import Connection, Database
+from app.db.pool import Database
 from app.domain import retry
 from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
 from app.domain.retry import RetryPolicy, TryAgain
-from app.errors import DatabaseUnavailable, Overloaded
+from app.errors import TrancheError
 from app.settings import Settings
+from jobs import recording
 from jobs.breaker import Permits, Refused
 from jobs.crm.port import Contact, Outcome, Pause, Seen
 from jobs.line import Line
+from jobs.recording import Block
 
 log = structlog.get_logger()
 
 _LEASE_MARGIN = 2.0
-_RECORD_PAUSE = 0.5
 
 
 class Delivery:
@@ -41,6 +43,7 @@ class Delivery:
         *,
         monotonic: Callable[[], float],
         random: Callable[[], float],
+        leased_until: float,
         permits: Permits | None,
     ) -> None:
         self._claim = claim
@@ -50,7 +53,7 @@ class Delivery:
         self._monotonic = monotonic
         self._random = random
         self._permits = permits
-        self._leased_until = monotonic() + settings.delivery_lease
+        self._leased_until = leased_until
         self._states = [LETTER_STATE[letter] for letter in claim.states]
         self._errors = dict(claim.errors)
         self._position = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
@@ -60,34 +63,49 @@ class Delivery:
         """Positions whose call is under way: what becomes of them if we are stopped is not known."""
         self._called = False
         self._postponed: Pause | None = None
-        self._blocked: tuple[float, ErrorCode, str] | None = None
+        self._blocked: Block | None = None
         self._absence: Literal["keep", "now", "clear"] = "clear"
         self._absent_wait: float | None = None
 
     async def run(self) -> Recorded | None:
         """Make the attempt and record it; `None`: the lease was lost and somebody else has it."""
+        if self._claim.attempt > self._settings.delivery_attempts:
+            # Attempts that ended with their workers count as well: else one that kills them would go on for ever.
+            self._give_up()
         try:
             await self._load()
             self._drop_overtaken()
             await self._read_back_unknown()
             await self._push_open()
         except asyncio.CancelledError:
-            self._interrupt()
+            self._interrupt("the worker was stopped during the call")
             await asyncio.shield(self._finish())
             raise
+        except (TrancheError, asyncpg.PostgresError):
+            if not self._called:
+                # Nothing was sent, and PostgreSQL is in trouble: when the lease has ended somebody comes back to it.
+                await self._release()
+                raise
+        except Exception as error:
+            log.exception("delivery_broke_off", delivery_id=self._claim.delivery_id)
+            self._break_off(type(error).__name__)
         return await self._finish()
 
-    async def skip(self) -> Recorded | None:
-        """The destination was removed: nothing more is sent."""
-        for position in self._open():
-            self._states[position] = EffectState.SKIPPED
-            self._errors.pop(str(position), None)
-        return await self._finish()
+    async def _release(self) -> None:
+        if (permits := self._take()) is not None:
+            await self._line.release(permits)
 
     async def _finish(self) -> Recorded | None:
-        if self._permits is not None:
-            await self._line.release(self._permits)
-        return await self._record(self._conclude())
+        await self._release()
+        return await recording.insist(
+            self._database,
+            self._claim,
+            self._conclude(),
+            block=self._blocked,
+            called=self._called,
+            until=self._leased_until,
+            monotonic=self._monotonic,
+        )
 
     # load, drop
 
@@ -228,24 +246,33 @@ class Delivery:
         return True
 
     def _refuse(self, refused: Refused) -> bool:
-        self._blocked = (
-            refused.retry_after,
-            ErrorCode.CIRCUIT_OPEN,
-            f"the circuit {refused.name} is {refused.state}",
-        )
+        self._blocked = Block(refused.retry_after, ErrorCode.CIRCUIT_OPEN, self._line.explain(refused))
         return False
 
     def _pause(self, pause: Pause) -> bool:
         self._postponed = pause
-        self._blocked = (pause.seconds, ErrorCode.DESTINATION_RATE_LIMIT, pause.detail)
+        self._blocked = Block(pause.seconds, ErrorCode.DESTINATION_RATE_LIMIT, pause.detail)
         return False
 
-    def _interrupt(self) -> None:
+    def _interrupt(self, detail: str) -> None:
         for position in self._sent:
-            self._states[position] = EffectState.UNKNOWN
-            self._complain(position, ErrorCode.OUTCOME_UNKNOWN, "the worker was stopped during the call")
+            self._settle(
+                position,
+                EffectState.UNKNOWN,
+                self._contact(position),
+                code=ErrorCode.OUTCOME_UNKNOWN,
+                detail=detail,
+            )
         self._called = self._called or bool(self._sent)
         self._absence = "clear"
+
+    def _break_off(self, error: str) -> None:
+        """An error of ours: it costs an attempt like any other, or it would come again at once and for ever."""
+        self._interrupt(f"Tranche broke off during the call: {error}")
+        for position in self._in(EffectState.PENDING) + self._in(EffectState.RETRY):
+            self._states[position] = EffectState.RETRY
+            self._complain(position, ErrorCode.INTERNAL, f"Tranche broke off before the call: {error}")
+        self._called = True
 
     # conclude, record
 
@@ -326,7 +353,8 @@ class Delivery:
             last = self._errors.get(str(position), ItemError(ErrorCode.DESTINATION_UNAVAILABLE.value, ""))
             unknown = state is EffectState.UNKNOWN
             code = ErrorCode.OUTCOME_UNKNOWN if unknown else ErrorCode.RETRIES_EXHAUSTED
-            detail = f"given up after {self._claim.attempt} attempts; the last: {last.code}: {last.detail}"
+            spent = min(self._claim.attempt, self._settings.delivery_attempts)
+            detail = f"given up after {spent} attempts; the last: {last.code}: {last.detail}"
             self._states[position] = EffectState.DEAD
             self._complain(position, code, detail)
             contact_id = self._claim.contact_ids[position]
@@ -349,47 +377,7 @@ class Delivery:
             if state in (EffectState.FAILED, EffectState.DEAD) and STATE_LETTER[state] != before[position]
         ]
 
-    async def _record(self, record: Record) -> Recorded | None:
-        """Record, and insist while the lease lasts: what a CRM answered must not be lost to a hiccup of ours."""
-        while True:
-            try:
-                async with self._database.connection() as connection:
-                    # First the destination: a delivery that waits again would be claimed at once otherwise.
-                    await self._tell_destination(connection)
-                    recorded = await delivering.record_delivery(connection, self._claim, record)
-                break
-            except (DatabaseUnavailable, Overloaded):
-                if self._monotonic() > self._leased_until:
-                    raise
-                await asyncio.sleep(_RECORD_PAUSE)
-        if recorded is None:
-            log.warning("lease_lost", delivery_id=self._claim.delivery_id, tenant_id=self._claim.tenant_id)
-            return None
-        log.info(
-            "delivery_attempted",
-            tenant_id=self._claim.tenant_id,
-            destination_id=self._claim.destination_id,
-            delivery_id=self._claim.delivery_id,
-            job_id=str(self._claim.job_id),
-            request_id=self._claim.request_id,
-            attempt=self._claim.attempt,
-            states=record.states if len(record.states) <= 16 else f"{len(record.states)} items",
-            wait=record.wait,
-            job_state=recorded.finished,
-        )
-        return recorded
-
-    async def _tell_destination(self, connection: Connection) -> None:
-        claim = self._claim
-        if self._blocked is not None:
-            seconds, code, detail = self._blocked
-            await delivering.block_destination(
-                connection, claim.tenant_id, claim.destination_id, seconds, code, detail
-            )
-        elif claim.blocked_before and self._called:
-            await delivering.unblock_destination(connection, claim.tenant_id, claim.destination_id)
-
     @property
     def blocked_for(self) -> float | None:
         """Seconds for which the destination was found closed during this attempt."""
-        return self._blocked[0] if self._blocked else None
+        return self._blocked.seconds if self._blocked else None

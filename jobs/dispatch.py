@@ -18,21 +18,25 @@ import structlog
 from app.db import delivering
 from app.db.delivering import Route
 from app.db.pool import Database
+from app.domain.outcomes import ErrorCode
 from app.errors import SettingsError, TrancheError
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
-from jobs.breaker import Breaker, Refused
+from jobs.breaker import Breaker, Permits, Refused
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
 from jobs.deliver import Delivery
 from jobs.line import Line
+from jobs.recording import skip
 
 log = structlog.get_logger()
 
 _DRAINS: Final = 64
 """Destinations served at a time by one worker; the others take turns, first come first served."""
 _SHORT_WAIT: Final = 60.0
+_UNUSABLE: Final = 30.0
+"""Seconds after which a destination that cannot be used as it is set up is looked at again."""
 
 
 class Dispatcher:
@@ -110,7 +114,14 @@ class Dispatcher:
             route = await delivering.read_destination(connection, tenant_id, destination_id)
         if route is None:
             return False
-        line = self._line(route)
+        try:
+            # What a removed destination was owed is skipped, whether or not it could be reached.
+            line = None if route.state == "removed" else self._line(route)
+        except ValueError as error:
+            await self._close(
+                route, _UNUSABLE, ErrorCode.DESTINATION_UNAVAILABLE, f"it cannot be used: {error}"
+            )
+            return False
         until = self._monotonic() + self._settings.delivery_slice
         lanes = 0
         over = False
@@ -146,14 +157,15 @@ class Dispatcher:
             open_lane()
         return over
 
-    async def _deliver_one(self, route: Route, line: Line, found: Callable[[], None]) -> bool:
+    async def _deliver_one(self, route: Route, line: Line | None, found: Callable[[], None]) -> bool:
         """Claim and deliver one; false: nothing is due, or the way is closed."""
-        removed = route.state == "removed"  # then nothing is sent any more, whatever the circuits say
-        permits = None if removed else await line.admit()
-        if isinstance(permits, Refused):
-            await self._close(route, permits)
+        admitted = None if line is None else await line.admit()
+        if line is not None and isinstance(admitted, Refused):
+            await self._close(route, admitted.retry_after, ErrorCode.CIRCUIT_OPEN, line.explain(admitted))
             return False
+        permits = admitted if isinstance(admitted, Permits) else None
         claim = None
+        leased_until = self._monotonic() + self._settings.delivery_lease
         try:
             async with self._database.connection() as connection:
                 claim = await delivering.claim_delivery(
@@ -165,11 +177,14 @@ class Dispatcher:
                     concurrency=self._settings.delivery_concurrency,
                 )
         finally:
-            if claim is None and permits is not None:
+            if line is not None and permits is not None and (claim is None or claim.removed):
                 await line.release(permits)
         if claim is None:
             return False
         found()
+        if line is None or claim.removed:
+            await skip(self._database, claim)
+            return True
         delivery = Delivery(
             claim,
             line,
@@ -177,9 +192,10 @@ class Dispatcher:
             self._settings,
             monotonic=self._monotonic,
             random=self._random,
+            leased_until=leased_until,
             permits=permits,
         )
-        recorded = await (delivery.skip() if removed else delivery.run())
+        recorded = await delivery.run()
         if delivery.blocked_for is not None:
             self._announce(route, delivery.blocked_for)
             return False
@@ -187,13 +203,12 @@ class Dispatcher:
             self._announce(route, recorded.wait)
         return True
 
-    async def _close(self, route: Route, refused: Refused) -> None:
-        detail = f"the circuit {refused.name} is {refused.state}"
+    async def _close(self, route: Route, seconds: float, code: ErrorCode, detail: str) -> None:
         async with self._database.connection() as connection:
             await delivering.block_destination(
-                connection, route.tenant_id, route.destination_id, refused.retry_after, "CIRCUIT_OPEN", detail
+                connection, route.tenant_id, route.destination_id, seconds, code, detail
             )
-        self._announce(route, refused.retry_after)
+        self._announce(route, seconds)
 
     def _announce(self, route: Route, seconds: float) -> None:
         """Ask for a wake-up when the wait is over; a long one is left to the sweeper."""
@@ -204,6 +219,11 @@ class Dispatcher:
             )
 
     def _line(self, route: Route) -> Line:
+        """
+        Raises:
+            ValueError: the destination is set up in a way that no worker can use.
+            SettingsError: this worker cannot use it; another one may.
+        """
         adapter = ADAPTERS.get(route.kind)
         if adapter is None:
             raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")

@@ -22,6 +22,8 @@ class Line:
         self.crm = crm
         self._breaker = breaker
         self._circuits = (crm_circuit, connection_circuit)
+        self._trouble = ""
+        """What the last call that counted against a circuit met."""
 
     async def admit(self) -> Permits | Refused:
         """Leave for one call, to be given to `call` or back to `release`."""
@@ -29,6 +31,12 @@ class Line:
         for transition in admitted.transitions:
             _tell(transition)
         return admitted
+
+    def explain(self, refused: Refused) -> str:
+        """Why no call is made now, for humans."""
+        whom = "the CRM" if refused.name == self._circuits[0] else "this tenant's connection to the CRM"
+        why = f"; the last call: {self._trouble}" if self._trouble else ""
+        return f"calls are held back, the circuit of {whom} is {refused.state}{why}"
 
     async def release(self, permits: Permits) -> None:
         for permit in permits.permits:
@@ -46,6 +54,9 @@ class Line:
         except BaseException:
             await self.release(permits)
             raise
+        if answer.health is not Health.WELL:
+            outcomes = answer.outcomes if isinstance(answer, Reply) else []
+            self._trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
         crm, connection = permits.permits
         if answer.health is Health.CRM_FAULT:
             _tell(await self._breaker.fail(crm, answer.seconds))

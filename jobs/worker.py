@@ -62,6 +62,9 @@ async def listen(settings: Settings, dispatcher: Dispatcher) -> None:
             await worker.async_run()
         except (RedisError, OSError) as error:
             log.warning("redis_lost", error=str(error) or type(error).__name__)
+        except Exception:
+            # The sweeper would go on, and nobody would notice that wake-ups are not heard any more.
+            log.exception("listening_broke_off")
         finally:
             # What it cannot tell Redis any more, Redis lets expire; its own cancelled jobs are no news.
             with suppress(RedisError, OSError, asyncio.CancelledError):
@@ -81,7 +84,10 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     await database.open()
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30)) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+        cookie_jar=aiohttp.DummyCookieJar(),  # what a CRM hands one tenant must not go out with another's call
+    ) as session:
         dispatcher = Dispatcher(
             database,
             breaker,

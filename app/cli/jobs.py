@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import rich_click as click
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from app.cli.client.clock import Patience, SystemClock
@@ -56,7 +56,9 @@ def list_command(
 
     async def work() -> int:
         clock = SystemClock()
-        table = Table("job", "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
+        # Half an id is of no use to the other commands, however narrow the window.
+        job = Column("job", no_wrap=True, min_width=36)
+        table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
         async with _open(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
             async for raw in _take(_walk_jobs(api), limit):
                 if as_json:

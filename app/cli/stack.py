@@ -35,6 +35,14 @@ SANDBOX: Final = "hubspot"
 """Name of the destination that the sandbox CRM stands behind."""
 
 
+def own_command(*words: str) -> list[str]:
+    """`tranche WORDS` of this very installation, whatever the current folder holds.
+
+    Without -P, Python would look there first, and many a project has a package named `app` of its own.
+    """
+    return [sys.executable, "-P", "-m", "app.cli.main", *words]
+
+
 class Stack:
     """Starts the parts in order, keeps them running, stops them in reverse order.
 
@@ -142,7 +150,7 @@ class Stack:
             "TRANCHE_DATA_DIR": str(self.folder),
         }
         self._children[name] = Child.spawn(
-            [sys.executable, "-m", "app.cli.main", *self._parts()[name]],
+            own_command(*self._parts()[name]),
             name=name,
             env=environment,
             log=self._log_dir / f"{name}.log" if self._log_dir else None,

@@ -55,6 +55,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since a read-back first did not find the unknown items."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
+    removed: bool
+    """The destination was removed: nothing may be sent to it any more."""
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,10 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     attributes: dict[str, Any]
     """A key with None is one that the destination still has and should clear."""
     synced_version: int
+    doubtful: bool
+    """It may hold a later version: an answer was lost."""
+    refused: bool
+    """It refused the last version it was sent."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -118,6 +124,9 @@ class Recorded(msgspec.Struct, frozen=True):
     """Seconds before the delivery's next attempt; `None`: it is done."""
 
 
+_STROKE: Final = 1_000
+"""Rows that the queries of housekeeping take at a time, so that no lock is held for long."""
+_STROKES: Final = 30
 _errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
 _attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -160,6 +169,7 @@ async def claim_delivery(
             destination_id=destination_id,
             token=token,
             blocked_before=gate["blocked_before"],
+            removed=gate["removed"],
             **fields,
         )
 
@@ -179,17 +189,20 @@ async def contacts_to_send(
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
     found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
-    held = [s for s in found if 0 < s.synced_version < s.version]
-    if held:
+    behind = [s for s in found if s.synced_version < s.version and (s.synced_version or s.doubtful)]
+    if behind:
         lost = await connection.fetch(
             QUERIES["attributes_to_clear"],
             tenant_id,
-            [s.contact_id for s in held],
-            [s.synced_version for s in held],
+            [s.contact_id for s in behind],
+            [s.synced_version for s in behind],
         )
-        keys = {row["contact_id"]: row["keys"] for row in lost}
-        for standing in held:
-            standing.attributes.update(dict.fromkeys(keys.get(standing.contact_id, ()), None))
+        keys = {row["contact_id"]: (row["keys"], row["held"] or ()) for row in lost}
+        for standing in behind:
+            every, held = keys.get(standing.contact_id, ((), ()))
+            # What a refused version brought never got there, and may be what it was refused for.
+            gone = held if standing.refused else every
+            standing.attributes.update(dict.fromkeys(gone, None))
     return {standing.contact_id: standing for standing in found}
 
 
@@ -255,6 +268,15 @@ async def release_lost(connection: Connection) -> int:
 
 async def forget_answers(connection: Connection, memory: float) -> None:
     """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
+    past = timedelta(seconds=memory)
     for row in await connection.fetch(QUERIES["all_tenants"]):
-        await connection.execute(QUERIES["expire_answers"], row["tenant_id"])
-        await connection.execute(QUERIES["forget_keys"], row["tenant_id"], timedelta(seconds=memory))
+        await _in_strokes(connection, QUERIES["expire_answers"], row["tenant_id"])
+        await _in_strokes(connection, QUERIES["forget_keys"], row["tenant_id"], past)
+
+
+async def _in_strokes(connection: Connection, query: str, *arguments: object) -> None:
+    """Until a stroke does less than it might, or enough for a tenant's turn: other work waits behind this."""
+    for _ in range(_STROKES):
+        done = await connection.execute(query, *arguments)  # "UPDATE 17"
+        if int(done.rpartition(" ")[2]) < _STROKE:
+            return

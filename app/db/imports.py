@@ -59,21 +59,15 @@ class Columns(msgspec.Struct, frozen=True):
     attributes: list[str | None]
     source_versions: list[int | None]
     indexes: list[int]
+    removed: list[str | None]
+    """Attribute keys to remove, as JSON arrays."""
+    expected: list[int | None]
+    """Versions that must stand; 0: no contact must."""
 
 
-class Peek(msgspec.Struct, frozen=True):
-    """A contact as it stands, unlocked."""
-
-    version: int
-    attributes: str | None
-    """As the patch would leave them."""
-
-
-async def peek_contacts(
-    connection: Connection, tenant_id: int, contact_ids: Sequence[str], patches: Sequence[str | None]
-) -> dict[str, Peek]:
-    rows = await connection.fetch(QUERIES["peek_contacts"], tenant_id, contact_ids, patches)
-    return {row["contact_id"]: Peek(row["version"], row["attributes"]) for row in rows}
+async def existing_contacts(connection: Connection, tenant_id: int, contact_ids: Sequence[str]) -> set[str]:
+    rows = await connection.fetch(QUERIES["existing_contacts"], tenant_id, contact_ids)
+    return {row["contact_id"] for row in rows}
 
 
 async def upsert_contacts(
@@ -82,9 +76,9 @@ async def upsert_contacts(
     """The new version of each item that wrote something, by item index."""
     c = columns
     joined = texts(
-        [c.contact_ids, c.emails, c.first_names, c.last_names, c.phones, c.companies, c.attributes]
+        [c.contact_ids, c.emails, c.first_names, c.last_names, c.phones, c.companies, c.attributes, c.removed]
     )
-    contact_ids, *others = joined.columns
+    contact_ids, *others, removed = joined.columns
     row = await connection.fetchrow(
         QUERIES["upsert_contacts"],
         tenant_id,
@@ -96,6 +90,8 @@ async def upsert_contacts(
         numbers(c.indexes),
         joined.separator,
         joined.null,
+        removed,
+        numbers(c.expected),
     )
     assert row is not None
     return dict(zip(row[0] or (), row[1] or (), strict=True))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
@@ -26,6 +26,7 @@ UNREACHABLE = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server ended between two statements
     asyncpg.TooManyConnectionsError,
 )
 """What asyncpg raises when the server is away, going or coming."""
@@ -33,6 +34,27 @@ UNREACHABLE = (
 
 async def _keep(_: Connection) -> None:
     """Release without a round trip: everything we set is local to its transaction."""
+
+
+async def _bound_transactions(connection: Connection) -> None:
+    """End a transaction whose client stopped in its middle (PostgreSQL 17 and newer).
+
+    A stopped process holds its locks: before its first rows are read PostgreSQL calls it active, not idle, and no
+    other timeout ends it.
+    """
+    if connection.get_server_version().major >= 17:
+        await connection.execute(
+            "SELECT set_config('transaction_timeout', $1, false)", f"{TRANSACTION_SECONDS}s"
+        )
+
+
+TRANSACTION_SECONDS: Final = 60
+"""Longer than any import takes, with every lock it may wait for."""
+
+
+def _milliseconds(seconds: float) -> str:
+    """For PostgreSQL, to which 0 means without end."""
+    return str(max(1, round(seconds * 1000)))
 
 
 class Database:
@@ -74,15 +96,21 @@ class Database:
                         statement_cache_size=s.db_statement_cache,
                         max_cached_statement_lifetime=0,
                         reset=_keep,
+                        init=_bound_transactions,
                         server_settings={
                             "application_name": self._name,
-                            "statement_timeout": f"{int(s.db_statement_timeout * 1000)}",
-                            "lock_timeout": f"{int(s.db_lock_timeout * 1000)}",
-                            "idle_in_transaction_session_timeout": f"{int(s.db_idle_in_transaction_timeout * 1000)}",
+                            "statement_timeout": _milliseconds(s.db_statement_timeout),
+                            "lock_timeout": _milliseconds(s.db_lock_timeout),
+                            "idle_in_transaction_session_timeout": _milliseconds(
+                                s.db_idle_in_transaction_timeout
+                            ),
                             "jit": "off",
                         },
                     )
-                except (*UNREACHABLE, TimeoutError) as error:
+                except (
+                    *UNREACHABLE,
+                    asyncpg.PostgresError,
+                ) as error:  # also: no such database, wrong password
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 
@@ -101,11 +129,13 @@ class Database:
             if pool.get_size() - pool.get_idle_size() >= pool.get_max_size():
                 raise Overloaded(retry_after=1.0) from error
             raise DatabaseUnavailable(retry_after=2.0) from error
-        except UNREACHABLE as error:
+        except (*UNREACHABLE, asyncpg.PostgresError) as error:
             raise DatabaseUnavailable(retry_after=2.0) from error
         try:
             yield connection
         except UNREACHABLE as error:
+            with suppress(asyncpg.InterfaceError):  # asyncpg may have noticed, and taken it back, itself
+                connection.terminate()  # whatever state it is in, nobody shall get it again
             raise DatabaseUnavailable(retry_after=2.0) from error
         finally:
             await pool.release(connection)

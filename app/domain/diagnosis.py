@@ -136,7 +136,7 @@ def _describe(error: Exception, what: str) -> str:
     if isinstance(error, RecursionError):
         return f"{what} is nested deeper than {rules.MAX_DEPTH} levels; send it flatter, or as a string"
     reason = (
-        f"{error.msg.lower()} at character {error.pos}"
+        f"{error.msg.lower().removesuffix(' at')} at character {error.pos}"
         if isinstance(error, json.JSONDecodeError)
         else str(error)
     )

@@ -102,7 +102,7 @@ def email_fault(value: str) -> str | None:
     """
     if len(value) <= _USUAL_LENGTH and _USUAL_EMAIL(value):
         return None
-    if not value:
+    if not value.strip():
         return "is empty; an e-mail address like name@example.com is required"
     if len(value) > MAX_EMAIL:
         return f"has {len(value)} characters; an e-mail address has at most {MAX_EMAIL}"

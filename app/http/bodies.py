@@ -10,7 +10,7 @@ from typing import Any, Final
 import zstandard
 
 from app.errors import MalformedRequest, TooLarge
-from app.http.errors import ClientGone, UnsupportedEncoding
+from app.http.errors import BodyStalled, ClientGone, UnsupportedEncoding
 from app.http.headers import Fields
 
 ENCODINGS: Final = ("gzip", "zstd")
@@ -55,13 +55,14 @@ class Inbox:
         self._open = False
 
 
-async def read_body(receive: Any, fields: Fields, *, limit: int, remedy: str) -> bytes:
-    """The body, inflated; `limit` counts bytes before and after inflation.
+async def read_body(receive: Any, fields: Fields, *, limit: int, seconds: float, remedy: str) -> bytes:
+    """The body, inflated; `limit` counts bytes before and after inflation, `seconds` is for all of it to arrive.
 
     Raises:
         UnsupportedEncoding: the encoding is neither gzip, zstd nor identity.
         TooLarge: more than `limit` bytes; `remedy` says what to do instead.
         MalformedRequest: the compressed data is corrupt or cut off.
+        BodyStalled: it did not arrive in time.
         ClientGone: the connection closed early.
     """
     encoding = fields.all("content-encoding").strip().lower() or "identity"
@@ -73,7 +74,11 @@ async def read_body(receive: Any, fields: Fields, *, limit: int, remedy: str) ->
     declared = fields.one("content-length") or ""
     if declared.isdecimal() and int(declared[:20]) > limit:
         raise _too_large(limit, remedy)
-    sent = await _receive(receive, limit, remedy)
+    try:
+        async with asyncio.timeout(seconds):
+            sent = await _receive(receive, limit, remedy)
+    except TimeoutError:
+        raise BodyStalled(headers={"Connection": "close"}) from None
     if encoding == "identity":
         return sent
     inflated = _unzstd(sent, limit) if encoding == "zstd" else _gunzip(sent, limit)

@@ -51,7 +51,13 @@ async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request, _ADMIN)
     fields = Fields(request.scope["headers"])
     headers.require_json(fields)
-    body = await read_body(request.receive, fields, limit=_BODY, remedy="A destination is a small thing.")
+    body = await read_body(
+        request.receive,
+        fields,
+        limit=_BODY,
+        seconds=services.settings.body_timeout,
+        remedy="A destination is a small thing.",
+    )
     new = _parse(body)
     try:
         vault = Vault(services.settings.secret_key)

@@ -66,5 +66,11 @@ class SecretKeyMissing(ProtocolError):
     code = "SECRET_KEY_MISSING"
 
 
+class BodyStalled(ProtocolError):
+    """The body did not arrive in time; nothing happened. Send the same request again."""
+
+    code = "BODY_TIMEOUT"
+
+
 class ClientGone(Exception):
     """The client closed the connection before its request was complete."""

@@ -74,6 +74,7 @@ async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIRe
         request.receive,
         fields,
         limit=settings.max_sync_bytes,
+        seconds=settings.body_timeout,
         remedy="Send the items in several requests, each with its own Idempotency-Key.",
     )
     batch = Import(

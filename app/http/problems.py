@@ -46,6 +46,7 @@ KINDS: Final = {
     "NOT_FOUND": Kind(404, "There is no such thing"),
     "METHOD_NOT_ALLOWED": Kind(405, "The resource does not know this method"),
     "NOT_ACCEPTABLE": Kind(406, "No acceptable representation"),
+    "BODY_TIMEOUT": Kind(408, "The body did not arrive in time"),
     "IDEMPOTENCY_KEY_IN_USE": Kind(409, "The first request with this key is still running"),
     "CONFLICT": Kind(409, "The thing exists already"),
     "REQUEST_TOO_LARGE": Kind(413, "The request is too large"),

@@ -32,7 +32,7 @@ _TRIED = "'{c1}','{ok}','{1}','{1}','{null}','{null}','{null}'"
 HOT: dict[str, tuple[str, set[str]]] = {
     # The accept transaction.
     "claim_key": ("3, 7, 'route', 'key-5'", {"idempotency_keys_pkey"}),
-    "peek_contacts": (f"3, {_CONTACTS}, {_NONE}", {"contacts_pkey"}),
+    "existing_contacts": (f"3, {_CONTACTS}", {"contacts_pkey"}),
     "upsert_contacts": (f"3{_NULLS}", {"contacts_pkey"}),
     "unwritten_contacts": (f"3, {_CONTACTS}", {"contacts_pkey"}),
     "touch_contacts": (f"3, {_CONTACTS}, '{{1,2,3}}'", {"contacts_pkey"}),

@@ -263,7 +263,7 @@ async def test_an_item_that_waits_says_why_and_how_long(api: Api, db: Db, hubspo
     )
     blocked = await waiting()
     assert (blocked["error_code"], blocked["retry_after_seconds"]) == ("CIRCUIT_OPEN", 31)
-    assert blocked["detail"] == "too many failures"
+    assert blocked["detail"] == "too many failures; the last attempt: 503"
     assert (await api.get("/v1/contacts/c1")).json()["destinations"]["hubspot"][
         "error_code"
     ] == "CIRCUIT_OPEN"

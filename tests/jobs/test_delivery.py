@@ -45,7 +45,11 @@ async def test_a_rejected_item_harms_no_other(world: World) -> None:
         assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"ok": 9, "failed": 1}
     (letter,) = await world.rows("SELECT * FROM dead_letters")
-    assert (letter["contact_id"], letter["state"], letter["error_code"]) == ("c00004", "failed", "DESTINATION_REJECTED")
+    assert (letter["contact_id"], letter["state"], letter["error_code"]) == (
+        "c00004",
+        "failed",
+        "DESTINATION_REJECTED",
+    )
     assert letter["item_index"] == 4
 
 

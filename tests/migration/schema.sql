@@ -46,7 +46,9 @@ CREATE TABLE public.contacts (
     item_index integer NOT NULL,
     prev_job_id uuid,
     prev_item_index integer,
-    mask smallint NOT NULL
+    mask smallint NOT NULL,
+    removed jsonb,
+    expected bigint
 )
 WITH (fillfactor='90');
 

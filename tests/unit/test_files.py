@@ -236,7 +236,7 @@ def test_a_broken_row_costs_only_itself_and_names_its_line() -> None:
             "line 4: the row has 2 cells, the header 3",
             "line 5: the row has 4 cells, the header 3",
             "line 6: not valid CSV",
-            "line 7: a cell is longer than 131,072",
+            "line 7: a cell has more than 131,072",
         ),
         strict=True,
     ):

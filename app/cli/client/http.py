@@ -188,7 +188,7 @@ class Api:
 def refuse(answer: Answer, url: str) -> RefusedError:
     """The error for an answer that is final, in words that say what to do."""
     problem = read_problem(answer.body)
-    said = problem.detail or problem.title or "no reason was given"
+    said = (problem.detail or problem.title).rstrip(".") or "no reason was given"
     trail = f" [request {problem.request_id}]" if problem.request_id else ""
     if answer.status == 401:
         return RefusedError(

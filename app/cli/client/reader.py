@@ -30,6 +30,15 @@ _BY_SUFFIX: Final = {
 }
 
 
+_FOREIGN: Final = (
+    (b"PK\x03\x04", "is a workbook or a ZIP archive; save the sheet as CSV and push that"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook; save the sheet as CSV and push that"),
+    (b"\x1f\x8b", "is compressed; push what gunzip makes of it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed; push what unzstd makes of it"),
+)
+"""How files begin that people push by mistake, and what to tell them."""
+
+
 class ReadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How the user wants the file read; `None` is for us to find out."""
 
@@ -62,18 +71,22 @@ def find_format(path: str, text: str) -> Format:
 def open_source(
     path: str, options: ReadOptions, *, name: str | None = None
 ) -> CsvSource | NdjsonSource | JsonSource:
-    """The file as a source of rows; `name` tells the format where `path` is a temporary copy.
+    """The file as a source of rows; `name` is what the user called it, where `path` is a temporary copy.
 
     Raises:
         UsageError: the file or an option cannot be used, with what to do about it.
     """
+    shown = "standard input" if name == "-" else name or path
     head = read_head(path)
+    for begin, advice in _FOREIGN:
+        if head.startswith(begin):
+            raise UsageError(f"{shown} {advice}")
     encoding = find_encoding(head, options.encoding)
     kind = options.format or find_format(name or path, head.decode(encoding.name, errors="replace"))
     if kind is not Format.CSV:
         for option, value in (("--map", options.mapping), ("--delimiter", options.delimiter)):
             if value:
-                raise UsageError(f"{option} is for CSV; {path} is read as {kind} (--format says otherwise)")
+                raise UsageError(f"{option} is for CSV; {shown} is read as {kind} (--format says otherwise)")
         return NdjsonSource(path, encoding) if kind is Format.NDJSON else JsonSource(path, encoding)
     delimiter = options.delimiter
     if delimiter is not None:

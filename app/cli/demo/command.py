@@ -12,7 +12,6 @@ import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -27,7 +26,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from app import settings as settings_module
-from app.cli.stack import Stack
+from app.cli.stack import Stack, own_command
 from app.errors import TrancheError
 
 SAMPLE: Final = Path(__file__).with_name("contacts.csv")
@@ -109,10 +108,7 @@ class Stage:
         """Run `tranche …` as a person would, in front of the watcher."""
         click.echo(f"$ tranche {' '.join(f'{w!r}' if ' ' in w else w for w in words)}")
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app.cli.main",
-            *words,
+            *own_command(*words),
             env=os.environ
             | {
                 "TRANCHE_URL": self._url,

@@ -22,42 +22,35 @@ SELECT
 FROM (SELECT) one
 LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4;
 
--- name: peek_contacts
--- Contacts ($2) whose items cannot be merged blindly, because they name the version they expect or remove keys:
--- the version that stands, and the attributes as the patch ($3, may be NULL) would leave them. Takes no lock, which
--- would come out of key order; the caller compares versions after the upsert instead, and starts over if they moved.
-SELECT
-    c.contact_id,
-    c.version,
-    (
-        (c.attributes || i.patch::jsonb)
-        - ARRAY(SELECT p.key FROM jsonb_each(i.patch::jsonb) p WHERE p.value = 'null')
-    )::text AS attributes
-FROM unnest($2::text[], $3::text[]) AS i(contact_id, patch)
-JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = i.contact_id;
+-- name: existing_contacts
+-- Which of these contacts there are. Contacts are never deleted, so nobody has to hold what is found.
+SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
 
 -- name: upsert_contacts
 -- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
 --   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON)
---   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.db.columns)
+--   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.db.columns)  $15 removed  $16 expected
 -- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
 -- are not a patch, they replace all.
--- Returns what was written. A contact that is missing there is locked and as it was: unchanged, or superseded.
+-- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
+-- unchanged, or superseded.
 WITH written AS (
     INSERT INTO contacts AS c (
         tenant_id, contact_id, version, source_version, email, first_name, last_name, phone, company, attributes,
-        job_id, item_index, mask
+        job_id, item_index, mask, removed, expected
     )
     SELECT
         $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
-        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask
+        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask, i.removed::jsonb, i.expected
     FROM unnest(
         split_column($3, $13, $14), $4::text::smallint[], split_column($5, $13, $14), split_column($6, $13, $14),
         split_column($7, $13, $14), split_column($8, $13, $14), split_column($9, $13, $14),
-        split_column($10, $13, $14), $11::text::bigint[], $12::text::int[]
+        split_column($10, $13, $14), $11::text::bigint[], $12::text::int[], split_column($15, $13, $14),
+        $16::text::bigint[]
     ) AS i(
-        contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index
+        contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index,
+        removed, expected
     )
     ON CONFLICT (tenant_id, contact_id) DO UPDATE
     SET
@@ -71,15 +64,19 @@ WITH written AS (
         attributes = CASE
             WHEN excluded.mask & 64 = 0 THEN c.attributes
             WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
-            ELSE c.attributes || excluded.attributes
+            WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
+            ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
         END,
         updated_at = now(),
         job_id = excluded.job_id,
         item_index = excluded.item_index,
         prev_job_id = c.job_id,
         prev_item_index = c.item_index,
-        mask = excluded.mask
-    WHERE (excluded.source_version >= c.source_version) IS NOT FALSE
+        mask = excluded.mask,
+        removed = excluded.removed,
+        expected = excluded.expected
+    WHERE (excluded.expected = c.version) IS NOT FALSE
+        AND (excluded.source_version >= c.source_version) IS NOT FALSE
         AND (
             excluded.email <> c.email
             OR excluded.mask & 4 <> 0 AND excluded.first_name IS DISTINCT FROM c.first_name
@@ -88,7 +85,8 @@ WITH written AS (
             OR excluded.mask & 32 <> 0 AND excluded.company IS DISTINCT FROM c.company
             OR excluded.mask & 64 <> 0 AND c.attributes <> CASE
                 WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
-                ELSE c.attributes || excluded.attributes
+                WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
+                ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
             END
         )
     RETURNING

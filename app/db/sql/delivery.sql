@@ -22,6 +22,7 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2;
 -- the claim before it did, hence two statements.
 SELECT
     d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()) AS open,
+    d.state = 'removed' AS removed,
     d.blocked_until IS NOT NULL AS blocked_before
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2
@@ -66,10 +67,13 @@ WHERE tenant_id = $1 AND delivery_id = $2 AND lease_token = $3 AND state = 'send
 RETURNING 1;
 
 -- name: contacts_to_send
--- Contacts as they stand, with what the destination already holds of them.
+-- Contacts as they stand, with what the destination already holds of them: doubtful if it may hold a later version
+-- than it is known to, refused if it did not take the last one.
 SELECT
     c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
-    coalesce(s.synced_version, 0) AS synced_version
+    coalesce(s.synced_version, 0) AS synced_version,
+    coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
+    coalesce(s.state = 'failed', false) AS refused
 FROM contacts c
 LEFT JOIN contact_syncs s
     ON s.tenant_id = c.tenant_id AND s.destination_id = $2 AND s.contact_id = c.contact_id
@@ -77,7 +81,7 @@ WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
 
 -- name: attributes_to_clear
 -- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds: it must
--- be told to clear them. Walks each contact's ledger back to that version.
+-- be told to clear them. Walks each contact's ledger back to that version. `held` are those of that very version.
 WITH RECURSIVE past AS (
     SELECT w.contact_id, w.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
     FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
@@ -90,7 +94,9 @@ WITH RECURSIVE past AS (
     JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
     WHERE l.version >= p.synced_version
 )
-SELECT p.contact_id, array_agg(DISTINCT k.key) AS keys
+SELECT
+    p.contact_id, array_agg(DISTINCT k.key) AS keys,
+    array_agg(DISTINCT k.key) FILTER (WHERE p.version = p.synced_version) AS held
 FROM past p
 JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = p.contact_id
 CROSS JOIN jsonb_object_keys(p.attributes) AS k(key)
@@ -244,7 +250,9 @@ WHERE EXISTS (
 -- What the lost worker sent is not known: its open items become `unknown`, and are read back before anything is
 -- sent again. The attempt it spent stays spent.
 WITH lost AS MATERIALIZED (
-    SELECT d.delivery_id, d.destination_id, d.job_id, d.states, translate(d.states, 'pr', 'uu') AS new_states
+    SELECT
+        d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.states,
+        translate(d.states, 'pr', 'uu') AS new_states
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.state = 'sending' AND d.lease_until < now()
     FOR UPDATE SKIP LOCKED
@@ -265,6 +273,26 @@ released AS (
     FROM lost l
     WHERE d.tenant_id = $1 AND d.delivery_id = l.delivery_id
 ),
+doubted AS (
+    INSERT INTO contact_syncs AS s (
+        tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail
+    )
+    SELECT
+        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN',
+        'the worker that sent it stopped before it could record the answer'
+    FROM lost l
+    CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
+        AS i(contact_id, version, letter)
+    WHERE i.letter = 'u'
+    ORDER BY i.contact_id
+    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    SET
+        state = excluded.state,
+        state_version = excluded.state_version,
+        error_code = excluded.error_code,
+        error_detail = excluded.error_detail
+    WHERE excluded.state_version >= s.state_version
+),
 counted AS (
     UPDATE effects e
     SET
@@ -273,22 +301,25 @@ counted AS (
         unknown = e.unknown + letters(l.new_states, 'u') - letters(l.states, 'u')
     FROM lost l
     WHERE e.tenant_id = $1 AND e.job_id = l.job_id AND e.destination_id = l.destination_id
+    RETURNING 1
 ),
 revised AS (
     UPDATE jobs j SET revision = j.revision + 1
     FROM lost l
     WHERE j.tenant_id = $1 AND j.job_id = l.job_id
 )
-SELECT l.delivery_id FROM lost l;
+-- Naming the counters makes them come before the job, as in record_delivery: one order of locks, no deadlock.
+SELECT l.delivery_id FROM lost l LEFT JOIN counted ON true;
 
 -- name: expire_answers
--- Answers past their time go; the key stays and is refused until `forget_keys`.
+-- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
 UPDATE idempotency_keys
 SET answer = NULL
 WHERE tenant_id = $1 AND (route, key) IN (
     SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
     ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 );
 
 -- name: forget_keys
@@ -297,6 +328,7 @@ WHERE tenant_id = $1 AND (route, key) IN (
     SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
     ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
 );
 
 -- name: all_tenants

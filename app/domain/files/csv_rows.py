@@ -161,10 +161,7 @@ def _read_record(reader: Iterator[list[str]], source: _Source) -> Record | None:
 def _explain(error: csv.Error, taken: list[Line]) -> tuple[str, bool]:
     text = str(error)
     if len(taken) == 1 and "field larger" in text:
-        return (
-            f"a cell is longer than {csv.field_size_limit():,} characters; is a quote opened and never closed?",
-            True,
-        )
+        return f"a cell has more than {csv.field_size_limit():,} characters", True
     if (
         "unexpected end of data" in text
         or "field larger" in text

@@ -95,7 +95,7 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                     Preference_Applied="PreferenceApplied",
                 ),
             ),
-            **problems_of(400, 401, 403, 406, 409, 413, 415, 422, 503),
+            **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 422, 503),
         },
         [
             field(

@@ -59,7 +59,7 @@ def _destinations() -> dict[str, Any]:
                         examples.DESTINATION,
                         headers(Location="Location"),
                     ),
-                    **problems_of(400, 401, 403, 406, 409, 413, 415, 503),
+                    **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 503),
                 },
                 requestBody={
                     "required": True,

@@ -7,7 +7,17 @@ from typing import Literal, Protocol, TypeVar
 
 import msgspec
 
-from jobs.crm.sandbox.faults import Chosen, Faults, Lock, Omit, RateLimit, Reject, RejectBatch, Status, Unauthorized
+from jobs.crm.sandbox.faults import (
+    Chosen,
+    Faults,
+    Lock,
+    Omit,
+    RateLimit,
+    Reject,
+    RejectBatch,
+    Status,
+    Unauthorized,
+)
 from jobs.crm.sandbox.ledger import Call, Ledger
 from jobs.crm.sandbox.records import Records
 

@@ -43,7 +43,7 @@ CREATE TABLE destinations (
 -- A removed destination keeps its history under its own id; its name is free again.
 CREATE UNIQUE INDEX destinations_name ON destinations (tenant_id, name) WHERE state <> 'removed';
 
--- The last five columns let one INSERT … ON CONFLICT DO UPDATE … RETURNING do an import's whole work: what the SET
+-- The last seven columns let one INSERT … ON CONFLICT DO UPDATE … RETURNING do an import's whole work: what the SET
 -- clause needs to know of an item must be a column of the proposed row, and what the ledger needs of the row
 -- before must be a column of the new one.
 CREATE TABLE contacts (
@@ -64,6 +64,8 @@ CREATE TABLE contacts (
     prev_job_id     uuid,                        -- who made the version before
     prev_item_index integer,
     mask            smallint NOT NULL,           -- the fields that the newest item named (app.domain.rows)
+    removed         jsonb,                       -- the attribute keys that it removed
+    expected        bigint,                      -- the version that it expected (if_version)
     PRIMARY KEY (tenant_id, contact_id)
 ) WITH (fillfactor = 90);
 

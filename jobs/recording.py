@@ -1,0 +1,113 @@
+"""How an attempt gets into PostgreSQL: its destination is told first, then the delivery's outcomes are recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import delivering
+from app.db.delivering import Claim, Record, Recorded
+from app.db.pool import Connection, Database
+from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.errors import DatabaseUnavailable, Overloaded
+
+log = structlog.get_logger()
+
+_PAUSE: Final = 0.5
+_PASSING: Final = (
+    DatabaseUnavailable,
+    Overloaded,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What cannot be done now and may be done in a moment."""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Nothing may go to a destination for so many seconds, and why."""
+
+    seconds: float
+    code: ErrorCode
+    detail: str
+
+
+async def insist(
+    database: Database,
+    claim: Claim,
+    record: Record,
+    *,
+    block: Block | None,
+    called: bool,
+    until: float,
+    monotonic: Callable[[], float],
+) -> Recorded | None:
+    """Record, and insist while the lease lasts: what a CRM answered must not be lost to a hiccup of ours.
+
+    `called`: the CRM was reached, so a block that is over can be forgotten. `None`: the lease was lost.
+    """
+    while True:
+        try:
+            async with database.connection() as connection:
+                # First the destination: a delivery that waits again would be claimed at once otherwise.
+                await _tell_destination(connection, claim, block, called=called)
+                recorded = await delivering.record_delivery(connection, claim, record)
+            break
+        except _PASSING:
+            if monotonic() > until:
+                raise
+            await asyncio.sleep(_PAUSE)
+    if recorded is None:
+        log.warning("lease_lost", delivery_id=claim.delivery_id, tenant_id=claim.tenant_id)
+        return None
+    log.info(
+        "delivery_attempted",
+        tenant_id=claim.tenant_id,
+        destination_id=claim.destination_id,
+        delivery_id=claim.delivery_id,
+        job_id=str(claim.job_id),
+        request_id=claim.request_id,
+        attempt=claim.attempt,
+        states=record.states if len(record.states) <= 16 else f"{len(record.states)} items",
+        wait=record.wait,
+        error=next((f"{e.code}: {e.detail}" for e in record.errors.values()), None),
+        job_state=recorded.finished,
+    )
+    return recorded
+
+
+async def _tell_destination(
+    connection: Connection, claim: Claim, block: Block | None, *, called: bool
+) -> None:
+    if block is not None:
+        await delivering.block_destination(
+            connection, claim.tenant_id, claim.destination_id, block.seconds, block.code, block.detail
+        )
+    elif claim.blocked_before and called:
+        await delivering.unblock_destination(connection, claim.tenant_id, claim.destination_id)
+
+
+async def skip(database: Database, claim: Claim) -> Recorded | None:
+    """The destination was removed: nothing more is sent, and what was open is skipped."""
+    is_open = [LETTER_STATE[letter] in OPEN_STATES for letter in claim.states]
+    record = Record(
+        states="".join(
+            STATE_LETTER[EffectState.SKIPPED] if was_open else letter
+            for letter, was_open in zip(claim.states, is_open, strict=True)
+        ),
+        errors={position: error for position, error in claim.errors.items() if not is_open[int(position)]},
+        attempts=claim.attempt - 1,
+        wait=None,
+        absence="clear",
+        tried=[],
+        letters=[],
+    )
+    async with database.connection() as connection:
+        return await delivering.record_delivery(connection, claim, record)

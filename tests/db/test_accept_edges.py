@@ -1,0 +1,59 @@
+"""The accept transaction and its housekeeping at their edges."""
+
+from __future__ import annotations
+
+import asyncio
+
+import asyncpg
+import msgspec
+import pytest
+
+from app.db import delivering
+from app.db.pool import Database
+from app.errors import Overloaded, SettingsError
+from app.vault import Vault
+from tests.db.conftest import Desk, people, told
+
+
+async def test_a_batch_that_cannot_be_recorded_is_refused_for_what_it_is(desk: Desk) -> None:
+    """Somebody locks the table of jobs: that is no rival request, and the key is free once it is over."""
+    hasty = msgspec.structs.replace(desk.settings, db_lock_timeout=0.2)
+    usual, desk.database = desk.database, Database(hasty, application_name="tests")
+    other = await asyncpg.connect(desk.settings.database_url)
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE jobs IN SHARE MODE")
+            with pytest.raises(Overloaded):
+                await desk.send(people(1), key="k")
+        assert told(await desk.push(people(1), key="k")) == [("ok", "created", 1)]
+    finally:
+        await other.close()
+        await desk.database.close()
+        desk.database = usual
+
+
+@pytest.mark.parametrize("key", ["", "short", "ä" * 44, "A" * 43])
+def test_a_secret_key_that_is_none(key: str) -> None:
+    """Whatever stands there, the operator is told what should."""
+    with pytest.raises(SettingsError, match="32 random bytes"):
+        Vault(key)
+
+
+async def test_housekeeping_keeps_up_with_many_answers(desk: Desk) -> None:
+    """More than one stroke's worth expired since the last time: all of it goes, and two at once do not mind."""
+    await desk.push(people(1), key="k")
+    await desk.execute(
+        """INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, job_id, status, answer, expires_at)
+        SELECT tenant_id, route, 'old' || g, fingerprint, job_id, status, answer,
+            now() - make_interval(secs => CASE WHEN g <= 2500 THEN 1 ELSE 100 END)
+        FROM idempotency_keys, generate_series(1, 5000) AS g"""
+    )
+
+    async def forget() -> None:
+        async with desk.database.connection() as connection:
+            await delivering.forget_answers(connection, 50.0)
+
+    await asyncio.gather(forget(), forget())
+    left = await desk.rows("SELECT key, answer FROM idempotency_keys ORDER BY key")
+    assert len(left) == 2501
+    assert [row["key"] for row in left if row["answer"] is not None] == ["k"]
