@@ -222,7 +222,8 @@ def _serving(pid: int, command: str) -> psutil.Process:
     """The process that runs `tranche COMMAND` for `up`."""
     for process in psutil.Process(pid).children():
         with suppress(psutil.Error):
-            if process.cmdline()[1:4] == ["-m", "app.cli.main", command]:
+            words = process.cmdline()
+            if "app.cli.main" in words and words[words.index("app.cli.main") + 1] == command:
                 return process
     raise LookupError(command)
 
