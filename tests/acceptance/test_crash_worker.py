@@ -137,7 +137,12 @@ async def test_stalled_past_its_lease_before_the_call(tranche: Installation) -> 
         sent = len(await tranche.sandbox.effects())
     finally:
         late.child.send_signal(signal.SIGCONT)
-    await late.says("lease_lost")
+
+    async def gave_up() -> bool:
+        # Stopped for longer than a statement may take, it learns from its connection that it came too late.
+        return "lease_lost" in late.text() or "lane_left" in late.text()
+
+    await until(gave_up, 40)
     await asyncio.sleep(0.5)
     effects = await tranche.sandbox.effects()
     assert len(effects) == sent
