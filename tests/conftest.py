@@ -7,6 +7,7 @@ import base64
 import itertools
 import os
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -49,17 +50,24 @@ async def _prepare(engines: Engines) -> None:
     await migrate(with_path(urls.database_url, TEMPLATE))
 
 
-@pytest.fixture
-async def database_url(engines: Engines) -> AsyncIterator[str]:
-    """A fresh database at the newest schema."""
+@asynccontextmanager
+async def new_database(engines: Engines, *, template: str = "template1") -> AsyncIterator[str]:
+    """A database of its own, dropped afterwards."""
     name = f"test_{os.getpid()}_{next(_numbers)}"
     admin = await asyncpg.connect(engines.urls.database_url)
     try:
-        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE} STRATEGY file_copy")
+        await admin.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy")
         yield with_path(engines.urls.database_url, name)
         await admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
     finally:
         await admin.close()
+
+
+@pytest.fixture
+async def database_url(engines: Engines) -> AsyncIterator[str]:
+    """A fresh database at the newest schema."""
+    async with new_database(engines, template=TEMPLATE) as url:
+        yield url
 
 
 @pytest.fixture

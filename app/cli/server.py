@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -13,10 +12,10 @@ from typing import Any, Final
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops
 
+from app.embedded.launch import PR_SET_PDEATHSIG, prctl
 from app.errors import Conflict
 from app.settings import Settings
 
-_PR_SET_PDEATHSIG: Final = 1
 _KILL_TIMEOUT: Final = 15
 _PARENT: Final = "TRANCHE_SERVER_PID"
 
@@ -30,7 +29,7 @@ def application() -> Any:
 
     if sys.platform == "linux":
         # granian ends its processes when it stops; when it is killed, only the kernel can.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != int(os.environ[_PARENT]):
             raise SystemExit("the server is gone")
     return factory()

@@ -53,11 +53,6 @@ class ErrorCode(StrEnum):
     RETRIES_EXHAUSTED = "RETRIES_EXHAUSTED"
 
 
-LOCAL_RETRY_CODES: Final = frozenset(
-    {ErrorCode.RATE_LIMIT, ErrorCode.LOCK_TIMEOUT, ErrorCode.OVERLOADED, ErrorCode.INTERNAL}
-)
-
-
 class EffectState(StrEnum):
     """Where one item stands at one destination."""
 
