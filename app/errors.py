@@ -109,3 +109,21 @@ class Conflict(TrancheError):
     """The thing exists already."""
 
     code = "CONFLICT"
+
+
+class JobNotCancelable(TrancheError):
+    """Every item of this job is decided, so there is nothing left to cancel."""
+
+    code = "JOB_NOT_CANCELABLE"
+
+
+class JobCanceled(TrancheError):
+    """The job was canceled while its body arrived; nothing of it was applied."""
+
+    code = "JOB_CANCELED"
+
+
+class OutcomesExpired(TrancheError):
+    """This job ended so long ago that the outcomes of its items are no longer kept; its summary still is."""
+
+    code = "OUTCOMES_EXPIRED"

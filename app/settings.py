@@ -71,10 +71,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
+    max_json_items: Annotated[
+        int, Doc("most items of a JSON body; CSV and NDJSON have no such limit", "items")
+    ] = 10_000
+    max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = (
+        1_000_000_000
+    )
+    max_inflation: Annotated[
+        float, Doc("a body that inflates to more than this many times its size is refused")
+    ] = 250.0
+    max_atomic_items: Annotated[
+        int, Doc("most items with atomic=true: one transaction holds the locks of all of them", "items")
+    ] = 100_000
+    max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 64_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     body_timeout: Annotated[
         float, Doc("longest time for a request's body to arrive, then 408: a stalled one holds a place", "s")
     ] = 60.0
+    receive_lease: Annotated[
+        float, Doc("a body whose API process fell silent is given up after, and its key is free again", "s")
+    ] = 20.0
     max_requests: Annotated[
         int, Doc("imports one API process works on at a time; more get 503", "requests")
     ] = 2_000
@@ -82,6 +98,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_memory: Annotated[
         float, Doc("an expired key is refused, never run again, for", "s", zero=True)
     ] = 2_592_000.0
+
+    import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = (
+        1_000
+    )
+    import_chunk_bytes: Annotated[int, Doc("largest part of a file written in one transaction", "bytes")] = (
+        1_000_000
+    )
+    import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
+    import_attempts: Annotated[
+        int, Doc("tries to get at locked contacts before the items are `retry`", "attempts")
+    ] = 20
+    job_retention: Annotated[
+        float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)
+    ] = 2_592_000.0
+    stream_seconds: Annotated[
+        float, Doc("an event stream ends after this, and the client resumes it: a server can then stop", "s")
+    ] = 30.0
 
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
     delivery_concurrency: Annotated[

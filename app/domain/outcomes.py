@@ -111,3 +111,20 @@ class JobKind(StrEnum):
     RETRY = "retry"
     UNDO = "undo"
     REPLAY = "replay"
+
+
+class Step(StrEnum):
+    """What the spooled chunks of a queued or running import need next, in this order."""
+
+    CHECK = "check"
+    """Does any id stand in the file twice?"""
+    COLLECT = "collect"
+    """Some do: the items that have them are read."""
+    SETTLE = "settle"
+    """What these items mean together is decided."""
+    APPLY = "apply"
+    """Items go to contacts, a chunk a transaction."""
+    ATOMIC = "atomic"
+    """All items go to contacts in one transaction, or none does."""
+    RESOLVE = "resolve"
+    """Repeated items get their outcome from the one that was applied for them."""

@@ -99,6 +99,12 @@ class Unfit(msgspec.Struct, frozen=True):
     """Stands among the pieces where something of a file cannot become an item, and says why."""
 
     errors: list[FieldError]
+    contact_id: str | None = None
+    """Where one could be read."""
+    cells: list[str] | None = None
+    """Of a CSV row that does not fit its header, as they were sent."""
+    text: str = ""
+    """What was sent where not even cells could be read."""
 
 
 Piece = bytes | msgspec.Raw | Unfit

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import os
+import pkgutil
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -19,54 +21,13 @@ import jobs
 from app.db.sql import QUERIES
 from app.embedded import Engines
 from tests.conftest import TEMPLATE, with_path
+from tests.db import hot
 from tests.db.filling import fill
+from tests.db.hot.values import NULLS, Hot
 
-_JOB = "'00000005-0000-7000-8000-000000000003'"  # job 5 of tenant 3
-_JOBS = "'{00000005-0000-7000-8000-000000000003}'"
-_TOKEN = "'00000000-0000-4000-8000-000000000000'"
-_CONTACTS = "'{c1,c10,c500}'"
-_NULLS = ", …"  # nothing but NULL after the first argument
-_NONE = "'{null,null,null}'"
-_TRIED = "'{c1}','{ok}','{1}','{1}','{null}','{null}','{null}'"
-
-HOT: dict[str, tuple[str, set[str]]] = {
-    # The accept transaction.
-    "claim_key": ("3, 7, 'route', 'key-5'", {"idempotency_keys_pkey"}),
-    "existing_contacts": (f"3, {_CONTACTS}", {"contacts_pkey"}),
-    "upsert_contacts": (f"3{_NULLS}", {"contacts_pkey"}),
-    "unwritten_contacts": (f"3, {_CONTACTS}", {"contacts_pkey"}),
-    "touch_contacts": (f"3, {_CONTACTS}, '{{1,2,3}}'", {"contacts_pkey"}),
-    "settle_answer": ("3, 'route', 'key-5', ''", {"idempotency_keys_pkey"}),
-    # Delivery.
-    "due_destinations": ("", {"deliveries_due"}),
-    "claim_delivery": (f"3, 5, {_TOKEN}, '30 s', 8", {"deliveries_due", "deliveries_sending"}),
-    "renew_lease": (f"3, 500, {_TOKEN}, '30 s'", {"deliveries_pkey"}),
-    "contacts_to_send": (f"3, 5, {_CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
-    "attributes_to_clear": (f"3, {_CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
-    "record_delivery": (
-        f"3, 500, {_TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', {_TRIED}, '{{}}','{{}}','{{}}','{{}}','{{}}','{{}}'",
-        {"deliveries_pkey", "effects_pkey", "jobs_pkey"},
-    ),
-    "finish_job": (f"3, {_JOB}", {"jobs_pkey", "effects_pkey"}),
-    "tenants_sending": ("", {"deliveries_sending"}),
-    "lost_deliveries": ("3", {"deliveries_sending"}),
-    "release_lost": ("3, 500", {"deliveries_pkey", "effects_pkey", "jobs_pkey"}),
-    "expire_answers": ("3", {"idempotency_keys_expiry", "idempotency_keys_pkey"}),
-    "forget_keys": ("3, '30 days'", {"idempotency_keys_expiry"}),
-    # The read model.
-    "read_job": (f"3, {_JOB}", {"jobs_pkey"}),
-    "read_jobs": (f"3, {_JOB}, 50", {"jobs_pkey"}),
-    "read_effects": (f"3, {_JOBS}", {"effects_pkey"}),
-    "read_local_failures": (f"3, {_JOB}", {"job_chunks_pkey"}),
-    "read_destination_failures": (f"3, {_JOB}", {"deliveries_job"}),
-    "read_next_attempt": (f"3, {_JOB}", {"deliveries_job"}),
-    "read_chunks": (f"3, {_JOB}, 0, 9", {"job_chunks_pkey"}),
-    "read_deliveries": (f"3, {_JOB}, 0, 9", {"deliveries_job"}),
-    "read_revisions": (f"'{{3}}', {_JOBS}", {"jobs_pkey"}),
-    "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),
-    "read_contact": ("3, 'c5'", {"contacts_pkey"}),
-    "read_contact_syncs": ("3, 'c5'", {"contact_syncs_pkey"}),
-}
+HOT: Hot = {}
+for _area in pkgutil.iter_modules(hot.__path__):
+    HOT |= getattr(importlib.import_module(f"{hot.__name__}.{_area.name}"), "HOT", {})
 """Arguments, and the indexes that the plan must use."""
 
 
@@ -119,11 +80,11 @@ async def check_plan(connection: asyncpg.Connection[Any], name: str, mode: str) 
     arguments, expected = HOT[name]
     await connection.execute(f"SET plan_cache_mode = {mode}")
     await connection.execute(f"PREPARE {name} AS {QUERIES[name]}")
-    if arguments.endswith(_NULLS):
+    if arguments.endswith(NULLS):
         count = await connection.fetchval(
             "SELECT cardinality(parameter_types) FROM pg_prepared_statements WHERE name = $1", name
         )
-        arguments = arguments.replace(_NULLS, ", NULL" * (count - 1))
+        arguments = arguments.replace(NULLS, ", NULL" * (count - 1))
     call = f"{name}({arguments})" if arguments else name
     (plan,) = json.loads(await connection.fetchval(f"EXPLAIN (FORMAT JSON) EXECUTE {call}"))
     used: set[str] = set()

@@ -99,6 +99,7 @@ CREATE TABLE public.deliveries (
     absent_since timestamp with time zone,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
+    failures jsonb DEFAULT '{}'::jsonb NOT NULL,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -153,9 +154,9 @@ CREATE TABLE public.idempotency_keys (
     tenant_id integer NOT NULL,
     route text NOT NULL COLLATE pg_catalog."C",
     key text NOT NULL COLLATE pg_catalog."C",
-    fingerprint bytea NOT NULL,
+    fingerprint bytea,
     job_id uuid NOT NULL,
-    status smallint NOT NULL,
+    status smallint,
     answer bytea,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone NOT NULL,
@@ -169,9 +170,11 @@ CREATE TABLE public.job_chunks (
     first_index integer NOT NULL,
     item_count integer NOT NULL,
     failures jsonb DEFAULT '{}'::jsonb NOT NULL,
-    outcomes bytea NOT NULL
+    outcomes bytea NOT NULL,
+    sources bytea
 );
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN outcomes SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.job_chunks ALTER COLUMN sources SET STORAGE EXTERNAL;
 
 CREATE TABLE public.jobs (
     tenant_id integer NOT NULL,
@@ -189,7 +192,16 @@ CREATE TABLE public.jobs (
     results jsonb DEFAULT '{}'::jsonb NOT NULL,
     revision bigint DEFAULT 1 NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    finished_at timestamp with time zone
+    finished_at timestamp with time zone,
+    step text,
+    items integer,
+    bytes bigint DEFAULT 0 NOT NULL,
+    receiving_until timestamp with time zone,
+    started_at timestamp with time zone,
+    applied_at timestamp with time zone,
+    form jsonb,
+    error jsonb,
+    trimmed_at timestamp with time zone
 );
 
 CREATE TABLE public.ledger (
@@ -212,6 +224,33 @@ CREATE TABLE public.ledger (
 
 CREATE TABLE public.schema_version (
     version_num character varying(32) NOT NULL
+);
+
+CREATE TABLE public.spool_chunks (
+    tenant_id integer NOT NULL,
+    job_id uuid NOT NULL,
+    first_index integer NOT NULL,
+    item_count integer NOT NULL,
+    step text NOT NULL,
+    attempts smallint DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    id_hashes bigint[] NOT NULL,
+    rows bytea
+);
+ALTER TABLE ONLY public.spool_chunks ALTER COLUMN id_hashes SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.spool_chunks ALTER COLUMN rows SET STORAGE EXTERNAL;
+
+CREATE TABLE public.spool_repeats (
+    tenant_id integer NOT NULL,
+    job_id uuid NOT NULL,
+    item_index integer NOT NULL,
+    contact_id text COLLATE pg_catalog."C",
+    digest bytea,
+    verdict text,
+    leader integer,
+    members integer,
+    others integer[],
+    outcome jsonb
 );
 
 CREATE TABLE public.tenants (
@@ -268,6 +307,12 @@ ALTER TABLE ONLY public.ledger
 ALTER TABLE ONLY public.schema_version
     ADD CONSTRAINT schema_version_pkc PRIMARY KEY (version_num);
 
+ALTER TABLE ONLY public.spool_chunks
+    ADD CONSTRAINT spool_chunks_pkey PRIMARY KEY (tenant_id, job_id, first_index);
+
+ALTER TABLE ONLY public.spool_repeats
+    ADD CONSTRAINT spool_repeats_pkey PRIMARY KEY (tenant_id, job_id, item_index);
+
 ALTER TABLE ONLY public.tenants
     ADD CONSTRAINT tenants_name_key UNIQUE (name);
 
@@ -276,13 +321,23 @@ ALTER TABLE ONLY public.tenants
 
 CREATE INDEX deliveries_due ON public.deliveries USING btree (tenant_id, destination_id, next_attempt_at, delivery_id) WHERE (state = 'pending'::text);
 
+CREATE INDEX deliveries_faulty ON public.deliveries USING btree (tenant_id, job_id, destination_id, first_index) WHERE (failures <> '{}'::jsonb);
+
 CREATE INDEX deliveries_job ON public.deliveries USING btree (tenant_id, job_id, destination_id, first_index);
+
+CREATE INDEX deliveries_open ON public.deliveries USING btree (tenant_id, job_id, destination_id, next_attempt_at) WHERE (state <> 'done'::text);
 
 CREATE INDEX deliveries_sending ON public.deliveries USING btree (tenant_id, destination_id, lease_until) WHERE (state = 'sending'::text);
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
 
 CREATE INDEX idempotency_keys_expiry ON public.idempotency_keys USING btree (tenant_id, expires_at);
+
+CREATE INDEX job_chunks_faulty ON public.job_chunks USING btree (tenant_id, job_id, first_index) WHERE (failures <> '{}'::jsonb);
+
+CREATE INDEX jobs_kept ON public.jobs USING btree (tenant_id, finished_at) WHERE ((finished_at IS NOT NULL) AND (trimmed_at IS NULL));
+
+CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);

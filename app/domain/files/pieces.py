@@ -44,6 +44,15 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     mapping: dict[str, str] = {}
 
 
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a file's form with its job, so that rows can be given back as they were written."""
+
+    family: Family
+    mapping: dict[str, str] = {}
+    header: list[str] | None = None
+    """Of a CSV."""
+
+
 class Reader(Protocol):
     """Bytes → pieces, in the order of the file.
 
@@ -115,17 +124,19 @@ class CsvReader:
 def _make_piece(columns: Columns, record: Record) -> Piece:
     cells = record.cells
     if cells is None:
-        return _unfit(record.line, record.problem, too_large=record.too_long)
+        return _unfit(record.line, record.problem, too_large=record.too_long, text=record.text)
     fault = columns.fault(cells)
-    return _encode(columns.build(cells)) if fault is None else _unfit(record.line, fault)
+    return _encode(columns.build(cells)) if fault is None else _unfit(record.line, fault, cells=cells)
 
 
 _encode = msgspec.json.Encoder().encode
 
 
-def _unfit(line: int, problem: str, *, too_large: bool = False) -> Unfit:
+def _unfit(
+    line: int, problem: str, *, too_large: bool = False, cells: list[str] | None = None, text: str = ""
+) -> Unfit:
     code = ErrorCode.ITEM_TOO_LARGE if too_large else ErrorCode.INVALID_FIELD
-    return Unfit([FieldError(code, "", f"line {line}: {problem}")])
+    return Unfit([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
 
 
 class NdjsonReader:

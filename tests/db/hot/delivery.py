@@ -1,0 +1,25 @@
+"""Queries of `app/db/sql/delivery.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import CONTACTS, JOB, TOKEN, TRIED, Hot
+
+HOT: Final[Hot] = {
+    "due_destinations": ("", {"deliveries_due"}),
+    "claim_delivery": (f"3, 5, {TOKEN}, '30 s', 8", {"deliveries_due", "deliveries_sending"}),
+    "renew_lease": (f"3, 500, {TOKEN}, '30 s'", {"deliveries_pkey"}),
+    "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
+    "attributes_to_clear": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
+    "record_delivery": (
+        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', {TRIED}, '{{}}','{{}}','{{}}','{{}}','{{}}','{{}}'",
+        {"deliveries_pkey", "effects_pkey", "jobs_pkey"},
+    ),
+    "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
+    "tenants_sending": ("", {"deliveries_sending"}),
+    "lost_deliveries": ("3", {"deliveries_sending"}),
+    "release_lost": ("3, 500", {"deliveries_pkey", "effects_pkey", "jobs_pkey"}),
+    "expire_answers": ("3", {"idempotency_keys_expiry", "idempotency_keys_pkey"}),
+    "forget_keys": ("3, '30 days'", {"idempotency_keys_expiry"}),
+}

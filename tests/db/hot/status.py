@@ -1,0 +1,22 @@
+"""Queries of `app/db/sql/status.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import JOB, JOBS, Hot
+
+HOT: Final[Hot] = {
+    "read_job": (f"3, {JOB}", {"jobs_pkey"}),
+    "read_jobs": (f"3, {JOB}, 50", {"jobs_pkey"}),
+    "read_effects": (f"3, {JOBS}", {"effects_pkey"}),
+    "read_local_failures": (f"3, {JOB}", {"job_chunks_pkey"}),
+    "read_destination_failures": (f"3, {JOB}", {"deliveries_job"}),
+    "read_next_attempt": (f"3, {JOB}", {"deliveries_open"}),
+    "read_chunks": (f"3, {JOB}, 0, 9", {"job_chunks_pkey"}),
+    "read_deliveries": (f"3, {JOB}, 0, 9", {"deliveries_job"}),
+    "read_revisions": (f"'{{3}}', {JOBS}", {"jobs_pkey"}),
+    "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),
+    "read_contact": ("3, 'c5'", {"contacts_pkey"}),
+    "read_contact_syncs": ("3, 'c5'", {"contact_syncs_pkey"}),
+}
