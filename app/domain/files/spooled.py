@@ -46,7 +46,7 @@ def decode_sources(data: bytes) -> dict[int, Piece]:
 
 def _pack(piece: Piece) -> Any:
     if isinstance(piece, Unfit):
-        errors = [(error.code, error.pointer, error.detail) for error in piece.errors]
+        errors = [(str(error.code), error.pointer, error.detail) for error in piece.errors]
         return _Packed(errors, piece.contact_id, piece.cells, piece.text)
     return piece if type(piece) is bytes else bytes(piece)
 
