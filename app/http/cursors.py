@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from typing import Annotated, Final
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+from urllib.parse import urlencode
 
 import msgspec
 
@@ -51,6 +53,13 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     if cursor.job_id != job_id:
         raise CursorInvalid()
     return cursor.index
+
+
+def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
+    """Where the next page is (RFC 8288), which is all that NDJSON and CSV can tell of it."""
+    if cursor is None:
+        return {}
+    return {"Link": f'<{scope["path"]}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
 
 
 def _encode(cursor: _Cursor) -> str:

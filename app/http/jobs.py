@@ -6,13 +6,12 @@ import asyncio
 import math
 import uuid
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import msgspec
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
-from app import items, status
+from app import status
 from app.errors import NotFound
 from app.http import cursors, headers
 from app.http.exchange import exchange_of
@@ -31,13 +30,6 @@ class JobList(msgspec.Struct):
     """A page of jobs, newest first; `next_cursor` is null on the last one."""
 
     jobs: list[status.JobSummary]
-    next_cursor: str | None
-
-
-class ItemList(msgspec.Struct):
-    """A page of items in request order. A filtered page may hold fewer than `limit` and still have a next one."""
-
-    items: list[items.JobItem]
     next_cursor: str | None
 
 
@@ -121,35 +113,4 @@ async def list_jobs(request: Request[Any, Any, Any]) -> ASGIResponse:
     async with services.database.connection() as connection:
         jobs, more = await status.read_jobs(connection, principal.tenant_id, before=before, limit=limit)
     cursor = cursors.encode_job(more) if more else None
-    return respond(_encode(JobList(jobs, cursor)), headers=_link(request, query, cursor))
-
-
-@get("/v1/jobs/{job_id:str}/items")
-async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING)
-    media_type = headers.choose_type(fields, (headers.JSON, headers.NDJSON))
-    query = headers.read_query(request.scope, ("status", "destination", "error_code", "limit", "cursor"))
-    limit = headers.read_limit(query, default=PAGE, most=MOST)
-    wanted = items.Filter(query.get("status"), query.get("destination"), query.get("error_code"))
-    wanted.check()
-    job = parse_job_id(request.path_params["job_id"])
-    first = cursors.decode_item(query["cursor"], job) if "cursor" in query else 0
-    async with services.database.connection() as connection:
-        page, position = await items.read_items(
-            connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
-        )
-    cursor = None if position is None else cursors.encode_item(job, position)
-    fields_out = _link(request, query, cursor) | {"Vary": "Accept"}
-    if media_type == headers.NDJSON:
-        lines = b"".join(_encode(item) + b"\n" for item in page)
-        return respond(lines, headers=fields_out, media_type=media_type)
-    return respond(_encode(ItemList(page, cursor)), headers=fields_out)
-
-
-def _link(request: Request[Any, Any, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
-    """Where the next page is (RFC 8288), which is all that NDJSON can tell of it."""
-    if cursor is None:
-        return {}
-    return {"Link": f'<{request.scope["path"]}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
+    return respond(_encode(JobList(jobs, cursor)), headers=cursors.link_next(request.scope, query, cursor))

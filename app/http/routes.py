@@ -6,13 +6,13 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, health, imports, jobs, keys
+from app.http import contacts, destinations, documents, health, imports, items, jobs, keys
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
     jobs.list_jobs,
     jobs.read_job,
-    jobs.list_items,
+    items.list_items,
     keys.read_key,
     contacts.read_contact,
     destinations.list_destinations,

@@ -9,7 +9,7 @@ import msgspec
 from app import admin, status
 from app.domain import answers, outcomes
 from app.domain.rows import Item
-from app.http import destinations, health, jobs, problems
+from app.http import destinations, health, items, jobs, problems
 
 _STRUCTS: Final = (
     Item,
@@ -17,7 +17,7 @@ _STRUCTS: Final = (
     answers.ItemOutcome,
     status.Job,
     jobs.JobList,
-    jobs.ItemList,
+    items.ItemList,
     status.KeyState,
     status.Contact,
     admin.NewDestination,
