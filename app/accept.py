@@ -23,12 +23,13 @@ import msgspec
 import structlog
 
 from app import upsert
+from app.booking import book
 from app.db import imports
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import LINES_PER_ITEM, Family, Form, read_pieces
+from app.domain.files.pieces import LINES_PER_ITEM, Family, Form, Kept, read_pieces
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
 from app.errors import (
@@ -191,7 +192,7 @@ async def _run(
 ) -> Accepted207:
     options = request.options
     job_id = new_id()
-    items = _read(request, settings)
+    items, kept = _read(request, settings)
     if undecided is None:
         await upsert.write(
             connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
@@ -199,39 +200,37 @@ async def _run(
     else:
         seconds = math.ceil(settings.db_lock_timeout * (1 + random()))
         items.postpone(undecided.code, seconds, undecided.detail)
-    outcomes = items.outcomes
-    summary = answers.summarize(outcomes)
-    changed = [] if options.dry_run else items.changed()
     destinations = claim.destinations
-    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(
-        destinations.values(), "pending" if changed else "skipped"
+    booked = await book(
+        connection,
+        request.tenant_id,
+        job_id,
+        request.request_id,
+        items,
+        item_count=len(items.outcomes),
+        destination_ids=list(destinations),
+        chunk_size=settings.chunk_size,
+        dry_run=options.dry_run,
     )
-    encoded = answers.encode_items(outcomes)
-    shown = answers.encode_items(answers.not_ok(outcomes)) if options.minimal else encoded
+    summary = booked.summary
+    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(
+        destinations.values(), "pending" if booked.owed else "skipped"
+    )
+    shown = answers.encode_items(answers.not_ok(items.outcomes)) if options.minimal else booked.encoded
     body = answers.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
     await imports.insert_import(
         connection,
         imports.ImportRecord(
             tenant_id=request.tenant_id,
             job_id=job_id,
-            state=answers.job_state(summary, owed=bool(changed and destinations)),
+            state=answers.job_state(summary, owed=booked.owed),
             request_id=request.request_id,
             key_id=request.key_id,
-            options=answers.as_json(
-                {"atomic": options.atomic, "last_wins": options.last_wins, "dry_run": options.dry_run}
-            ),
-            total=summary.total,
-            succeeded=summary.succeeded,
-            failed=summary.failed,
-            retry=summary.retry,
-            results=answers.as_json(answers.count_results(outcomes)),
-            outcomes=pack(encoded),
-            failures=answers.as_json(answers.cluster(outcomes)),
-            destination_ids=list(destinations),
-            contact_ids=[outcomes[i].id or "" for i in changed],
-            versions=[int(outcomes[i].version or 0) for i in changed],
-            indexes=changed,
-            chunk_size=settings.chunk_size,
+            options=encode_options(options),
+            summary=summary,
+            results=answers.as_json(booked.results),
+            body_bytes=len(request.body),
+            form=answers.as_json(kept),
             route=request.route,
             key=request.key,
             fingerprint=mark,
@@ -247,13 +246,20 @@ async def _run(
         shown=shown,
         summary=summary,
         effects=effects,
-        owed=list(destinations) if changed else [],
+        owed=list(destinations) if booked.owed else [],
     )
 
 
-def _read(request: Import, settings: Settings) -> Items:
+def encode_options(options: Options) -> str:
+    """What of the options a job keeps, as JSON."""
+    return answers.as_json(
+        {"atomic": options.atomic, "last_wins": options.last_wins, "dry_run": options.dry_run}
+    )
+
+
+def _read(request: Import, settings: Settings) -> tuple[Items, Kept]:
     try:
-        pieces = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
+        contents = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
     except envelope.TooManyItems as error:
         most = settings.max_sync_items
         lines = (
@@ -266,4 +272,7 @@ def _read(request: Import, settings: Settings) -> Items:
         raise MalformedRequest(error.detail) from error
     except HeaderError as error:
         raise InvalidHeader(error.detail) from error
-    return Items(pieces, last_wins=request.options.last_wins, max_item_bytes=settings.max_item_bytes)
+    items = Items(
+        contents.pieces, last_wins=request.options.last_wins, max_item_bytes=settings.max_item_bytes
+    )
+    return items, contents.kept

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any, Final, Literal
 
@@ -116,6 +116,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     letters: Sequence[Letter]
 
 
+class Cluster(msgspec.Struct):
+    """Items with one code; `samples` are the lowest indexes of them."""
+
+    count: int = 0
+    samples: list[int] = []
+
+
 class Recorded(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     finished: str | None
@@ -127,6 +134,7 @@ class Recorded(msgspec.Struct, frozen=True):
 _STROKE: Final = 1_000
 """Rows that the queries of housekeeping take at a time, so that no lock is held for long."""
 _STROKES: Final = 30
+_SAMPLES: Final = 5
 _errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
 _attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -206,6 +214,17 @@ async def contacts_to_send(
     return {standing.contact_id: standing for standing in found}
 
 
+def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> dict[str, Cluster]:
+    """The errors by code, so that a status poll adds up counts; `indexes` are the delivery's items, in order."""
+    clusters: dict[str, Cluster] = {}
+    for index, code in sorted((indexes[int(position)], error.code) for position, error in errors.items()):
+        cluster = clusters.setdefault(code, Cluster())
+        cluster.count += 1
+        if len(cluster.samples) < _SAMPLES:
+            cluster.samples.append(index)
+    return clusters
+
+
 async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
     """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
     tried = sorted(record.tried, key=lambda t: t.contact_id)
@@ -234,6 +253,7 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             [x.state for x in letters],
             [x.code for x in letters],
             [x.detail for x in letters],
+            msgspec.json.encode(count_failures(record.errors, claim.indexes)).decode(),
         )
         if row is None:
             return None

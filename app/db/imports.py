@@ -12,6 +12,7 @@ import msgspec
 from app.db.columns import numbers, texts
 from app.db.pool import Connection
 from app.db.sql import QUERIES
+from app.domain.answers import Summary
 
 
 class KeyClaim(msgspec.Struct, frozen=True):
@@ -119,7 +120,7 @@ async def touch_contacts(connection: Connection, tenant_id: int, source_versions
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """All that an import leaves behind beside contacts and ledger."""
+    """The job of a decided import and its answer."""
 
     tenant_id: int
     job_id: uuid.UUID
@@ -127,19 +128,10 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     key_id: str
     options: str
-    total: int
-    succeeded: int
-    failed: int
-    retry: int
+    summary: Summary
     results: str
-    outcomes: bytes
-    failures: str
-    destination_ids: Sequence[int]
-    contact_ids: Sequence[str]
-    """Of the items that destinations are owed, in item order; `versions` and `indexes` likewise."""
-    versions: Sequence[int]
-    indexes: Sequence[int]
-    chunk_size: int
+    body_bytes: int
+    form: str | None
     route: str
     key: str
     fingerprint: bytes
@@ -152,9 +144,6 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 async def insert_import(connection: Connection, record: ImportRecord) -> None:
     r = record
-    firsts = range(1, len(r.contact_ids) + 1, r.chunk_size)
-    lasts = [min(first + r.chunk_size - 1, len(r.contact_ids)) for first in firsts]
-    owed = texts([r.contact_ids])
     await connection.execute(
         QUERIES["insert_import"],
         r.tenant_id,
@@ -163,19 +152,13 @@ async def insert_import(connection: Connection, record: ImportRecord) -> None:
         r.request_id,
         r.key_id,
         r.options,
-        r.total,
-        r.succeeded,
-        r.failed,
-        r.retry,
+        r.summary.total,
+        r.summary.succeeded,
+        r.summary.failed,
+        r.summary.retry,
         r.results,
-        r.outcomes,
-        r.destination_ids,
-        owed.columns[0],
-        numbers(r.versions),
-        numbers(r.indexes),
-        list(firsts),
-        lasts,
-        r.failures,
+        r.body_bytes,
+        r.form,
         r.route,
         r.key,
         r.fingerprint,
@@ -183,8 +166,6 @@ async def insert_import(connection: Connection, record: ImportRecord) -> None:
         r.answer,
         timedelta(seconds=r.retention),
         None if r.holding is None else timedelta(seconds=r.holding),
-        owed.separator,
-        owed.null,
     )
 
 

@@ -80,6 +80,18 @@ def retry(index: int, contact_id: str, code: ErrorCode, seconds: int, detail: st
     )
 
 
+def follow(index: int, leader: ItemOutcome) -> ItemOutcome:
+    """The outcome of an item that equals the `leader`, which was applied for both."""
+    return msgspec.structs.replace(leader, index=index, duplicate_of=leader.index)
+
+
+def give_way(index: int, last: ItemOutcome) -> ItemOutcome:
+    """The outcome of an item whose id a later one of the batch has as well (`last_wins`)."""
+    if last.status is not ItemStatus.OK:
+        return follow(index, last)
+    return ItemOutcome(index, last.id, ItemStatus.OK, Result.SUPERSEDED, last.version, last.index)
+
+
 def summarize(items: Sequence[ItemOutcome]) -> Summary:
     statuses = [i.status for i in items]
     return Summary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -15,20 +15,39 @@ from app.domain.rows import Accepted, FieldError, Piece, Rejected, Unfit
 
 PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
+WHOLE: Final = 1_000
+"""Items of a part where all had to be read first."""
 
 
 class Items:
     """Reads items part by part, in the order of their ids; then takes the outcomes of what was applied."""
 
-    def __init__(self, pieces: Sequence[Piece], *, last_wins: bool, max_item_bytes: int) -> None:
-        self._total = len(pieces)
-        self._pieces = [piece for piece in pieces if not isinstance(piece, Unfit)]
-        self._places: Sequence[int] = range(self._total)
+    def __init__(
+        self,
+        pieces: Sequence[Piece],
+        *,
+        last_wins: bool,
+        max_item_bytes: int,
+        indexes: Sequence[int] | None = None,
+        refused: Iterable[Rejected] = (),
+    ) -> None:
+        """`indexes`: where the pieces stand in the request, if they are not all of it. `refused`: what is known of some
+        of them beforehand."""
+        self._given = pieces
+        self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
+        self._refused = list(refused)
+        self._pieces: list[bytes | msgspec.Raw] = []
+        self._places: Sequence[int] = self._indexes
         """Where each piece that can be read stood."""
-        self._unfit: list[Rejected] = []
-        if len(self._pieces) < self._total:
-            self._places = [i for i, piece in enumerate(pieces) if not isinstance(piece, Unfit)]
-            self._unfit = [Rejected(i, None, p.errors) for i, p in enumerate(pieces) if isinstance(p, Unfit)]
+        left_out = {row.index for row in self._refused}
+        for index, piece in zip(self._indexes, pieces, strict=True):
+            if isinstance(piece, Unfit):
+                self._refused.append(Rejected(index, piece.contact_id, piece.errors))
+                left_out.add(index)
+            elif index not in left_out:
+                self._pieces.append(piece)
+        if left_out:
+            self._places = [index for index in self._indexes if index not in left_out]
         self._last_wins = last_wins
         self._max_item_bytes = max_item_bytes
         self._batch = Batch([], {}, {}, [])
@@ -38,13 +57,14 @@ class Items:
     def parts(self) -> Iterator[list[Accepted]]:
         """Accepted items, ids rising over all parts; each part is read when it is asked for.
 
-        A batch whose ids repeat, or cannot be told beforehand, is read whole and comes as one part.
+        A batch whose ids repeat, or cannot be told beforehand, is read whole before its first part.
         """
         order = rows.key_order(self._pieces) if len(self._pieces) > PART else None
         if order is None:
             read = rows.read_items(self._pieces, max_item_bytes=self._max_item_bytes, indexes=self._places)
             self._batch = batch.resolve_duplicates(read, last_wins=self._last_wins)
-            yield self._batch.applied
+            applied = self._batch.applied
+            yield from (applied[start : start + WHOLE] for start in range(0, len(applied), WHOLE))
             return
         self._batch = Batch([], {}, {}, [])
         for start in range(0, len(order), PART):
@@ -59,18 +79,13 @@ class Items:
 
     def decide(self, decided: dict[int, ItemOutcome]) -> None:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""
-        for row in (*self._batch.rejected, *self._unfit):
+        for row in (*self._batch.rejected, *self._refused):
             decided[row.index] = answers.failed(row.index, row.contact_id, row.errors)
         for index, leader in self._batch.followers.items():
-            decided[index] = msgspec.structs.replace(decided[leader], index=index, duplicate_of=leader)
+            decided[index] = answers.follow(index, decided[leader])
         for index, last in self._batch.superseded.items():
-            winner = decided[last]
-            decided[index] = (
-                ItemOutcome(index, winner.id, ItemStatus.OK, Result.SUPERSEDED, winner.version, last)
-                if winner.status is ItemStatus.OK
-                else msgspec.structs.replace(winner, index=index, duplicate_of=last)
-            )
-        self.outcomes = [decided[i] for i in range(self._total)]
+            decided[index] = answers.give_way(index, decided[last])
+        self.outcomes = [decided[index] for index in self._indexes]
 
     def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
         """Nothing could be decided this time: what would have been applied is for the client to send again."""
@@ -84,13 +99,21 @@ class Items:
             for o in self.outcomes
         ]
 
-    def changed(self) -> list[int]:
-        """Indexes of the items that made a new version, in item order."""
+    def changed(self) -> list[ItemOutcome]:
+        """The items that made a new version, in item order."""
         return [
-            o.index
+            o
             for o in self.outcomes
             if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
         ]
+
+    def sources(self) -> dict[int, Piece]:
+        """The items that are not `ok` as they came in, by index."""
+        return {
+            outcome.index: piece
+            for outcome, piece in zip(self.outcomes, self._given, strict=True)
+            if outcome.status is not ItemStatus.OK
+        }
 
 
 _ABORTED: Final = FieldError(

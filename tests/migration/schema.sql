@@ -1,3 +1,7 @@
+CREATE FUNCTION public.add_counts(a jsonb, b jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT COALESCE(jsonb_object_agg(t.key, t.sum), '{}'::jsonb) AS "coalesce" FROM (SELECT e.key, sum((e.value)::bigint) AS sum FROM (SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.a) jsonb_each_text(key, value) UNION ALL SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.b) jsonb_each_text(key, value)) e GROUP BY e.key) t);
+
 CREATE FUNCTION public.letters(states text, letter text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (length(states) - length(replace(states, letter, ''::text)));
@@ -234,8 +238,9 @@ CREATE TABLE public.spool_chunks (
     step text NOT NULL,
     attempts smallint DEFAULT 0 NOT NULL,
     due_at timestamp with time zone DEFAULT now() NOT NULL,
+    repeated boolean DEFAULT false NOT NULL,
     id_hashes bigint[] NOT NULL,
-    rows bytea
+    rows bytea NOT NULL
 );
 ALTER TABLE ONLY public.spool_chunks ALTER COLUMN id_hashes SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.spool_chunks ALTER COLUMN rows SET STORAGE EXTERNAL;

@@ -47,7 +47,7 @@ def records(text: str, delimiter: str | None = ",") -> list[Record]:
 
 def pieces(content: bytes | str, **form: Any) -> list[Piece]:
     body = content.encode() if isinstance(content, str) else content
-    return read_pieces(body, Form(family=Family.CSV) if not form else Form(**form), max_items=1_000)
+    return read_pieces(body, Form(family=Family.CSV) if not form else Form(**form), max_items=1_000).pieces
 
 
 def items(found: list[Piece]) -> list[Any]:
@@ -371,7 +371,7 @@ def test_too_many_rows_or_lines_are_noticed_early(form: Form, body: bytes) -> No
 
 def test_as_many_rows_as_allowed_are_taken() -> None:
     body = b"id,email\n" + b"1,a\n\n" * 10
-    assert len(read_pieces(body, Form(family=Family.CSV), max_items=10)) == 10
+    assert len(read_pieces(body, Form(family=Family.CSV), max_items=10).pieces) == 10
 
 
 def test_a_reader_tells_how_far_it_is() -> None:

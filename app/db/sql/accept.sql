@@ -120,52 +120,23 @@ FROM unnest($2::text[], $3::bigint[]) AS t(contact_id, source_version)
 WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
 
 -- name: insert_import
--- Everything else that the import leaves behind: the job, its outcomes, what each destination is owed, and the
--- answer under its key. Deliveries cut the columns $14 ids, $15 versions, $16 indexes at $17 (first positions) and
--- $18 (last positions), once for each destination in $13. $27 separator, $28 mark of NULL (app.db.columns).
-WITH owed AS MATERIALIZED (
-    SELECT
-        split_column($14, $27, $28) AS contact_ids, $15::text::bigint[] AS versions, $16::text::int[] AS indexes
-),
-job AS (
+-- The job of an import that was decided within its request, and the answer under its key.
+WITH job AS (
     INSERT INTO jobs (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
-        total, succeeded, failed, retry, results, finished_at
+        total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
     )
     VALUES (
-        $1, $2, 'import', $3, $2, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11::text::jsonb,
-        CASE WHEN $3 = 'syncing' THEN NULL ELSE now() END
+        $1, $2, 'import', $3, $2, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11::text::jsonb, $7, $12, now(), now(),
+        CASE WHEN $3 = 'syncing' THEN NULL ELSE now() END, $13::text::jsonb
     )
-),
-chunk AS (
-    INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, failures, outcomes)
-    VALUES ($1, $2, 0, $7, $19::text::jsonb, $12)
-),
-delivery AS (
-    INSERT INTO deliveries (
-        tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, states
-    )
-    SELECT
-        $1, d.destination_id, $2, $4, o.indexes[c.lo], o.indexes[c.hi],
-        o.contact_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
-    FROM owed o
-    CROSS JOIN unnest($13::int[]) AS d(destination_id)
-    CROSS JOIN unnest($17::int[], $18::int[]) AS c(lo, hi)
-    ORDER BY c.lo, d.destination_id
-),
-effect AS (
-    INSERT INTO effects (tenant_id, job_id, destination_id, pending)
-    SELECT $1, $2, d.destination_id, cardinality(o.contact_ids)
-    FROM owed o
-    CROSS JOIN unnest($13::int[]) AS d(destination_id)
-    WHERE o.contact_ids IS NOT NULL
 )
 INSERT INTO idempotency_keys (
     tenant_id, route, key, fingerprint, job_id, status, answer, expires_at, answering_until
 )
 VALUES (
-    $1, $20, $21, $22, $2, $23, $24, now() + $25::interval,
-    CASE WHEN $26::interval IS NULL THEN NULL ELSE now() + $26::interval END
+    $1, $14, $15, $16, $2, $17, $18, now() + $19::interval,
+    CASE WHEN $20::interval IS NULL THEN NULL ELSE now() + $20::interval END
 );
 
 -- name: settle_answer

@@ -110,6 +110,7 @@ GROUP BY p.contact_id;
 --   settled or tried contacts: $9 ids (sorted)  $10 state words  $11 versions tried  $12 versions held (0: unknown)
 --   $13 remote ids  $14 error codes  $15 error details
 --   dead letters: $16 ids  $17 versions  $18 item indexes  $19 states  $20 codes  $21 details
+--   $22 failures: the errors counted by code
 WITH held AS MATERIALIZED (
     SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states
     FROM deliveries d
@@ -121,6 +122,7 @@ recorded AS (
     SET
         states = $4,
         errors = $5::text::jsonb,
+        failures = $22::text::jsonb,
         attempt = $6,
         state = CASE WHEN $7::interval IS NULL THEN 'done' ELSE 'pending' END,
         next_attempt_at = CASE WHEN $7::interval IS NULL THEN d.next_attempt_at ELSE now() + $7::interval END,
@@ -251,26 +253,45 @@ WHERE EXISTS (
 -- sent again. The attempt it spent stays spent.
 WITH lost AS MATERIALIZED (
     SELECT
-        d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.states,
+        d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors,
         translate(d.states, 'pr', 'uu') AS new_states
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.state = 'sending' AND d.lease_until < now()
     FOR UPDATE SKIP LOCKED
 ),
-released AS (
-    UPDATE deliveries d
-    SET
-        state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
-        lease_token = NULL, lease_until = NULL,
-        errors = d.errors || coalesce((
+doubts AS (
+    SELECT
+        l.errors || coalesce((
             SELECT jsonb_object_agg((p - 1)::text, jsonb_build_object(
                 'code', 'OUTCOME_UNKNOWN',
                 'detail', 'the worker that sent it stopped before it could record the answer'
             ))
             FROM generate_series(1, length(l.new_states)) AS p
             WHERE substr(l.new_states, p, 1) = 'u'
+        ), '{}') AS errors
+    FROM lost l
+),
+clusters AS (
+    SELECT
+        e.value ->> 'code' AS code, count(*) AS count,
+        (array_agg(l.indexes[e.key::int + 1] ORDER BY l.indexes[e.key::int + 1]))[1:5] AS samples
+    FROM lost l
+    CROSS JOIN doubts d
+    CROSS JOIN jsonb_each(d.errors) e
+    GROUP BY e.value ->> 'code'
+),
+released AS (
+    UPDATE deliveries d
+    SET
+        state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
+        lease_token = NULL, lease_until = NULL,
+        errors = n.errors,
+        failures = coalesce((
+            SELECT jsonb_object_agg(c.code, jsonb_build_object('count', c.count, 'samples', to_jsonb(c.samples)))
+            FROM clusters c
         ), '{}')
     FROM lost l
+    CROSS JOIN doubts n
     WHERE d.tenant_id = $1 AND d.delivery_id = l.delivery_id
 ),
 doubted AS (

@@ -32,33 +32,43 @@ ORDER BY e.job_id, d.name;
 SELECT f.key AS code, (f.value ->> 'count')::int AS count, f.value -> 'samples' AS samples
 FROM job_chunks c
 CROSS JOIN jsonb_each(c.failures) f
-WHERE c.tenant_id = $1 AND c.job_id = $2
+WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.failures <> '{}'
 ORDER BY c.first_index;
 
 -- name: read_destination_failures
--- Errors of items that are not ok at a destination, clustered; samples are item indexes.
+-- Items that are not ok at a destination, by code; samples are item indexes. The five lowest stand in the five
+-- deliveries whose own lowest are the lowest.
 SELECT
-    d.name, e.value ->> 'code' AS code, count(*)::int AS count,
-    (array_agg(x.indexes[e.key::int + 1] ORDER BY x.indexes[e.key::int + 1]))[1:5] AS samples
-FROM deliveries x
-JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
-CROSS JOIN jsonb_each(x.errors) e
-WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.errors <> '{}'
-GROUP BY d.name, e.value ->> 'code'
+    d.name, f.key AS code, sum((f.value -> 'count')::int)::int AS count,
+    (array_agg(f.value -> 'samples' ORDER BY (f.value -> 'samples' -> 0)::int))[1:5] AS samples
+FROM effects e
+JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destination_id
+JOIN deliveries x ON x.tenant_id = e.tenant_id AND x.job_id = e.job_id AND x.destination_id = e.destination_id
+CROSS JOIN jsonb_each(x.failures) f
+WHERE e.tenant_id = $1 AND e.job_id = $2 AND x.failures <> '{}'
+GROUP BY d.name, f.key
 ORDER BY d.name, count DESC, code;
 
 -- name: read_next_attempt
 -- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do. A paused destination
--- waits for a human, so asking again soon is of no use.
+-- waits for a human, so asking again soon is of no use. One probe a destination, however many deliveries wait.
 SELECT min(
     CASE
         WHEN d.state = 'paused' THEN 30
         ELSE greatest(extract(epoch FROM greatest(x.next_attempt_at, d.blocked_until) - now()), 0)
     END
 )::float8
-FROM deliveries x
-JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
-WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.state <> 'done';
+FROM effects e
+JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destination_id
+CROSS JOIN LATERAL (
+    SELECT w.next_attempt_at
+    FROM deliveries w
+    WHERE w.tenant_id = e.tenant_id AND w.job_id = e.job_id AND w.destination_id = e.destination_id
+        AND w.state <> 'done'
+    ORDER BY w.next_attempt_at
+    LIMIT 1
+) x
+WHERE e.tenant_id = $1 AND e.job_id = $2;
 
 -- name: read_chunks
 -- Outcomes that hold items from $3 to $4.

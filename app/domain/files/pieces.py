@@ -167,7 +167,14 @@ def open_reader(form: Form) -> Reader:
     return CsvReader(form) if form.family is Family.CSV else NdjsonReader()
 
 
-def read_pieces(body: bytes, form: Form, *, max_items: int) -> list[Piece]:
+class Contents(msgspec.Struct, frozen=True):
+    """A body, read."""
+
+    pieces: list[Piece]
+    kept: Kept
+
+
+def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
     """The items of a body that is there as a whole.
 
     Raises:
@@ -176,7 +183,7 @@ def read_pieces(body: bytes, form: Form, *, max_items: int) -> list[Piece]:
         TooManyItems: more than `max_items` items.
     """
     if form.family is Family.JSON:
-        return [*split_json(body, max_items=max_items)]
+        return Contents([*split_json(body, max_items=max_items)], Kept(family=form.family))
     reader = open_reader(form)
     pieces: list[Piece] = []
     for start in range(0, len(body), _CHUNK):
@@ -186,7 +193,13 @@ def read_pieces(body: bytes, form: Form, *, max_items: int) -> list[Piece]:
     pieces += reader.finish()
     if len(pieces) > max_items:
         raise _too_many(max_items)
-    return pieces
+    return Contents(pieces, keep(form, reader))
+
+
+def keep(form: Form, reader: Reader) -> Kept:
+    """What is worth keeping of a file, once its reader has seen all of it."""
+    columns = reader.columns if isinstance(reader, CsvReader) else None
+    return Kept(family=form.family, mapping=form.mapping, header=columns.header if columns else None)
 
 
 def _too_many(max_items: int) -> TooManyItems:

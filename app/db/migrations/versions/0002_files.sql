@@ -28,8 +28,9 @@ CREATE TABLE spool_chunks (
     step        text NOT NULL,                   -- what this chunk needs next
     attempts    smallint NOT NULL DEFAULT 0,     -- that ended without a decision
     due_at      timestamptz NOT NULL DEFAULT now(),
+    repeated    boolean NOT NULL DEFAULT false,  -- it has items in spool_repeats
     id_hashes   bigint[] NOT NULL,
-    rows        bytea,                           -- NULL once applied, while repeated items wait to be resolved
+    rows        bytea NOT NULL,
     PRIMARY KEY (tenant_id, job_id, first_index)
 );
 ALTER TABLE spool_chunks ALTER COLUMN id_hashes SET STORAGE EXTERNAL;
@@ -80,3 +81,15 @@ CREATE INDEX deliveries_open ON deliveries (tenant_id, job_id, destination_id, n
 -- until which the receiving process is taken for alive.
 ALTER TABLE idempotency_keys ALTER COLUMN fingerprint DROP NOT NULL;
 ALTER TABLE idempotency_keys ALTER COLUMN status DROP NOT NULL;
+
+-- Counters by name, added up.
+CREATE FUNCTION add_counts(a jsonb, b jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (
+        SELECT coalesce(jsonb_object_agg(t.key, t.sum), '{}')
+        FROM (
+            SELECT e.key, sum(e.value::bigint) AS sum
+            FROM (SELECT * FROM jsonb_each_text(a) UNION ALL SELECT * FROM jsonb_each_text(b)) e
+            GROUP BY e.key
+        ) t
+    );

@@ -1,0 +1,71 @@
+"""What a run of decided items leaves behind beside contacts and ledger: outcomes, counts and deliveries.
+
+An import that is answered at once and a chunk of a file leave the same, by the same statement.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from app.db import booking
+from app.db.packing import pack
+from app.db.pool import Connection
+from app.domain import answers
+from app.domain.answers import ItemOutcome, Summary
+from app.domain.files.spooled import encode_sources
+from app.domain.items import Items
+
+
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of the items that were booked, and whether destinations are owed something."""
+
+    summary: Summary
+    results: dict[str, int]
+    encoded: bytes
+    """The outcomes as JSON."""
+    owed: bool
+
+
+async def book(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    request_id: str,
+    items: Items,
+    *,
+    first_index: int = 0,
+    item_count: int,
+    destination_ids: Sequence[int],
+    chunk_size: int,
+    dry_run: bool,
+) -> Booked:
+    """Write the decided items of a chunk, within the caller's transaction."""
+    outcomes = items.outcomes
+    summary = answers.summarize(outcomes)
+    sources = items.sources() if summary.succeeded < summary.total else {}
+    changed: Sequence[ItemOutcome] = [] if dry_run or not destination_ids else items.changed()
+    encoded = answers.encode_items(outcomes)
+    await booking.record_chunk(
+        connection,
+        booking.Chunk(
+            tenant_id=tenant_id,
+            job_id=job_id,
+            request_id=request_id,
+            first_index=first_index,
+            item_count=item_count,
+            failures=answers.as_json(answers.cluster(outcomes)),
+            outcomes=pack(encoded),
+            sources=pack(encode_sources(sources)) if sources else None,
+            destination_ids=list(destination_ids),
+            contact_ids=[o.id or "" for o in changed],
+            versions=[int(o.version or 0) for o in changed],
+            indexes=[o.index for o in changed],
+            chunk_size=chunk_size,
+        ),
+    )
+    return Booked(
+        summary=summary, results=answers.count_results(outcomes), encoded=encoded, owed=bool(changed)
+    )

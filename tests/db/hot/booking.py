@@ -1,0 +1,9 @@
+"""Queries of `app/db/sql/booking.sql`: inserts alone, which need no look-up but the counters' key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import NULLS, Hot
+
+HOT: Final[Hot] = {"record_chunk": (f"3{NULLS}", {"effects_pkey"})}
