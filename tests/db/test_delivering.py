@@ -16,7 +16,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from app import admin
-from app.db import delivering
+from app.db import delivering, reading
 from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Tried
 from app.domain.outcomes import LETTER_STATE, STATE_LETTER
 from tests.db.conftest import Desk, people, person
@@ -257,6 +257,7 @@ class TestRecord:
         assert (delivery["lease_token"], delivery["lease_until"]) == (None, None)
         assert delivery["finished_at"] is not None
         assert json.loads(delivery["errors"]) == {"1": {"code": "DESTINATION_REJECTED", "detail": "no"}}
+        assert json.loads(delivery["failures"]) == {"DESTINATION_REJECTED": {"count": 1, "samples": [1]}}
         syncs = await line.desk.rows("SELECT contact_id, state, synced_version FROM contact_syncs ORDER BY 1")
         assert syncs == [
             {"contact_id": "a", "state": "ok", "synced_version": 1},
@@ -339,8 +340,25 @@ class TestRecord:
         assert {k: v["code"] for k, v in json.loads(delivery["errors"]).items()} == dict.fromkeys(
             "013", "OUTCOME_UNKNOWN"
         )
+        assert json.loads(delivery["failures"]) == {"OUTCOME_UNKNOWN": {"count": 3, "samples": [0, 1, 3]}}
         await line.check_counts()
         assert await line.due()
+
+    async def test_failures_of_all_deliveries_add_up(self, line: Line) -> None:
+        """By code, most first, with the five lowest items of a job's whole range."""
+        cut = msgspec.structs.replace(line.desk.settings, chunk_size=4)
+        job_id = (await line.desk.push(people(24), settings=cut)).job_id
+        claims = [await line.take() for _ in range(6)]
+        for claim in reversed(claims):
+            refused = {str(p): ItemError("DESTINATION_REJECTED", "no") for p in (3, 1)}
+            codes = refused | {"2": ItemError("DESTINATION_UNAVAILABLE", "503")}
+            await line.record(claim, "ofrf", errors=codes if claim.indexes[0] != 8 else refused)
+        async with line.desk.database.connection() as connection:
+            found = await reading.read_destination_failures(connection, line.desk.tenant_id, job_id)
+        assert found == [
+            ("hubspot", reading.ClusterRow("DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9])),
+            ("hubspot", reading.ClusterRow("DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22])),
+        ]
 
     async def test_an_older_version_never_hides_a_newer_one(self, line: Line) -> None:
         """What a destination holds for certain does not go back, nor does the state of the newest version."""

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from app import admin
+from app.db import delivering
 from app.vault import Vault
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, person
@@ -44,12 +45,13 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
     counts = {word: states.count(letter) for letter, word in words.items()}
     async with db.transaction():
         await db.execute(
-            "UPDATE deliveries SET states = $2, errors = $3::text::jsonb, state = $4, attempt = attempt + 1 "
-            "WHERE job_id = $1",
+            "UPDATE deliveries SET states = $2, errors = $3::text::jsonb, state = $4, attempt = attempt + 1, "
+            "failures = $5::text::jsonb WHERE job_id = $1",
             job_id,
             states,
             msgspec.json.encode(errors or {}).decode(),
             "pending" if open_items else "done",
+            msgspec.json.encode(await count(db, job_id, errors or {})).decode(),
         )
         sets = ", ".join(f"{word} = {count}" for word, count in counts.items())
         await db.execute(f"UPDATE effects SET {sets} WHERE job_id = $1", job_id)
@@ -60,6 +62,11 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
             "syncing" if open_items else "completed_with_failures" if failed else "completed",
             bool(open_items),
         )
+
+
+async def count(db: Db, job_id: str, errors: dict[str, Any]) -> dict[str, delivering.Cluster]:
+    indexes = await db.fetchval("SELECT indexes FROM deliveries WHERE job_id = $1", job_id)
+    return delivering.count_failures(msgspec.convert(errors, dict[str, delivering.ItemError]), indexes)
 
 
 async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, hubspot: int) -> None:

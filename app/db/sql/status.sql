@@ -36,18 +36,34 @@ WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.failures <> '{}'
 ORDER BY c.first_index;
 
 -- name: read_destination_failures
--- Items that are not ok at a destination, by code; samples are item indexes. The five lowest stand in the five
--- deliveries whose own lowest are the lowest.
+-- Items that are not ok at a destination, by code. Deliveries of a job share no index, so the five lowest stand in
+-- the first five deliveries that have the code.
+WITH counted AS MATERIALIZED (
+    SELECT x.destination_id, f.key COLLATE "C" AS code, sum((f.value -> 'count')::int)::int AS count
+    FROM deliveries x
+    CROSS JOIN jsonb_each(x.failures) f
+    WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.failures <> '{}'
+    GROUP BY x.destination_id, f.key COLLATE "C"
+)
 SELECT
-    d.name, f.key AS code, sum((f.value -> 'count')::int)::int AS count,
-    (array_agg(f.value -> 'samples' ORDER BY (f.value -> 'samples' -> 0)::int))[1:5] AS samples
-FROM effects e
-JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destination_id
-JOIN deliveries x ON x.tenant_id = e.tenant_id AND x.job_id = e.job_id AND x.destination_id = e.destination_id
-CROSS JOIN jsonb_each(x.failures) f
-WHERE e.tenant_id = $1 AND e.job_id = $2 AND x.failures <> '{}'
-GROUP BY d.name, f.key
-ORDER BY d.name, count DESC, code;
+    d.name, c.code, c.count,
+    ARRAY(
+        SELECT s.value::int
+        FROM (
+            SELECT x.failures -> c.code -> 'samples' AS samples
+            FROM deliveries x
+            WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.destination_id = c.destination_id
+                AND x.failures <> '{}' AND x.failures ? c.code
+            ORDER BY x.first_index
+            LIMIT 5
+        ) l
+        CROSS JOIN jsonb_array_elements(l.samples) s
+        ORDER BY s.value::int
+        LIMIT 5
+    ) AS samples
+FROM counted c
+JOIN destinations d ON d.tenant_id = $1 AND d.destination_id = c.destination_id
+ORDER BY d.name, c.count DESC, c.code;
 
 -- name: read_next_attempt
 -- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do. A paused destination

@@ -13,7 +13,7 @@ HOT: Final[Hot] = {
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
     "attributes_to_clear": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
     "record_delivery": (
-        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', {TRIED}, '{{}}','{{}}','{{}}','{{}}','{{}}','{{}}'",
+        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', {TRIED}, '{{}}','{{}}','{{}}','{{}}','{{}}','{{}}', '{{}}'",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey"},
     ),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
