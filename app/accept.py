@@ -16,7 +16,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 import asyncpg
 import msgspec
@@ -24,12 +24,12 @@ import structlog
 
 from app import upsert
 from app.booking import book
-from app.db import imports
+from app.db import imports, receiving
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import LINES_PER_ITEM, Family, Form, Kept, read_pieces
+from app.domain.files.pieces import Family, Form, Kept, read_pieces
 from app.domain.items import Items
 from app.domain.outcomes import ErrorCode
 from app.errors import (
@@ -39,7 +39,6 @@ from app.errors import (
     KeyReused,
     MalformedRequest,
     Overloaded,
-    TooLarge,
 )
 from app.settings import Settings
 
@@ -47,6 +46,8 @@ log = structlog.get_logger()
 
 TRANSACTION_TRIES: Final = 3
 _BUSY_SECONDS: Final = 1.0
+_RECEIVING_SECONDS: Final = 5.0
+"""A body that arrives may be there, or given up, much sooner than its lease says."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +74,19 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     form: Form = Form()
 
 
+class Claimant(Protocol):
+    """Whoever comes with a key."""
+
+    @property
+    def tenant_id(self) -> int: ...
+
+    @property
+    def route(self) -> str: ...
+
+    @property
+    def key(self) -> str: ...
+
+
 class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
     """A decided batch. `owed`: destinations were given deliveries, so a wake-up is worth while."""
 
@@ -92,6 +106,14 @@ class Replay(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Digest(Protocol):
+    """A running hash."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
 class _Undecided(msgspec.Struct, frozen=True):
     """Why no item could be decided this time."""
 
@@ -101,13 +123,17 @@ class _Undecided(msgspec.Struct, frozen=True):
 
 def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
     """Tells requests under one key apart: the body, what it is read as, and whatever changes its effect."""
-    digest = hashlib.sha256(body)
-    digest.update(
+    return seal(hashlib.sha256(body), options, form)
+
+
+def seal(body: Digest, options: Options, form: Form) -> bytes:
+    """The fingerprint of a request whose body went into this SHA-256 piece by piece; the digest is used up."""
+    body.update(
         f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()
     )
     if form.family is not Family.JSON:
-        digest.update(b"\0" + msgspec.json.encode(form, order="sorted"))
-    return digest.digest()
+        body.update(b"\0" + msgspec.json.encode(form, order="sorted"))
+    return body.digest()
 
 
 async def accept(
@@ -122,7 +148,8 @@ async def accept(
 
     Raises:
         KeyBusy, KeyReused, KeyExpired: see the phases above.
-        MalformedRequest, InvalidHeader, TooLarge: the body cannot be cut into items, or holds too many.
+        MalformedRequest, InvalidHeader: the body cannot be cut into items.
+        TooManyItems: it holds more than can be answered in the request; nothing happened.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(request.body, request.options, request.form)
@@ -131,7 +158,7 @@ async def accept(
         for attempt in range(1, TRANSACTION_TRIES + 2):
             try:
                 async with connection.transaction():
-                    replay = _answered(claim := await _claim(connection, request), mark)
+                    replay = answered(claim := await claim_key(connection, request), mark)
                     if replay is not None:
                         return replay
                     return await _run(connection, request, settings, mark, claim, undecided, new_id, random)
@@ -160,24 +187,54 @@ async def accept(
     raise Overloaded(retry_after=settings.db_lock_timeout)
 
 
-async def _claim(connection: Connection, request: Import) -> imports.KeyClaim:
+async def claim_key(connection: Connection, request: Claimant) -> imports.KeyClaim:
+    """What stands under this key; if nothing does, this transaction is the one that may put something there.
+
+    A body that arrived under it and fell silent is given up here, so that its key is free.
+
+    Raises:
+        KeyBusy: another request runs under this key, or its body is still arriving.
+    """
     claim = await imports.claim_key(connection, request.tenant_id, request.route, request.key)
-    if claim.fingerprint is None and not claim.claimed:
+    if claim.fingerprint is not None:
+        return claim
+    if not claim.claimed:
         raise KeyBusy(retry_after=_BUSY_SECONDS)
+    if claim.answering > 0 or (
+        claim.job_id is not None
+        and not await receiving.abandon(
+            connection, request.tenant_id, claim.job_id, request.route, request.key
+        )
+    ):
+        raise KeyBusy(retry_after=min(max(claim.answering, _BUSY_SECONDS), _RECEIVING_SECONDS))
     return claim
 
 
-def _answered(claim: imports.KeyClaim, mark: bytes) -> Replay | None:
+def answered(claim: imports.KeyClaim, mark: bytes) -> Replay | None:
+    """The answer that stands under the key; None: there is none yet.
+
+    Raises:
+        KeyExpired, KeyReused, KeyBusy: see the phases above.
+    """
     if claim.fingerprint is None:
         return None
-    if claim.expired or claim.answer is None:
-        raise KeyExpired()
+    check_kept(claim)
     if claim.fingerprint != mark:
         raise KeyReused()
     if claim.answering > 0:
         raise KeyBusy(retry_after=claim.answering)
     assert claim.status is not None
+    assert claim.answer is not None
     return Replay(claim.status, unpack(claim.answer))
+
+
+def check_kept(claim: imports.KeyClaim) -> None:
+    """
+    Raises:
+        KeyExpired: the answer is no longer kept.
+    """
+    if claim.fingerprint is not None and (claim.expired or claim.answer is None):
+        raise KeyExpired()
 
 
 async def _run(
@@ -206,8 +263,8 @@ async def _run(
         request.tenant_id,
         job_id,
         request.request_id,
-        items,
-        item_count=len(items.outcomes),
+        items.outcomes,
+        items.pieces,
         destination_ids=list(destinations),
         chunk_size=settings.chunk_size,
         dry_run=options.dry_run,
@@ -260,14 +317,8 @@ def encode_options(options: Options) -> str:
 def _read(request: Import, settings: Settings) -> tuple[Items, Kept]:
     try:
         contents = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
-    except envelope.TooManyItems as error:
-        most = settings.max_sync_items
-        lines = (
-            "" if request.form.family is Family.JSON else f" ({LINES_PER_ITEM * most} lines, blank ones too)"
-        )
-        raise TooLarge(
-            f"A request holds at most {most} items{lines}; split the batch and send the parts."
-        ) from error
+    except envelope.TooManyItems:
+        raise  # too many to be answered in the request: the caller spools them
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error
     except HeaderError as error:

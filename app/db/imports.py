@@ -21,12 +21,13 @@ class KeyClaim(msgspec.Struct, frozen=True):
     claimed: bool
     """Nobody else is running this key now."""
     fingerprint: bytes | None
-    """Of the request that was answered under this key; `None`: the key is new."""
+    """Of the request that was answered under this key; `None`: the key is new, or a body is arriving under it."""
     status: int | None
     answer: bytes | None
     expired: bool | None
     answering: float
-    """Seconds for which the first answer may still be held back."""
+    """Seconds for which the first answer may still be held back, or its body is taken to be still arriving."""
+    job_id: uuid.UUID | None
     destinations: dict[int, str]
 
 
@@ -41,10 +42,9 @@ async def claim_key(connection: Connection, tenant_id: int, route: str, key: str
         QUERIES["claim_key"], tenant_id, lock_number(tenant_id, route, key), route, key
     )
     assert row is not None
-    claimed, fingerprint, status, answer, expired, answering, ids, names = row
-    return KeyClaim(
-        claimed, fingerprint, status, answer, expired, answering or 0.0, dict(zip(ids, names, strict=True))
-    )
+    claimed, fingerprint, status, answer, expired, answering, job_id, ids, names = row
+    destinations = dict(zip(ids, names, strict=True))
+    return KeyClaim(claimed, fingerprint, status, answer, expired, answering or 0.0, job_id, destinations)
 
 
 class Columns(msgspec.Struct, frozen=True):

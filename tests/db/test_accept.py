@@ -17,8 +17,9 @@ from app.accept import Accepted207, Replay
 from app.db import delivering, imports
 from app.db.packing import pack
 from app.db.pool import Database
+from app.domain.envelope import TooManyItems
 from app.domain.outcomes import ErrorCode
-from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest, TooLarge
+from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest
 from tests.db.conftest import ROUTE, Desk, people, person, told
 
 DAY = 86_400.0
@@ -159,7 +160,7 @@ class TestKeys:
 
     async def test_too_many_items_leave_their_key_free(self, desk: Desk) -> None:
         tight = msgspec.structs.replace(desk.settings, max_sync_items=2)
-        with pytest.raises(TooLarge):
+        with pytest.raises(TooManyItems):
             await desk.send(people(3), key="k", settings=tight)
         assert not any((await desk.counts()).values())
 

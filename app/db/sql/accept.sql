@@ -11,6 +11,7 @@ SELECT
     k.answer,
     k.expires_at <= now() AS expired,
     greatest(extract(epoch FROM k.answering_until - now()), 0)::float8 AS answering,
+    k.job_id,
     ARRAY(
         SELECT d.destination_id FROM destinations d
         WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id

@@ -1,0 +1,94 @@
+-- Bodies that arrive piece by piece. A job is in the state `receiving` from its first chunk to its last, and whoever
+-- receives it says so again and again (receiving_until). All lock the job's row before its key's.
+
+-- name: begin_receiving
+-- The job of a body whose first chunk is there, and its key, which has no answer yet. A crash that forgets both has
+-- lost the body as well, so nobody waits for the disk.
+WITH job AS (
+    INSERT INTO jobs (
+        tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
+        total, succeeded, failed, retry, receiving_until
+    )
+    VALUES ($1, $2, 'import', 'receiving', $2, $3, $4, $5::text::jsonb, 0, 0, 0, 0, now() + $6::interval)
+)
+INSERT INTO idempotency_keys (tenant_id, route, key, job_id, expires_at, answering_until)
+VALUES ($1, $7, $8, $2, now() + $9::interval, now() + $6::interval)
+RETURNING set_config('synchronous_commit', 'off', true);
+
+-- name: renew_receiving
+-- The body is still arriving; no row: the job is no longer being received.
+WITH job AS (
+    UPDATE jobs
+    SET bytes = $3, receiving_until = now() + $4::interval, revision = revision + 1
+    WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving'
+    RETURNING job_id
+),
+key AS (
+    UPDATE idempotency_keys k
+    SET answering_until = now() + $4::interval
+    FROM job j
+    WHERE k.tenant_id = $1 AND k.route = $5 AND k.key = $6 AND k.job_id = j.job_id
+)
+SELECT set_config('synchronous_commit', 'off', true) FROM job;
+
+-- name: spool_chunk
+-- Items from $3 on. $5 are their ids as one text, $6 separator, $7 mark of NULL (app.db.columns); NULL: none has one.
+INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
+VALUES (
+    $1, $2, $3, $4, 'apply',
+    CASE
+        WHEN $5::text IS NULL THEN array_fill(NULL::bigint, ARRAY[$4::int])
+        ELSE ARRAY(
+            SELECT hashtextextended(i.id COLLATE "C", 0)
+            FROM unnest(split_column($5, $6, $7)) WITH ORDINALITY AS i(id, place)
+            ORDER BY i.place
+        )
+    END,
+    $8
+);
+
+-- name: finish_receiving
+-- The body is there: the job may be processed, and its key has its answer. No row: it is no longer being received, or
+-- PostgreSQL crashed meanwhile and has forgotten a chunk.
+WITH job AS (
+    UPDATE jobs
+    SET
+        state = 'queued', step = $3, items = $4, bytes = $5, form = $6::text::jsonb, receiving_until = NULL,
+        revision = revision + 1
+    WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving' AND $4::int = (
+        SELECT coalesce(sum(s.item_count), 0) FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
+    )
+    RETURNING job_id
+)
+UPDATE idempotency_keys k
+SET fingerprint = $9, status = 202, answer = $10, answering_until = NULL, expires_at = now() + $11::interval
+FROM job j
+WHERE k.tenant_id = $1 AND k.route = $7 AND k.key = $8 AND k.job_id = j.job_id
+RETURNING 1;
+
+-- name: end_receiving
+-- Nothing of this body is going to be applied: $3 the job's last state, $4 why. Only if it is still being received
+-- and, with $5, if whoever receives it fell silent.
+UPDATE jobs
+SET
+    state = $3, error = $4::text::jsonb, finished_at = now(), receiving_until = NULL, revision = revision + 1
+WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving' AND (NOT $5::boolean OR receiving_until <= now());
+
+-- name: read_receiving
+-- Where the job stands, and why.
+SELECT j.state, j.error ->> 'code' AS code FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
+
+-- name: drop_spool
+DELETE FROM spool_chunks WHERE tenant_id = $1 AND job_id = $2;
+
+-- name: free_key
+-- A key under which nothing was answered.
+DELETE FROM idempotency_keys
+WHERE tenant_id = $1 AND route = $2 AND key = $3 AND job_id = $4 AND fingerprint IS NULL;
+
+-- name: stale_receiving
+-- Bodies whose API process fell silent. Their keys are free by that (claim_key), and forgotten in their time.
+SELECT j.job_id FROM jobs j
+WHERE j.tenant_id = $1 AND j.state = 'receiving' AND j.receiving_until <= now()
+ORDER BY j.job_id LIMIT $2
+FOR UPDATE SKIP LOCKED;
