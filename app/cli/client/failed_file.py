@@ -19,16 +19,12 @@ from app.cli.client.errors import ClientError, UsageError
 from app.cli.client.json_file import JsonSource, NdjsonSource
 from app.cli.client.results import Note, Results
 from app.cli.client.rows import Row
+from app.domain.files.columns import KEY_PREFIX
+from app.domain.files.formulas import neutralize, restore
 
-_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 REASONS: Final = ".reasons.ndjson"
 
 AnySource = CsvSource | NdjsonSource | JsonSource
-
-
-def neutralize(cell: str) -> str:
-    """A cell of our own that no spreadsheet takes for a formula (OWASP, CSV injection)."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
 
 
 def check_target(target: str, source: AnySource) -> None:
@@ -98,13 +94,13 @@ def _write_csv(out: TextIO, source: CsvSource, pairs: Iterator[tuple[Row, list[N
     write: Callable[[list[str]], Any] = csv.writer(
         out, delimiter=source.delimiter, lineterminator="\r\n"
     ).writerow
-    write([*NOTES, *source.own_header])
+    write([*NOTES, *_guard_header(source)])
     count = 0
     for row, notes in pairs:
         count += 1
         own = [_fit(neutralize(cell), out) for cell in _summarize(notes)]
         if not isinstance(row.original, str):
-            write([*own, *row.original])
+            write([*own, *(_guard(cell, source) for cell in row.original)])
         elif source.columns.has_notes:
             out.write(row.original + "\r\n")
         else:
@@ -112,6 +108,21 @@ def _write_csv(out: TextIO, source: CsvSource, pairs: Iterator[tuple[Row, list[N
             csv.writer(prefix, delimiter=source.delimiter, lineterminator="").writerow(own)
             out.write(f"{prefix.text}{source.delimiter}{row.original}\r\n")
     return count
+
+
+def _guard(cell: str, source: CsvSource) -> str:
+    """A cell that no spreadsheet runs. A file of failed rows has most of its cells guarded already."""
+    return neutralize(restore(cell) if source.columns.has_notes else cell)
+
+
+def _guard_header(source: CsvSource) -> list[str]:
+    if source.columns.has_notes:
+        return [_guard(name, source) for name in source.own_header]
+    marked = (
+        KEY_PREFIX + name if name == target and name.startswith(KEY_PREFIX) else name
+        for name, target in zip(source.columns.header, source.columns.targets, strict=True)
+    )
+    return [neutralize(name) for name in marked]
 
 
 class _Cells:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import msgspec
 
+from app.domain.files.formulas import restore
 from app.domain.rules import MAX_KEY
 
 FIELDS: Final = (
@@ -21,7 +22,14 @@ FIELDS: Final = (
 INTEGERS: Final = frozenset({"if_version", "source_version"})
 REQUIRED: Final = ("id", "email")
 NOTES: Final = ("error_code", "error_detail", "retry_after_seconds")
-"""The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped."""
+"""The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped.
+
+What else was done to such a file is undone as well: the apostrophes of `app.domain.files.formulas`, in cells and names,
+and `KEY_PREFIX`.
+"""
+
+KEY_PREFIX: Final = "attributes."
+"""In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""
 
 MAX_COLUMNS: Final = 2_000
 
@@ -54,6 +62,12 @@ class Wording(msgspec.Struct, frozen=True):
     show: Callable[[str, str], str]
 
 
+def guard_key(name: str) -> str:
+    """An attribute's name as a column of a file of failed rows: alone it could be a field, a note or no name."""
+    taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or not name.strip()
+    return KEY_PREFIX + name if taken else name
+
+
 def fold(name: str) -> str:
     """The form in which column names are compared: "First Name", "first-name" and "FIRST_NAME" are one."""
     return re.sub(r"[\s_-]+", "", name).casefold()
@@ -83,7 +97,10 @@ def parse_mapping(pairs: Iterable[str], wording: Wording) -> dict[str, str]:
 
 
 class Columns(msgspec.Struct):
-    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note."""
+    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note.
+
+    `header` stands as it was sent.
+    """
 
     header: list[str]
     targets: list[str | None]
@@ -112,6 +129,8 @@ class Columns(msgspec.Struct):
 
     def build(self, cells: list[str]) -> dict[str, Any]:
         """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
+        if self.has_notes:
+            cells = [restore(cell) for cell in cells]
         item: dict[str, Any] = {target: cell for i, target in self._fields if (cell := cells[i])}
         for target in self._counters:
             if target in item and _INTEGER.fullmatch(item[target]):
@@ -130,14 +149,20 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
         HeaderError: a column without a name, two for one field, a renaming without its column, no `id` or no
             `email`, too many or too long names.
     """
-    _check_names(header)
-    notes = set(NOTES) if set(NOTES) <= set(header) else set()
-    renamed = {_find(source, header, wording): target for source, target in mapping.items()}
+    returned = set(NOTES) <= set(header)
+    names = [restore(name) for name in header] if returned else header
+    prefix = KEY_PREFIX if returned else ""
+    _check_names(names, prefix)
+    renamed = {
+        _find(source, names, wording): target
+        for source, target in mapping.items()
+        if not (returned and _stands(source, target, names))
+    }
     targets: list[str | None] = []
     attributes = set()
     mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values()}
-    for i, name in enumerate(header):
-        if name in notes:
+    for i, name in enumerate(names):
+        if returned and name in NOTES:
             targets.append(None)
             continue
         field = _BY_FOLD.get(fold(renamed.get(name, name)))
@@ -145,9 +170,15 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
             field = None  # what was said of a field outranks a column that merely has its name
         if field is None:
             attributes.add(i)
-        targets.append(field or renamed.get(name, name))
-    _check_targets(header, targets, attributes, wording)
+        targets.append(field or renamed.get(name) or name.removeprefix(prefix))
+    _check_targets(names, targets, attributes, wording)
     return Columns(header, targets, frozenset(attributes))
+
+
+def _stands(source: str, target: str, names: list[str]) -> bool:
+    """Whether a file of failed rows has had this renaming done already."""
+    folds = {fold(name) for name in names}
+    return fold(source) not in folds and fold(target) in folds
 
 
 def _quote(name: str) -> str:
@@ -159,7 +190,7 @@ def _list(header: list[str]) -> str:
     return ", ".join(names) + (", …" if len(header) > _SHOWN else "")
 
 
-def _check_names(header: list[str]) -> None:
+def _check_names(header: list[str], prefix: str) -> None:
     if len(header) > MAX_COLUMNS:
         raise HeaderError(f"the header has {len(header)} columns; at most {MAX_COLUMNS} are allowed")
     for i, name in enumerate(header, start=1):
@@ -167,7 +198,7 @@ def _check_names(header: list[str]) -> None:
             raise HeaderError(
                 f"column {i} of {len(header)} has no name; give it one in the first line of the file"
             )
-        if len(name) > MAX_KEY:
+        if len(name.removeprefix(prefix)) > MAX_KEY:
             raise HeaderError(
                 f"column {i}, {_quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
             )
