@@ -1,25 +1,24 @@
-"""Request bodies: read and inflated under one cap, so that no bomb is ever held in memory."""
+"""Request bodies: read and inflated piece by piece, within bounds, so that none is ever held whole unasked."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import zlib
+import math
+from collections.abc import AsyncGenerator
 from typing import Any, Final
 
-import zstandard
+import msgspec
 
-from app.errors import MalformedRequest, TooLarge
+from app.errors import TooLarge
 from app.http.errors import BodyStalled, ClientGone, UnsupportedEncoding
 from app.http.headers import Fields
+from app.http.inflating import ENCODINGS, Inflater, open_inflater
 
-ENCODINGS: Final = ("gzip", "zstd")
-_GZIP: Final = 31
-_ZSTD_SLICE: Final = 256
-"""Compressed bytes fed at a time: a block of 4 can become 128 KB, so a slice makes 8 MB at the most."""
-_ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 recommends decoders to support this much
-
-
+_SLOWEST: Final = 1_000
+"""Bytes a second, on average, once a body has had its time: a slower one holds a place for hours."""
+_FREE_INFLATION: Final = 10_000_000
+"""Bytes that may come out of however few."""
 _DRAIN_BYTES: Final = 32_000_000
 _DRAIN_SECONDS: Final = 2.0
 
@@ -55,101 +54,127 @@ class Inbox:
         self._open = False
 
 
-async def read_body(receive: Any, fields: Fields, *, limit: int, seconds: float, remedy: str) -> bytes:
-    """The body, inflated; `limit` counts bytes before and after inflation, `seconds` is for all of it to arrive.
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a body may be."""
+
+    size: int
+    """Bytes, before and after inflation."""
+    remedy: str
+    """What to do about a larger one."""
+    seconds: float
+    """Longest wait for more of it."""
+    inflation: float = math.inf
+    """Most times its size that it may inflate to, if that is much."""
+    tick: float = math.inf
+    """Seconds of waiting after which an empty piece comes out."""
+
+
+def open_body(receive: Any, fields: Fields, limits: Limits) -> AsyncGenerator[bytes]:
+    """The pieces of a body as they arrive, inflated, 64 KB each at the most; to be closed (`aclosing`).
+
+    Other requests get their turn between two pieces.
 
     Raises:
         UnsupportedEncoding: the encoding is neither gzip, zstd nor identity.
-        TooLarge: more than `limit` bytes; `remedy` says what to do instead.
+        TooLarge: it has, or inflates to, more than the limits allow.
         MalformedRequest: the compressed data is corrupt or cut off.
-        BodyStalled: it did not arrive in time.
+        BodyStalled: it does not arrive in time.
         ClientGone: the connection closed early.
     """
-    encoding = fields.all("content-encoding").strip().lower() or "identity"
-    if encoding not in (*ENCODINGS, "x-gzip", "identity"):
+    inflater = open_inflater(fields.all("content-encoding").strip().lower() or "identity")
+    if inflater is None:
         raise UnsupportedEncoding(
             "A body is sent as it is, or with Content-Encoding gzip or zstd.",
             headers={"Accept-Encoding": ", ".join(ENCODINGS)},
         )
     declared = fields.one("content-length") or ""
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise _too_large(limit, remedy)
+    if declared.isdecimal() and int(declared[:20]) > limits.size:
+        raise _too_large(limits)
+    return _stream(receive, inflater, limits)
+
+
+async def read_body(receive: Any, fields: Fields, *, limit: int, seconds: float, remedy: str) -> bytes:
+    """A whole body of at most `limit` bytes; raises what `open_body` does."""
+    limits = Limits(size=limit, seconds=seconds, remedy=remedy)
+    async with contextlib.aclosing(open_body(receive, fields, limits)) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+async def _stream(receive: Any, inflater: Inflater, limits: Limits) -> AsyncGenerator[bytes]:
+    arrivals = _Arrivals(receive, limits)
+    inflated = 0
     try:
-        async with asyncio.timeout(seconds):
-            sent = await _receive(receive, limit, remedy)
-    except TimeoutError:
-        raise BodyStalled(headers={"Connection": "close"}) from None
-    if encoding == "identity":
-        return sent
-    inflated = _unzstd(sent, limit) if encoding == "zstd" else _gunzip(sent, limit)
-    if inflated is None:
-        raise _too_large(limit, remedy)
-    return inflated
+        while not arrivals.complete:
+            data = await arrivals.next()
+            if data is None:
+                yield b""
+                continue
+            first = True
+            for piece in inflater.feed(data):
+                inflated += len(piece)
+                if inflated > limits.size:
+                    raise _too_large(limits)
+                if inflated > max(_FREE_INFLATION, limits.inflation * arrivals.size):
+                    raise TooLarge(
+                        f"The body inflates to more than {limits.inflation:g} times its size; send it less compressed."
+                    )
+                if not first:
+                    await asyncio.sleep(0)
+                first = False
+                yield piece
+        inflater.finish()
+    finally:
+        await arrivals.close()
 
 
-async def _receive(receive: Any, limit: int, remedy: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
+class _Arrivals:
+    """What comes over the connection, and how long that takes."""
+
+    def __init__(self, receive: Any, limits: Limits) -> None:
+        self._receive = receive
+        self._limits = limits
+        self._pending: asyncio.Task[Any] | None = None
+        self._waited = 0.0
+        self._silence = 0.0
+        self.size = 0
+        """Bytes so far."""
+        self.complete = False
+
+    async def next(self) -> bytes | None:
+        """The next bytes; None: there were none for as long as a tick."""
+        if self._pending is None:
+            self._pending = asyncio.ensure_future(self._receive())
+        clock = asyncio.get_running_loop().time
+        began = clock()
+        limits = self._limits
+        await asyncio.wait({self._pending}, timeout=min(limits.tick, limits.seconds - self._silence))
+        self._waited += clock() - began
+        self._silence += clock() - began
+        if self._waited > limits.seconds and self.size < _SLOWEST * self._waited:
+            raise _stalled()
+        if not self._pending.done():
+            if self._silence >= limits.seconds:
+                raise _stalled()
+            return None
+        message, self._pending, self._silence = self._pending.result(), None, 0.0
         if message["type"] == "http.disconnect":
             raise ClientGone()
-        chunk = message.get("body", b"")
-        if chunk:
-            size += len(chunk)
-            if size > limit:
-                raise _too_large(limit, remedy)
-            chunks.append(chunk)
-        if not message.get("more_body", False):
-            return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        data: bytes = message.get("body", b"")
+        self.size += len(data)
+        if self.size > limits.size:
+            raise _too_large(limits)
+        self.complete = not message.get("more_body", False)
+        return data
+
+    async def close(self) -> None:
+        if self._pending is not None:
+            self._pending.cancel()
+            await asyncio.wait({self._pending})
 
 
-def _too_large(limit: int, remedy: str) -> TooLarge:
-    return TooLarge(f"The body has more than {limit} bytes (counted after inflation). {remedy}")
+def _stalled() -> BodyStalled:
+    return BodyStalled(headers={"Connection": "close"})
 
 
-def _gunzip(data: bytes, limit: int) -> bytes | None:
-    """RFC 1952, with its concatenated members; `None`: more than `limit` bytes."""
-    parts: list[bytes] = []
-    room = limit
-    while data or not parts:
-        member = zlib.decompressobj(_GZIP)
-        try:
-            part = member.decompress(data, room + 1)
-        except zlib.error as error:
-            raise MalformedRequest("The body is not valid gzip.") from error
-        if len(part) > room:
-            return None
-        if not member.eof:
-            raise MalformedRequest("The gzip body is cut off.")
-        parts.append(part)
-        room -= len(part)
-        data = member.unused_data
-    return b"".join(parts)
-
-
-def _unzstd(data: bytes, limit: int) -> bytes | None:
-    """RFC 8878, with its concatenated frames; `None`: more than `limit` bytes."""
-    decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
-    parts: list[bytes] = []
-    room = limit
-    frame = decompressor.decompressobj()
-    started = False
-    position = 0
-    try:
-        while position < len(data):
-            part = frame.decompress(data[position : position + _ZSTD_SLICE])
-            started = True
-            position += _ZSTD_SLICE - len(frame.unused_data)
-            room -= len(part)
-            if room < 0:
-                return None
-            parts.append(part)
-            if frame.eof:
-                frame = decompressor.decompressobj()
-                started = False
-    except zstandard.ZstdError as error:
-        raise MalformedRequest("The body is not valid zstd.") from error
-    if started or not data:
-        raise MalformedRequest("The zstd body is cut off.")
-    return b"".join(parts)
+def _too_large(limits: Limits) -> TooLarge:
+    return TooLarge(f"The body has more than {limits.size} bytes (counted after inflation). {limits.remedy}")
