@@ -1,11 +1,12 @@
-"""`tranche jobs list | show | wait | items`."""
+"""`tranche jobs list | show | wait | cancel`; `items` stands by itself."""
 
 from __future__ import annotations
 
-import csv
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import Any, Final
+from collections.abc import AsyncIterator, Mapping
+from contextlib import closing
+from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import rich_click as click
@@ -14,34 +15,30 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from app.cli.client.clock import Patience, SystemClock
-from app.cli.client.connection import connection_options, find_connection, run_command
-from app.cli.client.failed_file import neutralize
+from app.cli.client.connection import (
+    REQUEST_PATIENCE,
+    connection_options,
+    json_option,
+    lines_option,
+    open_api,
+    run_command,
+    take_some,
+)
 from app.cli.client.http import Api
-from app.cli.client.jobs import JobWatch, fetch_pages, is_finished
-from app.cli.client.progress import clean
-from app.cli.client.wire import Item, JobPage, RawPage, read
-from app.domain.outcomes import EffectState, ItemStatus, JobState
-
-REQUEST_PATIENCE: Final = 30.0
-"""Seconds that a single question may take, attempts included."""
-_LOST: Final = (EffectState.FAILED, EffectState.DEAD)
-
-json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it came.")
-lines_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
-
-
-def _warn(text: str) -> None:
-    print(clean(text), file=sys.stderr)
-
-
-def _open(url: str | None, key: str | None, clock: SystemClock, patience: Patience) -> Api:
-    found = find_connection(url, key)
-    return Api(found.url, found.key, clock=clock, patience=patience, notify=_warn)
+from app.cli.client.jobs import JobWatch, is_finished
+from app.cli.client.progress import Bars, Display, Lines, Silence, clean
+from app.cli.client.results import Results, SentJob
+from app.cli.client.wire import Job, JobPage, read
+from app.cli.job_items import items_command
+from app.domain.outcomes import JobState
 
 
 @click.group("jobs")
 def jobs_group() -> None:
-    """Look at imports: every push makes a job for each batch."""
+    """Imports: every push makes a job for each batch, or one for the whole file."""
+
+
+jobs_group.add_command(items_command)
 
 
 @jobs_group.command("list")
@@ -59,8 +56,8 @@ def list_command(
         # Half an id is of no use to the other commands, however narrow the window.
         job = Column("job", no_wrap=True, min_width=36)
         table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
-        async with _open(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
-            async for raw in _take(_walk_jobs(api), limit):
+        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+            async for raw in take_some(_walk_jobs(api), limit):
                 if as_json:
                     print(bytes(raw).decode())
                 else:
@@ -90,15 +87,6 @@ async def _walk_jobs(api: Api) -> AsyncIterator[msgspec.Raw]:
         params["cursor"] = page.next_cursor
 
 
-async def _take(items: AsyncIterator[msgspec.Raw], limit: int | None) -> AsyncIterator[msgspec.Raw]:
-    count = 0
-    async for item in items:
-        yield item
-        count += 1
-        if count == limit:
-            return
-
-
 @jobs_group.command("show")
 @click.argument("job")
 @connection_options
@@ -111,7 +99,7 @@ def show_command(
 
     async def work() -> int:
         clock = SystemClock()
-        async with _open(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
             watch = JobWatch(api, job)
             await watch.poll()
             _print_job(watch.body, as_json)
@@ -123,30 +111,98 @@ def show_command(
 @jobs_group.command("wait")
 @click.argument("job")
 @connection_options
-@click.option("--timeout", type=click.FloatRange(min=0), default=300, show_default=True, metavar="SECONDS")
+@click.option(
+    "--patience",
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait.",
+)
 @json_option
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
 @click.pass_context
 def wait_command(
-    context: click.Context, /, job: str, url: str | None, key: str | None, timeout: float, as_json: bool
+    context: click.Context,
+    /,
+    job: str,
+    url: str | None,
+    key: str | None,
+    patience: float,
+    as_json: bool,
+    quiet: bool,
 ) -> None:
     """Wait until a job is finished. Exit code: 0 completed, 1 with failures or not at all, 3 still running."""
 
     async def work() -> int:
         clock = SystemClock()
-        patience = Patience(clock, timeout)
-        patience.start_last_wait()
-        async with _open(url, key, clock, patience) as api:
+        left = Patience(clock, patience)
+        left.start_last_wait()
+        async with open_api(url, key, clock, left) as api:
             watch = JobWatch(api, job)
-            found = await watch.poll(patience.left())
-            while not is_finished(found) and watch.pause <= patience.left():
-                await clock.sleep(watch.pause)
-                found = await watch.poll(patience.left())
+            with _choose_display(clock, silent=quiet or as_json) as display:
+                found = await _wait(watch, display, clock, left)
             _print_job(watch.body, as_json)
         if not is_finished(found):
             return 3
         return 0 if found.state == JobState.COMPLETED else 1
 
     context.exit(run_command("jobs wait", work, as_json=as_json))
+
+
+def _choose_display(clock: SystemClock, *, silent: bool) -> Display:
+    if silent:
+        return Silence()
+    return Bars() if sys.stderr.isatty() else Lines(clock)
+
+
+async def _wait(watch: JobWatch, display: Display, clock: SystemClock, patience: Patience) -> Job:
+    with closing(Results()) as results:
+        sent = SentJob(watch.job_id, ())
+        results.jobs.append(sent)
+        while True:
+            found = await watch.poll(patience.left())
+            sent.effects = found.effects
+            display.show_job(found, results)
+            if is_finished(found) or watch.pause > patience.left():
+                return found
+            await clock.sleep(watch.pause)
+
+
+@jobs_group.command("cancel")
+@click.argument("job")
+@connection_options
+@json_option
+@click.pass_context
+def cancel_command(
+    context: click.Context, /, job: str, url: str | None, key: str | None, as_json: bool
+) -> None:
+    """Stop an import. What was applied stays, and goes on to its destinations; the rest is left alone."""
+
+    async def work() -> int:
+        clock = SystemClock()
+        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+            await api.call("POST", f"/v1/jobs/{quote(job, safe='')}/cancel")
+            watch = JobWatch(api, job)
+            found = await watch.poll()
+            if as_json:
+                print(watch.body.decode())
+            else:
+                print(_tell_canceled(found))
+        return 0
+
+    context.exit(run_command("jobs cancel", work, as_json=as_json))
+
+
+def _tell_canceled(job: Job) -> str:
+    counts = job.summary
+    if not job.processed:
+        return f"job {clean(job.job_id)} is {clean(job.state)}: nothing of it was applied"
+    return (
+        f"job {clean(job.job_id)} is {clean(job.state)}: {counts.succeeded:,} items were applied and stay, "
+        f"{counts.failed + counts.retry:,} had failed, {job.not_processed:,} were not processed"
+    )
 
 
 def _print_job(body: bytes, as_json: bool) -> None:
@@ -174,88 +230,3 @@ def _flatten(value: object) -> str:
     if isinstance(value, list):
         return " | ".join(_flatten(inner) for inner in value)
     return str(value)
-
-
-@jobs_group.command("items")
-@click.argument("job")
-@connection_options
-@click.option("--status", help="ok, failed or retry.")
-@click.option("--destination", help="Only what this destination has to do with.")
-@click.option("--error-code", help="Only items with this code.")
-@click.option("--failed", is_flag=True, help="Only what is not well, here or at a destination.")
-@click.option("--limit", type=click.IntRange(min=1), help="Most items to show.  [default: all]")
-@lines_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
-@click.pass_context
-def items_command(
-    context: click.Context,
-    /,
-    job: str,
-    url: str | None,
-    key: str | None,
-    failed: bool,
-    limit: int | None,
-    as_json: bool,
-    as_csv: bool,
-    **filters: str | None,
-) -> None:
-    """The items of a job with their outcomes, page after page."""
-
-    async def work() -> int:
-        clock = SystemClock()
-        patience = Patience(clock, REQUEST_PATIENCE)
-        params = {name: value for name, value in filters.items() if value is not None}
-        write = _choose_writer(as_json, as_csv)
-        async with _open(url, key, clock, patience) as api:
-            chosen = _walk_items(api, job, params, patience, only_lost=failed)
-            async for raw in _take(chosen, limit):
-                write(raw)
-        return 0
-
-    context.exit(run_command("jobs items", work, as_json=as_json))
-
-
-async def _walk_items(
-    api: Api, job: str, params: Mapping[str, str], patience: Patience, *, only_lost: bool
-) -> AsyncIterator[msgspec.Raw]:
-    async for answer, page in fetch_pages(api, job, params):
-        patience.renew()
-        raws = read(answer.body, RawPage, api.url).items
-        for raw, item in zip(raws, page.items, strict=True):
-            if not only_lost or _is_lost(item):
-                yield raw
-
-
-def _is_lost(item: Item) -> bool:
-    return item.status != ItemStatus.OK or any(effect.state in _LOST for effect in item.destinations.values())
-
-
-def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]:
-    if as_json:
-        return lambda raw: print(bytes(raw).decode())
-    if as_csv:
-        rows = csv.writer(sys.stdout)
-        rows.writerow(
-            ["index", "id", "status", "result", "error_code", "retry_after_seconds", "detail", "effects"]
-        )
-        return lambda raw: rows.writerow([neutralize(cell) for cell in _cells(raw)])
-    return lambda raw: print("  ".join(clean(cell) for cell in _cells(raw) if cell))
-
-
-def _cells(raw: msgspec.Raw) -> list[str]:
-    item = msgspec.json.decode(raw, type=Item)
-    effects = [
-        f"{name}: {effect.state}" + (f" ({effect.error_code})" if effect.error_code else "")
-        for name, effect in item.destinations.items()
-    ]
-    seconds = item.retry_after_seconds
-    return [
-        str(item.index),
-        item.id or "",
-        item.status,
-        item.result or "",
-        item.error_code or "",
-        f"{seconds:g}" if seconds else "",
-        item.detail,
-        ", ".join(effects),
-    ]
