@@ -13,15 +13,19 @@ from pathlib import Path
 
 import msgspec
 import rich_click as click
+from click.core import ParameterSource
 from rich.console import Console
 
 from app.cli.client import journal
+from app.cli.client.body import open_body
 from app.cli.client.clock import Clock, SystemClock
+from app.cli.client.columns import parse_mapping
 from app.cli.client.connection import Connection, connection_options, find_connection, run_command
-from app.cli.client.errors import ClientError
+from app.cli.client.errors import ClientError, UsageError
 from app.cli.client.failed_file import AnySource, check_target, write_failed
+from app.cli.client.file_push import FileOptions, push_file
 from app.cli.client.journal import Journal
-from app.cli.client.progress import Bars, Display, Lines, Silence
+from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.push import PushOptions, push
 from app.cli.client.reader import Format, ReadOptions, open_source
 from app.cli.client.results import Results
@@ -39,6 +43,9 @@ Rows that the server marks `retry` are sent again, not before the time it told. 
 order of the file. A push that was killed goes on where it stopped when the same command is run again, and nothing
 is done twice; once a push has ended, pushing the same file is a new import. (The memory of a begun push is a small
 file in $XDG_STATE_HOME/tranche or ~/.local/state/tranche.)
+
+--mode file sends the file as one request, however long it is, and the server works on it by itself: the way for
+large files. The rows are then one batch for --on-duplicate, and --atomic applies all of them or none.
 
 --failed-out gets the rows that failed or still wait, as they stand in FILE. CSV: the columns error_code,
 error_detail and retry_after_seconds stand in front, and are skipped when the file is fixed and pushed. NDJSON and
@@ -62,6 +69,8 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     wait: bool
     dry_run: bool
     on_duplicate: str
+    mode: str
+    atomic: bool
     failed_out: str | None
     run: str | None
     fresh: bool
@@ -90,6 +99,13 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
 @click.option(
+    "--mode",
+    type=click.Choice(["batch", "file"]),
+    default="batch",
+    show_default=True,
+    help="Many requests of some rows, or one with the whole file.",
+)
+@click.option(
     "--batch-size", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Rows of one request."
 )
 @click.option(
@@ -100,8 +116,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Choice(["fail", "last_wins"]),
     default="fail",
     show_default=True,
-    help="When one batch has differing rows with one id.",
+    help="When one batch (or the file, if it is sent as one) has differing rows with one id.",
 )
+@click.option("--atomic", is_flag=True, help="All rows or none; --mode file.")
 @click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
@@ -136,6 +153,7 @@ def push_command(
     **options: object,
 ) -> None:
     def build() -> _Request:
+        _check_mode(context, file_mode=options["mode"] == "file")
         read = ReadOptions(
             format=Format(format_) if format_ else None,
             encoding=encoding,
@@ -152,39 +170,92 @@ def push_command(
     context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
 
 
+def _check_mode(context: click.Context, *, file_mode: bool) -> None:
+    """
+    Raises:
+        UsageError: an option was told that means nothing in this mode.
+    """
+    for name in ("batch_size", "concurrency") if file_mode else ("atomic",):
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            mode = "batch" if file_mode else "file"
+            raise UsageError(f"--{name.replace('_', '-')} is for --mode {mode}")
+
+
 async def _push(request: _Request, clock: Clock) -> int:
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
-        source = open_source(path, request.read, name=request.file)
+        source: AnySource = open_source(path, request.read, name=request.file)
+        body = None
+        if request.mode == "file":
+            source, body = open_body(source, request.read.delimiter)
         before = os.stat(path)
         if request.failed_out:
             check_target(request.failed_out, source)
         display = _choose_display(request, path, clock)
-        book = None if request.dry_run else _open_journal(request, path, display, stack)
+        mark = "" if request.dry_run else _mark(request, path)
+        book = _open_journal(request, mark, display, stack) if mark else None
+        run = book.entry.run if book else secrets.token_hex(16)
         results = stack.enter_context(contextlib.closing(Results()))
-        send = SendOptions(
-            run=book.entry.run if book else secrets.token_hex(16),
-            on_duplicate=request.on_duplicate,
-            dry_run=request.dry_run,
-            concurrency=request.concurrency,
-            await_effects=request.wait,
-        )
-        options = PushOptions(
-            url=request.connection.url,
-            key=request.connection.key,
-            batch_size=request.batch_size,
-            patience=request.patience,
-            send=send,
-        )
         with display:
-            outcome = await push(source, options, results, display, clock=clock)
+            if body is None:
+                outcome = await push(source, _batch_options(request, run), results, display, clock=clock)
+            else:
+                file_options = _file_options(request, run, mark)
+                outcome = await push_file(source, body, file_options, results, display, clock=clock)
         outcome.file = request.file
         outcome.resumed = book is not None and book.resumed
         _write_failed(request.failed_out, source, before, results, outcome)
-        if book is not None and outcome.exit_code in (0, 1):
+        if book is not None and (outcome.exit_code in (0, 1) or outcome.over):
             book.finish()
         _report(request, outcome, results)
         return outcome.exit_code
+
+
+def _batch_options(request: _Request, run: str) -> PushOptions:
+    send = SendOptions(
+        run=run,
+        on_duplicate=request.on_duplicate,
+        dry_run=request.dry_run,
+        concurrency=request.concurrency,
+        await_effects=request.wait,
+    )
+    return PushOptions(
+        url=request.connection.url,
+        key=request.connection.key,
+        batch_size=request.batch_size,
+        patience=request.patience,
+        send=send,
+    )
+
+
+def _file_options(request: _Request, run: str, mark: str) -> FileOptions:
+    return FileOptions(
+        url=request.connection.url,
+        key=request.connection.key,
+        run=run,
+        mark=mark,
+        params=_query(request),
+        patience=request.patience,
+        await_effects=request.wait,
+        atomic=request.atomic,
+        dry_run=request.dry_run,
+    )
+
+
+def _query(request: _Request) -> list[tuple[str, str]]:
+    """
+    Raises:
+        UsageError: a renaming that cannot be told in a query.
+    """
+    query = []
+    for column, field in parse_mapping(request.read.mapping).items():
+        if ":" in field:
+            raise UsageError(f"--map {column}={field}: no colon in the name of a field; use --mode batch")
+        query.append(("map", f"{column}:{field}"))
+    if request.on_duplicate != "fail":
+        query.append(("on_duplicate", request.on_duplicate))
+    query += [(name, "true") for name in ("atomic", "dry_run") if getattr(request, name)]
+    return query
 
 
 @contextlib.contextmanager
@@ -206,24 +277,29 @@ def _choose_display(request: _Request, path: str, clock: Clock) -> Display:
     return Bars(os.path.getsize(path)) if sys.stderr.isatty() else Lines(clock)
 
 
+def _mark(request: _Request, path: str) -> str:
+    """Tells apart the file and everything that shapes the requests made of it."""
+    facts: dict[str, object] = {
+        "url": request.connection.url,
+        "read": request.read,
+        "on_duplicate": request.on_duplicate,
+        "run": request.run,
+    }
+    if request.mode == "file":
+        facts |= {"mode": request.mode, "atomic": request.atomic}
+    else:
+        facts |= {"batch_size": request.batch_size}
+    return journal.fingerprint(path, facts)
+
+
 def _open_journal(
-    request: _Request, path: str, display: Display, stack: contextlib.ExitStack
+    request: _Request, mark: str, display: Display, stack: contextlib.ExitStack
 ) -> Journal | None:
     """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
 
     A made-up identity is not derived from the file then, because a second import of it, meant as one, would only be
     told the first one's answers.
     """
-    mark = journal.fingerprint(
-        path,
-        {
-            "url": request.connection.url,
-            "read": request.read,
-            "batch_size": request.batch_size,
-            "on_duplicate": request.on_duplicate,
-            "run": request.run,
-        },
-    )
     folder = journal.state_dir(os.environ)
     try:
         book = stack.enter_context(
@@ -263,3 +339,5 @@ def _report(request: _Request, outcome: Outcome, results: Results) -> None:
         print(msgspec.json.encode(as_document(outcome, results)).decode())
     elif not request.quiet:
         print_summary(outcome, results, Console())
+    if outcome.over:
+        print(f"tranche push: {clean(outcome.trouble)}", file=sys.stderr)

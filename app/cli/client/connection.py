@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import msgspec
 import rich_click as click
 
 from app import settings
+from app.cli.client.clock import Patience, SystemClock
 from app.cli.client.errors import ClientError, UsageError
-from app.cli.client.http import check_key, check_url
+from app.cli.client.http import Api, check_key, check_url
 from app.cli.client.progress import clean
 from app.errors import SettingsError
 
@@ -77,3 +78,29 @@ def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> N
     if as_json:
         print(msgspec.json.encode({"exit_code": exit_code, "error": detail}).decode())
     print(f"tranche {command}: {clean(detail)}", file=sys.stderr)
+
+
+REQUEST_PATIENCE: Final = 30.0
+"""Seconds that a single question may take, attempts included."""
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it came.")
+lines_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
+
+
+def open_api(url: str | None, key: str | None, clock: SystemClock, patience: Patience) -> Api:
+    found = find_connection(url, key)
+    return Api(found.url, found.key, clock=clock, patience=patience, notify=_warn)
+
+
+def _warn(text: str) -> None:
+    print(clean(text), file=sys.stderr)
+
+
+async def take_some(items: AsyncIterator[T], limit: int | None) -> AsyncIterator[T]:
+    """The first `limit`, or all."""
+    count = 0
+    async for item in items:
+        yield item
+        count += 1
+        if count == limit:
+            return

@@ -43,6 +43,14 @@ class _Records:
         yield from self._machine.finish()
 
 
+def detect_delimiter(path: str, encoding: Encoding) -> str:
+    """The delimiter that a file's header tells, as the service finds it."""
+    with open(path, "rb") as stream:
+        records = _Records(stream, encoding, None)
+        next(iter(records), None)
+        return records.delimiter
+
+
 class CsvSource:
     """A CSV file whose header is understood.
 

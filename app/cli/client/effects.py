@@ -79,7 +79,7 @@ async def _note_lost(api: Api, job: SentJob, destination: str, state: EffectStat
         effect = item.destinations.get(destination)
         if effect is None or item.index >= len(job.numbers):
             continue
-        number, line = job.numbers[item.index], job.lines[item.index]
+        number, line = job.numbers[item.index], job.line(item.index)
         results.add(
             [Note(number, line, destination, effect.state, effect.error_code or "", effect.detail or "")]
         )

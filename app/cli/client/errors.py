@@ -32,6 +32,19 @@ class TooLargeError(RefusedError):
     code = "TOO_LARGE"
 
 
+class NotFoundError(RefusedError):
+    """The server knows no such thing (404)."""
+
+    code = "NOT_FOUND"
+
+
+class CanceledError(ClientError):
+    """Somebody canceled the job while its file was sent."""
+
+    code = "CANCELED"
+    exit_code: ClassVar[int] = 1
+
+
 class PatienceError(ClientError):
     """The time to wait is over and work is left."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import importlib.metadata
 import random
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,14 +16,23 @@ import aiohttp
 import msgspec
 
 from app.cli.client.clock import Clock, Patience
-from app.cli.client.errors import PatienceError, RefusedError, TooLargeError, UsageError
+from app.cli.client.errors import (
+    ClientError,
+    NotFoundError,
+    PatienceError,
+    RefusedError,
+    TooLargeError,
+    UsageError,
+)
 from app.cli.client.wire import read_problem
 
 CONNECT_TIMEOUT: Final = 10.0
 TOTAL_TIMEOUT: Final = 90.0
+STALL_TIMEOUT: Final = 90.0
+"""Seconds without a piece of a body going out or, after the last, without an answer."""
 BACKOFF_BASE: Final = 0.5
 BACKOFF_CAP: Final = 30.0
-_LATER: Final = frozenset({408, 409, 425, 429})
+_LATER: Final = frozenset({408, 425, 429})
 
 Notify = Callable[[str], None]
 
@@ -31,6 +41,13 @@ class Answer(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request would get this answer again. A conflict that passes tells when."""
+        if self.status in _LATER or self.status >= 500:
+            return False
+        return self.status != 409 or self.retry_after is None
 
     @property
     def retry_after(self) -> float | None:
@@ -136,7 +153,7 @@ class Api:
             if answer is not None:
                 if answer.status < 300 or answer.status == 304:
                     return answer
-                if answer.status not in _LATER and answer.status < 500:
+                if answer.is_final:
                     raise refuse(answer, self.url)
                 trouble = f"the server answered {answer.status}"
             told = answer.retry_after if answer is not None else None
@@ -159,10 +176,10 @@ class Api:
         headers: Mapping[str, str] | None,
         body: bytes | None,
     ) -> tuple[Answer | None, str]:
-        assert self._session is not None, "used outside `async with`"
+        session = self._open_session()
         total = min(TOTAL_TIMEOUT, max(5.0, self._patience.left()))
         try:
-            async with self._session.request(
+            async with session.request(
                 method,
                 self.url + path,
                 params=params,
@@ -173,16 +190,98 @@ class Api:
                 timeout=aiohttp.ClientTimeout(total=total, connect=CONNECT_TIMEOUT),
             ) as response:
                 return Answer(response.status, response.headers, await response.read()), ""
-        except aiohttp.ClientConnectorCertificateError as error:
-            raise RefusedError(f"{self.url}: the certificate is not trusted ({error})") from error
-        except aiohttp.InvalidURL as error:
-            raise UsageError(f"--url {self.url!r} is no address") from error
-        except aiohttp.ClientConnectorError:
-            return None, f"cannot reach {self.url}"
-        except TimeoutError:
-            return None, f"no answer from {self.url} within {total:.0f} s"
         except (aiohttp.ClientError, OSError) as error:
-            return None, f"the connection to {self.url} broke ({type(error).__name__})"
+            return None, self._explain(error, total)
+
+    async def upload(
+        self,
+        path: str,
+        *,
+        params: Sequence[tuple[str, str]],
+        headers: Mapping[str, str],
+        pieces: Iterator[bytes],
+        moved: Callable[[], None],
+    ) -> tuple[Answer | None, str]:
+        """One attempt to POST a body of any length: the answer, or why there is none.
+
+        An answer that comes before the body has gone out ends the sending: it is a refusal. `moved` is called after
+        each piece.
+
+        Raises:
+            ClientError: `pieces` raised it; the server gets half a body, which it drops.
+        """
+        loop = asyncio.get_running_loop()
+        faults: list[ClientError] = []
+
+        async def feed() -> AsyncIterator[bytes]:
+            try:
+                for piece in pieces:
+                    if piece:
+                        yield piece
+                    limit.reschedule(loop.time() + STALL_TIMEOUT)
+                    moved()
+            except ClientError as error:
+                faults.append(error)
+                raise
+
+        try:
+            async with (
+                asyncio.timeout(STALL_TIMEOUT) as limit,
+                self._open_session().post(
+                    self.url + path,
+                    params=params,
+                    headers={"X-Request-ID": uuid.uuid4().hex, **headers},
+                    data=feed(),
+                    allow_redirects=False,
+                    timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
+                ) as response,
+            ):
+                answer = Answer(response.status, response.headers, await response.read())
+                response.close()
+                return answer, ""
+        except (aiohttp.ClientError, OSError) as error:
+            if faults:
+                raise faults[0] from error
+            return None, self._explain(error, STALL_TIMEOUT)
+
+    async def download(
+        self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]
+    ) -> AsyncIterator[bytes]:
+        """A body of any length, piece by piece. What was passed on cannot be taken back, so nothing is tried again.
+
+        Raises:
+            RefusedError: the server refused, or the body broke off.
+        """
+        try:
+            async with self._open_session().get(
+                self.url + path,
+                params=params,
+                headers={"X-Request-ID": uuid.uuid4().hex, **headers},
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=STALL_TIMEOUT),
+            ) as response:
+                if response.status != 200:
+                    raise refuse(Answer(response.status, response.headers, await response.read()), self.url)
+                async for piece in response.content.iter_any():
+                    yield piece
+        except (aiohttp.ClientError, OSError) as error:
+            raise RefusedError(self._explain(error, STALL_TIMEOUT)) from error
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        assert self._session is not None, "used outside `async with`"
+        return self._session
+
+    def _explain(self, error: Exception, seconds: float) -> str:
+        """Why there was no answer, when another try may bring one."""
+        if isinstance(error, aiohttp.ClientConnectorCertificateError):
+            raise RefusedError(f"{self.url}: the certificate is not trusted ({error})") from error
+        if isinstance(error, aiohttp.InvalidURL):
+            raise UsageError(f"--url {self.url!r} is no address") from error
+        if isinstance(error, aiohttp.ClientConnectorError):
+            return f"cannot reach {self.url}"
+        if isinstance(error, TimeoutError):
+            return f"no answer from {self.url} within {seconds:.0f} s"
+        return f"the connection to {self.url} broke ({type(error).__name__})"
 
 
 def refuse(answer: Answer, url: str) -> RefusedError:
@@ -196,6 +295,8 @@ def refuse(answer: Answer, url: str) -> RefusedError:
         )
     if answer.status == 403:
         return RefusedError(f"the API key may not do this (403): {said}{trail}")
+    if answer.status == 404:
+        return NotFoundError(f"the server refused the request (404 {problem.code}): {said}{trail}")
     if answer.status == 413:
         return TooLargeError(f"too large (413): {said}{trail}")
     if 300 <= answer.status < 400:

@@ -22,6 +22,11 @@ def is_finished(job: Job) -> bool:
     return job.state in FINISHED_JOB_STATES
 
 
+def is_decided(job: Job) -> bool:
+    """Whether it is known what became of every item here; destinations may still be open."""
+    return job.state in _DECIDED
+
+
 class JobWatch:
     """One job, polled. An unchanged answer costs no body (ETag)."""
 
@@ -61,7 +66,7 @@ async def wait_until_decided(api: Api, job_id: str, clock: Clock, patience: Pati
     watch = JobWatch(api, job_id)
     while True:
         job = await watch.poll(patience.left())
-        if job.state in _DECIDED:
+        if is_decided(job):
             return job
         if watch.pause > patience.left():
             raise PatienceError(f"job {job_id} is still {job.state}")

@@ -107,6 +107,10 @@ class JsonSource:
         except UnicodeError as error:
             raise UsageError(f"{self.path}: not {self.encoding.name} text: {error}") from error
 
+    def items(self) -> list[bytes]:
+        """Every item as it stands in the file."""
+        return [bytes(raw) for raw in self._items]
+
     def rows(self) -> Iterator[Row]:
         for number, raw in enumerate(self._items):
             item = bytes(raw)

@@ -11,7 +11,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from app.cli.client.clock import Clock
 from app.cli.client.results import Results
-from app.domain.outcomes import OPEN_STATES
+from app.cli.client.wire import Job
+from app.domain.outcomes import OPEN_STATES, JobState
 
 LINE_INTERVAL: Final = 5.0
 """Seconds between two lines of plain progress."""
@@ -20,6 +21,14 @@ LINE_INTERVAL: Final = 5.0
 class Display(Protocol):
     def show(self, results: Results, position: int) -> None:
         """The state of things; `position` is the number of bytes of the file that were read."""
+        ...
+
+    def show_upload(self, position: int, size: int) -> None:
+        """How much of a file that travels as a whole has gone out."""
+        ...
+
+    def show_job(self, job: Job, results: Results) -> None:
+        """Where the job stands that has the whole file."""
         ...
 
     def say(self, text: str) -> None:
@@ -52,8 +61,30 @@ def count_effects(results: Results) -> list[tuple[str, int, int]]:
     ]
 
 
+def count_bytes(position: int, size: int) -> str:
+    return f"{position / 1e6:,.1f} of {size / 1e6:,.1f} MB"
+
+
+def describe_job(job: Job) -> str:
+    """`12,000 of 50,000 items, 8,000/s, about 0:05 left`, as far as the job tells."""
+    if job.state in (JobState.RECEIVING, JobState.QUEUED):
+        return str(job.state)
+    items, rate, left = job.progress.items, job.progress.items_per_second, job.progress.expected_seconds
+    text = f"{job.processed:,} of {items:,} items" if items is not None else f"{job.processed:,} items"
+    if rate:
+        text += f", {rate:,.0f}/s"
+    if left and job.state == JobState.RUNNING:
+        minutes, seconds = divmod(round(left), 60)
+        text += f", about {minutes}:{seconds:02} left"
+    return text
+
+
 class Silence:
     def show(self, results: Results, position: int) -> None: ...
+
+    def show_upload(self, position: int, size: int) -> None: ...
+
+    def show_job(self, job: Job, results: Results) -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -73,11 +104,25 @@ class Lines(Silence):
         self._last = clock.now()
 
     def show(self, results: Results, position: int) -> None:
+        if self._is_due():
+            self.say(", ".join([count_rows(results), *self._describe_effects(results)]))
+
+    def show_upload(self, position: int, size: int) -> None:
+        if self._is_due():
+            self.say(f"{count_bytes(position, size)} uploaded")
+
+    def show_job(self, job: Job, results: Results) -> None:
+        if self._is_due():
+            self.say(", ".join([describe_job(job), *self._describe_effects(results)]))
+
+    def _is_due(self) -> bool:
         if self._clock.now() - self._last < LINE_INTERVAL:
-            return
+            return False
         self._last = self._clock.now()
-        synced = [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(results)]
-        self.say(", ".join([count_rows(results), *synced]))
+        return True
+
+    def _describe_effects(self, results: Results) -> list[str]:
+        return [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(results)]
 
     def say(self, text: str) -> None:
         print(clean(text), file=sys.stderr, flush=True)
@@ -86,7 +131,7 @@ class Lines(Silence):
 class Bars:
     """For people: a bar for the file and one for each destination, on stderr."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int = 0) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -96,12 +141,31 @@ class Bars:
         )
         self._size = size
         self._file: TaskID | None = None
+        self._job: TaskID | None = None
         self._destinations: dict[str, TaskID] = {}
 
     def show(self, results: Results, position: int) -> None:
         if self._file is None:
             self._file = self._progress.add_task("sent", total=max(1, self._size), state="")
         self._progress.update(self._file, completed=min(position, self._size), state=count_rows(results))
+        self._show_effects(results)
+
+    def show_upload(self, position: int, size: int) -> None:
+        if self._file is None:
+            self._file = self._progress.add_task("uploaded", total=max(1, size), state="")
+        self._progress.update(
+            self._file, total=max(1, size), completed=position, state=count_bytes(position, size)
+        )
+
+    def show_job(self, job: Job, results: Results) -> None:
+        if self._job is None:
+            self._job = self._progress.add_task("processed", total=None, state="")
+        self._progress.update(
+            self._job, total=job.progress.items, completed=job.processed, state=describe_job(job)
+        )
+        self._show_effects(results)
+
+    def _show_effects(self, results: Results) -> None:
         for name, done, total in count_effects(results):
             if name not in self._destinations:
                 self._destinations[name] = self._progress.add_task(clean(name), total=total, state="")

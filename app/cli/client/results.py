@@ -9,15 +9,17 @@ from __future__ import annotations
 import sqlite3
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
 import msgspec
 
-from app.domain.outcomes import ItemStatus
+from app.cli.client.rows import Row
+from app.domain.outcomes import ErrorCode, ItemStatus
 
 SAMPLES: Final = 5
+UNPLACED: Final = 0
 
 _SCHEMA: Final = """
 CREATE TABLE notes (
@@ -33,6 +35,7 @@ class Note(msgspec.Struct, frozen=True):
 
     number: int
     line: int
+    """`UNPLACED` until `Results.place` was called, where rows were sent without being looked at."""
     destination: str
     status: str
     code: str
@@ -54,14 +57,20 @@ class Cluster(msgspec.Struct, frozen=True):
 
 
 class SentJob(msgspec.Struct):
-    """A job that took some rows: `numbers[i]` and `lines[i]` belong to the job's item i."""
+    """A job that took some rows: `numbers[i]` and `lines[i]` belong to the job's item i.
+
+    A file that was sent as a whole has no `lines`, and the numbers are a range.
+    """
 
     job_id: str
-    numbers: array[int]
-    lines: array[int]
+    numbers: Sequence[int]
+    lines: Sequence[int] = ()
     state: str = ""
     effects: dict[str, dict[str, int]] = {}
     awaited: bool = False
+
+    def line(self, index: int) -> int:
+        return self.lines[index] if self.lines else UNPLACED
 
 
 class Results:
@@ -97,6 +106,59 @@ class Results:
         self._notes.executemany(
             "DELETE FROM notes WHERE number = ? AND destination = ''", ((n,) for n in numbers)
         )
+
+    def waiting(self) -> array[int]:
+        """The rows that should be sent again, in file order."""
+        found = self._notes.execute(
+            "SELECT number FROM notes WHERE status = ? AND destination = '' ORDER BY number",
+            (ItemStatus.RETRY,),
+        )
+        return array("Q", (number for (number,) in found))
+
+    def longest_wait(self) -> float:
+        """Seconds before which none of the rows that wait should be sent."""
+        found = self._notes.execute(
+            "SELECT max(retry_after) FROM notes WHERE status = ? AND destination = ''", (ItemStatus.RETRY,)
+        ).fetchone()
+        return float(found[0] or 0.0)
+
+    def only_aborted(self) -> bool:
+        """Whether no row failed but for others that did not make it."""
+        found = self._notes.execute(
+            "SELECT 1 FROM notes WHERE status <> ? AND code <> ? LIMIT 1",
+            (ItemStatus.RETRY, ErrorCode.ATOMIC_ABORTED),
+        ).fetchone()
+        return found is None
+
+    def clear(self) -> None:
+        """Forget every outcome: all rows are sent once more."""
+        self.ok.clear()
+        self.failed = self.retry = 0
+        self._notes.execute("DELETE FROM notes")
+
+    def place(self, rows: Iterable[Row]) -> int | None:
+        """Tell the notes of rows that were sent unread in which lines these stand; `rows` are all of the file.
+
+        Their number is returned, or `None` when no note lacks its line and nothing was read.
+        """
+        lacking = array(
+            "Q",
+            (
+                number
+                for (number,) in self._notes.execute(
+                    "SELECT DISTINCT number FROM notes WHERE line = ? ORDER BY number", (UNPLACED,)
+                )
+            ),
+        )
+        if not lacking:
+            return None
+        count = at = 0
+        for row in rows:
+            count += 1
+            if at < len(lacking) and row.number == lacking[at]:
+                at += 1
+                self._notes.execute("UPDATE notes SET line = ? WHERE number = ?", (row.line, row.number))
+        return count
 
     def effects(self) -> dict[str, Counter[str]]:
         """How many items stand in which state at each destination, over all jobs."""

@@ -21,6 +21,11 @@ class Outcome(msgspec.Struct, kw_only=True):
     run: str
     resumed: bool = False
     dry_run: bool = False
+    mode: str = "batch"
+    over: bool = False
+    """Whether the server ended it for good, before all rows were decided."""
+    not_processed: int = 0
+    """Rows that nothing was done with, because the job was canceled or failed."""
     all_sent: bool = True
     """Whether every row of the file got an answer or waits to be sent again."""
     trouble: str = ""
@@ -36,16 +41,18 @@ def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
     return {
         "file": outcome.file,
         "exit_code": outcome.exit_code,
+        "mode": outcome.mode,
         "run": outcome.run,
         "resumed": outcome.resumed,
         "dry_run": outcome.dry_run,
-        "complete": outcome.exit_code in (0, 1),
+        "complete": outcome.exit_code in (0, 1) and not outcome.over,
         "all_sent": outcome.all_sent,
         "trouble": outcome.trouble or None,
         "total": results.decided + results.retry,
         "succeeded": results.ok.total(),
         "failed": results.failed,
         "retry": results.retry,
+        "not_processed": outcome.not_processed,
         "results": {
             name: results.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
         },
@@ -94,6 +101,8 @@ def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
         table.add_row("  failed", f"{results.failed:,}", "")
     if results.retry:
         table.add_row("  to send again", f"{results.retry:,}", "")
+    if outcome.not_processed:
+        table.add_row("  not processed", f"{outcome.not_processed:,}", "")
     for cluster in results.clusters():
         place = f"{cluster.destination}: " if cluster.destination else ""
         lines = ", ".join(map(str, cluster.lines)) + (", …" if cluster.count > len(cluster.lines) else "")
@@ -136,7 +145,7 @@ def _hints(outcome: Outcome, results: Results) -> list[str]:
         )
     elif results.failed and not outcome.failed_out:
         hints.append("--failed-out FILE writes the failed rows to a file that can be fixed and pushed")
-    if outcome.trouble:
+    if outcome.trouble and not outcome.over:
         hints.append(f"stopped: {outcome.trouble}")
     if outcome.exit_code == 3:
         unfinished = [job.job_id for job in results.open_jobs()]

@@ -64,12 +64,58 @@ class Accepted(msgspec.Struct, frozen=True):
     job_id: str
 
 
+class KeyState(msgspec.Struct, frozen=True):
+    """`GET /v1/idempotency-keys/{key}`."""
+
+    state: str
+    job_id: str | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """A job's items by local outcome, as far as they are decided."""
+
+    total: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    retry: int = 0
+
+
+class JobProgress(msgspec.Struct, frozen=True):
+    items: int | None = None
+    processed: int = 0
+    not_processed: int | None = None
+    items_per_second: float | None = None
+    expected_seconds: float | None = None
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed or was canceled."""
+
+    code: str = ""
+    detail: str = ""
+
+
 class Job(msgspec.Struct, frozen=True):
     """`GET /v1/jobs/{id}`."""
 
     job_id: str
     state: str
+    summary: Counts = Counts()
+    results: dict[str, int] = {}
     effects: dict[str, dict[str, int]] = {}
+    progress: JobProgress = JobProgress()
+    error: JobError | None = None
+
+    @property
+    def processed(self) -> int:
+        return max(self.progress.processed, self.summary.total)
+
+    @property
+    def not_processed(self) -> int:
+        """Items that nothing was done with, where the job tells."""
+        if self.progress.not_processed is not None:
+            return self.progress.not_processed
+        return max(0, (self.progress.items or 0) - self.processed)
 
 
 class Page(msgspec.Struct, frozen=True):
