@@ -13,10 +13,10 @@ import msgspec
 from app.db import booking
 from app.db.packing import pack
 from app.db.pool import Connection
-from app.domain import answers
+from app.domain import answers, items
 from app.domain.answers import ItemOutcome, Summary
 from app.domain.files.spooled import encode_sources
-from app.domain.items import Items
+from app.domain.rows import Piece
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,19 +34,22 @@ async def book(
     tenant_id: int,
     job_id: uuid.UUID,
     request_id: str,
-    items: Items,
+    outcomes: list[ItemOutcome],
+    pieces: Sequence[Piece],
     *,
     first_index: int = 0,
-    item_count: int,
+    item_count: int | None = None,
     destination_ids: Sequence[int],
     chunk_size: int,
     dry_run: bool,
 ) -> Booked:
-    """Write the decided items of a chunk, within the caller's transaction."""
-    outcomes = items.outcomes
+    """Write what was decided of a chunk's items, within the caller's transaction.
+
+    `item_count`: places of the chunk, where some of its items are not decided yet.
+    """
     summary = answers.summarize(outcomes)
-    sources = items.sources() if summary.succeeded < summary.total else {}
-    changed: Sequence[ItemOutcome] = [] if dry_run or not destination_ids else items.changed()
+    sources = items.sources(outcomes, pieces) if summary.succeeded < summary.total else {}
+    changed: Sequence[ItemOutcome] = [] if dry_run else items.changed(outcomes)
     encoded = answers.encode_items(outcomes)
     await booking.record_chunk(
         connection,
@@ -55,7 +58,7 @@ async def book(
             job_id=job_id,
             request_id=request_id,
             first_index=first_index,
-            item_count=item_count,
+            item_count=len(outcomes) if item_count is None else item_count,
             failures=answers.as_json(answers.cluster(outcomes)),
             outcomes=pack(encoded),
             sources=pack(encode_sources(sources)) if sources else None,
@@ -67,5 +70,8 @@ async def book(
         ),
     )
     return Booked(
-        summary=summary, results=answers.count_results(outcomes), encoded=encoded, owed=bool(changed)
+        summary=summary,
+        results=answers.count_results(outcomes),
+        encoded=encoded,
+        owed=bool(changed and destination_ids),
     )

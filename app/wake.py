@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, Final
@@ -22,6 +23,9 @@ log = structlog.get_logger()
 
 QUEUE: Final = "tranche:wake"
 FUNCTION: Final = "wake"
+IMPORT_FUNCTION: Final = "import"
+_IMPORT_CALLS: Final = 4
+"""Workers called for a large import; any others find it by themselves."""
 _PATIENCE: Final = 0.5
 _SILENCE: Final = 1.0
 _LIFE: Final = 60.0
@@ -71,6 +75,10 @@ async def connect(settings: Settings) -> ArqRedis:
     )
 
 
+_Call = tuple[tuple[Any, ...], str]
+"""A function of the worker with its arguments, and the name under which it is queued but once."""
+
+
 class Waker:
     """Sends wake-ups without ever making its caller wait for Redis."""
 
@@ -88,22 +96,31 @@ class Waker:
         ids = list(destination_ids)
         if not ids or asyncio.get_running_loop().time() < self._silent_until:
             return
-        task = asyncio.create_task(self._send(tenant_id, ids, reason, delay))
+        calls = [((FUNCTION, tenant_id, id_), f"{tenant_id}:{id_}:{reason}") for id_ in ids]
+        self._spawn(calls, delay)
+
+    def wake_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
+        """Tell workers that an import is there to be processed."""
+        if asyncio.get_running_loop().time() >= self._silent_until:
+            self._spawn(
+                [((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0
+            )
+
+    def _spawn(self, calls: list[_Call], delay: float) -> None:
+        task = asyncio.create_task(self._send(calls, delay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _send(self, tenant_id: int, ids: list[int], reason: str, delay: float) -> None:
+    async def _send(self, calls: list[_Call], delay: float) -> None:
         try:
             async with asyncio.timeout(_PATIENCE):
                 if self._redis is None:
                     self._redis = await connect(self._settings)
                 await self._tidy(self._redis)
-                for destination_id in ids:
+                for words, name in calls:
                     await self._redis.enqueue_job(
-                        FUNCTION,
-                        tenant_id,
-                        destination_id,
-                        _job_id=f"{tenant_id}:{destination_id}:{reason}",
+                        *words,
+                        _job_id=name,
                         _defer_by=timedelta(seconds=delay) if delay > 0 else None,
                         _expires=timedelta(seconds=delay + _LIFE),
                     )

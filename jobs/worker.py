@@ -23,9 +23,10 @@ from app.db.pool import Database
 from app.domain.breaker import BreakerPolicy
 from app.settings import Settings
 from app.vault import Vault
-from app.wake import FUNCTION, QUEUE, Waker, decode, encode, redis_settings
+from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, redis_settings
 from jobs.breaker import Breaker
 from jobs.dispatch import Dispatcher
+from jobs.importing import Importer
 from jobs.sweep import Sweeper
 
 log = structlog.get_logger()
@@ -34,6 +35,7 @@ _POLL: Final = 0.02
 _HEALTH_INTERVAL: Final = 5
 _RECONNECT: Final = 1.0
 _STOP_MARGIN: Final = 3.0
+_STOP_CHUNK: Final = 3.0
 
 
 async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None:
@@ -41,11 +43,19 @@ async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None
     ctx["dispatcher"].serve(tenant_id, destination_id)
 
 
-async def listen(settings: Settings, dispatcher: Dispatcher) -> None:
+async def wake_importer(ctx: dict[str, Any]) -> None:
+    """The arq job: some import is there to be processed."""
+    ctx["importer"].announce()
+
+
+async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer) -> None:
     """Take wake-ups from arq for ever, through restarts and absences of Redis."""
     while True:
         worker = Worker(
-            functions=[func(wake, name=FUNCTION, keep_result=0, timeout=30, max_tries=3)],
+            functions=[
+                func(wake, name=FUNCTION, keep_result=0, timeout=30, max_tries=3),
+                func(wake_importer, name=IMPORT_FUNCTION, keep_result=0, timeout=30, max_tries=3),
+            ],
             queue_name=QUEUE,
             redis_settings=redis_settings(settings, timeout=2, retries=1),
             handle_signals=False,
@@ -53,7 +63,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher) -> None:
             keep_result=0,
             poll_delay=_POLL,
             health_check_interval=_HEALTH_INTERVAL,
-            ctx={"dispatcher": dispatcher},
+            ctx={"dispatcher": dispatcher, "importer": importer},
             job_serializer=encode,
             job_deserializer=decode,
             log_results=False,
@@ -99,21 +109,32 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             random=random.random,
             new_token=uuid.uuid4,
         )
+        importer = Importer(database, dispatcher, settings, monotonic=time.monotonic, random=random.random)
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
         background = [
-            asyncio.create_task(listen(settings, dispatcher)),
+            asyncio.create_task(listen(settings, dispatcher, importer)),
             asyncio.create_task(sweeper.run()),
         ]
+        importing = asyncio.create_task(importer.run())
         try:
             yield dispatcher
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            await _end(importer, importing)
             await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
             await waker.close()
             await database.close()
             await redis.aclose()
+
+
+async def _end(importer: Importer, importing: asyncio.Task[None]) -> None:
+    """Let chunks under way be committed; one that takes too long is undone, and done again by somebody else."""
+    importer.stop()
+    await asyncio.wait([importing], timeout=_STOP_CHUNK)
+    importing.cancel()
+    await asyncio.gather(importing, return_exceptions=True)
 
 
 async def run(settings: Settings) -> None:

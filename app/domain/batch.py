@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 from operator import attrgetter
 from typing import Any, Final
@@ -88,15 +89,21 @@ def _content(row: Accepted) -> tuple[Any, ...]:
     )
 
 
+def digest(row: Accepted) -> bytes:
+    """Equal for two items of one id that are equal."""
+    return hashlib.blake2b(msgspec.msgpack.encode(_content(row)), digest_size=16).digest()
+
+
 def _reject(row: Accepted, group: list[Accepted]) -> Rejected:
-    others: list[str] = []
-    for other in group:
-        if other is not row:
-            others.append(str(other.index))
-            if len(others) == _SHOWN:
-                break
-    more = len(group) - 1 - len(others)
-    named = ", ".join(others) + (f" and {more} more" if more else "")
-    subject = f"items {named} of this batch have" if len(group) > 2 else f"item {named} of this batch has"
+    others = [other.index for other in group[: _SHOWN + 1] if other is not row]
+    return reject(row.index, row.contact_id, others, members=len(group))
+
+
+def reject(index: int, contact_id: str | None, others: Iterable[int], *, members: int) -> Rejected:
+    """One of `members` items that have one id and differ; `others` are some of them."""
+    shown = [str(other) for other in others if other != index][:_SHOWN]
+    more = members - 1 - len(shown)
+    named = ", ".join(shown) + (f" and {more} more" if more else "")
+    subject = f"items {named} of this batch have" if members > 2 else f"item {named} of this batch has"
     detail = f"{subject} the same id, with other content; send one of them, or use on_duplicate=last_wins"
-    return Rejected(row.index, row.contact_id, [FieldError(ErrorCode.DUPLICATE_IN_BATCH, "/id", detail)])
+    return Rejected(index, contact_id, [FieldError(ErrorCode.DUPLICATE_IN_BATCH, "/id", detail)])

@@ -33,7 +33,8 @@ class Items:
     ) -> None:
         """`indexes`: where the pieces stand in the request, if they are not all of it. `refused`: what is known of some
         of them beforehand."""
-        self._given = pieces
+        self.pieces = pieces
+        """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
         self._refused = list(refused)
         self._pieces: list[bytes | msgspec.Raw] = []
@@ -99,21 +100,23 @@ class Items:
             for o in self.outcomes
         ]
 
-    def changed(self) -> list[ItemOutcome]:
-        """The items that made a new version, in item order."""
-        return [
-            o
-            for o in self.outcomes
-            if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
-        ]
 
-    def sources(self) -> dict[int, Piece]:
-        """The items that are not `ok` as they came in, by index."""
-        return {
-            outcome.index: piece
-            for outcome, piece in zip(self.outcomes, self._given, strict=True)
-            if outcome.status is not ItemStatus.OK
-        }
+def changed(outcomes: Iterable[ItemOutcome]) -> list[ItemOutcome]:
+    """The items that made a new version, in order."""
+    return [
+        o
+        for o in outcomes
+        if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
+    ]
+
+
+def sources(outcomes: Iterable[ItemOutcome], pieces: Iterable[Piece]) -> dict[int, Piece]:
+    """The items that are not `ok` as they came in, by index."""
+    return {
+        outcome.index: piece
+        for outcome, piece in zip(outcomes, pieces, strict=True)
+        if outcome.status is not ItemStatus.OK
+    }
 
 
 _ABORTED: Final = FieldError(

@@ -1,0 +1,251 @@
+-- Processing of spooled imports. Whoever works on a chunk holds its row locked until the transaction that deletes it
+-- ends, so a worker that dies leaves nothing to be taken back: the lock goes with its connection.
+
+-- name: working_imports
+-- Every import that has something to be done now, whichever worker asks; a handful of rows.
+SELECT j.tenant_id, j.job_id, j.step
+FROM jobs j
+WHERE j.state IN ('queued', 'running')
+ORDER BY j.tenant_id, j.job_id
+LIMIT 10000;
+
+-- name: read_processing
+-- An import as it stands for whoever is about to work on it, if anything is left to do.
+SELECT j.step, j.state, j.request_id, j.options, j.items
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
+
+-- name: claim_chunk
+-- The next chunk that needs the step $3 and that nobody works on.
+SELECT s.first_index, s.item_count, s.attempts, s.repeated, s.rows
+FROM spool_chunks s
+WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.step = $3 AND s.due_at <= now()
+ORDER BY s.first_index
+LIMIT 1
+FOR UPDATE SKIP LOCKED;
+
+-- name: claim_job
+-- The first chunk stands for the job, for steps that concern all of it; no row: somebody else has it, or must wait.
+SELECT s.first_index, s.attempts
+FROM spool_chunks s
+WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index = (
+    SELECT min(f.first_index) FROM spool_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
+) AND s.due_at <= now()
+FOR UPDATE SKIP LOCKED;
+
+-- name: read_spool
+-- The rows of a job's chunks from $3 on, in order; the job is claimed.
+SELECT s.first_index, s.item_count, s.rows
+FROM spool_chunks s
+WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index >= $3
+ORDER BY s.first_index
+LIMIT 20;
+
+-- name: find_repeats
+-- Items whose ids have a hash that stands more than once in the file. Equal hashes need not be equal ids: whoever
+-- reads the items decides.
+WITH hashed AS MATERIALIZED (
+    SELECT s.first_index + (u.place - 1)::int AS item_index, s.first_index, u.hash
+    FROM spool_chunks s
+    CROSS JOIN LATERAL unnest(s.id_hashes) WITH ORDINALITY AS u(hash, place)
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND u.hash IS NOT NULL
+),
+repeated AS (
+    SELECT h.hash FROM hashed h GROUP BY h.hash HAVING count(*) > 1
+),
+found AS (
+    INSERT INTO spool_repeats (tenant_id, job_id, item_index)
+    SELECT $1, $2, h.item_index FROM hashed h JOIN repeated r USING (hash) ORDER BY h.item_index
+    RETURNING item_index
+),
+marked AS (
+    UPDATE spool_chunks s
+    SET step = 'collect', repeated = true
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index IN (
+        SELECT h.first_index FROM hashed h JOIN repeated r USING (hash)
+    )
+)
+SELECT count(*) FROM found;
+
+-- name: has_repeats
+-- Whether any id hash stands more than once; without the places, which most files never need.
+SELECT EXISTS (
+    SELECT
+    FROM spool_chunks s
+    CROSS JOIN LATERAL unnest(s.id_hashes) AS u(hash)
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND u.hash IS NOT NULL
+    GROUP BY u.hash
+    HAVING count(*) > 1
+);
+
+-- name: chunk_repeats
+-- The repeated items among those from $3 to $4, with the outcome of their leaders.
+SELECT r.item_index, r.contact_id, r.verdict, r.leader, r.members, r.others, l.outcome
+FROM spool_repeats r
+LEFT JOIN spool_repeats l ON l.tenant_id = r.tenant_id AND l.job_id = r.job_id AND l.item_index = r.leader
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index BETWEEN $3 AND $4
+ORDER BY r.item_index;
+
+-- name: collect_repeats
+-- What was read of repeated items: $3 indexes, $4 contact ids, $5 digests of their contents.
+UPDATE spool_repeats r
+SET contact_id = t.contact_id, digest = t.digest
+FROM unnest($3::int[], $4::text[], $5::bytea[]) AS t(item_index, contact_id, digest)
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index;
+
+-- name: settle_repeats
+-- What the items of one id mean together: equal ones follow the first; of differing ones the last stands for all ($3),
+-- or none is applied. An item that cannot be applied by itself counts for nothing.
+WITH weighed AS (
+    SELECT
+        r.item_index, count(*) OVER w AS members, min(r.item_index) OVER w AS first, max(r.item_index) OVER w AS last,
+        min(r.digest) OVER w = max(r.digest) OVER w AS equal,
+        r.contact_id
+    FROM spool_repeats r
+    WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.contact_id IS NOT NULL
+    WINDOW w AS (PARTITION BY r.contact_id)
+),
+named AS (
+    SELECT o.contact_id, (array_agg(o.item_index ORDER BY o.item_index))[1:11] AS others
+    FROM spool_repeats o
+    WHERE o.tenant_id = $1 AND o.job_id = $2 AND o.contact_id IS NOT NULL AND NOT $3
+    GROUP BY o.contact_id
+)
+UPDATE spool_repeats r
+SET
+    members = w.members,
+    leader = CASE WHEN w.equal THEN w.first WHEN $3 THEN w.last END,
+    verdict = CASE
+        WHEN w.members = 1 THEN 'alone'
+        WHEN w.equal THEN CASE WHEN r.item_index = w.first THEN 'leader' ELSE 'equal' END
+        WHEN $3 THEN CASE WHEN r.item_index = w.last THEN 'leader' ELSE 'older' END
+        ELSE 'differing'
+    END,
+    others = CASE WHEN NOT w.equal AND NOT $3 THEN n.others END
+FROM weighed w
+LEFT JOIN named n USING (contact_id)
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = w.item_index;
+
+-- name: tell_leaders
+-- The outcomes ($4, JSON) of leaders ($3), for those that follow them.
+UPDATE spool_repeats r
+SET outcome = t.outcome::jsonb
+FROM unnest($3::int[], $4::text[]) AS t(item_index, outcome)
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index;
+
+-- name: count_items
+-- Adds what a chunk decided to its job, unless that was canceled meanwhile: then no row comes back, and the caller must
+-- undo the chunk.
+UPDATE jobs j
+SET
+    total = j.total + $3, succeeded = j.succeeded + $4, failed = j.failed + $5, retry = j.retry + $6,
+    results = add_counts(j.results, $7::text::jsonb),
+    state = 'running',
+    started_at = coalesce(j.started_at, now()),
+    revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+RETURNING 1;
+
+-- name: move_chunk
+-- The chunk needs another step now.
+UPDATE spool_chunks SET step = $4, attempts = 0 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
+
+-- name: postpone_chunk
+-- An attempt ended without a decision.
+UPDATE spool_chunks
+SET attempts = attempts + 1, due_at = now() + $4::interval
+WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
+
+-- name: drop_chunks
+-- Chunks from $3 to $4 are done.
+DELETE FROM spool_chunks WHERE tenant_id = $1 AND job_id = $2 AND first_index BETWEEN $3 AND $4;
+
+-- name: lock_import
+-- The job's own row, last of all locks.
+SELECT j.step FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+FOR NO KEY UPDATE;
+
+-- name: steps_left
+-- The steps that the job's chunks still need.
+SELECT DISTINCT s.step FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2;
+
+-- name: take_step
+UPDATE jobs j
+SET step = $3, started_at = coalesce(j.started_at, now()), revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
+
+-- name: end_import
+-- Every item is decided. Runs after lock_import in the same transaction: a recording that comes later finds the new
+-- state, one that came before has its effects counted here.
+UPDATE jobs j
+SET
+    step = NULL,
+    started_at = coalesce(j.started_at, now()),
+    applied_at = now(),
+    state = CASE
+        WHEN e.open > 0 THEN 'syncing'
+        WHEN j.succeeded = j.total AND e.lost = 0 THEN 'completed'
+        ELSE 'completed_with_failures'
+    END,
+    finished_at = CASE WHEN e.open > 0 THEN NULL ELSE now() END,
+    revision = j.revision + 1
+FROM (
+    SELECT
+        coalesce(sum(x.pending + x.retry + x.unknown), 0) AS open, coalesce(sum(x.failed + x.dead), 0) AS lost
+    FROM effects x
+    WHERE x.tenant_id = $1 AND x.job_id = $2
+) e
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+RETURNING j.state;
+
+-- name: drop_repeats
+DELETE FROM spool_repeats WHERE tenant_id = $1 AND job_id = $2;
+
+-- name: read_outcomes
+SELECT c.item_count, c.outcomes, c.sources
+FROM job_chunks c
+WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.first_index = $3;
+
+-- name: rewrite_outcomes
+-- The outcomes of a chunk, now that its repeated items have theirs.
+UPDATE job_chunks SET failures = $4::text::jsonb, outcomes = $5, sources = $6
+WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
+
+-- name: owing_destinations
+-- Where contacts of this tenant go.
+SELECT d.destination_id FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id;
+
+-- name: expired_jobs
+-- Finished jobs of a tenant whose outcomes are past their retention ($2), and of which nothing is under way any more.
+SELECT j.job_id
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.finished_at < now() - $2::interval AND j.trimmed_at IS NULL
+    AND NOT EXISTS (
+        SELECT FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = j.job_id AND d.state <> 'done'
+    )
+ORDER BY j.finished_at
+LIMIT 100;
+
+-- name: trim_outcomes
+DELETE FROM job_chunks
+WHERE tenant_id = $1 AND job_id = $2 AND first_index IN (
+    SELECT c.first_index FROM job_chunks c WHERE c.tenant_id = $1 AND c.job_id = $2
+    ORDER BY c.first_index LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: trim_deliveries
+DELETE FROM deliveries
+WHERE tenant_id = $1 AND delivery_id IN (
+    SELECT d.delivery_id FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = $2
+    LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: mark_trimmed
+UPDATE jobs j
+SET trimmed_at = now(), revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2
+    AND NOT EXISTS (SELECT FROM job_chunks c WHERE c.tenant_id = $1 AND c.job_id = $2)
+    AND NOT EXISTS (SELECT FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = $2)
+RETURNING 1;

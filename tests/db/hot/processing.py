@@ -1,0 +1,25 @@
+"""Queries of `app/db/sql/processing.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import JOB, Hot
+
+_CHUNK: Final = f"3, {JOB}, 0"
+
+HOT: Final[Hot] = {
+    "working_imports": ("", {"jobs_working"}),
+    "read_processing": (f"3, {JOB}", {"jobs_pkey"}),
+    "claim_chunk": (f"3, {JOB}, 'apply'", {"spool_chunks_pkey"}),
+    "claim_job": (f"3, {JOB}", {"spool_chunks_pkey"}),
+    "read_spool": (_CHUNK, {"spool_chunks_pkey"}),
+    "chunk_repeats": (f"{_CHUNK}, 999", {"spool_repeats_pkey"}),
+    "count_items": (f"3, {JOB}, 1, 1, 0, 0, '{{}}'", {"jobs_pkey"}),
+    "drop_chunks": (f"{_CHUNK}, 0", {"spool_chunks_pkey"}),
+    "end_import": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
+    "read_outcomes": (_CHUNK, {"job_chunks_pkey"}),
+    "expired_jobs": ("3, '30 days'", {"jobs_kept", "deliveries_open"}),
+    "trim_outcomes": (f"3, {JOB}", {"job_chunks_pkey"}),
+    "trim_deliveries": (f"3, {JOB}", {"deliveries_job"}),
+}

@@ -1,0 +1,275 @@
+"""A spooled file is processed chunk by chunk, and comes to what one batch of all its items would have come to."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import uuid
+from typing import Any
+
+import asyncpg
+import msgspec
+import pytest
+
+from app import admin
+from app.chunks import Advance
+from app.domain.outcomes import ErrorCode
+from app.domain.rows import Unfit
+from app.domain.rules import FieldError
+from app.errors import DatabaseUnavailable
+from tests.db.conftest import Desk, people, person
+from tests.db.spool import job, outcomes, process, processor, spool
+
+
+async def test_chunks_come_to_contacts_ledger_and_deliveries(desk: Desk) -> None:
+    """Indexes are those of the file; each chunk leaves outcomes and deliveries; nothing stays on the spool."""
+    await desk.add_destination("hubspot")
+    job_id = await spool(desk, [*people(25), {"id": "bad"}], chunk=10)
+    await process(desk, job_id)
+    found = await outcomes(desk, job_id)
+    assert [o["index"] for o in found] == list(range(26))
+    assert [o["status"] for o in found] == ["ok"] * 25 + ["failed"]
+    ledger = await desk.rows("SELECT item_index, contact_id FROM ledger ORDER BY item_index")
+    assert [(r["item_index"], r["contact_id"]) for r in ledger] == [(n, f"c{n:05}") for n in range(25)]
+    row = await job(desk, job_id)
+    assert (row["state"], row["total"], row["succeeded"], row["failed"]) == ("syncing", 26, 25, 1)
+    assert msgspec.json.decode(row["results"]) == {"created": 25}
+    assert row["step"] is None
+    assert row["applied_at"] is not None
+    owed = await desk.rows("SELECT indexes, contact_ids FROM deliveries ORDER BY first_index")
+    assert [i for d in owed for i in d["indexes"]] == list(range(25))
+    assert (await desk.rows("SELECT pending FROM effects"))[0]["pending"] == 25
+    assert await desk.rows("SELECT FROM spool_chunks") == []
+
+
+async def test_without_a_destination_the_job_ends_with_its_last_chunk(desk: Desk) -> None:
+    job_id = await spool(desk, people(5), chunk=2)
+    await process(desk, job_id)
+    row = await job(desk, job_id)
+    assert (row["state"], row["total"]) == ("completed", 5)
+    assert row["finished_at"] is not None
+
+
+async def test_a_file_without_items_ends(desk: Desk) -> None:
+    job_id = await spool(desk, [])
+    await process(desk, job_id)
+    assert (await job(desk, job_id))["state"] == "completed"
+
+
+def draw_items(rng: random.Random, count: int) -> list[dict[str, Any] | bytes]:
+    """Items of few ids: equal ones, differing ones, and some that fail by themselves."""
+    found: list[dict[str, Any] | bytes] = []
+    for _ in range(count):
+        number = rng.randrange(count)
+        kind = rng.randrange(12)
+        item = person(number, first_name=rng.choice(["Ada", "Bo"]))
+        if kind == 0:
+            item["email"] = "nonsense"
+        elif kind == 1:
+            item["if_version"] = rng.choice([0, 1, 7])
+        elif kind == 2:
+            item["source_version"] = rng.randrange(3)
+        elif kind == 3:
+            item["attributes"] = rng.choice([{"a": 1, "b": 2}, {"b": 2, "a": 1}, {"a": None}])
+        found.append(b'{"id": 5' if kind == 4 else item)
+    return found
+
+
+@pytest.mark.parametrize("options", [{}, {"last_wins": True}, {"dry_run": True}, {"atomic": True}], ids=str)
+@pytest.mark.parametrize("seed", range(6))
+async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, options: dict[str, bool]) -> None:
+    """Whatever the chunks, every item gets the outcome it has in one batch, and the contacts are the same."""
+    rng = random.Random(seed)
+    items = draw_items(rng, 60)
+    body = (
+        b'{"items":['
+        + b",".join(i if isinstance(i, bytes) else msgspec.json.encode(i) for i in items)
+        + b"]}"
+    )
+    if any(isinstance(i, bytes) for i in items):
+        # One request cannot say where a broken item ends, so the batch has it whole but wrong.
+        items = [b'{"id": 5}' if isinstance(i, bytes) else i for i in items]
+        body = body.replace(b'{"id": 5', b'{"id": 5}')
+    before = people(20, company="Old")
+    await desk.push(before)
+    whole = await desk.push(body, **options)
+    expected = msgspec.json.decode(whole.body)["items"]
+    contacts = (
+        "SELECT contact_id, version, email, first_name, company, attributes, source_version FROM contacts"
+    )
+    one = await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", desk.tenant_id)
+
+    async with desk.database.connection() as connection:
+        other = await admin.ensure_tenant(connection, "other")
+    twin = Desk(desk.settings, desk.database, other)
+    await twin.push(before)
+    job_id = await spool(twin, items, chunk=rng.choice([1, 7, 25]), **options)
+    await process(twin, job_id)
+    assert await outcomes(twin, job_id) == expected
+    assert await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", other) == one
+    row = await job(desk, job_id)
+    for field in ("total", "succeeded", "failed", "retry"):
+        assert row[field] == getattr(whole.summary, field)
+    whole_row = await job(desk, whole.job_id)
+    assert row["results"] == whole_row["results"]
+    assert row["state"] == whole_row["state"]
+    failures = "SELECT failures FROM job_chunks WHERE job_id = $1"
+    counted: dict[str, int] = {}
+    for chunk in await desk.rows(failures, job_id):
+        for code, cluster in msgspec.json.decode(chunk["failures"]).items():
+            counted[code] = counted.get(code, 0) + cluster["count"]
+    (kept,) = await desk.rows(failures, whole.job_id)
+    assert counted == {c: f["count"] for c, f in msgspec.json.decode(kept["failures"]).items()}
+    assert await desk.rows("SELECT FROM spool_chunks") == []
+    assert await desk.rows("SELECT FROM spool_repeats") == []
+
+
+async def test_many_workers_share_a_job(desk: Desk) -> None:
+    """Every item is applied once, though eight work on it at the same time."""
+    await desk.add_destination("hubspot")
+    job_id = await spool(desk, people(2_000), chunk=50)
+    worked = [0] * 8
+
+    async def work(number: int) -> None:
+        worker = processor(desk)
+        while True:
+            advance = await worker.advance(desk.tenant_id, job_id)
+            if advance is Advance.DONE:
+                return
+            worked[number] += advance is Advance.WORKED
+            if advance is Advance.WAITING:
+                await asyncio.sleep(0.01)
+
+    await asyncio.gather(*(work(n) for n in range(8)))
+    assert sum(n > 0 for n in worked) > 1
+    assert (await job(desk, job_id))["succeeded"] == 2_000
+    versions = await desk.rows("SELECT version, count(*) AS n FROM contacts GROUP BY 1")
+    assert [(r["version"], r["n"]) for r in versions] == [(1, 2_000)]
+    assert [o["index"] for o in await outcomes(desk, job_id)] == list(range(2_000))
+    owed = await desk.rows("SELECT sum(cardinality(contact_ids)) AS n FROM deliveries")
+    assert owed[0]["n"] == 2_000
+
+
+async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk) -> None:
+    """Workers whose connection is killed again and again come to the same as undisturbed ones."""
+    await desk.add_destination("hubspot")
+    items = [person(n % 900, first_name=f"n{n // 900}") if n % 3 else person(n % 900) for n in range(1_000)]
+    job_id = await spool(desk, items, chunk=20)
+    rng = random.Random(4)
+    killer = await asyncpg.connect(desk.settings.database_url)
+    kills = 0
+
+    async def kill() -> None:
+        nonlocal kills
+        while kills < 25 and not all(w.done() for w in working):
+            await asyncio.sleep(rng.uniform(0.01, 0.08))
+            kills += await killer.fetchval(
+                "SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+            )
+
+    async def work() -> None:
+        worker = processor(desk)
+        while True:
+            try:
+                if await worker.advance(desk.tenant_id, job_id) is Advance.DONE:
+                    return
+            except (DatabaseUnavailable, asyncpg.PostgresError):
+                await asyncio.sleep(0.001)
+
+    working = [asyncio.create_task(work()) for _ in range(3)]
+    await asyncio.wait_for(asyncio.gather(kill(), *working), 120)
+    await killer.close()
+    assert kills > 3
+    async with desk.database.connection() as connection:
+        calm = Desk(desk.settings, desk.database, await admin.ensure_tenant(connection, "calm"))
+    twin = await spool(calm, items, chunk=20)
+    await process(calm, twin)
+    assert await outcomes(desk, job_id) == await outcomes(calm, twin)
+    for table, columns in (
+        ("contacts", "contact_id, version, first_name, item_index"),
+        ("ledger", "item_index, contact_id, version, first_name"),
+    ):
+        query = f"SELECT {columns} FROM {table} WHERE tenant_id = $1 ORDER BY contact_id, version"
+        assert await desk.rows(query, desk.tenant_id) == await desk.rows(query, calm.tenant_id)
+    counts = "SELECT total, succeeded, failed, retry, results FROM jobs WHERE job_id = $1"
+    assert await desk.rows(counts, job_id) == await desk.rows(counts, twin)
+
+
+async def test_a_canceled_job_is_left_alone(desk: Desk) -> None:
+    """What was applied stays, the chunk under way is undone, and the rest is not begun."""
+    job_id = await spool(desk, people(30), chunk=10)
+    worker = processor(desk)
+    while (await job(desk, job_id))["total"] == 0:
+        await worker.advance(desk.tenant_id, job_id)
+    blocker = await asyncpg.connect(desk.settings.database_url)
+    async with blocker.transaction():
+        await blocker.execute("SELECT FROM jobs WHERE job_id = $1 FOR UPDATE", job_id)
+        under_way = asyncio.create_task(worker.advance(desk.tenant_id, job_id))
+        await asyncio.sleep(0.3)
+        await blocker.execute(
+            "UPDATE jobs SET state = 'canceled', step = NULL, finished_at = now() WHERE job_id = $1", job_id
+        )
+    await blocker.close()
+    assert await under_way is Advance.DONE
+    assert await worker.advance(desk.tenant_id, job_id) is Advance.DONE
+    assert (await desk.rows("SELECT count(*)::int AS n FROM contacts"))[0]["n"] == 10
+    assert len(await outcomes(desk, job_id)) == 10
+    assert (await job(desk, job_id))["state"] == "canceled"
+
+
+async def test_contacts_locked_for_long_are_for_the_client_to_send_again(desk: Desk) -> None:
+    """First the chunk waits and others go on; when that was tried often enough its items are `retry`."""
+    settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05, import_attempts=2)
+    hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
+    await desk.push([person(0)])
+    job_id = await spool(desk, people(4), chunk=2)
+    blocker = await asyncpg.connect(desk.settings.database_url)
+    async with blocker.transaction():
+        await blocker.execute("SELECT FROM contacts WHERE contact_id = 'c00000' FOR UPDATE")
+        worker = processor(hurried)
+        async with asyncio.timeout(20):
+            while await worker.advance(desk.tenant_id, job_id) is not Advance.DONE:
+                await asyncio.sleep(0.02)
+    await blocker.close()
+    await hurried.database.close()
+    first, second, *others = await outcomes(desk, job_id)
+    for waiting in (first, second):
+        assert (waiting["status"], waiting["error_code"]) == ("retry", "LOCK_TIMEOUT")
+        assert waiting["retry_after_seconds"] >= 1
+    assert [o["status"] for o in others] == ["ok", "ok"]
+    assert (await job(desk, job_id))["state"] == "completed_with_failures"
+
+
+async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
+    """A ragged row costs itself alone, and can be given back as it was sent."""
+    from app.db.packing import unpack
+    from app.domain.files.spooled import decode_sources
+
+    ragged = Unfit([FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"])
+    job_id = await spool(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
+    await process(desk, job_id)
+    assert [o["status"] for o in await outcomes(desk, job_id)] == ["ok", "failed", "failed"]
+    (row,) = await desk.rows("SELECT sources FROM job_chunks WHERE job_id = $1", job_id)
+    kept = decode_sources(unpack(row["sources"]))
+    assert set(kept) == {1, 2}
+    assert isinstance(kept[1], Unfit)
+    assert kept[1].cells == ["a", "b"]
+    assert kept[2] == b'{"id":"c2","email":"nonsense"}'
+
+
+async def test_an_atomic_file_is_applied_whole_or_not_at_all(desk: Desk) -> None:
+    good = await spool(desk, people(30), chunk=7, atomic=True)
+    bad = await spool(desk, [*people(30, first_name="Ada"), {"id": "x"}], chunk=7, atomic=True)
+    await process(desk, good)
+    await process(desk, bad)
+    assert {o["result"] for o in await outcomes(desk, good)} == {"created"}
+    refused = await outcomes(desk, bad)
+    assert [o["error_code"] for o in refused] == ["ATOMIC_ABORTED"] * 30 + ["MISSING_FIELD"]
+    names = await desk.rows("SELECT DISTINCT first_name, version FROM contacts")
+    assert [(r["first_name"], r["version"]) for r in names] == [(None, 1)]
+
+
+async def test_a_wrong_word_is_not_found_among_jobs(desk: Desk) -> None:
+    """A job that nobody knows, or that another tenant has, is done."""
+    assert await processor(desk).advance(desk.tenant_id, uuid.uuid4()) is Advance.DONE
