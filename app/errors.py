@@ -127,3 +127,7 @@ class OutcomesExpired(TrancheError):
     """This job ended so long ago that the outcomes of its items are no longer kept; its summary still is."""
 
     code = "OUTCOMES_EXPIRED"
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete: there is nobody left to be told."""

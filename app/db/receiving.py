@@ -12,7 +12,7 @@ import msgspec
 from app.db.columns import texts
 from app.db.pool import Connection
 from app.db.sql import QUERIES
-from app.domain.outcomes import JobState
+from app.domain.outcomes import FINISHED_JOB_STATES, JobState
 
 INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
 """Why a job whose body did not arrive whole was canceled."""
@@ -126,7 +126,10 @@ async def read_state(
 
 
 async def give_up(connection: Connection, arrival: Arrival, state: JobState, error: str) -> None:
-    """End the job, unless somebody else did, and remove what was spooled; the key is free again."""
+    """End the job, unless somebody else did, and remove what was spooled; the key is free again.
+
+    Does nothing to a body that was taken as a whole.
+    """
     await connection.execute(
         QUERIES["end_receiving"], arrival.tenant_id, arrival.job_id, state.value, error, False
     )
@@ -136,11 +139,7 @@ async def give_up(connection: Connection, arrival: Arrival, state: JobState, err
 async def abandon(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
     """Give up a body of which nobody has heard for too long, so that its key is free; false: it still arrives."""
     await _end_silent(connection, tenant_id, job_id)
-    now = await read_state(connection, tenant_id, job_id)
-    if now is not None and now[0] == JobState.RECEIVING:
-        return False
-    await _remove(connection, tenant_id, job_id, route, key)
-    return True
+    return await _remove(connection, tenant_id, job_id, route, key)
 
 
 async def abandon_stale(connection: Connection, tenant_id: int) -> int:
@@ -159,6 +158,11 @@ async def _end_silent(connection: Connection, tenant_id: int, job_id: uuid.UUID)
     )
 
 
-async def _remove(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> None:
+async def _remove(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
+    """What a job that ended while it was received leaves behind; false: it did not end."""
+    found = await read_state(connection, tenant_id, job_id)
+    if found is not None and found[0] not in FINISHED_JOB_STATES:
+        return False
     await connection.execute(QUERIES["drop_spool"], tenant_id, job_id)
     await connection.execute(QUERIES["free_key"], tenant_id, route, key, job_id)
+    return True

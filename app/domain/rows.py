@@ -137,6 +137,21 @@ def key_order(pieces: Sequence[bytes | msgspec.Raw]) -> list[int] | None:
     return sorted(range(len(ids)), key=ids.__getitem__)
 
 
+def read_ids(pieces: Sequence[Piece]) -> list[str | None]:
+    """The id of each piece; None where it has none that could be stored.
+
+    An item that is accepted in the end has the id that is read here.
+    """
+    ids: list[str | None] = []
+    for piece in pieces:
+        try:
+            found = piece.contact_id if type(piece) is Unfit else _decode_id(piece).id  # type: ignore[arg-type]
+        except (ValueError, RecursionError):
+            found = None
+        ids.append(None if found is None or "\0" in found else found)
+    return ids
+
+
 def read_items(
     raws: Sequence[bytes | msgspec.Raw], *, max_item_bytes: int, indexes: Sequence[int] | None = None
 ) -> list[Accepted | Rejected]:

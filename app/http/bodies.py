@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.errors import TooLarge
-from app.http.errors import BodyStalled, ClientGone, UnsupportedEncoding
+from app.errors import ClientGone, TooLarge
+from app.http.errors import BodyStalled, UnsupportedEncoding
 from app.http.headers import Fields
 from app.http.inflating import ENCODINGS, Inflater, open_inflater
 

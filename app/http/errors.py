@@ -70,7 +70,3 @@ class BodyStalled(ProtocolError):
     """The body did not arrive in time; nothing happened. Send the same request again."""
 
     code = "BODY_TIMEOUT"
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its request was complete."""

@@ -17,6 +17,7 @@ from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMe
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 CSV: Final = "text/csv"
+EVENTS: Final = "text/event-stream"
 
 
 class Fields:
@@ -80,10 +81,13 @@ class Preferences(msgspec.Struct, frozen=True):
 
     wait: float | None = None
     minimal: bool = False
+    respond_async: bool = False
 
-    def applied(self, *, waited: bool) -> dict[str, str]:
-        """The answer's `Preference-Applied`, if anything was."""
-        parts = ["return=minimal"] if self.minimal else []
+    def applied(self, *, waited: bool, parted: bool = False) -> dict[str, str]:
+        """The answer's `Preference-Applied`, if anything was; `parted`: it came before the work was done."""
+        parts = ["respond-async"] if self.respond_async and parted else []
+        if self.minimal and not parted:
+            parts.append("return=minimal")
         if waited and self.wait is not None:
             parts.append(f"wait={self.wait:g}")
         return {"Preference-Applied": ", ".join(parts)} if parts else {}
@@ -105,6 +109,7 @@ def read_preferences(fields: Fields, *, max_wait: float) -> Preferences:
     return Preferences(
         wait=min(float(wait), max_wait) if re.fullmatch(r"[0-9]{1,9}", wait) else None,
         minimal=found.get("return", "").lower() == "minimal",
+        respond_async="respond-async" in found,
     )
 
 

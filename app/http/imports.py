@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
+from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
@@ -11,19 +13,22 @@ from litestar import Request, post
 from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
-from app import accept, status
+from app import accept, spool, status
 from app.accept import Accepted207, Import, Options, Replay
 from app.db import imports
 from app.db.packing import pack
 from app.domain import answers
+from app.domain.envelope import TooManyItems
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
 from app.errors import Invalid, Overloaded
 from app.http import headers
-from app.http.bodies import read_body
-from app.http.exchange import exchange_of
+from app.http.bodies import Limits, open_body
+from app.http.exchange import Exchange, exchange_of
 from app.http.headers import Fields, Preferences
 from app.http.services import Services, authorize, respond, services_of
+from app.settings import Settings
+from app.spool import Upload
 
 ROUTE: Final = "POST /v1/contacts:bulk"
 """The scope of an idempotency key, beside the tenant."""
@@ -33,6 +38,8 @@ _QUERY: Final = frozenset({"atomic", "dry_run", "on_duplicate"})
 _REPEATED: Final = frozenset({"map"})
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
+_TICKS: Final = 4
+"""In a lease: how often a body that does not come is still known to be awaited."""
 
 
 class _Named(msgspec.Struct):
@@ -52,56 +59,139 @@ async def import_contacts(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 
 async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIResponse:
+    asked = await _read_request(request, services)
+    settings = services.settings
+    limits = _limit(settings, asked.options)
+    async with contextlib.aclosing(open_body(request.receive, asked.fields, limits)) as body:
+        held: list[bytes] = []
+        if not asked.preferences.respond_async and await _read_ahead(body, held, settings.max_sync_bytes):
+            batch = Import(**msgspec.structs.asdict(asked.upload), body=b"".join(held))
+            # Too many items are no fault: they are stored, and processed afterwards.
+            with contextlib.suppress(TooManyItems):
+                return await _answer_now(services, asked, batch)
+        return await _answer_later(services, asked, _chain(held, body))
+
+
+class _Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """A request but for its body."""
+
+    upload: Upload
+    fields: Fields
+    preferences: Preferences
+    exchange: Exchange
+    echo: dict[str, str]
+    """What every answer carries."""
+
+    @property
+    def options(self) -> Options:
+        return self.upload.options
+
+
+async def _read_request(request: Request[Any, Any, Any], services: Services) -> _Asked:
     fields = Fields(request.scope["headers"])
     exchange = exchange_of(request.scope)
-    settings = services.settings
     principal = await authorize(request, fields, services, _SCOPES)
     headers.choose_type(fields)
     key, exchange.idempotency_key = headers.read_key(fields)
     form = _read_form(request.scope, fields)
     query = headers.read_query(request.scope, _QUERY, repeated=_REPEATED)
-    preferences = headers.read_preferences(fields, max_wait=settings.max_wait)
+    preferences = headers.read_preferences(fields, max_wait=services.settings.max_wait)
     on_duplicate = headers.read_choice(query, "on_duplicate", ("fail", "last_wins"), "fail")
-    wait = preferences.wait or 0.0
     options = Options(
         atomic=headers.read_flag(query, "atomic"),
         dry_run=headers.read_flag(query, "dry_run"),
         last_wins=on_duplicate == "last_wins",
         minimal=preferences.minimal,
-        wait=wait + _SETTLING if wait else 0.0,
+        wait=preferences.wait + _SETTLING if preferences.wait else 0.0,
     )
-    body = await read_body(
-        request.receive,
-        fields,
-        limit=settings.max_sync_bytes,
-        seconds=settings.body_timeout,
-        remedy="Send the items in several requests, each with its own Idempotency-Key.",
-    )
-    batch = Import(
+    upload = Upload(
         tenant_id=principal.tenant_id,
         key_id=principal.key_id,
         request_id=exchange.request_id,
         route=ROUTE,
         key=key,
-        body=body,
         options=options,
         form=form,
     )
-    decided = await accept.accept(
-        services.database, batch, settings, new_id=uuid7, random=random.SystemRandom().random
+    return _Asked(
+        upload=upload,
+        fields=fields,
+        preferences=preferences,
+        exchange=exchange,
+        echo={"Idempotency-Key": exchange.idempotency_key},
     )
-    echo = {"Idempotency-Key": exchange.idempotency_key}
+
+
+def _limit(settings: Settings, options: Options) -> Limits:
+    size, remedy = settings.max_file_bytes, ""
+    if options.atomic:
+        size = settings.max_atomic_bytes
+        remedy = (
+            "With atomic=true one transaction holds the locks of all items, hence this limit: send the body without "
+            f"atomic=true (then it is {settings.max_file_bytes}), or in several requests."
+        )
+    return Limits(
+        size=max(size, settings.max_sync_bytes),
+        remedy=remedy or "Send the items in several requests, each with its own Idempotency-Key.",
+        seconds=settings.body_timeout,
+        inflation=settings.max_inflation,
+        tick=settings.receive_lease / _TICKS,
+    )
+
+
+async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int) -> bool:
+    """Whether the body ends within `most` bytes; what was read of it goes to `held`."""
+    size = 0
+    async for piece in body:
+        held.append(piece)
+        size += len(piece)
+        if size > most:
+            return False
+    return True
+
+
+async def _chain(held: list[bytes], body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in held:
+        yield piece
+        await asyncio.sleep(0)
+    held.clear()
+    async for piece in body:
+        yield piece
+
+
+async def _answer_now(services: Services, asked: _Asked, batch: Import) -> ASGIResponse:
+    wait = asked.preferences.wait
+    decided = await accept.accept(
+        services.database, batch, services.settings, new_id=uuid7, random=random.SystemRandom().random
+    )
     if isinstance(decided, Replay):
-        return _replay(decided, echo)
-    exchange.items = decided.summary.total
-    services.waker.wake(principal.tenant_id, decided.owed, reason=str(decided.job_id))
+        return _replay(decided, asked.echo)
+    asked.exchange.items = decided.summary.total
+    services.waker.wake(batch.tenant_id, decided.owed, reason=str(decided.job_id))
     if wait:
-        until = exchange.started + wait
-        settled = await _hold(services, batch, decided, until)
+        settled = await _hold(services, batch, decided, asked.exchange.started + wait)
         if isinstance(settled, Replay):
-            return _replay(settled, echo)
-        return _answer(decided, settled, echo, preferences)
-    return _answer(decided, decided.body, echo, preferences)
+            return _replay(settled, asked.echo)
+        return _answer(decided, settled, asked.echo, asked.preferences)
+    return _answer(decided, decided.body, asked.echo, asked.preferences)
+
+
+async def _answer_later(services: Services, asked: _Asked, body: AsyncIterator[bytes]) -> ASGIResponse:
+    """Store the body. `Prefer: wait` is not heeded here: nothing will be settled so soon."""
+    loop = asyncio.get_running_loop()
+    upload = asked.upload
+    accepted = await spool.receive(
+        services.database, upload, body, services.settings, new_id=uuid7, clock=loop.time
+    )
+    if isinstance(accepted, Replay):
+        return _replay(accepted, asked.echo)
+    asked.exchange.items = accepted.items
+    services.waker.wake_imports(upload.tenant_id, accepted.job_id)
+    fields = asked.echo | {
+        "Location": f"/v1/jobs/{accepted.job_id}",
+        "Retry-After": str(accepted.retry_after),
+    }
+    return respond(accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True))
 
 
 def _read_form(scope: Any, fields: Fields) -> Form:
@@ -153,4 +243,6 @@ def _answer(
 def _replay(replay: Replay, echo: dict[str, str]) -> ASGIResponse:
     job_id = msgspec.json.decode(replay.body, type=_Named).job_id
     fields = echo | {"Idempotency-Replayed": "true", "Location": f"/v1/jobs/{job_id}"}
+    if replay.status == 202:
+        fields["Retry-After"] = "1"
     return respond(replay.body, replay.status, headers=fields)

@@ -11,7 +11,15 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from app.errors import DatabaseUnavailable, MalformedRequest, NotFound, Overloaded, TooLarge, TrancheError
+from app.errors import (
+    ClientGone,
+    DatabaseUnavailable,
+    MalformedRequest,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    TrancheError,
+)
 from app.http import errors
 from app.http.exchange import exchange_of
 
@@ -122,7 +130,7 @@ def recognize(error: Exception) -> TrancheError | None:
     """The same error in the domain's words; `None`: nobody foresaw it."""
     if isinstance(error, TrancheError):
         return error if error.code in KINDS else None
-    if isinstance(error, errors.ClientGone):
+    if isinstance(error, ClientGone):
         return MalformedRequest("The connection was closed before the body was complete.")
     if isinstance(error, HTTPException):
         return _from_framework(error)

@@ -59,7 +59,10 @@ def test_a_quoted_key_is_its_text(key: str) -> None:
     [
         ("wait=10", Preferences(10)),
         ("return=minimal, wait=5", Preferences(5, minimal=True)),
-        ('respond-async, wait="7" ; foo=bar, return = minimal', Preferences(7, minimal=True)),
+        (
+            'respond-async, wait="7" ; foo=bar, return = minimal',
+            Preferences(7, minimal=True, respond_async=True),
+        ),
         ("WAIT=3, wait=9", Preferences(3)),
         ("wait=99999", Preferences(30)),
         ("wait=-1", Preferences()),

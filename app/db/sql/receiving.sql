@@ -2,8 +2,7 @@
 -- receives it says so again and again (receiving_until). All lock the job's row before its key's.
 
 -- name: begin_receiving
--- The job of a body whose first chunk is there, and its key, which has no answer yet. A crash that forgets both has
--- lost the body as well, so nobody waits for the disk.
+-- The job of a body whose first chunk is there, and its key, which has no answer yet.
 WITH job AS (
     INSERT INTO jobs (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
@@ -12,11 +11,11 @@ WITH job AS (
     VALUES ($1, $2, 'import', 'receiving', $2, $3, $4, $5::text::jsonb, 0, 0, 0, 0, now() + $6::interval)
 )
 INSERT INTO idempotency_keys (tenant_id, route, key, job_id, expires_at, answering_until)
-VALUES ($1, $7, $8, $2, now() + $9::interval, now() + $6::interval)
-RETURNING set_config('synchronous_commit', 'off', true);
+VALUES ($1, $7, $8, $2, now() + $9::interval, now() + $6::interval);
 
 -- name: renew_receiving
--- The body is still arriving; no row: the job is no longer being received.
+-- The body is still arriving; no row: the job is no longer being received. Nobody waits for the disk: a crash that
+-- forgets this has lost the body as well.
 WITH job AS (
     UPDATE jobs
     SET bytes = $3, receiving_until = now() + $4::interval, revision = revision + 1

@@ -1,0 +1,57 @@
+"""Pieces of a file gathered into chunks, each of which is later written in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from app.domain.rows import Piece, Unfit
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """Some pieces of a file that follow one another; the first is the `first_index`-th, from 0."""
+
+    first_index: int
+    pieces: list[Piece]
+
+
+class Chunker:
+    """Cuts at `items` pieces or `size` bytes of them, whichever comes first; a larger piece is a chunk of its own."""
+
+    def __init__(self, *, items: int, size: int) -> None:
+        self._most_items = items
+        self._most_bytes = size
+        self._pieces: list[Piece] = []
+        self._bytes = 0
+        self._first = 0
+
+    @property
+    def count(self) -> int:
+        """Pieces so far."""
+        return self._first + len(self._pieces)
+
+    def feed(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+        """The chunks that are full; the pieces are taken while they are asked for."""
+        for piece in pieces:
+            size = _measure(piece) if type(piece) is Unfit else len(piece)  # type: ignore[arg-type]
+            if self._pieces and (
+                len(self._pieces) >= self._most_items or self._bytes + size > self._most_bytes
+            ):
+                yield self._cut()
+            self._pieces.append(piece)
+            self._bytes += size
+
+    def finish(self) -> Chunk | None:
+        """What is left, if anything."""
+        return self._cut() if self._pieces else None
+
+    def _cut(self) -> Chunk:
+        chunk = Chunk(self._first, self._pieces)
+        self._first += len(self._pieces)
+        self._pieces, self._bytes = [], 0
+        return chunk
+
+
+def _measure(piece: Unfit) -> int:
+    return len(piece.text) + sum(map(len, piece.cells or ())) + 100

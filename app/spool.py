@@ -1,0 +1,365 @@
+"""The use case: a body comes in that is too large to be answered at once, and is stored while it arrives.
+
+The phases, each with its exits:
+
+1. look      the key is new → go on · answered → the body is read to its end and compared: the same answer, or
+             `KeyReused` · a body is arriving under it → `KeyBusy` · too old → `KeyExpired`
+2. begin     the first chunk is there: job (`receiving`), key and chunk in one transaction
+3. append    a chunk a transaction · the job was canceled → `JobCanceled`
+4. finish    one transaction: job `queued`, the answer under its key · the body is cut off, malformed, too large: the
+             job is `canceled` or `failed`, what was stored is removed, the key is free
+
+Nothing that was stored counts before 4 commits, so only that waits for the disk. No connection is held while the
+client is waited for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app import accept
+from app.accept import Options, Replay
+from app.db import receiving
+from app.db.imports import KeyClaim
+from app.db.packing import pack
+from app.db.pool import Connection, Database
+from app.domain import answers
+from app.domain.envelope import MalformedBody
+from app.domain.files.chunks import Chunk, Chunker
+from app.domain.files.columns import HeaderError
+from app.domain.files.pieces import Family, Form, Reader, keep, open_reader
+from app.domain.files.spooled import encode_pieces
+from app.domain.outcomes import EffectState, JobState, Step
+from app.domain.rows import Piece, read_ids
+from app.errors import (
+    ClientGone,
+    DatabaseUnavailable,
+    InvalidHeader,
+    JobCanceled,
+    MalformedRequest,
+    Overloaded,
+    TooLarge,
+    TrancheError,
+)
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_TRIES: Final = 3
+_ITEMS_PER_SECOND: Final = 20_000
+_LONGEST_ADVICE: Final = 10
+_BEATS: Final = 4
+"""In a lease: one that is late or lost does no harm."""
+_INTERRUPTED: Final = (
+    "the client closed the connection before the body was complete; nothing of it was applied"
+)
+_UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, {})
+
+
+class Upload(msgspec.Struct, frozen=True, kw_only=True):
+    """A request whose body is going to arrive."""
+
+    tenant_id: int
+    key_id: str
+    request_id: str
+    route: str
+    key: str
+    options: Options
+    form: Form
+
+
+class Accepted202(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that is stored as a whole, and will be processed."""
+
+    job_id: uuid.UUID
+    body: bytes
+    items: int
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds after which there may be more to tell."""
+        return min(max(1, math.ceil(self.items / _ITEMS_PER_SECOND)), _LONGEST_ADVICE)
+
+
+class _Answer(msgspec.Struct, omit_defaults=True):
+    """The body of a 202."""
+
+    job_id: uuid.UUID
+    state: str
+    status_url: str
+    items_url: str
+    cancel_url: str
+    effects: dict[str, str]
+    dry_run: bool = False
+
+
+class _Packed(msgspec.Struct, frozen=True):
+    """A chunk as it is stored."""
+
+    first_index: int
+    ids: list[str | None]
+    rows: bytes
+
+
+async def receive(
+    database: Database,
+    upload: Upload,
+    body: AsyncIterator[bytes],
+    settings: Settings,
+    *,
+    new_id: Callable[[], uuid.UUID],
+    clock: Callable[[], float],
+) -> Accepted202 | Replay:
+    """Store a body while it arrives. Pieces are 64 KB at the most; an empty one says that time has passed.
+
+    `clock` counts seconds from anywhere.
+
+    Raises:
+        KeyBusy, KeyReused, KeyExpired, JobCanceled: see the phases above.
+        MalformedRequest, InvalidHeader, TooLarge: the body cannot be taken.
+        DatabaseUnavailable, Overloaded: nothing of it was kept.
+        Whatever the iterator raises.
+    """
+    return await _Intake(database, upload, settings, new_id, clock).run(body)
+
+
+class _Intake:
+    """One body on its way into the spool."""
+
+    def __init__(
+        self,
+        database: Database,
+        upload: Upload,
+        settings: Settings,
+        new_id: Callable[[], uuid.UUID],
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._upload = upload
+        self._settings = settings
+        self._new_id = new_id
+        self._clock = clock
+        self._digest = hashlib.sha256()
+        self._size = 0
+        self._reader: Reader = open_reader(upload.form)
+        self._chunker = Chunker(items=settings.import_chunk_items, size=settings.import_chunk_bytes)
+        self._claim = _UNCLAIMED
+        self._arrival: receiving.Arrival | None = None
+        """Once there is a job."""
+        self._heard = 0.0
+        """When the job was last told that its body is still arriving."""
+
+    async def run(self, body: AsyncIterator[bytes]) -> Accepted202 | Replay:
+        async with self._database.connection() as connection, connection.transaction():
+            self._claim = await accept.claim_key(connection, self._upload)
+        accept.check_kept(self._claim)
+        try:
+            async for piece in body:
+                await self._take(piece)
+            return await self._finish()
+        except Exception as error:
+            await self._give_up(error)
+            raise
+
+    @property
+    def _replaying(self) -> bool:
+        """The key has an answer, which is for this body if it proves to be the same."""
+        return self._claim.fingerprint is not None
+
+    async def _take(self, piece: bytes) -> None:
+        self._digest.update(piece)
+        self._size += len(piece)
+        if self._replaying:
+            return
+        if piece:
+            await self._keep(self._read(piece))
+        if self._arrival is not None and self._clock() - self._heard >= self._settings.receive_lease / _BEATS:
+            async with self._database.connection() as connection, connection.transaction():
+                await self._renew(connection, self._arrival)
+            self._heard = self._clock()
+
+    def _read(self, data: bytes | None) -> list[Piece]:
+        """What comes of these bytes; of the end with None."""
+        try:
+            return self._reader.finish() if data is None else self._reader.feed(data)
+        except MalformedBody as error:
+            raise MalformedRequest(error.detail) from error
+        except HeaderError as error:
+            raise InvalidHeader(error.detail) from error
+
+    async def _keep(self, pieces: list[Piece]) -> None:
+        for chunk in self._chunker.feed(pieces):
+            if not self._replaying:
+                await self._store(_pack(chunk))
+        self._check_count()
+
+    def _check_count(self) -> None:
+        settings, count = self._settings, self._chunker.count
+        if self._upload.options.atomic and count > settings.max_atomic_items:
+            raise TooLarge(
+                f"With atomic=true a request holds at most {settings.max_atomic_items} items, because one transaction "
+                "then holds the locks of all of them; send the items without atomic=true, or in several requests."
+            )
+        if self._upload.form.family is Family.JSON and count > settings.max_json_items:
+            raise TooLarge(
+                f"A JSON body holds at most {settings.max_json_items} items; send them as application/x-ndjson or "
+                "text/csv, which may hold any number, or in several requests, each with its own Idempotency-Key."
+            )
+
+    async def _store(self, packed: _Packed) -> None:
+        """A chunk into the spool; the first one makes the job."""
+        if self._arrival is None:
+            await self._begin(packed)
+        else:
+            async with self._database.connection() as connection, connection.transaction():
+                await self._renew(connection, self._arrival)
+                await _insert(connection, self._arrival, packed)
+        self._heard = self._clock()
+
+    async def _begin(self, packed: _Packed) -> None:
+        """Job, key and first chunk, unless the key was answered since we looked."""
+        arrival = self._announce()
+        for attempt in range(1, _TRIES + 1):
+            try:
+                async with self._database.connection() as connection, connection.transaction():
+                    self._claim = await accept.claim_key(connection, self._upload)
+                    if self._replaying:
+                        return
+                    await receiving.begin(connection, arrival)
+                    await receiving.renew(connection, arrival, self._size)
+                    await _insert(connection, arrival, packed)
+            except asyncpg.UniqueViolationError:
+                # Somebody else committed something under the key while we looked.
+                if attempt == _TRIES:
+                    raise Overloaded(retry_after=1.0) from None
+            else:
+                self._arrival = arrival
+                return
+
+    def _announce(self) -> receiving.Arrival:
+        upload, settings = self._upload, self._settings
+        return receiving.Arrival(
+            tenant_id=upload.tenant_id,
+            job_id=self._new_id(),
+            request_id=upload.request_id,
+            key_id=upload.key_id,
+            options=accept.encode_options(upload.options),
+            route=upload.route,
+            key=upload.key,
+            lease=settings.receive_lease,
+            retention=settings.idempotency_retention,
+        )
+
+    async def _renew(self, connection: Connection, arrival: receiving.Arrival) -> None:
+        if not await receiving.renew(connection, arrival, self._size):
+            raise await _explain(connection, arrival)
+
+    async def _finish(self) -> Accepted202 | Replay:
+        if not self._replaying:
+            await self._keep(self._read(None))
+        rest = self._chunker.finish()
+        packed = None if rest is None else _pack(rest)
+        mark = accept.seal(self._digest, self._upload.options, self._upload.form)
+        for _ in range(_TRIES):
+            try:
+                async with self._database.connection() as connection, connection.transaction():
+                    return await self._settle(connection, packed, mark)
+            except asyncpg.UniqueViolationError:
+                continue  # as in _begin
+        raise Overloaded(retry_after=1.0)
+
+    async def _settle(
+        self, connection: Connection, packed: _Packed | None, mark: bytes
+    ) -> Accepted202 | Replay:
+        arrival = self._arrival
+        if arrival is None:
+            unread = self._replaying
+            self._claim = await accept.claim_key(connection, self._upload)
+            replay = accept.answered(self._claim, mark)
+            if replay is not None:
+                return replay
+            if unread:  # the answer was forgotten while the body, of which nothing was read, arrived
+                raise Overloaded(retry_after=1.0)
+            arrival = self._announce()
+            await receiving.begin(connection, arrival)
+        if packed is not None:
+            await _insert(connection, arrival, packed)
+        answer = self._answer(arrival.job_id)
+        done = await receiving.finish(
+            connection,
+            arrival,
+            step=Step.ATOMIC if self._upload.options.atomic else Step.CHECK,
+            items=self._chunker.count,
+            size=self._size,
+            form=answers.as_json(keep(self._upload.form, self._reader)),
+            fingerprint=mark,
+            answer=pack(answer),
+        )
+        if not done:
+            raise await _explain(connection, arrival)
+        return Accepted202(job_id=arrival.job_id, body=answer, items=self._chunker.count)
+
+    def _answer(self, job_id: uuid.UUID) -> bytes:
+        dry_run = self._upload.options.dry_run
+        word = EffectState.SKIPPED if dry_run else EffectState.PENDING
+        url = f"/v1/jobs/{job_id}"
+        return msgspec.json.encode(
+            _Answer(
+                job_id=job_id,
+                state=JobState.QUEUED,
+                status_url=url,
+                items_url=f"{url}/items",
+                cancel_url=f"{url}/cancel",
+                effects=dict.fromkeys(("db", *self._claim.destinations.values()), word.value),
+                dry_run=dry_run,
+            )
+        )
+
+    async def _give_up(self, error: Exception) -> None:
+        """The job says why, what was stored goes, and the key is free; the lease does the same if this cannot."""
+        if self._arrival is None:
+            return
+        if isinstance(error, ClientGone):
+            state, code, detail = JobState.CANCELED, receiving.INTERRUPTED, _INTERRUPTED
+        elif isinstance(error, TrancheError):
+            state, code, detail = JobState.FAILED, error.code, error.detail
+        else:
+            state, code, detail = JobState.FAILED, TrancheError.code, "It was reported to the operators."
+        told = answers.as_json({"code": code, "detail": detail})
+        try:
+            async with self._database.connection() as connection, connection.transaction():
+                await receiving.give_up(connection, self._arrival, state, told)
+        except (TrancheError, asyncpg.PostgresError) as failure:
+            log.warning("upload_left", error=str(failure), request_id=self._upload.request_id)
+
+
+def _pack(chunk: Chunk) -> _Packed:
+    return _Packed(chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces)))
+
+
+async def _insert(connection: Connection, arrival: receiving.Arrival, packed: _Packed) -> None:
+    await receiving.store(connection, arrival, packed.first_index, packed.ids, packed.rows)
+
+
+async def _explain(connection: Connection, arrival: receiving.Arrival) -> TrancheError:
+    """Why a body cannot be stored any further."""
+    found = await receiving.read_state(connection, arrival.tenant_id, arrival.job_id)
+    if found is None or found[0] == JobState.RECEIVING:
+        return DatabaseUnavailable(
+            "The database was restarted and lost a part of the body. Nothing of it was applied; send it again.",
+            retry_after=1.0,
+        )
+    if found[1] == receiving.INTERRUPTED:
+        return Overloaded(
+            "The body was given up, because the service fell silent while it arrived; send it again.",
+            retry_after=1.0,
+        )
+    return JobCanceled()
