@@ -10,14 +10,14 @@ _CHUNK: Final = f"3, {JOB}, 0"
 
 HOT: Final[Hot] = {
     "working_imports": ("", {"jobs_working"}),
-    "read_processing": (f"3, {JOB}", {"jobs_pkey"}),
+    "read_processing": (f"3, {JOB}", {"jobs_working"}),
     "claim_chunk": (f"3, {JOB}, 'apply'", {"spool_chunks_pkey"}),
     "claim_job": (f"3, {JOB}", {"spool_chunks_pkey"}),
     "read_spool": (_CHUNK, {"spool_chunks_pkey"}),
     "chunk_repeats": (f"{_CHUNK}, 999", {"spool_repeats_pkey"}),
-    "count_items": (f"3, {JOB}, 1, 1, 0, 0, '{{}}'", {"jobs_pkey"}),
+    "count_items": (f"3, {JOB}, 1, 1, 0, 0, '{{}}'", {"jobs_working"}),
     "drop_chunks": (f"{_CHUNK}, 0", {"spool_chunks_pkey"}),
-    "end_import": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
+    "end_import": (f"3, {JOB}", {"jobs_working", "effects_pkey"}),
     "read_outcomes": (_CHUNK, {"job_chunks_pkey"}),
     "expired_jobs": ("3, '30 days'", {"jobs_kept", "deliveries_open"}),
     "trim_outcomes": (f"3, {JOB}", {"job_chunks_pkey"}),
