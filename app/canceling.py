@@ -1,0 +1,55 @@
+"""The use case of canceling an import: what is not applied yet never will be, what is applied stays."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import canceling
+from app.db.pool import Database
+from app.domain.outcomes import JobState
+from app.errors import JobNotCancelable, NotFound, TrancheError
+from app.status import JobError
+
+log = structlog.get_logger()
+
+ERROR: Final = JobError(
+    "CANCELED",
+    "The job was canceled. What was applied before stays and goes on to its destinations; `progress.not_processed` "
+    "tells how many items were not applied.",
+)
+_REASONS: Final = {
+    JobState.SYNCING: "Every item of this job is applied and on its way to the destinations; to hold it back there, "
+    "pause a destination or remove it.",
+    JobState.FAILED: "This job has failed already; its error tells why.",
+}
+_DONE: Final = "This job is completed: every item is decided, so there is nothing left to cancel."
+
+
+async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID) -> None:
+    """Cancel a job, or find it canceled. A chunk in flight is undone by whoever works on it.
+
+    Raises:
+        NotFound: the tenant has no such job.
+        JobNotCancelable: every item of it is decided.
+    """
+    async with database.connection() as connection:
+        error = msgspec.json.encode(ERROR).decode()
+        if not await canceling.cancel_job(connection, tenant_id, job_id, error):
+            state = await canceling.read_state(connection, tenant_id, job_id)
+            if state is None:
+                raise NotFound("There is no such job.")
+            if state is not JobState.CANCELED:
+                raise JobNotCancelable(_REASONS.get(state, _DONE))
+            return
+    log.info("job_canceled", tenant_id=tenant_id, job_id=str(job_id))
+    try:
+        async with database.connection() as connection:
+            await canceling.remove_spool(connection, tenant_id, job_id)
+    except (TrancheError, asyncpg.PostgresError) as failure:
+        # The job is canceled all the same, and a sweeper removes what is left.
+        log.warning("spool_left", job_id=str(job_id), error=str(failure))

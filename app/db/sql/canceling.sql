@@ -1,0 +1,67 @@
+-- Canceling an import: first the word, which everybody who works on the job finds, then its spool.
+
+-- name: cancel_job
+-- No row: every item is decided, or there is no such job. Whoever works on a chunk finds the new state when it counts
+-- its items, and undoes them.
+UPDATE jobs j
+SET
+    state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = $3::text::jsonb,
+    revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
+RETURNING 1;
+
+-- name: read_job_state
+SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
+
+-- name: remove_chunks
+-- Some of what is spooled of a job that nobody works on any more; a chunk that somebody still holds is left.
+DELETE FROM spool_chunks
+WHERE tenant_id = $1 AND job_id = $2 AND first_index IN (
+    SELECT s.first_index FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
+    ORDER BY s.first_index LIMIT 100
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: remove_repeats
+DELETE FROM spool_repeats
+WHERE tenant_id = $1 AND job_id = $2 AND item_index IN (
+    SELECT r.item_index FROM spool_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2
+    ORDER BY r.item_index LIMIT 10000
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: is_spooled
+SELECT
+    EXISTS (SELECT FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2)
+    OR EXISTS (SELECT FROM spool_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2);
+
+-- name: orphaned_spools
+-- Jobs that need their spool no more, but have some. A probe of the index for each spooled job, however many chunks
+-- it has.
+WITH RECURSIVE chunked AS (
+    (SELECT s.tenant_id, s.job_id FROM spool_chunks s ORDER BY s.tenant_id, s.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id, n.job_id
+    FROM chunked c
+    CROSS JOIN LATERAL (
+        SELECT s.tenant_id, s.job_id FROM spool_chunks s
+        WHERE (s.tenant_id, s.job_id) > (c.tenant_id, c.job_id)
+        ORDER BY s.tenant_id, s.job_id LIMIT 1
+    ) n
+),
+repeated AS (
+    (SELECT r.tenant_id, r.job_id FROM spool_repeats r ORDER BY r.tenant_id, r.job_id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id, n.job_id
+    FROM repeated c
+    CROSS JOIN LATERAL (
+        SELECT r.tenant_id, r.job_id FROM spool_repeats r
+        WHERE (r.tenant_id, r.job_id) > (c.tenant_id, c.job_id)
+        ORDER BY r.tenant_id, r.job_id LIMIT 1
+    ) n
+)
+SELECT f.tenant_id, f.job_id
+FROM (SELECT * FROM chunked UNION SELECT * FROM repeated) f
+WHERE (SELECT j.state FROM jobs j WHERE j.tenant_id = f.tenant_id AND j.job_id = f.job_id)
+    NOT IN ('receiving', 'queued', 'running')
+ORDER BY f.tenant_id, f.job_id;
