@@ -18,8 +18,10 @@ from app import telemetry
 from app.db.pool import Database
 from app.http import problems
 from app.http.api import Api
+from app.http.principals import Principals
 from app.http.routes import ROUTES
 from app.http.services import STATE_KEY, Services
+from app.http.views import JobViews
 from app.http.watcher import JobWatcher
 from app.settings import Settings
 from app.wake import Waker
@@ -31,7 +33,17 @@ def create_app(settings: Settings) -> Litestar:
     waker = Waker(settings)
     watcher = JobWatcher(database)
     redis = Redis.from_url(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
-    services = Services(settings=settings, database=database, waker=waker, watcher=watcher, redis=redis)
+    views = JobViews(database)
+    principals = Principals(database)
+    services = Services(
+        settings=settings,
+        database=database,
+        waker=waker,
+        watcher=watcher,
+        views=views,
+        principals=principals,
+        redis=redis,
+    )
 
     @asynccontextmanager
     async def own(_: Litestar) -> AsyncIterator[None]:
@@ -41,6 +53,8 @@ def create_app(settings: Settings) -> Litestar:
                 yield
         finally:
             await watcher.close()
+            await views.close()
+            await principals.close()
             await waker.close()
             await redis.aclose()
             await database.close()

@@ -22,6 +22,9 @@ from app.errors import NotFound
 
 LOCAL: Final = "db"
 """What a failure is filed under when it happened here, not at a destination."""
+_SOONEST: Final = 1.0
+_LATEST: Final = 5.0
+"""Seconds between two looks at a job whose items are processed."""
 PAUSED: Final = "the destination is paused; an administrator resumes it"
 
 
@@ -52,6 +55,29 @@ class JobOptions(msgspec.Struct, frozen=True):
     dry_run: bool = False
 
 
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a job is with its items, here; what destinations make of them is told by its effects."""
+
+    items: int | None
+    """Of the request; null while its body arrives."""
+    processed: int
+    not_processed: int | None
+    """Those that are left, or were when the job was canceled or failed."""
+    bytes_received: int
+    """Of the body, inflated."""
+    items_per_second: float | None
+    """Since the first of them; null before it."""
+    expected_seconds: int | None
+    """Until all of them are processed; null unless the job is running."""
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed or was canceled."""
+
+    code: str
+    detail: str
+
+
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     """A job as a list shows it."""
 
@@ -60,14 +86,22 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     root_job_id: uuid.UUID
     created_at: datetime
+    started_at: datetime | None
+    """The first item was processed."""
+    applied_at: datetime | None
+    """The last one was."""
     finished_at: datetime | None
     options: JobOptions
+    progress: Progress
+    error: JobError | None
     summary: Summary
     results: dict[Result, int]
     effects: dict[str, Effects]
     request_id: str
     status_url: str
     items_url: str
+    events_url: str
+    cancel_url: str
 
 
 class Job(JobSummary, frozen=True, kw_only=True):
@@ -83,6 +117,10 @@ class JobView(msgspec.Struct, frozen=True):
     revision: int
     next_in: float | None
     """Seconds until asking again is worth while; `None` once it is finished."""
+
+    @property
+    def finished(self) -> bool:
+        return self.next_in is None
 
 
 class JobPage(msgspec.Struct, frozen=True):
@@ -170,26 +208,41 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         effects = await reading.read_effects(connection, tenant_id, [job_id])
         local = await reading.read_local_failures(connection, tenant_id, job_id)
         remote = await reading.read_destination_failures(connection, tenant_id, job_id)
-        next_in = None
-        if row.finished_at is None:
-            next_in = await reading.read_next_attempt(connection, tenant_id, job_id) or 0.0
+        waiting = await _find_wait(connection, tenant_id, row)
     failures = _merge_clusters(local) + [
         Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
     ]
     job = Job(**_summarize(row, effects.get(job_id, [])), failures=failures)
-    return JobView(job, row.revision, next_in)
+    return JobView(job, row.revision, _next_look(job, waiting))
 
 
-async def read_revision(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> reading.Revision:
-    """The cheapest look at a job.
+async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:
+    """Seconds until something happens at a destination, for a job that waits for nothing else."""
+    if row.state != JobState.SYNCING:
+        return None
+    return await reading.read_next_attempt(connection, tenant_id, row.job_id)
 
-    Raises:
-        NotFound: the tenant has no such job.
-    """
-    found = await reading.read_revisions(connection, [(tenant_id, job_id)])
-    if not found:
-        raise NotFound("There is no such job.")
-    return found[0]
+
+def _next_look(job: Job, waiting: float | None) -> float | None:
+    """Seconds until asking again is worth while: a tenth of what is left, while items are processed."""
+    if job.finished_at is not None:
+        return None
+    if job.state is JobState.RUNNING:
+        return min(max((job.progress.expected_seconds or 0) / 10, _SOONEST), _LATEST)
+    return waiting or 0.0 if job.state is JobState.SYNCING else _SOONEST
+
+
+async def read_next_look(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> float:
+    """`JobView.next_in` of a job that is syncing, which may change though the job does not."""
+    return await reading.read_next_attempt(connection, tenant_id, job_id) or 0.0
+
+
+async def read_revisions(
+    connection: Connection, jobs: Iterable[tuple[int, uuid.UUID]]
+) -> dict[tuple[int, uuid.UUID], reading.Revision]:
+    """The cheapest look at any number of jobs (tenant, job); those that do not exist are left out."""
+    found = await reading.read_revisions(connection, list(jobs))
+    return {(row.tenant_id, row.job_id): row for row in found}
 
 
 async def read_jobs(
@@ -297,15 +350,35 @@ def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
         "state": JobState(row.state),
         "root_job_id": row.root_job_id,
         "created_at": row.created_at,
+        "started_at": row.started_at,
+        "applied_at": row.applied_at,
         "finished_at": row.finished_at,
         "options": msgspec.json.decode(row.options, type=JobOptions),
+        "progress": _measure(row),
+        "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "results": msgspec.json.decode(row.results, type=dict[Result, int]),
         "effects": {effect.name: _counts(effect) for effect in effects},
         "request_id": row.request_id,
         "status_url": f"/v1/jobs/{row.job_id}",
         "items_url": f"/v1/jobs/{row.job_id}/items",
+        "events_url": f"/v1/jobs/{row.job_id}/events",
+        "cancel_url": f"/v1/jobs/{row.job_id}/cancel",
     }
+
+
+def _measure(row: JobRow) -> Progress:
+    left = None if row.items is None else row.items - row.total
+    rate = row.total / row.worked if row.total and row.worked else None
+    running = row.state == JobState.RUNNING
+    return Progress(
+        items=row.items,
+        processed=row.total,
+        not_processed=left,
+        bytes_received=row.bytes,
+        items_per_second=None if rate is None else round(rate, 1),
+        expected_seconds=math.ceil(left / rate) if running and rate and left is not None else None,
+    )
 
 
 def _counts(row: EffectRow) -> Effects:

@@ -31,6 +31,13 @@ class JobRow(msgspec.Struct, frozen=True):
     revision: int
     created_at: datetime
     finished_at: datetime | None
+    items: int | None
+    bytes: int
+    started_at: datetime | None
+    applied_at: datetime | None
+    error: str | None
+    worked: float | None
+    """Seconds since the first item was processed, until the last one was."""
 
 
 class EffectRow(msgspec.Struct, frozen=True):

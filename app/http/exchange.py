@@ -24,6 +24,8 @@ class Exchange(msgspec.Struct):
     """By the event loop's clock."""
     path: str
     """As it was sent: still percent-encoded, one character a byte."""
+    bodyless: bool = False
+    """The answer's body is not wanted (HEAD)."""
     status: int = 0
     presented: bool = False
     """The client sent some API key."""
@@ -39,7 +41,9 @@ def begin(scope: Any, started: float) -> Exchange:
     given = [value for name, value in scope["headers"] if name == b"x-request-id"]
     taken = given[0] if len(given) == 1 else b""
     request_id = taken.decode() if _SANE_ID.fullmatch(taken) else str(uuid7())
-    exchange = Exchange(request_id=request_id, started=started, path=_read_path(scope))
+    exchange = Exchange(
+        request_id=request_id, started=started, path=_read_path(scope), bodyless=scope["method"] == "HEAD"
+    )
     scope[_KEY] = exchange
     return exchange
 

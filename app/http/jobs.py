@@ -8,20 +8,20 @@ import uuid
 from typing import Any, Final
 
 import msgspec
-from litestar import Request, get
+from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
-from app import status
+from app import canceling, status
 from app.errors import NotFound
 from app.http import cursors, headers
 from app.http.exchange import exchange_of
 from app.http.headers import Fields, Preferences
 from app.http.services import READING, Services, authorize, respond, services_of
+from app.http.views import View, read_etags
 
 PAGE: Final = 100
 MOST: Final = 1_000
-_REPRESENTATION: Final = 1
-"""Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
+_IMPORTING: Final = frozenset({"import"})
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -51,54 +51,56 @@ def parse_job_id(text: str) -> uuid.UUID:
 async def read_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING)
+    principal = await authorize(request, fields, services, READING, recent=True)
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
     wanted = parse_job_id(request.path_params["job_id"])
     preferences = headers.read_preferences(fields, max_wait=services.settings.max_wait)
-    known = _revisions(fields.all("if-none-match"))
+    known = read_etags(fields.all("if-none-match"))
+    changed = False
     if preferences.wait:
         until = exchange_of(request.scope).started + preferences.wait
-        await _wait(services, principal.tenant_id, wanted, known, until)
-    applied = Preferences(wait=preferences.wait).applied(waited=True)
-    async with services.database.connection() as connection:
-        view = await status.read_job(connection, principal.tenant_id, wanted)
-    fields_out = applied | {"ETag": _etag(view.revision), "Cache-Control": "private, no-cache"}
-    if view.next_in is not None:
-        fields_out["Retry-After"] = str(max(1, math.ceil(view.next_in)))
+        changed = await _wait(services, principal.tenant_id, wanted, known, until)
+    newest = max((revision for revision in known if isinstance(revision, int)), default=0)
+    view = await services.views.read(principal.tenant_id, wanted, at_least=None if changed else newest)
+    fields_out = tell(view) | Preferences(wait=preferences.wait).applied(waited=True)
     if view.revision in known or "*" in known:
         return respond(b"", 304, headers=fields_out)
-    return respond(_encode(view.job), headers=fields_out)
+    return respond(view.body, headers=fields_out)
+
+
+def tell(view: View) -> dict[str, str]:
+    """The header fields that every representation of a job has."""
+    fields = {"ETag": view.etag, "Cache-Control": "private, no-cache"}
+    if view.next_in is not None:
+        fields["Retry-After"] = str(max(1, math.ceil(view.next_in)))
+    return fields
 
 
 async def _wait(
     services: Services, tenant_id: int, job_id: uuid.UUID, known: set[int | str], until: float
-) -> None:
-    async with services.database.connection() as connection:
-        seen = await status.read_revision(connection, tenant_id, job_id)
+) -> bool:
+    """True: the job is finished, or not what the client knows."""
+    seen = await services.views.look(tenant_id, job_id)
     if seen.finished or (known and seen.revision not in known):
-        return
+        return True
     remaining = until - asyncio.get_running_loop().time()
-    await services.watcher.wait(
+    return await services.watcher.wait(
         tenant_id, job_id, seconds=remaining, revision=seen.revision if known else None
     )
 
 
-def _etag(revision: int) -> str:
-    return f'"{_REPRESENTATION}-{revision}"'
-
-
-def _revisions(field: str) -> set[int | str]:
-    """The revisions that a client already has, by its `If-None-Match`."""
-    found: set[int | str] = set()
-    for part in field.split(","):
-        tag = part.strip().removeprefix("W/").strip('"')
-        if tag == "*":
-            found.add("*")
-        representation, _, revision = tag.partition("-")
-        if representation == str(_REPRESENTATION) and revision.isascii() and revision.isdecimal():
-            found.add(int(revision[:19]))
-    return found
+@post("/v1/jobs/{job_id:str}/cancel", status_code=200)
+async def cancel_job(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, _IMPORTING)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    wanted = parse_job_id(request.path_params["job_id"])
+    await canceling.cancel(services.database, principal.tenant_id, wanted)
+    view = await services.views.read(principal.tenant_id, wanted, at_least=None)
+    return respond(view.body, headers=tell(view))
 
 
 @get("/v1/jobs")

@@ -6,12 +6,14 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, health, imports, items, jobs, keys
+from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
     jobs.list_jobs,
     jobs.read_job,
+    jobs.cancel_job,
+    events.read_events,
     items.list_items,
     keys.read_key,
     contacts.read_contact,

@@ -52,6 +52,11 @@ class JobWatcher:
             if not waiters:
                 self._waiting.pop(job, None)
 
+    @property
+    def released(self) -> bool:
+        """The process is about to end."""
+        return self._released
+
     def release(self) -> None:
         """Let everybody go with what there is: the process is about to end, and would end only after them."""
         self._released = True

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.domain.outcomes import EffectState, ErrorCode, ItemStatus
 from app.http import jobs
-from app.http.headers import CSV, JSON, NDJSON
+from app.http.headers import CSV, EVENTS, JSON, NDJSON
 from app.http.openapi import examples
 from app.http.openapi.parts import (
     READING,
@@ -56,6 +56,8 @@ def make_paths(settings: Settings) -> dict[str, Any]:
         "/v1/contacts/{contact_id}": {"get": _contact()},
         "/v1/jobs": {"get": _jobs()},
         "/v1/jobs/{job_id}": {"get": _job(wait)},
+        "/v1/jobs/{job_id}/cancel": {"post": _cancel()},
+        "/v1/jobs/{job_id}/events": {"get": _events(settings)},
         "/v1/jobs/{job_id}/items": {"get": _items()},
         "/v1/idempotency-keys/{key}": {"get": _key()},
     }
@@ -198,6 +200,58 @@ def _job(wait: dict[str, Any]) -> dict[str, Any]:
             **problems_of(404, *READING),
         },
         [_JOB_ID, wait, field("If-None-Match", "ETags that the client has already.", TEXT)],
+    )
+
+
+def _cancel() -> dict[str, Any]:
+    return operation(
+        "jobs",
+        "cancelJob",
+        "Cancel an import",
+        "What is not applied yet never will be; what is applied stays and goes on to its destinations. Canceling a job "
+        "once more changes nothing. A body that is still arriving is dropped, and its Idempotency-Key is free again. "
+        "A body of this request is ignored. Needs the scope `import`.",
+        {
+            "200": answer_of(
+                "The job is canceled; `progress.not_processed` items were not applied.",
+                ref("Job"),
+                examples.CANCELED_JOB,
+                headers(ETag="ETag", Cache_Control="CacheControl"),
+            ),
+            **problems_of(404, 409, *READING),
+        },
+        [_JOB_ID],
+    )
+
+
+def _events(settings: Settings) -> dict[str, Any]:
+    fields = headers(Cache_Control="CacheControl", X_Accel_Buffering="Buffering")
+    return operation(
+        "jobs",
+        "followJob",
+        "A job's progress as it happens",
+        "Server-sent events: `progress` for each change, at most about four a second, and `end` once the job is "
+        "finished; `data` is the job as one line of JSON, `id` its revision. The stream ends after "
+        f"{settings.stream_seconds:g} seconds, and a client comes again with `Last-Event-ID`, as EventSource does by "
+        "itself. Needs the scope `read` or `import`.",
+        {
+            "200": {
+                "description": "Events, as they happen.",
+                "headers": fields,
+                "content": {
+                    EVENTS: {
+                        "schema": {"type": "string", "description": "`data` of each event is a `Job`."},
+                        "example": examples.EVENTS,
+                    }
+                },
+            },
+            "204": {
+                "description": "The job is finished, and the client has its last event: do not come again.",
+                "headers": fields,
+            },
+            **problems_of(404, *READING),
+        },
+        [_JOB_ID, field("Last-Event-ID", "The event that the client had last.", TEXT)],
     )
 
 

@@ -65,8 +65,19 @@ JOB: Final[dict[str, Any]] = {
     "state": "syncing",
     "root_job_id": JOB_ID,
     "created_at": "2026-01-15T09:30:00.123456Z",
+    "started_at": "2026-01-15T09:30:00.123456Z",
+    "applied_at": "2026-01-15T09:30:00.123456Z",
     "finished_at": None,
     "options": {"atomic": False, "last_wins": False, "dry_run": False},
+    "progress": {
+        "items": 3,
+        "processed": 3,
+        "not_processed": 0,
+        "bytes_received": 214,
+        "items_per_second": None,
+        "expected_seconds": None,
+    },
+    "error": None,
     "summary": {"total": 3, "succeeded": 2, "failed": 1, "retry": 0},
     "results": {"created": 1, "updated": 1},
     "effects": {
@@ -75,8 +86,32 @@ JOB: Final[dict[str, Any]] = {
     "request_id": "0b9f6f2e-5a0d-4c9b-9a53-0c7d1f2f6a11",
     "status_url": f"/v1/jobs/{JOB_ID}",
     "items_url": f"/v1/jobs/{JOB_ID}/items",
+    "events_url": f"/v1/jobs/{JOB_ID}/events",
+    "cancel_url": f"/v1/jobs/{JOB_ID}/cancel",
     "failures": [{"destination": "db", "code": "INVALID_EMAIL", "count": 1, "samples": [1]}],
 }
+
+CANCELED_JOB: Final[dict[str, Any]] = JOB | {
+    "state": "canceled",
+    "applied_at": None,
+    "finished_at": "2026-01-15T09:30:04.000111Z",
+    "progress": {
+        "items": 1_000_000,
+        "processed": 120_000,
+        "not_processed": 880_000,
+        "bytes_received": 98_304_512,
+        "items_per_second": 31_250.0,
+        "expected_seconds": None,
+    },
+    "error": {"code": "CANCELED", "detail": "The job was canceled."},
+    "summary": {"total": 120_000, "succeeded": 119_999, "failed": 1, "retry": 0},
+    "results": {"created": 119_999},
+}
+
+EVENTS: Final = (
+    f'retry: 1000\n\nevent: progress\nid: 41\ndata: {{"job_id":"{JOB_ID}","state":"running"}}\n\n'
+    f': keep-alive\n\nevent: end\nid: 42\ndata: {{"job_id":"{JOB_ID}","state":"completed"}}\n\n'
+)
 
 ITEMS: Final[dict[str, Any]] = {
     "items": [

@@ -60,6 +60,15 @@ _DESCRIPTIONS: Final = {
 }
 
 _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
+    "Progress.items": {"description": "Of the request; null while its body arrives."},
+    "Progress.not_processed": {
+        "description": "Those that are left, or were when the job was canceled or failed."
+    },
+    "Progress.bytes_received": {"description": "Of the body, inflated."},
+    "Progress.items_per_second": {"description": "Since the first of them; null before it."},
+    "Progress.expected_seconds": {
+        "description": "Until all of them are processed; null unless the job is running."
+    },
     "Problem.code": {"enum": sorted(problems.KINDS)},
     "Problem.type": {"format": "uri-reference", "examples": ["urn:tranche:problem:idempotency-key-reused"]},
     "KeyState.state": {"enum": ["completed", "running", "expired"]},

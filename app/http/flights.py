@@ -1,0 +1,37 @@
+"""Work that several requests want at the same time, done once for all of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Flights(Generic[K, V]):
+    """Whoever comes while a key's work is under way gets its result; who goes away does not end it."""
+
+    def __init__(self) -> None:
+        self._under_way: dict[K, asyncio.Task[V]] = {}
+
+    async def share(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
+        """The result of this key's work, or its error."""
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.create_task(work())
+            self._under_way[key] = task
+            task.add_done_callback(lambda done: self._end(key, done))
+        return await asyncio.shield(task)
+
+    def _end(self, key: K, task: asyncio.Task[V]) -> None:
+        self._under_way.pop(key, None)
+        if not task.cancelled():
+            task.exception()  # taken note of, though all who wanted to know may have gone
+
+    async def close(self) -> None:
+        tasks = list(self._under_way.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

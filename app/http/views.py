@@ -1,0 +1,182 @@
+"""Jobs as any number of pollers see them, read once for all of them.
+
+A thousand clients that follow one import ask for the same few bytes. Every poll looks at the job's revision, but all
+that ask at about the same time do so with one query, and the body is read again only when the revision is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import OrderedDict
+from typing import Final
+
+import msgspec
+
+from app import status
+from app.db.pool import Database
+from app.db.reading import Revision
+from app.domain.outcomes import JobState
+from app.errors import NotFound
+from app.http.flights import Flights
+
+MOST: Final = 1_000
+"""Jobs whose bodies are kept."""
+YOUNG: Final = 0.2
+"""Seconds for which the view of a job that goes on may be shown though there is a newer one…"""
+SHARE: Final = 10.0
+"""…or this many times as long as it took to read: reading never takes more than a tenth of the time."""
+_REPRESENTATION: Final = 2
+"""Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+_Job = tuple[int, uuid.UUID]
+
+
+class View(msgspec.Struct):
+    """A job's body at one revision."""
+
+    revision: int
+    body: bytes
+    state: JobState
+    next_in: float | None
+    """Seconds until asking again is worth while; `None` once the job is finished."""
+    read_at: float
+    looked_at: float
+    """When `next_in` was found."""
+    cost: float
+    """Seconds that reading it took."""
+
+    @property
+    def finished(self) -> bool:
+        return self.next_in is None
+
+    @property
+    def etag(self) -> str:
+        """Weak while items are processed: rate and expected end are those of the moment of reading."""
+        tag = f'"{_REPRESENTATION}-{self.revision}"'
+        return f"W/{tag}" if self.state is JobState.RUNNING else tag
+
+    @property
+    def pause(self) -> float:
+        """Seconds before it is worth its price to read the job again."""
+        return max(YOUNG, SHARE * self.cost)
+
+
+def read_etags(field: str) -> set[int | str]:
+    """The revisions that a client already has, by its `If-None-Match`; `*` stands for any."""
+    found: set[int | str] = set()
+    for part in field.split(","):
+        tag = part.strip().removeprefix("W/").strip('"')
+        if tag == "*":
+            found.add("*")
+        representation, _, revision = tag.partition("-")
+        if representation == str(_REPRESENTATION) and revision.isascii() and revision.isdecimal():
+            found.add(int(revision[:19]))
+    return found
+
+
+class JobViews:
+    """The views of one process. What it showed once it never goes back behind."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._kept: OrderedDict[_Job, View] = OrderedDict()
+        self._readings: Flights[_Job, View] = Flights()
+        self._asked: dict[_Job, list[asyncio.Future[Revision | None]]] = {}
+        self._looking: asyncio.Task[None] | None = None
+
+    async def read(self, tenant_id: int, job_id: uuid.UUID, *, at_least: int | None = 0) -> View:
+        """The job, not before the revision `at_least`; `None`: as it stands now, whatever that costs.
+
+        A finished job is always told as it stands now.
+
+        Raises:
+            NotFound: the tenant has no such job.
+        """
+        job = (tenant_id, job_id)
+        seen = await self.look(tenant_id, job_id)
+        least = seen.revision if at_least is None or seen.finished else min(at_least, seen.revision)
+        clock = asyncio.get_running_loop().time
+        view = self._kept.get(job)
+        if view is not None and view.revision < seen.revision and clock() - view.read_at > view.pause:
+            least = seen.revision
+        while view is None or view.revision < least:
+            view = await self._readings.share(job, lambda: self._read(job))
+        if job in self._kept:
+            self._kept.move_to_end(job)
+        if view.state is JobState.SYNCING and clock() - view.looked_at > YOUNG:
+            await self._readings.share(job, lambda: self._look_ahead(job, view))
+        return view
+
+    async def look(self, tenant_id: int, job_id: uuid.UUID) -> Revision:
+        """The job's revision as it stands now.
+
+        Raises:
+            NotFound: the tenant has no such job.
+        """
+        answer: asyncio.Future[Revision | None] = asyncio.get_running_loop().create_future()
+        self._asked.setdefault((tenant_id, job_id), []).append(answer)
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look_for_all())
+        seen = await answer
+        if seen is None:
+            raise NotFound("There is no such job.")
+        return seen
+
+    async def close(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
+        await self._readings.close()
+
+    async def _look_for_all(self) -> None:
+        """Those who ask while a query is under way share the next one."""
+        while self._asked:
+            asked, self._asked = self._asked, {}
+            waiting = [(job, answer) for job, answers in asked.items() for answer in answers]
+            try:
+                async with self._database.connection() as connection:
+                    found = await status.read_revisions(connection, asked)
+            except BaseException as error:
+                for _, answer in waiting:
+                    if isinstance(error, asyncio.CancelledError):
+                        answer.cancel()
+                    elif not answer.done():
+                        answer.set_exception(error)
+                if not isinstance(error, Exception):
+                    raise
+                continue
+            for job, answer in waiting:
+                if not answer.done():
+                    answer.set_result(found.get(job))
+
+    async def _read(self, job: _Job) -> View:
+        clock = asyncio.get_running_loop().time
+        async with self._database.connection() as connection:
+            started = clock()
+            read = await status.read_job(connection, *job)
+        view = View(
+            revision=read.revision,
+            body=_encode(read.job),
+            state=read.job.state,
+            next_in=read.next_in,
+            read_at=started,
+            looked_at=started,
+            cost=clock() - started,
+        )
+        before = self._kept.get(job)
+        if before is not None and before.revision > view.revision:
+            return before
+        self._kept[job] = view
+        if len(self._kept) > MOST:
+            self._kept.popitem(last=False)
+        return view
+
+    async def _look_ahead(self, job: _Job, view: View) -> View:
+        """A destination may open, close or be paused while the job stays as it is."""
+        async with self._database.connection() as connection:
+            view.next_in = await status.read_next_look(connection, *job)
+        view.looked_at = asyncio.get_running_loop().time()
+        return view
