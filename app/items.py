@@ -4,133 +4,189 @@ from __future__ import annotations
 
 import math
 import uuid
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
 
-from app.db import reading
+from app.candidates import Candidates
+from app.db import items as rows
+from app.db.items import DeliveryRow, JobRef, JobRow, Range
 from app.db.packing import unpack
 from app.db.pool import Connection
-from app.domain import answers
 from app.domain.answers import ItemOutcome
-from app.domain.outcomes import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus
-from app.errors import Invalid, NotFound
-from app.status import LOCAL, Standstill, explain_wait
+from app.domain.files.pieces import Kept
+from app.domain.outcomes import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus, JobState
+from app.errors import NotFound, OutcomesExpired
+from app.selection import DestinationOutcome, Filter, JobItem
+from app.status import Standstill, explain_wait
 
-SCAN: Final = 1_000
-"""Items looked at in one step of a filtered page."""
-STEPS: Final = 10
+STEP: Final = 2_000
+"""Items that are looked at in one step of a filtered page."""
+MOST: Final = 200_000
+"""Items that are looked at for one page at the most."""
 
-
-class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where one item stands at one destination. `version` is what this job owes it; a newer one may be sent."""
-
-    state: EffectState
-    version: int
-    attempts: int
-    error_code: str | None = None
-    detail: str | None = None
-    retry_after_seconds: int | None = None
-    """Until Tranche itself tries again, or at least could."""
+_UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
+_split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode: Final = msgspec.json.Decoder(ItemOutcome).decode
+_decode_kept: Final = msgspec.json.Decoder(Kept).decode
 
 
-class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
-    """An item as it was answered, and what became of it; no destination is named that it was not owed to."""
+class Page(msgspec.Struct, frozen=True):
+    """Items in item order.
 
-    destinations: dict[str, DestinationOutcome]
+    `position` is the index that the next page starts at; `None`: that was all, and will be. `waiting`: the page ends
+    where items are still being decided, so the next one is empty until they are.
+    """
+
+    items: list[JobItem]
+    position: int | None
+    waiting: bool = False
 
 
-class Filter(msgspec.Struct, frozen=True):
-    """Which items to show; `status` is a local one unless a destination other than "db" is named."""
+class Extent(msgspec.Struct, frozen=True):
+    """How far the items of a job can be read: below `end`; `growing`: there will be more. `kept` tells of its file."""
 
-    status: str | None = None
-    destination: str | None = None
-    error_code: str | None = None
-
-    def check(self) -> None:
-        """
-        Raises:
-            Invalid: the status is no word of the place that is asked for.
-        """
-        if self.status is None:
-            return
-        words: list[str] = [*(ItemStatus if self._local else EffectState)]
-        if self.status not in words:
-            where = "" if self._local else "at a destination "
-            raise Invalid(f"An item's status {where}is one of: {', '.join(words)}.")
-
-    @property
-    def _local(self) -> bool:
-        return self.destination is None or self.destination == LOCAL
-
-    @property
-    def empty(self) -> bool:
-        return self.status is None and self.destination in (None, LOCAL) and self.error_code is None
-
-    def takes(self, item: JobItem) -> bool:
-        if self._local:
-            codes: set[object] = {item.error_code}
-            if self.destination is None:
-                codes |= {there.error_code for there in item.destinations.values()}
-            status: str = item.status
-        else:
-            there = item.destinations.get(self.destination or "")
-            if there is None:
-                return False
-            codes, status = set[object]({there.error_code}), there.state
-        return (self.status is None or self.status == status) and (
-            self.error_code is None or self.error_code in codes
-        )
+    end: int
+    growing: bool
+    kept: Kept | None
 
 
 async def read_items(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, *, first: int, limit: int, wanted: Filter
-) -> tuple[list[JobItem], int | None]:
-    """A page in item order, and the index that the next one starts at (`None`: that was all).
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    *,
+    first: int,
+    limit: int,
+    wanted: Filter,
+    end: int | None = None,
+) -> Page:
+    """A page of the items from `first` on, and below `end` if one is given.
 
-    A filtered page looks at a bounded number of items and may hold fewer than `limit`, even none, before the end.
+    Chunks of an unfinished job are decided out of order: its items are shown up to the first that is not decided, so
+    that who follows the pages sees each item once. A page looks at `MOST` items and may hold fewer than `limit`, even
+    none, before the end; where few items match, those that cannot are not looked at.
 
     Raises:
         NotFound: the tenant has no such job.
+        OutcomesExpired: it is past its retention.
     """
-    job = await reading.read_job(connection, tenant_id, job_id)
-    if job is None:
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        job = JobRef(connection, tenant_id, job_id)
+        extent = await read_extent(job)
+        stop = extent.end if end is None else min(end, extent.end)
+        places = [] if wanted.empty else await rows.read_places(job)
+        candidates = Candidates(job, wanted, places, end=stop)
+        page: list[JobItem] = []
+        step = limit + 1 if wanted.empty else STEP
+        position, looked = first, 0
+        while position < stop:
+            found = await candidates.find(position)
+            for batch in _cut(found.ranges, step):
+                if looked >= MOST:
+                    return Page(page, batch[0][0])
+                for item in await _load(job, batch, wanted):
+                    if len(page) == limit:
+                        return Page(page, item.index)
+                    page.append(item)
+                looked += sum(high - low + 1 for low, high in batch)
+            position = found.last + 1
+    growing = extent.growing and stop == extent.end
+    return Page(page, max(first, stop) if growing else None, waiting=growing)
+
+
+async def read_extent(job: JobRef) -> Extent:
+    """
+    Raises:
+        NotFound, OutcomesExpired: see `read_items`.
+    """
+    row = await rows.read_job(job)
+    if row is None:
         raise NotFound("There is no such job.")
-    page: list[JobItem] = []
-    span = limit if wanted.empty else max(limit, SCAN)
-    position = first
-    for _ in range(1 if wanted.empty else STEPS):
-        if position >= job.total:
+    if row.trimmed:
+        raise OutcomesExpired()
+    return _measure(row)
+
+
+def _measure(row: JobRow) -> Extent:
+    growing = row.state in _UNDECIDED
+    end = row.booked or 0
+    if growing and row.undecided is not None:
+        end = min(end, row.undecided)
+    return Extent(end, growing, None if row.form is None else _decode_kept(row.form))
+
+
+def _cut(ranges: list[Range], size: int) -> Iterator[list[Range]]:
+    """The ranges in portions of `size` items, the last one smaller."""
+    portion: list[Range] = []
+    room = size
+    for low, high in ranges:
+        while low <= high:
+            until = min(high, low + room - 1)
+            portion.append((low, until))
+            room -= until - low + 1
+            low = until + 1
+            if not room:
+                yield portion
+                portion, room = [], size
+    if portion:
+        yield portion
+
+
+async def _load(job: JobRef, ranges: list[Range], wanted: Filter) -> list[JobItem]:
+    """The items of these ranges that are asked for."""
+    outcomes: list[ItemOutcome] = []
+    for chunk in await rows.read_chunks(job, ranges):
+        outcomes += _pick(chunk, ranges, wanted.mark)
+    # Only what is stored here is owed to anybody.
+    stored = [outcome.index for outcome in outcomes if outcome.status is ItemStatus.OK]
+    owed = await _read_owed(job, stored) if stored else {}
+    found = []
+    for outcome in outcomes:
+        fields: dict[str, Any] = {name: getattr(outcome, name) for name in ItemOutcome.__struct_fields__}
+        item = JobItem(**fields, destinations=owed.get(outcome.index, {}))
+        if wanted.takes(item):
+            found.append(item)
+    return found
+
+
+def _pick(chunk: rows.ChunkRow, ranges: list[Range], mark: bytes | None) -> Iterator[ItemOutcome]:
+    """The outcomes of a chunk within the ranges, and with the mark; only these are decoded."""
+    raws = _split(unpack(chunk.outcomes))
+    first, last = chunk.first_index, chunk.first_index + chunk.item_count - 1
+    whole = len(raws) == chunk.item_count
+    for low, high in ranges[max(0, bisect_left(ranges, (first, first)) - 1) :]:
+        if low > last:
             break
-        last = min(position + span, job.total) - 1
-        for item in await _read_range(connection, tenant_id, job_id, position, last):
-            if not wanted.takes(item):
-                continue
-            if len(page) == limit:
-                return page, item.index
-            page.append(item)
-        position = last + 1
-    return page, position if position < job.total else None
+        low, high = max(low, first), min(high, last)
+        # Where a job was canceled before repeated items were decided, these are missing.
+        for raw in raws[low - first : high - first + 1] if whole else raws:
+            if mark is None or mark in bytes(raw):
+                outcome = _decode(raw)
+                if low <= outcome.index <= high:
+                    yield outcome
 
 
-async def _read_range(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first: int, last: int
-) -> list[JobItem]:
-    owed = await _read_owed(connection, tenant_id, job_id, first, last)
-    items = []
-    for chunk in await reading.read_chunks(connection, tenant_id, job_id, first, last):
-        for outcome in answers.decode_items(unpack(chunk.outcomes)):
-            if first <= outcome.index <= last:
-                fields: dict[str, Any] = msgspec.structs.asdict(outcome)
-                items.append(JobItem(**fields, destinations=owed.get(outcome.index, {})))
-    return items
+_NEAR: Final = 100
 
 
-async def _read_owed(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first: int, last: int
-) -> dict[int, dict[str, DestinationOutcome]]:
+def gather(indexes: Sequence[int]) -> list[Range]:
+    """Ranges that hold these rising indexes, and few others."""
+    ranges: list[Range] = []
+    for index in indexes:
+        if ranges and index - ranges[-1][1] <= _NEAR:
+            ranges[-1] = (ranges[-1][0], index)
+        else:
+            ranges.append((index, index))
+    return ranges
+
+
+async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, DestinationOutcome]]:
     owed: dict[int, dict[str, DestinationOutcome]] = {}
-    for delivery in await reading.read_deliveries(connection, tenant_id, job_id, first, last):
+    asked = set(indexes)
+    for delivery in await rows.read_deliveries(job, gather(indexes)):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         standstill = explain_wait(
             paused=delivery.paused,
@@ -140,7 +196,7 @@ async def _read_owed(
         )
         columns = zip(delivery.indexes, delivery.versions, delivery.states, strict=True)
         for position, (index, version, letter) in enumerate(columns):
-            if first <= index <= last:
+            if index in asked:
                 owed.setdefault(index, {})[delivery.name] = _describe(
                     delivery, LETTER_STATE[letter], version, errors.get(str(position), {}), standstill
                 )
@@ -148,7 +204,7 @@ async def _read_owed(
 
 
 def _describe(
-    delivery: reading.DeliveryRow,
+    delivery: DeliveryRow,
     state: EffectState,
     version: int,
     error: dict[str, Any],

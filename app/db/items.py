@@ -1,0 +1,171 @@
+"""The queries of a job's items, typed. Ranges are of item indexes, both ends inclusive."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+
+Range = tuple[int, int]
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """`undecided` is the first item that is still spooled, `booked` the first index after the last outcomes."""
+
+    items: int
+    state: str
+    trimmed: bool
+    form: str | None
+    undecided: int | None
+    booked: int | None
+
+
+class PlaceRow(msgspec.Struct, frozen=True):
+    """A destination that items of a job went to; `open` counts those that are not settled there."""
+
+    destination_id: int
+    name: str
+    open: int
+    blocked_code: str | None
+
+
+class ChunkRow(msgspec.Struct, frozen=True):
+    first_index: int
+    item_count: int
+    outcomes: bytes
+
+
+class DeliveryRow(msgspec.Struct, frozen=True):
+    """A delivery with what its destination is waiting for; times in seconds from now."""
+
+    name: str
+    paused: bool
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
+    indexes: list[int]
+    versions: list[int]
+    states: str
+    errors: str
+    attempt: int
+    state: str
+    next_in: float
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """A contact as an item left it."""
+
+    item_index: int
+    contact_id: str
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: str
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """One job on a connection: what every query of this module asks for first."""
+
+    connection: Connection
+    tenant_id: int
+    job_id: uuid.UUID
+
+
+async def read_job(job: JobRef) -> JobRow | None:
+    row = await job.connection.fetchrow(QUERIES["items_job"], job.tenant_id, job.job_id)
+    return None if row is None else JobRow(*row)
+
+
+async def read_places(job: JobRef) -> list[PlaceRow]:
+    rows = await job.connection.fetch(QUERIES["items_places"], job.tenant_id, job.job_id)
+    return [PlaceRow(*row) for row in rows]
+
+
+async def next_chunks(job: JobRef, first: int, limit: int) -> list[Range]:
+    rows = await job.connection.fetch(QUERIES["next_chunks"], job.tenant_id, job.job_id, first, limit)
+    return [(low, high) for low, high in rows]
+
+
+async def next_sound_chunks(job: JobRef, first: int, limit: int) -> list[Range]:
+    """Runs that hold an item that is ok."""
+    rows = await job.connection.fetch(QUERIES["next_sound_chunks"], job.tenant_id, job.job_id, first, limit)
+    return [(low, high) for low, high in rows]
+
+
+async def next_faulty_chunks(job: JobRef, first: int, limit: int, codes: Sequence[str]) -> list[Range]:
+    """Runs that hold an item with one of the codes."""
+    rows = await job.connection.fetch(
+        QUERIES["next_faulty_chunks"], job.tenant_id, job.job_id, first, limit, codes
+    )
+    return [(low, high) for low, high in rows]
+
+
+async def next_deliveries(
+    job: JobRef, destination_id: int, first: int, last: int, limit: int, *, letters: str | None
+) -> list[Range]:
+    """Those that begin at `last` at the latest; `letters` is a pattern of the states that one of its items has."""
+    rows = await job.connection.fetch(
+        QUERIES["next_deliveries"], job.tenant_id, job.job_id, destination_id, first, last, limit, letters
+    )
+    return [(low, high) for low, high in rows]
+
+
+async def next_faulty_deliveries(
+    job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, letters: str | None
+) -> list[Range]:
+    rows = await job.connection.fetch(
+        QUERIES["next_faulty_deliveries"],
+        job.tenant_id,
+        job.job_id,
+        destination_id,
+        first,
+        limit,
+        code,
+        letters,
+    )
+    return [(low, high) for low, high in rows]
+
+
+async def next_open_deliveries(
+    job: JobRef, destination_id: int, first: int, limit: int, *, letters: str | None
+) -> list[Range]:
+    """All that are open are looked at: for a destination with few of them."""
+    rows = await job.connection.fetch(
+        QUERIES["next_open_deliveries"], job.tenant_id, job.job_id, destination_id, first, limit, letters
+    )
+    return [(low, high) for low, high in rows]
+
+
+async def read_chunks(job: JobRef, ranges: Sequence[Range]) -> list[ChunkRow]:
+    """Those that hold items of the ranges, in item order."""
+    rows = await job.connection.fetch(QUERIES["chunks_in"], job.tenant_id, job.job_id, *_columns(ranges))
+    return [ChunkRow(*row) for row in rows]
+
+
+async def read_sources(job: JobRef, ranges: Sequence[Range]) -> list[bytes]:
+    """Of the runs that hold items of the ranges (`app.domain.files.spooled`, zstd)."""
+    rows = await job.connection.fetch(QUERIES["sources_in"], job.tenant_id, job.job_id, *_columns(ranges))
+    return [row["sources"] for row in rows]
+
+
+async def read_deliveries(job: JobRef, ranges: Sequence[Range]) -> list[DeliveryRow]:
+    """Those that hold items of the ranges."""
+    rows = await job.connection.fetch(QUERIES["deliveries_in"], job.tenant_id, job.job_id, *_columns(ranges))
+    return [DeliveryRow(*row) for row in rows]
+
+
+async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, VersionRow]:
+    """By item index; items that changed nothing left none."""
+    rows = await job.connection.fetch(QUERIES["versions_of_items"], job.tenant_id, job.job_id, indexes)
+    return {row["item_index"]: VersionRow(*row) for row in rows}
+
+
+def _columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
+    return [low for low, _ in ranges], [high for _, high in ranges]

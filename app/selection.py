@@ -1,0 +1,136 @@
+"""What the items of a job look like from outside, and which of them a reader asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+import msgspec
+
+from app.domain.answers import ItemOutcome
+from app.domain.outcomes import EffectState, ItemStatus
+from app.errors import Invalid
+from app.status import LOCAL
+
+LOST_STATES: Final = frozenset({EffectState.FAILED, EffectState.DEAD})
+"""What is over at a destination without the item being there."""
+
+
+class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where one item stands at one destination. `version` is what this job owes it; a newer one may be sent."""
+
+    state: EffectState
+    version: int
+    attempts: int
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int | None = None
+    """Until Tranche itself tries again, or at least could."""
+
+
+class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
+    """An item as it was answered, and what became of it; no destination is named that it was not owed to."""
+
+    destinations: dict[str, DestinationOutcome]
+
+
+class Reason(msgspec.Struct, frozen=True):
+    """Why an item did not make it to one place."""
+
+    place: str
+    """A destination, or "" for here."""
+    status: str
+    code: str
+    detail: str
+    seconds: int = 0
+
+
+def tell_reasons(item: JobItem) -> Iterator[Reason]:
+    """Every place that an item did not make it to, this one first."""
+    if item.status is not ItemStatus.OK:
+        details = [error.detail for error in item.errors or ()]
+        seconds = item.retry_after_seconds or 0
+        yield Reason("", item.status, item.error_code or "", "; ".join(details), seconds)
+    for name, there in item.destinations.items():
+        if there.state in LOST_STATES:
+            yield Reason(name, there.state, there.error_code or "", there.detail or "")
+
+
+class Filter(msgspec.Struct, frozen=True):
+    """Which items to show; `status` is a local one unless a destination other than "db" is named.
+
+    `lost`: only items that did not make it, here or to a destination; the other conditions narrow that.
+    """
+
+    status: str | None = None
+    destination: str | None = None
+    error_code: str | None = None
+    lost: bool = False
+
+    def check(self) -> None:
+        """
+        Raises:
+            Invalid: the status is no word of the place that is asked for.
+        """
+        if self.status is None:
+            return
+        words: list[str] = [*(ItemStatus if self.local else EffectState)]
+        where = "" if self.local else "at a destination "
+        if self.status not in words:
+            raise Invalid(f"An item's status {where}is one of: {', '.join(words)}.")
+        failures = (ItemStatus.FAILED, ItemStatus.RETRY) if self.local else sorted(LOST_STATES)
+        if self.lost and self.status not in failures:
+            raise Invalid(
+                f"The CSV holds the rows that failed; {where or 'here '}that is: {', '.join(failures)}. "
+                f"For {self.status!r} ask for JSON or NDJSON."
+            )
+
+    @property
+    def local(self) -> bool:
+        """Whether `status` is the one here."""
+        return self.destination is None or self.destination == LOCAL
+
+    @property
+    def empty(self) -> bool:
+        return not self.lost and self.local and self.status is None and self.error_code is None
+
+    def takes(self, item: JobItem) -> bool:
+        if self.lost:
+            return any(self.names(reason) for reason in tell_reasons(item))
+        if self.local:
+            codes: set[object] = {item.error_code}
+            if self.destination is None:
+                codes |= {there.error_code for there in item.destinations.values()}
+            status: str = item.status
+        else:
+            there = item.destinations.get(self.destination or "")
+            if there is None:
+                return False
+            codes, status = set[object]({there.error_code}), there.state
+        return (self.status is None or self.status == status) and (
+            self.error_code is None or self.error_code in codes
+        )
+
+    def names(self, reason: Reason) -> bool:
+        """Whether this reason is one that is asked for."""
+        if self.destination is None:
+            fits = self.status is None or not reason.place
+        else:
+            fits = reason.place == ("" if self.local else self.destination)
+        return (
+            fits
+            and (self.status is None or self.status == reason.status)
+            and (self.error_code is None or self.error_code == reason.code)
+        )
+
+    @property
+    def mark(self) -> bytes | None:
+        """What the JSON of an outcome must hold to be taken; None where that alone cannot tell.
+
+        Text cannot hold it by chance: its quotes are escaped.
+        """
+        if self.local and self.status is not None:
+            return f'"status":"{self.status}"'.encode()
+        if self.destination == LOCAL and self.error_code is not None:
+            return f'"error_code":{msgspec.json.encode(self.error_code).decode()}'.encode()
+        return None
