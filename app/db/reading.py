@@ -70,30 +70,6 @@ class Revision(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class ChunkRow(msgspec.Struct, frozen=True):
-    first_index: int
-    item_count: int
-    outcomes: bytes
-
-
-class DeliveryRow(msgspec.Struct, frozen=True):
-    """A delivery with what its destination is waiting for; times in seconds from now."""
-
-    name: str
-    paused: bool
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
-    delivery_id: int
-    indexes: list[int]
-    versions: list[int]
-    states: str
-    errors: str
-    attempt: int
-    state: str
-    next_in: float
-
-
 class KeyRow(msgspec.Struct, frozen=True):
     status: int
     job_id: uuid.UUID
@@ -185,21 +161,6 @@ async def read_next_attempt(connection: Connection, tenant_id: int, job_id: uuid
     """Seconds until something more happens to this job by itself."""
     value: float | None = await connection.fetchval(QUERIES["read_next_attempt"], tenant_id, job_id)
     return value
-
-
-async def read_chunks(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first: int, last: int
-) -> list[ChunkRow]:
-    rows = await connection.fetch(QUERIES["read_chunks"], tenant_id, job_id, first, last)
-    return [ChunkRow(*row) for row in rows]
-
-
-async def read_deliveries(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first: int, last: int
-) -> list[DeliveryRow]:
-    """Oldest first, so that the newest word about an item comes last."""
-    rows = await connection.fetch(QUERIES["read_deliveries"], tenant_id, job_id, first, last)
-    return [DeliveryRow(*row) for row in rows]
 
 
 async def read_revisions(connection: Connection, jobs: Sequence[tuple[int, uuid.UUID]]) -> list[Revision]:

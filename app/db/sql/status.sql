@@ -88,25 +88,6 @@ CROSS JOIN LATERAL (
 ) x
 WHERE e.tenant_id = $1 AND e.job_id = $2;
 
--- name: read_chunks
--- Outcomes that hold items from $3 to $4.
-SELECT c.first_index, c.item_count, c.outcomes
-FROM job_chunks c
-WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.first_index <= $4 AND c.first_index + c.item_count > $3
-ORDER BY c.first_index;
-
--- name: read_deliveries
--- What became of items from $3 to $4 at each destination.
-SELECT
-    d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    x.delivery_id, x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
-    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in
-FROM deliveries x
-JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
-WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.last_index >= $3 AND x.first_index <= $4
-ORDER BY x.delivery_id;
-
 -- name: read_revisions
 -- The jobs somebody is waiting for.
 SELECT j.tenant_id, j.job_id, j.revision, j.finished_at IS NOT NULL AS finished

@@ -13,8 +13,6 @@ HOT: Final[Hot] = {
     "read_local_failures": (f"3, {JOB}", {"job_chunks_faulty"}),
     "read_destination_failures": (f"3, {JOB}", {"deliveries_faulty"}),
     "read_next_attempt": (f"3, {JOB}", {"deliveries_open"}),
-    "read_chunks": (f"3, {JOB}, 0, 9", {"job_chunks_pkey"}),
-    "read_deliveries": (f"3, {JOB}, 0, 9", {"deliveries_job"}),
     "read_revisions": (f"'{{3}}', {JOBS}", {"jobs_pkey"}),
     "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),
     "read_contact": ("3, 'c5'", {"contacts_pkey"}),
