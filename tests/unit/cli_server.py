@@ -62,13 +62,16 @@ class FakeApi:
 
     async def start(self) -> TestServer:
         app = web.Application(client_max_size=50_000_000, middlewares=[self.authenticate])
+        self.routes(app)
+        server = TestServer(app)
+        await server.start_server(auto_decompress=False)
+        return server
+
+    def routes(self, app: web.Application) -> None:
         app.router.add_post("/v1/contacts:bulk", self.take)
         app.router.add_get("/v1/jobs", self.list_jobs)
         app.router.add_get("/v1/jobs/{job}", self.show_job)
         app.router.add_get("/v1/jobs/{job}/items", self.list_items)
-        server = TestServer(app)
-        await server.start_server()
-        return server
 
     @web.middleware
     async def authenticate(self, request: web.Request, handler: Any) -> web.StreamResponse:
@@ -196,7 +199,7 @@ class FakeApi:
             {
                 **o,
                 "destinations": {self.destination: self.lost.get(o["id"], {"state": "ok"})}
-                if o["id"] in job["ids"]
+                if o.get("id") in job["ids"]
                 else {},
             }
             for o in job["items"]
@@ -205,8 +208,9 @@ class FakeApi:
             chosen = [o for o in known if o["destinations"].get(there, {}).get("state") == wanted]
         else:
             chosen = [o for o in known if wanted in (None, o["status"])]
-        page = chosen[start : start + self.page_size]
-        following = str(start + self.page_size) if start + self.page_size < len(chosen) else None
+        size = int(request.query.get("limit", self.page_size))
+        page = chosen[start : start + size]
+        following = str(start + size) if start + size < len(chosen) else None
         return web.json_response({"items": page, "next_cursor": following})
 
 
