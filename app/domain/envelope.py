@@ -15,7 +15,7 @@ from app.domain.rules import quote
 
 BOM: Final = b"\xef\xbb\xbf"
 _START: Final = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"items"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
-_BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
+BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
 _COMMAS_PER_ITEM: Final = 64
 """A body with more commas than this for each allowed item is counted before it is cut: a million one-byte
 items would take a hundred bytes of memory each."""
@@ -80,7 +80,7 @@ def _too_many(max_items: int, offset: int) -> TooManyItems:
 def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | msgspec.Raw]:
     at = lexical.skip_space(body, shift)
     if body[at : at + 1] != b"{":
-        raise MalformedBody(_explain_start(body, at), at)
+        raise no_object(body[:4], body[at : at + 1], at)
     items: list[bytes | msgspec.Raw] | None = None
     try:
         at = lexical.skip_space(body, at + 1)
@@ -93,71 +93,112 @@ def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | ms
                 at = lexical.skip_space(body, at + 1)
                 _expect_items(body, at, seen=True)
             elif body[at : at + 1] != b"}":
-                raise MalformedBody(
-                    "after the array of items the closing '}' was expected; is the body cut off?", at
-                )
+                raise unfinished(at)
     except lexical.LimitError:
         raise _too_many(max_items, at) from None
     except lexical.StructureError as broken:
-        raise MalformedBody(
-            f"not valid JSON at byte {broken.offset}: {broken.detail}; where items begin and end is not "
-            "certain, so none was taken; correct the body and send it again",
-            broken.offset,
-        ) from None
+        raise uncertain(broken) from None
     at = lexical.skip_space(body, at + 1)
     if at != len(body):
-        raise MalformedBody(f"something follows the end of the JSON object at byte {at}; remove it", at)
+        raise followed(at)
     return items
 
 
-def _explain_start(body: bytes, at: int) -> str:
-    if at == len(body):
-        return 'the body is empty; send {"items": [...]}'
-    if body[at : at + 1] == b"[":
-        return 'the body is an array; wrap it as {"items": [...]}'
-    if body[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in body[:4]:
-        return "the body is UTF-16 or UTF-32; JSON must be sent as UTF-8"
-    return f'not a JSON object at byte {at}; send {{"items": [...]}}'
+def uncertain(broken: lexical.StructureError) -> MalformedBody:
+    return MalformedBody(
+        f"not valid JSON at byte {broken.offset}: {broken.detail}; where items begin and end is not "
+        "certain, so none was taken; correct the body and send it again",
+        broken.offset,
+    )
+
+
+def unfinished(at: int) -> MalformedBody:
+    return MalformedBody("after the array of items the closing '}' was expected; is the body cut off?", at)
+
+
+def followed(at: int) -> MalformedBody:
+    return MalformedBody(f"something follows the end of the JSON object at byte {at}; remove it", at)
+
+
+def no_object(head: bytes, found: bytes, at: int) -> MalformedBody:
+    """`head` are the first 4 bytes of the body, `found` the one at `at`, if there is one."""
+    if not found:
+        detail = 'the body is empty; send {"items": [...]}'
+    elif found == b"[":
+        detail = 'the body is an array; wrap it as {"items": [...]}'
+    elif head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head:
+        detail = "the body is UTF-16 or UTF-32; JSON must be sent as UTF-8"
+    else:
+        detail = f'not a JSON object at byte {at}; send {{"items": [...]}}'
+    return MalformedBody(detail, at)
 
 
 def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
     """Offset of the '[' of the member "items" that must stand at `at`."""
     member = lexical.MEMBER_NAME.match(body, at)
     if member is None:
-        if body[at : at + 1] == b"}" and not seen:
-            raise MalformedBody('"items" is missing; send {"items": [...]}', at)
-        raise MalformedBody(f"a member name in double quotes and a colon were expected at byte {at}", at)
+        raise no_member(body[at : at + 1], at, seen=seen)
+    check_name(member[1], at, seen=seen)
+    if body[member.end() : member.end() + 1] != b"[":
+        raise no_array(member.end())
+    return member.end()
+
+
+def no_member(found: bytes, at: int, *, seen: bool) -> MalformedBody:
+    """`seen`: there was one before."""
+    if found == b"}" and not seen:
+        return MalformedBody('"items" is missing; send {"items": [...]}', at)
+    return MalformedBody(f"a member name in double quotes and a colon were expected at byte {at}", at)
+
+
+def check_name(member: bytes, at: int, *, seen: bool) -> None:
+    """
+    Raises:
+        MalformedBody: it is not the name that may stand here.
+    """
     try:
-        name = msgspec.json.decode(member[1], type=str)
+        name = msgspec.json.decode(member, type=str)
     except ValueError:
-        name = member[1].decode("utf-8", "replace").strip('"')
+        name = member.decode("utf-8", "replace").strip('"')
     if name != "items":
         raise MalformedBody(
             f'unknown member {quote(name)} at byte {at}; the body has the one member "items"', at
         )
     if seen:
         raise MalformedBody(f'"items" stands in the body twice, again at byte {at}; send one array', at)
-    if body[member.end() : member.end() + 1] != b"[":
-        raise MalformedBody(f'"items" must be an array, at byte {member.end()}', member.end())
-    return member.end()
+
+
+def no_array(at: int) -> MalformedBody:
+    return MalformedBody(f'"items" must be an array, at byte {at}', at)
 
 
 def _certain(body: bytes, start: int, end: int) -> bytes:
-    """The item of this span, unless it may be several.
+    item = body[start:end]
+    check_certain(item, start)
+    return item
+
+
+def check_certain(item: bytes, start: int) -> None:
+    """Refuse an item that may be several.
 
     Two stray quotes or brackets in two items make one span of everything between them, and the cut then
     swallows the items in the middle. Such a span is not valid JSON, and the boundary of two items stands inside
     a string or among brackets that do not match.
+
+    Raises:
+        StructureError: it may be.
     """
-    item = body[start:end]
     try:
         _skip(item)
     except (ValueError, RecursionError):
-        if _BOUNDARY.search(item) is None:
-            return item
+        if BOUNDARY.search(item) is None:
+            return
         # Joined, strings keep their quotes, so what is found lies within one of them.
-        if _BOUNDARY.search(b"".join(lexical.STRINGS.findall(item))) or not lexical.brackets_match(item):
-            raise lexical.StructureError(
-                start, "the item that begins here seems to run into the next; a quote or bracket is wrong"
-            ) from None
-    return item
+        if BOUNDARY.search(b"".join(lexical.STRINGS.findall(item))) or not lexical.brackets_match(item):
+            raise run_together(start) from None
+
+
+def run_together(start: int) -> lexical.StructureError:
+    return lexical.StructureError(
+        start, "the item that begins here seems to run into the next; a quote or bracket is wrong"
+    )

@@ -13,18 +13,18 @@ _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 STRINGS: Final = re.compile(_STRING, re.S)
 SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 MEMBER_NAME: Final = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.S)
-_SCALAR: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.S)
+SCALAR: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.S)
 _FLAT: Final = rb'[^"\[\]{}]++|' + _STRING
 _PAIR: Final = rb"[\[{](?:" + _FLAT + rb")*+[\]}]"
 _PAIR_OF_PAIRS: Final = rb"[\[{](?:" + _FLAT + rb"|" + _PAIR + rb")*+[\]}]"
 # The innermost two levels are passed over inside the expression: Python turns only for deeper brackets.
-_TO_BRACKETS: Final = re.compile(
+TO_BRACKETS: Final = re.compile(
     rb"(?:" + _FLAT + rb"|" + _PAIR_OF_PAIRS + rb')*+([\[{]++|[\]}]++|"|\Z)', re.S
 )
-_OPENING: Final = frozenset(b"[{")
+OPENING: Final = frozenset(b"[{")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
-_QUOTE: Final = ord('"')
-_MAX_DEPTH: Final = 100_000
+QUOTE: Final = ord('"')
+MAX_DEPTH: Final = 100_000
 """No item that is small enough to be accepted is as deep; 5 MB of `[1,` would take a second to count."""
 
 
@@ -49,35 +49,78 @@ def skip_space(data: bytes, offset: int) -> int:
 def _end_of_container(data: bytes, offset: int) -> int:
     """Offset just after the bracket that balances the one at `offset`; kinds of brackets are not compared."""
     depth = 1
-    for match in _TO_BRACKETS.finditer(data, offset + 1):
+    for match in TO_BRACKETS.finditer(data, offset + 1):
         start, end = match.span(1)
         if start == end:
             break
         byte = data[start]
-        if byte in _OPENING:
+        if byte in OPENING:
             depth += end - start
-            if depth > _MAX_DEPTH:
-                raise StructureError(
-                    offset, "more brackets are opened one inside the other than can be counted"
-                )
-        elif byte == _QUOTE:
-            raise StructureError(start, "the string that begins here is never closed")
+            if depth > MAX_DEPTH:
+                raise too_deep(offset)
+        elif byte == QUOTE:
+            raise never_closed(start, b'"')
         elif end - start >= depth:
             return start + depth
         else:
             depth -= end - start
-    raise StructureError(offset, f"the '{chr(data[offset])}' that stands here is never closed")
+    raise never_closed(offset, data[offset : offset + 1])
+
+
+class Brackets:
+    """Whether every bracket is closed by one of its kind, in text without strings that comes piece by piece."""
+
+    def __init__(self) -> None:
+        self._pending: list[int] = []
+        self.match = True
+
+    @property
+    def closed(self) -> bool:
+        """All that were opened are closed."""
+        return self.match and not self._pending
+
+    def feed(self, text: bytes) -> None:
+        pending = self._pending
+        for byte in text.translate(None, _NO_BRACKETS):
+            if byte in OPENING:
+                pending.append(byte + 2)  # "[" and "]", "{" and "}" lie two apart in ASCII
+            elif not pending or pending.pop() != byte:
+                self.match = False
+                return
 
 
 def brackets_match(data: bytes) -> bool:
     """Whether every bracket outside strings is closed by one of its kind."""
-    pending: list[int] = []
-    for byte in STRINGS.sub(b"", data).translate(None, _NO_BRACKETS):
-        if byte in _OPENING:
-            pending.append(byte + 2)  # "[" and "]", "{" and "}" lie two apart in ASCII
-        elif not pending or pending.pop() != byte:
-            return False
-    return not pending
+    brackets = Brackets()
+    brackets.feed(STRINGS.sub(b"", data))
+    return brackets.closed
+
+
+def too_deep(offset: int) -> StructureError:
+    """Of the container at `offset`."""
+    return StructureError(offset, "more brackets are opened one inside the other than can be counted")
+
+
+def never_closed(offset: int, opener: bytes) -> StructureError:
+    """Of a container or string that begins at `offset`."""
+    if opener == b'"':
+        return StructureError(offset, "the string that begins here is never closed")
+    return StructureError(offset, f"the '{opener.decode()}' that stands here is never closed")
+
+
+def not_separated(offset: int, found: bytes, closer: str) -> StructureError:
+    """Of what stands at `offset`, where a comma or the `closer` should; nothing is found at the end."""
+    if not found:
+        return StructureError(offset, f"the end came before the closing '{closer}'")
+    if found == b'"':
+        return StructureError(
+            offset, "the string that begins here is never closed, or a comma is missing before it"
+        )
+    return StructureError(offset, f"',' or '{closer}' was expected here")
+
+
+def missing_value(offset: int) -> StructureError:
+    return StructureError(offset, "a value is missing before this place")
 
 
 def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[list[tuple[int, int]], int]:
@@ -94,7 +137,7 @@ def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[
     while True:
         start = skip_space(data, offset)
         opened = data[start : start + 1] in (b"[", b"{")
-        end = start if opened else _SCALAR.match(data, start).end()  # type: ignore[union-attr]  # may be empty
+        end = start if opened else SCALAR.match(data, start).end()  # type: ignore[union-attr]  # may be empty
         if opened or (closer == "}" and data[end : end + 1] in (b"[", b"{")):
             end = _end_of_container(data, end)
         after = skip_space(data, end)
@@ -103,7 +146,7 @@ def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[
             if byte == end_byte and not spans:
                 return spans, after
             if byte in (end_byte, ord(",")):
-                raise StructureError(start, "a value is missing before this place")
+                raise missing_value(start)
         else:
             while data[end - 1] in b" \t\r\n":
                 end -= 1
@@ -112,12 +155,6 @@ def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[
                 raise LimitError
         if byte == end_byte:
             return spans, after
-        if byte == -1:
-            raise StructureError(after, f"the end came before the closing '{closer}'")
-        if byte == _QUOTE:
-            raise StructureError(
-                after, "the string that begins here is never closed, or a comma is missing before it"
-            )
         if byte != ord(","):
-            raise StructureError(after, f"',' or '{closer}' was expected here")
+            raise not_separated(after, data[after : after + 1], closer)
         offset = after + 1

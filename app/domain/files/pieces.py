@@ -12,6 +12,7 @@ import msgspec
 from app.domain.envelope import TooManyItems, split_json
 from app.domain.files.columns import Columns, HeaderError, Wording, understand
 from app.domain.files.csv_rows import Record, Records
+from app.domain.files.json_items import MAX_ITEM, JsonItem, JsonItems
 from app.domain.files.ndjson import MAX_LINE, NdjsonLines
 from app.domain.files.text import UTF_8, Decoder, UndecodableText
 from app.domain.outcomes import ErrorCode
@@ -162,9 +163,34 @@ def _take(number: int, data: bytes | None) -> Piece:
     return data
 
 
+class JsonReader:
+    """The items of `{"items": […]}`."""
+
+    line = 1
+    """Line breaks mean nothing here."""
+
+    def __init__(self) -> None:
+        self._items = JsonItems()
+
+    def feed(self, data: bytes) -> list[Piece]:
+        return [_take_item(item) for item in self._items.feed(data)]
+
+    def finish(self) -> list[Piece]:
+        return [_take_item(item) for item in self._items.finish()]
+
+
+def _take_item(item: JsonItem) -> Piece:
+    if item.data is not None:
+        return item.data
+    detail = f"the item that begins at byte {item.offset} of the body is longer than {MAX_ITEM:,} bytes"
+    return Unfit([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
+
+
 def open_reader(form: Form) -> Reader:
-    """The machine for a file of lines."""
-    return CsvReader(form) if form.family is Family.CSV else NdjsonReader()
+    """The machine for a body that arrives piece by piece."""
+    if form.family is Family.CSV:
+        return CsvReader(form)
+    return NdjsonReader() if form.family is Family.NDJSON else JsonReader()
 
 
 class Contents(msgspec.Struct, frozen=True):
