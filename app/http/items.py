@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import uuid
 from typing import Any, Final
 
 import msgspec
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
 
-from app import items, selection
+from app import failed_rows, items, selection
 from app.http import cursors, headers
 from app.http.headers import Fields
 from app.http.jobs import MOST, PAGE, parse_job_id
 from app.http.services import READING, authorize, respond, services_of
 
+CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
 POLL_SECONDS: Final = 1
 """After which asking again for items of an unfinished job is worth while."""
 
@@ -28,26 +31,57 @@ class ItemList(msgspec.Struct):
 
 
 @get("/v1/jobs/{job_id:str}/items")
-async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
+async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse | ASGIStreamingResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal = await authorize(request, fields, services, READING)
-    media_type = headers.choose_type(fields, (headers.JSON, headers.NDJSON))
+    media_type = headers.choose_type(fields, (headers.JSON, headers.NDJSON, headers.CSV))
     query = headers.read_query(request.scope, ("status", "destination", "error_code", "limit", "cursor"))
     limit = headers.read_limit(query, default=PAGE, most=MOST)
-    wanted = selection.Filter(query.get("status"), query.get("destination"), query.get("error_code"))
+    wanted = selection.Filter(
+        query.get("status"), query.get("destination"), query.get("error_code"), lost=media_type == headers.CSV
+    )
     wanted.check()
     job = parse_job_id(request.path_params["job_id"])
     first = cursors.decode_item(query["cursor"], job) if "cursor" in query else 0
-    async with services.database.connection() as connection:
-        page = await items.read_items(
-            connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
+    if wanted.lost and query.keys().isdisjoint(("limit", "cursor")):
+        download = await failed_rows.open_download(services.database, principal.tenant_id, job, wanted)
+        told = _tell_rest(request, query, job, download.position, waiting=download.position is not None)
+        return ASGIStreamingResponse(
+            iterator=download.parts, headers=told | _name_file(job), media_type=CSV_TYPE
         )
-    cursor = None if page.position is None else cursors.encode_item(job, page.position)
-    fields_out = cursors.link_next(request.scope, query, cursor) | {"Vary": "Accept"}
-    if page.waiting:
-        fields_out["Retry-After"] = str(POLL_SECONDS)
+    async with services.database.connection() as connection:
+        if wanted.lost:
+            body, page = await failed_rows.read_page(
+                connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
+            )
+        else:
+            page = await items.read_items(
+                connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
+            )
+    told = _tell_rest(request, query, job, page.position, waiting=page.waiting)
+    if wanted.lost:
+        return respond(body, headers=told | _name_file(job), media_type=CSV_TYPE)
     if media_type == headers.NDJSON:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
-        return respond(lines, headers=fields_out, media_type=media_type)
-    return respond(_encode(ItemList(page.items, cursor)), headers=fields_out)
+        return respond(lines, headers=told, media_type=media_type)
+    cursor = None if page.position is None else cursors.encode_item(job, page.position)
+    return respond(_encode(ItemList(page.items, cursor)), headers=told)
+
+
+def _tell_rest(
+    request: Request[Any, Any, Any],
+    query: dict[str, str],
+    job_id: uuid.UUID,
+    position: int | None,
+    *,
+    waiting: bool,
+) -> dict[str, str]:
+    """Where the next page is, and when something will be there if that is only being decided."""
+    cursor = None if position is None else cursors.encode_item(job_id, position)
+    fields = cursors.link_next(request.scope, query, cursor) | {"Vary": "Accept"}
+    return fields | ({"Retry-After": str(POLL_SECONDS)} if waiting else {})
+
+
+def _name_file(job_id: uuid.UUID) -> dict[str, str]:
+    return {"Content-Disposition": f'attachment; filename="job-{job_id}-failed.csv"'}

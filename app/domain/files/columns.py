@@ -191,7 +191,7 @@ def _list(header: list[str]) -> str:
 
 
 def _check_names(header: list[str], prefix: str) -> None:
-    if len(header) > MAX_COLUMNS:
+    if len(header) - (len(NOTES) if prefix else 0) > MAX_COLUMNS:
         raise HeaderError(f"the header has {len(header)} columns; at most {MAX_COLUMNS} are allowed")
     for i, name in enumerate(header, start=1):
         if not name.strip():

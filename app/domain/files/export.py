@@ -1,0 +1,179 @@
+"""Items that did not make it → the rows of a CSV that can be fixed and pushed again.
+
+The reasons stand first, then the columns of the file that the items came from. Every name and cell is guarded against
+being run by a spreadsheet, names that `map=` gave a meaning are replaced by that meaning, and reading such a file takes
+all of it back (`app.domain.files.columns`): pushed as it is, without any `map=`, it holds the same items.
+
+Items of JSON and NDJSON have no columns, so they get those of the fields and one for each key. A CSV knows text only:
+`null` becomes an empty cell, which leaves a field as it is, and any other value that is no text comes back as text.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+
+from app.domain.files.columns import (
+    FIELDS,
+    MAX_COLUMNS,
+    NOTES,
+    Columns,
+    fold,
+    guard_key,
+    understand,
+)
+from app.domain.files.csv_rows import DELIMITERS
+from app.domain.files.formulas import neutralize, restore
+from app.domain.files.pieces import WORDING, Family, Kept
+from app.domain.rows import Piece, Unfit
+from app.domain.rules import MAX_KEY
+
+MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
+"""Keys that the items of one file can have, if these are to be columns."""
+
+_decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+_EMPTY: Final[dict[str, str]] = {}
+
+
+class Texts(msgspec.Struct, frozen=True):
+    """An item as a CSV can tell it: its fields by name, anything else by key."""
+
+    fields: dict[str, str]
+    extras: dict[str, str]
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Why a row did not make it; `seconds` must pass before it is sent again."""
+
+    code: str
+    detail: str
+    seconds: int
+
+
+Source = Piece | Texts
+"""What is known of an item: as it was sent, or as it was stored."""
+
+
+def read_texts(piece: bytes) -> Texts | None:
+    """The members of an item's JSON; `None` if it is no object, or a key could not be the name of a column."""
+    fields: dict[str, str] = {}
+    extras: dict[str, str] = {}
+    keyed: dict[str, str] = {}
+    try:
+        for name, raw in _decode_members(piece).items():
+            value = bytes(raw).strip()
+            if name == "attributes" and value[:1] == b"{":
+                keyed = {key: _tell(bytes(one).strip()) for key, one in _decode_members(value).items()}
+            elif name in FIELDS:
+                fields[name] = _tell(value)
+            elif name != "attributes" or value != b"null":
+                extras[name] = _tell(value)
+    except (ValueError, RecursionError):
+        return None
+    extras |= keyed
+    if any(not key or len(key) > MAX_KEY or "\0" in key for key in extras):
+        return None
+    return Texts(fields, extras)
+
+
+def _tell(value: bytes) -> str:
+    if value[:1] == b'"':
+        return _decode_text(value)
+    return "" if value == b"null" else value.decode()
+
+
+def read_stored_keys(attributes: str) -> dict[str, str]:
+    """The attributes of a stored contact that are text.
+
+    The others need no cell: the contact has them, and an empty cell leaves them as they are, while a cell would turn
+    them into text.
+    """
+    members = _decode_members(attributes.encode())
+    return {key: _decode_text(value) for key, value in members.items() if bytes(value)[:1] == b'"'}
+
+
+class Layout:
+    """The columns of the CSV: those of the file that `kept` tells of, or the fields and `keys`."""
+
+    def __init__(self, kept: Kept | None, keys: Iterable[str] = ()) -> None:
+        self._columns: Columns | None = None
+        self._cells: list[tuple[str, bool]] = [(field, False) for field in FIELDS]
+        """Field or key of each cell, and whether it is a key."""
+        names: list[str] = list(FIELDS)
+        if kept is not None and kept.family is Family.CSV and kept.header is not None:
+            self._columns = columns = understand(kept.header, kept.mapping, WORDING)
+            self._cells, names = [], []
+            for i, target in enumerate(columns.targets):
+                if target is not None:
+                    self._cells.append((target, i in columns.attributes))
+                    names.append(_name(self._bare(kept.header[i]), target, is_key=i in columns.attributes))
+        else:
+            self._cells += [(key, True) for key in keys]
+            names += [guard_key(key) for key in keys]
+        self._names = [*NOTES, *(neutralize(name) for name in names)]
+
+    @property
+    def fixed(self) -> bool:
+        """The columns are known beforehand, whatever keys the items have."""
+        return self._columns is not None
+
+    def encode_header(self) -> bytes:
+        # A reader guesses the delimiter from this line: nothing in it shall look like another one.
+        risky = any(sign in name for name in self._names for sign in DELIMITERS if sign != ",")
+        return _encode([self._names], quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL)
+
+    def encode_rows(self, rows: Iterable[tuple[Note, Source | None, str | None]]) -> bytes:
+        """Rows of a note, what is known of the item, and its id, which is used where nothing else is known."""
+        return _encode(
+            [
+                neutralize(note.code),
+                neutralize(note.detail),
+                str(note.seconds),
+                *self._tell(source, contact_id),
+            ]
+            for note, source, contact_id in rows
+        )
+
+    def _tell(self, source: Source | None, contact_id: str | None) -> list[str]:
+        if isinstance(source, Unfit):
+            return self._tell_unfit(source)
+        if source is None:
+            texts = Texts({"id": contact_id or ""}, _EMPTY)
+        elif isinstance(source, Texts):
+            texts = source
+        elif (read := read_texts(bytes(source))) is not None:
+            texts = read
+        else:
+            # One cell is always too few: the row fails again until somebody has mended it.
+            return [neutralize(bytes(source).decode("utf-8", "replace"))]
+        fields, extras = texts.fields, texts.extras
+        return [neutralize((extras if is_key else fields).get(name, "")) for name, is_key in self._cells]
+
+    def _tell_unfit(self, source: Unfit) -> list[str]:
+        """The cells of a row that does not fit its header, without the notes of an earlier file of failed rows."""
+        if source.cells is None or self._columns is None:
+            return [neutralize(source.text)] if source.text else []
+        targets = self._columns.targets
+        own = (cell for i, cell in enumerate(source.cells) if i >= len(targets) or targets[i] is not None)
+        return [neutralize(self._bare(cell)) for cell in own]
+
+    def _bare(self, cell: str) -> str:
+        return restore(cell) if self._columns is not None and self._columns.has_notes else cell
+
+
+def _name(name: str, target: str, *, is_key: bool) -> str:
+    """Of a column, such that it means the same without a `map=`."""
+    if is_key:
+        return guard_key(target)
+    return name if fold(name) == fold(target) else target
+
+
+def _encode(rows: Iterable[list[str]], quoting: int = csv.QUOTE_MINIMAL) -> bytes:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\r\n", quoting=quoting).writerows(rows)  # type: ignore[arg-type]
+    return out.getvalue().encode("utf-8", "replace")

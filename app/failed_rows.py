@@ -1,0 +1,165 @@
+"""The rows that did not make it, given back as a CSV with the reasons: a part of the read model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from app.db import items as rows
+from app.db.items import JobRef
+from app.db.packing import unpack
+from app.db.pool import Connection, Database
+from app.domain.files.export import MAX_KEYS, Layout, Note, Source, Texts, read_stored_keys, read_texts
+from app.domain.files.spooled import decode_sources
+from app.domain.outcomes import ItemStatus
+from app.domain.rows import Unfit
+from app.errors import Invalid
+from app.items import Page, gather, read_extent, read_items
+from app.selection import Filter, JobItem, tell_reasons
+
+STEP: Final = 1_000
+"""Rows that are held at a time."""
+
+
+class Download(msgspec.Struct, frozen=True):
+    """A CSV on its way; `position`: where to go on once more items are decided, if there will be any."""
+
+    parts: AsyncIterator[bytes]
+    position: int | None
+
+
+async def open_download(
+    database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, *, step: int = STEP
+) -> Download:
+    """All failed rows that are decided now. Memory is that of `step` rows; no connection is held between them.
+
+    Raises:
+        NotFound, OutcomesExpired: see `app.items.read_items`.
+        Invalid: the items have too many different keys for a CSV.
+    """
+    async with database.connection() as connection:
+        extent = await read_extent(JobRef(connection, tenant_id, job_id))
+    reader = _Reader(database, tenant_id, job_id, wanted, extent.end, step)
+    layout = Layout(extent.kept)
+    if not layout.fixed:
+        keys: dict[str, None] = {}
+        async for found in reader.read():
+            _add_keys(keys, found)
+        layout = Layout(extent.kept, keys)
+    return Download(_encode(reader, layout), extent.end if extent.growing else None)
+
+
+async def read_page(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, *, first: int, limit: int, wanted: Filter
+) -> tuple[bytes, Page]:
+    """A page as a CSV of its own; of JSON items it has the keys that occur in it.
+
+    Raises:
+        NotFound, OutcomesExpired, Invalid: see `open_download`.
+    """
+    job = JobRef(connection, tenant_id, job_id)
+    extent = await read_extent(job)
+    page = await read_items(connection, tenant_id, job_id, first=first, limit=limit, wanted=wanted)
+    found = await _find_sources(job, page.items)
+    layout = Layout(extent.kept)
+    if not layout.fixed:
+        keys: dict[str, None] = {}
+        _add_keys(keys, found)
+        layout = Layout(extent.kept, keys)
+    return layout.encode_header() + _encode_rows(layout, found, wanted), page
+
+
+_Found = list[tuple[JobItem, Source | None]]
+
+
+class _Reader:
+    """The failed items of a job with their sources, portion by portion, as often as asked."""
+
+    def __init__(
+        self, database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, end: int, step: int
+    ) -> None:
+        self._database = database
+        self._tenant_id = tenant_id
+        self._job_id = job_id
+        self.wanted = wanted
+        self._end = end
+        self._step = step
+
+    async def read(self) -> AsyncIterator[_Found]:
+        position: int | None = 0
+        while position is not None and position < self._end:
+            async with self._database.connection() as connection:
+                page = await read_items(
+                    connection,
+                    self._tenant_id,
+                    self._job_id,
+                    first=position,
+                    limit=self._step,
+                    wanted=self.wanted,
+                    end=self._end,
+                )
+                found = await _find_sources(JobRef(connection, self._tenant_id, self._job_id), page.items)
+            yield found
+            position = page.position
+
+
+async def _encode(reader: _Reader, layout: Layout) -> AsyncIterator[bytes]:
+    yield layout.encode_header()
+    async for found in reader.read():
+        if found:
+            yield _encode_rows(layout, found, reader.wanted)
+
+
+def _encode_rows(layout: Layout, found: _Found, wanted: Filter) -> bytes:
+    return layout.encode_rows((_note(item, wanted), source, item.id) for item, source in found)
+
+
+def _note(item: JobItem, wanted: Filter) -> Note:
+    """All reasons of an item, those that were asked for first."""
+    reasons = sorted(tell_reasons(item), key=lambda reason: not wanted.names(reason))
+    details = [f"{reason.place}: {reason.detail}" if reason.place else reason.detail for reason in reasons]
+    return Note(reasons[0].code, "; ".join(details), max(reason.seconds for reason in reasons))
+
+
+def _add_keys(keys: dict[str, None], found: _Found) -> None:
+    for _, source in found:
+        if source is not None and not isinstance(source, Unfit):
+            texts = source if isinstance(source, Texts) else read_texts(bytes(source))
+            if texts is not None:
+                keys.update(dict.fromkeys(texts.extras))
+    if len(keys) > MAX_KEYS:
+        raise Invalid(
+            f"The failed items have more than {MAX_KEYS:,} different keys, too many for the columns of a CSV; "
+            "ask for fewer of them (status, destination, error_code, limit), or for NDJSON."
+        )
+
+
+async def _find_sources(job: JobRef, found: list[JobItem]) -> _Found:
+    """What is known of each item: as it was sent if it failed here, else as it was stored."""
+    failed = [item.index for item in found if item.status is not ItemStatus.OK]
+    stored = [item.index for item in found if item.status is ItemStatus.OK]
+    sources: dict[int, Source] = {}
+    if failed:
+        for packed in await rows.read_sources(job, gather(failed)):
+            sources |= decode_sources(unpack(packed))
+    if stored:
+        for index, version in (await rows.read_versions(job, stored)).items():
+            sources[index] = _tell_version(version)
+    return [(item, sources.get(item.index)) for item in found]
+
+
+def _tell_version(version: rows.VersionRow) -> Texts:
+    # if_version was met when the item was stored, and would not be met again.
+    fields = {
+        "id": version.contact_id,
+        "email": version.email,
+        "first_name": version.first_name or "",
+        "last_name": version.last_name or "",
+        "phone": version.phone or "",
+        "company": version.company or "",
+        "source_version": "" if version.source_version is None else str(version.source_version),
+    }
+    return Texts(fields, read_stored_keys(version.attributes))
