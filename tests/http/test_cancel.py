@@ -1,0 +1,171 @@
+"""`POST /v1/jobs/{id}/cancel`: what is not applied never will be, what is applied stays."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+
+import asyncpg
+import pytest
+
+from app import admin
+from app.db import canceling, delivering
+from app.db.delivering import Record, Tried
+from app.db.sql import QUERIES
+from app.vault import Vault
+from tests.conftest import SECRET_KEY
+from tests.http.conftest import Answer, Api, person
+from tests.http.jobs_by_hand import Db, make_job
+
+
+async def cancel(api: Api, job_id: str) -> Answer:
+    return await api.request("POST", f"/v1/jobs/{job_id}/cancel")
+
+
+async def spooled(db: Db, job_id: str) -> int:
+    count: int = await db.fetchval("SELECT count(*) FROM spool_chunks WHERE job_id = $1", job_id)
+    return count
+
+
+@pytest.mark.parametrize(
+    ("state", "items", "processed", "left"),
+    [("receiving", None, 0, None), ("queued", 5_000, 0, 5_000), ("running", 5_000, 2_000, 3_000)],
+)
+async def test_a_canceled_job_tells_what_was_not_processed(
+    api: Api, db: Db, state: str, items: int | None, processed: int, left: int | None
+) -> None:
+    since = 5.0 if processed else None
+    job_id = await make_job(db, state, items=items, processed=processed, since=since, spooled=3)
+    other = await make_job(db, state, items=items, processed=processed, spooled=2)
+    before = await api.get(f"/v1/jobs/{job_id}")
+    answer = await cancel(api, job_id)
+    job = answer.json()
+    assert (answer.status, job["state"]) == (200, "canceled")
+    assert job["error"]["code"] == "CANCELED"
+    assert job["finished_at"] is not None
+    assert (job["progress"]["processed"], job["progress"]["not_processed"]) == (processed, left)
+    assert job["summary"]["total"] == processed
+    assert "Retry-After" not in answer.headers
+    assert answer.headers["ETag"] != before.headers["ETag"]
+
+    shown = await api.get(f"/v1/jobs/{job_id}")
+    assert (shown.body, shown.headers["ETag"]) == (answer.body, answer.headers["ETag"])
+    again = await cancel(api, job_id)
+    assert (again.status, again.body, again.headers["ETag"]) == (200, answer.body, answer.headers["ETag"])
+    assert await spooled(db, job_id) == 0
+    assert await spooled(db, other) == 2
+    assert (await api.get(f"/v1/jobs/{other}")).json()["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("state", "word"),
+    [("syncing", "pause a destination"), ("completed", "nothing left"), ("failed", "failed already")],
+)
+async def test_what_is_decided_cannot_be_canceled(api: Api, db: Db, state: str, word: str) -> None:
+    job_id = await make_job(db, state, processed=10_000)
+    before = await api.get(f"/v1/jobs/{job_id}")
+    answer = await cancel(api, job_id)
+    assert (answer.status, answer.json()["code"]) == (409, "JOB_NOT_CANCELABLE")
+    assert word in answer.json()["detail"]
+    assert (await api.get(f"/v1/jobs/{job_id}")).body == before.body
+
+
+async def test_only_who_imports_may_cancel(api: Api, db: Db) -> None:
+    job_id = await make_job(db)
+    reader = api.as_key(await admin.create_key(db, "acme", ["read", "admin"]))
+    stranger = api.as_key(await admin.create_key(db, "other", ["import"]))
+    assert (await cancel(reader, job_id)).status == 403
+    assert (await cancel(api.as_key(None), job_id)).status == 401
+    assert (await cancel(stranger, job_id)).status == 404
+    for nothing in ("x", str(uuid.uuid4())):
+        assert (await cancel(api, nothing)).status == 404
+    assert await db.fetchval("SELECT state FROM jobs") == "running"
+    body = await api.request("POST", f"/v1/jobs/{job_id}/cancel", data=b"{" * 10_000)
+    assert (body.status, body.json()["state"]) == (200, "canceled")
+    assert (await api.get(f"/v1/jobs/{job_id}/cancel")).status == 405
+
+
+async def test_many_cancel_once(api: Api, db: Db) -> None:
+    job_id = await make_job(db, spooled=20)
+    answers = await asyncio.gather(*(cancel(api, job_id) for _ in range(20)))
+    assert {answer.status for answer in answers} == {200}
+    assert len({answer.body for answer in answers}) == 1
+    assert await db.fetchval("SELECT revision FROM jobs") == 2
+
+
+async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
+    api: Api, db: Db, database_url: str
+) -> None:
+    """Its worker finds the job canceled, and what it holds is removed once it lets go."""
+    job_id = await make_job(db, spooled=250)
+    tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
+    worker = await asyncpg.connect(database_url)
+    chunk = worker.transaction()
+    await chunk.start()
+    claimed = await worker.fetchrow(QUERIES["claim_chunk"], tenant_id, job_id, "apply")
+    assert claimed is not None
+    started = time.monotonic()
+    answer = await cancel(api, job_id)
+    assert time.monotonic() - started < 1.0
+    assert answer.json()["state"] == "canceled"
+    assert await spooled(db, job_id) == 1
+    assert await canceling.orphaned_spools(db) == [(tenant_id, uuid.UUID(job_id))]
+    assert not await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    counted = await worker.fetchval(
+        QUERIES["count_items"], tenant_id, job_id, 1_000, 1_000, 0, 0, '{"created": 1000}'
+    )
+    assert counted is None
+    await chunk.rollback()
+    await worker.close()
+    assert await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await canceling.orphaned_spools(db) == []
+    assert (await api.get(f"/v1/jobs/{job_id}")).body == answer.body
+
+
+async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
+    tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
+    for state in ("receiving", "queued", "running"):
+        await make_job(db, state, spooled=2)
+    orphans = [await make_job(db, state, spooled=3) for state in ("canceled", "failed", "completed")]
+    alone = await make_job(db, "canceled")
+    await db.execute(
+        "INSERT INTO spool_repeats (tenant_id, job_id, item_index) SELECT $1, $2, n FROM generate_series(1, 9) n",
+        tenant_id,
+        alone,
+    )
+    assert await canceling.orphaned_spools(db) == [
+        (tenant_id, uuid.UUID(job_id)) for job_id in sorted([*orphans, alone])
+    ]
+    for job_id in (*orphans, alone):
+        assert await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await canceling.orphaned_spools(db) == []
+    assert await db.fetchval("SELECT count(*) FROM spool_chunks") == 6
+
+
+async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
+    tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
+    new = admin.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
+    await admin.add_destination(db, Vault(SECRET_KEY), tenant_id, new)
+    job_id = (await api.push([person(1), person(2)])).json()["job_id"]
+    # As if more of its file were still to come.
+    await db.execute("UPDATE jobs SET state = 'running', items = 5, applied_at = NULL")
+    first = await cancel(api, job_id)
+    assert first.json()["progress"]["not_processed"] == 3
+    assert first.json()["effects"]["hubspot"]["pending"] == 2
+
+    destination_id = await db.fetchval("SELECT destination_id FROM destinations")
+    claim = await delivering.claim_delivery(
+        db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8
+    )
+    assert claim is not None
+    tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
+    done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[])
+    recorded = await delivering.record_delivery(db, claim, done)
+    assert recorded is not None
+    assert recorded.finished is None
+    later = await api.get(f"/v1/jobs/{job_id}")
+    assert later.json()["state"] == "canceled"
+    assert later.json()["finished_at"] == first.json()["finished_at"]
+    assert later.json()["effects"]["hubspot"]["ok"] == 2
+    assert later.headers["ETag"] != first.headers["ETag"]
