@@ -129,7 +129,7 @@ class JobPage(msgspec.Struct, frozen=True):
 
 
 class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands under an idempotency key; while its request runs there is no job to name yet."""
+    """What stands under an idempotency key; a request that runs has a job to name once a part of its body is stored."""
 
     key: str
     state: str

@@ -71,7 +71,8 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 class KeyRow(msgspec.Struct, frozen=True):
-    status: int
+    status: int | None
+    """None while the body arrives."""
     job_id: uuid.UUID
     created_at: datetime
     expires_at: datetime

@@ -95,12 +95,13 @@ FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
 
 -- name: read_key
+-- A body that arrives under the key has no fingerprint yet; if nobody receives it any more, the key is free.
 SELECT
     k.status, k.job_id, k.created_at, k.expires_at,
-    k.expires_at <= now() OR k.answer IS NULL AS expired,
+    k.fingerprint IS NOT NULL AND (k.expires_at <= now() OR k.answer IS NULL) AS expired,
     coalesce(k.answering_until > now(), false) AS answering
 FROM idempotency_keys k
-WHERE k.tenant_id = $1 AND k.route = $2 AND k.key = $3;
+WHERE k.tenant_id = $1 AND k.route = $2 AND k.key = $3 AND (k.fingerprint IS NOT NULL OR k.answering_until > now());
 
 -- name: key_is_running
 -- Whether a transaction holds the lock of a key that has no row yet ($1: the lock's number, see claim_key).
