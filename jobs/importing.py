@@ -96,9 +96,10 @@ class Importer:
 
     async def _look(self) -> None:
         """Find out what there is to do, if that was not done just now."""
-        if self._looking.locked() or self._monotonic() < self._look_due:
-            return
         async with self._looking:
+            if self._monotonic() < self._look_due:
+                return
+            # Whatever is announced from here on sets both anew, and has the next lane look again.
             self._announced.clear()
             self._look_due = self._monotonic() + _LOOK
             async with self._database.connection() as connection:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from app.db import delivering
+from app.db import canceling, delivering, processing, receiving
 from app.db.pool import Database
 from app.errors import TrancheError
 from app.settings import Settings
@@ -50,15 +50,34 @@ class Sweeper:
             await asyncio.sleep(self._settings.sweep_interval)
 
     async def sweep(self) -> None:
-        """One pass: free lost deliveries, serve what is due, now and then forget old answers."""
+        """One pass: free lost deliveries, serve what is due, end uploads that fell silent, now and then tidy up."""
         async with self._database.connection() as connection:
             released = await delivering.release_lost(connection)
             due = await delivering.due_destinations(connection)
+            silent = await processing.tenants_with_silent_uploads(connection)
         if released:
             log.warning("lost_deliveries_released", count=released)
         for tenant_id, destination_id in due:
             self._dispatcher.serve(tenant_id, destination_id)
+        for tenant_id in silent:
+            await self._give_up(tenant_id)
         if self._monotonic() >= self._housekeeping_due:
             self._housekeeping_due = self._monotonic() + _HOUSEKEEPING
-            async with self._database.connection() as connection:
-                await delivering.forget_answers(connection, self._settings.idempotency_memory)
+            await self.tidy()
+
+    async def _give_up(self, tenant_id: int) -> None:
+        async with self._database.connection() as connection, connection.transaction():
+            given_up = await receiving.abandon_stale(connection, tenant_id)
+        if given_up:
+            log.warning("uploads_given_up", tenant_id=tenant_id, count=given_up)
+
+    async def tidy(self) -> None:
+        """Forget answers, spools and outcomes past their time."""
+        async with self._database.connection() as connection:
+            await delivering.forget_answers(connection, self._settings.idempotency_memory)
+            for tenant_id, job_id in await canceling.orphaned_spools(connection):
+                await canceling.remove_spool(connection, tenant_id, job_id)
+            for tenant_id in await delivering.all_tenants(connection):
+                trimmed = await processing.trim_jobs(connection, tenant_id, self._settings.job_retention)
+                if trimmed:
+                    log.info("outcomes_trimmed", tenant_id=tenant_id, jobs=trimmed)

@@ -286,12 +286,16 @@ async def release_lost(connection: Connection) -> int:
     return released
 
 
+async def all_tenants(connection: Connection) -> list[int]:
+    return [row["tenant_id"] for row in await connection.fetch(QUERIES["all_tenants"])]
+
+
 async def forget_answers(connection: Connection, memory: float) -> None:
     """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
     past = timedelta(seconds=memory)
-    for row in await connection.fetch(QUERIES["all_tenants"]):
-        await _in_strokes(connection, QUERIES["expire_answers"], row["tenant_id"])
-        await _in_strokes(connection, QUERIES["forget_keys"], row["tenant_id"], past)
+    for tenant_id in await all_tenants(connection):
+        await _in_strokes(connection, QUERIES["expire_answers"], tenant_id)
+        await _in_strokes(connection, QUERIES["forget_keys"], tenant_id, past)
 
 
 async def _in_strokes(connection: Connection, query: str, *arguments: object) -> None:

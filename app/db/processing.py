@@ -218,6 +218,11 @@ async def owing_destinations(connection: Connection, tenant_id: int) -> list[int
     return [row["destination_id"] for row in rows]
 
 
+async def tenants_with_silent_uploads(connection: Connection) -> list[int]:
+    rows = await connection.fetch(QUERIES["tenants_with_silent_uploads"])
+    return [row["tenant_id"] for row in rows]
+
+
 async def trim_jobs(connection: Connection, tenant_id: int, retention: float) -> int:
     """Drop the outcomes of jobs that ended `retention` seconds ago; how many jobs, a bounded number a call."""
     trimmed = 0

@@ -249,3 +249,6 @@ WHERE j.tenant_id = $1 AND j.job_id = $2
     AND NOT EXISTS (SELECT FROM job_chunks c WHERE c.tenant_id = $1 AND c.job_id = $2)
     AND NOT EXISTS (SELECT FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = $2)
 RETURNING 1;
+
+-- name: tenants_with_silent_uploads
+SELECT DISTINCT j.tenant_id FROM jobs j WHERE j.state = 'receiving' AND j.receiving_until <= now();
