@@ -31,7 +31,7 @@ class ItemList(msgspec.Struct):
 
 
 @get("/v1/jobs/{job_id:str}/items")
-async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse | ASGIStreamingResponse:
+async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal = await authorize(request, fields, services, READING)
@@ -48,7 +48,7 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse | ASGIStre
         download = await failed_rows.open_download(services.database, principal.tenant_id, job, wanted)
         told = _tell_rest(request, query, job, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
-            iterator=download.parts, headers=told | _name_file(job), media_type=CSV_TYPE
+            iterator=download.parts, headers=told | _describe_file(job), media_type=headers.CSV
         )
     async with services.database.connection() as connection:
         if wanted.lost:
@@ -61,7 +61,7 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse | ASGIStre
             )
     told = _tell_rest(request, query, job, page.position, waiting=page.waiting)
     if wanted.lost:
-        return respond(body, headers=told | _name_file(job), media_type=CSV_TYPE)
+        return respond(body, headers=told | _describe_file(job), media_type=headers.CSV)
     if media_type == headers.NDJSON:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
         return respond(lines, headers=told, media_type=media_type)
@@ -83,5 +83,8 @@ def _tell_rest(
     return fields | ({"Retry-After": str(POLL_SECONDS)} if waiting else {})
 
 
-def _name_file(job_id: uuid.UUID) -> dict[str, str]:
-    return {"Content-Disposition": f'attachment; filename="job-{job_id}-failed.csv"'}
+def _describe_file(job_id: uuid.UUID) -> dict[str, str]:
+    return {
+        "Content-Type": CSV_TYPE,
+        "Content-Disposition": f'attachment; filename="job-{job_id}-failed.csv"',
+    }
