@@ -49,7 +49,9 @@ class RequestServed(Event, frozen=True, kw_only=True):
     def level(self) -> int:
         if self.status >= 500:
             return logging.WARNING
-        return logging.DEBUG if self.route.startswith("/health") else logging.INFO
+        # Probes, and polls that found nothing new, come by the thousand and tell nothing.
+        quiet = self.status == 304 or self.route.startswith("/health")
+        return logging.DEBUG if quiet else logging.INFO
 
 
 _log: Final = structlog.get_logger()
