@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Final
 
 import msgspec
@@ -74,9 +75,8 @@ class Records:
     def __init__(self, delimiter: str | None = None) -> None:
         self.delimiter = delimiter
         self._lines = Lines()
-        self._source = _Source(deque(), final=False)
-        # strict: `"abc"def` is an error instead of a silently different value.
-        self._reader = csv.reader(self._source, delimiter=delimiter or ",", strict=True)
+        self._held: list[str | None] = []
+        """The last lines, of which no record came yet."""
         self._new = 0
         self._enough = 0
         """Characters that must come before another look at an open record is worth while: looking at all of it
@@ -89,39 +89,76 @@ class Records:
 
     def feed(self, text: str, *, at_once: bool = False) -> list[Record]:
         """`at_once` has every record come out that is whole, however few there are."""
-        lines = self._lines.feed(text)
-        self._source.waiting.extend(lines)
-        self._new += sum(len(line.text or "") for line in lines)
+        lines = self._lines.cut(text)
+        self._held += lines
+        if self._enough:
+            self._new += _measure(lines)
         if not at_once and (not lines or self._new < self._enough):
             return []
-        return self._read()
+        return self._read(final=False)
 
     def finish(self) -> list[Record]:
-        self._source.waiting.extend(self._lines.finish())
-        self._source.final = True
-        return self._read()
+        self._held += [line.text for line in self._lines.finish()]
+        return self._read(final=True)
 
-    def _read(self) -> list[Record]:
+    def _read(self, *, final: bool) -> list[Record]:
         self._new = self._enough = 0
-        if self.delimiter is None and not self._choose_delimiter():
-            self._enough = sum(len(line.text or "") for line in self._source.waiting)
-            return []
+        if self.delimiter is None:
+            source = self._open_source(final=final)
+            if not self._choose_delimiter(source):
+                self._enough = _measure(self._held)
+                return []
+            self._held = [line.text for line in source.waiting]
+        found = self._read_quickly()
+        if self._held:
+            found += self._read_carefully(final=final)
+        return found
+
+    def _read_quickly(self) -> list[Record]:
+        """Records up to the first one that is broken or not whole: most often all of them."""
+        if _measure(self._held) > MAX_LINE:
+            return []  # a record may be too long
+        first = self._lines.number - len(self._held) + 1
+        done = 0
+        found: list[Record] = []
+        # csv raises its own error where a line is None, for being too long.
+        reader = csv.reader(self._held, delimiter=self.delimiter or ",", strict=True)  # type: ignore[arg-type]
+        try:
+            for cells in reader:
+                if cells:
+                    found.append(Record(first + done, cells))
+                done = reader.line_num
+        except csv.Error:
+            pass
+        del self._held[:done]
+        return found
+
+    def _read_carefully(self, *, final: bool) -> list[Record]:
+        """Records one by one, so that a broken one costs itself alone, and the lines of an open one are kept."""
+        source = self._open_source(final=final)
+        # strict: `"abc"def` is an error instead of a silently different value.
+        reader = csv.reader(source, delimiter=self.delimiter or ",", strict=True)
         found: list[Record] = []
         while True:
             try:
-                record = _read_record(self._reader, self._source)
+                record = _read_record(reader, source)
             except _Dry:
-                self._enough = self._source.size
-                self._source.give_back(first=True)
-                return found
+                self._enough = source.size
+                source.give_back(first=True)
+                break
             if record is None:
-                return found
+                break
             if record.cells or record.problem:
                 found.append(record)
+        self._held = [line.text for line in source.waiting]
+        return found
 
-    def _choose_delimiter(self) -> bool:
-        """Whether the first record is there, and with it the delimiter."""
-        source = self._source
+    def _open_source(self, *, final: bool) -> _Source:
+        first = self._lines.number - len(self._held) + 1
+        return _Source(deque(map(Line, count(first), self._held)), final=final)
+
+    def _choose_delimiter(self, source: _Source) -> bool:
+        """Whether the first record is there, and with it the delimiter; blank lines before it go."""
         while (
             source.waiting and source.waiting[0].text is not None and not source.waiting[0].text.strip("\r\n")
         ):
@@ -140,8 +177,12 @@ class Records:
             if rank > most:
                 best, most = candidate, rank
         self.delimiter = best
-        self._reader = csv.reader(source, delimiter=best, strict=True)
         return True
+
+
+def _measure(lines: Iterable[str | None]) -> int:
+    """Characters; a line that is too long was not kept."""
+    return sum([len(line) for line in lines if line])
 
 
 def _read_record(reader: Iterator[list[str]], source: _Source) -> Record | None:

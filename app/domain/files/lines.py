@@ -31,6 +31,11 @@ class Lines:
         self._skipping = False
 
     def feed(self, text: str) -> list[Line]:
+        first = self.number + 1
+        return [Line(number, line) for number, line in enumerate(self.cut(text), first)]
+
+    def cut(self, text: str) -> list[str | None]:
+        """The lines that `feed` gives, without their numbers: the last one has the number `number`."""
         if not text:
             return []
         if not self._after_cr and "\n" not in text and "\r" not in text:
@@ -38,25 +43,29 @@ class Lines:
             return []
         whole = "".join(self._parts) + text
         self._parts, self._size, self._after_cr = [], 0, False
-        found = list(io.StringIO(whole, newline=""))
+        found: list[str | None] = list(io.StringIO(whole, newline=""))
         # A `\r` at the end may be half of a `\r\n`.
-        rest = "" if found[-1].endswith("\n") else found.pop()
-        lines = [self._make(text) for text in found]
-        if rest:
+        rest = None if whole[-1] == "\n" else found.pop()
+        if self._skipping or len(whole) > MAX_LINE:
+            found = [self._measure(line) for line in found]
+        self.number += len(found)
+        if rest is not None:
             self._keep(rest)
-        return lines
+        return found
 
     def finish(self) -> list[Line]:
         if not (self._parts or self._skipping):
             return []
-        return [self._make("".join(self._parts))]
-
-    def _make(self, text: str) -> Line:
         self.number += 1
-        if self._skipping or (len(text) > MAX_LINE and len(text.rstrip("\r\n")) > MAX_LINE):
+        return [Line(self.number, self._measure("".join(self._parts)))]
+
+    def _measure(self, line: str | None) -> str | None:
+        """The line, unless it is too long."""
+        assert line is not None
+        if self._skipping or (len(line) > MAX_LINE and len(line.rstrip("\r\n")) > MAX_LINE):
             self._skipping = False
-            return Line(self.number, None)
-        return Line(self.number, text)
+            return None
+        return line
 
     def _keep(self, rest: str) -> None:
         self._after_cr = rest.endswith("\r")
