@@ -158,30 +158,34 @@ ORDER BY c.first_index;
 -- name: deliveries_in
 -- What became of items of the ranges $3 to $4 at each destination. Deliveries of one job to one destination never
 -- overlap, so the last one that begins at or before an item is the only one that can hold it.
-WITH keys AS MATERIALIZED (
-    SELECT DISTINCT k.delivery_id
-    FROM effects e
-    CROSS JOIN unnest($3::int[], $4::int[]) AS r(low, high)
-    CROSS JOIN LATERAL (
-        SELECT m.delivery_id FROM deliveries m
-        WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.destination_id = e.destination_id AND m.first_index <= r.high
-            AND m.first_index >= coalesce((
-                SELECT n.first_index FROM deliveries n
-                WHERE n.tenant_id = $1 AND n.job_id = $2 AND n.destination_id = e.destination_id
-                    AND n.first_index <= r.low
-                ORDER BY n.first_index DESC LIMIT 1
-            ), 0)
-    ) k
-    WHERE e.tenant_id = $1 AND e.job_id = $2
-)
+-- The LIMIT, which none reaches, keeps the planner from joining whole tables instead of looking into an index.
 SELECT
     d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
     greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in
-FROM keys k
-JOIN deliveries x ON x.tenant_id = $1 AND x.delivery_id = k.delivery_id
+FROM deliveries x
 JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
+WHERE x.tenant_id = $1
+    AND x.delivery_id = ANY (ARRAY(
+        SELECT k.delivery_id
+        FROM effects e
+        CROSS JOIN unnest($3::int[], $4::int[]) AS r(low, high)
+        CROSS JOIN LATERAL (
+            SELECT m.delivery_id FROM deliveries m
+            WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.destination_id = e.destination_id
+                AND m.first_index <= r.high
+                AND m.first_index >= coalesce((
+                    SELECT n.first_index FROM deliveries n
+                    WHERE n.tenant_id = $1 AND n.job_id = $2 AND n.destination_id = e.destination_id
+                        AND n.first_index <= r.low
+                    ORDER BY n.first_index DESC LIMIT 1
+                ), 0)
+            ORDER BY m.first_index
+            LIMIT 1000000
+        ) k
+        WHERE e.tenant_id = $1 AND e.job_id = $2
+    ))
 ORDER BY x.delivery_id;
 
 -- name: versions_of_items
