@@ -255,13 +255,27 @@ def _events(settings: Settings) -> dict[str, Any]:
     )
 
 
+_FAILED_ROWS: Final = (
+    "The rows that did not make it: `failed` or `retry` here, `failed` or `dead` at a destination, all of them in one "
+    "download unless `limit` or `cursor` is given. First `error_code`, `error_detail` and `retry_after_seconds`, then "
+    "the columns as they were uploaded, with names of fields where `map=` had renamed them: fixed or not, the file can "
+    "be pushed as it is, without `map=`. A cell that a spreadsheet would run (`=`, `+`, `-`, `@`, …) has an apostrophe "
+    "in front, and an attribute that is named like a field has `attributes.`; both are taken back when the file "
+    "returns. A row that could not be read keeps the cells it had. Rows that a destination refused are the contacts as "
+    "they were stored, without `if_version`. Items of JSON and NDJSON have a column for each field and each key; "
+    "values that are no text come as JSON and return as text, `null` comes as an empty cell."
+)
+
+
 def _items() -> dict[str, Any]:
     words = list(dict.fromkeys([*ItemStatus, *EffectState]))
     answer = answer_of(
-        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one.",
+        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one. While the "
+        "job is unfinished the last page ends before the first item that is not decided, its cursor waits there, and "
+        "`Retry-After` tells when to ask again: who follows the cursors sees each item once.",
         ref("ItemList"),
         examples.ITEMS,
-        headers(Link="Link", Vary="Vary"),
+        headers(Link="Link", Vary="Vary", Retry_After="MaybeRetryAfter", Content_Disposition="Disposition"),
     )
     answer["content"][NDJSON] = {
         "schema": {
@@ -269,17 +283,23 @@ def _items() -> dict[str, Any]:
             "description": "One `JobItem` a line; the `Link` header names the next page.",
         }
     }
+    answer["content"][CSV] = {
+        "schema": {"type": "string", "description": _FAILED_ROWS},
+        "example": examples.FAILED_ROWS,
+    }
     return operation(
         "jobs",
         "listItems",
         "The items of a job with their outcome everywhere",
-        "In request order. An item that waits says for what and how long. Needs the scope `read` or `import`.",
-        {"200": answer, **problems_of(404, *READING)},
+        "In request order. An item that waits says for what and how long. As `text/csv`: the rows that failed, to be "
+        "fixed and pushed again. Needs the scope `read` or `import`.",
+        {"200": answer, **problems_of(404, 410, *READING)},
         [
             _JOB_ID,
             query(
                 "status",
-                "Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there.",
+                "Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. "
+                "Of a CSV: one of failure.",
                 {"type": "string", "enum": [str(word) for word in words]},
             ),
             query("destination", "Look at this destination; `db` is the outcome here.", TEXT),

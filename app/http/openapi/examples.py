@@ -136,6 +136,11 @@ ITEMS: Final[dict[str, Any]] = {
     "next_cursor": None,
 }
 
+FAILED_ROWS: Final = (
+    "error_code,error_detail,retry_after_seconds,id,E-Mail,Phone\r\n"
+    "INVALID_EMAIL,it needs an @-sign,0,c2,ada(at)example.com,'+49 30 123\r\n"
+)
+
 KEY: Final[dict[str, Any]] = {
     "key": "batch-2026-01-15",
     "state": "completed",
