@@ -27,6 +27,8 @@ class Records:
         self._make_id = make_id
         self._by_id: dict[tuple[str, str], Record] = {}
         self._by_key: dict[tuple[str, str, str], Record] = {}
+        self._by_value: dict[tuple[str, str], dict[str, Record]] = {}
+        """By portal and property, for properties that were searched; a record may have another value by now."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._by_id.values())
@@ -39,10 +41,26 @@ class Records:
         if key_property is None:
             return self._by_id.get((portal, key))
         found = self._by_key.get((portal, key_property, key))
-        if found is None:
-            same = (r for r in self._by_id.values() if r.portal == portal)
-            found = next((r for r in same if r.properties.get(key_property) == key), None)
-        return found
+        return self._search(portal, key_property, key) if found is None else found
+
+    def _search(self, portal: str, name: str, value: str) -> Record | None:
+        """The first record with this value of a property: most searches are for what is not there."""
+        known = self._by_value.get((portal, name))
+        if known is None:
+            known = self._by_value[portal, name] = {}
+            for record in self._by_id.values():
+                if record.portal == portal and name in record.properties:
+                    known.setdefault(record.properties[name], record)
+        found = known.get(value)
+        if found is None or found.properties.get(name) == value:
+            return found
+        del self._by_value[portal, name]
+        return self._search(portal, name, value)
+
+    def _note(self, record: Record) -> None:
+        for (portal, name), known in self._by_value.items():
+            if portal == record.portal and name in record.properties:
+                known.setdefault(record.properties[name], record)
 
     def upsert(
         self, portal: str, key_property: str, key: str, properties: dict[str, str], at: str
@@ -59,6 +77,7 @@ class Records:
                 updated_at=at,
             )
             self._by_id[portal, record.id] = self._by_key[place] = record
+            self._note(record)
             return record, True, True
         record.writes += 1
         held = record.properties
@@ -68,6 +87,7 @@ class Records:
         after = {name: value for name, value in (held | properties).items() if value}
         record.properties = after | {key_property: key}
         record.updated_at = at
+        self._note(record)
         return record, False, True
 
     def restore(self, effects: Iterable[Effect]) -> None:
@@ -77,7 +97,9 @@ class Records:
                 id=e.id, portal=e.portal, properties=e.properties, created_at=e.at, updated_at=e.at
             )
             self._by_id[e.portal, e.id] = self._by_key[e.portal, e.key_property, e.key] = record
+        self._by_value.clear()
 
     def clear(self) -> None:
         self._by_id.clear()
         self._by_key.clear()
+        self._by_value.clear()
