@@ -19,7 +19,7 @@ from app.domain.files.columns import HeaderError, MappingError, parse_mapping
 from app.domain.files.csv_rows import Record, Records
 from app.domain.files.lines import MAX_LINE, Lines
 from app.domain.files.ndjson import NdjsonLines
-from app.domain.files.pieces import WORDING, Family, Form, Reader, open_reader, read_pieces
+from app.domain.files.pieces import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
 from app.domain.files.text import CHARSETS, Decoder, UndecodableText
 from app.domain.rows import Piece, Unfit
 
@@ -306,7 +306,7 @@ def test_text_that_is_none_is_refused_with_place_and_remedy() -> None:
         ("id,Mail", {}, ["no column 'email'", "?map=Mail:email"]),
         ("a,b", {}, ["no column 'id'", "a, b", "no column 'email'"]),
         ("id,email,id", {}, ["'id'", "more than once"]),
-        ("id,email,", {}, ["column 3 of 3 has no name"]),
+        ("id,,email", {}, ["column 2 of 3 has no name"]),
         ("id,email,E-Mail", {}, ["'email' and 'E-Mail'", "?map=E-Mail:other%20email"]),
         ("Customer,email", {"Custmer": "id"}, ["'Custmer'", "did you mean 'Customer'"]),
         ("id,email," + "x" * 256, {}, ["column 3", "256 characters"]),
@@ -381,3 +381,25 @@ def test_a_reader_tells_how_far_it_is() -> None:
         assert reader.line == 3
         reader.finish()
         assert reader.line == 4
+
+
+def test_a_delimiter_too_many_at_the_end_of_the_header_is_borne() -> None:
+    found = pieces(
+        "id,email,city,, \n1,a@b.example,x,,\n2,b@b.example,y\n3,c@b.example,z,\n4,d@b.example,,,!\n5,e@b\n"
+    )
+    assert [item["id"] for item in items(found)] == ["1", "2", "3"]
+    assert items(found)[0]["attributes"] == {"city": "x"}
+    assert [detail[:29] for _, detail in faults(found)] == [
+        "line 5: the row has 5 cells, ",
+        "line 6: the row has 2 cells, ",
+    ]
+    reader = open_reader(Form(family=Family.CSV))
+    reader.feed(b"id,email,city,,\n")
+    reader.finish()
+    assert keep(Form(family=Family.CSV), reader).header == ["id", "email", "city"]
+
+
+def test_white_space_around_a_column_name_is_not_part_of_it() -> None:
+    found = items(pieces("id, email , City\n1,a@b.example, Bonn\n"))
+    assert found == [{"id": "1", "email": "a@b.example", "attributes": {"City": " Bonn"}}]
+    assert "would both fill 'City'" in refusal("id,email,City, City\n", family=Family.CSV)

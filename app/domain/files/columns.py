@@ -99,12 +99,14 @@ def parse_mapping(pairs: Iterable[str], wording: Wording) -> dict[str, str]:
 class Columns(msgspec.Struct):
     """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note.
 
-    `header` stands as it was sent.
+    `header` stands as it was sent, but for columns without a name at its end: a delimiter too many makes them. Rows
+    have it or not, and nothing but emptiness in the `spare` cells.
     """
 
     header: list[str]
     targets: list[str | None]
     attributes: frozenset[int]
+    spare: int = 0
     has_notes: bool = False
     _fields: list[tuple[int, str]] = []
     _extras: list[tuple[int, str]] = []
@@ -120,7 +122,10 @@ class Columns(msgspec.Struct):
 
     def fault(self, cells: list[str]) -> str | None:
         """Why a row does not fit the header, or None."""
-        if len(cells) == len(self.header):
+        width = len(self.header)
+        if len(cells) == width:
+            return None
+        if width < len(cells) <= width + self.spare and not any(cells[width:]):
             return None
         problem = f"the row has {len(cells)} cells, the header {len(self.header)}"
         if len(cells) > len(self.header):
@@ -146,9 +151,11 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
     """Give every column its meaning.
 
     Raises:
-        HeaderError: a column without a name, two for one field, a renaming without its column, no `id` or no
-            `email`, too many or too long names.
+        HeaderError: a column without a name before one that has one, two for one field, a renaming without its
+            column, no `id` or no `email`, too many or too long names.
     """
+    width = max((i for i, name in enumerate(header, start=1) if name.strip()), default=0)
+    header, spare = header[:width], len(header) - width
     returned = set(NOTES) <= set(header)
     names = [restore(name) for name in header] if returned else header
     prefix = KEY_PREFIX if returned else ""
@@ -170,9 +177,14 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
             field = None  # what was said of a field outranks a column that merely has its name
         if field is None:
             attributes.add(i)
-        targets.append(field or renamed.get(name) or name.removeprefix(prefix))
+        targets.append(field or renamed.get(name) or _key(name, prefix))
     _check_targets(names, targets, attributes, wording)
-    return Columns(header, targets, frozenset(attributes))
+    return Columns(header, targets, frozenset(attributes), spare)
+
+
+def _key(name: str, prefix: str) -> str:
+    """The attribute of a column; the white space around a name is nobody's intention, unless an attribute has it."""
+    return name.removeprefix(prefix) if prefix and name.startswith(prefix) else name.strip()
 
 
 def _stands(source: str, target: str, names: list[str]) -> bool:
