@@ -42,11 +42,15 @@ class JobWatch:
         """Seconds the server asks to wait before the next poll."""
 
     async def poll(self, hold: float = 0.0) -> Job:
-        """The job now, or as soon as it changes within `hold` seconds, where the server can wait."""
+        """The job now, or as soon as it changes within `hold` seconds, where the server can wait.
+
+        The first poll of all is answered at once.
+        """
         headers = {}
         if self._tag:
             headers["If-None-Match"] = self._tag
-        if hold >= 1.0:
+        # Without a tag the server would hold the answer until the job is finished.
+        if hold >= 1.0 and self._tag:
             headers["Prefer"] = f"wait={int(min(hold, MAX_PREFER))}"
         answer = await self._api.get(self._path, headers=headers)
         self.pause = answer.retry_after if answer.retry_after is not None else _PAUSE
