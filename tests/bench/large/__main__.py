@@ -14,10 +14,10 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.large import bare, growth, rows
+from tests.bench.large import bare, growth, kills, pollers, rows, small
 from tests.bench.large.site import Site, opened
 
-PARTS = ("rows", "growth")
+PARTS = ("rows", "pollers", "small", "growth", "kills")
 
 
 async def main(arguments: argparse.Namespace) -> None:
@@ -39,6 +39,13 @@ async def run(part: str, site: Site, folder: Path, arguments: argparse.Namespace
         most = arguments.contacts
         sizes = [size for size in (10_000, 1_000_000) if size < most] + [most]
         await growth.measure(site, folder, sizes, arguments.rows // 10, 3)
+    elif part == "pollers":
+        await pollers.measure(site, folder, arguments.rows, arguments.pollers)
+    elif part == "small":
+        await small.measure(site, folder, arguments.rows, 5)
+    elif part == "kills":
+        await site.stop()
+        await kills.measure(folder, arguments.rows // 10, arguments.rounds)
 
 
 if __name__ == "__main__":
@@ -48,5 +55,7 @@ if __name__ == "__main__":
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them by default")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--contacts", type=int, default=10_000_000, help="the largest table")
+    parser.add_argument("--pollers", type=int, default=1_000)
+    parser.add_argument("--rounds", type=int, default=20, help="of kills")
     parser.add_argument("--folder", type=Path, help="for data and files; needs some 20 GB for all parts")
     uvloop.run(main(parser.parse_args()))

@@ -7,7 +7,7 @@ import itertools
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,9 @@ class Site:
         assert told.status == 202, told
         return Upload(told.json()["job_id"], taken - started, taken)
 
-    async def look(self, job_id: str) -> dict[str, Any]:
-        told: Told = await self.line.ask("GET", f"/v1/jobs/{job_id}")
+    async def look(self, job_id: str, *, key: str | None = None) -> dict[str, Any]:
+        async with Line(self.tranche.url, key) if key is not None else nullcontext(self.line) as line:
+            told: Told = await line.ask("GET", f"/v1/jobs/{job_id}")
         assert told.status == 200, told
         return dict(told.json())
 
@@ -126,7 +127,7 @@ class Site:
         return time.time() - upload.taken
 
     async def applied(
-        self, upload: Upload, seconds: float = 600, *, every: float = 0.5
+        self, upload: Upload, seconds: float = 600, *, every: float = 0.5, key: str | None = None
     ) -> tuple[float, dict[str, Any]]:
         """Seconds from the 202 until every item was decided, by the job's own time; and the job."""
         async with asyncio.timeout(seconds):
@@ -135,7 +136,7 @@ class Site:
                 if row["applied_at"] is not None:
                     break
                 await asyncio.sleep(every)
-        job = await self.look(upload.job_id)
+        job = await self.look(upload.job_id, key=key)
         assert job["summary"]["succeeded"] == job["progress"]["items"], job
         return datetime.fromisoformat(job["applied_at"]).timestamp() - upload.taken, job
 
@@ -143,6 +144,12 @@ class Site:
         """Most megabytes that the API and each worker ever held: the process that works, with what it shares."""
         assert self.api is not None
         return peak(self.api.pid), [peak(worker.pid) for worker in self.workers]
+
+    def api_seconds(self) -> float:
+        """Processor time that the API has used."""
+        assert self.api is not None
+        tree = [psutil.Process(self.api.pid), *psutil.Process(self.api.pid).children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in tree)
 
 
 def peak(pid: int) -> float:
