@@ -22,8 +22,8 @@ from app.errors import NotFound, OutcomesExpired
 from app.selection import DestinationOutcome, Filter, JobItem
 from app.status import Standstill, explain_wait
 
-STEP: Final = 2_000
-"""Items that are looked at in one step of a filtered page."""
+STEP: Final = 1_000
+"""Items that are looked at in one step of a filtered page, or as many as it may hold."""
 MOST: Final = 200_000
 """Items that are looked at for one page at the most."""
 
@@ -80,12 +80,12 @@ async def read_items(
         places = [] if wanted.empty else await rows.read_places(job)
         candidates = Candidates(job, wanted, places, end=stop)
         page: list[JobItem] = []
-        step = limit + 1 if wanted.empty else STEP
+        step = limit if wanted.empty else max(limit, STEP)
         position, looked = first, 0
         while position < stop:
             found = await candidates.find(position)
             for batch in _cut(found.ranges, step):
-                if looked >= MOST:
+                if looked >= MOST or len(page) == limit:
                     return Page(page, batch[0][0])
                 for item in await _load(job, batch, wanted):
                     if len(page) == limit:

@@ -44,7 +44,7 @@ def items(contents: Contents) -> list[Any]:
 
 def csv_of(*lines: list[str]) -> bytes:
     out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerows(lines)
+    csv.writer(out, lineterminator="\r\n", quoting=csv.QUOTE_ALL).writerows(lines)
     return out.getvalue().encode()
 
 

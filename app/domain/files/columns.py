@@ -63,8 +63,8 @@ class Wording(msgspec.Struct, frozen=True):
 
 
 def guard_key(name: str) -> str:
-    """An attribute's name as a column of a file of failed rows: alone it could be a field, a note or no name."""
-    taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or not name.strip()
+    """An attribute's name as a column of a file of failed rows: alone it could be a field or a note, or lose spaces."""
+    taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
     return KEY_PREFIX + name if taken else name
 
 

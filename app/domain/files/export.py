@@ -47,6 +47,23 @@ class Texts(msgspec.Struct, frozen=True):
     extras: dict[str, str]
 
 
+class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """An item of nothing but text, as the rows of a CSV are."""
+
+    id: str = ""
+    email: str = ""
+    first_name: str = ""
+    last_name: str = ""
+    phone: str = ""
+    company: str = ""
+    if_version: int | str = ""
+    source_version: int | str = ""
+    attributes: dict[str, str] = {}
+
+
+_decode_plain: Final = msgspec.json.Decoder(_Plain).decode
+
+
 class Note(msgspec.Struct, frozen=True):
     """Why a row did not make it; `seconds` must pass before it is sent again."""
 
@@ -61,6 +78,15 @@ Source = Piece | Texts
 
 def read_texts(piece: bytes) -> Texts | None:
     """The members of an item's JSON; `None` if it is no object, or a key could not be the name of a column."""
+    try:
+        plain = _decode_plain(piece)
+    except (ValueError, RecursionError):
+        return _read_members(piece)
+    fields = {name: str(getattr(plain, name)) for name in FIELDS}
+    return Texts(fields, plain.attributes) if _are_columns(plain.attributes) else None
+
+
+def _read_members(piece: bytes) -> Texts | None:
     fields: dict[str, str] = {}
     extras: dict[str, str] = {}
     keyed: dict[str, str] = {}
@@ -76,9 +102,11 @@ def read_texts(piece: bytes) -> Texts | None:
     except (ValueError, RecursionError):
         return None
     extras |= keyed
-    if any(not key or len(key) > MAX_KEY or "\0" in key for key in extras):
-        return None
-    return Texts(fields, extras)
+    return Texts(fields, extras) if _are_columns(extras) else None
+
+
+def _are_columns(keys: Iterable[str]) -> bool:
+    return all(key and len(key) <= MAX_KEY and "\0" not in key for key in keys)
 
 
 def _tell(value: bytes) -> str:

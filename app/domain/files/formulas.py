@@ -12,12 +12,14 @@ from typing import Final
 
 _SIGNS: Final = "=+\\-@\t\r\n＝＋－＠"  # noqa: RUF001
 _RISKY: Final = re.compile(f"'*[{_SIGNS}]")
+_FIRST: Final = frozenset("'=+-@\t\r\n＝＋－＠")  # noqa: RUF001
 _GUARDED: Final = re.compile(f"'+[{_SIGNS}]")
 
 
 def neutralize(cell: str) -> str:
     """The cell as text for a spreadsheet; `restore` undoes it."""
-    return f"'{cell}" if _RISKY.match(cell) else cell
+    # Most cells need no second look.
+    return f"'{cell}" if cell[:1] in _FIRST and _RISKY.match(cell) else cell
 
 
 def restore(cell: str) -> str:
