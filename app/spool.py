@@ -89,8 +89,8 @@ class Accepted202(msgspec.Struct, frozen=True, kw_only=True):
         return min(max(1, math.ceil(self.items / _ITEMS_PER_SECOND)), _LONGEST_ADVICE)
 
 
-class _Answer(msgspec.Struct, omit_defaults=True):
-    """The body of a 202."""
+class QueuedAnswer(msgspec.Struct, omit_defaults=True):
+    """The body of a 202. `effects`: nothing is decided yet (`pending`), or will ever be done (`skipped`: `dry_run`)."""
 
     job_id: uuid.UUID
     state: str
@@ -312,7 +312,7 @@ class _Intake:
         word = EffectState.SKIPPED if dry_run else EffectState.PENDING
         url = f"/v1/jobs/{job_id}"
         return msgspec.json.encode(
-            _Answer(
+            QueuedAnswer(
                 job_id=job_id,
                 state=JobState.QUEUED,
                 status_url=url,

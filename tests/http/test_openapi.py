@@ -83,7 +83,9 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         (bulk, "post", await api.push([], headers={"Content-Type": "text/plain"})),
         (bulk, "post", await api.push([], headers={"Content-Encoding": "br"})),
         (bulk, "post", await api.push([person(2)], key="k")),
-        (bulk, "post", await api.push(b"x" * 5_000_001)),
+        (bulk, "post", await api.push([{}] * 10_001)),
+        (bulk, "post", await api.push([person(3)], key="later", headers={"Prefer": "respond-async"})),
+        (bulk, "post", await api.push([person(3)], key="later", headers={"Prefer": "respond-async"})),
         ("/v1/jobs", "get", await api.get("/v1/jobs?limit=1")),
         ("/v1/jobs", "get", await api.get("/v1/jobs?limit=x")),
         ("/v1/jobs", "get", await nobody.get("/v1/jobs")),
@@ -125,6 +127,7 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     assert {answer.status for _, _, answer in seen} == {
         200,
         201,
+        202,
         204,
         207,
         304,

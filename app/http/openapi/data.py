@@ -51,8 +51,13 @@ def make_paths(settings: Settings) -> dict[str, Any]:
         f"{settings.max_wait:g}); `return=minimal` lists only items that are not `ok`. RFC 7240.",
         TEXT,
     )
+    importing = field(
+        "Prefer",
+        f"{wait['description']} `respond-async` has a batch of any size stored, and answered with 202.",
+        TEXT,
+    )
     return {
-        "/v1/contacts:bulk": {"post": _import(settings, wait)},
+        "/v1/contacts:bulk": {"post": _import(settings, importing)},
         "/v1/contacts/{contact_id}": {"get": _contact()},
         "/v1/jobs": {"get": _jobs()},
         "/v1/jobs/{job_id}": {"get": _job(wait)},
@@ -71,7 +76,7 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
         "properties": {
             "items": {
                 "type": "array",
-                "maxItems": settings.max_sync_items,
+                "maxItems": settings.max_json_items,
                 "items": ref("Item"),
                 "description": "Each stands for itself: an item that breaks its schema fails alone.",
             }
@@ -82,7 +87,11 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
         "importContacts",
         "Import a batch of contacts",
         f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
-        "transaction and answered item by item. Sent again under its Idempotency-Key, the same request gets the same "
+        "transaction and answered item by item. More of them, "
+        f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON, are "
+        "stored while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the locks of all "
+        f"items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
+        "Sent again under its Idempotency-Key, the same request gets the same "
         f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. A row of a file that "
         "cannot be read fails alone, like any item, and is told by its line. Needs the scope `import`.",
         {
@@ -92,6 +101,19 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                 examples.ANSWER,
                 headers(
                     Location="Location",
+                    Idempotency_Key="IdempotencyKey",
+                    Idempotency_Replayed="IdempotencyReplayed",
+                    Preference_Applied="PreferenceApplied",
+                ),
+            ),
+            "202": answer_of(
+                "Every item is stored durably and will be processed: the batch is more than one request answers, or "
+                "`Prefer: respond-async` was sent. The answer comes at once, whatever `wait` says; wait at the job.",
+                ref("QueuedAnswer"),
+                examples.QUEUED,
+                headers(
+                    Location="Location",
+                    Retry_After="RetryAfter",
                     Idempotency_Key="IdempotencyKey",
                     Idempotency_Replayed="IdempotencyReplayed",
                     Preference_Applied="PreferenceApplied",

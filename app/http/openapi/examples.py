@@ -33,6 +33,15 @@ REQUEST_CSV: Final = (
     'c3,grace@example.com,Grace,"Arlington, Virginia"\r\n'
 )
 
+QUEUED: Final[dict[str, Any]] = {
+    "job_id": JOB_ID,
+    "state": "queued",
+    "status_url": f"/v1/jobs/{JOB_ID}",
+    "items_url": f"/v1/jobs/{JOB_ID}/items",
+    "cancel_url": f"/v1/jobs/{JOB_ID}/cancel",
+    "effects": {"db": "pending", "hubspot": "pending"},
+}
+
 ANSWER: Final[dict[str, Any]] = {
     "job_id": JOB_ID,
     "status_url": f"/v1/jobs/{JOB_ID}",

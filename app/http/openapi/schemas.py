@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, status
+from app import admin, spool, status
 from app.domain import answers, outcomes
 from app.domain.rows import Item
 from app.http import destinations, health, items, jobs, problems
@@ -14,6 +14,7 @@ from app.http import destinations, health, items, jobs, problems
 _STRUCTS: Final = (
     Item,
     answers.ImportAnswer,
+    spool.QueuedAnswer,
     answers.ItemOutcome,
     status.Job,
     jobs.JobList,

@@ -7,12 +7,12 @@ from typing import Final
 from tests.db.hot.values import JOB, Hot
 
 HOT: Final[Hot] = {
-    "renew_receiving": (f"3, {JOB}, 1, '20 s', 'route', 'key-5'", {"jobs_pkey", "idempotency_keys_pkey"}),
+    "renew_receiving": (f"3, {JOB}, 1, '20 s', 'route', 'key-5'", {"jobs_working", "idempotency_keys_pkey"}),
     "finish_receiving": (
         f"3, {JOB}, 'check', 10, 1, '{{}}', 'route', 'key-5', '', '', '1 day'",
-        {"jobs_pkey", "idempotency_keys_pkey"},
+        {"jobs_working", "idempotency_keys_pkey"},
     ),
-    "end_receiving": (f"3, {JOB}, 'canceled', '{{}}', true", {"jobs_pkey"}),
+    "end_receiving": (f"3, {JOB}, 'canceled', '{{}}', true", {"jobs_working"}),
     "read_receiving": (f"3, {JOB}", {"jobs_pkey"}),
     "free_key": (f"3, 'route', 'key-5', {JOB}", {"idempotency_keys_pkey"}),
     "stale_receiving": ("3, 5", {"jobs_working"}),
