@@ -6,6 +6,7 @@ import csv
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Final
+from urllib.parse import quote
 
 import msgspec
 import rich_click as click
@@ -18,7 +19,9 @@ from app.cli.client.connection import (
     open_api,
     run_command,
     take_some,
+    warn,
 )
+from app.cli.client.errors import UsageError
 from app.cli.client.http import Api
 from app.cli.client.jobs import fetch_pages
 from app.cli.client.progress import clean
@@ -38,7 +41,12 @@ _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
 @click.option("--failed", is_flag=True, help="Only what is not well, here or at a destination.")
 @click.option("--limit", type=click.IntRange(min=1), help="Most items to show.  [default: all]")
 @lines_option
-@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option(
+    "--csv",
+    "as_csv",
+    is_flag=True,
+    help="Print CSV; with --failed the rows as they were pushed, with the reasons, to be fixed and pushed again.",
+)
 @click.pass_context
 def items_command(
     context: click.Context,
@@ -55,17 +63,35 @@ def items_command(
     """The items of a job with their outcomes, page after page."""
 
     async def work() -> int:
+        if failed and as_csv and limit is not None:
+            raise UsageError("--limit does not go with --failed --csv, which gives a whole file")
         clock = SystemClock()
         patience = Patience(clock, REQUEST_PATIENCE)
         params = {name: value for name, value in filters.items() if value is not None}
-        write = _choose_writer(as_json, as_csv)
         async with open_api(url, key, clock, patience) as api:
+            if failed and as_csv:
+                await _save_failed(api, job, params)
+                return 0
+            write = _choose_writer(as_json, as_csv)
             chosen = _walk_items(api, job, params, patience, only_lost=failed)
             async for raw in take_some(chosen, limit):
                 write(raw)
         return 0
 
     context.exit(run_command("jobs items", work, as_json=as_json))
+
+
+async def _save_failed(api: Api, job: str, params: Mapping[str, str]) -> None:
+    """The service's file of failed rows to standard output, byte for byte."""
+
+    def look(fields: Mapping[str, str]) -> None:
+        if "Retry-After" in fields:
+            warn(f"job {job} is not finished: these are the rows that failed so far")
+
+    path = f"/v1/jobs/{quote(job, safe='')}/items"
+    async for piece in api.download(path, params=params, headers={"Accept": "text/csv"}, began=look):
+        sys.stdout.buffer.write(piece)
+    sys.stdout.flush()
 
 
 async def _walk_items(

@@ -88,8 +88,7 @@ class Person:
         return start(self.folder, "push", words, env)
 
     def push(self, file: str, *words: str) -> Part:
-        mapping = ("--map", "Customer Id=id", "--map", "E-Mail=email")
-        return self.start("push", file, "--mode", "file", *mapping, "--json", *words)
+        return self.start("push", file, "--mode", "file", "--map", "Customer Id=id", "--json", *words)
 
     async def pushed(self, part: Part, seconds: float = 90) -> tuple[int, dict[str, Any]]:
         try:
@@ -193,8 +192,18 @@ async def test_a_messy_file_its_failed_rows_and_their_correction(tranche: Instal
         (None, "INVALID_EMAIL", 3006),
         (None, "INVALID_FIELD", 3007, 3008),
     }
-    with failed.open(newline="") as stream:
+    code, from_server = await person.run("jobs", "items", told["jobs"][0]["job_id"], "--failed", "--csv")
+    assert code == 0
+    (folder / "server.csv").write_text(from_server)
+    with failed.open(newline="") as stream, (folder / "server.csv").open(newline="") as other:
         header, *rows = csv.reader(stream)
+        mapped, *same = csv.reader(other)
+        assert mapped[3:] == ["id", "E-Mail", "First Name", "City"], "it is pushed without --map"
+        assert [row[3:] for row in same] == [row[3:] for row in rows]
+    code, told = await person.pushed(
+        person.start("push", str(folder / "server.csv"), "--mode", "file", "--json")
+    )
+    assert (code, told["succeeded"], told["failed"]) == (1, 1, 3), "nothing was fixed yet"
     assert [row[3] for row in rows] == ["c7", "m2", "m3", "m4"]
     rows[0][4], rows[1][4] = "seven@example.com", "m2@example.com"
     rows[2] += ["Cleo", "Cairo"]

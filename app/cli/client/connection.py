@@ -89,10 +89,10 @@ lines_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
 
 def open_api(url: str | None, key: str | None, clock: SystemClock, patience: Patience) -> Api:
     found = find_connection(url, key)
-    return Api(found.url, found.key, clock=clock, patience=patience, notify=_warn)
+    return Api(found.url, found.key, clock=clock, patience=patience, notify=warn)
 
 
-def _warn(text: str) -> None:
+def warn(text: str) -> None:
     print(clean(text), file=sys.stderr)
 
 

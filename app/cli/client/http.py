@@ -245,9 +245,16 @@ class Api:
             return None, self._explain(error, STALL_TIMEOUT)
 
     async def download(
-        self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str]
+        self,
+        path: str,
+        *,
+        params: Mapping[str, str],
+        headers: Mapping[str, str],
+        began: Callable[[Mapping[str, str]], None],
     ) -> AsyncIterator[bytes]:
-        """A body of any length, piece by piece. What was passed on cannot be taken back, so nothing is tried again.
+        """A body of any length, piece by piece; `began` gets the header fields of the answer first.
+
+        What was passed on cannot be taken back, so nothing is tried again.
 
         Raises:
             RefusedError: the server refused, or the body broke off.
@@ -262,6 +269,7 @@ class Api:
             ) as response:
                 if response.status != 200:
                     raise refuse(Answer(response.status, response.headers, await response.read()), self.url)
+                began(response.headers)
                 async for piece in response.content.iter_any():
                     yield piece
         except (aiohttp.ClientError, OSError) as error:
