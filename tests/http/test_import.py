@@ -89,7 +89,7 @@ async def test_options_reach_the_import(api: Api) -> None:
 
 
 async def test_minimal_lists_only_what_is_not_ok(api: Api) -> None:
-    answer = await api.push([person(1), {"id": "c2"}], headers={"Prefer": "respond-async, return=minimal"})
+    answer = await api.push([person(1), {"id": "c2"}], headers={"Prefer": "return=minimal, x"})
     assert answer.headers["Preference-Applied"] == "return=minimal"
     assert [item["index"] for item in answer.json()["items"]] == [1]
 
@@ -113,24 +113,27 @@ async def test_a_bomb_is_refused_before_it_goes_off(api: Api) -> None:
         answer = await api.push(packed, headers={"Content-Encoding": encoding})
         assert answer.status == 413
         assert answer.json()["code"] == "REQUEST_TOO_LARGE"
-        assert "several requests" in answer.json()["detail"]
+        assert "250 times" in answer.json()["detail"]
 
 
 async def test_too_much_is_refused_with_a_remedy(api: Api) -> None:
-    many = await api.push([person(i) for i in range(1001)])
+    many = await api.push([{}] * 10_001)
     assert many.status == 413
-    assert "1000 items" in many.json()["detail"]
-    wide = await api.push(b"x" * 5_000_001)
+    assert "10000 items" in many.json()["detail"]
+    assert "application/x-ndjson" in many.json()["detail"]
+    wide = await api.push(b"x" * 64_000_001, query="?atomic=true")
     assert wide.status == 413
-    assert "5000000 bytes" in wide.json()["detail"]
+    assert "64000000 bytes" in wide.json()["detail"]
 
 
 async def test_a_chunked_body_is_capped_while_it_arrives(api: Api) -> None:
     async def endless() -> Any:
-        for _ in range(200):
+        for _ in range(1_100):
             yield b" " * 65_536
 
-    answer = await api.request("POST", "/v1/contacts:bulk", headers={"Idempotency-Key": "k"}, data=endless())
+    answer = await api.request(
+        "POST", "/v1/contacts:bulk?atomic=true", headers={"Idempotency-Key": "k"}, data=endless()
+    )
     assert answer.status == 413
 
 

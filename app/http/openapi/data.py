@@ -89,8 +89,8 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
         f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
         "transaction and answered item by item. More of them, "
         f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON, are "
-        "stored while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the locks of all "
-        f"items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
+        "stored while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the "
+        f"locks of all items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
         "Sent again under its Idempotency-Key, the same request gets the same "
         f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. A row of a file that "
         "cannot be read fails alone, like any item, and is told by its line. Needs the scope `import`.",
