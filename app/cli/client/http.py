@@ -216,6 +216,9 @@ class Api:
         async def feed() -> AsyncIterator[bytes]:
             try:
                 for piece in pieces:
+                    # A refusal may be there already, and the connection closed: reading has to come before writing,
+                    # which would fail and take the answer with it.
+                    await asyncio.sleep(0)
                     if piece:
                         yield piece
                     limit.reschedule(loop.time() + STALL_TIMEOUT)
