@@ -68,15 +68,20 @@ RETURNING 1;
 
 -- name: contacts_to_send
 -- Contacts as they stand, with what the destination already holds of them: doubtful if it may hold a later version
--- than it is known to, refused if it did not take the last one.
+-- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
+-- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
     c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     coalesce(s.state = 'failed', false) AS refused
 FROM contacts c
-LEFT JOIN contact_syncs s
-    ON s.tenant_id = c.tenant_id AND s.destination_id = $2 AND s.contact_id = c.contact_id
+LEFT JOIN LATERAL (
+    SELECT x.synced_version, x.state, x.error_code
+    FROM contact_syncs x
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
+    LIMIT 1
+) s ON true
 WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
 
 -- name: attributes_to_clear
