@@ -53,17 +53,18 @@ WITH hashed AS MATERIALIZED (
 repeated AS (
     SELECT h.hash FROM hashed h GROUP BY h.hash HAVING count(*) > 1
 ),
+places AS MATERIALIZED (
+    SELECT h.item_index, h.first_index FROM hashed h JOIN repeated r USING (hash)
+),
 found AS (
     INSERT INTO spool_repeats (tenant_id, job_id, item_index)
-    SELECT $1, $2, h.item_index FROM hashed h JOIN repeated r USING (hash) ORDER BY h.item_index
+    SELECT $1, $2, p.item_index FROM places p ORDER BY p.item_index
     RETURNING item_index
 ),
 marked AS (
     UPDATE spool_chunks s
     SET step = 'collect', repeated = true
-    WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index IN (
-        SELECT h.first_index FROM hashed h JOIN repeated r USING (hash)
-    )
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index = ANY (ARRAY(SELECT DISTINCT p.first_index FROM places p))
 )
 SELECT count(*) FROM found;
 
@@ -79,10 +80,15 @@ SELECT EXISTS (
 );
 
 -- name: chunk_repeats
--- The repeated items among those from $3 to $4, with the outcome of their leaders.
+-- The repeated items among those from $3 to $4, with the outcome of their leaders. These statements meet a table that
+-- was filled a moment ago, of which PostgreSQL knows nothing yet: each is written so that any plan of it is a good one.
 SELECT r.item_index, r.contact_id, r.verdict, r.leader, r.members, r.others, l.outcome
 FROM spool_repeats r
-LEFT JOIN spool_repeats l ON l.tenant_id = r.tenant_id AND l.job_id = r.job_id AND l.item_index = r.leader
+LEFT JOIN LATERAL (
+    SELECT x.outcome FROM spool_repeats x
+    WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.item_index = r.leader
+    LIMIT 1
+) l ON true
 WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index BETWEEN $3 AND $4
 ORDER BY r.item_index;
 
@@ -91,25 +97,26 @@ ORDER BY r.item_index;
 UPDATE spool_repeats r
 SET contact_id = t.contact_id, digest = t.digest
 FROM unnest($3::int[], $4::text[], $5::bytea[]) AS t(item_index, contact_id, digest)
-WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index;
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
+    AND r.item_index BETWEEN (SELECT min(m) FROM unnest($3::int[]) m) AND (SELECT max(m) FROM unnest($3::int[]) m);
 
 -- name: settle_repeats
 -- What the items of one id mean together: equal ones follow the first; of differing ones the last stands for all ($3),
 -- or none is applied. An item that cannot be applied by itself counts for nothing.
-WITH weighed AS (
+WITH numbered AS (
     SELECT
-        r.item_index, count(*) OVER w AS members, min(r.item_index) OVER w AS first, max(r.item_index) OVER w AS last,
-        min(r.digest) OVER w = max(r.digest) OVER w AS equal,
-        r.contact_id
+        r.ctid AS place, r.item_index, r.contact_id, r.digest,
+        row_number() OVER (PARTITION BY r.contact_id ORDER BY r.item_index) AS number
     FROM spool_repeats r
     WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.contact_id IS NOT NULL
-    WINDOW w AS (PARTITION BY r.contact_id)
 ),
-named AS (
-    SELECT o.contact_id, (array_agg(o.item_index ORDER BY o.item_index))[1:11] AS others
-    FROM spool_repeats o
-    WHERE o.tenant_id = $1 AND o.job_id = $2 AND o.contact_id IS NOT NULL AND NOT $3
-    GROUP BY o.contact_id
+weighed AS (
+    SELECT
+        n.place, count(*) OVER w AS members, min(n.item_index) OVER w AS first, max(n.item_index) OVER w AS last,
+        min(n.digest) OVER w = max(n.digest) OVER w AS equal,
+        array_agg(n.item_index) FILTER (WHERE n.number <= 11) OVER w AS others
+    FROM numbered n
+    WINDOW w AS (PARTITION BY n.contact_id)
 )
 UPDATE spool_repeats r
 SET
@@ -121,17 +128,17 @@ SET
         WHEN $3 THEN CASE WHEN r.item_index = w.last THEN 'leader' ELSE 'older' END
         ELSE 'differing'
     END,
-    others = CASE WHEN NOT w.equal AND NOT $3 THEN n.others END
+    others = CASE WHEN NOT w.equal AND NOT $3 THEN ARRAY(SELECT o FROM unnest(w.others) o ORDER BY o) END
 FROM weighed w
-LEFT JOIN named n USING (contact_id)
-WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = w.item_index;
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.ctid = w.place;
 
 -- name: tell_leaders
 -- The outcomes ($4, JSON) of leaders ($3), for those that follow them.
 UPDATE spool_repeats r
 SET outcome = t.outcome::jsonb
 FROM unnest($3::int[], $4::text[]) AS t(item_index, outcome)
-WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index;
+WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
+    AND r.item_index BETWEEN (SELECT min(m) FROM unnest($3::int[]) m) AND (SELECT max(m) FROM unnest($3::int[]) m);
 
 -- name: count_items
 -- Adds what a chunk decided to its job, unless that was canceled meanwhile: then no row comes back, and the caller must
