@@ -109,6 +109,34 @@ async def test_a_query_fits_the_schema(filled: asyncpg.Connection[Any], name: st
     await filled.prepare(QUERIES[name])
 
 
+YOUNG = """
+    DELETE FROM pg_proc p
+    WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (
+        p.proname IN ('min', 'max') AND p.proargtypes::text IN ('17', '2249', '2277')
+        OR p.proname IN (
+            'any_value', 'array_reverse', 'array_sample', 'array_shuffle', 'array_sort', 'casefold', 'crc32', 'crc32c',
+            'date_add', 'date_subtract', 'random_normal', 'to_bin', 'to_oct', 'uuid_extract_timestamp',
+            'uuid_extract_version', 'uuidv4', 'uuidv7'
+        )
+    )
+"""
+"""Takes away what PostgreSQL has had only since 16, 17 or 18."""
+
+
+async def test_no_query_needs_a_newer_postgresql(database_url: str) -> None:
+    """PostgreSQL 15 has fewer functions than the one that runs here."""
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("SET allow_system_table_mods = on")
+    await connection.execute(YOUNG)
+    await connection.close()
+    connection = await asyncpg.connect(database_url)
+    with pytest.raises(asyncpg.UndefinedFunctionError):
+        await connection.prepare("SELECT min('a'::bytea)")
+    for name in sorted(QUERIES):
+        await connection.prepare(QUERIES[name])
+    await connection.close()
+
+
 def test_every_query_is_used() -> None:
     """One that nobody names any more is to be deleted, and one that is named exists."""
     files = [path for package in (app, jobs) for path in Path(package.__path__[0]).rglob("*.py")]

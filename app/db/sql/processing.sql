@@ -105,7 +105,8 @@ WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
 -- or none is applied. An item that cannot be applied by itself counts for nothing.
 WITH numbered AS (
     SELECT
-        r.ctid AS place, r.item_index, r.contact_id, r.digest,
+        r.ctid AS place, r.item_index, r.contact_id,
+        encode(r.digest, 'hex') AS digest,  -- only from 18 on PostgreSQL has min and max of bytea
         row_number() OVER (PARTITION BY r.contact_id ORDER BY r.item_index) AS number
     FROM spool_repeats r
     WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.contact_id IS NOT NULL
