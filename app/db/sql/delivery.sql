@@ -31,6 +31,8 @@ FOR NO KEY UPDATE;
 -- name: claim_delivery
 -- One due delivery that shares no contact with any that is being sent: versions at the CRM must not go backwards.
 --   $3 token  $4 lease  $5 most deliveries in flight
+-- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
+-- row is named by a value, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
     SELECT s.contact_ids
     FROM deliveries s
@@ -45,7 +47,8 @@ picked AS (
     WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
         AND (SELECT count(*) FROM sending) < $5::int
         AND NOT EXISTS (
-            SELECT FROM unnest(d.contact_ids) AS k(contact_id) JOIN busy b USING (contact_id)
+            SELECT FROM unnest(d.contact_ids) AS k(contact_id)
+            WHERE (k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE
         )
     ORDER BY d.next_attempt_at, d.delivery_id
     LIMIT 1
@@ -53,8 +56,7 @@ picked AS (
 )
 UPDATE deliveries d
 SET state = 'sending', lease_token = $3, lease_until = now() + $4::interval, attempt = d.attempt + 1
-FROM picked
-WHERE d.tenant_id = $1 AND d.delivery_id = picked.delivery_id
+WHERE d.tenant_id = $1 AND d.delivery_id = (SELECT p.delivery_id FROM picked p)
 RETURNING
     d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
@@ -119,7 +121,7 @@ GROUP BY p.contact_id;
 WITH held AS MATERIALIZED (
     SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states
     FROM deliveries d
-    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND d.state = 'sending'
+    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE
     FOR UPDATE
 ),
 recorded AS (
@@ -135,8 +137,7 @@ recorded AS (
         absent_since = CASE $8::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
         lease_token = NULL,
         lease_until = NULL
-    FROM held h
-    WHERE d.tenant_id = $1 AND d.delivery_id = h.delivery_id
+    WHERE d.tenant_id = $1 AND d.delivery_id = (SELECT h.delivery_id FROM held h)
 ),
 synced AS (
     INSERT INTO contact_syncs AS s (
@@ -193,8 +194,7 @@ revised AS (
     -- Also the lock that makes the last two recordings of a job see one another in finish_job.
     UPDATE jobs j
     SET revision = j.revision + 1
-    FROM held h
-    WHERE j.tenant_id = $1 AND j.job_id = h.job_id
+    WHERE j.tenant_id = $1 AND j.job_id = (SELECT h.job_id FROM held h)
 )
 SELECT h.job_id, c.open
 FROM held h
