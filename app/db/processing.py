@@ -185,7 +185,6 @@ async def take_step(connection: Connection, tenant_id: int, job_id: uuid.UUID, s
 async def end_import(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> str | None:
     """The state it goes on in."""
     state: str | None = await connection.fetchval(QUERIES["end_import"], tenant_id, job_id)
-    await connection.execute(QUERIES["drop_repeats"], tenant_id, job_id, timeout=_LONG_SECONDS)
     return state
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from app import admin
 from app.chunks import Advance
+from app.db import canceling
 from app.domain.outcomes import ErrorCode
 from app.domain.rows import Unfit
 from app.domain.rules import FieldError
@@ -239,6 +240,28 @@ async def test_contacts_locked_for_long_are_for_the_client_to_send_again(desk: D
         assert waiting["retry_after_seconds"] >= 1
     assert [o["status"] for o in others] == ["ok", "ok"]
     assert (await job(desk, job_id))["state"] == "completed_with_failures"
+
+
+async def test_what_is_spooled_of_repeated_ids_keeps_no_job_from_its_end(desk: Desk) -> None:
+    """It goes afterwards, and what cannot go yet is left to the sweeper: there may be millions of rows."""
+    settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05)
+    hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
+    job_id = await spool(desk, [person(1), person(2), person(1)], chunk=1)
+    worker = processor(hurried)
+    while (await job(desk, job_id))["step"] != "resolve":
+        await worker.advance(desk.tenant_id, job_id)
+    blocker = await asyncpg.connect(desk.settings.database_url)
+    async with blocker.transaction():
+        await blocker.execute("SELECT FROM spool_repeats WHERE item_index = 2 FOR UPDATE")
+        await process(hurried, job_id)
+    await blocker.close()
+    assert (await job(desk, job_id))["state"] == "completed"
+    (left,) = await desk.rows("SELECT item_index FROM spool_repeats")
+    assert left["item_index"] == 2
+    async with hurried.database.connection() as connection:
+        assert await canceling.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
+        assert await canceling.remove_spool(connection, desk.tenant_id, job_id)
+    await hurried.database.close()
 
 
 async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:

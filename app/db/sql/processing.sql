@@ -206,9 +206,6 @@ FROM (
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
 RETURNING j.state;
 
--- name: drop_repeats
-DELETE FROM spool_repeats WHERE tenant_id = $1 AND job_id = $2;
-
 -- name: read_outcomes
 SELECT c.item_count, c.outcomes, c.sources
 FROM job_chunks c
