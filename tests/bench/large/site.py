@@ -22,11 +22,11 @@ from app.db.migrate import migrate
 from app.embedded import Engines
 from app.settings import Settings
 from tests.acceptance.harness import Installation, Part
+from tests.acceptance.large import TARGET, peak
 from tests.bench.large.client import Line, Told
 from tests.bench.large.files import TYPES
 from tests.conftest import SECRET_KEY
 
-TARGET = "/v1/contacts:bulk"
 WORKERS = 2
 _TABLES = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, spool_chunks,
     spool_repeats, idempotency_keys"""
@@ -150,19 +150,6 @@ class Site:
         assert self.api is not None
         tree = [psutil.Process(self.api.pid), *psutil.Process(self.api.pid).children(recursive=True)]
         return sum(sum(process.cpu_times()[:2]) for process in tree)
-
-
-def peak(pid: int) -> float:
-    """VmHWM of the largest process of a tree, in MB (10^6 bytes)."""
-    tree = [pid, *(child.pid for child in psutil.Process(pid).children(recursive=True))]
-    return max(_high_water(each) for each in tree)
-
-
-def _high_water(pid: int) -> float:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024 / 1e6
-    return 0.0
 
 
 @asynccontextmanager
