@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: demo test lint bench openapi requirements clean
+.PHONY: demo test lint bench bench-large openapi requirements clean
 
 demo: $(RUN)
 	$(BIN)/tranche demo
@@ -22,6 +22,11 @@ lint: $(DEV)
 
 bench: $(RUN)
 	$(BIN)/python -m tests.bench
+
+# A quarter of an hour and some 20 GB in the system's folder for temporary files; for single parts and smaller sizes
+# see: python -m tests.bench.large --help
+bench-large: $(DEV)
+	$(BIN)/python -m tests.bench.large
 
 # Writes the served document to openapi/; commit the difference with the change that made it.
 openapi: $(DEV)

@@ -1,4 +1,4 @@
-"""Large imports, measured: `make bench-large`, or `python -m tests.bench.large PART … --rows N`.
+"""Large imports, measured: `make bench-large` (a quarter of an hour), or `python -m tests.bench.large PART … --rows N`.
 
 Real processes on embedded engines with fsync on: one API process, two workers, a sandbox CRM. Every part prints a
 table and the goal that it is measured by.
@@ -38,7 +38,7 @@ async def run(part: str, site: Site, folder: Path, arguments: argparse.Namespace
     elif part == "growth":
         most = arguments.contacts
         sizes = [size for size in (10_000, 1_000_000) if size < most] + [most]
-        await growth.measure(site, folder, sizes, arguments.rows // 10, 3)
+        await growth.measure(site, folder, sizes, arguments.rows // 10, 4)
     elif part == "pollers":
         await pollers.measure(site, folder, arguments.rows, arguments.pollers)
     elif part == "small":
