@@ -12,6 +12,7 @@ from app.db import items as rows
 from app.db.items import JobRef
 from app.db.packing import unpack
 from app.db.pool import Connection, Database
+from app.domain.files.chunks import measure
 from app.domain.files.export import MAX_KEYS, Layout, Note, Source, Texts, read_stored_keys, read_texts
 from app.domain.files.spooled import decode_sources
 from app.domain.outcomes import ItemStatus
@@ -21,7 +22,10 @@ from app.items import Page, gather, read_extent, read_items
 from app.selection import Filter, JobItem, tell_reasons
 
 STEP: Final = 1_000
-"""Rows that are held at a time."""
+"""Rows that are held at a time, or fewer of large ones."""
+HELD: Final = 4_000_000
+"""Bytes of rows after which no more are taken: one may be a megabyte."""
+_VERSIONS: Final = 200
 
 
 class Download(msgspec.Struct, frozen=True):
@@ -64,6 +68,7 @@ async def read_page(
     extent = await read_extent(job)
     page = await read_items(connection, tenant_id, job_id, first=first, limit=limit, wanted=wanted)
     found = await _find_sources(job, page.items)
+    page = _shorten(page, len(found))
     layout = Layout(extent.kept)
     if not layout.fixed:
         keys: dict[str, None] = {}
@@ -103,7 +108,7 @@ class _Reader:
                 )
                 found = await _find_sources(JobRef(connection, self._tenant_id, self._job_id), page.items)
             yield found
-            position = page.position
+            position = _shorten(page, len(found)).position
 
 
 async def _encode(reader: _Reader, layout: Layout) -> AsyncIterator[bytes]:
@@ -137,18 +142,43 @@ def _add_keys(keys: dict[str, None], found: _Found) -> None:
         )
 
 
-async def _find_sources(job: JobRef, found: list[JobItem]) -> _Found:
-    """What is known of each item: as it was sent if it failed here, else as it was stored."""
-    failed = [item.index for item in found if item.status is not ItemStatus.OK]
-    stored = [item.index for item in found if item.status is ItemStatus.OK]
+def _shorten(page: Page, count: int) -> Page:
+    """A page of its first `count` items."""
+    if count == len(page.items):
+        return page
+    return Page(page.items[:count], page.items[count].index)
+
+
+async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
+    """What is known of each item: as it was sent if it failed here, else as it was stored.
+
+    Of the first ones only, if all of them were more than `HELD`.
+    """
+    failed = [item.index for item in items if item.status is not ItemStatus.OK]
+    stored = [item.index for item in items if item.status is ItemStatus.OK]
     sources: dict[int, Source] = {}
+    size = 0
+    last = items[-1].index if items else -1
     if failed:
-        for packed in await rows.read_sources(job, gather(failed)):
-            sources |= decode_sources(unpack(packed))
-    if stored:
-        for index, version in (await rows.read_versions(job, stored)).items():
-            sources[index] = _tell_version(version)
-    return [(item, sources.get(item.index)) for item in found]
+        wanted = set(failed)
+        async with job.connection.transaction(readonly=True):
+            async for packed in rows.read_sources(job, gather(failed)):
+                sent = {i: piece for i, piece in decode_sources(unpack(packed)).items() if i in wanted}
+                sources |= sent
+                size += sum(map(measure, sent.values()))
+                if size > HELD:
+                    last = max(sent)
+                    break
+    for start in range(0, len(stored), _VERSIONS):
+        some = [index for index in stored[start : start + _VERSIONS] if index <= last]
+        if not some:
+            break
+        versions = await rows.read_versions(job, some)
+        sources |= {index: _tell_version(version) for index, version in versions.items()}
+        size += sum(len(version.attributes) for version in versions.values())
+        if size > HELD:
+            last = some[-1]
+    return [(item, sources.get(item.index)) for item in items if item.index <= last]
 
 
 def _tell_version(version: rows.VersionRow) -> Texts:

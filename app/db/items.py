@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
@@ -149,10 +149,14 @@ async def read_chunks(job: JobRef, ranges: Sequence[Range]) -> list[ChunkRow]:
     return [ChunkRow(*row) for row in rows]
 
 
-async def read_sources(job: JobRef, ranges: Sequence[Range]) -> list[bytes]:
-    """Of the runs that hold items of the ranges (`app.domain.files.spooled`, zstd)."""
-    rows = await job.connection.fetch(QUERIES["sources_in"], job.tenant_id, job.job_id, *_columns(ranges))
-    return [row["sources"] for row in rows]
+async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[bytes]:
+    """Of the runs that hold items of the ranges, in item order (`app.domain.files.spooled`, zstd).
+
+    A run may be megabytes, so they come one after the other; must be read in a transaction.
+    """
+    query = QUERIES["sources_in"]
+    async for row in job.connection.cursor(query, job.tenant_id, job.job_id, *_columns(ranges), prefetch=4):
+        yield row["sources"]
 
 
 async def read_deliveries(job: JobRef, ranges: Sequence[Range]) -> list[DeliveryRow]:

@@ -34,7 +34,7 @@ class Chunker:
     def feed(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
         """The chunks that are full; the pieces are taken while they are asked for."""
         for piece in pieces:
-            size = _measure(piece) if type(piece) is Unfit else len(piece)  # type: ignore[arg-type]
+            size = measure(piece)
             if self._pieces and (
                 len(self._pieces) >= self._most_items or self._bytes + size > self._most_bytes
             ):
@@ -53,5 +53,8 @@ class Chunker:
         return chunk
 
 
-def _measure(piece: Unfit) -> int:
-    return len(piece.text) + sum(map(len, piece.cells or ())) + 100
+def measure(piece: Piece) -> int:
+    """Bytes, about: for limits of what is held."""
+    if isinstance(piece, Unfit):
+        return len(piece.text) + sum(map(len, piece.cells or ())) + 100
+    return len(piece)
