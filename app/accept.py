@@ -30,8 +30,7 @@ from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Family, Form, Kept, read_pieces
-from app.domain.items import Items
-from app.domain.outcomes import ErrorCode
+from app.domain.items import BROKEN, LOCKED, Items, Undecided
 from app.errors import (
     InvalidHeader,
     KeyBusy,
@@ -114,13 +113,6 @@ class Digest(Protocol):
     def digest(self) -> bytes: ...
 
 
-class _Undecided(msgspec.Struct, frozen=True):
-    """Why no item could be decided this time."""
-
-    code: ErrorCode
-    detail: str
-
-
 def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
     """Tells requests under one key apart: the body, what it is read as, and whatever changes its effect."""
     return seal(hashlib.sha256(body), options, form)
@@ -153,7 +145,7 @@ async def accept(
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(request.body, request.options, request.form)
-    undecided: _Undecided | None = None
+    undecided: Undecided | None = None
     async with database.connection() as connection:
         for attempt in range(1, TRANSACTION_TRIES + 2):
             try:
@@ -172,18 +164,16 @@ async def accept(
                     "import_again", attempt=attempt, error=type(error).__name__, request_id=request.request_id
                 )
                 if attempt >= TRANSACTION_TRIES:
-                    undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
+                    undecided = LOCKED
             except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
                 log.warning("import_undecided", error=type(error).__name__, request_id=request.request_id)
                 if undecided is not None:
                     break  # not even that could be recorded
-                undecided = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
+                undecided = LOCKED
             except asyncpg.DataError as error:
                 # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
                 log.error("import_data_error", error=str(error), request_id=request.request_id)
-                undecided = _Undecided(
-                    ErrorCode.INTERNAL, "the batch could not be stored; it was reported to the operators"
-                )
+                undecided = BROKEN
     raise Overloaded(retry_after=settings.db_lock_timeout)
 
 
@@ -243,7 +233,7 @@ async def _run(
     settings: Settings,
     mark: bytes,
     claim: imports.KeyClaim,
-    undecided: _Undecided | None,
+    undecided: Undecided | None,
     new_id: Callable[[], uuid.UUID],
     random: Callable[[], float],
 ) -> Accepted207:
@@ -256,7 +246,7 @@ async def _run(
         )
     else:
         seconds = math.ceil(settings.db_lock_timeout * (1 + random()))
-        items.postpone(undecided.code, seconds, undecided.detail)
+        items.postpone(undecided, seconds)
     destinations = claim.destinations
     booked = await book(
         connection,

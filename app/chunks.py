@@ -31,8 +31,8 @@ from app.db.processing import Processing, SpooledChunk
 from app.domain import answers, batch, rows
 from app.domain.answers import ItemOutcome
 from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
-from app.domain.items import Items, sources
-from app.domain.outcomes import ErrorCode, Step
+from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
+from app.domain.outcomes import Step
 from app.domain.repeats import Verdict, plan
 from app.domain.rows import Accepted, Piece, Unfit
 from app.settings import Settings
@@ -62,19 +62,6 @@ class JobOptions(msgspec.Struct, frozen=True):
 
 class _Canceled(Exception):
     """The job is no longer to be processed; the transaction is undone."""
-
-
-class _Undecided(msgspec.Struct, frozen=True):
-    """Why no item of a chunk could be decided."""
-
-    code: ErrorCode
-    detail: str
-
-
-_LOCKED: Final = _Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
-_BROKEN: Final = _Undecided(
-    ErrorCode.INTERNAL, "the items could not be stored; it was reported to the operators"
-)
 
 
 class Processor:
@@ -142,7 +129,7 @@ class _Unit:
     async def work(self) -> bool:
         """False: there was nothing to be had."""
         step = self._processing.step
-        undecided: _Undecided | None = None
+        undecided: Undecided | None = None
         for attempt in range(1, _TRIES + 2):
             self._claimed = None
             try:
@@ -158,10 +145,10 @@ class _Unit:
                 if undecided is not None:
                     raise
                 log.error("chunk_data_error", job_id=str(self._job_id), error=str(error))
-                undecided = _BROKEN
+                undecided = BROKEN
         return False
 
-    async def _step(self, step: str, undecided: _Undecided | None) -> bool:
+    async def _step(self, step: str, undecided: Undecided | None) -> bool:
         if step == Step.CHECK:
             return await self._check()
         if step == Step.SETTLE:
@@ -180,8 +167,8 @@ class _Unit:
             await self._apply(chunk, undecided or self._given_up(chunk.attempts))
         return True
 
-    def _given_up(self, attempts: int) -> _Undecided | None:
-        return _LOCKED if attempts >= self._settings.import_attempts else None
+    def _given_up(self, attempts: int) -> Undecided | None:
+        return LOCKED if attempts >= self._settings.import_attempts else None
 
     async def _postpone(self, error: Exception) -> bool:
         """The locks were not to be had; what was claimed is left alone for a while."""
@@ -240,7 +227,7 @@ class _Unit:
         await processing.take_step(self._connection, *self._job, Step.APPLY)
         return True
 
-    async def _apply(self, chunk: SpooledChunk, undecided: _Undecided | None) -> None:
+    async def _apply(self, chunk: SpooledChunk, undecided: Undecided | None) -> None:
         pieces = decode_pieces(unpack(chunk.rows))
         found = await processing.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
         planned = plan(chunk.first_index, pieces, found, max_item_bytes=self._settings.max_item_bytes)
@@ -257,7 +244,7 @@ class _Unit:
             await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
         await self._count(booked)
 
-    async def _apply_all(self, undecided: _Undecided | None) -> bool:
+    async def _apply_all(self, undecided: Undecided | None) -> bool:
         """The whole file at once: its size is bounded for the sake of this."""
         if not await self._claim_job(Step.ATOMIC):
             return False
@@ -275,14 +262,14 @@ class _Unit:
             await self._count(each)
         return True
 
-    async def _decide(self, items: Items, undecided: _Undecided | None, *, atomic: bool) -> None:
+    async def _decide(self, items: Items, undecided: Undecided | None, *, atomic: bool) -> None:
         if undecided is None:
             await upsert.write(
                 self._connection, *self._job, items, atomic=atomic, dry_run=self._options.dry_run
             )
         else:
             seconds = math.ceil(self._settings.db_lock_timeout * (1 + self._random()))
-            items.postpone(undecided.code, seconds, undecided.detail)
+            items.postpone(undecided, seconds)
 
     async def _book(
         self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int

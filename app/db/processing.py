@@ -21,10 +21,8 @@ class Processing(msgspec.Struct, frozen=True):
     """An import that is being processed."""
 
     step: str
-    state: str
     request_id: str
     options: str
-    items: int
 
 
 class SpooledChunk(msgspec.Struct, frozen=True):

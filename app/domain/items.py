@@ -19,6 +19,19 @@ WHOLE: Final = 1_000
 """Items of a part where all had to be read first."""
 
 
+class Undecided(msgspec.Struct, frozen=True):
+    """Why nothing could be decided this time."""
+
+    code: ErrorCode
+    detail: str
+
+
+LOCKED: Final = Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
+BROKEN: Final = Undecided(
+    ErrorCode.INTERNAL, "the items could not be stored; it was reported to the operators"
+)
+
+
 class Items:
     """Reads items part by part, in the order of their ids; then takes the outcomes of what was applied."""
 
@@ -88,10 +101,15 @@ class Items:
             decided[index] = answers.give_way(index, decided[last])
         self.outcomes = [decided[index] for index in self._indexes]
 
-    def postpone(self, code: ErrorCode, seconds: int, detail: str) -> None:
-        """Nothing could be decided this time: what would have been applied is for the client to send again."""
+    def postpone(self, undecided: Undecided, seconds: int) -> None:
+        """What would have been applied is for the client to send again."""
         applied = [row for part in self.parts() for row in part]
-        self.decide({r.index: answers.retry(r.index, r.contact_id, code, seconds, detail) for r in applied})
+        self.decide(
+            {
+                r.index: answers.retry(r.index, r.contact_id, undecided.code, seconds, undecided.detail)
+                for r in applied
+            }
+        )
 
     def abort(self) -> None:
         """One item failed under `atomic=true`: nothing was applied, and every other item says so."""

@@ -69,7 +69,7 @@ class EffectState(StrEnum):
     DEAD = "dead"
     """Attempts or time ran out; a dead letter waits for a human."""
     SKIPPED = "skipped"
-    """Nothing to send: the destination was removed, or the job canceled, before the first attempt."""
+    """Nothing to send: the destination was removed before the first attempt, or the request was a dry run."""
 
 
 OPEN_STATES: Final = frozenset({EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN})

@@ -3,7 +3,7 @@
 
 -- name: working_imports
 -- Every import that has something to be done now, whichever worker asks; a handful of rows.
-SELECT j.tenant_id, j.job_id, j.step
+SELECT j.tenant_id, j.job_id
 FROM jobs j
 WHERE j.state IN ('queued', 'running')
 ORDER BY j.tenant_id, j.job_id
@@ -11,7 +11,7 @@ LIMIT 10000;
 
 -- name: read_processing
 -- An import as it stands for whoever is about to work on it, if anything is left to do.
-SELECT j.step, j.state, j.request_id, j.options, j.items
+SELECT j.step, j.request_id, j.options
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 
