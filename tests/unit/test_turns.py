@@ -42,10 +42,33 @@ def test_a_new_job_comes_next() -> None:
     assert take(turns, 1) == [new]
 
 
+def test_however_many_new_jobs_come_old_ones_have_their_turns() -> None:
+    """A tenant that sends imports without end does not keep its first one from being finished."""
+    turns = Turns()
+    jobs = made(1, 1)
+    turns.update(jobs)
+    take(turns, 1)
+    served = 0
+    for number in range(2, 102, 2):
+        jobs += [(1, uuid.UUID(int=1000 + number)), (1, uuid.UUID(int=1001 + number))]
+        turns.update(jobs)
+        served += jobs[0] in take(turns, 2)
+    assert served > 0
+
+
+def test_new_jobs_come_in_their_order() -> None:
+    turns = Turns()
+    jobs = made(1, 6)
+    turns.update(jobs[:3])
+    turns.update(jobs)
+    assert take(turns, 6) == jobs
+
+
 def test_a_resting_job_is_passed_over_until_its_time() -> None:
     turns = Turns()
     first, second = made(1, 2)
     turns.update([first, second])
+    take(turns, 2)
     turns.rest(first, until=5.0)
     assert take(turns, 3, now=4.9) == [second] * 3
     assert first in take(turns, 2, now=5.0)
