@@ -42,6 +42,13 @@ log = structlog.get_logger()
 _TRIES: Final = 3
 _BACKOFF: Final = 0.25
 _BACKOFF_CAP: Final = 10.0
+_HELD: Final = (
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.SerializationError,
+)
+"""Somebody else holds a row for long, a worker that was stopped with the job's own in its hand, say: it comes free."""
 
 
 class Advance(Enum):
@@ -100,6 +107,9 @@ class Processor:
                 return await unit.move_on()
             except _Canceled:
                 return Advance.DONE
+            except _HELD as error:
+                log.info("import_waits", job_id=str(job_id), error=str(error))
+                return Advance.WAITING
 
 
 class _Unit:

@@ -242,6 +242,25 @@ async def test_contacts_locked_for_long_are_for_the_client_to_send_again(desk: D
     assert (await job(desk, job_id))["state"] == "completed_with_failures"
 
 
+async def test_a_job_whose_row_is_held_waits_for_its_end(desk: Desk) -> None:
+    """A worker that was stopped in the middle holds it for up to a minute: the others are not in trouble by that."""
+    settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05)
+    hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
+    job_id = await spool(desk, people(4))
+    worker = processor(hurried)
+    while await desk.rows("SELECT FROM spool_chunks"):
+        await worker.advance(desk.tenant_id, job_id)
+    blocker = await asyncpg.connect(desk.settings.database_url)
+    async with blocker.transaction():
+        await blocker.execute("SELECT FROM jobs WHERE job_id = $1 FOR UPDATE", job_id)
+        assert await worker.advance(desk.tenant_id, job_id) is Advance.WAITING
+        assert (await job(desk, job_id))["state"] == "running"
+    await blocker.close()
+    assert await worker.advance(desk.tenant_id, job_id) is Advance.DONE
+    assert (await job(desk, job_id))["state"] == "completed"
+    await hurried.database.close()
+
+
 async def test_what_is_spooled_of_repeated_ids_keeps_no_job_from_its_end(desk: Desk) -> None:
     """It goes afterwards, and what cannot go yet is left to the sweeper: there may be millions of rows."""
     settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05)
