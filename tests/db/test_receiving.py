@@ -15,7 +15,7 @@ import uuid_utils.compat
 
 from app import spool
 from app.accept import Options, Replay
-from app.db import receiving
+from app.db import delivering, receiving
 from app.domain.files.pieces import Family, Form
 from app.errors import ClientGone, DatabaseUnavailable, KeyBusy, KeyReused, Overloaded
 from app.spool import Accepted202, Upload
@@ -247,3 +247,16 @@ async def test_memory_is_that_of_a_chunk_whatever_the_size(desk: Desk) -> None:
             tracemalloc.stop()
     assert max(peaks) < 12_000_000
     assert peaks[2] < peaks[1] * 1.3
+
+
+async def test_a_key_is_not_forgotten_while_its_body_arrives(desk: Desk) -> None:
+    """However short the time is for which answers are kept: it begins with the answer."""
+
+    async def forget() -> None:
+        await desk.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 minute'")
+        async with desk.database.connection() as connection:
+            await delivering.forget_answers(connection, 0)
+
+    first = await accepted(desk, arrive(BODY, 10, forget))
+    again = await receive(desk, arrive(BODY))
+    assert again == Replay(202, first.body)

@@ -349,10 +349,12 @@ WHERE tenant_id = $1 AND (route, key) IN (
 );
 
 -- name: forget_keys
+-- A key under which a body is still arriving is as old as its first chunk, and gets its time anew with the answer.
 DELETE FROM idempotency_keys
 WHERE tenant_id = $1 AND (route, key) IN (
     SELECT k.route, k.key FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
+        AND (k.fingerprint IS NOT NULL OR k.answering_until < now())
     ORDER BY k.expires_at LIMIT 1000
     FOR UPDATE SKIP LOCKED
 );
