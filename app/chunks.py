@@ -12,6 +12,7 @@ skipped and nothing done twice, wherever a worker stops. The phases, each with i
 
 from __future__ import annotations
 
+import asyncio
 import math
 import uuid
 from collections.abc import Callable, Sequence
@@ -26,15 +27,16 @@ from app import upsert
 from app.booking import Booked, book
 from app.db import canceling, processing
 from app.db.packing import pack, unpack
-from app.db.pool import Connection, Database
+from app.db.pool import UNREACHABLE, Connection, Database
 from app.db.processing import Processing, SpooledChunk
 from app.domain import answers, batch, rows
 from app.domain.answers import ItemOutcome
 from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
 from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
-from app.domain.outcomes import Step
+from app.domain.outcomes import ErrorCode, Step
 from app.domain.repeats import Verdict, plan
 from app.domain.rows import Accepted, Piece, Unfit
+from app.errors import TrancheError
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -42,6 +44,11 @@ log = structlog.get_logger()
 _TRIES: Final = 3
 _BACKOFF: Final = 0.25
 _BACKOFF_CAP: Final = 10.0
+_WHOLE_FILE: Final = (Step.CHECK, Step.SETTLE, Step.ATOMIC)
+_STUCK: Final = (
+    "Processing failed again and again; it was reported to the operators. What was applied stays; "
+    "progress.not_processed tells how many items were not."
+)
 _HELD: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
@@ -67,6 +74,10 @@ class JobOptions(msgspec.Struct, frozen=True):
     dry_run: bool = False
 
 
+class _Exhausted(Exception):
+    """The step of a whole file was tried as often as it may be."""
+
+
 class _Canceled(Exception):
     """The job is no longer to be processed; the transaction is undone."""
 
@@ -87,6 +98,8 @@ class Processor:
         self._settings = settings
         self._random = random
         self._owed = owed
+        self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
+        """Work that goes over a whole file takes long, and small imports must not wait for all lanes of a worker."""
 
     async def advance(self, tenant_id: int, job_id: uuid.UUID) -> Advance:
         """Do one piece of work for a job, if there is any to be had.
@@ -98,18 +111,36 @@ class Processor:
             job = await processing.read_processing(connection, tenant_id, job_id)
             if job is None:
                 return Advance.DONE
-            unit = _Unit(connection, tenant_id, job_id, job, self._settings, self._random)
-            try:
-                if await unit.work():
-                    if unit.owed:
-                        self._owed(tenant_id, unit.owed)
-                    return Advance.WORKED
-                return await unit.move_on()
-            except _Canceled:
-                return Advance.DONE
-            except _HELD as error:
-                log.info("import_waits", job_id=str(job_id), error=str(error))
+            if job.step not in _WHOLE_FILE:
+                return await self._advance(connection, tenant_id, job_id, job)
+            if self._whole.locked():
                 return Advance.WAITING
+            async with self._whole:
+                return await self._advance(connection, tenant_id, job_id, job)
+
+    async def _advance(
+        self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing
+    ) -> Advance:
+        unit = _Unit(connection, tenant_id, job_id, job, self._settings, self._random)
+        try:
+            if await unit.work():
+                if unit.owed:
+                    self._owed(tenant_id, unit.owed)
+                return Advance.WORKED
+            return await unit.move_on()
+        except _Canceled:
+            return Advance.DONE
+        except _Exhausted:
+            return await unit.fail()
+        except _HELD as error:
+            log.info("import_waits", job_id=str(job_id), error=str(error))
+            return Advance.WAITING
+        except (TrancheError, *UNREACHABLE):
+            raise
+        except Exception:
+            # A fault of ours: everybody else goes on, and a job that meets it again and again comes to an end.
+            log.exception("import_stuck", tenant_id=tenant_id, job_id=str(job_id))
+            return await unit.stumble()
 
 
 class _Unit:
@@ -177,6 +208,21 @@ class _Unit:
             await self._apply(chunk, undecided or self._given_up(chunk.attempts))
         return True
 
+    async def stumble(self) -> Advance:
+        """Something went wrong that nobody foresaw: try again later, but not for ever."""
+        if self._claimed is None:
+            return Advance.WAITING
+        if self._claimed[1] + 1 < self._settings.import_attempts:
+            await self._put_off()
+            return Advance.WAITING
+        return await self.fail()
+
+    async def fail(self) -> Advance:
+        error = answers.as_json({"code": ErrorCode.INTERNAL, "detail": _STUCK})
+        await processing.fail_import(self._connection, *self._job, error)
+        log.error("import_failed", tenant_id=self._tenant_id, job_id=str(self._job_id))
+        return Advance.DONE
+
     def _given_up(self, attempts: int) -> Undecided | None:
         return LOCKED if attempts >= self._settings.import_attempts else None
 
@@ -184,10 +230,14 @@ class _Unit:
         """The locks were not to be had; what was claimed is left alone for a while."""
         log.info("chunk_postponed", job_id=str(self._job_id), claimed=self._claimed, error=str(error))
         if self._claimed is not None:
-            first_index, attempts = self._claimed
-            seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
-            await processing.postpone_chunk(self._connection, *self._job, first_index, seconds)
+            await self._put_off()
         return False
+
+    async def _put_off(self) -> None:
+        assert self._claimed is not None
+        first_index, attempts = self._claimed
+        seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
+        await processing.postpone_chunk(self._connection, *self._job, first_index, seconds)
 
     async def _claim_job(self, step: Step) -> bool:
         """Be the only one who works on the job's present step, if it is `step`."""
@@ -196,12 +246,16 @@ class _Unit:
             return False
         # The claim may have waited for whoever did this step already.
         now = await processing.read_processing(self._connection, *self._job)
-        return now is not None and now.step == step
+        if now is None or now.step != step:
+            return False
+        if step != Step.ATOMIC and self._claimed[1] >= self._settings.import_attempts:
+            raise _Exhausted
+        await processing.allow_long(self._connection)
+        return True
 
     async def _check(self) -> bool:
         if not await self._claim_job(Step.CHECK):
             return False
-        await processing.allow_long(self._connection)
         repeats = await processing.has_repeats(self._connection, *self._job)
         if repeats:
             repeats = await processing.find_repeats(self._connection, *self._job) > 0
@@ -232,7 +286,6 @@ class _Unit:
     async def _settle(self) -> bool:
         if not await self._claim_job(Step.SETTLE):
             return False
-        await processing.allow_long(self._connection)
         await processing.settle_repeats(self._connection, *self._job, last_wins=self._options.last_wins)
         await processing.take_step(self._connection, *self._job, Step.APPLY)
         return True
@@ -259,15 +312,18 @@ class _Unit:
         if not await self._claim_job(Step.ATOMIC):
             return False
         assert self._claimed is not None
-        chunks = await processing.read_spool(self._connection, *self._job)
-        pieces: list[Piece] = [piece for _, _, packed in chunks for piece in decode_pieces(unpack(packed))]
+        pieces: list[Piece] = []
+        spans: list[tuple[int, int]] = []
+        async for first, count, packed in processing.read_spool(self._connection, *self._job):
+            pieces += decode_pieces(unpack(packed))
+            spans.append((first, count))
         items = Items(pieces, last_wins=self._options.last_wins, max_item_bytes=self._settings.max_item_bytes)
         await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
         booked = []
-        for first, count, _ in chunks:
+        for first, count in spans:
             part = slice(first, first + count)
             booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
-        await processing.drop_chunks(self._connection, *self._job, 0, chunks[-1][0])
+        await processing.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
             await self._count(each)
         return True

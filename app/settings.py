@@ -77,13 +77,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = (
         1_000_000_000
     )
+    max_file_items: Annotated[int, Doc("most rows of a CSV or NDJSON body", "items")] = 20_000_000
     max_inflation: Annotated[
         float, Doc("a body that inflates to more than this many times its size is refused")
     ] = 250.0
     max_atomic_items: Annotated[
         int, Doc("most items with atomic=true: one transaction holds the locks of all of them", "items")
     ] = 100_000
-    max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 64_000_000
+    max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     body_timeout: Annotated[
         float, Doc("longest time for a request's body to arrive, then 408: a stalled one holds a place", "s")

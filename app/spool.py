@@ -27,7 +27,7 @@ import structlog
 
 from app import accept
 from app.accept import Options, Replay
-from app.db import receiving
+from app.db import canceling, receiving
 from app.db.imports import KeyClaim
 from app.db.packing import pack
 from app.db.pool import Connection, Database
@@ -208,6 +208,11 @@ class _Intake:
                 f"With atomic=true a request holds at most {settings.max_atomic_items} items, because one transaction "
                 "then holds the locks of all of them; send the items without atomic=true, or in several requests."
             )
+        if count > settings.max_file_items:
+            raise TooLarge(
+                f"A request holds at most {settings.max_file_items} items; send them in several, each with its own "
+                "Idempotency-Key."
+            )
         if self._upload.form.family is Family.JSON and count > settings.max_json_items:
             raise TooLarge(
                 f"A JSON body holds at most {settings.max_json_items} items; send them as application/x-ndjson or "
@@ -335,8 +340,10 @@ class _Intake:
             state, code, detail = JobState.FAILED, TrancheError.code, "It was reported to the operators."
         told = answers.as_json({"code": code, "detail": detail})
         try:
-            async with self._database.connection() as connection, connection.transaction():
-                await receiving.give_up(connection, self._arrival, state, told)
+            async with self._database.connection() as connection:
+                async with connection.transaction():
+                    await receiving.give_up(connection, self._arrival, state, told)
+                await canceling.remove_spool(connection, self._arrival.tenant_id, self._arrival.job_id)
         except (TrancheError, asyncpg.PostgresError) as failure:
             log.warning("upload_left", error=str(failure), request_id=self._upload.request_id)
 

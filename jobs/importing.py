@@ -80,15 +80,7 @@ class Importer:
                 await asyncio.sleep(_TROUBLE)
 
     async def _work(self, job: Job) -> None:
-        try:
-            advance = await self._processor.advance(*job)
-        except TrancheError:
-            raise
-        except Exception:
-            # The job stays where it is, for everybody to see; others must not wait for it.
-            log.exception("import_stuck", tenant_id=job[0], job_id=str(job[1]))
-            self._turns.rest(job, self._monotonic() + _TROUBLE)
-            return
+        advance = await self._processor.advance(*job)
         if advance is Advance.DONE:
             self._turns.forget(job)
         elif advance is Advance.WAITING:

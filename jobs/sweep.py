@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import asyncpg
 import structlog
 
 from app.db import canceling, delivering, processing, receiving
@@ -66,18 +67,30 @@ class Sweeper:
             await self.tidy()
 
     async def _give_up(self, tenant_id: int) -> None:
-        async with self._database.connection() as connection, connection.transaction():
-            given_up = await receiving.abandon_stale(connection, tenant_id)
+        """One tenant's trouble must not keep the others from being looked after."""
+        try:
+            async with self._database.connection() as connection:
+                async with connection.transaction():
+                    given_up = await receiving.abandon_stale(connection, tenant_id)
+                for job_id in given_up:
+                    await canceling.remove_spool(connection, tenant_id, job_id)
+        except (TrancheError, asyncpg.PostgresError) as error:
+            log.warning("silent_uploads_left", tenant_id=tenant_id, error=str(error))
+            return
         if given_up:
-            log.warning("uploads_given_up", tenant_id=tenant_id, count=given_up)
+            log.warning("uploads_given_up", tenant_id=tenant_id, count=len(given_up))
 
     async def tidy(self) -> None:
         """Forget answers, spools and outcomes past their time."""
         async with self._database.connection() as connection:
             await delivering.forget_answers(connection, self._settings.idempotency_memory)
-            for tenant_id, job_id in await canceling.orphaned_spools(connection):
+            orphans = await canceling.orphaned_spools(connection)
+            tenants = await delivering.all_tenants(connection)
+        for tenant_id, job_id in orphans:
+            async with self._database.connection() as connection:
                 await canceling.remove_spool(connection, tenant_id, job_id)
-            for tenant_id in await delivering.all_tenants(connection):
+        for tenant_id in tenants:
+            async with self._database.connection() as connection:
                 trimmed = await processing.trim_jobs(connection, tenant_id, self._settings.job_retention)
-                if trimmed:
-                    log.info("outcomes_trimmed", tenant_id=tenant_id, jobs=trimmed)
+            if trimmed:
+                log.info("outcomes_trimmed", tenant_id=tenant_id, jobs=trimmed)

@@ -17,6 +17,7 @@ from app.errors import Conflict
 from app.settings import Settings
 
 _KILL_TIMEOUT: Final = 15
+_CONNECTIONS: Final = 1_024
 _PARENT: Final = "TRANCHE_SERVER_PID"
 
 
@@ -76,7 +77,8 @@ def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> Non
         websockets=False,
         backlog=4096,
         # Requests beyond it wait in the kernel; the application refuses what is too much with words.
-        backpressure=settings.max_requests * 2,
+        # It counts connections, idle ones too, so a small limit of requests must not keep people out.
+        backpressure=max(settings.max_requests * 2, _CONNECTIONS),
         respawn_failed_workers=True,
         workers_kill_timeout=_KILL_TIMEOUT,
         log_level="warning",  # type: ignore[arg-type]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Final
 
@@ -70,15 +70,15 @@ async def claim_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -
 
 async def read_spool(
     connection: Connection, tenant_id: int, job_id: uuid.UUID
-) -> list[tuple[int, int, bytes]]:
-    """First index, item count and rows of every chunk; for files of bounded size."""
-    chunks: list[tuple[int, int, bytes]] = []
+) -> AsyncIterator[tuple[int, int, bytes]]:
+    """First index, item count and rows of every chunk, a few at a time."""
     start = 0
     while True:
         found = await connection.fetch(QUERIES["read_spool"], tenant_id, job_id, start)
+        for row in found:
+            yield row["first_index"], row["item_count"], row["rows"]
         if not found:
-            return chunks
-        chunks += [tuple(row) for row in found]
+            return
         start = found[-1]["first_index"] + 1
 
 
@@ -174,6 +174,11 @@ async def lock_import(connection: Connection, tenant_id: int, job_id: uuid.UUID)
 
 async def steps_left(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> set[str]:
     return {row["step"] for row in await connection.fetch(QUERIES["steps_left"], tenant_id, job_id)}
+
+
+async def fail_import(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> None:
+    """End a job that cannot be processed; what is spooled of it is for the sweepers."""
+    await connection.execute(QUERIES["fail_import"], tenant_id, job_id, error)
 
 
 async def take_step(connection: Connection, tenant_id: int, job_id: uuid.UUID, step: str) -> None:

@@ -18,7 +18,7 @@ INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
 """Why a job whose body did not arrive whole was canceled."""
 _SILENT: Final = "the process that received the body fell silent before the body was complete; send it again"
 _STROKE: Final = 5
-"""Jobs given up in one transaction: each may have thousands of chunks."""
+"""Jobs given up in one transaction."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,29 +126,29 @@ async def read_state(
 
 
 async def give_up(connection: Connection, arrival: Arrival, state: JobState, error: str) -> None:
-    """End the job, unless somebody else did, and remove what was spooled; the key is free again.
+    """End the job, unless somebody else did; the key is free again, and the spool is for `canceling.remove_spool`.
 
     Does nothing to a body that was taken as a whole.
     """
     await connection.execute(
         QUERIES["end_receiving"], arrival.tenant_id, arrival.job_id, state.value, error, False
     )
-    await _remove(connection, arrival.tenant_id, arrival.job_id, arrival.route, arrival.key)
+    await _free(connection, arrival.tenant_id, arrival.job_id, arrival.route, arrival.key)
 
 
 async def abandon(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
     """Give up a body of which nobody has heard for too long, so that its key is free; false: it still arrives."""
     await _end_silent(connection, tenant_id, job_id)
-    return await _remove(connection, tenant_id, job_id, route, key)
+    return await _free(connection, tenant_id, job_id, route, key)
 
 
-async def abandon_stale(connection: Connection, tenant_id: int) -> int:
-    """Give up bodies of which nobody has heard for too long, a few a call; how many. Must run in a transaction."""
+async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
+    """Give up bodies of which nobody has heard for too long, a few a call; their spools are for
+    `canceling.remove_spool`. Must run in a transaction."""
     stale = [row["job_id"] for row in await connection.fetch(QUERIES["stale_receiving"], tenant_id, _STROKE)]
     for job_id in stale:
         await _end_silent(connection, tenant_id, job_id)
-        await connection.execute(QUERIES["drop_spool"], tenant_id, job_id)
-    return len(stale)
+    return stale
 
 
 async def _end_silent(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> None:
@@ -158,11 +158,10 @@ async def _end_silent(connection: Connection, tenant_id: int, job_id: uuid.UUID)
     )
 
 
-async def _remove(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
-    """What a job that ended while it was received leaves behind; false: it did not end."""
+async def _free(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
+    """The key of a job that ended while it was received; false: it did not end."""
     found = await read_state(connection, tenant_id, job_id)
     if found is not None and found[0] not in FINISHED_JOB_STATES:
         return False
-    await connection.execute(QUERIES["drop_spool"], tenant_id, job_id)
     await connection.execute(QUERIES["free_key"], tenant_id, route, key, job_id)
     return True

@@ -11,8 +11,8 @@ import zstandard
 from app.errors import MalformedRequest
 
 ENCODINGS: Final = ("gzip", "zstd")
-PIECE: Final = 65_536
-"""Bytes of a piece, at the most: what is done with one takes a few milliseconds."""
+PIECE: Final = 16_384
+"""Bytes of a piece, at the most: what is done with one takes a millisecond, and tens of them at the worst."""
 _GZIP: Final = 31
 _ZSTD_SLICE: Final = 256
 """Compressed bytes fed at a time: a block of 4 can become 128 KB, so a slice makes 8 MB at the most."""

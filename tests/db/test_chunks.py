@@ -315,3 +315,43 @@ async def test_an_atomic_file_is_applied_whole_or_not_at_all(desk: Desk) -> None
 async def test_a_wrong_word_is_not_found_among_jobs(desk: Desk) -> None:
     """A job that nobody knows, or that another tenant has, is done."""
     assert await processor(desk).advance(desk.tenant_id, uuid.uuid4()) is Advance.DONE
+
+
+async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> None:
+    """What nobody foresaw is tried again, then the job says so; what was applied stays, the spool can go."""
+    await desk.execute(
+        """CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql
+        AS $$ BEGIN RAISE EXCEPTION 'a fault of ours'; END $$"""
+    )
+    await desk.execute(
+        "CREATE TRIGGER fault BEFORE INSERT ON contacts FOR EACH ROW"
+        " WHEN (NEW.contact_id = 'c00007') EXECUTE FUNCTION fault()"
+    )
+    settings = msgspec.structs.replace(desk.settings, import_attempts=2)
+    job_id = await spool(desk, people(10), chunk=5)
+    worker = processor(desk, settings)
+    async with asyncio.timeout(20):
+        while await worker.advance(desk.tenant_id, job_id) is not Advance.DONE:
+            await asyncio.sleep(0.02)
+    row = await job(desk, job_id)
+    assert (row["state"], row["total"], row["items"]) == ("failed", 5, 10)
+    assert msgspec.json.decode(row["error"])["code"] == "INTERNAL"
+    assert row["finished_at"] is not None
+    async with desk.database.connection() as connection:
+        assert await canceling.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
+
+
+async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(desk: Desk) -> None:
+    """With two lanes, two large files are not checked at the same time."""
+    jobs = [await spool(desk, people(2, company=str(n))) for n in range(2)]
+    blocker = await asyncpg.connect(desk.settings.database_url)
+    worker = processor(desk, msgspec.structs.replace(desk.settings, import_concurrency=2))
+    async with blocker.transaction():
+        await blocker.execute("LOCK TABLE spool_repeats, spool_chunks IN ACCESS EXCLUSIVE MODE")
+        checking = asyncio.create_task(worker.advance(desk.tenant_id, jobs[0]))
+        await asyncio.sleep(0.3)
+        assert not checking.done()
+        assert await worker.advance(desk.tenant_id, jobs[1]) is Advance.WAITING
+    await blocker.close()
+    assert await checking is Advance.WORKED
+    assert await worker.advance(desk.tenant_id, jobs[1]) is Advance.WORKED

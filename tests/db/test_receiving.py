@@ -15,7 +15,7 @@ import uuid_utils.compat
 
 from app import spool
 from app.accept import Options, Replay
-from app.db import delivering, receiving
+from app.db import canceling, delivering, receiving
 from app.domain.files.pieces import Family, Form
 from app.errors import ClientGone, DatabaseUnavailable, KeyBusy, KeyReused, Overloaded
 from app.spool import Accepted202, Upload
@@ -108,8 +108,12 @@ async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -
     """Two sweepers at once; the upload that was only slow learns of it, the next one under the key goes on."""
 
     async def sweep() -> int:
-        async with desk.database.connection() as connection, connection.transaction():
-            return await receiving.abandon_stale(connection, desk.tenant_id)
+        async with desk.database.connection() as connection:
+            async with connection.transaction():
+                given_up = await receiving.abandon_stale(connection, desk.tenant_id)
+            for job_id in given_up:
+                assert await canceling.remove_spool(connection, desk.tenant_id, job_id)
+        return len(given_up)
 
     async def fall_silent() -> None:
         assert await sweep() == 0
@@ -214,7 +218,8 @@ async def test_a_body_that_is_taken_whole_is_not_given_up_any_more(desk: Desk) -
     )  # fmt: skip
     async with desk.database.connection() as connection, connection.transaction():
         await receiving.give_up(connection, arrival, receiving.JobState.FAILED, "{}")
-        assert await receiving.abandon_stale(connection, desk.tenant_id) == 0
+        assert await receiving.abandon_stale(connection, desk.tenant_id) == []
+        assert not await canceling.remove_spool(connection, desk.tenant_id, done.job_id)
     assert await left(desk) == (["queued"], 500, 1)
 
 

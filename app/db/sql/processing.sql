@@ -2,12 +2,27 @@
 -- ends, so a worker that dies leaves nothing to be taken back: the lock goes with its connection.
 
 -- name: working_imports
--- Every import that has something to be done now, whichever worker asks; a handful of rows.
-SELECT j.tenant_id, j.job_id
-FROM jobs j
-WHERE j.state IN ('queued', 'running')
-ORDER BY j.tenant_id, j.job_id
-LIMIT 10000;
+-- Imports that have something to be done now, whichever worker asks: the oldest of each tenant, so that one with ten
+-- thousand of them hides nobody. A probe of the index for each tenant that has any.
+WITH RECURSIVE busy AS (
+    (SELECT j.tenant_id FROM jobs j WHERE j.state IN ('receiving', 'queued', 'running') ORDER BY j.tenant_id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id
+    FROM busy b
+    CROSS JOIN LATERAL (
+        SELECT j.tenant_id FROM jobs j
+        WHERE j.state IN ('receiving', 'queued', 'running') AND j.tenant_id > b.tenant_id
+        ORDER BY j.tenant_id LIMIT 1
+    ) n
+)
+SELECT w.tenant_id, w.job_id
+FROM busy b
+CROSS JOIN LATERAL (
+    SELECT j.tenant_id, j.job_id FROM jobs j
+    WHERE j.tenant_id = b.tenant_id AND j.state IN ('receiving', 'queued', 'running')
+        AND j.state <> 'receiving'
+    ORDER BY j.job_id LIMIT 200
+) w;
 
 -- name: read_processing
 -- An import as it stands for whoever is about to work on it, if anything is left to do.
@@ -177,7 +192,19 @@ FOR NO KEY UPDATE;
 -- The steps that the job's chunks still need.
 SELECT DISTINCT s.step FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2;
 
+-- name: fail_import
+UPDATE jobs j
+SET state = 'failed', step = NULL, finished_at = now(), error = $3::text::jsonb, revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
+
 -- name: take_step
+-- The attempts that the step before cost count no longer; the first chunk stood for the job.
+WITH anew AS (
+    UPDATE spool_chunks s SET attempts = 0
+    WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.attempts > 0 AND s.first_index = (
+        SELECT min(f.first_index) FROM spool_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
+    )
+)
 UPDATE jobs j
 SET step = $3, started_at = coalesce(j.started_at, now()), revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');

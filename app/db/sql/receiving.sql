@@ -77,9 +77,6 @@ WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving' AND (NOT $5::boolea
 -- Where the job stands, and why.
 SELECT j.state, j.error ->> 'code' AS code FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
 
--- name: drop_spool
-DELETE FROM spool_chunks WHERE tenant_id = $1 AND job_id = $2;
-
 -- name: free_key
 -- A key under which nothing was answered.
 DELETE FROM idempotency_keys

@@ -3,7 +3,10 @@
 -- name: read_job
 SELECT
     j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision, j.created_at, j.finished_at, j.items, j.bytes, j.started_at, j.applied_at, j.error,
+    j.results, j.revision, j.created_at, j.finished_at,
+    -- An import of a release before file imports never told its size apart; an upload cut off has none.
+    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
+    j.bytes, j.started_at, j.applied_at, j.error,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;
@@ -12,7 +15,10 @@ WHERE j.tenant_id = $1 AND j.job_id = $2;
 -- A page of jobs, newest first, before the job $2 (NULL: from the newest). No "OR": a generic plan would read all.
 SELECT
     j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision, j.created_at, j.finished_at, j.items, j.bytes, j.started_at, j.applied_at, j.error,
+    j.results, j.revision, j.created_at, j.finished_at,
+    -- An import of a release before file imports never told its size apart; an upload cut off has none.
+    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
+    j.bytes, j.started_at, j.applied_at, j.error,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
