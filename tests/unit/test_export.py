@@ -111,6 +111,8 @@ def test_json_that_a_csv_cannot_tell_becomes_text() -> None:
         b'=cmd|"x"!A1',
         b"\xff\xfe",
         b'{"id":"1","email":"a@b.de","attributes":{"a\\u0000":1}}',
+        b'{"id":"1","id":"2","email":"a@b.de"}',
+        b'{"id":"1","email":"a@b.de","attributes":{"a": "x", "a" : "y"}}',
         Unfit([], text='"abc"def,=cmd()'),
         Unfit([]),
     ],

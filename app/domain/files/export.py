@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterable
 from typing import Final
 
@@ -77,13 +78,37 @@ Source = Piece | Texts
 
 
 def read_texts(piece: bytes) -> Texts | None:
-    """The members of an item's JSON; `None` if it is no object, or a key could not be the name of a column."""
+    """The members of an item's JSON; `None` if it is no object, has a name twice, or one that no column can have."""
+    if _repeats_names(piece):
+        return None  # to choose one of them would make a sound item of one that was refused
     try:
         plain = _decode_plain(piece)
     except (ValueError, RecursionError):
         return _read_members(piece)
     fields = {name: str(getattr(plain, name)) for name in FIELDS}
     return Texts(fields, plain.attributes) if _are_columns(plain.attributes) else None
+
+
+def _repeats_names(piece: bytes) -> bool:
+    try:
+        once = msgspec.json.encode(msgspec.json.decode(piece))
+        if once.count(b'":') == piece.translate(None, b" \t\r\n").count(b'":'):
+            return False
+        json.loads(piece, object_pairs_hook=_refuse_repeated)
+    except _Repeated:
+        return True
+    except (ValueError, RecursionError):
+        pass
+    return False
+
+
+class _Repeated(Exception):
+    """A name stands twice in one object."""
+
+
+def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise _Repeated
 
 
 def _read_members(piece: bytes) -> Texts | None:
