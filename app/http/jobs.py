@@ -63,17 +63,19 @@ async def read_job(request: Request[Any, Any, Any]) -> ASGIResponse:
         changed = await _wait(services, principal.tenant_id, wanted, known, until)
     newest = max((revision for revision in known if isinstance(revision, int)), default=0)
     view = await services.views.read(principal.tenant_id, wanted, at_least=None if changed else newest)
-    fields_out = tell(view) | Preferences(wait=preferences.wait).applied(waited=True)
+    fields_out = tell(view, services.views.advise(principal.tenant_id, wanted, view)) | Preferences(
+        wait=preferences.wait
+    ).applied(waited=True)
     if view.revision in known or "*" in known:
         return respond(b"", 304, headers=fields_out)
     return respond(view.body, headers=fields_out)
 
 
-def tell(view: View) -> dict[str, str]:
-    """The header fields that every representation of a job has."""
+def tell(view: View, again_in: float | None) -> dict[str, str]:
+    """The header fields that every representation of a job has; `again_in`: seconds, `None` once it is finished."""
     fields = {"ETag": view.etag, "Cache-Control": "private, no-cache"}
-    if view.next_in is not None:
-        fields["Retry-After"] = str(max(1, math.ceil(view.next_in)))
+    if again_in is not None:
+        fields["Retry-After"] = str(max(1, math.ceil(again_in)))
     return fields
 
 
@@ -100,7 +102,7 @@ async def cancel_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     wanted = parse_job_id(request.path_params["job_id"])
     await canceling.cancel(services.database, principal.tenant_id, wanted)
     view = await services.views.read(principal.tenant_id, wanted, at_least=None)
-    return respond(view.body, headers=tell(view))
+    return respond(view.body, headers=tell(view, view.next_in))
 
 
 @get("/v1/jobs")

@@ -24,6 +24,7 @@ class Principals:
         self._database = database
         self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         self._looking: Flights[bytes, Principal | None] = Flights()
+        self._ahead: set[asyncio.Task[Principal | None]] = set()
 
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
@@ -34,12 +35,24 @@ class Principals:
                 self._known.pop(digest, None)
             return principal
         until, known = self._known.get(digest, (0.0, None))
-        if known is not None and asyncio.get_running_loop().time() < until:
+        left = until - asyncio.get_running_loop().time()
+        if known is not None and left > 0:
+            if left < RECENT / 2 and not self._ahead:
+                # Asked for ahead of time, once for all: else all who come just then would wait.
+                task = asyncio.create_task(self._looking.share(digest, lambda: self._learn(secret, digest)))
+                self._ahead.add(task)
+                task.add_done_callback(self._forget_ahead)
             return known
         return await self._looking.share(digest, lambda: self._learn(secret, digest))
 
+    def _forget_ahead(self, task: asyncio.Task[Principal | None]) -> None:
+        self._ahead.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever comes when it is too late asks by itself
+
     async def close(self) -> None:
         await self._looking.close()
+        await asyncio.gather(*self._ahead, return_exceptions=True)
 
     async def _ask(self, secret: str) -> Principal | None:
         async with self._database.connection() as connection:
@@ -47,9 +60,10 @@ class Principals:
 
     async def _learn(self, secret: str, digest: bytes) -> Principal | None:
         asked = asyncio.get_running_loop().time()
-        self._known.pop(digest, None)
         principal = await self._ask(secret)
-        if principal is not None:
+        if principal is None:
+            self._known.pop(digest, None)
+        else:
             self._known[digest] = (asked + RECENT, principal)
             if len(self._known) > MOST:
                 self._known.popitem(last=False)

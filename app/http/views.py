@@ -18,10 +18,13 @@ from app.db.pool import Database
 from app.db.reading import Revision
 from app.domain.outcomes import JobState
 from app.errors import NotFound
+from app.http.crowds import Crowds
 from app.http.flights import Flights
 
 MOST: Final = 1_000
 """Jobs whose bodies are kept."""
+PATIENT: Final = 1.0
+"""Seconds for which a crowd is shown a view while a newer one is being read; one who asks alone waits for it."""
 YOUNG: Final = 0.2
 """Seconds for which the view of a job that goes on may be shown though there is a newer one…"""
 SHARE: Final = 10.0
@@ -84,6 +87,8 @@ class JobViews:
         self._database = database
         self._kept: OrderedDict[_Job, View] = OrderedDict()
         self._readings: Flights[_Job, View] = Flights()
+        self._crowds: Crowds[_Job] = Crowds()
+        self._ahead: set[asyncio.Task[View]] = set()
         self._asked: dict[_Job, list[asyncio.Future[Revision | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -96,6 +101,9 @@ class JobViews:
             NotFound: the tenant has no such job.
         """
         job = (tenant_id, job_id)
+        crowded = self._crowds.note(job, asyncio.get_running_loop().time())
+        if crowded and at_least is not None and (shown := self._show_crowd(job, at_least)) is not None:
+            return shown
         seen = await self.look(tenant_id, job_id)
         least = seen.revision if at_least is None or seen.finished else min(at_least, seen.revision)
         clock = asyncio.get_running_loop().time
@@ -109,6 +117,31 @@ class JobViews:
         if view.state is JobState.SYNCING and clock() - view.looked_at > YOUNG:
             await self._readings.share(job, lambda: self._look_ahead(job, view))
         return view
+
+    def _show_crowd(self, job: _Job, at_least: int) -> View | None:
+        """What was read a moment ago, without a query; it is read anew meanwhile, once for all."""
+        view = self._kept.get(job)
+        if view is None or view.finished or view.revision < at_least:
+            return None
+        age = asyncio.get_running_loop().time() - view.read_at
+        if age > PATIENT:
+            return None
+        if age > min(view.pause, PATIENT / 2) and not self._ahead:
+            task = asyncio.create_task(self._readings.share(job, lambda: self._read(job)))
+            self._ahead.add(task)
+            task.add_done_callback(self._forget_ahead)
+        return view
+
+    def _forget_ahead(self, task: asyncio.Task[View]) -> None:
+        self._ahead.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever comes when the view is too old reads by itself, and meets it too
+
+    def advise(self, tenant_id: int, job_id: uuid.UUID, view: View) -> float | None:
+        """Seconds after which asking again is worth while, for as many as ask; `None` once the job is finished."""
+        if view.next_in is None:
+            return None
+        return max(view.next_in, self._crowds.advise((tenant_id, job_id)))
 
     async def look(self, tenant_id: int, job_id: uuid.UUID) -> Revision:
         """The job's revision as it stands now.
@@ -130,6 +163,7 @@ class JobViews:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self._readings.close()
+        await asyncio.gather(*self._ahead, return_exceptions=True)
 
     async def _look_for_all(self) -> None:
         """Those who ask while a query is under way share the next one."""

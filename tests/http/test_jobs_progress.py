@@ -14,7 +14,7 @@ import pytest
 from app import admin
 from app.db.pool import Connection, Database
 from app.http.principals import RECENT
-from app.http.views import YOUNG, JobViews
+from app.http.views import PATIENT, YOUNG, JobViews
 from app.settings import Settings
 from tests.http.conftest import Api, person
 from tests.http.jobs_by_hand import Db, advance, complete, make_job
@@ -121,11 +121,13 @@ async def test_a_thousand_polls_at_once_are_one_reading(counting: Counting, db: 
     assert {view.revision for view in shown} == {1}
     assert counting.used == 2  # the revision, and the job
     await asyncio.gather(*(views.read(tenant_id, job_id) for _ in range(1_000)))
-    assert counting.used == 3  # the revision, which is what it was
+    assert counting.used <= 3  # read ahead, if the machine was slow
     await complete(db, str(job_id))
+    await asyncio.sleep(PATIENT)
+    before = counting.used
     shown = await asyncio.gather(*(views.read(tenant_id, job_id) for _ in range(1_000)))
     assert {(view.revision, view.finished) for view in shown} == {(2, True)}
-    assert counting.used == 5
+    assert counting.used == before + 2  # the revision, and the job
     await views.close()
 
 
@@ -172,6 +174,7 @@ async def test_no_poller_is_shown_less_than_before(api: Api, db: Db) -> None:
     assert len(tags) > 3
     assert all(processed == revision * 1_000 for revision, processed in tags.items())
     final = await complete(db, job_id)
+    await asyncio.sleep(PATIENT)  # a crowd may be shown what was true so long ago
     answer = await api.get(path)
     assert (revision_of(answer.headers["ETag"]), answer.json()["state"]) == (final, "completed")
 
