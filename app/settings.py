@@ -79,7 +79,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     max_file_items: Annotated[int, Doc("most rows of a CSV or NDJSON body", "items")] = 20_000_000
     max_inflation: Annotated[
-        float, Doc("a body that inflates to more than this many times its size is refused")
+        float, Doc("a body that inflates to more than this many times its size is refused", "times")
     ] = 250.0
     max_atomic_items: Annotated[
         int, Doc("most items with atomic=true: one transaction holds the locks of all of them", "items")

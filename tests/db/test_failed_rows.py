@@ -59,5 +59,8 @@ async def test_a_page_ends_early_where_its_rows_are_large(desk: Desk) -> None:
 
 
 def read(body: bytes) -> list[list[str]]:
-    csv.field_size_limit(2 * LARGE)
-    return list(csv.reader(io.StringIO(body.decode(), newline="")))
+    usual = csv.field_size_limit(2 * LARGE)
+    try:
+        return list(csv.reader(io.StringIO(body.decode(), newline="")))
+    finally:
+        csv.field_size_limit(usual)

@@ -18,6 +18,7 @@ _ZERO_HAS_A_SENSE = {
     "idempotency_memory",
     "delivery_backoff_base",
     "reconcile_grace",
+    "job_retention",
 }
 
 

@@ -246,6 +246,28 @@ def _cancel() -> dict[str, Any]:
     )
 
 
+_EVENT: Final = {
+    "description": "The stream, event by event; as text it is what the example shows.",
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["event", "id", "data"],
+            "properties": {
+                "event": {"enum": ["progress", "end"]},
+                "id": {"type": "string", "description": "The job's revision."},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/Job"},
+                },
+                "retry": {"description": "Milliseconds before a client comes again."},
+            },
+        },
+    ],
+}
+
+
 def _events(settings: Settings) -> dict[str, Any]:
     fields = headers(Cache_Control="CacheControl", X_Accel_Buffering="Buffering")
     return operation(
@@ -262,7 +284,7 @@ def _events(settings: Settings) -> dict[str, Any]:
                 "headers": fields,
                 "content": {
                     EVENTS: {
-                        "schema": {"type": "string", "description": "`data` of each event is a `Job`."},
+                        "schema": _EVENT,
                         "example": examples.EVENTS,
                     }
                 },
