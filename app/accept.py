@@ -28,6 +28,7 @@ from app.db import imports, receiving
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.domain import answers, envelope
+from app.domain.batch import JobOptions
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Family, Form, Kept, read_pieces
 from app.domain.items import BROKEN, LOCKED, Items, Undecided
@@ -299,9 +300,8 @@ async def _run(
 
 def encode_options(options: Options) -> str:
     """What of the options a job keeps, as JSON."""
-    return answers.as_json(
-        {"atomic": options.atomic, "last_wins": options.last_wins, "dry_run": options.dry_run}
-    )
+    kept = JobOptions(atomic=options.atomic, last_wins=options.last_wins, dry_run=options.dry_run)
+    return answers.as_json(kept)
 
 
 def _read(request: Import, settings: Settings) -> tuple[Items, Kept]:

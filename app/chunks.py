@@ -30,7 +30,8 @@ from app.db.packing import pack, unpack
 from app.db.pool import UNREACHABLE, Connection, Database
 from app.db.processing import Processing, SpooledChunk
 from app.domain import answers, batch, rows
-from app.domain.answers import ItemOutcome
+from app.domain.answers import ItemOutcome, Summary
+from app.domain.batch import JobOptions
 from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
 from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
 from app.domain.outcomes import ErrorCode, Step
@@ -66,12 +67,6 @@ class Advance(Enum):
     """What is left is in other hands, or must wait."""
     DONE = "done"
     """Nothing is left to be processed."""
-
-
-class JobOptions(msgspec.Struct, frozen=True):
-    atomic: bool = False
-    last_wins: bool = False
-    dry_run: bool = False
 
 
 class _Exhausted(Exception):
@@ -305,7 +300,7 @@ class _Unit:
             await processing.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
         else:
             await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
-        await self._count(booked)
+        await self._count(booked.summary, booked.results)
 
     async def _apply_all(self, undecided: Undecided | None) -> bool:
         """The whole file at once: its size is bounded for the sake of this."""
@@ -325,7 +320,7 @@ class _Unit:
             booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
         await processing.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
-            await self._count(each)
+            await self._count(each.summary, each.results)
         return True
 
     async def _decide(self, items: Items, undecided: Undecided | None, *, atomic: bool) -> None:
@@ -357,15 +352,13 @@ class _Unit:
             self.owed = destination_ids
         return booked
 
-    async def _count(self, booked: Booked) -> None:
+    async def _count(self, summary: Summary, results: dict[str, int]) -> None:
         """The job's own row comes last: it is held until the commit, and every chunk of the job needs it.
 
         Raises:
             _Canceled: the job was canceled meanwhile.
         """
-        if not await processing.count_items(
-            self._connection, *self._job, booked.summary, answers.as_json(booked.results)
-        ):
+        if not await processing.count_items(self._connection, *self._job, summary, answers.as_json(results)):
             raise _Canceled
 
     async def _resolve(self, chunk: SpooledChunk) -> None:
@@ -393,10 +386,7 @@ class _Unit:
             sources=pack(encode_sources(kept)) if kept else None,
         )
         await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
-        summary = answers.summarize(followers)
-        results = answers.as_json(answers.count_results(followers))
-        if not await processing.count_items(self._connection, *self._job, summary, results):
-            raise _Canceled
+        await self._count(answers.summarize(followers), answers.count_results(followers))
 
     async def move_on(self) -> Advance:
         """Take the next step if the present one is done by everybody."""

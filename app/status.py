@@ -17,6 +17,7 @@ from app.db import reading
 from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow, SyncRow
 from app.domain.answers import Summary
+from app.domain.batch import JobOptions
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
 from app.errors import NotFound
 
@@ -47,12 +48,6 @@ class Failure(msgspec.Struct, frozen=True):
     code: ErrorCode
     count: int
     samples: list[int]
-
-
-class JobOptions(msgspec.Struct, frozen=True):
-    atomic: bool = False
-    last_wins: bool = False
-    dry_run: bool = False
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,12 +7,12 @@ from typing import Final
 
 from app.db.pool import Connection
 from app.db.sql import QUERIES
+from app.db.strokes import in_strokes
 from app.domain.outcomes import JobState
 
 _CHUNKS: Final = 100
 _REPEATS: Final = 10_000
 """Rows that one statement removes, so that it never takes long."""
-_STROKES: Final = 30
 
 
 async def cancel_job(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> bool:
@@ -31,10 +31,7 @@ async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID
     False: some is left, because somebody holds it or because it is much; call again later.
     """
     for query, most in ((QUERIES["remove_chunks"], _CHUNKS), (QUERIES["remove_repeats"], _REPEATS)):
-        for _ in range(_STROKES):
-            done = await connection.execute(query, tenant_id, job_id)  # "DELETE 17"
-            if int(done.rpartition(" ")[2]) < most:
-                break
+        await in_strokes(connection, query, tenant_id, job_id, stroke=most)
     return not await connection.fetchval(QUERIES["is_spooled"], tenant_id, job_id)
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from app.db.pool import Connection
 from app.db.sql import QUERIES
+from app.db.strokes import in_strokes
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,9 +132,6 @@ class Recorded(msgspec.Struct, frozen=True):
     """Seconds before the delivery's next attempt; `None`: it is done."""
 
 
-_STROKE: Final = 1_000
-"""Rows that the queries of housekeeping take at a time, so that no lock is held for long."""
-_STROKES: Final = 30
 _SAMPLES: Final = 5
 _errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
 _attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
@@ -294,13 +292,5 @@ async def forget_answers(connection: Connection, memory: float) -> None:
     """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
     past = timedelta(seconds=memory)
     for tenant_id in await all_tenants(connection):
-        await _in_strokes(connection, QUERIES["expire_answers"], tenant_id)
-        await _in_strokes(connection, QUERIES["forget_keys"], tenant_id, past)
-
-
-async def _in_strokes(connection: Connection, query: str, *arguments: object) -> None:
-    """Until a stroke does less than it might, or enough for a tenant's turn: other work waits behind this."""
-    for _ in range(_STROKES):
-        done = await connection.execute(query, *arguments)  # "UPDATE 17"
-        if int(done.rpartition(" ")[2]) < _STROKE:
-            return
+        await in_strokes(connection, QUERIES["expire_answers"], tenant_id)
+        await in_strokes(connection, QUERIES["forget_keys"], tenant_id, past)

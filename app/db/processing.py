@@ -11,6 +11,7 @@ import msgspec
 
 from app.db.pool import Connection
 from app.db.sql import QUERIES
+from app.db.strokes import in_strokes
 from app.domain.answers import Summary
 
 _LONG_SECONDS: Final = 600
@@ -231,13 +232,6 @@ async def trim_jobs(connection: Connection, tenant_id: int, retention: float) ->
     for row in await connection.fetch(QUERIES["expired_jobs"], tenant_id, timedelta(seconds=retention)):
         job_id = row["job_id"]
         for query in (QUERIES["trim_outcomes"], QUERIES["trim_deliveries"]):
-            for _ in range(_STROKES):
-                done = await connection.execute(query, tenant_id, job_id)  # "DELETE 17"
-                if int(done.rpartition(" ")[2]) < _STROKE:
-                    break
+            await in_strokes(connection, query, tenant_id, job_id)
         trimmed += await connection.fetchval(QUERIES["mark_trimmed"], tenant_id, job_id) is not None
     return trimmed
-
-
-_STROKE: Final = 1_000
-_STROKES: Final = 30

@@ -21,6 +21,13 @@ _SHOWN: Final = 10
 _sorted_json = msgspec.json.Encoder(order="sorted").encode
 
 
+# How a batch is to be taken, as far as its job keeps it; shown as it stands here.
+class JobOptions(msgspec.Struct, frozen=True):
+    atomic: bool = False
+    last_wins: bool = False
+    dry_run: bool = False
+
+
 class Batch(msgspec.Struct, frozen=True):
     """The items to write and what becomes of the others; every index of the request is in one of the four.
 

@@ -18,12 +18,16 @@ class Flights(Generic[K, V]):
 
     async def share(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """The result of this key's work, or its error."""
+        return await asyncio.shield(self.start(key, work))
+
+    def start(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
+        """See to it that this key's work is under way, without waiting for it."""
         task = self._under_way.get(key)
         if task is None:
             task = asyncio.create_task(work())
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._end(key, done))
-        return await asyncio.shield(task)
+        return task
 
     def _end(self, key: K, task: asyncio.Task[V]) -> None:
         self._under_way.pop(key, None)

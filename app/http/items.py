@@ -45,11 +45,12 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
     wanted.check()
     job = parse_job_id(request.path_params["job_id"])
     first = cursors.decode_item(query["cursor"], job) if "cursor" in query else 0
-    if wanted.lost and query.keys().isdisjoint(("limit", "cursor")) and exchange_of(request.scope).bodyless:
+    whole = wanted.lost and query.keys().isdisjoint(("limit", "cursor"))
+    if whole and exchange_of(request.scope).bodyless:
         async with services.database.connection() as connection:
             await items.read_items(connection, principal.tenant_id, job, first=0, limit=1, wanted=wanted)
         return respond(b"", headers={"Vary": "Accept"} | _describe_file(job), media_type=headers.CSV)
-    if wanted.lost and query.keys().isdisjoint(("limit", "cursor")):
+    if whole:
         download = await failed_rows.open_download(services.database, principal.tenant_id, job, wanted)
         told = _tell_rest(request, query, job, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(

@@ -24,7 +24,6 @@ class Principals:
         self._database = database
         self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         self._looking: Flights[bytes, Principal | None] = Flights()
-        self._ahead: set[asyncio.Task[Principal | None]] = set()
 
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
@@ -37,22 +36,14 @@ class Principals:
         until, known = self._known.get(digest, (0.0, None))
         left = until - asyncio.get_running_loop().time()
         if known is not None and left > 0:
-            if left < RECENT / 2 and not self._ahead:
+            if left < RECENT / 2:
                 # Asked for ahead of time, once for all: else all who come just then would wait.
-                task = asyncio.create_task(self._looking.share(digest, lambda: self._learn(secret, digest)))
-                self._ahead.add(task)
-                task.add_done_callback(self._forget_ahead)
+                self._looking.start(digest, lambda: self._learn(secret, digest))
             return known
         return await self._looking.share(digest, lambda: self._learn(secret, digest))
 
-    def _forget_ahead(self, task: asyncio.Task[Principal | None]) -> None:
-        self._ahead.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever comes when it is too late asks by itself
-
     async def close(self) -> None:
         await self._looking.close()
-        await asyncio.gather(*self._ahead, return_exceptions=True)
 
     async def _ask(self, secret: str) -> Principal | None:
         async with self._database.connection() as connection:

@@ -88,7 +88,6 @@ class JobViews:
         self._kept: OrderedDict[_Job, View] = OrderedDict()
         self._readings: Flights[_Job, View] = Flights()
         self._crowds: Crowds[_Job] = Crowds()
-        self._ahead: set[asyncio.Task[View]] = set()
         self._asked: dict[_Job, list[asyncio.Future[Revision | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -126,16 +125,9 @@ class JobViews:
         age = asyncio.get_running_loop().time() - view.read_at
         if age > PATIENT:
             return None
-        if age > min(view.pause, PATIENT / 2) and not self._ahead:
-            task = asyncio.create_task(self._readings.share(job, lambda: self._read(job)))
-            self._ahead.add(task)
-            task.add_done_callback(self._forget_ahead)
+        if age > min(view.pause, PATIENT / 2):
+            self._readings.start(job, lambda: self._read(job))
         return view
-
-    def _forget_ahead(self, task: asyncio.Task[View]) -> None:
-        self._ahead.discard(task)
-        if not task.cancelled():
-            task.exception()  # whoever comes when the view is too old reads by itself, and meets it too
 
     def advise(self, tenant_id: int, job_id: uuid.UUID, view: View) -> float | None:
         """Seconds after which asking again is worth while, for as many as ask; `None` once the job is finished."""
@@ -163,7 +155,6 @@ class JobViews:
             self._looking.cancel()
             await asyncio.gather(self._looking, return_exceptions=True)
         await self._readings.close()
-        await asyncio.gather(*self._ahead, return_exceptions=True)
 
     async def _look_for_all(self) -> None:
         """Those who ask while a query is under way share the next one."""

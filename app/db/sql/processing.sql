@@ -19,8 +19,7 @@ SELECT w.tenant_id, w.job_id
 FROM busy b
 CROSS JOIN LATERAL (
     SELECT j.tenant_id, j.job_id FROM jobs j
-    WHERE j.tenant_id = b.tenant_id AND j.state IN ('receiving', 'queued', 'running')
-        AND j.state <> 'receiving'
+    WHERE j.tenant_id = b.tenant_id AND j.state IN ('queued', 'running')
     ORDER BY j.job_id LIMIT 200
 ) w;
 
