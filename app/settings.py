@@ -140,6 +140,35 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
     crm_total_timeout: Annotated[float, Doc("longest call to a CRM, all in all", "s")] = 10.0
 
+    crm_rate: Annotated[
+        float,
+        Doc("most calls a second to one destination, all workers; 0: as many as it takes", "1/s", zero=True),
+    ] = 0.0
+
+    replay_rate: Annotated[float, Doc("items a second that a retry or replay makes due", "1/s")] = 1_000.0
+    saga_interval: Annotated[float, Doc("how often a saga looks whether what it waits for is there", "s")] = (
+        1.0
+    )
+    saga_attempts: Annotated[
+        int, Doc("errors of one step of a saga before it is undone, or waits for a human", "attempts")
+    ] = 20
+
+    webhook_timeout: Annotated[float, Doc("longest call of a webhook, all in all", "s")] = 3.0
+    webhook_waits: Annotated[
+        str,
+        Doc(
+            "waits before the second and every further attempt, with 20 % of jitter", "s, separated by commas"
+        ),
+    ] = "5,30,120,600,3600"
+    webhook_concurrency: Annotated[int, Doc("webhooks in flight in one worker", "calls")] = 20
+    webhook_rotation: Annotated[
+        float, Doc("a secret that was rotated away signs as well for", "s", zero=True)
+    ] = 86_400.0
+    webhook_retention: Annotated[float, Doc("messages that are settled are kept for", "s")] = 2_592_000.0
+    webhook_private: Annotated[
+        str, Doc("private networks that webhooks may reach nevertheless", "CIDR, separated by commas")
+    ] = ""
+
     breaker_window: Annotated[float, Doc("calls of this long count", "s")] = 30.0
     breaker_min_calls: Annotated[int, Doc("fewer calls in the window never open a circuit", "calls")] = 10
     breaker_failure_rate: Annotated[float, Doc("share of failed calls that opens a circuit", "0-1")] = 0.5

@@ -6,6 +6,7 @@ Whatever happens on the way ends as one letter an item (`docs/states.md`) and on
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 from typing import Literal
 
@@ -22,7 +23,7 @@ from app.errors import TrancheError
 from app.settings import Settings
 from jobs import recording
 from jobs.breaker import Permits, Refused
-from jobs.crm.port import Contact, Outcome, Pause, Seen
+from jobs.crm.port import Contact, Headers, Outcome, Pause, Seen
 from jobs.line import Line
 from jobs.recording import Block
 
@@ -142,7 +143,7 @@ class Delivery:
         if not await self._ready():
             return False
         reply = await self._line.call(
-            lambda: self._line.crm.read_back(contacts, request_id=self._claim.request_id), self._take()
+            lambda: self._line.crm.read_back(contacts, self._headers(contacts)), self._take()
         )
         if isinstance(reply, Refused):
             return self._refuse(reply)
@@ -201,7 +202,7 @@ class Delivery:
         positions = [self._position[contact.contact_id] for contact in contacts]
         self._sent.update(positions)
         reply = await self._line.call(
-            lambda: self._line.crm.push(contacts, request_id=self._claim.request_id), self._take()
+            lambda: self._line.crm.push(contacts, self._headers(contacts)), self._take()
         )
         self._sent.difference_update(positions)
         if isinstance(reply, Refused):
@@ -225,6 +226,12 @@ class Delivery:
             code=outcome.code,
             detail=outcome.detail,
         )
+
+    def _headers(self, contacts: list[Contact]) -> Headers:
+        claim = self._claim
+        named = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
+        place = f"tranche:{claim.tenant_id}:{claim.destination_id}"
+        return Headers(claim.request_id, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{place}\0{named}")))
 
     # what happened to the call as a whole
 

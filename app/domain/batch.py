@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.outcomes import ErrorCode
+from app.domain.outcomes import Consistency, ErrorCode
 from app.domain.rows import Accepted, Rejected
 from app.domain.rules import FieldError
 
@@ -26,6 +26,7 @@ class JobOptions(msgspec.Struct, frozen=True):
     atomic: bool = False
     last_wins: bool = False
     dry_run: bool = False
+    consistency: Consistency = Consistency.NONE
 
 
 class Batch(msgspec.Struct, frozen=True):

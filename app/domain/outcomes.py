@@ -113,6 +113,15 @@ class JobKind(StrEnum):
     REPLAY = "replay"
 
 
+class Consistency(StrEnum):
+    """What a batch asks for where one destination refuses what the others take."""
+
+    NONE = "none"
+    """Each destination stands for itself."""
+    ALL_DESTINATIONS = "all_destinations"
+    """An item that one destination finally refuses is taken back at the others, and here."""
+
+
 class Step(StrEnum):
     """What the spooled chunks of a queued or running import need next, in this order."""
 
@@ -128,3 +137,35 @@ class Step(StrEnum):
     """All items go to contacts in one transaction, or none does."""
     RESOLVE = "resolve"
     """Repeated items get their outcome from the one that was applied for them."""
+
+
+class Resolution(StrEnum):
+    """How a dead letter came to its end."""
+
+    REPLAYED = "replayed"
+    """It is sent again by the job that the letter names; if that fails, there is a new letter in the same chain."""
+    DELIVERED = "delivered"
+    """A human says that the destination has it."""
+    DROPPED = "dropped"
+    """A human says that it is not worth sending."""
+    SUPERSEDED = "superseded"
+    """A newer version of the contact has arrived there since."""
+
+
+class SagaState(StrEnum):
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    """A step failed; those before it are undone, the last one first."""
+    DONE = "done"
+    COMPENSATED = "compensated"
+    FAILED = "failed"
+    """Neither forward nor back: it waits for a human."""
+
+
+class EventType(StrEnum):
+    """What webhook endpoints can be told of."""
+
+    JOB_FINISHED = "job.finished"
+    ITEM_DEAD = "item.dead"
+    CIRCUIT_OPENED = "circuit.opened"
+    CIRCUIT_CLOSED = "circuit.closed"

@@ -16,7 +16,7 @@ import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
 
-from jobs.crm.port import Timeouts
+from jobs.crm.port import Headers, Timeouts
 
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
@@ -120,6 +120,12 @@ def _describe(error: BaseException, seconds: float | None) -> str:
     if isinstance(error, TimeoutError):
         return "timed out" if seconds is None else f"timed out after {seconds:.1f} s"
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def identify(told: Headers) -> dict[str, str]:
+    """The header fields that tell a CRM which call this is; what a header cannot hold is left out of them."""
+    request_id = "".join(c for c in told.request_id if c.isascii() and c.isprintable())
+    return {"X-Request-ID": request_id, "X-Event-ID": told.event_id}
 
 
 def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:

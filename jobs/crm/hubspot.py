@@ -21,13 +21,14 @@ from typing import Any, Final
 import aiohttp
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.exchange import Answer, NoAnswer, for_humans, send
+from jobs.crm.exchange import Answer, NoAnswer, for_humans, identify, send
 from jobs.crm.hubspot_fields import Fields
 from jobs.crm.hubspot_verdict import Judge, message, objects
-from jobs.crm.port import Contact, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.port import Contact, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
 READ: Final = "/crm/v3/objects/contacts/batch/read"
+ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
 BATCH_SIZE: Final = 100
 
 PASSING_CATEGORIES: Final = frozenset(
@@ -48,6 +49,8 @@ class HubSpot:
     """One tenant's connection to one HubSpot account (`jobs.crm.port.Crm`)."""
 
     batch_size = BATCH_SIZE
+    reads_back = True
+    repeatable = False
 
     def __init__(
         self,
@@ -70,7 +73,7 @@ class HubSpot:
         self._token = token
         self._timeouts = timeouts
 
-    async def push(self, contacts: list[Contact], *, request_id: str) -> Reply:
+    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch upsert; see `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
@@ -85,11 +88,28 @@ class HubSpot:
             }
             for index, contact in enumerate(contacts)
         ]
-        answer = await self._call(UPSERT, {"inputs": inputs}, request_id)
+        answer = await self._call(UPSERT, {"inputs": inputs}, headers)
         body = self._items(answer)
         if body is not None:
             outcomes = self._outcomes(contacts, body)
-            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds)
+            return Reply(
+                outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=_status(answer)
+            )
+        return self._judge_all(contacts, answer)
+
+    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""
+        if not contacts:
+            return Reply(outcomes=[], health=Health.WELL)
+        inputs = [{"id": contact.remote_id} for contact in contacts]
+        answer = await self._call(ARCHIVE, {"inputs": inputs}, headers)
+        if isinstance(answer, Answer) and answer.status == 204:
+            outcomes = [Outcome(contact_id=c.contact_id, state=EffectState.OK) for c in contacts]
+            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
+        return self._judge_all(contacts, answer)
+
+    def _judge_all(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+        """One verdict for all: the answer does not speak of single contacts."""
         verdict = self._judge.verdict(answer)
         state, code = verdict.state, verdict.code
         whole = verdict.refused and len(contacts) > 1
@@ -104,10 +124,11 @@ class HubSpot:
             pause=verdict.pause,
             seconds=answer.seconds,
             rejected_whole=whole,
+            status=_status(answer),
             detail=verdict.detail,
         )
 
-    async def read_back(self, contacts: list[Contact], *, request_id: str) -> ReadBack:
+    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
         """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
@@ -119,7 +140,7 @@ class HubSpot:
             "properties": sorted(wanted),
             "inputs": [{"id": contact.contact_id} for contact in contacts],
         }
-        answer = await self._call(READ, payload, request_id)
+        answer = await self._call(READ, payload, headers)
         body = self._items(answer)
         if body is None:
             verdict = self._judge.verdict(answer)
@@ -128,6 +149,7 @@ class HubSpot:
                 health=verdict.health,
                 pause=verdict.pause,
                 seconds=answer.seconds,
+                status=_status(answer),
                 detail=verdict.detail,
             )
         by_key = {contact.contact_id: contact for contact in contacts}
@@ -145,12 +167,18 @@ class HubSpot:
                 )
                 if record.get("id") is not None:
                     remote_ids[contact.contact_id] = str(record["id"])
-        return ReadBack(seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds)
+        return ReadBack(
+            seen=seen,
+            remote_ids=remote_ids,
+            health=Health.WELL,
+            seconds=answer.seconds,
+            status=_status(answer),
+        )
 
-    async def _call(self, path: str, payload: object, request_id: str) -> Answer | NoAnswer:
+    async def _call(self, path: str, payload: object, told: Headers) -> Answer | NoAnswer:
         headers = {
             "Authorization": f"Bearer {self._token}",
-            "X-Request-ID": "".join(c for c in request_id if c.isascii() and c.isprintable()),
+            **identify(told),
         }
         url = self._base_url + path
         return await send(
@@ -217,6 +245,10 @@ class HubSpot:
         return Outcome(
             contact_id=contact.contact_id, state=state, code=code, detail=for_humans(words, self._token)
         )
+
+
+def _status(answer: Answer | NoAnswer) -> int | None:
+    return None if isinstance(answer, NoAnswer) else answer.status
 
 
 def _properties(record: Mapping[str, Any]) -> dict[str, Any]:

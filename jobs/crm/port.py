@@ -26,6 +26,10 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     phone: str | None = None
     company: str | None = None
     attributes: dict[str, Any] = {}
+    deleted: bool = False
+    """A tombstone: its creation was undone, and the destination should not have it (any more)."""
+    remote_id: str | None = None
+    """The CRM's own id of the record, as far as it is known."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,6 +77,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """Several contacts were refused together, nothing of them was done, and the answer does not tell which is
     guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch tell; one contact alone
     that is refused is `FAILED`."""
+    status: int | None = None
+    """The HTTP status that was answered; `None`: there was no answer."""
     detail: str = ""
     """What the whole call met, for humans; empty where each outcome tells its own story."""
 
@@ -97,6 +103,7 @@ class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     pause: Pause | None = None
     seconds: float = 0.0
+    status: int | None = None
     detail: str = ""
 
 
@@ -107,18 +114,40 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 10.0
 
 
+class Headers(msgspec.Struct, frozen=True):
+    """What a call tells the CRM about itself, beside its contents."""
+
+    request_id: str
+    """Of the request that it all began with: `X-Request-ID`."""
+    event_id: str
+    """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same contacts in
+    the same versions have the same id, however often they are sent."""
+
+
 class Crm(Protocol):
     """One tenant's connection to one CRM. Methods never raise for anything the network or the CRM does."""
 
     batch_size: int
     """Most contacts a call may carry."""
+    reads_back: bool
+    """Whether `read_back` can settle a lost answer; if not, a human must, unless `repeatable`."""
+    repeatable: bool
+    """Whether the CRM promises that a call with an `Idempotency-Key` it has seen is not done again."""
 
-    async def push(self, contacts: list[Contact], *, request_id: str) -> Reply:
-        """Write the contacts as they stand, keyed by their business key, in one call."""
+    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """Write the contacts as they stand, keyed by their business key, in one call. None of them is `deleted`."""
         ...
 
-    async def read_back(self, contacts: list[Contact], *, request_id: str) -> ReadBack:
-        """Read the records of these contacts by key (never by search: it lags) and compare."""
+    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """Take the records of these contacts away in one call, as far as the CRM lets one: all of them are `deleted`
+        and have a `remote_id` if the CRM `reads_back`. One that is not there is `OK`."""
+        ...
+
+    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+        """Read the records of these contacts by key (never by search: it lags) and compare; only if `reads_back`.
+
+        For a `deleted` contact only whether it is there matters: `ABSENT`, or `DIFFERS` with its remote id.
+        """
         ...
 
 

@@ -13,7 +13,7 @@ from aiohttp import web
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.hubspot import HubSpot
 from jobs.crm.hubspot_fields import property_name
-from jobs.crm.port import Contact, Health, Seen, Timeouts
+from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts
 from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
 
@@ -101,7 +101,7 @@ async def test_each_policy_has_its_own_pause(
     script.status = 429
     script.body = {"status": "error", "message": "You have reached your limit.", "policyName": policy}
     script.headers = {} if retry_after is None else {"Retry-After": retry_after}
-    reply = await hubspot(session, script.url, time_zone=zone).push([contact("c0")], request_id="r")
+    reply = await hubspot(session, script.url, time_zone=zone).push([contact("c0")], Headers("r", "event-1"))
 
     assert reply.pause is not None
     assert reply.pause.seconds == pytest.approx(seconds)
@@ -113,7 +113,7 @@ async def test_a_batch_refused_as_a_whole_condemns_nobody_yet(
     session: aiohttp.ClientSession, sandbox: Sandbox
 ) -> None:
     twice = [contact("c1"), contact("c2"), contact("c1", phone="1")]
-    reply = await hubspot(session, sandbox.url).push(twice, request_id="r")
+    reply = await hubspot(session, sandbox.url).push(twice, Headers("r", "event-1"))
 
     assert reply.rejected_whole
     assert {(o.state, o.code) for o in reply.outcomes} == {
@@ -129,7 +129,7 @@ async def test_a_single_contact_that_is_refused_has_failed(
     session: aiohttp.ClientSession, script: Script, status: int
 ) -> None:
     script.status, script.body = status, {"message": "no", "errors": [{"message": "phone is odd"}]}
-    reply = await hubspot(session, script.url).push([contact("c0")], request_id="r")
+    reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
     assert not reply.rejected_whole
     assert (reply.outcomes[0].state, reply.outcomes[0].code) == (
@@ -151,7 +151,7 @@ async def test_a_missing_key_property_is_no_contacts_fault(
 ) -> None:
     """Failing every contact for a setting of the account would bury good data in dead letters."""
     script.status, script.body = 400, {"message": message, "category": "VALIDATION_ERROR"}
-    reply = await hubspot(session, script.url).push([contact("c0")], request_id="r")
+    reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
     assert reply.outcomes[0].state == EffectState.RETRY
     assert reply.health == Health.CONNECTION_FAULT
@@ -159,7 +159,7 @@ async def test_a_missing_key_property_is_no_contacts_fault(
 
 async def test_a_move_of_the_account_is_a_pause(session: aiohttp.ClientSession, script: Script) -> None:
     script.status, script.headers = 477, {"Retry-After": "120"}
-    reply = await hubspot(session, script.url).push([contact("c0")], request_id="r")
+    reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
     assert reply.pause is not None
     assert reply.pause.seconds == 120
@@ -206,7 +206,7 @@ async def test_results_and_errors_are_matched_by_name_never_by_place(
 ) -> None:
     """What cannot be matched for certain is unknown: a guess would be a lie in one case of two."""
     script.status, script.body = 207, body
-    reply = await hubspot(session, script.url).push(contacts(2), request_id="r")
+    reply = await hubspot(session, script.url).push(contacts(2), Headers("r", "event-1"))
 
     assert [o.state for o in reply.outcomes] == states
 
@@ -215,7 +215,7 @@ async def test_the_request_names_itself_and_the_token_stays_out_of_every_word(
     session: aiohttp.ClientSession, script: Script
 ) -> None:
     script.status, script.body = 401, {"message": f"the token\n{TOKEN} is expired " + "x" * 500}
-    reply = await hubspot(session, script.url).push([contact("c0")], request_id="req\r\nX-Evil: 1 é")
+    reply = await hubspot(session, script.url).push([contact("c0")], Headers("req\r\nX-Evil: 1 é", "event-1"))
 
     [asked] = script.asked
     assert asked.headers["Authorization"] == f"Bearer {TOKEN}"
@@ -230,7 +230,7 @@ async def test_a_redirect_is_not_followed_with_the_token(
     session: aiohttp.ClientSession, script: Script
 ) -> None:
     script.status, script.headers = 307, {"Location": f"{script.url}/elsewhere"}
-    reply = await hubspot(session, script.url).push([contact("c0")], request_id="r")
+    reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
     assert len(script.asked) == 1
     assert reply.health == Health.CONNECTION_FAULT
@@ -248,7 +248,7 @@ async def test_options_name_the_key_and_the_properties(
     person = contact(
         "k1", attributes={"Plan": "gold", "Notes": "stay here", "Last Seen (UTC)": 5, "Phone": "ignored"}
     )
-    await crm.push([person], request_id="r")
+    await crm.push([person], Headers("r", "event-1"))
 
     [effect] = await sandbox.effects()
     assert (effect["key_property"], effect["key"]) == ("crm_key", "k1")
@@ -262,7 +262,7 @@ async def test_options_name_the_key_and_the_properties(
         "subscription_tier": "gold",
         "last_seen_utc": "5",
     }
-    assert (await crm.read_back([person], request_id="r")).seen == {"k1": Seen.MATCHES}
+    assert (await crm.read_back([person], Headers("r", "event-1"))).seen == {"k1": Seen.MATCHES}
 
 
 @pytest.mark.parametrize(
@@ -321,13 +321,15 @@ async def test_read_back_forgives_what_hubspot_rewrites_and_nothing_else(
         "results": [{"id": "1", "properties": {"tranche_id": "c0", "email": "a@b.c", "it": theirs}}]
     }
 
-    assert (await hubspot(session, script.url).read_back([person], request_id="r")).seen == {"c0": seen}
+    assert (await hubspot(session, script.url).read_back([person], Headers("r", "event-1"))).seen == {
+        "c0": seen
+    }
 
 
 async def test_portals_are_accounts_of_their_own(session: aiohttp.ClientSession) -> None:
     async with serving("hubspot") as url:
         left, right = (hubspot(session, f"{url}/portal/{name}/") for name in ("left", "right"))
-        await left.push([contact("c0")], request_id="r")
+        await left.push([contact("c0")], Headers("r", "event-1"))
 
-        assert (await left.read_back([contact("c0")], request_id="r")).seen == {"c0": Seen.MATCHES}
-        assert (await right.read_back([contact("c0")], request_id="r")).seen == {"c0": Seen.ABSENT}
+        assert (await left.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.MATCHES}
+        assert (await right.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.ABSENT}

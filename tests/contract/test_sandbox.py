@@ -15,14 +15,16 @@ import pytest
 
 from app.domain.outcomes import EffectState
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Crm, Seen, Timeouts
+from jobs.crm.port import Crm, Headers, Seen, Timeouts
 from tests.contract.conftest import Connect, Sandbox, contact, contacts
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
 
 
 async def states(crm: Crm, times: int) -> list[EffectState]:
-    return [(await crm.push([contact("c0")], request_id="r")).outcomes[0].state for _ in range(times)]
+    return [
+        (await crm.push([contact("c0")], Headers("r", "event-1"))).outcomes[0].state for _ in range(times)
+    ]
 
 
 async def test_a_fault_strikes_as_often_as_told(crm: Crm, sandbox: Sandbox) -> None:
@@ -55,9 +57,9 @@ async def test_late_work_arrives_after_the_caller_gave_up(connect: Connect, sand
     crm = connect(timeouts=Timeouts(connect=0.2, total=0.3))
     await sandbox.faults(slow={"latency": 0.7, "when": "before", "on": "write"})
     assert await states(crm, 1) == [UNKNOWN]
-    assert (await crm.read_back([contact("c0")], request_id="r")).seen == {"c0": Seen.ABSENT}
+    assert (await crm.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.ABSENT}
     await asyncio.sleep(0.6)
-    assert (await crm.read_back([contact("c0")], request_id="r")).seen == {"c0": Seen.MATCHES}
+    assert (await crm.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.MATCHES}
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,7 @@ async def test_one_fault_is_set_and_cleared_beside_the_others(sandbox: Sandbox) 
 
 
 async def test_reset_forgets_what_it_is_told_to(crm: Crm, sandbox: Sandbox) -> None:
-    await crm.push(contacts(3), request_id="r")
+    await crm.push(contacts(3), Headers("r", "event-1"))
     reset = f"{sandbox.url}/__sandbox__/reset"
     async with sandbox.session.post(f"{reset}?only=ledger,concurrency") as response:
         assert response.status == 200
@@ -113,8 +115,8 @@ async def test_reset_forgets_what_it_is_told_to(crm: Crm, sandbox: Sandbox) -> N
 
 
 async def test_the_ledger_can_be_read_from_where_one_left_off(crm: Crm, sandbox: Sandbox) -> None:
-    await crm.push(contacts(3), request_id="r")
-    await crm.push([contact("c1", phone="2")], request_id="r")
+    await crm.push(contacts(3), Headers("r", "event-1"))
+    await crm.push([contact("c1", phone="2")], Headers("r", "event-1"))
 
     later = await sandbox.get("ledger?since=3")
     assert later["total"] == 4
@@ -142,9 +144,9 @@ async def test_a_killed_sandbox_knows_all_again(
     try:
         arguments: dict[str, Any] = {"session": session, "token": "t", "options": {}, "timeouts": Timeouts()}
         crm = ADAPTERS[kind](base_url=url, **arguments)
-        assert (await crm.push(contacts(5), request_id="r1")).outcomes[4].state == OK
+        assert (await crm.push(contacts(5), Headers("r1", "event-1"))).outcomes[4].state == OK
         await Sandbox(kind, url, session).faults(accept_then_drop={})
-        assert (await crm.push([contact("c9")], request_id="r2")).outcomes[0].state == UNKNOWN
+        assert (await crm.push([contact("c9")], Headers("r2", "event-1"))).outcomes[0].state == UNKNOWN
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with path.open("a") as file:
@@ -158,9 +160,9 @@ async def test_a_killed_sandbox_knows_all_again(
             (6, "c9"),
         ]
         assert [c["answered"] for c in await again.calls()] == [True, False]
-        back = await crm.read_back([contact("c0"), contact("c9")], request_id="r3")
+        back = await crm.read_back([contact("c0"), contact("c9")], Headers("r3", "event-1"))
         assert back.seen == {"c0": Seen.MATCHES, "c9": Seen.MATCHES}
-        reply = await crm.push([contact("c0"), contact("new")], request_id="r4")
+        reply = await crm.push([contact("c0"), contact("new")], Headers("r4", "event-1"))
         assert {o.state for o in reply.outcomes} == {OK}
         effects = (await again.effects())[6:]
         assert {(e["key"], e["created"], e["changed"]) for e in effects} == {

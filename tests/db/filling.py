@@ -75,6 +75,43 @@ SELECT d.tenant_id, d.destination_id, 'c' || n, 1, 'ok', 1 FROM destinations d, 
 INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, job_id, status, answer, expires_at)
 SELECT t, 'route', 'key-' || n, '\\x00', job(t, n), 207, '\\x00', now() + (n - 5) * interval '1 hour'
 FROM generate_series(1, 20) t, generate_series(0, 201) n;
+
+INSERT INTO dead_letters (
+    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    attempts, request_id, root_job_id, chain_id, resolution
+)
+SELECT
+    d.tenant_id, d.destination_id, 'c' || n, 1, job(d.tenant_id, n / 10), n % 10, d.destination_id * 1000 + n, 'failed',
+    'DESTINATION_REJECTED', 'no', 1, 'r', job(d.tenant_id, n / 10), CASE WHEN n % 10 = 9 THEN n END,
+    CASE WHEN n % 2 = 0 THEN 'replayed' END
+FROM destinations d, generate_series(0, 499) n;
+
+INSERT INTO delivery_calls (
+    tenant_id, delivery_id, attempt, call, asked, event_id, sent_at, milliseconds, status, detail
+)
+SELECT t, n, 1, c, 'push', 'e', now(), 10, 500, 'no' FROM generate_series(1, 20) t, generate_series(0, 249) n,
+    generate_series(0, 1) c;
+
+INSERT INTO sagas (tenant_id, saga_id, workflow, subject, state, actor, finished_at)
+SELECT t, job(t, n), 'undo', job(t, n), CASE WHEN n < 190 THEN 'done' ELSE 'running' END, 'k',
+    CASE WHEN n < 190 THEN now() END
+FROM generate_series(1, 20) t, generate_series(0, 201) n;
+
+INSERT INTO audit_log (tenant_id, actor, action, subject)
+SELECT t, 'k', 'undo.restore', 'job:' || job(t, n % 100) FROM generate_series(1, 20) t, generate_series(0, 999) n;
+
+INSERT INTO circuit_changes (tenant_id, destination_id, circuit, before, after, opens, seconds, detail)
+SELECT d.tenant_id, d.destination_id, 'crm', 'closed', 'open', 1, 5, 'no'
+FROM destinations d, generate_series(0, 499) n;
+
+INSERT INTO webhook_endpoints (tenant_id, url, events, secret)
+SELECT t, 'https://example.com', '{job.finished}', '\\x00' FROM generate_series(1, 20) t, generate_series(1, 2) n;
+
+INSERT INTO webhook_messages (tenant_id, endpoint_id, event_id, type, body, state, finished_at)
+SELECT
+    w.tenant_id, w.endpoint_id, gen_random_uuid(), 'job.finished', '{}', CASE WHEN n < 480 THEN 'ok' ELSE 'pending' END,
+    CASE WHEN n < 480 THEN now() END
+FROM webhook_endpoints w, generate_series(0, 499) n;
 """
 
 

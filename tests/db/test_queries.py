@@ -43,6 +43,11 @@ BIG = {
     "idempotency_keys",
     "spool_chunks",
     "spool_repeats",
+    "delivery_calls",
+    "sagas",
+    "audit_log",
+    "circuit_changes",
+    "webhook_messages",
 }
 """Tables that grow with use: none of them is ever read from end to end."""
 

@@ -2,6 +2,27 @@ CREATE FUNCTION public.add_counts(a jsonb, b jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SELECT COALESCE(jsonb_object_agg(t.key, t.sum), '{}'::jsonb) AS "coalesce" FROM (SELECT e.key, sum((e.value)::bigint) AS sum FROM (SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.a) jsonb_each_text(key, value) UNION ALL SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.b) jsonb_each_text(key, value)) e GROUP BY e.key) t);
 
+CREATE FUNCTION public.emit_event(tenant integer, event_type text, event_data jsonb) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+        WITH event AS MATERIALIZED (SELECT gen_random_uuid() AS event_id),
+        told AS (
+            INSERT INTO webhook_messages (tenant_id, endpoint_id, event_id, type, body)
+            SELECT
+                tenant, w.endpoint_id, e.event_id, event_type,
+                jsonb_build_object(
+                    'type', event_type,
+                    'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+                    'data', event_data
+                )::text
+            FROM webhook_endpoints w
+            CROSS JOIN event e
+            WHERE w.tenant_id = tenant AND w.state = 'active' AND event_type = ANY (w.events)
+            RETURNING 1
+        )
+        SELECT count(*) FROM told
+    $$;
+
 CREATE FUNCTION public.letters(states text, letter text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (length(states) - length(replace(states, letter, ''::text)));
@@ -17,6 +38,48 @@ CREATE TABLE public.api_keys (
     scopes text[] NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     revoked_at timestamp with time zone
+);
+
+CREATE TABLE public.audit_log (
+    tenant_id integer NOT NULL,
+    audit_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    actor text NOT NULL,
+    action text NOT NULL,
+    subject text NOT NULL,
+    detail jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+ALTER TABLE public.audit_log ALTER COLUMN audit_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.audit_log_audit_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.circuit_changes (
+    tenant_id integer NOT NULL,
+    destination_id integer NOT NULL,
+    change_id bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    circuit text NOT NULL,
+    before text NOT NULL,
+    after text NOT NULL,
+    opens integer NOT NULL,
+    seconds double precision NOT NULL,
+    detail text NOT NULL,
+    CONSTRAINT circuit_changes_circuit_check CHECK ((circuit = ANY (ARRAY['crm'::text, 'connection'::text])))
+);
+
+ALTER TABLE public.circuit_changes ALTER COLUMN change_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.circuit_changes_change_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
 );
 
 CREATE TABLE public.contact_syncs (
@@ -70,7 +133,15 @@ CREATE TABLE public.dead_letters (
     error_detail text NOT NULL,
     attempts integer NOT NULL,
     request_id text NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    root_job_id uuid NOT NULL,
+    chain_id bigint,
+    resolution text,
+    resolved_at timestamp with time zone,
+    resolved_by text,
+    note text,
+    replay_job_id uuid,
+    CONSTRAINT dead_letters_resolution_check CHECK ((resolution = ANY (ARRAY['replayed'::text, 'delivered'::text, 'dropped'::text, 'superseded'::text])))
 );
 
 ALTER TABLE public.dead_letters ALTER COLUMN dead_letter_id ADD GENERATED ALWAYS AS IDENTITY (
@@ -104,6 +175,7 @@ CREATE TABLE public.deliveries (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
     failures jsonb DEFAULT '{}'::jsonb NOT NULL,
+    letters bigint[],
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -114,6 +186,21 @@ ALTER TABLE public.deliveries ALTER COLUMN delivery_id ADD GENERATED ALWAYS AS I
     NO MINVALUE
     NO MAXVALUE
     CACHE 1
+);
+
+CREATE TABLE public.delivery_calls (
+    tenant_id integer NOT NULL,
+    delivery_id bigint NOT NULL,
+    attempt integer NOT NULL,
+    call integer NOT NULL,
+    asked text NOT NULL,
+    event_id text NOT NULL,
+    positions integer[],
+    sent_at timestamp with time zone NOT NULL,
+    milliseconds integer NOT NULL,
+    status integer,
+    detail text NOT NULL,
+    CONSTRAINT delivery_calls_asked_check CHECK ((asked = ANY (ARRAY['push'::text, 'archive'::text, 'read_back'::text])))
 );
 
 CREATE TABLE public.destinations (
@@ -129,6 +216,7 @@ CREATE TABLE public.destinations (
     blocked_code text,
     blocked_detail text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    circuit_wish jsonb,
     CONSTRAINT destinations_state_check CHECK ((state = ANY (ARRAY['active'::text, 'paused'::text, 'removed'::text])))
 );
 
@@ -205,7 +293,8 @@ CREATE TABLE public.jobs (
     applied_at timestamp with time zone,
     form jsonb,
     error jsonb,
-    trimmed_at timestamp with time zone
+    trimmed_at timestamp with time zone,
+    undo_of uuid
 );
 
 CREATE TABLE public.ledger (
@@ -224,6 +313,23 @@ CREATE TABLE public.ledger (
     phone text,
     company text,
     attributes jsonb NOT NULL
+);
+
+CREATE TABLE public.sagas (
+    tenant_id integer NOT NULL,
+    saga_id uuid NOT NULL,
+    workflow text NOT NULL,
+    subject uuid NOT NULL,
+    state text NOT NULL,
+    step integer DEFAULT 0 NOT NULL,
+    data jsonb DEFAULT '{}'::jsonb NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    due_at timestamp with time zone DEFAULT now() NOT NULL,
+    error text,
+    actor text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT sagas_state_check CHECK ((state = ANY (ARRAY['running'::text, 'compensating'::text, 'done'::text, 'compensated'::text, 'failed'::text])))
 );
 
 CREATE TABLE public.schema_version (
@@ -273,8 +379,62 @@ ALTER TABLE public.tenants ALTER COLUMN tenant_id ADD GENERATED ALWAYS AS IDENTI
     CACHE 1
 );
 
+CREATE TABLE public.webhook_endpoints (
+    tenant_id integer NOT NULL,
+    endpoint_id integer NOT NULL,
+    url text NOT NULL,
+    events text[] NOT NULL,
+    secret bytea NOT NULL,
+    previous_secret bytea,
+    previous_until timestamp with time zone,
+    state text DEFAULT 'active'::text NOT NULL,
+    detail text,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    CONSTRAINT webhook_endpoints_state_check CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text, 'removed'::text])))
+);
+
+ALTER TABLE public.webhook_endpoints ALTER COLUMN endpoint_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_endpoints_endpoint_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE public.webhook_messages (
+    tenant_id integer NOT NULL,
+    message_id bigint NOT NULL,
+    endpoint_id integer NOT NULL,
+    event_id uuid NOT NULL,
+    type text NOT NULL,
+    body text NOT NULL,
+    state text DEFAULT 'pending'::text NOT NULL,
+    attempt integer DEFAULT 0 NOT NULL,
+    attempts jsonb DEFAULT '[]'::jsonb NOT NULL,
+    next_attempt_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    CONSTRAINT webhook_messages_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'ok'::text, 'failed'::text, 'dead'::text])))
+);
+
+ALTER TABLE public.webhook_messages ALTER COLUMN message_id ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME public.webhook_messages_message_id_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (tenant_id, key_id);
+
+ALTER TABLE ONLY public.audit_log
+    ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, audit_id);
+
+ALTER TABLE ONLY public.circuit_changes
+    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, change_id);
 
 ALTER TABLE ONLY public.contact_syncs
     ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
@@ -290,6 +450,9 @@ ALTER TABLE ONLY public.dead_letters
 
 ALTER TABLE ONLY public.deliveries
     ADD CONSTRAINT deliveries_pkey PRIMARY KEY (tenant_id, delivery_id);
+
+ALTER TABLE ONLY public.delivery_calls
+    ADD CONSTRAINT delivery_calls_pkey PRIMARY KEY (tenant_id, delivery_id, attempt, call);
 
 ALTER TABLE ONLY public.destinations
     ADD CONSTRAINT destinations_pkey PRIMARY KEY (tenant_id, destination_id);
@@ -309,6 +472,12 @@ ALTER TABLE ONLY public.jobs
 ALTER TABLE ONLY public.ledger
     ADD CONSTRAINT ledger_pkey PRIMARY KEY (tenant_id, job_id, item_index);
 
+ALTER TABLE ONLY public.sagas
+    ADD CONSTRAINT sagas_pkey PRIMARY KEY (tenant_id, saga_id);
+
+ALTER TABLE ONLY public.sagas
+    ADD CONSTRAINT sagas_tenant_id_workflow_subject_key UNIQUE (tenant_id, workflow, subject);
+
 ALTER TABLE ONLY public.schema_version
     ADD CONSTRAINT schema_version_pkc PRIMARY KEY (version_num);
 
@@ -323,6 +492,22 @@ ALTER TABLE ONLY public.tenants
 
 ALTER TABLE ONLY public.tenants
     ADD CONSTRAINT tenants_pkey PRIMARY KEY (tenant_id);
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_pkey PRIMARY KEY (tenant_id, endpoint_id);
+
+ALTER TABLE ONLY public.webhook_messages
+    ADD CONSTRAINT webhook_messages_pkey PRIMARY KEY (tenant_id, message_id);
+
+CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
+
+CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
+
+CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
+
+CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
+
+CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
 
 CREATE INDEX deliveries_due ON public.deliveries USING btree (tenant_id, destination_id, next_attempt_at, delivery_id) WHERE (state = 'pending'::text);
 
@@ -342,10 +527,25 @@ CREATE INDEX job_chunks_faulty ON public.job_chunks USING btree (tenant_id, job_
 
 CREATE INDEX jobs_kept ON public.jobs USING btree (tenant_id, finished_at) WHERE ((finished_at IS NOT NULL) AND (trimmed_at IS NULL));
 
+CREATE INDEX jobs_root ON public.jobs USING btree (tenant_id, root_job_id, job_id) WHERE (root_job_id <> job_id);
+
+CREATE UNIQUE INDEX jobs_undo ON public.jobs USING btree (tenant_id, undo_of) WHERE (undo_of IS NOT NULL);
+
 CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
+
+CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (finished_at IS NULL);
+
+CREATE INDEX webhook_messages_done ON public.webhook_messages USING btree (tenant_id, finished_at) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX webhook_messages_due ON public.webhook_messages USING btree (tenant_id, next_attempt_at) WHERE (state = 'pending'::text);
+
+CREATE INDEX webhook_messages_endpoint ON public.webhook_messages USING btree (tenant_id, endpoint_id, message_id);
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
 
 ALTER TABLE ONLY public.destinations
     ADD CONSTRAINT destinations_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);
+
+ALTER TABLE ONLY public.webhook_endpoints
+    ADD CONSTRAINT webhook_endpoints_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);

@@ -19,6 +19,8 @@ _ZERO_HAS_A_SENSE = {
     "delivery_backoff_base",
     "reconcile_grace",
     "job_retention",
+    "crm_rate",
+    "webhook_rotation",
 }
 
 

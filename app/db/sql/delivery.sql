@@ -119,7 +119,7 @@ GROUP BY p.contact_id;
 --   dead letters: $16 ids  $17 versions  $18 item indexes  $19 states  $20 codes  $21 details
 --   $22 failures: the errors counted by code
 WITH held AS MATERIALIZED (
-    SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states
+    SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states, d.indexes, d.letters
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE
     FOR UPDATE
@@ -166,14 +166,22 @@ synced AS (
 buried AS (
     INSERT INTO dead_letters (
         tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code,
-        error_detail, attempts, request_id
+        error_detail, attempts, request_id, root_job_id, chain_id
     )
     SELECT
         $1, h.destination_id, t.contact_id, t.version, h.job_id, t.item_index, h.delivery_id, t.state, t.code,
-        t.detail, $6, h.request_id
+        t.detail, $6, h.request_id,
+        coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = h.job_id)),
+        coalesce(b.chain_id, b.dead_letter_id)
     FROM held h
     CROSS JOIN unnest($16::text[], $17::bigint[], $18::int[], $19::text[], $20::text[], $21::text[])
         AS t(contact_id, version, item_index, state, code, detail)
+    -- The letter before, where this delivery was to answer for one.
+    LEFT JOIN LATERAL (
+        SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
+        WHERE x.tenant_id = $1 AND x.dead_letter_id = h.letters[array_position(h.indexes, t.item_index)]
+        LIMIT 1
+    ) b ON true
     ON CONFLICT DO NOTHING
 ),
 counted AS (
