@@ -15,6 +15,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from jobs.crm.port import Headers, Timeouts
 
@@ -48,6 +49,7 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     detail: str
     seconds: float
+    status: None = None
 
 
 class _WatchedBody(aiohttp.BytesPayload):
@@ -67,14 +69,18 @@ class _WatchedBody(aiohttp.BytesPayload):
 async def send(
     session: aiohttp.ClientSession,
     method: str,
-    url: str,
+    url: str | URL,
     *,
     payload: object,
     headers: Mapping[str, str],
     timeouts: Timeouts,
 ) -> Answer | NoAnswer:
-    """Send `payload` as JSON and read the whole answer. Nothing the network does is raised; cancelling is."""
-    body = _WatchedBody(msgspec.json.encode(payload), content_type="application/json")
+    """Send `payload` as JSON (`None`: no body) and read the whole answer.
+
+    Nothing the network does is raised; cancelling is.
+    """
+    content = b"" if payload is None else msgspec.json.encode(payload)
+    body = _WatchedBody(content, content_type="application/json")
     limits = aiohttp.ClientTimeout(
         total=timeouts.total,
         sock_connect=timeouts.connect,
@@ -85,22 +91,26 @@ async def send(
         async with session.request(
             method,
             url,
-            data=body,
+            data=None
+            if method == "GET"
+            else body,  # an empty body is watched as well: it follows the headers
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
             timeout=limits,
             allow_redirects=False,
         ) as response:
-            content, trouble = await _read(response)
+            received, trouble = await _read(response)
             return Answer(
                 status=response.status,
                 headers=response.headers,
-                body=content,
+                body=received,
                 seconds=time.monotonic() - started,
                 trouble=trouble,
             )
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
-        return NoAnswer(sent=body.started, detail=_describe(error, seconds), seconds=seconds)
+        return NoAnswer(
+            sent=body.started or method == "GET", detail=_describe(error, seconds), seconds=seconds
+        )
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
