@@ -79,16 +79,18 @@ def check_targets(fields: Mapping[str, str | None], *taken: str) -> None:
     Raises:
         ValueError: two of our fields would meet in one of theirs, or one in a field that has another use.
     """
-    sources: dict[str, str] = dict.fromkeys(taken, "the key")
+    sources: dict[str, str] = {}
     for source, target in fields.items():
         if target is None:
             continue
+        if target in taken:
+            raise ValueError(f"fields: {source!r} cannot go to {target!r}, which has another use")
         if target in sources:
-            other = sources[target]
-            raise ValueError(
-                f"fields: {source!r} and {other if other == 'the key' else repr(other)} cannot both go to {target!r}"
-            )
+            raise ValueError(f"fields: {sources[target]!r} and {source!r} cannot both go to {target!r}")
         sources[target] = source
+
+
+_API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
@@ -142,6 +144,13 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_targets(self.fields, self.external_id_field)
+        for source, target in self.fields.items():
+            if target is not None and (
+                not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")
+            ):
+                raise ValueError(
+                    f"fields: {target!r}, for {source!r}, is no API name of a field, like Tier__c"
+                )
         if float(self.api_version.removeprefix("v")) < 46:
             raise ValueError("api_version: 46.0 is the oldest that can upsert collections")
 

@@ -1,13 +1,13 @@
 """How one destination names our fields and attributes, and whether what was read back is what we would send.
 
 An attribute goes under the name that its kind makes of it, unless `fields` gives it another, or `null` to keep
-it at home; so it is with the standard fields. Where two sources meet in one field, the key wins over a standard
+it at home; so it is with the standard fields. What has no name at all stays at home as well. Where two sources meet in one field, the key wins over a standard
 field, that over an attribute, and an attribute that is named in `fields` over one that fell there by its name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
@@ -30,7 +30,8 @@ class FieldMap:
         standard: Mapping[str, str],
         fields: Mapping[str, str | None],
         attributes: Mapping[str, str | None] | None = None,
-        name_of: Callable[[str], str],
+        name_of: Callable[[str], str | None],
+        taken: Iterable[str] = (),
         fold: bool = False,
     ) -> None:
         self.key = key
@@ -42,7 +43,7 @@ class FieldMap:
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
         self._name_of = name_of
         self._normal: Callable[[str], str] = str.casefold if fold else str
-        self._taken = {self._normal(name) for name in (key, *self._standard.values())}
+        self._taken = {self._normal(name) for name in (key, *taken, *self._standard.values())}
         self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
 
     def sources(self, contact: Contact) -> dict[str, Any]:
