@@ -216,6 +216,9 @@ class HttpOptions(Options, frozen=True, kw_only=True):
             description="field of an item result: true or false, an HTTP status, or a word such as ok, failed, retry"
         ),
     ] = "ok"
+    result_retry: Annotated[
+        FieldPath, Meta(description="field of an item result that failed: true if it is worth sending again")
+    ] = "retry"
     result_error: Annotated[FieldPath, Meta(description="field of an item result: what went wrong")] = "error"
     result_remote_id: Annotated[
         FieldPath, Meta(description="field of an item result or record: its id there")

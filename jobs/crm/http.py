@@ -31,7 +31,7 @@ from app.domain import destinations
 from app.domain.destinations import STANDARD_FIELDS, HttpOptions
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer, NoAnswer, retry_after
+from jobs.crm.exchange import Answer, retry_after
 from jobs.crm.http_items import Results, found, key_of, remote_id_of
 from jobs.crm.mapping import FieldMap, same
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts

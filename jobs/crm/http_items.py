@@ -73,6 +73,8 @@ class Results:
                 return self._failed(contact, words)
             return self._unknown(contact, f"its result has no {options.result_ok!r}")
         state = _state(told, contact)
+        if state == EffectState.FAILED and found(result, options.result_retry) is True:
+            state = EffectState.RETRY
         if state == EffectState.OK:
             return Outcome(
                 contact_id=contact.contact_id, state=state, remote_id=remote_id_of(result, options)

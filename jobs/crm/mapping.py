@@ -1,8 +1,9 @@
 """How one destination names our fields and attributes, and whether what was read back is what we would send.
 
 An attribute goes under the name that its kind makes of it, unless `fields` gives it another, or `null` to keep
-it at home; so it is with the standard fields. What has no name at all stays at home as well. Where two sources meet in one field, the key wins over a standard
-field, that over an attribute, and an attribute that is named in `fields` over one that fell there by its name.
+it at home; so it is with the standard fields. What has no name at all stays at home as well. Where two sources
+meet in one field, the key wins over a standard field, that over an attribute, and an attribute that is named in
+`fields` over one that fell there by its name.
 """
 
 from __future__ import annotations

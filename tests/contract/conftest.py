@@ -73,7 +73,7 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
             "session": session,
             "base_url": sandbox.url,
             "token": TOKEN,
-            "options": {},
+            "options": {**KINDS[sandbox.kind]().options, **changes.pop("options", {})},
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }
         return ADAPTERS[sandbox.kind](**{**arguments, **changes})
