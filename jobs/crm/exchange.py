@@ -22,6 +22,7 @@ from jobs.crm.port import Headers, Timeouts
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
 USER_AGENT: Final = "tranche"
+DISCONNECTED: Final = "the connection ended without an answer"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,17 +54,28 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _WatchedBody(aiohttp.BytesPayload):
-    """A body that remembers that sending it began."""
+    """A body that remembers that sending it began, and is sent once.
+
+    When a kept connection ends without an answer, aiohttp sends PUT and DELETE again by itself. That is not its
+    to decide: the first call may have been done.
+    """
 
     started = False
+    refused = False
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.started = True
+        self._start()
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.started = True
+        self._start()
         await super().write_with_length(writer, content_length)
+
+    def _start(self) -> None:
+        if self.started:
+            self.refused = True
+            raise ConnectionError(DISCONNECTED)
+        self.started = True
 
 
 async def send(
@@ -108,9 +120,8 @@ async def send(
             )
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
-        return NoAnswer(
-            sent=body.started or method == "GET", detail=_describe(error, seconds), seconds=seconds
-        )
+        detail = DISCONNECTED if body.refused else _describe(error, seconds)
+        return NoAnswer(sent=body.started or method == "GET", detail=detail, seconds=seconds)
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
