@@ -158,7 +158,7 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 class HttpOptions(Options, frozen=True, kw_only=True):
     batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
     path: Annotated[Path, Meta(description="where contacts are sent, appended to the base URL")] = "/contacts"
-    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    method: Annotated[Literal["POST", "PUT", "PATCH"], Meta(description="POST, PUT or PATCH")] = "POST"
     read_path: Annotated[
         Path | None,
         Meta(
@@ -186,10 +186,13 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     wrapper: Annotated[
         Name | None, Meta(description="key of the list of contacts; null: the body is the list")
     ] = "contacts"
-    id_field: Name = "id"
-    version_field: Annotated[Name | None, Meta(description="null: versions are not sent")] = "version"
+    id_field: Annotated[Name, Meta(description="field with our key")] = "id"
+    version_field: Annotated[
+        Name | None, Meta(description="field with the version; null: it is not sent")
+    ] = "version"
     deleted_field: Annotated[
-        Name | None, Meta(description="null: only with an archive_path can contacts be taken away")
+        Name | None,
+        Meta(description="field that is true for one to be taken away; null: only archive_path can"),
     ] = "deleted"
     attributes_field: Annotated[
         Name | None,
@@ -304,6 +307,23 @@ def read(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
     return _convert(cls, known, None)
 
 
+def read_option(kind: str, name: str, text: str) -> Any:
+    """An option as it is typed on a command line: as JSON where that can be used, else as the text it is."""
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if not _usable(kind, name, value) and _usable(kind, name, text) else value
+
+
+def _usable(kind: str, name: str, value: Any) -> bool:
+    try:
+        parse(kind, {name: value})
+    except OptionsError:
+        return False
+    return True
+
+
 def limits_of(options: Mapping[str, Any]) -> Limits:
     """The limits among stored options of any kind.
 
@@ -313,9 +333,19 @@ def limits_of(options: Mapping[str, Any]) -> Limits:
     return read({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
 
 
-def describe(cls: type[Options]) -> dict[str, str]:
-    """Option → what it is, for remedies and documents."""
-    return {name: _description(hint) for name, hint in get_type_hints(cls, include_extras=True).items()}
+class Described(msgspec.Struct, frozen=True):
+    """An option in words, with its default."""
+
+    words: str
+    default: Any
+
+
+def describe(cls: type[Options]) -> dict[str, Described]:
+    """Every option of a kind, for remedies and documents."""
+    hints, defaults = get_type_hints(cls, include_extras=True), cls()
+    return {
+        name: Described(_description(hints[name]), getattr(defaults, name)) for name in cls.__struct_fields__
+    }
 
 
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
@@ -339,7 +369,8 @@ def _explain(cls: type[Options], message: str, kind: str | None) -> str:
     if place is None:
         return f"options: {message}."
     what = "It has characters that cannot stand there" if "matching regex" in place[1] else place[1]
-    told = describe(cls).get(re.split(r"[.\[]", place[2])[0], "")
+    option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
+    told = option.words if option is not None else ""
     return f"options.{place[2]}: {what}." + (f" ({told[0].upper()}{told[1:]}.)" if told else "")
 
 
