@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
@@ -46,6 +46,11 @@ class Limits(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every kind has."""
 
+    STANDARD: ClassVar[dict[str, str]] = {name: name for name in STANDARD_FIELDS}
+    """Our field → its name there, unless `fields` gives it another."""
+    CASE_MATTERS: ClassVar[bool] = True
+    """Whether two names there may differ in case alone."""
+
     batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
     concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
     rate: Annotated[float, Meta(gt=0, le=10_000, description="most calls a second")] | None = None
@@ -71,29 +76,34 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             and self.connect_timeout > self.total_timeout
         ):
             raise ValueError("connect_timeout is within total_timeout, so it cannot be longer")
-        check_targets(self.fields)
+        sources: dict[str, str] = {}
+        for source, target in {**self.STANDARD, **self.fields}.items():
+            if target is None:
+                continue
+            name = target if self.CASE_MATTERS else target.casefold()
+            if name in [taken if self.CASE_MATTERS else taken.casefold() for taken in self.taken()]:
+                raise ValueError(f"fields: {source!r} cannot go to {target!r}, which has another use")
+            if name in sources:
+                raise ValueError(f"fields: {sources[name]!r} and {source!r} cannot both go to {target!r}")
+            sources[name] = source
 
-
-def check_targets(fields: Mapping[str, str | None], *taken: str) -> None:
-    """
-    Raises:
-        ValueError: two of our fields would meet in one of theirs, or one in a field that has another use.
-    """
-    sources: dict[str, str] = {}
-    for source, target in fields.items():
-        if target is None:
-            continue
-        if target in taken:
-            raise ValueError(f"fields: {source!r} cannot go to {target!r}, which has another use")
-        if target in sources:
-            raise ValueError(f"fields: {sources[target]!r} and {source!r} cannot both go to {target!r}")
-        sources[target] = source
+    def taken(self) -> list[str]:
+        """Names there that have another use."""
+        return []
 
 
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
+    STANDARD = {
+        "email": "email",
+        "first_name": "firstname",
+        "last_name": "lastname",
+        "phone": "phone",
+        "company": "company",
+    }
+
     batch_size: Annotated[int, Meta(ge=1, le=100, description="most contacts a call")] | None = None
     id_property: Annotated[
         Name, Meta(description="internal name of the contact property with unique values that holds our key")
@@ -106,19 +116,30 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
     ] = "UTC"
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.id_property in ("email", "firstname", "lastname", "phone", "company"):
+        if self.id_property in self.STANDARD.values():
             raise ValueError(
                 f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone"
             )
-        check_targets(self.fields, self.id_property)
+        super().__post_init__()
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
             raise ValueError(f"time_zone is no known IANA time zone: {self.time_zone!r}") from error
 
+    def taken(self) -> list[str]:
+        return [self.id_property]
+
 
 class SalesforceOptions(Options, frozen=True, kw_only=True):
+    STANDARD = {
+        "email": "Email",
+        "first_name": "FirstName",
+        "last_name": "LastName",
+        "phone": "Phone",
+        "company": "Company__c",
+    }
+    CASE_MATTERS = False
+
     batch_size: Annotated[int, Meta(ge=1, le=200, description="most contacts a call")] | None = None
     external_id_field: Annotated[
         str,
@@ -143,7 +164,6 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_targets(self.fields, self.external_id_field)
         for source, target in self.fields.items():
             if target is not None and (
                 not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")
@@ -153,6 +173,9 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
                 )
         if float(self.api_version.removeprefix("v")) < 46:
             raise ValueError("api_version: 46.0 is the oldest that can upsert collections")
+
+    def taken(self) -> list[str]:
+        return [self.external_id_field]
 
 
 class HttpOptions(Options, frozen=True, kw_only=True):
@@ -235,13 +258,14 @@ class HttpOptions(Options, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        own = [self.id_field, self.version_field, self.deleted_field, self.attributes_field]
-        named = [name for name in own if name is not None]
-        if len(set(named)) < len(named):
+        if len(set(self.taken())) < len(self.taken()):
             raise ValueError("id_field, version_field, deleted_field and attributes_field must differ")
-        check_targets(self.fields, *named)
         if self.auth_header.lower() in _OUR_HEADERS:
             raise ValueError(f"auth_header cannot be {self.auth_header!r}: that header has another use")
+
+    def taken(self) -> list[str]:
+        own = (self.id_field, self.version_field, self.deleted_field, self.attributes_field)
+        return [name for name in own if name is not None]
 
 
 _OUR_HEADERS: Final = frozenset(

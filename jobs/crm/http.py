@@ -28,7 +28,7 @@ from typing import Any, Final
 import aiohttp
 
 from app.domain import destinations
-from app.domain.destinations import STANDARD_FIELDS, HttpOptions
+from app.domain.destinations import HttpOptions
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, retry_after
@@ -91,13 +91,12 @@ class Http:
         )
         self._judge = HttpJudge(token, now)
         self._results = Results(chosen, self._judge.words)
-        own = (chosen.id_field, chosen.version_field, chosen.deleted_field, chosen.attributes_field)
         self._map = FieldMap(
             key=chosen.id_field,
-            standard={name: name for name in STANDARD_FIELDS},
+            standard=chosen.STANDARD,
             fields=chosen.fields,
             name_of=str if chosen.attributes_field is None else _nowhere,
-            taken=[name for name in own if name is not None],
+            taken=chosen.taken(),
         )
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:

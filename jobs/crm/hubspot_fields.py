@@ -16,15 +16,6 @@ from app.domain.destinations import HubSpotOptions
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import Contact
 
-STANDARD: Final = {
-    "email": "email",
-    "first_name": "firstname",
-    "last_name": "lastname",
-    "phone": "phone",
-    "company": "company",
-}
-"""Our field → HubSpot's property."""
-
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
 
@@ -35,7 +26,7 @@ class Fields:
         self.id_property = options.id_property
         self._map = FieldMap(
             key=options.id_property,
-            standard=STANDARD,
+            standard=options.STANDARD,
             fields=options.fields,
             attributes=options.properties,
             name_of=property_name,

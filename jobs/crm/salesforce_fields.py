@@ -19,15 +19,6 @@ from app.domain.destinations import SalesforceOptions
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import Contact
 
-STANDARD: Final = {
-    "email": "Email",
-    "first_name": "FirstName",
-    "last_name": "LastName",
-    "phone": "Phone",
-    "company": "Company__c",
-}
-"""Our field → the field of Contact."""
-
 _OTHER: Final = re.compile(r"[^A-Za-z0-9]+")
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 _ESCAPES: Final = str.maketrans(
@@ -41,10 +32,10 @@ class Fields:
     def __init__(self, options: SalesforceOptions) -> None:
         self.external_id_field = options.external_id_field
         self._default_last_name = options.default_last_name
-        self._last_name = options.fields.get("last_name", STANDARD["last_name"])
+        self._last_name = options.fields.get("last_name", options.STANDARD["last_name"])
         self._map = FieldMap(
             key=options.external_id_field,
-            standard=STANDARD,
+            standard=options.STANDARD,
             fields=options.fields,
             name_of=field_name,
             fold=True,

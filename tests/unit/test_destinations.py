@@ -45,6 +45,21 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
         ("http", {"fields": {"email": 1}}, "options.fields[...]: Expected `str | null`, got `int`."),
         ("http", {"fields": {"": "x"}}, "options.fields: Expected `str` of length >= 1."),
         ("http", {"fields": {"a": "x", "b": "x"}}, "options: fields: 'a' and 'b' cannot both go to 'x'."),
+        (
+            "hubspot",
+            {"fields": {"Plan": "phone"}},
+            "options: fields: 'phone' and 'Plan' cannot both go to 'phone'.",
+        ),
+        (
+            "salesforce",
+            {"fields": {"a": "Tier__c", "b": "tier__C"}},
+            "'a' and 'b' cannot both go to 'tier__C'",
+        ),
+        (
+            "salesforce",
+            {"fields": {"a": "TRANCHE_ID__C"}},
+            "'a' cannot go to 'TRANCHE_ID__C', which has another",
+        ),
         ("hubspot", {"fields": {"a": "tranche_id"}}, "'a' cannot go to 'tranche_id', which has another use"),
         ("http", {"path": "contacts"}, "options.path: It has characters that cannot stand there. (Where "),
         ("http", {"method": "DELETE"}, "options.method: Invalid enum value 'DELETE'. (POST, PUT or PATCH.)"),
