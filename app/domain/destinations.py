@@ -9,94 +9,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
-STANDARD_FIELDS: Final = ("email", "first_name", "last_name", "phone", "company")
-"""What a contact has beside its key and its attributes."""
+from app.domain.options import (
+    STANDARD_FIELDS,
+    Limits,
+    Name,
+    Names,
+    Options,
+    OptionsError,
+    convert,
+    describe,
+    limits_of,
+    read,
+)
 
-Name = Annotated[str, Meta(min_length=1, max_length=255)]
-Mapping_ = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
+__all__ = [
+    "KINDS",
+    "STANDARD_FIELDS",
+    "HttpOptions",
+    "HubSpotOptions",
+    "Kind",
+    "Limits",
+    "Options",
+    "OptionsError",
+    "SalesforceOptions",
+    "describe",
+    "limits_of",
+    "parse",
+    "read",
+    "read_option",
+]
+
 Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
 """Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""
 FieldPath = Annotated[str, Meta(max_length=255)]
 """The name of a field, or several names joined by dots for one within another."""
 
-
-class OptionsError(ValueError):
-    """The options cannot be used; the message names place and remedy."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How a destination wants to be called; `None` leaves it to the settings."""
-
-    batch_size: int | None = None
-    """Contacts a call."""
-    concurrency: int | None = None
-    """Calls at a time."""
-    rate: float | None = None
-    """Calls a second."""
-    connect_timeout: float | None = None
-    total_timeout: float | None = None
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every kind has."""
-
-    STANDARD: ClassVar[dict[str, str]] = {name: name for name in STANDARD_FIELDS}
-    """Our field → its name there, unless `fields` gives it another."""
-    CASE_MATTERS: ClassVar[bool] = True
-    """Whether two names there may differ in case alone."""
-
-    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
-    concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
-    rate: Annotated[float, Meta(gt=0, le=10_000, description="most calls a second")] | None = None
-    connect_timeout: (
-        Annotated[float, Meta(gt=0, le=60, description="seconds to wait for a connection")] | None
-    ) = None
-    total_timeout: (
-        Annotated[float, Meta(gt=0, le=60, description="seconds a call may take in all")] | None
-    ) = None
-    fields: Annotated[
-        Mapping_,
-        Meta(description="our field or attribute → the name it has there, or null to keep it at home"),
-    ] = {}
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
-
-    def __post_init__(self) -> None:
-        if (
-            self.connect_timeout is not None
-            and self.total_timeout is not None
-            and self.connect_timeout > self.total_timeout
-        ):
-            raise ValueError("connect_timeout is within total_timeout, so it cannot be longer")
-        sources: dict[str, str] = {}
-        for source, target in {**self.STANDARD, **self.fields}.items():
-            if target is None:
-                continue
-            name = target if self.CASE_MATTERS else target.casefold()
-            if name in [taken if self.CASE_MATTERS else taken.casefold() for taken in self.taken()]:
-                raise ValueError(f"fields: {source!r} cannot go to {target!r}, which has another use")
-            if name in sources:
-                raise ValueError(f"fields: {sources[name]!r} and {source!r} cannot both go to {target!r}")
-            sources[name] = source
-
-    def taken(self) -> list[str]:
-        """Names there that have another use."""
-        return []
-
-
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
-    STANDARD = {
+    STANDARD: ClassVar[dict[str, str]] = {
         "email": "email",
         "first_name": "firstname",
         "last_name": "lastname",
@@ -109,8 +67,8 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
         Name, Meta(description="internal name of the contact property with unique values that holds our key")
     ] = "tranche_id"
     properties: Annotated[
-        Mapping_, Meta(description="the older name of `fields`, for attributes alone; `fields` goes first")
-    ] = {}
+        Names, Meta(description="the older name of `fields`, for attributes alone; `fields` goes first")
+    ] = msgspec.field(default_factory=dict)
     time_zone: Annotated[
         str, Meta(description="IANA time zone of the account, in which its daily quota starts anew")
     ] = "UTC"
@@ -131,7 +89,7 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
 
 
 class SalesforceOptions(Options, frozen=True, kw_only=True):
-    STANDARD = {
+    STANDARD: ClassVar[dict[str, str]] = {
         "email": "Email",
         "first_name": "FirstName",
         "last_name": "LastName",
@@ -288,8 +246,6 @@ _OUR_HEADERS: Final = frozenset(
     }
 )
 
-Chosen = TypeVar("Chosen", bound=Options)
-
 
 class Kind(msgspec.Struct, frozen=True):
     """One kind of destination."""
@@ -318,17 +274,7 @@ def parse(kind: str, options: Mapping[str, Any]) -> Options:
     """
     if kind not in KINDS:
         raise OptionsError(f"{kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
-    return _convert(KINDS[kind].options, options, kind)
-
-
-def read(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
-    """Options as they are stored; those that this release does not know are passed over.
-
-    Raises:
-        OptionsError: a value that cannot be used.
-    """
-    known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
-    return _convert(cls, known, None)
+    return convert(KINDS[kind].options, options, kind)
 
 
 def read_option(kind: str, name: str, text: str) -> Any:
@@ -346,62 +292,3 @@ def _usable(kind: str, name: str, value: Any) -> bool:
     except OptionsError:
         return False
     return True
-
-
-def limits_of(options: Mapping[str, Any]) -> Limits:
-    """The limits among stored options of any kind.
-
-    Raises:
-        OptionsError: a value that cannot be used.
-    """
-    return read({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
-
-
-class Described(msgspec.Struct, frozen=True):
-    """An option in words, with its default."""
-
-    words: str
-    default: Any
-
-
-def describe(cls: type[Options]) -> dict[str, Described]:
-    """Every option of a kind, for remedies and documents."""
-    hints, defaults = get_type_hints(cls, include_extras=True), cls()
-    return {
-        name: Described(_description(hints[name]), getattr(defaults, name)) for name in cls.__struct_fields__
-    }
-
-
-_UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
-_PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$\.?(.*)`$", re.DOTALL)
-
-
-def _convert(cls: type[Chosen], options: Mapping[str, Any], kind: str | None) -> Chosen:
-    try:
-        return msgspec.convert(dict(options), cls)
-    except msgspec.ValidationError as error:
-        raise OptionsError(_explain(cls, str(error), kind)) from error
-
-
-def _explain(cls: type[Options], message: str, kind: str | None) -> str:
-    """What is wrong, where, and what would be right."""
-    unknown = _UNKNOWN.search(message)
-    if unknown is not None:
-        names = ", ".join(cls.__struct_fields__)
-        return f"options.{unknown[1]}: {kind or 'this kind'} has no such option; there are: {names}."
-    place = _PLACE.match(message)
-    if place is None:
-        return f"options: {message}."
-    what = "It has characters that cannot stand there" if "matching regex" in place[1] else place[1]
-    option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
-    told = option.words if option is not None else ""
-    return f"options.{place[2]}: {what}." + (f" ({told[0].upper()}{told[1:]}.)" if told else "")
-
-
-def _description(hint: Any) -> str:
-    """The words of the outermost annotation that has any."""
-    if get_origin(hint) is Annotated:
-        for meta in reversed(hint.__metadata__):
-            if isinstance(meta, Meta) and meta.description:
-                return meta.description
-    return next(filter(None, map(_description, get_args(hint))), "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -14,6 +15,7 @@ from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.http import Http
 from jobs.crm.port import Contact, Health, Seen, Timeouts
+from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 
@@ -272,6 +274,19 @@ async def test_a_repeated_call_is_not_done_again(session: aiohttp.ClientSession,
         "keys": [{"key": "event-7", "calls": 2, "replayed": 1}],
         "replayed": 1,
     }
+
+
+async def test_a_key_outlives_a_restart_of_the_stand_in(
+    tmp_path: Path, session: aiohttp.ClientSession
+) -> None:
+    path = tmp_path / "effects.jsonl"
+    for turn in (1, 2):
+        async with serving("http", ledger_path=path) as url:
+            reply = await http(session, url, results="required").push(contacts(3), told(event_id="event-7"))
+            assert {o.state for o in reply.outcomes} == {OK}
+            sandbox = Sandbox("http", url, session)
+            assert len(await sandbox.effects()) == 3
+            assert (await sandbox.get("idempotency"))["replayed"] == turn - 1
 
 
 async def test_one_key_for_two_calls_is_refused(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
