@@ -21,6 +21,7 @@ LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
 GONE_STATUSES: Final = frozenset({404, 410})
 
 _MISSING: Final = object()
+_DEEPEST: Final = 3
 
 
 class Results:
@@ -160,14 +161,15 @@ def _state_of_status(status: int, contact: Contact) -> EffectState:
     return EffectState.FAILED if 400 <= status < 500 else EffectState.UNKNOWN
 
 
-def _words(error: Any) -> str:
+def _words(error: Any, depth: int = 0) -> str:
     """An error in words, be it a string, an object with a message, or a list of either."""
     if isinstance(error, str):
         return error
-    if isinstance(error, list):
-        return "; ".join(filter(None, map(_words, error[:5])))
+    if isinstance(error, list) and depth < _DEEPEST:
+        return "; ".join(filter(None, (_words(one, depth + 1) for one in error[:5])))
     if isinstance(error, dict):
         told = [error.get(name) for name in ("code", "title", "detail")]
         words = [word for word in (*told, message(error)) if isinstance(word, str) and word]
-        return ": ".join(dict.fromkeys(words)) or msgspec.json.encode(error).decode()
+        if words:
+            return ": ".join(dict.fromkeys(words))
     return msgspec.json.encode(error).decode()

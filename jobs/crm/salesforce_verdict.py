@@ -184,7 +184,7 @@ class Quota:
 def usage_of(answer: Answer) -> tuple[int, int] | None:
     """Calls used and allowed, as `Sforce-Limit-Info` tells them."""
     found = _USAGE.search(answer.headers.get("Sforce-Limit-Info", ""))
-    return None if found is None else (int(found[1]), int(found[2]))
+    return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
 
 
 def codes(errors: Any) -> frozenset[str]:
