@@ -1,4 +1,4 @@
-"""`tranche destinations add | list | pause | resume | remove`.
+"""`tranche destinations add | kinds | list | pause | resume | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -16,6 +16,7 @@ import rich_click as click
 from app import admin
 from app import settings as settings_module
 from app.cli import place
+from app.domain import destinations as domain
 from app.errors import Invalid, TrancheError
 from app.settings import Settings
 from app.vault import Vault
@@ -131,8 +132,24 @@ def destinations() -> None:
 @click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
 @click.option("--token", required=True, help="Its access token; kept encrypted.")
+@click.option("--batch-size", type=int, help="Most contacts a call.")
+@click.option("--concurrency", type=int, help="Most calls at a time.")
+@click.option("--rate", type=float, help="Most calls a second.")
+@click.option("--connect-timeout", type=float, help="Seconds to wait for a connection.")
+@click.option("--total-timeout", type=float, help="Seconds a call may take in all.")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=JSON", help="Option of its kind (repeatable)."
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="The name of a field or attribute there; nothing after = keeps it at home (repeatable).",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of its kind, see `tranche destinations kinds` (repeatable).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_where
@@ -141,33 +158,66 @@ def add(
     kind: str,
     base_url: str,
     token: str,
+    fields: tuple[str, ...],
     options: tuple[str, ...],
     as_json: bool,
     tenant: str | None,
     url: str | None,
     key: str | None,
+    **limits: float | None,
 ) -> None:
-    """Sync contacts that change from now on to a CRM, under a NAME of your choice."""
-    new = admin.NewDestination(
-        name=name, kind=kind, base_url=base_url, token=token, options=_options(options)
-    )
+    """Sync contacts that change from now on to a CRM, under a NAME of your choice.
+
+    For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
+    --token 00D… --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
+    """
+    chosen = _options(kind, options)
+    chosen |= {name: value for name, value in limits.items() if value is not None}
+    if fields:
+        chosen["fields"] = {**(chosen.get("fields") or {}), **_fields(fields)}
+    new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=token, options=chosen)
     made = asyncio.run(_office(tenant, url, key).add(new))
     click.echo(
         json.dumps(made) if as_json else f"added {made['name']} ({made['kind']} at {made['base_url']})"
     )
 
 
-def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def _options(kind: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise Invalid(f"--option {pair!r} must be NAME=VALUE.")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
+        options[name] = domain.read_option(kind, name, value)
     return options
+
+
+def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
+    fields: dict[str, str | None] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not ours:
+            raise Invalid(f"--field {pair!r} must be OURS=THEIRS.")
+        fields[ours] = theirs or None
+    return fields
+
+
+@destinations.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def kinds(as_json: bool) -> None:
+    """List the kinds of destination there are, and the options of each."""
+    if as_json:
+        described = {
+            name: {"description": kind.description, "options": domain.describe(kind.options)}
+            for name, kind in domain.KINDS.items()
+        }
+        click.echo(msgspec.json.encode(described).decode())
+        return
+    for name, kind in domain.KINDS.items():
+        click.echo(f"{name}: {kind.description}")
+        for option, told in domain.describe(kind.options).items():
+            default = json.dumps(told.default, ensure_ascii=False)
+            click.echo(f"  {option:18} {default:18} {told.words}")
 
 
 @destinations.command("list")

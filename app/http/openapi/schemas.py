@@ -88,6 +88,9 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
         "pattern": "^[ -~]+$",
         "description": "Kept encrypted and never shown again.",
     },
+    "NewDestination.options": {
+        "description": "Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."
+    },
     "Destination.kind": {"enum": list(admin.KINDS)},
     "Destination.state": {"enum": ["active", "paused"]},
     "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
