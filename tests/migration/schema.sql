@@ -176,6 +176,8 @@ CREATE TABLE public.deliveries (
     finished_at timestamp with time zone,
     failures jsonb DEFAULT '{}'::jsonb NOT NULL,
     letters bigint[],
+    unknown_since timestamp with time zone,
+    lost integer DEFAULT 0 NOT NULL,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -518,6 +520,8 @@ CREATE INDEX deliveries_job ON public.deliveries USING btree (tenant_id, job_id,
 CREATE INDEX deliveries_open ON public.deliveries USING btree (tenant_id, job_id, destination_id, next_attempt_at) WHERE (state <> 'done'::text);
 
 CREATE INDEX deliveries_sending ON public.deliveries USING btree (tenant_id, destination_id, lease_until) WHERE (state = 'sending'::text);
+
+CREATE INDEX deliveries_unknown ON public.deliveries USING btree (tenant_id, destination_id, unknown_since) WHERE (unknown_since IS NOT NULL);
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
 

@@ -11,7 +11,13 @@ CREATE UNIQUE INDEX jobs_undo ON jobs (tenant_id, undo_of) WHERE undo_of IS NOT 
 CREATE INDEX jobs_root ON jobs (tenant_id, root_job_id, job_id) WHERE root_job_id <> job_id;
 
 -- letters: the dead letters that a retry or replay answers for, one an item; NULL for an import.
-ALTER TABLE deliveries ADD COLUMN letters bigint[];
+-- unknown_since: some of its items are unknown, and for how long; lost: workers in a row that did not come back from it.
+ALTER TABLE deliveries
+    ADD COLUMN letters       bigint[],
+    ADD COLUMN unknown_since timestamptz,
+    ADD COLUMN lost          integer NOT NULL DEFAULT 0;
+CREATE INDEX deliveries_unknown ON deliveries (tenant_id, destination_id, unknown_since)
+    WHERE unknown_since IS NOT NULL;
 
 -- Evidence: a call to a CRM that did not end well for all of its items, so that an unknown outcome and a dead letter can
 -- be explained. Calls that did are in the log alone.
