@@ -436,7 +436,7 @@ ALTER TABLE ONLY public.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, audit_id);
 
 ALTER TABLE ONLY public.circuit_changes
-    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, change_id);
+    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, circuit, change_id);
 
 ALTER TABLE ONLY public.contact_syncs
     ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
@@ -502,6 +502,8 @@ ALTER TABLE ONLY public.webhook_messages
     ADD CONSTRAINT webhook_messages_pkey PRIMARY KEY (tenant_id, message_id);
 
 CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
+
+CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_id, at);
 
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
 
