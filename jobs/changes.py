@@ -25,6 +25,8 @@ log = structlog.get_logger()
 _MOST: Final = 10_000
 """Changes kept while PostgreSQL is away; then the oldest go."""
 _PAUSE: Final = 0.5
+_REFUSALS: Final = 20
+"""What PostgreSQL refuses so often, though it is there, it will refuse for ever: the next one has its turn."""
 
 
 class _Change(msgspec.Struct, frozen=True):
@@ -66,14 +68,20 @@ class Changes:
             log.error("circuit_changes_lost", count=len(self._waiting))
 
     async def _write_all(self) -> None:
+        refused = 0
         while self._waiting:
             change = self._waiting[0]
             try:
                 await self._write(change)
+                refused = 0
             except (TrancheError, asyncpg.PostgresError) as error:
-                log.warning("circuit_change_waits", error=str(error) or type(error).__name__)
-                await asyncio.sleep(_PAUSE)
-                continue
+                refused += isinstance(error, asyncpg.PostgresError)
+                if refused < _REFUSALS:
+                    log.warning("circuit_change_waits", error=str(error) or type(error).__name__)
+                    await asyncio.sleep(_PAUSE)
+                    continue
+                log.exception("circuit_change_dropped", circuit=change.transition.name)
+                refused = 0
             if self._waiting and self._waiting[0] is change:
                 self._waiting.popleft()
 

@@ -30,7 +30,8 @@ log = structlog.get_logger()
 _GATHER: Final = 0.004
 """Seconds for more lanes to become free, while most are under way: one claim then serves them all."""
 _PLACE_WAIT: Final = 0.05
-"""Seconds after which a worker that found all places taken by others looks again."""
+"""Seconds after which a worker that found all places taken by others looks again; doubles each time."""
+_PLACE_WAIT_CAP: Final = 1.0
 
 
 class Serving:
@@ -75,6 +76,7 @@ class Serving:
 
     async def slice(self, until: float) -> bool:
         """Claim and send; true: the slice ended before the work did."""
+        place_wait = _PLACE_WAIT
         while not self._closed and not self._stopping():
             if self._monotonic() >= until:
                 return True
@@ -87,6 +89,7 @@ class Serving:
                 await asyncio.sleep(_GATHER)
                 free = self.way.lanes.count - self._flying
             if await self._claim_some(free):
+                place_wait = _PLACE_WAIT
                 continue
             if self._closed:
                 break
@@ -94,7 +97,8 @@ class Serving:
                 # What ends may make room, or free a contact that something due waits for.
                 await self._news.wait()
             elif await self._lacks_place():
-                await asyncio.sleep(_PLACE_WAIT * (0.5 + self._random()))
+                await asyncio.sleep(place_wait * (0.5 + self._random()))
+                place_wait = min(2 * place_wait, _PLACE_WAIT_CAP)
             else:
                 break
         return False

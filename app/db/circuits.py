@@ -74,7 +74,8 @@ async def read_wish(connection: Connection, tenant_id: int, destination_id: int)
 
 
 async def clear_wish(connection: Connection, tenant_id: int, destination_id: int, wish: Wish) -> None:
-    await connection.execute(QUERIES["clear_circuit_wish"], tenant_id, destination_id, wish.wish)
+    closed = wish.state is CircuitState.CLOSED
+    await connection.execute(QUERIES["clear_circuit_wish"], tenant_id, destination_id, wish.wish, closed)
 
 
 async def record_change(

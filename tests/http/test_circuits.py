@@ -92,7 +92,10 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
     assert (
         await api.request("POST", "/v1/destinations/other/circuit", data=b'{"state":"open"}')
     ).status == 404
-    assert (await api.get("/v1/destinations/other/circuit")).status == 404
+    for odd in ("other", "a%00b", "%FF", "a%2Fb", ".."):
+        path = f"/v1/destinations/{odd}/circuit"
+        assert (await api.get(path)).status == 404, odd
+        assert (await api.request("POST", path, data=b'{"state":"open"}')).status == 404, odd
     assert await db.fetchval("SELECT count(*) FROM audit_log") == 0
     reader = api.as_key(await admin.create_key(db, "acme", ["read"]))
     assert (await order(reader, state="open")).status == 403

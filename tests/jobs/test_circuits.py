@@ -130,6 +130,18 @@ async def test_closed_by_hand_it_is_tried_at_once(world: World) -> None:
     assert destination.circuit.openings_24h == 1
 
 
+async def test_a_late_refusal_does_not_outlast_closing_by_hand(world: World) -> None:
+    """A worker may write down that it was refused just after the operator's word."""
+    await order(world, "closed", wake=False)
+    await world.rows(
+        "UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN', "
+        "blocked_detail = 'calls are held back'"
+    )
+    async with working(world.settings):
+        job = await world.push(people(1))
+        assert await world.finished(job.job_id) == "completed"
+
+
 async def test_asking_again_changes_nothing_more(world: World) -> None:
     async with working(world.settings):
         for _ in range(3):

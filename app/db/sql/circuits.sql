@@ -41,9 +41,14 @@ FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish IS NOT NULL;
 
 -- name: clear_circuit_wish
--- Only the one that was fulfilled.
+-- Only the one that was fulfilled. A worker that was refused just before the circuit was closed may have blocked the
+-- destination after the wish had unblocked it.
 UPDATE destinations d
-SET circuit_wish = NULL
+SET
+    circuit_wish = NULL,
+    blocked_until = CASE WHEN $4::boolean AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_until END,
+    blocked_code = CASE WHEN $4 AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_code END,
+    blocked_detail = CASE WHEN $4 AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_detail END
 WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish = $3::text::jsonb;
 
 -- name: record_circuit_change
