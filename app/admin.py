@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
+from app.db import circuits
+from app.db.circuits import Circuit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.domain import destinations, tokens
@@ -53,6 +55,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     detail: str | None = None
     retry_after_seconds: int = 0
+    circuit: Circuit = Circuit()
 
 
 class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -175,6 +178,7 @@ def _names_a_host(url: str) -> bool:
 
 
 async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:
+    standing = await circuits.read_circuits(connection, tenant_id)
     return [
         Destination(
             name=row["name"],
@@ -186,6 +190,7 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
             error_code=row["blocked_code"] if row["blocked_for"] else None,
             detail=row["blocked_detail"] if row["blocked_for"] else None,
             retry_after_seconds=-int(-row["blocked_for"] // 1),
+            circuit=standing.get(row["name"], Circuit()),
         )
         for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)
     ]

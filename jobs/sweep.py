@@ -12,7 +12,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from app.db import canceling, delivering, processing, receiving
+from app.db import canceling, circuits, delivering, processing, receiving
 from app.db.pool import Database
 from app.errors import TrancheError
 from app.settings import Settings
@@ -55,10 +55,11 @@ class Sweeper:
         async with self._database.connection() as connection:
             released = await delivering.release_lost(connection)
             due = await delivering.due_destinations(connection)
+            wished = await circuits.wished_destinations(connection)
             silent = await processing.tenants_with_silent_uploads(connection)
         if released:
             log.warning("lost_deliveries_released", count=released)
-        for tenant_id, destination_id in due:
+        for tenant_id, destination_id in {*due, *wished}:
             self._dispatcher.serve(tenant_id, destination_id)
         for tenant_id in silent:
             await self._give_up(tenant_id)
@@ -91,6 +92,7 @@ class Sweeper:
                 await canceling.remove_spool(connection, tenant_id, job_id)
         for tenant_id in tenants:
             async with self._database.connection() as connection:
+                await circuits.forget_changes(connection, tenant_id)
                 trimmed = await processing.trim_jobs(connection, tenant_id, self._settings.job_retention)
             if trimmed:
                 log.info("outcomes_trimmed", tenant_id=tenant_id, jobs=trimmed)

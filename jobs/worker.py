@@ -25,9 +25,12 @@ from app.settings import Settings
 from app.vault import Vault
 from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, redis_settings
 from jobs.breaker import Breaker
+from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
 from jobs.importing import Importer
+from jobs.pace import Pace
 from jobs.sweep import Sweeper
+from jobs.way import Ways
 
 log = structlog.get_logger()
 
@@ -91,6 +94,8 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
+    pace = Pace(redis, clock=time.time)
+    changes = Changes(database, monotonic=time.monotonic)
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     await database.open()
@@ -98,12 +103,11 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
         cookie_jar=aiohttp.DummyCookieJar(),  # what a CRM hands one tenant must not go out with another's call
     ) as session:
+        ways = Ways(database, breaker, pace, changes, session, vault, settings, monotonic=time.monotonic)
         dispatcher = Dispatcher(
             database,
-            breaker,
-            session,
+            ways,
             waker,
-            vault,
             settings,
             monotonic=time.monotonic,
             random=random.random,
@@ -124,6 +128,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             await asyncio.gather(*background, return_exceptions=True)
             await _end(importer, importing)
             await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
+            await changes.close()
             await waker.close()
             await database.close()
             await redis.aclose()

@@ -1,4 +1,4 @@
-"""`tranche destinations add | kinds | list | pause | resume | remove`.
+"""`tranche destinations add | kinds | list | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -13,8 +13,9 @@ import aiohttp
 import msgspec
 import rich_click as click
 
-from app import admin
+from app import admin, circuits
 from app import settings as settings_module
+from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import place
 from app.domain import destinations as domain
 from app.errors import Invalid, TrancheError
@@ -29,6 +30,7 @@ class Office(Protocol):
     async def add(self, new: admin.NewDestination) -> dict[str, Any]: ...
     async def list(self) -> list[dict[str, Any]]: ...
     async def change(self, name: str, state: str) -> None: ...
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None: ...
 
 
 class OverHttp:
@@ -53,6 +55,10 @@ class OverHttp:
             "removed": ("DELETE", ""),
         }[state]
         await self._ask(method, f"/{name}{path}", None)
+
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+        told = {key: value for key, value in msgspec.to_builtins(order).items() if value is not None}
+        await self._ask("POST", f"/{name}/circuit", told)
 
     async def _ask(self, method: str, path: str, body: Any) -> Any:
         try:
@@ -95,10 +101,19 @@ class AtDatabase:
             tenant_id = await admin.find_tenant(connection, self._tenant)
             destination_id = await admin.set_destination_state(connection, tenant_id, name, state)
         if state != "paused":
-            waker = Waker(self._settings)
-            waker.wake(tenant_id, [destination_id], reason=f"{state}")
-            await asyncio.sleep(0.2)
-            await waker.close()
+            await self._wake(tenant_id, destination_id, state)
+
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await circuits.set_circuit(connection, tenant_id, name, order, actor="tranche")
+        await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
+
+    async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
+        waker = Waker(self._settings)
+        waker.wake(tenant_id, [destination_id], reason=reason)
+        await asyncio.sleep(0.2)
+        await waker.close()
 
 
 def _shown(destination: admin.Destination) -> dict[str, Any]:
@@ -235,6 +250,9 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
             if d.get("error_code")
             else ""
         )
+        circuit = d.get("circuit") or {}
+        if circuit.get("state", "closed") != "closed":
+            trouble += f"  circuit {circuit['state'].replace('_', '-')}"
         click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
 
 
@@ -257,6 +275,28 @@ def pause(name: str, tenant: str | None, url: str | None, key: str | None) -> No
 def resume(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Go on sending, now."""
     _change(name, "active", "resumed", tenant, url, key)
+
+
+@destinations.command("open")
+@click.argument("name")
+@click.option(
+    "--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]"
+)
+@_where
+def open_(name: str, seconds: float | None, tenant: str | None, url: str | None, key: str | None) -> None:
+    """Open its circuit: send nothing for a while, then let a few calls try. What is owed spends no attempt."""
+    order = CircuitOrder(state="open", seconds=seconds)
+    asyncio.run(_office(tenant, url, key).set_circuit(name, order))
+    click.echo(f"opened the circuit of {name} for {seconds or DEFAULT_SECONDS:g} s")
+
+
+@destinations.command()
+@click.argument("name")
+@_where
+def close(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
+    """Close its circuit and that of its CRM: send at once, whatever was open."""
+    asyncio.run(_office(tenant, url, key).set_circuit(name, CircuitOrder(state="closed")))
+    click.echo(f"closed the circuit of {name}")
 
 
 @destinations.command()

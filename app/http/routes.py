@@ -23,6 +23,8 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     destinations.remove_destination,
     destinations.pause_destination,
     destinations.resume_destination,
+    destinations.read_circuit,
+    destinations.set_circuit,
     health.health,
     health.live,
     health.ready,

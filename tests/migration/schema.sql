@@ -176,6 +176,8 @@ CREATE TABLE public.deliveries (
     finished_at timestamp with time zone,
     failures jsonb DEFAULT '{}'::jsonb NOT NULL,
     letters bigint[],
+    unknown_since timestamp with time zone,
+    lost integer DEFAULT 0 NOT NULL,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -434,7 +436,7 @@ ALTER TABLE ONLY public.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, audit_id);
 
 ALTER TABLE ONLY public.circuit_changes
-    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, change_id);
+    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, circuit, change_id);
 
 ALTER TABLE ONLY public.contact_syncs
     ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
@@ -501,6 +503,8 @@ ALTER TABLE ONLY public.webhook_messages
 
 CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
 
+CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_id, at);
+
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
 
 CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
@@ -518,6 +522,8 @@ CREATE INDEX deliveries_job ON public.deliveries USING btree (tenant_id, job_id,
 CREATE INDEX deliveries_open ON public.deliveries USING btree (tenant_id, job_id, destination_id, next_attempt_at) WHERE (state <> 'done'::text);
 
 CREATE INDEX deliveries_sending ON public.deliveries USING btree (tenant_id, destination_id, lease_until) WHERE (state = 'sending'::text);
+
+CREATE INDEX deliveries_unknown ON public.deliveries USING btree (tenant_id, destination_id, unknown_since) WHERE (unknown_since IS NOT NULL);
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
 

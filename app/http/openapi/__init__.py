@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import data, parts, schemas, service
+from app.http.openapi import circuits, data, parts, schemas, service
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -26,7 +26,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
         "tags": _TAGS,
-        "paths": data.make_paths(settings) | service.make_paths(),
+        "paths": data.make_paths(settings) | service.make_paths() | circuits.make_paths(),
         "components": {
             "securitySchemes": {
                 "apiKey": {

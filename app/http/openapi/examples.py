@@ -200,6 +200,34 @@ DESTINATION: Final[dict[str, Any]] = {
     "error_code": None,
     "detail": None,
     "retry_after_seconds": 0,
+    "circuit": {
+        "state": "closed",
+        "since": "2026-01-14T08:03:10Z",
+        "retry_after_seconds": 0,
+        "openings_24h": 1,
+        "detail": None,
+    },
+}
+
+CIRCUIT: Final[dict[str, Any]] = {
+    "circuit": {
+        "state": "open",
+        "since": "2026-01-14T09:00:00Z",
+        "retry_after_seconds": 4,
+        "openings_24h": 2,
+        "detail": "timed out after 10.0 s",
+    },
+    "changes": [
+        {
+            "at": "2026-01-14T09:00:00Z",
+            "circuit": "crm",
+            "before": "closed",
+            "after": "open",
+            "opens": 1,
+            "seconds": 4.6,
+            "detail": "timed out after 10.0 s",
+        }
+    ],
 }
 
 HEALTH: Final[dict[str, Any]] = {

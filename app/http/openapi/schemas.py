@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, spool, status
+from app import admin, circuits, spool, status
 from app.domain import answers, outcomes
 from app.domain.rows import Item
 from app.http import destinations, health, items, jobs, problems
@@ -23,6 +23,8 @@ _STRUCTS: Final = (
     status.Contact,
     admin.NewDestination,
     destinations.DestinationList,
+    circuits.CircuitOrder,
+    circuits.CircuitHistory,
     health.Health,
     problems.Problem,
     outcomes.ErrorCode,

@@ -1,8 +1,8 @@
 -- Delivery in full. A contact without an e-mail address is a tombstone: its creation was undone. An import always brings
 -- an address, so it revives a tombstone without a word about it in the statement that every import runs.
 
--- circuit_wish: what an operator asked of the destination's circuits ({"state", "seconds", "by"}); the next worker that
--- comes by does it. The API knows no circuits: it meets the workers here.
+-- circuit_wish: what an operator asked of the destination's circuits ({"state", "until" (epoch), "by", "at"}); the next
+-- worker that comes by does it. The API knows no circuits: it meets the workers here.
 ALTER TABLE destinations ADD COLUMN circuit_wish jsonb;
 
 -- undo_of: the job whose changes this one takes back; there is at most one.
@@ -11,7 +11,13 @@ CREATE UNIQUE INDEX jobs_undo ON jobs (tenant_id, undo_of) WHERE undo_of IS NOT 
 CREATE INDEX jobs_root ON jobs (tenant_id, root_job_id, job_id) WHERE root_job_id <> job_id;
 
 -- letters: the dead letters that a retry or replay answers for, one an item; NULL for an import.
-ALTER TABLE deliveries ADD COLUMN letters bigint[];
+-- unknown_since: some of its items are unknown, and for how long; lost: workers in a row that did not come back from it.
+ALTER TABLE deliveries
+    ADD COLUMN letters       bigint[],
+    ADD COLUMN unknown_since timestamptz,
+    ADD COLUMN lost          integer NOT NULL DEFAULT 0;
+CREATE INDEX deliveries_unknown ON deliveries (tenant_id, destination_id, unknown_since)
+    WHERE unknown_since IS NOT NULL;
 
 -- Evidence: a call to a CRM that did not end well for all of its items, so that an unknown outcome and a dead letter can
 -- be explained. Calls that did are in the log alone.
@@ -97,8 +103,9 @@ CREATE TABLE circuit_changes (
     opens          integer NOT NULL,             -- openings in a row, this one included
     seconds        double precision NOT NULL,    -- that it stays open
     detail         text NOT NULL,
-    PRIMARY KEY (tenant_id, destination_id, change_id)
+    PRIMARY KEY (tenant_id, destination_id, circuit, change_id)
 );
+CREATE INDEX circuit_changes_time ON circuit_changes (tenant_id, at);
 
 CREATE TABLE webhook_endpoints (
     tenant_id       integer NOT NULL REFERENCES tenants,
