@@ -28,6 +28,7 @@ from jobs.breaker import Breaker
 from jobs.dispatch import Dispatcher
 from jobs.importing import Importer
 from jobs.sweep import Sweeper
+from jobs.webhooks import WebhookSender
 
 log = structlog.get_logger()
 
@@ -111,9 +112,11 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         )
         importer = Importer(database, dispatcher, settings, monotonic=time.monotonic, random=random.random)
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
+        sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
         background = [
             asyncio.create_task(listen(settings, dispatcher, importer)),
             asyncio.create_task(sweeper.run()),
+            asyncio.create_task(sender.run()),
         ]
         importing = asyncio.create_task(importer.run())
         try:
@@ -122,7 +125,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await _end(importer, importing)
+            await asyncio.gather(_end(importer, importing), sender.stop())
             await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
             await waker.close()
             await database.close()

@@ -6,7 +6,7 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys
+from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys, webhooks
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
@@ -23,6 +23,17 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     destinations.remove_destination,
     destinations.pause_destination,
     destinations.resume_destination,
+    webhooks.list_webhook_endpoints,
+    webhooks.add_webhook_endpoint,
+    webhooks.read_webhook_endpoint,
+    webhooks.change_webhook_endpoint,
+    webhooks.remove_webhook_endpoint,
+    webhooks.rotate_webhook_secret,
+    webhooks.test_webhook_endpoint,
+    webhooks.list_webhook_messages,
+    webhooks.read_webhook_message,
+    webhooks.replay_webhook_message,
+    webhooks.replay_webhook_messages,
     health.health,
     health.live,
     health.ready,
