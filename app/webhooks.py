@@ -10,7 +10,7 @@ import msgspec
 
 from app.db import webhooks
 from app.db.pool import Connection, Database
-from app.db.webhooks import Endpoint, Message
+from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import addresses
 from app.domain.outcomes import EventType
 from app.domain.webhooks import (
@@ -34,7 +34,7 @@ _NO_ENDPOINT: Final = "There is no such webhook endpoint."
 _NO_MESSAGE: Final = "There is no such message at this endpoint; settled ones are kept for a time only."
 
 
-class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A webhook endpoint to be added."""
 
     url: str
@@ -42,7 +42,7 @@ class NewEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What it is told of; absent: everything, also what later releases tell of the kinds known today."""
 
 
-class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be another at an endpoint; absent leaves it as it is."""
 
     url: str | msgspec.UnsetType = msgspec.UNSET
@@ -50,7 +50,7 @@ class EndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     state: EndpointState | msgspec.UnsetType = msgspec.UNSET
 
 
-class SecretShown(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
     """An endpoint with its new secret, which is shown this once."""
 
     endpoint_id: int
@@ -64,8 +64,8 @@ class SecretShown(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def add(
-    database: Database, vault: Vault, settings: Settings, tenant_id: int, new: NewEndpoint
-) -> SecretShown:
+    database: Database, vault: Vault, settings: Settings, tenant_id: int, new: NewWebhookEndpoint
+) -> WebhookSecret:
     """Add an endpoint; it is told of what happens from now on.
 
     Raises:
@@ -86,7 +86,7 @@ async def add(
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
-async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> Endpoint:
+async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> WebhookEndpoint:
     """
     Raises:
         NotFound: there is none.
@@ -98,8 +98,8 @@ async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> Endp
 
 
 async def change(
-    database: Database, settings: Settings, tenant_id: int, endpoint_id: int, wanted: EndpointChange
-) -> Endpoint:
+    database: Database, settings: Settings, tenant_id: int, endpoint_id: int, wanted: WebhookEndpointChange
+) -> WebhookEndpoint:
     """Change an endpoint; disabling it ends what still waits for it.
 
     Raises:
@@ -142,7 +142,7 @@ async def remove(database: Database, tenant_id: int, endpoint_id: int) -> None:
 
 async def rotate(
     database: Database, vault: Vault, tenant_id: int, endpoint_id: int, *, keep: float
-) -> SecretShown:
+) -> WebhookSecret:
     """Give the endpoint a new secret; for `keep` seconds the one before signs as well.
 
     Raises:
@@ -156,7 +156,7 @@ async def rotate(
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
-async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> Message:
+async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> WebhookMessage:
     """Send it a `webhook.test`, whatever it listens to.
 
     Raises:
@@ -179,7 +179,7 @@ async def read_messages(
     state: MessageState | None,
     before: int | None,
     limit: int,
-) -> tuple[list[Message], int | None]:
+) -> tuple[list[WebhookMessage], int | None]:
     """A page, newest first, and before which message the next one begins.
 
     Raises:
@@ -198,7 +198,9 @@ async def read_messages(
     return page, page[-1].message_id if len(found) > limit else None
 
 
-async def read_message(connection: Connection, tenant_id: int, endpoint_id: int, message_id: int) -> Message:
+async def read_message(
+    connection: Connection, tenant_id: int, endpoint_id: int, message_id: int
+) -> WebhookMessage:
     """
     Raises:
         NotFound: there is none.
@@ -211,7 +213,9 @@ async def read_message(connection: Connection, tenant_id: int, endpoint_id: int,
     return found[0]
 
 
-async def replay_message(database: Database, tenant_id: int, endpoint_id: int, message_id: int) -> Message:
+async def replay_message(
+    database: Database, tenant_id: int, endpoint_id: int, message_id: int
+) -> WebhookMessage:
     """Send one message again, under its event id; one that is pending is left as it is.
 
     Raises:
@@ -260,5 +264,5 @@ def _seal(vault: Vault, secret: str, tenant_id: int, endpoint_id: int) -> bytes:
     return vault.seal(secret, tenant_id=tenant_id, name=str(endpoint_id), kind=WEBHOOK_ENDPOINT)
 
 
-def _show(endpoint: Endpoint, secret: str) -> SecretShown:
-    return SecretShown(**msgspec.structs.asdict(endpoint), secret=secret)
+def _show(endpoint: WebhookEndpoint, secret: str) -> WebhookSecret:
+    return WebhookSecret(**msgspec.structs.asdict(endpoint), secret=secret)

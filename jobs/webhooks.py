@@ -18,7 +18,7 @@ import structlog
 
 from app.db import webhooks
 from app.db.pool import Database
-from app.db.webhooks import Attempt, Claimed
+from app.db.webhooks import Claimed, WebhookAttempt
 from app.domain import addresses
 from app.domain.webhooks import MessageState, Verdict, judge, parse_waits, sign
 from app.errors import TrancheError
@@ -175,7 +175,7 @@ class WebhookSender:
             )
         return well
 
-    async def _attempt(self, claimed: Claimed) -> tuple[Attempt, Verdict]:
+    async def _attempt(self, claimed: Claimed) -> tuple[WebhookAttempt, Verdict]:
         began = self._monotonic()
         at = self._now()
         asked: float | None = None
@@ -200,7 +200,7 @@ class WebhookSender:
             detail = _describe(error)
         milliseconds = round((self._monotonic() - began) * 1000)
         verdict = judge(status, claimed.attempt, self._waits, self._random, retry_after=asked)
-        told = Attempt(at=at, status=status, milliseconds=milliseconds, detail=for_humans(detail, ""))
+        told = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=for_humans(detail, ""))
         return told, verdict
 
     def _secrets(self, claimed: Claimed) -> list[str]:

@@ -19,7 +19,7 @@ LAST: Final = 2**63 - 1
 """Later than any message."""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Where a tenant is told of events; its secret is never shown again."""
 
     endpoint_id: int
@@ -33,7 +33,7 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     """Until then the secret before the last rotation signs as well."""
 
 
-class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookAttempt(msgspec.Struct, frozen=True, kw_only=True):
     """One call of an endpoint."""
 
     at: datetime
@@ -43,7 +43,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookMessage(msgspec.Struct, frozen=True, kw_only=True):
     """One event for one endpoint."""
 
     message_id: int
@@ -53,7 +53,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True):
     state: MessageState
     attempt: int
     """How many were begun since it was written or replayed."""
-    attempts: list[Attempt]
+    attempts: list[WebhookAttempt]
     payload: msgspec.Raw
     """What is sent, as it is."""
     created_at: datetime
@@ -100,10 +100,10 @@ async def set_secret(
 
 async def list_endpoints(
     connection: Connection, tenant_id: int, endpoint_id: int | None = None
-) -> list[Endpoint]:
+) -> list[WebhookEndpoint]:
     rows = await connection.fetch(QUERIES["list_endpoints"], tenant_id, endpoint_id)
     return [
-        Endpoint(
+        WebhookEndpoint(
             endpoint_id=row["endpoint_id"],
             url=row["url"],
             events=row["events"],
@@ -169,7 +169,7 @@ async def list_messages(
     state: MessageState | None = None,
     before: int = LAST,
     limit: int,
-) -> list[Message]:
+) -> list[WebhookMessage]:
     """Newest first."""
     arguments = (tenant_id, endpoint_id, before, limit)
     if state is None:
@@ -177,13 +177,13 @@ async def list_messages(
     else:
         rows = await connection.fetch(QUERIES["list_messages_in_state"], *arguments, state)
     return [
-        Message(
+        WebhookMessage(
             message_id=row["message_id"],
             event_id=row["event_id"],
             type=row["type"],
             state=MessageState(row["state"]),
             attempt=row["attempt"],
-            attempts=msgspec.json.decode(row["attempts"], type=list[Attempt]),
+            attempts=msgspec.json.decode(row["attempts"], type=list[WebhookAttempt]),
             payload=msgspec.Raw(row["body"].encode()),
             created_at=row["created_at"],
             next_attempt_at=row["next_attempt_at"],
@@ -234,7 +234,7 @@ async def claim_message(
 
 
 async def record_attempt(
-    connection: Connection, claimed: Claimed, attempt: Attempt, verdict: Verdict
+    connection: Connection, claimed: Claimed, attempt: WebhookAttempt, verdict: Verdict
 ) -> bool:
     """False: the lease ran out, and somebody else has it."""
     recorded = await connection.fetchval(

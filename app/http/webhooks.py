@@ -10,7 +10,7 @@ from litestar import Request, delete, get, patch, post
 from litestar.response.base import ASGIResponse
 
 from app import admin, webhooks
-from app.db.webhooks import Endpoint, Message, list_endpoints
+from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
 from app.domain.webhooks import MessageState
 from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
 from app.http import cursors, headers
@@ -19,7 +19,7 @@ from app.http.errors import SecretKeyMissing
 from app.http.headers import Fields
 from app.http.services import Services, authorize, respond, services_of
 from app.vault import Vault
-from app.webhooks import EndpointChange, NewEndpoint, SecretShown
+from app.webhooks import NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
 
 PATH: Final = "/v1/webhook-endpoints"
 PAGE: Final = 100
@@ -32,31 +32,31 @@ _encode: Final = msgspec.json.Encoder().encode
 _Body = TypeVar("_Body")
 
 
-class EndpointList(msgspec.Struct):
-    endpoints: list[Endpoint]
+class WebhookEndpointList(msgspec.Struct):
+    endpoints: list[WebhookEndpoint]
 
 
-class MessageList(msgspec.Struct):
+class WebhookMessageList(msgspec.Struct):
     """A page of messages, newest first; `next_cursor` is null on the last one."""
 
-    messages: list[Message]
+    messages: list[WebhookMessage]
     next_cursor: str | None
 
 
-class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WebhookRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How a secret is changed."""
 
     keep_seconds: Annotated[float, msgspec.Meta(ge=0, le=webhooks.MOST_KEPT)] | None = None
     """For how long the secret before signs as well; absent: as the service is set up."""
 
 
-class Replay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class WebhookReplay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Which messages are sent again."""
 
     state: MessageState
 
 
-class Replayed(msgspec.Struct, frozen=True):
+class WebhooksReplayed(msgspec.Struct, frozen=True):
     """How many messages are sent again; of very many only a part, so repeat it until it is 0."""
 
     replayed: int
@@ -67,13 +67,13 @@ async def list_webhook_endpoints(request: Request[Any, Any, Any]) -> ASGIRespons
     services, principal = await _begin(request)
     async with services.database.connection() as connection:
         found = await list_endpoints(connection, principal.tenant_id)
-    return respond(_encode(EndpointList(found)))
+    return respond(_encode(WebhookEndpointList(found)))
 
 
 @post(PATH)
 async def add_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    new = _decode(await _read(request, services), NewEndpoint)
+    new = _decode(await _read(request, services), NewWebhookEndpoint)
     made = await webhooks.add(
         services.database, _vault(services), services.settings, principal.tenant_id, new
     )
@@ -90,7 +90,7 @@ async def read_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse
 @patch(PATH + "/{endpoint_id:str}")
 async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    wanted = _decode(await _read(request, services), EndpointChange)
+    wanted = _decode(await _read(request, services), WebhookEndpointChange)
     changed = await webhooks.change(
         services.database, services.settings, principal.tenant_id, _endpoint(request), wanted
     )
@@ -108,7 +108,7 @@ async def remove_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIRespon
 @post(PATH + "/{endpoint_id:str}/rotate", status_code=200)
 async def rotate_webhook_secret(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    asked = _decode(await _read(request, services) or b"{}", Rotation)
+    asked = _decode(await _read(request, services) or b"{}", WebhookRotation)
     keep = services.settings.webhook_rotation if asked.keep_seconds is None else asked.keep_seconds
     made = await webhooks.rotate(
         services.database, _vault(services), principal.tenant_id, _endpoint(request), keep=keep
@@ -141,7 +141,7 @@ async def list_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse
         )
     cursor = None if more is None else cursors.encode_number(more, _LIST)
     return respond(
-        _encode(MessageList(found, cursor)), headers=cursors.link_next(request.scope, query, cursor)
+        _encode(WebhookMessageList(found, cursor)), headers=cursors.link_next(request.scope, query, cursor)
     )
 
 
@@ -167,11 +167,11 @@ async def replay_webhook_message(request: Request[Any, Any, Any]) -> ASGIRespons
 @post(PATH + "/{endpoint_id:str}/replay", status_code=200)
 async def replay_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    asked = _decode(await _read(request, services), Replay)
+    asked = _decode(await _read(request, services), WebhookReplay)
     count = await webhooks.replay_messages(
         services.database, principal.tenant_id, _endpoint(request), asked.state
     )
-    return respond(_encode(Replayed(count)))
+    return respond(_encode(WebhooksReplayed(count)))
 
 
 async def _begin(
@@ -234,7 +234,7 @@ def _state(text: str) -> MessageState:
         raise Invalid(f"state is one of {', '.join(MessageState)}.") from None
 
 
-def _show(made: SecretShown, status: int) -> ASGIResponse:
+def _show(made: WebhookSecret, status: int) -> ASGIResponse:
     fields = {"Cache-Control": "no-store"}
     if status == 201:
         fields["Location"] = f"{PATH}/{made.endpoint_id}"
