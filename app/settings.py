@@ -51,6 +51,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
     log_format: Annotated[str, Doc("json, or console for people")] = "json"
 
+    metrics_token: Annotated[
+        str, Doc("bearer token that sees /metrics of all tenants together; empty: nobody does", secret=True)
+    ] = ""
+
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0

@@ -47,7 +47,9 @@ def _run(
         async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE if repeatable else 0.0)) as api:
             return await work(api)
 
-    click.get_current_context().exit(run_command(f"webhooks {command}", connected, as_json=as_json))
+    context = click.get_current_context()
+    assert context is not None
+    context.exit(run_command(f"webhooks {command}", connected, as_json=as_json))
 
 
 async def _ask(api: Api, method: str, path: str, body: Any = None) -> Any:

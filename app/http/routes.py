@@ -6,7 +6,19 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys, webhooks
+from app.http import (
+    contacts,
+    destinations,
+    documents,
+    events,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+    metrics,
+    webhooks,
+)
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
@@ -37,6 +49,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     health.health,
     health.live,
     health.ready,
+    metrics.metrics,
     documents.openapi_json,
     documents.openapi_yaml,
     documents.docs,

@@ -112,6 +112,8 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/destinations/{name}", "delete", await api.request("DELETE", "/v1/destinations/hubspot")),
         *await call_webhooks(api),
         ("/health", "get", await api.get("/health")),
+        ("/metrics", "get", await api.get("/metrics")),
+        ("/metrics", "get", await nobody.get("/metrics")),
         ("/health/live", "get", await api.get("/health/live")),
         ("/health/ready", "get", await api.get("/health/ready")),
         *[(path, "get", await nobody.get(path)) for path in ("/openapi.json", "/openapi.yaml", "/docs")],
