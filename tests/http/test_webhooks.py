@@ -15,6 +15,7 @@ import pytest
 
 from app import admin
 from app.settings import Settings
+from jobs.worker import working
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 from tests.http.jobs_by_hand import make_job
 
@@ -256,6 +257,26 @@ async def test_jobs_that_end_over_http_are_told(api: Api, db: Db) -> None:
     told = [(m["payload"]["data"]["job_id"], m["payload"]["data"]["state"]) for m in found]
     assert told == [(str(running), "canceled"), (pushed.json()["job_id"], "completed_with_failures")]
     assert found[1]["payload"]["data"]["summary"] == {"total": 2, "succeeded": 1, "failed": 1, "retry": 0}
+
+
+async def test_files_are_told_when_their_last_item_is_decided(api: Api, settings: Settings) -> None:
+    """And uploads that cannot be read to their end; what was refused before there was a job is nobody's event."""
+    one = f"/{(await add(api))['endpoint_id']}"
+    later = {"Prefer": "respond-async"}
+    queued = await api.push([person(1), person(2, email="no")], headers=later)
+    assert queued.status == 202
+    assert (await api.get(BASE + one + "/messages")).json()["messages"] == []
+    broken = b"id,email\n" + b"c,c@example.com\n" * 400_000 + "c,é\n".encode("cp1252")
+    assert (await api.push(broken, headers={"Content-Type": "text/csv"})).status == 400
+    assert (await api.push(b"[" * 4_000, headers=later)).status == 400
+    async with working(settings), asyncio.timeout(20):
+        while len(found := (await api.get(BASE + one + "/messages")).json()["messages"]) < 2:
+            await asyncio.sleep(0.1)
+    told = {m["payload"]["data"]["job_id"]: m["payload"]["data"] for m in found}
+    whole = told.pop(queued.json()["job_id"])
+    assert whole["state"] == "completed_with_failures"
+    assert whole["summary"] == {"total": 2, "succeeded": 1, "failed": 1, "retry": 0}
+    assert [data["state"] for data in told.values()] == ["failed"]
 
 
 async def test_without_a_key_to_encrypt_with_nothing_is_added(settings: Settings, api_key: str) -> None:

@@ -365,7 +365,7 @@ async def test_old_messages_are_forgotten_and_strays_are_closed(desk: Desk, rece
 async def test_every_way_a_job_ends_is_told(
     world: World, desk: Desk, receiver: Receiver, sandbox: Sandbox
 ) -> None:
-    """Decided at once, settled at a destination, and canceled: each once, with what became of it."""
+    """Decided at once, and canceled: each once, with what became of it."""
     await desk.add(receiver.url, [EventType.JOB_FINISHED])
     only_bad = await world.push([{"id": "x", "email": "nobody"}])
     async with world.database.connection() as connection:

@@ -33,11 +33,13 @@ WHERE w.tenant_id = $1 AND w.state <> 'removed' AND ($2::int IS NULL OR w.endpoi
 ORDER BY w.endpoint_id;
 
 -- name: change_endpoint
--- NULL leaves a column as it is. A state that a human sets has no reason to be told.
+-- NULL leaves a column as it is. A state that a human sets has no reason to be told; what is removed keeps no secret.
 UPDATE webhook_endpoints w
 SET
     url = coalesce($3, w.url), events = coalesce($4::text[], w.events), state = coalesce($5, w.state),
-    detail = CASE WHEN $5 IS NULL THEN w.detail END
+    detail = CASE WHEN $5 IS NULL THEN w.detail END,
+    secret = CASE WHEN $5 = 'removed' THEN '' ELSE w.secret END,
+    previous_secret = CASE WHEN ($5 = 'removed') IS NOT TRUE THEN w.previous_secret END
 WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state <> 'removed'
 RETURNING 1;
 
