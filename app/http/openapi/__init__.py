@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import data, parts, schemas, service, webhooks
+from app.http.openapi import data, parts, schemas, service, webhook_events, webhooks
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -27,7 +27,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         "security": [{"apiKey": []}],
         "tags": _TAGS,
         "paths": data.make_paths(settings) | service.make_paths() | webhooks.make_paths(settings),
-        "webhooks": webhooks.make_webhooks(),
+        "webhooks": webhook_events.make_webhooks(),
         "components": {
             "securitySchemes": {
                 "apiKey": {
