@@ -123,6 +123,12 @@ class JobCanceled(TrancheError):
     code = "JOB_CANCELED"
 
 
+class EndpointDisabled(TrancheError):
+    """This webhook endpoint is disabled and is told of nothing; set its state to active first."""
+
+    code = "WEBHOOK_ENDPOINT_DISABLED"
+
+
 class OutcomesExpired(TrancheError):
     """This job ended so long ago that the outcomes of its items are no longer kept; its summary still is."""
 

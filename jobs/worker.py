@@ -31,6 +31,7 @@ from jobs.importing import Importer
 from jobs.pace import Pace
 from jobs.sweep import Sweeper
 from jobs.way import Ways
+from jobs.webhooks import WebhookSender
 
 log = structlog.get_logger()
 
@@ -115,9 +116,11 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         )
         importer = Importer(database, dispatcher, settings, monotonic=time.monotonic, random=random.random)
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
+        sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
         background = [
             asyncio.create_task(listen(settings, dispatcher, importer)),
             asyncio.create_task(sweeper.run()),
+            asyncio.create_task(sender.run()),
         ]
         importing = asyncio.create_task(importer.run())
         try:
@@ -126,7 +129,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await _end(importer, importing)
+            await asyncio.gather(_end(importer, importing), sender.stop())
             await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
             await changes.close()
             await waker.close()

@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "jobs": ("app.cli.jobs", "jobs_group"),
     "keys": ("app.cli.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
+    "webhooks": ("app.cli.webhooks", "webhooks"),
     "serve": ("app.cli.operate", "serve"),
     "worker": ("app.cli.operate", "worker"),
     "migrate": ("app.cli.operate", "migrate"),

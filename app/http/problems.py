@@ -59,6 +59,7 @@ KINDS: Final = {
     "CONFLICT": Kind(409, "The thing exists already"),
     "JOB_NOT_CANCELABLE": Kind(409, "There is nothing left to cancel"),
     "JOB_CANCELED": Kind(409, "The job was canceled"),
+    "WEBHOOK_ENDPOINT_DISABLED": Kind(409, "The webhook endpoint is disabled"),
     "OUTCOMES_EXPIRED": Kind(410, "The outcomes are no longer kept"),
     "REQUEST_TOO_LARGE": Kind(413, "The request is too large"),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The media type is not supported"),

@@ -6,7 +6,19 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys
+from app.http import (
+    contacts,
+    destinations,
+    documents,
+    events,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+    metrics,
+    webhooks,
+)
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
@@ -25,9 +37,21 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     destinations.resume_destination,
     destinations.read_circuit,
     destinations.set_circuit,
+    webhooks.list_webhook_endpoints,
+    webhooks.add_webhook_endpoint,
+    webhooks.read_webhook_endpoint,
+    webhooks.change_webhook_endpoint,
+    webhooks.remove_webhook_endpoint,
+    webhooks.rotate_webhook_secret,
+    webhooks.test_webhook_endpoint,
+    webhooks.list_webhook_messages,
+    webhooks.read_webhook_message,
+    webhooks.replay_webhook_message,
+    webhooks.replay_webhook_messages,
     health.health,
     health.live,
     health.ready,
+    metrics.metrics,
     documents.openapi_json,
     documents.openapi_yaml,
     documents.docs,

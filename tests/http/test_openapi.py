@@ -110,7 +110,10 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
             await api.request("POST", "/v1/destinations/hubspot/pause"),
         ),
         ("/v1/destinations/{name}", "delete", await api.request("DELETE", "/v1/destinations/hubspot")),
+        *await call_webhooks(api),
         ("/health", "get", await api.get("/health")),
+        ("/metrics", "get", await api.get("/metrics")),
+        ("/metrics", "get", await nobody.get("/metrics")),
         ("/health/live", "get", await api.get("/health/live")),
         ("/health/ready", "get", await api.get("/health/ready")),
         *[(path, "get", await nobody.get(path)) for path in ("/openapi.json", "/openapi.yaml", "/docs")],
@@ -140,6 +143,30 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         415,
         422,
     }
+
+
+async def call_webhooks(api: Api) -> list[tuple[str, str, Answer]]:
+    base, one = "/v1/webhook-endpoints", "/v1/webhook-endpoints/{endpoint_id}"
+    added = await api.request("POST", base, data=b'{"url":"https://example.com/"}')
+    here = added.headers["Location"]
+    tested = await api.request("POST", here + "/test")
+    message = tested.headers["Location"]
+    return [
+        (base, "post", added),
+        (base, "post", await api.request("POST", base, data=b"{}")),
+        (base, "get", await api.get(base)),
+        (one, "get", await api.get(here)),
+        (f"{one}/rotate", "post", await api.request("POST", here + "/rotate")),
+        (f"{one}/test", "post", tested),
+        (f"{one}/messages", "get", await api.get(here + "/messages?limit=1")),
+        (f"{one}/messages/{{message_id}}", "get", await api.get(message)),
+        (f"{one}/messages/{{message_id}}/replay", "post", await api.request("POST", message + "/replay")),
+        (f"{one}/replay", "post", await api.request("POST", here + "/replay", data=b'{"state":"dead"}')),
+        (one, "patch", await api.request("PATCH", here, data=b'{"state":"disabled"}')),
+        (f"{one}/test", "post", await api.request("POST", here + "/test")),
+        (one, "delete", await api.request("DELETE", here)),
+        (one, "get", await api.get(here)),
+    ]
 
 
 def test_every_example_fits_its_schema() -> None:

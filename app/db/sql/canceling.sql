@@ -8,7 +8,7 @@ SET
     state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = $3::text::jsonb,
     revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
-RETURNING 1;
+RETURNING 1, emit_job_finished(j);
 
 -- name: read_job_state
 SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;

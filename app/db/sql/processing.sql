@@ -194,7 +194,8 @@ SELECT DISTINCT s.step FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id =
 -- name: fail_import
 UPDATE jobs j
 SET state = 'failed', step = NULL, finished_at = now(), error = $3::text::jsonb, revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+RETURNING emit_job_finished(j);
 
 -- name: take_step
 -- The attempts that the step before cost count no longer; the first chunk stood for the job.
@@ -230,7 +231,7 @@ FROM (
     WHERE x.tenant_id = $1 AND x.job_id = $2
 ) e
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
-RETURNING j.state;
+RETURNING j.state, emit_job_finished(j);
 
 -- name: read_outcomes
 SELECT c.item_count, c.outcomes, c.sources

@@ -7,9 +7,12 @@ from typing import Any, Final
 import msgspec
 
 from app import admin, circuits, spool, status
+from app import webhooks as endpoints
+from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
 from app.domain.rows import Item
-from app.http import destinations, health, items, jobs, problems
+from app.domain.webhooks import MAX_URL
+from app.http import destinations, health, items, jobs, problems, webhooks
 
 _STRUCTS: Final = (
     Item,
@@ -25,6 +28,16 @@ _STRUCTS: Final = (
     destinations.DestinationList,
     circuits.CircuitOrder,
     circuits.CircuitHistory,
+    endpoints.NewWebhookEndpoint,
+    endpoints.WebhookEndpointChange,
+    endpoints.WebhookSecret,
+    WebhookEndpoint,
+    WebhookMessage,
+    webhooks.WebhookEndpointList,
+    webhooks.WebhookMessageList,
+    webhooks.WebhookRotation,
+    webhooks.WebhookReplay,
+    webhooks.WebhooksReplayed,
     health.Health,
     problems.Problem,
     outcomes.ErrorCode,
@@ -47,8 +60,9 @@ def make_schemas() -> dict[str, Any]:
     for path, change in _COMPLETIONS.items():
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
-    # These two go out as bytes that were encoded before.
+    # These go out as bytes that were encoded before.
     schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
+    schemas["WebhookMessage"]["properties"]["payload"] = {"type": "object"}
     schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
 
@@ -95,6 +109,16 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     },
     "Destination.kind": {"enum": list(admin.KINDS)},
     "Destination.state": {"enum": ["active", "paused"]},
+    "NewWebhookEndpoint.url": {
+        "format": "uri",
+        "maxLength": MAX_URL,
+        "description": "https://, unless its address is in a network that the operator named.",
+    },
+    "WebhookEndpointChange.url": {"format": "uri", "maxLength": MAX_URL},
+    "WebhookEndpointChange.state": {"enum": ["active", "disabled"]},
+    "WebhookSecret.secret": {"pattern": "^whsec_", "description": "Signs messages; shown this once."},
+    "WebhookMessage.payload": {"type": "object", "description": "What is sent."},
+    "WebhookMessageList.next_cursor": {"description": "Opaque; null on the last page."},
     "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
     "JobList.next_cursor": {"description": "Opaque; null on the last page."},
 }

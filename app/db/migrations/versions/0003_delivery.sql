@@ -138,8 +138,9 @@ CREATE TABLE webhook_messages (
     finished_at     timestamptz,
     PRIMARY KEY (tenant_id, message_id)
 );
-CREATE INDEX webhook_messages_due ON webhook_messages (tenant_id, next_attempt_at) WHERE state = 'pending';
+CREATE INDEX webhook_messages_due ON webhook_messages (tenant_id, endpoint_id, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX webhook_messages_endpoint ON webhook_messages (tenant_id, endpoint_id, message_id);
+CREATE INDEX webhook_messages_state ON webhook_messages (tenant_id, endpoint_id, state, message_id);
 CREATE INDEX webhook_messages_done ON webhook_messages (tenant_id, finished_at) WHERE finished_at IS NOT NULL;
 
 -- Tells a tenant's endpoints of an event, in the transaction of what it tells of. Costs one look at a small table where
@@ -163,4 +164,20 @@ CREATE FUNCTION emit_event(tenant integer, event_type text, event_data jsonb) RE
             RETURNING 1
         )
         SELECT count(*) FROM told
+    $$;
+
+-- Tells of a job that is at its end, and of no other.
+CREATE FUNCTION emit_job_finished(job jobs) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT CASE WHEN job.finished_at IS NOT NULL THEN emit_event(
+            job.tenant_id,
+            'job.finished',
+            jsonb_build_object(
+                'job_id', job.job_id, 'kind', job.kind, 'root_job_id', job.root_job_id, 'state', job.state,
+                'summary', jsonb_build_object(
+                    'total', job.total, 'succeeded', job.succeeded, 'failed', job.failed, 'retry', job.retry
+                )
+            )
+        ) END
     $$;
