@@ -6,7 +6,7 @@ import base64
 import binascii
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -14,6 +14,8 @@ import msgspec
 from app.http.errors import CursorInvalid
 
 VERSION: Final = 1
+
+C = TypeVar("C")
 
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
@@ -55,6 +57,30 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     return cursor.index
 
 
+class _Below(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A place in a list that runs down a number."""
+
+    version: int
+    list: str
+    before: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+def encode_letter(before: int) -> str:
+    """A place among dead letters."""
+    return _write(_Below(VERSION, "dead-letters", before))
+
+
+def decode_letter(text: str) -> int:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    cursor = _read(text, _Below)
+    if (cursor.version, cursor.list) != (VERSION, "dead-letters"):
+        raise CursorInvalid()
+    return cursor.before
+
+
 def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
     """Where the next page is (RFC 8288), which is all that NDJSON and CSV can tell of it."""
     if cursor is None:
@@ -63,15 +89,23 @@ def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | Non
 
 
 def _encode(cursor: _Cursor) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+    return _write(cursor)
 
 
 def _decode(text: str, kind: str) -> _Cursor:
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=_Cursor)
-    except (ValueError, binascii.Error, RecursionError) as error:
-        raise CursorInvalid() from error
+    cursor = _read(text, _Cursor)
     if (cursor.version, cursor.list) != (VERSION, kind):
         raise CursorInvalid()
     return cursor
+
+
+def _write(cursor: msgspec.Struct) -> str:
+    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def _read(text: str, kind: type[C]) -> C:
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        return msgspec.json.decode(raw, type=kind)
+    except (ValueError, binascii.Error, RecursionError) as error:
+        raise CursorInvalid() from error

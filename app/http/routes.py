@@ -6,13 +6,25 @@ from typing import Final
 
 from litestar.handlers import HTTPRouteHandler
 
-from app.http import contacts, destinations, documents, events, health, imports, items, jobs, keys
+from app.http import (
+    contacts,
+    dead_letters,
+    destinations,
+    documents,
+    events,
+    health,
+    imports,
+    items,
+    jobs,
+    keys,
+)
 
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     imports.import_contacts,
     jobs.list_jobs,
     jobs.read_job,
     jobs.cancel_job,
+    jobs.retry_job,
     events.read_events,
     items.list_items,
     keys.read_key,
@@ -23,6 +35,12 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     destinations.remove_destination,
     destinations.pause_destination,
     destinations.resume_destination,
+    dead_letters.list_letters,
+    dead_letters.list_clusters,
+    dead_letters.read_letter,
+    dead_letters.replay_letters,
+    dead_letters.drop_letters,
+    dead_letters.settle_letters,
     health.health,
     health.live,
     health.ready,
