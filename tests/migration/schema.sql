@@ -505,7 +505,7 @@ CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, c
 
 CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
 
-CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, contact_id, dead_letter_id);
+CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, contact_id);
 
 CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
 

@@ -291,7 +291,8 @@ SELECT j.kind, j.state, j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.j
 
 -- name: make_due
 -- Deliveries of a job and its retries to the destinations $3 that wait after an attempt are due now. One that nobody
--- has tried waits for its turn, because a replay is paced; one that somebody holds is being seen to.
+-- has tried waits for its turn, because a replay is paced; one that somebody holds is being seen to. IS TRUE and the
+-- LIMIT, which none reaches, keep the planner from walking through all that a tenant has due.
 WITH waiting AS MATERIALIZED (
     SELECT d.delivery_id
     FROM (
@@ -303,14 +304,15 @@ WITH waiting AS MATERIALIZED (
     CROSS JOIN LATERAL (
         SELECT x.delivery_id FROM deliveries x
         WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = p.destination_id
-            AND x.state <> 'done' AND x.state = 'pending' AND x.attempt > 0 AND x.next_attempt_at > now()
+            AND x.state <> 'done' AND (x.state = 'pending') IS TRUE AND x.attempt > 0 AND x.next_attempt_at > now()
+        LIMIT 1000000
     ) d
 ),
 held AS MATERIALIZED (
     SELECT d.delivery_id, letters(d.states, 'p') + letters(d.states, 'r') + letters(d.states, 'u') AS items
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(SELECT w.delivery_id FROM waiting w))
-        AND d.state = 'pending'
+        AND (d.state = 'pending') IS TRUE
     ORDER BY d.delivery_id
     FOR UPDATE SKIP LOCKED
 ),
