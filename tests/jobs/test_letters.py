@@ -1,4 +1,4 @@
-"""Dead letters from end to end: refused, taken again, refused again, mended, delivered; by one and by several at once."""
+"""Dead letters from end to end: refused, taken again, refused again, mended, delivered; one by one and at once."""
 
 from __future__ import annotations
 
