@@ -7,7 +7,7 @@ again leaves a new letter in the same chain.
 
 A transaction takes at most `MOST` letters; the answer tells how many are left, and asking again takes them.
 
-Order of locks, as in recordings: deliveries (or what destinations hold), letters, jobs.
+Order of locks, as in recordings: letters, what destinations hold, jobs. Deliveries that somebody holds are passed over.
 """
 
 from __future__ import annotations
@@ -331,7 +331,6 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
     async def work(connection: Connection) -> Decided:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        await rows.lock_syncs(connection, tenant_id, ids)
         locked, skipped, _, _ = await _lock(connection, tenant_id, selection, places, replaying=False)
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:

@@ -162,7 +162,7 @@ async def read_destinations(connection: Connection, tenant_id: int) -> list[Dest
 
 
 async def choose(connection: Connection, tenant_id: int, wanted: Condition, limit: int) -> list[int]:
-    """Ids of open letters, in the order in which they are locked."""
+    """Ids of open letters, contact by contact."""
     rows = await connection.fetch(QUERIES["choose_letters"], tenant_id, *_arguments(wanted), limit)
     return [row["dead_letter_id"] for row in rows]
 
@@ -333,11 +333,6 @@ async def find_under_way(
 ) -> UnderWay | None:
     row = await connection.fetchrow(QUERIES["attempt_under_way"], tenant_id, root, destination_ids)
     return None if row is None else UnderWay(*row)
-
-
-async def lock_syncs(connection: Connection, tenant_id: int, ids: Sequence[int]) -> None:
-    """What is known of these letters' contacts at their destinations, before the letters themselves are locked."""
-    await connection.execute(QUERIES["lock_syncs"], tenant_id, ids)
 
 
 async def settle_syncs(connection: Connection, tenant_id: int, letters: Sequence[LetterRow]) -> None:

@@ -15,8 +15,6 @@ from app.http.errors import CursorInvalid
 
 VERSION: Final = 1
 
-C = TypeVar("C")
-
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
@@ -38,7 +36,7 @@ def decode_job(text: str) -> uuid.UUID:
     Raises:
         CursorInvalid: broken, or of another list.
     """
-    return _decode(text, "jobs").job_id
+    return _decode(text, "jobs", _Cursor).job_id
 
 
 def encode_item(job_id: uuid.UUID, index: int) -> str:
@@ -51,34 +49,32 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     Raises:
         CursorInvalid: broken, or of another list or job.
     """
-    cursor = _decode(text, "items")
+    cursor = _decode(text, "items", _Cursor)
     if cursor.job_id != job_id:
         raise CursorInvalid()
     return cursor.index
 
 
-class _Below(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """A place in a list that runs down a number."""
-
+class _Number(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     version: int
     list: str
-    before: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-def encode_letter(before: int) -> str:
-    """A place among dead letters."""
-    return _write(_Below(VERSION, "dead-letters", before))
+def encode_number(number: int, kind: str) -> str:
+    """A place in a list whose entries are numbered; `kind` names the list."""
+    return _encode(_Number(VERSION, kind, number))
 
 
-def decode_letter(text: str) -> int:
+def decode_number(text: str, kind: str) -> int:
     """
     Raises:
         CursorInvalid: broken, or of another list.
     """
-    cursor = _read(text, _Below)
-    if (cursor.version, cursor.list) != (VERSION, "dead-letters"):
-        raise CursorInvalid()
-    return cursor.before
+    return _decode(text, kind, _Number).number
+
+
+_Shape = TypeVar("_Shape", _Cursor, _Number)
 
 
 def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
@@ -88,24 +84,16 @@ def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | Non
     return {"Link": f'<{scope["path"]}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
 
 
-def _encode(cursor: _Cursor) -> str:
-    return _write(cursor)
-
-
-def _decode(text: str, kind: str) -> _Cursor:
-    cursor = _read(text, _Cursor)
-    if (cursor.version, cursor.list) != (VERSION, kind):
-        raise CursorInvalid()
-    return cursor
-
-
-def _write(cursor: msgspec.Struct) -> str:
+def _encode(cursor: _Cursor | _Number) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
 
 
-def _read(text: str, kind: type[C]) -> C:
+def _decode(text: str, kind: str, shape: type[_Shape]) -> _Shape:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        return msgspec.json.decode(raw, type=kind)
+        cursor = msgspec.json.decode(raw, type=shape)
     except (ValueError, binascii.Error, RecursionError) as error:
         raise CursorInvalid() from error
+    if (cursor.version, cursor.list) != (VERSION, kind):
+        raise CursorInvalid()
+    return cursor

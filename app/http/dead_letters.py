@@ -28,6 +28,7 @@ RESOLUTIONS: Final = ("open", *Resolution, "any")
 _READ: Final = frozenset({"read", "admin"})
 _ADMIN: Final = frozenset({"admin"})
 _BODY: Final = 65_536
+_LIST: Final = "dead-letters"
 _ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _FILTERS: Final = ("destination", "error_code", "state", "job_id", "contact_id")
 
@@ -145,7 +146,7 @@ async def list_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
     query = headers.read_query(request.scope, (*_FILTERS, "resolution", "limit", "cursor"))
     limit = headers.read_limit(query, default=PAGE, most=MOST)
     resolution = headers.read_choice(query, "resolution", RESOLUTIONS, "open")
-    before = cursors.decode_letter(query["cursor"]) if "cursor" in query else None
+    before = cursors.decode_number(query["cursor"], _LIST) if "cursor" in query else None
     async with services.database.connection() as connection:
         page = await letter_views.list_letters(
             connection,
@@ -155,7 +156,7 @@ async def list_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
             before=before,
             limit=limit,
         )
-    cursor = None if page.position is None else cursors.encode_letter(page.position)
+    cursor = None if page.position is None else cursors.encode_number(page.position, _LIST)
     return respond(
         _encode(LetterList(page.letters, cursor)), headers=cursors.link_next(request.scope, query, cursor)
     )

@@ -87,7 +87,7 @@ ORDER BY d.name, e.destination_id;
 -- A job, its retries, and the replays $3 that took letters of it, oldest first.
 SELECT j.job_id, j.kind, j.state, j.created_at
 FROM jobs j
-WHERE j.tenant_id = $1 AND j.kind <> 'undo'
+WHERE j.tenant_id = $1 AND (j.kind <> 'undo' OR j.job_id = $2)
     AND j.job_id = ANY ($2::uuid || $3::uuid[] || ARRAY(
         SELECT m.job_id FROM jobs m
         WHERE m.tenant_id = $1 AND m.root_job_id = $2 AND m.root_job_id <> m.job_id

@@ -1,8 +1,7 @@
 -- Dead letters: what Tranche gave up on, and what humans decide about it.
 --
--- Whoever decides about letters first chooses ids, then locks those that are still open, in the order of destination,
--- contact and id. A letter that somebody else decided about meanwhile is no longer open when its lock is had: nothing
--- is decided twice.
+-- Whoever decides about letters first chooses ids, then locks those that are still open, in the order of ids. A letter
+-- that somebody else decided about meanwhile is no longer open when its lock is had: nothing is decided twice.
 
 -- name: letter_destinations
 -- Removed ones too: their letters stay.
@@ -219,7 +218,7 @@ SELECT
     l.resolved_by, l.note, l.replay_job_id, l.delivery_id
 FROM dead_letters l
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL
-ORDER BY l.destination_id, l.contact_id, l.dead_letter_id
+ORDER BY l.dead_letter_id
 FOR UPDATE;
 
 -- name: resolve_letters
@@ -337,21 +336,9 @@ CROSS JOIN LATERAL (
     WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = ANY ($3::int[])
         AND x.pending + x.retry + x.unknown > 0
 ) e
-WHERE j.state = 'syncing' AND j.kind <> 'undo' AND e.destination_ids IS NOT NULL
+WHERE j.state = 'syncing' AND (j.kind <> 'undo' OR j.job_id = $2) AND e.destination_ids IS NOT NULL
 ORDER BY j.job_id DESC
 LIMIT 1;
-
--- name: lock_syncs
--- What destinations hold of the contacts of these letters, in the order in which recordings lock it.
-SELECT s.destination_id, s.contact_id
-FROM dead_letters l
-CROSS JOIN LATERAL (
-    SELECT x.destination_id, x.contact_id FROM contact_syncs x
-    WHERE x.tenant_id = $1 AND x.destination_id = l.destination_id AND x.contact_id = l.contact_id
-    FOR UPDATE
-) s
-WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
-ORDER BY l.destination_id, l.contact_id;
 
 -- name: settle_syncs
 -- A human says that the destinations $2 hold the contacts $3 at the versions $4.
