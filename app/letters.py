@@ -135,7 +135,9 @@ class _Places:
         ]
         if name is not None and not found:
             known = sorted({p.name for p in self._by_id.values() if not p.removed})
-            raise NotFound(f"There is no destination {name!r}; there are: {', '.join(known) or 'none'}.")
+            raise NotFound(
+                f"There is no destination {name[:100]!r}; there are: {', '.join(known) or 'none'}."
+            )
         return found
 
 

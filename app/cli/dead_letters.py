@@ -246,7 +246,7 @@ def _print_clusters(body: bytes, as_json: bool) -> None:
 @connection_options
 @_choice_options
 @click.option("--preview", is_flag=True, help="Tell what would be taken, and change nothing.")
-@click.option("--rate", type=click.FloatRange(min=0, min_open=True), help="Items a second at a destination.")
+@click.option("--rate", type=click.FloatRange(min=1), help="Items a second at a destination.")
 @click.option("--wait", "wait", is_flag=True, help="Wait until it is finished.")
 @patience_option
 @json_option

@@ -53,7 +53,7 @@ class ReplayRequest(_Choice, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     preview: bool = False
     """Tell what would be taken, and change nothing."""
-    rate: Annotated[float, msgspec.Meta(gt=0, le=1_000_000)] | None = None
+    rate: Annotated[float, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     """Items a second that become due at a destination; null: the setting `replay_rate`."""
 
 
@@ -292,8 +292,8 @@ def _check(wanted: Filter) -> Filter:
         if "\0" in (getattr(wanted, name) or ""):
             raise Invalid(f"{name} holds a NUL character.")
     before: datetime | None = wanted.created_before
-    if before is not None and before.tzinfo is None:
-        raise Invalid("created_before needs an offset, as in 2026-01-15T09:30:00Z.")
+    if before is not None and (before.tzinfo is None or not 1 < before.year < 9999):
+        raise Invalid("created_before needs an offset and a year of ours, as in 2026-01-15T09:30:00Z.")
     return wanted
 
 

@@ -33,6 +33,8 @@ SHARE: Final = 10.0
 """…or this many times as long as it took to read: reading never takes more than a tenth of the time."""
 STALE: Final = 0.5
 """Seconds for which a view may be shown whose job tells of other jobs' work, which its revision knows nothing of."""
+DEAR: Final = 0.1
+"""Seconds of reading from which a finished job that changes with others' work is read as seldom as an open one."""
 _REPRESENTATION: Final = 3
 """Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
 
@@ -104,7 +106,7 @@ class JobViews:
     async def read(self, tenant_id: int, job_id: uuid.UUID, *, at_least: int | None = 0) -> View:
         """The job, not before the revision `at_least`; `None`: as it stands now, whatever that costs.
 
-        A finished job is always told as it stands now.
+        A finished job is told as it stands now, unless reading it is dear.
 
         Raises:
             NotFound: the tenant has no such job.
@@ -114,9 +116,12 @@ class JobViews:
         if crowded and at_least is not None and (shown := self._show_crowd(job, at_least)) is not None:
             return shown
         seen = await self.look(tenant_id, job_id)
-        least = seen.revision if at_least is None or seen.finished else min(at_least, seen.revision)
         clock = asyncio.get_running_loop().time
         view = self._kept.get(job)
+        # While a hundred thousand letters are sent again, the job that they began with changes with each delivery.
+        dear = view is not None and bool(view.mark) and view.cost > DEAR
+        now = at_least is None or (seen.finished and not dear)
+        least = seen.revision if now else min(at_least or 0, seen.revision)
         if view is not None and view.revision < seen.revision and clock() - view.read_at > view.pause:
             least = seen.revision
         while view is None or view.revision < least:

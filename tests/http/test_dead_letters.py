@@ -45,13 +45,14 @@ ended AS (
 )
 INSERT INTO dead_letters (
     tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
-    attempts, request_id, root_job_id
+    attempts, request_id, root_job_id, chain_id
 )
 SELECT
     r.tenant_id, r.destination_id, i.contact_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
-    'DESTINATION_REJECTED', 'no', 1, r.request_id, r.job_id
+    'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id), coalesce(b.chain_id, b.dead_letter_id)
 FROM refused r
-CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes) AS i(contact_id, version, item_index)
+CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes, r.letters) AS i(contact_id, version, item_index, letter)
+LEFT JOIN dead_letters b ON b.dead_letter_id = i.letter
 ORDER BY r.destination_id, i.item_index
 """
 
@@ -100,6 +101,39 @@ async def test_a_retry_answers_like_an_import_that_is_done_later(api: Api, db: D
     later = await api.get(f"/v1/jobs/{job_id}", {"If-None-Match": now.headers["ETag"]})
     assert later.status == 200
     assert later.json()["merged"]["hubspot"]["failed"] == 2
+
+
+async def test_only_the_named_destination_is_retried(api: Api, db: Db) -> None:
+    """An item that two destinations refused is one item of the retry, and each is owed it."""
+    for name in ("hubspot", "second"):
+        await add(api, name=name)
+    job_id = await fail(api, db, 1, 2)
+    retry = f"/v1/jobs/{job_id}/retry"
+    first = (await post(api, retry, destinations=["second"])).json()
+    assert (first["taken"], first["items"], first["effects"]) == (2, 2, {"second": "pending"})
+    merged = (await api.get(f"/v1/jobs/{job_id}")).json()["merged"]
+    assert (merged["hubspot"]["failed"], merged["second"]["open"]) == (2, 2)
+    await db.execute(_BURY, first["job_id"])
+    both = (await post(api, retry)).json()
+    assert (both["taken"], both["items"], set(both["effects"])) == (4, 2, {"hubspot", "second"})
+    items = (await api.get(both["items_url"])).json()["items"]
+    assert [(i["index"], i["id"], set(i["destinations"])) for i in items] == [
+        (0, "c1", {"hubspot", "second"}),
+        (1, "c2", {"hubspot", "second"}),
+    ]
+    before = (await api.get(f"/v1/jobs/{job_id}/items?destination=second&status=failed")).json()["items"]
+    assert [i["destinations"]["second"]["replayed_by"] for i in before] == [first["job_id"]] * 2
+
+
+async def test_text_that_no_database_holds_is_refused(api: Api, db: Db) -> None:
+    await add(api)
+    await fail(api, db, 1)
+    for raw in (b'{"filter":{"contact_id":"\\ud800"}}', b'{"all":true,"reason":"\\ud800"}'):
+        for action in ("replay", "drop"):
+            answer = await api.request(
+                "POST", f"{LETTERS}/{action}", data=raw, headers={"Content-Type": "application/json"}
+            )
+            assert answer.status == 400, (raw, action)
 
 
 async def test_a_merged_view_is_never_old_for_long(api: Api, db: Db) -> None:
@@ -269,7 +303,9 @@ async def test_a_request_must_say_which_letters(api: Api, db: Db) -> None:
         {"filter": {"contact_id": "\0"}},
         {"filter": {"created_before": "2026-01-15T09:30:00"}},
         {"all": True, "rate": 0},
-        {"all": True, "rate": -1},
+        {"all": True, "rate": 1e-300},
+        {"filter": {"created_before": "0001-01-01T00:00:00+14:00"}},
+        {"filter": {"created_before": "9999-12-31T23:59:59-14:00"}},
     ):
         answer = await post(api, f"{LETTERS}/replay", **body)
         assert answer.status == 400, body
