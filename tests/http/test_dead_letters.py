@@ -49,7 +49,8 @@ INSERT INTO dead_letters (
 )
 SELECT
     r.tenant_id, r.destination_id, i.contact_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
-    'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id), coalesce(b.chain_id, b.dead_letter_id)
+    'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id),
+    coalesce(b.chain_id, b.dead_letter_id)
 FROM refused r
 CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes, r.letters) AS i(contact_id, version, item_index, letter)
 LEFT JOIN dead_letters b ON b.dead_letter_id = i.letter
