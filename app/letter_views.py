@@ -14,7 +14,7 @@ from app.db.letters import CallRow, ClusterRow, LetterRow, VersionRow
 from app.db.pool import Connection
 from app.domain.outcomes import ErrorCode, Resolution
 from app.errors import NotFound
-from app.letters import Filter, condition, read_places
+from app.letter_choice import Filter, condition, read_places
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,7 +5,7 @@ job is made that names them, and destinations are owed their contacts again; so 
 often. Sync is state-based: a contact is sent as it stands, once, however many of its letters are taken. One that fails
 again leaves a new letter in the same chain.
 
-A transaction takes at most `MOST` letters; the answer tells how many are left, and asking again takes them.
+A transaction takes at most `letter_choice.MOST` letters; the answer tells how many are left, and asking again takes them.
 
 Order of locks, as in recordings: letters, what destinations hold, jobs. Deliveries that somebody holds are passed over.
 """
@@ -14,92 +14,44 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from datetime import datetime
-from typing import Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
 
 import asyncpg
 import msgspec
 import structlog
 
 from app.db import letters as rows
-from app.db.letters import Attempt, ClusterRow, Condition, DestinationRow, LetterRow, Owed
-from app.db.packing import pack
+from app.db.letters import ClusterRow, Condition, LetterRow
 from app.db.pool import Connection, Database
 from app.domain import answers
-from app.domain.answers import ItemOutcome
-from app.domain.outcomes import ErrorCode, ItemStatus, JobKind, JobState, Resolution, Result
+from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
 from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
+from app.letter_choice import (
+    Actor,
+    Places,
+    Selection,
+    Skipped,
+    cluster,
+    condition,
+    count,
+    count_removed,
+    lock,
+    lock_chosen,
+    part,
+    read_all,
+    read_places,
+    show,
+)
+from app.resending import Taken, send_again
 from app.settings import Settings
 
 log = structlog.get_logger()
 
-MOST: Final = 10_000
-"""Letters that one job takes, or one decision ends: a transaction of about a second."""
-MOST_IDS: Final = 1_000
-"""Letters that can be named one by one."""
-REMOVED: Final = "destination_removed"
-"""Why a letter is passed over, beside the words of `Resolution`."""
 _TRIES: Final = 3
 _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 
 T = TypeVar("T")
-
-
-class Actor(msgspec.Struct, frozen=True):
-    """Who decides."""
-
-    tenant_id: int
-    key_id: str
-    request_id: str
-
-
-class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which open letters; what is left out does not matter."""
-
-    destination: str | None = None
-    error_code: ErrorCode | None = None
-    state: Literal["failed", "dead"] | None = None
-    job_id: uuid.UUID | None = None
-    contact_id: str | None = None
-    created_before: datetime | None = None
-
-
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Letters by id, or all open ones that a filter lets through."""
-
-    ids: Sequence[int] | None = None
-    wanted: Filter = Filter()
-
-
-class Skipped(msgspec.Struct, frozen=True):
-    """Letters that were asked for and left alone."""
-
-    destination: str
-    reason: str
-    count: int
-
-
-class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a retry or replay came to."""
-
-    job_id: uuid.UUID | None
-    """The job that sends; `None`: there is nothing to send."""
-    kind: JobKind = JobKind.REPLAY
-    state: JobState = JobState.SYNCING
-    root_job_id: uuid.UUID | None = None
-    taken: int = 0
-    items: int = 0
-    remaining: int = 0
-    """Open letters that are left for the next time."""
-    due: int = 0
-    """Items that waited for their next attempt, and wait no more."""
-    skipped: list[Skipped]
-    jobs: list[uuid.UUID]
-    """Every job that has letters of this selection, the new one last."""
-    effects: dict[str, str]
-    owed: list[int]
-    """Destinations to wake workers for."""
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,59 +60,6 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
     decided: int
     remaining: int
     skipped: list[Skipped]
-
-
-class _Places:
-    """The tenant's destinations by id and by name."""
-
-    def __init__(self, found: Sequence[DestinationRow]) -> None:
-        self._by_id = {place.destination_id: place for place in found}
-
-    def name(self, destination_id: int) -> str:
-        return self._by_id[destination_id].name
-
-    def is_removed(self, destination_id: int) -> bool:
-        return self._by_id[destination_id].removed
-
-    def select(self, name: str | None, *, present: bool = False) -> list[int]:
-        """All of this name, or all; `present`: only such as are not removed.
-
-        Raises:
-            NotFound: there is none of this name.
-        """
-        found = [
-            place.destination_id
-            for place in self._by_id.values()
-            if name in (None, place.name) and not (present and place.removed)
-        ]
-        if name is not None and not found:
-            known = sorted({p.name for p in self._by_id.values() if not p.removed})
-            raise NotFound(
-                f"There is no destination {name[:100]!r}; there are: {', '.join(known) or 'none'}."
-            )
-        return found
-
-
-async def read_places(connection: Connection, tenant_id: int) -> _Places:
-    return _Places(await rows.read_destinations(connection, tenant_id))
-
-
-async def condition(connection: Connection, tenant_id: int, wanted: Filter) -> Condition:
-    """
-    Raises:
-        NotFound: the filter names a destination or job that there is not.
-    """
-    places = await read_places(connection, tenant_id)
-    if wanted.job_id is not None and await rows.read_job(connection, tenant_id, wanted.job_id) is None:
-        raise NotFound("There is no such job.")
-    return Condition(
-        destination_ids=places.select(wanted.destination),
-        job_id=wanted.job_id,
-        error_code=wanted.error_code,
-        state=wanted.state,
-        contact_id=wanted.contact_id,
-        created_before=wanted.created_before,
-    )
 
 
 async def retry(
@@ -196,12 +95,12 @@ async def retry(
         present = [i for i in chosen if not places.is_removed(i)]
         due = await rows.make_due(connection, tenant_id, root, present)
         wanted = Condition(destination_ids=present, job_id=root)
-        locked, full = await _lock_chosen(connection, tenant_id, wanted)
-        taken = await _send_again(
+        locked, full = await lock_chosen(connection, tenant_id, wanted)
+        taken = await _take(
             connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
         )
         lost = [i for i in chosen if places.is_removed(i)]
-        skipped = await _count_removed(
+        skipped = await count_removed(
             connection, tenant_id, Condition(destination_ids=lost, job_id=root), places
         )
         if taken is None:
@@ -218,7 +117,7 @@ async def retry(
                 )
             ],
         )
-        remaining = await _count(connection, tenant_id, wanted) if full else 0
+        remaining = await count(connection, tenant_id, wanted) if full else 0
         return msgspec.structs.replace(
             taken, due=due, remaining=remaining, skipped=skipped, owed=present if due else taken.owed
         )
@@ -233,7 +132,7 @@ async def _find_under_way(
     destination_ids: Sequence[int],
     due: int,
     skipped: list[Skipped],
-    places: _Places,
+    places: Places,
 ) -> Taken:
     """
     Raises:
@@ -282,11 +181,9 @@ async def replay(
     async def work(connection: Connection) -> Taken:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, full, wanted = await _lock(connection, tenant_id, selection, places, replaying=True)
+        locked, skipped, full, wanted = await lock(connection, tenant_id, selection, places, replaying=True)
         pace = rate or settings.replay_rate
-        found = await _send_again(
-            connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id
-        )
+        found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
         known = await rows.read_letters(connection, tenant_id, selection.ids or ())
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
@@ -295,7 +192,7 @@ async def replay(
             connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
         )
         jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
-        remaining = await _count(connection, tenant_id, wanted) if wanted and full else 0
+        remaining = await count(connection, tenant_id, wanted) if wanted and full else 0
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
@@ -310,12 +207,12 @@ async def drop(database: Database, actor: Actor, selection: Selection, reason: s
 
     async def work(connection: Connection) -> Decided:
         places = await read_places(connection, actor.tenant_id)
-        locked, skipped, full, wanted = await _lock(
+        locked, skipped, full, wanted = await lock(
             connection, actor.tenant_id, selection, places, replaying=False
         )
         await _end(connection, actor, locked, Resolution.DROPPED, reason)
         await _note(connection, actor, "dead_letters.drop", selection, locked, places, {"reason": reason})
-        remaining = await _count(connection, actor.tenant_id, wanted) if wanted and full else 0
+        remaining = await count(connection, actor.tenant_id, wanted) if wanted and full else 0
         return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
 
     return await _decide(database, work)
@@ -333,11 +230,11 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
     async def work(connection: Connection) -> Decided:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, _, _ = await _lock(connection, tenant_id, selection, places, replaying=False)
+        locked, skipped, _, _ = await lock(connection, tenant_id, selection, places, replaying=False)
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:
             raise Conflict(
-                f"Only letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {_show(certain)}. "
+                f"Only letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {show(certain)}. "
                 "Nothing was changed; replay or drop those."
             )
         if locked:
@@ -351,7 +248,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
 
 async def preview(
     database: Database, tenant_id: int, selection: Selection
-) -> tuple[list[ClusterRow], list[Skipped], _Places]:
+) -> tuple[list[ClusterRow], list[Skipped], Places]:
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
 
     Raises:
@@ -360,123 +257,25 @@ async def preview(
     async with database.connection() as connection:
         places = await read_places(connection, tenant_id)
         if selection.ids is not None:
-            found = await _read_all(connection, tenant_id, selection.ids)
-            able, skipped = _part(found, places, replaying=True)
+            found = await read_all(connection, tenant_id, selection.ids)
+            able, skipped = part(found, places, replaying=True)
             return cluster(able), skipped, places
         wanted = await condition(connection, tenant_id, selection.wanted)
         present = [i for i in wanted.destination_ids if not places.is_removed(i)]
         clusters = await rows.read_clusters(
             connection, tenant_id, msgspec.structs.replace(wanted, destination_ids=present)
         )
-        skipped = await _count_removed(connection, tenant_id, wanted, places)
+        skipped = await count_removed(connection, tenant_id, wanted, places)
         return clusters, skipped, places
 
 
-def cluster(letters: Iterable[LetterRow]) -> list[ClusterRow]:
-    """Letters counted as PostgreSQL counts them."""
-    groups: dict[tuple[int, str], list[LetterRow]] = {}
-    for letter in letters:
-        groups.setdefault((letter.destination_id, letter.error_code), []).append(letter)
-    found = [
-        ClusterRow(
-            destination_id=destination_id,
-            error_code=code,
-            count=len(group),
-            failed=sum(x.state == "failed" for x in group),
-            dead=sum(x.state == "dead" for x in group),
-            oldest=min(x.created_at for x in group),
-            newest=max(x.created_at for x in group),
-            samples=sorted(x.dead_letter_id for x in group)[:5],
-            detail=min(group, key=lambda x: x.dead_letter_id).error_detail,
-        )
-        for (destination_id, code), group in groups.items()
-    ]
-    return sorted(found, key=lambda c: (-c.count, c.destination_id, c.error_code))
-
-
-# taking
-
-
-async def _lock(
-    connection: Connection, tenant_id: int, selection: Selection, places: _Places, *, replaying: bool
-) -> tuple[list[LetterRow], list[Skipped], bool, Condition | None]:
-    """Open letters of the selection, those that are left alone, whether there may be more, and the condition."""
-    if selection.ids is not None:
-        known = await _read_all(connection, tenant_id, selection.ids)
-        able, skipped = _part(known, places, replaying=replaying)
-        return await rows.lock(connection, tenant_id, [x.dead_letter_id for x in able]), skipped, False, None
-    wanted = await condition(connection, tenant_id, selection.wanted)
-    skipped = []
-    if replaying:
-        skipped = await _count_removed(connection, tenant_id, wanted, places)
-        present = [i for i in wanted.destination_ids if not places.is_removed(i)]
-        wanted = msgspec.structs.replace(wanted, destination_ids=present)
-    locked, full = await _lock_chosen(connection, tenant_id, wanted)
-    return locked, skipped, full, wanted
-
-
-async def _lock_chosen(
-    connection: Connection, tenant_id: int, wanted: Condition
-) -> tuple[list[LetterRow], bool]:
-    """At most `MOST` letters, and whether there may be more. Where others had the same idea, the next ones."""
-    while True:
-        ids = await rows.choose(connection, tenant_id, wanted, MOST)
-        locked = await rows.lock(connection, tenant_id, ids) if ids else []
-        if locked or len(ids) < MOST:
-            return locked, len(ids) == MOST
-
-
-async def _read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[LetterRow]:
-    found = await rows.read_letters(connection, tenant_id, ids)
-    missing = sorted(set(ids) - {x.dead_letter_id for x in found})
-    if missing:
-        raise NotFound(f"There is no dead letter {_show(missing)}; nothing was changed.")
-    return found
-
-
-def _part(
-    letters: Sequence[LetterRow], places: _Places, *, replaying: bool
-) -> tuple[list[LetterRow], list[Skipped]]:
-    """Letters that can be decided about, and why the others cannot."""
-    able: list[LetterRow] = []
-    left: Counter[tuple[str, str]] = Counter()
-    for letter in letters:
-        if letter.resolution is not None:
-            left[(places.name(letter.destination_id), letter.resolution)] += 1
-        elif replaying and places.is_removed(letter.destination_id):
-            left[(places.name(letter.destination_id), REMOVED)] += 1
-        else:
-            able.append(letter)
-    return able, [Skipped(name, reason, count) for (name, reason), count in sorted(left.items())]
-
-
-async def _count_removed(
-    connection: Connection, tenant_id: int, wanted: Condition, places: _Places
-) -> list[Skipped]:
-    """Open letters at destinations that nothing can be sent to any more."""
-    removed = [i for i in wanted.destination_ids if places.is_removed(i)]
-    if not removed:
-        return []
-    clusters = await rows.read_clusters(
-        connection, tenant_id, msgspec.structs.replace(wanted, destination_ids=removed)
-    )
-    counts: Counter[str] = Counter()
-    for found in clusters:
-        counts[places.name(found.destination_id)] += found.count
-    return [Skipped(name, REMOVED, count) for name, count in sorted(counts.items())]
-
-
-async def _count(connection: Connection, tenant_id: int, wanted: Condition) -> int:
-    return sum(found.count for found in await rows.read_clusters(connection, tenant_id, wanted))
-
-
-async def _send_again(
+async def _take(
     connection: Connection,
     actor: Actor,
     kind: JobKind,
     root: uuid.UUID | None,
     locked: Sequence[LetterRow],
-    places: _Places,
+    places: Places,
     settings: Settings,
     rate: float,
     new_id: Callable[[], uuid.UUID],
@@ -484,96 +283,17 @@ async def _send_again(
     """Make the job that answers for these letters; `None`: there are none."""
     if not locked:
         return None
-    job_id = new_id()
-    # One item a contact: it is sent as it stands, and no delivery may name it twice.
-    newest: dict[int, dict[str, LetterRow]] = {}
-    for letter in locked:
-        at = newest.setdefault(letter.destination_id, {})
-        if letter.contact_id not in at or at[letter.contact_id].version <= letter.version:
-            at[letter.contact_id] = letter
-    contacts = sorted({letter.contact_id for letter in locked})
-    index = {contact_id: position for position, contact_id in enumerate(contacts)}
-    attempt = Attempt(
-        tenant_id=actor.tenant_id,
-        job_id=job_id,
-        kind=kind,
-        root_job_id=root or job_id,
-        request_id=actor.request_id,
-        key_id=actor.key_id,
-        total=len(contacts),
-        owed={destination_id: len(at) for destination_id, at in sorted(newest.items())},
-    )
-    await rows.insert_attempt(connection, attempt)
-    await _book(connection, attempt, contacts, newest, settings)
-    for destination_id, at in sorted(newest.items()):
-        letters = [at[contact_id] for contact_id in contacts if contact_id in at]
-        await rows.insert_deliveries(
-            connection,
-            attempt,
-            Owed(
-                destination_id=destination_id,
-                contact_ids=[x.contact_id for x in letters],
-                versions=[x.version for x in letters],
-                indexes=[index[x.contact_id] for x in letters],
-                letters=[x.dead_letter_id for x in letters],
-                cuts=await _pace(connection, actor.tenant_id, destination_id, len(letters), settings, rate),
-            ),
-        )
-    await _end(connection, actor, locked, Resolution.REPLAYED, None, job_id)
+    taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
+    await _end(connection, actor, locked, Resolution.REPLAYED, None, taken.job_id)
     log.info(
         "letters_taken",
         tenant_id=actor.tenant_id,
-        job_id=str(job_id),
+        job_id=str(taken.job_id),
         kind=kind.value,
         letters=len(locked),
         key_id=actor.key_id,
     )
-    return Taken(
-        job_id=job_id,
-        kind=kind,
-        root_job_id=attempt.root_job_id,
-        taken=len(locked),
-        items=len(contacts),
-        skipped=[],
-        jobs=[job_id],
-        effects={places.name(destination_id): "pending" for destination_id in attempt.owed},
-        owed=list(attempt.owed),
-    )
-
-
-async def _book(
-    connection: Connection,
-    attempt: Attempt,
-    contacts: Sequence[str],
-    newest: dict[int, dict[str, LetterRow]],
-    settings: Settings,
-) -> None:
-    """The items of the job: nothing changes here, they are only sent again."""
-    versions: dict[str, int] = {}
-    for at in newest.values():
-        for contact_id, letter in at.items():
-            versions[contact_id] = max(versions.get(contact_id, 0), letter.version)
-    size = settings.import_chunk_items
-    for first in range(0, len(contacts), size):
-        outcomes = [
-            ItemOutcome(first + n, contact_id, ItemStatus.OK, Result.UNCHANGED, versions[contact_id])
-            for n, contact_id in enumerate(contacts[first : first + size])
-        ]
-        await rows.insert_chunk(
-            connection, attempt, first, len(outcomes), pack(answers.encode_items(outcomes))
-        )
-
-
-async def _pace(
-    connection: Connection, tenant_id: int, destination_id: int, count: int, settings: Settings, rate: float
-) -> list[tuple[int, int, float]]:
-    """Where to cut a destination's items, and when each part is due: `rate` items a second.
-
-    What is more than one delivery waits for what was paced before; a single one does not wait behind a thousand.
-    """
-    size = settings.chunk_size
-    start = await rows.paced_until(connection, tenant_id, destination_id) if count > size else 0.0
-    return [(first + 1, min(first + size, count), start + first / rate) for first in range(0, count, size)]
+    return taken
 
 
 async def _end(
@@ -605,7 +325,7 @@ async def _note(
     action: str,
     selection: Selection,
     locked: Sequence[LetterRow],
-    places: _Places,
+    places: Places,
     detail: dict[str, object],
 ) -> None:
     """Into the audit log: a row for each letter that was named, else one for each destination."""
@@ -634,11 +354,6 @@ async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]
             except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
                 log.info("letters_again", error=type(error).__name__)
     raise Overloaded(retry_after=1.0)
-
-
-def _show(ids: Sequence[int]) -> str:
-    shown = ", ".join(str(i) for i in ids[:10])
-    return shown if len(ids) <= 10 else f"{shown} and {len(ids) - 10} more"
 
 
 def check_reason(reason: str) -> str:

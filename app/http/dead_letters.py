@@ -20,7 +20,9 @@ from app.http.bodies import read_body
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
 from app.http.services import Services, authorize, respond, services_of
-from app.letters import Filter, Selection, Skipped
+from app.letter_choice import MOST as MOST_TAKEN
+from app.letter_choice import MOST_IDS, Actor, Filter, Selection, Skipped
+from app.resending import Taken
 
 PAGE: Final = 100
 MOST: Final = 1_000
@@ -42,7 +44,7 @@ Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 class _Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of `ids`, `filter` and `all`."""
 
-    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=letters.MOST_IDS)] | None = None
+    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: Filter | None = None
     all: bool = False
     """Every open letter: a filter without a condition must say so."""
@@ -66,7 +68,7 @@ class DropRequest(_Choice, frozen=True, kw_only=True, forbid_unknown_fields=True
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Letters in doubt whose contacts have arrived, as a human has seen."""
 
-    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=letters.MOST_IDS)]
+    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
     reason: Reason
 
 
@@ -230,14 +232,14 @@ async def _preview(services: Services, tenant_id: int, selection: Selection) -> 
     found, skipped, places = await letters.preview(services.database, tenant_id, selection)
     clusters = [letter_views.describe_cluster(row, places.name(row.destination_id)) for row in found]
     total = sum(cluster.count for cluster in clusters)
-    return respond(_encode(PreviewAnswer(total, letters.MOST, clusters, skipped)))
+    return respond(_encode(PreviewAnswer(total, MOST_TAKEN, clusters, skipped)))
 
 
-def actor_of(request: Request[Any, Any, Any], principal: admin.Principal) -> letters.Actor:
-    return letters.Actor(principal.tenant_id, principal.key_id, exchange_of(request.scope).request_id)
+def actor_of(request: Request[Any, Any, Any], principal: admin.Principal) -> Actor:
+    return Actor(principal.tenant_id, principal.key_id, exchange_of(request.scope).request_id)
 
 
-def describe(taken: letters.Taken) -> dict[str, Any]:
+def describe(taken: Taken) -> dict[str, Any]:
     """The fields of an `AttemptAnswer`."""
     job_id = taken.job_id
     return {
@@ -319,7 +321,7 @@ async def _read(request: Request[Any, Any, Any], fields: Fields, services: Servi
         fields,
         limit=_BODY,
         seconds=services.settings.body_timeout,
-        remedy=f"Name at most {letters.MOST_IDS} letters, or use a filter.",
+        remedy=f"Name at most {MOST_IDS} letters, or use a filter.",
     )
     return parse(body, kind)
 

@@ -11,9 +11,11 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import items, letter_views, letters, selection, status
+from app import items, letter_choice, letter_views, letters, selection, status
 from app.errors import Conflict, NotFound, NothingToRetry
-from app.letters import Actor, Decided, Filter, Selection, Taken
+from app.letter_choice import Actor, Filter, Selection
+from app.letters import Decided
+from app.resending import Taken
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -285,7 +287,7 @@ async def test_a_large_replay_is_paced(world: World) -> None:
 async def test_more_than_one_job_can_take_is_left_for_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letters, "MOST", 4)
+    monkeypatch.setattr(letter_choice, "MOST", 4)
     async with working(world.settings):
         root = await fail(world, 10, 10)
         await refuse(world, [])

@@ -20,7 +20,7 @@ from app.http.openapi.parts import (
     query,
 )
 from app.http.openapi.schemas import ref
-from app.letters import MOST
+from app.letter_choice import MOST
 from app.settings import Settings
 
 _JOB_ID: Final = path("job_id", "The job.", {"type": "string", "format": "uuid"}, examples.JOB_ID)
