@@ -129,6 +129,18 @@ class EndpointDisabled(TrancheError):
     code = "WEBHOOK_ENDPOINT_DISABLED"
 
 
+class JobNotRetryable(TrancheError):
+    """Items of this job are still being decided; retry it once it is syncing or finished."""
+
+    code = "JOB_NOT_RETRYABLE"
+
+
+class NothingToRetry(TrancheError):
+    """Nothing of this job failed or waits at these destinations, so there is nothing to send again."""
+
+    code = "NOTHING_TO_RETRY"
+
+
 class OutcomesExpired(TrancheError):
     """This job ended so long ago that the outcomes of its items are no longer kept; its summary still is."""
 

@@ -12,7 +12,9 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from app.attempts import Attempt, Merged, read_family
 from app.db import reading
 from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow, SyncRow
@@ -103,6 +105,10 @@ class Job(JobSummary, frozen=True, kw_only=True):
     """A job by itself."""
 
     failures: list[Failure]
+    attempts: list[Attempt] | UnsetType = UNSET
+    """Told where there is more than one."""
+    merged: dict[str, Merged] | UnsetType = UNSET
+    """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
 
 
 class JobView(msgspec.Struct, frozen=True):
@@ -204,11 +210,27 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         local = await reading.read_local_failures(connection, tenant_id, job_id)
         remote = await reading.read_destination_failures(connection, tenant_id, job_id)
         waiting = await _find_wait(connection, tenant_id, row)
+        again = await _read_attempts(connection, tenant_id, row, effects.get(job_id, []))
     failures = _merge_clusters(local) + [
         Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
     ]
-    job = Job(**_summarize(row, effects.get(job_id, [])), failures=failures)
+    job = Job(**_summarize(row, effects.get(job_id, [])), failures=failures, **again)
     return JobView(job, row.revision, _next_look(job, waiting))
+
+
+async def _read_attempts(
+    connection: Connection, tenant_id: int, row: JobRow, effects: Iterable[EffectRow]
+) -> dict[str, Any]:
+    """What a job tells of all attempts, where there may be something to tell: a poll of any other stays cheap."""
+    is_retry = row.kind == JobKind.RETRY
+    lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
+    if not (is_retry or row.retried or lost):
+        return {}
+    found = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
+    return {
+        "attempts": found.attempts if len(found.attempts) > 1 else UNSET,
+        "merged": found.merged,
+    }
 
 
 async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:

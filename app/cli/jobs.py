@@ -1,4 +1,4 @@
-"""`tranche jobs list | show | wait | cancel`; `items` stands by itself."""
+"""`tranche jobs list | show | wait | cancel`; `items` and `retry` stand by themselves."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.results import Results, SentJob
 from app.cli.client.wire import Job, JobPage, read
 from app.cli.job_items import items_command
+from app.cli.job_retry import retry_command, tell_merged
 from app.domain.outcomes import JobState
 
 
@@ -39,6 +40,7 @@ def jobs_group() -> None:
 
 
 jobs_group.add_command(items_command)
+jobs_group.add_command(retry_command)
 
 
 @jobs_group.command("list")
@@ -214,10 +216,12 @@ def _print_job(body: bytes, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, value in job.items():
-        if name.endswith("_url") or value in (None, {}, []):
+        if name.endswith("_url") or name == "merged" or value in (None, {}, []):
             continue
         table.add_row(Text(clean(name)), Text(clean(_flatten(value))))
     Console().print(table)
+    for line in tell_merged(body):
+        print(line)
 
 
 def _flatten(value: object) -> str:

@@ -60,6 +60,8 @@ KINDS: Final = {
     "JOB_NOT_CANCELABLE": Kind(409, "There is nothing left to cancel"),
     "JOB_CANCELED": Kind(409, "The job was canceled"),
     "WEBHOOK_ENDPOINT_DISABLED": Kind(409, "The webhook endpoint is disabled"),
+    "JOB_NOT_RETRYABLE": Kind(409, "The job is still deciding its items"),
+    "NOTHING_TO_RETRY": Kind(409, "There is nothing to send again"),
     "OUTCOMES_EXPIRED": Kind(410, "The outcomes are no longer kept"),
     "REQUEST_TOO_LARGE": Kind(413, "The request is too large"),
     "UNSUPPORTED_MEDIA_TYPE": Kind(415, "The media type is not supported"),

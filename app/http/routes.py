@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from app.http import (
     contacts,
+    dead_letters,
     destinations,
     documents,
     events,
@@ -25,6 +26,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     jobs.list_jobs,
     jobs.read_job,
     jobs.cancel_job,
+    jobs.retry_job,
     events.read_events,
     items.list_items,
     keys.read_key,
@@ -48,6 +50,12 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     webhooks.read_webhook_message,
     webhooks.replay_webhook_message,
     webhooks.replay_webhook_messages,
+    dead_letters.list_letters,
+    dead_letters.list_clusters,
+    dead_letters.read_letter,
+    dead_letters.replay_letters,
+    dead_letters.drop_letters,
+    dead_letters.settle_letters,
     health.health,
     health.live,
     health.ready,

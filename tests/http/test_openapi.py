@@ -22,6 +22,7 @@ from app.settings import Settings
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import Db, make_job
 from tests.http.test_contacts import add
+from tests.http.test_dead_letters import fail, post
 
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.yaml"
 
@@ -71,6 +72,12 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     job = done.headers["Location"]
     tag = (await api.get(job)).headers["ETag"]
     running = await make_job(db)
+    await add(api, name="second")
+    failed = f"/v1/jobs/{await fail(api, db, 7, 8)}"
+    await fail(api, db, 9)
+    letters, named = "/v1/dead-letters", {"Idempotency-Key": "again"}
+    one = (await api.get(letters)).json()["dead_letters"][0]["url"]
+    certain = await db.fetchval("SELECT max(dead_letter_id) FROM dead_letters")
     bulk = "/v1/contacts:bulk"
     seen: list[tuple[str, str, Answer]] = [
         (bulk, "post", done),
@@ -94,6 +101,21 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/jobs/{job_id}", "get", await api.get("/v1/jobs/x")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", job + "/cancel")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", f"/v1/jobs/{running}/cancel")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", job + "/retry")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"/v1/jobs/{running}/retry")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"{failed}/retry", headers=named)),
+        (letters, "get", await api.get(letters)),
+        (letters, "get", await api.get(f"{letters}?limit=1&resolution=any")),
+        (letters, "get", await api.get(f"{letters}?state=x")),
+        (f"{letters}/clusters", "get", await api.get(f"{letters}/clusters")),
+        (f"{letters}/{{letter_id}}", "get", await api.get(one)),
+        (f"{letters}/{{letter_id}}", "get", await api.get(f"{letters}/x")),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True, preview=True)),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
+        (f"{letters}/drop", "post", await post(api, f"{letters}/drop", all=True, reason="x")),
+        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[certain], reason="x")),
+        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[9_999], reason="x")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Last-Event-ID": "1"})),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Accept": "text/csv"})),

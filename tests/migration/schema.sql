@@ -524,9 +524,13 @@ CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, c
 
 CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
 
+CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, contact_id);
+
 CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
 
 CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
+
+CREATE INDEX dead_letters_waiting ON public.dead_letters USING btree (tenant_id, dead_letter_id) WHERE (resolution IS NULL);
 
 CREATE INDEX deliveries_due ON public.deliveries USING btree (tenant_id, destination_id, next_attempt_at, delivery_id) WHERE (state = 'pending'::text);
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import circuits, data, parts, schemas, service, webhook_events, webhooks
+from app.http.openapi import circuits, data, letters, parts, schemas, service, webhook_events, webhooks
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -27,6 +27,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         "security": [{"apiKey": []}],
         "tags": _TAGS,
         "paths": data.make_paths(settings)
+        | letters.make_paths(settings)
         | service.make_paths()
         | circuits.make_paths()
         | webhooks.make_paths(settings),
@@ -51,6 +52,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
 _TAGS: Final = [
     {"name": "contacts", "description": "Send contacts, and see where each stands."},
     {"name": "jobs", "description": "What became of what was sent."},
+    {"name": "dead letters", "description": "What was given up on, and what a human decides about it."},
     {"name": "destinations", "description": "Where contacts are synced."},
     {"name": "webhooks", "description": "Be told of events; signed, and repeated until they arrive."},
     {"name": "health", "description": "What works and what does not; open to everybody."},

@@ -215,9 +215,11 @@ def _job(wait: dict[str, Any]) -> dict[str, Any]:
         "readJob",
         "Where a job stands",
         "`Retry-After` tells when asking again is worth while. With `Prefer: wait=N` the answer comes once the job is "
-        "finished (or, with `If-None-Match`, once it changed). Needs the scope `read` or `import`.",
+        "finished (or, with `If-None-Match`, once it changed). A job that was retried, or whose dead letters were "
+        "replayed, tells of all attempts: `attempts`, and by `merged` what its items have come to. "
+        "Needs the scope `read` or `import`.",
         {
-            "200": answer_of("The job.", ref("Job"), examples.JOB, fields),
+            "200": answer_of("The job.", ref("Job"), examples.RETRIED_JOB, fields),
             "304": {"description": "Nothing changed since the ETag in `If-None-Match`.", "headers": fields},
             **problems_of(404, *READING),
         },

@@ -54,6 +54,9 @@ CREATE INDEX dead_letters_open ON dead_letters (tenant_id, destination_id, error
     WHERE resolution IS NULL;
 CREATE INDEX dead_letters_contact ON dead_letters (tenant_id, destination_id, contact_id)
     WHERE resolution IS NULL;
+-- What is listed: those that wait, newest first, and all that a contact ever had.
+CREATE INDEX dead_letters_waiting ON dead_letters (tenant_id, dead_letter_id) WHERE resolution IS NULL;
+CREATE INDEX dead_letters_history ON dead_letters (tenant_id, contact_id);
 CREATE INDEX dead_letters_root ON dead_letters (tenant_id, root_job_id, destination_id, dead_letter_id);
 CREATE INDEX dead_letters_chain ON dead_letters (tenant_id, chain_id, dead_letter_id) WHERE chain_id IS NOT NULL;
 
