@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "demo": ("app.cli.demo", "demo"),
     "push": ("app.cli.push", "push_command"),
     "jobs": ("app.cli.jobs", "jobs_group"),
+    "contacts": ("app.cli.contacts", "contacts_group"),
     "keys": ("app.cli.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
     "serve": ("app.cli.operate", "serve"),

@@ -173,6 +173,11 @@ async def lock_import(connection: Connection, tenant_id: int, job_id: uuid.UUID)
     return step
 
 
+async def lock_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
+    """The same for a job that takes something back; false: all of its items are decided."""
+    return await connection.fetchval(QUERIES["lock_undo"], tenant_id, job_id) is not None
+
+
 async def steps_left(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> set[str]:
     return {row["step"] for row in await connection.fetch(QUERIES["steps_left"], tenant_id, job_id)}
 

@@ -55,6 +55,36 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     return cursor.index
 
 
+def encode_version(job_id: uuid.UUID, index: int) -> str:
+    """A place in a contact's history: the last version that was shown, by the item that made it."""
+    return _encode(_Cursor(VERSION, "history", job_id, index))
+
+
+def decode_version(text: str) -> tuple[uuid.UUID, int]:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    cursor = _decode(text, "history")
+    return cursor.job_id, cursor.index
+
+
+def encode_audit(before: int) -> str:
+    """A place in the audit log, which has numbers larger than an index."""
+    return _encode(_Cursor(VERSION, "audit", uuid.UUID(int=before), 0))
+
+
+def decode_audit(text: str) -> int:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    before = _decode(text, "audit").job_id.int
+    if before >= 2**63:
+        raise CursorInvalid()
+    return before
+
+
 def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
     """Where the next page is (RFC 8288), which is all that NDJSON and CSV can tell of it."""
     if cursor is None:

@@ -29,7 +29,7 @@ YOUNG: Final = 0.2
 """Seconds for which the view of a job that goes on may be shown though there is a newer one…"""
 SHARE: Final = 10.0
 """…or this many times as long as it took to read: reading never takes more than a tenth of the time."""
-_REPRESENTATION: Final = 2
+_REPRESENTATION: Final = 3
 """Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
 
 _encode: Final = msgspec.json.Encoder().encode

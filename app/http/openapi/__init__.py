@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import data, parts, schemas, service
+from app.http.openapi import data, parts, schemas, service, undo
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -26,7 +26,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
         "tags": _TAGS,
-        "paths": data.make_paths(settings) | service.make_paths(),
+        "paths": data.make_paths(settings) | undo.make_paths() | service.make_paths(),
         "components": {
             "securitySchemes": {
                 "apiKey": {
@@ -48,6 +48,7 @@ _TAGS: Final = [
     {"name": "contacts", "description": "Send contacts, and see where each stands."},
     {"name": "jobs", "description": "What became of what was sent."},
     {"name": "destinations", "description": "Where contacts are synced."},
+    {"name": "audit", "description": "Who did what, when."},
     {"name": "health", "description": "What works and what does not; open to everybody."},
     {"name": "documents", "description": "This description; open to everybody."},
 ]

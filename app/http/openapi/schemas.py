@@ -9,7 +9,8 @@ import msgspec
 from app import admin, spool, status
 from app.domain import answers, outcomes
 from app.domain.rows import Item
-from app.http import destinations, health, items, jobs, problems
+from app.http import destinations, health, history, items, jobs, problems
+from app.http.openapi import examples
 
 _STRUCTS: Final = (
     Item,
@@ -21,6 +22,8 @@ _STRUCTS: Final = (
     items.ItemList,
     status.KeyState,
     status.Contact,
+    history.ContactHistory,
+    history.AuditLog,
     admin.NewDestination,
     destinations.DestinationList,
     health.Health,
@@ -45,8 +48,10 @@ def make_schemas() -> dict[str, Any]:
     for path, change in _COMPLETIONS.items():
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
-    # These two go out as bytes that were encoded before.
-    schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
+    # These go out as bytes that were encoded before.
+    for name in ("Contact", "ContactFields"):
+        schemas[name]["properties"]["attributes"] = {"type": "object"}
+    schemas["AuditEntry"]["properties"]["detail"] = {"type": "object"}
     schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
 
@@ -91,5 +96,20 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "Destination.kind": {"enum": list(admin.KINDS)},
     "Destination.state": {"enum": ["active", "paused"]},
     "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
+    "ContactHistory.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditLog.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditEntry.actor": {"description": "The API key that did it or had it done; `tranche`: nobody asked."},
+    "AuditEntry.subject": {"examples": [f"job:{examples.JOB_ID}", "destination:hubspot"]},
+    "Version.key_id": {"description": "The API key that asked for it."},
+    "Version.deleted": {"description": "The creation of the contact was undone by this change."},
+    "Version.before": {"description": "Null: there was no contact."},
+    "Version.after": {"description": "Null: there is none any more."},
+    "Version.undone_by": {"description": "The job that took this change back."},
+    "Job.undo_of": {"description": "The job whose changes this one takes back."},
+    "Job.undone_by": {"description": "The job that takes back the changes of this one."},
+    "Job.compensated_by": {
+        "description": "The job that takes back the items that some destination refused "
+        "(`consistency=all_destinations`)."
+    },
     "JobList.next_cursor": {"description": "Opaque; null on the last page."},
 }
