@@ -51,8 +51,9 @@ async def undo(
         job = await undoing.lock_undoable(connection, tenant_id, job_id)
         if job is None:
             raise NotFound("There is no such job.")
-        if job.undone_by is not None:
-            return Asked(job.undone_by, new=False)
+        found = await undoing.find_undo(connection, tenant_id, job_id)
+        if found is not None:
+            return Asked(found, new=False)
         _check(job)
         undo_id = new_id()
         changes = await undoing.count_changes(connection, tenant_id, job_id)

@@ -22,7 +22,6 @@ class Undoable(msgspec.Struct, frozen=True):
     state: str
     root_job_id: uuid.UUID
     dry_run: bool
-    undone_by: uuid.UUID | None
 
 
 class NewUndo(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +107,12 @@ class Relatives(msgspec.Struct, frozen=True):
 async def lock_undoable(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Undoable | None:
     row = await connection.fetchrow(QUERIES["lock_undoable"], tenant_id, job_id)
     return None if row is None else Undoable(*row)
+
+
+async def find_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> uuid.UUID | None:
+    """The undo job of a job that is locked."""
+    found: uuid.UUID | None = await connection.fetchval(QUERIES["find_undo"], tenant_id, job_id)
+    return found
 
 
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:

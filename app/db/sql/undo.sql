@@ -2,13 +2,15 @@
 -- contact since.
 
 -- name: lock_undoable
--- A job that shall be undone, and its undo job if it has one. The lock makes two who ask at once one after the other.
-SELECT
-    j.kind, j.state, j.root_job_id, coalesce((j.options ->> 'dry_run')::boolean, false) AS dry_run,
-    (SELECT u.job_id FROM jobs u WHERE u.tenant_id = j.tenant_id AND u.undo_of = j.job_id) AS undone_by
+-- A job that shall be undone. The lock makes two who ask at once one after the other.
+SELECT j.kind, j.state, j.root_job_id, coalesce((j.options ->> 'dry_run')::boolean, false) AS dry_run
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2
-FOR NO KEY UPDATE OF j;
+FOR NO KEY UPDATE;
+
+-- name: find_undo
+-- A statement of its own: one that waited for the lock would still see what stood before it.
+SELECT u.job_id FROM jobs u WHERE u.tenant_id = $1 AND u.undo_of = $2;
 
 -- name: count_changes
 SELECT count(*)::int FROM ledger l WHERE l.tenant_id = $1 AND l.job_id = $2;
@@ -16,7 +18,7 @@ SELECT count(*)::int FROM ledger l WHERE l.tenant_id = $1 AND l.job_id = $2;
 -- name: insert_undo
 -- The job that takes something back: of $6, or of items of its root $3 (NULL). The job that is taken back shows it.
 WITH shown AS (
-    UPDATE jobs SET revision = revision + 1 WHERE tenant_id = $1 AND job_id = coalesce($6, $3)
+    UPDATE jobs SET revision = revision + 1 WHERE tenant_id = $1 AND job_id = coalesce($6::uuid, $3::uuid)
 )
 INSERT INTO jobs (
     tenant_id, job_id, kind, state, root_job_id, request_id, key_id, undo_of, total, succeeded, failed, retry, items
