@@ -70,7 +70,7 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     done = await api.push([person(1)], key="k")
     job = done.headers["Location"]
     tag = (await api.get(job)).headers["ETag"]
-    running = await make_job(db)
+    running, queued = await make_job(db), await make_job(db, "queued")
     bulk = "/v1/contacts:bulk"
     seen: list[tuple[str, str, Answer]] = [
         (bulk, "post", done),
@@ -94,6 +94,12 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/jobs/{job_id}", "get", await api.get("/v1/jobs/x")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", job + "/cancel")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", f"/v1/jobs/{running}/cancel")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", job + "/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", f"/v1/jobs/{queued}/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", "/v1/jobs/x/undo")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c1/history?limit=1")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c0/history")),
+        ("/v1/audit-log", "get", await api.get("/v1/audit-log?limit=1")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Last-Event-ID": "1"})),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Accept": "text/csv"})),
