@@ -19,6 +19,7 @@ MOST: Final = 1_000
 SUFFIX: Final = "/history"
 _PREFIX: Final = "/v1/contacts/"
 _TEMPLATE: Final = "/v1/contacts/{contact_id}/history"
+_AUDIT: Final = "audit"
 _READING: Final = frozenset({"read"})
 _AUDITING: Final = frozenset({"read", "admin"})
 
@@ -81,12 +82,12 @@ async def read_audit_log(request: Request[Any, Any, Any]) -> ASGIResponse:
     headers.choose_type(fields)
     query = headers.read_query(request.scope, ("subject", "limit", "cursor"))
     limit = headers.read_limit(query, default=PAGE, most=MOST)
-    before = cursors.decode_audit(query["cursor"]) if "cursor" in query else None
+    before = cursors.decode_number(query["cursor"], _AUDIT) if "cursor" in query else None
     async with services.database.connection() as connection:
         entries, more = await audit.read_log(
             connection, principal.tenant_id, subject=query.get("subject"), before=before, limit=limit
         )
-    cursor = None if more is None else cursors.encode_audit(more)
+    cursor = None if more is None else cursors.encode_number(more, _AUDIT)
     return respond(
         _encode(AuditLog(entries, cursor)), headers=cursors.link_next(request.scope, query, cursor)
     )
