@@ -26,7 +26,7 @@ _WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNI
 
 
 class Asked(msgspec.Struct, frozen=True):
-    """The undo job; `new`: it did not exist before."""
+    """The undo job; `new`: it did not exist before, or had failed and goes on now."""
 
     job_id: uuid.UUID
     new: bool
@@ -41,7 +41,7 @@ async def undo(
     request_id: str,
     new_id: Callable[[], uuid.UUID],
 ) -> Asked:
-    """Have a job undone, or find that it is being undone already.
+    """Have a job undone, or find that it is being undone already; an undo that failed goes on where it ended.
 
     Raises:
         NotFound: the tenant has no such job.
@@ -53,7 +53,12 @@ async def undo(
             raise NotFound("There is no such job.")
         found = await undoing.find_undo(connection, tenant_id, job_id)
         if found is not None:
-            return Asked(found, new=False)
+            resumed = await undoing.resume_undo(connection, tenant_id, found, WORKFLOW)
+            if resumed:
+                await audit.write(
+                    connection, tenant_id, actor=key_id, action="undo.resume", subject=f"job:{found}"
+                )
+            return Asked(found, new=resumed)
         _check(job)
         undo_id = new_id()
         changes = await undoing.count_changes(connection, tenant_id, job_id)

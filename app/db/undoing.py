@@ -115,6 +115,11 @@ async def find_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -
     return found
 
 
+async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, workflow: str) -> bool:
+    """False: the undo job did not fail, so there is nothing to be taken up."""
+    return await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id, workflow) is not None
+
+
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
     count: int = await connection.fetchval(QUERIES["count_changes"], tenant_id, job_id)
     return count

@@ -12,6 +12,22 @@ FOR NO KEY UPDATE;
 -- A statement of its own: one that waited for the lock would still see what stood before it.
 SELECT u.job_id FROM jobs u WHERE u.tenant_id = $1 AND u.undo_of = $2;
 
+-- name: resume_undo
+-- An undo job that failed takes up its work where it ended. No row: it did not fail.
+WITH taken AS (
+    UPDATE jobs j
+    SET
+        state = CASE WHEN j.total > 0 THEN 'running' ELSE 'queued' END, error = NULL, finished_at = NULL,
+        revision = j.revision + 1
+    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'failed'
+    RETURNING j.job_id
+)
+UPDATE sagas s
+SET state = 'running', step = 0, attempts = 0, due_at = now(), error = NULL, finished_at = NULL
+FROM taken t
+WHERE s.tenant_id = $1 AND s.workflow = $3 AND s.subject = t.job_id AND s.finished_at IS NOT NULL
+RETURNING 1;
+
 -- name: count_changes
 SELECT count(*)::int FROM ledger l WHERE l.tenant_id = $1 AND l.job_id = $2;
 

@@ -32,9 +32,10 @@ def _undo() -> dict[str, Any]:
         "Take back what a job changed",
         "Each contact that the job changed gets back what stood before, as a new version, and one that it created is "
         "taken away; destinations follow. A contact that somebody changed since is left as it is: its item fails with "
-        "`VERSION_CONFLICT` and tells by whom. No history is deleted. Asking again answers with the same undo job; "
-        "to have the changes again, undo that one. A job that is still at work, a dry run, a retry and a replay have "
-        "nothing to take back (409). A body of this request is ignored. Needs the scope `import`.",
+        "`VERSION_CONFLICT` and tells by whom. No history is deleted. Asking again answers with the same undo job, and "
+        "lets one that failed go on; to have the changes again, undo it. A job that is still at work, a dry run, a "
+        "retry and a replay have nothing to take back (409). A body of this request is ignored. Needs the scope "
+        "`import`.",
         {
             "202": answer_of(
                 "The undo job.",
