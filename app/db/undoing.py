@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from app.db.pool import Connection
+from app.db.processing import LONG_SECONDS, allow_long
 from app.db.sql import QUERIES
 
 END: Final = 2**31 - 1
@@ -121,7 +122,9 @@ async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID,
 
 
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
-    count: int = await connection.fetchval(QUERIES["count_changes"], tenant_id, job_id)
+    """Of tens of millions this takes its time."""
+    await allow_long(connection)
+    count: int = await connection.fetchval(QUERIES["count_changes"], tenant_id, job_id, timeout=LONG_SECONDS)
     return count
 
 
