@@ -4,7 +4,6 @@ not by an undo either, which is a version like any other."""
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -66,19 +65,15 @@ async def read_history(
     """
     if "\0" in contact_id or not await rows.contact_exists(connection, tenant_id, contact_id):
         raise NotFound("There is no such contact, and never was.")
-    # The one before the page tells who undid its first version, the one after it what stood before its last.
-    skipped = 0 if after is None else 1
-    found = await rows.read_history(connection, tenant_id, contact_id, start=after, limit=skipped + limit + 1)
-    page = found[skipped : skipped + limit]
-    versions = [_tell(found, place) for place in range(skipped, skipped + len(page))]
-    more = len(found) > skipped + limit
+    # One more tells what stood before the last of the page.
+    found = await rows.read_history(connection, tenant_id, contact_id, after=after, limit=limit + 1)
+    page = found[:limit]
+    versions = [_tell(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
+    more = len(found) > limit
     return HistoryPage(versions, (page[-1].job_id, page[-1].item_index) if more else None)
 
 
-def _tell(found: Sequence[VersionRow], place: int) -> Version:
-    row = found[place]
-    newer = found[place - 1] if place else None
-    older = found[place + 1] if place + 1 < len(found) else None
+def _tell(row: VersionRow, older: VersionRow | None) -> Version:
     return Version(
         version=row.version,
         changed_at=row.changed_at,
@@ -90,7 +85,7 @@ def _tell(found: Sequence[VersionRow], place: int) -> Version:
         deleted=not row.email,
         before=_fields(older),
         after=_fields(row),
-        undone_by=newer.job_id if newer is not None and newer.kind == JobKind.UNDO else None,
+        undone_by=row.undone_by,
     )
 
 

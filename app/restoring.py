@@ -3,7 +3,8 @@
 What comes of it is booked like a chunk of an import: outcomes, counts, and deliveries to every destination, which are
 sent the contacts as they then stand. Every exit of an item:
 
-- restored   the version is still the item's own → the one before becomes a new version, or the contact a tombstone
+- restored   the version is still the item's own, or is so again because what came after was undone → the one before
+             becomes a new version, or the contact a tombstone
 - unchanged  an earlier undo has taken the item back already
 - conflict   somebody changed the contact since: it is left as it is, and the item says by whom
 """
@@ -53,49 +54,70 @@ async def restore(
     connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int
 ) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on."""
-    standing = await undoing.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
-    own = [place for place, c in enumerate(changes) if _is_own(job, c, standing[c.contact_id])]
-    others = sorted(set(range(len(changes))) - set(own))
-    outcomes: dict[int, ItemOutcome] = {}
-    if own:
-        restored = [changes[place] for place in own]
-        await undoing.restore(
-            connection, job.tenant_id, job.job_id, [first_index + place for place in own], restored
+    locked = await undoing.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
+    standing = [locked[c.contact_id] for c in changes]
+    own, makers = await _find_own(connection, job, changes, standing)
+    places = sorted(own)
+    await undoing.restore(
+        connection,
+        job.tenant_id,
+        job.job_id,
+        [first_index + place for place in places],
+        [changes[place] for place in places],
+    )
+    outcomes = [
+        ItemOutcome(
+            first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, standing[place].version + 1
         )
-        for place, change in zip(own, restored, strict=True):
-            index = first_index + place
-            outcomes[place] = ItemOutcome(
-                index, change.contact_id, ItemStatus.OK, Result.UPDATED, change.version + 1
-            )
-    if others:
-        makers = await undoing.read_makers(
-            connection, job.tenant_id, list({standing[changes[place].contact_id].job_id for place in others})
+        if place in own
+        else _leave(job, first_index + place, change, standing[place], makers[standing[place].job_id])
+        for place, change in enumerate(changes)
+    ]
+    owed = await _book(connection, job, changes, outcomes, first_index)
+    return Restored(
+        restored=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UPDATED],
+        unchanged=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UNCHANGED],
+        conflicts=[outcome.id or "" for outcome in outcomes if outcome.status is not ItemStatus.OK],
+        owed=owed,
+    )
+
+
+async def _find_own(
+    connection: Connection, job: Restoration, changes: Sequence[Change], standing: Sequence[Standing]
+) -> tuple[set[int], dict[uuid.UUID, Maker]]:
+    """Places of changes whose version stands, or stands again; and who made the versions that stand elsewhere."""
+    own = {place for place, c in enumerate(changes) if _is_own(job, c, standing[place])}
+    others = [place for place in range(len(changes)) if place not in own]
+    if not others:
+        return own, {}
+    makers = await undoing.read_makers(
+        connection, job.tenant_id, list({standing[place].job_id for place in others})
+    )
+    undone = [
+        place
+        for place in others
+        if makers[standing[place].job_id].kind == JobKind.UNDO
+        and standing[place].source_version == changes[place].source_version
+    ]
+    if undone:
+        again = await undoing.find_own(
+            connection,
+            job.tenant_id,
+            job.of,
+            [changes[place] for place in undone],
+            [standing[place] for place in undone],
         )
-        for place in others:
-            change = changes[place]
-            found = standing[change.contact_id]
-            outcomes[place] = _leave(job, first_index + place, change, found, makers[found.job_id])
-    ordered = [outcomes[place] for place in range(len(changes))]
-    owed = await _book(connection, job, changes, ordered, first_index)
-    by_outcome: dict[str, list[str]] = {"restored": [], "unchanged": [], "conflicts": []}
-    for outcome, change in zip(ordered, changes, strict=True):
-        word = (
-            "conflicts"
-            if outcome.status is not ItemStatus.OK
-            else ("restored" if outcome.result is Result.UPDATED else "unchanged")
-        )
-        by_outcome[word].append(change.contact_id)
-    return Restored(**by_outcome, owed=owed)
+        own |= {undone[number] for number in again}
+    return own, makers
 
 
 def _is_own(job: Restoration, change: Change, found: Standing) -> bool:
     """Whether the contact stands exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
-    return (found.job_id, found.item_index, found.version) == (
-        job.of,
-        change.item_index,
-        change.version,
-    ) and found.source_version == change.source_version
+    made = (found.job_id, found.item_index, found.version)
+    return (
+        made == (job.of, change.item_index, change.version) and found.source_version == change.source_version
+    )
 
 
 def _leave(job: Restoration, index: int, change: Change, found: Standing, maker: Maker) -> ItemOutcome:

@@ -31,6 +31,7 @@ class VersionRow(msgspec.Struct, frozen=True):
     kind: str | None
     key_id: str | None
     request_id: str | None
+    undone_by: uuid.UUID | None
 
 
 async def contact_exists(connection: Connection, tenant_id: int, contact_id: str) -> bool:
@@ -38,9 +39,9 @@ async def contact_exists(connection: Connection, tenant_id: int, contact_id: str
 
 
 async def read_history(
-    connection: Connection, tenant_id: int, contact_id: str, *, start: Place | None, limit: int
+    connection: Connection, tenant_id: int, contact_id: str, *, after: Place | None, limit: int
 ) -> list[VersionRow]:
-    """Newest first, from the version that `start` made on (`None`: the newest)."""
-    job_id, item_index = start or (None, None)
+    """Newest first, after the version that `after` made (`None`: from the newest)."""
+    job_id, item_index = after or (None, None)
     rows = await connection.fetch(QUERIES["read_history"], tenant_id, contact_id, job_id, item_index, limit)
     return [VersionRow(*row) for row in rows]

@@ -180,6 +180,25 @@ async def read_makers(
     return {row["job_id"]: Maker(*row) for row in rows}
 
 
+async def find_own(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    changes: Sequence[Change],
+    standing: Sequence[Standing],
+) -> set[int]:
+    """Places of changes of the job whose very versions stand again, restored by undos of what came after them."""
+    rows = await connection.fetch(
+        QUERIES["find_own"],
+        tenant_id,
+        [found.job_id for found in standing],
+        [found.item_index for found in standing],
+        [change.item_index for change in changes],
+        job_id,
+    )
+    return {row["place"] - 1 for row in rows}
+
+
 async def read_befores(
     connection: Connection, tenant_id: int, changes: Sequence[Change]
 ) -> dict[int, Before]:
@@ -201,6 +220,8 @@ async def restore(
     changes: Sequence[Change],
 ) -> int:
     """Give locked contacts back what stood before these changes; `places` are the items of the job that does so."""
+    if not changes:
+        return 0
     pairs = sorted(zip(changes, places, strict=True), key=lambda pair: pair[0].contact_id)
     written: int = await connection.fetchval(
         QUERIES["restore_contacts"],

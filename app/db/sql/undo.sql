@@ -79,6 +79,33 @@ SELECT j.job_id, j.kind, j.key_id, j.request_id
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]);
 
+-- name: find_own
+-- Which of these versions, made by items $3 of undo jobs $2, are what item $4 of job $5 had made, restored by one undo
+-- or several: then nobody changed the contact since. An undo's version is that before the one it took back, which lies
+-- further down the chain (seek) where undos lie above it.
+WITH RECURSIVE back AS (
+    SELECT t.place, t.job_id, t.item_index, NULL::uuid AS seek
+    FROM unnest($2::uuid[], $3::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
+    UNION ALL
+    SELECT
+        b.place, l.prev_job_id, l.prev_item_index,
+        CASE WHEN b.seek IS NULL THEN j.taken WHEN b.seek <> b.job_id THEN b.seek END
+    FROM back b
+    CROSS JOIN LATERAL (
+        SELECT x.prev_job_id, x.prev_item_index FROM ledger x
+        WHERE x.tenant_id = $1 AND x.job_id = b.job_id AND x.item_index = b.item_index LIMIT 1
+    ) l
+    CROSS JOIN LATERAL (
+        SELECT x.kind, coalesce(x.undo_of, x.root_job_id) AS taken FROM jobs x
+        WHERE x.tenant_id = $1 AND x.job_id = b.job_id LIMIT 1
+    ) j
+    WHERE (b.seek IS NOT NULL OR j.kind = 'undo') AND l.prev_job_id IS NOT NULL
+)
+SELECT DISTINCT b.place
+FROM back b
+JOIN unnest($4::int[]) WITH ORDINALITY AS t(item_index, place) ON t.place = b.place AND t.item_index = b.item_index
+WHERE b.seek IS NULL AND b.job_id = $5;
+
 -- name: read_befores
 -- The versions that stood before, by who made them: $2 jobs, $3 items; a tombstone is none.
 SELECT

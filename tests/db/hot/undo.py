@@ -18,6 +18,7 @@ HOT: Final[Hot] = {
     "undo_items_at": (f"3, {JOB}, '{{1,2,3}}'", {"ledger_pkey"}),
     "lock_contacts": (f"3, {CONTACTS}", {"contacts_pkey"}),
     "read_makers": (f"3, {JOBS}", {"jobs_pkey"}),
+    "find_own": (f"3, {JOBS}, '{{1}}', '{{1}}', {JOB}", {"ledger_pkey", "jobs_pkey"}),
     "read_befores": (f"3, {JOBS}, '{{1}}'", {"ledger_pkey"}),
     "restore_contacts": (
         f"3, {JOB}, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}'",
