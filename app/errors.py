@@ -117,6 +117,12 @@ class JobNotCancelable(TrancheError):
     code = "JOB_NOT_CANCELABLE"
 
 
+class JobNotUndoable(TrancheError):
+    """This job changed nothing that could be taken back, or is still at work."""
+
+    code = "JOB_NOT_UNDOABLE"
+
+
 class JobCanceled(TrancheError):
     """The job was canceled while its body arrived; nothing of it was applied."""
 

@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "push": ("app.cli.push", "push_command"),
     "jobs": ("app.cli.jobs", "jobs_group"),
     "dead-letters": ("app.cli.dead_letters", "dead_letters_group"),
+    "contacts": ("app.cli.contacts", "contacts_group"),
     "keys": ("app.cli.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
     "webhooks": ("app.cli.webhooks", "webhooks"),

@@ -55,6 +55,20 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     return cursor.index
 
 
+def encode_version(job_id: uuid.UUID, index: int) -> str:
+    """A place in a contact's history: the last version that was shown, by the item that made it."""
+    return _encode(_Cursor(VERSION, "history", job_id, index))
+
+
+def decode_version(text: str) -> tuple[uuid.UUID, int]:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    cursor = _decode(text, "history", _Cursor)
+    return cursor.job_id, cursor.index
+
+
 class _Number(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     version: int
     list: str

@@ -12,7 +12,7 @@ from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
-from app import canceling, letters, status
+from app import canceling, letters, status, undoing
 from app.errors import Invalid, NotFound
 from app.http import cursors, dead_letters, headers
 from app.http.bodies import read_body
@@ -154,6 +154,28 @@ async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     )
     answer = dead_letters.AttemptAnswer(**dead_letters.describe(taken))
     return respond(_encode(answer), 202, headers=echo | dead_letters.tell(answer.status_url))
+
+
+@post("/v1/jobs/{job_id:str}/undo", status_code=202)
+async def undo_job(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, _IMPORTING)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    asked = await undoing.undo(
+        services.database,
+        principal.tenant_id,
+        parse_job_id(request.path_params["job_id"]),
+        key_id=principal.key_id,
+        request_id=exchange_of(request.scope).request_id,
+        new_id=uuid7,
+    )
+    if asked.new:
+        services.waker.wake_imports(principal.tenant_id, asked.job_id)
+    view = await services.views.read(principal.tenant_id, asked.job_id, at_least=None)
+    told = tell(view, view.next_in or 0.0) | {"Location": f"/v1/jobs/{asked.job_id}"}
+    return respond(view.body, 202, headers=told)
 
 
 @get("/v1/jobs")

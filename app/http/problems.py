@@ -58,6 +58,7 @@ KINDS: Final = {
     "IDEMPOTENCY_KEY_IN_USE": Kind(409, "The first request with this key is still running"),
     "CONFLICT": Kind(409, "The thing exists already"),
     "JOB_NOT_CANCELABLE": Kind(409, "There is nothing left to cancel"),
+    "JOB_NOT_UNDOABLE": Kind(409, "There is nothing to take back"),
     "JOB_CANCELED": Kind(409, "The job was canceled"),
     "WEBHOOK_ENDPOINT_DISABLED": Kind(409, "The webhook endpoint is disabled"),
     "JOB_NOT_RETRYABLE": Kind(409, "The job is still deciding its items"),

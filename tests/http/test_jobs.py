@@ -78,7 +78,12 @@ async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, 
     assert job["root_job_id"] == job["job_id"]
     assert job["summary"] == pushed["summary"]
     assert job["results"] == {"created": 2}
-    assert job["options"] == {"atomic": False, "last_wins": False, "dry_run": False}
+    assert job["options"] == {
+        "atomic": False,
+        "last_wins": False,
+        "dry_run": False,
+        "consistency": "none",
+    }
     assert job["effects"]["hubspot"] == {
         "pending": 2, "ok": 0, "retry": 0, "failed": 0, "unknown": 0, "dead": 0, "skipped": 0
     }  # fmt: skip

@@ -71,7 +71,7 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     done = await api.push([person(1)], key="k")
     job = done.headers["Location"]
     tag = (await api.get(job)).headers["ETag"]
-    running = await make_job(db)
+    running, queued = await make_job(db), await make_job(db, "queued")
     await add(api, name="second")
     failed = f"/v1/jobs/{await fail(api, db, 7, 8)}"
     await fail(api, db, 9)
@@ -116,6 +116,12 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         (f"{letters}/drop", "post", await post(api, f"{letters}/drop", all=True, reason="x")),
         (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[certain], reason="x")),
         (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[9_999], reason="x")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", job + "/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", f"/v1/jobs/{queued}/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", "/v1/jobs/x/undo")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c1/history?limit=1")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c0/history")),
+        ("/v1/audit-log", "get", await api.get("/v1/audit-log?limit=1")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Last-Event-ID": "1"})),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Accept": "text/csv"})),

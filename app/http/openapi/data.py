@@ -138,6 +138,12 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                 {"type": "string", "enum": ["fail", "last_wins"], "default": "fail"},
             ),
             query(
+                "consistency",
+                "`all_destinations`: an item that one destination finally refuses is taken back at the others, and "
+                "here, by a job that the import then shows as `compensated_by`.",
+                {"type": "string", "enum": ["none", "all_destinations"], "default": "none"},
+            ),
+            query(
                 "map",
                 "Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon "
                 "separates.",
@@ -192,7 +198,7 @@ def _jobs() -> dict[str, Any]:
                 "A page of jobs.",
                 ref("JobList"),
                 {
-                    "jobs": [{k: v for k, v in examples.JOB.items() if k != "failures"}],
+                    "jobs": [{k: v for k, v in examples.JOB.items() if k not in examples.JOB_ALONE}],
                     "next_cursor": None,
                 },
                 headers(Link="Link"),

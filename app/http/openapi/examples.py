@@ -77,7 +77,7 @@ JOB: Final[dict[str, Any]] = {
     "started_at": "2026-01-15T09:30:00.123456Z",
     "applied_at": "2026-01-15T09:30:00.123456Z",
     "finished_at": None,
-    "options": {"atomic": False, "last_wins": False, "dry_run": False},
+    "options": {"atomic": False, "last_wins": False, "dry_run": False, "consistency": "none"},
     "progress": {
         "items": 3,
         "processed": 3,
@@ -98,6 +98,79 @@ JOB: Final[dict[str, Any]] = {
     "events_url": f"/v1/jobs/{JOB_ID}/events",
     "cancel_url": f"/v1/jobs/{JOB_ID}/cancel",
     "failures": [{"destination": "db", "code": "INVALID_EMAIL", "count": 1, "samples": [1]}],
+    "undo_of": None,
+    "undone_by": None,
+    "compensated_by": None,
+}
+
+JOB_ALONE: Final = ("failures", "undo_of", "undone_by", "compensated_by")
+"""What a list does not show."""
+
+UNDO_ID: Final = "01990f6e-7c31-7f0a-8d57-1b6f3c2ad904"
+
+UNDO_JOB: Final[dict[str, Any]] = JOB | {
+    "job_id": UNDO_ID,
+    "kind": "undo",
+    "state": "queued",
+    "started_at": None,
+    "applied_at": None,
+    "progress": {
+        "items": 2,
+        "processed": 0,
+        "not_processed": 2,
+        "bytes_received": 0,
+        "items_per_second": None,
+        "expected_seconds": None,
+    },
+    "summary": {"total": 0, "succeeded": 0, "failed": 0, "retry": 0},
+    "results": {},
+    "effects": {},
+    "status_url": f"/v1/jobs/{UNDO_ID}",
+    "items_url": f"/v1/jobs/{UNDO_ID}/items",
+    "events_url": f"/v1/jobs/{UNDO_ID}/events",
+    "cancel_url": f"/v1/jobs/{UNDO_ID}/cancel",
+    "failures": [],
+    "undo_of": JOB_ID,
+}
+
+HISTORY: Final[dict[str, Any]] = {
+    "versions": [
+        {
+            "version": 2,
+            "changed_at": "2026-01-15T10:02:11.000321Z",
+            "kind": "undo",
+            "job_id": UNDO_ID,
+            "item_index": 1,
+            "key_id": "3kTq9dPw",
+            "request_id": "7f0d1c52-3a55-4a3b-9d6e-2f1f0c8f7b10",
+            "deleted": True,
+            "before": {
+                "source_version": None,
+                "email": "ada@example.com",
+                "first_name": "Ada",
+                "last_name": None,
+                "phone": None,
+                "company": None,
+                "attributes": {"city": "London"},
+            },
+            "after": None,
+            "undone_by": None,
+        }
+    ],
+    "next_cursor": None,
+}
+
+AUDIT: Final[dict[str, Any]] = {
+    "entries": [
+        {
+            "at": "2026-01-15T10:02:11.000321Z",
+            "actor": "3kTq9dPw",
+            "action": "undo.restore",
+            "subject": f"job:{UNDO_ID}",
+            "detail": {"restored": 2, "already_taken_back": 0, "changed_since": 0},
+        }
+    ],
+    "next_cursor": None,
 }
 
 RETRY_ID: Final = "01992e3f-11c2-7a40-9d2c-0f3a6c1e5b77"

@@ -12,7 +12,8 @@ from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
 from app.domain.rows import Item
 from app.domain.webhooks import MAX_URL
-from app.http import dead_letters, destinations, health, items, jobs, problems, webhooks
+from app.http import dead_letters, destinations, health, history, items, jobs, problems, webhooks
+from app.http.openapi import examples
 
 _STRUCTS: Final = (
     Item,
@@ -24,6 +25,8 @@ _STRUCTS: Final = (
     items.ItemList,
     status.KeyState,
     status.Contact,
+    history.ContactHistory,
+    history.AuditLog,
     admin.NewDestination,
     destinations.DestinationList,
     circuits.CircuitOrder,
@@ -73,9 +76,11 @@ def make_schemas() -> dict[str, Any]:
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
     # These go out as bytes that were encoded before.
-    schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
     schemas["WebhookMessage"]["properties"]["payload"] = {"type": "object"}
     schemas["Payload"]["properties"]["attributes"] = {"type": "object"}
+    for name in ("Contact", "ContactFields"):
+        schemas[name]["properties"]["attributes"] = {"type": "object"}
+    schemas["AuditEntry"]["properties"]["detail"] = {"type": "object"}
     schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
 
@@ -180,5 +185,20 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "ReplayAnswer.jobs": {"description": "Jobs that have letters of this selection, earlier ones too."},
     "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
     "LetterList.next_cursor": {"description": "Opaque; null on the last page."},
+    "ContactHistory.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditLog.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditEntry.actor": {"description": "The API key that did it or had it done; `tranche`: nobody asked."},
+    "AuditEntry.subject": {"examples": [f"job:{examples.JOB_ID}", "destination:hubspot"]},
+    "Version.key_id": {"description": "The API key that asked for it."},
+    "Version.deleted": {"description": "The creation of the contact was undone by this change."},
+    "Version.before": {"description": "Null: there was no contact."},
+    "Version.after": {"description": "Null: there is none any more."},
+    "Version.undone_by": {"description": "The job that took this change back."},
+    "Job.undo_of": {"description": "The job whose changes this one takes back."},
+    "Job.undone_by": {"description": "The job that takes back the changes of this one."},
+    "Job.compensated_by": {
+        "description": "The job that takes back the items that some destination refused "
+        "(`consistency=all_destinations`)."
+    },
     "JobList.next_cursor": {"description": "Opaque; null on the last page."},
 }
