@@ -313,6 +313,17 @@ def everything_rests(e: Evidence) -> Findings:
                 yield Finding("sum", f"job {job['job_id']} is {job['state']} with {bad[job['job_id']]} lost effects and {job['failed'] + job['retry']} items that are not ok")
 
 
+def jobs_end_last(e: Evidence) -> Findings:
+    """No item of a completed job moves any more."""
+    job_of = {str(d["delivery_id"]): d["job_id"] for d in e.table("deliveries")}
+    ended: set[str] = set()
+    for move in sorted(e.table("chaos_moves"), key=lambda move: int(move["seq"])):
+        if move["what"] == "job" and move["after"].startswith("completed"):
+            ended.add(move["subject"])
+        if move["what"] == "item" and job_of.get(move["subject"].split(".")[0]) in ended:
+            yield Finding("finished_early", f"item {move['subject']} became {WORDS[move['after']]} when its job was completed")
+
+
 def letters_are_written(e: Evidence) -> Findings:
     """Whatever was given up has its dead letter, and nothing else has one."""
     given_up = {
@@ -429,6 +440,19 @@ def crms_are_spared(e: Evidence) -> Findings:
             yield Finding("hammered", f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do")
 
 
+def refusals_are_heeded(e: Evidence) -> Findings:
+    """What a CRM refuses for good is not sent again by the same delivery."""
+    owed: Counter[tuple[str, str]] = Counter()
+    for d in e.table("deliveries"):
+        owed[e.crm_of.get(d["destination_id"], ""), d["request_id"]] += 1
+    for crm in e.destinations:
+        refused = Counter(call["request_id"] for call in e.calls.get(crm, []) if "reject" in call["faults"])
+        for request_id, count in refused.items():
+            # One whose answer was lost on the way may be sent and refused once more.
+            if count > 3 * owed[crm, request_id]:
+                yield Finding("refused_again", f"{crm} refused contacts in {count} calls of request {request_id}, which has {owed[crm, request_id]} deliveries")
+
+
 # how states moved
 
 
@@ -477,10 +501,12 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     sums_are_right,
     effects_add_up,
     everything_rests,
+    jobs_end_last,
     letters_are_written,
     effects_are_single,
     destinations_hold_the_contacts,
     refused_there_is_not_there,
     syncs_are_true,
     crms_are_spared,
+    refusals_are_heeded,
 )

@@ -135,7 +135,7 @@ def reachable(edges: Edges, before: str, after: str) -> bool:
         if here == after:
             return True
         for start, end in edges:
-            if start == here and end not in seen:
+            if start == here and end not in seen and end != "[*]":  # the end is no beginning
                 seen.add(end)
                 front.append(end)
     return False

@@ -94,6 +94,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return "\n".join(lines)
 
     @property
+    def features(self) -> set[str]:
+        """Faults and actions by name."""
+        slow = {"slow_before" for f in self.faults if f.details.get("parameters", {}).get("latency") == 0.95}
+        return {*self.kinds, *(action.kind for action in self.actions)} | slow
+
+    @property
     def kinds(self) -> list[str]:
         """The faults by name, for a table; of the network and of CRMs with what they do."""
         named = {"network": "mode", "crm": "fault"}
@@ -175,6 +181,8 @@ def _crm(chance: random.Random, at: float, seconds: float) -> Fault:
             ("rate_limit", often | {"retry_after": chance.choice((0.5, 0.8))}),
             ("slow", often | {"latency": chance.choice((0.2, 1.0)), "when": "after"}),
             ("slow", often | {"latency": 0.2, "when": "before"}),
+            # It happens after its caller gave up, and before the grace is over.
+            ("slow", often | {"latency": 0.95, "when": "before", "on": "write"}),
             ("latency", {"latency": 0.1, "jitter": 0.15}),
             ("down", {}),
             ("reject", {"keys": [f"s{n:02}" for n in range(25) if chance.random() < 0.2] or ["s00"]}),
