@@ -25,6 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="tranche-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        parser.error(f"{folder} is not empty: choose a new folder")
     folder.chmod(0o711)  # PostgreSQL runs as another user where this is root
     began = time.monotonic()
     if arguments.what == "bugs":

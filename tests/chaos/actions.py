@@ -7,6 +7,7 @@ the ledger or at a CRM tells which item put it there.
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import random
@@ -149,12 +150,17 @@ async def source_version(round_: Round, action: Action, chance: random.Random, u
 
 
 async def clear_attributes(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    """A note is set, and then taken away again."""
-    ids = shared(chance, chance.randint(1, 5))
-    items = write(action, chance, ids)
-    for item in items:
-        item.fields["attributes"]["note"] = chance.choice((f"note of {action.number}", None))
-    await round_.send(request(action, items), until=until)
+    """A note is set, and taken away again when it may have arrived."""
+    ids = [*shared(chance, 2), *(own(action, n) for n in range(4))]
+    for turn, note in (("set", f"note of {action.number}"), ("clear", None)):
+        items = write(action, chance, ids)
+        for item in items:
+            item.mark = f"{item.mark}-{turn}"
+            item.fields["attributes"] = {"mark": item.mark, "note": note}
+        asked = request(action, items)
+        asked.key = f"{asked.key}-{turn}"
+        await round_.send(asked, until=until)
+        await asyncio.sleep(chance.choice((0, 0.2, 0.4)))
 
 
 async def poisoned(round_: Round, action: Action, chance: random.Random, until: float) -> None:
@@ -246,6 +252,7 @@ async def cancel(round_: Round, action: Action, chance: random.Random, until: fl
     asked = request(action, items, prefer="respond-async")
     told = await round_.send(asked, until=until)
     if told is not None:
+        await asyncio.sleep(chance.choice((0, 0.02, 0.05, 0.1)))
         await round_.act("cancel", told["job_id"])
 
 
@@ -268,8 +275,6 @@ async def undo(round_: Round, action: Action, chance: random.Random, until: floa
 
 async def do(round_: Round, action: Action, *, began: float, until: float) -> None:
     """Do an action at its time, or as soon after it as its client can."""
-    import asyncio
-
     await asyncio.sleep(max(0.0, began + action.at - time.monotonic()))
     deed: Do = globals()[action.kind]
     await deed(round_, action, random.Random(action.seed), until)

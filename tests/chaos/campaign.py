@@ -87,7 +87,7 @@ async def hunt(folder: Path, *, bugs: list[str] | None, first: int, most: int) -
 
     rows: list[tuple[str, str, str]] = []
     for bug in bugs or BUGS:
-        async with opened(folder / bug, bug=bug) as stage:
+        async with opened(folder / bug / "stage", bug=bug) as stage:
             row = (bug, "NOT FOUND", f"in {most} seeds")
             for seed in islice(suitable(BUGS[bug].wants, first), most):
                 result = await play(stage, folder / bug, seed)

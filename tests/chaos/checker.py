@@ -40,7 +40,11 @@ def check(evidence: Evidence, states: dict[str, Edges] | None = None) -> list[Fi
     edges = read_states(STATES.read_text("utf-8")) if states is None else states
     found: list[Finding] = []
     for rule in RULES:
-        told = list(rule(evidence))
+        try:
+            told = list(rule(evidence))
+        except (LookupError, TypeError, ValueError) as error:
+            # Evidence so strange that a rule cannot read it is none that all is well.
+            told = [Finding("unreadable", f"{rule.__name__}: {type(error).__name__}: {error}")]
         found += told[:MOST]
         if len(told) > MOST:
             found.append(Finding(told[0].name, f"… and {len(told) - MOST} more of this rule"))
@@ -137,6 +141,9 @@ def _told_alike(request: Row, body: Row, items: list[Row]) -> Findings:
 
 def _item_is_true(e: Evidence, request: Row, job: Row, item: Row) -> Findings:
     place = f"{request['key']}[{item['index']}] of job {job['job_id']}"
+    if item["index"] >= len(request["items"]):
+        yield Finding("told_otherwise", f"{place} was never sent")
+        return
     sent = request["items"][item["index"]]
     row = e.entered.get((job["job_id"], item["index"]))
     wrote = item["status"] == "ok" and item.get("result") in ("created", "updated") and "duplicate_of" not in item
@@ -242,6 +249,34 @@ def ledger_is_whole(e: Evidence) -> Findings:
         yield Finding("gap", f"{contact_id} is in the ledger, but is no contact")
 
 
+def undone_is_undone(e: Evidence) -> Findings:
+    """An undo gives each contact its before-image back, unless somebody changed it since, and touches nothing else."""
+    fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
+    by_version = {(row["contact_id"], row["version"]): row for row in e.table("ledger")}
+    undone = Counter(job["undo_of"] for job in e.jobs.values() if job.get("undo_of"))
+    for job_id, count in undone.items():
+        if count > 1:
+            yield Finding("undone_twice", f"job {job_id} has {count} undos")
+    for job in e.jobs.values():
+        of = job.get("undo_of")
+        if not of or job["state"] not in ("completed", "completed_with_failures"):
+            continue
+        for row in e.table("ledger"):
+            place = f"version {row['version']} of {row['contact_id']}"
+            if row["job_id"] == of and e.contacts[row["contact_id"]]["version"] == row["version"]:
+                yield Finding("not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}")
+            if row["job_id"] != job["job_id"]:
+                continue
+            taken = by_version.get((row["contact_id"], row["version"] - 1))
+            image = by_version.get((row["contact_id"], row["version"] - 2))
+            if taken is None or taken["job_id"] != of:
+                yield Finding("undo_overwrote", f"{place} takes back what job {of} did not do")
+            elif image is None and row["email"] != "":
+                yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
+            elif image is not None and any(row[name] != image[name] for name in fields):
+                yield Finding("undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}")
+
+
 def sums_are_right(e: Evidence) -> Findings:
     """Counts of jobs, of effects and of answers are those of the items."""
     written = Counter(row["job_id"] for row in e.table("ledger"))
@@ -343,12 +378,42 @@ def letters_are_written(e: Evidence) -> Findings:
 # what happened at the CRMs
 
 
-def record_of(kind: str, row: Row) -> dict[str, str]:
-    """What a CRM should hold of a contact or a ledger row."""
-    names = {"email": "email", "first_name": "firstname", "last_name": "lastname", "phone": "phone", "company": "company"}
-    found = {names[name]: row[name] for name in names}
-    found |= {name.lower(): value for name, value in row["attributes"].items()} | {"tranche_id": row["contact_id"]}
-    return {name: str(value) for name, value in found.items() if value not in (None, "")}
+STANDARD: Final = {
+    "hubspot": ("email", "firstname", "lastname", "phone", "company", "tranche_id"),
+    "salesforce": ("Email", "FirstName", "LastName", "Phone", "Company__c", "Tranche_Id__c"),
+    "http": ("email", "first_name", "last_name", "phone", "company", "id"),
+}
+"""By kind of CRM, its names of our fields."""
+NAMELESS: Final = "Nameless"
+"""Last name that Salesforce is sent where there is none (an option of the destination)."""
+
+
+def record_of(kind: str, row: Row) -> Row | None:
+    """What a CRM should hold of a contact or a ledger row; `None`: nothing, it is a tombstone."""
+    if row["email"] == "":
+        return None
+    fields = ("email", "first_name", "last_name", "phone", "company", "contact_id")
+    found = {theirs: row[ours] for ours, theirs in zip(fields, STANDARD[kind], strict=True)}
+    if kind == "http":
+        found |= {"attributes": row["attributes"], "version": row["version"]}
+    elif kind == "salesforce":
+        found["LastName"] = found["LastName"] or NAMELESS
+        found |= {f"{name}__c": value for name, value in row["attributes"].items()}
+    else:
+        found |= {name.lower(): str(value) for name, value in row["attributes"].items() if value is not None}
+    return _filled(found)
+
+
+def held_of(effect: Row) -> Row | None:
+    """What the CRM held after an effect."""
+    return None if effect.get("deleted") else _filled(effect["properties"])
+
+
+def _filled(record: Row) -> Row:
+    found = {name: value for name, value in record.items() if value not in (None, "")}
+    if isinstance(found.get("attributes"), dict):
+        found["attributes"] = {name: value for name, value in found["attributes"].items() if value is not None}
+    return found
 
 
 def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int | None]]]:
@@ -365,10 +430,17 @@ def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int 
         found: list[int | None] = []
         newest = 0
         for effect in effects:
-            version = next((v for v, record in versions if v >= newest and record == effect["properties"]), None)
+            held = held_of(effect)
+            version = next((v for v, record in versions if v >= newest and record == held), None)
             found.append(version)
             newest = newest if version is None else version
         yield key, effects, found
+
+
+def _mark_of(effect: Row) -> object:
+    """Which item's content an effect brought."""
+    properties = effect["properties"]
+    return "gone" if effect.get("deleted") else (properties.get("attributes") or properties).get("mark", properties.get("mark__c"))
 
 
 def effects_are_single(e: Evidence) -> Findings:
@@ -376,14 +448,14 @@ def effects_are_single(e: Evidence) -> Findings:
     for crm in e.destinations:
         kind = e.kinds.get(crm, "hubspot")
         for key, effects, found in histories(e, crm):
-            told = [(x["properties"].get("mark"), version) for x, version in zip(effects, found, strict=True)]
+            told = [(_mark_of(x), version) for x, version in zip(effects, found, strict=True)]
             counts = Counter(v for x, v in zip(effects, found, strict=True) if x["changed"] and v is not None)
             for version, count in counts.items():
                 if count > 1:
                     yield Finding("doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}")
             for effect, version in zip(effects, found, strict=True):
                 if version is None:
-                    older = any(record_of(kind, row) == effect["properties"] for row in e.ledger.get(key, []))
+                    older = any(record_of(kind, row) == held_of(effect) for row in e.ledger.get(key, []))
                     yield Finding(
                         "went_back" if older else "never_stood",
                         f"{crm}: effect {effect['seq']} on {key} is {effect['properties']}; it went {told}",
@@ -397,7 +469,7 @@ def destinations_hold_the_contacts(e: Evidence) -> Findings:
     given_up = {(row["destination_id"], row["contact_id"], row["version"]) for row in e.table("dead_letters")}
     for crm, number in e.destinations.items():
         kind = e.kinds.get(crm, "hubspot")
-        last = {effect["key"]: effect["properties"] for effect in e.effects.get(crm, [])}
+        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
         for contact_id, contact in e.contacts.items():
             wanted = record_of(kind, contact)
             if last.get(contact_id) != wanted and (number, contact_id, contact["version"]) not in given_up:
@@ -498,6 +570,7 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     refused_is_nowhere,
     keys_and_jobs_agree,
     ledger_is_whole,
+    undone_is_undone,
     sums_are_right,
     effects_add_up,
     everything_rests,

@@ -38,6 +38,8 @@ ACTIONS: Final[dict[str, float]] = {
 
 _LINKS: Final = ("front", "pg_api", "pg_w1", "pg_w2", "redis", "crm_a", "crm_b")
 _MODES: Final = ("latency", "reset", "black_hole", "half_close", "lost_answers", "throttle", "cut")
+KINDS: Final = ("hubspot", "salesforce", "http")
+"""Of CRMs; one that Tranche does not know yet is a HubSpot instead."""
 _CRMS: Final = ("crm_a", "crm_b")
 _WORKERS: Final = ("w1", "w2")
 
@@ -81,12 +83,14 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
+    crms: dict[str, str]
+    """What stands at each place of a CRM: its kind."""
     actions: list[Action]
     faults: list[Fault]
 
     def describe(self) -> str:
         """For people."""
-        lines = [f"seed {self.seed}"]
+        lines = [f"seed {self.seed}: {', '.join(f'{kind} as {crm}' for crm, kind in self.crms.items())}"]
         lines += [f"  {fault}" for fault in self.faults]
         for client in range(CLIENTS):
             told = ", ".join(f"{a.kind}({a.number})@{a.at:.2f}" for a in self.actions if a.client == client)
@@ -124,7 +128,9 @@ def draw(seed: int) -> Plan:
         for number, at in enumerate(times)
     ]
     faults = [_draw_fault(chance) for _ in range(chance.randint(2, 5))]
-    return Plan(seed=seed, actions=actions, faults=_untangle(faults))
+    kinds = random.Random(f"tranche chaos {seed}: CRMs")
+    crms = {crm: kinds.choice(KINDS) for crm in _CRMS}
+    return Plan(seed=seed, crms=crms, actions=actions, faults=_untangle(faults))
 
 
 def _untangle(faults: list[Fault]) -> list[Fault]:

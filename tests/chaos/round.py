@@ -54,6 +54,7 @@ async def play(stage: Stage, plan: Plan, folder: Path) -> Result:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     began = time.monotonic()
+    await stage.set_kinds(plan.crms)
     tenant = await stage.new_tenant(plan.seed)
     for proxy in stage.proxies.values():
         proxy.seed(plan.seed)
@@ -78,7 +79,7 @@ async def play(stage: Stage, plan: Plan, folder: Path) -> Result:
 async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal) -> tuple[Evidence, float]:
     found = Evidence(
         destinations=tenant.destinations,
-        kinds=dict.fromkeys(CRMS, "hubspot"),
+        kinds=stage.kinds,
         faults=[msgspec.to_builtins(fault) for fault in plan.faults],
     )
     round_ = Round(stage, tenant, journal, await _routes(stage))

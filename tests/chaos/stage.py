@@ -24,6 +24,7 @@ from app.db.migrate import migrate
 from app.embedded import Child, Engines
 from app.settings import Settings
 from app.vault import Vault
+from jobs.crm.sandbox import KINDS
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
 from tests.conftest import quick
@@ -31,6 +32,17 @@ from tests.conftest import quick
 WORKERS: Final = ("w1", "w2")
 CRMS: Final = ("crm_a", "crm_b")
 READY_SECONDS: Final = 45.0
+OPTIONS: Final[dict[str, dict[str, Any]]] = {
+    "hubspot": {},
+    "salesforce": {"default_last_name": "Nameless"},
+    "http": {
+        "read_path": "/contacts/read",
+        "archive_path": "/contacts/archive",
+        "results": "required",
+        "idempotent": True,
+    },
+}
+"""Of the destination, by its kind."""
 
 _MOVES: Final = (Path(__file__).parent / "moves.sql").read_text("utf-8")
 
@@ -90,6 +102,8 @@ class Stage:
         self.proxies: dict[str, Proxy] = {}
         self.parts: dict[str, Part] = {}
         self._ports = {name: free_port() for name in ("api", *CRMS)}
+        self.kinds = dict.fromkeys(CRMS, "hubspot")
+        """What stands at each place of a CRM."""
         self._starts = 0
         self._rounds = 0
 
@@ -103,7 +117,17 @@ class Stage:
         return f"http://127.0.0.1:{self._ports[crm]}"
 
     def ledger(self, crm: str) -> Path:
-        return self.folder / f"ledger-{crm}.jsonl"
+        return self.folder / f"ledger-{crm}-{self.kinds[crm]}.jsonl"
+
+    async def set_kinds(self, wanted: dict[str, str]) -> None:
+        """Put CRMs of these kinds in place, or a HubSpot where a kind is not known."""
+        for crm, kind in wanted.items():
+            known = kind if kind in KINDS else "hubspot"
+            if known != self.kinds[crm]:
+                await self.kill(crm)
+                self.kinds[crm] = known
+                self.start(crm)
+        await self.all_ready()
 
     async def open(self, stack: AsyncExitStack) -> None:
         self.session = await stack.enter_async_context(
@@ -137,6 +161,7 @@ class Stage:
             **{worker: ["worker"] for worker in WORKERS},
             **{
                 crm: ["sandbox-crm", "--port", str(self._ports[crm]), "--ledger", str(self.ledger(crm))]
+                + ["--kind", self.kinds[crm]]
                 for crm in CRMS
             },
         }[name]
@@ -222,7 +247,8 @@ class Stage:
             for crm in CRMS:
                 new = admin.NewDestination(
                     name=crm.removeprefix("crm_"),
-                    kind="hubspot",
+                    kind=self.kinds[crm],
+                    options=OPTIONS[self.kinds[crm]],
                     base_url=f"http://127.0.0.1:{self.proxies[crm].port}/portal/{name}",
                     token="pat-chaos",
                 )
@@ -272,7 +298,7 @@ def _by_way_of(url: str, port: int) -> str:
 async def opened(folder: Path, *, bug: str = "") -> AsyncIterator[Stage]:
     """A stage with engines of its own; everything is stopped on leaving."""
     random.seed()  # for free ports alone
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True)  # never into the remains of another stage
     async with Engines(folder / "engines") as engines, AsyncExitStack() as stack:
         await migrate(engines.urls.database_url)
         connection = await asyncpg.connect(engines.urls.database_url)

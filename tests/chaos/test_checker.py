@@ -224,6 +224,17 @@ def give_up(e: Evidence) -> None:
     e.tables["effects"][0] |= {"ok": 1, "failed": 1}
 
 
+def undo(e: Evidence, **content: Any) -> None:
+    """Contact a's creation was taken back."""
+    first = e.tables["ledger"][0]
+    e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "undo", "kind": "undo", "undo_of": JOB})
+    gone = {"email": "", "first_name": None, "attributes": {}} | content
+    before = {"prev_job_id": JOB, "prev_item_index": 0}
+    e.tables["ledger"].append(first | gone | before | {"version": 2, "item_index": 0, "job_id": "undo"})
+    e.tables["contacts"][0] |= gone | {"version": 2}
+    e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True})
+
+
 BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "another answer": ("answer_changed", lambda e: e.journal[5].update(body=answer_body(e, effects={}))),
     "served anew": ("replay_unmarked", lambda e: e.journal[5].update(replayed=False)),
@@ -270,6 +281,16 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "a version is missing": ("gap", lambda e: e.tables["contacts"][0].update(version=2)),
     "a broken chain": ("gap", lambda e: e.tables["ledger"][0].update(prev_job_id="other")),
     "not the newest row": ("gap", lambda e: e.tables["contacts"][0].update(phone="1")),
+    "not undone": ("not_undone", undo),
+    "undone wrongly": ("undo_wrong", lambda e: undo(e, email="other@example.com")),
+    "undone twice": (
+        "undone_twice",
+        lambda e: (undo(e), e.tables["jobs"].append(e.tables["jobs"][1] | {"job_id": "again"})),
+    ),
+    "undone what others did": (
+        "undo_overwrote",
+        lambda e: (undo(e), e.tables["jobs"][1].update(undo_of="other")),
+    ),
     "a total": ("sum", lambda e: e.tables["jobs"][0].update(total=3)),
     "an effect too many": ("sum", lambda e: e.tables["effects"][0].update(ok=3)),
     "the wrong end": ("sum", lambda e: e.tables["jobs"][0].update(state="completed_with_failures")),
@@ -340,6 +361,33 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
         {"delivery_id": 7, "item_index": 0, "destination_id": 1, "contact_id": "a", "version": 1}
     )
     assert checker.check(evidence, STATES) == []
+
+
+@pytest.mark.parametrize("kind", ["hubspot", "salesforce", "http"])
+def test_what_each_kind_of_crm_holds(kind: str) -> None:
+    row = contact("a", "m.0", 3) | {"phone": "1"}
+    held = {
+        "hubspot": {"tranche_id": "a", "email": "a@example.com", "firstname": "Ada", "phone": "1", "mark": "m.0"},
+        "salesforce": {
+            "Tranche_Id__c": "a",
+            "Email": "a@example.com",
+            "FirstName": "Ada",
+            "LastName": checker.NAMELESS,
+            "Phone": "1",
+            "mark__c": "m.0",
+        },
+        "http": {
+            "id": "a",
+            "version": 3,
+            "email": "a@example.com",
+            "first_name": "Ada",
+            "phone": "1",
+            "attributes": {"mark": "m.0"},
+        },
+    }[kind]
+    assert checker.record_of(kind, row) == held
+    assert checker.held_of({"properties": held}) == held
+    assert checker.record_of(kind, row | {"email": ""}) is None
 
 
 def test_every_rule_has_failed_once() -> None:
