@@ -419,7 +419,8 @@ def _filled(record: Row) -> Row:
 def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int | None]]]:
     """Of each contact at a CRM: its effects in order, and which version each of them was.
 
-    The smallest version with this content that is not older than the one before; `None`: there is none.
+    The smallest version with this content that is not older than the one before; `None`: there is none. An undo makes
+    new versions of old contents: what changed nothing is the next of these, if there is one.
     """
     kind = e.kinds.get(crm, "hubspot")
     by_key: dict[str, list[Row]] = defaultdict(list)
@@ -431,7 +432,10 @@ def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int 
         newest = 0
         for effect in effects:
             held = held_of(effect)
-            version = next((v for v, record in versions if v >= newest and record == held), None)
+            fitting = [v for v, record in versions if v >= newest and record == held]
+            version = fitting[0] if fitting else None
+            if version == newest and not effect["changed"] and len(fitting) > 1:
+                version = fitting[1]
             found.append(version)
             newest = newest if version is None else version
         yield key, effects, found
@@ -496,10 +500,18 @@ def refused_there_is_not_there(e: Evidence) -> Findings:
 def syncs_are_true(e: Evidence) -> Findings:
     """What Tranche believes a CRM to hold is there, or something newer is."""
     for crm, number in e.destinations.items():
-        held = {key: max((v for v in found if v is not None), default=0) for key, _, found in histories(e, crm)}
+        kind = e.kinds.get(crm, "hubspot")
+        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
         for row in e.table("contact_syncs"):
-            if row["destination_id"] == number and row["synced_version"] > held.get(row["contact_id"], 0):
-                yield Finding("believed", f"{crm} is said to hold version {row['synced_version']} of {row['contact_id']}, but holds {held.get(row['contact_id'])}")
+            if row["destination_id"] != number:
+                continue
+            held = last.get(row["contact_id"])
+            fitting = [v["version"] for v in e.ledger.get(row["contact_id"], []) if record_of(kind, v) == held]
+            if row["synced_version"] > max(fitting, default=0):
+                yield Finding(
+                    "believed",
+                    f"{crm} is said to hold version {row['synced_version']} of {row['contact_id']}, but holds {held}",
+                )
 
 
 def crms_are_spared(e: Evidence) -> Findings:

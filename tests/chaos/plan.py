@@ -101,7 +101,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def features(self) -> set[str]:
         """Faults and actions by name."""
         slow = {"slow_before" for f in self.faults if f.details.get("parameters", {}).get("latency") == 0.95}
-        return {*self.kinds, *(action.kind for action in self.actions)} | slow
+        stall = {"stall" for f in self.faults if f.kind == "stop_worker" and f.seconds > 1}
+        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall
 
     @property
     def kinds(self) -> list[str]:
@@ -127,10 +128,20 @@ def draw(seed: int) -> Plan:
         )
         for number, at in enumerate(times)
     ]
-    faults = [_draw_fault(chance) for _ in range(chance.randint(2, 5))]
+    faults = _untangle([_draw_fault(chance) for _ in range(chance.randint(2, 5))])
     kinds = random.Random(f"tranche chaos {seed}: CRMs")
     crms = {crm: kinds.choice(KINDS) for crm in _CRMS}
-    return Plan(seed=seed, crms=crms, actions=actions, faults=_untangle(faults))
+    faults += [twin for fault in faults for twin in _twins(fault)]
+    return Plan(seed=seed, crms=crms, actions=actions, faults=sorted(faults, key=lambda f: f.at))
+
+
+def _twins(fault: Fault) -> list[Fault]:
+    """A worker that stands still past its lease does so in the middle of calls: they are slow just then."""
+    if fault.kind != "stop_worker" or fault.seconds < 1:
+        return []
+    slow = {"fault": "slow", "parameters": {"latency": 0.6, "when": "after", "on": "write"}}
+    at = round(max(0.0, fault.at - 0.4), 2)
+    return [Fault(at=at, seconds=0.5, kind="crm", target=crm, details=slow) for crm in _CRMS]
 
 
 def _untangle(faults: list[Fault]) -> list[Fault]:
@@ -154,7 +165,7 @@ def _draw_fault(chance: random.Random) -> Fault:
     if kind in ("kill_worker", "stop_worker"):
         target = chance.choice(_WORKERS)
         # Past the lease, or just a hiccup.
-        seconds = round(chance.choice((0.3, 3.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2)
+        seconds = round(chance.choice((0.3, 3.6, 3.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2)
         return Fault(at=at, seconds=seconds, kind=kind, target=target)
     target = {"kill_api": "api", "kill_crm": chance.choice(_CRMS), "kill_postgres": "postgres"}
     return Fault(at=at, seconds=seconds, kind=kind, target=target.get(kind, "redis"))

@@ -250,13 +250,13 @@ def clearing_forgotten() -> None:
     alter("attributes_to_clear", "WHERE NOT c.attributes ? k.key", "WHERE false")
 
 
-@bug("stop_worker")
+@bug("stall")
 def token_ignored() -> None:
     """A worker whose lease was lost records its outcomes over those of the one that came after it."""
     alter("record_delivery", "AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE", "AND $3::uuid IS NOT NULL")
 
 
-@bug("kill_worker", "stop_worker")
+@bug("kill_worker", "stall")
 def lease_for_ever() -> None:
     """Nobody frees what a dead worker held."""
     from app.db import delivering

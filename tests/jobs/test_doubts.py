@@ -1,7 +1,10 @@
-"""What one delivery may have sent, another one of the same contact does not send again without looking."""
+"""What one delivery may have sent another one does not send blindly, and what is sent is what stood at one time."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from app.db import delivering
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -31,3 +34,33 @@ async def test_what_was_sent_never_arrived(world: World) -> None:
         assert await world.finished(second.job_id) == "completed"
     effects = await world.sandbox.effects()
     assert [e["properties"]["phone"] for e in effects] == ["040 2"] * 10
+
+
+async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
+    """An attribute that is taken away between two statements still belongs to the version that the first one read."""
+    async with working(world.settings):
+        first = await world.push(people(1, attributes={"old": "1"}))
+        await world.finished(first.job_id)
+    await world.push(people(1, attributes={"old": None, "note": "2"}))
+    (row,) = await world.rows("SELECT destination_id FROM destinations")
+
+    class Interrupted:
+        """A connection on which somebody else comes between the first and the second statement."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+            self._asked = 0
+
+        async def fetch(self, *words: Any) -> Any:
+            self._asked += 1
+            if self._asked == 2:
+                await world.push(people(1, attributes={"note": None}))
+            return await self._connection.fetch(*words)
+
+    async with world.database.connection() as connection:
+        interrupted: Any = Interrupted(connection)
+        found = await delivering.contacts_to_send(
+            interrupted, world.tenant_id, row["destination_id"], ["c00000"]
+        )
+    assert found["c00000"].version == 2
+    assert found["c00000"].attributes == {"old": None, "note": "2"}
