@@ -1,8 +1,8 @@
 """What a client may do, one small function each: a new kind is a function here and its weight in the plan.
 
-A function gets the round, its action and randomness of its own. Contacts `s00`–`s24` are everybody's; those of an action
-alone begin with its number. Every item carries a `mark` that no other item has, so that whatever stands in a contact, in
-the ledger or at a CRM tells which item put it there.
+A function gets the round, its action and randomness of its own. Contacts `s00` to `s24` are everybody's; those of an
+action alone begin with its number. Every item carries a `mark` that no other item has, so that whatever stands in a
+contact, in the ledger or at a CRM tells which item put it there.
 """
 
 from __future__ import annotations
@@ -227,7 +227,9 @@ async def held(round_: Round, action: Action, chance: random.Random, until: floa
 
 async def large(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """More than is answered within the request, with an id here and there that stands twice."""
-    items = write(action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))])
+    items = write(
+        action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))]
+    )
     if chance.random() < 0.4:
         items.append(msgspec.structs.replace(items[7]))
     kind = chance.choice(("json", "csv", "ndjson"))

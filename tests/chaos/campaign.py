@@ -10,8 +10,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from tests.chaos import plan, round
-from tests.chaos.round import Result
+from tests.chaos import plan, play
+from tests.chaos.play import Result
 from tests.chaos.stage import Stage, opened
 
 ENOUGH: Final = 5
@@ -23,7 +23,7 @@ async def rounds(folder: Path, *, first: int, count: int, bug: str = "") -> bool
     results: list[Result] = []
     async with opened(folder / "stage", bug=bug) as stage:
         for seed in range(first, first + count):
-            result = await play(stage, folder, seed)
+            result = await play_seed(stage, folder, seed)
             results.append(result)
             print(_line(result), flush=True)
             if result.findings:
@@ -37,10 +37,10 @@ async def rounds(folder: Path, *, first: int, count: int, bug: str = "") -> bool
     return any(result.findings for result in results)
 
 
-async def play(stage: Stage, folder: Path, seed: int) -> Result:
+async def play_seed(stage: Stage, folder: Path, seed: int) -> Result:
     """One seed on a stage that others were played on before."""
-    await round.clean(stage)
-    return await round.play(stage, plan.draw(seed), folder / f"round-{seed}")
+    await play.clean(stage)
+    return await play.play_plan(stage, plan.draw(seed), folder / f"round-{seed}")
 
 
 def _line(result: Result) -> str:
@@ -69,7 +69,9 @@ def _summarize(results: list[Result]) -> None:
         totals.update(result.counts)
     failed = [result.plan.seed for result in results if result.findings]
     print()
-    print(f"{len(results)} rounds, {len(failed)} failed{': seeds ' + ', '.join(map(str, failed)) if failed else ''}")
+    print(
+        f"{len(results)} rounds, {len(failed)} failed{': seeds ' + ', '.join(map(str, failed)) if failed else ''}"
+    )
     print("faults: " + ", ".join(f"{count} x {name}" for name, count in faults.most_common()))
     print("counts: " + ", ".join(f"{count} {name}" for name, count in totals.items()))
 
@@ -90,7 +92,7 @@ async def hunt(folder: Path, *, bugs: list[str] | None, first: int, most: int) -
         async with opened(folder / bug / "stage", bug=bug) as stage:
             row = (bug, "NOT FOUND", f"in {most} seeds")
             for seed in islice(suitable(BUGS[bug].wants, first), most):
-                result = await play(stage, folder / bug, seed)
+                result = await play_seed(stage, folder / bug, seed)
                 if result.findings:
                     names = ", ".join(sorted({finding.name for finding in result.findings}))
                     row = (bug, names, f"seed {seed}")

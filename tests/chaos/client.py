@@ -12,11 +12,11 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from tests.chaos.evidence import FINISHED, PASSING
 from tests.chaos.journal import Journal
 from tests.chaos.stage import Stage, Tenant
 
 ROUTE: Final = "/v1/contacts:bulk"
-FINISHED: Final = frozenset({"completed", "completed_with_failures", "failed", "canceled"})
 _PATIENCE: Final = 3.0
 _POLL: Final = 0.08
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
@@ -74,7 +74,9 @@ class Round:
     def can(self, method: str, path: str) -> bool:
         return (method, path) in self.routes
 
-    async def ask(self, method: str, path: str, **options: Any) -> tuple[int, aiohttp.typedefs.CIMultiDictProxy[str], bytes]:
+    async def ask(
+        self, method: str, path: str, **options: Any
+    ) -> tuple[int, aiohttp.typedefs.CIMultiDictProxy[str], bytes]:
         headers = {"Authorization": f"Bearer {self.tenant.key}"} | options.pop("headers", {})
         timeout = aiohttp.ClientTimeout(total=10 if self.over else _PATIENCE)
         async with self.stage.session.request(
@@ -89,7 +91,7 @@ class Round:
         self.note(request)
         while True:
             answer = await self.send_once(request)
-            if answer is not None and answer[0] not in (409, 408, 429, 503):
+            if answer is not None and answer[0] not in PASSING:
                 return self._learn(request, *answer)
             if time.monotonic() > until:
                 return None
@@ -98,7 +100,10 @@ class Round:
     def note(self, request: Request) -> None:
         self.requests.append(request)
         items = [{"index": n} | msgspec.to_builtins(item) for n, item in enumerate(request.items)]
-        fields = {name: getattr(request, name) for name in ("key", "kind", "expect", "atomic", "dry_run", "last_wins")}
+        fields = {
+            name: getattr(request, name)
+            for name in ("key", "kind", "expect", "atomic", "dry_run", "last_wins")
+        }
         self.journal.note("request", **fields, sha256=request.sha256, items=items)
 
     async def send_once(self, request: Request) -> tuple[int, bytes] | None:
@@ -106,7 +111,9 @@ class Round:
         if request.prefer:
             headers["Prefer"] = request.prefer
         try:
-            status, fields, body = await self.ask("POST", ROUTE + request.query, headers=headers, data=request.body)
+            status, fields, body = await self.ask(
+                "POST", ROUTE + request.query, headers=headers, data=request.body
+            )
         except _NETWORK as error:
             self.journal.note("broken", key=request.key, error=f"{type(error).__name__}: {error}")
             return None
@@ -161,10 +168,14 @@ class Round:
             if status != 200:
                 return None
             job = msgspec.json.decode(body)
-            self.journal.note("job", **{name: job[name] for name in ("job_id", "state", "summary", "effects")})
+            self.journal.note(
+                "job", **{name: job[name] for name in ("job_id", "state", "summary", "effects")}
+            )
             status, _, body = await self.ask("GET", f"/v1/jobs/{job_id}/items?limit=30")
             if status == 200:
-                self.journal.note("items", job_id=job_id, final=False, items=msgspec.json.decode(body)["items"])
+                self.journal.note(
+                    "items", job_id=job_id, final=False, items=msgspec.json.decode(body)["items"]
+                )
         except _NETWORK:
             return None
         return str(job["state"])
@@ -202,7 +213,7 @@ class Round:
             until = time.monotonic() + seconds
             while True:
                 answer = await self.send_once(request)
-                if answer is not None and answer[0] not in (409, 408, 429, 503):
+                if answer is not None and answer[0] not in PASSING:
                     self._learn(request, *answer)
                     break
                 if time.monotonic() > until:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -24,6 +25,9 @@ WORDS: Final = {
     "s": "skipped",
 }
 """Letters of `deliveries.states`."""
+FINISHED: Final = frozenset({"completed", "completed_with_failures", "failed", "canceled"})
+PASSING: Final = frozenset({408, 409, 429, 503})
+"""Statuses that ask for the same again."""
 _HEADINGS: Final = {
     "An item, here": "item_here",
     "An item, at one destination": "item",
@@ -34,6 +38,19 @@ _EDGE: Final = re.compile(r"^\s*(\[\*\]|\w+) --> (\[\*\]|\w+)")
 
 Row = dict[str, Any]
 Edges = set[tuple[str, str]]
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """A broken promise, with what shows it."""
+
+    name: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.detail}"
+
+
+Findings = Iterator[Finding]
 
 
 class Evidence(msgspec.Struct, kw_only=True, dict=True):
@@ -97,7 +114,7 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
 
 
 def load(folder: Path) -> Evidence:
-    """A round that was written by `tests.chaos.round`."""
+    """A round that was written by `tests.chaos.play`."""
     found = msgspec.json.decode((folder / "evidence.json").read_bytes(), type=Evidence)
     found.journal = _lines(folder / "journal.jsonl")
     for crm in found.destinations:

@@ -2,8 +2,8 @@
 
 | row | fields |
 |---|---|
-| `request` | `key`, `kind`, `items` (`index`, `id`, `mark`, `poison`, `fields`), `expect`, `atomic`, `dry_run`, `last_wins`, `sha256` |
-| `answer` | `key`, `sha256` of the request, `status`, `replayed`, `body`, `final`: the client asked after everything was over |
+| `request` | of `tests.chaos.client.Request`: `key`, `items`, `expect` …, and `sha256` of its body |
+| `answer` | `key`, `sha256`, `status`, `replayed`, `body`; `final`: asked after everything was over |
 | `broken` | `key`, `error`: no answer came |
 | `asked` | `what` (`cancel`, `undo`, `retry`), `job_id`, `status`, `body` |
 | `job` | `job_id`, `state`, `summary`, `effects` |

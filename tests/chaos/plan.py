@@ -102,7 +102,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """Faults and actions by name."""
         slow = {"slow_before" for f in self.faults if f.details.get("parameters", {}).get("latency") == 0.95}
         stall = {"stall" for f in self.faults if f.kind == "stop_worker" and f.seconds > 1}
-        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall
+        long = {f"{f.details['fault']}_long" for f in self.faults if f.kind == "crm" and f.seconds >= 1.4}
+        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall | long
 
     @property
     def kinds(self) -> list[str]:
@@ -165,7 +166,9 @@ def _draw_fault(chance: random.Random) -> Fault:
     if kind in ("kill_worker", "stop_worker"):
         target = chance.choice(_WORKERS)
         # Past the lease, or just a hiccup.
-        seconds = round(chance.choice((0.3, 3.6, 3.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2)
+        seconds = round(
+            chance.choice((0.3, 3.6, 3.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2
+        )
         return Fault(at=at, seconds=seconds, kind=kind, target=target)
     target = {"kill_api": "api", "kill_crm": chance.choice(_CRMS), "kill_postgres": "postgres"}
     return Fault(at=at, seconds=seconds, kind=kind, target=target.get(kind, "redis"))

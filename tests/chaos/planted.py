@@ -1,8 +1,8 @@
 """Bugs on purpose: `python -m tests.chaos.planted BUG -- worker` is `tranche worker` with one promise broken.
 
-Each stands for a mistake that one could well make, and turns some seeded round red (`python -m tests.chaos bugs`): what a
-checker cannot catch, it does not check. Nothing of this is in the product: its functions and statements are exchanged
-in the process that is started here.
+Each stands for a mistake that one could well make, and turns some seeded round red (`python -m tests.chaos bugs`):
+what a checker cannot catch, it does not check. Nothing of this is in the product: its functions and statements are
+exchanged in the process that is started here.
 """
 
 from __future__ import annotations
@@ -253,7 +253,11 @@ def clearing_forgotten() -> None:
 @bug("stall")
 def token_ignored() -> None:
     """A worker whose lease was lost records its outcomes over those of the one that came after it."""
-    alter("record_delivery", "AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE", "AND $3::uuid IS NOT NULL")
+    alter(
+        "record_delivery",
+        "AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE",
+        "AND $3::uuid IS NOT NULL",
+    )
 
 
 @bug("kill_worker", "stall")
@@ -278,7 +282,7 @@ def redis_trusted() -> None:
     put(delivering, "due_destinations", none)
 
 
-@bug("down")
+@bug("down_long")
 def breaker_ignored() -> None:
     """A CRM that is down is called on and on."""
     from jobs import breaker, dispatch

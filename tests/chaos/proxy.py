@@ -3,7 +3,7 @@
 | mode | new connections | those there are |
 |---|---|---|
 | `pass` | forwarded | forwarded |
-| `latency` | every piece waits `low`–`high` seconds | the same |
+| `latency` | every piece waits `low` to `high` seconds | the same |
 | `reset` | accepted and reset | reset |
 | `black_hole` | accepted, all they say is swallowed | stall; when it ends they go on, unless somebody left |
 | `half_close` | the request arrives, then the client is told that nothing more will come | the same |

@@ -160,8 +160,12 @@ class Stage:
             "api": ["serve", "--port", str(self._ports["api"])],
             **{worker: ["worker"] for worker in WORKERS},
             **{
-                crm: ["sandbox-crm", "--port", str(self._ports[crm]), "--ledger", str(self.ledger(crm))]
-                + ["--kind", self.kinds[crm]]
+                crm: [
+                    "sandbox-crm",
+                    *("--kind", self.kinds[crm]),
+                    *("--port", str(self._ports[crm])),
+                    *("--ledger", str(self.ledger(crm))),
+                ]
                 for crm in CRMS
             },
         }[name]

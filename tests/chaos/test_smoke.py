@@ -17,7 +17,7 @@ async def test_some_rounds_keep_every_promise(tmp_path: Path) -> None:
     folder = tmp_path / "chaos"
     async with opened(folder / "stage") as stage:
         for seed in (1, 2):
-            result = await campaign.play(stage, folder, seed)
+            result = await campaign.play_seed(stage, folder, seed)
             assert result.findings == [], result.plan.describe()
             assert result.counts["effects"] > 50
             assert result.counts["versions"] > 50
@@ -28,6 +28,6 @@ async def test_some_rounds_keep_every_promise(tmp_path: Path) -> None:
 async def test_a_planted_bug_is_found(tmp_path: Path) -> None:
     folder = tmp_path / "chaos"
     async with opened(folder / "stage", bug="counted_twice") as stage:
-        result = await campaign.play(stage, folder, 2)
+        result = await campaign.play_seed(stage, folder, 2)
     assert "sum" in {finding.name for finding in result.findings}
     assert processes(folder) == []

@@ -13,9 +13,8 @@ import aiohttp
 import msgspec
 
 from tests.chaos import actions, checker, evidence, faults
-from tests.chaos.checker import Finding
 from tests.chaos.client import Round
-from tests.chaos.evidence import Evidence
+from tests.chaos.evidence import PASSING, Evidence, Finding
 from tests.chaos.journal import Journal
 from tests.chaos.plan import CLIENTS, LENGTH, Action, Plan
 from tests.chaos.stage import CRMS, Stage, Tenant
@@ -49,7 +48,7 @@ class Result(msgspec.Struct, kw_only=True):
     counts: dict[str, int]
 
 
-async def play(stage: Stage, plan: Plan, folder: Path) -> Result:
+async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     """Play a plan. Whatever goes wrong in it is a finding; only a broken stage is an error."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -114,7 +113,7 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal) -> t
 
 def _definite(journal: Journal) -> list[dict[str, Any]]:
     lines = [msgspec.json.decode(line) for line in journal.path.read_bytes().splitlines()]
-    return [r for r in lines if r["row"] == "answer" and r["status"] not in checker.PASSING]
+    return [r for r in lines if r["row"] == "answer" and r["status"] not in PASSING]
 
 
 async def _client(round_: Round, mine: list[Action], began: float) -> None:
