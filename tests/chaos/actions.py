@@ -250,11 +250,11 @@ async def large_atomic(round_: Round, action: Action, chance: random.Random, unt
 
 async def cancel(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """A large import that is thought better of."""
-    items = write(action, chance, [own(action, n) for n in range(chance.randint(120, 320))])
+    items = write(action, chance, [own(action, n) for n in range(chance.randint(200, 500))])
     asked = request(action, items, prefer="respond-async")
     told = await round_.send(asked, until=until)
     if told is not None:
-        await asyncio.sleep(chance.choice((0, 0.02, 0.05, 0.1)))
+        await asyncio.sleep(chance.choice((0, 0.1, 0.2, 0.3)))
         await round_.act("cancel", told["job_id"])
 
 
