@@ -27,6 +27,7 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     here.effects_add_up,
     here.everything_rests,
     here.jobs_end_last,
+    here.nothing_surprises,
     here.letters_are_written,
     there.effects_are_single,
     there.destinations_hold_the_contacts,

@@ -68,6 +68,8 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
     faults: list[Row] = []
     unanswered: list[str] = []
     """Keys without an answer, though nothing was broken any more."""
+    surprises: list[str] = []
+    """What API and workers logged of errors that nobody foresaw."""
     restless: float | None = None
     """Seconds for which rest was waited for in vain."""
 

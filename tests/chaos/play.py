@@ -53,16 +53,27 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     began = time.monotonic()
+    said = stage.log_sizes()
     await stage.set_kinds(plan.crms)
     tenant = await stage.new_tenant(plan.seed)
     for proxy in stage.proxies.values():
         proxy.seed(plan.seed)
     journal = Journal(folder / "journal.jsonl")
+    found = Evidence(
+        destinations=tenant.destinations,
+        kinds=dict(stage.kinds),
+        faults=[msgspec.to_builtins(fault) for fault in plan.faults],
+    )
+    rest = ROUND_SECONDS
     try:
         async with asyncio.timeout(ROUND_SECONDS):
-            found, rest = await _play(stage, plan, tenant, journal)
+            rest = await _play(stage, plan, tenant, journal, found)
+    except TimeoutError:
+        found.restless = ROUND_SECONDS
+        await stage.heal()
     finally:
         journal.close()
+    found.surprises = stage.surprises(said)
     await _write(stage, tenant, folder, found)
     told = evidence.load(folder)
     return Result(
@@ -75,12 +86,8 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     )
 
 
-async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal) -> tuple[Evidence, float]:
-    found = Evidence(
-        destinations=tenant.destinations,
-        kinds=stage.kinds,
-        faults=[msgspec.to_builtins(fault) for fault in plan.faults],
-    )
+async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, found: Evidence) -> float:
+    """Seconds until everything was settled."""
     round_ = Round(stage, tenant, journal, await _routes(stage))
     began = time.monotonic()
     polling = asyncio.create_task(round_.poll())
@@ -108,7 +115,7 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal) -> t
         await round_.list_items(job_id)
     again = await _rest(stage, tenant)
     found.restless = again if found.restless is None else found.restless
-    return found, rest
+    return rest
 
 
 def _definite(journal: Journal) -> list[dict[str, Any]]:

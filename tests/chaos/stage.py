@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 import signal
 import sys
 import time
@@ -44,6 +45,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 """Of the destination, by its kind."""
 
+_SURPRISE: Final = re.compile(r'"exception"|^Traceback|"level":"(error|critical)"|panicked')
+"""In a log: that something is away is foreseen, and told in a warning of one line."""
 _MOVES: Final = (Path(__file__).parent / "moves.sql").read_text("utf-8")
 
 
@@ -224,6 +227,22 @@ class Stage:
                 return answer.status == 200
         except (aiohttp.ClientError, OSError):
             return False
+
+    def log_sizes(self) -> dict[Path, int]:
+        """How much API and workers have said until now."""
+        return {
+            log: log.stat().st_size for log in self.folder.glob("*.log") if not log.name.startswith("crm_")
+        }
+
+    def surprises(self, since: dict[Path, int]) -> list[str]:
+        """What they have said since then of errors that nobody foresaw."""
+        found = []
+        for log in self.log_sizes():
+            with log.open("rb") as file:
+                file.seek(since.get(log, 0))
+                lines = file.read().decode("utf-8", "replace").splitlines()
+            found += [f"{log.name}: {line}" for line in lines if _SURPRISE.search(line)]
+        return found
 
     # what every round needs
 

@@ -306,6 +306,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "not settled": ("restless", lambda e: e.tables["deliveries"][0].update(state="sending")),
     "not finished": ("restless", lambda e: e.tables["jobs"][0].update(finished_at=None)),
     "no rest": ("restless", lambda e: setattr(e, "restless", 30.0)),
+    "an error nobody foresaw": ("surprised", lambda e: e.surprises.append("w1.log: Traceback")),
     "an item moves on": ("finished_early", lambda e: e.tables["chaos_moves"][4].update(seq=9)),
     "no letter": ("no_letter", give_up),
     "a letter too many": (

@@ -172,6 +172,12 @@ def everything_rests(e: Evidence) -> Findings:
                 )
 
 
+def nothing_surprises(e: Evidence) -> Findings:
+    """Whatever was broken was foreseen: no process logs an error that it has no words for."""
+    for line in e.surprises:
+        yield Finding("surprised", line[:1_500])
+
+
 def jobs_end_last(e: Evidence) -> Findings:
     """No item of a completed job moves any more."""
     job_of = {str(d["delivery_id"]): d["job_id"] for d in e.table("deliveries")}
