@@ -6,6 +6,7 @@ import asyncio
 import shutil
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -108,7 +109,8 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, foun
         rest = time.monotonic() - whole
     finally:
         polling.cancel()
-        await asyncio.gather(polling, return_exceptions=True)
+        with suppress(asyncio.CancelledError):
+            await polling
     await round_.settle(round_.requests)
     for job_id in round_.jobs:
         await round_.look(job_id)
