@@ -45,8 +45,9 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
 }
 """Of the destination, by its kind."""
 
-_SURPRISE: Final = re.compile(r'"exception"|^Traceback|"level":"(error|critical)"|panicked')
-"""In a log: that something is away is foreseen, and told in a warning of one line."""
+_SURPRISE: Final = re.compile(r'"exception"|"level":"(error|critical)"|panicked')
+"""In a log: that something is away is foreseen, and told in a warning of one line. (arq, whose tasks die with Redis and
+are not waited for, writes tracebacks of its own.)"""
 _MOVES: Final = (Path(__file__).parent / "moves.sql").read_text("utf-8")
 
 
