@@ -111,7 +111,11 @@ def effects_are_single(e: Evidence) -> Findings:
 
 def destinations_hold_the_contacts(e: Evidence) -> Findings:
     """In the end each CRM holds each contact as it stands, or a dead letter says why not."""
-    given_up = {(row["destination_id"], row["contact_id"], row["version"]) for row in e.table("dead_letters")}
+    given_up = {
+        (row["destination_id"], row["contact_id"], row["version"])
+        for row in e.table("dead_letters")
+        if row.get("resolution") is None
+    }
     for crm, number in e.destinations.items():
         kind = e.kinds.get(crm, "hubspot")
         last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
