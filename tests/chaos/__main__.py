@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 
 from tests.chaos import campaign
@@ -47,7 +48,7 @@ def main() -> int:
     return int(failed)
 
 
-async def _until_told(work: asyncio.coroutines.Coroutine[object, object, bool]) -> bool:
+async def _until_told(work: Coroutine[object, object, bool]) -> bool:
     """Ctrl-C and SIGTERM end it in good order: every process that was started is stopped."""
     task = asyncio.ensure_future(work)
     loop = asyncio.get_running_loop()

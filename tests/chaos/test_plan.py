@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
 
 from tests.chaos import actions, faults, plan
@@ -44,3 +46,10 @@ def test_every_bug_has_seeds_that_can_show_it() -> None:
         assert bug.meaning, name
         assert bug.wants <= shown, name
         assert next(suitable(bug.wants, 1)) < 300
+
+
+def test_every_bug_finds_what_it_breaks() -> None:
+    """In a process of its own: a function or statement that is not there any more is an error, not a bug that hides."""
+    plant = "from tests.chaos.planted import BUGS\nfor bug in BUGS.values(): bug.plant()"
+    done = subprocess.run([sys.executable, "-c", plant], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
