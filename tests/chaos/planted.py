@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sys
-from collections.abc import Callable, Iterable, MutableMapping
+from collections.abc import Callable, MutableMapping
 from typing import Any, Final, cast
 
 import msgspec
@@ -55,6 +55,27 @@ def put(owner: Any, name: str, replacement: Any) -> Any:
     before = getattr(owner, name)
     setattr(owner, name, replacement)
     return before
+
+
+def hear(change: Callable[[Any], Any]) -> None:
+    """Let workers misunderstand what a CRM answers."""
+    from jobs import line
+
+    async def call(self: Any, *words: Any) -> Any:
+        return change(await original(self, *words))
+
+    original = put(line.Line, "call", call)
+
+
+def stand(change: Callable[..., Any]) -> None:
+    """Let workers misread a contact, and what a destination has of it."""
+    from app.db import delivering
+
+    async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
+        found = await read(connection, tenant_id, destination_id, ids)
+        return {key: change(standing, tenant_id, destination_id) for key, standing in found.items()}
+
+    read = put(delivering, "contacts_to_send", misread)
 
 
 # keys and answers
@@ -179,44 +200,33 @@ def destination_forgotten() -> None:
 
 @bug("accept_then_drop", "half_close", "lost_answers")
 def resent_unread() -> None:
-    """What may have been sent is sent again without looking."""
-    from app.domain.outcomes import EffectState
-    from jobs import deliver
+    """What may have been sent is sent again, whatever the CRM says of it when it is looked for."""
+    from jobs.crm.port import ReadBack, Seen
 
-    async def forget(self: Any) -> None:
-        for position in self._in(EffectState.UNKNOWN):
-            self._states[position] = EffectState.RETRY
+    def blind(answer: Any) -> Any:
+        if isinstance(answer, ReadBack) and answer.seen is not None:
+            return msgspec.structs.replace(answer, seen=dict.fromkeys(answer.seen, Seen.ABSENT))
+        return answer
 
-    put(deliver.Delivery, "_read_back_unknown", forget)
+    hear(blind)
 
 
 @bug("accept_then_drop", "half_close", "lost_answers")
 def doubt_forgotten() -> None:
     """What another delivery of the contact may have sent is sent without looking."""
-    from jobs import deliver
-
-    put(deliver.Delivery, "_doubt", lambda self: None)
+    stand(lambda standing, *_: msgspec.structs.replace(standing, doubtful=False))
 
 
 @bug("slow_before")
 def absent_once() -> None:
-    """Not found once is taken for proof that it was never sent."""
-    from app.domain.outcomes import EffectState
-    from jobs import deliver
-
-    def believe(self: Any, positions: Iterable[int]) -> None:
-        for position in positions:
-            self._states[position] = EffectState.RETRY
-
-    put(deliver.Delivery, "_weigh_absence", believe)
+    """Not found is taken for proof at once that it was never sent: the two looks are one."""
+    os.environ["TRANCHE_RECONCILE_GRACE"] = "0"
 
 
 @bug()
 def overtaken_sent() -> None:
     """What a later delivery brought already is sent once more."""
-    from jobs import deliver
-
-    put(deliver.Delivery, "_drop_overtaken", lambda self: None)
+    stand(lambda standing, *_: msgspec.structs.replace(standing, synced_version=0))
 
 
 @bug()
@@ -228,20 +238,15 @@ def busy_ignored() -> None:
 @bug()
 def stale_contact() -> None:
     """A contact is sent as it was when this worker first read it."""
-    from app.db import delivering
+    known: dict[tuple[Any, ...], Any] = {}
 
-    known: dict[tuple[int, int, str], Any] = {}
+    def remember(standing: Any, *place: int) -> Any:
+        first = known.setdefault((*place, standing.contact_id), standing)
+        return msgspec.structs.replace(
+            standing, attributes=first.attributes, phone=first.phone, first_name=first.first_name
+        )
 
-    async def remember(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
-        found = await read(connection, tenant_id, destination_id, ids)
-        for contact_id, standing in found.items():
-            first = known.setdefault((tenant_id, destination_id, contact_id), standing)
-            found[contact_id] = msgspec.structs.replace(
-                standing, attributes=first.attributes, phone=first.phone, first_name=first.first_name
-            )
-        return cast(dict[str, Any], found)
-
-    read = put(delivering, "contacts_to_send", remember)
+    stand(remember)
 
 
 @bug("clear_attributes")
@@ -298,22 +303,29 @@ def breaker_ignored() -> None:
 def refused_again() -> None:
     """What a CRM refused for good is sent again and again."""
     from app.domain.outcomes import EffectState
-    from jobs import deliver
+    from jobs.crm.port import Reply
 
-    def insist(self: Any, position: int, contact: Any, outcome: Any) -> None:
-        if outcome.state is EffectState.FAILED:
-            outcome = msgspec.structs.replace(outcome, state=EffectState.RETRY)
-        apply(self, position, contact, outcome)
+    def hopeful(answer: Any) -> Any:
+        if not isinstance(answer, Reply):
+            return answer
+        outcomes = [
+            msgspec.structs.replace(o, state=EffectState.RETRY) if o.state is EffectState.FAILED else o
+            for o in answer.outcomes
+        ]
+        return msgspec.structs.replace(answer, outcomes=outcomes)
 
-    apply = put(deliver.Delivery, "_apply", insist)
+    hear(hopeful)
 
 
 @bug("reject")
 def letter_forgotten() -> None:
     """What is given up leaves no dead letter."""
-    from jobs import deliver
+    from app.db import delivering
 
-    put(deliver.Delivery, "_letters", lambda self: [])
+    async def silent(connection: Any, claim: Any, record: Any) -> Any:
+        return await write(connection, claim, msgspec.structs.replace(record, letters=[]))
+
+    write = put(delivering, "record_delivery", silent)
 
 
 @bug()
