@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from app.db import delivering
@@ -64,3 +65,18 @@ async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
         )
     assert found["c00000"].version == 2
     assert found["c00000"].attributes == {"old": None, "note": "2"}
+
+
+async def test_an_older_version_that_arrives_late(world: World) -> None:
+    """The CRM does the first write after its caller gave up: the second one waits for that, or would be overwritten."""
+    await world.sandbox.misbehave(slow={"latency": 2.2, "when": "before", "on": "write", "times": 1})
+    async with working(world.settings):
+        first = await world.push(people(5, phone="040 1"))
+        async with asyncio.timeout(5):
+            while not await world.sandbox.calls():
+                await asyncio.sleep(0.01)
+        second = await world.push(people(5, phone="040 2"))
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    effects = await world.sandbox.effects()
+    assert [e["properties"]["phone"] for e in effects] == ["040 1"] * 5 + ["040 2"] * 5
