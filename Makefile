@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: demo test lint bench bench-large chaos chaos-bugs openapi requirements clean
+.PHONY: demo test lint bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
 
 demo: $(RUN)
 	$(BIN)/tranche demo
@@ -27,6 +27,10 @@ bench: $(RUN)
 # see: python -m tests.bench.large --help
 bench-large: $(DEV)
 	$(BIN)/python -m tests.bench.large
+
+# Some five minutes; for single parts see: python -m tests.bench.delivery --help
+bench-delivery: $(DEV)
+	$(BIN)/python -m tests.bench.delivery
 
 # Seeded rounds of faults at every place (docs/chaos.md); a failed one is repeated by: make chaos SEED=… ROUNDS=1
 SEED ?= 1

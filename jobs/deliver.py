@@ -261,7 +261,7 @@ class Delivery:
         return True
 
     def _refuse(self, refused: Refused) -> bool:
-        self._blocked = Block(refused.retry_after, ErrorCode.CIRCUIT_OPEN, self._line.explain(refused))
+        self._blocked = Block(refused.retry_after, refused.code, self._line.explain(refused))
         return False
 
     def _pause(self, pause: Pause) -> bool:

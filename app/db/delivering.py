@@ -54,6 +54,10 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the import was accepted."""
     absent_for: float | None
     """Seconds since a read-back first did not find the unknown items."""
+    unknown_for: float | None
+    """Seconds since an item of it became unknown; `None`: none is."""
+    lost: int
+    """Workers in a row that did not come back from it."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool
@@ -150,6 +154,49 @@ async def read_destination(connection: Connection, tenant_id: int, destination_i
     return Route(tenant_id=tenant_id, destination_id=destination_id, **fields)
 
 
+async def claim_deliveries(
+    connection: Connection,
+    tenant_id: int,
+    destination_id: int,
+    *,
+    token: uuid.UUID,
+    lease: float,
+    concurrency: int,
+    limit: int,
+) -> list[Claim]:
+    """Claim up to `limit` due deliveries, the oldest first, if the destination is open and has places.
+
+    Its own transaction. No two of them share a contact, so they can be sent at the same time; they share the token and
+    the moment from which their leases run.
+    """
+    async with connection.transaction():
+        gate = await connection.fetchrow(QUERIES["lock_destination"], tenant_id, destination_id)
+        if gate is None or not gate["open"]:
+            return []
+        rows = await connection.fetch(
+            QUERIES["claim_deliveries"],
+            tenant_id,
+            destination_id,
+            token,
+            timedelta(seconds=lease),
+            concurrency,
+            limit,
+        )
+    blocked_before, removed = gate["blocked_before"], gate["removed"]
+    claims = [
+        Claim(
+            tenant_id=tenant_id,
+            destination_id=destination_id,
+            token=token,
+            blocked_before=blocked_before,
+            removed=removed,
+            **(dict(row) | {"errors": _errors(row["errors"])}),
+        )
+        for row in rows
+    ]
+    return sorted(claims, key=lambda claim: claim.delivery_id)
+
+
 async def claim_delivery(
     connection: Connection,
     tenant_id: int,
@@ -159,25 +206,11 @@ async def claim_delivery(
     lease: float,
     concurrency: int,
 ) -> Claim | None:
-    """Claim one due delivery, if the destination is open and has a place; its own transaction."""
-    async with connection.transaction():
-        gate = await connection.fetchrow(QUERIES["lock_destination"], tenant_id, destination_id)
-        if gate is None or not gate["open"]:
-            return None
-        row = await connection.fetchrow(
-            QUERIES["claim_delivery"], tenant_id, destination_id, token, timedelta(seconds=lease), concurrency
-        )
-        if row is None:
-            return None
-        fields = dict(row) | {"errors": _errors(row["errors"])}
-        return Claim(
-            tenant_id=tenant_id,
-            destination_id=destination_id,
-            token=token,
-            blocked_before=gate["blocked_before"],
-            removed=gate["removed"],
-            **fields,
-        )
+    """Claim one due delivery; see `claim_deliveries`."""
+    claims = await claim_deliveries(
+        connection, tenant_id, destination_id, token=token, lease=lease, concurrency=concurrency, limit=1
+    )
+    return claims[0] if claims else None
 
 
 async def renew_lease(connection: Connection, claim: Claim, lease: float) -> bool:

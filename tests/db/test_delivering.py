@@ -46,6 +46,18 @@ class Line:
                 concurrency=concurrency,
             )
 
+    async def claim_some(self, limit: int, *, concurrency: int = 8) -> list[Claim]:
+        async with self.desk.database.connection() as connection:
+            return await delivering.claim_deliveries(
+                connection,
+                self.desk.tenant_id,
+                self.destination_id,
+                token=uuid.uuid4(),
+                lease=30.0,
+                concurrency=concurrency,
+                limit=limit,
+            )
+
     async def take(self, **options: Any) -> Claim:
         """A claim that must be had."""
         claim = await self.claim(**options)
@@ -187,6 +199,34 @@ class TestClaim:
             await asyncio.gather(*(line.record(claim, "oo") for claim in claims))
             done += len(claims)
         assert await line.claim() is None
+
+    async def test_several_at_once_share_no_contact(self, line: Line) -> None:
+        """Neither with one another nor with what is being sent; the oldest of those that do goes first."""
+        for names in ("a", "b", "bc", "d", "ce", "f"):
+            await line.owe(*names, company=names)
+        first = await line.take()
+        assert first.contact_ids == ["a"]
+        await line.owe("a", company="New")
+        claims = await line.claim_some(10)
+        assert [claim.contact_ids for claim in claims] == [["b"], ["d"], ["f"]]
+        claims += await line.claim_some(10)
+        assert claims[-1].contact_ids == ["c", "e"]
+        assert await line.claim_some(10) == []
+        for claim in (first, *claims):
+            await line.record(claim, "o" * len(claim.contact_ids))
+        assert [claim.contact_ids for claim in await line.claim_some(10)] == [["b", "c"], ["a"]]
+        await line.check_counts()
+
+    @pytest.mark.parametrize(
+        ("limit", "bound", "had"), [(3, 8, [3, 3, 2]), (8, 5, [5, 0, 0]), (8, 8, [8, 0, 0])]
+    )
+    async def test_several_at_once_keep_the_bounds(
+        self, line: Line, limit: int, bound: int, had: list[int]
+    ) -> None:
+        for number in range(10):
+            await line.owe(f"c{number}")
+        counts = [len(await line.claim_some(limit, concurrency=bound)) for _ in had]
+        assert counts == had
 
     async def test_a_delivery_that_waits_is_not_due(self, line: Line) -> None:
         await line.owe("a")

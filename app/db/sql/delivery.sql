@@ -28,11 +28,12 @@ FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2
 FOR NO KEY UPDATE;
 
--- name: claim_delivery
--- One due delivery that shares no contact with any that is being sent: versions at the CRM must not go backwards.
---   $3 token  $4 lease  $5 most deliveries in flight
+-- name: claim_deliveries
+-- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions
+-- at the CRM must not go backwards.
+--   $3 token  $4 lease  $5 most deliveries in flight  $6 most deliveries of this claim
 -- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
--- row is named by a value, not by a join: no plan that was made while the table was empty can then read all of it.
+-- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
     SELECT s.contact_ids
     FROM deliveries s
@@ -41,8 +42,8 @@ WITH sending AS MATERIALIZED (
 busy AS MATERIALIZED (
     SELECT unnest(s.contact_ids) AS contact_id FROM sending s
 ),
-picked AS (
-    SELECT d.delivery_id
+free AS MATERIALIZED (
+    SELECT d.delivery_id, d.next_attempt_at, d.contact_ids
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
         AND (SELECT count(*) FROM sending) < $5::int
@@ -51,16 +52,32 @@ picked AS (
             WHERE (k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE
         )
     ORDER BY d.next_attempt_at, d.delivery_id
-    LIMIT 1
+    LIMIT greatest(least($6::int, $5::int - (SELECT count(*) FROM sending)::int), 0)
     FOR UPDATE SKIP LOCKED
+),
+queued AS MATERIALIZED (
+    SELECT f.delivery_id, f.contact_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
+    FROM free f
+),
+shared AS MATERIALIZED (
+    SELECT k.contact_id, min(q.place) AS first
+    FROM queued q
+    CROSS JOIN unnest(q.contact_ids) AS k(contact_id)
+    WHERE (SELECT count(*) FROM queued) > 1
+    GROUP BY k.contact_id
+    HAVING count(*) > 1
 )
 UPDATE deliveries d
 SET state = 'sending', lease_token = $3, lease_until = now() + $4::interval, attempt = d.attempt + 1
-WHERE d.tenant_id = $1 AND d.delivery_id = (SELECT p.delivery_id FROM picked p)
+WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
+    SELECT q.delivery_id FROM queued q
+    WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.contact_id = ANY (q.contact_ids))
+))
 RETURNING
-    d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt,
+    d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
-    extract(epoch FROM now() - d.absent_since)::float8 AS absent_for;
+    extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
+    extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for;
 
 -- name: renew_lease
 UPDATE deliveries

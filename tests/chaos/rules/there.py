@@ -95,14 +95,14 @@ def effects_are_single(e: Evidence) -> Findings:
                     yield Finding(
                         "doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}"
                     )
-            for effect, version in zip(effects, found, strict=True):
+            for effect, version, before in zip(effects, found, [None, *found], strict=False):
                 if version is None:
                     older = any(record_of(kind, row) == held_of(effect) for row in e.ledger.get(key, []))
                     yield Finding(
                         "went_back" if older else "never_stood",
                         f"{crm}: effect {effect['seq']} on {key} is {effect['properties']}; it went {told}",
                     )
-                elif not effect["changed"]:
+                elif not effect["changed"] and version == before:
                     yield Finding(
                         "sent_again",
                         f"{crm}: call {effect['call']} sent version {version} of {key} though it was there: {told}",

@@ -8,7 +8,7 @@ from tests.db.hot.values import CONTACTS, JOB, TOKEN, TRIED, Hot
 
 HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
-    "claim_delivery": (f"3, 5, {TOKEN}, '30 s', 8", {"deliveries_due", "deliveries_sending"}),
+    "claim_deliveries": (f"3, 5, {TOKEN}, '30 s', 8, 8", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, 500, {TOKEN}, '30 s'", {"deliveries_pkey"}),
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
     "attributes_to_clear": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
