@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: demo test lint bench bench-large bench-delivery openapi requirements clean
+.PHONY: demo test lint bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
 
 demo: $(RUN)
 	$(BIN)/tranche demo
@@ -31,6 +31,16 @@ bench-large: $(DEV)
 # Some five minutes; for single parts see: python -m tests.bench.delivery --help
 bench-delivery: $(DEV)
 	$(BIN)/python -m tests.bench.delivery
+
+# Seeded rounds of faults at every place (docs/chaos.md); a failed one is repeated by: make chaos SEED=… ROUNDS=1
+SEED ?= 1
+ROUNDS ?= 200
+chaos: $(DEV)
+	$(BIN)/python -m tests.chaos --seed $(SEED) --rounds $(ROUNDS)
+
+# Each bug of tests/chaos/planted.py must turn some round red.
+chaos-bugs: $(DEV)
+	$(BIN)/python -m tests.chaos bugs
 
 # Writes the served document to openapi/; commit the difference with the change that made it.
 openapi: $(DEV)

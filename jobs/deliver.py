@@ -76,6 +76,7 @@ class Delivery:
         try:
             await self._load()
             self._drop_overtaken()
+            self._doubt()
             await self._read_back_unknown()
             await self._push_open()
         except asyncio.CancelledError:
@@ -127,6 +128,13 @@ class Delivery:
             elif standing.synced_version >= self._claim.versions[position]:
                 self._states[position] = EffectState.OK
                 self._errors.pop(str(position), None)
+
+    def _doubt(self) -> None:
+        """Another delivery of this contact lost its answer, and it may have sent what we are about to send."""
+        for position in self._in(EffectState.PENDING) + self._in(EffectState.RETRY):
+            if self._standing[self._claim.contact_ids[position]].doubtful:
+                self._states[position] = EffectState.UNKNOWN
+                self._complain(position, ErrorCode.OUTCOME_UNKNOWN, "an earlier delivery may have sent it")
 
     # read back
 

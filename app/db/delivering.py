@@ -241,7 +241,8 @@ async def contacts_to_send(
             every, held = keys.get(standing.contact_id, ((), ()))
             # What a refused version brought never got there, and may be what it was refused for.
             gone = held if standing.refused else every
-            standing.attributes.update(dict.fromkeys(gone, None))
+            # Read a moment later: what the contact has lost meanwhile is still a part of it as it stood.
+            standing.attributes.update((key, None) for key in gone if key not in standing.attributes)
     return {standing.contact_id: standing for standing in found}
 
 

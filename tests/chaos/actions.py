@@ -1,0 +1,282 @@
+"""What a client may do, one small function each: a new kind is a function here and its weight in the plan.
+
+A function gets the round, its action and randomness of its own. Contacts `s00` to `s24` are everybody's; those of an
+action alone begin with its number. Every item carries a `mark` that no other item has, so that whatever stands in a
+contact, in the ledger or at a CRM tells which item put it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import random
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from tests.chaos.client import Item, Request, Round
+from tests.chaos.plan import Action
+
+SHARED: Final = 25
+_NAMES: Final = ("Ada", "Grace", "Mary Ann", "Zoë", "Nguyễn", "李", "O'Neil")
+_encode = msgspec.json.Encoder().encode
+
+Do = Callable[[Round, Action, random.Random, float], Awaitable[None]]
+
+
+def own(action: Action, n: int) -> str:
+    return f"a{action.number:02}-{n:03}"
+
+
+def shared(chance: random.Random, count: int) -> list[str]:
+    return [f"s{n:02}" for n in chance.sample(range(SHARED), count)]
+
+
+def write(action: Action, chance: random.Random, ids: Sequence[str], **more: Any) -> list[Item]:
+    """Sound items with these ids, each with some fields and its mark."""
+    items = []
+    for n, contact_id in enumerate(ids):
+        mark = f"m{action.number}.{n}"
+        fields: dict[str, Any] = {"email": f"{contact_id}@example.com"}
+        if chance.random() < 0.7:
+            fields["first_name"] = chance.choice(_NAMES)
+        if chance.random() < 0.5:
+            fields["phone"] = f"040 {action.number:03}{n:03}"
+        if chance.random() < 0.3:
+            fields["company"] = chance.choice((None, "Acme", 'Say "so", Ltd.'))
+        fields["attributes"] = {"mark": mark}
+        items.append(Item(id=contact_id, mark=mark, fields=fields | more))
+    return items
+
+
+def as_json(items: Sequence[Item]) -> bytes:
+    return _encode({"items": [{"id": item.id} | item.fields for item in items]})
+
+
+def as_ndjson(items: Sequence[Item]) -> bytes:
+    return b"".join(_encode({"id": item.id} | item.fields) + b"\n" for item in items)
+
+
+def as_csv(items: Sequence[Item]) -> bytes:
+    """A column that an item has not is an empty cell, which leaves the field alone."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    names = ("email", "first_name", "phone")
+    writer.writerow(["id", *names, "mark"])
+    for item in items:
+        item.fields = {name: item.fields[name] for name in (*names, "attributes") if name in item.fields}
+        writer.writerow([item.id, *(item.fields.get(name, "") for name in names), item.mark])
+    return text.getvalue().encode()
+
+
+def request(action: Action, items: list[Item], body: bytes | None = None, **more: Any) -> Request:
+    """An import of these items under this action's key."""
+    return Request(
+        key=f"key-{action.number}",
+        kind=action.kind,
+        items=items,
+        body=as_json(items) if body is None else body,
+        **more,
+    )
+
+
+def some(action: Action, chance: random.Random) -> list[str]:
+    """Ids of an ordinary import: some of everybody's, some of one's own."""
+    return [*shared(chance, chance.randint(2, 12)), *(own(action, n) for n in range(chance.randint(1, 25)))]
+
+
+async def push(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    await round_.send(request(action, write(action, chance, some(action, chance))), until=until)
+
+
+async def push_csv(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    items = write(action, chance, some(action, chance))
+    body = as_csv(items)
+    await round_.send(request(action, items, body, content_type="text/csv"), until=until)
+
+
+async def push_ndjson(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    items = write(action, chance, some(action, chance))
+    body = as_ndjson(items)
+    await round_.send(request(action, items, body, content_type="application/x-ndjson"), until=until)
+
+
+async def repeat(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """What was sent before, to the byte, under the same key: perhaps while the first is under way."""
+    known = [r for r in round_.requests if r.expect == "batch"]
+    if known:
+        again = chance.choice(known)
+        for _ in range(chance.randint(1, 3)):
+            await round_.send_once(again)
+
+
+async def same_again(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """The same items under two keys, one after the other: the second time nothing changes."""
+    items = write(action, chance, [own(action, n) for n in range(8)])
+    first = request(action, items)
+    await round_.send(first, until=until)
+    await round_.send(msgspec.structs.replace(first, key=f"{first.key}-again"), until=until)
+
+
+async def reuse_key(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Another body under a key that was answered: refused, and nothing of it is done."""
+    first = request(action, write(action, chance, [own(action, n) for n in range(5)]))
+    if await round_.send(first, until=until) is None:
+        return
+    items = write(action, chance, [own(action, n) for n in range(5, 9)])
+    for item in items:
+        item.mark = item.fields["attributes"]["mark"] = f"{item.mark}-other"
+    await round_.send(request(action, items, expect="422"), until=until)
+
+
+async def expect_version(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Changes that expect the version last seen: whoever comes first wins."""
+    items = []
+    for item in write(action, chance, shared(chance, chance.randint(1, 6))):
+        items.append(item)
+        item.fields["if_version"] = round_.versions.get(item.id, 0) + chance.choice((0, 0, 0, 1))
+    await round_.send(request(action, items), until=until)
+
+
+async def source_version(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Changes in the sender's own order, which do not arrive in it."""
+    items = write(action, chance, [f"v{n:02}" for n in range(chance.randint(1, 6))])
+    for item in items:
+        item.fields["source_version"] = chance.randint(1, 20)
+    await round_.send(request(action, items), until=until)
+
+
+async def clear_attributes(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """A note is set, and taken away again when it may have arrived."""
+    ids = [*shared(chance, 2), *(own(action, n) for n in range(4))]
+    for turn, note in (("set", f"note of {action.number}"), ("clear", None)):
+        items = write(action, chance, ids)
+        for item in items:
+            item.mark = f"{item.mark}-{turn}"
+            item.fields["attributes"] = {"mark": item.mark, "note": note}
+        asked = request(action, items)
+        asked.key = f"{asked.key}-{turn}"
+        await round_.send(asked, until=until)
+        await asyncio.sleep(chance.choice((0, 0.2, 0.4)))
+
+
+async def poisoned(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Some items cannot be stored; the others are none the worse for it."""
+    items = write(action, chance, some(action, chance))
+    for item in chance.sample(items, min(len(items), chance.randint(1, 5))):
+        item.poison = True
+        spoil = chance.choice(("email", "phone", "unknown", "nul", "attributes"))
+        item.fields |= {
+            "email": {"email": "nobody at all"},
+            "phone": {"phone": "none"},
+            "unknown": {"colour": "red"},
+            "nul": {"first_name": "a\0b"},
+            "attributes": {"attributes": [item.mark]},
+        }[spoil]
+    await round_.send(request(action, items), until=until)
+
+
+async def duplicates(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """One id twice: equal items are one, differing ones fail or the last one wins."""
+    items = write(action, chance, [own(action, n) for n in range(10)])
+    last_wins = chance.random() < 0.5
+    equal = msgspec.structs.replace(items[0])
+    other = msgspec.structs.replace(items[1], mark=f"{items[1].mark}-other")
+    other.fields = items[1].fields | {"attributes": {"mark": other.mark}}
+    if not last_wins:
+        other.poison = items[1].poison = True
+    items += [equal, other]
+    query = "?on_duplicate=last_wins" if last_wins else ""
+    await round_.send(request(action, items, query=query, last_wins=last_wins), until=until)
+
+
+async def atomic(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    items = write(action, chance, some(action, chance))
+    await round_.send(request(action, items, query="?atomic=true", atomic=True), until=until)
+
+
+async def atomic_poisoned(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """All or nothing, with one that cannot be: nothing."""
+    items = write(action, chance, some(action, chance))
+    chosen = chance.choice(items)
+    chosen.poison = True
+    chosen.fields["email"] = "nobody at all"
+    await round_.send(request(action, items, query="?atomic=true", atomic=True), until=until)
+
+
+async def malformed(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """No batch at all."""
+    items = write(action, chance, [own(action, 0)])
+    body = chance.choice((as_json(items)[:-3], b'{"items": {}}', b"\xff\xfe\xfd", b""))
+    await round_.send(request(action, items, body, expect="400"), until=until)
+
+
+async def dry_run(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    items = write(action, chance, some(action, chance))
+    await round_.send(request(action, items, query="?dry_run=true", dry_run=True), until=until)
+
+
+async def held(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """The answer waits for the effects."""
+    items = write(action, chance, some(action, chance))
+    await round_.send(request(action, items, prefer="wait=1"), until=until)
+
+
+async def large(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """More than is answered within the request, with an id here and there that stands twice."""
+    items = write(
+        action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))]
+    )
+    if chance.random() < 0.4:
+        items.append(msgspec.structs.replace(items[7]))
+    kind = chance.choice(("json", "csv", "ndjson"))
+    content_type = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}[kind]
+    body = {"json": as_json, "csv": as_csv, "ndjson": as_ndjson}[kind](items)
+    await round_.send(
+        request(action, items, body, content_type=content_type, prefer="respond-async"), until=until
+    )
+
+
+async def large_atomic(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    items = write(action, chance, [own(action, n) for n in range(chance.randint(81, 120))])
+    if chance.random() < 0.5:
+        chosen = chance.choice(items)
+        chosen.poison, chosen.fields["email"] = True, "nobody at all"
+    await round_.send(request(action, items, query="?atomic=true", atomic=True), until=until)
+
+
+async def cancel(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """A large import that is thought better of."""
+    items = write(action, chance, [own(action, n) for n in range(chance.randint(200, 500))])
+    asked = request(action, items, prefer="respond-async")
+    told = await round_.send(asked, until=until)
+    if told is not None:
+        await asyncio.sleep(chance.choice((0, 0.1, 0.2, 0.3)))
+        await round_.act("cancel", told["job_id"])
+
+
+async def retry_job(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Whatever failed of some job is tried again, where the API offers it."""
+    if round_.can("POST", "/v1/jobs/{job_id}/retry") and round_.jobs:
+        await round_.act("retry", chance.choice(round_.jobs))
+
+
+async def undo(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """An import of its own is taken back, where the API offers it; asked twice, it is one undo."""
+    if not round_.can("POST", "/v1/jobs/{job_id}/undo"):
+        return
+    ids = [*shared(chance, 3), *(own(action, n) for n in range(6))]
+    told = await round_.send(request(action, write(action, chance, ids)), until=until)
+    if told is not None:
+        for _ in range(chance.randint(1, 2)):
+            await round_.act("undo", told["job_id"])
+
+
+async def do(round_: Round, action: Action, *, began: float, until: float) -> None:
+    """Do an action at its time, or as soon after it as its client can."""
+    await asyncio.sleep(max(0.0, began + action.at - time.monotonic()))
+    deed: Do = globals()[action.kind]
+    await deed(round_, action, random.Random(action.seed), until)

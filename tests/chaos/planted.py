@@ -1,0 +1,357 @@
+"""Bugs on purpose: `python -m tests.chaos.planted BUG -- worker` is `tranche worker` with one promise broken.
+
+Each stands for a mistake that one could well make, and turns some seeded round red (`python -m tests.chaos bugs`):
+what a checker cannot catch, it does not check. Nothing of this is in the product: its functions and statements are
+exchanged in the process that is started here.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, cast
+
+import msgspec
+
+VARIABLE: Final = "CHAOS_BUG"
+"""Passed on to the processes that a server forks or spawns."""
+
+
+class Bug(msgspec.Struct, frozen=True):
+    """`wants`: faults or actions of a plan without which it cannot show."""
+
+    meaning: str
+    plant: Callable[[], None]
+    wants: frozenset[str] = frozenset()
+
+
+BUGS: Final[dict[str, Bug]] = {}
+
+
+def bug(*wants: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
+    """Register a function as the bug of its name; its docstring is what goes wrong."""
+
+    def register(plant: Callable[[], None]) -> Callable[[], None]:
+        BUGS[plant.__name__] = Bug((plant.__doc__ or "").strip(), plant, frozenset(wants))
+        return plant
+
+    return register
+
+
+def alter(name: str, before: str, after: str) -> None:
+    """Change a named statement; one that is not there any more is an error, or the bug would be none."""
+    from app.db.sql import QUERIES
+
+    statements = cast(MutableMapping[str, str], QUERIES)
+    if before not in statements[name]:
+        raise SystemExit(f"the statement {name} has no {before!r} any more: mend tests/chaos/planted.py")
+    statements[name] = statements[name].replace(before, after)
+
+
+def put(owner: Any, name: str, replacement: Any) -> Any:
+    """Exchange an attribute that must exist; returns the one before."""
+    before = getattr(owner, name)
+    setattr(owner, name, replacement)
+    return before
+
+
+def hear(change: Callable[[Any], Any]) -> None:
+    """Let workers misunderstand what a CRM answers."""
+    from jobs import line
+
+    async def call(self: Any, *words: Any) -> Any:
+        return change(await original(self, *words))
+
+    original = put(line.Line, "call", call)
+
+
+def stand(change: Callable[..., Any]) -> None:
+    """Let workers misread a contact, and what a destination has of it."""
+    from app.db import delivering
+
+    async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
+        found = await read(connection, tenant_id, destination_id, ids)
+        return {key: change(standing, tenant_id, destination_id) for key, standing in found.items()}
+
+    read = put(delivering, "contacts_to_send", misread)
+
+
+# keys and answers
+
+
+@bug("repeat")
+def key_forgotten() -> None:
+    """The key of an import is now and then not written with it: who asks again is served anew."""
+    from app.db import imports
+
+    async def forgetful(connection: Any, record: Any) -> None:
+        if random.random() < 0.5:
+            record = msgspec.structs.replace(record, key=f"{record.key} forgotten")
+        await write(connection, record)
+
+    write = put(imports, "insert_import", forgetful)
+
+
+@bug("reuse_key")
+def fingerprint_ignored() -> None:
+    """Another body under a known key gets the first one's answer."""
+    from app import accept
+
+    put(accept, "fingerprint", lambda *_: b"same")
+
+
+@bug("repeat")
+def answer_rebuilt() -> None:
+    """A repeated request is answered by what would be said today, not by the stored bytes."""
+    from app import accept
+
+    def rebuild(packed: bytes) -> bytes:
+        told: dict[str, Any] = msgspec.json.decode(unpack(packed))
+        told["effects"] = dict.fromkeys(told.get("effects", {}), "ok")
+        return msgspec.json.encode(told)
+
+    unpack = put(accept, "unpack", rebuild)
+
+
+# contacts and their ledger
+
+
+@bug("expect_version")
+def if_version_ignored() -> None:
+    """A change that expects another version is made all the same."""
+    alter("upsert_contacts", "(excluded.expected = c.version) IS NOT FALSE", "true")
+
+
+@bug("source_version")
+def source_version_ignored() -> None:
+    """An older change of the sender overwrites a newer one."""
+    alter("upsert_contacts", "(excluded.source_version >= c.source_version) IS NOT FALSE", "true")
+
+
+@bug()
+def version_skipped() -> None:
+    """A version is left out now and then."""
+    alter("upsert_contacts", "version = c.version + 1", "version = c.version + 1 + (random() < 0.1)::int")
+
+
+@bug("atomic_poisoned")
+def atomic_in_part() -> None:
+    """An atomic batch with a bad item keeps the good ones."""
+    from app import upsert
+
+    async def write_anyway(connection: Any, tenant_id: int, job_id: Any, items: Any, **options: Any) -> None:
+        await write(connection, tenant_id, job_id, items, **(options | {"atomic": False}))
+
+    write = put(upsert, "write", write_anyway)
+
+
+@bug("large")
+def chunk_dropped() -> None:
+    """A chunk whose locks were not to be had is taken for done. (Here some are not to be had for no reason.)"""
+    import asyncpg
+
+    from app import chunks
+    from app.db import processing
+
+    async def apply(self: Any, chunk: Any, undecided: Any) -> None:
+        if random.random() < 0.3:
+            raise asyncpg.LockNotAvailableError("as if somebody held these contacts")
+        await original(self, chunk, undecided)
+
+    async def drop(self: Any, error: Exception) -> bool:
+        if self._claimed is not None:
+            first = self._claimed[0]
+            await processing.drop_chunks(self._connection, *self._job, first, first)
+        return False
+
+    original = put(chunks._Unit, "_apply", apply)
+    put(chunks._Unit, "_postpone", drop)
+
+
+@bug("cancel")
+def cancel_takes_back() -> None:
+    """Canceling deletes what was applied before."""
+    from app import canceling
+
+    async def cancel(database: Any, tenant_id: int, job_id: Any) -> None:
+        await original(database, tenant_id, job_id)
+        async with database.connection() as connection:
+            gone = "DELETE FROM ledger WHERE tenant_id = $1 AND job_id = $2"
+            await connection.execute(gone, tenant_id, job_id)
+
+    original = put(canceling, "cancel", cancel)
+
+
+@bug("large")
+def destination_forgotten() -> None:
+    """A chunk of a large import is owed to the first destination alone."""
+    from app.db import processing
+
+    async def first(connection: Any, tenant_id: int) -> list[int]:
+        return list((await original(connection, tenant_id))[:1])
+
+    original = put(processing, "owing_destinations", first)
+
+
+# delivery
+
+
+@bug("accept_then_drop", "half_close", "lost_answers")
+def resent_unread() -> None:
+    """What may have been sent is sent again, whatever the CRM says of it when it is looked for."""
+    from jobs.crm.port import ReadBack, Seen
+
+    def blind(answer: Any) -> Any:
+        if isinstance(answer, ReadBack) and answer.seen is not None:
+            return msgspec.structs.replace(answer, seen=dict.fromkeys(answer.seen, Seen.ABSENT))
+        return answer
+
+    hear(blind)
+
+
+@bug("accept_then_drop", "half_close", "lost_answers")
+def doubt_forgotten() -> None:
+    """What another delivery of the contact may have sent is sent without looking."""
+    stand(lambda standing, *_: msgspec.structs.replace(standing, doubtful=False))
+
+
+@bug("slow_before")
+def absent_once() -> None:
+    """Not found is taken for proof at once that it was never sent: the two looks are one."""
+    os.environ["TRANCHE_RECONCILE_GRACE"] = "0"
+
+
+@bug()
+def overtaken_sent() -> None:
+    """What a later delivery brought already is sent once more."""
+    stand(lambda standing, *_: msgspec.structs.replace(standing, synced_version=0))
+
+
+@bug()
+def busy_ignored() -> None:
+    """Two deliveries with the same contact are sent at the same time."""
+    alter("claim_deliveries", "(k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE", "false")
+
+
+@bug()
+def stale_contact() -> None:
+    """A contact is sent as it was when this worker first read it."""
+    known: dict[tuple[Any, ...], Any] = {}
+
+    def remember(standing: Any, *place: int) -> Any:
+        first = known.setdefault((*place, standing.contact_id), standing)
+        return msgspec.structs.replace(
+            standing, attributes=first.attributes, phone=first.phone, first_name=first.first_name
+        )
+
+    stand(remember)
+
+
+@bug("clear_attributes")
+def clearing_forgotten() -> None:
+    """A CRM is not told of attributes that are gone."""
+    alter("attributes_to_clear", "WHERE NOT c.attributes ? k.key", "WHERE false")
+
+
+@bug("stall")
+def token_ignored() -> None:
+    """A worker whose lease was lost records its outcomes over those of the one that came after it."""
+    alter(
+        "record_delivery",
+        "AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE",
+        "AND $3::uuid IS NOT NULL",
+    )
+
+
+@bug("kill_worker", "stall")
+def lease_for_ever() -> None:
+    """Nobody frees what a dead worker held."""
+    from app.db import delivering
+
+    async def none(_: Any) -> int:
+        return 0
+
+    put(delivering, "release_lost", none)
+
+
+@bug("flush_redis", "kill_redis")
+def redis_trusted() -> None:
+    """Work that no wake-up announces is not looked for."""
+    from app.db import delivering
+
+    async def none(_: Any) -> list[Any]:
+        return []
+
+    put(delivering, "due_destinations", none)
+
+
+@bug("down_long")
+def breaker_ignored() -> None:
+    """A CRM that is down is called on and on."""
+    from jobs import breaker
+
+    async def admit(self: Any, name: str) -> Any:
+        return breaker.Permit(name=name, generation=0, token=0, shared=False)
+
+    put(breaker.Breaker, "admit", admit)
+
+
+@bug("reject")
+def refused_again() -> None:
+    """What a CRM refused for good is sent again and again."""
+    from app.domain.outcomes import EffectState
+    from jobs.crm.port import Reply
+
+    def hopeful(answer: Any) -> Any:
+        if not isinstance(answer, Reply):
+            return answer
+        outcomes = [
+            msgspec.structs.replace(o, state=EffectState.RETRY) if o.state is EffectState.FAILED else o
+            for o in answer.outcomes
+        ]
+        return msgspec.structs.replace(answer, outcomes=outcomes)
+
+    hear(hopeful)
+
+
+@bug("reject")
+def letter_forgotten() -> None:
+    """What is given up leaves no dead letter."""
+    from app.db import delivering
+
+    async def silent(connection: Any, claim: Any, record: Any) -> Any:
+        return await write(connection, claim, msgspec.structs.replace(record, letters=[]))
+
+    write = put(delivering, "record_delivery", silent)
+
+
+@bug()
+def counted_twice() -> None:
+    """A job's effects are added up wrongly."""
+    alter("record_delivery", "ok = e.ok + letters($4, 'o')", "ok = e.ok + 2 * letters($4, 'o')")
+
+
+@bug()
+def finished_early() -> None:
+    """A job is finished when one destination has all, whatever the other one is still owed."""
+    alter("finish_job", "e.pending + e.retry + e.unknown > 0", "false")
+
+
+def main() -> None:
+    name, separator, *words = sys.argv[1:]
+    if separator != "--" or name not in BUGS:
+        raise SystemExit(f"usage: python -m tests.chaos.planted BUG -- WORDS; bugs: {', '.join(BUGS)}")
+    os.environ[VARIABLE] = name
+    BUGS[name].plant()
+    sys.argv = ["tranche", *words]
+    from app.cli.main import main as tranche
+
+    tranche()
+
+
+if __name__ == "__main__":
+    main()
+elif __name__ == "__mp_main__" and VARIABLE in os.environ:
+    BUGS[os.environ[VARIABLE]].plant()

@@ -1,0 +1,204 @@
+"""One round: clients and faults at once, then everything is whole again, comes to rest, and is held to account."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from tests.chaos import actions, checker, evidence, faults
+from tests.chaos.client import Round
+from tests.chaos.evidence import PASSING, Evidence, Finding
+from tests.chaos.journal import Journal
+from tests.chaos.plan import CLIENTS, LENGTH, Action, Plan
+from tests.chaos.stage import CRMS, Stage, Tenant
+
+REST_SECONDS: Final = 30.0
+ROUND_SECONDS: Final = 150.0
+_TABLES: Final = (
+    "contacts",
+    "ledger",
+    "jobs",
+    "deliveries",
+    "effects",
+    "contact_syncs",
+    "dead_letters",
+    "chaos_moves",
+)
+_OPEN: Final = """SELECT
+    (SELECT count(*) FROM jobs j WHERE j.tenant_id = $1 AND j.finished_at IS NULL)
+    + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')"""
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What a round came to."""
+
+    plan: Plan
+    findings: list[Finding]
+    folder: Path
+    seconds: float
+    rest: float
+    """Seconds from the end of the faults until everything was settled."""
+    counts: dict[str, int]
+
+
+async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
+    """Play a plan. Whatever goes wrong in it is a finding; only a broken stage is an error."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    began = time.monotonic()
+    said = stage.log_sizes()
+    await stage.set_kinds(plan.crms)
+    tenant = await stage.new_tenant(plan.seed)
+    for proxy in stage.proxies.values():
+        proxy.seed(plan.seed)
+    journal = Journal(folder / "journal.jsonl")
+    found = Evidence(
+        destinations=tenant.destinations,
+        kinds=dict(stage.kinds),
+        faults=[msgspec.to_builtins(fault) for fault in plan.faults],
+    )
+    rest = ROUND_SECONDS
+    try:
+        async with asyncio.timeout(ROUND_SECONDS):
+            rest = await _play(stage, plan, tenant, journal, found)
+    except TimeoutError:
+        found.restless = ROUND_SECONDS
+        await stage.heal()
+    finally:
+        journal.close()
+    found.surprises = stage.surprises(said)
+    await _write(stage, tenant, folder, found)
+    told = evidence.load(folder)
+    return Result(
+        plan=plan,
+        findings=checker.check(told),
+        folder=folder,
+        seconds=time.monotonic() - began,
+        rest=rest,
+        counts=_count(told),
+    )
+
+
+async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, found: Evidence) -> float:
+    """Seconds until everything was settled."""
+    round_ = Round(stage, tenant, journal, await _routes(stage))
+    began = time.monotonic()
+    polling = asyncio.create_task(round_.poll())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for client in range(CLIENTS):
+                mine = [action for action in plan.actions if action.client == client]
+                group.create_task(_client(round_, mine, began))
+            for fault in plan.faults:
+                group.create_task(faults.inflict(stage, fault, began=began))
+        await stage.heal()
+        whole = time.monotonic()
+        round_.over = True
+        answered = {(r["key"], r["sha256"]) for r in _definite(journal)}
+        open_ = [r for r in round_.requests if (r.key, r.sha256) not in answered]
+        found.unanswered = await round_.settle(open_)
+        found.restless = await _rest(stage, tenant)
+        rest = time.monotonic() - whole
+    finally:
+        polling.cancel()
+        with suppress(asyncio.CancelledError):
+            await polling
+    await _retry(round_, stage, tenant)
+    await round_.settle(round_.requests)
+    for job_id in round_.jobs:
+        await round_.look(job_id)
+        await round_.list_items(job_id)
+    again = await _rest(stage, tenant)
+    found.restless = again if found.restless is None else found.restless
+    return rest
+
+
+async def _retry(round_: Round, stage: Stage, tenant: Tenant) -> None:
+    """What failed while things were broken is tried again, where the API offers it: asked twice, done once."""
+    if not round_.can("POST", "/v1/jobs/{job_id}/retry"):
+        return
+    for job_id in list(round_.jobs):
+        if await round_.look(job_id) == "completed_with_failures":
+            await asyncio.gather(round_.act("retry", job_id), round_.act("retry", job_id))
+    await _rest(stage, tenant)
+
+
+def _definite(journal: Journal) -> list[dict[str, Any]]:
+    lines = [msgspec.json.decode(line) for line in journal.path.read_bytes().splitlines()]
+    return [r for r in lines if r["row"] == "answer" and r["status"] not in PASSING]
+
+
+async def _client(round_: Round, mine: list[Action], began: float) -> None:
+    # It gives up soon after the faults, so that nothing is insisted on for ever; later it is asked once more.
+    until = began + LENGTH + 3.0
+    for action in mine:
+        await actions.do(round_, action, began=began, until=until)
+
+
+async def _routes(stage: Stage) -> set[tuple[str, str]]:
+    """What the running API says it can do."""
+    async with stage.session.get(f"{stage.url}/openapi.json") as answer:
+        document = await answer.json()
+    return {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
+
+
+async def _rest(stage: Stage, tenant: Tenant) -> float | None:
+    """Wait until nothing is left to be done; the seconds that were waited in vain."""
+    limit = time.monotonic() + REST_SECONDS
+    async with stage.database() as connection:
+        while await connection.fetchval(_OPEN, tenant.tenant_id):
+            if time.monotonic() > limit:
+                return REST_SECONDS
+            await asyncio.sleep(0.03)
+    return None
+
+
+async def _write(stage: Stage, tenant: Tenant, folder: Path, found: Evidence) -> None:
+    async with stage.database() as connection:
+        for table in _TABLES:
+            rows = await connection.fetch(
+                f"SELECT to_jsonb(t)::text AS row FROM {table} t WHERE t.tenant_id = $1", tenant.tenant_id
+            )
+            found.tables[table] = [msgspec.json.decode(row["row"]) for row in rows]
+        keys = await connection.fetch(
+            "SELECT key, job_id::text, status FROM idempotency_keys WHERE tenant_id = $1", tenant.tenant_id
+        )
+        found.tables["idempotency_keys"] = [dict(row) for row in keys]
+    (folder / "evidence.json").write_bytes(msgspec.json.encode(found))
+    for crm in CRMS:
+        lines = stage.ledger(crm).read_bytes().splitlines(keepends=True)
+        mine = [line for line in lines if tenant.name.encode() in line]
+        (folder / f"ledger-{crm}.jsonl").write_bytes(b"".join(mine))
+
+
+def _count(e: Evidence) -> dict[str, int]:
+    letters: Counter[str] = Counter()
+    for delivery in e.table("deliveries"):
+        letters.update(delivery["states"])
+    return {
+        "requests": len(e.requests),
+        "sent": len(e.rows("answer")) + len(e.rows("broken")),
+        "jobs": len(e.jobs),
+        "items": sum(len(request["items"]) for request in e.requests.values()),
+        "versions": len(e.table("ledger")),
+        "effects": sum(map(len, e.effects.values())),
+        "calls": sum(map(len, e.calls.values())),
+        "given_up": letters["f"] + letters["d"],
+    }
+
+
+async def clean(stage: Stage) -> None:
+    """Before a round: the sandboxes' ledgers begin anew."""
+    try:
+        await stage.forget_effects()
+    except (aiohttp.ClientError, OSError):
+        await stage.all_ready()
+        await stage.forget_effects()

@@ -1,0 +1,213 @@
+"""What stands in PostgreSQL agrees with itself and with what was answered."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import Final
+
+import msgspec
+
+from tests.chaos.evidence import FINISHED, WORDS, Evidence, Finding, Findings
+from tests.chaos.rules.answers import acknowledged
+
+SETTLED: Final = frozenset("ofds")
+
+
+def ledger_is_whole(e: Evidence) -> Findings:
+    """A contact's versions are 1, 2, 3 … without a gap, each knows the one before, and the last is the contact."""
+    fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
+    for contact_id, contact in e.contacts.items():
+        rows = e.ledger.get(contact_id, [])
+        if [row["version"] for row in rows] != list(range(1, contact["version"] + 1)):
+            yield Finding(
+                "gap",
+                f"{contact_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}",
+            )
+            continue
+        for before, after in zip([None, *rows], rows, strict=False):
+            wanted = (None, None) if before is None else (before["job_id"], before["item_index"])
+            if (after["prev_job_id"], after["prev_item_index"]) != wanted:
+                yield Finding(
+                    "gap", f"version {after['version']} of {contact_id} does not name the one before"
+                )
+        differing = [name for name in fields if rows[-1][name] != contact[name]]
+        if differing:
+            yield Finding("gap", f"{contact_id} is not its newest ledger row: {', '.join(differing)}")
+        numbers = [row["source_version"] for row in rows if row["source_version"] is not None]
+        if numbers != sorted(numbers):
+            yield Finding("version_ignored", f"{contact_id}: source versions went {numbers}")
+    for contact_id in e.ledger.keys() - e.contacts.keys():
+        yield Finding("gap", f"{contact_id} is in the ledger, but is no contact")
+
+
+def undone_is_undone(e: Evidence) -> Findings:
+    """An undo gives each contact its before-image back, unless somebody changed it since, and touches nothing else."""
+    fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
+    by_version = {(row["contact_id"], row["version"]): row for row in e.table("ledger")}
+    undone = Counter(job["undo_of"] for job in e.jobs.values() if job.get("undo_of"))
+    for job_id, count in undone.items():
+        if count > 1:
+            yield Finding("undone_twice", f"job {job_id} has {count} undos")
+    for job in e.jobs.values():
+        of = job.get("undo_of")
+        if not of or job["state"] not in ("completed", "completed_with_failures"):
+            continue
+        for row in e.table("ledger"):
+            place = f"version {row['version']} of {row['contact_id']}"
+            if row["job_id"] == of and e.contacts[row["contact_id"]]["version"] == row["version"]:
+                yield Finding(
+                    "not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}"
+                )
+            if row["job_id"] != job["job_id"]:
+                continue
+            taken = by_version.get((row["contact_id"], row["version"] - 1))
+            image = by_version.get((row["contact_id"], row["version"] - 2))
+            if taken is None or taken["job_id"] != of:
+                yield Finding("undo_overwrote", f"{place} takes back what job {of} did not do")
+            elif image is None and row["email"] != "":
+                yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
+            elif image is not None and any(row[name] != image[name] for name in fields):
+                yield Finding(
+                    "undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}"
+                )
+
+
+def sums_are_right(e: Evidence) -> Findings:
+    """Counts of jobs, of effects and of answers are those of the items."""
+    written = Counter(row["job_id"] for row in e.table("ledger"))
+    for job in e.jobs.values():
+        name = f"job {job['job_id']} ({job['kind']}, {job['state']})"
+        if job["total"] != job["succeeded"] + job["failed"] + job["retry"]:
+            yield Finding(
+                "sum", f"{name}: {job['total']} is not {job['succeeded']} + {job['failed']} + {job['retry']}"
+            )
+        items = e.listed.get(job["job_id"])
+        if items is not None and job["kind"] == "import":
+            counted = Counter(item["status"] for item in items)
+            if (counted["ok"], counted["failed"], counted["retry"]) != (
+                job["succeeded"],
+                job["failed"],
+                job["retry"],
+            ):
+                yield Finding(
+                    "sum",
+                    f"{name} counts {job['succeeded']}/{job['failed']}/{job['retry']}, its items are {dict(counted)}",
+                )
+            changed = sum(
+                i.get("result") in ("created", "updated") and "duplicate_of" not in i for i in items
+            )
+            dry = job["options"].get("dry_run")
+            if written[job["job_id"]] != (0 if dry else changed):
+                yield Finding(
+                    "sum",
+                    f"{name}: {changed} items changed something, {written[job['job_id']]} are in the ledger",
+                )
+    for _, job_id, answer in acknowledged(e):
+        job = e.jobs.get(job_id)
+        if answer["status"] == 207 and job is not None:
+            told = msgspec.json.decode(answer["body"])["summary"]
+            if any(told[n] != job[n] for n in ("total", "succeeded", "failed", "retry")):
+                yield Finding(
+                    "sum",
+                    f"job {job_id} was answered {told}, but stands as {job['total']}/{job['succeeded']}",
+                )
+
+
+def effects_add_up(e: Evidence) -> Findings:
+    """A job's counts at a destination are the letters of its deliveries, and nothing that is owed is missing."""
+    letters: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    owed: dict[tuple[str, int], set[int]] = defaultdict(set)
+    for d in e.table("deliveries"):
+        place = (d["job_id"], d["destination_id"])
+        letters[place] += Counter(WORDS[letter] for letter in d["states"])
+        if owed[place] & set(d["indexes"]):
+            yield Finding("sum", f"delivery {d['delivery_id']} owes an item twice")
+        owed[place] |= set(d["indexes"])
+    counted = {(row["job_id"], row["destination_id"]): row for row in e.table("effects")}
+    for place, row in counted.items():
+        there = {word: row[word] for word in WORDS.values() if row[word]}
+        if there != dict(letters[place]):
+            yield Finding(
+                "sum",
+                f"job {place[0]} counts {there} at {e.crm_of.get(place[1])}, its deliveries {dict(letters[place])}",
+            )
+    written: dict[str, set[int]] = defaultdict(set)
+    for row in e.table("ledger"):
+        written[row["job_id"]].add(row["item_index"])
+    for job_id, indexes in written.items():
+        job = e.jobs.get(job_id)
+        if job is None or job["kind"] not in ("import", "undo"):
+            continue
+        for number, crm in e.crm_of.items():
+            missing = indexes - owed[job_id, number]
+            if missing:
+                yield Finding(
+                    "not_owed",
+                    f"items {sorted(missing)[:5]} of job {job_id} changed contacts, but {crm} is not owed them",
+                )
+
+
+def everything_rests(e: Evidence) -> Findings:
+    """All is settled, and each job has the state that its items say."""
+    if e.restless is not None:
+        yield Finding("restless", f"not everything was settled {e.restless:g} s after the last fault")
+    for d in e.table("deliveries"):
+        if d["state"] != "done" or set(d["states"]) - SETTLED:
+            yield Finding(
+                "restless",
+                f"delivery {d['delivery_id']} of job {d['job_id']} is {d['state']} {d['states']} {d['errors']}",
+            )
+    bad: Counter[str] = Counter()
+    for row in e.table("effects"):
+        bad[row["job_id"]] += row["failed"] + row["dead"]
+    for job in e.jobs.values():
+        if job["state"] not in FINISHED or job["finished_at"] is None:
+            yield Finding("restless", f"job {job['job_id']} ({job['kind']}) is {job['state']}")
+        elif job["state"].startswith("completed") and job["kind"] == "import":
+            clean = job["succeeded"] == job["total"] and not bad[job["job_id"]]
+            if clean != (job["state"] == "completed"):
+                yield Finding(
+                    "sum",
+                    f"job {job['job_id']} is {job['state']} with {bad[job['job_id']]} lost effects, items: {job}",
+                )
+
+
+def nothing_surprises(e: Evidence) -> Findings:
+    """Whatever was broken was foreseen: no process logs an error that it has no words for."""
+    for line in e.surprises:
+        yield Finding("surprised", line[:1_500])
+
+
+def jobs_end_last(e: Evidence) -> Findings:
+    """No item of a completed job moves any more."""
+    job_of = {str(d["delivery_id"]): d["job_id"] for d in e.table("deliveries")}
+    ended: set[str] = set()
+    for move in sorted(e.table("chaos_moves"), key=lambda move: int(move["seq"])):
+        if move["what"] == "job" and move["after"].startswith("completed"):
+            ended.add(move["subject"])
+        if move["what"] == "item" and job_of.get(move["subject"].split(".")[0]) in ended:
+            yield Finding(
+                "finished_early",
+                f"item {move['subject']} became {WORDS[move['after']]} when its job was completed",
+            )
+
+
+def letters_are_written(e: Evidence) -> Findings:
+    """Whatever was given up has its dead letter, and nothing else has one."""
+    given_up = {
+        (d["delivery_id"], index): letter
+        for d in e.table("deliveries")
+        for index, letter in zip(d["indexes"], d["states"], strict=True)
+        if letter in "fd"
+    }
+    letters = Counter((row["delivery_id"], row["item_index"]) for row in e.table("dead_letters"))
+    for place, letter in given_up.items():
+        if letters[place] != 1:
+            yield Finding(
+                "no_letter",
+                f"item {place[1]} of delivery {place[0]} is {WORDS[letter]}, and has {letters[place]} letters",
+            )
+    for place in letters.keys() - given_up.keys():
+        yield Finding(
+            "letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up"
+        )

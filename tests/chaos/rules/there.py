@@ -1,0 +1,201 @@
+"""What happened at the CRMs: each version at most once, never backwards, and the newest in the end."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from typing import Final
+
+from tests.chaos.evidence import Evidence, Finding, Findings, Row
+
+STANDARD: Final = {
+    "hubspot": ("email", "firstname", "lastname", "phone", "company", "tranche_id"),
+    "salesforce": ("Email", "FirstName", "LastName", "Phone", "Company__c", "Tranche_Id__c"),
+    "http": ("email", "first_name", "last_name", "phone", "company", "id"),
+}
+"""By kind of CRM, its names of our fields."""
+NAMELESS: Final = "Nameless"
+"""Last name that Salesforce is sent where there is none (an option of the destination)."""
+
+
+def record_of(kind: str, row: Row) -> Row | None:
+    """What a CRM should hold of a contact or a ledger row; `None`: nothing, it is a tombstone."""
+    if row["email"] == "":
+        return None
+    fields = ("email", "first_name", "last_name", "phone", "company", "contact_id")
+    found = {theirs: row[ours] for ours, theirs in zip(fields, STANDARD[kind], strict=True)}
+    if kind == "http":
+        found |= {"attributes": row["attributes"], "version": row["version"]}
+    elif kind == "salesforce":
+        found["LastName"] = found["LastName"] or NAMELESS
+        found |= {f"{name}__c": value for name, value in row["attributes"].items()}
+    else:
+        found |= {name.lower(): str(value) for name, value in row["attributes"].items() if value is not None}
+    return _filled(found)
+
+
+def held_of(effect: Row) -> Row | None:
+    """What the CRM held after an effect."""
+    return None if effect.get("deleted") else _filled(effect["properties"])
+
+
+def _filled(record: Row) -> Row:
+    found = {name: value for name, value in record.items() if value not in (None, "")}
+    if isinstance(found.get("attributes"), dict):
+        found["attributes"] = {
+            name: value for name, value in found["attributes"].items() if value is not None
+        }
+    return found
+
+
+def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int | None]]]:
+    """Of each contact at a CRM: its effects in order, and which version each of them was.
+
+    The smallest version with this content that is not older than the one before; `None`: there is none. An undo makes
+    new versions of old contents: what changed nothing is the next of these, if there is one.
+    """
+    kind = e.kinds.get(crm, "hubspot")
+    by_key: dict[str, list[Row]] = defaultdict(list)
+    for effect in e.effects.get(crm, []):
+        by_key[effect["key"]].append(effect)
+    for key, effects in by_key.items():
+        versions = [(row["version"], record_of(kind, row)) for row in e.ledger.get(key, [])]
+        found: list[int | None] = []
+        newest = 0
+        for effect in effects:
+            held = held_of(effect)
+            fitting = [v for v, record in versions if v >= newest and record == held]
+            version = fitting[0] if fitting else None
+            if version == newest and not effect["changed"] and len(fitting) > 1:
+                version = fitting[1]
+            found.append(version)
+            newest = newest if version is None else version
+        yield key, effects, found
+
+
+def _mark_of(effect: Row) -> object:
+    """Which item's content an effect brought."""
+    properties = effect["properties"]
+    return (
+        "gone"
+        if effect.get("deleted")
+        else (properties.get("attributes") or properties).get("mark", properties.get("mark__c"))
+    )
+
+
+def effects_are_single(e: Evidence) -> Findings:
+    """What a CRM holds is a version of the contact, never an older one than before, and each is sent but once."""
+    for crm in e.destinations:
+        kind = e.kinds.get(crm, "hubspot")
+        for key, effects, found in histories(e, crm):
+            told = [(_mark_of(x), version) for x, version in zip(effects, found, strict=True)]
+            counts = Counter(v for x, v in zip(effects, found, strict=True) if x["changed"] and v is not None)
+            for version, count in counts.items():
+                if count > 1:
+                    yield Finding(
+                        "doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}"
+                    )
+            for effect, version, before in zip(effects, found, [None, *found], strict=False):
+                if version is None:
+                    older = any(record_of(kind, row) == held_of(effect) for row in e.ledger.get(key, []))
+                    yield Finding(
+                        "went_back" if older else "never_stood",
+                        f"{crm}: effect {effect['seq']} on {key} is {effect['properties']}; it went {told}",
+                    )
+                elif not effect["changed"] and version == before:
+                    yield Finding(
+                        "sent_again",
+                        f"{crm}: call {effect['call']} sent version {version} of {key} though it was there: {told}",
+                    )
+
+
+def destinations_hold_the_contacts(e: Evidence) -> Findings:
+    """In the end each CRM holds each contact as it stands, or a dead letter says why not."""
+    given_up = {
+        (row["destination_id"], row["contact_id"], row["version"])
+        for row in e.table("dead_letters")
+        if row.get("resolution") is None
+    }
+    for crm, number in e.destinations.items():
+        kind = e.kinds.get(crm, "hubspot")
+        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
+        for contact_id, contact in e.contacts.items():
+            wanted = record_of(kind, contact)
+            if last.get(contact_id) != wanted and (number, contact_id, contact["version"]) not in given_up:
+                yield Finding(
+                    "not_there",
+                    f"{crm} holds {last.get(contact_id)} of {contact_id}; version {contact['version']} is {wanted}",
+                )
+        for contact_id in last.keys() - e.contacts.keys():
+            yield Finding("never_stood", f"{crm} holds {contact_id}, which is no contact")
+
+
+def refused_there_is_not_there(e: Evidence) -> Findings:
+    """A contact whose only delivery was refused by the CRM had no effect there."""
+    named: dict[tuple[int, str], list[tuple[Row, int]]] = defaultdict(list)
+    for d in e.table("deliveries"):
+        for position, contact_id in enumerate(d["contact_ids"]):
+            named[d["destination_id"], contact_id].append((d, position))
+    for (number, contact_id), deliveries in named.items():
+        crm = e.crm_of.get(number, "")
+        delivery, position = deliveries[0]
+        if len(deliveries) == 1 and delivery["states"][position] == "f":
+            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id]
+            if found:
+                yield Finding(
+                    "refused_but_done", f"{crm} refused {contact_id} for good, but has its effects {found}"
+                )
+
+
+def syncs_are_true(e: Evidence) -> Findings:
+    """What Tranche believes a CRM to hold is there, or something newer is."""
+    for crm, number in e.destinations.items():
+        kind = e.kinds.get(crm, "hubspot")
+        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
+        for row in e.table("contact_syncs"):
+            if row["destination_id"] != number:
+                continue
+            held = last.get(row["contact_id"])
+            fitting = [
+                v["version"] for v in e.ledger.get(row["contact_id"], []) if record_of(kind, v) == held
+            ]
+            if row["synced_version"] > max(fitting, default=0):
+                yield Finding(
+                    "believed",
+                    f"{crm} is said to hold version {row['synced_version']} of {row['contact_id']}, but holds {held}",
+                )
+
+
+def crms_are_spared(e: Evidence) -> Findings:
+    """A CRM that is down is left alone after some calls: its circuit opens."""
+    for crm in e.destinations:
+        seconds = sum(
+            f["seconds"]
+            for f in e.faults
+            if f["target"] == crm and f.get("details", {}).get("fault") == "down"
+        )
+        struck = sum("down" in call["faults"] for call in e.calls.get(crm, []))
+        # Without Redis each worker counts for itself.
+        alone = any(f["target"] == "redis" for f in e.faults)
+        most = (40 if alone else 25) + (20 if alone else 10) * seconds
+        if struck > most:
+            yield Finding(
+                "hammered",
+                f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do",
+            )
+
+
+def refusals_are_heeded(e: Evidence) -> Findings:
+    """What a CRM refuses for good is not sent again by the same delivery."""
+    owed: Counter[tuple[str, str]] = Counter()
+    for d in e.table("deliveries"):
+        owed[e.crm_of.get(d["destination_id"], ""), d["request_id"]] += 1
+    for crm in e.destinations:
+        refused = Counter(call["request_id"] for call in e.calls.get(crm, []) if "reject" in call["faults"])
+        for request_id, count in refused.items():
+            # One whose answer was lost on the way may be sent and refused once more.
+            if count > 3 * owed[crm, request_id]:
+                yield Finding(
+                    "refused_again",
+                    f"{crm} refused {count} calls of request {request_id}: {owed[crm, request_id]} deliveries",
+                )

@@ -1,0 +1,437 @@
+"""Every rule of the checker is silent about a round in which all is well, and speaks when its promise is broken."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.chaos import checker
+from tests.chaos.evidence import STATES as STATES_PAGE
+from tests.chaos.evidence import Evidence, reachable, read_states
+from tests.chaos.rules import there
+
+JOB = "0199-job"
+STATES = read_states(
+    """
+## An item, here
+    [*] --> ok
+## An item, at one destination
+    pending --> ok: told
+    pending --> unknown
+    unknown --> ok
+    pending --> failed
+## A delivery (one chunk of at most 100 items for one destination)
+    pending --> sending
+    sending --> done
+## A job
+    [*] --> syncing
+    syncing --> completed
+    syncing --> completed_with_failures
+    running --> canceled
+"""
+)
+
+
+def contact(contact_id: str, mark: str, version: int = 1) -> dict[str, Any]:
+    return {
+        "contact_id": contact_id,
+        "version": version,
+        "email": f"{contact_id}@example.com",
+        "first_name": "Ada",
+        "last_name": None,
+        "phone": None,
+        "company": None,
+        "attributes": {"mark": mark},
+        "source_version": None,
+    }
+
+
+def record(contact_id: str, mark: str) -> dict[str, str]:
+    return {"email": f"{contact_id}@example.com", "firstname": "Ada", "mark": mark, "tranche_id": contact_id}
+
+
+def item(index: int, contact_id: str) -> dict[str, Any]:
+    return {"index": index, "id": contact_id, "status": "ok", "result": "created", "version": 1}
+
+
+def effect(seq: int, key: str, mark: str, *, changed: bool = True) -> dict[str, Any]:
+    return {
+        "row": "effect",
+        "seq": seq,
+        "call": 1,
+        "key": key,
+        "properties": record(key, mark),
+        "changed": changed,
+    }
+
+
+def well() -> Evidence:
+    """One import of two contacts to one CRM, without a fault."""
+    body = msgspec.json.encode(
+        {
+            "job_id": JOB,
+            "summary": {"total": 2, "succeeded": 2, "failed": 0, "retry": 0},
+            "items": [item(0, "a"), item(1, "b")],
+        }
+    ).decode()
+    sent = [
+        {
+            "index": n,
+            "id": contact_id,
+            "mark": f"m.{n}",
+            "poison": False,
+            "fields": {
+                "email": f"{contact_id}@example.com",
+                "first_name": "Ada",
+                "attributes": {"mark": f"m.{n}"},
+            },
+        }
+        for n, contact_id in enumerate("ab")
+    ]
+    request = {
+        "row": "request",
+        "key": "k",
+        "sha256": "x",
+        "kind": "push",
+        "expect": "batch",
+        "atomic": False,
+        "dry_run": False,
+        "last_wins": False,
+        "items": sent,
+    }
+    answer = {"row": "answer", "key": "k", "sha256": "x", "status": 207, "body": body}
+    seen = {"a": "pending", "b": "pending"}
+    place = {"job_id": JOB, "prev_job_id": None, "prev_item_index": None}
+    return Evidence(
+        journal=[
+            request,
+            answer | {"replayed": False, "final": False},
+            {"row": "job", "job_id": JOB, "state": "syncing"},
+            {
+                "row": "items",
+                "job_id": JOB,
+                "final": False,
+                "items": [
+                    item(n, i) | {"destinations": {"a": {"state": s}}}
+                    for n, (i, s) in enumerate(seen.items())
+                ],
+            },
+            {"row": "job", "job_id": JOB, "state": "completed"},
+            answer | {"replayed": True, "final": True},
+            {
+                "row": "items",
+                "job_id": JOB,
+                "final": True,
+                "items": [item(n, i) | {"destinations": {"a": {"state": "ok"}}} for n, i in enumerate("ab")],
+            },
+        ],
+        tables={
+            "jobs": [
+                {
+                    "job_id": JOB,
+                    "kind": "import",
+                    "state": "completed",
+                    "options": {},
+                    "total": 2,
+                    "succeeded": 2,
+                    "failed": 0,
+                    "retry": 0,
+                    "finished_at": "2026-01-01",
+                }
+            ],
+            "idempotency_keys": [{"key": "k", "job_id": JOB, "status": 207}],
+            "contacts": [contact("a", "m.0"), contact("b", "m.1")],
+            "ledger": [contact(i, f"m.{n}") | place | {"item_index": n} for n, i in enumerate("ab")],
+            "deliveries": [
+                {
+                    "delivery_id": 7,
+                    "job_id": JOB,
+                    "destination_id": 1,
+                    "request_id": "r",
+                    "contact_ids": ["a", "b"],
+                    "versions": [1, 1],
+                    "indexes": [0, 1],
+                    "states": "oo",
+                    "state": "done",
+                    "errors": {},
+                }
+            ],
+            "effects": [
+                {"job_id": JOB, "destination_id": 1, "ok": 2}
+                | dict.fromkeys(("pending", "retry", "failed", "unknown", "dead", "skipped"), 0)
+            ],
+            "contact_syncs": [{"destination_id": 1, "contact_id": i, "synced_version": 1} for i in "ab"],
+            "dead_letters": [],
+            "chaos_moves": [
+                move(1, "job", JOB, "[*]", "syncing"),
+                move(2, "delivery", "7", "pending", "sending"),
+                move(3, "item", "7.0", "p", "u"),
+                move(4, "item", "7.1", "p", "o"),
+                move(5, "item", "7.0", "u", "o"),
+                move(6, "delivery", "7", "sending", "done"),
+                move(7, "job", JOB, "syncing", "completed"),
+            ],
+        },
+        effects={"crm_a": [effect(1, "a", "m.0"), effect(2, "b", "m.1")]},
+        calls={"crm_a": [{"row": "call", "call": 1, "request_id": "r", "faults": []}]},
+        destinations={"crm_a": 1},
+        kinds={"crm_a": "hubspot"},
+    )
+
+
+def move(seq: int, what: str, subject: str, before: str, after: str) -> dict[str, Any]:
+    return {"seq": seq, "what": what, "subject": subject, "before": before, "after": after}
+
+
+def names(evidence: Evidence) -> set[str]:
+    return {finding.name for finding in checker.check(evidence, STATES)}
+
+
+def answer_body(e: Evidence, **changes: Any) -> str:
+    return msgspec.json.encode(msgspec.json.decode(e.journal[1]["body"]) | changes).decode()
+
+
+def lose_ledger(e: Evidence) -> None:
+    del e.tables["ledger"][1]
+    del e.tables["contacts"][1]
+
+
+def second_version(e: Evidence) -> None:
+    """Contact a has a version 2, which the CRM holds."""
+    first = e.tables["ledger"][0]
+    newer = first | {"version": 2, "item_index": 1, "job_id": "undo", "attributes": {"mark": "m.2"}}
+    e.tables["ledger"].append(newer | {"prev_job_id": JOB, "prev_item_index": 0})
+    e.tables["contacts"][0] |= {"version": 2, "attributes": {"mark": "m.2"}}
+    e.effects["crm_a"].append(effect(3, "a", "m.2"))
+
+
+def went_back(e: Evidence) -> None:
+    second_version(e)
+    e.effects["crm_a"].append(effect(4, "a", "m.0"))
+
+
+def doubled(e: Evidence) -> None:
+    e.effects["crm_a"].append(effect(3, "a", "m.0"))
+
+
+def refuse_first_item(e: Evidence, **more: Any) -> None:
+    for entry in e.journal:
+        if entry["row"] == "items":
+            entry["items"][0] |= {"status": "failed", "error_code": "INVALID_EMAIL"} | more
+
+
+def give_up(e: Evidence) -> None:
+    e.tables["deliveries"][0]["states"] = "fo"
+    e.tables["effects"][0] |= {"ok": 1, "failed": 1}
+
+
+def undo(e: Evidence, **content: Any) -> None:
+    """Contact a's creation was taken back."""
+    first = e.tables["ledger"][0]
+    e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "undo", "kind": "undo", "undo_of": JOB})
+    gone = {"email": "", "first_name": None, "attributes": {}} | content
+    before = {"prev_job_id": JOB, "prev_item_index": 0}
+    e.tables["ledger"].append(first | gone | before | {"version": 2, "item_index": 0, "job_id": "undo"})
+    e.tables["contacts"][0] |= gone | {"version": 2}
+    e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True})
+
+
+BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
+    "another answer": ("answer_changed", lambda e: e.journal[5].update(body=answer_body(e, effects={}))),
+    "served anew": ("replay_unmarked", lambda e: e.journal[5].update(replayed=False)),
+    "two bodies under a key": (
+        "key_taken_twice",
+        lambda e: e.journal.extend([e.journal[0] | {"sha256": "y"}, e.journal[1] | {"sha256": "y"}]),
+    ),
+    "no answer": ("unanswered", lambda e: e.unanswered.append("k")),
+    "a 500": ("unforeseen_status", lambda e: e.journal.insert(1, e.journal[1] | {"status": 500})),
+    "taken, not refused": ("unforeseen_status", lambda e: e.journal[0].update(expect="422")),
+    "no such job": ("lost", lambda e: e.tables.update(jobs=[])),
+    "not in the ledger": ("lost", lose_ledger),
+    "an item without outcome": ("lost", lambda e: e.journal[6]["items"].pop()),
+    "told otherwise": ("told_otherwise", lambda e: e.journal[6]["items"][0].update(version=2)),
+    "failed, but done": ("refused_but_done", refuse_first_item),
+    "a dry run, but done": ("refused_but_done", lambda e: e.journal[0].update(dry_run=True)),
+    "malformed, but done": ("refused_but_done", lambda e: e.journal[0].update(expect="400")),
+    "poison taken": ("poison_taken", lambda e: e.journal[0]["items"][0].update(poison=True)),
+    "sound refused": ("sound_refused", refuse_first_item),
+    "half of an atomic one": (
+        "half_done",
+        lambda e: (e.journal[0].update(atomic=True), refuse_first_item(e, error_code="ATOMIC_ABORTED")),
+    ),
+    "another name": ("altered", lambda e: e.tables["ledger"][0].update(first_name="Eve")),
+    "expected version": (
+        "version_ignored",
+        lambda e: e.journal[0]["items"][0]["fields"].update(if_version=4),
+    ),
+    "older source version": (
+        "version_ignored",
+        lambda e: (
+            second_version(e),
+            e.tables["ledger"][0].update(source_version=9),
+            e.tables["ledger"][2].update(source_version=5),
+        ),
+    ),
+    "nobody sent it": ("from_nowhere", lambda e: e.tables["ledger"][0]["attributes"].update(mark="?")),
+    "done by two jobs": (
+        "done_twice",
+        lambda e: (
+            e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "other"}),
+            e.tables["ledger"].append(e.tables["ledger"][0] | {"job_id": "other", "version": 2}),
+        ),
+    ),
+    "no key": ("job_without_key", lambda e: e.tables.update(idempotency_keys=[])),
+    "a key of nothing": ("key_without_job", lambda e: e.tables.update(jobs=[])),
+    "a version is missing": ("gap", lambda e: e.tables["contacts"][0].update(version=2)),
+    "a broken chain": ("gap", lambda e: e.tables["ledger"][0].update(prev_job_id="other")),
+    "not the newest row": ("gap", lambda e: e.tables["contacts"][0].update(phone="1")),
+    "not undone": ("not_undone", undo),
+    "undone wrongly": ("undo_wrong", lambda e: undo(e, email="other@example.com")),
+    "undone twice": (
+        "undone_twice",
+        lambda e: (undo(e), e.tables["jobs"].append(e.tables["jobs"][1] | {"job_id": "again"})),
+    ),
+    "undone what others did": (
+        "undo_overwrote",
+        lambda e: (undo(e), e.tables["jobs"][1].update(undo_of="other")),
+    ),
+    "a total": ("sum", lambda e: e.tables["jobs"][0].update(total=3)),
+    "an effect too many": ("sum", lambda e: e.tables["effects"][0].update(ok=3)),
+    "the wrong end": ("sum", lambda e: e.tables["jobs"][0].update(state="completed_with_failures")),
+    "not owed": ("not_owed", lambda e: e.tables["deliveries"].clear()),
+    "not settled": ("restless", lambda e: e.tables["deliveries"][0].update(state="sending")),
+    "not finished": ("restless", lambda e: e.tables["jobs"][0].update(finished_at=None)),
+    "no rest": ("restless", lambda e: setattr(e, "restless", 30.0)),
+    "an error nobody foresaw": ("surprised", lambda e: e.surprises.append("w1.log: Traceback")),
+    "an item moves on": ("finished_early", lambda e: e.tables["chaos_moves"][4].update(seq=9)),
+    "no letter": ("no_letter", give_up),
+    "a letter too many": (
+        "letter_too_many",
+        lambda e: e.tables["dead_letters"].append(
+            {"delivery_id": 7, "item_index": 0, "destination_id": 1, "contact_id": "a", "version": 1}
+        ),
+    ),
+    "refused there, but there": ("refused_but_done", give_up),
+    "backwards": ("went_back", went_back),
+    "twice": ("doubled", doubled),
+    "again": ("sent_again", lambda e: e.effects["crm_a"].append(effect(3, "a", "m.0", changed=False))),
+    "content of no version": ("never_stood", lambda e: e.effects["crm_a"][0]["properties"].update(phone="1")),
+    "not there": ("not_there", lambda e: e.effects["crm_a"].pop()),
+    "older there": ("not_there", lambda e: (second_version(e), e.effects["crm_a"].pop())),
+    "believed": ("believed", lambda e: e.tables["contact_syncs"][0].update(synced_version=2)),
+    "hammered": (
+        "hammered",
+        lambda e: (
+            e.faults.append({"target": "crm_a", "seconds": 1.0, "details": {"fault": "down"}}),
+            e.calls["crm_a"].extend([{"faults": ["down"], "request_id": "r"}] * 36),
+        ),
+    ),
+    "refused again": (
+        "refused_again",
+        lambda e: e.calls["crm_a"].extend([{"faults": ["reject"], "request_id": "r"}] * 4),
+    ),
+    "an edge nobody drew": (
+        "undrawn",
+        lambda e: e.tables["chaos_moves"].append(move(8, "item", "7.0", "o", "u")),
+    ),
+    "a job goes back": ("seen_back", lambda e: e.journal.append(e.journal[2])),
+    "an item goes back": ("seen_back", lambda e: e.journal.append(e.journal[3])),
+    "an outcome changes": (
+        "seen_back",
+        lambda e: e.journal.append(
+            {
+                "row": "items",
+                "job_id": JOB,
+                "final": False,
+                "items": [item(0, "a") | {"version": 3, "destinations": {}}],
+            }
+        ),
+    ),
+}
+
+
+def test_a_round_in_which_all_is_well() -> None:
+    assert checker.check(well(), STATES) == []
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_each_broken_promise_is_found(what: str) -> None:
+    name, spoil = BROKEN[what]
+    evidence = copy.deepcopy(well())
+    spoil(evidence)
+    assert name in names(evidence)
+
+
+def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
+    evidence = well()
+    give_up(evidence)
+    evidence.effects["crm_a"].pop(0)
+    evidence.tables["jobs"][0]["state"] = "completed_with_failures"
+    evidence.tables["contact_syncs"].pop(0)
+    evidence.tables["chaos_moves"] = [m for m in evidence.tables["chaos_moves"] if m["what"] != "job"]
+    evidence.tables["dead_letters"].append(
+        {"delivery_id": 7, "item_index": 0, "destination_id": 1, "contact_id": "a", "version": 1}
+    )
+    assert checker.check(evidence, STATES) == []
+
+
+@pytest.mark.parametrize("kind", ["hubspot", "salesforce", "http"])
+def test_what_each_kind_of_crm_holds(kind: str) -> None:
+    row = contact("a", "m.0", 3) | {"phone": "1"}
+    held = {
+        "hubspot": {
+            "tranche_id": "a",
+            "email": "a@example.com",
+            "firstname": "Ada",
+            "phone": "1",
+            "mark": "m.0",
+        },
+        "salesforce": {
+            "Tranche_Id__c": "a",
+            "Email": "a@example.com",
+            "FirstName": "Ada",
+            "LastName": there.NAMELESS,
+            "Phone": "1",
+            "mark__c": "m.0",
+        },
+        "http": {
+            "id": "a",
+            "version": 3,
+            "email": "a@example.com",
+            "first_name": "Ada",
+            "phone": "1",
+            "attributes": {"mark": "m.0"},
+        },
+    }[kind]
+    assert there.record_of(kind, row) == held
+    assert there.held_of({"properties": held}) == held
+    assert there.record_of(kind, row | {"email": ""}) is None
+
+
+def test_every_rule_has_failed_once() -> None:
+    """A rule that no case above breaks is no rule."""
+    silent = set(checker.RULES)
+    for _, spoil in BROKEN.values():
+        evidence = copy.deepcopy(well())
+        spoil(evidence)
+        silent -= {rule for rule in silent if list(rule(evidence))}
+    assert {rule.__name__ for rule in silent} == set()
+
+
+def test_the_page_of_states_is_read() -> None:
+    edges = read_states(STATES_PAGE.read_text("utf-8"))
+    assert ("pending", "ok") in edges["item"]
+    assert ("sending", "pending") in edges["delivery"]
+    assert ("syncing", "completed") in edges["job"]
+    assert reachable(edges["item"], "pending", "dead")
+    assert not reachable(edges["item"], "ok", "retry")
+    assert not reachable(edges["job"], "completed", "syncing")
+
+
+def test_a_page_without_a_diagram_is_an_error() -> None:
+    with pytest.raises(ValueError, match="item_here"):
+        read_states("## A job\n    a --> b\n")

@@ -1,0 +1,82 @@
+"""What one delivery may have sent another one does not send blindly, and what is sent is what stood at one time."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from app.db import delivering
+from jobs.worker import working
+from tests.jobs.conftest import World, people
+
+
+async def test_an_answer_that_another_delivery_lost(world: World) -> None:
+    """Both deliveries are of the contact as it stands: the first one's answer is lost, the second one reads back."""
+    first = await world.push(people(10, phone="040 1"))
+    second = await world.push(people(10, phone="040 2"))
+    await world.sandbox.misbehave(accept_then_drop={"times": 1})
+    async with working(world.settings):
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    effects = await world.sandbox.effects()
+    assert [e["properties"]["phone"] for e in effects] == ["040 2"] * 10, "each is sent once"
+    calls = [call["path"].rsplit("/", 1)[1] for call in await world.sandbox.calls()]
+    assert calls.count("upsert") == 1
+    assert "read" in calls
+
+
+async def test_what_was_sent_never_arrived(world: World) -> None:
+    """Nobody has it: after the grace it is sent, once for both deliveries."""
+    first = await world.push(people(10, phone="040 1"))
+    second = await world.push(people(10, phone="040 2"))
+    await world.sandbox.misbehave(drop_before={"times": 1})
+    async with working(world.settings):
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    effects = await world.sandbox.effects()
+    assert [e["properties"]["phone"] for e in effects] == ["040 2"] * 10
+
+
+async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
+    """An attribute that is taken away between two statements still belongs to the version that the first one read."""
+    async with working(world.settings):
+        first = await world.push(people(1, attributes={"old": "1"}))
+        await world.finished(first.job_id)
+    await world.push(people(1, attributes={"old": None, "note": "2"}))
+    (row,) = await world.rows("SELECT destination_id FROM destinations")
+
+    class Interrupted:
+        """A connection on which somebody else comes between the first and the second statement."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+            self._asked = 0
+
+        async def fetch(self, *words: Any) -> Any:
+            self._asked += 1
+            if self._asked == 2:
+                await world.push(people(1, attributes={"note": None}))
+            return await self._connection.fetch(*words)
+
+    async with world.database.connection() as connection:
+        interrupted: Any = Interrupted(connection)
+        found = await delivering.contacts_to_send(
+            interrupted, world.tenant_id, row["destination_id"], ["c00000"]
+        )
+    assert found["c00000"].version == 2
+    assert found["c00000"].attributes == {"old": None, "note": "2"}
+
+
+async def test_an_older_version_that_arrives_late(world: World) -> None:
+    """The CRM does the first write after its caller gave up: the second one waits for that, or would be overwritten."""
+    await world.sandbox.misbehave(slow={"latency": 2.2, "when": "before", "on": "write", "times": 1})
+    async with working(world.settings):
+        first = await world.push(people(5, phone="040 1"))
+        async with asyncio.timeout(5):
+            while not await world.sandbox.calls():
+                await asyncio.sleep(0.01)
+        second = await world.push(people(5, phone="040 2"))
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    effects = await world.sandbox.effects()
+    assert [e["properties"]["phone"] for e in effects] == ["040 1"] * 5 + ["040 2"] * 5
