@@ -185,6 +185,9 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
             if d.get("error_code")
             else ""
         )
+        unknown = d.get("unknown") or {}
+        if unknown.get("count"):
+            trouble += f"  {unknown['count']} unknown, the oldest for {unknown['oldest_seconds']} s"
         click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
 
 

@@ -200,6 +200,7 @@ DESTINATION: Final[dict[str, Any]] = {
     "error_code": None,
     "detail": None,
     "retry_after_seconds": 0,
+    "unknown": {"count": 0, "oldest_seconds": 0},
 }
 
 HEALTH: Final[dict[str, Any]] = {
