@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: demo test lint bench bench-large openapi requirements clean
+.PHONY: demo test lint bench bench-large bench-delivery openapi requirements clean
 
 demo: $(RUN)
 	$(BIN)/tranche demo
@@ -27,6 +27,10 @@ bench: $(RUN)
 # see: python -m tests.bench.large --help
 bench-large: $(DEV)
 	$(BIN)/python -m tests.bench.large
+
+# Some five minutes; for single parts see: python -m tests.bench.delivery --help
+bench-delivery: $(DEV)
+	$(BIN)/python -m tests.bench.delivery
 
 # Writes the served document to openapi/; commit the difference with the change that made it.
 openapi: $(DEV)

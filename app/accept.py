@@ -24,6 +24,7 @@ import structlog
 
 from app import upsert
 from app.booking import book
+from app.consistency import promise
 from app.db import imports, receiving
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
@@ -32,6 +33,7 @@ from app.domain.batch import JobOptions
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Family, Form, Kept, read_pieces
 from app.domain.items import BROKEN, LOCKED, Items, Undecided
+from app.domain.outcomes import Consistency
 from app.errors import (
     InvalidHeader,
     KeyBusy,
@@ -56,9 +58,15 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool = False
     last_wins: bool = False
     dry_run: bool = False
+    consistency: Consistency = Consistency.NONE
     minimal: bool = False
     wait: float = 0.0
     """Seconds for which the caller will hold the answer back to tell of effects."""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether what one destination refuses is to be taken back everywhere."""
+        return self.consistency is Consistency.ALL_DESTINATIONS and not self.dry_run
 
 
 class Import(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,6 +132,8 @@ def seal(body: Digest, options: Options, form: Form) -> bytes:
     body.update(
         f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()
     )
+    if options.consistency is not Consistency.NONE:
+        body.update(f"\0consistency={options.consistency}".encode())
     if form.family is not Family.JSON:
         body.update(b"\0" + msgspec.json.encode(form, order="sorted"))
     return body.digest()
@@ -288,6 +298,8 @@ async def _run(
             holding=options.wait or None,
         ),
     )
+    if options.consistent and booked.owed:
+        await promise(connection, request.tenant_id, job_id, key_id=request.key_id)
     return Accepted207(
         job_id=job_id,
         body=body,
@@ -300,7 +312,12 @@ async def _run(
 
 def encode_options(options: Options) -> str:
     """What of the options a job keeps, as JSON."""
-    kept = JobOptions(atomic=options.atomic, last_wins=options.last_wins, dry_run=options.dry_run)
+    kept = JobOptions(
+        atomic=options.atomic,
+        last_wins=options.last_wins,
+        dry_run=options.dry_run,
+        consistency=options.consistency,
+    )
     return answers.as_json(kept)
 
 

@@ -12,14 +12,16 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
+from app.db import circuits
+from app.db.circuits import Circuit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
-from app.domain import tokens
+from app.domain import destinations, tokens
 from app.errors import Conflict, Invalid, NotFound
 from app.vault import Vault
 
 SCOPES: Final = ("import", "read", "admin")
-KINDS: Final = ("hubspot",)
+KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _BASE_URL: Final = re.compile(r"https?://[^\s/?#@\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?")
 _RESERVED: Final = frozenset({"db"})
@@ -62,6 +64,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None = None
     retry_after_seconds: int = 0
     unknown: Unknown = Unknown()
+    circuit: Circuit = Circuit()
 
 
 class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -138,13 +141,15 @@ async def add_destination(
     """Add a destination; contacts that change from now on are synced to it.
 
     Raises:
-        Invalid: the name, kind, URL or token cannot be used.
+        Invalid: the name, kind, URL, token or an option cannot be used.
         Conflict: the tenant has a destination of this name.
     """
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
-    if new.kind not in KINDS:
-        raise Invalid(f"{new.kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
+    try:
+        destinations.parse(new.kind, new.options)
+    except destinations.OptionsError as error:
+        raise Invalid(str(error)) from error
     if not _BASE_URL.fullmatch(new.base_url) or not _names_a_host(new.base_url):
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
         shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
@@ -182,6 +187,7 @@ def _names_a_host(url: str) -> bool:
 
 
 async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:
+    standing = await circuits.read_circuits(connection, tenant_id)
     return [
         Destination(
             name=row["name"],
@@ -194,6 +200,7 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
             detail=row["blocked_detail"] if row["blocked_for"] else None,
             retry_after_seconds=-int(-row["blocked_for"] // 1),
             unknown=Unknown(row["unknown"], row["unknown_for"]),
+            circuit=standing.get(row["name"], Circuit()),
         )
         for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)
     ]

@@ -27,6 +27,10 @@ _REASONS: Final = {
     "pause a destination or remove it.",
     JobState.FAILED: "This job has failed already; its error tells why.",
 }
+_UNDO: Final = (
+    "An undo goes to its end, so that nobody has to guess what it left; then it can be undone itself."
+)
+_WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 _DONE: Final = "This job is completed: every item is decided, so there is nothing left to cancel."
 
 
@@ -44,7 +48,7 @@ async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID) -> None:
             if state is None:
                 raise NotFound("There is no such job.")
             if state is not JobState.CANCELED:
-                raise JobNotCancelable(_REASONS.get(state, _DONE))
+                raise JobNotCancelable(_UNDO if state in _WORKING else _REASONS.get(state, _DONE))
             return
     log.info("job_canceled", tenant_id=tenant_id, job_id=str(job_id))
     try:

@@ -117,10 +117,34 @@ class JobNotCancelable(TrancheError):
     code = "JOB_NOT_CANCELABLE"
 
 
+class JobNotUndoable(TrancheError):
+    """This job changed nothing that could be taken back, or is still at work."""
+
+    code = "JOB_NOT_UNDOABLE"
+
+
 class JobCanceled(TrancheError):
     """The job was canceled while its body arrived; nothing of it was applied."""
 
     code = "JOB_CANCELED"
+
+
+class EndpointDisabled(TrancheError):
+    """This webhook endpoint is disabled and is told of nothing; set its state to active first."""
+
+    code = "WEBHOOK_ENDPOINT_DISABLED"
+
+
+class JobNotRetryable(TrancheError):
+    """Items of this job are still being decided; retry it once it is syncing or finished."""
+
+    code = "JOB_NOT_RETRYABLE"
+
+
+class NothingToRetry(TrancheError):
+    """Nothing of this job failed or waits at these destinations, so there is nothing to send again."""
+
+    code = "NOTHING_TO_RETRY"
 
 
 class OutcomesExpired(TrancheError):

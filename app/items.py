@@ -12,14 +12,15 @@ import msgspec
 
 from app.candidates import Candidates
 from app.db import items as rows
+from app.db import letters
 from app.db.items import DeliveryRow, JobRef, JobRow, Range
 from app.db.packing import unpack
 from app.db.pool import Connection
 from app.domain.answers import ItemOutcome
 from app.domain.files.pieces import Kept
-from app.domain.outcomes import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus, JobState
+from app.domain.outcomes import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
 from app.errors import NotFound, OutcomesExpired
-from app.selection import DestinationOutcome, Filter, JobItem
+from app.selection import LOST_STATES, DestinationOutcome, Filter, JobItem
 from app.status import Standstill, explain_wait
 
 STEP: Final = 1_000
@@ -186,6 +187,7 @@ def gather(indexes: Sequence[int]) -> list[Range]:
 async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, DestinationOutcome]]:
     owed: dict[int, dict[str, DestinationOutcome]] = {}
     asked = set(indexes)
+    lost: dict[tuple[int, int], str] = {}
     for delivery in await rows.read_deliveries(job, gather(indexes)):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         standstill = explain_wait(
@@ -200,7 +202,26 @@ async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, Des
                 owed.setdefault(index, {})[delivery.name] = _describe(
                     delivery, LETTER_STATE[letter], version, errors.get(str(position), {}), standstill
                 )
+                if LETTER_STATE[letter] in LOST_STATES:
+                    lost[(delivery.delivery_id, index)] = delivery.name
+    if lost:
+        await _tell_letters(job, lost, owed)
     return owed
+
+
+async def _tell_letters(
+    job: JobRef, lost: dict[tuple[int, int], str], owed: dict[int, dict[str, DestinationOutcome]]
+) -> None:
+    """What has become since of the letters that items (delivery, index) left."""
+    for end in await letters.letters_of_items(job.connection, job.tenant_id, list(lost)):
+        there = owed[end.item_index]
+        name = lost[(end.delivery_id, end.item_index)]
+        there[name] = msgspec.structs.replace(
+            there[name],
+            dead_letter_id=end.dead_letter_id,
+            resolution=None if end.resolution is None else Resolution(end.resolution),
+            replayed_by=end.replay_job_id,
+        )
 
 
 def _describe(

@@ -18,6 +18,8 @@ from app import telemetry
 from app.db.pool import Database
 from app.http import problems
 from app.http.api import Api
+from app.http.figures import Figures
+from app.http.metrics import observe
 from app.http.principals import Principals
 from app.http.routes import ROUTES
 from app.http.services import STATE_KEY, Services
@@ -35,6 +37,9 @@ def create_app(settings: Settings) -> Litestar:
     redis = Redis.from_url(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
     views = JobViews(database)
     principals = Principals(database)
+    figures = Figures(database)
+    if observe not in telemetry.HOOKS:
+        telemetry.HOOKS.append(observe)
     services = Services(
         settings=settings,
         database=database,
@@ -42,6 +47,7 @@ def create_app(settings: Settings) -> Litestar:
         watcher=watcher,
         views=views,
         principals=principals,
+        figures=figures,
         redis=redis,
     )
 
@@ -55,6 +61,7 @@ def create_app(settings: Settings) -> Litestar:
             await watcher.close()
             await views.close()
             await principals.close()
+            await figures.close()
             await waker.close()
             await redis.aclose()
             await database.close()

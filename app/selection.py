@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
 from typing import Final
 
 import msgspec
 
 from app.domain.answers import ItemOutcome
-from app.domain.outcomes import EffectState, ItemStatus
+from app.domain.outcomes import EffectState, ItemStatus, Resolution
 from app.errors import Invalid
 from app.status import LOCAL
 
@@ -26,6 +27,12 @@ class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_default
     detail: str | None = None
     retry_after_seconds: int | None = None
     """Until Tranche itself tries again, or at least could."""
+    dead_letter_id: int | None = None
+    """Of an item that is `failed` or `dead` there: what a human decides about."""
+    resolution: Resolution | None = None
+    """How that letter came to its end."""
+    replayed_by: uuid.UUID | None = None
+    """The job that has sent it again since: its outcome stands there."""
 
 
 class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
+from app.domain.addresses import parse_networks
+from app.domain.webhooks import parse_waits
 from app.errors import SettingsError
 
 PREFIX: Final = "TRANCHE_"
@@ -48,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
     log_format: Annotated[str, Doc("json, or console for people")] = "json"
+
+    metrics_token: Annotated[
+        str, Doc("bearer token that sees /metrics of all tenants together; empty: nobody does", secret=True)
+    ] = ""
 
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
@@ -201,7 +207,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
             f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}"
         ) from error
     for name, doc in _docs().items():
-        fault = _number_fault(getattr(settings, name), doc)
+        fault = _number_fault(getattr(settings, name), doc) or _text_fault(name, getattr(settings, name))
         if fault:
             raise SettingsError(f"{PREFIX}{name.upper()}={given.get(name, '')!r}: {fault}")
     return settings
@@ -224,6 +230,22 @@ def _number_fault(value: object, doc: Doc) -> str | None:
         return None
     span = "from 0" if doc.zero else "above 0"
     return f"must be a number {span} to {most}" + (f" ({doc.unit})" if doc.unit else "")
+
+
+_PARSED: Final[dict[str, Callable[[str], object]]] = {
+    "webhook_waits": parse_waits,
+    "webhook_private": parse_networks,
+}
+"""Texts that mean something: each function raises `ValueError` for one that does not."""
+
+
+def _text_fault(name: str, value: object) -> str | None:
+    if name in _PARSED:
+        try:
+            _PARSED[name](str(value))
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 class Row(msgspec.Struct, frozen=True):

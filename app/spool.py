@@ -27,6 +27,7 @@ import structlog
 
 from app import accept
 from app.accept import Options, Replay
+from app.consistency import promise
 from app.db import canceling, receiving
 from app.db.imports import KeyClaim
 from app.db.packing import pack
@@ -310,6 +311,8 @@ class _Intake:
         )
         if not done:
             raise await _explain(connection, arrival)
+        if self._upload.options.consistent:
+            await promise(connection, arrival.tenant_id, arrival.job_id, key_id=arrival.key_id)
         return Accepted202(job_id=arrival.job_id, body=answer, items=self._chunker.count)
 
     def _answer(self, job_id: uuid.UUID) -> bytes:

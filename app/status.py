@@ -12,10 +12,13 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from app.attempts import Attempt, Merged, read_family
 from app.db import reading
 from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow, SyncRow
+from app.db.undoing import read_relatives
 from app.domain.answers import Summary
 from app.domain.batch import JobOptions
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
@@ -103,6 +106,16 @@ class Job(JobSummary, frozen=True, kw_only=True):
     """A job by itself."""
 
     failures: list[Failure]
+    attempts: list[Attempt] | UnsetType = UNSET
+    """Told where there is more than one."""
+    merged: dict[str, Merged] | UnsetType = UNSET
+    """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
+    undo_of: uuid.UUID | None = None
+    """The job whose changes this one takes back."""
+    undone_by: uuid.UUID | None = None
+    """The job that takes back the changes of this one."""
+    compensated_by: uuid.UUID | None = None
+    """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
 
 
 class JobView(msgspec.Struct, frozen=True):
@@ -204,11 +217,35 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         local = await reading.read_local_failures(connection, tenant_id, job_id)
         remote = await reading.read_destination_failures(connection, tenant_id, job_id)
         waiting = await _find_wait(connection, tenant_id, row)
+        again = await _read_attempts(connection, tenant_id, row, effects.get(job_id, []))
+        relatives = await read_relatives(connection, tenant_id, job_id)
     failures = _merge_clusters(local) + [
         Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
     ]
-    job = Job(**_summarize(row, effects.get(job_id, [])), failures=failures)
+    job = Job(
+        **_summarize(row, effects.get(job_id, [])),
+        failures=failures,
+        undo_of=relatives.undo_of,
+        undone_by=relatives.undone_by,
+        compensated_by=relatives.compensated_by,
+        **again,
+    )
     return JobView(job, row.revision, _next_look(job, waiting))
+
+
+async def _read_attempts(
+    connection: Connection, tenant_id: int, row: JobRow, effects: Iterable[EffectRow]
+) -> dict[str, Any]:
+    """What a job tells of all attempts, where there may be something to tell: a poll of any other stays cheap."""
+    is_retry = row.kind == JobKind.RETRY
+    lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
+    if not (is_retry or row.retried or lost):
+        return {}
+    found = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
+    return {
+        "attempts": found.attempts if len(found.attempts) > 1 else UNSET,
+        "merged": found.merged,
+    }
 
 
 async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:
@@ -294,6 +331,11 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
     row = None if "\0" in contact_id else await reading.read_contact(connection, tenant_id, contact_id)
     if row is None:
         raise NotFound("There is no such contact.")
+    if not row.email:
+        raise NotFound(
+            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), and an "
+            "import of this id makes it anew."
+        )
     syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
     return Contact(
         id=row.contact_id,

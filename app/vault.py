@@ -1,4 +1,4 @@
-"""Encrypts destination credentials at rest: AES-256-GCM, bound to the tenant and destination they belong to."""
+"""Encrypts secrets at rest: AES-256-GCM, bound to the tenant and the thing that they belong to."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from app.errors import SettingsError
 
 _NONCE: Final = 12
+DESTINATION: Final = "destination"
+WEBHOOK_ENDPOINT: Final = "webhook endpoint"
 
 
 class Vault:
@@ -32,18 +34,24 @@ class Vault:
             )
         self._cipher = AESGCM(key)
 
-    def seal(self, secret: str, *, tenant_id: int, name: str) -> bytes:
+    def seal(self, secret: str, *, tenant_id: int, name: str, kind: str = DESTINATION) -> bytes:
+        """`kind` and `name` say whose secret it is; nothing else can pass it off as its own."""
         nonce = os.urandom(_NONCE)
-        return nonce + self._cipher.encrypt(nonce, secret.encode(), _context(tenant_id, name))
+        return nonce + self._cipher.encrypt(nonce, secret.encode(), _context(kind, tenant_id, name))
 
-    def open(self, sealed: bytes, *, tenant_id: int, name: str) -> str:
+    def open(self, sealed: bytes, *, tenant_id: int, name: str, kind: str = DESTINATION) -> str:
+        """
+        Raises:
+            SettingsError: it was sealed with another key.
+        """
+        context = _context(kind, tenant_id, name)
         try:
-            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], _context(tenant_id, name)).decode()
+            return self._cipher.decrypt(sealed[:_NONCE], sealed[_NONCE:], context).decode()
         except InvalidTag as error:
             raise SettingsError(
-                f"the credentials of destination {name!r} were encrypted with another TRANCHE_SECRET_KEY"
+                f"the credentials of {kind} {name!r} were encrypted with another TRANCHE_SECRET_KEY"
             ) from error
 
 
-def _context(tenant_id: int, name: str) -> bytes:
-    return f"tranche:destination:{tenant_id}:{name}".encode()
+def _context(kind: str, tenant_id: int, name: str) -> bytes:
+    return f"tranche:{kind}:{tenant_id}:{name}".encode()

@@ -6,23 +6,18 @@ Redis is the breaker's memory, never a condition of work: while it is away the s
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterable
-from typing import TYPE_CHECKING, Final, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
 
 from app.domain.breaker import Admission, BreakerPolicy, Change, CircuitState, milliseconds
-from jobs.circuits import LocalCircuits, SharedCircuits
+from app.domain.outcomes import ErrorCode
+from jobs.circuits import Denied, LocalCircuits, Report, SharedCircuits, Verdict
+from jobs.guard import Guard
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
-
-REDIS_TIMEOUT: Final = 0.25
-"""Seconds that one question to Redis may take, connecting included."""
-REDIS_PAUSE: Final = 1.0
-"""Seconds without a question after one failed."""
 
 _T = TypeVar("_T")
 
@@ -65,6 +60,10 @@ class Permits(msgspec.Struct, frozen=True, kw_only=True):
     def transitions(self) -> tuple[Transition, ...]:
         return tuple(permit.transition for permit in self.permits if permit.transition)
 
+    @property
+    def probe(self) -> bool:
+        return any(permit.probe for permit in self.permits)
+
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
     """No call now: `name` is open, or half-open with every probe under way."""
@@ -73,8 +72,8 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     state: CircuitState
     retry_after: float
     """Seconds, more than 0."""
-    transitions: tuple[Transition, ...] = ()
-    """What `admit_all` changed at the circuits before the refusing one."""
+    code: ErrorCode = ErrorCode.CIRCUIT_OPEN
+    """What items that wait for it show."""
 
 
 class View(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,64 +113,91 @@ class Breaker:
         pinned_time: Callable[[], int] | None = None,
     ) -> None:
         self._policy = policy
-        self._clock = clock
         self._rng = rng
         self._memory = LocalCircuits(policy, lambda: milliseconds(clock()))
+        self._guard = Guard(clock, "no Redis configured" if redis is None else None)
         self._shared = SharedCircuits(redis, policy, prefix, pinned_time) if redis is not None else None
-        self._away_since: float | None = None
-        self.away: str | None = None if redis is not None else "no Redis configured"
+
+    @property
+    def away(self) -> str | None:
         """Why this process decides alone at present; `None` while the circuits are shared."""
+        return self._guard.away
+
+    async def _ask(self, question: Callable[[SharedCircuits], Awaitable[_T]]) -> tuple[_T] | None:
+        shared = self._shared
+        return None if shared is None else await self._guard.ask(lambda: question(shared))
 
     async def admit(self, name: str) -> Permit | Refused:
         """May a call go out through circuit `name`?"""
-        told = await self._ask(lambda shared: shared.admit(name))
-        if told is None:
-            return _answer(name, self._memory.admit(name), shared=False)
-        self._memory.follow(name, told.state, told.opens, told.retry)
-        return _answer(name, told, shared=True)
+        answer = await self.admit_all((name,))
+        return answer if isinstance(answer, Refused) else answer.permits[0]
 
-    async def admit_all(self, names: Iterable[str]) -> Permits | Refused:
-        """Leave of every circuit or of none: a refusal gives the permits before it back.
-
-        One script a circuit, in order, rather than one over all: so the keys may live on different nodes of a
-        Redis Cluster. Between two circuits a probe's permit may be held for a moment and given back; it is
-        never lost, and it expires by itself if this process dies just then.
-        """
-        permits: list[Permit] = []
-        try:
-            for name in names:
-                answer = await self.admit(name)
-                if isinstance(answer, Refused):
-                    transitions = Permits(permits=tuple(permits)).transitions
-                    await self._give_back(permits)
-                    return msgspec.structs.replace(answer, transitions=transitions)
-                permits.append(answer)
-        except asyncio.CancelledError:
-            await self._give_back(permits)
-            raise
-        return Permits(permits=tuple(permits))
+    async def admit_all(self, names: Sequence[str]) -> Permits | Refused:
+        """Leave of every circuit or of none, in one question: where one refuses, the others are as they were."""
+        answer = await self._ask(lambda shared: shared.admit(names))
+        if answer is None:
+            return _answer(names, self._memory.admit(names), shared=False)
+        (told,) = answer
+        if isinstance(told, Denied):
+            self._follow(told.name, told.admission)
+        else:
+            for name, admission in zip(names, told, strict=True):
+                self._follow(name, admission)
+        return _answer(names, told, shared=True)
 
     async def succeed(self, permit: Permit, seconds: float) -> Transition | None:
         """The call took `seconds` and the other side did its part (a 4xx and a 429 are its part)."""
-        return await self._report(permit, seconds, failed=False)
+        return (await self.report_all([(permit, Verdict.OK)], seconds))[0]
 
     async def fail(self, permit: Permit, seconds: float) -> Transition | None:
         """The call took `seconds` and the other side is at fault."""
-        return await self._report(permit, seconds, failed=True)
+        return (await self.report_all([(permit, Verdict.FAILED)], seconds))[0]
 
     async def cancel(self, permit: Permit) -> None:
         """The call was called off and says nothing about the other side."""
-        if not permit.probe:
-            return
-        if permit.shared:
-            await self._ask(lambda shared: shared.cancel(permit.name, permit.generation, permit.token))
-        else:
-            self._memory.cancel(permit.name, permit.generation, permit.token)
+        await self.report_all([(permit, Verdict.VOID)], 0.0)
+
+    async def report_all(
+        self, verdicts: Sequence[tuple[Permit, Verdict]], seconds: float
+    ) -> list[Transition | None]:
+        """What a call says about every circuit that it went through, in one message; a transition for each.
+
+        The permits are those of one `admit_all`. Calling off an ordinary call is no news, and not told.
+        """
+        told = [
+            (permit, verdict) for permit, verdict in verdicts if permit.probe or verdict is not Verdict.VOID
+        ]
+        changes: dict[str, Change | None] = {}
+        if told:
+            took = milliseconds(seconds)
+            reports = [
+                Report(p.name, p.generation, p.token, verdict, took, self._rng()) for p, verdict in told
+            ]
+            found = await self._report(reports, shared=told[0][0].shared)
+            changes = {r.name: change for r, change in zip(reports, found, strict=True)}
+        return [_transition(permit.name, changes.get(permit.name)) for permit, _ in verdicts]
+
+    async def _report(self, reports: list[Report], *, shared: bool) -> list[Change | None]:
+        if not shared:
+            return self._memory.report(reports)
+        # A report that Redis cannot take is dropped: told to the memory of this process, it would be counted
+        # in a generation that it does not belong to.
+        answer = await self._ask(lambda circuits: circuits.report(reports))
+        if answer is None:
+            return [None] * len(reports)
+        (changes,) = answer
+        for report, change in zip(reports, changes, strict=True):
+            if change is not None:
+                self._memory.follow(report.name, change.after, change.opens, change.retry)
+        return changes
+
+    def _follow(self, name: str, told: Admission) -> None:
+        self._memory.follow(name, told.state, told.opens, told.retry)
 
     async def look(self, name: str) -> View:
         """The circuit as it stands; looking never changes it."""
         seen = await self._ask(lambda shared: shared.look(name))
-        sight = self._memory.look(name) if seen is None else seen
+        sight = self._memory.look(name) if seen is None else seen[0]
         closed = sight.state is CircuitState.CLOSED
         return View(
             name=name,
@@ -195,44 +221,7 @@ class Breaker:
         hold = milliseconds(self._policy.open_cap if seconds is None else seconds)
         told = await self._ask(lambda shared: shared.force(name, state, hold))
         change = self._memory.force(name, state, hold)
-        return _transition(name, told.change if told else change)
-
-    async def _report(self, permit: Permit, seconds: float, *, failed: bool) -> Transition | None:
-        name, generation, token = permit.name, permit.generation, permit.token
-        took, jitter = milliseconds(seconds), self._rng()
-        if not permit.shared:
-            change = self._memory.report(name, generation, token, failed, took, jitter)
-            return _transition(name, change)
-        # A report that Redis cannot take is dropped: told to the memory of this process, it would be counted
-        # in a generation that it does not belong to.
-        told = await self._ask(lambda shared: shared.report(name, generation, token, failed, took, jitter))
-        if told is None or told.change is None:
-            return None
-        self._memory.follow(name, told.change.after, told.change.opens, told.change.retry)
-        return _transition(name, told.change)
-
-    async def _give_back(self, permits: list[Permit]) -> None:
-        for permit in reversed(permits):
-            await self.cancel(permit)
-
-    async def _ask(self, question: Callable[[SharedCircuits], Awaitable[_T]]) -> _T | None:
-        """Redis' answer, or `None` when it is away (then it is left alone for `REDIS_PAUSE`)."""
-        if self._shared is None:
-            return None
-        now = self._clock()
-        if self._away_since is not None:
-            if 0 <= now - self._away_since < REDIS_PAUSE:
-                return None
-            self._away_since = now  # this caller tries; the others need not wait for the same timeout
-        try:
-            async with asyncio.timeout(REDIS_TIMEOUT):
-                answer = await question(self._shared)
-        except (RedisError, OSError, TimeoutError) as error:
-            self._away_since = self._clock()
-            self.away = f"{type(error).__name__}: {error}".rstrip(": ")
-            return None
-        self._away_since = self.away = None
-        return answer
+        return _transition(name, told[0] if told else change)
 
 
 def _transition(name: str, change: Change | None) -> Transition | None:
@@ -247,9 +236,13 @@ def _transition(name: str, change: Change | None) -> Transition | None:
     )
 
 
-def _answer(name: str, told: Admission, *, shared: bool) -> Permit | Refused:
-    if not told.granted:
-        return Refused(name=name, state=told.state, retry_after=told.retry / 1_000)
+def _answer(names: Sequence[str], told: list[Admission] | Denied, *, shared: bool) -> Permits | Refused:
+    if isinstance(told, Denied):
+        return Refused(name=told.name, state=told.admission.state, retry_after=told.admission.retry / 1_000)
+    return Permits(permits=tuple(_permit(n, a, shared=shared) for n, a in zip(names, told, strict=True)))
+
+
+def _permit(name: str, told: Admission, *, shared: bool) -> Permit:
     transition = None
     if told.changed:
         transition = Transition(

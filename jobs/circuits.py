@@ -5,7 +5,8 @@ Both answer with the records of `app.domain.breaker`, in milliseconds; `jobs.bre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
@@ -17,19 +18,43 @@ from app.domain.breaker import Admission, BreakerPolicy, Change, CircuitState, R
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-SCRIPTS: Final = ("admit", "report", "cancel", "look", "force")
+SCRIPTS: Final = ("admit", "report", "look", "force")
 _STATES: Final = (CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN)  # as numbered in common.lua
 _SWEEP_AT: Final = 1_000
 
 
-class Told(msgspec.Struct, frozen=True):
-    """An answer of Redis about a change, told apart from no answer at all."""
+class Verdict(StrEnum):
+    """What a call that ended says about a circuit that it went through."""
 
-    change: Change | None
+    OK = "ok"
+    FAILED = "failed"
+    VOID = "void"
+    """Nothing: it was called off, or the fault is another circuit's."""
+
+
+class Report(msgspec.Struct, frozen=True):
+    """The end of a call for one circuit; `took` in milliseconds, `jitter` random in [0, 1)."""
+
+    name: str
+    generation: int
+    token: int
+    verdict: Verdict
+    took: int
+    jitter: float
+
+
+class Denied(msgspec.Struct, frozen=True):
+    """The circuit that would not let the call through."""
+
+    name: str
+    admission: Admission
 
 
 class SharedCircuits:
-    """The circuits in Redis, for every worker: each method is one script, atomic over one key."""
+    """The circuits in Redis, for every worker: each method is one script, atomic over all circuits of the call.
+
+    They are keys of one server: a Redis Cluster would have to keep all of them on one node.
+    """
 
     def __init__(
         self, redis: Redis, policy: BreakerPolicy, prefix: str, pinned_time: Callable[[], int] | None
@@ -55,29 +80,31 @@ class SharedCircuits:
             milliseconds(policy.permit),
         ]
 
-    async def admit(self, name: str) -> Admission:
-        granted, state, generation, token, retry, opens, changed = await self._run("admit", name)
-        return Admission(
-            granted=bool(granted),
-            state=_STATES[state],
-            generation=generation,
-            token=token,
-            retry=retry,
-            opens=opens,
-            changed=bool(changed),
-        )
+    async def admit(self, names: Sequence[str]) -> list[Admission] | Denied:
+        refusing, *numbers = await self._run("admit", names)
+        admissions = [
+            Admission(
+                granted=bool(granted),
+                state=_STATES[state],
+                generation=generation,
+                token=token,
+                retry=retry,
+                opens=opens,
+                changed=bool(changed),
+            )
+            for granted, state, generation, token, retry, opens, changed in _parts(numbers, 7)
+        ]
+        return Denied(names[refusing - 1], admissions[0]) if refusing else admissions
 
-    async def report(
-        self, name: str, generation: int, token: int, failed: bool, took: int, jitter: float
-    ) -> Told:
-        return _told(await self._run("report", name, generation, token, int(failed), took, repr(jitter)))
-
-    async def cancel(self, name: str, generation: int, token: int) -> bool:
-        (held,) = await self._run("cancel", name, generation, token)
-        return bool(held)
+    async def report(self, reports: Sequence[Report]) -> list[Change | None]:
+        arguments: list[str | int] = []
+        for r in reports:
+            arguments += (r.generation, r.token, r.verdict.value, r.took, repr(r.jitter))
+        numbers = await self._run("report", [r.name for r in reports], *arguments)
+        return [_change(part) for part in _parts(numbers, 4)]
 
     async def look(self, name: str) -> Sight:
-        state, retry, calls, failures, slow, opened_at, opens = await self._run("look", name)
+        state, retry, calls, failures, slow, opened_at, opens = await self._run("look", [name])
         return Sight(
             state=_STATES[state],
             retry=retry,
@@ -88,13 +115,13 @@ class SharedCircuits:
             opens=opens,
         )
 
-    async def force(self, name: str, state: CircuitState, hold: int) -> Told:
-        return _told(await self._run("force", name, state.value, hold))
+    async def force(self, name: str, state: CircuitState, hold: int) -> Change | None:
+        return _change(await self._run("force", [name], state.value, hold))
 
-    async def _run(self, script: str, name: str, *arguments: str | int) -> list[int]:
+    async def _run(self, script: str, names: Sequence[str], *arguments: str | int) -> list[int]:
         now = "" if self._pinned_time is None else self._pinned_time()
         reply: list[int] = await self._scripts[script](
-            keys=[self._prefix + name], args=[now, *self._arguments, *arguments]
+            keys=[self._prefix + name for name in names], args=[now, *self._arguments, *arguments]
         )
         return reply
 
@@ -107,34 +134,40 @@ class LocalCircuits:
         self._now = now
         self._records: dict[str, tuple[Record, int]] = {}
 
-    def admit(self, name: str) -> Admission:
-        record, admission = rules.admit(self._read(name), self._policy, self._now())
-        if admission.token:
+    def admit(self, names: Sequence[str]) -> list[Admission] | Denied:
+        admissions, changed = [], []
+        for name in names:
+            record, admission = rules.admit(self._read(name), self._policy, self._now())
+            if not admission.granted:
+                return Denied(name, admission)
+            if admission.token:
+                changed.append((name, record))
+            admissions.append(admission)
+        for name, record in changed:
             self._write(name, record)
-        return admission
+        return admissions
 
-    def report(
-        self, name: str, generation: int, token: int, failed: bool, took: int, jitter: float
-    ) -> Change | None:
-        record, change = rules.report(
-            self._read(name),
-            self._policy,
-            self._now(),
-            generation=generation,
-            token=token,
-            failed=failed,
-            took=took,
-            jitter=jitter,
-        )
-        self._write(name, record)
+    def report(self, reports: Sequence[Report]) -> list[Change | None]:
+        return [self._report(r) for r in reports]
+
+    def _report(self, r: Report) -> Change | None:
+        record, now = self._read(r.name), self._now()
+        if r.verdict is Verdict.VOID:
+            record = rules.cancel(record, self._policy, now, generation=r.generation, token=r.token)
+            change = None
+        else:
+            record, change = rules.report(
+                record,
+                self._policy,
+                now,
+                generation=r.generation,
+                token=r.token,
+                failed=r.verdict is Verdict.FAILED,
+                took=r.took,
+                jitter=r.jitter,
+            )
+        self._write(r.name, record)
         return change
-
-    def cancel(self, name: str, generation: int, token: int) -> None:
-        record = self._read(name)
-        self._write(
-            name,
-            rules.cancel(record, self._policy, self._now(), generation=generation, token=token),
-        )
 
     def look(self, name: str) -> Sight:
         return rules.look(self._read(name), self._policy, self._now())
@@ -162,8 +195,13 @@ class LocalCircuits:
         self._records[name] = (record, now + rules.lifetime(record, self._policy, now))
 
 
-def _told(reply: list[int]) -> Told:
-    before, after, opens, retry = reply
-    if before < 0:
-        return Told(None)
-    return Told(Change(before=_STATES[before], after=_STATES[after], opens=opens, retry=retry))
+def _parts(numbers: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def _change(numbers: list[int]) -> Change | None:
+    before, after, opens, retry = numbers
+    return (
+        None if before < 0 else Change(before=_STATES[before], after=_STATES[after], opens=opens, retry=retry)
+    )

@@ -321,7 +321,7 @@ class Delivery:
         reply = await self._line.call(lambda: ask(contacts, headers), self._take())
         self._sending = None
         if isinstance(reply, Refused):
-            self._blocked = Block(reply.retry_after, ErrorCode.CIRCUIT_OPEN, self._line.explain(reply))
+            self._blocked = Block(reply.retry_after, reply.code, self._line.explain(reply))
             return None
         self._called = True
         self._evidence.answered(sending, reply)

@@ -1,7 +1,7 @@
 """Brings deliveries and destinations together, a slice of time at a time.
 
-A wake-up names a destination, not a delivery: what is due stands in PostgreSQL, and is claimed there one delivery
-after the other. A tenant with ten thousand deliveries therefore has no more places in any queue than one with one.
+A wake-up names a destination, not a delivery: what is due stands in PostgreSQL, and is claimed there. A tenant with
+ten thousand deliveries therefore has no more places in any queue than one with one.
 """
 
 from __future__ import annotations
@@ -9,26 +9,21 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-import aiohttp
 import asyncpg
 import structlog
 
-from app.db import delivering
+from app.db import circuits, delivering
 from app.db.delivering import Route
 from app.db.pool import Database
+from app.domain.breaker import CircuitState
 from app.domain.outcomes import ErrorCode
-from app.errors import SettingsError, TrancheError
+from app.errors import TrancheError
 from app.settings import Settings
-from app.vault import Vault
 from app.wake import Waker
-from jobs.breaker import Breaker, Permits, Refused
-from jobs.crm import ADAPTERS
-from jobs.crm.port import Timeouts
-from jobs.deliver import Delivery
-from jobs.line import Line
-from jobs.recording import skip
+from jobs.serving import Serving
+from jobs.way import Way, Ways
 
 log = structlog.get_logger()
 
@@ -40,15 +35,13 @@ _UNUSABLE: Final = 30.0
 
 
 class Dispatcher:
-    """Serves every destination that has something due, each by at most `delivery_concurrency` lanes."""
+    """Serves every destination that has something due."""
 
     def __init__(
         self,
         database: Database,
-        breaker: Breaker,
-        session: aiohttp.ClientSession,
+        ways: Ways,
         waker: Waker,
-        vault: Vault,
         settings: Settings,
         *,
         monotonic: Callable[[], float],
@@ -56,16 +49,15 @@ class Dispatcher:
         new_token: Callable[[], uuid.UUID],
     ) -> None:
         self._database = database
-        self._breaker = breaker
-        self._session = session
+        self._ways = ways
         self._waker = waker
-        self._vault = vault
         self._settings = settings
         self._monotonic = monotonic
         self._random = random
         self._new_token = new_token
         self._serving: dict[tuple[int, int], bool] = {}
         """Destinations being served; true: something new was announced meanwhile."""
+        self._at_work: dict[tuple[int, int], Serving] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(_DRAINS)
         self._stopping = False
@@ -77,6 +69,8 @@ class Dispatcher:
             return
         if key in self._serving:
             self._serving[key] = True
+            if key in self._at_work:
+                self._at_work[key].poke()
             return
         self._serving[key] = False
         task = asyncio.create_task(self._serve(key))
@@ -109,106 +103,78 @@ class Dispatcher:
             del self._serving[key]
 
     async def _drain(self, tenant_id: int, destination_id: int) -> bool:
-        """Deliver what is due for one slice; true: the slice ended before the work did."""
+        """Deliver what is due; true: the slice ended before the work did, and others wait for their turn."""
+        way = await self._find(tenant_id, destination_id)
+        if way is None:
+            return False
+        route = way.route
+        serving = Serving(
+            way,
+            self._database,
+            announce=lambda seconds: self._announce(route, seconds),
+            stopping=lambda: self._stopping,
+            monotonic=self._monotonic,
+            random=self._random,
+            new_token=self._new_token,
+        )
+        async with serving:
+            self._at_work[tenant_id, destination_id] = serving
+            try:
+                while await serving.slice(self._monotonic() + self._settings.delivery_slice):
+                    if self._turns.locked():
+                        return True
+                    # Nobody waits for the turn: on with it, as the destination is set up now.
+                    found = await self._find(tenant_id, destination_id)
+                    if found is None:
+                        return False
+                    serving.way = found
+            except (TrancheError, asyncpg.PostgresError) as error:
+                # Not raised: what is under way shall end.
+                log.warning(
+                    "destination_left", tenant_id=tenant_id, destination_id=destination_id, error=str(error)
+                )
+            finally:
+                del self._at_work[tenant_id, destination_id]
+        return False
+
+    async def _find(self, tenant_id: int, destination_id: int) -> Way | None:
+        """How the destination is served now, after what an operator wants of its circuits was done."""
         async with self._database.connection() as connection:
             route = await delivering.read_destination(connection, tenant_id, destination_id)
         if route is None:
-            return False
+            return None
         try:
-            # What a removed destination was owed is skipped, whether or not it could be reached.
-            line = None if route.state == "removed" else self._line(route)
+            way = self._ways.to(route)
         except ValueError as error:
-            await self._close(
-                route, _UNUSABLE, ErrorCode.DESTINATION_UNAVAILABLE, f"it cannot be used: {error}"
-            )
-            return False
-        until = self._monotonic() + self._settings.delivery_slice
-        lanes = 0
-        over = False
-
-        async with asyncio.TaskGroup() as group:
-
-            def open_lane() -> None:
-                nonlocal lanes
-                if lanes < self._settings.delivery_concurrency:
-                    lanes += 1
-                    group.create_task(lane())
-
-            async def lane() -> None:
-                nonlocal lanes, over
-                try:
-                    while not self._stopping:
-                        if self._monotonic() >= until:
-                            over = True
-                            return
-                        if not await self._deliver_one(route, line, open_lane):
-                            return
-                except (TrancheError, asyncpg.PostgresError) as error:
-                    # Its trouble is its own: in a group it would call off what other lanes are sending.
-                    log.warning(
-                        "lane_left",
-                        tenant_id=tenant_id,
-                        destination_id=destination_id,
-                        error=str(error) or type(error).__name__,
-                    )
-                finally:
-                    lanes -= 1
-
-            open_lane()
-        return over
-
-    async def _deliver_one(self, route: Route, line: Line | None, found: Callable[[], None]) -> bool:
-        """Claim and deliver one; false: nothing is due, or the way is closed."""
-        admitted = None if line is None else await line.admit()
-        if line is not None and isinstance(admitted, Refused):
-            await self._close(route, admitted.retry_after, ErrorCode.CIRCUIT_OPEN, line.explain(admitted))
-            return False
-        permits = admitted if isinstance(admitted, Permits) else None
-        claim = None
-        leased_until = self._monotonic() + self._settings.delivery_lease
-        try:
             async with self._database.connection() as connection:
-                claim = await delivering.claim_delivery(
+                await delivering.block_destination(
                     connection,
-                    route.tenant_id,
-                    route.destination_id,
-                    token=self._new_token(),
-                    lease=self._settings.delivery_lease,
-                    concurrency=self._settings.delivery_concurrency,
+                    tenant_id,
+                    destination_id,
+                    _UNUSABLE,
+                    ErrorCode.DESTINATION_UNAVAILABLE,
+                    f"it cannot be used: {error}",
                 )
-        finally:
-            if line is not None and permits is not None and (claim is None or claim.removed):
-                await line.release(permits)
-        if claim is None:
-            return False
-        found()
-        if line is None or claim.removed:
-            await skip(self._database, claim)
-            return True
-        delivery = Delivery(
-            claim,
-            line,
-            self._database,
-            self._settings,
-            monotonic=self._monotonic,
-            random=self._random,
-            leased_until=leased_until,
-            permits=permits,
-        )
-        recorded = await delivery.run()
-        if delivery.blocked_for is not None:
-            self._announce(route, delivery.blocked_for)
-            return False
-        if recorded is not None and recorded.wait is not None:
-            self._announce(route, recorded.wait)
-        return True
+            self._announce(route, _UNUSABLE)
+            return None
+        await self._grant_wish(way)
+        return way
 
-    async def _close(self, route: Route, seconds: float, code: ErrorCode, detail: str) -> None:
+    async def _grant_wish(self, way: Way) -> None:
+        route = way.route
         async with self._database.connection() as connection:
-            await delivering.block_destination(
-                connection, route.tenant_id, route.destination_id, seconds, code, detail
-            )
-        self._announce(route, seconds)
+            wish = await circuits.read_wish(connection, route.tenant_id, route.destination_id)
+        if wish is None:
+            return
+        if way.line is not None:
+            if wish.state is CircuitState.CLOSED:
+                await way.line.force(wish.state, 0.0, f"closed by hand ({wish.by})")
+            elif wish.seconds > 0:
+                # A little shorter than the destination is blocked: else the circuit would set its own words for these.
+                seconds = max(wish.seconds - 0.1, 0.01)
+                await way.line.force(wish.state, seconds, f"opened by hand ({wish.by})")
+        async with self._database.connection() as connection:
+            await circuits.clear_wish(connection, route.tenant_id, route.destination_id, wish)
 
     def _announce(self, route: Route, seconds: float) -> None:
         """Ask for a wake-up when the wait is over; a long one is left to the sweeper."""
@@ -217,28 +183,3 @@ class Dispatcher:
             self._waker.wake(
                 route.tenant_id, [route.destination_id], reason=f"due:{due}", delay=seconds + 0.01
             )
-
-    def _line(self, route: Route) -> Line:
-        """
-        Raises:
-            ValueError: the destination is set up in a way that no worker can use.
-            SettingsError: this worker cannot use it; another one may.
-        """
-        adapter = ADAPTERS.get(route.kind)
-        if adapter is None:
-            raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")
-        token = self._vault.open(route.credentials, tenant_id=route.tenant_id, name=route.name)
-        options: dict[str, Any] = route.options
-        crm = adapter(
-            session=self._session,
-            base_url=route.base_url,
-            token=token,
-            options=options,
-            timeouts=Timeouts(self._settings.crm_connect_timeout, self._settings.crm_total_timeout),
-        )
-        return Line(
-            crm,
-            self._breaker,
-            crm_circuit=f"crm:{route.kind}:{route.base_url}",
-            connection_circuit=f"connection:{route.tenant_id}:{route.destination_id}",
-        )

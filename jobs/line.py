@@ -1,14 +1,20 @@
-"""The way to one destination: its adapter, behind the circuit of the CRM and that of the tenant's connection."""
+"""The line to one destination: its adapter, behind its rate, the circuit of the CRM and that of the connection."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import structlog
 
+from app.domain.breaker import CircuitState
+from app.domain.outcomes import ErrorCode
 from jobs.breaker import Breaker, Permits, Refused, Transition
-from jobs.crm.port import Crm, Health, ReadBack, Reply
+from jobs.circuits import Verdict
+from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
+from jobs.pace import Pace
+from jobs.windows import Lanes
 
 log = structlog.get_logger()
 
@@ -16,31 +22,83 @@ Answer = TypeVar("Answer", Reply, ReadBack)
 
 
 class Line:
-    """Calls a CRM with the leave of both circuits, and tells them how it went."""
+    """Calls a CRM at its pace and with the leave of both circuits, and tells them how it went.
 
-    def __init__(self, crm: Crm, breaker: Breaker, *, crm_circuit: str, connection_circuit: str) -> None:
+    Args:
+        rate: calls a second, by all workers together; 0: as many as it takes.
+        lanes: learns from how calls end.
+        tell: is told of a change of a circuit, and what it came from.
+        hold: lets nothing more of this destination become due for so many seconds, and says why.
+    """
+
+    def __init__(
+        self,
+        crm: Crm,
+        breaker: Breaker,
+        pace: Pace,
+        lanes: Lanes,
+        *,
+        crm_circuit: str,
+        connection_circuit: str,
+        rate: float,
+        timeouts: Timeouts,
+        monotonic: Callable[[], float],
+        tell: Callable[[Transition, str], None],
+        hold: Callable[[float, str], Awaitable[None]],
+    ) -> None:
         self.crm = crm
+        self.rate = rate
         self._breaker = breaker
+        self._pace = pace
+        self._lanes = lanes
         self._circuits = (crm_circuit, connection_circuit)
+        self._paced = connection_circuit
+        self._timeouts = timeouts
+        self._monotonic = monotonic
+        self._report = tell
+        self._hold = hold
         self._trouble = ""
         """What the last call that counted against a circuit met."""
 
     async def admit(self) -> Permits | Refused:
-        """Leave for one call, to be given to `call` or back to `release`."""
+        """Leave for one call, to be given to `call` or back to `release`. Waits for its turn, if that comes soon."""
+        if self.rate:
+            # First the turn: the circuits are asked when the call can go out, not a second before.
+            turn = await self._pace.take(self._paced, self.rate)
+            if not turn.granted:
+                return Refused(
+                    name=self._paced,
+                    state=CircuitState.CLOSED,
+                    retry_after=turn.seconds,
+                    code=ErrorCode.DESTINATION_RATE_LIMIT,
+                )
+            if turn.wait:
+                await asyncio.sleep(turn.seconds)
         admitted = await self._breaker.admit_all(self._circuits)
+        if isinstance(admitted, Refused):
+            self._lanes.restart()
+            await self._give_back_turn()
+            return admitted
+        self._lanes.admitted(admitted)
         for transition in admitted.transitions:
-            _tell(transition)
+            self._tell(transition, "its time is over, and a few calls try whether it works again")
         return admitted
 
     def explain(self, refused: Refused) -> str:
         """Why no call is made now, for humans."""
-        whom = "the CRM" if refused.name == self._circuits[0] else "this tenant's connection to the CRM"
+        if refused.code is ErrorCode.DESTINATION_RATE_LIMIT:
+            return f"calls are held back to keep to the {self.rate:g} a second that are set for it"
+        return self._explain(refused.name, refused.state)
+
+    def _explain(self, name: str, state: CircuitState) -> str:
+        whom = "the CRM" if name == self._circuits[0] else "this tenant's connection to the CRM"
         why = f"; the last call: {self._trouble}" if self._trouble else ""
-        return f"calls are held back, the circuit of {whom} is {refused.state}{why}"
+        return f"calls are held back, the circuit of {whom} is {state}{why}"
 
     async def release(self, permits: Permits) -> None:
-        for permit in permits.permits:
-            await self._breaker.cancel(permit)
+        """The call is not made."""
+        await self._call_off(permits)
+        await self._give_back_turn()
 
     async def call(self, ask: Callable[[], Awaitable[Answer]], permits: Permits | None) -> Answer | Refused:
         """Make one call. A call that is called off counts as nothing."""
@@ -49,30 +107,45 @@ class Line:
             if isinstance(admitted, Refused):
                 return admitted
             permits = admitted
+        began = self._monotonic()
         try:
             answer = await ask()
         except BaseException:
-            await self.release(permits)
+            await self._call_off(permits)
             raise
+        self._lanes.learn(answer, began, self._timeouts)
         if answer.health is not Health.WELL:
             outcomes = answer.outcomes if isinstance(answer, Reply) else []
             self._trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
         crm, connection = permits.permits
-        if answer.health is Health.CRM_FAULT:
-            _tell(await self._breaker.fail(crm, answer.seconds))
-            # A CRM that does not answer says nothing about this tenant's credentials.
-            await self._breaker.cancel(connection)
-        else:
-            _tell(await self._breaker.succeed(crm, answer.seconds))
-            if answer.health is Health.CONNECTION_FAULT:
-                _tell(await self._breaker.fail(connection, answer.seconds))
-            else:
-                _tell(await self._breaker.succeed(connection, answer.seconds))
+        told = await self._breaker.report_all(
+            list(zip((crm, connection), _verdicts(answer.health), strict=True)), answer.seconds
+        )
+        for transition in told:
+            if transition is not None:
+                well = transition.after is CircuitState.CLOSED
+                self._tell(transition, "enough calls went well again" if well else self._trouble)
+                if transition.after is CircuitState.OPEN:
+                    # Before the delivery is recorded, or what waits behind it would not know why for a moment.
+                    await self._hold(transition.retry_after, self._explain(transition.name, transition.after))
         return answer
 
+    async def force(self, state: CircuitState, seconds: float, detail: str) -> None:
+        """What an operator wants: this tenant's connection opened, or everything on the way closed."""
+        names = self._circuits if state is CircuitState.CLOSED else self._circuits[1:]
+        for name in names:
+            transition = await self._breaker.force(name, state, seconds=seconds)
+            if transition is not None:
+                self._tell(transition, detail)
 
-def _tell(transition: Transition | None) -> None:
-    if transition is not None:
+    async def _call_off(self, permits: Permits) -> None:
+        await self._breaker.report_all([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
+
+    async def _give_back_turn(self) -> None:
+        if self.rate:
+            await self._pace.give_back(self._paced, self.rate)
+
+    def _tell(self, transition: Transition, detail: str) -> None:
         log.warning(
             "circuit_changed",
             circuit=transition.name,
@@ -80,4 +153,16 @@ def _tell(transition: Transition | None) -> None:
             after=transition.after,
             opens=transition.opens,
             retry_after=round(transition.retry_after, 3),
+            detail=detail,
         )
+        if transition.after is CircuitState.OPEN:
+            self._lanes.restart()
+        self._report(transition, detail)
+
+
+def _verdicts(health: Health) -> tuple[Verdict, Verdict]:
+    """What a call says about the circuit of the CRM and that of the connection."""
+    if health is Health.CRM_FAULT:
+        # A CRM that does not answer says nothing about this tenant's credentials.
+        return Verdict.FAILED, Verdict.VOID
+    return Verdict.OK, Verdict.FAILED if health is Health.CONNECTION_FAULT else Verdict.OK

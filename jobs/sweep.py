@@ -12,7 +12,7 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from app.db import canceling, delivering, processing, receiving
+from app.db import canceling, circuits, delivering, processing, receiving, webhooks
 from app.db.pool import Database
 from app.errors import TrancheError
 from app.settings import Settings
@@ -55,10 +55,11 @@ class Sweeper:
         async with self._database.connection() as connection:
             released = await delivering.release_lost(connection)
             due = await delivering.due_destinations(connection)
+            wished = await circuits.wished_destinations(connection)
             silent = await processing.tenants_with_silent_uploads(connection)
         if released:
             log.warning("lost_deliveries_released", count=released)
-        for tenant_id, destination_id in due:
+        for tenant_id, destination_id in {*due, *wished}:
             self._dispatcher.serve(tenant_id, destination_id)
         for tenant_id in silent:
             await self._give_up(tenant_id)
@@ -81,9 +82,10 @@ class Sweeper:
             log.warning("uploads_given_up", tenant_id=tenant_id, count=len(given_up))
 
     async def tidy(self) -> None:
-        """Forget answers, spools and outcomes past their time."""
+        """Forget answers, spools, outcomes and webhook messages past their time."""
         async with self._database.connection() as connection:
             await delivering.forget_answers(connection, self._settings.idempotency_memory)
+            await webhooks.close_strays(connection)
             orphans = await canceling.orphaned_spools(connection)
             tenants = await delivering.all_tenants(connection)
         for tenant_id, job_id in orphans:
@@ -91,6 +93,8 @@ class Sweeper:
                 await canceling.remove_spool(connection, tenant_id, job_id)
         for tenant_id in tenants:
             async with self._database.connection() as connection:
+                await circuits.forget_changes(connection, tenant_id)
                 trimmed = await processing.trim_jobs(connection, tenant_id, self._settings.job_retention)
+                await webhooks.forget_messages(connection, tenant_id, self._settings.webhook_retention)
             if trimmed:
                 log.info("outcomes_trimmed", tenant_id=tenant_id, jobs=trimmed)

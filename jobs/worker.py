@@ -7,7 +7,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
+from uuid_utils.compat import uuid7
 
 from app.db.pool import Database
 from app.domain.breaker import BreakerPolicy
@@ -25,9 +26,15 @@ from app.settings import Settings
 from app.vault import Vault
 from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, redis_settings
 from jobs.breaker import Breaker
+from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
 from jobs.importing import Importer
+from jobs.pace import Pace
+from jobs.saga import Runner
 from jobs.sweep import Sweeper
+from jobs.way import Ways
+from jobs.webhooks import WebhookSender
+from jobs.workflows import make_runner
 
 log = structlog.get_logger()
 
@@ -44,11 +51,12 @@ async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None
 
 
 async def wake_importer(ctx: dict[str, Any]) -> None:
-    """The arq job: some import is there to be processed."""
+    """The arq job: some import is there to be processed, or an undo, which comes the same way."""
     ctx["importer"].announce()
+    ctx["runner"].announce()
 
 
-async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer) -> None:
+async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer, runner: Runner) -> None:
     """Take wake-ups from arq for ever, through restarts and absences of Redis."""
     while True:
         worker = Worker(
@@ -63,7 +71,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer)
             keep_result=0,
             poll_delay=_POLL,
             health_check_interval=_HEALTH_INTERVAL,
-            ctx={"dispatcher": dispatcher, "importer": importer},
+            ctx={"dispatcher": dispatcher, "importer": importer, "runner": runner},
             job_serializer=encode,
             job_deserializer=decode,
             log_results=False,
@@ -91,6 +99,8 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
+    pace = Pace(redis, clock=time.time)
+    changes = Changes(database, monotonic=time.monotonic)
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     await database.open()
@@ -98,43 +108,57 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
         cookie_jar=aiohttp.DummyCookieJar(),  # what a CRM hands one tenant must not go out with another's call
     ) as session:
+        ways = Ways(database, breaker, pace, changes, session, vault, settings, monotonic=time.monotonic)
         dispatcher = Dispatcher(
             database,
-            breaker,
-            session,
+            ways,
             waker,
-            vault,
             settings,
             monotonic=time.monotonic,
             random=random.random,
             new_token=uuid.uuid4,
         )
         importer = Importer(database, dispatcher, settings, monotonic=time.monotonic, random=random.random)
+        runner = make_runner(
+            database,
+            settings,
+            dispatcher.serve,
+            monotonic=time.monotonic,
+            random=random.random,
+            new_id=uuid7,
+        )
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
+        sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
         background = [
-            asyncio.create_task(listen(settings, dispatcher, importer)),
+            asyncio.create_task(listen(settings, dispatcher, importer, runner)),
             asyncio.create_task(sweeper.run()),
+            asyncio.create_task(sender.run()),
         ]
-        importing = asyncio.create_task(importer.run())
+        at_work: dict[Importer | Runner, asyncio.Task[None]] = {
+            each: asyncio.create_task(each.run()) for each in (importer, runner)
+        }
         try:
             yield dispatcher
         finally:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
-            await _end(importer, importing)
+            await asyncio.gather(_end(at_work), sender.stop())
             await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
+            await changes.close()
             await waker.close()
             await database.close()
             await redis.aclose()
 
 
-async def _end(importer: Importer, importing: asyncio.Task[None]) -> None:
-    """Let chunks under way be committed; one that takes too long is undone, and done again by somebody else."""
-    importer.stop()
-    await asyncio.wait([importing], timeout=_STOP_CHUNK)
-    importing.cancel()
-    await asyncio.gather(importing, return_exceptions=True)
+async def _end(working: Mapping[Importer | Runner, asyncio.Task[None]]) -> None:
+    """Let chunks and steps under way be committed; one that takes too long is undone, and done again by others."""
+    for each in working:
+        each.stop()
+    await asyncio.wait(working.values(), timeout=_STOP_CHUNK)
+    for task in working.values():
+        task.cancel()
+    await asyncio.gather(*working.values(), return_exceptions=True)
 
 
 async def run(settings: Settings) -> None:

@@ -1,4 +1,4 @@
-"""`tranche destinations add | list | pause | resume | remove`.
+"""`tranche destinations add | kinds | list | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -13,9 +13,11 @@ import aiohttp
 import msgspec
 import rich_click as click
 
-from app import admin
+from app import admin, circuits
 from app import settings as settings_module
+from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import place
+from app.domain import destinations as domain
 from app.errors import Invalid, TrancheError
 from app.settings import Settings
 from app.vault import Vault
@@ -28,6 +30,7 @@ class Office(Protocol):
     async def add(self, new: admin.NewDestination) -> dict[str, Any]: ...
     async def list(self) -> list[dict[str, Any]]: ...
     async def change(self, name: str, state: str) -> None: ...
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None: ...
 
 
 class OverHttp:
@@ -52,6 +55,10 @@ class OverHttp:
             "removed": ("DELETE", ""),
         }[state]
         await self._ask(method, f"/{name}{path}", None)
+
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+        told = {key: value for key, value in msgspec.to_builtins(order).items() if value is not None}
+        await self._ask("POST", f"/{name}/circuit", told)
 
     async def _ask(self, method: str, path: str, body: Any) -> Any:
         try:
@@ -94,10 +101,19 @@ class AtDatabase:
             tenant_id = await admin.find_tenant(connection, self._tenant)
             destination_id = await admin.set_destination_state(connection, tenant_id, name, state)
         if state != "paused":
-            waker = Waker(self._settings)
-            waker.wake(tenant_id, [destination_id], reason=f"{state}")
-            await asyncio.sleep(0.2)
-            await waker.close()
+            await self._wake(tenant_id, destination_id, state)
+
+    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await circuits.set_circuit(connection, tenant_id, name, order, actor="tranche")
+        await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
+
+    async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
+        waker = Waker(self._settings)
+        waker.wake(tenant_id, [destination_id], reason=reason)
+        await asyncio.sleep(0.2)
+        await waker.close()
 
 
 def _shown(destination: admin.Destination) -> dict[str, Any]:
@@ -131,8 +147,24 @@ def destinations() -> None:
 @click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
 @click.option("--token", required=True, help="Its access token; kept encrypted.")
+@click.option("--batch-size", type=int, help="Most contacts a call.")
+@click.option("--concurrency", type=int, help="Most calls at a time.")
+@click.option("--rate", type=float, help="Most calls a second.")
+@click.option("--connect-timeout", type=float, help="Seconds to wait for a connection.")
+@click.option("--total-timeout", type=float, help="Seconds a call may take in all.")
 @click.option(
-    "--option", "options", multiple=True, metavar="NAME=JSON", help="Option of its kind (repeatable)."
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="OURS=THEIRS",
+    help="The name of a field or attribute there; nothing after = keeps it at home (repeatable).",
+)
+@click.option(
+    "--option",
+    "options",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Option of its kind, see `tranche destinations kinds` (repeatable).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_where
@@ -141,33 +173,66 @@ def add(
     kind: str,
     base_url: str,
     token: str,
+    fields: tuple[str, ...],
     options: tuple[str, ...],
     as_json: bool,
     tenant: str | None,
     url: str | None,
     key: str | None,
+    **limits: float | None,
 ) -> None:
-    """Sync contacts that change from now on to a CRM, under a NAME of your choice."""
-    new = admin.NewDestination(
-        name=name, kind=kind, base_url=base_url, token=token, options=_options(options)
-    )
+    """Sync contacts that change from now on to a CRM, under a NAME of your choice.
+
+    For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
+    --token 00D… --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
+    """
+    chosen = _options(kind, options)
+    chosen |= {name: value for name, value in limits.items() if value is not None}
+    if fields:
+        chosen["fields"] = {**(chosen.get("fields") or {}), **_fields(fields)}
+    new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=token, options=chosen)
     made = asyncio.run(_office(tenant, url, key).add(new))
     click.echo(
         json.dumps(made) if as_json else f"added {made['name']} ({made['kind']} at {made['base_url']})"
     )
 
 
-def _options(pairs: tuple[str, ...]) -> dict[str, Any]:
+def _options(kind: str, pairs: tuple[str, ...]) -> dict[str, Any]:
     options: dict[str, Any] = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise Invalid(f"--option {pair!r} must be NAME=VALUE.")
-        try:
-            options[name] = json.loads(value)
-        except ValueError:
-            options[name] = value
+        options[name] = domain.read_option(kind, name, value)
     return options
+
+
+def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
+    fields: dict[str, str | None] = {}
+    for pair in pairs:
+        ours, equals, theirs = pair.partition("=")
+        if not equals or not ours:
+            raise Invalid(f"--field {pair!r} must be OURS=THEIRS.")
+        fields[ours] = theirs or None
+    return fields
+
+
+@destinations.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def kinds(as_json: bool) -> None:
+    """List the kinds of destination there are, and the options of each."""
+    if as_json:
+        described = {
+            name: {"description": kind.description, "options": domain.describe(kind.options)}
+            for name, kind in domain.KINDS.items()
+        }
+        click.echo(msgspec.json.encode(described).decode())
+        return
+    for name, kind in domain.KINDS.items():
+        click.echo(f"{name}: {kind.description}")
+        for option, told in domain.describe(kind.options).items():
+            default = json.dumps(told.default, ensure_ascii=False)
+            click.echo(f"  {option:18} {default:18} {told.words}")
 
 
 @destinations.command("list")
@@ -188,6 +253,9 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
         unknown = d.get("unknown") or {}
         if unknown.get("count"):
             trouble += f"  {unknown['count']} unknown, the oldest for {unknown['oldest_seconds']} s"
+        circuit = d.get("circuit") or {}
+        if circuit.get("state", "closed") != "closed":
+            trouble += f"  circuit {circuit['state'].replace('_', '-')}"
         click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
 
 
@@ -210,6 +278,28 @@ def pause(name: str, tenant: str | None, url: str | None, key: str | None) -> No
 def resume(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Go on sending, now."""
     _change(name, "active", "resumed", tenant, url, key)
+
+
+@destinations.command("open")
+@click.argument("name")
+@click.option(
+    "--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]"
+)
+@_where
+def open_(name: str, seconds: float | None, tenant: str | None, url: str | None, key: str | None) -> None:
+    """Open its circuit: send nothing for a while, then let a few calls try. What is owed spends no attempt."""
+    order = CircuitOrder(state="open", seconds=seconds)
+    asyncio.run(_office(tenant, url, key).set_circuit(name, order))
+    click.echo(f"opened the circuit of {name} for {seconds or DEFAULT_SECONDS:g} s")
+
+
+@destinations.command()
+@click.argument("name")
+@_where
+def close(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
+    """Close its circuit and that of its CRM: send at once, whatever was open."""
+    asyncio.run(_office(tenant, url, key).set_circuit(name, CircuitOrder(state="closed")))
+    click.echo(f"closed the circuit of {name}")
 
 
 @destinations.command()

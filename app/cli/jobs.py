@@ -1,4 +1,4 @@
-"""`tranche jobs list | show | wait | cancel`; `items` stands by itself."""
+"""`tranche jobs list | show | wait | cancel | undo`; `items` and `retry` stand by themselves."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.results import Results, SentJob
 from app.cli.client.wire import Job, JobPage, read
 from app.cli.job_items import items_command
+from app.cli.job_retry import retry_command, tell_merged
 from app.domain.outcomes import JobState
 
 
@@ -39,6 +40,7 @@ def jobs_group() -> None:
 
 
 jobs_group.add_command(items_command)
+jobs_group.add_command(retry_command)
 
 
 @jobs_group.command("list")
@@ -205,6 +207,82 @@ def _tell_canceled(job: Job) -> str:
     )
 
 
+@jobs_group.command("undo")
+@click.argument("job")
+@connection_options
+@click.option("--wait", is_flag=True, help="Wait until the destinations have it.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(min=0),
+    default=300,
+    show_default=True,
+    metavar="SECONDS",
+    help="Longest wait.",
+)
+@json_option
+@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
+@click.pass_context
+def undo_command(
+    context: click.Context,
+    /,
+    job: str,
+    url: str | None,
+    key: str | None,
+    wait: bool,
+    patience: float,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Take back what a job changed: each contact gets back what stood before, unless somebody changed it since.
+
+    Nothing is deleted from any history, and asking twice undoes once; to have the changes again, undo the undo job.
+    Exit code with --wait: 0 all taken back, 1 some contacts were left alone or a destination refused, 3 still running.
+    """
+
+    async def work() -> int:
+        clock = SystemClock()
+        left = Patience(clock, patience if wait else REQUEST_PATIENCE)
+        async with open_api(url, key, clock, left) as api:
+            answer = await api.call("POST", f"/v1/jobs/{quote(job, safe='')}/undo")
+            found = read(answer.body, Job, api.url)
+            body = answer.body
+            if wait:
+                left.start_last_wait()
+                watch = JobWatch(api, found.job_id)
+                with _choose_display(clock, silent=quiet or as_json) as display:
+                    found = await _wait(watch, display, clock, left)
+                body = watch.body
+        print(body.decode() if as_json else _tell_undone(job, found))
+        if not wait:
+            return 0
+        if not is_finished(found):
+            return 3
+        return 0 if found.state == JobState.COMPLETED else 1
+
+    context.exit(run_command("jobs undo", work, as_json=as_json))
+
+
+def _tell_undone(job: str, undo: Job) -> str:
+    name = clean(undo.job_id)
+    if not is_finished(undo):
+        return f"job {name} undoes job {clean(job)} and is {clean(undo.state)}; `tranche jobs wait {name}`"
+    back = undo.results.get("updated", 0)
+    parts = [f"{back:,} contacts restored"]
+    if undo.results.get("unchanged"):
+        parts.append(f"{undo.results['unchanged']:,} had been taken back before")
+    if undo.summary.failed:
+        parts.append(
+            f"{undo.summary.failed:,} had been changed since and were left as they are "
+            f"(`tranche jobs items {name} --status failed` tells by whom)"
+        )
+    refused = sum(counts.get("failed", 0) + counts.get("dead", 0) for counts in undo.effects.values())
+    if refused:
+        parts.append(f"{refused:,} could not be restored at a destination (see its dead letters)")
+    if undo.error is not None:
+        parts.append(clean(undo.error.detail))
+    return f"job {clean(job)} is undone by job {name}: " + "; ".join(parts)
+
+
 def _print_job(body: bytes, as_json: bool) -> None:
     if as_json:
         print(body.decode())
@@ -214,10 +292,12 @@ def _print_job(body: bytes, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for name, value in job.items():
-        if name.endswith("_url") or value in (None, {}, []):
+        if name.endswith("_url") or name == "merged" or value in (None, {}, []):
             continue
         table.add_row(Text(clean(name)), Text(clean(_flatten(value))))
     Console().print(table)
+    for line in tell_merged(body):
+        print(line)
 
 
 def _flatten(value: object) -> str:

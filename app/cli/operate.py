@@ -77,21 +77,35 @@ def settings(as_json: bool) -> None:
 
 
 @click.command("sandbox-crm")
-@click.option("--kind", default="hubspot", show_default=True, help="Which CRM to stand in for.")
+@click.option(
+    "--kind", default="hubspot", show_default=True, help="What to stand in for: hubspot, salesforce or http."
+)
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on.  [default: a free one]")
 @click.option("--ledger", type=click.Path(path_type=Path), help="File that keeps every effect (JSON lines).")
 def sandbox_crm(kind: str, host: str, port: int, ledger: Path | None) -> None:
     """Run a stand-in CRM that speaks the real wire protocol and misbehaves on demand.
 
-    Switch faults while it runs, e.g.:
+    The options that its destination needs are printed. Switch faults while it runs, e.g.:
     curl -X PUT URL/__sandbox__/faults -d '{"status":{"code":503,"seconds":30}}'
     """
     from jobs.crm.sandbox import KINDS, run
 
     if kind not in KINDS:
         raise click.UsageError(f"there is no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
+    needed = "".join(
+        f" --option {name}={value if isinstance(value, str) else json.dumps(value)}"
+        for name, value in KINDS[kind]().options.items()
+    )
+
+    def announce(url: str) -> None:
+        click.echo(f"sandbox {kind} at {url}")
+        if needed:
+            click.echo(
+                f"add it with: tranche destinations add NAME --kind {kind} --base-url {url} --token t{needed}"
+            )
+
     try:
-        run(kind, host, port, ledger, announce=lambda url: click.echo(f"sandbox {kind} at {url}"))
+        run(kind, host, port, ledger, announce=announce)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error

@@ -31,6 +31,7 @@ from app.cli.client.reader import Format, ReadOptions, open_source
 from app.cli.client.results import Results
 from app.cli.client.summary import Outcome, as_document, print_summary
 from app.cli.client.uploader import SendOptions
+from app.domain.outcomes import Consistency
 
 _HELP = """\
 Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and tell what became of every row.
@@ -69,6 +70,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     wait: bool
     dry_run: bool
     on_duplicate: str
+    consistency: str
     mode: str
     atomic: bool
     failed_out: str | None
@@ -117,6 +119,13 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     default="fail",
     show_default=True,
     help="When one batch (or the file, if it is sent as one) has differing rows with one id.",
+)
+@click.option(
+    "--consistency",
+    type=click.Choice([word.value for word in Consistency]),
+    default=Consistency.NONE.value,
+    show_default=True,
+    help="all_destinations: a row that one destination finally refuses is taken back at the others, and here.",
 )
 @click.option("--atomic", is_flag=True, help="All rows or none; --mode file.")
 @click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
@@ -215,6 +224,7 @@ def _batch_options(request: _Request, run: str) -> PushOptions:
     send = SendOptions(
         run=run,
         on_duplicate=request.on_duplicate,
+        consistency=request.consistency,
         dry_run=request.dry_run,
         concurrency=request.concurrency,
         await_effects=request.wait,
@@ -254,6 +264,8 @@ def _query(request: _Request) -> list[tuple[str, str]]:
         query.append(("map", f"{column}:{field}"))
     if request.on_duplicate != "fail":
         query.append(("on_duplicate", request.on_duplicate))
+    if request.consistency != Consistency.NONE:
+        query.append(("consistency", request.consistency))
     query += [(name, "true") for name in ("atomic", "dry_run") if getattr(request, name)]
     return query
 
@@ -285,6 +297,8 @@ def _mark(request: _Request, path: str) -> str:
         "on_duplicate": request.on_duplicate,
         "run": request.run,
     }
+    if request.consistency != Consistency.NONE:
+        facts |= {"consistency": request.consistency}
     if request.mode == "file":
         facts |= {"mode": request.mode, "atomic": request.atomic}
     else:

@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from typing import Any, Final
 
@@ -65,6 +66,13 @@ def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> Non
     """
     claim_port(host, port, "--port")
     os.environ[_PARENT] = str(os.getpid())
+    with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
+        # Where the processes that serve keep their counters, so that each can tell /metrics those of all.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
+        _serve(settings, host, port, workers)
+
+
+def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
     Granian(
         "app.cli.server:application",
         factory=True,

@@ -54,6 +54,7 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     attempt: int
     state: str
     next_in: float
+    delivery_id: int
 
 
 class VersionRow(msgspec.Struct, frozen=True):

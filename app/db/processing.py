@@ -14,7 +14,7 @@ from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
 from app.domain.answers import Summary
 
-_LONG_SECONDS: Final = 600
+LONG_SECONDS: Final = 600
 _LONG_MEMORY: Final = "64MB"
 
 
@@ -85,21 +85,21 @@ async def read_spool(
 
 async def allow_long(connection: Connection) -> None:
     """This transaction goes over a whole file: let it take its time, and memory for a large sort."""
-    for name, value in (("statement_timeout", f"{_LONG_SECONDS}s"), ("work_mem", _LONG_MEMORY)):
+    for name, value in (("statement_timeout", f"{LONG_SECONDS}s"), ("work_mem", _LONG_MEMORY)):
         await connection.execute("SELECT set_config($1, $2, true)", name, value)
     if connection.get_server_version().major >= 17:
         # A running timer is only replaced by way of none at all.
-        for value in ("0", f"{_LONG_SECONDS}s"):
+        for value in ("0", f"{LONG_SECONDS}s"):
             await connection.execute("SELECT set_config('transaction_timeout', $1, true)", value)
 
 
 async def has_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    return bool(await connection.fetchval(QUERIES["has_repeats"], tenant_id, job_id, timeout=_LONG_SECONDS))
+    return bool(await connection.fetchval(QUERIES["has_repeats"], tenant_id, job_id, timeout=LONG_SECONDS))
 
 
 async def find_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
     """Note the items that may repeat an id; returns how many."""
-    found: int = await connection.fetchval(QUERIES["find_repeats"], tenant_id, job_id, timeout=_LONG_SECONDS)
+    found: int = await connection.fetchval(QUERIES["find_repeats"], tenant_id, job_id, timeout=LONG_SECONDS)
     return found
 
 
@@ -125,7 +125,7 @@ async def collect_repeats(
 async def settle_repeats(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, *, last_wins: bool
 ) -> None:
-    await connection.execute(QUERIES["settle_repeats"], tenant_id, job_id, last_wins, timeout=_LONG_SECONDS)
+    await connection.execute(QUERIES["settle_repeats"], tenant_id, job_id, last_wins, timeout=LONG_SECONDS)
 
 
 async def tell_leaders(
@@ -171,6 +171,11 @@ async def lock_import(connection: Connection, tenant_id: int, job_id: uuid.UUID)
     """The step the job is at; `None`: it is being processed no longer."""
     step: str | None = await connection.fetchval(QUERIES["lock_import"], tenant_id, job_id)
     return step
+
+
+async def lock_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
+    """The same for a job that takes something back; false: all of its items are decided."""
+    return await connection.fetchval(QUERIES["lock_undo"], tenant_id, job_id) is not None
 
 
 async def steps_left(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> set[str]:

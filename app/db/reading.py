@@ -38,6 +38,8 @@ class JobRow(msgspec.Struct, frozen=True):
     error: str | None
     worked: float | None
     """Seconds since the first item was processed, until the last one was."""
+    retried: bool
+    """Other jobs name this one as their root; told of a job by itself only."""
 
 
 class EffectRow(msgspec.Struct, frozen=True):

@@ -9,7 +9,7 @@ from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from app import status
-from app.http import headers
+from app.http import headers, history
 from app.http.exchange import read_tail
 from app.http.headers import Fields
 from app.http.services import authorize, respond, services_of
@@ -19,6 +19,8 @@ _SCOPES: Final = frozenset({"read"})
 
 @get("/v1/contacts/{contact_id:path}")
 async def read_contact(request: Request[Any, Any, Any]) -> ASGIResponse:
+    if history.is_history(request):
+        return await history.answer_history(request)
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal = await authorize(request, fields, services, _SCOPES)

@@ -6,7 +6,7 @@ import base64
 import binascii
 import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, TypeVar
 from urllib.parse import urlencode
 
 import msgspec
@@ -36,7 +36,7 @@ def decode_job(text: str) -> uuid.UUID:
     Raises:
         CursorInvalid: broken, or of another list.
     """
-    return _decode(text, "jobs").job_id
+    return _decode(text, "jobs", _Cursor).job_id
 
 
 def encode_item(job_id: uuid.UUID, index: int) -> str:
@@ -49,10 +49,46 @@ def decode_item(text: str, job_id: uuid.UUID) -> int:
     Raises:
         CursorInvalid: broken, or of another list or job.
     """
-    cursor = _decode(text, "items")
+    cursor = _decode(text, "items", _Cursor)
     if cursor.job_id != job_id:
         raise CursorInvalid()
     return cursor.index
+
+
+def encode_version(job_id: uuid.UUID, index: int) -> str:
+    """A place in a contact's history: the last version that was shown, by the item that made it."""
+    return _encode(_Cursor(VERSION, "history", job_id, index))
+
+
+def decode_version(text: str) -> tuple[uuid.UUID, int]:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    cursor = _decode(text, "history", _Cursor)
+    return cursor.job_id, cursor.index
+
+
+class _Number(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    version: int
+    list: str
+    number: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+
+
+def encode_number(number: int, kind: str) -> str:
+    """A place in a list whose entries are numbered; `kind` names the list."""
+    return _encode(_Number(VERSION, kind, number))
+
+
+def decode_number(text: str, kind: str) -> int:
+    """
+    Raises:
+        CursorInvalid: broken, or of another list.
+    """
+    return _decode(text, kind, _Number).number
+
+
+_Shape = TypeVar("_Shape", _Cursor, _Number)
 
 
 def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
@@ -62,14 +98,14 @@ def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | Non
     return {"Link": f'<{scope["path"]}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
 
 
-def _encode(cursor: _Cursor) -> str:
+def _encode(cursor: _Cursor | _Number) -> str:
     return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
 
 
-def _decode(text: str, kind: str) -> _Cursor:
+def _decode(text: str, kind: str, shape: type[_Shape]) -> _Shape:
     try:
         raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=_Cursor)
+        cursor = msgspec.json.decode(raw, type=shape)
     except (ValueError, binascii.Error, RecursionError) as error:
         raise CursorInvalid() from error
     if (cursor.version, cursor.list) != (VERSION, kind):

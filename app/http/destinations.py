@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import quote
 
 import msgspec
 from litestar import Request, delete, get, post
 from litestar.response.base import ASGIResponse
 
-from app import admin
+from app import admin, circuits
 from app.admin import Destination, NewDestination
+from app.circuits import CircuitOrder
 from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
 from app.http import headers
 from app.http.bodies import read_body
@@ -28,13 +29,16 @@ _BODY: Final = 65_536
 _encode: Final = msgspec.json.Encoder().encode
 
 
+Body = TypeVar("Body")
+
+
 class DestinationList(msgspec.Struct):
     destinations: list[Destination]
 
 
 @get("/v1/destinations")
 async def list_destinations(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request, _READ)
+    services, principal, _ = await _begin(request, _READ)
     async with services.database.connection() as connection:
         found = await admin.list_destinations(connection, principal.tenant_id)
     return respond(_encode(DestinationList(found)))
@@ -42,23 +46,14 @@ async def list_destinations(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @get("/v1/destinations/{name:str}")
 async def read_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request, _READ)
+    services, principal, _ = await _begin(request, _READ)
     return respond(_encode(await _find(services, principal.tenant_id, read_tail(request.scope, _PATH))))
 
 
 @post("/v1/destinations")
 async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request, _ADMIN)
-    fields = Fields(request.scope["headers"])
-    headers.require_json(fields)
-    body = await read_body(
-        request.receive,
-        fields,
-        limit=_BODY,
-        seconds=services.settings.body_timeout,
-        remedy="A destination is a small thing.",
-    )
-    new = _parse(body)
+    services, principal, _ = await _begin(request, _ADMIN)
+    new = await _read(request, services, NewDestination, "The destination")
     try:
         vault = Vault(services.settings.secret_key)
     except SettingsError as error:
@@ -86,8 +81,34 @@ async def resume_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     return respond(_encode(await _set_state(request, "active", "/resume")))
 
 
+@get("/v1/destinations/{name:str}/circuit")
+async def read_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """How the circuits on the way there are and were."""
+    services, principal, query = await _begin(request, _READ, ("limit",))
+    limit = headers.read_limit(query, default=20, most=200)
+    name = read_tail(request.scope, _PATH, "/circuit")
+    async with services.database.connection() as connection:
+        found = await circuits.read_circuit(connection, principal.tenant_id, name, limit)
+    return respond(_encode(found))
+
+
+@post("/v1/destinations/{name:str}/circuit", status_code=200)
+async def set_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Open or close them by hand, whatever the calls say."""
+    services, principal, _ = await _begin(request, _ADMIN)
+    name = read_tail(request.scope, _PATH, "/circuit")
+    order = await _read(request, services, CircuitOrder, "The order")
+    async with services.database.connection() as connection:
+        destination_id = await circuits.set_circuit(
+            connection, principal.tenant_id, name, order, actor=principal.key_id
+        )
+    reason = f"circuit:{exchange_of(request.scope).request_id}"
+    services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
+    return respond(_encode(await _find(services, principal.tenant_id, name)))
+
+
 async def _set_state(request: Request[Any, Any, Any], state: str, suffix: str) -> Destination | None:
-    services, principal = await _begin(request, _ADMIN)
+    services, principal, _ = await _begin(request, _ADMIN)
     name = read_tail(request.scope, _PATH, suffix)
     async with services.database.connection() as connection:
         destination_id = await admin.set_destination_state(connection, principal.tenant_id, name, state)
@@ -98,13 +119,14 @@ async def _set_state(request: Request[Any, Any, Any], state: str, suffix: str) -
     return None if state == "removed" else await _find(services, principal.tenant_id, name)
 
 
-async def _begin(request: Request[Any, Any, Any], scopes: frozenset[str]) -> tuple[Services, admin.Principal]:
+async def _begin(
+    request: Request[Any, Any, Any], scopes: frozenset[str], known: tuple[str, ...] = ()
+) -> tuple[Services, admin.Principal, dict[str, str]]:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal = await authorize(request, fields, services, scopes)
     headers.choose_type(fields)
-    headers.read_query(request.scope, ())
-    return services, principal
+    return services, principal, headers.read_query(request.scope, known)
 
 
 async def _find(services: Services, tenant_id: int, name: str) -> Destination:
@@ -116,10 +138,25 @@ async def _find(services: Services, tenant_id: int, name: str) -> Destination:
     raise NotFound("There is no such destination.")
 
 
-def _parse(body: bytes) -> NewDestination:
+async def _read(request: Request[Any, Any, Any], services: Services, shape: type[Body], what: str) -> Body:
+    """The JSON body.
+
+    Raises:
+        MalformedRequest: it is none.
+        Invalid: it does not fit its shape.
+    """
+    fields = Fields(request.scope["headers"])
+    headers.require_json(fields)
+    body = await read_body(
+        request.receive,
+        fields,
+        limit=_BODY,
+        seconds=services.settings.body_timeout,
+        remedy=f"{what} is a small thing.",
+    )
     try:
-        return msgspec.json.decode(body, type=NewDestination)
+        return msgspec.json.decode(body, type=shape)
     except msgspec.ValidationError as error:
-        raise Invalid(f"The destination cannot be used: {error}.") from error
+        raise Invalid(f"{what} cannot be used: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise MalformedRequest("The body is not valid JSON.") from error

@@ -21,6 +21,7 @@ from app.domain import answers
 from app.domain.envelope import TooManyItems
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
+from app.domain.outcomes import Consistency
 from app.errors import Invalid, Overloaded
 from app.http import headers
 from app.http.bodies import Limits, open_body
@@ -34,7 +35,7 @@ ROUTE: Final = "POST /v1/contacts:bulk"
 """The scope of an idempotency key, beside the tenant."""
 
 _SCOPES: Final = frozenset({"import"})
-_QUERY: Final = frozenset({"atomic", "dry_run", "on_duplicate"})
+_QUERY: Final = frozenset({"atomic", "consistency", "dry_run", "on_duplicate"})
 _REPEATED: Final = frozenset({"map"})
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
@@ -97,10 +98,12 @@ async def _read_request(request: Request[Any, Any, Any], services: Services) -> 
     query = headers.read_query(request.scope, _QUERY, repeated=_REPEATED)
     preferences = headers.read_preferences(fields, max_wait=services.settings.max_wait)
     on_duplicate = headers.read_choice(query, "on_duplicate", ("fail", "last_wins"), "fail")
+    consistency = headers.read_choice(query, "consistency", tuple(Consistency), Consistency.NONE)
     options = Options(
         atomic=headers.read_flag(query, "atomic"),
         dry_run=headers.read_flag(query, "dry_run"),
         last_wins=on_duplicate == "last_wins",
+        consistency=Consistency(consistency),
         minimal=preferences.minimal,
         wait=preferences.wait + _SETTLING if preferences.wait else 0.0,
     )

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import math
 import uuid
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
+from uuid_utils.compat import uuid7
 
-from app import canceling, status
-from app.errors import NotFound
-from app.http import cursors, headers
+from app import canceling, letters, status, undoing
+from app.errors import Invalid, NotFound
+from app.http import cursors, dead_letters, headers
+from app.http.bodies import read_body
 from app.http.exchange import exchange_of
 from app.http.headers import Fields, Preferences
 from app.http.services import READING, Services, authorize, respond, services_of
@@ -22,6 +24,8 @@ from app.http.views import View, read_etags
 PAGE: Final = 100
 MOST: Final = 1_000
 _IMPORTING: Final = frozenset({"import"})
+_RETRYING: Final = frozenset({"import", "admin"})
+_BODY: Final = 65_536
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -66,7 +70,7 @@ async def read_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     fields_out = tell(view, services.views.advise(principal.tenant_id, wanted, view)) | Preferences(
         wait=preferences.wait
     ).applied(waited=True)
-    if view.revision in known or "*" in known:
+    if view.tag in known or "*" in known:
         return respond(b"", 304, headers=fields_out)
     return respond(view.body, headers=fields_out)
 
@@ -103,6 +107,75 @@ async def cancel_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     await canceling.cancel(services.database, principal.tenant_id, wanted)
     view = await services.views.read(principal.tenant_id, wanted, at_least=None)
     return respond(view.body, headers=tell(view, view.next_in))
+
+
+class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to send again what failed; null: at every destination."""
+
+    destinations: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
+
+
+@post("/v1/jobs/{job_id:str}/retry", status_code=202)
+async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Asking twice is asking once: what was taken is not taken again."""
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, _RETRYING)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    wanted = parse_job_id(request.path_params["job_id"])
+    echo = {}
+    if fields.one("idempotency-key"):
+        _, sent = headers.read_key(fields)
+        exchange_of(request.scope).idempotency_key = sent
+        echo = {"Idempotency-Key": sent}
+    body = await read_body(
+        request.receive,
+        fields,
+        limit=_BODY,
+        seconds=services.settings.body_timeout,
+        remedy="A retry names destinations, or has no body at all.",
+    )
+    if body:
+        headers.require_json(fields)
+    asked = dead_letters.parse(body, RetryRequest) if body else RetryRequest()
+    if any("\0" in name for name in asked.destinations or ()):
+        raise Invalid("A destination's name holds a NUL character.")
+    taken = await letters.retry(
+        services.database,
+        dead_letters.actor_of(request, principal),
+        wanted,
+        asked.destinations,
+        services.settings,
+        new_id=uuid7,
+    )
+    services.waker.wake(
+        principal.tenant_id, taken.owed, reason=f"retry:{exchange_of(request.scope).request_id}"
+    )
+    answer = dead_letters.AttemptAnswer(**dead_letters.describe(taken))
+    return respond(_encode(answer), 202, headers=echo | dead_letters.tell(answer.status_url))
+
+
+@post("/v1/jobs/{job_id:str}/undo", status_code=202)
+async def undo_job(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, _IMPORTING)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    asked = await undoing.undo(
+        services.database,
+        principal.tenant_id,
+        parse_job_id(request.path_params["job_id"]),
+        key_id=principal.key_id,
+        request_id=exchange_of(request.scope).request_id,
+        new_id=uuid7,
+    )
+    if asked.new:
+        services.waker.wake_imports(principal.tenant_id, asked.job_id)
+    view = await services.views.read(principal.tenant_id, asked.job_id, at_least=None)
+    told = tell(view, view.next_in or 0.0) | {"Location": f"/v1/jobs/{asked.job_id}"}
+    return respond(view.body, 202, headers=told)
 
 
 @get("/v1/jobs")

@@ -13,6 +13,7 @@ from app import admin
 from app.db.pool import Database
 from app.errors import Forbidden, Unauthorized
 from app.http.exchange import exchange_of
+from app.http.figures import Figures
 from app.http.headers import JSON, Fields
 from app.http.principals import Principals
 from app.http.views import JobViews
@@ -31,6 +32,7 @@ class Services:
     watcher: JobWatcher
     views: JobViews
     principals: Principals
+    figures: Figures
     redis: Redis
     """For health checks; wake-ups have their own."""
     importing: int = 0

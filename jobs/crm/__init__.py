@@ -1,11 +1,22 @@
-"""The CRMs that contacts can be synced to; an adapter is one entry here."""
+"""The CRMs that contacts can be synced to.
+
+A kind is registered in `app.domain.destinations.KINDS`; its adapter is the file of its name in this folder, and
+what makes a connection is called `connect` there.
+"""
 
 from __future__ import annotations
 
+import importlib
 from typing import Final
 
-from jobs.crm.hubspot import HubSpot
+from app.domain.destinations import KINDS
 from jobs.crm.port import CrmFactory
 
-ADAPTERS: Final[dict[str, CrmFactory]] = {"hubspot": HubSpot}
+
+def _find(kind: str) -> CrmFactory:
+    connect: CrmFactory = importlib.import_module(f"{__name__}.{kind}").connect
+    return connect
+
+
+ADAPTERS: Final[dict[str, CrmFactory]] = {kind: _find(kind) for kind in KINDS}
 """Kind of a destination → what makes its connection."""

@@ -15,12 +15,14 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
+from yarl import URL
 
 from jobs.crm.port import Headers, Timeouts
 
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
 USER_AGENT: Final = "tranche"
+DISCONNECTED: Final = "the connection ended without an answer"
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,33 +50,49 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     detail: str
     seconds: float
+    status: None = None
 
 
 class _WatchedBody(aiohttp.BytesPayload):
-    """A body that remembers that sending it began."""
+    """A body that remembers that sending it began, and is sent once.
+
+    When a kept connection ends without an answer, aiohttp sends PUT and DELETE again by itself. That is not its
+    to decide: the first call may have been done.
+    """
 
     started = False
+    refused = False
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.started = True
+        self._start()
         await super().write(writer)
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
-        self.started = True
+        self._start()
         await super().write_with_length(writer, content_length)
+
+    def _start(self) -> None:
+        if self.started:
+            self.refused = True
+            raise ConnectionError(DISCONNECTED)
+        self.started = True
 
 
 async def send(
     session: aiohttp.ClientSession,
     method: str,
-    url: str,
+    url: str | URL,
     *,
     payload: object,
     headers: Mapping[str, str],
     timeouts: Timeouts,
 ) -> Answer | NoAnswer:
-    """Send `payload` as JSON and read the whole answer. Nothing the network does is raised; cancelling is."""
-    body = _WatchedBody(msgspec.json.encode(payload), content_type="application/json")
+    """Send `payload` as JSON (`None`: no body) and read the whole answer.
+
+    Nothing the network does is raised; cancelling is.
+    """
+    content = b"" if payload is None else msgspec.json.encode(payload)
+    body = _WatchedBody(content, content_type="application/json")
     limits = aiohttp.ClientTimeout(
         total=timeouts.total,
         sock_connect=timeouts.connect,
@@ -85,22 +103,25 @@ async def send(
         async with session.request(
             method,
             url,
-            data=body,
+            data=None
+            if method == "GET"
+            else body,  # an empty body is watched as well: it follows the headers
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
             timeout=limits,
             allow_redirects=False,
         ) as response:
-            content, trouble = await _read(response)
+            received, trouble = await _read(response)
             return Answer(
                 status=response.status,
                 headers=response.headers,
-                body=content,
+                body=received,
                 seconds=time.monotonic() - started,
                 trouble=trouble,
             )
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
-        return NoAnswer(sent=body.started, detail=_describe(error, seconds), seconds=seconds)
+        detail = DISCONNECTED if body.refused else _describe(error, seconds)
+        return NoAnswer(sent=body.started or method == "GET", detail=detail, seconds=seconds)
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:

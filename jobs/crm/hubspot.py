@@ -3,10 +3,7 @@
 The account needs one contact property with unique values that holds our business key: `tranche_id`, or what
 the destination's options name.
 
-Options (all optional):
-    id_property: that property's internal name; default `tranche_id`.
-    properties: {attribute: HubSpot property, or null to keep it at home}; see `hubspot_fields.Fields`.
-    time_zone: the account's IANA time zone, in which its daily quota starts anew; default UTC.
+The options are `app.domain.destinations.HubSpotOptions`.
 
 Source: HubSpot's reference of the contacts batch endpoints. Every field of an answer is treated as optional,
 as its page on error handling asks.
@@ -20,11 +17,14 @@ from typing import Any, Final
 
 import aiohttp
 
+from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.exchange import Answer, NoAnswer, for_humans, identify, send
+from jobs.crm.connection import Connection
+from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.hubspot_fields import Fields
-from jobs.crm.hubspot_verdict import Judge, message, objects
-from jobs.crm.port import Contact, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.hubspot_verdict import HubSpotJudge
+from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.verdict import message, nameless, objects
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
 READ: Final = "/crm/v3/objects/contacts/batch/read"
@@ -48,7 +48,6 @@ PASSING_CATEGORIES: Final = frozenset(
 class HubSpot:
     """One tenant's connection to one HubSpot account (`jobs.crm.port.Crm`)."""
 
-    batch_size = BATCH_SIZE
     reads_back = True
     repeatable = False
 
@@ -62,16 +61,11 @@ class HubSpot:
         timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        if not token or not token.isascii() or not token.isprintable() or " " in token:
-            raise ValueError("the token must be printable ASCII without spaces")
-        if not base_url.startswith(("http://", "https://")):
-            raise ValueError("the base URL must start with https:// or http://")
-        self._fields = Fields(options.get("id_property", "tranche_id"), options.get("properties", {}))
-        self._judge = Judge(token, self._fields.id_property, options.get("time_zone", "UTC"), now)
-        self._session = session
-        self._base_url = base_url.rstrip("/")
-        self._token = token
-        self._timeouts = timeouts
+        chosen = destinations.read(options, destinations.HubSpotOptions)
+        self.batch_size = chosen.batch_size or BATCH_SIZE
+        self._fields = Fields(chosen)
+        self._judge = HubSpotJudge(token, chosen.id_property, chosen.time_zone, now)
+        self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch upsert; see `jobs.crm.port.Crm.push`."""
@@ -92,41 +86,26 @@ class HubSpot:
         body = self._items(answer)
         if body is not None:
             outcomes = self._outcomes(contacts, body)
-            return Reply(
-                outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=_status(answer)
-            )
-        return self._judge_all(contacts, answer)
+            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
+        return self._judge.reply(contacts, answer)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
-        inputs = [{"id": contact.remote_id} for contact in contacts]
+        inputs = [{"id": contact.remote_id} for contact in contacts if contact.remote_id is not None]
+        if not inputs:
+            return Reply(outcomes=[nameless(c) for c in contacts], health=Health.WELL)
         answer = await self._call(ARCHIVE, {"inputs": inputs}, headers)
         if isinstance(answer, Answer) and answer.status == 204:
-            outcomes = [Outcome(contact_id=c.contact_id, state=EffectState.OK) for c in contacts]
-            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
-        return self._judge_all(contacts, answer)
-
-    def _judge_all(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
-        """One verdict for all: the answer does not speak of single contacts."""
-        verdict = self._judge.verdict(answer)
-        state, code = verdict.state, verdict.code
-        whole = verdict.refused and len(contacts) > 1
-        if verdict.refused:
-            state, code = EffectState.RETRY if whole else EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-        return Reply(
-            outcomes=[
-                Outcome(contact_id=c.contact_id, state=state, code=code, detail=verdict.detail)
+            outcomes = [
+                nameless(c)
+                if c.remote_id is None
+                else Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id)
                 for c in contacts
-            ],
-            health=verdict.health,
-            pause=verdict.pause,
-            seconds=answer.seconds,
-            rejected_whole=whole,
-            status=_status(answer),
-            detail=verdict.detail,
-        )
+            ]
+            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
+        return self._judge.reply(contacts, answer)
 
     async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
         """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
@@ -134,24 +113,15 @@ class HubSpot:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
             return ReadBack(seen={}, health=Health.WELL)
-        wanted = {name for contact in contacts for name in self._fields.sources(contact)}
         payload = {
             "idProperty": self._fields.id_property,
-            "properties": sorted(wanted),
+            "properties": self._fields.names(contacts),
             "inputs": [{"id": contact.contact_id} for contact in contacts],
         }
         answer = await self._call(READ, payload, headers)
         body = self._items(answer)
         if body is None:
-            verdict = self._judge.verdict(answer)
-            return ReadBack(
-                seen=None,
-                health=verdict.health,
-                pause=verdict.pause,
-                seconds=answer.seconds,
-                status=_status(answer),
-                detail=verdict.detail,
-            )
+            return self._judge.unread(answer)
         by_key = {contact.contact_id: contact for contact in contacts}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
@@ -162,9 +132,8 @@ class HubSpot:
             values = _properties(record)
             contact = by_key.get(str(values.get(self._fields.id_property)))
             if contact is not None:
-                seen[contact.contact_id] = (
-                    Seen.MATCHES if self._fields.match(contact, values) else Seen.DIFFERS
-                )
+                matches = not contact.deleted and self._fields.match(contact, values)
+                seen[contact.contact_id] = Seen.MATCHES if matches else Seen.DIFFERS
                 if record.get("id") is not None:
                     remote_ids[contact.contact_id] = str(record["id"])
         return ReadBack(
@@ -172,18 +141,11 @@ class HubSpot:
             remote_ids=remote_ids,
             health=Health.WELL,
             seconds=answer.seconds,
-            status=_status(answer),
+            status=answer.status,
         )
 
     async def _call(self, path: str, payload: object, told: Headers) -> Answer | NoAnswer:
-        headers = {
-            "Authorization": f"Bearer {self._token}",
-            **identify(told),
-        }
-        url = self._base_url + path
-        return await send(
-            self._session, "POST", url, payload=payload, headers=headers, timeouts=self._timeouts
-        )
+        return await self._connection.call("POST", path, payload, told)
 
     def _items(self, answer: Answer | NoAnswer) -> dict[str, Any] | None:
         """The body of a 2xx that speaks of items, else `None`."""
@@ -242,13 +204,7 @@ class HubSpot:
         else:
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
             words = f"HubSpot rejected this contact: {message(error)}"
-        return Outcome(
-            contact_id=contact.contact_id, state=state, code=code, detail=for_humans(words, self._token)
-        )
-
-
-def _status(answer: Answer | NoAnswer) -> int | None:
-    return None if isinstance(answer, NoAnswer) else answer.status
+        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
 
 
 def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -267,3 +223,6 @@ def _place(trace: object, contacts: list[Contact]) -> int | None:
     if isinstance(trace, str) and trace.isascii() and trace.isdigit() and int(trace) < len(contacts):
         return int(trace)
     return None
+
+
+connect: Final[CrmFactory] = HubSpot

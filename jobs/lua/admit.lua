@@ -1,27 +1,46 @@
--- May a call go out? -> granted 0|1, state, generation, token (0: no probe), retry ms, opens, changed 0|1
-local record = read()
+-- May one call go out through all of these circuits? One that refuses leaves every other as it was.
+-- -> the position of the circuit that refused, or 0; then of that one, or of each in the order of KEYS:
+--    granted 0|1, state, generation, token (0: no probe), retry ms, opens, changed 0|1
+local admitted, changes = {}, {}
 
-local function refuse(retry)
-  return { 0, STATE[record.state], record.generation, 0, retry, record.opens, 0 }
-end
-
-local changed = 0
-if record.state == 'open' then
-  -- A clock that was set back to before the opening must not hold the circuit open for the difference.
-  if record.opened_at <= now and now < record['until'] then
-    return refuse(record['until'] - now)
+local function answer(record, granted, token, retry, changed)
+  for _, number in ipairs({ granted, STATE[record.state], record.generation, token, retry, record.opens, changed }) do
+    admitted[#admitted + 1] = number
   end
-  begin_generation(record, 'half_open')
-  changed = 1
 end
-if record.state == 'closed' then
-  return { 1, STATE.closed, record.generation, 0, 0, record.opens, 0 }
+
+local function refuse(position, record, retry)
+  admitted = { position }
+  answer(record, 0, 0, retry, 0)
+  return admitted
 end
-local count, first = under_way(record)
-if count >= math.max(1, policy.probes) then
-  return refuse(math.min(HALF_OPEN_RETRY, first - now))
+
+admitted[1] = 0
+for position, key in ipairs(KEYS) do
+  local record = read(key)
+  local changed = 0
+  if record.state == 'open' then
+    -- A clock that was set back to before the opening must not hold the circuit open for the difference.
+    if record.opened_at <= now and now < record['until'] then
+      return refuse(position, record, record['until'] - now)
+    end
+    begin_generation(record, 'half_open')
+    changed = 1
+  end
+  if record.state == 'closed' then
+    answer(record, 1, 0, 0, 0)
+  else
+    local count, first = under_way(record)
+    if count >= math.max(1, policy.probes) then
+      return refuse(position, record, math.min(HALF_OPEN_RETRY, first - now))
+    end
+    record.issued = record.issued + 1
+    record.permits[record.issued] = now + policy.permit
+    changes[#changes + 1] = { key, record }
+    answer(record, 1, record.issued, 0, changed)
+  end
 end
-record.issued = record.issued + 1
-record.permits[record.issued] = now + policy.permit
-write(record)
-return { 1, STATE.half_open, record.generation, record.issued, 0, record.opens, changed }
+for _, change in ipairs(changes) do
+  write(change[1], change[2])
+end
+return admitted

@@ -1,7 +1,8 @@
--- The rules of app/domain/breaker.py over one hash, shared by every script of this folder, which are all
+-- The rules of app/domain/breaker.py over hashes, one a circuit, shared by the scripts of the breaker, which are all
 -- loaded with this text in front. Names follow the Python file; a differential test holds the two together.
 --
--- KEYS[1]  the circuit's hash: nothing else is touched, so Redis Cluster needs no hash tag
+-- KEYS     the circuits' hashes: nothing else is touched. A call goes through two circuits, and one script asks or tells
+--          both: half the round trips, and a refusal need not be taken back from the other.
 -- ARGV[1]  now in ms for tests, or '' for the clock of Redis, the one clock that all workers share
 -- ARGV[2…] the policy, times in ms; the arguments of the script itself begin at ARGV[12]
 --
@@ -13,7 +14,6 @@ local HALF_OPEN_RETRY = 1000
 local MOST_DOUBLINGS = 20
 local STATE = { closed = 0, open = 1, half_open = 2 } -- replies are integers: no question of decoding
 
-local key = KEYS[1]
 local policy = {
   window = tonumber(ARGV[2]),
   min_calls = tonumber(ARGV[3]),
@@ -55,7 +55,7 @@ local function settle(record)
   end
 end
 
-local function read()
+local function read(key)
   local record = {
     state = 'closed', generation = 0, opens = 0, opened_at = 0, ['until'] = 0,
     closed_at = 0, successes = 0, issued = 0, buckets = {}, permits = {},
@@ -89,7 +89,7 @@ local function lifetime(record)
   return quiet
 end
 
-local function write(record)
+local function write(key, record)
   local fields = {
     'state', record.state,
     'generation', digits(record.generation),

@@ -1,7 +1,7 @@
 -- Set the state by hand. ARGV[12…]: state, ms that an open circuit stays open
 -- -> before (state, or -1: nothing changed), after, opens, ms that it stays open
 local state, hold = ARGV[12], tonumber(ARGV[13])
-local record = read()
+local record = read(KEYS[1])
 local before = record.state
 begin_generation(record, state)
 if state == 'closed' then
@@ -16,5 +16,5 @@ if state == 'open' then
 else
   hold = 0
 end
-write(record)
+write(KEYS[1], record)
 return { before ~= state and STATE[before] or -1, STATE[state], record.opens, hold }

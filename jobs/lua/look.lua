@@ -1,5 +1,5 @@
 -- The circuit as it stands -> state, retry ms, calls, failures, slow, opened_at ms, opens
-local record = read()
+local record = read(KEYS[1])
 local retry = 0
 if record.state == 'open' and record.opened_at <= now then
   retry = math.max(0, record['until'] - now)

@@ -1,10 +1,15 @@
--- A call ended. ARGV[12…]: generation, token, failed 0|1, took ms, jitter [0, 1)
--- -> before (state, or -1: nothing changed), after, opens, ms that it stays open
-local generation, token = tonumber(ARGV[12]), tonumber(ARGV[13])
-local failed, took, jitter = ARGV[14] == '1', tonumber(ARGV[15]), tonumber(ARGV[16])
-local record = read()
+-- One call ended, and says something to each of the circuits that it went through.
+-- ARGV[12…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1)
+-- -> for each of KEYS: before (state, or -1: nothing changed), after, opens, ms that it stays open
+local told = {}
 
-local function open()
+local function tell(before, record, hold)
+  for _, number in ipairs({ before, STATE[record.state], record.opens, hold }) do
+    told[#told + 1] = number
+  end
+end
+
+local function open(key, record, jitter)
   local before = record.state
   local quiet = before == 'closed' and now - record.closed_at >= policy.open_cap
   record.opens = quiet and 1 or record.opens + 1
@@ -13,18 +18,11 @@ local function open()
   begin_generation(record, 'open')
   record.opened_at = now
   record['until'] = now + hold
-  write(record)
-  return { STATE[before], STATE.open, record.opens, hold }
+  write(key, record)
+  tell(STATE[before], record, hold)
 end
 
-local function close()
-  begin_generation(record, 'closed')
-  record.closed_at = now
-  write(record)
-  return { STATE.half_open, STATE.closed, record.opens, 0 }
-end
-
-local function count(slow)
+local function count(record, failed, slow)
   local index = math.floor(now / tenth)
   local slot = index % BUCKETS
   local bucket = record.buckets[slot] or { index = index, calls = 0, failures = 0, slow = 0 }
@@ -34,7 +32,7 @@ local function count(slow)
   record.buckets[slot] = bucket
 end
 
-local function too_bad()
+local function too_bad(record)
   local calls, failures, slow = sums(record)
   if calls < policy.min_calls then
     return false
@@ -43,28 +41,47 @@ local function too_bad()
     or (slow > 0 and slow >= policy.slow_rate * calls)
 end
 
-local nothing = { -1, STATE[record.state], record.opens, 0 }
-if generation ~= record.generation then
-  return nothing
-end
-local slow = took >= policy.slow_call
-if record.state == 'closed' then
-  count(slow)
-  if too_bad() then
-    return open()
-  end
-  write(record)
-elseif record.state == 'half_open' then
-  if failed then
-    return open()
-  end
-  if record.permits[token] then
-    record.permits[token] = nil
-    record.successes = record.successes + (slow and 0 or 1)
-    if record.successes >= policy.successes then
-      return close()
+local function report(key, generation, token, verdict, took, jitter)
+  local record = read(key)
+  local failed, slow = verdict == 'failed', took >= policy.slow_call
+  if generation == record.generation then
+    if verdict == 'void' then
+      -- Called off: it says nothing about the other side, and a probe gives its permit back.
+      if record.permits[token] then
+        record.permits[token] = nil
+        write(key, record)
+      end
+    elseif record.state == 'closed' then
+      count(record, failed, slow)
+      if too_bad(record) then
+        return open(key, record, jitter)
+      end
+      write(key, record)
+    elseif record.state == 'half_open' then
+      if failed then
+        return open(key, record, jitter)
+      end
+      if record.permits[token] then
+        record.permits[token] = nil
+        record.successes = record.successes + (slow and 0 or 1)
+        if record.successes >= policy.successes then
+          begin_generation(record, 'closed')
+          record.closed_at = now
+          write(key, record)
+          return tell(STATE.half_open, record, 0)
+        end
+        write(key, record)
+      end
     end
-    write(record)
   end
+  tell(-1, record, 0)
 end
-return nothing
+
+for position, key in ipairs(KEYS) do
+  local first = 12 + 5 * (position - 1)
+  report(
+    key, tonumber(ARGV[first]), tonumber(ARGV[first + 1]), ARGV[first + 2], tonumber(ARGV[first + 3]),
+    tonumber(ARGV[first + 4])
+  )
+end
+return told

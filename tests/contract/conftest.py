@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -9,12 +10,19 @@ import aiohttp
 import pytest
 
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Contact, Crm, Timeouts
+from jobs.crm.port import Contact, Crm, Headers, Timeouts
 from jobs.crm.sandbox import KINDS, serving
 
 TOKEN = "secret-token-1f9c"
 
 Connect = Callable[..., Crm]
+
+_events = itertools.count(1)
+
+
+def told(request_id: str = "r", event_id: str | None = None) -> Headers:
+    """Headers of a call with contents of its own, unless its event is named."""
+    return Headers(request_id, event_id or f"event-{next(_events)}")
 
 
 class Sandbox:
@@ -73,7 +81,7 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
             "session": session,
             "base_url": sandbox.url,
             "token": TOKEN,
-            "options": {},
+            "options": {**KINDS[sandbox.kind]().options, **changes.pop("options", {})},
             "timeouts": Timeouts(connect=1.0, total=2.0),
         }
         return ADAPTERS[sandbox.kind](**{**arguments, **changes})

@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.hubspot import HubSpot
@@ -16,6 +15,7 @@ from jobs.crm.hubspot_fields import property_name
 from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts
 from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
+from tests.contract.scripted import Script, scripted
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
@@ -36,37 +36,10 @@ def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot
     )
 
 
-class Script:
-    """A server that gives one prepared answer to everything."""
-
-    url: str
-    status: int = 200
-    body: object = None
-    headers: dict[str, str]
-    asked: list[web.Request]
-
-    def __init__(self) -> None:
-        self.headers = {}
-        self.asked = []
-
-    async def answer(self, request: web.Request) -> web.Response:
-        await request.read()
-        self.asked.append(request)
-        return web.json_response(self.body, status=self.status, headers=self.headers)
-
-
 @pytest.fixture
 async def script() -> AsyncIterator[Script]:
-    script = Script()
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", script.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.5)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    script.url = f"http://127.0.0.1:{site.port}"
-    yield script
-    await runner.cleanup()
+    async with scripted() as script:
+        yield script
 
 
 def result(key: str | None = None, trace: str | None = None, remote: str | None = "77") -> dict[str, Any]:

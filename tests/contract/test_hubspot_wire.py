@@ -151,3 +151,31 @@ async def test_a_limit_is_named_by_policy_and_not_by_retry_after(sandbox: Sandbo
 async def test_an_unknown_route_is_404_in_hubspots_words(sandbox: Sandbox) -> None:
     status, body, _ = await post(sandbox, "/crm/v3/objects/companies/batch/upsert", {})
     assert (status, body["status"]) == (404, "error")
+
+
+async def test_archive_says_nothing_of_single_records(sandbox: Sandbox) -> None:
+    archive = "/crm/v3/objects/contacts/batch/archive"
+    _, made, _ = await post(sandbox, UPSERT, {"inputs": [item("a"), item("b")]})
+    ids = {r["properties"]["tranche_id"]: r["id"] for r in made["results"]}
+    headers = {"Authorization": "Bearer t"}
+    inputs = {"inputs": [{"id": ids["a"]}, {"id": "999"}]}
+    for _ in range(2):
+        async with sandbox.session.post(sandbox.url + archive, json=inputs, headers=headers) as response:
+            assert (response.status, await response.read()) == (204, b"")
+
+    assert [(e["key"], e["id"]) for e in await sandbox.effects() if e["deleted"]] == [("a", ids["a"])]
+    _, body, _ = await post(
+        sandbox,
+        READ,
+        {"idProperty": "tranche_id", "properties": ["tranche_id"], "inputs": [{"id": "a"}, {"id": "b"}]},
+    )
+    assert [r["id"] for r in body["results"]] == [ids["b"]]
+    assert body["errors"][0]["context"] == {"ids": ["a"]}
+
+
+async def test_a_property_can_be_missing_for_a_while(sandbox: Sandbox) -> None:
+    await sandbox.faults(missing_fields={"names": ["plan"]})
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", plan="x"), item("b", "u")]})
+
+    assert (status, body["numErrors"]) == (207, 1)
+    assert 'Property "plan" does not exist' in body["errors"][0]["message"]

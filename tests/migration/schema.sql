@@ -23,6 +23,50 @@ CREATE FUNCTION public.emit_event(tenant integer, event_type text, event_data js
         SELECT count(*) FROM told
     $$;
 
+CREATE TABLE public.jobs (
+    tenant_id integer NOT NULL,
+    job_id uuid NOT NULL,
+    kind text NOT NULL,
+    state text NOT NULL,
+    root_job_id uuid NOT NULL,
+    request_id text NOT NULL,
+    key_id text NOT NULL,
+    options jsonb DEFAULT '{}'::jsonb NOT NULL,
+    total integer NOT NULL,
+    succeeded integer NOT NULL,
+    failed integer NOT NULL,
+    retry integer NOT NULL,
+    results jsonb DEFAULT '{}'::jsonb NOT NULL,
+    revision bigint DEFAULT 1 NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    finished_at timestamp with time zone,
+    step text,
+    items integer,
+    bytes bigint DEFAULT 0 NOT NULL,
+    receiving_until timestamp with time zone,
+    started_at timestamp with time zone,
+    applied_at timestamp with time zone,
+    form jsonb,
+    error jsonb,
+    trimmed_at timestamp with time zone,
+    undo_of uuid
+);
+
+CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
+    LANGUAGE sql
+    AS $$
+        SELECT CASE WHEN job.finished_at IS NOT NULL THEN emit_event(
+            job.tenant_id,
+            'job.finished',
+            jsonb_build_object(
+                'job_id', job.job_id, 'kind', job.kind, 'root_job_id', job.root_job_id, 'state', job.state,
+                'summary', jsonb_build_object(
+                    'total', job.total, 'succeeded', job.succeeded, 'failed', job.failed, 'retry', job.retry
+                )
+            )
+        ) END
+    $$;
+
 CREATE FUNCTION public.letters(states text, letter text) RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (length(states) - length(replace(states, letter, ''::text)));
@@ -270,35 +314,6 @@ CREATE TABLE public.job_chunks (
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN outcomes SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN sources SET STORAGE EXTERNAL;
 
-CREATE TABLE public.jobs (
-    tenant_id integer NOT NULL,
-    job_id uuid NOT NULL,
-    kind text NOT NULL,
-    state text NOT NULL,
-    root_job_id uuid NOT NULL,
-    request_id text NOT NULL,
-    key_id text NOT NULL,
-    options jsonb DEFAULT '{}'::jsonb NOT NULL,
-    total integer NOT NULL,
-    succeeded integer NOT NULL,
-    failed integer NOT NULL,
-    retry integer NOT NULL,
-    results jsonb DEFAULT '{}'::jsonb NOT NULL,
-    revision bigint DEFAULT 1 NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    finished_at timestamp with time zone,
-    step text,
-    items integer,
-    bytes bigint DEFAULT 0 NOT NULL,
-    receiving_until timestamp with time zone,
-    started_at timestamp with time zone,
-    applied_at timestamp with time zone,
-    form jsonb,
-    error jsonb,
-    trimmed_at timestamp with time zone,
-    undo_of uuid
-);
-
 CREATE TABLE public.ledger (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
@@ -436,7 +451,7 @@ ALTER TABLE ONLY public.audit_log
     ADD CONSTRAINT audit_log_pkey PRIMARY KEY (tenant_id, audit_id);
 
 ALTER TABLE ONLY public.circuit_changes
-    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, change_id);
+    ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, circuit, change_id);
 
 ALTER TABLE ONLY public.contact_syncs
     ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
@@ -503,13 +518,19 @@ ALTER TABLE ONLY public.webhook_messages
 
 CREATE INDEX audit_log_subject ON public.audit_log USING btree (tenant_id, subject, audit_id);
 
+CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_id, at);
+
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
 
 CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
 
+CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, contact_id);
+
 CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
 
 CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
+
+CREATE INDEX dead_letters_waiting ON public.dead_letters USING btree (tenant_id, dead_letter_id) WHERE (resolution IS NULL);
 
 CREATE INDEX deliveries_due ON public.deliveries USING btree (tenant_id, destination_id, next_attempt_at, delivery_id) WHERE (state = 'pending'::text);
 
@@ -541,9 +562,11 @@ CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (fi
 
 CREATE INDEX webhook_messages_done ON public.webhook_messages USING btree (tenant_id, finished_at) WHERE (finished_at IS NOT NULL);
 
-CREATE INDEX webhook_messages_due ON public.webhook_messages USING btree (tenant_id, next_attempt_at) WHERE (state = 'pending'::text);
+CREATE INDEX webhook_messages_due ON public.webhook_messages USING btree (tenant_id, endpoint_id, next_attempt_at) WHERE (state = 'pending'::text);
 
 CREATE INDEX webhook_messages_endpoint ON public.webhook_messages USING btree (tenant_id, endpoint_id, message_id);
+
+CREATE INDEX webhook_messages_state ON public.webhook_messages USING btree (tenant_id, endpoint_id, state, message_id);
 
 ALTER TABLE ONLY public.api_keys
     ADD CONSTRAINT api_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES public.tenants(tenant_id);

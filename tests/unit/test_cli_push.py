@@ -369,6 +369,12 @@ async def test_rows_a_destination_refused_are_failures_with_their_lines(pusher: 
     assert lines[1] == "DESTINATION_REJECTED,hubspot: no such country,0,c13,user13@b.example,Name 13"
 
 
+async def test_consistency_is_asked_for_with_every_batch(pusher: Pusher) -> None:
+    pusher.write(2)
+    await pusher.push(consistency="all_destinations")
+    assert pusher.api.seen[0].query == {"consistency": "all_destinations"}
+
+
 async def test_dry_run_writes_nothing(pusher: Pusher) -> None:
     pusher.write(5)
     outcome = await pusher.push(dry_run=True, on_duplicate="last_wins")

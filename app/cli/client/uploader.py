@@ -21,7 +21,7 @@ from app.cli.client.jobs import fetch_items, wait_until_decided
 from app.cli.client.results import Note, Results, SentJob
 from app.cli.client.rows import Row
 from app.cli.client.wire import Accepted, Imported, Item, read
-from app.domain.outcomes import ErrorCode, ItemStatus
+from app.domain.outcomes import Consistency, ErrorCode, ItemStatus
 
 ROUTE: Final = "/v1/contacts:bulk"
 
@@ -30,6 +30,7 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     """Identity of the run; part of every idempotency key."""
     on_duplicate: str = "fail"
+    consistency: str = Consistency.NONE
     dry_run: bool = False
     concurrency: int = 4
     await_effects: bool = True
@@ -39,6 +40,8 @@ class SendOptions(msgspec.Struct, frozen=True, kw_only=True):
         params = {}
         if self.on_duplicate != "fail":
             params["on_duplicate"] = self.on_duplicate
+        if self.consistency != Consistency.NONE:
+            params["consistency"] = self.consistency
         if self.dry_run:
             params["dry_run"] = "true"
         return params

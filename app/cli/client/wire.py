@@ -137,6 +137,13 @@ class JobPage(msgspec.Struct, frozen=True):
     next_cursor: str | None = None
 
 
+class HistoryPage(msgspec.Struct, frozen=True):
+    """`GET /v1/contacts/{id}/history`; the versions are passed on as they came."""
+
+    versions: list[msgspec.Raw]
+    next_cursor: str | None = None
+
+
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457 problem details with our `code` and `request_id`."""
 

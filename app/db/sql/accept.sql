@@ -121,9 +121,10 @@ FROM unnest($2::text[], $3::bigint[]) AS t(contact_id, source_version)
 WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
 
 -- name: insert_import
--- The job of an import that was decided within its request, and the answer under its key.
+-- The job of an import that was decided within its request, and the answer under its key. Calling a function that
+-- writes has its price, so it is called only where somebody listens.
 WITH job AS (
-    INSERT INTO jobs (
+    INSERT INTO jobs AS j (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
     )
@@ -131,6 +132,11 @@ WITH job AS (
         $1, $2, 'import', $3, $2, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11::text::jsonb, $7, $12, now(), now(),
         CASE WHEN $3 = 'syncing' THEN NULL ELSE now() END, $13::text::jsonb
     )
+    RETURNING CASE
+        WHEN j.finished_at IS NOT NULL
+            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state = 'active')
+        THEN emit_job_finished(j)
+    END
 )
 INSERT INTO idempotency_keys (
     tenant_id, route, key, fingerprint, job_id, status, answer, expires_at, answering_until

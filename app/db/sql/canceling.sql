@@ -1,14 +1,14 @@
 -- Canceling an import: first the word, which everybody who works on the job finds, then its spool.
 
 -- name: cancel_job
--- No row: every item is decided, or there is no such job. Whoever works on a chunk finds the new state when it counts
+-- No row: every item is decided, or there is no such job, or it takes something back. Whoever works on a chunk finds the new state when it counts
 -- its items, and undoes them.
 UPDATE jobs j
 SET
     state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = $3::text::jsonb,
     revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
-RETURNING 1;
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running') AND j.kind <> 'undo'
+RETURNING 1, emit_job_finished(j);
 
 -- name: read_job_state
 SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;

@@ -19,7 +19,7 @@ SELECT w.tenant_id, w.job_id
 FROM busy b
 CROSS JOIN LATERAL (
     SELECT j.tenant_id, j.job_id FROM jobs j
-    WHERE j.tenant_id = b.tenant_id AND j.state IN ('queued', 'running')
+    WHERE j.tenant_id = b.tenant_id AND j.state IN ('queued', 'running') AND j.step IS NOT NULL
     ORDER BY j.job_id LIMIT 200
 ) w;
 
@@ -194,7 +194,13 @@ SELECT DISTINCT s.step FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id =
 -- name: fail_import
 UPDATE jobs j
 SET state = 'failed', step = NULL, finished_at = now(), error = $3::text::jsonb, revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+RETURNING emit_job_finished(j);
+
+-- name: lock_undo
+-- The row of a job that takes something back, last of all locks; no row: all of its items are decided.
+SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+FOR NO KEY UPDATE;
 
 -- name: take_step
 -- The attempts that the step before cost count no longer; the first chunk stood for the job.
@@ -230,7 +236,7 @@ FROM (
     WHERE x.tenant_id = $1 AND x.job_id = $2
 ) e
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
-RETURNING j.state;
+RETURNING j.state, emit_job_finished(j);
 
 -- name: read_outcomes
 SELECT c.item_count, c.outcomes, c.sources

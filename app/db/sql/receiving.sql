@@ -68,10 +68,11 @@ RETURNING 1;
 -- name: end_receiving
 -- Nothing of this body is going to be applied: $3 the job's last state, $4 why. Only if it is still being received
 -- and, with $5, if whoever receives it fell silent.
-UPDATE jobs
+UPDATE jobs j
 SET
-    state = $3, error = $4::text::jsonb, finished_at = now(), receiving_until = NULL, revision = revision + 1
-WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving' AND (NOT $5::boolean OR receiving_until <= now());
+    state = $3, error = $4::text::jsonb, finished_at = now(), receiving_until = NULL, revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'receiving' AND (NOT $5::boolean OR j.receiving_until <= now())
+RETURNING emit_job_finished(j);
 
 -- name: read_receiving
 -- Where the job stands, and why.

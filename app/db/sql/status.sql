@@ -1,14 +1,20 @@
 -- The read model: what HTTP, the command line and health checks show.
 
 -- name: read_job
+-- A job tells of its retries, so their revisions count as its own.
 SELECT
     j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision, j.created_at, j.finished_at,
+    j.results, j.revision + coalesce(f.revision, 0) AS revision, j.created_at, j.finished_at,
     -- An import of a release before file imports never told its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
+    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked,
+    f.revision IS NOT NULL AS retried
 FROM jobs j
+CROSS JOIN LATERAL (
+    SELECT sum(m.revision)::bigint AS revision FROM jobs m
+    WHERE m.tenant_id = j.tenant_id AND m.root_job_id = j.job_id AND m.root_job_id <> m.job_id
+) f
 WHERE j.tenant_id = $1 AND j.job_id = $2;
 
 -- name: read_jobs
@@ -19,7 +25,7 @@ SELECT
     -- An import of a release before file imports never told its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
+    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY j.job_id DESC
@@ -95,8 +101,14 @@ CROSS JOIN LATERAL (
 WHERE e.tenant_id = $1 AND e.job_id = $2;
 
 -- name: read_revisions
--- The jobs somebody is waiting for.
-SELECT j.tenant_id, j.job_id, j.revision, j.finished_at IS NOT NULL AS finished
+-- The jobs somebody is waiting for; the revisions as in read_job.
+SELECT
+    j.tenant_id, j.job_id,
+    j.revision + coalesce((
+        SELECT sum(m.revision)::bigint FROM jobs m
+        WHERE m.tenant_id = j.tenant_id AND m.root_job_id = j.job_id AND m.root_job_id <> m.job_id
+    ), 0) AS revision,
+    j.finished_at IS NOT NULL AS finished
 FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
 

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import data, parts, schemas, service
+from app.http.openapi import circuits, data, letters, parts, schemas, service, undo, webhook_events, webhooks
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -26,7 +26,13 @@ def make_document(settings: Settings) -> dict[str, Any]:
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
         "tags": _TAGS,
-        "paths": data.make_paths(settings) | service.make_paths(),
+        "paths": data.make_paths(settings)
+        | letters.make_paths(settings)
+        | undo.make_paths()
+        | service.make_paths()
+        | circuits.make_paths()
+        | webhooks.make_paths(settings),
+        "webhooks": webhook_events.make_webhooks(),
         "components": {
             "securitySchemes": {
                 "apiKey": {
@@ -34,7 +40,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
                     "scheme": "bearer",
                     "bearerFormat": "trn_…",
                     "description": "An API key of one tenant, made with `tranche keys create`. Its scopes are `import` "
-                    "(send contacts, follow its jobs), `read` and `admin` (destinations).",
+                    "(send contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
                 }
             },
             "schemas": schemas.make_schemas(),
@@ -47,7 +53,10 @@ def make_document(settings: Settings) -> dict[str, Any]:
 _TAGS: Final = [
     {"name": "contacts", "description": "Send contacts, and see where each stands."},
     {"name": "jobs", "description": "What became of what was sent."},
+    {"name": "dead letters", "description": "What was given up on, and what a human decides about it."},
     {"name": "destinations", "description": "Where contacts are synced."},
+    {"name": "webhooks", "description": "Be told of events; signed, and repeated until they arrive."},
+    {"name": "audit", "description": "Who did what, when."},
     {"name": "health", "description": "What works and what does not; open to everybody."},
     {"name": "documents", "description": "This description; open to everybody."},
 ]

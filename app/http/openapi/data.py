@@ -138,6 +138,12 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                 {"type": "string", "enum": ["fail", "last_wins"], "default": "fail"},
             ),
             query(
+                "consistency",
+                "`all_destinations`: an item that one destination finally refuses is taken back at the others, and "
+                "here, by a job that the import then shows as `compensated_by`.",
+                {"type": "string", "enum": ["none", "all_destinations"], "default": "none"},
+            ),
+            query(
                 "map",
                 "Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon "
                 "separates.",
@@ -192,7 +198,7 @@ def _jobs() -> dict[str, Any]:
                 "A page of jobs.",
                 ref("JobList"),
                 {
-                    "jobs": [{k: v for k, v in examples.JOB.items() if k != "failures"}],
+                    "jobs": [{k: v for k, v in examples.JOB.items() if k not in examples.JOB_ALONE}],
                     "next_cursor": None,
                 },
                 headers(Link="Link"),
@@ -215,9 +221,11 @@ def _job(wait: dict[str, Any]) -> dict[str, Any]:
         "readJob",
         "Where a job stands",
         "`Retry-After` tells when asking again is worth while. With `Prefer: wait=N` the answer comes once the job is "
-        "finished (or, with `If-None-Match`, once it changed). Needs the scope `read` or `import`.",
+        "finished (or, with `If-None-Match`, once it changed). A job that was retried, or whose dead letters were "
+        "replayed, tells of all attempts: `attempts`, and by `merged` what its items have come to. "
+        "Needs the scope `read` or `import`.",
         {
-            "200": answer_of("The job.", ref("Job"), examples.JOB, fields),
+            "200": answer_of("The job.", ref("Job"), examples.RETRIED_JOB, fields),
             "304": {"description": "Nothing changed since the ETag in `If-None-Match`.", "headers": fields},
             **problems_of(404, *READING),
         },

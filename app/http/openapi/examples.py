@@ -77,7 +77,7 @@ JOB: Final[dict[str, Any]] = {
     "started_at": "2026-01-15T09:30:00.123456Z",
     "applied_at": "2026-01-15T09:30:00.123456Z",
     "finished_at": None,
-    "options": {"atomic": False, "last_wins": False, "dry_run": False},
+    "options": {"atomic": False, "last_wins": False, "dry_run": False, "consistency": "none"},
     "progress": {
         "items": 3,
         "processed": 3,
@@ -98,6 +98,219 @@ JOB: Final[dict[str, Any]] = {
     "events_url": f"/v1/jobs/{JOB_ID}/events",
     "cancel_url": f"/v1/jobs/{JOB_ID}/cancel",
     "failures": [{"destination": "db", "code": "INVALID_EMAIL", "count": 1, "samples": [1]}],
+    "undo_of": None,
+    "undone_by": None,
+    "compensated_by": None,
+}
+
+JOB_ALONE: Final = ("failures", "undo_of", "undone_by", "compensated_by")
+"""What a list does not show."""
+
+UNDO_ID: Final = "01990f6e-7c31-7f0a-8d57-1b6f3c2ad904"
+
+UNDO_JOB: Final[dict[str, Any]] = JOB | {
+    "job_id": UNDO_ID,
+    "kind": "undo",
+    "state": "queued",
+    "started_at": None,
+    "applied_at": None,
+    "progress": {
+        "items": 2,
+        "processed": 0,
+        "not_processed": 2,
+        "bytes_received": 0,
+        "items_per_second": None,
+        "expected_seconds": None,
+    },
+    "summary": {"total": 0, "succeeded": 0, "failed": 0, "retry": 0},
+    "results": {},
+    "effects": {},
+    "status_url": f"/v1/jobs/{UNDO_ID}",
+    "items_url": f"/v1/jobs/{UNDO_ID}/items",
+    "events_url": f"/v1/jobs/{UNDO_ID}/events",
+    "cancel_url": f"/v1/jobs/{UNDO_ID}/cancel",
+    "failures": [],
+    "undo_of": JOB_ID,
+}
+
+HISTORY: Final[dict[str, Any]] = {
+    "versions": [
+        {
+            "version": 2,
+            "changed_at": "2026-01-15T10:02:11.000321Z",
+            "kind": "undo",
+            "job_id": UNDO_ID,
+            "item_index": 1,
+            "key_id": "3kTq9dPw",
+            "request_id": "7f0d1c52-3a55-4a3b-9d6e-2f1f0c8f7b10",
+            "deleted": True,
+            "before": {
+                "source_version": None,
+                "email": "ada@example.com",
+                "first_name": "Ada",
+                "last_name": None,
+                "phone": None,
+                "company": None,
+                "attributes": {"city": "London"},
+            },
+            "after": None,
+            "undone_by": None,
+        }
+    ],
+    "next_cursor": None,
+}
+
+AUDIT: Final[dict[str, Any]] = {
+    "entries": [
+        {
+            "at": "2026-01-15T10:02:11.000321Z",
+            "actor": "3kTq9dPw",
+            "action": "undo.restore",
+            "subject": f"job:{UNDO_ID}",
+            "detail": {"restored": 2, "already_taken_back": 0, "changed_since": 0},
+        }
+    ],
+    "next_cursor": None,
+}
+
+RETRY_ID: Final = "01992e3f-11c2-7a40-9d2c-0f3a6c1e5b77"
+
+RETRIED: Final[dict[str, Any]] = {
+    "job_id": RETRY_ID,
+    "kind": "retry",
+    "state": "syncing",
+    "root_job_id": JOB_ID,
+    "taken": 20,
+    "items": 20,
+    "due": 0,
+    "remaining": 0,
+    "skipped": [],
+    "status_url": f"/v1/jobs/{RETRY_ID}",
+    "items_url": f"/v1/jobs/{RETRY_ID}/items",
+    "cancel_url": f"/v1/jobs/{RETRY_ID}/cancel",
+    "effects": {"hubspot": "pending"},
+}
+
+REPLAYED: Final[dict[str, Any]] = RETRIED | {"kind": "replay", "root_job_id": RETRY_ID, "jobs": [RETRY_ID]}
+
+NOTHING_TAKEN: Final[dict[str, Any]] = {
+    "job_id": None,
+    "taken": 0,
+    "remaining": 0,
+    "skipped": [{"destination": "hubspot", "reason": "replayed", "count": 2}],
+    "jobs": [RETRY_ID],
+}
+
+LETTER: Final[dict[str, Any]] = {
+    "id": 4711,
+    "destination": "hubspot",
+    "contact_id": "c2",
+    "version": 1,
+    "state": "failed",
+    "error_code": "DESTINATION_REJECTED",
+    "detail": "INVALID_EMAIL: c2@example..com is invalid",
+    "attempts": 1,
+    "created_at": "2026-01-15T09:30:02.123456Z",
+    "job_id": JOB_ID,
+    "item_index": 1,
+    "root_job_id": JOB_ID,
+    "chain_id": 4711,
+    "request_id": "0b9f6f2e-5a0d-4c9b-9a53-0c7d1f2f6a11",
+    "resolution": None,
+    "resolved_at": None,
+    "resolved_by": None,
+    "note": None,
+    "replay_job_id": None,
+    "url": "/v1/dead-letters/4711",
+}
+
+CLUSTER: Final[dict[str, Any]] = {
+    "destination": "hubspot",
+    "error_code": "DESTINATION_REJECTED",
+    "count": 20,
+    "failed": 20,
+    "dead": 0,
+    "oldest": "2026-01-15T09:30:02.123456Z",
+    "newest": "2026-01-15T09:30:04.000111Z",
+    "samples": [4711, 4712, 4713, 4714, 4715],
+    "detail": "INVALID_EMAIL: c2@example..com is invalid",
+}
+
+_PAYLOAD: Final[dict[str, Any]] = {
+    "id": "c2",
+    "version": 1,
+    "email": "c2@example..com",
+    "first_name": "Ada",
+    "last_name": None,
+    "phone": None,
+    "company": None,
+    "attributes": {},
+}
+
+LETTER_DETAIL: Final[dict[str, Any]] = LETTER | {
+    "choices": ["replay", "drop"],
+    "payload": _PAYLOAD,
+    "failed_version": {
+        "job_id": JOB_ID,
+        "item_index": 1,
+        "changed_at": "2026-01-15T09:30:00.123456Z",
+        "contact": _PAYLOAD,
+    },
+    "headers": {
+        "X-Request-ID": ["0b9f6f2e-5a0d-4c9b-9a53-0c7d1f2f6a11"],
+        "X-Event-ID": ["3a1f4c52-88a1-5c0e-9a57-2f9a4b0c7d11"],
+    },
+    "calls": [
+        {
+            "attempt": 1,
+            "call": 0,
+            "asked": "push",
+            "event_id": "3a1f4c52-88a1-5c0e-9a57-2f9a4b0c7d11",
+            "sent_at": "2026-01-15T09:30:02.001000Z",
+            "milliseconds": 118,
+            "status": 207,
+            "detail": "1 of 3 refused",
+        }
+    ],
+    "chain": [
+        {
+            name: LETTER[name]
+            for name in (
+                "id",
+                "job_id",
+                "state",
+                "error_code",
+                "detail",
+                "attempts",
+                "created_at",
+                "resolution",
+                "resolved_at",
+                "resolved_by",
+                "note",
+                "replay_job_id",
+            )
+        }
+    ],
+}
+
+RETRIED_JOB: Final[dict[str, Any]] = JOB | {
+    "state": "completed_with_failures",
+    "finished_at": "2026-01-15T09:30:04.000111Z",
+    "attempts": [
+        {
+            "job_id": JOB_ID,
+            "kind": "import",
+            "state": "completed_with_failures",
+            "created_at": "2026-01-15T09:30:00.123456Z",
+        },
+        {
+            "job_id": RETRY_ID,
+            "kind": "retry",
+            "state": "completed",
+            "created_at": "2026-01-15T09:41:00.123456Z",
+        },
+    ],
+    "merged": {"hubspot": {"total": 1_000, "ok": 1_000, "open": 0, "failed": 0, "dropped": 0, "skipped": 0}},
 }
 
 CANCELED_JOB: Final[dict[str, Any]] = JOB | {
@@ -201,6 +414,34 @@ DESTINATION: Final[dict[str, Any]] = {
     "detail": None,
     "retry_after_seconds": 0,
     "unknown": {"count": 0, "oldest_seconds": 0},
+    "circuit": {
+        "state": "closed",
+        "since": "2026-01-14T08:03:10Z",
+        "retry_after_seconds": 0,
+        "openings_24h": 1,
+        "detail": None,
+    },
+}
+
+CIRCUIT: Final[dict[str, Any]] = {
+    "circuit": {
+        "state": "open",
+        "since": "2026-01-14T09:00:00Z",
+        "retry_after_seconds": 4,
+        "openings_24h": 2,
+        "detail": "timed out after 10.0 s",
+    },
+    "changes": [
+        {
+            "at": "2026-01-14T09:00:00Z",
+            "circuit": "crm",
+            "before": "closed",
+            "after": "open",
+            "opens": 1,
+            "seconds": 4.6,
+            "detail": "timed out after 10.0 s",
+        }
+    ],
 }
 
 HEALTH: Final[dict[str, Any]] = {

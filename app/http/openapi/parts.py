@@ -76,7 +76,8 @@ _PROBLEM_TEXTS: Final = {
     404: "There is no such thing, or it belongs to another tenant.",
     406: "`Accept` excludes every representation.",
     408: "The body did not arrive in time; nothing happened. Send the same request again.",
-    409: "The first request with this key is still running, the name is taken, or the job has nothing left to cancel.",
+    409: "The first request with this key is still running, the name is taken, the job has nothing left to cancel or "
+    "to send again, a letter is in no doubt that could be settled, or the webhook endpoint is disabled.",
     410: "The job ended so long ago that the outcomes of its items are no longer kept.",
     413: "The body holds too many bytes (counted after inflation) or too many items; nothing happened.",
     415: "The media type or content coding is not taken.",

@@ -6,10 +6,14 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, spool, status
+from app import admin, circuits, letter_views, spool, status
+from app import webhooks as endpoints
+from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
 from app.domain.rows import Item
-from app.http import destinations, health, items, jobs, problems
+from app.domain.webhooks import MAX_URL
+from app.http import dead_letters, destinations, health, history, items, jobs, problems, webhooks
+from app.http.openapi import examples
 
 _STRUCTS: Final = (
     Item,
@@ -21,8 +25,34 @@ _STRUCTS: Final = (
     items.ItemList,
     status.KeyState,
     status.Contact,
+    history.ContactHistory,
+    history.AuditLog,
     admin.NewDestination,
     destinations.DestinationList,
+    circuits.CircuitOrder,
+    circuits.CircuitHistory,
+    endpoints.NewWebhookEndpoint,
+    endpoints.WebhookEndpointChange,
+    endpoints.WebhookSecret,
+    WebhookEndpoint,
+    WebhookMessage,
+    webhooks.WebhookEndpointList,
+    webhooks.WebhookMessageList,
+    webhooks.WebhookRotation,
+    webhooks.WebhookReplay,
+    webhooks.WebhooksReplayed,
+    jobs.RetryRequest,
+    dead_letters.AttemptAnswer,
+    dead_letters.ReplayRequest,
+    dead_letters.ReplayAnswer,
+    dead_letters.NothingTaken,
+    dead_letters.PreviewAnswer,
+    dead_letters.DropRequest,
+    dead_letters.SettleRequest,
+    dead_letters.DecisionAnswer,
+    dead_letters.LetterList,
+    dead_letters.ClusterList,
+    letter_views.LetterDetail,
     health.Health,
     problems.Problem,
     outcomes.ErrorCode,
@@ -45,8 +75,12 @@ def make_schemas() -> dict[str, Any]:
     for path, change in _COMPLETIONS.items():
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
-    # These two go out as bytes that were encoded before.
-    schemas["Contact"]["properties"]["attributes"] = {"type": "object"}
+    # These go out as bytes that were encoded before.
+    schemas["WebhookMessage"]["properties"]["payload"] = {"type": "object"}
+    schemas["Payload"]["properties"]["attributes"] = {"type": "object"}
+    for name in ("Contact", "ContactFields"):
+        schemas[name]["properties"]["attributes"] = {"type": "object"}
+    schemas["AuditEntry"]["properties"]["detail"] = {"type": "object"}
     schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
 
@@ -57,6 +91,9 @@ _DESCRIPTIONS: Final = {
     "JobItem": "An item's outcome here and at every destination it was owed to.",
     "Effects": "How many of a job's items are in which state at one destination.",
     "ErrorCode": "Why an item is not `ok`. Codes are never removed.",
+    "Merged": "A job's items at one destination over all attempts: `total` is the sum of the other counts.",
+    "Filter": "Which open letters; what is left out does not matter.",
+    "Skipped": "Letters that were asked for and left alone: ended before, or for a destination that is removed.",
     "FieldError": "One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item.",
 }
 
@@ -88,8 +125,80 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
         "pattern": "^[ -~]+$",
         "description": "Kept encrypted and never shown again.",
     },
+    "NewDestination.options": {
+        "description": "Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."
+    },
     "Destination.kind": {"enum": list(admin.KINDS)},
     "Destination.state": {"enum": ["active", "paused"]},
+    "NewWebhookEndpoint.url": {
+        "format": "uri",
+        "maxLength": MAX_URL,
+        "description": "https://, unless its address is in a network that the operator named.",
+    },
+    "WebhookEndpointChange.url": {"format": "uri", "maxLength": MAX_URL},
+    "WebhookEndpointChange.state": {"enum": ["active", "disabled"]},
+    "WebhookSecret.secret": {"pattern": "^whsec_", "description": "Signs messages; shown this once."},
+    "WebhookMessage.payload": {"type": "object", "description": "What is sent."},
+    "WebhookMessageList.next_cursor": {"description": "Opaque; null on the last page."},
+    "Job.attempts": {
+        "description": "The first one, its retries and replays of its letters; told where there is one."
+    },
+    "Job.merged": {
+        "description": "What the items have come to over all attempts, by destination: told once the job is finished "
+        "and some had failed, or it was retried."
+    },
+    "Merged.ok": {"description": "The destination holds the version that the item made, or a newer one."},
+    "Merged.open": {"description": "An attempt that is not finished has them."},
+    "Merged.failed": {"description": "A dead letter waits for a human."},
+    "Merged.dropped": {"description": "A human said that they are not worth sending."},
+    "Merged.skipped": {"description": "There was nothing to send, or the destination was removed."},
+    "DestinationOutcome.dead_letter_id": {"description": "Of an item that is `failed` or `dead` there."},
+    "DestinationOutcome.resolution": {"description": "How that letter came to its end."},
+    "DestinationOutcome.replayed_by": {"description": "The job that has sent it again since."},
+    "DeadLetter.chain_id": {
+        "description": "The first letter of this item here; replays that fail again add to its chain."
+    },
+    "DeadLetter.resolution": {"description": "How it came to its end; null while it waits for a human."},
+    "LetterDetail.choices": {"description": "What makes sense now."},
+    "LetterDetail.payload": {
+        "description": "The contact as a replay would send it now; null: its creation was undone."
+    },
+    "LetterDetail.failed_version": {
+        "description": "The version that the letter is about, and the item that made it."
+    },
+    "LetterDetail.headers": {
+        "description": "That went along with the calls, to find them in logs and at the CRM."
+    },
+    "LetterDetail.calls": {"description": "Calls that did not end well for the item, the last one first."},
+    "LetterDetail.chain": {"description": "Letters of the same item, oldest first."},
+    "ReplayRequest.all": {"description": "Every open letter: instead of a condition."},
+    "ReplayRequest.preview": {"description": "Tell what would be taken, and change nothing."},
+    "ReplayRequest.rate": {
+        "description": "Items a second that become due at a destination; null: the setting `replay_rate`."
+    },
+    "DropRequest.all": {"description": "Every open letter: instead of a condition."},
+    "AttemptAnswer.taken": {
+        "description": "Letters that this request took; 0: an attempt under way has them."
+    },
+    "AttemptAnswer.due": {"description": "Items that waited for their next attempt, and wait no more."},
+    "AttemptAnswer.remaining": {"description": "Open letters that are left for the next request."},
+    "ReplayAnswer.jobs": {"description": "Jobs that have letters of this selection, earlier ones too."},
     "ItemList.next_cursor": {"description": "Opaque; null on the last page."},
+    "LetterList.next_cursor": {"description": "Opaque; null on the last page."},
+    "ContactHistory.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditLog.next_cursor": {"description": "Opaque; null on the last page."},
+    "AuditEntry.actor": {"description": "The API key that did it or had it done; `tranche`: nobody asked."},
+    "AuditEntry.subject": {"examples": [f"job:{examples.JOB_ID}", "destination:hubspot"]},
+    "Version.key_id": {"description": "The API key that asked for it."},
+    "Version.deleted": {"description": "The creation of the contact was undone by this change."},
+    "Version.before": {"description": "Null: there was no contact."},
+    "Version.after": {"description": "Null: there is none any more."},
+    "Version.undone_by": {"description": "The job that took this change back."},
+    "Job.undo_of": {"description": "The job whose changes this one takes back."},
+    "Job.undone_by": {"description": "The job that takes back the changes of this one."},
+    "Job.compensated_by": {
+        "description": "The job that takes back the items that some destination refused "
+        "(`consistency=all_destinations`)."
+    },
     "JobList.next_cursor": {"description": "Opaque; null on the last page."},
 }

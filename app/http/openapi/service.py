@@ -13,7 +13,7 @@ _DESTINATION: Final = path("name", "The destination.", {"type": "string", "minLe
 
 
 def make_paths() -> dict[str, Any]:
-    return {**_destinations(), **_health(), **_documents()}
+    return {**_destinations(), **_health(), **_metrics(), **_documents()}
 
 
 def _destinations() -> dict[str, Any]:
@@ -152,6 +152,35 @@ def _health() -> dict[str, Any]:
             )
         },
     }
+
+
+def _metrics() -> dict[str, Any]:
+    return {
+        "/metrics": {
+            "get": operation(
+                "health",
+                "readMetrics",
+                "Figures for Prometheus",
+                "An API key with the scope `read` or `admin` sees what is open of its own tenant. The operator's token "
+                "(`TRANCHE_METRICS_TOKEN`, as a bearer token) sees that of all tenants together, none by name, and the "
+                "requests of this service.",
+                {
+                    "200": {
+                        "description": "The figures.",
+                        "headers": headers(Cache_Control="CacheControl"),
+                        "content": {"text/plain": {"schema": {"type": "string"}, "example": _METRICS}},
+                    },
+                    **problems_of(400, 401, 403, 503),
+                },
+            )
+        }
+    }
+
+
+_METRICS: Final = """# HELP tranche_deliveries_due Deliveries that could be sent now.
+# TYPE tranche_deliveries_due gauge
+tranche_deliveries_due 3.0
+"""
 
 
 def _documents() -> dict[str, Any]:

@@ -4,6 +4,7 @@
 |---|---|
 | `GET ledger` | `{"effects","total"}`; `?since=SEQ` only later ones, `?portal=` one account's |
 | `GET calls` | `{"calls","total","in_flight","max_concurrent"}`; `?since=CALL` |
+| `GET idempotency` | `{"keys":[{"key","calls","replayed"}],"replayed"}`: calls that had a key, or an event id |
 | `GET contacts` | `{"contacts","total"}`; `?portal=` |
 | `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
 | `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
@@ -50,6 +51,7 @@ class Control:
         return [
             web.get(f"{PREFIX}/ledger", _safely(self.ledger)),
             web.get(f"{PREFIX}/calls", _safely(self.calls)),
+            web.get(f"{PREFIX}/idempotency", _safely(self.idempotency)),
             web.get(f"{PREFIX}/contacts", _safely(self.contacts)),
             web.get(f"{PREFIX}/faults", _safely(self.faults)),
             web.put(f"{PREFIX}/faults", _safely(self.replace_faults)),
@@ -80,6 +82,15 @@ class Control:
             "in_flight": ledger.in_flight,
             "max_concurrent": ledger.max_concurrent,
         }
+
+    async def idempotency(self, request: web.Request) -> object:
+        keys: dict[str, dict[str, Any]] = {}
+        for call in self._front.ledger.calls:
+            if call.event_id and call.on == "write":
+                row = keys.setdefault(call.event_id, {"key": call.event_id, "calls": 0, "replayed": 0})
+                row["calls"] += 1
+                row["replayed"] += call.replayed
+        return {"keys": list(keys.values()), "replayed": sum(row["replayed"] for row in keys.values())}
 
     async def contacts(self, request: web.Request) -> object:
         portal = request.query.get("portal")

@@ -73,7 +73,7 @@ class Unauthorized(Fault, frozen=True, kw_only=True):
 
 
 class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policyName"}):
-    """429. HubSpot sends no `Retry-After`; `retry_after` adds one."""
+    """429, or the vendor's like. HubSpot and Salesforce send no `Retry-After`; `retry_after` adds one."""
 
     kind = "rate_limit"
 
@@ -82,7 +82,7 @@ class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policy
 
 
 class Lock(Fault, frozen=True, kw_only=True):
-    """423."""
+    """423, or the vendor's word for records that somebody else holds."""
 
     kind = "lock"
 
@@ -131,6 +131,8 @@ class Reject(Chosen, frozen=True, kw_only=True):
 
     category: str = "VALIDATION_ERROR"
     message: str = "Property values were not valid"
+    passing: bool = False
+    """For a reason that will pass, in the vendor's words, instead of `category`."""
     on: Literal["write", "read", "any"] = "write"
 
 
@@ -141,6 +143,14 @@ class RejectBatch(Chosen, frozen=True, kw_only=True):
 
     message: str = "Property values were not valid"
     on: Literal["write", "read", "any"] = "write"
+
+
+class MissingFields(Fault, frozen=True, kw_only=True):
+    """Fields with one of `names` do not exist over there; in the meantime everything else does."""
+
+    kind = "missing_fields"
+
+    names: frozenset[str]
 
 
 class Omit(Chosen, frozen=True, kw_only=True):
@@ -172,6 +182,7 @@ KINDS: Final[dict[str, type[Fault]]] = {
         AcceptThenDrop,
         Reject,
         RejectBatch,
+        MissingFields,
         Omit,
         Garbage,
     )

@@ -68,6 +68,7 @@ class Front:
                 on="other" if route is None else route.on,
                 portal=request.match_info.get("portal", DEFAULT_PORTAL),
                 request_id=request.headers.get("X-Request-ID", ""),
+                event_id=request.headers.get("Idempotency-Key", request.headers.get("X-Event-ID", "")),
             )
             started = time.monotonic()
             try:
@@ -105,8 +106,8 @@ class Front:
         return answer if garbage is None else _spoil(answer, garbage)
 
     def _refuse(self, side: Side, call: Call) -> Answer | None:
-        kinds: tuple[type[Unauthorized | RateLimit | Lock], ...] = (Unauthorized, RateLimit, Lock)
-        for kind in kinds:
+        kinds: list[type[Unauthorized | RateLimit | Lock]] = [Unauthorized, RateLimit]
+        for kind in [*kinds, Lock] if self.vendor.locks_calls else kinds:
             refusal = self._strike(kind, side, call)
             if refusal is not None:
                 return self.vendor.refuse(refusal)
@@ -135,6 +136,7 @@ class Front:
                 ledger=self.ledger,
                 records=self.records,
                 faults=self.faults,
+                locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,
             )
         )
         if status is not None:

@@ -1,4 +1,4 @@
-"""A stand-in for HubSpot's contacts: batch upsert and batch read as HubSpot's reference describes them.
+"""A stand-in for HubSpot's contacts: batch upsert, read and archive as HubSpot's reference describes them.
 
 Any Bearer token but `bad-token` is accepted. E-mail addresses are kept trimmed and in lower case, as there.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -16,7 +16,7 @@ import msgspec
 from jobs.crm.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from jobs.crm.sandbox.ledger import Effect, timestamp
 from jobs.crm.sandbox.records import Record
-from jobs.crm.sandbox.vendor import Answer, Refusal, Route, Visit
+from jobs.crm.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 
 MAX_INPUTS: Final = 100
 NOT_UNIQUE: Final = frozenset({"firstname", "lastname", "phone", "company"})
@@ -53,6 +53,10 @@ class Read(msgspec.Struct, rename="camel"):
     id_property: str | None = None
 
 
+class Archive(msgspec.Struct):
+    inputs: list[ReadInput]
+
+
 class Result(
     msgspec.Struct, rename={"created_at": "createdAt", "updated_at": "updatedAt"}, omit_defaults=True
 ):
@@ -73,8 +77,9 @@ class BadRequestError(Exception):
         self.context = context
 
 
-B = TypeVar("B", Upsert, Read)
+B = TypeVar("B", Upsert, Read, Archive)
 _upserts: Final = msgspec.json.Decoder(Upsert)
+_archives: Final = msgspec.json.Decoder(Archive)
 _reads: Final = msgspec.json.Decoder(Read)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -84,10 +89,13 @@ class HubSpotSandbox:
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
+        self.options: dict[str, Any] = {}
+        self.locks_calls = True
         base = "/crm/v3/objects/contacts/batch"
         self.routes = [
             Route("POST", f"{base}/upsert", "write", self.upsert),
             Route("POST", f"{base}/read", "read", self.read),
+            Route("POST", f"{base}/archive", "write", self.archive),
         ]
 
     def make_id(self, count: int) -> str:
@@ -152,19 +160,7 @@ class HubSpotSandbox:
                 visit.portal, item.id_property, item.id, item.properties, started
             )
             effects.append(
-                Effect(
-                    seq=seq + len(effects),
-                    at=started,
-                    call=visit.call.call,
-                    request_id=visit.call.request_id,
-                    portal=visit.portal,
-                    key_property=item.id_property,
-                    key=item.id,
-                    id=record.id,
-                    properties=record.properties,
-                    changed=changed,
-                    created=created,
-                )
+                visit.effect(record, started, seq + len(effects), changed=changed, created=created)
             )
             if not visit.omitted(item.id, item.properties.get("email", "")):
                 result = _result(record, {**item.properties, item.id_property: item.id})
@@ -195,6 +191,20 @@ class HubSpotSandbox:
         if missing:
             errors.append(_item_error("OBJECT_NOT_FOUND", MISSING_WORDS, {"ids": missing}))
         return self._answer(results, errors, started)
+
+    def archive(self, visit: Visit) -> Answer:
+        """By record id; those that are not there are passed over. No word about single records."""
+        try:
+            inputs = _parse(_archives, visit).inputs
+        except BadRequestError as error:
+            return _error(400, "VALIDATION_ERROR", str(error), **error.context)
+        gone = [visit.records.delete(visit.portal, item.id) for item in inputs]
+        at, seq = timestamp(), visit.ledger.next_seq
+        there = [record for record in gone if record is not None]
+        visit.ledger.apply(
+            [visit.effect(record, at, seq + n, changed=True, deleted=True) for n, record in enumerate(there)]
+        )
+        return Answer(status=204, body=b"")
 
     def _answer(self, results: list[Result], errors: list[dict[str, Any]], started: str) -> Answer:
         asked = [result.id for result in results]
@@ -251,7 +261,12 @@ def _wrong(visit: Visit, item: UpsertInput) -> dict[str, Any] | None:
     context = {"objectWriteTraceId": [item.object_write_trace_id]} if item.object_write_trace_id else None
     reject = visit.rejected(item.id, email)
     if reject is not None:
-        return _item_error(reject.category, reject.message, context)
+        category = "INTERNAL_ERROR" if reject.passing else reject.category
+        return _item_error(category, reject.message, context)
+    missing = visit.missing_field(item.properties)
+    if missing is not None:
+        words = f'Property values were not valid: Property "{missing}" does not exist'
+        return _item_error("VALIDATION_ERROR", words, context)
     name, _, domain = email.partition("@")
     if email and not (name and domain):
         return _item_error("VALIDATION_ERROR", f"Email address {email} is invalid", context)
@@ -287,3 +302,6 @@ def _error(status: int, category: str, message: str, **context: list[str]) -> An
 
 def _retry_after(seconds: float | None) -> dict[str, str]:
     return {} if seconds is None else {"Retry-After": f"{seconds:g}"}
+
+
+Sandbox: Final[Callable[[], Vendor]] = HubSpotSandbox

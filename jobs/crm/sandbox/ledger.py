@@ -8,9 +8,10 @@ knows them all.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -28,9 +29,22 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     key: str
     id: str
     """The CRM's own id of the record."""
-    properties: dict[str, str]
+    properties: dict[str, Any]
     changed: bool
     created: bool
+    deleted: bool = False
+    """The record was taken away."""
+
+
+class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
+    """The answer to a call with an `Idempotency-Key`, to be given again."""
+
+    portal: str
+    key: str
+    digest: str
+    """Of the call's method, path and body: the key stands for these."""
+    status: int
+    body: str
 
 
 class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
@@ -51,6 +65,10 @@ class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
     """Inputs of the request."""
     faults: list[str] = []
     """The faults that struck, in order."""
+    event_id: str = ""
+    """Its `Idempotency-Key`, or its `X-Event-ID`."""
+    replayed: bool = False
+    """Nothing was done: the answer is the one that the same key was given before."""
     answered: bool = False
     """Whether the answer was handed to a connection that was still open."""
     seconds: float = 0.0
@@ -67,6 +85,8 @@ class Ledger:
     def __init__(self, path: Path | None = None) -> None:
         self.effects: list[Effect] = []
         self.calls: list[Call] = []
+        self.kept: dict[tuple[str, str], Kept] = {}
+        """By portal and key."""
         self.in_flight = 0
         self.max_concurrent = 0
         self._last_call = 0
@@ -77,7 +97,9 @@ class Ledger:
             self._load(path)
             self._file = path.open("ab", buffering=0)
 
-    def begin(self, *, method: str, path: str, on: str, portal: str, request_id: str) -> Call:
+    def begin(
+        self, *, method: str, path: str, on: str, portal: str, request_id: str, event_id: str = ""
+    ) -> Call:
         """A call has arrived."""
         self._last_call += 1
         call = Call(
@@ -88,16 +110,21 @@ class Ledger:
             on=on,
             portal=portal,
             request_id=request_id,
+            event_id=event_id,
         )
         self.calls.append(call)
         self.in_flight += 1
         self.max_concurrent = max(self.max_concurrent, self.in_flight)
         return call
 
-    def apply(self, effects: list[Effect]) -> None:
-        """Book what a call did; on return it is out of this process's hands."""
+    def apply(self, effects: list[Effect], kept: Kept | None = None) -> None:
+        """Book what a call did, with the answer to keep for its key; on return it is out of this process's hands."""
         self.effects += effects
-        self._append(effects)
+        if kept is None:
+            self._append(effects)
+        else:
+            self.kept[kept.portal, kept.key] = kept
+            self._append([*effects, kept])
 
     def settle(self, call: Call) -> None:
         """Book a call, just before its answer goes out."""
@@ -115,6 +142,7 @@ class Ledger:
         """Forget everything, on disk too."""
         self.effects = []
         self.calls = []
+        self.kept = {}
         self._last_call = 0
         self.max_concurrent = self.in_flight
         if self._path is not None:
@@ -124,7 +152,7 @@ class Ledger:
         if self._path is not None:
             self._file.close()
 
-    def _append(self, rows: list[Effect] | list[Call]) -> None:
+    def _append(self, rows: Sequence[Effect | Call | Kept]) -> None:
         if self._path is not None and rows:
             self._file.write(self._encoder.encode_lines(rows))
 
@@ -132,16 +160,24 @@ class Ledger:
         if not path.exists():
             return
         whole = 0
+        decode = msgspec.json.Decoder(Effect | Call | Kept).decode
         with path.open("rb") as file:
             for line in file:
                 if not line.endswith(b"\n"):
                     break
-                row = msgspec.json.decode(line, type=Effect | Call)
-                self.effects.append(row) if isinstance(row, Effect) else self.calls.append(row)
+                self._know(decode(line))
                 whole += len(line)
         os.truncate(path, whole)  # a kill in the middle of a write leaves half a line
         self._last_call = max((call.call for call in self.calls), default=0)
         self._last_call = max([self._last_call, *(effect.call for effect in self.effects[-1:])])
+
+    def _know(self, row: Effect | Call | Kept) -> None:
+        if isinstance(row, Effect):
+            self.effects.append(row)
+        elif isinstance(row, Call):
+            self.calls.append(row)
+        else:
+            self.kept[row.portal, row.key] = row
 
     def latest(self) -> Iterator[Effect]:
         """The last effect on each record, oldest first: enough to rebuild the records."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import msgspec
 
@@ -14,7 +15,9 @@ class Record(msgspec.Struct, kw_only=True):
 
     id: str
     portal: str
-    properties: dict[str, str]
+    key_property: str
+    key: str
+    properties: dict[str, Any]
     created_at: str
     updated_at: str
     writes: int = 1
@@ -25,6 +28,8 @@ class Records:
 
     def __init__(self, make_id: Callable[[int], str]) -> None:
         self._make_id = make_id
+        self._made = 0
+        """Records that ever were: an id is never given twice."""
         self._by_id: dict[tuple[str, str], Record] = {}
         self._by_key: dict[tuple[str, str, str], Record] = {}
         self._by_value: dict[tuple[str, str], dict[str, Record]] = {}
@@ -63,38 +68,59 @@ class Records:
                 known.setdefault(record.properties[name], record)
 
     def upsert(
-        self, portal: str, key_property: str, key: str, properties: dict[str, str], at: str
+        self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str
     ) -> tuple[Record, bool, bool]:
-        """Set these properties, keep the others; an empty string clears. Gives (record, created, changed)."""
+        """Set these properties, keep the others; an empty string and `None` clear. Gives (record, created, changed)."""
         place = (portal, key_property, key)
         record = self._by_key.get(place)
         if record is None:
             record = Record(
-                id=self._make_id(len(self._by_id)),
+                id=self._make_id(self._made),
                 portal=portal,
-                properties={name: value for name, value in properties.items() if value} | {key_property: key},
+                key_property=key_property,
+                key=key,
+                properties=_filled(properties) | {key_property: key},
                 created_at=at,
                 updated_at=at,
             )
+            self._made += 1
             self._by_id[portal, record.id] = self._by_key[place] = record
             self._note(record)
             return record, True, True
         record.writes += 1
         held = record.properties
         same = properties.items() <= held.items()
-        if same or all(held.get(name, "") == value for name, value in properties.items()):
+        if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
             return record, False, False
-        after = {name: value for name, value in (held | properties).items() if value}
-        record.properties = after | {key_property: key}
+        record.properties = _filled(held | properties) | {key_property: key}
         record.updated_at = at
         self._note(record)
         return record, False, True
 
+    def delete(self, portal: str, record_id: str) -> Record | None:
+        """Take a record away; gives it if it was there."""
+        record = self._by_id.pop((portal, record_id), None)
+        if record is not None:
+            del self._by_key[portal, record.key_property, record.key]
+            for known in self._by_value.values():
+                for value in [value for value, held in known.items() if held is record]:
+                    del known[value]
+        return record
+
     def restore(self, effects: Iterable[Effect]) -> None:
         """Rebuild from the last effect on each record."""
         for e in effects:
+            self._made += 1
+            if e.deleted:
+                continue
             record = Record(
-                id=e.id, portal=e.portal, properties=e.properties, created_at=e.at, updated_at=e.at
+                id=e.id,
+                portal=e.portal,
+                key_property=e.key_property,
+                key=e.key,
+                properties=e.properties,
+                created_at=e.at,
+                updated_at=e.at,
             )
             self._by_id[e.portal, e.id] = self._by_key[e.portal, e.key_property, e.key] = record
         self._by_value.clear()
@@ -103,3 +129,7 @@ class Records:
         self._by_id.clear()
         self._by_key.clear()
         self._by_value.clear()
+
+
+def _filled(properties: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if value is not None and value != ""}

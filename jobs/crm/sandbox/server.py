@@ -4,21 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import importlib
+import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from aiohttp import web
 
+from app.domain import destinations
 from jobs.crm.sandbox.control import Control
 from jobs.crm.sandbox.front import Front
-from jobs.crm.sandbox.hubspot import HubSpotSandbox
 from jobs.crm.sandbox.ledger import Ledger
 from jobs.crm.sandbox.vendor import Vendor
 
-KINDS: Final[dict[str, Callable[[], Vendor]]] = {"hubspot": HubSpotSandbox}
-"""What can be stood in for; another CRM is one file here and one line."""
+
+def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
+    """The stand-in for a kind is the file of its name in this folder, and what makes one is `Sandbox` there."""
+    for kind in destinations.KINDS:
+        name = f"jobs.crm.sandbox.{kind}"
+        if importlib.util.find_spec(name) is not None:
+            make: Callable[[], Vendor] = importlib.import_module(name).Sandbox
+            yield kind, make
+
+
+KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
+"""What can be stood in for."""
 
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -11,6 +11,7 @@ from jobs.crm.sandbox.faults import (
     Chosen,
     Faults,
     Lock,
+    MissingFields,
     Omit,
     RateLimit,
     Reject,
@@ -18,8 +19,8 @@ from jobs.crm.sandbox.faults import (
     Status,
     Unauthorized,
 )
-from jobs.crm.sandbox.ledger import Call, Ledger
-from jobs.crm.sandbox.records import Records
+from jobs.crm.sandbox.ledger import Call, Effect, Ledger
+from jobs.crm.sandbox.records import Record, Records
 
 C = TypeVar("C", bound=Chosen)
 Refusal = Unauthorized | RateLimit | Lock | Status
@@ -49,6 +50,44 @@ class Visit(msgspec.Struct, kw_only=True):
     ledger: Ledger
     records: Records
     faults: Faults
+    locked: bool = False
+    """Somebody else holds the records of this call (`Vendor.locks_calls` is false)."""
+
+    def effect(
+        self,
+        record: Record,
+        at: str,
+        seq: int,
+        *,
+        changed: bool,
+        created: bool = False,
+        deleted: bool = False,
+    ) -> Effect:
+        """A row of the ledger for what this call did to a record."""
+        return Effect(
+            seq=seq,
+            at=at,
+            call=self.call.call,
+            request_id=self.call.request_id,
+            portal=self.portal,
+            key_property=record.key_property,
+            key=record.key,
+            id=record.id,
+            properties=record.properties,
+            changed=changed,
+            created=created,
+            deleted=deleted,
+        )
+
+    def missing_field(self, names: Iterable[str]) -> str | None:
+        """One of these fields that does not exist, if there is one."""
+        armed = self.faults.active(MissingFields)
+        if armed is None:
+            return None
+        missing = next((name for name in names if name in armed.fault.names), None)
+        if missing is not None and MissingFields.kind not in self.call.faults:
+            self.call.faults = [*self.call.faults, MissingFields.kind]
+        return missing
 
     def rejected(self, key: str, email: str) -> Reject | None:
         return self._hit(Reject, key, email)
@@ -84,6 +123,10 @@ class Vendor(Protocol):
     """One kind of CRM on the wire."""
 
     routes: list[Route]
+    options: dict[str, Any]
+    """Options of a destination that is to be synced to this stand-in."""
+    locks_calls: bool
+    """Whether a lock refuses the whole call; if not, `Visit.locked` tells the handler."""
 
     def make_id(self, count: int) -> str:
         """The record id of the next new record."""

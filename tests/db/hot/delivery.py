@@ -18,7 +18,7 @@ HOT: Final[Hot] = {
     ),
     "supersede_letters": (
         f"3, 5, 500, {TOKEN}, {CONTACTS}, '{{1,1,1}}'",
-        {"dead_letters_contact", "dead_letters_pkey", "deliveries_pkey"},
+        {"dead_letters_contact", "deliveries_pkey"},
     ),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),

@@ -1,8 +1,8 @@
 -- Delivery in full. A contact without an e-mail address is a tombstone: its creation was undone. An import always brings
 -- an address, so it revives a tombstone without a word about it in the statement that every import runs.
 
--- circuit_wish: what an operator asked of the destination's circuits ({"state", "seconds", "by"}); the next worker that
--- comes by does it. The API knows no circuits: it meets the workers here.
+-- circuit_wish: what an operator asked of the destination's circuits ({"state", "until" (epoch), "by", "at"}); the next
+-- worker that comes by does it. The API knows no circuits: it meets the workers here.
 ALTER TABLE destinations ADD COLUMN circuit_wish jsonb;
 
 -- undo_of: the job whose changes this one takes back; there is at most one.
@@ -54,6 +54,9 @@ CREATE INDEX dead_letters_open ON dead_letters (tenant_id, destination_id, error
     WHERE resolution IS NULL;
 CREATE INDEX dead_letters_contact ON dead_letters (tenant_id, destination_id, contact_id)
     WHERE resolution IS NULL;
+-- What is listed: those that wait, newest first, and all that a contact ever had.
+CREATE INDEX dead_letters_waiting ON dead_letters (tenant_id, dead_letter_id) WHERE resolution IS NULL;
+CREATE INDEX dead_letters_history ON dead_letters (tenant_id, contact_id);
 CREATE INDEX dead_letters_root ON dead_letters (tenant_id, root_job_id, destination_id, dead_letter_id);
 CREATE INDEX dead_letters_chain ON dead_letters (tenant_id, chain_id, dead_letter_id) WHERE chain_id IS NOT NULL;
 
@@ -103,8 +106,9 @@ CREATE TABLE circuit_changes (
     opens          integer NOT NULL,             -- openings in a row, this one included
     seconds        double precision NOT NULL,    -- that it stays open
     detail         text NOT NULL,
-    PRIMARY KEY (tenant_id, destination_id, change_id)
+    PRIMARY KEY (tenant_id, destination_id, circuit, change_id)
 );
+CREATE INDEX circuit_changes_time ON circuit_changes (tenant_id, at);
 
 CREATE TABLE webhook_endpoints (
     tenant_id       integer NOT NULL REFERENCES tenants,
@@ -137,8 +141,9 @@ CREATE TABLE webhook_messages (
     finished_at     timestamptz,
     PRIMARY KEY (tenant_id, message_id)
 );
-CREATE INDEX webhook_messages_due ON webhook_messages (tenant_id, next_attempt_at) WHERE state = 'pending';
+CREATE INDEX webhook_messages_due ON webhook_messages (tenant_id, endpoint_id, next_attempt_at) WHERE state = 'pending';
 CREATE INDEX webhook_messages_endpoint ON webhook_messages (tenant_id, endpoint_id, message_id);
+CREATE INDEX webhook_messages_state ON webhook_messages (tenant_id, endpoint_id, state, message_id);
 CREATE INDEX webhook_messages_done ON webhook_messages (tenant_id, finished_at) WHERE finished_at IS NOT NULL;
 
 -- Tells a tenant's endpoints of an event, in the transaction of what it tells of. Costs one look at a small table where
@@ -162,4 +167,20 @@ CREATE FUNCTION emit_event(tenant integer, event_type text, event_data jsonb) RE
             RETURNING 1
         )
         SELECT count(*) FROM told
+    $$;
+
+-- Tells of a job that is at its end, and of no other.
+CREATE FUNCTION emit_job_finished(job jobs) RETURNS bigint
+    LANGUAGE sql VOLATILE
+    AS $$
+        SELECT CASE WHEN job.finished_at IS NOT NULL THEN emit_event(
+            job.tenant_id,
+            'job.finished',
+            jsonb_build_object(
+                'job_id', job.job_id, 'kind', job.kind, 'root_job_id', job.root_job_id, 'state', job.state,
+                'summary', jsonb_build_object(
+                    'total', job.total, 'succeeded', job.succeeded, 'failed', job.failed, 'retry', job.retry
+                )
+            )
+        ) END
     $$;

@@ -1,0 +1,40 @@
+"""The audit log as it is shown: who did what, when. Steps of sagas stand in it, and what humans decided."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from app.db import audit as rows
+from app.db.pool import Connection
+
+
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
+    at: datetime
+    actor: str
+    """The API key that did it or had it done; `tranche`: nobody asked."""
+    action: str
+    subject: str
+    detail: msgspec.Raw
+
+
+async def read_log(
+    connection: Connection, tenant_id: int, *, subject: str | None, before: int | None, limit: int
+) -> tuple[list[AuditEntry], int | None]:
+    """A page, newest first, and what to ask the next one `before`."""
+    if subject is not None and "\0" in subject:
+        return [], None
+    found = await rows.read(connection, tenant_id, subject=subject, before=before, limit=limit + 1)
+    page = found[:limit]
+    entries = [
+        AuditEntry(
+            at=entry.at,
+            actor=entry.actor,
+            action=entry.action,
+            subject=entry.subject,
+            detail=msgspec.Raw(entry.detail.encode()),
+        )
+        for entry in page
+    ]
+    return entries, page[-1].audit_id if len(found) > limit else None

@@ -1,0 +1,11 @@
+"""The queries of flow control, typed."""
+
+from __future__ import annotations
+
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+
+
+async def lacks_place(connection: Connection, tenant_id: int, destination_id: int, concurrency: int) -> bool:
+    """Something is due, but other workers have as many deliveries under way as the destination may have."""
+    return bool(await connection.fetchval(QUERIES["lacks_place"], tenant_id, destination_id, concurrency))

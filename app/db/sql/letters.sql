@@ -1,0 +1,364 @@
+-- Dead letters: what Tranche gave up on, and what humans decide about it.
+--
+-- Whoever decides about letters first chooses ids, then locks those that are still open, in the order of ids. A letter
+-- that somebody else decided about meanwhile is no longer open when its lock is had: nothing is decided twice.
+
+-- name: letter_destinations
+-- Removed ones too: their letters stay.
+SELECT d.destination_id, d.name, d.state = 'removed' AS removed
+FROM destinations d
+WHERE d.tenant_id = $1
+ORDER BY d.name, d.destination_id;
+
+-- name: choose_letters
+-- Ids of open letters: of the job $2 (those that it began, and those that it ran into) or, without one, of all.
+--   $3 destinations  $4 code  $5 state  $6 contact  $7 created before (NULL: any)  $8 most
+WITH chosen AS (
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE $2::uuid IS NULL AND l.tenant_id = $1 AND l.destination_id = ANY ($3::int[]) AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM deliveries d
+    JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
+    WHERE $2 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}'
+        AND l.root_job_id <> $2 AND l.resolution IS NULL
+)
+SELECT c.dead_letter_id
+FROM chosen c
+WHERE c.destination_id = ANY ($3)
+    AND (c.error_code = $4::text) IS NOT FALSE
+    AND (c.state = $5::text) IS NOT FALSE
+    AND (c.contact_id = $6::text) IS NOT FALSE
+    AND (c.created_at < $7::timestamptz) IS NOT FALSE
+ORDER BY c.destination_id, c.contact_id, c.dead_letter_id
+LIMIT $8;
+
+-- name: letter_clusters
+-- The same letters, counted by destination and code.
+WITH chosen AS (
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE $2::uuid IS NULL AND l.tenant_id = $1 AND l.destination_id = ANY ($3::int[]) AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM dead_letters l
+    WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
+    UNION ALL
+    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    FROM deliveries d
+    JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
+    WHERE $2 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}'
+        AND l.root_job_id <> $2 AND l.resolution IS NULL
+),
+counted AS (
+    SELECT
+        c.destination_id, c.error_code, count(*) AS count,
+        count(*) FILTER (WHERE c.state = 'failed') AS failed, count(*) FILTER (WHERE c.state = 'dead') AS dead,
+        min(c.created_at) AS oldest, max(c.created_at) AS newest,
+        (array_agg(c.dead_letter_id ORDER BY c.dead_letter_id))[1:5] AS samples
+    FROM chosen c
+    WHERE c.destination_id = ANY ($3)
+        AND (c.error_code = $4::text) IS NOT FALSE
+        AND (c.state = $5::text) IS NOT FALSE
+        AND (c.contact_id = $6::text) IS NOT FALSE
+        AND (c.created_at < $7::timestamptz) IS NOT FALSE
+    GROUP BY c.destination_id, c.error_code
+)
+SELECT
+    n.destination_id, n.error_code, n.count, n.failed, n.dead, n.oldest, n.newest, n.samples,
+    (
+        SELECT l.error_detail FROM dead_letters l
+        WHERE l.tenant_id = $1 AND l.dead_letter_id = n.samples[1]
+    ) AS detail
+FROM counted n
+ORDER BY n.count DESC, n.destination_id, n.error_code;
+
+-- name: list_letters
+-- A page of letters, newest first, that stand before the id $2. Only the newest $9 of those that the way leads by are
+-- looked at: the page may hold fewer than it could, and says how low it looked.
+--   the way: by $3 job · by $4 contact · over those that are open ($7) · over all
+--   $5 destinations  $6 code  $7 resolution ('open', 'any' or a word)  $8 state  $10 most
+-- A way that is not gone is a constant's question, and costs nothing.
+WITH looked AS MATERIALIZED (
+    (
+        SELECT l.* FROM dead_letters l
+        WHERE $3::uuid IS NULL AND $4::text IS NULL AND $7::text = 'open'
+            AND l.tenant_id = $1 AND l.resolution IS NULL AND l.dead_letter_id < $2
+        ORDER BY l.dead_letter_id DESC
+        LIMIT $9
+    )
+    UNION ALL
+    (
+        SELECT l.* FROM dead_letters l
+        WHERE $3 IS NULL AND $4 IS NULL AND $7 <> 'open' AND l.tenant_id = $1 AND l.dead_letter_id < $2
+        ORDER BY l.dead_letter_id DESC
+        LIMIT $9
+    )
+    UNION ALL
+    (
+        SELECT l.* FROM dead_letters l
+        WHERE $3 IS NULL AND $4 IS NOT NULL
+            AND l.tenant_id = $1 AND l.contact_id = $4 AND l.dead_letter_id < $2
+        ORDER BY l.dead_letter_id DESC
+        LIMIT $9
+    )
+    UNION ALL
+    (
+        SELECT l.*
+        FROM (
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE $3 IS NOT NULL AND x.tenant_id = $1 AND x.root_job_id = $3 AND x.dead_letter_id < $2
+            UNION
+            SELECT x.dead_letter_id
+            FROM deliveries d
+            JOIN dead_letters x ON x.tenant_id = $1 AND x.delivery_id = d.delivery_id
+            WHERE $3 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $3 AND d.failures <> '{}'
+                AND x.dead_letter_id < $2
+            ORDER BY 1 DESC
+            LIMIT $9
+        ) k
+        JOIN dead_letters l ON l.tenant_id = $1 AND l.dead_letter_id = k.dead_letter_id
+    )
+)
+SELECT
+    (SELECT min(m.dead_letter_id) FROM looked m) AS low, (SELECT count(*) FROM looked m) AS looked,
+    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+FROM (SELECT 1) one
+LEFT JOIN looked l ON l.destination_id = ANY ($5::int[])
+    AND (l.error_code = $6::text) IS NOT FALSE
+    AND (l.state = $8::text) IS NOT FALSE
+    AND (l.contact_id = $4) IS NOT FALSE
+    AND ($7 = 'any' OR coalesce(l.resolution, 'open') = $7)
+ORDER BY l.dead_letter_id DESC
+LIMIT $10;
+
+-- name: read_letters
+-- Letters by id, however they ended.
+SELECT
+    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+FROM dead_letters l
+WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
+ORDER BY l.dead_letter_id;
+
+-- name: read_chain
+-- The letter that a chain began with ($2) and those that replays added.
+SELECT
+    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+FROM dead_letters l
+WHERE l.tenant_id = $1
+    AND l.dead_letter_id = ANY (
+        $2::bigint || ARRAY(
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE x.tenant_id = $1 AND x.chain_id = $2
+            ORDER BY x.dead_letter_id DESC
+            LIMIT 100
+        )
+    )
+ORDER BY l.dead_letter_id;
+
+-- name: read_calls
+-- The evidence of a letter: calls of its delivery ($2) that its item ($3) went along with, the last ones.
+SELECT c.attempt, c.call, c.asked, c.event_id, c.sent_at, c.milliseconds, c.status, c.detail
+FROM delivery_calls c
+WHERE c.tenant_id = $1 AND c.delivery_id = $2
+    AND (c.positions IS NULL OR (
+        SELECT array_position(d.indexes, $3) - 1 FROM deliveries d
+        WHERE d.tenant_id = $1 AND d.delivery_id = $2
+    ) = ANY (c.positions))
+ORDER BY c.attempt DESC, c.call DESC
+LIMIT 50;
+
+-- name: read_version
+-- The version $3 of the contact $2, found by walking back from the newest; at most a thousand steps.
+WITH RECURSIVE past AS (
+    SELECT l.job_id, l.item_index, l.version, l.prev_job_id, l.prev_item_index, 1 AS step
+    FROM contacts c
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.job_id AND l.item_index = c.item_index
+    WHERE c.tenant_id = $1 AND c.contact_id = $2
+    UNION ALL
+    SELECT l.job_id, l.item_index, l.version, l.prev_job_id, l.prev_item_index, p.step + 1
+    FROM past p
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
+    WHERE p.version > $3 AND p.step < 1000
+)
+SELECT
+    l.job_id, l.item_index, l.version, l.changed_at, l.email, l.first_name, l.last_name, l.phone, l.company,
+    l.attributes
+FROM past p
+JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index
+WHERE p.version = $3;
+
+-- name: letters_of_items
+-- What became of the letters that these items of deliveries left.
+SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
+FROM unnest($2::bigint[], $3::int[]) AS k(delivery_id, item_index)
+CROSS JOIN LATERAL (
+    SELECT x.delivery_id, x.item_index, x.dead_letter_id, x.resolution, x.replay_job_id
+    FROM dead_letters x
+    WHERE x.tenant_id = $1 AND x.delivery_id = k.delivery_id AND x.item_index = k.item_index
+    LIMIT 1
+) l;
+
+-- name: lock_letters
+-- Those of these letters that are open, for this transaction alone.
+SELECT
+    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+FROM dead_letters l
+WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL
+ORDER BY l.dead_letter_id
+FOR UPDATE;
+
+-- name: resolve_letters
+-- Ends letters that this transaction holds.
+UPDATE dead_letters l
+SET resolution = $3, resolved_at = now(), resolved_by = $4, note = $5, replay_job_id = $6
+WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL;
+
+-- name: touch_roots
+-- The jobs that it all began with show what became of their items: their revisions grow.
+WITH held AS MATERIALIZED (
+    SELECT j.job_id FROM jobs j
+    WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[])
+    ORDER BY j.job_id
+    FOR NO KEY UPDATE
+)
+UPDATE jobs j
+SET revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = ANY (ARRAY(SELECT h.job_id FROM held h));
+
+-- name: insert_attempt
+-- The job that sends letters again: its $7 items are decided, and owed to the destinations $8, $9 of them to each.
+WITH effect AS (
+    INSERT INTO effects (tenant_id, job_id, destination_id, pending)
+    SELECT $1, $2, e.destination_id, e.items
+    FROM unnest($8::int[], $9::int[]) AS e(destination_id, items)
+    ORDER BY e.destination_id
+)
+INSERT INTO jobs (
+    tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, results, items,
+    started_at, applied_at
+)
+VALUES (
+    $1, $2, $3, 'syncing', $4, $5, $6, $7, $7, 0, 0, jsonb_build_object('unchanged', $7::int), $7, now(), now()
+);
+
+-- name: insert_attempt_chunk
+INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VALUES ($1, $2, $3, $4, $5);
+
+-- name: insert_attempt_deliveries
+-- What one destination ($2) is owed again: the columns $5 contacts, $6 versions, $7 indexes and $8 letters, cut at $9
+-- (first positions) and $10 (last positions); each delivery is due after $11 seconds.
+INSERT INTO deliveries (
+    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, letters,
+    states, next_attempt_at
+)
+SELECT
+    $1, $2, $3, $4, ($7::int[])[c.low], ($7::int[])[c.high], ($5::text[])[c.low:c.high], ($6::bigint[])[c.low:c.high],
+    ($7::int[])[c.low:c.high], ($8::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
+    now() + c.seconds * interval '1 second'
+FROM unnest($9::int[], $10::int[], $11::float8[]) AS c(low, high, seconds)
+ORDER BY c.low;
+
+-- name: paced_until
+-- Seconds until the last delivery of earlier retries and replays that waits for its turn is due. Only the latest
+-- thousand are looked at; who waits after an attempt has another reason to.
+SELECT extract(epoch FROM max(w.next_attempt_at) - now())::float8
+FROM (
+    SELECT d.next_attempt_at, d.letters, d.attempt
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at > now()
+    ORDER BY d.next_attempt_at DESC, d.delivery_id DESC
+    LIMIT 1000
+) w
+WHERE w.letters IS NOT NULL AND w.attempt = 0;
+
+-- name: attempt_job
+SELECT j.kind, j.state, j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
+
+-- name: make_due
+-- Deliveries of a job and its retries to the destinations $3 that wait after an attempt are due now. One that nobody
+-- has tried waits for its turn, because a replay is paced; one that somebody holds is being seen to. IS TRUE and the
+-- LIMIT, which none reaches, keep the planner from walking through all that a tenant has due.
+WITH waiting AS MATERIALIZED (
+    SELECT d.delivery_id
+    FROM (
+        SELECT $2::uuid AS job_id
+        UNION ALL
+        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
+    ) f
+    CROSS JOIN unnest($3::int[]) AS p(destination_id)
+    CROSS JOIN LATERAL (
+        SELECT x.delivery_id FROM deliveries x
+        WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = p.destination_id
+            AND x.state <> 'done' AND (x.state = 'pending') IS TRUE AND x.attempt > 0 AND x.next_attempt_at > now()
+        LIMIT 1000000
+    ) d
+),
+held AS MATERIALIZED (
+    SELECT d.delivery_id, letters(d.states, 'p') + letters(d.states, 'r') + letters(d.states, 'u') AS items
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(SELECT w.delivery_id FROM waiting w))
+        AND (d.state = 'pending') IS TRUE
+    ORDER BY d.delivery_id
+    FOR UPDATE SKIP LOCKED
+),
+moved AS (
+    UPDATE deliveries d
+    SET next_attempt_at = now()
+    WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(SELECT h.delivery_id FROM held h))
+)
+SELECT coalesce(sum(h.items), 0)::int FROM held h;
+
+-- name: attempt_under_way
+-- The newest job of a family that still has something to do at one of the destinations $3, and at which.
+SELECT j.job_id, j.kind, j.state, j.root_job_id, e.destination_ids
+FROM (
+    SELECT $2::uuid AS job_id
+    UNION ALL
+    SELECT m.job_id FROM jobs m WHERE m.tenant_id = $1 AND m.root_job_id = $2 AND m.root_job_id <> m.job_id
+) f
+JOIN jobs j ON j.tenant_id = $1 AND j.job_id = f.job_id
+CROSS JOIN LATERAL (
+    SELECT array_agg(x.destination_id) AS destination_ids FROM effects x
+    WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = ANY ($3::int[])
+        AND x.pending + x.retry + x.unknown > 0
+) e
+WHERE j.state = 'syncing' AND (j.kind <> 'undo' OR j.job_id = $2) AND e.destination_ids IS NOT NULL
+ORDER BY j.job_id DESC
+LIMIT 1;
+
+-- name: settle_syncs
+-- A human says that the destinations $2 hold the contacts $3 at the versions $4.
+INSERT INTO contact_syncs AS s (
+    tenant_id, destination_id, contact_id, synced_version, synced_at, state, state_version
+)
+SELECT $1, t.destination_id, t.contact_id, t.version, now(), 'ok', t.version
+FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, contact_id, version)
+ORDER BY t.destination_id, t.contact_id
+ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+SET
+    synced_version = greatest(s.synced_version, excluded.synced_version),
+    synced_at = excluded.synced_at,
+    state = CASE WHEN s.state_version <= excluded.state_version THEN 'ok' ELSE s.state END,
+    state_version = greatest(s.state_version, excluded.state_version),
+    error_code = CASE WHEN s.state_version > excluded.state_version THEN s.error_code END,
+    error_detail = CASE WHEN s.state_version > excluded.state_version THEN s.error_detail END;
+
+-- name: note_decision
+-- What a human decided, a row for each subject.
+INSERT INTO audit_log (tenant_id, actor, action, subject, detail)
+SELECT $1, $2, $3, t.subject, t.detail::jsonb
+FROM unnest($4::text[], $5::text[]) AS t(subject, detail);

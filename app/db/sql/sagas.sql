@@ -1,0 +1,48 @@
+-- Sagas. Whoever does a step holds the saga's row locked until the transaction of that step ends, so a worker that dies
+-- leaves nothing to be taken back: the lock goes with its connection.
+
+-- name: insert_saga
+-- $6 data. No row: there is one of this workflow for this subject already.
+INSERT INTO sagas (tenant_id, saga_id, workflow, subject, state, actor, data)
+VALUES ($1, $2, $3, $4, 'running', $5, $6::text::jsonb)
+ON CONFLICT (tenant_id, workflow, subject) DO NOTHING
+RETURNING saga_id;
+
+-- name: due_sagas
+-- Sagas that have something to be done now, whichever worker asks: some of each tenant, so that one with ten thousand of
+-- them hides nobody. A probe of the index for each tenant that has any.
+WITH RECURSIVE busy AS (
+    (SELECT s.tenant_id FROM sagas s WHERE s.finished_at IS NULL ORDER BY s.tenant_id LIMIT 1)
+    UNION ALL
+    SELECT n.tenant_id
+    FROM busy b
+    CROSS JOIN LATERAL (
+        SELECT s.tenant_id FROM sagas s
+        WHERE s.finished_at IS NULL AND s.tenant_id > b.tenant_id
+        ORDER BY s.tenant_id LIMIT 1
+    ) n
+)
+SELECT d.tenant_id, d.saga_id
+FROM busy b
+CROSS JOIN LATERAL (
+    SELECT s.tenant_id, s.saga_id FROM sagas s
+    WHERE s.tenant_id = b.tenant_id AND s.finished_at IS NULL AND s.due_at <= now()
+    ORDER BY s.due_at LIMIT 100
+) d;
+
+-- name: claim_saga
+-- No row: it is at its end, not due, or in other hands.
+SELECT
+    s.saga_id, s.workflow, s.subject, s.state, s.step, s.data, s.attempts, s.error, s.actor,
+    extract(epoch FROM now() - s.created_at)::float8 AS age
+FROM sagas s
+WHERE s.tenant_id = $1 AND s.saga_id = $2 AND s.finished_at IS NULL AND s.due_at <= now()
+FOR UPDATE SKIP LOCKED;
+
+-- name: move_saga
+-- $5 data  $7 wait  $8 error  $9 it is at its end
+UPDATE sagas
+SET
+    state = $3, step = $4, data = $5::text::jsonb, attempts = $6, due_at = now() + $7::interval, error = $8,
+    finished_at = CASE WHEN $9 THEN now() END
+WHERE tenant_id = $1 AND saga_id = $2;

@@ -1,0 +1,183 @@
+-- Webhooks: endpoints, and one message for each event that an endpoint is told of.
+
+-- name: lock_tenant
+-- Endpoints of one tenant are added one after the other, so that counting them means something.
+SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE;
+
+-- name: insert_endpoint
+-- The secret comes after: it is sealed for the endpoint's id. No row: the tenant has $4 endpoints already.
+INSERT INTO webhook_endpoints (tenant_id, url, events, secret)
+SELECT $1, $2, $3::text[], ''
+WHERE (
+    SELECT count(*) FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state <> 'removed'
+) < $4::int
+RETURNING endpoint_id;
+
+-- name: set_endpoint_secret
+-- A new secret; with $4 the one before signs as well for that long.
+UPDATE webhook_endpoints w
+SET
+    secret = $3,
+    previous_secret = CASE WHEN $4::interval IS NOT NULL THEN w.secret END,
+    previous_until = now() + $4::interval
+WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state <> 'removed'
+RETURNING 1;
+
+-- name: list_endpoints
+-- All of a tenant's endpoints, or one.
+SELECT
+    w.endpoint_id, w.url, w.events, w.state, w.detail, w.created_at,
+    CASE WHEN w.previous_until > now() THEN w.previous_until END AS previous_until
+FROM webhook_endpoints w
+WHERE w.tenant_id = $1 AND w.state <> 'removed' AND ($2::int IS NULL OR w.endpoint_id = $2)
+ORDER BY w.endpoint_id;
+
+-- name: change_endpoint
+-- NULL leaves a column as it is. A state that a human sets has no reason to be told; what is removed keeps no secret.
+UPDATE webhook_endpoints w
+SET
+    url = coalesce($3, w.url), events = coalesce($4::text[], w.events), state = coalesce($5, w.state),
+    detail = CASE WHEN $5 IS NULL THEN w.detail END,
+    secret = CASE WHEN $5 = 'removed' THEN '' ELSE w.secret END,
+    previous_secret = CASE WHEN ($5 = 'removed') IS NOT TRUE THEN w.previous_secret END
+WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state <> 'removed'
+RETURNING 1;
+
+-- name: close_messages
+-- Some of what waits for an endpoint that is told of nothing any more.
+UPDATE webhook_messages m
+SET
+    state = 'failed', finished_at = now(),
+    attempts = m.attempts || jsonb_build_object('at', now(), 'status', NULL, 'milliseconds', 0, 'detail', $3::text)
+WHERE m.tenant_id = $1 AND m.state = 'pending' AND m.message_id = ANY (ARRAY(
+    SELECT d.message_id
+    FROM webhook_messages d
+    WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = 'pending'
+        AND (SELECT w.state FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.endpoint_id = $2) <> 'active'
+    LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+));
+
+-- name: stray_endpoints
+-- Endpoints that are told of nothing, but for which a message waits: it was written while they were closed.
+SELECT w.tenant_id, w.endpoint_id, w.state
+FROM webhook_endpoints w
+WHERE w.state <> 'active' AND EXISTS (
+    SELECT FROM webhook_messages m
+    WHERE m.tenant_id = w.tenant_id AND m.endpoint_id = w.endpoint_id AND m.state = 'pending'
+);
+
+-- name: insert_test_message
+-- No row: there is no such endpoint, or it is disabled.
+INSERT INTO webhook_messages (tenant_id, endpoint_id, event_id, type, body)
+SELECT
+    $1, w.endpoint_id, e.event_id, $3,
+    jsonb_build_object(
+        'type', $3::text,
+        'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'data', jsonb_build_object('endpoint_id', w.endpoint_id)
+    )::text
+FROM webhook_endpoints w
+CROSS JOIN (SELECT gen_random_uuid() AS event_id) e
+WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state = 'active'
+RETURNING message_id;
+
+-- name: list_messages
+-- Newest first, before $3.
+SELECT
+    m.message_id, m.event_id, m.type, m.state, m.attempt, m.attempts, m.body, m.created_at, m.finished_at,
+    CASE WHEN m.state = 'pending' THEN m.next_attempt_at END AS next_attempt_at
+FROM webhook_messages m
+WHERE m.tenant_id = $1 AND m.endpoint_id = $2 AND m.message_id < $3
+ORDER BY m.message_id DESC
+LIMIT $4;
+
+-- name: list_messages_in_state
+SELECT
+    m.message_id, m.event_id, m.type, m.state, m.attempt, m.attempts, m.body, m.created_at, m.finished_at,
+    CASE WHEN m.state = 'pending' THEN m.next_attempt_at END AS next_attempt_at
+FROM webhook_messages m
+WHERE m.tenant_id = $1 AND m.endpoint_id = $2 AND m.state = $5 AND m.message_id < $3
+ORDER BY m.message_id DESC
+LIMIT $4;
+
+-- name: replay_message
+-- One that is pending is on its way already.
+UPDATE webhook_messages m
+SET state = 'pending', attempt = 0, next_attempt_at = now(), finished_at = NULL
+WHERE m.tenant_id = $1 AND m.message_id = $3 AND m.endpoint_id = $2 AND m.state <> 'pending';
+
+-- name: replay_messages
+-- Some of those in a state, the oldest first.
+UPDATE webhook_messages m
+SET state = 'pending', attempt = 0, next_attempt_at = now(), finished_at = NULL
+WHERE m.tenant_id = $1 AND m.state = $3 AND m.message_id = ANY (ARRAY(
+    SELECT d.message_id
+    FROM webhook_messages d
+    WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = $3
+    ORDER BY d.message_id
+    LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+));
+
+-- name: due_endpoints
+-- Endpoints with something to be told now, whichever worker asks: a probe of the index for each, however many messages.
+SELECT w.tenant_id, w.endpoint_id
+FROM webhook_endpoints w
+WHERE w.state = 'active' AND EXISTS (
+    SELECT FROM webhook_messages m
+    WHERE m.tenant_id = w.tenant_id AND m.endpoint_id = w.endpoint_id
+        AND m.state = 'pending' AND m.next_attempt_at <= now()
+);
+
+-- name: claim_message
+-- One due message, for as long as the lease $3; a worker that dies leaves it to the next. The number of the attempt is
+-- what its result will be known by. The row is named by a value, not by a join: no plan that was made while the
+-- table was empty can then read all of it.
+UPDATE webhook_messages m
+SET attempt = m.attempt + 1, next_attempt_at = now() + $3::interval
+FROM webhook_endpoints w
+WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message_id = (
+    SELECT d.message_id
+    FROM webhook_messages d
+    WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
+        AND (SELECT e.state FROM webhook_endpoints e WHERE e.tenant_id = $1 AND e.endpoint_id = $2) = 'active'
+    ORDER BY d.next_attempt_at
+    LIMIT 1
+    FOR UPDATE SKIP LOCKED
+)
+RETURNING
+    m.message_id, m.event_id, m.body, m.attempt, w.url, w.secret,
+    CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret;
+
+-- name: record_attempt
+-- What became of attempt $3; nothing happens if the lease ran out and another began. $4 state  $5 wait  $6 the attempt
+-- as JSON  $7 most attempts kept  $8 why the endpoint is disabled, if it is.
+WITH recorded AS (
+    UPDATE webhook_messages m
+    SET
+        state = $4,
+        attempts = CASE WHEN jsonb_array_length(m.attempts) >= $7::int THEN m.attempts - 0 ELSE m.attempts END
+            || $6::text::jsonb,
+        next_attempt_at = now() + $5::interval,
+        finished_at = CASE WHEN $4 <> 'pending' THEN now() END
+    WHERE m.tenant_id = $1 AND m.message_id = $2 AND m.state = 'pending' AND m.attempt = $3
+    RETURNING m.endpoint_id
+),
+disabled AS (
+    UPDATE webhook_endpoints w
+    SET state = 'disabled', detail = $8
+    FROM recorded r
+    WHERE w.tenant_id = $1 AND w.endpoint_id = r.endpoint_id AND w.state = 'active' AND $8::text IS NOT NULL
+)
+SELECT 1 FROM recorded;
+
+-- name: forget_messages
+-- Settled messages past their time, a bounded number.
+DELETE FROM webhook_messages m
+WHERE m.tenant_id = $1 AND m.message_id = ANY (ARRAY(
+    SELECT d.message_id FROM webhook_messages d
+    WHERE d.tenant_id = $1 AND d.finished_at < now() - $2::interval
+    LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+));

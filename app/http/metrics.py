@@ -1,0 +1,131 @@
+"""`/metrics` in Prometheus' text format: what is open in PostgreSQL, and what the serving processes have answered.
+
+An API key sees the figures of its own tenant. The operator's token (`TRANCHE_METRICS_TOKEN`) sees those of all tenants
+together, no tenant by name, and the requests of this service.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable
+from typing import Any, Final
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.db.metrics import Figure
+from app.http import headers
+from app.http.headers import Fields
+from app.http.services import Services, authorize, respond, services_of
+from app.telemetry import Event, RequestServed
+
+_READ: Final = frozenset({"read", "admin"})
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_OWN: Final = CollectorRegistry()
+_REQUESTS: Final = Counter(
+    "tranche_http_requests", "Requests answered.", ["method", "route", "status"], registry=_OWN
+)
+_SECONDS: Final = Histogram(
+    "tranche_http_request_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["route"],
+    registry=_OWN,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_ITEMS: Final = Counter("tranche_imported_items", "Items of imports that were answered.", registry=_OWN)
+
+_FIGURES: Final = {
+    "jobs": ("tranche_jobs_unfinished", "Jobs that are not finished, by state.", "state"),
+    "deliveries": ("tranche_deliveries_open", "Deliveries that are not done, by state.", "state"),
+    "deliveries_due": ("tranche_deliveries_due", "Deliveries that could be sent now.", ""),
+    "delivery_oldest_seconds": (
+        "tranche_delivery_oldest_seconds",
+        "Age of the oldest delivery that is not done.",
+        "",
+    ),
+    "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
+    "unknown_oldest_seconds": (
+        "tranche_effects_unknown_oldest_seconds",
+        "Age of the oldest delivery with an item of which nobody knows whether it arrived.",
+        "",
+    ),
+    "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for a human, by code.", "code"),
+    "sagas": ("tranche_sagas_unfinished", "Sagas under way.", "state"),
+    "destinations": (
+        "tranche_destinations",
+        "Destinations: active, paused, or blocked for a while.",
+        "state",
+    ),
+    "webhook_endpoints": ("tranche_webhook_endpoints", "Webhook endpoints by state.", "state"),
+    "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
+}
+
+
+def observe(event: Event) -> None:
+    """The hook of `app.telemetry` that counts. Words of a client's own making are no labels: they have no end."""
+    if isinstance(event, RequestServed):
+        method = event.method if event.method in _METHODS else "other"
+        _REQUESTS.labels(method, event.route, str(event.status)).inc()
+        _SECONDS.labels(event.route).observe(event.milliseconds / 1000)
+        if event.items:
+            _ITEMS.inc(event.items)
+
+
+class _Gauges(Collector):
+    def __init__(self, figures: list[Figure]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        for figure, (name, meaning, label) in _FIGURES.items():
+            gauge = GaugeMetricFamily(name, meaning, labels=[label] if label else [])
+            for found in self._figures:
+                if found.figure == figure:
+                    gauge.add_metric([found.label] if label else [], found.value)
+            yield gauge
+
+
+@get("/metrics")
+async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    operator = _is_operator(fields, services)
+    tenant_id = None if operator else (await authorize(request, fields, services, _READ)).tenant_id
+    headers.read_query(request.scope, ())
+    body = generate_latest(_shared([_Gauges(await services.figures.read(tenant_id))]))
+    if operator:
+        body += generate_latest(_requests())
+    return respond(body, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
+
+
+def _is_operator(fields: Fields, services: Services) -> bool:
+    token = services.settings.metrics_token
+    sent = fields.one("authorization") or ""
+    scheme, _, told = sent.partition(" ")
+    return (
+        bool(token)
+        and scheme.lower() == "bearer"
+        and hmac.compare_digest(told.strip().encode(), token.encode())
+    )
+
+
+def _shared(collectors: Iterable[Collector]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return registry
+
+
+def _requests() -> CollectorRegistry:
+    """Those of all processes that serve this port, where `tranche serve` has given them a folder to share."""
+    registry = CollectorRegistry()
+    try:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    except ValueError:  # there is no such folder: this process stands alone
+        return _OWN
+    return registry

@@ -1,0 +1,241 @@
+"""`/v1/webhook-endpoints`: who is told of events. Secrets are shown once, when they are made."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final, TypeVar
+
+import msgspec
+from litestar import Request, delete, get, patch, post
+from litestar.response.base import ASGIResponse
+
+from app import admin, webhooks
+from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
+from app.domain.webhooks import MessageState
+from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
+from app.http import cursors, headers
+from app.http.bodies import read_body
+from app.http.errors import SecretKeyMissing
+from app.http.headers import Fields
+from app.http.services import Services, authorize, respond, services_of
+from app.vault import Vault
+from app.webhooks import NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
+
+PATH: Final = "/v1/webhook-endpoints"
+PAGE: Final = 100
+MOST: Final = 1_000
+_ADMIN: Final = frozenset({"admin"})
+_BODY: Final = 65_536
+_LIST: Final = "webhook messages"
+
+_encode: Final = msgspec.json.Encoder().encode
+_Body = TypeVar("_Body")
+
+
+class WebhookEndpointList(msgspec.Struct):
+    endpoints: list[WebhookEndpoint]
+
+
+class WebhookMessageList(msgspec.Struct):
+    """A page of messages, newest first; `next_cursor` is null on the last one."""
+
+    messages: list[WebhookMessage]
+    next_cursor: str | None
+
+
+class WebhookRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How a secret is changed."""
+
+    keep_seconds: Annotated[float, msgspec.Meta(ge=0, le=webhooks.MOST_KEPT)] | None = None
+    """For how long the secret before signs as well; absent: as the service is set up."""
+
+
+class WebhookReplay(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Which messages are sent again."""
+
+    state: MessageState
+
+
+class WebhooksReplayed(msgspec.Struct, frozen=True):
+    """How many messages are sent again; of very many only a part, so repeat it until it is 0."""
+
+    replayed: int
+
+
+@get(PATH)
+async def list_webhook_endpoints(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    async with services.database.connection() as connection:
+        found = await list_endpoints(connection, principal.tenant_id)
+    return respond(_encode(WebhookEndpointList(found)))
+
+
+@post(PATH)
+async def add_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    new = _decode(await _read(request, services), NewWebhookEndpoint)
+    made = await webhooks.add(
+        services.database, _vault(services), services.settings, principal.tenant_id, new
+    )
+    return _show(made, 201)
+
+
+@get(PATH + "/{endpoint_id:str}")
+async def read_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    async with services.database.connection() as connection:
+        return respond(_encode(await webhooks.read(connection, principal.tenant_id, _endpoint(request))))
+
+
+@patch(PATH + "/{endpoint_id:str}")
+async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    wanted = _decode(await _read(request, services), WebhookEndpointChange)
+    changed = await webhooks.change(
+        services.database, services.settings, principal.tenant_id, _endpoint(request), wanted
+    )
+    return respond(_encode(changed))
+
+
+@delete(PATH + "/{endpoint_id:str}", status_code=200)
+async def remove_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """204: what still waited for it is marked failed."""
+    services, principal = await _begin(request)
+    await webhooks.remove(services.database, principal.tenant_id, _endpoint(request))
+    return respond(b"", 204)
+
+
+@post(PATH + "/{endpoint_id:str}/rotate", status_code=200)
+async def rotate_webhook_secret(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    asked = _decode(await _read(request, services) or b"{}", WebhookRotation)
+    keep = services.settings.webhook_rotation if asked.keep_seconds is None else asked.keep_seconds
+    made = await webhooks.rotate(
+        services.database, _vault(services), principal.tenant_id, _endpoint(request), keep=keep
+    )
+    return _show(made, 200)
+
+
+@post(PATH + "/{endpoint_id:str}/test", status_code=200)
+async def test_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    message = await webhooks.send_test(services.database, principal.tenant_id, _endpoint(request))
+    where = f"{PATH}/{_endpoint(request)}/messages/{message.message_id}"
+    return respond(_encode(message), 202, headers={"Location": where})
+
+
+@get(PATH + "/{endpoint_id:str}/messages")
+async def list_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request, ("state", "limit", "cursor"))
+    query = headers.read_query(request.scope, ("state", "limit", "cursor"))
+    limit = headers.read_limit(query, default=PAGE, most=MOST)
+    before = cursors.decode_number(query["cursor"], _LIST) if "cursor" in query else None
+    async with services.database.connection() as connection:
+        found, more = await webhooks.read_messages(
+            connection,
+            principal.tenant_id,
+            _endpoint(request),
+            state=_state(query["state"]) if "state" in query else None,
+            before=before,
+            limit=limit,
+        )
+    cursor = None if more is None else cursors.encode_number(more, _LIST)
+    return respond(
+        _encode(WebhookMessageList(found, cursor)), headers=cursors.link_next(request.scope, query, cursor)
+    )
+
+
+@get(PATH + "/{endpoint_id:str}/messages/{message_id:str}")
+async def read_webhook_message(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    async with services.database.connection() as connection:
+        found = await webhooks.read_message(
+            connection, principal.tenant_id, _endpoint(request), _message(request)
+        )
+    return respond(_encode(found))
+
+
+@post(PATH + "/{endpoint_id:str}/messages/{message_id:str}/replay", status_code=200)
+async def replay_webhook_message(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    message = await webhooks.replay_message(
+        services.database, principal.tenant_id, _endpoint(request), _message(request)
+    )
+    return respond(_encode(message))
+
+
+@post(PATH + "/{endpoint_id:str}/replay", status_code=200)
+async def replay_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
+    services, principal = await _begin(request)
+    asked = _decode(await _read(request, services), WebhookReplay)
+    count = await webhooks.replay_messages(
+        services.database, principal.tenant_id, _endpoint(request), asked.state
+    )
+    return respond(_encode(WebhooksReplayed(count)))
+
+
+async def _begin(
+    request: Request[Any, Any, Any], parameters: tuple[str, ...] = ()
+) -> tuple[Services, admin.Principal]:
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, _ADMIN)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, parameters)
+    return services, principal
+
+
+async def _read(request: Request[Any, Any, Any], services: Services) -> bytes:
+    fields = Fields(request.scope["headers"])
+    headers.require_json(fields)
+    return await read_body(
+        request.receive,
+        fields,
+        limit=_BODY,
+        seconds=services.settings.body_timeout,
+        remedy="What is told of a webhook endpoint is a small thing.",
+    )
+
+
+def _decode(body: bytes, kind: type[_Body]) -> _Body:
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"The request cannot be used: {error}.") from error
+    except (ValueError, RecursionError) as error:
+        raise MalformedRequest("The body is not valid JSON.") from error
+
+
+def _vault(services: Services) -> Vault:
+    try:
+        return Vault(services.settings.secret_key)
+    except SettingsError as error:
+        raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
+
+
+def _endpoint(request: Request[Any, Any, Any]) -> int:
+    return _number(request.path_params["endpoint_id"], 2**31, "There is no such webhook endpoint.")
+
+
+def _message(request: Request[Any, Any, Any]) -> int:
+    return _number(request.path_params["message_id"], 2**63, "There is no such message at this endpoint.")
+
+
+def _number(text: str, below: int, missing: str) -> int:
+    if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
+        raise NotFound(missing)
+    return int(text)
+
+
+def _state(text: str) -> MessageState:
+    try:
+        return MessageState(text)
+    except ValueError:
+        raise Invalid(f"state is one of {', '.join(MessageState)}.") from None
+
+
+def _show(made: WebhookSecret, status: int) -> ASGIResponse:
+    fields = {"Cache-Control": "no-store"}
+    if status == 201:
+        fields["Location"] = f"{PATH}/{made.endpoint_id}"
+    return respond(_encode(made), status, headers=fields)

@@ -1,0 +1,367 @@
+"""The use case of dead letters: a human has them sent again, or says what became of them.
+
+Retrying a job and replaying letters are one thing. In one transaction letters that are open are taken (`replayed`), a
+job is made that names them, and destinations are owed their contacts again; so nothing is taken twice, whoever asks how
+often. Sync is state-based: a contact is sent as it stands, once, however many of its letters are taken. One that fails
+again leaves a new letter in the same chain.
+
+A transaction takes at most `letter_choice.MOST` letters; the answer tells how many are left: asking again takes them.
+
+Order of locks, as in recordings: letters, what destinations hold, jobs. Deliveries that somebody holds are passed over.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import letters as rows
+from app.db.letters import ClusterRow, Condition, LetterRow
+from app.db.pool import Connection, Database
+from app.domain import answers
+from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
+from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
+from app.letter_choice import (
+    Actor,
+    Places,
+    Selection,
+    Skipped,
+    cluster,
+    condition,
+    count,
+    count_removed,
+    lock,
+    lock_chosen,
+    part,
+    read_all,
+    read_places,
+    show,
+)
+from app.resending import Taken, send_again
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_TRIES: Final = 3
+_UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
+
+T = TypeVar("T")
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """Letters that came to their end by a human's word."""
+
+    decided: int
+    remaining: int
+    skipped: list[Skipped]
+
+
+async def retry(
+    database: Database,
+    actor: Actor,
+    job_id: uuid.UUID,
+    destinations: Sequence[str] | None,
+    settings: Settings,
+    *,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken:
+    """Send again what failed of a job and its retries, and what waits of it without waiting any longer.
+
+    Where nothing is to be sent again but an attempt is under way, that one is the answer.
+
+    Raises:
+        NotFound: there is no such job, or no such destination.
+        JobNotRetryable: items of it are still being decided.
+        NothingToRetry: nothing of it failed or waits.
+    """
+
+    async def work(connection: Connection) -> Taken:
+        tenant_id = actor.tenant_id
+        job = await rows.read_job(connection, tenant_id, job_id)
+        if job is None:
+            raise NotFound("There is no such job.")
+        if job.state in _UNDECIDED:
+            raise JobNotRetryable()
+        root = job.root_job_id if job.kind == JobKind.RETRY else job_id
+        places = await read_places(connection, tenant_id)
+        named = [places.select(name) for name in destinations] if destinations is not None else None
+        chosen = sorted({i for ids in named for i in ids}) if named is not None else places.select(None)
+        present = [i for i in chosen if not places.is_removed(i)]
+        due = await rows.make_due(connection, tenant_id, root, present)
+        wanted = Condition(destination_ids=present, job_id=root)
+        locked, full = await lock_chosen(connection, tenant_id, wanted)
+        taken = await _take(
+            connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
+        )
+        lost = [i for i in chosen if places.is_removed(i)]
+        skipped = await count_removed(
+            connection, tenant_id, Condition(destination_ids=lost, job_id=root), places
+        )
+        if taken is None:
+            return await _find_under_way(connection, tenant_id, root, present, due, skipped, places)
+        await rows.note_decision(
+            connection,
+            tenant_id,
+            actor=actor.key_id,
+            action="jobs.retry",
+            subjects=[
+                (
+                    f"job:{root}",
+                    answers.as_json({"letters": taken.taken, "due": due, "retry_job_id": taken.job_id}),
+                )
+            ],
+        )
+        remaining = await count(connection, tenant_id, wanted) if full else 0
+        return msgspec.structs.replace(
+            taken, due=due, remaining=remaining, skipped=skipped, owed=present if due else taken.owed
+        )
+
+    return await _decide(database, work)
+
+
+async def _find_under_way(
+    connection: Connection,
+    tenant_id: int,
+    root: uuid.UUID,
+    destination_ids: Sequence[int],
+    due: int,
+    skipped: list[Skipped],
+    places: Places,
+) -> Taken:
+    """
+    Raises:
+        NothingToRetry: no attempt is under way either.
+    """
+    found = await rows.find_under_way(connection, tenant_id, root, destination_ids)
+    if found is None:
+        raise NothingToRetry(_tell_removed(skipped))
+    return Taken(
+        job_id=found.job_id,
+        kind=JobKind(found.kind),
+        state=JobState(found.state),
+        root_job_id=found.root_job_id,
+        due=due,
+        skipped=skipped,
+        jobs=[found.job_id],
+        effects={places.name(i): "pending" for i in found.destination_ids},
+        owed=list(destination_ids) if due else [],
+    )
+
+
+def _tell_removed(skipped: Sequence[Skipped]) -> str:
+    names = ", ".join(sorted({s.destination for s in skipped}))
+    return (
+        f"What failed of this job was for destinations that are removed ({names}); nothing can be sent there."
+        if names
+        else ""
+    )
+
+
+async def replay(
+    database: Database,
+    actor: Actor,
+    selection: Selection,
+    settings: Settings,
+    *,
+    rate: float | None,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken:
+    """Send again what these letters tell of. Letters that somebody has taken already are left to whoever did.
+
+    Raises:
+        NotFound: a letter, destination or job that is named does not exist.
+    """
+
+    async def work(connection: Connection) -> Taken:
+        tenant_id = actor.tenant_id
+        places = await read_places(connection, tenant_id)
+        locked, skipped, full, wanted = await lock(connection, tenant_id, selection, places, replaying=True)
+        pace = rate or settings.replay_rate
+        found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
+        known = await rows.read_letters(connection, tenant_id, selection.ids or ())
+        earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
+        if found is None:
+            return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, owed=[])
+        await _note(
+            connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
+        )
+        jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
+        remaining = await count(connection, tenant_id, wanted) if wanted and full else 0
+        return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
+
+    return await _decide(database, work)
+
+
+async def drop(database: Database, actor: Actor, selection: Selection, reason: str) -> Decided:
+    """A human says that these are not worth sending; their history stays.
+
+    Raises:
+        NotFound: a letter, destination or job that is named does not exist.
+    """
+
+    async def work(connection: Connection) -> Decided:
+        places = await read_places(connection, actor.tenant_id)
+        locked, skipped, full, wanted = await lock(
+            connection, actor.tenant_id, selection, places, replaying=False
+        )
+        await _end(connection, actor, locked, Resolution.DROPPED, reason)
+        await _note(connection, actor, "dead_letters.drop", selection, locked, places, {"reason": reason})
+        remaining = await count(connection, actor.tenant_id, wanted) if wanted and full else 0
+        return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
+
+    return await _decide(database, work)
+
+
+async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: str) -> Decided:
+    """A human says that the destinations have what these letters are in doubt about.
+
+    Raises:
+        NotFound: there is no such letter.
+        Conflict: one of them is in no doubt.
+    """
+    selection = Selection(ids=ids)
+
+    async def work(connection: Connection) -> Decided:
+        tenant_id = actor.tenant_id
+        places = await read_places(connection, tenant_id)
+        locked, skipped, _, _ = await lock(connection, tenant_id, selection, places, replaying=False)
+        certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
+        if certain:
+            raise Conflict(
+                f"Only letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {show(certain)}. "
+                "Nothing was changed; replay or drop those."
+            )
+        if locked:
+            await rows.settle_syncs(connection, tenant_id, locked)
+        await _end(connection, actor, locked, Resolution.DELIVERED, reason)
+        await _note(connection, actor, "dead_letters.settle", selection, locked, places, {"reason": reason})
+        return Decided(decided=len(locked), remaining=0, skipped=skipped)
+
+    return await _decide(database, work)
+
+
+async def preview(
+    database: Database, tenant_id: int, selection: Selection
+) -> tuple[list[ClusterRow], list[Skipped], Places]:
+    """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
+
+    Raises:
+        NotFound: a letter, destination or job that is named does not exist.
+    """
+    async with database.connection() as connection:
+        places = await read_places(connection, tenant_id)
+        if selection.ids is not None:
+            found = await read_all(connection, tenant_id, selection.ids)
+            able, skipped = part(found, places, replaying=True)
+            return cluster(able), skipped, places
+        wanted = await condition(connection, tenant_id, selection.wanted)
+        present = [i for i in wanted.destination_ids if not places.is_removed(i)]
+        clusters = await rows.read_clusters(
+            connection, tenant_id, msgspec.structs.replace(wanted, destination_ids=present)
+        )
+        skipped = await count_removed(connection, tenant_id, wanted, places)
+        return clusters, skipped, places
+
+
+async def _take(
+    connection: Connection,
+    actor: Actor,
+    kind: JobKind,
+    root: uuid.UUID | None,
+    locked: Sequence[LetterRow],
+    places: Places,
+    settings: Settings,
+    rate: float,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken | None:
+    """Make the job that answers for these letters; `None`: there are none."""
+    if not locked:
+        return None
+    taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
+    await _end(connection, actor, locked, Resolution.REPLAYED, None, taken.job_id)
+    log.info(
+        "letters_taken",
+        tenant_id=actor.tenant_id,
+        job_id=str(taken.job_id),
+        kind=kind.value,
+        letters=len(locked),
+        key_id=actor.key_id,
+    )
+    return taken
+
+
+async def _end(
+    connection: Connection,
+    actor: Actor,
+    locked: Sequence[LetterRow],
+    resolution: Resolution,
+    note: str | None,
+    job_id: uuid.UUID | None = None,
+) -> None:
+    if not locked:
+        return
+    await rows.resolve(
+        connection,
+        actor.tenant_id,
+        [x.dead_letter_id for x in locked],
+        resolution=resolution,
+        actor=actor.key_id,
+        note=note,
+        job_id=job_id,
+    )
+    touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
+    await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
+
+
+async def _note(
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    selection: Selection,
+    locked: Sequence[LetterRow],
+    places: Places,
+    detail: dict[str, object],
+) -> None:
+    """Into the audit log: a row for each letter that was named, else one for each destination."""
+    if selection.ids is not None:
+        subjects = [(f"dead_letter:{x.dead_letter_id}", answers.as_json(detail)) for x in locked]
+    else:
+        counts = Counter(places.name(x.destination_id) for x in locked)
+        asked = {k: v for k, v in msgspec.to_builtins(selection.wanted).items() if v is not None}
+        subjects = [
+            (f"destination:{name}", answers.as_json(detail | {"count": count, "filter": asked}))
+            for name, count in sorted(counts.items())
+        ]
+    if subjects:
+        await rows.note_decision(
+            connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects
+        )
+
+
+async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """One transaction, tried again when PostgreSQL chose it as a deadlock's victim."""
+    async with database.connection() as connection:
+        for _ in range(_TRIES):
+            try:
+                async with connection.transaction():
+                    return await work(connection)
+            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
+                log.info("letters_again", error=type(error).__name__)
+    raise Overloaded(retry_after=1.0)
+
+
+def check_reason(reason: str) -> str:
+    """
+    Raises:
+        Invalid: it says nothing, or too much.
+    """
+    found = reason.strip()
+    if not found or len(found) > 1_000 or "\0" in found:
+        raise Invalid("A reason of 1 to 1000 characters is needed: the audit log keeps it.")
+    return found

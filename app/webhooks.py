@@ -1,0 +1,268 @@
+"""The use case of webhook endpoints: who is told of what, under which secret, and what became of it."""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from app.db import webhooks
+from app.db.pool import Connection, Database
+from app.db.webhooks import WebhookEndpoint, WebhookMessage
+from app.domain import addresses
+from app.domain.outcomes import EventType
+from app.domain.webhooks import (
+    ALL_EVENTS,
+    SECRET_BYTES,
+    TEST_EVENT,
+    EndpointState,
+    MessageState,
+    make_secret,
+    url_fault,
+)
+from app.errors import EndpointDisabled, Invalid, NotFound
+from app.settings import Settings
+from app.vault import WEBHOOK_ENDPOINT, Vault
+
+MOST_ENDPOINTS: Final = 20
+MOST_KEPT: Final = 30 * 86_400
+"""Seconds for which a secret that was rotated away can go on signing."""
+REPLAYABLE: Final = (MessageState.DEAD, MessageState.FAILED)
+_NO_ENDPOINT: Final = "There is no such webhook endpoint."
+_NO_MESSAGE: Final = "There is no such message at this endpoint; settled ones are kept for a time only."
+
+
+class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A webhook endpoint to be added."""
+
+    url: str
+    events: list[EventType] | None = None
+    """What it is told of; absent: everything, also what later releases tell of the kinds known today."""
+
+
+class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is to be another at an endpoint; absent leaves it as it is."""
+
+    url: str | msgspec.UnsetType = msgspec.UNSET
+    events: list[EventType] | msgspec.UnsetType = msgspec.UNSET
+    state: EndpointState | msgspec.UnsetType = msgspec.UNSET
+
+
+class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """An endpoint with its new secret, which is shown this once."""
+
+    endpoint_id: int
+    url: str
+    events: list[str]
+    state: EndpointState
+    detail: str | None
+    created_at: datetime
+    previous_until: datetime | None
+    secret: str
+
+
+async def add(
+    database: Database, vault: Vault, settings: Settings, tenant_id: int, new: NewWebhookEndpoint
+) -> WebhookSecret:
+    """Add an endpoint; it is told of what happens from now on.
+
+    Raises:
+        Invalid: the URL or the events cannot be used, or the tenant has `MOST_ENDPOINTS`.
+    """
+    _check_url(new.url, settings)
+    events = _check_events(list(ALL_EVENTS) if new.events is None else list(new.events))
+    secret = make_secret(os.urandom(SECRET_BYTES))
+    async with database.connection() as connection, connection.transaction():
+        endpoint_id = await webhooks.add_endpoint(connection, tenant_id, new.url, events, most=MOST_ENDPOINTS)
+        if endpoint_id is None:
+            raise Invalid(
+                f"There are {MOST_ENDPOINTS} webhook endpoints, which is the most; remove one first."
+            )
+        await webhooks.set_secret(
+            connection, tenant_id, endpoint_id, _seal(vault, secret, tenant_id, endpoint_id), keep=None
+        )
+        return _show(await read(connection, tenant_id, endpoint_id), secret)
+
+
+async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> WebhookEndpoint:
+    """
+    Raises:
+        NotFound: there is none.
+    """
+    found = await webhooks.list_endpoints(connection, tenant_id, endpoint_id)
+    if not found:
+        raise NotFound(_NO_ENDPOINT)
+    return found[0]
+
+
+async def change(
+    database: Database, settings: Settings, tenant_id: int, endpoint_id: int, wanted: WebhookEndpointChange
+) -> WebhookEndpoint:
+    """Change an endpoint; disabling it ends what still waits for it.
+
+    Raises:
+        Invalid: a value cannot be used.
+        NotFound: there is no such endpoint.
+    """
+    if wanted.state is EndpointState.REMOVED:
+        raise Invalid("state is active or disabled; DELETE removes an endpoint.")
+    if wanted.url is not msgspec.UNSET:
+        _check_url(wanted.url, settings)
+    async with database.connection() as connection:
+        changed = await webhooks.change_endpoint(
+            connection,
+            tenant_id,
+            endpoint_id,
+            url=None if wanted.url is msgspec.UNSET else wanted.url,
+            events=None if wanted.events is msgspec.UNSET else _check_events(list(wanted.events)),
+            state=None if wanted.state is msgspec.UNSET else wanted.state,
+        )
+        if not changed:
+            raise NotFound(_NO_ENDPOINT)
+        if wanted.state is EndpointState.DISABLED:
+            await webhooks.close_messages(connection, tenant_id, endpoint_id, "the endpoint was disabled")
+        return await read(connection, tenant_id, endpoint_id)
+
+
+async def remove(database: Database, tenant_id: int, endpoint_id: int) -> None:
+    """Tell it of nothing more.
+
+    Raises:
+        NotFound: there is none.
+    """
+    async with database.connection() as connection:
+        if not await webhooks.change_endpoint(
+            connection, tenant_id, endpoint_id, state=EndpointState.REMOVED
+        ):
+            raise NotFound(_NO_ENDPOINT)
+        await webhooks.close_messages(connection, tenant_id, endpoint_id, "the endpoint was removed")
+
+
+async def rotate(
+    database: Database, vault: Vault, tenant_id: int, endpoint_id: int, *, keep: float
+) -> WebhookSecret:
+    """Give the endpoint a new secret; for `keep` seconds the one before signs as well.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    secret = make_secret(os.urandom(SECRET_BYTES))
+    sealed = _seal(vault, secret, tenant_id, endpoint_id)
+    async with database.connection() as connection:
+        if not await webhooks.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
+            raise NotFound(_NO_ENDPOINT)
+        return _show(await read(connection, tenant_id, endpoint_id), secret)
+
+
+async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> WebhookMessage:
+    """Send it a `webhook.test`, whatever it listens to.
+
+    Raises:
+        NotFound: there is no such endpoint.
+        EndpointDisabled: it is told of nothing.
+    """
+    async with database.connection() as connection:
+        added = await webhooks.add_test_message(connection, tenant_id, endpoint_id, TEST_EVENT)
+        if added is None:
+            await _check_active(connection, tenant_id, endpoint_id)
+            raise NotFound(_NO_ENDPOINT)
+        return await read_message(connection, tenant_id, endpoint_id, added)
+
+
+async def read_messages(
+    connection: Connection,
+    tenant_id: int,
+    endpoint_id: int,
+    *,
+    state: MessageState | None,
+    before: int | None,
+    limit: int,
+) -> tuple[list[WebhookMessage], int | None]:
+    """A page, newest first, and before which message the next one begins.
+
+    Raises:
+        NotFound: there is no such endpoint.
+    """
+    await read(connection, tenant_id, endpoint_id)
+    found = await webhooks.list_messages(
+        connection,
+        tenant_id,
+        endpoint_id,
+        state=state,
+        before=webhooks.LAST if before is None else before,
+        limit=limit + 1,
+    )
+    page = found[:limit]
+    return page, page[-1].message_id if len(found) > limit else None
+
+
+async def read_message(
+    connection: Connection, tenant_id: int, endpoint_id: int, message_id: int
+) -> WebhookMessage:
+    """
+    Raises:
+        NotFound: there is none.
+    """
+    found = await webhooks.list_messages(
+        connection, tenant_id, endpoint_id, before=min(message_id + 1, webhooks.LAST), limit=1
+    )
+    if not found or found[0].message_id != message_id:
+        raise NotFound(_NO_MESSAGE)
+    return found[0]
+
+
+async def replay_message(
+    database: Database, tenant_id: int, endpoint_id: int, message_id: int
+) -> WebhookMessage:
+    """Send one message again, under its event id; one that is pending is left as it is.
+
+    Raises:
+        NotFound: there is no such message.
+        EndpointDisabled: the endpoint is told of nothing.
+    """
+    async with database.connection() as connection:
+        await _check_active(connection, tenant_id, endpoint_id)
+        await webhooks.replay_message(connection, tenant_id, endpoint_id, message_id)
+        return await read_message(connection, tenant_id, endpoint_id, message_id)
+
+
+async def replay_messages(database: Database, tenant_id: int, endpoint_id: int, state: MessageState) -> int:
+    """Send all messages in a state again; how many, of many only a part.
+
+    Raises:
+        Invalid: they need no replay.
+        NotFound: there is no such endpoint.
+        EndpointDisabled: the endpoint is told of nothing.
+    """
+    if state not in REPLAYABLE:
+        raise Invalid(f"state is {' or '.join(REPLAYABLE)}: what is to be sent again.")
+    async with database.connection() as connection:
+        await _check_active(connection, tenant_id, endpoint_id)
+        return await webhooks.replay_messages(connection, tenant_id, endpoint_id, state)
+
+
+async def _check_active(connection: Connection, tenant_id: int, endpoint_id: int) -> None:
+    if (await read(connection, tenant_id, endpoint_id)).state is not EndpointState.ACTIVE:
+        raise EndpointDisabled()
+
+
+def _check_url(url: str, settings: Settings) -> None:
+    fault = url_fault(url, addresses.parse_networks(settings.webhook_private))
+    if fault is not None:
+        raise Invalid(fault)
+
+
+def _check_events(events: list[str]) -> list[str]:
+    if not events:
+        raise Invalid(f"events is empty; name some of: {', '.join(ALL_EVENTS)}.")
+    return sorted({str(event) for event in events})
+
+
+def _seal(vault: Vault, secret: str, tenant_id: int, endpoint_id: int) -> bytes:
+    return vault.seal(secret, tenant_id=tenant_id, name=str(endpoint_id), kind=WEBHOOK_ENDPOINT)
+
+
+def _show(endpoint: WebhookEndpoint, secret: str) -> WebhookSecret:
+    return WebhookSecret(**msgspec.structs.asdict(endpoint), secret=secret)

@@ -1,0 +1,102 @@
+"""How one destination names our fields and attributes, and whether what was read back is what we would send.
+
+An attribute goes under the name that its kind makes of it, unless `fields` gives it another, or `null` to keep
+it at home; so it is with the standard fields. What has no name at all stays at home as well. Where two sources
+meet in one field, the key wins over a standard field, that over an attribute, and an attribute that is named in
+`fields` over one that fell there by its name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.destinations import STANDARD_FIELDS
+from jobs.crm.port import Contact
+
+_MOST_PLANS: Final = 1000
+_encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
+
+
+class FieldMap:
+    """The names of one destination. `fold`: it does not tell names apart that differ in case alone."""
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        standard: Mapping[str, str],
+        fields: Mapping[str, str | None],
+        attributes: Mapping[str, str | None] | None = None,
+        name_of: Callable[[str], str | None],
+        taken: Iterable[str] = (),
+        fold: bool = False,
+    ) -> None:
+        self.key = key
+        self._standard = {
+            ours: theirs
+            for ours in STANDARD_FIELDS
+            if (theirs := fields.get(ours, standard[ours])) is not None
+        }
+        self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
+        self._name_of = name_of
+        self._normal: Callable[[str], str] = str.casefold if fold else str
+        self._taken = {self._normal(name) for name in (key, *taken, *self._standard.values())}
+        self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+
+    def sources(self, contact: Contact) -> dict[str, Any]:
+        """Their name → our value, as it is here; the key is among them."""
+        found: dict[str, Any] = {}
+        if contact.attributes:
+            values = contact.attributes
+            for ours, theirs in self._plan(tuple(values)):
+                found[theirs] = values[ours]
+        for ours, theirs in self._standard.items():
+            found[theirs] = getattr(contact, ours)
+        found[self.key] = contact.contact_id
+        return found
+
+    def _plan(self, names: tuple[str, ...]) -> list[tuple[str, str]]:
+        """(attribute, their name) of all that go; contacts of one source mostly have the same attributes."""
+        plan = self._plans.get(names)
+        if plan is None:
+            plan, taken = [], set(self._taken)
+            for ours in sorted(names, key=lambda name: (name not in self._attributes, name)):
+                theirs = self._attributes[ours] if ours in self._attributes else self._name_of(ours)
+                if theirs is not None and self._normal(theirs) not in taken:
+                    taken.add(self._normal(theirs))
+                    plan.append((ours, theirs))
+            if len(self._plans) >= _MOST_PLANS:
+                self._plans.clear()
+            self._plans[names] = plan
+        return plan
+
+
+def text(value: Any) -> str:
+    """A value as a string: `true`/`false`, plain numbers, nested values as JSON, `None` as empty."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else _encoder.encode(value).decode()
+
+
+def same(ours: Any, theirs: Any, *, fold: bool = False) -> bool:
+    """Whether theirs is what became of ours: CRMs trim, and write numbers, booleans and line ends in their own way.
+
+    `fold`: they may change its case as well, as they do with e-mail addresses.
+    """
+    mine, other = _plain(ours), _plain(theirs)
+    if fold or isinstance(ours, bool):
+        return mine.casefold() == other.casefold()
+    if mine != other and isinstance(ours, int | float | Decimal):
+        try:
+            return Decimal(mine) == Decimal(other)
+        except InvalidOperation:
+            return False
+    return mine == other
+
+
+def _plain(value: Any) -> str:
+    return text(value).replace("\r\n", "\n").strip()

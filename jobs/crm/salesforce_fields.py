@@ -1,0 +1,100 @@
+"""A contact as a Salesforce Contact record, and whether a record that was read back carries its values.
+
+An attribute goes as a custom field: each run of characters that an API name cannot have becomes one `_`, and
+`__c` follows ("Subscription Date" → `Subscription_Date__c`; a name that begins with a digit gets the `X` that
+Salesforce's own setup would give it). Salesforce refuses a record with a field that it does not know, and names
+it. Contact has no field for a company (it links to an Account), so that one is custom as well: `Company__c`.
+
+Strings, numbers and booleans keep their JSON type, lists and objects become JSON text, `null` clears a field.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from app.domain.destinations import SalesforceOptions
+from jobs.crm.mapping import FieldMap, same, text
+from jobs.crm.port import Contact
+
+_OTHER: Final = re.compile(r"[^A-Za-z0-9]+")
+_API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_ESCAPES: Final = str.maketrans(
+    {"\\": r"\\", "'": r"\'", '"': r"\"", "\n": r"\n", "\r": r"\r", "\t": r"\t", "\b": r"\b", "\f": r"\f"}
+)
+
+
+class Fields:
+    """How one organisation names things (`jobs.crm.mapping`); its names do not differ in case alone."""
+
+    def __init__(self, options: SalesforceOptions) -> None:
+        self.external_id_field = options.external_id_field
+        self._default_last_name = options.default_last_name
+        self._last_name = options.fields.get("last_name", options.STANDARD["last_name"])
+        self._map = FieldMap(
+            key=options.external_id_field,
+            standard=options.STANDARD,
+            fields=options.fields,
+            name_of=field_name,
+            fold=True,
+        )
+
+    def record(self, contact: Contact) -> dict[str, Any]:
+        """What an upsert of the contact sends."""
+        return {"attributes": {"type": "Contact"}, **self._values(contact)}
+
+    def names(self, contacts: Iterable[Contact]) -> list[str]:
+        """Every field that a push of these contacts would set and a query can name."""
+        found = {name for contact in contacts for name in self._map.sources(contact)}
+        return sorted(name for name in found if _API_NAME.fullmatch(name))
+
+    def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
+        """Whether the record has every value that a push of the contact would set."""
+        held = {name.casefold(): value for name, value in record.items()}
+        return all(
+            same(value, held.get(name.casefold()), fold=name == "Email")
+            for name, value in self._values(contact).items()
+        )
+
+    def _values(self, contact: Contact) -> dict[str, Any]:
+        values = {name: _typed(value) for name, value in self._map.sources(contact).items()}
+        name = self._last_name
+        if name is not None and self._default_last_name is not None and not (values[name] or "").strip():
+            values[name] = self._default_last_name
+        return values
+
+
+@functools.lru_cache(4096)
+def field_name(attribute: str) -> str:
+    """The API name of a custom field; one that is an API name of such a field already stays."""
+    if attribute.endswith("__c") and _API_NAME.fullmatch(attribute):
+        return attribute
+    name = _OTHER.sub("_", attribute).strip("_")
+    if not name:
+        return attribute + "__c"  # Salesforce's to refuse
+    return f"X{name}__c" if name[0].isdigit() else f"{name}__c"
+
+
+def _typed(value: Any) -> Any:
+    return text(value) if isinstance(value, list | dict) else value
+
+
+def literal(value: str) -> str:
+    """A string in SOQL. Source: SOQL and SOSL Reference, Quoted String Escape Sequences."""
+    return f"'{value.translate(_ESCAPES)}'"
+
+
+def parcels(values: list[str], length: int) -> Iterator[list[str]]:
+    """The values in order, as many together as fit into `length` characters; at least one."""
+    parcel: list[str] = []
+    filled = 0
+    for value in values:
+        if parcel and filled + len(value) > length:
+            yield parcel
+            parcel, filled = [], 0
+        parcel.append(value)
+        filled += len(value)
+    if parcel:
+        yield parcel

@@ -1,0 +1,172 @@
+"""What an answer that does not speak of single contacts, or none at all, means for the whole call.
+
+The rules that CRMs have in common; each adapter's judge adds what is its vendor's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, ClassVar, Final
+
+import msgspec
+
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.exchange import Answer, NoAnswer, for_humans, retry_after
+from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
+
+REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
+"""Statuses that speak of what was sent, not of who sent it or where."""
+
+LIMIT_SECONDS: Final = 10.0
+LOCK_SECONDS: Final = 2.0
+SHORTEST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 90_000.0
+"""A day of 25 hours."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of all contacts of a call alike."""
+
+    health: Health
+    detail: str
+    state: EffectState = EffectState.RETRY
+    code: ErrorCode = ErrorCode.DESTINATION_UNAVAILABLE
+    pause: Pause | None = None
+    refused: bool = False
+    """The batch as such was refused: with several contacts nobody knows which is guilty."""
+
+
+class Wait(msgspec.Struct, frozen=True, kw_only=True):
+    """Nothing was done, come back later: after `seconds`, or when backoff says so."""
+
+    seconds: float | None
+    health: Health = Health.WELL
+    code: ErrorCode = ErrorCode.DESTINATION_UNAVAILABLE
+
+
+class Judge:
+    """Judges the answers of one destination."""
+
+    vendor: ClassVar[str] = "the destination"
+
+    def __init__(self, token: str, now: Callable[[], datetime]) -> None:
+        self.token = token
+        self.now = now
+
+    def said(self, body: Any) -> str:
+        """The vendor's own words in a body, if there are any."""
+        return message(body) if isinstance(body, dict) else ""
+
+    def is_setting(self, answer: Answer, body: Any) -> bool:
+        """Whether a refusal speaks of how the account is set up: that is no contact's fault."""
+        return False
+
+    def wait(self, answer: Answer, body: Any) -> Wait | None:
+        """Whether nothing was done and the call may come again later."""
+        asked = retry_after(answer.headers, self.now())
+        if answer.status == 429:
+            limit = self.limit_seconds(body) if asked is None else asked
+            return Wait(seconds=limit, code=ErrorCode.DESTINATION_RATE_LIMIT)
+        if answer.status == 423:
+            return Wait(seconds=max(asked or 0.0, LOCK_SECONDS))
+        if answer.status == 503:
+            return Wait(seconds=asked, health=Health.CRM_FAULT)
+        return None
+
+    def limit_seconds(self, body: Any) -> float:
+        """How long to wait after a 429 without `Retry-After`."""
+        return LIMIT_SECONDS
+
+    def verdict(self, answer: Answer | NoAnswer) -> Verdict:
+        """The meaning of everything but a 2xx that can be read."""
+        if isinstance(answer, NoAnswer):
+            detail = self.words(f"no answer from {self.vendor}: {answer.detail}")
+            return unknown(detail) if answer.sent else Verdict(health=Health.CRM_FAULT, detail=detail)
+        body = answer.json()
+        said = self.said(body) or answer.trouble
+        detail = self.words(f"{self.vendor} answered {answer.status}" + (f": {said}" if said else ""))
+        status = answer.status
+        if status < 300:
+            return unknown(self.words(f"{detail}, with a body that cannot be used"))
+        wait = self.wait(answer, body)
+        if wait is not None:
+            return Verdict(health=wait.health, code=wait.code, detail=detail, pause=_pause(wait, detail))
+        if status in REFUSALS and not self.is_setting(answer, body):
+            return Verdict(health=Health.WELL, detail=detail, refused=True)
+        if status < 500 and status != 408:  # token, account, address or setting; a redirect is not followed
+            return Verdict(health=Health.CONNECTION_FAULT, detail=detail)
+        return unknown(detail)  # a gateway may say this in front of a CRM that did the work
+
+    def reply(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+        """One verdict for all: the answer does not speak of single contacts."""
+        verdict = self.verdict(answer)
+        state, code = verdict.state, verdict.code
+        whole = verdict.refused and len(contacts) > 1
+        if verdict.refused:
+            state, code = EffectState.RETRY if whole else EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
+        return Reply(
+            outcomes=[
+                Outcome(contact_id=c.contact_id, state=state, code=code, detail=verdict.detail)
+                for c in contacts
+            ],
+            health=verdict.health,
+            pause=verdict.pause,
+            seconds=answer.seconds,
+            rejected_whole=whole,
+            status=answer.status,
+            detail=verdict.detail,
+        )
+
+    def unread(self, answer: Answer | NoAnswer) -> ReadBack:
+        """A read that failed."""
+        verdict = self.verdict(answer)
+        return ReadBack(
+            seen=None,
+            health=verdict.health,
+            pause=verdict.pause,
+            seconds=answer.seconds,
+            status=answer.status,
+            detail=verdict.detail,
+        )
+
+    def words(self, text: str) -> str:
+        """Fit to be shown: short, on one line, without the token."""
+        words = for_humans(text, self.token)
+        return words[0].upper() + words[1:] if words.startswith("the ") else words
+
+
+def unknown(detail: str) -> Verdict:
+    """The contacts may have arrived."""
+    return Verdict(
+        health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN
+    )
+
+
+def nameless(contact: Contact) -> Outcome:
+    """A contact whose record cannot be taken away as long as nobody knows its id; reading it back tells."""
+    return Outcome(
+        contact_id=contact.contact_id,
+        state=EffectState.UNKNOWN,
+        code=ErrorCode.OUTCOME_UNKNOWN,
+        detail="the id of its record is not known yet",
+    )
+
+
+def _pause(wait: Wait, detail: str) -> Pause | None:
+    if wait.seconds is None:
+        return None
+    return Pause(min(max(wait.seconds, SHORTEST_PAUSE), LONGEST_PAUSE), detail)
+
+
+def objects(value: object) -> Iterator[dict[str, Any]]:
+    """The objects of what should be a list of them."""
+    if isinstance(value, list):
+        yield from (item for item in value if isinstance(item, dict))
+
+
+def message(body: Mapping[str, Any]) -> str:
+    """The vendor's own words, with those of the nested errors where there are any."""
+    words = [body.get("message"), *(error.get("message") for error in objects(body.get("errors")))]
+    told = list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
+    return "; ".join(told) or str(body.get("category") or "")

@@ -1,0 +1,151 @@
+"""From a destination as it is stored to the line that calls it: its own limits, its adapter, its circuits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import delivering
+from app.db.delivering import Route
+from app.db.pool import Database
+from app.domain.destinations import limits_of
+from app.domain.outcomes import ErrorCode
+from app.errors import SettingsError, TrancheError
+from app.settings import Settings
+from app.vault import Vault
+from jobs.breaker import Breaker, Transition
+from jobs.changes import Changes
+from jobs.crm import ADAPTERS
+from jobs.crm.port import Timeouts
+from jobs.line import Line
+from jobs.pace import Pace
+from jobs.windows import Lanes, Windows
+
+log = structlog.get_logger()
+
+_HOLD: Final = 1.0
+"""Seconds that a call's answer waits for its destination to be held at most."""
+LEASE_MARGIN: Final = 5.0
+"""Seconds that a lease is longer than the longest call: the time to claim, load and record."""
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How one destination is served."""
+
+    route: Route
+    line: Line | None
+    """`None`: it is removed, and not called any more."""
+    settings: Settings
+    """As its options have them."""
+    lanes: Lanes
+
+
+class Ways:
+    """Makes ways; what circuits, rates and windows remember outlives each of them."""
+
+    def __init__(
+        self,
+        database: Database,
+        breaker: Breaker,
+        pace: Pace,
+        changes: Changes,
+        session: aiohttp.ClientSession,
+        vault: Vault,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._breaker = breaker
+        self._pace = pace
+        self._changes = changes
+        self._session = session
+        self._vault = vault
+        self._settings = settings
+        self._monotonic = monotonic
+        self._windows = Windows(monotonic)
+
+    def to(self, route: Route) -> Way:
+        """
+        Raises:
+            ValueError: the destination is set up in a way that no worker can use.
+            SettingsError: this worker cannot use it; another one may.
+        """
+        lanes = self._windows.of(route.tenant_id, route.destination_id)
+        if route.state == "removed":
+            # What a removed destination was owed is skipped, whether or not it could be reached.
+            lanes.most = self._settings.delivery_concurrency
+            return Way(route, None, self._settings, lanes)
+        settings = settings_for(self._settings, route.options)
+        lanes.most = settings.delivery_concurrency
+        return Way(route, self._line(route, settings, lanes), settings, lanes)
+
+    def _line(self, route: Route, settings: Settings, lanes: Lanes) -> Line:
+        adapter = ADAPTERS.get(route.kind)
+        if adapter is None:
+            raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")
+        token = self._vault.open(route.credentials, tenant_id=route.tenant_id, name=route.name)
+        options: dict[str, Any] = route.options
+        timeouts = Timeouts(settings.crm_connect_timeout, settings.crm_total_timeout)
+        crm = adapter(
+            session=self._session, base_url=route.base_url, token=token, options=options, timeouts=timeouts
+        )
+        crm_circuit = f"crm:{route.kind}:{route.base_url}"
+
+        def tell(transition: Transition, detail: str) -> None:
+            circuit = "crm" if transition.name == crm_circuit else "connection"
+            self._changes.tell(route.tenant_id, route.destination_id, circuit, transition, detail)
+
+        async def hold(seconds: float, detail: str) -> None:
+            try:
+                async with asyncio.timeout(_HOLD), self._database.connection() as connection:
+                    await delivering.block_destination(
+                        connection,
+                        route.tenant_id,
+                        route.destination_id,
+                        seconds,
+                        ErrorCode.CIRCUIT_OPEN,
+                        detail,
+                    )
+            except (TrancheError, asyncpg.PostgresError, TimeoutError) as error:
+                # The next call is refused, and says it again.
+                log.warning("destination_not_held", error=str(error) or type(error).__name__)
+
+        return Line(
+            crm,
+            self._breaker,
+            self._pace,
+            lanes,
+            crm_circuit=crm_circuit,
+            connection_circuit=f"connection:{route.tenant_id}:{route.destination_id}",
+            rate=settings.crm_rate,
+            timeouts=timeouts,
+            monotonic=self._monotonic,
+            tell=tell,
+            hold=hold,
+        )
+
+
+def settings_for(settings: Settings, options: dict[str, Any]) -> Settings:
+    """The settings as one destination's options change them.
+
+    Raises:
+        ValueError: an option cannot be used.
+    """
+    limits = limits_of(options)
+    total = limits.total_timeout or settings.crm_total_timeout
+    connect = limits.connect_timeout or settings.crm_connect_timeout
+    return msgspec.structs.replace(
+        settings,
+        crm_connect_timeout=min(connect, total),
+        crm_total_timeout=total,
+        crm_rate=settings.crm_rate if limits.rate is None else limits.rate,
+        delivery_concurrency=limits.concurrency or settings.delivery_concurrency,
+        delivery_lease=max(settings.delivery_lease, total + LEASE_MARGIN),
+    )

@@ -1,0 +1,233 @@
+"""Tells tenants' endpoints of events: at least once each, under one event id, in no promised order.
+
+Messages stand in PostgreSQL, and are claimed there one at a time. A worker that dies with one in its hand leaves it to
+the next: its claim is no more than a due time pushed ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack, suppress
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import asyncpg
+import structlog
+
+from app.db import webhooks
+from app.db.pool import Database
+from app.db.webhooks import Claimed, WebhookAttempt
+from app.domain import addresses
+from app.domain.webhooks import MessageState, Verdict, judge, parse_waits, sign
+from app.errors import TrancheError
+from app.settings import Settings
+from app.vault import WEBHOOK_ENDPOINT, Vault
+from jobs.crm.exchange import DETAIL_LENGTH, USER_AGENT, for_humans, retry_after
+from jobs.egress import open_session
+
+log = structlog.get_logger()
+
+_LOOK: Final = 0.5
+"""Seconds between looks for what is due, at most: what a first attempt waits for."""
+_LANES: Final = 4
+"""Most calls of one endpoint at a time in one worker."""
+_LEASE_MARGIN: Final = 10.0
+"""Seconds beyond a call's longest time after which a message is due again."""
+_ANSWER: Final = 1_000
+"""Bytes of an answer that are read, if it is to be explained."""
+
+
+class WebhookSender:
+    """Serves every endpoint that has something due, each by a few lanes, all of them by `webhook_concurrency`.
+
+    An endpoint whose last call failed gets one lane, and all of these together half of the places: one that takes its
+    time and then fails cannot hold up those that answer.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        vault: Vault,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._database = database
+        self._vault = vault
+        self._settings = settings
+        self._monotonic = monotonic
+        self._random = random
+        self._now = now
+        self._waits = parse_waits(settings.webhook_waits)
+        places = max(1, settings.webhook_concurrency)
+        self._places = asyncio.Semaphore(places)
+        self._doubtful_places = asyncio.Semaphore(max(1, places // 2))
+        self._session = open_session(addresses.parse_networks(settings.webhook_private), connections=places)
+        self._doubtful: set[tuple[int, int]] = set()
+        """Endpoints whose last call from here failed."""
+        self._serving: set[tuple[int, int]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stopping = False
+
+    async def run(self) -> None:
+        """Look for what is due until cancelled; calls under way are for `stop`."""
+        while True:
+            try:
+                await self.look()
+            except TrancheError as error:
+                log.warning("webhooks_not_looked_for", error=str(error))
+            except Exception:
+                log.exception("webhooks_not_looked_for")
+            await asyncio.sleep(min(_LOOK, self._settings.sweep_interval))
+
+    async def look(self) -> None:
+        """One pass: begin to serve endpoints that have something due."""
+        async with self._database.connection() as connection:
+            due = await webhooks.due_endpoints(connection)
+        for key in due:
+            if key not in self._serving and not self._stopping:
+                self._serving.add(key)
+                task = asyncio.create_task(self._serve(key))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def stop(self) -> None:
+        """Claim nothing more, let calls under way end and be recorded."""
+        self._stopping = True
+        if self._tasks:
+            _, late = await asyncio.wait(self._tasks, timeout=self._settings.webhook_timeout + 1)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        await self._session.close()
+
+    async def _serve(self, key: tuple[int, int]) -> None:
+        try:
+            await self._drain(key)
+        finally:
+            self._serving.discard(key)
+
+    async def _drain(self, key: tuple[int, int]) -> None:
+        """Tell an endpoint of all that is due; a further lane is opened only by a call that went well."""
+        lanes = 0
+
+        async with asyncio.TaskGroup() as group:
+
+            def open_lane() -> None:
+                nonlocal lanes
+                if lanes < _LANES:
+                    lanes += 1
+                    group.create_task(lane())
+
+            async def lane() -> None:
+                nonlocal lanes
+                try:
+                    while not self._stopping:
+                        went_well = await self._tell_one(key)
+                        if went_well is None or (not went_well and lanes > 1):
+                            return
+                        if went_well:
+                            open_lane()
+                except (TrancheError, asyncpg.PostgresError) as error:
+                    # What it held is due again when its lease is over.
+                    log.warning("webhooks_left", tenant_id=key[0], endpoint_id=key[1], error=str(error))
+                except Exception:
+                    log.exception("webhooks_left", tenant_id=key[0], endpoint_id=key[1])
+                finally:
+                    lanes -= 1
+
+            open_lane()
+
+    async def _tell_one(self, key: tuple[int, int]) -> bool | None:
+        """Claim and send one; `None`: nothing is due."""
+        async with AsyncExitStack() as held:
+            if key in self._doubtful:
+                await held.enter_async_context(self._doubtful_places)
+            await held.enter_async_context(self._places)
+            if self._stopping:
+                return None
+            async with self._database.connection() as connection:
+                claimed = await webhooks.claim_message(
+                    connection, *key, lease=self._settings.webhook_timeout + _LEASE_MARGIN
+                )
+            if claimed is None:
+                return None
+            attempt, verdict = await self._attempt(claimed)
+        well = verdict.state is MessageState.OK
+        (self._doubtful.discard if well else self._doubtful.add)(key)
+        async with self._database.connection() as connection:
+            await webhooks.record_attempt(connection, claimed, attempt, verdict)
+            if verdict.disable:
+                await webhooks.close_messages(connection, *key, "the endpoint was disabled")
+        if verdict.state in (MessageState.FAILED, MessageState.DEAD):
+            log.warning(
+                "webhook_failed",
+                tenant_id=key[0],
+                endpoint_id=key[1],
+                event_id=str(claimed.event_id),
+                state=verdict.state.value,
+                status=attempt.status,
+                detail=attempt.detail,
+            )
+        return well
+
+    async def _attempt(self, claimed: Claimed) -> tuple[WebhookAttempt, Verdict]:
+        began = self._monotonic()
+        at = self._now()
+        asked: float | None = None
+        status: int | None = None
+        try:
+            headers = sign(self._secrets(claimed), str(claimed.event_id), at, claimed.body)
+            async with self._session.post(
+                claimed.url,
+                data=claimed.body.encode(),
+                headers={"Content-Type": "application/json", "User-Agent": USER_AGENT, **headers},
+                timeout=aiohttp.ClientTimeout(
+                    total=self._settings.webhook_timeout, ceil_threshold=self._settings.webhook_timeout + 1
+                ),
+                allow_redirects=False,
+            ) as answer:
+                status = answer.status
+                asked = retry_after(answer.headers, at)
+                detail = await _explain(answer)
+        except TimeoutError:
+            detail = f"no answer within {self._settings.webhook_timeout:g} s"
+        except (aiohttp.ClientError, OSError, ValueError, TrancheError) as error:
+            detail = _describe(error)
+        milliseconds = round((self._monotonic() - began) * 1000)
+        verdict = judge(status, claimed.attempt, self._waits, self._random, retry_after=asked)
+        told = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=for_humans(detail, ""))
+        return told, verdict
+
+    def _secrets(self, claimed: Claimed) -> list[str]:
+        """Those that sign now, the newest first."""
+        sealed = [claimed.secret, *filter(None, [claimed.previous_secret])]
+        return [
+            self._vault.open(
+                one, tenant_id=claimed.tenant_id, name=str(claimed.endpoint_id), kind=WEBHOOK_ENDPOINT
+            )
+            for one in sealed
+        ]
+
+
+async def _explain(answer: aiohttp.ClientResponse) -> str:
+    """What was answered, for humans; the status counts, whatever becomes of the text."""
+    if answer.status < 300:
+        return "ok"
+    if answer.status < 400:
+        return f"answered {answer.status}, a redirect; they are not followed, so name the final URL"
+    text = b""
+    with suppress(aiohttp.ClientError, OSError, ValueError):
+        text = await answer.content.read(_ANSWER)
+    answer.close()
+    said = for_humans(text.decode("utf-8", "replace"), "")
+    return f"answered {answer.status}{f': {said}' if said else ''}"[:DETAIL_LENGTH]
+
+
+def _describe(error: BaseException) -> str:
+    inner: Any = getattr(error, "os_error", None) or error
+    return str(getattr(inner, "strerror", None) or inner) or type(inner).__name__

@@ -1,0 +1,70 @@
+"""How many calls at a time this worker makes to each destination, learnt from how they end (`app.domain.aimd`).
+
+The most that all workers together have under way is kept by the claim in PostgreSQL; a window only ever asks for less.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from app.domain import aimd
+from app.domain.aimd import Window
+from jobs.breaker import Permits
+from jobs.crm.port import Health, ReadBack, Reply, Timeouts
+
+_MOST_KEPT: Final = 4_096
+_OVERLOADED: Final = frozenset({429, 503, 504})
+
+
+class Lanes:
+    """One destination's window. It outlives the slices of time in which a worker serves the destination."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._window = Window()
+        self._generations: dict[str, int] = {}
+        self.most = 1
+        """What the destination's options or the settings allow."""
+
+    @property
+    def count(self) -> int:
+        return aimd.lanes(self._window, self.most)
+
+    def admitted(self, permits: Permits) -> None:
+        """A circuit that changed since the last call is in a new generation: it was open, whether we saw it or not."""
+        for permit in permits.permits:
+            known = self._generations.get(permit.name, 0)
+            if permit.generation > known:
+                self._generations[permit.name] = permit.generation
+                self.restart()
+
+    def restart(self) -> None:
+        self._window = aimd.restart(self._monotonic())
+
+    def learn(self, answer: Reply | ReadBack, began: float, timeouts: Timeouts) -> None:
+        """How a call ended that began then. Other faults say nothing about too many calls at a time."""
+        silent = answer.status is None and answer.seconds >= min(timeouts.connect, timeouts.total)
+        if answer.pause is not None or silent or answer.status in _OVERLOADED:
+            self._window = aimd.halve(self._window, self.most, began=began, now=self._monotonic())
+        elif answer.health is Health.WELL:
+            self._window = aimd.grow(self._window, self.most, began=began)
+
+
+class Windows:
+    """The windows of the destinations that this worker has served of late."""
+
+    def __init__(self, monotonic: Callable[[], float]) -> None:
+        self._monotonic = monotonic
+        self._lanes: OrderedDict[tuple[int, int], Lanes] = OrderedDict()
+
+    def of(self, tenant_id: int, destination_id: int) -> Lanes:
+        key = (tenant_id, destination_id)
+        found = self._lanes.get(key)
+        if found is None:
+            found = self._lanes[key] = Lanes(self._monotonic)
+            if len(self._lanes) > _MOST_KEPT:
+                self._lanes.popitem(last=False)
+        self._lanes.move_to_end(key)
+        return found

@@ -1,0 +1,168 @@
+"""The stand-in on the wire, as Salesforce's REST guide has it; nothing of the adapter is used here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.contract.conftest import Sandbox
+
+BASE = "/services/data/v60.0"
+UPSERT = f"{BASE}/composite/sobjects/Contact/Tranche_Id__c"
+
+
+@pytest.fixture
+def kind() -> str:
+    return "salesforce"
+
+
+async def call(
+    sandbox: Sandbox, method: str, path: str, body: object = None, token: str | None = "t", **query: str
+) -> tuple[int, Any, dict[str, str]]:
+    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+    async with sandbox.session.request(
+        method, sandbox.url + path, json=body, headers=headers, params=query
+    ) as response:
+        return response.status, await response.json(), dict(response.headers)
+
+
+def record(key: str | None, **values: Any) -> dict[str, Any]:
+    named = {} if key is None else {"Tranche_Id__c": key}
+    return {"attributes": {"type": "Contact"}, **named, "LastName": "L", **values}
+
+
+async def upsert(sandbox: Sandbox, *records: object, **given: Any) -> tuple[int, Any]:
+    body = {"allOrNone": False, "records": list(records)}
+    status, answer, _ = await call(sandbox, "PATCH", UPSERT, body, **given)
+    return status, answer
+
+
+async def test_upsert_answers_in_order_and_says_what_was_created(sandbox: Sandbox) -> None:
+    status, body = await upsert(sandbox, record("a", Score__c=0, VIP__c=False, Note__c=None), record("b"))
+    assert status == 200
+    assert [(r["success"], r["created"], r["errors"]) for r in body] == [(True, True, [])] * 2
+    assert all(len(r["id"]) == 18 and r["id"].startswith("003") for r in body)
+
+    _, again = await upsert(sandbox, record("b", FirstName="B"), record("a", Score__c=None))
+    assert [(r["id"], r["created"]) for r in again] == [(body[1]["id"], False), (body[0]["id"], False)]
+    held = {c["key"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]}
+    assert held["a"] == {"Tranche_Id__c": "a", "LastName": "L", "VIP__c": False}
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "fields"),
+    [
+        (record("x", LastName=None), "REQUIRED_FIELD_MISSING", ["LastName"]),
+        (record("x", LastName=" "), "REQUIRED_FIELD_MISSING", ["LastName"]),
+        (record(None), "MISSING_ARGUMENT", ["Tranche_Id__c"]),
+        (record(""), "MISSING_ARGUMENT", ["Tranche_Id__c"]),
+        (record("x" * 256), "STRING_TOO_LONG", ["Tranche_Id__c"]),
+        (record("x", Email="nonsense"), "INVALID_EMAIL_ADDRESS", ["Email"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_bad_record_fails_alone(
+    sandbox: Sandbox, bad: dict[str, Any], code: str, fields: list[str]
+) -> None:
+    status, body = await upsert(sandbox, record("good"), bad)
+
+    assert status == 200
+    assert [r["success"] for r in body] == [True, False]
+    [error] = body[1]["errors"]
+    assert (error["statusCode"], error["fields"]) == (code, fields)
+    assert [e["key"] for e in await sandbox.effects()] == ["good"]
+
+
+async def test_a_key_that_stands_twice_fails_both(sandbox: Sandbox) -> None:
+    _, body = await upsert(sandbox, record("a"), record("b"), record("a"))
+
+    assert [r["success"] for r in body] == [False, True, False]
+    assert body[0]["errors"][0]["statusCode"] == "DUPLICATE_VALUE"
+    assert "Duplicate external id specified: a" in body[0]["errors"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("records", "status", "code"),
+    [
+        ([record(f"k{n}") for n in range(201)], 400, "EXCEEDED_ID_LIMIT"),
+        ([], 400, "EXCEEDED_ID_LIMIT"),
+        ([{"Tranche_Id__c": "a", "LastName": "L"}], 400, "INVALID_TYPE"),
+        ([record("a", Nonsense=1)], 400, "INVALID_FIELD"),
+        ([record("a", Nested__c={"a": 1})], 400, "JSON_PARSER_ERROR"),
+        (["a"], 400, "JSON_PARSER_ERROR"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_wrong_request_is_refused_whole_with_a_list_of_errors(
+    sandbox: Sandbox, records: list[object], status: int, code: str
+) -> None:
+    answered, body = await upsert(sandbox, *records)
+
+    assert (answered, [e["errorCode"] for e in body]) == (status, [code])
+    assert body[0]["message"]
+    assert await sandbox.effects() == []
+
+
+async def test_a_field_can_be_missing_for_a_while(sandbox: Sandbox) -> None:
+    await sandbox.faults(missing_fields={"names": ["Plan__c"]})
+    status, body = await upsert(sandbox, record("a", Plan__c=1))
+    assert (status, body[0]["message"]) == (400, "No such column 'Plan__c' on sobject of type Contact")
+
+    await sandbox.faults(missing_fields={"names": ["Tranche_Id__c"]})
+    status, body = await upsert(sandbox, record("a"))
+    assert (status, body[0]["errorCode"]) == (404, "NOT_FOUND")
+
+
+async def test_soql_finds_by_key_with_quotes_in_it(sandbox: Sandbox) -> None:
+    await upsert(sandbox, record("it's"), record("b\\c"), record("z"))
+    query = "SELECT Id,Tranche_Id__c,Email FROM Contact WHERE Tranche_Id__c IN ('it\\'s','b\\\\c','none')"
+    status, body, headers = await call(sandbox, "GET", f"{BASE}/query/", q=query)
+
+    assert (status, body["totalSize"], body["done"]) == (200, 2, True)
+    assert [r["Tranche_Id__c"] for r in body["records"]] == ["it's", "b\\c"]
+    assert body["records"][0]["Email"] is None
+    assert body["records"][0]["attributes"]["type"] == "Contact"
+    assert headers["Sforce-Limit-Info"].startswith("api-usage=")
+
+
+async def test_a_query_it_cannot_read_is_refused(sandbox: Sandbox) -> None:
+    status, body, _ = await call(sandbox, "GET", f"{BASE}/query/", q="SELECT * FROM Contact")
+    assert (status, body[0]["errorCode"]) == (400, "MALFORMED_QUERY")
+
+
+async def test_deletion_tells_each_id_its_fate(sandbox: Sandbox) -> None:
+    _, made = await upsert(sandbox, record("a"), record("b"))
+    ids = ",".join([made[0]["id"], "003000000000099AAA", "short"])
+    status, body, _ = await call(sandbox, "DELETE", f"{BASE}/composite/sobjects", ids=ids, allOrNone="false")
+
+    assert status == 200
+    assert [r["success"] for r in body] == [True, False, False]
+    assert [r["errors"][0]["statusCode"] for r in body[1:]] == ["ENTITY_IS_DELETED", "MALFORMED_ID"]
+    assert [c["key"] for c in (await sandbox.get("contacts"))["contacts"]] == ["b"]
+    assert [e["key"] for e in await sandbox.effects() if e["deleted"]] == ["a"]
+
+
+@pytest.mark.parametrize("token", [None, "", "bad-token"])
+async def test_without_a_good_token_nothing_is_done(sandbox: Sandbox, token: str | None) -> None:
+    status, body = await upsert(sandbox, record("a"), token=token)
+
+    assert (status, body[0]["errorCode"]) == (401, "INVALID_SESSION_ID")
+    assert await sandbox.effects() == []
+
+
+@pytest.mark.parametrize(
+    ("policy", "words"), [("DAILY", "TotalRequests"), ("SECONDLY", "ConcurrentRequests")]
+)
+async def test_a_limit_is_a_403_that_names_itself(sandbox: Sandbox, policy: str, words: str) -> None:
+    await sandbox.faults(rate_limit={"policyName": policy})
+    status, body = await upsert(sandbox, record("a"))
+
+    assert (status, body[0]["errorCode"]) == (403, "REQUEST_LIMIT_EXCEEDED")
+    assert words in body[0]["message"]
+
+
+async def test_an_unknown_route_is_404_in_salesforces_words(sandbox: Sandbox) -> None:
+    for path in ("/services/data/v60.0/sobjects/Lead", "/services/data/latest/query/"):
+        status, body, _ = await call(sandbox, "GET", path)
+        assert (status, body[0]["errorCode"]) == (404, "NOT_FOUND")

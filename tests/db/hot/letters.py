@@ -1,0 +1,40 @@
+"""Queries of `app/db/sql/letters.sql` and `family.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import JOB, Hot
+
+_ANY: Final = "NULL, NULL, NULL, NULL"
+
+HOT: Final[Hot] = {
+    "choose_letters": (f"3, {JOB}, '{{5,6}}', {_ANY}, 100", {"dead_letters_root", "deliveries_faulty"}),
+    "letter_clusters": (f"3, {JOB}, '{{5,6}}', {_ANY}", {"dead_letters_root", "deliveries_faulty"}),
+    "list_letters": (
+        "3, 1000000, NULL, NULL, '{5,6}', NULL, 'open', NULL, 50, 10",
+        {"dead_letters_waiting"},
+    ),
+    "read_letters": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
+    "read_chain": ("3, 9", {"dead_letters_pkey", "dead_letters_chain"}),
+    "read_calls": ("3, 20, 1", {"delivery_calls_pkey"}),
+    "read_version": ("3, 'c5', 1", {"contacts_pkey", "ledger_pkey"}),
+    "letters_of_items": (
+        "3, '{5001,5002}', '{1,2}'",
+        {"dead_letters_tenant_id_delivery_id_item_index_key"},
+    ),
+    "lock_letters": ("3, '{1500,1501}'", {"dead_letters_waiting"}),
+    "resolve_letters": ("3, '{1500,1501}', 'dropped', 'k', 'why', NULL", {"dead_letters_waiting"}),
+    "touch_roots": (f"3, ARRAY[{JOB}::uuid]", {"jobs_pkey"}),
+    "paced_until": ("3, 5", {"deliveries_due"}),
+    "attempt_job": (f"3, {JOB}", {"jobs_pkey"}),
+    "make_due": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "deliveries_open", "deliveries_pkey"}),
+    "attempt_under_way": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "jobs_pkey", "effects_pkey"}),
+    "settle_syncs": ("3, '{5}', '{c5}', '{2}'", {"contact_syncs_pkey"}),
+    "read_outcome_of_letters": (
+        f"3, {JOB}",
+        {"dead_letters_root", "deliveries_faulty", "dead_letters_chain", "contact_syncs_pkey"},
+    ),
+    "read_own_effects": (f"3, {JOB}", {"effects_pkey"}),
+    "read_attempts": (f"3, {JOB}, '{{}}'", {"jobs_pkey", "jobs_root"}),
+}

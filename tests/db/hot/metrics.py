@@ -1,0 +1,9 @@
+"""The query of `app/db/sql/metrics.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import Hot
+
+HOT: Final[Hot] = {"read_figures": ("3", {"jobs_working", "deliveries_open", "webhook_messages_state"})}

@@ -1,0 +1,44 @@
+"""Queries of `app/db/sql/undo.sql`, `sagas.sql`, `history.sql` and `audit.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import CONTACTS, JOB, JOBS, Hot
+
+HOT: Final[Hot] = {
+    "lock_undoable": (f"3, {JOB}", {"jobs_pkey"}),
+    "find_undo": (f"3, {JOB}", {"jobs_undo"}),
+    "resume_undo": (f"3, {JOB}, 'undo'", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
+    "count_changes": (f"3, {JOB}", {"ledger_pkey"}),
+    "insert_undo": (f"3, {JOB}, {JOB}, 'r', 'k', {JOB}, 1", {"jobs_pkey"}),
+    "grow_undo": (f"3, {JOB}, 1", {"jobs_pkey"}),
+    "read_undo": (f"3, {JOB}", {"jobs_pkey"}),
+    "undo_items": (f"3, {JOB}, 2147483647, 1000", {"ledger_pkey"}),
+    "undo_items_at": (f"3, {JOB}, '{{1,2,3}}'", {"ledger_pkey"}),
+    "lock_contacts": (f"3, {CONTACTS}", {"contacts_pkey"}),
+    "read_makers": (f"3, {JOBS}", {"jobs_pkey"}),
+    "find_own": (f"3, {JOBS}, '{{1}}', '{{1}}', {JOB}", {"ledger_pkey", "jobs_pkey"}),
+    "read_befores": (f"3, {JOBS}, '{{1}}'", {"ledger_pkey"}),
+    "restore_contacts": (
+        f"3, {JOB}, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}'",
+        {"contacts_pkey", "ledger_pkey"},
+    ),
+    "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey"}),
+    "last_refused": (f"3, {JOB}, 2147483647", {"deliveries_faulty"}),
+    "refused_items": (
+        f"3, {JOB}, 0, 999",
+        {"deliveries_faulty", "dead_letters_pkey", "dead_letters_chain"},
+    ),
+    "drop_letters": ("3, '{1,2,3}', 'k', 'why'", {"dead_letters_pkey"}),
+    "read_relatives": (f"3, {JOB}", {"jobs_pkey", "jobs_undo", "jobs_root"}),
+    "lock_undo": (f"3, {JOB}", {"jobs_working"}),
+    "insert_saga": (f"3, {JOB}, 'undo', {JOB}, 'k', '{{}}'", {"sagas_tenant_id_workflow_subject_key"}),
+    "due_sagas": ("", {"sagas_due"}),
+    "claim_saga": (f"3, {JOB}", {"sagas_pkey"}),
+    "move_saga": (f"3, {JOB}, 'running', 0, '{{}}', 0, '1 s', NULL, false", {"sagas_pkey"}),
+    "contact_exists": ("3, 'c10'", {"contacts_pkey"}),
+    "read_history": ("3, 'c10', NULL, NULL, 100", {"contacts_pkey", "ledger_pkey", "jobs_pkey"}),
+    "read_audit": ("3, NULL, 100", {"audit_log_pkey"}),
+    "read_audit_of": ("3, NULL, 100, 'job:x'", {"audit_log_subject"}),
+}

@@ -1,0 +1,63 @@
+"""Sagas driven by the test, turn by turn."""
+
+from __future__ import annotations
+
+import random
+import time
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from app import undoing
+from app.db.pool import Database
+from app.settings import Settings
+from jobs.saga import Runner, Workflow
+from jobs.workflows import make_workflows
+from tests.db.conftest import Desk
+
+
+def runner_of(desk: Desk, workflows: Iterable[Workflow] | None = None, **changes: Any) -> Runner:
+    settings: Settings = msgspec.structs.replace(desk.settings, **changes)
+    made = make_workflows(settings, lambda *_: None, new_id=uuid7) if workflows is None else workflows
+    return Runner(desk.database, made, settings, monotonic=time.monotonic, random=random.random)
+
+
+async def due(desk: Desk) -> list[tuple[int, uuid.UUID]]:
+    rows = await desk.rows(
+        "SELECT tenant_id, saga_id FROM sagas WHERE finished_at IS NULL AND due_at <= now() ORDER BY saga_id"
+    )
+    return [(row["tenant_id"], row["saga_id"]) for row in rows]
+
+
+async def drive(desk: Desk, runner: Runner | None = None, *, most: int = 1_000) -> int:
+    """Turn after turn until nothing is due; how many turns."""
+    runner = runner or runner_of(desk)
+    turns = 0
+    while turns < most and (found := await due(desk)):
+        for saga in found:
+            await runner.advance(*saga)
+            turns += 1
+    return turns
+
+
+async def hasten(desk: Desk) -> None:
+    """Whatever waits need wait no longer."""
+    await desk.execute("UPDATE sagas SET due_at = now() WHERE finished_at IS NULL")
+
+
+async def ask(desk: Desk, job_id: uuid.UUID, database: Database | None = None) -> uuid.UUID:
+    """Have a job undone; the undo job."""
+    asked = await undoing.undo(
+        database or desk.database, desk.tenant_id, job_id, key_id="undoer", request_id="u-1", new_id=uuid7
+    )
+    return asked.job_id
+
+
+async def undo(desk: Desk, job_id: uuid.UUID) -> uuid.UUID:
+    """Have a job undone, here at least."""
+    undo_id = await ask(desk, job_id)
+    await drive(desk)
+    return undo_id

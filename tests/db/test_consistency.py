@@ -1,0 +1,244 @@
+"""`consistency=all_destinations`: what one destination finally refuses is taken back here and at the others."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.accept import Replay
+from app.db import delivering
+from app.db.delivering import Claim, ItemError, Letter, Record, Tried
+from app.domain.outcomes import Consistency
+from app.errors import KeyReused
+from app.status import Job
+from tests.db.conftest import Desk, people, person
+from tests.db.saga_rig import drive, hasten
+from tests.db.test_undo import contacts, fields, job
+
+ALL = Consistency.ALL_DESTINATIONS
+
+
+async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    """Whatever is due there arrives, or is refused for good."""
+    async with desk.database.connection() as connection:
+        while True:
+            claim = await delivering.claim_delivery(
+                connection, desk.tenant_id, destination, token=uuid.uuid4(), lease=30.0, concurrency=8
+            )
+            if not isinstance(claim, Claim):
+                return
+            no = [contact_id in refuse for contact_id in claim.contact_ids]
+            record = Record(
+                states="".join("f" if refused else "o" for refused in no),
+                errors={
+                    str(n): ItemError("DESTINATION_REJECTED", "no") for n, refused in enumerate(no) if refused
+                },
+                attempts=1,
+                wait=None,
+                absence="clear",
+                tried=[
+                    Tried(
+                        id_,
+                        "failed" if refused else "ok",
+                        version,
+                        0 if refused else version,
+                        None,
+                        None,
+                        None,
+                    )
+                    for id_, version, refused in zip(claim.contact_ids, claim.versions, no, strict=True)
+                ],
+                letters=[
+                    Letter(id_, version, index, "failed", "DESTINATION_REJECTED", "no")
+                    for id_, version, index, refused in zip(
+                        claim.contact_ids, claim.versions, claim.indexes, no, strict=True
+                    )
+                    if refused
+                ],
+            )
+            await delivering.record_delivery(connection, claim, record)
+
+
+async def compensation(desk: Desk, job_id: uuid.UUID) -> Job:
+    found = (await job(desk, job_id)).compensated_by
+    assert found is not None
+    return await job(desk, found)
+
+
+async def letters(desk: Desk) -> list[dict[str, Any]]:
+    return await desk.rows("SELECT * FROM dead_letters ORDER BY dead_letter_id")
+
+
+async def settle(desk: Desk) -> None:
+    await hasten(desk)
+    await drive(desk)
+
+
+async def test_what_one_refuses_is_taken_back_everywhere(desk: Desk) -> None:
+    a, b = await desk.add_destination("a"), await desk.add_destination("b")
+    await desk.push([person(1, first_name="old")])
+    for place in (a, b):
+        await deliver(desk, place)
+    pushed = await desk.push([person(n, first_name="new") for n in range(150)], consistency=ALL)
+    await deliver(desk, a)
+    await settle(desk)
+    assert (await job(desk, pushed.job_id)).compensated_by is None  # b has not said a word yet
+    await deliver(desk, b, refuse={"c00001", "c00007"})
+    await settle(desk)
+
+    found = await fields(desk)
+    assert len(found) == 149
+    assert found["c00001"]["first_name"] == "old"
+    assert "c00007" not in found
+    undo = await compensation(desk, pushed.job_id)
+    assert (undo.kind, undo.undo_of, undo.root_job_id) == ("undo", None, pushed.job_id)
+    assert (undo.summary.total, undo.summary.succeeded, undo.progress.items) == (2, 2, 2)
+    assert {name: counts.pending for name, counts in undo.effects.items()} == {"a": 2, "b": 2}
+    for letter in await letters(desk):
+        assert (letter["resolution"], letter["resolved_by"]) == ("dropped", "tranche")
+        assert str(undo.job_id) in letter["note"]
+
+    for place in (a, b):
+        await deliver(desk, place)
+    await settle(desk)
+    assert (await job(desk, undo.job_id)).state == "completed"
+    (saga,) = await desk.rows("SELECT state FROM sagas")
+    assert saga["state"] == "done"
+    told = await desk.rows("SELECT action, detail FROM audit_log ORDER BY audit_id")
+    assert [row["action"] for row in told] == [
+        "consistency.settle",
+        "consistency.take_back",
+        "consistency.deliver",
+    ]
+    assert msgspec.json.decode(told[1]["detail"])["restored"] == 2
+
+
+async def test_where_nothing_failed_nothing_is_taken_back(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(3), consistency=ALL)
+    await deliver(desk, a)
+    await settle(desk)
+    assert (await job(desk, pushed.job_id)).compensated_by is None
+    (saga,) = await desk.rows("SELECT state FROM sagas")
+    assert saga["state"] == "done"
+
+
+async def test_without_it_each_destination_stands_for_itself(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    await desk.push(people(3))
+    await deliver(desk, a, refuse={"c00001"})
+    await settle(desk)
+    assert len(await fields(desk)) == 3
+    assert await desk.rows("SELECT FROM sagas") == []
+
+
+async def test_what_was_changed_since_is_left_with_its_letter(desk: Desk) -> None:
+    """Somebody decided anew about it: a human sees to the rest."""
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(3), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001", "c00002"})
+    await desk.push([person(1, company="X")])
+    await settle(desk)
+    assert set(await fields(desk)) == {"c00000", "c00001"}
+    undo = await compensation(desk, pushed.job_id)
+    assert (undo.summary.failed, undo.summary.succeeded) == (1, 1)
+    assert {x["contact_id"]: x["resolution"] for x in await letters(desk)} == {
+        "c00001": None,
+        "c00002": "dropped",
+    }
+
+
+async def test_an_item_that_two_refuse_is_taken_back_once(desk: Desk) -> None:
+    a, b = await desk.add_destination("a"), await desk.add_destination("b")
+    pushed = await desk.push(people(3), consistency=ALL)
+    for place in (a, b):
+        await deliver(desk, place, refuse={"c00001"})
+    await settle(desk)
+    undo = await compensation(desk, pushed.job_id)
+    assert undo.summary.total == 1
+    assert [x["resolution"] for x in await letters(desk)] == ["dropped", "dropped"]
+    assert (await contacts(desk))["c00001"]["version"] == 2
+
+
+async def test_a_letter_that_a_human_has_settled_counts_no_more(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    await desk.push(people(2), consistency=ALL)
+    await deliver(desk, a, refuse={"c00000", "c00001"})
+    await desk.execute("UPDATE dead_letters SET resolution = 'delivered' WHERE contact_id = 'c00000'")
+    await settle(desk)
+    assert set(await fields(desk)) == {"c00000"}
+
+
+async def test_a_replay_under_way_is_waited_for_and_its_new_letter_counts(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(2), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001"})
+    (letter,) = await letters(desk)
+    replay = uuid.uuid4()
+    await desk.execute(
+        """INSERT INTO jobs (
+            tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry
+        ) VALUES ($1, $2, 'replay', 'syncing', $3, 'r', 'k', 1, 1, 0, 0)""",
+        desk.tenant_id,
+        replay,
+        pushed.job_id,
+    )
+    await desk.execute("UPDATE dead_letters SET resolution = 'replayed', replay_job_id = $1", replay)
+    await settle(desk)
+    assert len(await fields(desk)) == 2
+    await desk.execute("UPDATE jobs SET finished_at = now() WHERE job_id = $1", replay)
+    await desk.execute(
+        """INSERT INTO dead_letters (
+            tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code,
+            error_detail, attempts, request_id, root_job_id, chain_id
+        ) VALUES ($1, $2, 'c00001', 1, $3, 0, 999, 'failed', 'X', 'x', 1, 'r', $4, $5)""",
+        desk.tenant_id,
+        a,
+        replay,
+        pushed.job_id,
+        letter["dead_letter_id"],
+    )
+    await settle(desk)
+    assert set(await fields(desk)) == {"c00000"}
+    assert [x["resolution"] for x in await letters(desk)] == ["replayed", "dropped"]
+
+
+async def test_many_refused_items_over_a_large_job(desk: Desk) -> None:
+    """Range after range, none left out and none taken twice."""
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(1_000), consistency=ALL, settings=None)
+    refused = {f"c{n:05}" for n in range(0, 1_000, 3)}
+    await deliver(desk, a, refuse=refused)
+    await settle(desk)
+    assert set(await fields(desk)) == {f"c{n:05}" for n in range(1_000)} - refused
+    undo = await compensation(desk, pushed.job_id)
+    assert undo.summary.total == len(refused)
+
+
+async def test_an_import_that_was_undone_meanwhile_has_nothing_left(desk: Desk) -> None:
+    from tests.db.saga_rig import ask
+
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(2), consistency=ALL)
+    await ask(desk, pushed.job_id)
+    await drive(desk)
+    await deliver(desk, a, refuse={"c00001"})
+    await settle(desk)
+    assert await fields(desk) == {}
+    assert {row["version"] for row in (await contacts(desk)).values()} == {2}
+
+
+async def test_a_dry_run_promises_nothing(desk: Desk) -> None:
+    await desk.add_destination("a")
+    await desk.push(people(2), consistency=ALL, dry_run=True)
+    assert await desk.rows("SELECT FROM sagas") == []
+
+
+async def test_it_is_part_of_what_a_key_stands_for(desk: Desk) -> None:
+    await desk.push(people(1), key="k", consistency=ALL)
+    assert isinstance(await desk.send(people(1), key="k", consistency=ALL), Replay)
+    with pytest.raises(KeyReused):
+        await desk.send(people(1), key="k")
