@@ -43,6 +43,14 @@ class Key(msgspec.Struct, frozen=True):
     revoked_at: datetime | None
 
 
+class Unknown(msgspec.Struct, frozen=True):
+    """Items that were sent to a destination and whose answer was lost."""
+
+    count: int = 0
+    oldest_seconds: int = 0
+    """Since the first of them became unknown."""
+
+
 class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A destination as it is shown; its credentials never are."""
 
@@ -55,6 +63,7 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str | None = None
     detail: str | None = None
     retry_after_seconds: int = 0
+    unknown: Unknown = Unknown()
     circuit: Circuit = Circuit()
 
 
@@ -190,6 +199,7 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
             error_code=row["blocked_code"] if row["blocked_for"] else None,
             detail=row["blocked_detail"] if row["blocked_for"] else None,
             retry_after_seconds=-int(-row["blocked_for"] // 1),
+            unknown=Unknown(row["unknown"], row["unknown_for"]),
             circuit=standing.get(row["name"], Circuit()),
         )
         for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)

@@ -1,4 +1,4 @@
-"""One attempt at one delivery, as one visible pipeline: load, drop, read back, push, conclude, record.
+"""One attempt at one delivery, as one visible pipeline: load, drop, settle what is unknown, send, conclude, record.
 
 Whatever happens on the way ends as one letter an item (`docs/states.md`) and one recording transaction.
 """
@@ -7,29 +7,37 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final, Literal, TypeVar
 
 import asyncpg
 import structlog
 
 from app.db import delivering
-from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Standing, Tried
+from app.db.delivering import Asked, Claim, Record, Recorded
 from app.db.pool import Database
 from app.domain import retry
-from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
-from app.domain.retry import RetryPolicy, TryAgain
+from app.domain.outcomes import STATE_LETTER, EffectState, ErrorCode
+from app.domain.retry import GiveUp, GiveUpReason, RetryPolicy
 from app.errors import TrancheError
 from app.settings import Settings
-from jobs import recording
+from jobs import recording, repeating
 from jobs.breaker import Permits, Refused
-from jobs.crm.port import Contact, Headers, Outcome, Pause, Seen
+from jobs.chunk import Chunk
+from jobs.crm.port import Contact, Headers, Pause, ReadBack, Reply, Seen
+from jobs.evidence import Evidence, Sending
 from jobs.line import Line
 from jobs.recording import Block
 
 log = structlog.get_logger()
 
-_LEASE_MARGIN = 2.0
+_LEASE_MARGIN: Final = 2.0
+_UNKNOWN_CAP: Final = 30.0
+"""Longest wait, in seconds, before an unknown item is looked for again: what is there to be read must be read soon
+after a CRM is back, however long it was away. Reading costs no attempt, so a short wait uses none up."""
+
+_Answer = TypeVar("_Answer", Reply, ReadBack)
 
 
 class Delivery:
@@ -46,6 +54,7 @@ class Delivery:
         random: Callable[[], float],
         leased_until: float,
         permits: Permits | None,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._claim = claim
         self._line = line
@@ -53,16 +62,21 @@ class Delivery:
         self._settings = settings
         self._monotonic = monotonic
         self._random = random
+        self._now = now
         self._permits = permits
         self._leased_until = leased_until
-        self._states = [LETTER_STATE[letter] for letter in claim.states]
-        self._errors = dict(claim.errors)
-        self._position = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
-        self._standing: dict[str, Standing] = {}
-        self._tried: dict[int, Tried] = {}
-        self._sent: set[int] = set()
-        """Positions whose call is under way: what becomes of them if we are stopped is not known."""
+        self._chunk = Chunk(claim)
+        self._evidence = Evidence(len(claim.contact_ids))
+        self._sending: Sending | None = None
+        """The call that is under way: what becomes of its contacts if we are stopped is not known."""
+        self._last: Sending | None = None
         self._called = False
+        self._spent = False
+        """Something was written there, or an attempt is to count for another reason; only reading costs none."""
+        self._broke = False
+        """By an error of ours, which looking once more does not mend."""
+        self._unseen: set[int] = set()
+        """Tombstones that could not be looked up, and so not be archived, this time."""
         self._postponed: Pause | None = None
         self._blocked: Block | None = None
         self._absence: Literal["keep", "now", "clear"] = "clear"
@@ -70,15 +84,21 @@ class Delivery:
 
     async def run(self) -> Recorded | None:
         """Make the attempt and record it; `None`: the lease was lost and somebody else has it."""
-        if self._claim.attempt > self._settings.delivery_attempts:
-            # Attempts that ended with their workers count as well: else one that kills them would go on for ever.
-            self._give_up()
+        limit = self._settings.delivery_attempts
         try:
+            if self._claim.lost >= limit:
+                # Else one that ends every worker that touches it would go on for ever.
+                self._give_up(EffectState.UNKNOWN, EffectState.RETRY)
             await self._load()
             self._drop_overtaken()
-            self._doubt()
-            await self._read_back_unknown()
-            await self._push_open()
+            if self._line.crm.reads_back:
+                self._doubt()
+                await self._read_back()
+            else:
+                await self._repeat()
+            if self._claim.attempt > limit:
+                self._give_up(EffectState.RETRY)
+            await self._send()
         except asyncio.CancelledError:
             self._interrupt("the worker was stopped during the call")
             await asyncio.shield(self._finish())
@@ -112,136 +132,219 @@ class Delivery:
     # load, drop
 
     async def _load(self) -> None:
-        claim = self._claim
-        ids = [claim.contact_ids[position] for position in self._open()]
-        async with self._database.connection() as connection:
-            self._standing = await delivering.contacts_to_send(
-                connection, claim.tenant_id, claim.destination_id, ids
-            )
+        claim, chunk = self._claim, self._chunk
+        ids = [claim.contact_ids[position] for position in chunk.open()]
+        if chunk.within(EffectState.UNKNOWN) and self._line.crm.repeatable:
+            ids = claim.contact_ids  # a call is repeated with all that went along
+        if ids:
+            async with self._database.connection() as connection:
+                chunk.standing = await delivering.contacts_to_send(
+                    connection, claim.tenant_id, claim.destination_id, ids
+                )
 
     def _drop_overtaken(self) -> None:
-        """What the destination holds already need not be sent: a later delivery was faster."""
-        for position in self._open():
-            standing = self._standing.get(self._claim.contact_ids[position])
+        """What the destination holds already, or never had and must not have, need not be sent."""
+        chunk = self._chunk
+        for position in chunk.open():
+            standing = chunk.standing.get(self._claim.contact_ids[position])
+            unknown = chunk.states[position] is EffectState.UNKNOWN
             if standing is None:
-                self._states[position] = EffectState.SKIPPED
+                chunk.states[position] = EffectState.SKIPPED
+            elif standing.deleted and unknown and self._line.crm.reads_back:
+                continue  # it may have got there by a way that nobody noticed, and must be looked for
             elif standing.synced_version >= self._claim.versions[position]:
-                self._states[position] = EffectState.OK
-                self._errors.pop(str(position), None)
+                chunk.states[position] = EffectState.OK
+                chunk.errors.pop(str(position), None)
+            elif standing.deleted and not standing.synced_version and not standing.doubtful:
+                chunk.settle(position, EffectState.OK)
+
+    # settle what is unknown, where the CRM can be asked
 
     def _doubt(self) -> None:
-        """Another delivery of this contact lost its answer, and it may have sent what we are about to send."""
-        for position in self._in(EffectState.PENDING) + self._in(EffectState.RETRY):
-            if self._standing[self._claim.contact_ids[position]].doubtful:
-                self._states[position] = EffectState.UNKNOWN
-                self._complain(position, ErrorCode.OUTCOME_UNKNOWN, "an earlier delivery may have sent it")
+        """Another delivery of the contact lost its answer: it may have sent what we are about to send, and it may still
+        be on its way, to overwrite what we send now."""
+        chunk = self._chunk
+        for position in chunk.within(EffectState.PENDING) + chunk.within(EffectState.RETRY):
+            if chunk.standing_of(position).doubtful:
+                chunk.doubt(position, "an earlier delivery may have sent it")
 
-    # read back
-
-    async def _read_back_unknown(self) -> None:
-        """Settle what an earlier attempt left unknown, before anything is sent again."""
-        unknown = self._in(EffectState.UNKNOWN)
+    async def _read_back(self) -> None:
+        """Look for what an earlier attempt left unknown, and for records to archive, before anything is sent."""
+        chunk = self._chunk
+        wanted = [p for p in chunk.open() if chunk.states[p] is EffectState.UNKNOWN or self._must_be_found(p)]
         size = self._line.crm.batch_size
-        for start in range(0, len(unknown), size):
-            if not await self._read_back(unknown[start : start + size]):
+        for start in range(0, len(wanted), size):
+            if not await self._look(wanted[start : start + size]):
+                # Those of the other batches are not known either.
+                self._unseen.update(p for p in wanted if self._must_be_found(p))
                 return
 
-    async def _read_back(self, positions: list[int]) -> bool:
-        contacts = [self._contact(position) for position in positions]
-        if not await self._ready():
+    def _must_be_found(self, position: int) -> bool:
+        """A tombstone whose record has no id that we know of."""
+        standing = self._chunk.standing_of(position)
+        return standing.deleted and standing.remote_id is None
+
+    async def _look(self, positions: list[int]) -> bool:
+        contacts = [self._chunk.contact(position) for position in positions]
+        reply = await self._call("read_back", contacts, self._line.crm.read_back)
+        if reply is None:
             return False
-        reply = await self._line.call(
-            lambda: self._line.crm.read_back(contacts, self._headers(contacts)), self._take()
-        )
-        if isinstance(reply, Refused):
-            return self._refuse(reply)
-        self._called = True
-        if reply.pause is not None:
-            return self._pause(reply.pause)
-        missing: list[int] = []
-        for position, contact in zip(positions, contacts, strict=True):
-            seen = (reply.seen or {}).get(contact.contact_id)
-            if seen is Seen.MATCHES:
-                self._settle(
-                    position, EffectState.OK, contact, remote_id=reply.remote_ids.get(contact.contact_id)
-                )
-            elif seen is None:
-                self._complain(
-                    position, ErrorCode.OUTCOME_UNKNOWN, reply.detail or "the read-back told nothing"
-                )
-            else:
-                missing.append(position)
         if reply.seen is None:
+            for position in positions:
+                self._not_told(position, reply.detail or "the read-back told nothing")
             return False
-        if missing:
-            self._weigh_absence(missing)
+        absent: list[int] = []
+        for position, contact in zip(positions, contacts, strict=True):
+            seen, remote_id = reply.seen.get(contact.contact_id), reply.remote_ids.get(contact.contact_id)
+            if seen is None:
+                self._not_told(position, "the read-back did not mention it")
+            elif contact.deleted:
+                if not self._tombstone_settled(position, seen, remote_id):
+                    absent.append(position)
+            elif seen is Seen.MATCHES:
+                self._chunk.settle(position, EffectState.OK, remote_id=remote_id)
+            else:
+                absent.append(position)
+        if absent:
+            self._weigh_absence(absent)
+        return True
+
+    def _not_told(self, position: int, detail: str) -> None:
+        chunk = self._chunk
+        if chunk.states[position] is EffectState.UNKNOWN:
+            chunk.doubt(position, detail)
+        else:
+            self._unseen.add(position)
+            self._spent = True
+            chunk.states[position] = EffectState.RETRY
+            chunk.complain(position, ErrorCode.DESTINATION_UNAVAILABLE, f"it was not looked up: {detail}")
+
+    def _tombstone_settled(self, position: int, seen: Seen, remote_id: str | None) -> bool:
+        """Whether this look at a record that should be gone tells what to do; if not, a second one must."""
+        chunk = self._chunk
+        standing = chunk.standing_of(position)
+        unknown = chunk.states[position] is EffectState.UNKNOWN
+        archived = standing.tried_version >= standing.version  # it was the archiving whose answer was lost
+        if seen is Seen.ABSENT:
+            if archived or not (unknown or standing.doubtful):
+                chunk.settle(position, EffectState.OK)
+                return True
+            return False  # the write whose answer was lost may still be on its way
+        if remote_id is None and standing.remote_id is None:
+            self._not_told(position, "the read-back told no id of the record")
+            return True
+        if remote_id is not None:
+            chunk.remote_ids[standing.contact_id] = remote_id
+        if unknown and archived:
+            return False
+        if unknown:
+            chunk.states[position] = EffectState.RETRY
         return True
 
     def _weigh_absence(self, positions: list[int]) -> None:
-        """Absent once is not proof: the first write may still be on its way. Twice across the grace is."""
+        """Once is not proof that nothing happened: a first call may still be on its way. Twice across the grace is."""
+        chunk = self._chunk
         absent_for = self._claim.absent_for
         if absent_for is not None and absent_for >= self._settings.reconcile_grace:
             for position in positions:
-                self._states[position] = EffectState.RETRY
+                contact = chunk.contact(position)
+                if contact.deleted and contact.remote_id is None:
+                    chunk.settle(position, EffectState.OK)
+                else:
+                    chunk.states[position] = EffectState.RETRY
             return
         self._absence = "now" if absent_for is None else "keep"
         self._absent_wait = self._settings.reconcile_grace - (absent_for or 0.0)
         for position in positions:
-            self._complain(
-                position, ErrorCode.OUTCOME_UNKNOWN, "not found there yet; it is looked for once more"
-            )
+            deleted = chunk.standing_of(position).deleted
+            found = "it is looked at" if deleted else "not found there yet; it is looked for"
+            chunk.doubt(position, f"{found} once more")
 
-    # push
+    # settle what is unknown, where the CRM cannot be asked
 
-    async def _push_open(self) -> None:
-        if self._in(EffectState.UNKNOWN) or self._postponed or self._blocked:
-            # One absence stands for the whole delivery; what is sent meanwhile would share it.
+    async def _repeat(self) -> None:
+        """The same call again where the CRM promises not to do it twice, else a human."""
+        chunk = self._chunk
+        if not chunk.within(EffectState.UNKNOWN):
             return
-        contacts = [self._contact(position) for position in self._open()]
+        if not self._line.crm.repeatable:
+            repeating.leave_to_humans(chunk)
+            return
+        async with self._database.connection() as connection:
+            calls = await delivering.lost_calls(connection, self._claim)
         size = self._line.crm.batch_size
-        for start in range(0, len(contacts), size):
-            if not await self._push(contacts[start : start + size]):
+        for call in repeating.plan(chunk, self._claim, calls, size, self._event_id):
+            if not await self._write(call.asked, call.contacts):
                 return
 
-    async def _push(self, contacts: list[Contact]) -> bool:
+    # send
+
+    async def _send(self) -> None:
+        chunk = self._chunk
+        if chunk.within(EffectState.UNKNOWN) or self._postponed or self._blocked:
+            # One absence stands for the whole delivery; what is sent meanwhile would share it.
+            return
+        contacts = [chunk.contact(position) for position in chunk.open() if position not in self._unseen]
+        size = self._line.crm.batch_size
+        steps: tuple[tuple[Asked, bool], ...] = (("push", False), ("archive", True))
+        for asked, deleted in steps:
+            due = [contact for contact in contacts if contact.deleted is deleted]
+            for start in range(0, len(due), size):
+                if not await self._write(asked, due[start : start + size]):
+                    return
+
+    async def _write(self, asked: Asked, contacts: list[Contact]) -> bool:
         """One call, or halves of it where the CRM refused the whole without naming the guilty."""
-        if not await self._ready():
+        crm = self._line.crm
+        reply = await self._call(asked, contacts, crm.archive if asked == "archive" else crm.push)
+        if reply is None:
             return False
-        positions = [self._position[contact.contact_id] for contact in contacts]
-        self._sent.update(positions)
-        reply = await self._line.call(
-            lambda: self._line.crm.push(contacts, self._headers(contacts)), self._take()
-        )
-        self._sent.difference_update(positions)
-        if isinstance(reply, Refused):
-            return self._refuse(reply)
-        self._called = True
-        if reply.pause is not None:
-            return self._pause(reply.pause)
+        self._spent = True
         if reply.rejected_whole and len(contacts) > 1:
             middle = len(contacts) // 2
-            return await self._push(contacts[:middle]) and await self._push(contacts[middle:])
+            return await self._write(asked, contacts[:middle]) and await self._write(asked, contacts[middle:])
+        sent = str(self._last)
         for contact, outcome in zip(contacts, reply.outcomes, strict=True):
-            self._apply(self._position[contact.contact_id], contact, outcome)
+            self._chunk.apply(contact, outcome, sent)
         return True
 
-    def _apply(self, position: int, contact: Contact, outcome: Outcome) -> None:
-        self._settle(
-            position,
-            outcome.state,
-            contact,
-            remote_id=outcome.remote_id,
-            code=outcome.code,
-            detail=outcome.detail,
-        )
+    # a call as a whole
 
-    def _headers(self, contacts: list[Contact]) -> Headers:
+    async def _call(
+        self,
+        asked: Asked,
+        contacts: list[Contact],
+        ask: Callable[[list[Contact], Headers], Awaitable[_Answer]],
+    ) -> _Answer | None:
+        """The answer, unless nothing was done: no lease, no leave, or the CRM asked for silence."""
+        if not await self._ready():
+            return None
+        headers = Headers(self._claim.request_id, self._event_id(contacts))
+        self._sending = self._last = sending = Sending(
+            asked=asked,
+            event_id=headers.event_id,
+            positions=self._chunk.positions(contacts),
+            sent_at=self._now(),
+            started=self._monotonic(),
+        )
+        reply = await self._line.call(lambda: ask(contacts, headers), self._take())
+        self._sending = None
+        if isinstance(reply, Refused):
+            self._blocked = Block(reply.retry_after, reply.code, self._line.explain(reply))
+            return None
+        self._called = True
+        self._evidence.answered(sending, reply)
+        if reply.pause is not None:
+            self._postponed = reply.pause
+            self._blocked = Block(reply.pause.seconds, ErrorCode.DESTINATION_RATE_LIMIT, reply.pause.detail)
+            return None
+        return reply
+
+    def _event_id(self, contacts: list[Contact]) -> str:
         claim = self._claim
         named = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
         place = f"tranche:{claim.tenant_id}:{claim.destination_id}"
-        return Headers(claim.request_id, str(uuid.uuid5(uuid.NAMESPACE_URL, f"{place}\0{named}")))
-
-    # what happened to the call as a whole
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{place}\0{named}"))
 
     def _take(self) -> Permits | None:
         permits, self._permits = self._permits, None
@@ -260,137 +363,87 @@ class Delivery:
         self._leased_until = asked + lease
         return True
 
-    def _refuse(self, refused: Refused) -> bool:
-        self._blocked = Block(refused.retry_after, refused.code, self._line.explain(refused))
-        return False
-
-    def _pause(self, pause: Pause) -> bool:
-        self._postponed = pause
-        self._blocked = Block(pause.seconds, ErrorCode.DESTINATION_RATE_LIMIT, pause.detail)
-        return False
-
     def _interrupt(self, detail: str) -> None:
-        for position in self._sent:
-            self._settle(
+        sending, self._sending = self._sending, None
+        self._absence = "clear"
+        if sending is None:
+            return
+        self._called = True
+        self._evidence.broke_off(sending, self._monotonic() - sending.started, detail)
+        if sending.asked == "read_back":
+            return
+        self._spent = True
+        for position in sending.positions:
+            self._chunk.settle(
                 position,
                 EffectState.UNKNOWN,
-                self._contact(position),
                 code=ErrorCode.OUTCOME_UNKNOWN,
-                detail=detail,
+                detail=f"{sending}: {detail}",
             )
-        self._called = self._called or bool(self._sent)
-        self._absence = "clear"
 
     def _break_off(self, error: str) -> None:
         """An error of ours: it costs an attempt like any other, or it would come again at once and for ever."""
+        chunk = self._chunk
         self._interrupt(f"Tranche broke off during the call: {error}")
-        for position in self._in(EffectState.PENDING) + self._in(EffectState.RETRY):
-            self._states[position] = EffectState.RETRY
-            self._complain(position, ErrorCode.INTERNAL, f"Tranche broke off before the call: {error}")
-        self._called = True
+        for position in chunk.within(EffectState.PENDING) + chunk.within(EffectState.RETRY):
+            chunk.states[position] = EffectState.RETRY
+            chunk.complain(position, ErrorCode.INTERNAL, f"Tranche broke off before the call: {error}")
+        self._called = self._spent = self._broke = True
 
     # conclude, record
 
-    def _open(self) -> list[int]:
-        return [i for i, state in enumerate(self._states) if state in OPEN_STATES]
-
-    def _in(self, state: EffectState) -> list[int]:
-        return [i for i, found in enumerate(self._states) if found is state]
-
-    def _contact(self, position: int) -> Contact:
-        s = self._standing[self._claim.contact_ids[position]]
-        return Contact(
-            contact_id=s.contact_id,
-            version=s.version,
-            email=s.email,
-            first_name=s.first_name,
-            last_name=s.last_name,
-            phone=s.phone,
-            company=s.company,
-            attributes=s.attributes,
-        )
-
-    def _complain(self, position: int, code: ErrorCode, detail: str) -> None:
-        self._errors[str(position)] = ItemError(code.value, detail)
-
-    def _settle(
-        self,
-        position: int,
-        state: EffectState,
-        contact: Contact,
-        *,
-        remote_id: str | None = None,
-        code: ErrorCode | None = None,
-        detail: str = "",
-    ) -> None:
-        self._states[position] = state
-        if code is None:
-            self._errors.pop(str(position), None)
-        else:
-            self._complain(position, code, detail)
-        held = contact.version if state is EffectState.OK else 0
-        self._tried[position] = Tried(
-            contact.contact_id, state.value, contact.version, held, remote_id, code, detail or None
-        )
-
     def _conclude(self) -> Record:
-        claim, settings = self._claim, self._settings
-        wait: float | None = None
+        claim, chunk, crm = self._claim, self._chunk, self._line.crm
         # A circuit that would not let us call and a CRM that asked for silence cost no attempt.
-        spent = claim.attempt if self._called and self._postponed is None else claim.attempt - 1
-        if self._open():
-            decision = retry.decide(
-                max(spent, 1), 0.0, claim.age, RetryPolicy.from_settings(settings), self._random
-            )
-            if isinstance(decision, TryAgain):
-                wait = decision.delay if self._called and self._postponed is None else 0.0
-            else:
-                self._give_up()
-                wait = 0.0 if self._open() else None
-        if wait is not None and self._absent_wait is not None:
-            wait = max(self._absent_wait, 0.0)
+        spent = claim.attempt if self._spent and self._postponed is None else claim.attempt - 1
+        if not crm.reads_back and not crm.repeatable:
+            repeating.leave_to_humans(chunk)
+        wait = self._wait(max(spent, 1)) if chunk.open() else None
         return Record(
-            states="".join(STATE_LETTER[state] for state in self._states),
-            errors=self._errors,
+            states="".join(STATE_LETTER[state] for state in chunk.states),
+            errors=chunk.errors,
             attempts=max(spent, 0),
             wait=wait,
             absence=self._absence,
-            tried=list(self._tried.values()),
-            letters=self._letters(),
+            tried=chunk.tried(),
+            letters=chunk.letters(),
+            calls=self._evidence.kept(),
         )
 
-    def _give_up(self) -> None:
-        """Attempts or time ran out for what was tried; what never was tried is not given up."""
-        for position in self._open():
-            state = self._states[position]
-            if state is EffectState.PENDING:
-                continue
-            last = self._errors.get(str(position), ItemError(ErrorCode.DESTINATION_UNAVAILABLE.value, ""))
-            unknown = state is EffectState.UNKNOWN
-            code = ErrorCode.OUTCOME_UNKNOWN if unknown else ErrorCode.RETRIES_EXHAUSTED
-            spent = min(self._claim.attempt, self._settings.delivery_attempts)
-            detail = f"given up after {spent} attempts; the last: {last.code}: {last.detail}"
-            self._states[position] = EffectState.DEAD
-            self._complain(position, code, detail)
-            contact_id = self._claim.contact_ids[position]
-            standing = self._standing.get(contact_id)
-            version = standing.version if standing else self._claim.versions[position]
-            self._tried[position] = Tried(contact_id, EffectState.DEAD.value, version, 0, None, code, detail)
+    def _wait(self, spent: int) -> float | None:
+        """Seconds before the next attempt; gives up what may not have one."""
+        chunk, settings = self._chunk, self._settings
+        policy = RetryPolicy.from_settings(settings)
+        decision = retry.decide(spent, 0.0, self._claim.age, policy, self._random)
+        delay = 0.0
+        if not isinstance(decision, GiveUp):
+            delay = decision.delay
+        elif decision.reason is GiveUpReason.BUDGET or self._broke:
+            self._give_up(EffectState.RETRY, EffectState.UNKNOWN)
+        else:
+            # Whether an unknown item arrived can still be found out; that is bounded by time alone.
+            self._give_up(EffectState.RETRY)
+        if not chunk.open():
+            return None
+        if not self._called or self._postponed is not None:
+            delay = 0.0
+        elif chunk.within(EffectState.UNKNOWN):
+            delay = self._patience(policy)
+        return delay if self._absent_wait is None else max(self._absent_wait, 0.0)
 
-    def _letters(self) -> list[Letter]:
-        before = self._claim.states
-        return [
-            Letter(
-                self._claim.contact_ids[position],
-                self._claim.versions[position],
-                self._claim.indexes[position],
-                state.value,
-                self._errors[str(position)].code,
-                self._errors[str(position)].detail,
-            )
-            for position, state in enumerate(self._states)
-            if state in (EffectState.FAILED, EffectState.DEAD) and STATE_LETTER[state] != before[position]
-        ]
+    def _patience(self, policy: RetryPolicy) -> float:
+        """Before another look at unknown items: as long as they are unknown already, with jitter, up to a cap."""
+        longest = min(policy.backoff_cap, _UNKNOWN_CAP)
+        wait = min(max(self._claim.unknown_for or 0.0, policy.backoff_base), longest)
+        wait *= 0.5 + 0.5 * self._random()
+        # What cannot be read back is sent again, when the first call has had its time.
+        return wait if self._line.crm.reads_back else max(wait, self._settings.reconcile_grace)
+
+    def _give_up(self, *states: EffectState) -> None:
+        """Not what never was tried."""
+        attempts = min(self._claim.attempt, self._settings.delivery_attempts)
+        for state in states:
+            self._chunk.give_up(self._chunk.within(state), attempts)
 
     @property
     def blocked_for(self) -> float | None:

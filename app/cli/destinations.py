@@ -250,6 +250,9 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
             if d.get("error_code")
             else ""
         )
+        unknown = d.get("unknown") or {}
+        if unknown.get("count"):
+            trouble += f"  {unknown['count']} unknown, the oldest for {unknown['oldest_seconds']} s"
         circuit = d.get("circuit") or {}
         if circuit.get("state", "closed") != "closed":
             trouble += f"  circuit {circuit['state'].replace('_', '-')}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final, Literal
 
 import msgspec
@@ -81,6 +81,14 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """It may hold a later version: an answer was lost."""
     refused: bool
     """It refused the last version it was sent."""
+    deleted: bool
+    """A tombstone: the destination should not have it."""
+    remote_id: str | None
+    """Of its record there, as far as it is known."""
+    tried_version: int
+    """That was last sent, or that it was last told to archive; 0: none."""
+    troubled: bool
+    """That did not end well, so there may be open dead letters."""
 
 
 class Tried(msgspec.Struct, frozen=True):
@@ -93,8 +101,11 @@ class Tried(msgspec.Struct, frozen=True):
     held: int
     """The version that the destination has for certain; 0: not known."""
     remote_id: str | None
+    """That was told; empty: the record is gone, and its id with it."""
     code: str | None
     detail: str | None
+    troubled: bool = False
+    """Open dead letters of it may be there; see `Standing`."""
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -108,6 +119,32 @@ class Letter(msgspec.Struct, frozen=True):
     detail: str
 
 
+Asked = Literal["push", "archive", "read_back"]
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that did not end well for all of its contacts."""
+
+    asked: Asked
+    event_id: str
+    positions: list[int] | None
+    """Of the delivery's items that went along; `None`: all of them."""
+    sent_at: datetime
+    milliseconds: int
+    status: int | None
+    detail: str
+    lost: bool
+    """It left some of them unknown."""
+
+
+class LostCall(msgspec.Struct, frozen=True):
+    """A call of an earlier attempt, as far as it must be known to make it again."""
+
+    asked: Asked
+    event_id: str
+    positions: list[int] | None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one attempt."""
 
@@ -119,6 +156,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     absence: Literal["keep", "now", "clear"]
     tried: Sequence[Tried]
     letters: Sequence[Letter]
+    calls: Sequence[Call] = ()
 
 
 class Cluster(msgspec.Struct):
@@ -228,7 +266,11 @@ async def contacts_to_send(
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
     found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
-    behind = [s for s in found if s.synced_version < s.version and (s.synced_version or s.doubtful)]
+    behind = [
+        s
+        for s in found
+        if s.synced_version < s.version and (s.synced_version or s.doubtful) and not s.deleted
+    ]
     if behind:
         lost = await connection.fetch(
             QUERIES["attributes_to_clear"],
@@ -246,6 +288,12 @@ async def contacts_to_send(
     return {standing.contact_id: standing for standing in found}
 
 
+async def lost_calls(connection: Connection, claim: Claim) -> list[LostCall]:
+    """The writing calls of a delivery that are known to have left something unknown, the latest first."""
+    rows = await connection.fetch(QUERIES["lost_calls"], claim.tenant_id, claim.delivery_id)
+    return [LostCall(*row) for row in rows]
+
+
 def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> dict[str, Cluster]:
     """The errors by code, so that a status poll adds up counts; `indexes` are the delivery's items, in order."""
     clusters: dict[str, Cluster] = {}
@@ -261,7 +309,18 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
     """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
     tried = sorted(record.tried, key=lambda t: t.contact_id)
     letters = record.letters
+    arrived = [t for t in tried if t.troubled and t.held]
     async with connection.transaction():
+        if arrived:
+            await connection.execute(
+                QUERIES["supersede_letters"],
+                claim.tenant_id,
+                claim.destination_id,
+                claim.delivery_id,
+                claim.token,
+                [t.contact_id for t in arrived],
+                [t.held for t in arrived],
+            )
         row = await connection.fetchrow(
             QUERIES["record_delivery"],
             claim.tenant_id,
@@ -289,6 +348,17 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
         )
         if row is None:
             return None
+        if record.calls:
+            await connection.execute(
+                QUERIES["record_calls"],
+                claim.tenant_id,
+                claim.delivery_id,
+                claim.attempt,
+                msgspec.json.encode(record.calls).decode(),
+            )
+        if letters:
+            indexes = [x.item_index for x in letters]
+            await connection.execute(QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes)
         finished = None
         if row["open"] == 0:
             finished = await connection.fetchval(QUERIES["finish_job"], claim.tenant_id, row["job_id"])

@@ -123,6 +123,10 @@ class HealthRow(msgspec.Struct, frozen=True):
     blocked_code: str | None
     blocked_detail: str | None
     blocked_for: float | None
+    unknown: int
+    """Items whose answer was lost."""
+    unknown_for: int
+    """Seconds since the first of them became unknown."""
 
 
 async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobRow | None:

@@ -26,6 +26,8 @@ Word = Literal["pass", "warn", "fail"]
 
 PATIENCE: Final = 2.0
 """Longest look at one engine, in seconds."""
+LONG_UNKNOWN: Final = 60
+"""Seconds within which an item whose answer was lost is settled while its CRM is well."""
 WORKER_KEY: Final = f"{QUEUE}:health-check"
 """arq workers renew it while they live."""
 
@@ -167,12 +169,17 @@ def _check_destinations(rows: list[HealthRow], named: bool) -> dict[str, Check]:
 
 def _check_destination(row: HealthRow) -> Check:
     state = _state(row)
+    counts = {"unknown": row.unknown, "oldest_unknown_seconds": row.unknown_for} if row.unknown else None
     if state == "paused":
-        return Check("warn", "paused by an administrator")
+        return Check("warn", "paused by an administrator", counts=counts)
     if state == "blocked":
         reason = ": ".join(part for part in (row.blocked_code, row.blocked_detail) if part)
-        return Check("warn", reason, retry_after_seconds=math.ceil(row.blocked_for or 0))
-    return Check("pass")
+        return Check("warn", reason, retry_after_seconds=math.ceil(row.blocked_for or 0), counts=counts)
+    if row.unknown_for >= LONG_UNKNOWN:
+        return Check(
+            "warn", f"{row.unknown} items unknown, the oldest for {row.unknown_for} s", counts=counts
+        )
+    return Check("pass", counts=counts)
 
 
 def _state(row: HealthRow) -> str:

@@ -33,8 +33,16 @@ RETURNING destination_id;
 -- name: list_destinations
 SELECT
     d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d
+LEFT JOIN LATERAL (
+    SELECT
+        sum(letters(x.states, 'u')) AS count,
+        extract(epoch FROM now() - min(x.unknown_since)) AS seconds
+    FROM deliveries x
+    WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
+) u ON true
 WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 

@@ -93,10 +93,13 @@ SELECT
     c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
-    coalesce(s.state = 'failed', false) AS refused
+    coalesce(s.state = 'failed', false) AS refused,
+    c.email = '' AS deleted, s.remote_id,
+    coalesce(s.state_version, 0) AS tried_version,
+    coalesce(s.state <> 'ok', false) AS troubled
 FROM contacts c
 LEFT JOIN LATERAL (
-    SELECT x.synced_version, x.state, x.error_code
+    SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id
     FROM contact_syncs x
     WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
     LIMIT 1
@@ -132,7 +135,7 @@ GROUP BY p.contact_id;
 --   $4 states  $5 errors  $6 attempts spent  $7 wait before the next attempt (NULL: nothing is left to do)
 --   $8 first absence: 'keep', 'now' or 'clear'
 --   settled or tried contacts: $9 ids (sorted)  $10 state words  $11 versions tried  $12 versions held (0: unknown)
---   $13 remote ids  $14 error codes  $15 error details
+--   $13 remote ids (empty: to be forgotten)  $14 error codes  $15 error details
 --   dead letters: $16 ids  $17 versions  $18 item indexes  $19 states  $20 codes  $21 details
 --   $22 failures: the errors counted by code
 WITH held AS MATERIALIZED (
@@ -152,6 +155,8 @@ recorded AS (
         next_attempt_at = CASE WHEN $7::interval IS NULL THEN d.next_attempt_at ELSE now() + $7::interval END,
         finished_at = CASE WHEN $7::interval IS NULL THEN now() END,
         absent_since = CASE $8::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
+        unknown_since = CASE WHEN $4 LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        lost = 0,
         lease_token = NULL,
         lease_until = NULL
     WHERE d.tenant_id = $1 AND d.delivery_id = (SELECT h.delivery_id FROM held h)
@@ -173,7 +178,7 @@ synced AS (
     SET
         synced_version = greatest(s.synced_version, excluded.synced_version),
         synced_at = coalesce(excluded.synced_at, s.synced_at),
-        remote_id = coalesce(excluded.remote_id, s.remote_id),
+        remote_id = nullif(coalesce(excluded.remote_id, s.remote_id), ''),
         state = excluded.state,
         state_version = excluded.state_version,
         error_code = excluded.error_code,
@@ -225,26 +230,105 @@ SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
 
--- name: finish_job
--- Ends a job whose every effect is settled. Runs after record_delivery in the same transaction, which holds the
--- job's row: whoever comes second sees the effects of the first.
-UPDATE jobs j
-SET
-    state = CASE
-        WHEN j.succeeded = j.total AND NOT EXISTS (
-            SELECT FROM effects e
-            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.failed + e.dead > 0
-        ) THEN 'completed'
-        ELSE 'completed_with_failures'
-    END,
-    finished_at = now(),
-    revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'syncing'
-    AND NOT EXISTS (
-        SELECT FROM effects e
-        WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.pending + e.retry + e.unknown > 0
+-- name: supersede_letters
+-- Dead letters of contacts ($5) that arrived in these versions ($6) need nobody any more. Comes before record_delivery
+-- in its transaction: whoever replays letters locks them first, too.
+UPDATE dead_letters l
+SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
+WHERE l.tenant_id = $1 AND l.resolution IS NULL
+    AND l.dead_letter_id = ANY (ARRAY(
+        SELECT o.dead_letter_id
+        FROM unnest($5::text[], $6::bigint[]) AS t(contact_id, version)
+        CROSS JOIN LATERAL (
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = t.contact_id
+                AND x.version <= t.version AND x.resolution IS NULL
+            LIMIT 100
+        ) o
+        ORDER BY o.dead_letter_id
+    ))
+    AND EXISTS (
+        SELECT FROM deliveries d
+        WHERE d.tenant_id = $1 AND d.delivery_id = $3 AND d.lease_token = $4 AND d.state = 'sending'
+    );
+
+-- name: record_calls
+-- Calls ($4, JSON) of the attempt $3 that did not end well. An attempt that was given back has the number of the next
+-- one: their calls are counted on, and what waits for long at a closed door does not fill the table.
+INSERT INTO delivery_calls (
+    tenant_id, delivery_id, attempt, call, asked, event_id, positions, sent_at, milliseconds, status, detail
+)
+SELECT
+    $1, $2, $3, coalesce(m.call + 1, 0) + (e.place - 1)::int, c.asked, c.event_id, c.positions, c.sent_at,
+    c.milliseconds, c.status, c.detail
+FROM jsonb_array_elements($4::text::jsonb) WITH ORDINALITY AS e(call, place)
+CROSS JOIN LATERAL jsonb_to_record(e.call) AS c(
+    asked text, event_id text, positions integer[], sent_at timestamptz, milliseconds integer, status integer,
+    detail text, lost boolean
+)
+CROSS JOIN (
+    SELECT max(x.call) AS call FROM delivery_calls x
+    WHERE x.tenant_id = $1 AND x.delivery_id = $2 AND x.attempt = $3
+) m
+WHERE c.lost OR coalesce(m.call, 0) < 100;
+
+-- name: lost_calls
+-- The writing calls of a delivery, the latest first.
+SELECT c.asked, c.event_id, c.positions
+FROM delivery_calls c
+WHERE c.tenant_id = $1 AND c.delivery_id = $2 AND c.asked <> 'read_back'
+ORDER BY c.attempt DESC, c.call DESC;
+
+-- name: tell_letters
+-- Tells of the letters that a delivery has just left for these of its items ($3).
+SELECT emit_event($1, 'item.dead', jsonb_build_object(
+    'destination', d.name,
+    'job_id', l.job_id,
+    'root_job_id', l.root_job_id,
+    'items', jsonb_agg(
+        jsonb_build_object(
+            'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
+            'code', l.error_code, 'detail', l.error_detail, 'dead_letter_id', l.dead_letter_id
+        )
+        ORDER BY l.item_index
     )
-RETURNING j.state;
+))
+FROM dead_letters l
+JOIN destinations d ON d.tenant_id = l.tenant_id AND d.destination_id = l.destination_id
+WHERE l.tenant_id = $1 AND l.delivery_id = $2 AND l.item_index = ANY ($3::int[])
+GROUP BY d.name, l.job_id, l.root_job_id;
+
+-- name: finish_job
+-- Ends a job whose every effect is settled, and tells of it. Runs after record_delivery in the same transaction, which
+-- holds the job's row: whoever comes second sees the effects of the first.
+WITH finished AS (
+    UPDATE jobs j
+    SET
+        state = CASE
+            WHEN j.succeeded = j.total AND NOT EXISTS (
+                SELECT FROM effects e
+                WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.failed + e.dead > 0
+            ) THEN 'completed'
+            ELSE 'completed_with_failures'
+        END,
+        finished_at = now(),
+        revision = j.revision + 1
+    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'syncing'
+        AND NOT EXISTS (
+            SELECT FROM effects e
+            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.pending + e.retry + e.unknown > 0
+        )
+    RETURNING j.job_id, j.kind, j.root_job_id, j.state, j.total, j.succeeded, j.failed, j.retry
+)
+SELECT
+    f.state,
+    emit_event($1, 'job.finished', jsonb_build_object(
+        'job_id', f.job_id, 'kind', f.kind, 'root_job_id', f.root_job_id, 'state', f.state,
+        'summary', jsonb_build_object(
+            'total', f.total, 'succeeded', f.succeeded, 'failed', f.failed, 'retry', f.retry
+        )
+    ))
+FROM finished f;
 
 -- name: block_destination
 -- Nothing of this destination is due for a while; never shortens a wait that somebody else has set.
@@ -284,7 +368,12 @@ WHERE EXISTS (
 WITH lost AS MATERIALIZED (
     SELECT
         d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors,
-        translate(d.states, 'pr', 'uu') AS new_states
+        translate(d.states, 'pr', 'uu') AS new_states,
+        format(
+            'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
+                || 'not known',
+            d.attempt, to_char(d.lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+        ) AS detail
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.state = 'sending' AND d.lease_until < now()
     FOR UPDATE SKIP LOCKED
@@ -293,8 +382,7 @@ doubts AS (
     SELECT
         l.errors || coalesce((
             SELECT jsonb_object_agg((p - 1)::text, jsonb_build_object(
-                'code', 'OUTCOME_UNKNOWN',
-                'detail', 'the worker that sent it stopped before it could record the answer'
+                'code', 'OUTCOME_UNKNOWN', 'detail', l.detail
             ))
             FROM generate_series(1, length(l.new_states)) AS p
             WHERE substr(l.new_states, p, 1) = 'u'
@@ -314,6 +402,8 @@ released AS (
     UPDATE deliveries d
     SET
         state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
+        unknown_since = CASE WHEN l.new_states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        lost = d.lost + 1,
         lease_token = NULL, lease_until = NULL,
         errors = n.errors,
         failures = coalesce((
@@ -329,8 +419,7 @@ doubted AS (
         tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail
     )
     SELECT
-        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN',
-        'the worker that sent it stopped before it could record the answer'
+        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail
     FROM lost l
     CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
         AS i(contact_id, version, letter)

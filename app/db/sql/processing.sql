@@ -272,12 +272,24 @@ WHERE tenant_id = $1 AND job_id = $2 AND first_index IN (
 );
 
 -- name: trim_deliveries
-DELETE FROM deliveries
-WHERE tenant_id = $1 AND delivery_id IN (
+-- With the evidence of their calls, unless a dead letter needs it.
+WITH gone AS MATERIALIZED (
     SELECT d.delivery_id FROM deliveries d WHERE d.tenant_id = $1 AND d.job_id = $2
     LIMIT 1000
     FOR UPDATE SKIP LOCKED
-);
+),
+forgotten AS (
+    DELETE FROM delivery_calls
+    WHERE tenant_id = $1 AND delivery_id = ANY (ARRAY(
+        SELECT g.delivery_id FROM gone g
+        WHERE (
+            SELECT l.dead_letter_id FROM dead_letters l
+            WHERE l.tenant_id = $1 AND l.delivery_id = g.delivery_id LIMIT 1
+        ) IS NULL
+    ))
+)
+DELETE FROM deliveries
+WHERE tenant_id = $1 AND delivery_id = ANY (ARRAY(SELECT g.delivery_id FROM gone g));
 
 -- name: mark_trimmed
 UPDATE jobs j

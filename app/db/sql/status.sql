@@ -154,9 +154,17 @@ ORDER BY d.name;
 -- Every destination of one tenant ($1), or of all of them (NULL), for the health check.
 SELECT
     t.name AS tenant, d.name, d.kind, d.state, d.blocked_code, d.blocked_detail,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d
 JOIN tenants t ON t.tenant_id = d.tenant_id
+LEFT JOIN LATERAL (
+    SELECT
+        sum(letters(x.states, 'u')) AS count,
+        extract(epoch FROM now() - min(x.unknown_since)) AS seconds
+    FROM deliveries x
+    WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
+) u ON true
 WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
 ORDER BY t.name, d.name;
 

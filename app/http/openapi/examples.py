@@ -413,6 +413,7 @@ DESTINATION: Final[dict[str, Any]] = {
     "error_code": None,
     "detail": None,
     "retry_after_seconds": 0,
+    "unknown": {"count": 0, "oldest_seconds": 0},
     "circuit": {
         "state": "closed",
         "since": "2026-01-14T08:03:10Z",

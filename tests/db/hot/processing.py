@@ -21,5 +21,5 @@ HOT: Final[Hot] = {
     "read_outcomes": (_CHUNK, {"job_chunks_pkey"}),
     "expired_jobs": ("3, '30 days'", {"jobs_kept", "deliveries_open"}),
     "trim_outcomes": (f"3, {JOB}", {"job_chunks_pkey"}),
-    "trim_deliveries": (f"3, {JOB}", {"deliveries_job"}),
+    "trim_deliveries": (f"3, {JOB}", {"deliveries_job", "deliveries_pkey"}),
 }

@@ -1,0 +1,95 @@
+"""What is kept of an attempt's calls: all that did not end well, so that an outcome can be explained later."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from app.db.delivering import Asked, Call
+from app.domain.outcomes import EffectState
+from jobs.crm.port import ReadBack, Reply, Seen
+
+MOST_CALLS: Final = 50
+"""Of one attempt; halving a batch of 100 down to several guilty contacts makes more. Calls that left something unknown
+are kept whatever their number."""
+_WORDS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back"}
+
+
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """A call that is under way."""
+
+    asked: Asked
+    event_id: str
+    positions: list[int]
+    sent_at: datetime
+    started: float
+    """By the monotonic clock, seconds."""
+
+    def __str__(self) -> str:
+        count = f"{len(self.positions)} contact" + ("s" if len(self.positions) != 1 else "")
+        sent_at = self.sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return f"{_WORDS[self.asked]} of {count} sent {sent_at}, event {self.event_id}"
+
+
+class Evidence:
+    """The calls of one attempt, in order."""
+
+    def __init__(self, items: int) -> None:
+        self._items = items
+        self._calls: list[Call] = []
+
+    def answered(self, sending: Sending, reply: Reply | ReadBack) -> None:
+        """Note a call, unless all of it went well."""
+        count = len(sending.positions)
+        if isinstance(reply, Reply):
+            bad = [o for o in reply.outcomes if o.state is not EffectState.OK]
+            well = count - len(bad)
+            told = next((o.detail for o in bad if o.detail), "")
+            lost = any(o.state is EffectState.UNKNOWN for o in bad)
+        else:
+            looks = list((reply.seen or {}).values())
+            well = looks.count(Seen.MATCHES)
+            told = ", ".join(f"{looks.count(word)} {word}" for word in Seen if word in looks)
+            lost = False
+        if well < count or reply.pause is not None:
+            detail = reply.detail or f"{count - well} of {count} not ok: {told}".rstrip(": ")
+            self._note(sending, reply.seconds, reply.status, detail, lost=lost)
+
+    def broke_off(self, sending: Sending, seconds: float, detail: str) -> None:
+        """The call had no end that we saw."""
+        self._note(sending, seconds, None, detail, lost=sending.asked != "read_back")
+
+    def _note(self, sending: Sending, seconds: float, status: int | None, detail: str, *, lost: bool) -> None:
+        every = len(sending.positions) == self._items
+        self._calls.append(
+            Call(
+                asked=sending.asked,
+                event_id=sending.event_id,
+                positions=None if every else sending.positions,
+                sent_at=sending.sent_at,
+                milliseconds=round(seconds * 1000),
+                status=status,
+                detail=detail,
+                lost=lost,
+            )
+        )
+
+    def kept(self) -> list[Call]:
+        """The first calls and those that left something unknown; the last one says how many are missing."""
+        if len(self._calls) <= MOST_CALLS:
+            return self._calls
+        room = MOST_CALLS
+        kept: list[Call] = []
+        for call in self._calls:
+            if call.lost or room > 0:
+                kept.append(call)
+                room -= 1
+        missing = len(self._calls) - len(kept)
+        if missing:
+            note = (
+                f"{kept[-1].detail} ({missing} more calls of this attempt that did not end well are not kept)"
+            )
+            kept[-1] = msgspec.structs.replace(kept[-1], detail=note)
+        return kept
