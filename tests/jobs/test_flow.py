@@ -66,8 +66,9 @@ async def test_a_destination_has_its_own_timeout(world: World) -> None:
     async with working(world.settings):
         job = await world.push(people(1))
         assert await world.finished(job.job_id) == "completed"
-    (delivery,) = await world.rows("SELECT attempt FROM deliveries")
-    assert delivery["attempt"] == 2
+    (call,) = await world.rows("SELECT asked, milliseconds FROM delivery_calls")
+    assert call["asked"] == "push"
+    assert 300 <= call["milliseconds"] < 1_000
     assert [call["on"] for call in await world.sandbox.calls()] == ["write", "read"]
 
 
