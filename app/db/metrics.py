@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from app.db.delivering import all_tenants
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 
@@ -18,4 +19,5 @@ class Figure(msgspec.Struct, frozen=True):
 
 async def read_figures(connection: Connection, tenant_id: int | None) -> list[Figure]:
     """Of one tenant, or of all together."""
-    return [Figure(*row) for row in await connection.fetch(QUERIES["read_figures"], tenant_id)]
+    tenants = await all_tenants(connection) if tenant_id is None else [tenant_id]
+    return [Figure(*row) for row in await connection.fetch(QUERIES["read_figures"], tenants)]

@@ -59,7 +59,7 @@ async def test_a_running_job_tells_its_rate_and_when_it_will_be_done(api: Api, d
 
     listed = (await api.get("/v1/jobs")).json()["jobs"][0]
     assert listed["progress"]["processed"] == 2_000
-    assert set(job) - set(listed) == {"failures"}
+    assert set(job) - set(listed) == {"failures", "undo_of", "undone_by", "compensated_by"}
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
--- Figures for /metrics, of one tenant or ($1 NULL) of all together.
+-- Figures for /metrics, of these tenants ($1) together.
 
 -- name: read_figures
 -- Only what is open is counted, by the partial indexes of what is open: the cost is that of the backlog, not of the history.
 WITH open AS MATERIALIZED (
     SELECT
-        d.tenant_id, d.job_id, d.state, d.created_at, d.state = 'pending' AND d.next_attempt_at <= now() AS due,
+        d.tenant_id, d.job_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
+        d.state = 'pending' AND d.next_attempt_at <= now() AS due,
         letters(d.states, 'p') AS pending, letters(d.states, 'r') AS retry, letters(d.states, 'u') AS unknown
     FROM deliveries d
-    WHERE d.state <> 'done' AND ($1::int IS NULL OR d.tenant_id = $1)
+    WHERE d.state <> 'done' AND d.tenant_id = ANY ($1::int[])
 )
 SELECT 'jobs' AS figure, j.state AS label, count(*)::float8 AS value
 FROM jobs j
-WHERE j.state IN ('receiving', 'queued', 'running') AND ($1::int IS NULL OR j.tenant_id = $1)
+WHERE j.state IN ('receiving', 'queued', 'running') AND j.tenant_id = ANY ($1::int[])
 GROUP BY j.state
 UNION ALL
 SELECT 'jobs', 'syncing', count(DISTINCT (o.tenant_id, o.job_id)) FROM open o
@@ -30,29 +31,29 @@ CROSS JOIN LATERAL (VALUES
 UNION ALL
 SELECT
     'unknown_oldest_seconds', '',
-    coalesce(extract(epoch FROM now() - min(o.created_at) FILTER (WHERE o.unknown > 0)), 0)
+    coalesce(extract(epoch FROM now() - min(o.unknown_since) FILTER (WHERE o.unknown > 0)), 0)
 FROM open o
 UNION ALL
 SELECT 'dead_letters', l.error_code, count(*)
 FROM dead_letters l
-WHERE l.resolution IS NULL AND ($1::int IS NULL OR l.tenant_id = $1)
+WHERE l.resolution IS NULL AND l.tenant_id = ANY ($1::int[])
 GROUP BY l.error_code
 UNION ALL
 SELECT 'sagas', 'unfinished', count(*)
 FROM sagas s
-WHERE s.finished_at IS NULL AND ($1::int IS NULL OR s.tenant_id = $1)
+WHERE s.finished_at IS NULL AND s.tenant_id = ANY ($1::int[])
 UNION ALL
 SELECT 'destinations', b.label, count(*)
 FROM (
     SELECT CASE WHEN d.state = 'active' AND d.blocked_until > now() THEN 'blocked' ELSE d.state END AS label
     FROM destinations d
-    WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
+    WHERE d.state <> 'removed' AND d.tenant_id = ANY ($1::int[])
 ) b
 GROUP BY b.label
 UNION ALL
 SELECT 'webhook_endpoints', w.state, count(*)
 FROM webhook_endpoints w
-WHERE w.state <> 'removed' AND ($1::int IS NULL OR w.tenant_id = $1)
+WHERE w.state <> 'removed' AND w.tenant_id = ANY ($1::int[])
 GROUP BY w.state
 UNION ALL
 SELECT 'webhook_messages', s.state, sum(m.count)
@@ -62,5 +63,5 @@ CROSS JOIN LATERAL (
     SELECT count(*) FROM webhook_messages x
     WHERE x.tenant_id = w.tenant_id AND x.endpoint_id = w.endpoint_id AND x.state = s.state
 ) m
-WHERE w.state <> 'removed' AND ($1::int IS NULL OR w.tenant_id = $1)
+WHERE w.state <> 'removed' AND w.tenant_id = ANY ($1::int[])
 GROUP BY s.state;
