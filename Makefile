@@ -31,6 +31,7 @@ bench-large: $(DEV)
 # Some five minutes; for single parts see: python -m tests.bench.delivery --help
 bench-delivery: $(DEV)
 	$(BIN)/python -m tests.bench.delivery
+	$(BIN)/python -m tests.bench.delivery.undo
 
 # Seeded rounds of faults at every place (docs/chaos.md); a failed one is repeated by: make chaos SEED=… ROUNDS=1
 SEED ?= 1
