@@ -9,9 +9,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from app.db.columns import numbers, texts
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
+from app.domain.outcomes import EffectState
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -310,6 +312,16 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
     tried = sorted(record.tried, key=lambda t: t.contact_id)
     letters = record.letters
     arrived = [t for t in tried if t.troubled and t.held]
+    known = texts(
+        [
+            [t.contact_id for t in tried],
+            [None if t.state == EffectState.OK else t.state for t in tried],
+            [t.remote_id for t in tried],
+            [t.code for t in tried],
+            [t.detail for t in tried],
+        ]
+    )
+    ids, states, remote_ids, codes, details = known.columns
     async with connection.transaction():
         if arrived:
             await connection.execute(
@@ -331,20 +343,16 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             record.attempts,
             None if record.wait is None else timedelta(seconds=record.wait),
             record.absence,
-            [t.contact_id for t in tried],
-            [t.state for t in tried],
-            [t.version for t in tried],
-            [t.held for t in tried],
-            [t.remote_id for t in tried],
-            [t.code for t in tried],
-            [t.detail for t in tried],
-            [x.contact_id for x in letters],
-            [x.version for x in letters],
-            [x.item_index for x in letters],
-            [x.state for x in letters],
-            [x.code for x in letters],
-            [x.detail for x in letters],
             msgspec.json.encode(count_failures(record.errors, claim.indexes)).decode(),
+            ids,
+            states,
+            numbers(t.version for t in tried),
+            numbers(t.held for t in tried),
+            remote_ids,
+            codes,
+            details,
+            known.separator,
+            known.null,
         )
         if row is None:
             return None
@@ -358,6 +366,17 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             )
         if letters:
             indexes = [x.item_index for x in letters]
+            await connection.execute(
+                QUERIES["bury_letters"],
+                claim.tenant_id,
+                claim.delivery_id,
+                [x.contact_id for x in letters],
+                [x.version for x in letters],
+                indexes,
+                [x.state for x in letters],
+                [x.code for x in letters],
+                [x.detail for x in letters],
+            )
             await connection.execute(QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes)
         finished = None
         if row["open"] == 0:

@@ -505,6 +505,22 @@ class TestFinish:
         assert recorded == Recorded(answer.job_id, ended, None)
 
 
+class TestPlans:
+    async def test_recording_is_planned_once(self, line: Line) -> None:
+        """Planning it takes longer than to record a hundred contacts, so no value may make it worth another plan."""
+        for start in range(0, 1_200, 100):
+            await line.desk.push([person(start + i) for i in range(100)])
+        claims = await line.claim_some(20, concurrency=20)
+        async with line.desk.database.connection() as connection:
+            for claim in claims:
+                await delivering.record_delivery(connection, claim, report(claim, "o" * 100))
+            plans = await connection.fetchrow(
+                """SELECT generic_plans, custom_plans FROM pg_prepared_statements
+                WHERE statement LIKE '%UPDATE deliveries%INTO contact_syncs%'"""
+            )
+        assert (plans["generic_plans"], plans["custom_plans"]) == (len(claims) - 5, 5)
+
+
 class TestStanding:
     async def test_keys_that_a_destination_must_clear(self, line: Line) -> None:
         """Every key a contact lost since the version the destination holds, however many versions ago."""
