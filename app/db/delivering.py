@@ -66,7 +66,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The destination was removed: nothing may be sent to it any more."""
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """A contact as it stands, and what the destination holds of it."""
 
     contact_id: str
@@ -76,8 +76,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str | None
     phone: str | None
     company: str | None
-    attributes: dict[str, Any]
-    """A key with None is one that the destination still has and should clear."""
     synced_version: int
     doubtful: bool
     """It may hold a later version: an answer was lost."""
@@ -91,9 +89,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """That was last sent, or that it was last told to archive; 0: none."""
     troubled: bool
     """That did not end well, so there may be open dead letters."""
+    attributes: dict[str, Any]
+    """A key with None is one that the destination still has and should clear."""
 
 
-class Tried(msgspec.Struct, frozen=True):
+class Tried(msgspec.Struct, frozen=True, gc=False):
     """What is now known of a contact at the destination."""
 
     contact_id: str
@@ -267,7 +267,7 @@ async def contacts_to_send(
     connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
-    found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
+    found = [Standing(*(*known, _attributes(attributes))) for *known, attributes in rows]
     behind = [
         s
         for s in found

@@ -90,13 +90,13 @@ RETURNING 1;
 -- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
 -- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
-    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
+    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     coalesce(s.state = 'failed', false) AS refused,
     c.email = '' AS deleted, s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
-    coalesce(s.state <> 'ok', false) AS troubled
+    coalesce(s.state <> 'ok', false) AS troubled, c.attributes
 FROM contacts c
 LEFT JOIN LATERAL (
     SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id
