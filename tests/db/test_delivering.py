@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from app import admin
 from app.db import delivering, reading
 from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Tried
+from app.db.sql import QUERIES
 from app.domain.outcomes import LETTER_STATE, STATE_LETTER
 from tests.db.conftest import Desk, people, person
 
@@ -515,8 +516,8 @@ class TestPlans:
             for claim in claims:
                 await delivering.record_delivery(connection, claim, report(claim, "o" * 100))
             plans = await connection.fetchrow(
-                """SELECT generic_plans, custom_plans FROM pg_prepared_statements
-                WHERE statement LIKE '%UPDATE deliveries%INTO contact_syncs%'"""
+                "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
+                QUERIES["record_delivery"],
             )
         assert (plans["generic_plans"], plans["custom_plans"]) == (len(claims) - 5, 5)
 
