@@ -9,9 +9,11 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from app.db.columns import numbers, texts
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
+from app.domain.outcomes import EffectState
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +66,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The destination was removed: nothing may be sent to it any more."""
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """A contact as it stands, and what the destination holds of it."""
 
     contact_id: str
@@ -74,8 +76,6 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str | None
     phone: str | None
     company: str | None
-    attributes: dict[str, Any]
-    """A key with None is one that the destination still has and should clear."""
     synced_version: int
     doubtful: bool
     """It may hold a later version: an answer was lost."""
@@ -89,9 +89,11 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True):
     """That was last sent, or that it was last told to archive; 0: none."""
     troubled: bool
     """That did not end well, so there may be open dead letters."""
+    attributes: dict[str, Any]
+    """A key with None is one that the destination still has and should clear."""
 
 
-class Tried(msgspec.Struct, frozen=True):
+class Tried(msgspec.Struct, frozen=True, gc=False):
     """What is now known of a contact at the destination."""
 
     contact_id: str
@@ -265,7 +267,7 @@ async def contacts_to_send(
     connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
-    found = [Standing(**(dict(row) | {"attributes": _attributes(row["attributes"])})) for row in rows]
+    found = [Standing(*(*known, _attributes(attributes))) for *known, attributes in rows]
     behind = [
         s
         for s in found
@@ -310,6 +312,16 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
     tried = sorted(record.tried, key=lambda t: t.contact_id)
     letters = record.letters
     arrived = [t for t in tried if t.troubled and t.held]
+    known = texts(
+        [
+            [t.contact_id for t in tried],
+            [None if t.state == EffectState.OK else t.state for t in tried],
+            [t.remote_id for t in tried],
+            [t.code for t in tried],
+            [t.detail for t in tried],
+        ]
+    )
+    ids, states, remote_ids, codes, details = known.columns
     async with connection.transaction():
         if arrived:
             await connection.execute(
@@ -331,20 +343,16 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             record.attempts,
             None if record.wait is None else timedelta(seconds=record.wait),
             record.absence,
-            [t.contact_id for t in tried],
-            [t.state for t in tried],
-            [t.version for t in tried],
-            [t.held for t in tried],
-            [t.remote_id for t in tried],
-            [t.code for t in tried],
-            [t.detail for t in tried],
-            [x.contact_id for x in letters],
-            [x.version for x in letters],
-            [x.item_index for x in letters],
-            [x.state for x in letters],
-            [x.code for x in letters],
-            [x.detail for x in letters],
             msgspec.json.encode(count_failures(record.errors, claim.indexes)).decode(),
+            ids,
+            states,
+            numbers(t.version for t in tried),
+            numbers(t.held for t in tried),
+            remote_ids,
+            codes,
+            details,
+            known.separator,
+            known.null,
         )
         if row is None:
             return None
@@ -358,6 +366,17 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             )
         if letters:
             indexes = [x.item_index for x in letters]
+            await connection.execute(
+                QUERIES["bury_letters"],
+                claim.tenant_id,
+                claim.delivery_id,
+                [x.contact_id for x in letters],
+                [x.version for x in letters],
+                indexes,
+                [x.state for x in letters],
+                [x.code for x in letters],
+                [x.detail for x in letters],
+            )
             await connection.execute(QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes)
         finished = None
         if row["open"] == 0:

@@ -156,15 +156,12 @@ class HubSpot:
 
     def _outcomes(self, contacts: list[Contact], body: dict[str, Any]) -> list[Outcome]:
         """Match results and errors to contacts by trace id and key; their order means nothing."""
-        written = dict(self._written(contacts, body["results"]))
+        traced = {str(place): place for place in range(len(contacts))}
+        written = dict(self._written(contacts, traced, body["results"]))
         refused: dict[int, dict[str, Any]] = {}
         untraced: list[dict[str, Any]] = []
         for error in objects(body.get("errors")):
-            places = [
-                p
-                for trace in _context(error, "objectWriteTraceId")
-                if (p := _place(trace, contacts)) is not None
-            ]
+            places = [traced[trace] for trace in _context(error, "objectWriteTraceId") if trace in traced]
             refused |= dict.fromkeys(places, error)
             if not places:
                 untraced.append(error)
@@ -179,12 +176,15 @@ class HubSpot:
             for place, contact in enumerate(contacts)
         ]
 
-    def _written(self, contacts: list[Contact], results: list[Any]) -> Iterator[tuple[int, str]]:
+    def _written(
+        self, contacts: list[Contact], traced: Mapping[str, int], results: list[Any]
+    ) -> Iterator[tuple[int, str]]:
         """(position, remote id) of every result whose key and trace id do not contradict each other."""
         place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
         for record in objects(results):
             by_key = place_of.get(str(_properties(record).get(self._fields.id_property)))
-            by_trace = _place(record.get("objectWriteTraceId"), contacts)
+            trace = record.get("objectWriteTraceId")
+            by_trace = traced.get(trace) if isinstance(trace, str) else None
             place = by_trace if by_key is None else by_key
             if place is not None and by_trace in (None, place) and record.get("id") is not None:
                 yield place, str(record["id"])
@@ -217,12 +217,6 @@ def _context(error: Mapping[str, Any], name: str) -> Iterable[str]:
     context = error.get("context")
     value = context.get(name) if isinstance(context, dict) else None
     return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
-
-
-def _place(trace: object, contacts: list[Contact]) -> int | None:
-    if isinstance(trace, str) and trace.isascii() and trace.isdigit() and int(trace) < len(contacts):
-        return int(trace)
-    return None
 
 
 connect: Final[CrmFactory] = HubSpot

@@ -49,11 +49,8 @@ class FieldMap:
 
     def sources(self, contact: Contact) -> dict[str, Any]:
         """Their name → our value, as it is here; the key is among them."""
-        found: dict[str, Any] = {}
-        if contact.attributes:
-            values = contact.attributes
-            for ours, theirs in self._plan(tuple(values)):
-                found[theirs] = values[ours]
+        values = contact.attributes
+        found = {theirs: values[ours] for ours, theirs in self._plan(tuple(values))} if values else {}
         for ours, theirs in self._standard.items():
             found[theirs] = getattr(contact, ours)
         found[self.key] = contact.contact_id

@@ -15,7 +15,7 @@ import msgspec
 from app.domain.outcomes import EffectState, ErrorCode
 
 
-class Contact(msgspec.Struct, frozen=True, kw_only=True):
+class Contact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A contact as it stands now; `None` is a field the destination should have empty."""
 
     contact_id: str
@@ -32,7 +32,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     """The CRM's own id of the record, as far as it is known."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What became of one contact in one call: `OK`, `RETRY`, `FAILED` or `UNKNOWN`, with the reason."""
 
     contact_id: str

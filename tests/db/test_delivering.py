@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from app import admin
 from app.db import delivering, reading
 from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Tried
+from app.db.sql import QUERIES
 from app.domain.outcomes import LETTER_STATE, STATE_LETTER
 from tests.db.conftest import Desk, people, person
 
@@ -503,6 +504,22 @@ class TestFinish:
         answer = await line.desk.push([*people(2), *bad])
         recorded = await line.record(await line.take(), states)
         assert recorded == Recorded(answer.job_id, ended, None)
+
+
+class TestPlans:
+    async def test_recording_is_planned_once(self, line: Line) -> None:
+        """Planning it takes longer than to record a hundred contacts, so no value may make it worth another plan."""
+        for start in range(0, 1_200, 100):
+            await line.desk.push([person(start + i) for i in range(100)])
+        claims = await line.claim_some(20, concurrency=20)
+        async with line.desk.database.connection() as connection:
+            for claim in claims:
+                await delivering.record_delivery(connection, claim, report(claim, "o" * 100))
+            plans = await connection.fetchrow(
+                "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
+                QUERIES["record_delivery"],
+            )
+        assert (plans["generic_plans"], plans["custom_plans"]) == (len(claims) - 5, 5)
 
 
 class TestStanding:

@@ -90,13 +90,13 @@ RETURNING 1;
 -- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
 -- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
-    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
+    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     coalesce(s.state = 'failed', false) AS refused,
     c.email = '' AS deleted, s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
-    coalesce(s.state <> 'ok', false) AS troubled
+    coalesce(s.state <> 'ok', false) AS troubled, c.attributes
 FROM contacts c
 LEFT JOIN LATERAL (
     SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id
@@ -133,13 +133,14 @@ GROUP BY p.contact_id;
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
 --   $4 states  $5 errors  $6 attempts spent  $7 wait before the next attempt (NULL: nothing is left to do)
---   $8 first absence: 'keep', 'now' or 'clear'
---   settled or tried contacts: $9 ids (sorted)  $10 state words  $11 versions tried  $12 versions held (0: unknown)
---   $13 remote ids (empty: to be forgotten)  $14 error codes  $15 error details
---   dead letters: $16 ids  $17 versions  $18 item indexes  $19 states  $20 codes  $21 details
---   $22 failures: the errors counted by code
+--   $8 first absence: 'keep', 'now' or 'clear'  $9 failures: the errors counted by code
+--   settled or tried contacts, each column as app.db.columns joins them: $10 ids (sorted)  $11 state words (NULL: all
+--   ok)  $12 versions tried  $13 versions held (0: unknown)  $14 remote ids (empty: to be forgotten)  $15 error codes
+--   $16 error details  $17 separator  $18 mark of NULL
+-- What few deliveries need (letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
+-- to plan anew each time, which costs more than to record a hundred contacts.
 WITH held AS MATERIALIZED (
-    SELECT d.tenant_id, d.delivery_id, d.destination_id, d.job_id, d.request_id, d.states, d.indexes, d.letters
+    SELECT d.delivery_id, d.destination_id, d.job_id, d.states
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE
     FOR UPDATE
@@ -149,7 +150,7 @@ recorded AS (
     SET
         states = $4,
         errors = $5::text::jsonb,
-        failures = $22::text::jsonb,
+        failures = $9::text::jsonb,
         attempt = $6,
         state = CASE WHEN $7::interval IS NULL THEN 'done' ELSE 'pending' END,
         next_attempt_at = CASE WHEN $7::interval IS NULL THEN d.next_attempt_at ELSE now() + $7::interval END,
@@ -167,11 +168,12 @@ synced AS (
         error_code, error_detail
     )
     SELECT
-        $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id, t.state,
-        t.version, t.error_code, t.error_detail
+        $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
+        coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail
     FROM held h
     CROSS JOIN unnest(
-        $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[]
+        split_column($10, $17, $18), split_column($11, $17, $18), $12::text::bigint[], $13::text::bigint[],
+        split_column($14, $17, $18), split_column($15, $17, $18), split_column($16, $17, $18)
     ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail)
     ORDER BY t.contact_id
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
@@ -184,27 +186,6 @@ synced AS (
         error_code = excluded.error_code,
         error_detail = excluded.error_detail
     WHERE excluded.state_version >= s.state_version
-),
-buried AS (
-    INSERT INTO dead_letters (
-        tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code,
-        error_detail, attempts, request_id, root_job_id, chain_id
-    )
-    SELECT
-        $1, h.destination_id, t.contact_id, t.version, h.job_id, t.item_index, h.delivery_id, t.state, t.code,
-        t.detail, $6, h.request_id,
-        coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = h.job_id)),
-        coalesce(b.chain_id, b.dead_letter_id)
-    FROM held h
-    CROSS JOIN unnest($16::text[], $17::bigint[], $18::int[], $19::text[], $20::text[], $21::text[])
-        AS t(contact_id, version, item_index, state, code, detail)
-    -- The letter before, where this delivery was to answer for one.
-    LEFT JOIN LATERAL (
-        SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
-        WHERE x.tenant_id = $1 AND x.dead_letter_id = h.letters[array_position(h.indexes, t.item_index)]
-        LIMIT 1
-    ) b ON true
-    ON CONFLICT DO NOTHING
 ),
 counted AS (
     UPDATE effects e
@@ -229,6 +210,30 @@ revised AS (
 SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
+
+-- name: bury_letters
+-- The dead letters that an attempt leaves, after record_delivery in its transaction: $3 contacts  $4 versions  $5 item
+-- indexes  $6 states  $7 codes  $8 details
+INSERT INTO dead_letters (
+    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    attempts, request_id, root_job_id, chain_id
+)
+SELECT
+    $1, d.destination_id, t.contact_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
+    d.attempt, d.request_id,
+    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = d.job_id)),
+    coalesce(b.chain_id, b.dead_letter_id)
+FROM deliveries d
+CROSS JOIN unnest($3::text[], $4::bigint[], $5::int[], $6::text[], $7::text[], $8::text[])
+    AS t(contact_id, version, item_index, state, code, detail)
+-- The letter before, where this delivery was to answer for one.
+LEFT JOIN LATERAL (
+    SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
+    WHERE x.tenant_id = $1 AND x.dead_letter_id = d.letters[array_position(d.indexes, t.item_index)]
+    LIMIT 1
+) b ON true
+WHERE d.tenant_id = $1 AND d.delivery_id = $2
+ON CONFLICT DO NOTHING;
 
 -- name: supersede_letters
 -- Dead letters of contacts ($5) that arrived in these versions ($6) need nobody any more. Comes before record_delivery

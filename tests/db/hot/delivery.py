@@ -13,8 +13,12 @@ HOT: Final[Hot] = {
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
     "attributes_to_clear": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
     "record_delivery": (
-        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', {TRIED}, '{{}}','{{}}','{{}}','{{}}','{{}}','{{}}', '{{}}'",
-        {"deliveries_pkey", "effects_pkey", "jobs_pkey"},
+        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', '{{}}', {TRIED}",
+        {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},
+    ),
+    "bury_letters": (
+        "3, 5, '{c1,c2}', '{1,1}', '{0,1}', '{failed,dead}', '{X,X}', '{no,no}'",
+        {"deliveries_pkey", "dead_letters_pkey", "jobs_pkey"},
     ),
     "supersede_letters": (
         f"3, 5, 500, {TOKEN}, {CONTACTS}, '{{1,1,1}}'",
