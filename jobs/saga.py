@@ -6,7 +6,6 @@ workflow does stands in `jobs.workflows`; the rules of what follows on what in `
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final, Protocol
@@ -23,14 +22,13 @@ from app.domain.retry import RetryPolicy
 from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, follow, stumble
 from app.errors import TrancheError
 from app.settings import Settings
-from jobs.turns import Job, Turns
+from jobs.lanes import Lanes
+from jobs.turns import Job
 
 log = structlog.get_logger()
 
 LANES: Final = 2
-_REST: Final = 0.05
-"""Seconds for a saga that others have in their hands."""
-_TROUBLE: Final = 2.0
+_UNKNOWN_WAIT: Final = 10.0
 _TRIES: Final = 3
 _HELD_WAIT: Final = 1.0
 _BACKOFF_BASE: Final = 0.5
@@ -91,7 +89,7 @@ async def leave(turn: Turn) -> Answer:
     return Done()
 
 
-class Runner:
+class Runner(Lanes):
     """Works on whatever saga is due, tenants in turn, until it is stopped."""
 
     def __init__(
@@ -103,57 +101,26 @@ class Runner:
         monotonic: Callable[[], float],
         random: Callable[[], float],
     ) -> None:
+        super().__init__(
+            "saga", LANES, look=settings.saga_interval, idle=settings.saga_interval, monotonic=monotonic
+        )
         self._database = database
         self._workflows = {workflow.name: workflow for workflow in workflows}
-        self._settings = settings
-        self._monotonic = monotonic
         self._random = random
         self._policy = RetryPolicy(
             attempts=settings.saga_attempts, backoff_base=_BACKOFF_BASE, backoff_cap=_BACKOFF_CAP
         )
-        self._turns = Turns()
-        self._looking = asyncio.Lock()
-        self._look_due = 0.0
-        self._announced = asyncio.Event()
-        self._stopping = False
 
-    def announce(self) -> None:
-        """There may be something new; returns at once."""
-        self._look_due = 0.0
-        self._announced.set()
+    async def find(self) -> Iterable[Job]:
+        async with self._database.connection() as connection:
+            return await sagas.due(connection)
 
-    def stop(self) -> None:
-        """Begin nothing more; `run` returns when what is under way is committed."""
-        self._stopping = True
-        self._announced.set()
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(LANES):
-                group.create_task(self._lane())
-
-    async def _lane(self) -> None:
-        while not self._stopping:
-            try:
-                await self._look()
-                job = self._turns.next(self._monotonic())
-                if job is None:
-                    await self._pause(_REST if self._turns else self._settings.saga_interval)
-                    continue
-                await self._work(job)
-            except TrancheError as error:
-                log.warning("saga_lane_waits", error=str(error))
-                await asyncio.sleep(_TROUBLE)
-            except Exception:
-                log.exception("saga_lane_waits")
-                await asyncio.sleep(_TROUBLE)
-
-    async def _work(self, job: Job) -> None:
+    async def work(self, job: Job) -> None:
         moved = await self.advance(*job)
         if moved is None:
-            self._turns.rest(job, self._monotonic() + _REST)
+            self.rest(job)
         elif moved.finished or moved.wait > 0:
-            self._turns.forget(job)
+            self.forget(job)
 
     async def advance(self, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
         """Do one turn of a saga; where it stands now. `None`: there was nothing to be had.
@@ -200,7 +167,7 @@ class Runner:
     async def _ask(self, turn: Turn, step: Step | None) -> Answer:
         if step is None:
             # A newer release may have begun it: a worker of that release goes on.
-            return Wait(_TROUBLE * 5)
+            return Wait(_UNKNOWN_WAIT)
         compensating = turn.saga.at.state is SagaState.COMPENSATING
         return await (step.compensate if compensating else step.do)(turn)
 
@@ -264,20 +231,3 @@ class Runner:
             state=to.state.value,
             **({"reason": answer.reason} if isinstance(answer, Failed) else {}),
         )
-
-    async def _look(self) -> None:
-        """Find out what there is to do, if that was not done just now."""
-        async with self._looking:
-            if self._monotonic() < self._look_due:
-                return
-            self._announced.clear()
-            self._look_due = self._monotonic() + self._settings.saga_interval
-            async with self._database.connection() as connection:
-                self._turns.update(await sagas.due(connection))
-
-    async def _pause(self, seconds: float) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._announced.wait()
-        except TimeoutError:
-            self._look_due = min(self._look_due, self._monotonic())
