@@ -89,7 +89,10 @@ def some(action: Action, chance: random.Random) -> list[str]:
 
 
 async def push(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    await round_.send(request(action, write(action, chance, some(action, chance))), until=until)
+    """Now and then all destinations must take it: what one of them refuses is taken back."""
+    items = write(action, chance, some(action, chance))
+    query = "?consistency=all_destinations" if chance.random() < 0.2 else ""
+    await round_.send(request(action, items, query=query), until=until)
 
 
 async def push_csv(round_: Round, action: Action, chance: random.Random, until: float) -> None:

@@ -395,6 +395,17 @@ def tombstone_kept() -> None:
 
 
 @bug("reject")
+def refused_kept() -> None:
+    """What one destination refused stays, though all must take it or none."""
+    from app.db import undoing
+
+    async def none(*_: Any, **__: Any) -> None:
+        return None
+
+    put(undoing, "last_refused", none)
+
+
+@bug("reject")
 def letters_taken_twice() -> None:
     """Who waited for letters that another request was just taking takes them once more."""
     alter("lock_letters", "AND l.resolution IS NULL", "")

@@ -30,11 +30,13 @@ _TABLES: Final = (
     "effects",
     "contact_syncs",
     "dead_letters",
+    "sagas",
     "chaos_moves",
 )
 _OPEN: Final = """SELECT
     (SELECT count(*) FROM jobs j WHERE j.tenant_id = $1 AND j.finished_at IS NULL)
-    + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')"""
+    + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')
+    + (SELECT count(*) FROM sagas s WHERE s.tenant_id = $1 AND s.finished_at IS NULL)"""
 
 
 class Result(msgspec.Struct, kw_only=True):

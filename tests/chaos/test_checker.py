@@ -170,6 +170,7 @@ def well() -> Evidence:
             ],
             "contact_syncs": [{"destination_id": 1, "contact_id": i, "synced_version": 1} for i in "ab"],
             "dead_letters": [],
+            "sagas": [],
             "chaos_moves": [
                 move(1, "job", JOB, "[*]", "syncing"),
                 move(2, "delivery", "7", "pending", "sending"),
@@ -255,6 +256,17 @@ def replay(e: Evidence) -> None:
     again = {"contact_ids": ["a"], "versions": [1], "indexes": [0]}
     e.tables["deliveries"].append(e.tables["deliveries"][0] | sent | again)
     e.tables["chaos_moves"] = [m for m in e.tables["chaos_moves"] if m["what"] != "job"]
+
+
+ALL = {"consistency": "all_destinations"}
+SAGA: dict[str, Any] = {"workflow": "consistency", "subject": JOB, "state": "done"}
+
+
+def refuse(e: Evidence) -> None:
+    """One destination does not take contact a, which all must have."""
+    give_up(e)
+    e.tables["jobs"][0]["options"] |= ALL
+    e.tables["dead_letters"].append(LETTER | {"job_id": JOB, "root_job_id": JOB})
 
 
 def undo(e: Evidence, **content: Any) -> None:
@@ -357,6 +369,15 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
             e.tables["dead_letters"][0].update(resolution="superseded"),
             e.tables["contact_syncs"].pop(0),
         ),
+    ),
+    "not all have it": (
+        "half_there",
+        lambda e: (refuse(e), e.tables["sagas"].append(SAGA)),
+    ),
+    "nobody sees to it": ("half_there", lambda e: e.tables["jobs"][0]["options"].update(ALL)),
+    "taken back, but not refused": (
+        "undo_overwrote",
+        lambda e: (undo(e), e.tables["jobs"][1].update(undo_of=None, root_job_id=JOB)),
     ),
     "undone in part": (
         "not_undone",

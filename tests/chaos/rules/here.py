@@ -53,10 +53,18 @@ def _source_versions_rise(e: Evidence, contact_id: str, rows: list[Row]) -> Find
             newest = number
 
 
+def _undone_by(job: Row) -> str | None:
+    """The job whose items an undo takes back: all of them, or those that some destination refused."""
+    if job.get("kind") != "undo":
+        return None
+    of: str | None = job.get("undo_of") or job.get("root_job_id")
+    return of
+
+
 def _standing_again(e: Evidence, rows: list[Row], version: int) -> list[int]:
     """This version, and those which stand again with it, because what came after them was undone."""
     found = [version]
-    while (of := e.jobs.get(rows[version - 1]["job_id"], {}).get("undo_of")) and version > 1:
+    while (of := _undone_by(e.jobs.get(rows[version - 1]["job_id"], {}))) and version > 1:
         again = _standing_again(e, rows, version - 1)
         taken = next((v for v in again if rows[v - 1]["job_id"] == of), 1)
         if taken == 1:
@@ -75,10 +83,11 @@ def undone_is_undone(e: Evidence) -> Findings:
         if count > 1:
             yield Finding("undone_twice", f"job {job_id} has {count} undos")
     for job in e.jobs.values():
-        of = job.get("undo_of")
-        if not of or job["state"] not in ("completed", "completed_with_failures"):
+        of = _undone_by(job)
+        if of is None or job["state"] not in ("completed", "completed_with_failures"):
             continue
-        if job["total"] != written[of]:
+        every = job.get("undo_of") is not None
+        if every and job["total"] != written[of]:
             yield Finding(
                 "not_undone",
                 f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions",
@@ -88,7 +97,7 @@ def undone_is_undone(e: Evidence) -> Findings:
             contact = e.contacts[row["contact_id"]]
             # A later item that said the same under a newer source version has confirmed it.
             stands = all(contact[name] == row[name] for name in ("version", "source_version"))
-            if row["job_id"] == of and stands:
+            if row["job_id"] == of and stands and every:
                 yield Finding(
                     "not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}"
                 )
@@ -281,4 +290,38 @@ def letters_are_taken_once(e: Evidence) -> Findings:
             yield Finding(
                 "letter_lost",
                 f"letter {number} of version {row['version']} was superseded, but {held.get(place, 0)} is there",
+            )
+
+
+def all_have_it_or_none(e: Evidence) -> Findings:
+    """Of an import that all destinations must take, what one of them refused is taken back, and nothing else is."""
+    sagas = {row["subject"]: row for row in e.table("sagas") if row["workflow"] == "consistency"}
+    by_place: dict[str, set[int]] = defaultdict(set)
+    refused: dict[str, set[str]] = defaultdict(set)
+    for letter in e.table("dead_letters"):
+        refused[letter.get("root_job_id", "")].add(letter["contact_id"])
+        if letter.get("resolution") is None:
+            by_place[letter.get("job_id", "")].add(letter["item_index"])
+    for job_id, job in e.jobs.items():
+        if job["options"].get("consistency") != "all_destinations":
+            continue
+        if job_id not in sagas:
+            yield Finding("half_there", f"nobody sees to it that all destinations take job {job_id}, or none")
+        elif sagas[job_id]["state"] != "done":
+            yield Finding("restless", f"the saga of job {job_id} is {sagas[job_id]}")
+        for index in by_place[job_id]:
+            row = e.entered.get((job_id, index))
+            contact = e.contacts[row["contact_id"]] if row is not None else None
+            if row and contact and all(contact[n] == row[n] for n in ("version", "source_version")):
+                yield Finding(
+                    "half_there",
+                    f"item {index} of job {job_id} was refused by one destination, but stands: {row}",
+                )
+    for row in e.table("ledger"):
+        job = e.jobs.get(row["job_id"], {})
+        in_part = job.get("kind") == "undo" and job.get("undo_of") is None
+        if in_part and row["contact_id"] not in refused[job["root_job_id"]]:
+            yield Finding(
+                "undo_overwrote",
+                f"version {row['version']} of {row['contact_id']} takes back what no destination refused",
             )
