@@ -23,14 +23,17 @@ class Flights(Generic[K, V]):
     def start(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
         """See to it that this key's work is under way, without waiting for it."""
         task = self._under_way.get(key)
-        if task is None:
+        # One that has ended may still stand here for a moment. Its result is old, and whoever asks until there is a
+        # newer one would get it without ever letting the loop go on, that is for ever.
+        if task is None or task.done():
             task = asyncio.create_task(work())
             self._under_way[key] = task
             task.add_done_callback(lambda done: self._end(key, done))
         return task
 
     def _end(self, key: K, task: asyncio.Task[V]) -> None:
-        self._under_way.pop(key, None)
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
         if not task.cancelled():
             task.exception()  # taken note of, though all who wanted to know may have gone
 

@@ -89,7 +89,10 @@ def some(action: Action, chance: random.Random) -> list[str]:
 
 
 async def push(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    await round_.send(request(action, write(action, chance, some(action, chance))), until=until)
+    """Now and then all destinations must take it: what one of them refuses is taken back."""
+    items = write(action, chance, some(action, chance))
+    query = "?consistency=all_destinations" if chance.random() < 0.2 else ""
+    await round_.send(request(action, items, query=query), until=until)
 
 
 async def push_csv(round_: Round, action: Action, chance: random.Random, until: float) -> None:
@@ -265,14 +268,37 @@ async def retry_job(round_: Round, action: Action, chance: random.Random, until:
 
 
 async def undo(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    """An import of its own is taken back, where the API offers it; asked twice, it is one undo."""
+    """An import is taken back, where the API offers it; asked twice, it is one undo.
+
+    Mostly one of its own, now and then after somebody changed some of it or with its undo taken back, too; else
+    whatever was done.
+    """
     if not round_.can("POST", "/v1/jobs/{job_id}/undo"):
+        return
+    if chance.random() < 0.3 and round_.jobs:
+        await round_.act("undo", chance.choice(round_.jobs))
         return
     ids = [*shared(chance, 3), *(own(action, n) for n in range(6))]
     told = await round_.send(request(action, write(action, chance, ids)), until=until)
-    if told is not None:
-        for _ in range(chance.randint(1, 2)):
-            await round_.act("undo", told["job_id"])
+    if told is None:
+        return
+    if chance.random() < 0.4:
+        items = write(action, chance, [ids[-1], ids[0]])
+        for item in items:
+            item.mark = item.fields["attributes"]["mark"] = f"{item.mark}-since"
+        later = request(action, items)
+        later.key = f"{later.key}-since"
+        newer = await round_.send(later, until=until)
+        if newer is not None and chance.random() < 0.5:
+            # The newest first: then the older one stands again, and can be taken back as if nothing had been since.
+            await round_.act("undo", newer["job_id"])
+            await asyncio.sleep(chance.choice((0.2, 0.5)))
+    undone = None
+    for _ in range(chance.randint(1, 2)):
+        undone = await round_.act("undo", told["job_id"])
+    if undone is not None and "job_id" in undone and chance.random() < 0.3:
+        await asyncio.sleep(chance.choice((0.2, 0.5)))
+        await round_.act("undo", undone["job_id"])
 
 
 async def do(round_: Round, action: Action, *, began: float, until: float) -> None:

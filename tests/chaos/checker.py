@@ -29,6 +29,8 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     here.jobs_end_last,
     here.nothing_surprises,
     here.letters_are_written,
+    here.letters_are_taken_once,
+    here.all_have_it_or_none,
     there.effects_are_single,
     there.destinations_hold_the_contacts,
     there.refused_there_is_not_there,

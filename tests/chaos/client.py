@@ -161,6 +161,17 @@ class Round:
             self.follow(told["job_id"])
         return told
 
+    async def replay(self) -> None:
+        """Have every dead letter sent again that is open."""
+        try:
+            status, _, raw = await self.ask("POST", "/v1/dead-letters/replay", json={"all": True})
+        except _NETWORK as error:
+            self.journal.note("asked", what="replay", job_id=None, status=None, body=str(error))
+            return
+        self.journal.note("asked", what="replay", job_id=None, status=status, body=raw.decode())
+        if status == 202:
+            self.follow(msgspec.json.decode(raw)["job_id"])
+
     async def look(self, job_id: str) -> str | None:
         """One poll of a job and of its first items."""
         try:

@@ -32,7 +32,9 @@ _HEADINGS: Final = {
     "An item, here": "item_here",
     "An item, at one destination": "item",
     "A delivery (one chunk of at most 100 items for one destination)": "delivery",
+    "A dead letter": "letter",
     "A job": "job",
+    "A saga": "saga",
 }
 _EDGE: Final = re.compile(r"^\s*(\[\*\]|\w+) --> (\[\*\]|\w+)")
 

@@ -2,7 +2,7 @@
 CREATE TABLE chaos_moves (
     seq       bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id integer NOT NULL,
-    what      text NOT NULL,                     -- job, delivery or item
+    what      text NOT NULL,                     -- job, delivery, item, letter or saga
     subject   text NOT NULL,
     before    text NOT NULL,
     after     text NOT NULL
@@ -32,3 +32,23 @@ BEGIN
     RETURN NULL;
 END $$;
 CREATE TRIGGER chaos_deliveries_moved AFTER UPDATE ON deliveries FOR EACH ROW EXECUTE FUNCTION chaos_note_delivery();
+
+CREATE FUNCTION chaos_note_letter() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos_moves (tenant_id, what, subject, before, after)
+    VALUES (
+        NEW.tenant_id, 'letter', NEW.dead_letter_id::text, coalesce(OLD.resolution, 'open'), coalesce(NEW.resolution, 'open')
+    );
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_letters_moved AFTER UPDATE OF resolution ON dead_letters FOR EACH ROW
+    WHEN (OLD.resolution IS DISTINCT FROM NEW.resolution) EXECUTE FUNCTION chaos_note_letter();
+
+CREATE FUNCTION chaos_note_saga() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO chaos_moves (tenant_id, what, subject, before, after)
+    VALUES (NEW.tenant_id, 'saga', NEW.saga_id::text, OLD.state, NEW.state);
+    RETURN NULL;
+END $$;
+CREATE TRIGGER chaos_sagas_moved AFTER UPDATE OF state ON sagas FOR EACH ROW
+    WHEN (OLD.state <> NEW.state) EXECUTE FUNCTION chaos_note_saga();

@@ -292,10 +292,12 @@ def breaker_ignored() -> None:
     """A CRM that is down is called on and on."""
     from jobs import breaker
 
-    async def admit(self: Any, name: str) -> Any:
-        return breaker.Permit(name=name, generation=0, token=0, shared=False)
+    async def admit_all(self: Any, names: Any) -> Any:
+        return breaker.Permits(
+            permits=tuple(breaker.Permit(name=name, generation=0, token=0, shared=False) for name in names)
+        )
 
-    put(breaker.Breaker, "admit", admit)
+    put(breaker.Breaker, "admit_all", admit_all)
 
 
 @bug("reject")
@@ -337,6 +339,87 @@ def counted_twice() -> None:
 def finished_early() -> None:
     """A job is finished when one destination has all, whatever the other one is still owed."""
     alter("finish_job", "e.pending + e.retry + e.unknown > 0", "false")
+
+
+# undo and replay
+
+
+@bug("undo")
+def undo_overwrites() -> None:
+    """An undo gives a contact its before-image back although somebody changed it since."""
+    from app import restoring
+
+    put(restoring, "_is_own", lambda *_: True)
+
+
+@bug("undo")
+def undo_in_part() -> None:
+    """An undo leaves a field as it is now."""
+    alter("restore_contacts", "attributes = p.attributes,", "attributes = c.attributes,")
+
+
+@bug("undo")
+def undo_untold() -> None:
+    """What an undo restores is not owed to the destinations."""
+    from app import restoring
+
+    async def book(*words: Any, **options: Any) -> Any:
+        return await write(*words, **(options | {"destination_ids": []}))
+
+    write = put(restoring, "book", book)
+
+
+@bug("undo")
+def tombstone_kept() -> None:
+    """A contact whose creation was undone is said to be archived at the CRM, but is not."""
+    from app.domain.outcomes import EffectState
+    from jobs import way
+    from jobs.crm.port import Health, Outcome, Reply
+
+    async def archive(contacts: Any, _: Any) -> Any:
+        done = [
+            Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id) for c in contacts
+        ]
+        return Reply(outcomes=done, health=Health.WELL)
+
+    def careless(connect: Any) -> Any:
+        def connected(**options: Any) -> Any:
+            crm = connect(**options)
+            put(crm, "archive", archive)
+            return crm
+
+        return connected
+
+    for kind, connect in list(way.ADAPTERS.items()):
+        way.ADAPTERS[kind] = careless(connect)
+
+
+@bug("reject")
+def refused_kept() -> None:
+    """What one destination refused stays, though all must take it or none."""
+    from app.db import undoing
+
+    async def none(*_: Any, **__: Any) -> None:
+        return None
+
+    put(undoing, "last_refused", none)
+
+
+@bug("reject")
+def letters_taken_twice() -> None:
+    """Who waited for letters that another request was just taking takes them once more."""
+    alter("lock_letters", "AND l.resolution IS NULL", "")
+
+
+@bug("reject")
+def letters_taken_for_nothing() -> None:
+    """Letters that are taken are not sent again."""
+    from app import resending
+
+    async def none(*_: Any) -> list[Any]:
+        return []
+
+    put(resending, "_pace", none)
 
 
 def main() -> None:

@@ -30,11 +30,13 @@ _TABLES: Final = (
     "effects",
     "contact_syncs",
     "dead_letters",
+    "sagas",
     "chaos_moves",
 )
 _OPEN: Final = """SELECT
     (SELECT count(*) FROM jobs j WHERE j.tenant_id = $1 AND j.finished_at IS NULL)
-    + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')"""
+    + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')
+    + (SELECT count(*) FROM sagas s WHERE s.tenant_id = $1 AND s.finished_at IS NULL)"""
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -122,12 +124,16 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, foun
 
 
 async def _retry(round_: Round, stage: Stage, tenant: Tenant) -> None:
-    """What failed while things were broken is tried again, where the API offers it: asked twice, done once."""
+    """What failed while things were broken is tried again, where the API offers it: asked twice, and for its letters
+    as well, done once."""
     if not round_.can("POST", "/v1/jobs/{job_id}/retry"):
         return
     for job_id in list(round_.jobs):
         if await round_.look(job_id) == "completed_with_failures":
-            await asyncio.gather(round_.act("retry", job_id), round_.act("retry", job_id))
+            asked = [round_.act("retry", job_id), round_.act("retry", job_id)]
+            if round_.can("POST", "/v1/dead-letters/replay"):
+                asked.append(round_.replay())
+            await asyncio.gather(*asked)
     await _rest(stage, tenant)
 
 
@@ -187,6 +193,8 @@ def _count(e: Evidence) -> dict[str, int]:
         "requests": len(e.requests),
         "sent": len(e.rows("answer")) + len(e.rows("broken")),
         "jobs": len(e.jobs),
+        "undos": sum(job["kind"] == "undo" for job in e.jobs.values()),
+        "resent": sum(job["kind"] in ("retry", "replay") for job in e.jobs.values()),
         "items": sum(len(request["items"]) for request in e.requests.values()),
         "versions": len(e.table("ledger")),
         "effects": sum(map(len, e.effects.values())),

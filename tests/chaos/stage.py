@@ -67,7 +67,7 @@ def fast(database_url: str, redis_url: str) -> Settings:
         max_sync_items=80,
         import_chunk_items=40,
         chunk_size=20,
-        delivery_lease=3.0,
+        delivery_lease=5.8,
         delivery_attempts=10,
         delivery_backoff_base=0.1,
         delivery_backoff_cap=0.4,

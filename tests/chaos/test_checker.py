@@ -12,7 +12,7 @@ import pytest
 from tests.chaos import checker
 from tests.chaos.evidence import STATES as STATES_PAGE
 from tests.chaos.evidence import Evidence, reachable, read_states
-from tests.chaos.rules import there
+from tests.chaos.rules import here, there
 
 JOB = "0199-job"
 STATES = read_states(
@@ -32,6 +32,10 @@ STATES = read_states(
     syncing --> completed
     syncing --> completed_with_failures
     running --> canceled
+## A dead letter
+    open --> replayed
+## A saga
+    running --> done
 """
 )
 
@@ -166,6 +170,7 @@ def well() -> Evidence:
             ],
             "contact_syncs": [{"destination_id": 1, "contact_id": i, "synced_version": 1} for i in "ab"],
             "dead_letters": [],
+            "sagas": [],
             "chaos_moves": [
                 move(1, "job", JOB, "[*]", "syncing"),
                 move(2, "delivery", "7", "pending", "sending"),
@@ -181,6 +186,16 @@ def well() -> Evidence:
         destinations={"crm_a": 1},
         kinds={"crm_a": "hubspot"},
     )
+
+
+LETTER: dict[str, Any] = {
+    "dead_letter_id": 5,
+    "delivery_id": 7,
+    "item_index": 0,
+    "destination_id": 1,
+    "contact_id": "a",
+    "version": 1,
+}
 
 
 def move(seq: int, what: str, subject: str, before: str, after: str) -> dict[str, Any]:
@@ -227,6 +242,31 @@ def refuse_first_item(e: Evidence, **more: Any) -> None:
 def give_up(e: Evidence) -> None:
     e.tables["deliveries"][0]["states"] = "fo"
     e.tables["effects"][0] |= {"ok": 1, "failed": 1}
+
+
+def replay(e: Evidence) -> None:
+    """The CRM refused contact a at first, and a replay of the letter brought it there."""
+    give_up(e)
+    e.tables["jobs"][0]["state"] = "completed_with_failures"
+    e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "again", "kind": "replay", "state": "completed"})
+    e.tables["jobs"][1] |= {"total": 1, "succeeded": 1}
+    e.tables["effects"].append(e.tables["effects"][0] | {"job_id": "again", "ok": 1, "failed": 0})
+    e.tables["dead_letters"].append(LETTER | {"resolution": "replayed", "replay_job_id": "again"})
+    sent = {"delivery_id": 8, "job_id": "again", "states": "o", "letters": [5]}
+    again = {"contact_ids": ["a"], "versions": [1], "indexes": [0]}
+    e.tables["deliveries"].append(e.tables["deliveries"][0] | sent | again)
+    e.tables["chaos_moves"] = [m for m in e.tables["chaos_moves"] if m["what"] != "job"]
+
+
+ALL = {"consistency": "all_destinations"}
+SAGA: dict[str, Any] = {"workflow": "consistency", "subject": JOB, "state": "done"}
+
+
+def refuse(e: Evidence) -> None:
+    """One destination does not take contact a, which all must have."""
+    give_up(e)
+    e.tables["jobs"][0]["options"] |= ALL
+    e.tables["dead_letters"].append(LETTER | {"job_id": JOB, "root_job_id": JOB})
 
 
 def undo(e: Evidence, **content: Any) -> None:
@@ -311,9 +351,37 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "no letter": ("no_letter", give_up),
     "a letter too many": (
         "letter_too_many",
-        lambda e: e.tables["dead_letters"].append(
-            {"delivery_id": 7, "item_index": 0, "destination_id": 1, "contact_id": "a", "version": 1}
+        lambda e: e.tables["dead_letters"].append(LETTER),
+    ),
+    "taken by two jobs": (
+        "taken_twice",
+        lambda e: (replay(e), e.tables["deliveries"].append(e.tables["deliveries"][1] | {"job_id": "other"})),
+    ),
+    "sent by two deliveries": (
+        "taken_twice",
+        lambda e: (replay(e), e.tables["deliveries"].append(e.tables["deliveries"][1] | {"indexes": [1]})),
+    ),
+    "taken for nothing": ("letter_lost", lambda e: (replay(e), e.tables["deliveries"].pop())),
+    "superseded by nothing": (
+        "letter_lost",
+        lambda e: (
+            replay(e),
+            e.tables["dead_letters"][0].update(resolution="superseded"),
+            e.tables["contact_syncs"].pop(0),
         ),
+    ),
+    "not all have it": (
+        "half_there",
+        lambda e: (refuse(e), e.tables["sagas"].append(SAGA)),
+    ),
+    "nobody sees to it": ("half_there", lambda e: e.tables["jobs"][0]["options"].update(ALL)),
+    "taken back, but not refused": (
+        "undo_overwrote",
+        lambda e: (undo(e), e.tables["jobs"][1].update(undo_of=None, root_job_id=JOB)),
+    ),
+    "undone in part": (
+        "not_undone",
+        lambda e: (second_version(e), undo(e), e.tables["jobs"][1].update(total=1)),
     ),
     "refused there, but there": ("refused_but_done", give_up),
     "backwards": ("went_back", went_back),
@@ -366,6 +434,35 @@ def test_each_broken_promise_is_found(what: str) -> None:
     assert name in names(evidence)
 
 
+def test_a_replayed_letter_is_well() -> None:
+    evidence = well()
+    replay(evidence)
+    assert checker.check(evidence, STATES) == []
+
+
+def test_an_undo_takes_back_what_stands_again() -> None:
+    """Two imports, undone one after the other, the newest first: each gives back what stood before it."""
+    e = well()
+    first = e.tables["ledger"][0]
+    made = (("2nd", "2nd"), ("undo 2nd", "m.0"), ("undo", "gone"))
+    for version, (job_id, mark) in enumerate(made, start=2):
+        content: dict[str, Any] = {"attributes": {"mark": mark}}
+        if mark == "gone":
+            content = {"email": "", "first_name": None, "attributes": {}}
+        e.tables["ledger"].append(first | content | {"version": version, "job_id": job_id, "item_index": 0})
+    undos = (("undo 2nd", "2nd", 1), ("undo", JOB, 2))
+    for job_id, of, total in undos:
+        made_by = {"job_id": job_id, "kind": "undo", "undo_of": of, "total": total}
+        e.tables["jobs"].append(e.tables["jobs"][0] | made_by)
+    gone = e.tables["ledger"][-1]
+    e.tables["contacts"][0] |= {name: gone[name] for name in ("version", "email", "first_name", "attributes")}
+    found = list(here.undone_is_undone(e))
+    assert [finding.name for finding in found] == ["not_undone"]  # contact b still stands
+    assert "of b" in found[0].detail
+    gone["email"] = "a@example.com"
+    assert "undo_wrong" in {finding.name for finding in here.undone_is_undone(e)}
+
+
 def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     evidence = well()
     give_up(evidence)
@@ -373,9 +470,7 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     evidence.tables["jobs"][0]["state"] = "completed_with_failures"
     evidence.tables["contact_syncs"].pop(0)
     evidence.tables["chaos_moves"] = [m for m in evidence.tables["chaos_moves"] if m["what"] != "job"]
-    evidence.tables["dead_letters"].append(
-        {"delivery_id": 7, "item_index": 0, "destination_id": 1, "contact_id": "a", "version": 1}
-    )
+    evidence.tables["dead_letters"].append(LETTER)
     assert checker.check(evidence, STATES) == []
 
 

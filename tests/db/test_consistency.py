@@ -7,12 +7,15 @@ from typing import Any
 
 import msgspec
 import pytest
+from uuid_utils.compat import uuid7
 
 from app.accept import Replay
 from app.db import delivering
 from app.db.delivering import Claim, ItemError, Letter, Record, Tried
 from app.domain.outcomes import Consistency
 from app.errors import KeyReused
+from app.letter_choice import Actor, Selection
+from app.letters import replay, retry
 from app.status import Job
 from tests.db.conftest import Desk, people, person
 from tests.db.saga_rig import drive, hasten
@@ -172,38 +175,42 @@ async def test_a_letter_that_a_human_has_settled_counts_no_more(desk: Desk) -> N
     assert set(await fields(desk)) == {"c00000"}
 
 
-async def test_a_replay_under_way_is_waited_for_and_its_new_letter_counts(desk: Desk) -> None:
+async def send_again(desk: Desk, job_id: uuid.UUID, *, how: str) -> None:
+    """Somebody has the letters of a job sent again, the one way or the other."""
+    actor = Actor(desk.tenant_id, "k", "r")
+    if how == "retry":
+        await retry(desk.database, actor, job_id, None, desk.settings, new_id=uuid7)
+    else:
+        await replay(desk.database, actor, Selection(), desk.settings, rate=None, new_id=uuid7)
+
+
+@pytest.mark.parametrize("how", ["retry", "replay"])
+async def test_what_is_sent_again_is_waited_for_and_its_new_letter_counts(desk: Desk, how: str) -> None:
     a = await desk.add_destination("a")
     pushed = await desk.push(people(2), consistency=ALL)
     await deliver(desk, a, refuse={"c00001"})
-    (letter,) = await letters(desk)
-    replay = uuid.uuid4()
-    await desk.execute(
-        """INSERT INTO jobs (
-            tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry
-        ) VALUES ($1, $2, 'replay', 'syncing', $3, 'r', 'k', 1, 1, 0, 0)""",
-        desk.tenant_id,
-        replay,
-        pushed.job_id,
-    )
-    await desk.execute("UPDATE dead_letters SET resolution = 'replayed', replay_job_id = $1", replay)
+    await send_again(desk, pushed.job_id, how=how)
     await settle(desk)
     assert len(await fields(desk)) == 2
-    await desk.execute("UPDATE jobs SET finished_at = now() WHERE job_id = $1", replay)
-    await desk.execute(
-        """INSERT INTO dead_letters (
-            tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code,
-            error_detail, attempts, request_id, root_job_id, chain_id
-        ) VALUES ($1, $2, 'c00001', 1, $3, 0, 999, 'failed', 'X', 'x', 1, 'r', $4, $5)""",
-        desk.tenant_id,
-        a,
-        replay,
-        pushed.job_id,
-        letter["dead_letter_id"],
-    )
+    await deliver(desk, a, refuse={"c00001"})
     await settle(desk)
     assert set(await fields(desk)) == {"c00000"}
     assert [x["resolution"] for x in await letters(desk)] == ["replayed", "dropped"]
+
+
+@pytest.mark.parametrize("how", ["retry", "replay"])
+async def test_what_is_sent_again_at_the_last_moment_is_waited_for(desk: Desk, how: str) -> None:
+    """After the last look whether all is settled, and before anything is taken back."""
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(2), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001"})
+    await hasten(desk)
+    assert await drive(desk, most=1) == 1
+    await send_again(desk, pushed.job_id, how=how)
+    await settle(desk)
+    await deliver(desk, a, refuse={"c00001"})
+    await settle(desk)
+    assert set(await fields(desk)) == {"c00000"}
 
 
 async def test_many_refused_items_over_a_large_job(desk: Desk) -> None:

@@ -179,7 +179,17 @@ SELECT
     OR EXISTS (
         SELECT FROM jobs r
         WHERE r.tenant_id = $1 AND r.root_job_id = $2 AND r.job_id <> r.root_job_id
-            AND r.kind IN ('retry', 'replay') AND r.finished_at IS NULL
+            AND r.kind = 'retry' AND r.finished_at IS NULL
+    )
+    -- A replay takes letters of many imports, and is of none of their families: the letters know it.
+    OR EXISTS (
+        SELECT FROM dead_letters l
+        CROSS JOIN LATERAL (
+            SELECT FROM jobs r
+            WHERE r.tenant_id = $1 AND r.job_id = l.replay_job_id AND r.finished_at IS NULL
+            LIMIT 1
+        ) r
+        WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution = 'replayed'
     )
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;

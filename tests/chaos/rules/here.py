@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from tests.chaos.evidence import FINISHED, WORDS, Evidence, Finding, Findings
+from tests.chaos.evidence import FINISHED, WORDS, Evidence, Finding, Findings, Row
 from tests.chaos.rules.answers import acknowledged
 
 SETTLED: Final = frozenset("ofds")
@@ -33,38 +33,84 @@ def ledger_is_whole(e: Evidence) -> Findings:
         differing = [name for name in fields if rows[-1][name] != contact[name]]
         if differing:
             yield Finding("gap", f"{contact_id} is not its newest ledger row: {', '.join(differing)}")
-        numbers = [row["source_version"] for row in rows if row["source_version"] is not None]
-        if numbers != sorted(numbers):
-            yield Finding("version_ignored", f"{contact_id}: source versions went {numbers}")
+        yield from _source_versions_rise(e, contact_id, rows)
     for contact_id in e.ledger.keys() - e.contacts.keys():
         yield Finding("gap", f"{contact_id} is in the ledger, but is no contact")
+
+
+def _source_versions_rise(e: Evidence, contact_id: str, rows: list[Row]) -> Findings:
+    """Only an undo goes back, to that of what it restores."""
+    newest = None
+    for row in rows:
+        number = row["source_version"]
+        if e.jobs.get(row["job_id"], {}).get("kind") == "undo":
+            newest = number
+        elif number is not None:
+            if newest is not None and number < newest:
+                numbers = [row["source_version"] for row in rows]
+                yield Finding("version_ignored", f"{contact_id}: source versions went {numbers}")
+                return
+            newest = number
+
+
+def _undone_by(job: Row) -> str | None:
+    """The job whose items an undo takes back: all of them, or those that some destination refused."""
+    if job.get("kind") != "undo":
+        return None
+    of: str | None = job.get("undo_of") or job.get("root_job_id")
+    return of
+
+
+def _standing_again(e: Evidence, rows: list[Row], version: int) -> list[int]:
+    """This version, and those which stand again with it, because what came after them was undone."""
+    found = [version]
+    while (of := _undone_by(e.jobs.get(rows[version - 1]["job_id"], {}))) and version > 1:
+        again = _standing_again(e, rows, version - 1)
+        taken = next((v for v in again if rows[v - 1]["job_id"] == of), 1)
+        if taken == 1:
+            break  # it was created then: now it is gone
+        version = taken - 1
+        found.append(version)
+    return found
 
 
 def undone_is_undone(e: Evidence) -> Findings:
     """An undo gives each contact its before-image back, unless somebody changed it since, and touches nothing else."""
     fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
-    by_version = {(row["contact_id"], row["version"]): row for row in e.table("ledger")}
+    written = Counter(row["job_id"] for row in e.table("ledger"))
     undone = Counter(job["undo_of"] for job in e.jobs.values() if job.get("undo_of"))
     for job_id, count in undone.items():
         if count > 1:
             yield Finding("undone_twice", f"job {job_id} has {count} undos")
     for job in e.jobs.values():
-        of = job.get("undo_of")
-        if not of or job["state"] not in ("completed", "completed_with_failures"):
+        of = _undone_by(job)
+        if of is None or job["state"] not in ("completed", "completed_with_failures"):
             continue
+        every = job.get("undo_of") is not None
+        if every and job["total"] != written[of]:
+            yield Finding(
+                "not_undone",
+                f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions",
+            )
         for row in e.table("ledger"):
             place = f"version {row['version']} of {row['contact_id']}"
-            if row["job_id"] == of and e.contacts[row["contact_id"]]["version"] == row["version"]:
+            contact = e.contacts[row["contact_id"]]
+            # A later item that said the same under a newer source version has confirmed it.
+            stands = all(contact[name] == row[name] for name in ("version", "source_version"))
+            if row["job_id"] == of and stands and every:
                 yield Finding(
                     "not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}"
                 )
             if row["job_id"] != job["job_id"]:
                 continue
-            taken = by_version.get((row["contact_id"], row["version"] - 1))
-            image = by_version.get((row["contact_id"], row["version"] - 2))
-            if taken is None or taken["job_id"] != of:
+            rows = e.ledger[row["contact_id"]]
+            again = _standing_again(e, rows, row["version"] - 1) if row["version"] > 1 else []
+            taken = next((v for v in again if rows[v - 1]["job_id"] == of), None)
+            if taken is None:
                 yield Finding("undo_overwrote", f"{place} takes back what job {of} did not do")
-            elif image is None and row["email"] != "":
+                continue
+            image = rows[taken - 2] if taken > 1 else None
+            if image is None and row["email"] != "":
                 yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
             elif image is not None and any(row[name] != image[name] for name in fields):
                 yield Finding(
@@ -163,7 +209,7 @@ def everything_rests(e: Evidence) -> Findings:
     for job in e.jobs.values():
         if job["state"] not in FINISHED or job["finished_at"] is None:
             yield Finding("restless", f"job {job['job_id']} ({job['kind']}) is {job['state']}")
-        elif job["state"].startswith("completed") and job["kind"] == "import":
+        elif job["state"].startswith("completed"):
             clean = job["succeeded"] == job["total"] and not bad[job["job_id"]]
             if clean != (job["state"] == "completed"):
                 yield Finding(
@@ -211,3 +257,71 @@ def letters_are_written(e: Evidence) -> Findings:
         yield Finding(
             "letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up"
         )
+
+
+def letters_are_taken_once(e: Evidence) -> Findings:
+    """A letter that a retry or replay took is answered for by that job alone, and what ended otherwise has a reason."""
+    letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
+    held = {
+        (row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")
+    }
+    owed: set[tuple[str, int, str]] = set()
+    named: Counter[int] = Counter()
+    for d in e.table("deliveries"):
+        owed.update((d["job_id"], d["destination_id"], contact_id) for contact_id in d["contact_ids"])
+        for number in d.get("letters") or []:
+            named[number] += 1
+            taker = letters[number]["replay_job_id"]
+            if taker != d["job_id"]:
+                yield Finding(
+                    "taken_twice", f"letter {number} is sent by job {d['job_id']}, but was taken by {taker}"
+                )
+    for number, count in named.items():
+        if count > 1:
+            yield Finding("taken_twice", f"letter {number} is sent by {count} deliveries")
+    for number, row in letters.items():
+        resolution = row.get("resolution")
+        place = (row["destination_id"], row["contact_id"])
+        if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
+            yield Finding(
+                "letter_lost", f"letter {number} was taken by {row['replay_job_id']}, which owes nothing"
+            )
+        if resolution == "superseded" and held.get(place, 0) < row["version"]:
+            yield Finding(
+                "letter_lost",
+                f"letter {number} of version {row['version']} was superseded, but {held.get(place, 0)} is there",
+            )
+
+
+def all_have_it_or_none(e: Evidence) -> Findings:
+    """Of an import that all destinations must take, what one of them refused is taken back, and nothing else is."""
+    sagas = {row["subject"]: row for row in e.table("sagas") if row["workflow"] == "consistency"}
+    by_place: dict[str, set[int]] = defaultdict(set)
+    refused: dict[str, set[str]] = defaultdict(set)
+    for letter in e.table("dead_letters"):
+        refused[letter.get("root_job_id", "")].add(letter["contact_id"])
+        if letter.get("resolution") is None:
+            by_place[letter.get("job_id", "")].add(letter["item_index"])
+    for job_id, job in e.jobs.items():
+        if job["options"].get("consistency") != "all_destinations":
+            continue
+        if job_id not in sagas:
+            yield Finding("half_there", f"nobody sees to it that all destinations take job {job_id}, or none")
+        elif sagas[job_id]["state"] != "done":
+            yield Finding("restless", f"the saga of job {job_id} is {sagas[job_id]}")
+        for index in by_place[job_id]:
+            row = e.entered.get((job_id, index))
+            contact = e.contacts[row["contact_id"]] if row is not None else None
+            if row and contact and all(contact[n] == row[n] for n in ("version", "source_version")):
+                yield Finding(
+                    "half_there",
+                    f"item {index} of job {job_id} was refused by one destination, but stands: {row}",
+                )
+    for row in e.table("ledger"):
+        job = e.jobs.get(row["job_id"], {})
+        in_part = job.get("kind") == "undo" and job.get("undo_of") is None
+        if in_part and row["contact_id"] not in refused[job["root_job_id"]]:
+            yield Finding(
+                "undo_overwrote",
+                f"version {row['version']} of {row['contact_id']} takes back what no destination refused",
+            )

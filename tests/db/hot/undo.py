@@ -24,7 +24,7 @@ HOT: Final[Hot] = {
         f"3, {JOB}, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}'",
         {"contacts_pkey", "ledger_pkey"},
     ),
-    "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey"}),
+    "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey", "dead_letters_root"}),
     "last_refused": (f"3, {JOB}, 2147483647", {"deliveries_faulty"}),
     "refused_items": (
         f"3, {JOB}, 0, 999",
