@@ -195,6 +195,7 @@ LETTER: dict[str, Any] = {
     "destination_id": 1,
     "contact_id": "a",
     "version": 1,
+    "created_at": "2026-01-01T00:00:00+00:00",
 }
 
 
@@ -259,7 +260,12 @@ def replay(e: Evidence) -> None:
 
 
 ALL = {"consistency": "all_destinations"}
-SAGA: dict[str, Any] = {"workflow": "consistency", "subject": JOB, "state": "done"}
+SAGA: dict[str, Any] = {
+    "workflow": "consistency",
+    "subject": JOB,
+    "state": "done",
+    "finished_at": "2026-01-01T00:00:01+00:00",
+}
 
 
 def refuse(e: Evidence) -> None:

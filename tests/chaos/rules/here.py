@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -293,29 +294,39 @@ def letters_are_taken_once(e: Evidence) -> Findings:
             )
 
 
+def _was_open(letter: Row, at: str) -> bool:
+    """Whether a letter waited for somebody at this time."""
+    left, resolved = letter["created_at"], letter.get("resolved_at")
+    moment = datetime.fromisoformat(at)
+    if datetime.fromisoformat(left) > moment:
+        return False
+    return resolved is None or datetime.fromisoformat(resolved) > moment
+
+
 def all_have_it_or_none(e: Evidence) -> Findings:
     """Of an import that all destinations must take, what one of them refused is taken back, and nothing else is."""
     sagas = {row["subject"]: row for row in e.table("sagas") if row["workflow"] == "consistency"}
-    by_place: dict[str, set[int]] = defaultdict(set)
+    by_job: dict[str, list[Row]] = defaultdict(list)
     refused: dict[str, set[str]] = defaultdict(set)
     for letter in e.table("dead_letters"):
         refused[letter.get("root_job_id", "")].add(letter["contact_id"])
-        if letter.get("resolution") is None:
-            by_place[letter.get("job_id", "")].add(letter["item_index"])
+        by_job[letter.get("job_id", "")].append(letter)
+    written = {row["job_id"] for row in e.table("ledger")}
     for job_id, job in e.jobs.items():
-        if job["options"].get("consistency") != "all_destinations":
+        if job["options"].get("consistency") != "all_destinations" or job_id not in written:
             continue
-        if job_id not in sagas:
-            yield Finding("half_there", f"nobody sees to it that all destinations take job {job_id}, or none")
-        elif sagas[job_id]["state"] != "done":
-            yield Finding("restless", f"the saga of job {job_id} is {sagas[job_id]}")
-        for index in by_place[job_id]:
-            row = e.entered.get((job_id, index))
+        saga = sagas.get(job_id)
+        if saga is None or saga["state"] != "done":
+            yield Finding("half_there", f"nobody saw to it that all destinations take job {job_id}: {saga}")
+            continue
+        for letter in by_job[job_id]:
+            row = e.entered.get((job_id, letter["item_index"]))
             contact = e.contacts[row["contact_id"]] if row is not None else None
-            if row and contact and all(contact[n] == row[n] for n in ("version", "source_version")):
+            untouched = row and contact and all(contact[n] == row[n] for n in ("version", "source_version"))
+            if untouched and _was_open(letter, saga["finished_at"]):
                 yield Finding(
                     "half_there",
-                    f"item {index} of job {job_id} was refused by one destination, but stands: {row}",
+                    f"item {letter['item_index']} of job {job_id} was refused by one destination, but stands: {row}",
                 )
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"], {})
