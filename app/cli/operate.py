@@ -102,7 +102,7 @@ def sandbox_crm(kind: str, host: str, port: int, ledger: Path | None) -> None:
         click.echo(f"sandbox {kind} at {url}")
         if needed:
             click.echo(
-                f"add it with: tranche destinations add NAME --kind {kind} --base-url {url} --token t{needed}"
+                f"add it with: tranche destinations add NAME --kind {kind} --base-url {url} --token pat-sandbox{needed}"
             )
 
     try:
