@@ -10,13 +10,13 @@ from app.db import processing
 from app.db.pool import Database
 from app.settings import Settings
 from jobs.dispatch import Dispatcher
-from jobs.lanes import Lanes
+from jobs.lanes import LaneWorker
 from jobs.turns import Job
 
 _LOOK: Final = 0.25
 
 
-class Importer(Lanes):
+class Importer(LaneWorker):
     """Works on whatever import there is, until it is stopped."""
 
     def __init__(

@@ -19,7 +19,7 @@ _REST: Final = 0.05
 _TROUBLE: Final = 2.0
 
 
-class Lanes(ABC):
+class LaneWorker(ABC):
     """Runs until it is stopped; tenants, and the jobs of a tenant, have their turns."""
 
     def __init__(

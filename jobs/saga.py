@@ -22,7 +22,7 @@ from app.domain.retry import RetryPolicy
 from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, follow, stumble
 from app.errors import TrancheError
 from app.settings import Settings
-from jobs.lanes import Lanes
+from jobs.lanes import LaneWorker
 from jobs.turns import Job
 
 log = structlog.get_logger()
@@ -89,7 +89,7 @@ async def leave(turn: Turn) -> Answer:
     return Done()
 
 
-class Runner(Lanes):
+class Runner(LaneWorker):
     """Works on whatever saga is due, tenants in turn, until it is stopped."""
 
     def __init__(

@@ -30,7 +30,7 @@ from jobs.breaker import Breaker
 from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
 from jobs.importing import Importer
-from jobs.lanes import Lanes
+from jobs.lanes import LaneWorker
 from jobs.pace import Pace
 from jobs.saga import Runner
 from jobs.sweep import Sweeper
@@ -138,7 +138,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             asyncio.create_task(sweeper.run()),
             asyncio.create_task(sender.run()),
         ]
-        at_work: dict[Lanes, asyncio.Task[None]] = {
+        at_work: dict[LaneWorker, asyncio.Task[None]] = {
             each: asyncio.create_task(each.run()) for each in (importer, runner)
         }
         try:
@@ -155,7 +155,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             await redis.aclose()
 
 
-async def _end(working: Mapping[Lanes, asyncio.Task[None]]) -> None:
+async def _end(working: Mapping[LaneWorker, asyncio.Task[None]]) -> None:
     """Let chunks and steps under way be committed; one that takes too long is undone, and done again by others."""
     for each in working:
         each.stop()
