@@ -25,6 +25,7 @@ from app.http.routes import ROUTES
 from app.http.services import STATE_KEY, Services
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
+from app.redis import make_pool
 from app.settings import Settings
 from app.wake import Waker
 
@@ -34,7 +35,7 @@ def create_app(settings: Settings) -> Litestar:
     database = Database(settings, application_name="tranche api")
     waker = Waker(settings)
     watcher = JobWatcher(database)
-    redis = Redis.from_url(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0)
+    redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
     views = JobViews(database)
     principals = Principals(database)
     figures = Figures(database)

@@ -7,16 +7,14 @@ import time
 import uuid
 from collections.abc import Iterable
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 import structlog
-from arq.connections import ArqRedis, RedisSettings, create_pool
-from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from arq.connections import ArqRedis
 from redis.exceptions import RedisError
 
+from app.redis import make_pool
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -30,34 +28,6 @@ _PATIENCE: Final = 0.5
 _SILENCE: Final = 1.0
 _LIFE: Final = 60.0
 """Seconds after its time that a wake-up is still of use."""
-_TLS: Final = (
-    "ssl_keyfile",
-    "ssl_certfile",
-    "ssl_cert_reqs",
-    "ssl_ca_certs",
-    "ssl_ca_data",
-    "ssl_check_hostname",
-)
-
-
-def redis_settings(settings: Settings, *, timeout: int = 1, retries: int = 0) -> RedisSettings:
-    """The URL as redis-py reads it, for health checks and circuits go by that: arq's own reading takes a password
-    as it is escaped, stumbles over a `/` at the end, and ignores what is said about TLS."""
-    told: dict[str, Any] = dict(parse_url(settings.redis_url))
-    tls = {name: told[name] for name in _TLS if name in told}
-    return RedisSettings(
-        host=told.get("host", "localhost"),
-        port=told.get("port", 6379),
-        unix_socket_path=told.get("path"),
-        database=told.get("db", 0),
-        username=told.get("username"),
-        password=told.get("password"),
-        ssl=told.get("connection_class") is SSLConnection,
-        **tls,
-        conn_timeout=timeout,
-        conn_retries=retries,
-        retry=Retry(NoBackoff(), 0),
-    )
 
 
 def encode(value: Any) -> bytes:
@@ -69,10 +39,12 @@ def decode(data: bytes) -> Any:
     return msgspec.msgpack.decode(data)
 
 
-async def connect(settings: Settings) -> ArqRedis:
-    return await create_pool(
-        redis_settings(settings), job_serializer=encode, job_deserializer=decode, default_queue_name=QUEUE
-    )
+def make_redis(settings: Settings, *, timeout: float = 1.0) -> ArqRedis:
+    """arq's client with our own connections: its own reading of a URL takes a password as it is escaped, stumbles over
+    a `/` at the end, and ignores what is said about TLS. `timeout`: seconds to connect in."""
+    redis = cast(ArqRedis, ArqRedis.from_pool(make_pool(settings.redis_url, socket_connect_timeout=timeout)))
+    redis.job_serializer, redis.job_deserializer, redis.default_queue_name = encode, decode, QUEUE
+    return redis
 
 
 _Call = tuple[tuple[Any, ...], str]
@@ -115,7 +87,7 @@ class Waker:
         try:
             async with asyncio.timeout(_PATIENCE):
                 if self._redis is None:
-                    self._redis = await connect(self._settings)
+                    self._redis = make_redis(self._settings)
                 await self._tidy(self._redis)
                 for words, name in calls:
                     await self._redis.enqueue_job(
@@ -140,7 +112,7 @@ class Waker:
         """Raises whatever Redis raises."""
         async with asyncio.timeout(_PATIENCE):
             if self._redis is None:
-                self._redis = await connect(self._settings)
+                self._redis = make_redis(self._settings)
             await self._redis.ping()
 
     async def close(self) -> None:

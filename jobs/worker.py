@@ -16,16 +16,15 @@ import aiohttp
 import structlog
 from arq.worker import Worker, func
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
 from app.db.pool import Database
 from app.domain.breaker import BreakerPolicy
+from app.redis import make_pool
 from app.settings import Settings
 from app.vault import Vault
-from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, redis_settings
+from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
 from jobs.breaker import Breaker
 from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
@@ -63,13 +62,14 @@ async def wake_importer(ctx: dict[str, Any]) -> None:
 async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer, runner: Runner) -> None:
     """Take wake-ups from arq for ever, through restarts and absences of Redis."""
     while True:
+        redis = make_redis(settings, timeout=2)
         worker = Worker(
             functions=[
                 func(wake, name=FUNCTION, keep_result=0, timeout=30, max_tries=3),
                 func(wake_importer, name=IMPORT_FUNCTION, keep_result=0, timeout=30, max_tries=3),
             ],
             queue_name=QUEUE,
-            redis_settings=redis_settings(settings, timeout=2, retries=1),
+            redis_pool=redis,
             handle_signals=False,
             max_jobs=100,
             keep_result=0,
@@ -91,6 +91,8 @@ async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer,
             # What it cannot tell Redis any more, Redis lets expire; its own cancelled jobs are no news.
             with suppress(RedisError, OSError, asyncio.CancelledError):
                 await asyncio.wait_for(worker.close(), 2)
+            with suppress(RedisError, OSError):
+                await redis.aclose()
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             return
@@ -101,7 +103,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer,
 async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     """A worker at work; on leaving, calls under way end and are recorded."""
     database = Database(settings, application_name="tranche worker")
-    redis = Redis.from_url(settings.redis_url, retry=Retry(NoBackoff(), 0))
+    redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
     pace = Pace(redis, clock=time.time)
     changes = Changes(database, monotonic=time.monotonic)
