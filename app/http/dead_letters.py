@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, get, post
@@ -14,11 +14,11 @@ from uuid_utils.compat import uuid7
 
 from app import admin, letter_views, letters
 from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
-from app.errors import Invalid, MalformedRequest, NotFound
+from app.errors import Invalid, NotFound
 from app.http import cursors, headers
-from app.http.bodies import read_body
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
+from app.http.json_bodies import read_json
 from app.http.services import Services, authorize, respond, services_of
 from app.letter_choice import MOST as MOST_TAKEN
 from app.letter_choice import MOST_IDS, Actor, Filter, Selection, Skipped
@@ -29,13 +29,12 @@ MOST: Final = 1_000
 RESOLUTIONS: Final = ("open", *Resolution, "any")
 _READ: Final = frozenset({"read", "admin"})
 _ADMIN: Final = frozenset({"admin"})
-_BODY: Final = 65_536
+_REMEDY: Final = f"Name at most {MOST_IDS} letters, or use a filter."
 _LIST: Final = "dead-letters"
 _ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 _FILTERS: Final = ("destination", "error_code", "state", "job_id", "contact_id")
 
 _encode: Final = msgspec.json.Encoder().encode
-T = TypeVar("T")
 
 LetterId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
@@ -187,9 +186,9 @@ async def read_letter(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @post("/v1/dead-letters/replay", status_code=202)
 async def replay_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, fields = await _begin(request, _ADMIN)
+    services, principal, _ = await _begin(request, _ADMIN)
     headers.read_query(request.scope, ())
-    asked = await _read(request, fields, services, ReplayRequest)
+    asked = await read_json(request, services, ReplayRequest, remedy=_REMEDY)
     selection = _select(asked)
     if asked.preview:
         return await _preview(services, principal.tenant_id, selection)
@@ -210,9 +209,9 @@ async def replay_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @post("/v1/dead-letters/drop", status_code=200)
 async def drop_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, fields = await _begin(request, _ADMIN)
+    services, principal, _ = await _begin(request, _ADMIN)
     headers.read_query(request.scope, ())
-    asked = await _read(request, fields, services, DropRequest)
+    asked = await read_json(request, services, DropRequest, remedy=_REMEDY)
     reason = letters.check_reason(asked.reason)
     decided = await letters.drop(services.database, actor_of(request, principal), _select(asked), reason)
     return respond(_encode(DecisionAnswer(decided.decided, decided.remaining, decided.skipped)))
@@ -220,9 +219,9 @@ async def drop_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @post("/v1/dead-letters/settle", status_code=200)
 async def settle_letters(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, fields = await _begin(request, _ADMIN)
+    services, principal, _ = await _begin(request, _ADMIN)
     headers.read_query(request.scope, ())
-    asked = await _read(request, fields, services, SettleRequest)
+    asked = await read_json(request, services, SettleRequest, remedy=_REMEDY)
     reason = letters.check_reason(asked.reason)
     decided = await letters.settle(services.database, actor_of(request, principal), asked.ids, reason)
     return respond(_encode(DecisionAnswer(decided.decided, decided.remaining, decided.skipped)))
@@ -312,29 +311,3 @@ def _select(asked: _Choice) -> Selection:
     if wanted == Filter() and not asked.all:
         raise Invalid('Send ids, a filter with a condition, or "all": true for every open letter.')
     return Selection(wanted=wanted)
-
-
-async def _read(request: Request[Any, Any, Any], fields: Fields, services: Services, kind: type[T]) -> T:
-    headers.require_json(fields)
-    body = await read_body(
-        request.receive,
-        fields,
-        limit=_BODY,
-        seconds=services.settings.body_timeout,
-        remedy=f"Name at most {MOST_IDS} letters, or use a filter.",
-    )
-    return parse(body, kind)
-
-
-def parse(body: bytes, kind: type[T]) -> T:
-    """
-    Raises:
-        Invalid: a field is missing, unknown or cannot be used.
-        MalformedRequest: it is no JSON.
-    """
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"The request cannot be used: {error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest("The body is not valid JSON.") from error

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
@@ -12,24 +12,18 @@ from litestar.response.base import ASGIResponse
 from app import admin, circuits
 from app.admin import Destination, NewDestination
 from app.circuits import CircuitOrder
-from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
+from app.errors import NotFound
 from app.http import headers
-from app.http.bodies import read_body
-from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of, read_tail
 from app.http.headers import Fields
-from app.http.services import Services, authorize, respond, services_of
-from app.vault import Vault
+from app.http.json_bodies import read_json
+from app.http.services import Services, authorize, respond, services_of, vault_of
 
 _PATH: Final = "/v1/destinations/"
 _READ: Final = frozenset({"read", "admin"})
 _ADMIN: Final = frozenset({"admin"})
-_BODY: Final = 65_536
 
 _encode: Final = msgspec.json.Encoder().encode
-
-
-Body = TypeVar("Body")
 
 
 class DestinationList(msgspec.Struct):
@@ -53,11 +47,9 @@ async def read_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
 @post("/v1/destinations")
 async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal, _ = await _begin(request, _ADMIN)
-    new = await _read(request, services, NewDestination, "The destination")
-    try:
-        vault = Vault(services.settings.secret_key)
-    except SettingsError as error:
-        raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
+    remedy = "A destination is a small thing."
+    new = await read_json(request, services, NewDestination, what="The destination", remedy=remedy)
+    vault = vault_of(services)
     async with services.database.connection() as connection:
         added = await admin.add_destination(connection, vault, principal.tenant_id, new)
     return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
@@ -97,7 +89,8 @@ async def set_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Open or close them by hand, whatever the calls say."""
     services, principal, _ = await _begin(request, _ADMIN)
     name = read_tail(request.scope, _PATH, "/circuit")
-    order = await _read(request, services, CircuitOrder, "The order")
+    remedy = "An order is a small thing."
+    order = await read_json(request, services, CircuitOrder, what="The order", remedy=remedy)
     async with services.database.connection() as connection:
         destination_id = await circuits.set_circuit(
             connection, principal.tenant_id, name, order, actor=principal.key_id
@@ -136,27 +129,3 @@ async def _find(services: Services, tenant_id: int, name: str) -> Destination:
         if destination.name == name:
             return destination
     raise NotFound("There is no such destination.")
-
-
-async def _read(request: Request[Any, Any, Any], services: Services, shape: type[Body], what: str) -> Body:
-    """The JSON body.
-
-    Raises:
-        MalformedRequest: it is none.
-        Invalid: it does not fit its shape.
-    """
-    fields = Fields(request.scope["headers"])
-    headers.require_json(fields)
-    body = await read_body(
-        request.receive,
-        fields,
-        limit=_BODY,
-        seconds=services.settings.body_timeout,
-        remedy=f"{what} is a small thing.",
-    )
-    try:
-        return msgspec.json.decode(body, type=shape)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"{what} cannot be used: {error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest("The body is not valid JSON.") from error

@@ -15,9 +15,9 @@ from uuid_utils.compat import uuid7
 from app import canceling, letters, status, undoing
 from app.errors import Invalid, NotFound
 from app.http import cursors, dead_letters, headers
-from app.http.bodies import read_body
 from app.http.exchange import exchange_of
 from app.http.headers import Fields, Preferences
+from app.http.json_bodies import read_json
 from app.http.services import READING, Services, authorize, respond, services_of
 from app.http.views import View, read_etags
 
@@ -25,7 +25,6 @@ PAGE: Final = 100
 MOST: Final = 1_000
 _IMPORTING: Final = frozenset({"import"})
 _RETRYING: Final = frozenset({"import", "admin"})
-_BODY: Final = 65_536
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -129,16 +128,13 @@ async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
         _, sent = headers.read_key(fields)
         exchange_of(request.scope).idempotency_key = sent
         echo = {"Idempotency-Key": sent}
-    body = await read_body(
-        request.receive,
-        fields,
-        limit=_BODY,
-        seconds=services.settings.body_timeout,
+    asked = await read_json(
+        request,
+        services,
+        RetryRequest,
         remedy="A retry names destinations, or has no body at all.",
+        absent=RetryRequest(),
     )
-    if body:
-        headers.require_json(fields)
-    asked = dead_letters.parse(body, RetryRequest) if body else RetryRequest()
     if any("\0" in name for name in asked.destinations or ()):
         raise Invalid("A destination's name holds a NUL character.")
     taken = await letters.retry(

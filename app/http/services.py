@@ -11,7 +11,8 @@ from redis.asyncio import Redis
 
 from app import admin
 from app.db.pool import Database
-from app.errors import Forbidden, Unauthorized
+from app.errors import Forbidden, SettingsError, Unauthorized
+from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of
 from app.http.figures import Figures
 from app.http.headers import JSON, Fields
@@ -19,6 +20,7 @@ from app.http.principals import Principals
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
 from app.settings import Settings
+from app.vault import Vault
 from app.wake import Waker
 
 STATE_KEY: Final = "services"
@@ -42,6 +44,17 @@ class Services:
 def services_of(request: Request[Any, Any, Any]) -> Services:
     services: Services = request.app.state[STATE_KEY]
     return services
+
+
+def vault_of(services: Services) -> Vault:
+    """
+    Raises:
+        SecretKeyMissing: this service has no key, or one that is none, so it can keep no secret.
+    """
+    try:
+        return Vault(services.settings.secret_key)
+    except SettingsError as error:
+        raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
 
 
 READING: Final = frozenset({"read", "import"})

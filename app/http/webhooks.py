@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, delete, get, patch, post
@@ -12,24 +12,21 @@ from litestar.response.base import ASGIResponse
 from app import admin, webhooks
 from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
 from app.domain.webhooks import MessageState
-from app.errors import Invalid, MalformedRequest, NotFound, SettingsError
+from app.errors import Invalid, NotFound
 from app.http import cursors, headers
-from app.http.bodies import read_body
-from app.http.errors import SecretKeyMissing
 from app.http.headers import Fields
-from app.http.services import Services, authorize, respond, services_of
-from app.vault import Vault
+from app.http.json_bodies import read_json
+from app.http.services import Services, authorize, respond, services_of, vault_of
 from app.webhooks import NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
 
 PATH: Final = "/v1/webhook-endpoints"
 PAGE: Final = 100
 MOST: Final = 1_000
 _ADMIN: Final = frozenset({"admin"})
-_BODY: Final = 65_536
+_REMEDY: Final = "What is told of a webhook endpoint is a small thing."
 _LIST: Final = "webhook messages"
 
 _encode: Final = msgspec.json.Encoder().encode
-_Body = TypeVar("_Body")
 
 
 class WebhookEndpointList(msgspec.Struct):
@@ -73,9 +70,9 @@ async def list_webhook_endpoints(request: Request[Any, Any, Any]) -> ASGIRespons
 @post(PATH)
 async def add_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    new = _decode(await _read(request, services), NewWebhookEndpoint)
+    new = await read_json(request, services, NewWebhookEndpoint, remedy=_REMEDY)
     made = await webhooks.add(
-        services.database, _vault(services), services.settings, principal.tenant_id, new
+        services.database, vault_of(services), services.settings, principal.tenant_id, new
     )
     return _show(made, 201)
 
@@ -90,7 +87,7 @@ async def read_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse
 @patch(PATH + "/{endpoint_id:str}")
 async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    wanted = _decode(await _read(request, services), WebhookEndpointChange)
+    wanted = await read_json(request, services, WebhookEndpointChange, remedy=_REMEDY)
     changed = await webhooks.change(
         services.database, services.settings, principal.tenant_id, _endpoint(request), wanted
     )
@@ -108,10 +105,10 @@ async def remove_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIRespon
 @post(PATH + "/{endpoint_id:str}/rotate", status_code=200)
 async def rotate_webhook_secret(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    asked = _decode(await _read(request, services) or b"{}", WebhookRotation)
+    asked = await read_json(request, services, WebhookRotation, remedy=_REMEDY, absent=WebhookRotation())
     keep = services.settings.webhook_rotation if asked.keep_seconds is None else asked.keep_seconds
     made = await webhooks.rotate(
-        services.database, _vault(services), principal.tenant_id, _endpoint(request), keep=keep
+        services.database, vault_of(services), principal.tenant_id, _endpoint(request), keep=keep
     )
     return _show(made, 200)
 
@@ -167,7 +164,7 @@ async def replay_webhook_message(request: Request[Any, Any, Any]) -> ASGIRespons
 @post(PATH + "/{endpoint_id:str}/replay", status_code=200)
 async def replay_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
-    asked = _decode(await _read(request, services), WebhookReplay)
+    asked = await read_json(request, services, WebhookReplay, remedy=_REMEDY)
     count = await webhooks.replay_messages(
         services.database, principal.tenant_id, _endpoint(request), asked.state
     )
@@ -183,34 +180,6 @@ async def _begin(
     headers.choose_type(fields)
     headers.read_query(request.scope, parameters)
     return services, principal
-
-
-async def _read(request: Request[Any, Any, Any], services: Services) -> bytes:
-    fields = Fields(request.scope["headers"])
-    headers.require_json(fields)
-    return await read_body(
-        request.receive,
-        fields,
-        limit=_BODY,
-        seconds=services.settings.body_timeout,
-        remedy="What is told of a webhook endpoint is a small thing.",
-    )
-
-
-def _decode(body: bytes, kind: type[_Body]) -> _Body:
-    try:
-        return msgspec.json.decode(body, type=kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"The request cannot be used: {error}.") from error
-    except (ValueError, RecursionError) as error:
-        raise MalformedRequest("The body is not valid JSON.") from error
-
-
-def _vault(services: Services) -> Vault:
-    try:
-        return Vault(services.settings.secret_key)
-    except SettingsError as error:
-        raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
 
 
 def _endpoint(request: Request[Any, Any, Any]) -> int:
