@@ -19,8 +19,8 @@ from app.cli.client.connection import (
     json_option,
     lines_option,
     open_api,
+    print_rows,
     run_command,
-    take_some,
 )
 from app.cli.client.http import Api
 from app.cli.client.progress import clean
@@ -98,13 +98,7 @@ def history_command(
         job = Column("job", no_wrap=True, min_width=36)
         table = Table("version", "when", "kind", job, "item", "key", "what", box=None)
         async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
-            async for raw in take_some(_walk(api, contact), limit):
-                if as_json:
-                    print(bytes(raw).decode())
-                else:
-                    table.add_row(*_describe(msgspec.json.decode(raw)))
-        if not as_json:
-            Console().print(table)
+            await print_rows(_walk(api, contact), limit, table, _describe, as_json=as_json)
         return 0
 
     context.exit(run_command("contacts history", work, as_json=as_json))

@@ -18,12 +18,12 @@ from app.cli.client.connection import (
     json_option,
     lines_option,
     open_api,
+    print_rows,
     run_command,
-    take_some,
 )
 from app.cli.client.errors import UsageError
 from app.cli.client.http import Api
-from app.cli.client.progress import clean
+from app.cli.client.progress import clean, counted
 from app.cli.client.wire import read
 from app.cli.job_retry import JSON_BODY, Skipped, patience_option, send_again, tell_skipped
 
@@ -126,13 +126,7 @@ def list_command(
         )
         table.box = None
         async with _open(url, key) as api:
-            async for raw in take_some(_walk(api, params), limit):
-                if as_json:
-                    print(bytes(raw).decode())
-                else:
-                    table.add_row(*_describe(msgspec.json.decode(raw)))
-        if not as_json:
-            Console().print(table)
+            await print_rows(_walk(api, params), limit, table, _describe, as_json=as_json)
         return 0
 
     context.exit(run_command("dead-letters list", work, as_json=as_json))
@@ -348,7 +342,7 @@ def _print_decision(body: bytes, word: str, as_json: bool) -> None:
         print(body.decode())
         return
     decision = msgspec.json.decode(body, type=_Decision)
-    print(f"{decision.decided:,} dead letters {word}")
+    print(f"{counted(decision.decided, 'dead letter')} {word}")
     if decision.remaining:
         print(f"{decision.remaining:,} are left: ask again")
     for line in tell_skipped(decision.skipped):

@@ -21,7 +21,7 @@ from app.cli.client.connection import (
 from app.cli.client.errors import PatienceError
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, is_finished
-from app.cli.client.progress import clean
+from app.cli.client.progress import clean, counted
 from app.cli.client.wire import Job, read
 from app.domain.outcomes import JobState
 
@@ -164,13 +164,14 @@ def _tell_attempt(made: Attempt, again: str) -> Iterator[str]:
             f"; taken before by {', '.join(clean(job) for job in made.jobs)}" if made.jobs else ""
         )
     elif made.taken:
-        yield f"job {clean(made.job_id)}: {made.items:,} items are sent again for {made.taken:,} dead letters"
+        items, taken = counted(made.items, "item"), counted(made.taken, "dead letter")
+        yield f"job {clean(made.job_id)}: {items} sent again for {taken}"
     else:
         yield f"job {clean(made.job_id)} is under way already"
     if made.due:
-        yield f"{made.due:,} items that waited are due now"
+        yield f"{counted(made.due, 'waiting item')} due now"
     if made.remaining:
-        yield f"{made.remaining:,} dead letters are left for the next {again}: ask again"
+        yield f"{counted(made.remaining, 'dead letter')} left for the next {again}: ask again"
     yield from tell_skipped(made.skipped)
 
 
@@ -183,7 +184,7 @@ def tell_merged(body: bytes) -> list[str]:
     """What a job's items have come to over all attempts, a line for each destination."""
     whole = msgspec.json.decode(body, type=_Whole)
     count = max(len(whole.attempts), 1)
-    after = f"after {count:,} attempt{'s' if count > 1 else ''}"
+    after = f"after {counted(count, 'attempt')}"
     lines = []
     for name, merged in whole.merged.items():
         line = f"{clean(name)}: {merged.ok:,} of {merged.total:,} {after}"

@@ -21,12 +21,12 @@ from app.cli.client.connection import (
     json_option,
     lines_option,
     open_api,
+    print_rows,
     run_command,
-    take_some,
 )
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, is_finished
-from app.cli.client.progress import Bars, Display, Lines, Silence, clean
+from app.cli.client.progress import Bars, Display, Lines, Silence, clean, counted
 from app.cli.client.results import Results, SentJob
 from app.cli.client.wire import Job, JobPage, read
 from app.cli.job_items import items_command
@@ -59,13 +59,7 @@ def list_command(
         job = Column("job", no_wrap=True, min_width=36)
         table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
         async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
-            async for raw in take_some(_walk_jobs(api), limit):
-                if as_json:
-                    print(bytes(raw).decode())
-                else:
-                    table.add_row(*_describe(msgspec.json.decode(raw)))
-        if not as_json:
-            Console().print(table)
+            await print_rows(_walk_jobs(api), limit, table, _describe, as_json=as_json)
         return 0
 
     context.exit(run_command("jobs list", work, as_json=as_json))
@@ -202,8 +196,8 @@ def _tell_canceled(job: Job) -> str:
     if not job.processed:
         return f"job {clean(job.job_id)} is {clean(job.state)}: nothing of it was applied"
     return (
-        f"job {clean(job.job_id)} is {clean(job.state)}: {counts.succeeded:,} items were applied and stay, "
-        f"{counts.failed + counts.retry:,} had failed, {job.not_processed:,} were not processed"
+        f"job {clean(job.job_id)} is {clean(job.state)}: what was applied stays ({counted(counts.succeeded, 'item')}); "
+        f"{counts.failed + counts.retry:,} failed, {job.not_processed:,} not processed"
     )
 
 
@@ -267,7 +261,7 @@ def _tell_undone(job: str, undo: Job) -> str:
     if not is_finished(undo):
         return f"job {name} undoes job {clean(job)} and is {clean(undo.state)}; `tranche jobs wait {name}`"
     back = undo.results.get("updated", 0)
-    parts = [f"{back:,} contacts restored"]
+    parts = [f"{counted(back, 'contact')} restored"]
     if undo.results.get("unchanged"):
         parts.append(f"{undo.results['unchanged']:,} had been taken back before")
     if undo.summary.failed:

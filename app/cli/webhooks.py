@@ -20,7 +20,7 @@ from app.cli.client.connection import (
     take_some,
 )
 from app.cli.client.http import Api
-from app.cli.client.progress import clean
+from app.cli.client.progress import clean, counted
 from app.domain.outcomes import EventType
 from app.domain.webhooks import MessageState
 
@@ -262,7 +262,7 @@ def replay(
             total += count
             if count < 1_000:
                 break
-        _print({"replayed": total}, f"{total} messages are sent again", as_json)
+        _print({"replayed": total}, f"sending {counted(total, 'message')} again", as_json)
         return 0
 
     _run("replay", url, key, as_json, work)

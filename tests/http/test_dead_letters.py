@@ -396,7 +396,7 @@ async def test_the_commands_do_what_the_routes_do(api: Api, db: Db, shell: Shell
     code, out, _ = await shell.run("dead-letters", "replay", "--all", "--preview")
     assert (code, "6" in out) == (0, True)
     code, out, _ = await shell.run("dead-letters", "drop", str(ids[0]), "--reason", "gone")
-    assert out == "1 dead letters dropped\n"
+    assert out == "1 dead letter dropped\n"
     await db.execute(
         "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1", ids[1]
     )
@@ -405,7 +405,7 @@ async def test_the_commands_do_what_the_routes_do(api: Api, db: Db, shell: Shell
     made = await shell.ask("dead-letters", "replay", str(ids[2]))
     assert made["taken"] == 1
     code, out, _ = await shell.run("jobs", "retry", job_id, "--destination", "hubspot")
-    assert (code, "3 items are sent again for 3 dead letters" in out) == (0, True)
+    assert (code, "3 items sent again for 3 dead letters" in out) == (0, True)
     code, out, _ = await shell.run("jobs", "show", job_id)
     assert "hubspot: 1 of 6 after 3 attempts, 4 open, 1 dropped" in out
     for wrong in (["replay"], ["replay", "1", "--all"], ["drop", "--all"], ["show", "x"]):

@@ -230,7 +230,7 @@ async def test_from_the_shell(api: Api, settings: Settings) -> None:
     async with sagas_running(settings):
         code, out, err = await run_cli(api, "jobs", "undo", pushed["job_id"], "--wait", "--quiet")
     assert (code, err) == (1, "")
-    assert "1 contacts restored" in out
+    assert "1 contact restored" in out
     assert "1 had been changed since" in out
     code, out, _ = await run_cli(api, "contacts", "history", "c1")
     assert code == 0

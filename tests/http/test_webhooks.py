@@ -316,7 +316,7 @@ async def test_the_command_line_does_all_of_it(api: Api, db: Db) -> None:
     dead = [json.loads(line) for line in out.splitlines()]
     assert {m["state"] for m in dead} == {"dead"}
     _, out, _ = await run(api, "replay", one)
-    assert out == f"{len(dead)} messages are sent again\n"
+    assert out == f"sending {len(dead)} messages again\n"
     _, out, _ = await run(api, "rotate", one, "--keep", "0")
     assert "whsec_" in out
     code, out, _ = await run(api, "disable", one)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 import msgspec
 import rich_click as click
+from rich.console import Console, RenderableType
+from rich.table import Table
 
 from app import settings
 from app.cli.client.clock import Patience, SystemClock
@@ -104,3 +106,21 @@ async def take_some(items: AsyncIterator[T], limit: int | None) -> AsyncIterator
         count += 1
         if count == limit:
             return
+
+
+async def print_rows(
+    rows: AsyncIterator[msgspec.Raw],
+    limit: int | None,
+    table: Table,
+    describe: Callable[[dict[str, Any]], Iterable[RenderableType]],
+    *,
+    as_json: bool,
+) -> None:
+    """The first `limit` of `rows` in `table`, or as they came, one object a line."""
+    async for raw in take_some(rows, limit):
+        if as_json:
+            print(bytes(raw).decode())
+        else:
+            table.add_row(*describe(msgspec.json.decode(raw)))
+    if not as_json:
+        Console().print(table)

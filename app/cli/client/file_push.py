@@ -20,7 +20,7 @@ from app.cli.client.errors import CanceledError, ClientError, NotFoundError, Pat
 from app.cli.client.failed_file import AnySource
 from app.cli.client.http import Answer, Api, refuse
 from app.cli.client.jobs import JobWatch, fetch_items, is_decided
-from app.cli.client.progress import Display
+from app.cli.client.progress import Display, counted
 from app.cli.client.results import UNPLACED, Note, Results, SentJob
 from app.cli.client.rows import Row
 from app.cli.client.summary import Outcome
@@ -91,7 +91,7 @@ async def push_file(
     seen = results.place(source.rows())
     if seen is not None and push.count is not None and seen != push.count:
         raise ClientError(
-            f"the server read {push.count:,} rows in {source.path}, and this program {seen:,}: which rows failed "
+            f"the server read {counted(push.count, 'row')} in {source.path}, this program {seen:,}: which rows failed "
             f"cannot be told from here; see: tranche jobs items {results.jobs[0].job_id} --failed --csv"
         )
     if ending is None:
@@ -168,7 +168,9 @@ class _Push:
         wait = max(told, self._api.back_off(turn)) if told < 1.0 else told
         if wait > self._patience.left():
             raise PatienceError(f"rows are to be sent again in {wait:.0f} s only")
-        self._display.say(f"{self._results.retry:,} rows are sent again in {wait:.0f} s, as the server told")
+        self._display.say(
+            f"sending {counted(self._results.retry, 'row')} again in {wait:.0f} s, as the server told"
+        )
         await self._clock.sleep(wait)
 
     async def _send_whole(self, turn: int) -> _Ending | None:
@@ -308,7 +310,7 @@ class _Push:
         results.retry += await self._note(sent, ItemStatus.RETRY, job.summary.retry)
         if job.state == JobState.CANCELED:
             trouble = (
-                f"job {job.job_id} was canceled: {job.processed:,} rows had been processed and stay as they are, "
+                f"job {job.job_id} was canceled: what had been processed stays ({counted(job.processed, 'row')}), "
                 f"{job.not_processed:,} were not processed; pushing the file again imports them"
             )
             return _Ending(1, trouble, over=True, not_processed=job.not_processed)

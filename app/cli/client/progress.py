@@ -42,6 +42,11 @@ class Display(Protocol):
     ) -> None: ...
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def clean(text: str) -> str:
     """Text from a file or a server that cannot steer a terminal."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
@@ -70,7 +75,11 @@ def describe_job(job: Job) -> str:
     if job.state in (JobState.RECEIVING, JobState.QUEUED):
         return str(job.state)
     items, rate, left = job.progress.items, job.progress.items_per_second, job.progress.expected_seconds
-    text = f"{job.processed:,} of {items:,} items" if items is not None else f"{job.processed:,} items"
+    text = (
+        f"{job.processed:,} of {counted(items, 'item')}"
+        if items is not None
+        else counted(job.processed, "item")
+    )
     if rate:
         text += f", {rate:,.0f}/s"
     if left and job.state == JobState.RUNNING:

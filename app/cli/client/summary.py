@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.client.progress import clean
+from app.cli.client.progress import clean, counted
 from app.cli.client.results import Results
 
 
@@ -126,9 +126,11 @@ def _describe_run(outcome: Outcome, results: Results) -> Text:
     if outcome.dry_run:
         parts.append("dry run: nothing was written")
     if outcome.blank:
-        parts.append(f"{outcome.blank:,} blank rows skipped")
+        parts.append(f"{counted(outcome.blank, 'blank row')} skipped")
     if results.replayed:
-        parts.append(f"{results.replayed:,} of {results.requests:,} requests had been answered before")
+        parts.append(
+            f"{results.replayed:,} of {counted(results.requests, 'request')} had been answered before"
+        )
     return Text(", ".join(parts))
 
 
@@ -141,7 +143,7 @@ def _hints(outcome: Outcome, results: Results) -> list[str]:
         hints.append(f"jobs {jobs[0]} … {jobs[-1]} ({len(jobs):,}); tranche jobs list shows them")
     if outcome.failed_rows and outcome.failed_out:
         hints.append(
-            f"{outcome.failed_rows:,} rows with their reasons are in {outcome.failed_out}: fix and push that file"
+            f"{counted(outcome.failed_rows, 'row')} with what is wrong: {outcome.failed_out}. Fix and push that file"
         )
     elif results.failed and not outcome.failed_out:
         hints.append("--failed-out FILE writes the failed rows to a file that can be fixed and pushed")
