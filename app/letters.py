@@ -21,8 +21,9 @@ import asyncpg
 import msgspec
 import structlog
 
+from app.db import audit, undoing
 from app.db import letters as rows
-from app.db.letters import ClusterRow, Condition, LetterRow
+from app.db.letters import ClusterRow, Condition, JobRow, LetterRow
 from app.db.pool import Connection, Database
 from app.domain import answers
 from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
@@ -73,7 +74,8 @@ async def retry(
 ) -> Taken:
     """Send again what failed of a job and its retries, and what waits of it without waiting any longer.
 
-    Where nothing is to be sent again but an attempt is under way, that one is the answer.
+    Where nothing is to be sent again but an attempt is under way, that one is the answer. A job that takes something
+    back, and failed at it, goes on where it ended; it is its own retry.
 
     Raises:
         NotFound: there is no such job, or no such destination.
@@ -86,6 +88,8 @@ async def retry(
         job = await rows.read_job(connection, tenant_id, job_id)
         if job is None:
             raise NotFound("There is no such job.")
+        if job.kind == JobKind.UNDO and (taken := await _go_on(connection, actor, job_id, job)):
+            return taken
         if job.state in _UNDECIDED:
             raise JobNotRetryable()
         root = job.root_job_id if job.kind == JobKind.RETRY else job_id
@@ -123,6 +127,26 @@ async def retry(
         )
 
     return await _decide(database, work)
+
+
+async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: JobRow) -> Taken | None:
+    """`None`: every item that it takes back is decided."""
+    if await undoing.resume_undo(connection, actor.tenant_id, job_id):
+        await audit.write(
+            connection, actor.tenant_id, actor=actor.key_id, action="undo.resume", subject=f"job:{job_id}"
+        )
+    elif job.state not in _UNDECIDED:
+        return None
+    return Taken(
+        job_id=job_id,
+        kind=JobKind.UNDO,
+        state=JobState.RUNNING,
+        root_job_id=job.root_job_id,
+        skipped=[],
+        jobs=[job_id],
+        effects={},
+        owed=[],
+    )
 
 
 async def _find_under_way(

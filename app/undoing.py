@@ -53,7 +53,7 @@ async def undo(
             raise NotFound("There is no such job.")
         found = await undoing.find_undo(connection, tenant_id, job_id)
         if found is not None:
-            resumed = await undoing.resume_undo(connection, tenant_id, found, WORKFLOW)
+            resumed = await undoing.resume_undo(connection, tenant_id, found)
             if resumed:
                 await audit.write(
                     connection, tenant_id, actor=key_id, action="undo.resume", subject=f"job:{found}"

@@ -167,7 +167,7 @@ def _tell_attempt(made: Attempt, again: str) -> Iterator[str]:
         items, taken = counted(made.items, "item"), counted(made.taken, "dead letter")
         yield f"job {clean(made.job_id)}: {items} sent again for {taken}"
     else:
-        yield f"job {clean(made.job_id)} is under way already"
+        yield f"job {clean(made.job_id)} is under way"
     if made.due:
         yield f"{counted(made.due, 'waiting item')} due now"
     if made.remaining:

@@ -116,9 +116,9 @@ async def find_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -
     return found
 
 
-async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, workflow: str) -> bool:
-    """False: the undo job did not fail, so there is nothing to be taken up."""
-    return await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id, workflow) is not None
+async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
+    """False: this is no job that takes something back, or it did not fail, so there is nothing to be taken up."""
+    return await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id) is not None
 
 
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:

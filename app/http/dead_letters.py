@@ -102,7 +102,7 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
     state: JobState
     root_job_id: uuid.UUID
     taken: int
-    """Dead letters that this request took; 0: an attempt that is under way has them."""
+    """Dead letters that this request took; 0: an attempt that is under way has them, or an undo goes on."""
     items: int
     """Of the job: one for each contact."""
     due: int

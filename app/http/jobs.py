@@ -13,6 +13,7 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app import canceling, letters, status, undoing
+from app.domain.outcomes import JobKind
 from app.errors import Invalid, NotFound
 from app.http import cursors, dead_letters, headers
 from app.http.exchange import exchange_of
@@ -148,6 +149,8 @@ async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     services.waker.wake(
         principal.tenant_id, taken.owed, reason=f"retry:{exchange_of(request.scope).request_id}"
     )
+    if taken.kind == JobKind.UNDO:
+        services.waker.wake_imports(principal.tenant_id, wanted)
     answer = dead_letters.AttemptAnswer(**dead_letters.describe(taken))
     return respond(_encode(answer), 202, headers=echo | dead_letters.tell(answer.status_url))
 

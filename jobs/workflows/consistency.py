@@ -58,7 +58,7 @@ class Consistency:
     @property
     def steps(self) -> Sequence[Step]:
         return (
-            Step("settle", self._settle, leave),
+            Step("settle", self._settle, self._give_up),
             Step("take_back", self._take_back, self._give_up),
             Step("deliver", self._deliver, leave),
         )
@@ -130,5 +130,10 @@ class Consistency:
         return Done() if job_id is None else await taking_back.deliver(turn, self._settings, job_id)
 
     async def _give_up(self, turn: Turn) -> Answer:
-        job_id = Memory.of(turn).job
-        return Done() if job_id is None else await taking_back.fail(turn, job_id)
+        """The import shows the job that failed, also where it was not begun yet: nobody else would tell."""
+        memory = Memory.of(turn)
+        job = await self._find_job(turn, memory.job)
+        if job is None:
+            return Done()
+        await taking_back.fail(turn, job.job_id)
+        return Done(Memory(job=job.job_id, tally=memory.tally).keep())

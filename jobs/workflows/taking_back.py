@@ -98,14 +98,13 @@ async def deliver(turn: Turn, settings: Settings, job_id: uuid.UUID) -> Answer:
     return patience(turn, settings)
 
 
-async def fail(turn: Turn, job_id: uuid.UUID) -> Answer:
+async def fail(turn: Turn, job_id: uuid.UUID) -> None:
     """It cannot be taken back to the end. What was, stays: restoring it once more could lose what came since."""
     error = answers.as_json(
         {
             "code": ErrorCode.INTERNAL,
-            "detail": "Taking back failed again and again; it was reported to the operators. What was taken back "
-            "stays so; progress.not_processed tells how many items were not.",
+            "detail": "Taking back failed again and again; the workers' log says why. What was taken back stays so; "
+            "progress.not_processed tells how many items were not. Retry this job, and it goes on where it ended.",
         }
     )
     await processing.fail_import(turn.connection, turn.tenant_id, job_id, error)
-    return Done()

@@ -58,4 +58,5 @@ class Undo:
         return await taking_back.deliver(turn, self._settings, turn.saga.subject)
 
     async def _give_up(self, turn: Turn) -> Answer:
-        return await taking_back.fail(turn, turn.saga.subject)
+        await taking_back.fail(turn, turn.saga.subject)
+        return Done()

@@ -18,7 +18,7 @@ from app.letter_choice import Actor, Selection
 from app.letters import replay, retry
 from app.status import Job
 from tests.db.conftest import Desk, people, person
-from tests.db.saga_rig import drive, hasten
+from tests.db.saga_rig import drive, hasten, runner_of
 from tests.db.test_undo import contacts, fields, job
 
 ALL = Consistency.ALL_DESTINATIONS
@@ -236,6 +236,62 @@ async def test_an_import_that_was_undone_meanwhile_has_nothing_left(desk: Desk) 
     await settle(desk)
     assert await fields(desk) == {}
     assert {row["version"] for row in (await contacts(desk)).values()} == {2}
+
+
+async def give_up(desk: Desk) -> None:
+    runner = runner_of(desk, saga_attempts=2)
+    for _ in range(6):
+        await hasten(desk)
+        await drive(desk, runner)
+
+
+async def test_where_taking_back_fails_the_import_shows_it_and_a_retry_goes_on(desk: Desk) -> None:
+    """Between the two a human has the letters sent again, and one item is refused once more."""
+    a, b = await desk.add_destination("a"), await desk.add_destination("b")
+    pushed = await desk.push(people(3), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001", "c00002"})
+    await deliver(desk, b)
+    await desk.execute("ALTER TABLE job_chunks ADD CONSTRAINT broken CHECK (first_index <> 0) NOT VALID")
+    await give_up(desk)
+    failed = await compensation(desk, pushed.job_id)
+    assert (failed.state, failed.error and failed.error.code) == ("failed", "INTERNAL")
+    assert set(await fields(desk)) == {"c00000", "c00001", "c00002"}
+
+    await desk.execute("ALTER TABLE job_chunks DROP CONSTRAINT broken")
+    actor = Actor(desk.tenant_id, "k", "r")
+    await retry(desk.database, actor, pushed.job_id, None, desk.settings, new_id=uuid7)
+    await deliver(desk, a, refuse={"c00002"})
+    for _ in range(2):  # twice is once
+        taken = await retry(desk.database, actor, failed.job_id, None, desk.settings, new_id=uuid7)
+        assert (taken.job_id, taken.kind, taken.state) == (failed.job_id, "undo", "running")
+    await settle(desk)
+    for place in (a, b):
+        await deliver(desk, place)
+    await settle(desk)
+    undo = await compensation(desk, pushed.job_id)
+    assert (undo.job_id, undo.state, undo.error) == (failed.job_id, "completed", None)
+    assert set(await fields(desk)) == {"c00000", "c00001"}
+    (log,) = await desk.rows("SELECT actor, subject FROM audit_log WHERE action = 'undo.resume'")
+    assert (log["actor"], log["subject"]) == ("k", f"job:{failed.job_id}")
+
+
+async def test_a_look_that_fails_for_good_is_shown_too(desk: Desk) -> None:
+    a = await desk.add_destination("a")
+    pushed = await desk.push(people(2), consistency=ALL)
+    await deliver(desk, a, refuse={"c00001"})
+    await desk.execute("ALTER TABLE deliveries RENAME COLUMN failures TO elsewhere")
+    await give_up(desk)
+    await desk.execute("ALTER TABLE deliveries RENAME COLUMN elsewhere TO failures")
+    failed = await compensation(desk, pushed.job_id)
+    assert failed.state == "failed"
+    await retry(
+        desk.database, Actor(desk.tenant_id, "k", "r"), failed.job_id, None, desk.settings, new_id=uuid7
+    )
+    await settle(desk)
+    await deliver(desk, a)
+    await settle(desk)
+    assert (await compensation(desk, pushed.job_id)).state == "completed"
+    assert set(await fields(desk)) == {"c00000"}
 
 
 async def test_a_dry_run_promises_nothing(desk: Desk) -> None:

@@ -13,19 +13,25 @@ FOR NO KEY UPDATE;
 SELECT u.job_id FROM jobs u WHERE u.tenant_id = $1 AND u.undo_of = $2;
 
 -- name: resume_undo
--- An undo job that failed takes up its work where it ended. No row: it did not fail.
+-- A job that takes something back, and failed, takes up its work where it ended. No row: it did not fail. The saga of an
+-- undo is about the undo job, that of a consistency about the import, and looks at all its items once more: a human may
+-- have had some sent again meanwhile, which were refused again.
 WITH taken AS (
     UPDATE jobs j
     SET
         state = CASE WHEN j.total > 0 THEN 'running' ELSE 'queued' END, error = NULL, finished_at = NULL,
         revision = j.revision + 1
-    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'failed'
-    RETURNING j.job_id
+    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'failed' AND j.kind = 'undo'
+    RETURNING j.job_id, j.undo_of, j.root_job_id
 )
 UPDATE sagas s
-SET state = 'running', step = 0, attempts = 0, due_at = now(), error = NULL, finished_at = NULL
+SET
+    state = 'running', step = 0, attempts = 0, due_at = now(), error = NULL, finished_at = NULL,
+    data = CASE WHEN t.undo_of IS NULL THEN s.data #- '{tally,before}' ELSE s.data END
 FROM taken t
-WHERE s.tenant_id = $1 AND s.workflow = $3 AND s.subject = t.job_id AND s.finished_at IS NOT NULL
+WHERE s.tenant_id = $1 AND s.finished_at IS NOT NULL
+    AND s.workflow = CASE WHEN t.undo_of IS NULL THEN 'consistency' ELSE 'undo' END
+    AND s.subject = CASE WHEN t.undo_of IS NULL THEN t.root_job_id ELSE t.job_id END
 RETURNING 1;
 
 -- name: count_changes

@@ -66,7 +66,8 @@ def _retry(settings: Settings) -> dict[str, Any]:
         "or all; items that wait for their next attempt wait no longer. Contacts go as they stand, "
         f"{settings.replay_rate:g} items a second at a destination. Asking twice is asking once: while a retry is "
         f"under way and nothing new has failed, it is the answer. One job takes {MOST} letters at the most; "
-        "`remaining` tells how many are left. Needs the scope `import` or `admin`.",
+        "`remaining` tells how many are left. A job that takes something back (`undo`, or what an import shows as "
+        "`compensated_by`) and failed at it goes on where it ended. Needs the scope `import` or `admin`.",
         {
             "202": answer_of(
                 "The job that sends them: a new one, or the one under way.",

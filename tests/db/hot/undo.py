@@ -9,7 +9,7 @@ from tests.db.hot.values import CONTACTS, JOB, JOBS, Hot
 HOT: Final[Hot] = {
     "lock_undoable": (f"3, {JOB}", {"jobs_pkey"}),
     "find_undo": (f"3, {JOB}", {"jobs_undo"}),
-    "resume_undo": (f"3, {JOB}, 'undo'", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
+    "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
     "count_changes": (f"3, {JOB}", {"ledger_pkey"}),
     "insert_undo": (f"3, {JOB}, {JOB}, 'r', 'k', {JOB}, 1", {"jobs_pkey"}),
     "grow_undo": (f"3, {JOB}, 1", {"jobs_pkey"}),
