@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import msgspec
 
-from app.db import circuits
+from app.db import audit, circuits
 from app.db.circuits import Circuit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
@@ -24,6 +24,7 @@ SCOPES: Final = ("import", "read", "admin")
 KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _BASE_URL: Final = re.compile(r"https?://[^\s/?#@\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?")
+_WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
 _RESERVED: Final = frozenset({"db"})
 
 
@@ -75,6 +76,14 @@ class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     base_url: str
     token: str
     options: dict[str, Any] = {}
+
+
+class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall be different about a destination."""
+
+    token: str | None = None
+    options: dict[str, Any] | None = None
+    """Those that are named change, the others stay; null stands for the default."""
 
 
 async def ensure_tenant(connection: Connection, name: str) -> int:
@@ -136,7 +145,7 @@ async def authenticate(connection: Connection, secret: str) -> Principal | None:
 
 
 async def add_destination(
-    connection: Connection, vault: Vault, tenant_id: int, new: NewDestination
+    connection: Connection, vault: Vault, tenant_id: int, new: NewDestination, *, actor: str = audit.SYSTEM
 ) -> Destination:
     """Add a destination; contacts that change from now on are synced to it.
 
@@ -146,35 +155,101 @@ async def add_destination(
     """
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
-    try:
-        destinations.parse(new.kind, new.options)
-    except destinations.OptionsError as error:
-        raise Invalid(str(error)) from error
+    options = _check_options(new.kind, new.options)
     if not _BASE_URL.fullmatch(new.base_url) or not _names_a_host(new.base_url):
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
         shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
         raise Invalid(f"{shown} is no base URL; it looks like https://api.example.com.")
-    if not new.token or not new.token.isascii() or not new.token.isprintable() or " " in new.token:
-        raise Invalid("The token must be printable ASCII without spaces.")
-    sealed = vault.seal(new.token, tenant_id=tenant_id, name=new.name)
-    options = msgspec.json.encode(new.options).decode()
-    if "\\u0000" in options:
-        raise Invalid("The options hold a NUL character.")
+    sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name)
     try:
-        await connection.execute(
-            QUERIES["insert_destination"],
-            tenant_id,
-            new.name,
-            new.kind,
-            new.base_url.rstrip("/"),
-            sealed,
-            options,
-        )
+        async with connection.transaction():
+            await connection.execute(
+                QUERIES["insert_destination"],
+                tenant_id,
+                new.name,
+                new.kind,
+                new.base_url.rstrip("/"),
+                sealed,
+                options,
+            )
+            await _note(connection, tenant_id, new.name, "add", actor, {"kind": new.kind})
     except asyncpg.UniqueViolationError as error:
         raise Conflict(
             f"There is a destination {new.name!r} already; remove it first, or choose another name."
         ) from error
     return next(d for d in await list_destinations(connection, tenant_id) if d.name == new.name)
+
+
+async def change_destination(
+    connection: Connection,
+    vault: Vault,
+    tenant_id: int,
+    name: str,
+    change: DestinationChange,
+    *,
+    actor: str = audit.SYSTEM,
+) -> int:
+    """Give a destination another token, or other options; returns its id.
+
+    Workers go by it from their next call on. A new token is tried at once, whatever circuit the one before opened.
+    What has arrived is not sent again because it would now look different there.
+
+    Raises:
+        Invalid: the token or an option cannot be used, or nothing is to be changed.
+        NotFound: there is no such destination.
+    """
+    if change.token is None and not change.options:
+        raise Invalid("Nothing is to be changed: give a token or options.")
+    sealed = (
+        None
+        if change.token is None
+        else vault.seal(_check_token(change.token), tenant_id=tenant_id, name=name)
+    )
+    async with connection.transaction():
+        row = await connection.fetchrow(QUERIES["lock_destination_options"], tenant_id, name)
+        if row is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        options = None
+        if change.options:
+            merged = {**msgspec.json.decode(row["options"]), **change.options}
+            kept = {option: value for option, value in merged.items() if value is not None}
+            options = _check_options(row["kind"], kept)
+        found = await connection.fetchval(
+            QUERIES["change_destination"], tenant_id, name, sealed, options, actor
+        )
+        told: dict[str, Any] = {"options": change.options} if change.options else {}
+        await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
+    return int(found)
+
+
+def _check_options(kind: str, options: dict[str, Any]) -> str:
+    try:
+        destinations.parse(kind, options)
+    except destinations.OptionsError as error:
+        raise Invalid(str(error)) from error
+    text = msgspec.json.encode(options).decode()
+    if "\\u0000" in text:
+        raise Invalid("The options hold a NUL character.")
+    return text
+
+
+def _check_token(token: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Invalid("The token must be printable ASCII without spaces.")
+    return token
+
+
+async def _note(
+    connection: Connection, tenant_id: int, name: str, word: str, actor: str, detail: dict[str, Any]
+) -> None:
+    await audit.write(
+        connection,
+        tenant_id,
+        actor=actor,
+        action=f"destination.{word}",
+        subject=f"destination:{name}",
+        detail=detail,
+    )
 
 
 def _names_a_host(url: str) -> bool:
@@ -206,9 +281,13 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
     ]
 
 
-async def set_destination_state(connection: Connection, tenant_id: int, name: str, state: str) -> int:
+async def set_destination_state(
+    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = audit.SYSTEM
+) -> int:
     """`active`, `paused` or `removed`; returns the destination's id."""
-    found = await connection.fetchval(QUERIES["set_destination_state"], tenant_id, name, state)
-    if found is None:
-        raise NotFound(f"There is no destination {name!r}.")
+    async with connection.transaction():
+        found = await connection.fetchval(QUERIES["set_destination_state"], tenant_id, name, state)
+        if found is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        await _note(connection, tenant_id, name, _WORDS[state], actor, {})
     return int(found)

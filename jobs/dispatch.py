@@ -167,7 +167,9 @@ class Dispatcher:
         if wish is None:
             return
         if way.line is not None:
-            if wish.state is CircuitState.CLOSED:
+            if wish.own:
+                await way.line.force(wish.state, 0.0, f"the credentials were changed ({wish.by})", own=True)
+            elif wish.state is CircuitState.CLOSED:
                 await way.line.force(wish.state, 0.0, f"closed by hand ({wish.by})")
             elif wish.seconds > 0:
                 # A little shorter than the destination is blocked: else the circuit would set its own words for these.

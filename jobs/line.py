@@ -130,9 +130,10 @@ class Line:
                     await self._hold(transition.retry_after, self._explain(transition.name, transition.after))
         return answer
 
-    async def force(self, state: CircuitState, seconds: float, detail: str) -> None:
-        """What an operator wants: this tenant's connection opened, or everything on the way closed."""
-        names = self._circuits if state is CircuitState.CLOSED else self._circuits[1:]
+    async def force(self, state: CircuitState, seconds: float, detail: str, *, own: bool = False) -> None:
+        """What an operator wants: this tenant's connection opened, or everything on the way closed; `own`: that
+        connection alone."""
+        names = self._circuits if state is CircuitState.CLOSED and not own else self._circuits[1:]
         for name in names:
             transition = await self._breaker.force(name, state, seconds=seconds)
             if transition is not None:

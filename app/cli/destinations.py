@@ -1,4 +1,4 @@
-"""`tranche destinations add | kinds | list | pause | resume | open | close | remove`.
+"""`tranche destinations add | change | kinds | list | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import aiohttp
@@ -18,7 +20,7 @@ from app import settings as settings_module
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import place
 from app.domain import destinations as domain
-from app.errors import Invalid, TrancheError
+from app.errors import Invalid, NotFound, TrancheError
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
@@ -29,7 +31,8 @@ class Office(Protocol):
 
     async def add(self, new: admin.NewDestination) -> dict[str, Any]: ...
     async def list(self) -> list[dict[str, Any]]: ...
-    async def change(self, name: str, state: str) -> None: ...
+    async def set_state(self, name: str, state: str) -> None: ...
+    async def change(self, name: str, change: admin.DestinationChange) -> None: ...
     async def set_circuit(self, name: str, order: CircuitOrder) -> None: ...
 
 
@@ -48,7 +51,11 @@ class OverHttp:
         answer = await self._ask("GET", "", None)
         return list(answer["destinations"])
 
-    async def change(self, name: str, state: str) -> None:
+    async def change(self, name: str, change: admin.DestinationChange) -> None:
+        told = {key: value for key, value in msgspec.to_builtins(change).items() if value is not None}
+        await self._ask("PATCH", f"/{name}", told)
+
+    async def set_state(self, name: str, state: str) -> None:
         method, path = {
             "paused": ("POST", "/pause"),
             "active": ("POST", "/resume"),
@@ -96,7 +103,14 @@ class AtDatabase:
             tenant_id = await admin.find_tenant(connection, self._tenant)
             return [_shown(d) for d in await admin.list_destinations(connection, tenant_id)]
 
-    async def change(self, name: str, state: str) -> None:
+    async def change(self, name: str, change: admin.DestinationChange) -> None:
+        vault = Vault(self._settings.secret_key)
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await admin.change_destination(connection, vault, tenant_id, name, change)
+        await self._wake(tenant_id, destination_id, f"change:{time.time()}")
+
+    async def set_state(self, name: str, state: str) -> None:
         async with place.connection(self._settings) as connection:
             tenant_id = await admin.find_tenant(connection, self._tenant)
             destination_id = await admin.set_destination_state(connection, tenant_id, name, state)
@@ -137,6 +151,34 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _choices(command: Any) -> Any:
+    """What may be chosen for a destination of any kind."""
+    chosen: list[Callable[[Any], Any]] = [
+        click.option("--batch-size", type=int, help="Most contacts a call."),
+        click.option("--concurrency", type=int, help="Most calls at a time."),
+        click.option("--rate", type=float, help="Most calls a second."),
+        click.option("--connect-timeout", type=float, help="Seconds to wait for a connection."),
+        click.option("--total-timeout", type=float, help="Seconds a call may take in all."),
+        click.option(
+            "--field",
+            "fields",
+            multiple=True,
+            metavar="OURS=THEIRS",
+            help="The name of a field or attribute there; nothing after = keeps it at home (repeatable).",
+        ),
+        click.option(
+            "--option",
+            "options",
+            multiple=True,
+            metavar="NAME=VALUE",
+            help="Option of its kind, see `tranche destinations kinds` (repeatable).",
+        ),
+    ]
+    for option in reversed(chosen):
+        command = option(command)
+    return command
+
+
 @click.group()
 def destinations() -> None:
     """Where a tenant's contacts are synced."""
@@ -147,25 +189,7 @@ def destinations() -> None:
 @click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
 @click.option("--token", required=True, help="Its access token; kept encrypted.")
-@click.option("--batch-size", type=int, help="Most contacts a call.")
-@click.option("--concurrency", type=int, help="Most calls at a time.")
-@click.option("--rate", type=float, help="Most calls a second.")
-@click.option("--connect-timeout", type=float, help="Seconds to wait for a connection.")
-@click.option("--total-timeout", type=float, help="Seconds a call may take in all.")
-@click.option(
-    "--field",
-    "fields",
-    multiple=True,
-    metavar="OURS=THEIRS",
-    help="The name of a field or attribute there; nothing after = keeps it at home (repeatable).",
-)
-@click.option(
-    "--option",
-    "options",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Option of its kind, see `tranche destinations kinds` (repeatable).",
-)
+@_choices
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_where
 def add(
@@ -218,6 +242,47 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
 
 
 @destinations.command()
+@click.argument("name")
+@click.option("--token", help="Another access token, tried at once.")
+@_choices
+@click.option(
+    "--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again."
+)
+@_where
+def change(
+    name: str,
+    token: str | None,
+    fields: tuple[str, ...],
+    options: tuple[str, ...],
+    defaults: tuple[str, ...],
+    tenant: str | None,
+    url: str | None,
+    key: str | None,
+    **limits: float | None,
+) -> None:
+    """Give a destination another token, or other options; what waits goes on with them.
+
+    What has arrived is not sent again because it would now look different there.
+    """
+
+    async def work() -> None:
+        office = _office(tenant, url, key)
+        found = next((d for d in await office.list() if d["name"] == name), None)
+        if found is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        chosen = _options(found["kind"], options)
+        chosen |= {option: value for option, value in limits.items() if value is not None}
+        if fields:
+            known = chosen.get("fields") or found["options"].get("fields") or {}
+            chosen["fields"] = {**known, **_fields(fields)}
+        chosen |= dict.fromkeys(defaults)
+        await office.change(name, admin.DestinationChange(token=token, options=chosen or None))
+
+    asyncio.run(work())
+    click.echo(f"changed {name}")
+
+
+@destinations.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def kinds(as_json: bool) -> None:
     """List the kinds of destination there are, and the options of each."""
@@ -259,8 +324,10 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
         click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
 
 
-def _change(name: str, state: str, word: str, tenant: str | None, url: str | None, key: str | None) -> None:
-    asyncio.run(_office(tenant, url, key).change(name, state))
+def _set_state(
+    name: str, state: str, word: str, tenant: str | None, url: str | None, key: str | None
+) -> None:
+    asyncio.run(_office(tenant, url, key).set_state(name, state))
     click.echo(f"{word} {name}")
 
 
@@ -269,7 +336,7 @@ def _change(name: str, state: str, word: str, tenant: str | None, url: str | Non
 @_where
 def pause(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Send nothing until resumed; what is owed waits and spends no attempt."""
-    _change(name, "paused", "paused", tenant, url, key)
+    _set_state(name, "paused", "paused", tenant, url, key)
 
 
 @destinations.command()
@@ -277,7 +344,7 @@ def pause(name: str, tenant: str | None, url: str | None, key: str | None) -> No
 @_where
 def resume(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Go on sending, now."""
-    _change(name, "active", "resumed", tenant, url, key)
+    _set_state(name, "active", "resumed", tenant, url, key)
 
 
 @destinations.command("open")
@@ -307,4 +374,4 @@ def close(name: str, tenant: str | None, url: str | None, key: str | None) -> No
 @_where
 def remove(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Send nothing more; what was still owed is marked skipped. History stays."""
-    _change(name, "removed", "removed", tenant, url, key)
+    _set_state(name, "removed", "removed", tenant, url, key)

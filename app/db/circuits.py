@@ -49,6 +49,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """As it stands there."""
     state: CircuitState
     by: str
+    own: bool
+    """Only the tenant's own connection, whose credentials were changed."""
     seconds: float
     """That are left of it."""
 

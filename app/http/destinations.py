@@ -6,11 +6,11 @@ from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
-from litestar import Request, delete, get, post
+from litestar import Request, delete, get, patch, post
 from litestar.response.base import ASGIResponse
 
 from app import admin, circuits
-from app.admin import Destination, NewDestination
+from app.admin import Destination, DestinationChange, NewDestination
 from app.circuits import CircuitOrder
 from app.errors import NotFound
 from app.http import headers
@@ -51,8 +51,27 @@ async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     new = await read_json(request, services, NewDestination, what="The destination", remedy=remedy)
     vault = vault_of(services)
     async with services.database.connection() as connection:
-        added = await admin.add_destination(connection, vault, principal.tenant_id, new)
+        added = await admin.add_destination(
+            connection, vault, principal.tenant_id, new, actor=principal.key_id
+        )
     return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
+
+
+@patch("/v1/destinations/{name:str}")
+async def change_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """Another token or other options: what waits goes on with them."""
+    services, principal, _ = await _begin(request, _ADMIN)
+    name = read_tail(request.scope, _PATH)
+    remedy = "A change is a small thing."
+    change = await read_json(request, services, DestinationChange, what="The change", remedy=remedy)
+    vault = vault_of(services)
+    async with services.database.connection() as connection:
+        destination_id = await admin.change_destination(
+            connection, vault, principal.tenant_id, name, change, actor=principal.key_id
+        )
+    reason = f"change:{exchange_of(request.scope).request_id}"
+    services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
+    return respond(_encode(await _find(services, principal.tenant_id, name)))
 
 
 @delete("/v1/destinations/{name:str}", status_code=200)
@@ -104,7 +123,9 @@ async def _set_state(request: Request[Any, Any, Any], state: str, suffix: str) -
     services, principal, _ = await _begin(request, _ADMIN)
     name = read_tail(request.scope, _PATH, suffix)
     async with services.database.connection() as connection:
-        destination_id = await admin.set_destination_state(connection, principal.tenant_id, name, state)
+        destination_id = await admin.set_destination_state(
+            connection, principal.tenant_id, name, state, actor=principal.key_id
+        )
     if state != "paused":
         # Its deliveries are due at once: to be sent, or to be recorded as skipped.
         reason = f"{state}:{exchange_of(request.scope).request_id}"

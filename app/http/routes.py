@@ -38,6 +38,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     destinations.list_destinations,
     destinations.add_destination,
     destinations.read_destination,
+    destinations.change_destination,
     destinations.remove_destination,
     destinations.pause_destination,
     destinations.resume_destination,

@@ -57,7 +57,9 @@ async def test_opening_by_hand_is_said_everywhere_at_once(api: Api, db: Db) -> N
     assert (closed.json()["circuit"]["state"], closed.json()["error_code"]) == ("closed", None)
     wish = msgspec.json.decode(await db.fetchval("SELECT circuit_wish FROM destinations"))
     assert wish["state"] == "closed"
-    audit = await db.fetch("SELECT actor, action, subject FROM audit_log ORDER BY audit_id")
+    audit = await db.fetch(
+        "SELECT actor, action, subject FROM audit_log WHERE action LIKE 'circuit.%' ORDER BY audit_id"
+    )
     assert [(row["action"], row["subject"]) for row in audit] == [
         ("circuit.open", "destination:hubspot"),
         ("circuit.close", "destination:hubspot"),
@@ -96,7 +98,7 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
         path = f"/v1/destinations/{odd}/circuit"
         assert (await api.get(path)).status == 404, odd
         assert (await api.request("POST", path, data=b'{"state":"open"}')).status == 404, odd
-    assert await db.fetchval("SELECT count(*) FROM audit_log") == 0
+    assert await db.fetchval("SELECT count(*) FROM audit_log WHERE action LIKE 'circuit.%'") == 0
     reader = api.as_key(await admin.create_key(db, "acme", ["read"]))
     assert (await order(reader, state="open")).status == 403
     assert (await reader.get(PATH)).status == 200

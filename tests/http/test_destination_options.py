@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 
+from app import admin
+from app.settings import Settings
 from tests.http.conftest import Api
+from tests.http.test_circuits import tranche
 
 NEW = {"name": "crm", "base_url": "https://crm.example", "token": "s3cret-token"}
 GOOD: dict[str, dict[str, Any]] = {
@@ -44,3 +48,96 @@ async def test_a_wrong_option_is_a_400_that_names_it(
     assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
     assert words in refused.json()["detail"]
     assert (await api.get("/v1/destinations")).json()["destinations"] == []
+
+
+async def add(api: Api, **changes: Any) -> None:
+    body = msgspec.json.encode(NEW | {"kind": "hubspot"} | changes)
+    assert (await api.request("POST", "/v1/destinations", data=body)).status == 201
+
+
+async def change(api: Api, name: str = "crm", **body: Any) -> Any:
+    return await api.request("PATCH", f"/v1/destinations/{name}", data=msgspec.json.encode(body))
+
+
+async def test_options_change_one_by_one_and_null_is_the_default(api: Api) -> None:
+    await add(api, options={"rate": 5, "batch_size": 50})
+    changed = await change(api, options={"batch_size": None, "concurrency": 2})
+    assert (changed.status, changed.json()["options"]) == (200, {"rate": 5, "concurrency": 2})
+    assert (await api.get("/v1/destinations/crm")).json()["options"] == {"rate": 5, "concurrency": 2}
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ({}, "give a token or options"),
+        ({"options": {}}, "give a token or options"),
+        ({"options": {"propertys": {}}}, "options.propertys: hubspot has no such option"),
+        ({"options": {"batch_size": 500}}, "options.batch_size: Expected `int` <= 100."),
+        ({"token": "a b"}, "printable ASCII"),
+        ({"token": ""}, "printable ASCII"),
+        ({"base_url": "https://elsewhere.example"}, "base_url"),
+    ],
+)
+async def test_a_wrong_change_is_refused_and_changes_nothing(
+    api: Api, body: dict[str, Any], words: str
+) -> None:
+    await add(api, options={"rate": 5})
+    before = (await api.get("/v1/destinations/crm")).body
+    refused = await change(api, **body)
+    assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
+    assert words in refused.json()["detail"]
+    assert (await api.get("/v1/destinations/crm")).body == before
+
+
+async def test_what_is_not_there_or_not_ones_own_cannot_be_changed(api: Api, db: asyncpg.Connection) -> None:
+    await add(api)
+    assert (await change(api, "other", token="t")).status == 404
+    stranger = api.as_key(await admin.create_key(db, "other", ["admin"]))
+    assert (await change(stranger, token="t")).status == 404
+    await api.request("DELETE", "/v1/destinations/crm")
+    assert (await change(api, token="t")).status == 404
+
+
+async def test_the_audit_log_tells_who_changed_what_and_no_token(api: Api) -> None:
+    await add(api)
+    await change(api, token="another-token", options={"rate": 9})
+    await api.request("POST", "/v1/destinations/crm/pause")
+    await api.request("POST", "/v1/destinations/crm/resume")
+    await api.request("DELETE", "/v1/destinations/crm")
+    told = await api.get("/v1/audit-log?subject=destination:crm")
+    entries = told.json()["entries"]
+    assert [e["action"].removeprefix("destination.") for e in entries] == [
+        "remove", "resume", "pause", "change", "add",
+    ]  # fmt: skip
+    assert entries[3]["detail"] == {"token": True, "options": {"rate": 9}}
+    assert len({e["actor"] for e in entries}) == 1
+    assert b"another-token" not in told.body
+
+
+async def test_the_command_changes_a_destination_over_http_and_at_the_database(
+    api: Api, settings: Settings
+) -> None:
+    await add(api, kind="http", options={"fields": {"company": "firm"}, "rate": 5})
+    assert api.key is not None
+    here = ("--url", api.url, "--key", api.key)
+    fields = ("--field", "phone=tel", "--default", "rate", "--batch-size", "7")
+    changed = await tranche("change", "crm", "--token", "new", *fields, *here)
+    assert (changed.exit_code, changed.output) == (0, "changed crm\n"), changed
+    wanted: dict[str, Any] = {"fields": {"company": "firm", "phone": "tel"}, "batch_size": 7}
+    assert (await api.get("/v1/destinations/crm")).json()["options"] == wanted
+    engines = {
+        "TRANCHE_DATABASE_URL": settings.database_url,
+        "TRANCHE_REDIS_URL": settings.redis_url,
+        "TRANCHE_SECRET_KEY": settings.secret_key,
+    }
+    changed = await tranche("change", "crm", "--option", "path=/v2/people", "--tenant", "acme", **engines)
+    assert (changed.exit_code, changed.output) == (0, "changed crm\n"), changed
+    assert (await api.get("/v1/destinations/crm")).json()["options"] == wanted | {"path": "/v2/people"}
+    for words, reason in (
+        (("crm",), "give a token or options"),
+        (("crm", "--concurrency", "0"), "options.concurrency"),
+        (("nobody", "--token", "t"), "There is no destination 'nobody'"),
+    ):
+        wrong = await tranche("change", *words, *here)
+        assert wrong.exit_code != 0
+        assert reason in str(wrong.exception)

@@ -46,6 +46,36 @@ LEFT JOIN LATERAL (
 WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 
+-- name: lock_destination_options
+SELECT d.kind, d.options FROM destinations d
+WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
+FOR NO KEY UPDATE;
+
+-- name: change_destination
+-- $3 credentials and $4 options; NULL: as they are. What the credentials before brought about is over with them: the
+-- wait, and the circuit of this connection, unless somebody opened it by hand. That of the CRM is not theirs.
+UPDATE destinations d
+SET
+    credentials = coalesce($3::bytea, d.credentials),
+    options = coalesce($4::text::jsonb, d.options),
+    blocked_until = CASE WHEN n.anew THEN NULL ELSE d.blocked_until END,
+    blocked_code = CASE WHEN n.anew THEN NULL ELSE d.blocked_code END,
+    blocked_detail = CASE WHEN n.anew THEN NULL ELSE d.blocked_detail END,
+    circuit_wish = CASE WHEN n.anew THEN jsonb_build_object(
+        'state', 'closed', 'circuit', 'connection', 'until', extract(epoch FROM now()), 'by', $5::text,
+        'at', extract(epoch FROM clock_timestamp())
+    ) ELSE d.circuit_wish END
+FROM (
+    SELECT
+        o.destination_id,
+        $3::bytea IS NOT NULL AND o.circuit_wish IS NULL
+            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by hand') IS NOT TRUE AS anew
+    FROM destinations o
+    WHERE o.tenant_id = $1 AND o.name = $2 AND o.state <> 'removed'
+) n
+WHERE d.tenant_id = $1 AND d.destination_id = n.destination_id
+RETURNING d.destination_id;
+
 -- name: set_destination_state
 -- Resuming also forgets an old wait: a human says that it is well again.
 UPDATE destinations d

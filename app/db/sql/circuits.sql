@@ -36,6 +36,7 @@ WHERE d.circuit_wish IS NOT NULL AND d.state <> 'removed';
 -- With what is left of its time: a wish that is found late is not fulfilled for longer.
 SELECT
     d.circuit_wish::text AS wish, d.circuit_wish ->> 'state' AS state, d.circuit_wish ->> 'by' AS by,
+    coalesce(d.circuit_wish ->> 'circuit' = 'connection', false) AS own,
     ((d.circuit_wish ->> 'until')::float8 - extract(epoch FROM now()))::float8 AS seconds
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish IS NOT NULL;

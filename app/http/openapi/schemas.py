@@ -28,6 +28,7 @@ _STRUCTS: Final = (
     history.ContactHistory,
     history.AuditLog,
     admin.NewDestination,
+    admin.DestinationChange,
     destinations.DestinationList,
     circuits.CircuitOrder,
     circuits.CircuitHistory,
@@ -127,6 +128,15 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     },
     "NewDestination.options": {
         "description": "Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."
+    },
+    "DestinationChange.token": {
+        "writeOnly": True,
+        "minLength": 1,
+        "pattern": "^[ -~]+$",
+        "description": "Kept encrypted and never shown again.",
+    },
+    "DestinationChange.options": {
+        "description": "Those that are named change, the others stay as they are; null stands for the default."
     },
     "Destination.kind": {"enum": list(admin.KINDS)},
     "Destination.state": {"enum": ["active", "paused"]},

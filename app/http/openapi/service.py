@@ -76,6 +76,22 @@ def _destinations() -> dict[str, Any]:
                 {"200": one, **problems_of(404, *READING)},
                 [_DESTINATION],
             ),
+            "patch": operation(
+                "destinations",
+                "changeDestination",
+                "Change a destination's token or options",
+                "What waits goes on with them from the next call on; a new token is tried at once, whatever circuit "
+                "the one before opened. What has arrived is not sent again because of other options. Needs the scope "
+                "`admin`.",
+                {"200": one, **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 503)},
+                [_DESTINATION],
+                requestBody={
+                    "required": True,
+                    "content": {
+                        JSON: {"schema": ref("DestinationChange"), "example": {"token": "pat-na1-renewed"}}
+                    },
+                },
+            ),
             "delete": operation(
                 "destinations",
                 "removeDestination",
@@ -94,7 +110,7 @@ def _destinations() -> dict[str, Any]:
         "/v1/destinations/{name}/resume": change(
             "resumeDestination",
             "Resume a destination",
-            "What waits is sent at once, whatever circuit was open.",
+            "What waits is due at once. An open circuit still has its time, unless it is closed by hand.",
         ),
     }
 
