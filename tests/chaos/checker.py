@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.chaos.evidence import STATES, Edges, Evidence, Finding, Findings, read_states
-from tests.chaos.rules import answers, here, states, there
+from tests.chaos.rules import answers, here, hooks, states, there
 
 MOST: Final = 5
 """Findings of one rule that are told; more would hide the others."""
@@ -37,6 +37,9 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     there.syncs_are_true,
     there.crms_are_spared,
     there.refusals_are_heeded,
+    hooks.messages_arrive,
+    hooks.receivers_are_told_what_is,
+    hooks.events_are_complete,
 )
 
 

@@ -67,6 +67,8 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
     """By CRM: the id of the destination that it stands behind."""
     kinds: dict[str, str] = {}
     """By CRM: hubspot …"""
+    secret: str = ""
+    """Under which webhooks are signed."""
     faults: list[Row] = []
     unanswered: list[str] = []
     """Keys without an answer, though nothing was broken any more."""

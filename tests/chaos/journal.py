@@ -8,6 +8,7 @@
 | `asked` | `what` (`cancel`, `undo`, `retry`), `job_id`, `status`, `body` |
 | `job` | `job_id`, `state`, `summary`, `effects` |
 | `items` | `job_id`, `final`, `items` as listed |
+| `hook` | a webhook: `event_id`, `timestamp`, `signature`, `body`; `mood`: how it was answered (`ok`: well) |
 """
 
 from __future__ import annotations

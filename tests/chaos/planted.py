@@ -341,6 +341,43 @@ def finished_early() -> None:
     alter("finish_job", "e.pending + e.retry + e.unknown > 0", "false")
 
 
+# webhooks
+
+
+@bug()
+def message_believed() -> None:
+    """A webhook is done with when it was sent, whatever the receiver says."""
+    from app.domain.webhooks import MessageState, Verdict
+    from jobs import webhooks
+
+    put(webhooks, "judge", lambda *_, **__: Verdict(MessageState.OK))
+
+
+@bug()
+def message_renamed() -> None:
+    """An event has a new id with every attempt."""
+    import uuid
+
+    from jobs import webhooks
+
+    def rename(secrets: Any, _: str, at: Any, body: str) -> Any:
+        return sign(secrets, str(uuid.uuid4()), at, body)
+
+    sign = put(webhooks, "sign", rename)
+
+
+@bug()
+def job_untold() -> None:
+    """Nobody is told of a job that a destination's last word ends."""
+    alter("finish_job", "emit_event($1,", "emit_event(-1,")
+
+
+@bug("reject")
+def letter_untold() -> None:
+    """Nobody is told of what is given up."""
+    alter("tell_letters", "emit_event($1,", "emit_event(-1,")
+
+
 # undo and replay
 
 

@@ -31,12 +31,19 @@ _TABLES: Final = (
     "contact_syncs",
     "dead_letters",
     "sagas",
+    "webhook_messages",
     "chaos_moves",
 )
 _OPEN: Final = """SELECT
     (SELECT count(*) FROM jobs j WHERE j.tenant_id = $1 AND j.finished_at IS NULL)
     + (SELECT count(*) FROM deliveries d WHERE d.tenant_id = $1 AND d.state <> 'done')
     + (SELECT count(*) FROM sagas s WHERE s.tenant_id = $1 AND s.finished_at IS NULL)"""
+
+_UNTOLD: Final = "SELECT count(*) FROM webhook_messages m WHERE m.tenant_id = $1 AND m.state = 'pending'"
+_DUE_AT_ONCE: Final = """UPDATE webhook_messages m SET next_attempt_at = now()
+    WHERE m.tenant_id = $1 AND m.state = 'pending'"""
+_TELLING: Final = 1.5
+"""Seconds that a message may take when nothing is broken: its longest wait, a look for it and a call."""
 
 
 class Result(msgspec.Struct, kw_only=True):
@@ -62,9 +69,11 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     for proxy in stage.proxies.values():
         proxy.seed(plan.seed)
     journal = Journal(folder / "journal.jsonl")
+    stage.receiver.attend(tenant.name, journal, plan.seed)
     found = Evidence(
         destinations=tenant.destinations,
         kinds=dict(stage.kinds),
+        secret=tenant.secret,
         faults=[msgspec.to_builtins(fault) for fault in plan.faults],
     )
     rest = ROUND_SECONDS
@@ -75,6 +84,7 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
         found.restless = ROUND_SECONDS
         await stage.heal()
     finally:
+        stage.receiver.leave(tenant.name)
         journal.close()
     found.surprises = stage.surprises(said)
     await _write(stage, tenant, folder, found)
@@ -102,6 +112,7 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, foun
             for fault in plan.faults:
                 group.create_task(faults.inflict(stage, fault, began=began))
         await stage.heal()
+        stage.receiver.behave(tenant.name)
         whole = time.monotonic()
         round_.over = True
         answered = {(r["key"], r["sha256"]) for r in _definite(journal)}
@@ -120,7 +131,21 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, foun
         await round_.list_items(job_id)
     again = await _rest(stage, tenant)
     found.restless = again if found.restless is None else found.restless
+    await _tell(stage, tenant)
     return rest
+
+
+async def _tell(stage: Stage, tenant: Tenant) -> None:
+    """Wait until every webhook is told or given up. One that a killed worker had in its hand would wait for the end of
+    its lease, which is longer than a round: after a while it is due all the same, and may be told twice."""
+    began = time.monotonic()
+    async with stage.database() as connection:
+        while (waited := time.monotonic() - began) < REST_SECONDS:
+            if not await connection.fetchval(_UNTOLD, tenant.tenant_id):
+                return
+            if waited > _TELLING:
+                await connection.execute(_DUE_AT_ONCE, tenant.tenant_id)
+            await asyncio.sleep(0.03 if waited < _TELLING else 1.0)
 
 
 async def _retry(round_: Round, stage: Stage, tenant: Tenant) -> None:
@@ -200,6 +225,8 @@ def _count(e: Evidence) -> dict[str, int]:
         "effects": sum(map(len, e.effects.values())),
         "calls": sum(map(len, e.calls.values())),
         "given_up": letters["f"] + letters["d"],
+        "events": len(e.table("webhook_messages")),
+        "told": len(e.rows("hook")),
     }
 
 

@@ -28,6 +28,7 @@ from app.vault import Vault
 from jobs.crm.sandbox import KINDS
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
+from tests.chaos.receiver import Receiver, receiving
 from tests.conftest import quick
 
 WORKERS: Final = ("w1", "w2")
@@ -81,6 +82,9 @@ def fast(database_url: str, redis_url: str) -> Settings:
         breaker_permit=1.5,
         replay_rate=500.0,
         saga_interval=0.2,
+        webhook_timeout=0.6,
+        webhook_waits="0.1,0.2,0.3,0.4,0.4,0.4",
+        webhook_private="127.0.0.0/8",
     )
 
 
@@ -92,10 +96,14 @@ class Tenant(msgspec.Struct, frozen=True):
     key: str
     destinations: dict[str, int]
     """Of each sandbox the id of the destination behind it."""
+    secret: str
+    """Of its webhook endpoint."""
 
 
 class Stage:
     """An API, two workers, two sandboxes, PostgreSQL and Redis, each reached through a proxy of its own."""
+
+    receiver: Receiver
 
     def __init__(self, folder: Path, engines: Engines, *, bug: str = "") -> None:
         self.folder = folder
@@ -137,6 +145,7 @@ class Stage:
         self.session = await stack.enter_async_context(
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(5), connector=aiohttp.TCPConnector(limit=0))
         )
+        self.receiver = await stack.enter_async_context(receiving())
         postgres, redis = self.engines.postgres.port, self.engines.valkey.port
         targets = {"front": self._ports["api"], "pg_api": postgres, "pg_w1": postgres, "pg_w2": postgres}
         targets |= {"redis": redis} | {crm: self._ports[crm] for crm in CRMS}
@@ -281,7 +290,15 @@ class Stage:
                 "SELECT name, destination_id FROM destinations WHERE tenant_id = $1", tenant_id
             )
         destinations = {f"crm_{row['name']}": row["destination_id"] for row in rows}
-        return Tenant(name, tenant_id, key, destinations)
+        return Tenant(name, tenant_id, key, destinations, await self._add_endpoint(name, key))
+
+    async def _add_endpoint(self, name: str, key: str) -> str:
+        """An endpoint that is told of everything; its secret."""
+        url, fields = f"{self.url}/v1/webhook-endpoints", {"Authorization": f"Bearer {key}"}
+        async with self.session.post(url, json={"url": self.receiver.url(name)}, headers=fields) as answer:
+            assert answer.status == 201, await answer.text()
+            secret: str = (await answer.json())["secret"]
+            return secret
 
     async def misbehave(self, crm: str, fault: str, parameters: dict[str, Any]) -> None:
         with suppress(aiohttp.ClientError, OSError):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
+from standardwebhooks.webhooks import Webhook
 
 from tests.chaos import checker
 from tests.chaos.evidence import STATES as STATES_PAGE
@@ -15,6 +18,7 @@ from tests.chaos.evidence import Evidence, reachable, read_states
 from tests.chaos.rules import here, there
 
 JOB = "0199-job"
+SECRET = "whsec_" + base64.b64encode(b"of the endpoint of a round").decode()
 STATES = read_states(
     """
 ## An item, here
@@ -71,6 +75,43 @@ def effect(seq: int, key: str, mark: str, *, changed: bool = True) -> dict[str, 
         "properties": record(key, mark),
         "changed": changed,
     }
+
+
+def message(job_id: str, **changes: Any) -> dict[str, Any]:
+    """That a job is finished."""
+    summary = {"total": 2, "succeeded": 2, "failed": 0, "retry": 0}
+    data = {"job_id": job_id, "state": "completed", "summary": summary} | changes
+    return {
+        "event_id": f"of-{job_id}",
+        "type": "job.finished",
+        "state": "ok",
+        "attempts": [{"status": 204}],
+        "body": msgspec.json.encode({"type": "job.finished", "data": data}).decode(),
+    }
+
+
+def hook(sent: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """How a message came."""
+    told: dict[str, Any] = {
+        "row": "hook",
+        "event_id": sent["event_id"],
+        "timestamp": "1",
+        "body": sent["body"],
+    }
+    signed = Webhook(SECRET).sign(told["event_id"], datetime.fromtimestamp(1, UTC), told["body"])
+    return told | {"signature": signed, "mood": "ok"} | changes
+
+
+def dead(e: Evidence, *letters: int) -> None:
+    """These letters were told of."""
+    body = {"type": "item.dead", "data": {"items": [{"dead_letter_id": letter} for letter in letters]}}
+    sent = message(JOB) | {
+        "event_id": "dead",
+        "type": "item.dead",
+        "body": msgspec.json.encode(body).decode(),
+    }
+    e.tables["webhook_messages"].append(sent)
+    e.journal.append(hook(sent))
 
 
 def well() -> Evidence:
@@ -132,6 +173,7 @@ def well() -> Evidence:
                 "final": True,
                 "items": [item(n, i) | {"destinations": {"a": {"state": "ok"}}} for n, i in enumerate("ab")],
             },
+            hook(message(JOB)),
         ],
         tables={
             "jobs": [
@@ -171,6 +213,7 @@ def well() -> Evidence:
             "contact_syncs": [{"destination_id": 1, "contact_id": i, "synced_version": 1} for i in "ab"],
             "dead_letters": [],
             "sagas": [],
+            "webhook_messages": [message(JOB)],
             "chaos_moves": [
                 move(1, "job", JOB, "[*]", "syncing"),
                 move(2, "delivery", "7", "pending", "sending"),
@@ -185,7 +228,25 @@ def well() -> Evidence:
         calls={"crm_a": [{"row": "call", "call": 1, "request_id": "r", "faults": []}]},
         destinations={"crm_a": 1},
         kinds={"crm_a": "hubspot"},
+        secret=SECRET,
     )
+
+
+def retell(e: Evidence, sent: dict[str, Any]) -> None:
+    e.tables["webhook_messages"] = [sent]
+    e.journal[-1] = hook(sent)
+
+
+def tell_all(e: Evidence) -> None:
+    """Everything that ended was told of as it is."""
+    e.tables["webhook_messages"] = []
+    e.journal = [row for row in e.journal if row["row"] != "hook"]
+    for job in e.jobs.values():
+        summary = {name: job[name] for name in ("total", "succeeded", "failed", "retry")}
+        sent = message(job["job_id"], state=job["state"], summary=summary)
+        e.tables["webhook_messages"].append(sent)
+        e.journal.append(hook(sent))
+    dead(e, *(letter["dead_letter_id"] for letter in e.table("dead_letters")))
 
 
 LETTER: dict[str, Any] = {
@@ -397,6 +458,22 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "not there": ("not_there", lambda e: e.effects["crm_a"].pop()),
     "older there": ("not_there", lambda e: (second_version(e), e.effects["crm_a"].pop())),
     "believed": ("believed", lambda e: e.tables["contact_syncs"][0].update(synced_version=2)),
+    "a job nobody was told of": ("untold", lambda e: e.tables["webhook_messages"].clear()),
+    "a job told of twice": (
+        "untold",
+        lambda e: e.tables["webhook_messages"].append(message(JOB) | {"event_id": "again"}),
+    ),
+    "a job told of too early": ("told_otherwise", lambda e: retell(e, message(JOB, state="canceled"))),
+    "told of no job": ("told_of_nothing", lambda e: e.tables["webhook_messages"].append(message("none"))),
+    "a letter nobody was told of": ("untold", lambda e: e.tables["dead_letters"].append(LETTER)),
+    "no such letter": ("untold", lambda e: dead(e, 5)),
+    "said to have arrived": ("untold", lambda e: e.journal[-1].update(mood="refuse")),
+    "given up early": ("untold", lambda e: e.tables["webhook_messages"][0].update(state="dead")),
+    "given up for nothing": ("untold", lambda e: e.tables["webhook_messages"][0].update(state="failed")),
+    "not told yet": ("restless", lambda e: e.tables["webhook_messages"][0].update(state="pending")),
+    "another body": ("told_otherwise", lambda e: e.journal[-1].update(body="{}")),
+    "another id": ("told_of_nothing", lambda e: e.journal[-1].update(event_id="none")),
+    "another signature": ("forged", lambda e: e.journal[-1].update(timestamp="2")),
     "hammered": (
         "hammered",
         lambda e: (
@@ -443,6 +520,7 @@ def test_each_broken_promise_is_found(what: str) -> None:
 def test_a_replayed_letter_is_well() -> None:
     evidence = well()
     replay(evidence)
+    tell_all(evidence)
     assert checker.check(evidence, STATES) == []
 
 
@@ -477,6 +555,7 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     evidence.tables["contact_syncs"].pop(0)
     evidence.tables["chaos_moves"] = [m for m in evidence.tables["chaos_moves"] if m["what"] != "job"]
     evidence.tables["dead_letters"].append(LETTER)
+    tell_all(evidence)
     assert checker.check(evidence, STATES) == []
 
 
