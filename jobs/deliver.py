@@ -244,7 +244,7 @@ class Delivery:
     def _weigh_absence(self, positions: list[int]) -> None:
         """Once is not proof that nothing happened: a first call may still be on its way. Twice across the grace is."""
         chunk = self._chunk
-        absent_for = self._claim.absent_for
+        absent_for = self._absent_for(positions)
         if absent_for is not None and absent_for >= self._settings.reconcile_grace:
             for position in positions:
                 contact = chunk.contact(position)
@@ -259,6 +259,15 @@ class Delivery:
             deleted = chunk.standing_of(position).deleted
             found = "it is looked at" if deleted else "not found there yet; it is looked for"
             chunk.doubt(position, f"{found} once more")
+
+    def _absent_for(self, positions: list[int]) -> float | None:
+        """Seconds since the first look that counts: one before another delivery's write was left without an answer says
+        nothing about that write."""
+        since = self._claim.absent_since
+        doubts = [self._chunk.standing_of(position).doubted_at for position in positions]
+        if since is None or any(doubted is not None and doubted > since for doubted in doubts):
+            return None
+        return self._claim.absent_for
 
     # settle what is unknown, where the CRM cannot be asked
 

@@ -56,6 +56,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the import was accepted."""
     absent_for: float | None
     """Seconds since a read-back first did not find the unknown items."""
+    absent_since: float | None
+    """When that was; PostgreSQL's clock, seconds since 1970."""
     unknown_for: float | None
     """Seconds since an item of it became unknown; `None`: none is."""
     lost: int
@@ -79,6 +81,8 @@ class Standing(msgspec.Struct, frozen=True, gc=False):
     synced_version: int
     doubtful: bool
     """It may hold a later version: an answer was lost."""
+    doubted_at: float | None
+    """When an answer was last lost, by whichever delivery; PostgreSQL's clock, seconds since 1970."""
     refused: bool
     """It refused the last version it was sent."""
     deleted: bool

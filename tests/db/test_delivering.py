@@ -342,6 +342,39 @@ class TestRecord:
             await line.record(claim, "u", absence=absence)
             assert ((await line.delivery(claim))["absent_since"] is not None) is known
 
+    async def test_a_write_without_an_answer_is_remembered_and_a_look_is_none(self, line: Line) -> None:
+        await line.owe("a")
+        seen: list[Any] = []
+        for absence in ("clear", "now", "keep", "clear"):
+            await line.record(await line.take(), "u", absence=absence)
+            (row,) = await line.desk.rows("SELECT doubted_at FROM contact_syncs")
+            seen.append(row["doubted_at"])
+        assert seen[0] is not None
+        assert seen[0] == seen[1] == seen[2] < seen[3]
+
+    @pytest.mark.parametrize(
+        ("held", "tried", "left"),
+        [(0, 3, ("unknown", 3)), (0, 1, ("unknown", 1)), (1, 3, ("failed", 3))],
+        ids=["a later version was tried", "none was", "it is held already, so it was not sent"],
+    )
+    async def test_what_a_lost_worker_may_have_sent_is_in_doubt(
+        self, line: Line, held: int, tried: int, left: tuple[str, int]
+    ) -> None:
+        await line.owe("a")
+        await line.desk.execute(
+            "INSERT INTO contact_syncs (tenant_id, destination_id, contact_id, synced_version, state, state_version) "
+            "VALUES ($1, $2, 'a', $3, 'failed', $4)",
+            line.desk.tenant_id,
+            line.destination_id,
+            held,
+            tried,
+        )
+        await line.take(lease=0.0)
+        assert await line.release_lost() == 1
+        (row,) = await line.desk.rows("SELECT * FROM contact_syncs")
+        assert (row["state"], row["state_version"]) == left
+        assert (row["doubted_at"] is not None) is (left[0] == "unknown")
+
     async def test_without_the_lease_nothing_is_recorded(self, line: Line) -> None:
         """Neither with a token of nobody, nor with one that was taken away, nor a second time."""
         await line.owe("a", "b")

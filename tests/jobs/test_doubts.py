@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import msgspec
+
 from app.db import delivering
 from jobs.worker import working
 from tests.jobs.conftest import World, people
@@ -80,3 +82,26 @@ async def test_an_older_version_that_arrives_late(world: World) -> None:
         assert await world.finished(second.job_id) == "completed"
     effects = await world.sandbox.effects()
     assert [e["properties"]["phone"] for e in effects] == ["040 1"] * 5 + ["040 2"] * 5
+
+
+async def test_what_was_looked_for_before_another_write_proves_nothing_about_that(world: World) -> None:
+    """Both deliveries looked once. One of them looks again and sends, and its answer is lost while the CRM is still at
+    it: the other one must not take its own two looks, the first of which was before that, for proof."""
+    first = await world.push(people(5, phone="040 1"))
+    second = await world.push(people(5, phone="040 2"))
+    settings = msgspec.structs.replace(world.settings, reconcile_grace=1.0, crm_total_timeout=1.0)
+    await world.sandbox.misbehave(drop_before={"times": 1})
+    async with working(settings):
+        async with asyncio.timeout(5):
+            while len(await reads(world)) < 2:
+                await asyncio.sleep(0.01)
+        await world.sandbox.misbehave(slow={"latency": 1.5, "when": "before", "on": "write", "times": 1})
+        assert await world.finished(first.job_id) == "completed"
+        assert await world.finished(second.job_id) == "completed"
+    assert len(await world.sandbox.effects()) == 5
+    writes = [call["faults"] for call in await world.sandbox.calls() if call["path"].endswith("/upsert")]
+    assert writes == [["drop_before"], ["slow"]], "what may be on its way is not sent once more"
+
+
+async def reads(world: World) -> list[dict[str, Any]]:
+    return [call for call in await world.sandbox.calls() if call["path"].endswith("/read")]

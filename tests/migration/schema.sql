@@ -136,7 +136,8 @@ CREATE TABLE public.contact_syncs (
     state text NOT NULL,
     state_version bigint NOT NULL,
     error_code text,
-    error_detail text
+    error_detail text,
+    doubted_at timestamp with time zone
 )
 WITH (fillfactor='90');
 

@@ -77,6 +77,7 @@ RETURNING
     d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
+    extract(epoch FROM d.absent_since)::float8 AS absent_since,
     extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for;
 
 -- name: renew_lease
@@ -93,13 +94,14 @@ SELECT
     c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
+    extract(epoch FROM s.doubted_at)::float8 AS doubted_at,
     coalesce(s.state = 'failed', false) AS refused,
     c.email = '' AS deleted, s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
     coalesce(s.state <> 'ok', false) AS troubled, c.attributes
 FROM contacts c
 LEFT JOIN LATERAL (
-    SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id
+    SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at
     FROM contact_syncs x
     WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
     LIMIT 1
@@ -165,11 +167,13 @@ recorded AS (
 synced AS (
     INSERT INTO contact_syncs AS s (
         tenant_id, destination_id, contact_id, synced_version, synced_at, remote_id, state, state_version,
-        error_code, error_detail
+        error_code, error_detail, doubted_at
     )
     SELECT
         $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
-        coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail
+        coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
+        -- An attempt that only looked, and did not find it, has left nothing on its way.
+        CASE WHEN t.state = 'unknown' AND $8 = 'clear' THEN now() END
     FROM held h
     CROSS JOIN unnest(
         split_column($10, $17, $18), split_column($11, $17, $18), $12::text::bigint[], $13::text::bigint[],
@@ -184,7 +188,8 @@ synced AS (
         state = excluded.state,
         state_version = excluded.state_version,
         error_code = excluded.error_code,
-        error_detail = excluded.error_detail
+        error_detail = excluded.error_detail,
+        doubted_at = coalesce(excluded.doubted_at, s.doubted_at)
     WHERE excluded.state_version >= s.state_version
 ),
 counted AS (
@@ -421,10 +426,10 @@ released AS (
 ),
 doubted AS (
     INSERT INTO contact_syncs AS s (
-        tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail
+        tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail, doubted_at
     )
     SELECT
-        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail
+        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
     FROM lost l
     CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
         AS i(contact_id, version, letter)
@@ -433,10 +438,13 @@ doubted AS (
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
     SET
         state = excluded.state,
-        state_version = excluded.state_version,
+        -- The delivery names its own version, but sends the contact as it stood: what was tried since may be in doubt too.
+        state_version = greatest(excluded.state_version, s.state_version),
         error_code = excluded.error_code,
-        error_detail = excluded.error_detail
-    WHERE excluded.state_version >= s.state_version
+        error_detail = excluded.error_detail,
+        doubted_at = excluded.doubted_at
+    -- What the destination holds already was dropped, not sent.
+    WHERE s.synced_version < excluded.state_version
 ),
 counted AS (
     UPDATE effects e

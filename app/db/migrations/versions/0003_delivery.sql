@@ -19,6 +19,9 @@ ALTER TABLE deliveries
 CREATE INDEX deliveries_unknown ON deliveries (tenant_id, destination_id, unknown_since)
     WHERE unknown_since IS NOT NULL;
 
+-- When a write of the contact was last left without an answer: what was looked for before then proves nothing about it.
+ALTER TABLE contact_syncs ADD COLUMN doubted_at timestamptz;
+
 -- Evidence: a call to a CRM that did not end well for all of its items, so that an unknown outcome and a dead letter can
 -- be explained. Calls that did are in the log alone.
 CREATE TABLE delivery_calls (
