@@ -14,6 +14,7 @@ from collections.abc import Sequence
 import aiohttp
 
 from app.domain.addresses import Network, refusal
+from jobs.lookups import make_resolver
 
 
 class Refused(OSError):
@@ -45,7 +46,12 @@ class Guard:
 def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.ClientSession:
     """A session for other people's URLs: guarded, without proxies, cookies or inflated answers."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=connections, ttl_dns_cache=30, socket_factory=Guard(allowed)),
+        connector=aiohttp.TCPConnector(
+            limit=connections,
+            ttl_dns_cache=30,
+            socket_factory=Guard(allowed),
+            resolver=make_resolver(2 * connections),
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

@@ -319,13 +319,12 @@ async def test_private_addresses_are_not_called(
     by_address = await desk.add(receiver.url)
     port = int(receiver.url.rpartition(":")[2])
     by_name = await desk.add(f"https://rebinding.example:{port}/")
-    loop = asyncio.get_running_loop()
-    looked_up = loop.getaddrinfo
+    look_up = socket.getaddrinfo
 
-    async def rebind(host: Any, *arguments: Any, **options: Any) -> Any:
-        return await looked_up("127.0.0.1" if host == "rebinding.example" else host, *arguments, **options)
+    def rebind(host: Any, *arguments: Any, **options: Any) -> Any:
+        return look_up("127.0.0.1" if host == "rebinding.example" else host, *arguments, **options)
 
-    monkeypatch.setattr(loop, "getaddrinfo", rebind)
+    monkeypatch.setattr(socket, "getaddrinfo", rebind)
     await desk.emit()
     async with sending(desk, webhook_private="", webhook_waits=""):
         for made in (by_address, by_name):
