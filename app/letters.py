@@ -262,7 +262,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
                 "Nothing was changed; replay or drop those."
             )
         if locked:
-            await rows.settle_syncs(connection, tenant_id, locked)
+            await rows.settle_syncs(connection, tenant_id, locked, actor=actor.key_id)
         await _end(connection, actor, locked, Resolution.DELIVERED, reason)
         await _note(connection, actor, "dead_letters.settle", selection, locked, places, {"reason": reason})
         return Decided(decided=len(locked), remaining=0, skipped=skipped)

@@ -11,6 +11,8 @@ from jobs.crm.port import Contact, Outcome
 
 _SINCE: Final = "; since then: "
 """Between how an unknown item was sent, which must not be forgotten, and what was found out afterwards."""
+_MOST_ID: Final = 255
+"""Characters of a remote id."""
 _FORGET: Final = ""
 """As a remote id: the record is gone."""
 
@@ -93,6 +95,8 @@ class Chunk:
         else:
             self.complain(position, code, detail)
         s = self.standing_of(position)
+        if remote_id is not None and not (remote_id.isprintable() and len(remote_id) <= _MOST_ID):
+            remote_id = None  # nobody can call it by that, nor can it be kept
         held = s.version if state is EffectState.OK else 0
         if held and s.deleted and s.remote_id is not None:
             remote_id = _FORGET

@@ -18,7 +18,7 @@ from app.db import delivering
 from app.db.delivering import Asked, Claim, Record, Recorded
 from app.db.pool import Database
 from app.domain import retry
-from app.domain.outcomes import STATE_LETTER, EffectState, ErrorCode
+from app.domain.outcomes import OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
 from app.domain.retry import GiveUp, GiveUpReason, RetryPolicy
 from app.errors import TrancheError
 from app.settings import Settings
@@ -36,6 +36,9 @@ _LEASE_MARGIN: Final = 2.0
 _UNKNOWN_CAP: Final = 30.0
 """Longest wait, in seconds, before an unknown item is looked for again: what is there to be read must be read soon
 after a CRM is back, however long it was away. Reading costs no attempt, so a short wait uses none up."""
+
+_UNTRIED: Final = 0.5
+"""Seconds before a delivery is taken up again that could not be loaded."""
 
 _Answer = TypeVar("_Answer", Reply, ReadBack)
 
@@ -86,11 +89,11 @@ class Delivery:
         """Make the attempt and record it; `None`: the lease was lost and somebody else has it."""
         limit = self._settings.delivery_attempts
         try:
-            if self._claim.lost >= limit:
-                # Else one that ends every worker that touches it would go on for ever.
-                self._give_up(EffectState.UNKNOWN, EffectState.RETRY)
             await self._load()
             self._drop_overtaken()
+            if self._claim.lost >= limit:
+                # Else one that ends every worker that sends it would go on for ever.
+                self._give_up(EffectState.UNKNOWN, EffectState.RETRY)
             if self._line.crm.reads_back:
                 self._doubt()
                 await self._read_back()
@@ -103,11 +106,14 @@ class Delivery:
             self._interrupt("the worker was stopped during the call")
             await asyncio.shield(self._finish())
             raise
-        except (TrancheError, asyncpg.PostgresError):
-            if not self._called:
-                # Nothing was sent, and PostgreSQL is in trouble: when the lease has ended somebody comes back to it.
-                await self._release()
-                raise
+        except (TrancheError, asyncpg.PostgresError) as error:
+            # PostgreSQL is in trouble. If nothing was sent it is given back as it was: left to the end of its lease it
+            # would count as perhaps sent, and where nobody can be asked humans would have to look.
+            log.warning(
+                "delivery_given_back",
+                delivery_id=self._claim.delivery_id,
+                error=str(error) or type(error).__name__,
+            )
         except Exception as error:
             log.exception("delivery_broke_off", delivery_id=self._claim.delivery_id)
             self._break_off(type(error).__name__)
@@ -374,7 +380,7 @@ class Delivery:
 
     def _interrupt(self, detail: str) -> None:
         sending, self._sending = self._sending, None
-        self._absence = "clear"
+        self._absence, self._absent_wait = "clear", None
         if sending is None:
             return
         self._called = True
@@ -383,6 +389,8 @@ class Delivery:
             return
         self._spent = True
         for position in sending.positions:
+            if self._chunk.states[position] not in OPEN_STATES:
+                continue  # it went along in a repeated call, and was settled before
             self._chunk.settle(
                 position,
                 EffectState.UNKNOWN,
@@ -420,8 +428,13 @@ class Delivery:
         )
 
     def _wait(self, spent: int) -> float | None:
-        """Seconds before the next attempt; gives up what may not have one."""
+        """Seconds before the next attempt; gives up what may not have one, and was tried just now."""
         chunk, settings = self._chunk, self._settings
+        if not self._called:
+            return 0.0 if self._blocked else _UNTRIED
+        if self._postponed is not None or self._absent_wait is not None:
+            # The CRM asked for silence, or must be asked once more before anything is sent.
+            return max(self._absent_wait or 0.0, 0.0)
         policy = RetryPolicy.from_settings(settings)
         decision = retry.decide(spent, 0.0, self._claim.age, policy, self._random)
         delay = 0.0
@@ -434,11 +447,7 @@ class Delivery:
             self._give_up(EffectState.RETRY)
         if not chunk.open():
             return None
-        if not self._called or self._postponed is not None:
-            delay = 0.0
-        elif chunk.within(EffectState.UNKNOWN):
-            delay = self._patience(policy)
-        return delay if self._absent_wait is None else max(self._absent_wait, 0.0)
+        return self._patience(policy) if chunk.within(EffectState.UNKNOWN) else delay
 
     def _patience(self, policy: RetryPolicy) -> float:
         """Before another look at unknown items: as long as they are unknown already, with jitter, up to a cap."""

@@ -77,9 +77,15 @@ class Dispatcher:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def stop(self, grace: float) -> None:
-        """Claim nothing more, let calls under way end within `grace` seconds, then call them off."""
+    async def stop(self, margin: float) -> None:
+        """Claim nothing more, let calls under way end, as long as they may take and `margin` seconds more, then call
+        them off."""
         self._stopping = True
+        longest = max(
+            (serving.way.settings.crm_total_timeout for serving in self._at_work.values()),
+            default=self._settings.crm_total_timeout,
+        )
+        grace = longest + margin
         if self._tasks:
             _, late = await asyncio.wait(self._tasks, timeout=grace)
             for task in late:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Callable
 from typing import Final
 
@@ -19,6 +20,8 @@ from app.errors import DatabaseUnavailable, Overloaded
 log = structlog.get_logger()
 
 _PAUSE: Final = 0.5
+_LONGEST: Final = 600.0
+"""Seconds beyond the lease for which it is worth trying."""
 _PASSING: Final = (
     DatabaseUnavailable,
     Overloaded,
@@ -49,7 +52,8 @@ async def insist(
     until: float,
     monotonic: Callable[[], float],
 ) -> Recorded | None:
-    """Record, and insist while the lease lasts: what a CRM answered must not be lost to a hiccup of ours.
+    """Record, and insist: what a CRM answered must not be lost to a hiccup of ours, nor to an outage that outlasts the
+    lease. Once the lease is over somebody else may have taken the delivery away; the token tells.
 
     `called`: the CRM was reached, so a block that is over can be forgotten. `None`: the lease was lost.
     """
@@ -61,7 +65,7 @@ async def insist(
                 recorded = await delivering.record_delivery(connection, claim, record)
             break
         except _PASSING:
-            if monotonic() > until:
+            if monotonic() > until + _LONGEST:
                 raise
             await asyncio.sleep(_PAUSE)
     if recorded is None:
@@ -81,6 +85,31 @@ async def insist(
         job_state=recorded.finished,
     )
     return recorded
+
+
+async def give_back(
+    database: Database,
+    tenant_id: int,
+    destination_id: int,
+    token: uuid.UUID,
+    *,
+    until: float,
+    monotonic: Callable[[], float],
+) -> None:
+    """A claim failed, but PostgreSQL may have done it before it could say so. Nobody sends what it took, so it is freed
+    here; after the end of its lease it would count as perhaps sent."""
+    looks = 2  # what was cut off may still be on its way through PostgreSQL at the first one
+    while looks and monotonic() < until:
+        try:
+            async with database.connection() as connection:
+                count = await delivering.give_back(connection, tenant_id, destination_id, token)
+        except (*_PASSING, asyncpg.PostgresError):
+            count = None
+        if count:
+            log.warning("claim_given_back", tenant_id=tenant_id, destination_id=destination_id, count=count)
+            return
+        looks -= count is not None
+        await asyncio.sleep(_PAUSE)
 
 
 async def _tell_destination(

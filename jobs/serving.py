@@ -22,7 +22,7 @@ from app.errors import TrancheError
 from jobs.breaker import Permits, Refused
 from jobs.deliver import Delivery
 from jobs.line import Line
-from jobs.recording import skip
+from jobs.recording import give_back, skip
 from jobs.way import Way
 
 log = structlog.get_logger()
@@ -117,17 +117,21 @@ class Serving:
                 free = 1  # each of them needs leave of its own, which is not to be had at once
         claims: list[Claim] = []
         leased_until = self._monotonic() + way.settings.delivery_lease
+        token = self._new_token()
         try:
             async with self._database.connection() as connection:
                 claims = await delivering.claim_deliveries(
                     connection,
                     way.route.tenant_id,
                     way.route.destination_id,
-                    token=self._new_token(),
+                    token=token,
                     lease=way.settings.delivery_lease,
                     concurrency=way.settings.delivery_concurrency,
                     limit=max(1, free),
                 )
+        except (TrancheError, asyncpg.PostgresError):
+            self._group.create_task(self._give_back(way, token, leased_until))
+            raise
         finally:
             if line is not None and permits is not None and (not claims or claims[0].removed):
                 await line.release(permits)
@@ -137,6 +141,19 @@ class Serving:
             self._group.create_task(self._send(way, claim, leased_until, permits))
             permits = None
         return bool(claims)
+
+    async def _give_back(self, way: Way, token: uuid.UUID, until: float) -> None:
+        try:
+            await give_back(
+                self._database,
+                way.route.tenant_id,
+                way.route.destination_id,
+                token,
+                until=until,
+                monotonic=self._monotonic,
+            )
+        except Exception:
+            log.exception("claim_not_given_back", destination_id=way.route.destination_id)
 
     async def _send(self, way: Way, claim: Claim, leased_until: float, permits: Permits | None) -> None:
         try:

@@ -30,6 +30,7 @@ from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
 from jobs.importing import Importer
 from jobs.lanes import LaneWorker
+from jobs.lookups import make_resolver
 from jobs.pace import Pace
 from jobs.saga import Runner
 from jobs.sweep import Sweeper
@@ -42,6 +43,8 @@ log = structlog.get_logger()
 _POLL: Final = 0.02
 _HEALTH_INTERVAL: Final = 5
 _RECONNECT: Final = 1.0
+_LOOKUPS: Final = 64
+"""Names of CRMs that are looked up at a time: one that is not answered holds up few others."""
 _STOP_MARGIN: Final = 3.0
 _STOP_CHUNK: Final = 3.0
 _COLLECT_AT: Final = 20_000
@@ -111,7 +114,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     vault = Vault(settings.secret_key)
     await database.open()
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30),
+        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, resolver=make_resolver(_LOOKUPS)),
         cookie_jar=aiohttp.DummyCookieJar(),  # what a CRM hands one tenant must not go out with another's call
     ) as session:
         ways = Ways(database, breaker, pace, changes, session, vault, settings, monotonic=time.monotonic)
@@ -150,7 +153,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             await asyncio.gather(_end(at_work), sender.stop())
-            await dispatcher.stop(settings.crm_total_timeout + _STOP_MARGIN)
+            await dispatcher.stop(_STOP_MARGIN)
             await changes.close()
             await waker.close()
             await database.close()

@@ -257,6 +257,12 @@ async def claim_delivery(
     return claims[0] if claims else None
 
 
+async def give_back(connection: Connection, tenant_id: int, destination_id: int, token: uuid.UUID) -> int:
+    """How many deliveries a claim with this token had taken, and holds no more."""
+    told = await connection.execute(QUERIES["give_back"], tenant_id, destination_id, token)
+    return int(told.rpartition(" ")[2])
+
+
 async def renew_lease(connection: Connection, claim: Claim, lease: float) -> bool:
     """False: the lease was lost to somebody else."""
     return (

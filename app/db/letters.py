@@ -335,19 +335,22 @@ async def find_under_way(
     return None if row is None else UnderWay(*row)
 
 
-async def settle_syncs(connection: Connection, tenant_id: int, letters: Sequence[LetterRow]) -> None:
-    """The destinations hold these versions."""
+async def settle_syncs(
+    connection: Connection, tenant_id: int, letters: Sequence[LetterRow], *, actor: str
+) -> None:
+    """The destinations hold these versions, so earlier letters of the contacts have come to their end as well."""
     newest: dict[tuple[int, str], int] = {}
     for letter in letters:
         place = (letter.destination_id, letter.contact_id)
         newest[place] = max(newest.get(place, 0), letter.version)
-    await connection.execute(
-        QUERIES["settle_syncs"],
-        tenant_id,
+    places = (
         [destination_id for destination_id, _ in newest],
         [contact_id for _, contact_id in newest],
         list(newest.values()),
     )
+    settled = [letter.dead_letter_id for letter in letters]
+    await connection.execute(QUERIES["supersede_settled"], tenant_id, *places, settled, actor)
+    await connection.execute(QUERIES["settle_syncs"], tenant_id, *places)
 
 
 async def note_decision(

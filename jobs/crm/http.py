@@ -148,10 +148,11 @@ class Http:
         )
 
     def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:
-        """By version; a service that tells none is compared field by field."""
+        """By version; a service that is not told ours, or tells none, is compared field by field."""
         if contact.deleted:
             return Seen.DIFFERS
-        version = found(record, self._options.version_field or "version")
+        field = self._options.version_field
+        version = found(record, field) if field is not None else None
         if isinstance(version, int) and not isinstance(version, bool):
             return Seen.MATCHES if version >= contact.version else Seen.DIFFERS
         ours = self._fields(contact)

@@ -182,7 +182,9 @@ class Salesforce:
         """Only if every record that was found is here is one that is not here not there."""
         held: dict[str, list[dict[str, Any]]] = {}
         for record in records:
-            held.setdefault(str(record.get(self._fields.external_id_field)), []).append(record)
+            # Salesforce answers with the field's own spelling, whichever of its names was asked for.
+            folded = {name.casefold(): value for name, value in record.items()}
+            held.setdefault(str(folded.get(self._fields.external_id_field.casefold())), []).append(record)
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
         for contact in contacts:

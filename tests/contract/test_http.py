@@ -447,3 +447,17 @@ def test_options_that_cannot_work_are_refused_with_their_name(options: dict[str,
     [name] = options
     with pytest.raises(destinations.OptionsError, match=name):
         destinations.parse("http", options)
+
+
+async def test_a_service_that_is_not_told_our_version_has_one_of_its_own(
+    session: aiohttp.ClientSession, script: Script
+) -> None:
+    """Its number says nothing about our contact: what it holds does."""
+    crm = http(session, script.url, read_path="/read", version_field=None)
+    person = contact("k1")
+    script.body = {"contacts": [{"id": "k1", "version": 17, "email": "old@example.org"}]}
+    assert (await crm.read_back([person], told())).seen == {"k1": Seen.DIFFERS}
+    await crm.push([person], told())
+    [sent] = script.bodies[-1]["contacts"]
+    script.body = {"contacts": [sent | {"version": 1}]}
+    assert (await crm.read_back([person], told())).seen == {"k1": Seen.MATCHES}

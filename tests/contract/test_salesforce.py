@@ -455,3 +455,15 @@ def test_options_that_cannot_work_are_refused_with_their_name(options: dict[str,
     [name] = options
     with pytest.raises(destinations.OptionsError, match=name):
         destinations.parse("salesforce", options)
+
+
+async def test_the_field_of_the_key_may_be_spelled_in_any_case(
+    session: aiohttp.ClientSession, script: Script
+) -> None:
+    """Salesforce takes any, and answers with its own: a contact that is there must not seem absent."""
+    record = {"Id": "003A", "Tranche_Id__c": "c0", "Email": "old@example.org"}
+    script.body = {"totalSize": 1, "done": True, "records": [record]}
+    back = await salesforce(session, script.url, external_id_field="tranche_id__C").read_back(
+        contacts(1), told()
+    )
+    assert (back.seen, back.remote_ids) == ({"c0": Seen.DIFFERS}, {"c0": "003A"})

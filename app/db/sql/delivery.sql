@@ -80,6 +80,12 @@ RETURNING
     extract(epoch FROM d.absent_since)::float8 AS absent_since,
     extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for;
 
+-- name: give_back
+-- What a claim took whose answer never came; nobody has begun with it.
+UPDATE deliveries
+SET state = 'pending', lease_token = NULL, lease_until = NULL, attempt = attempt - 1
+WHERE tenant_id = $1 AND destination_id = $2 AND state = 'sending' AND lease_token = $3;
+
 -- name: renew_lease
 UPDATE deliveries
 SET lease_until = now() + $4::interval

@@ -11,7 +11,8 @@ WHERE d.tenant_id = $1
 ORDER BY d.name, d.destination_id;
 
 -- name: choose_letters
--- Ids of open letters: of the job $2 (those that it began, and those that it ran into) or, without one, of all.
+-- Ids of open letters: of the job $2 (those that it began, and those that it and its retries ran into) or, without one,
+-- of all.
 --   $3 destinations  $4 code  $5 state  $6 contact  $7 created before (NULL: any)  $8 most
 WITH chosen AS (
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
@@ -23,10 +24,14 @@ WITH chosen AS (
     WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
     UNION ALL
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
-    FROM deliveries d
+    FROM (
+        SELECT $2::uuid AS job_id
+        UNION ALL
+        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
+    ) f
+    JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
     JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
-    WHERE $2 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}'
-        AND l.root_job_id <> $2 AND l.resolution IS NULL
+    WHERE $2 IS NOT NULL AND l.root_job_id <> $2 AND l.resolution IS NULL
 )
 SELECT c.dead_letter_id
 FROM chosen c
@@ -50,10 +55,14 @@ WITH chosen AS (
     WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
     UNION ALL
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
-    FROM deliveries d
+    FROM (
+        SELECT $2::uuid AS job_id
+        UNION ALL
+        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
+    ) f
+    JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
     JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
-    WHERE $2 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}'
-        AND l.root_job_id <> $2 AND l.resolution IS NULL
+    WHERE $2 IS NOT NULL AND l.root_job_id <> $2 AND l.resolution IS NULL
 ),
 counted AS (
     SELECT
@@ -115,10 +124,15 @@ WITH looked AS MATERIALIZED (
             WHERE $3 IS NOT NULL AND x.tenant_id = $1 AND x.root_job_id = $3 AND x.dead_letter_id < $2
             UNION
             SELECT x.dead_letter_id
-            FROM deliveries d
+            FROM (
+                SELECT $3::uuid AS job_id
+                UNION ALL
+                SELECT j.job_id FROM jobs j
+                WHERE j.tenant_id = $1 AND j.root_job_id = $3 AND j.root_job_id <> j.job_id
+            ) f
+            JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
             JOIN dead_letters x ON x.tenant_id = $1 AND x.delivery_id = d.delivery_id
-            WHERE $3 IS NOT NULL AND d.tenant_id = $1 AND d.job_id = $3 AND d.failures <> '{}'
-                AND x.dead_letter_id < $2
+            WHERE $3 IS NOT NULL AND x.dead_letter_id < $2
             ORDER BY 1 DESC
             LIMIT $9
         ) k
@@ -339,6 +353,23 @@ CROSS JOIN LATERAL (
 WHERE j.state = 'syncing' AND (j.kind <> 'undo' OR j.job_id = $2) AND e.destination_ids IS NOT NULL
 ORDER BY j.job_id DESC
 LIMIT 1;
+
+-- name: supersede_settled
+-- Letters of the same contacts in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
+UPDATE dead_letters l
+SET resolution = 'superseded', resolved_at = now(), resolved_by = $6, note = 'a later version was settled as delivered'
+WHERE l.tenant_id = $1 AND l.resolution IS NULL
+    AND l.dead_letter_id = ANY (ARRAY(
+        SELECT o.dead_letter_id
+        FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, contact_id, version)
+        CROSS JOIN LATERAL (
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE x.tenant_id = $1 AND x.destination_id = t.destination_id AND x.contact_id = t.contact_id
+                AND x.version <= t.version AND x.resolution IS NULL AND x.dead_letter_id <> ALL ($5::bigint[])
+            LIMIT 100
+        ) o
+        ORDER BY o.dead_letter_id
+    ));
 
 -- name: settle_syncs
 -- A human says that the destinations $2 hold the contacts $3 at the versions $4.

@@ -30,6 +30,7 @@ HOT: Final[Hot] = {
     "attempt_job": (f"3, {JOB}", {"jobs_pkey"}),
     "make_due": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "deliveries_open", "deliveries_pkey"}),
     "attempt_under_way": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "jobs_pkey", "effects_pkey"}),
+    "supersede_settled": ("3, '{5}', '{c5}', '{2}', '{7}', 'k'", {"dead_letters_contact"}),
     "settle_syncs": ("3, '{5}', '{c5}', '{2}'", {"contact_syncs_pkey"}),
     "read_outcome_of_letters": (
         f"3, {JOB}",

@@ -53,6 +53,12 @@ ALTER TABLE dead_letters
     ADD COLUMN replay_job_id uuid;
 UPDATE dead_letters l SET root_job_id = l.job_id;
 ALTER TABLE dead_letters ALTER COLUMN root_job_id SET NOT NULL;
+-- Until now nobody told letters whose contact arrived later from those that need somebody.
+UPDATE dead_letters l
+SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
+FROM contact_syncs s
+WHERE s.tenant_id = l.tenant_id AND s.destination_id = l.destination_id AND s.contact_id = l.contact_id
+    AND s.synced_version >= l.version;
 CREATE INDEX dead_letters_open ON dead_letters (tenant_id, destination_id, error_code, dead_letter_id)
     WHERE resolution IS NULL;
 CREATE INDEX dead_letters_contact ON dead_letters (tenant_id, destination_id, contact_id)
