@@ -200,7 +200,8 @@ class Stage:
                 database_url=_by_way_of(settings.database_url, self.proxies[database].port),
                 redis_url=_by_way_of(settings.redis_url, self.proxies["redis"].port),
             )
-        return environment(settings)
+        # A killed API leaves its counters behind: here, not in the folder of everybody.
+        return environment(settings) | {"TMPDIR": str(self.folder)}
 
     async def kill(self, name: str) -> None:
         """`kill -9` to all of a part."""
