@@ -217,6 +217,8 @@ async def change_destination(
         found = await connection.fetchval(
             QUERIES["change_destination"], tenant_id, name, sealed, options, actor
         )
+        if sealed is not None:
+            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found)
         told: dict[str, Any] = {"options": change.options} if change.options else {}
         await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
     return int(found)

@@ -25,6 +25,8 @@ class Attempt(msgspec.Struct, frozen=True):
     kind: JobKind
     state: JobState
     created_at: datetime
+    destinations: list[str]
+    """That it was to send to."""
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -56,7 +58,10 @@ async def read_family(connection: Connection, tenant_id: int, root: uuid.UUID) -
     replays = next((row.replays for row in letters.values()), [])
     attempts = await family.read_attempts(connection, tenant_id, root, replays)
     return Family(
-        [Attempt(row.job_id, JobKind(row.kind), JobState(row.state), row.created_at) for row in attempts],
+        [
+            Attempt(row.job_id, JobKind(row.kind), JobState(row.state), row.created_at, row.destinations)
+            for row in attempts
+        ],
         _merge(effects, letters),
     )
 

@@ -59,7 +59,7 @@ async def undo(
                     connection, tenant_id, actor=key_id, action="undo.resume", subject=f"job:{found}"
                 )
             return Asked(found, new=resumed)
-        _check(job)
+        _check(job_id, job)
         undo_id = new_id()
         changes = await undoing.count_changes(connection, tenant_id, job_id)
         await undoing.insert_undo(
@@ -91,12 +91,14 @@ async def undo(
     return Asked(undo_id, new=True)
 
 
-def _check(job: Undoable) -> None:
+def _check(job_id: uuid.UUID, job: Undoable) -> None:
     if job.kind not in (JobKind.IMPORT, JobKind.UNDO):
-        raise JobNotUndoable(
-            f"A {job.kind} changes no contact here, it only sends them again; undo the job {job.root_job_id} that "
-            "changed them."
+        known = (
+            f"undo the job {job.root_job_id} that changed them"
+            if job.root_job_id != job_id
+            else ("undo the jobs that changed them, which its dead letters name")
         )
+        raise JobNotUndoable(f"A {job.kind} changes no contact here, it only sends them again; {known}.")
     if job.dry_run:
         raise JobNotUndoable("This job was a dry run: it changed nothing.")
     if job.state in _WORKING:

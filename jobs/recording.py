@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
@@ -79,7 +80,7 @@ async def insist(
         job_id=str(claim.job_id),
         request_id=claim.request_id,
         attempt=claim.attempt,
-        states=record.states if len(record.states) <= 16 else f"{len(record.states)} items",
+        states=record.states if len(record.states) <= 16 else dict(Counter(record.states)),
         wait=record.wait,
         error=next((f"{e.code}: {e.detail}" for e in record.errors.values()), None),
         job_state=recorded.finished,

@@ -8,7 +8,6 @@ from urllib.parse import quote
 
 import msgspec
 import rich_click as click
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -20,6 +19,7 @@ from app.cli.client.connection import (
     lines_option,
     open_api,
     print_rows,
+    print_table,
     run_command,
 )
 from app.cli.client.http import Api
@@ -58,7 +58,7 @@ def show_command(
                 continue
             for label, cell in _spread(name, value):
                 table.add_row(Text(clean(label)), Text(clean(cell)))
-        Console().print(table)
+        print_table(table)
         return 0
 
     context.exit(run_command("contacts show", work, as_json=as_json))

@@ -7,7 +7,6 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 import rich_click as click
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -19,6 +18,7 @@ from app.cli.client.connection import (
     lines_option,
     open_api,
     print_rows,
+    print_table,
     run_command,
 )
 from app.cli.client.errors import UsageError
@@ -231,7 +231,7 @@ def _print_clusters(body: bytes, as_json: bool) -> None:
         samples = ", ".join(str(sample) for sample in c.samples)
         cells = [c.destination, c.error_code, f"{c.count:,}", c.oldest, c.newest, samples, c.detail]
         table.add_row(*[Text(clean(cell)) for cell in cells])
-    Console().print(table)
+    print_table(table)
     for line in tell_skipped(found.skipped):
         print(line)
 

@@ -38,7 +38,11 @@ _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
 @click.option("--status", help="ok, failed or retry.")
 @click.option("--destination", help="Only what this destination has to do with.")
 @click.option("--error-code", help="Only items with this code.")
-@click.option("--failed", is_flag=True, help="Only what is not well, here or at a destination.")
+@click.option(
+    "--failed",
+    is_flag=True,
+    help="Only what was not well, here or at a destination, when this job sent it; see `jobs show` for since.",
+)
 @click.option("--limit", type=click.IntRange(min=1), help="Most items to show.  [default: all]")
 @lines_option
 @click.option(

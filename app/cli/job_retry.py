@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, Final
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
@@ -18,7 +18,7 @@ from app.cli.client.connection import (
     run_command,
     warn,
 )
-from app.cli.client.errors import PatienceError
+from app.cli.client.errors import PatienceError, RefusedError
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, is_finished
 from app.cli.client.progress import clean, counted
@@ -47,6 +47,7 @@ class Attempt(msgspec.Struct, frozen=True):
     remaining: int = 0
     skipped: list[Skipped] = []
     jobs: list[str] = []
+    detail: str = ""
 
 
 class _Merged(msgspec.Struct, frozen=True):
@@ -58,10 +59,16 @@ class _Merged(msgspec.Struct, frozen=True):
     skipped: int = 0
 
 
+class _Attempt(msgspec.Struct, frozen=True):
+    destinations: list[str] = []
+
+
 class _Whole(msgspec.Struct, frozen=True):
-    attempts: list[Any] = []
+    attempts: list[_Attempt] = []
     merged: dict[str, _Merged] = {}
 
+
+_NOTHING: Final = "NOTHING_TO_RETRY"
 
 patience_option = click.option(
     "--patience",
@@ -104,7 +111,13 @@ def retry_command(
 
         async def ask(api: Api) -> bytes:
             headers = JSON_BODY if body else None
-            return (await api.call("POST", path, body=body, headers=headers)).body
+            try:
+                return (await api.call("POST", path, body=body, headers=headers)).body
+            except RefusedError as error:
+                if _NOTHING not in error.detail:
+                    raise
+                # Asked twice, it is done once: that is no fault of who asks.
+                return msgspec.json.encode({"job_id": None, "taken": 0, "detail": error.detail})
 
         return await send_again(url, key, ask, wait=wait, patience=patience, as_json=as_json, again="retry")
 
@@ -139,7 +152,8 @@ async def send_again(
             print(watch.body.decode())
         else:
             print(f"job {clean(made.job_id)} is {clean(found.state)}")
-            print("\n".join(tell_merged(watch.body)))
+            for line in tell_merged(watch.body):
+                print(line)
     if not is_finished(found):
         return 3
     return 0 if found.state == JobState.COMPLETED else 1
@@ -160,7 +174,7 @@ async def _finish(watch: JobWatch, clock: SystemClock, patience: Patience) -> Jo
 
 def _tell_attempt(made: Attempt, again: str) -> Iterator[str]:
     if made.job_id is None:
-        yield "nothing to send again" + (
+        yield made.detail or "nothing to send again" + (
             f"; taken before by {', '.join(clean(job) for job in made.jobs)}" if made.jobs else ""
         )
     elif made.taken:
@@ -183,11 +197,10 @@ def tell_skipped(skipped: list[Skipped]) -> Iterator[str]:
 def tell_merged(body: bytes) -> list[str]:
     """What a job's items have come to over all attempts, a line for each destination."""
     whole = msgspec.json.decode(body, type=_Whole)
-    count = max(len(whole.attempts), 1)
-    after = f"after {counted(count, 'attempt')}"
     lines = []
     for name, merged in whole.merged.items():
-        line = f"{clean(name)}: {merged.ok:,} of {merged.total:,} {after}"
+        count = max(sum(name in attempt.destinations for attempt in whole.attempts), 1)
+        line = f"{clean(name)}: {merged.ok:,} of {merged.total:,} after {counted(count, 'attempt')}"
         for word in ("open", "failed", "dropped", "skipped"):
             if number := getattr(merged, word):
                 line += f", {number:,} {word}"

@@ -10,7 +10,6 @@ from urllib.parse import quote
 
 import msgspec
 import rich_click as click
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
@@ -22,8 +21,10 @@ from app.cli.client.connection import (
     lines_option,
     open_api,
     print_rows,
+    print_table,
     run_command,
 )
+from app.cli.client.errors import RefusedError
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, is_finished
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean, counted
@@ -32,6 +33,18 @@ from app.cli.client.wire import Job, JobPage, read
 from app.cli.job_items import items_command
 from app.cli.job_retry import retry_command, tell_merged
 from app.domain.outcomes import JobState
+
+
+class _Place(msgspec.Struct, frozen=True):
+    name: str
+    state: str
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int = 0
+
+
+class _Destinations(msgspec.Struct, frozen=True):
+    destinations: list[_Place]
 
 
 @click.group("jobs")
@@ -97,8 +110,10 @@ def show_command(
         clock = SystemClock()
         async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
             watch = JobWatch(api, job)
-            await watch.poll()
+            found = await watch.poll()
             _print_job(watch.body, as_json)
+            if not as_json and not is_finished(found):
+                await _tell_waits(api, found)
         return 0
 
     context.exit(run_command("jobs show", work, as_json=as_json))
@@ -289,9 +304,27 @@ def _print_job(body: bytes, as_json: bool) -> None:
         if name.endswith("_url") or name == "merged" or value in (None, {}, []):
             continue
         table.add_row(Text(clean(name)), Text(clean(_flatten(value))))
-    Console().print(table)
+    print_table(table)
     for line in tell_merged(body):
         print(line)
+
+
+async def _tell_waits(api: Api, job: Job) -> None:
+    """Why what is open at a destination waits, as far as the destination knows and the key may read it."""
+    try:
+        listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
+    except RefusedError:
+        return
+    for place in listed.destinations:
+        if not any(job.effects.get(place.name, {}).get(word) for word in ("pending", "retry", "unknown")):
+            continue
+        if place.state == "paused":
+            print(f"{clean(place.name)} is paused: `tranche destinations resume {clean(place.name)}`")
+        elif place.error_code:
+            print(
+                f"{clean(place.name)} waits {place.retry_after_seconds:,} s: {clean(place.error_code)}: "
+                f"{clean(place.detail or '')}"
+            )
 
 
 def _flatten(value: object) -> str:

@@ -353,5 +353,11 @@ def _report(request: _Request, outcome: Outcome, results: Results) -> None:
         print(msgspec.json.encode(as_document(outcome, results)).decode())
     elif not request.quiet:
         print_summary(outcome, results, Console())
+        refused = any(counts.get("failed") or counts.get("dead") for counts in results.effects().values())
+        if request.consistency != Consistency.NONE and refused:
+            print(
+                "what a destination refused is taken back everywhere: the job that does it stands in "
+                "`tranche jobs show` as compensated_by"
+            )
     if outcome.over:
         print(f"tranche push: {clean(outcome.trouble)}", file=sys.stderr)

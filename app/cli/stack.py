@@ -189,7 +189,9 @@ class Stack:
                     [*tasks, *([engine] if engine else [])], return_when="FIRST_COMPLETED"
                 )
                 if engine in done and engine is not None:
-                    raise EngineError(f"{engine.result()} ended by itself; its log is in {self.folder}.")
+                    raise EngineError(
+                        f"{engine.result()} ended by itself; its log is in {self.folder / 'log'}."
+                    )
                 for task in done:
                     name = tasks.pop(task)  # type: ignore[arg-type]
                     log.warning("part_ended", part=name, returncode=task.result())

@@ -42,6 +42,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     kind: str
     state: str
     created_at: datetime
+    destinations: list[str]
 
 
 async def read_letters(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> list[LettersRow]:

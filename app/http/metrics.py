@@ -66,6 +66,16 @@ _FIGURES: Final = {
     "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
 }
 
+_LABELS: Final[dict[str, tuple[str, ...]]] = {
+    "jobs": ("receiving", "queued", "running", "syncing"),
+    "deliveries": ("pending", "sending"),
+    "dead_letters": ("DESTINATION_REJECTED", "OUTCOME_UNKNOWN", "RETRIES_EXHAUSTED"),
+    "destinations": ("active", "paused", "blocked"),
+    "webhook_endpoints": ("active", "disabled"),
+    "webhook_messages": ("pending", "failed", "dead"),
+}
+"""That are told also where there is none: a series that is missing is neither 0 nor a growth to Prometheus."""
+
 
 def observe(event: Event) -> None:
     """The hook of `app.telemetry` that counts. Words of a client's own making are no labels: they have no end."""
@@ -84,9 +94,9 @@ class _Gauges(Collector):
     def collect(self) -> Iterable[Metric]:
         for figure, (name, meaning, label) in _FIGURES.items():
             gauge = GaugeMetricFamily(name, meaning, labels=[label] if label else [])
-            for found in self._figures:
-                if found.figure == figure:
-                    gauge.add_metric([found.label] if label else [], found.value)
+            values = {found.label: found.value for found in self._figures if found.figure == figure}
+            for word, value in (dict.fromkeys(_LABELS.get(figure, ()), 0.0) | values).items():
+                gauge.add_metric([word] if label else [], value)
             yield gauge
 
 

@@ -57,11 +57,27 @@ async def test_a_key_sees_the_figures_of_its_tenant(api: Api, db: Db) -> None:
     assert figures["tranche_jobs_unfinished", "state=syncing"] == 1
     assert figures["tranche_jobs_unfinished", "state=running"] == 1
     assert figures["tranche_deliveries_due", ""] == 1
+    assert figures["tranche_dead_letters_open", "code=OUTCOME_UNKNOWN"] == 0
+    assert figures["tranche_destinations", "state=blocked"] == 0
     assert figures["tranche_effects_open", "state=pending"] == 3
     assert figures["tranche_effects_open", "state=unknown"] == 0
     assert figures["tranche_destinations", "state=active"] == 1
     assert not any(name.startswith("tranche_http") for name, _ in figures)
     assert read((await other.get("/metrics")).body)["tranche_effects_open", "state=pending"] == 5
+
+
+async def test_what_waits_for_a_destination_could_not_be_sent(api: Api, db: Db) -> None:
+    """Else a paused one would look like a worker that is dead."""
+    await add(api)
+    await api.push([person(1)])
+    for change in ("state = 'paused'", "state = 'active', blocked_until = now() + interval '1 hour'"):
+        await db.execute(f"UPDATE destinations SET {change}")
+        await asyncio.sleep(2.1)
+        figures = read((await api.get("/metrics")).body)
+        assert (
+            figures["tranche_deliveries_due", ""],
+            figures["tranche_deliveries_open", "state=pending"],
+        ) == (0, 1)
 
 
 async def test_the_operator_sees_all_tenants_together_and_none_by_name(api: Api, db: Db) -> None:

@@ -299,6 +299,7 @@ async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_
                 return (await shown(world)).circuit.state == "open"
 
             await until(is_open)
+            await world.rows("UPDATE deliveries SET next_attempt_at = now() + interval '1 hour'")
             async with world.database.connection() as connection:
                 found = await admin.change_destination(
                     connection,

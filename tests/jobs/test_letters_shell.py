@@ -44,4 +44,16 @@ async def test_the_shell_tells_of_all_attempts(world: World, tmp_path: Path) -> 
         code, out = await run("jobs", "show", job_id)
         assert "hubspot: 1,000 of 1,000 after 3 attempts\n" in out
         code, out = await run("jobs", "retry", job_id)
-        assert code == 2
+        assert (code, "NOTHING_TO_RETRY" in out) == (0, True), "asked twice, it is done once"
+        await world.rows("UPDATE destinations SET state = 'paused'")
+        waiting = str((await world.push(people(1, start=5_000))).job_id)
+        code, out = await run("jobs", "show", waiting)
+        assert "hubspot is paused: `tranche destinations resume hubspot`\n" in out
+        await world.rows(
+            "UPDATE destinations SET state = 'active', blocked_until = now() + interval '1 hour', "
+            "blocked_code = 'CIRCUIT_OPEN', blocked_detail = 'the destination answered 401'"
+        )
+        code, out = await run("jobs", "show", waiting)
+        assert "hubspot waits 3,600 s: CIRCUIT_OPEN: the destination answered 401\n" in out
+        code, out = await run("jobs", "list")
+        assert all(line.rstrip().count("completed") == 1 for line in out.splitlines() if job_id in line), out

@@ -82,6 +82,8 @@ def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> N
     print(f"tranche {command}: {clean(detail)}", file=sys.stderr)
 
 
+_PIPE: Final = 1_000
+"""Columns of a line that is no window's."""
 REQUEST_PATIENCE: Final = 30.0
 """Seconds that a single question may take, attempts included."""
 
@@ -123,4 +125,15 @@ async def print_rows(
         else:
             table.add_row(*describe(msgspec.json.decode(raw)))
     if not as_json:
-        Console().print(table)
+        print_table(table)
+
+
+def print_table(table: Table) -> None:
+    """Nothing of it is cut off: in a narrow window cells go on below, and in a pipe there is no window."""
+    for column in table.columns:
+        if not column.no_wrap:
+            column.overflow = "fold"
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, _PIPE)
+    console.print(table)

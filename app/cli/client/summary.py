@@ -118,7 +118,7 @@ def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
             table.add_row(Text(clean(name)), "", Text(states))
     console.print(table)
     for hint in _hints(outcome, results):
-        console.print(Text(clean(hint)))
+        console.print(Text(clean(hint)), soft_wrap=True)  # a command in it can be copied
 
 
 def _describe_run(outcome: Outcome, results: Results) -> Text:

@@ -76,6 +76,20 @@ FROM (
 WHERE d.tenant_id = $1 AND d.destination_id = n.destination_id
 RETURNING d.destination_id;
 
+-- name: hasten_deliveries
+-- What waits there after an attempt is due now. What nobody has tried waits for its turn, because a replay is paced; what
+-- somebody holds is being seen to.
+UPDATE deliveries d
+SET next_attempt_at = now()
+WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
+    SELECT x.delivery_id FROM deliveries x
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending' AND x.next_attempt_at > now()
+        AND x.attempt > 0
+    ORDER BY x.next_attempt_at
+    LIMIT 10000
+    FOR UPDATE SKIP LOCKED
+));
+
 -- name: set_destination_state
 -- Resuming also forgets an old wait: a human says that it is well again.
 UPDATE destinations d

@@ -4,7 +4,7 @@
 -- Only what is open is counted, by the partial indexes of what is open: the cost is that of the backlog, not of the history.
 WITH open AS MATERIALIZED (
     SELECT
-        d.tenant_id, d.job_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
+        d.tenant_id, d.destination_id, d.job_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
         d.state = 'pending' AND d.next_attempt_at <= now() AS due,
         letters(d.states, 'p') AS pending, letters(d.states, 'r') AS retry, letters(d.states, 'u') AS unknown
     FROM deliveries d
@@ -15,11 +15,20 @@ FROM jobs j
 WHERE j.state IN ('receiving', 'queued', 'running') AND j.tenant_id = ANY ($1::int[])
 GROUP BY j.state
 UNION ALL
-SELECT 'jobs', 'syncing', count(DISTINCT (o.tenant_id, o.job_id)) FROM open o
+SELECT 'jobs', 'syncing', count(*)
+FROM (SELECT DISTINCT o.tenant_id, o.job_id FROM open o) o
+CROSS JOIN LATERAL (
+    SELECT FROM jobs j
+    WHERE j.tenant_id = o.tenant_id AND j.job_id = o.job_id AND (j.state = 'syncing') IS TRUE
+    LIMIT 1
+) j
 UNION ALL
 SELECT 'deliveries', o.state, count(*) FROM open o GROUP BY o.state
 UNION ALL
-SELECT 'deliveries_due', '', count(*) FILTER (WHERE o.due) FROM open o
+SELECT 'deliveries_due', '', count(*)
+FROM open o
+JOIN destinations d ON d.tenant_id = o.tenant_id AND d.destination_id = o.destination_id
+WHERE o.due AND (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until > now()) IS NOT TRUE)
 UNION ALL
 SELECT 'delivery_oldest_seconds', '', coalesce(extract(epoch FROM now() - min(o.created_at)), 0) FROM open o
 UNION ALL
