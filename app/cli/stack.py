@@ -180,7 +180,7 @@ class Stack:
                 )
 
     async def supervise(self) -> None:
-        """Start again whatever part ends; raises when an engine died."""
+        """Start again whatever part or engine ends; raises when an engine cannot be started any more."""
         tasks = {asyncio.create_task(child.wait()): name for name, child in self._children.items()}
         engine = asyncio.create_task(self._engines.died()) if self._engines else None
         try:
@@ -188,10 +188,13 @@ class Stack:
                 done, _ = await asyncio.wait(
                     [*tasks, *([engine] if engine else [])], return_when="FIRST_COMPLETED"
                 )
-                if engine in done and engine is not None:
-                    raise EngineError(
-                        f"{engine.result()} ended by itself; its log is in {self.folder / 'log'}."
-                    )
+                if self._engines is not None and engine is not None and engine in done:
+                    done.remove(engine)
+                    log.warning("engine_ended", engine=engine.result(), log=str(self.folder / "log"))
+                    await asyncio.sleep(_RESTART_PAUSE)
+                    await self._engines.start_postgres()
+                    await self._engines.start_valkey()
+                    engine = asyncio.create_task(self._engines.died())
                 for task in done:
                     name = tasks.pop(task)  # type: ignore[arg-type]
                     log.warning("part_ended", part=name, returncode=task.result())

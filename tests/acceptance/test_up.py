@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 import psutil
 import pytest
 
@@ -210,6 +211,29 @@ async def test_a_part_that_ends_is_started_again(up: Up) -> None:
 
     await until(back)
     await up.push(key, 5)
+
+
+@pytest.mark.parametrize("engine", ["valkey", "postgres"])
+async def test_an_engine_that_ends_is_started_again(up: Up, engine: str) -> None:
+    """Killed as the kernel kills who takes too much memory; what was acknowledged is there, and work goes on."""
+    part, key = await up.start()
+    assert key is not None
+    await up.push(key, 5)
+    before = msgspec.json.decode((up.data / "run.json").read_bytes())
+    psutil.Process(before[f"{engine}_pid"]).kill()
+
+    async def back() -> bool:
+        with suppress(OSError, aiohttp.ClientError, AssertionError, msgspec.DecodeError):
+            now = msgspec.json.decode((up.data / "run.json").read_bytes())
+            health = await up.ask("GET", "/health", key)
+            return now[f"{engine}_pid"] != before[f"{engine}_pid"] and health["status"] == "pass"
+        return False
+
+    await until(back, 30)
+    assert "engine_ended" in part.text()
+    await up.push(key, 5, start=100)
+    contact = await up.ask("GET", "/v1/contacts/c00000", key)
+    assert contact["version"] == 1
 
 
 def _family(pid: int) -> list[psutil.Process]:
