@@ -23,7 +23,9 @@ from app.vault import Vault
 SCOPES: Final = ("import", "read", "admin")
 KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_BASE_URL: Final = re.compile(r"https?://[^\s/?#@\x00-\x1f]+(/[^\s?#\x00-\x1f]*)?")
+_BASE_URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+(/[^\s?#\\\x00-\x1f]*)?")
+_MOST_URL: Final = 2_000
+_MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
 _RESERVED: Final = frozenset({"db"})
 
@@ -156,6 +158,8 @@ async def add_destination(
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     options = _check_options(new.kind, new.options)
+    if len(new.base_url) > _MOST_URL:
+        raise Invalid(f"The base URL is longer than {_MOST_URL} characters.")
     if not _BASE_URL.fullmatch(new.base_url) or not _names_a_host(new.base_url):
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
         shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
@@ -211,14 +215,18 @@ async def change_destination(
             raise NotFound(f"There is no destination {name!r}.")
         options = None
         if change.options:
-            merged = {**msgspec.json.decode(row["options"]), **change.options}
+            stored = msgspec.json.decode(row["options"])
+            strange = change.options.keys() - stored.keys() - destinations.names_of(row["kind"])
+            if strange:  # null would take away what is not there, and hide a slip of the pen
+                _check_options(row["kind"], dict.fromkeys(strange))
+            merged = {**stored, **change.options}
             kept = {option: value for option, value in merged.items() if value is not None}
             options = _check_options(row["kind"], kept)
         found = await connection.fetchval(
             QUERIES["change_destination"], tenant_id, name, sealed, options, actor
         )
         if sealed is not None:
-            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found)
+            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found, False)
         told: dict[str, Any] = {"options": change.options} if change.options else {}
         await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
     return int(found)
@@ -238,6 +246,8 @@ def _check_options(kind: str, options: dict[str, Any]) -> str:
 def _check_token(token: str) -> str:
     if not token or not token.isascii() or not token.isprintable() or " " in token:
         raise Invalid("The token must be printable ASCII without spaces.")
+    if len(token) > _MOST_TOKEN:
+        raise Invalid(f"The token is longer than {_MOST_TOKEN} characters; no CRM would take the header.")
     return token
 
 
@@ -255,10 +265,12 @@ async def _note(
 
 
 def _names_a_host(url: str) -> bool:
-    """Whether there is a host to call; an IPv6 address without its bracket and port 99999 are none."""
+    """Whether there is a host to call; an IPv6 address without its bracket, `a..b` and port 99999 are none."""
     try:
         parts = urlsplit(url)
-        return bool(parts.hostname) and parts.port != 0
+        host = parts.hostname or ""
+        labels = host.removesuffix(".").split(".")
+        return bool(host) and parts.port != 0 and (":" in host or all(0 < len(x) < 64 for x in labels))
     except ValueError:
         return False
 
@@ -291,5 +303,8 @@ async def set_destination_state(
         found = await connection.fetchval(QUERIES["set_destination_state"], tenant_id, name, state)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
+        if state == "removed":
+            # What is owed there is skipped, whatever it waited for.
+            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found, True)
         await _note(connection, tenant_id, name, _WORDS[state], actor, {})
     return int(found)

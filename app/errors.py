@@ -106,7 +106,7 @@ class Invalid(TrancheError):
 
 
 class Conflict(TrancheError):
-    """The thing exists already."""
+    """What is there already stands in the way."""
 
     code = "CONFLICT"
 

@@ -16,6 +16,8 @@ from jobs.guard import Guard
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+SLOWEST: Final = 0.001
+"""Calls a second: what is set to less is served at this rate."""
 PATIENCE: Final = 1.0
 """Seconds ahead for which a turn is taken, and slept until; what would come later is asked for again."""
 _SWEEP_AT: Final = 1_000
@@ -56,7 +58,7 @@ class Pace:
         await self._ask(name, rate, "give_back")
 
     async def _ask(self, name: str, rate: float, what: _Asked) -> Turn:
-        interval, patience = max(1, round(1_000_000 / rate)), microseconds(PATIENCE)
+        interval, patience = max(1, round(1_000_000 / max(rate, SLOWEST))), microseconds(PATIENCE)
         answer = await self._ask_redis(name, interval, patience, what)
         if answer is not None:
             granted, wait = answer

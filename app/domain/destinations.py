@@ -40,6 +40,7 @@ __all__ = [
     "SalesforceOptions",
     "describe",
     "limits_of",
+    "names_of",
     "parse",
     "read",
     "read_option",
@@ -129,6 +130,8 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
                 raise ValueError(
                     f"fields: {target!r}, for {source!r}, is no API name of a field, like Tier__c"
                 )
+        if self.external_id_field.lower() == "id":
+            raise ValueError("external_id_field: Id is Salesforce's own; name an external id field of yours")
         if float(self.api_version.removeprefix("v")) < 46:
             raise ValueError("api_version: 46.0 is the oldest that can upsert collections")
 
@@ -264,6 +267,11 @@ KINDS: Final[dict[str, Kind]] = {
     "http": Kind(HttpOptions, 100, "any service that takes batches of contacts as JSON over HTTP"),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
+
+
+def names_of(kind: str) -> set[str]:
+    """Of the options of a kind."""
+    return set(KINDS[kind].options.__struct_fields__) if kind in KINDS else set()
 
 
 def parse(kind: str, options: Mapping[str, Any]) -> Options:

@@ -43,7 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
     batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
     concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
-    rate: Annotated[float, Meta(gt=0, le=10_000, description="most calls a second")] | None = None
+    rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls a second")] | None = None
     connect_timeout: (
         Annotated[float, Meta(gt=0, le=60, description="seconds to wait for a connection")] | None
     ) = None

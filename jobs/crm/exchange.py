@@ -7,6 +7,7 @@ watching whether the first byte of the body left, not by guessing from the kind 
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -21,6 +22,8 @@ from jobs.crm.port import Headers, Timeouts
 
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
+_LONG_SECRET: Final = 8
+"""Characters of a secret that no word has in it by chance."""
 USER_AGENT: Final = "tranche"
 DISCONNECTED: Final = "the connection ended without an answer"
 
@@ -164,6 +167,9 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 def for_humans(text: str, secret: str) -> str:
     """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if secret:
+    if len(secret) >= _LONG_SECRET:
         line = line.replace(secret, "***")
+    elif secret:
+        # Taken out of the middle of words, a short one would be told by the gaps.
+        line = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", line)
     return line if len(line) <= DETAIL_LENGTH else line[: DETAIL_LENGTH - 1] + "…"

@@ -439,6 +439,7 @@ def test_parcels_keep_order_and_length() -> None:
     "options",
     [
         {"external_id_field": "Tranche Id"},
+        {"external_id_field": "ID"},
         {"external_id_field": "a') OR (Name != '"},
         {"api_version": "60"},
         {"api_version": "45.0"},

@@ -10,7 +10,7 @@ import pytest
 
 from app import admin
 from app.settings import Settings
-from tests.http.conftest import Api
+from tests.http.conftest import Api, person
 from tests.http.test_circuits import tranche
 
 NEW = {"name": "crm", "base_url": "https://crm.example", "token": "s3cret-token"}
@@ -76,6 +76,10 @@ async def test_options_change_one_by_one_and_null_is_the_default(api: Api) -> No
         ({"token": "a b"}, "printable ASCII"),
         ({"token": ""}, "printable ASCII"),
         ({"base_url": "https://elsewhere.example"}, "base_url"),
+        ({"options": {"a\0": None}}, "hubspot has no such option"),
+        ({"options": {"propertys": None}}, "options.propertys: hubspot has no such option"),
+        ({"options": {"rate": 1e-320}}, "options.rate: Expected `float` >= 0.001."),
+        ({"token": "x" * 5_000}, "longer than 4096"),
     ],
 )
 async def test_a_wrong_change_is_refused_and_changes_nothing(
@@ -87,6 +91,43 @@ async def test_a_wrong_change_is_refused_and_changes_nothing(
     assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
     assert words in refused.json()["detail"]
     assert (await api.get("/v1/destinations/crm")).body == before
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://a\\b",
+        "https://a..b",
+        "https://.",
+        f"https://{'a' * 70}.example",
+        "https://x.example/" + "a" * 2_000,
+        "https://x.example/a\\b",
+    ],
+    ids=lambda url: url[:20],
+)
+async def test_an_address_that_nobody_can_call_is_refused(api: Api, url: str) -> None:
+    body = msgspec.json.encode(NEW | {"kind": "http", "base_url": url})
+    refused = await api.request("POST", "/v1/destinations", data=body)
+    assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
+
+
+async def test_a_wait_for_a_rate_ends_with_the_rate(api: Api, db: asyncpg.Connection) -> None:
+    await add(api, options={"rate": 0.01})
+    blocked = "UPDATE destinations SET blocked_until = now() + interval '90 s', blocked_code = $1, blocked_detail = 'x'"
+    for code, left in (("DESTINATION_RATE_LIMIT", None), ("CIRCUIT_OPEN", "CIRCUIT_OPEN")):
+        await db.execute(blocked, code)
+        assert (await change(api, options={"rate": 50})).json()["error_code"] == left
+
+
+async def test_what_a_removed_destination_is_owed_is_skipped_at_once(
+    api: Api, db: asyncpg.Connection
+) -> None:
+    """Though it waited for another try, or for its turn in a replay."""
+    await add(api)
+    await api.push([person(1)])
+    await db.execute("UPDATE deliveries SET next_attempt_at = now() + interval '10 minutes'")
+    await api.request("DELETE", "/v1/destinations/crm")
+    assert await db.fetchval("SELECT next_attempt_at <= now() FROM deliveries")
 
 
 async def test_what_is_not_there_or_not_ones_own_cannot_be_changed(api: Api, db: asyncpg.Connection) -> None:

@@ -34,7 +34,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
         ("salesforce", {"batch_size": 201}, "options.batch_size: Expected `int` <= 200."),
         ("http", {"batch_size": True}, "options.batch_size: Expected `int | null`, got `bool`."),
         ("http", {"concurrency": 65}, "options.concurrency: Expected `int` <= 64."),
-        ("http", {"rate": 0}, "options.rate: Expected `float` > 0.0. (Most calls a second.)"),
+        ("http", {"rate": 0}, "options.rate: Expected `float` >= 0.001. (Most calls a second.)"),
         ("http", {"rate": float("nan")}, "options.rate: "),
         ("http", {"total_timeout": 61}, "options.total_timeout: Expected `float` <= 60.0."),
         (

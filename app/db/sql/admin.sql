@@ -53,14 +53,15 @@ FOR NO KEY UPDATE;
 
 -- name: change_destination
 -- $3 credentials and $4 options; NULL: as they are. What the credentials before brought about is over with them: the
--- wait, and the circuit of this connection, unless somebody opened it by hand. That of the CRM is not theirs.
+-- wait, and the circuit of this connection, unless somebody opened it by hand. That of the CRM is not theirs. Other options
+-- may allow more calls: a wait for a rate is tried anew.
 UPDATE destinations d
 SET
     credentials = coalesce($3::bytea, d.credentials),
     options = coalesce($4::text::jsonb, d.options),
-    blocked_until = CASE WHEN n.anew THEN NULL ELSE d.blocked_until END,
-    blocked_code = CASE WHEN n.anew THEN NULL ELSE d.blocked_code END,
-    blocked_detail = CASE WHEN n.anew THEN NULL ELSE d.blocked_detail END,
+    blocked_until = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_until END,
+    blocked_code = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_code END,
+    blocked_detail = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_detail END,
     circuit_wish = CASE WHEN n.anew THEN jsonb_build_object(
         'state', 'closed', 'circuit', 'connection', 'until', extract(epoch FROM now()), 'by', $5::text,
         'at', extract(epoch FROM clock_timestamp())
@@ -69,7 +70,8 @@ FROM (
     SELECT
         o.destination_id,
         $3::bytea IS NOT NULL AND o.circuit_wish IS NULL
-            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by hand') IS NOT TRUE AS anew
+            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by hand') IS NOT TRUE AS anew,
+        $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster
     FROM destinations o
     WHERE o.tenant_id = $1 AND o.name = $2 AND o.state <> 'removed'
 ) n
@@ -77,16 +79,16 @@ WHERE d.tenant_id = $1 AND d.destination_id = n.destination_id
 RETURNING d.destination_id;
 
 -- name: hasten_deliveries
--- What waits there after an attempt is due now. What nobody has tried waits for its turn, because a replay is paced; what
--- somebody holds is being seen to.
+-- What waits there after an attempt is due now. What nobody has tried waits for its turn, because a replay is paced, unless
+-- $3 says otherwise; what somebody holds is being seen to.
 UPDATE deliveries d
 SET next_attempt_at = now()
 WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
     SELECT x.delivery_id FROM deliveries x
     WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending' AND x.next_attempt_at > now()
-        AND x.attempt > 0
+        AND (x.attempt > 0 OR $3::boolean)
     ORDER BY x.next_attempt_at
-    LIMIT 10000
+    LIMIT 100000
     FOR UPDATE SKIP LOCKED
 ));
 

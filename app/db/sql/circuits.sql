@@ -92,7 +92,9 @@ ORDER BY c.tenant_id, c.destination_id;
 -- name: read_circuits
 -- The last change of each circuit on the way to each of a tenant's destinations; two index probes a destination.
 SELECT
-    d.name, k.circuit, d.circuit_wish ->> 'state' AS wish, x.at, x.after, x.detail,
+    d.name, k.circuit, x.at, x.after, x.detail,
+    -- What a new token brings about is nobody's order.
+    CASE WHEN d.circuit_wish ->> 'circuit' IS NULL THEN d.circuit_wish ->> 'state' END AS wish,
     (extract(epoch FROM x.at - now()) + x.seconds)::float8 AS left_open
 FROM destinations d
 CROSS JOIN (VALUES ('crm'), ('connection')) AS k(circuit)

@@ -160,7 +160,10 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "Merged.ok": {"description": "The destination holds the version that the item made, or a newer one."},
     "Merged.open": {"description": "An attempt that is not finished has them."},
     "Merged.failed": {"description": "A dead letter waits for a human."},
-    "Merged.dropped": {"description": "A human said that they are not worth sending."},
+    "Merged.dropped": {
+        "description": "A human said that they are not worth sending, or another destination refused them and all were "
+        "to have them or none."
+    },
     "Merged.skipped": {"description": "There was nothing to send, or the destination was removed."},
     "DestinationOutcome.dead_letter_id": {"description": "Of an item that is `failed` or `dead` there."},
     "DestinationOutcome.resolution": {"description": "How that letter came to its end."},

@@ -24,7 +24,7 @@ HOT: Final[Hot] = {
         f"3, 5, 500, {TOKEN}, {CONTACTS}, '{{1,1,1}}'",
         {"dead_letters_contact", "deliveries_pkey"},
     ),
-    "hasten_deliveries": ("3, 5", {"deliveries_due", "deliveries_pkey"}),
+    "hasten_deliveries": ("3, 5, false", {"deliveries_due", "deliveries_pkey"}),
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
