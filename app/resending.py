@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Sequence
 
@@ -130,6 +131,6 @@ async def _pace(
 
     What is more than one delivery waits for what was paced before; a single one does not wait behind a thousand.
     """
-    size = settings.chunk_size
+    size = min(settings.chunk_size, max(1, math.ceil(rate)))  # at the most a second's worth goes at once
     start = await rows.paced_until(connection, tenant_id, destination_id) if count > size else 0.0
     return [(first + 1, min(first + size, count), start + first / rate) for first in range(0, count, size)]

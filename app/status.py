@@ -395,7 +395,7 @@ def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
         "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "results": msgspec.json.decode(row.results, type=dict[Result, int]),
-        "effects": {effect.name: _counts(effect) for effect in effects},
+        "effects": _by_name(effects),
         "request_id": row.request_id,
         "status_url": f"/v1/jobs/{row.job_id}",
         "items_url": f"/v1/jobs/{row.job_id}/items",
@@ -416,6 +416,19 @@ def _measure(row: JobRow) -> Progress:
         items_per_second=None if rate is None else round(rate, 1),
         expected_seconds=math.ceil(left / rate) if running and rate and left is not None else None,
     )
+
+
+def _by_name(effects: Iterable[EffectRow]) -> dict[str, Effects]:
+    """A destination that was removed and added again has two rows, and one name."""
+    found: dict[str, Effects] = {}
+    for row in effects:
+        counts, known = _counts(row), found.get(row.name)
+        found[row.name] = counts if known is None else _add(known, counts)
+    return found
+
+
+def _add(one: Effects, other: Effects) -> Effects:
+    return Effects(*(getattr(one, name) + getattr(other, name) for name in Effects.__struct_fields__))
 
 
 def _counts(row: EffectRow) -> Effects:

@@ -119,7 +119,8 @@ class Chunk:
             last = self.errors.get(str(position), ItemError(ErrorCode.DESTINATION_UNAVAILABLE.value, ""))
             unknown = self.states[position] is EffectState.UNKNOWN
             code = ErrorCode.OUTCOME_UNKNOWN if unknown else ErrorCode.RETRIES_EXHAUSTED
-            detail = f"given up after {attempts} attempts; the last: {last.code}: {last.detail}"
+            tries = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+            detail = f"given up after {tries}; the last: {last.code}: {last.detail}"
             self.bury(position, code, detail)
 
     def tried(self) -> list[Tried]:

@@ -55,6 +55,7 @@ class Delivery:
         *,
         monotonic: Callable[[], float],
         random: Callable[[], float],
+        shape: str,
         leased_until: float,
         permits: Permits | None,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -67,6 +68,7 @@ class Delivery:
         self._random = random
         self._now = now
         self._permits = permits
+        self._shape = shape
         self._leased_until = leased_until
         self._chunk = Chunk(claim)
         self._evidence = Evidence(len(claim.contact_ids))
@@ -358,7 +360,12 @@ class Delivery:
     def _event_id(self, contacts: list[Contact]) -> str:
         claim = self._claim
         named = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
-        place = f"tranche:{claim.tenant_id}:{claim.destination_id}"
+        # The key stands for the body, which other names of fields change, and for its answer: whoever has something
+        # sent again wants another one.
+        again = str(claim.job_id) if claim.resent else ""
+        place = ":".join(
+            x for x in (f"tranche:{claim.tenant_id}:{claim.destination_id}", self._shape, again) if x
+        )
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{place}\0{named}"))
 
     def _take(self) -> Permits | None:

@@ -1,7 +1,8 @@
 """What becomes of an unknown item where the CRM cannot be asked for it.
 
 A CRM that `repeatable`s promises that a call with an `Idempotency-Key` it has seen is not done again. The key stands
-for the call's contents, so only the very same call may be made again: the same contacts in the same versions.
+for the call's contents, so only the very same call may be made again: the same contacts in the same versions,
+under the same options.
 """
 
 from __future__ import annotations

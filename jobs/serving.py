@@ -167,6 +167,7 @@ class Serving:
                 way.settings,
                 monotonic=self._monotonic,
                 random=self._random,
+                shape=way.shape,
                 leased_until=leased_until,
                 permits=permits,
             )

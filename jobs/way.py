@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ import structlog
 from app.db import delivering
 from app.db.delivering import Route
 from app.db.pool import Database
-from app.domain.destinations import limits_of
+from app.domain.destinations import Limits, limits_of
 from app.domain.outcomes import ErrorCode
 from app.errors import SettingsError, TrancheError
 from app.settings import Settings
@@ -44,6 +45,8 @@ class Way(msgspec.Struct, frozen=True):
     settings: Settings
     """As its options have them."""
     lanes: Lanes
+    shape: str = ""
+    """Of the bodies that it is sent: changes with every option that may change them."""
 
 
 class Ways:
@@ -84,7 +87,7 @@ class Ways:
             return Way(route, None, self._settings, lanes)
         settings = settings_for(self._settings, route.options)
         lanes.most = settings.delivery_concurrency
-        return Way(route, self._line(route, settings, lanes), settings, lanes)
+        return Way(route, self._line(route, settings, lanes), settings, lanes, shape_of(route.options))
 
     def _line(self, route: Route, settings: Settings, lanes: Lanes) -> Line:
         adapter = ADAPTERS.get(route.kind)
@@ -130,6 +133,13 @@ class Ways:
             tell=tell,
             hold=hold,
         )
+
+
+def shape_of(options: dict[str, Any]) -> str:
+    """Says of two ways whether they send the same; empty for one without options."""
+    limits = {"batch_size", *Limits.__struct_fields__}
+    told = {name: value for name, value in options.items() if name not in limits}
+    return hashlib.sha256(msgspec.json.encode(told, order="sorted")).hexdigest()[:16] if told else ""
 
 
 def settings_for(settings: Settings, options: dict[str, Any]) -> Settings:

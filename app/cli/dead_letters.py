@@ -175,7 +175,7 @@ def _tell_letter(letter: dict[str, Any]) -> list[str]:
     what = f"contact {letter['contact_id']} version {letter['version']} at {letter['destination']}"
     lines = [
         f"dead letter {letter['id']}: {what} is {letter['state']} since {letter['created_at']}",
-        f"reason: {letter['error_code']}: {letter['detail']} ({letter['attempts']} attempts)",
+        f"reason: {letter['error_code']}: {letter['detail']} ({counted(letter['attempts'], 'attempt')})",
         f"job {letter['job_id']}, item {letter['item_index']}; it began with job {letter['root_job_id']}",
     ]
     for name, values in letter["headers"].items():

@@ -156,7 +156,7 @@ async def send_again(
                 print(line)
     if not is_finished(found):
         return 3
-    return 0 if found.state == JobState.COMPLETED else 1
+    return 0 if found.state == JobState.COMPLETED and not made.remaining else 1
 
 
 async def _finish(watch: JobWatch, clock: SystemClock, patience: Patience) -> Job:

@@ -62,6 +62,8 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since an item of it became unknown; `None`: none is."""
     lost: int
     """Workers in a row that did not come back from it."""
+    resent: bool
+    """A human had it sent again."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool

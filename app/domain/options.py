@@ -45,10 +45,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
     rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls a second")] | None = None
     connect_timeout: (
-        Annotated[float, Meta(gt=0, le=60, description="seconds to wait for a connection")] | None
+        Annotated[float, Meta(ge=0.1, le=60, description="seconds to wait for a connection")] | None
     ) = None
     total_timeout: (
-        Annotated[float, Meta(gt=0, le=60, description="seconds a call may take in all")] | None
+        Annotated[float, Meta(ge=1, le=60, description="seconds a call may take in all")] | None
     ) = None
     fields: Annotated[
         Names,

@@ -177,7 +177,9 @@ def _check_destination(row: HealthRow) -> Check:
         return Check("warn", reason, retry_after_seconds=math.ceil(row.blocked_for or 0), counts=counts)
     if row.unknown_for >= LONG_UNKNOWN:
         return Check(
-            "warn", f"{row.unknown} items unknown, the oldest for {row.unknown_for} s", counts=counts
+            "warn",
+            f"{row.unknown} unknown item{'' if row.unknown == 1 else 's'}, the oldest for {row.unknown_for} s",
+            counts=counts,
         )
     return Check("pass", counts=counts)
 

@@ -66,6 +66,7 @@ _FIGURES: Final = {
     "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
 }
 
+_MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it to any text
 _LABELS: Final[dict[str, tuple[str, ...]]] = {
     "jobs": ("receiving", "queued", "running", "syncing"),
     "deliveries": ("pending", "sending"),
@@ -110,7 +111,7 @@ async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     body = generate_latest(_shared([_Gauges(await services.figures.read(tenant_id))]))
     if operator:
         body += generate_latest(_requests())
-    return respond(body, headers={"Cache-Control": "no-store"}, media_type=CONTENT_TYPE_LATEST)
+    return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
 
 
 def _is_operator(fields: Fields, services: Services) -> bool:

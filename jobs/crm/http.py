@@ -4,7 +4,8 @@ By default, of a call along `path`:
 
     POST /contacts
     Authorization: Bearer TOKEN
-    X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key
+    X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key,
+    until a human has them sent again or other options give them another shape
 
     {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
       "last_name":null,"phone":null,"company":null,"attributes":{"tier":"gold"}}]}

@@ -25,7 +25,7 @@ from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Re
 from jobs.egress import open_session
 from jobs.worker import working
 from tests.jobs.conftest import World, people
-from tests.jobs.test_letters import actor, all_letters, fail, refuse, replay, retry, sent
+from tests.jobs.test_letters import actor, all_letters, fail, read, refuse, replay, retry, sent
 
 Answer = Callable[[list[Contact]], Awaitable[Any]]
 
@@ -38,6 +38,8 @@ class Script:
         self.repeatable = repeatable
         self.asked: list[tuple[str, list[int]]] = []
         """Each call with the versions that it was about."""
+        self.events: list[str] = []
+        """The key of each writing call."""
         self.push: Answer = well
         self.read: Answer = found(Seen.MATCHES)
 
@@ -49,8 +51,9 @@ class Script:
             reads_back = script.reads_back
             repeatable = script.repeatable
 
-            async def push(self, contacts: list[Contact], _: Headers) -> Any:
+            async def push(self, contacts: list[Contact], headers: Headers) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))
+                script.events.append(headers.event_id)
                 return await script.push(contacts)
 
             async def archive(self, contacts: list[Contact], _: Headers) -> Any:
@@ -418,6 +421,76 @@ async def test_what_is_settled_ends_earlier_letters_of_the_contact(world: World)
     )
     await letters.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
     assert [letter["resolution"] for letter in await all_letters(world)] == ["superseded", "delivered"]
+
+
+async def test_what_a_human_has_sent_again_is_another_call(
+    world: World, play: Callable[[Script], Script]
+) -> None:
+    """A CRM that keeps the answer to a key would give the old refusal for ever."""
+    script = play(Script(repeatable=True))
+    script.push = every(EffectState.FAILED)
+    pushed = await world.push(people(1))
+    async with working(world.settings):
+        assert await world.finished(pushed.job_id) == "completed_with_failures"
+        again = await sent(world, await retry(world, pushed.job_id))
+        script.push = well
+        assert await world.effects(await sent(world, await retry(world, again))) == {"ok": 1}
+    assert len(set(script.events)) == 3
+
+
+async def test_a_call_whose_body_would_be_another_is_not_repeated(
+    world: World, play: Callable[[Script], Script]
+) -> None:
+    """Under its key the CRM would refuse it, though it may have done the first one: a human must look."""
+    script = play(Script(repeatable=True))
+    script.push = every(EffectState.UNKNOWN)
+    pushed = await world.push(people(1))
+    async with working(patient(world)):
+        await until(world, pushed.job_id, {"unknown": 1})
+    await world.rows('UPDATE destinations SET options = \'{"fields": {"last_name": "surname"}}\'')
+    await world.rows("UPDATE deliveries SET next_attempt_at = now()")
+    async with working(world.settings):
+        assert await world.finished(pushed.job_id) == "completed_with_failures"
+    (letter,) = await all_letters(world)
+    assert letter["error_code"] == "OUTCOME_UNKNOWN"
+    assert len(script.events) == 1
+
+
+async def test_a_retry_finds_the_replay_that_has_the_letters(world: World) -> None:
+    async with working(world.settings):
+        job_id = await fail(world, 2, 1)
+        await world.rows("UPDATE destinations SET state = 'paused'")
+        replayed = await replay(world, Selection(wanted=Filter(job_id=job_id)))
+        assert (await retry(world, job_id)).job_id == replayed.job_id
+
+
+async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
+    async with working(world.settings):
+        await fail(world, 10, 10)
+        await world.rows("UPDATE destinations SET state = 'paused'")
+        await letters.replay(
+            world.database, actor(world), Selection(wanted=Filter()), world.settings, rate=2, new_id=uuid7
+        )
+    rows = await world.rows("SELECT contact_ids FROM deliveries WHERE letters IS NOT NULL")
+    assert [len(row["contact_ids"]) for row in rows] == [2] * 5
+
+
+async def test_a_destination_that_was_added_again_has_both_counts(world: World) -> None:
+    pushed = await world.push(people(3))
+    async with working(world.settings):
+        await world.finished(pushed.job_id)
+    await world.rows("UPDATE destinations SET state = 'removed'")
+    await world.rows(
+        "INSERT INTO destinations (tenant_id, name, kind, base_url, credentials) "
+        "SELECT tenant_id, name, kind, base_url, credentials FROM destinations"
+    )
+    await world.rows(
+        "INSERT INTO effects (tenant_id, job_id, destination_id, skipped) "
+        "SELECT tenant_id, $1, destination_id, 2 FROM destinations WHERE state = 'active'",
+        pushed.job_id,
+    )
+    told = (await read(world, pushed.job_id)).effects["hubspot"]
+    assert (told.ok, told.skipped) == (3, 2)
 
 
 # names

@@ -37,6 +37,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
         ("http", {"rate": 0}, "options.rate: Expected `float` >= 0.001. (Most calls a second.)"),
         ("http", {"rate": float("nan")}, "options.rate: "),
         ("http", {"total_timeout": 61}, "options.total_timeout: Expected `float` <= 60.0."),
+        # Milliseconds taken for seconds would fail every call, and open the circuit that all share.
+        ("http", {"total_timeout": 0.01}, "options.total_timeout: Expected `float` >= 1.0."),
         (
             "http",
             {"connect_timeout": 9, "total_timeout": 8},

@@ -75,6 +75,7 @@ WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
 ))
 RETURNING
     d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost,
+    d.letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,

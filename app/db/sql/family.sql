@@ -10,31 +10,31 @@
 WITH births AS MATERIALIZED (
     SELECT
         l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id) AS chain_id, l.destination_id, l.contact_id,
-        l.version, l.resolution, l.resolved_by, l.replay_job_id
+        l.version, l.resolution, l.replay_job_id
     FROM dead_letters l
     WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.job_id = $2
     UNION ALL
     SELECT
         l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id), l.destination_id, l.contact_id, l.version,
-        l.resolution, l.resolved_by, l.replay_job_id
+        l.resolution, l.replay_job_id
     FROM deliveries d
     JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
     WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}' AND l.root_job_id <> $2
 ),
 links AS MATERIALIZED (
-    SELECT b.dead_letter_id, b.dead_letter_id AS link, b.resolution, b.resolved_by, b.replay_job_id FROM births b
+    SELECT b.dead_letter_id, b.dead_letter_id AS link, b.resolution, b.replay_job_id FROM births b
     UNION ALL
-    SELECT b.dead_letter_id, x.dead_letter_id, x.resolution, x.resolved_by, x.replay_job_id
+    SELECT b.dead_letter_id, x.dead_letter_id, x.resolution, x.replay_job_id
     FROM births b
     CROSS JOIN LATERAL (
-        SELECT l.dead_letter_id, l.resolution, l.resolved_by, l.replay_job_id FROM dead_letters l
+        SELECT l.dead_letter_id, l.resolution, l.replay_job_id FROM dead_letters l
         WHERE l.tenant_id = $1 AND l.chain_id = b.chain_id AND l.dead_letter_id > b.dead_letter_id
         LIMIT 1000
     ) x
     WHERE b.resolution = 'replayed'
 ),
 ends AS (
-    SELECT DISTINCT ON (k.dead_letter_id) k.dead_letter_id, k.resolution, k.resolved_by, k.replay_job_id
+    SELECT DISTINCT ON (k.dead_letter_id) k.dead_letter_id, k.resolution, k.replay_job_id
     FROM links k
     ORDER BY k.dead_letter_id, k.link DESC
 ),
@@ -42,10 +42,9 @@ judged AS (
     SELECT
         b.destination_id,
         CASE
-            -- Taken back everywhere: what the destination holds since then is what stood before.
-            WHEN e.resolution = 'dropped' AND e.resolved_by = 'tranche' THEN 'dropped'
-            WHEN s.synced_version >= b.version OR e.resolution IN ('delivered', 'superseded') THEN 'ok'
+            -- First, because what the destination holds since then may be what stood before.
             WHEN e.resolution = 'dropped' THEN 'dropped'
+            WHEN s.synced_version >= b.version OR e.resolution IN ('delivered', 'superseded') THEN 'ok'
             WHEN e.resolution IS NULL THEN 'failed'
             WHEN (
                 SELECT j.finished_at IS NULL FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = e.replay_job_id

@@ -343,6 +343,16 @@ FROM (
     SELECT $2::uuid AS job_id
     UNION ALL
     SELECT m.job_id FROM jobs m WHERE m.tenant_id = $1 AND m.root_job_id = $2 AND m.root_job_id <> m.job_id
+    UNION
+    -- Replays that have taken its letters; of very many the latest are looked at.
+    SELECT r.replay_job_id
+    FROM (
+        SELECT l.replay_job_id FROM dead_letters l
+        WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.destination_id = ANY ($3::int[])
+        ORDER BY l.dead_letter_id DESC
+        LIMIT 1000
+    ) r
+    WHERE r.replay_job_id IS NOT NULL
 ) f
 JOIN jobs j ON j.tenant_id = $1 AND j.job_id = f.job_id
 CROSS JOIN LATERAL (
