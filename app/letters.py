@@ -21,8 +21,8 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import audit, undoing
 from app.db import letters as rows
+from app.db import undoing
 from app.db.letters import ClusterRow, Condition, JobRow, LetterRow
 from app.db.pool import Connection, Database
 from app.domain import answers
@@ -131,11 +131,8 @@ async def retry(
 
 async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: JobRow) -> Taken | None:
     """`None`: every item that it takes back is decided."""
-    if await undoing.resume_undo(connection, actor.tenant_id, job_id):
-        await audit.write(
-            connection, actor.tenant_id, actor=actor.key_id, action="undo.resume", subject=f"job:{job_id}"
-        )
-    elif job.state not in _UNDECIDED:
+    resumed = await undoing.resume_undo(connection, actor.tenant_id, job_id, actor=actor.key_id)
+    if not resumed and job.state not in _UNDECIDED:
         return None
     return Taken(
         job_id=job_id,

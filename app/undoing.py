@@ -53,11 +53,7 @@ async def undo(
             raise NotFound("There is no such job.")
         found = await undoing.find_undo(connection, tenant_id, job_id)
         if found is not None:
-            resumed = await undoing.resume_undo(connection, tenant_id, found)
-            if resumed:
-                await audit.write(
-                    connection, tenant_id, actor=key_id, action="undo.resume", subject=f"job:{found}"
-                )
+            resumed = await undoing.resume_undo(connection, tenant_id, found, actor=key_id)
             return Asked(found, new=resumed)
         _check(job_id, job)
         undo_id = new_id()
@@ -96,7 +92,7 @@ def _check(job_id: uuid.UUID, job: Undoable) -> None:
         known = (
             f"undo the job {job.root_job_id} that changed them"
             if job.root_job_id != job_id
-            else ("undo the jobs that changed them, which its dead letters name")
+            else "undo the jobs that changed them, which its dead letters name"
         )
         raise JobNotUndoable(f"A {job.kind} changes no contact here, it only sends them again; {known}.")
     if job.dry_run:

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from app.db import audit
 from app.db.pool import Connection
 from app.db.processing import LONG_SECONDS, allow_long
 from app.db.sql import QUERIES
@@ -116,9 +117,15 @@ async def find_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -
     return found
 
 
-async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    """False: this is no job that takes something back, or it did not fail, so there is nothing to be taken up."""
-    return await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id) is not None
+async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, *, actor: str) -> bool:
+    """Take a job up that failed to take something back; the audit log tells of it.
+
+    False: this is no such job, or it did not fail, so there is nothing to be taken up.
+    """
+    resumed = await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id) is not None
+    if resumed:
+        await audit.write(connection, tenant_id, actor=actor, action="undo.resume", subject=f"job:{job_id}")
+    return resumed
 
 
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
