@@ -183,7 +183,7 @@ async def accept(
                 undecided = LOCKED
             except asyncpg.DataError as error:
                 # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
-                log.error("import_data_error", error=str(error), request_id=request.request_id)
+                log.error("import_data_error", error=error, request_id=request.request_id)
                 undecided = BROKEN
     raise Overloaded(retry_after=settings.db_lock_timeout)
 

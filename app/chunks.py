@@ -128,7 +128,7 @@ class Processor:
         except _Exhausted:
             return await unit.fail()
         except _HELD as error:
-            log.info("import_waits", job_id=str(job_id), error=str(error))
+            log.info("import_waits", job_id=str(job_id), error=error)
             return Advance.WAITING
         except (TrancheError, *UNREACHABLE):
             raise
@@ -180,7 +180,7 @@ class _Unit:
                 # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
                 if undecided is not None:
                     raise
-                log.error("chunk_data_error", job_id=str(self._job_id), error=str(error))
+                log.error("chunk_data_error", job_id=str(self._job_id), error=error)
                 undecided = BROKEN
         return False
 
@@ -223,7 +223,7 @@ class _Unit:
 
     async def _postpone(self, error: Exception) -> bool:
         """The locks were not to be had; what was claimed is left alone for a while."""
-        log.info("chunk_postponed", job_id=str(self._job_id), claimed=self._claimed, error=str(error))
+        log.info("chunk_postponed", job_id=str(self._job_id), claimed=self._claimed, error=error)
         if self._claimed is not None:
             await self._put_off()
         return False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Callable
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TextIO
 
+import asyncpg
 import msgspec
 import structlog
 
@@ -78,12 +80,13 @@ def configure(settings: Settings) -> None:
     shape: list[structlog.typing.Processor] = (
         [
             structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+                colors=sys.stderr.isatty(),
+                exception_formatter=_print_exception,
             )
         ]
         if people
         else [
-            structlog.processors.format_exc_info,
+            structlog.processors.ExceptionRenderer(lambda info: format_exception(info[1])),
             structlog.processors.JSONRenderer(serializer=_encode),
         ]
     )
@@ -92,6 +95,7 @@ def configure(settings: Settings) -> None:
             structlog.contextvars.merge_contextvars,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _describe_errors,
             *shape,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
@@ -100,6 +104,49 @@ def configure(settings: Settings) -> None:
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def describe(error: BaseException) -> str:
+    """An error in one line that holds nobody's data.
+
+    PostgreSQL names the failing row in its detail, and the offending value in what it says of wrong data and broken
+    constraints (classes 22 and 23): of those only the state is kept.
+    """
+    name = type(error).__name__
+    if isinstance(error, asyncpg.PostgresError):
+        state = str(getattr(error, "sqlstate", None) or "")
+        said = "" if state[:2] in ("", "22", "23") else f": {error.args[0]}" if error.args else ""
+        return f"{name} ({state}){said}"
+    if isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError):
+        return name  # its message repeats the argument that does not fit
+    return str(error) or name
+
+
+def format_exception(error: BaseException) -> str:
+    """A traceback with each error of the chain described by `describe`."""
+    parts = []
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None:
+        parts.append(f"{format_exception(cause)}\n\nThen:\n\n")
+    parts.append("Traceback (most recent call last):\n")
+    parts += traceback.format_tb(error.__traceback__)
+    said = describe(error)
+    name = type(error).__name__
+    parts.append(said if said.startswith(name) else f"{name}: {said}")
+    if isinstance(error, BaseExceptionGroup):
+        parts += [f"\n\nOne of them:\n\n{format_exception(inner)}" for inner in error.exceptions]
+    return "".join(parts)
+
+
+def _print_exception(file: TextIO, info: structlog.typing.ExcInfo) -> None:
+    file.write(f"\n{format_exception(info[1])}")
+
+
+def _describe_errors(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    error = fields.get("error")
+    if isinstance(error, BaseException):
+        fields["error"] = describe(error)
+    return fields
 
 
 def _encode(value: object, **_: object) -> str:

@@ -99,7 +99,7 @@ class Waker:
         except (RedisError, OSError) as error:
             # The sweeper finds the work within its interval; asking a dead Redis on every import helps nobody.
             self._silent_until = asyncio.get_running_loop().time() + _SILENCE
-            log.warning("wake_up_failed", error=str(error) or type(error).__name__)
+            log.warning("wake_up_failed", error=error)
 
     async def _tidy(self, redis: ArqRedis) -> None:
         """Jobs expire by themselves, their places in arq's queue do not: without a worker it would only grow."""

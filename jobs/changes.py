@@ -34,6 +34,7 @@ class _Change(msgspec.Struct, frozen=True):
     destination_id: int
     circuit: str
     transition: Transition
+    reason: str
     detail: str
     at: float
 
@@ -48,11 +49,20 @@ class Changes:
         self._task: asyncio.Task[None] | None = None
 
     def tell(
-        self, tenant_id: int, destination_id: int, circuit: str, transition: Transition, detail: str
+        self,
+        tenant_id: int,
+        destination_id: int,
+        circuit: str,
+        transition: Transition,
+        reason: str,
+        detail: str,
     ) -> None:
-        """A call of this destination changed its circuit `crm` or `connection`; returns at once."""
+        """A call of this destination changed its circuit `crm` or `connection`; returns at once.
+
+        `reason` says why in our own words, for webhooks; `detail` may repeat what the CRM said, for PostgreSQL.
+        """
         self._waiting.append(
-            _Change(tenant_id, destination_id, circuit, transition, detail, self._monotonic())
+            _Change(tenant_id, destination_id, circuit, transition, reason, detail, self._monotonic())
         )
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_all())
@@ -77,7 +87,7 @@ class Changes:
             except (TrancheError, asyncpg.PostgresError) as error:
                 refused += isinstance(error, asyncpg.PostgresError)
                 if refused < _REFUSALS:
-                    log.warning("circuit_change_waits", error=str(error) or type(error).__name__)
+                    log.warning("circuit_change_waits", error=error)
                     await asyncio.sleep(_PAUSE)
                     continue
                 log.exception("circuit_change_dropped", circuit=change.transition.name)
@@ -97,6 +107,7 @@ class Changes:
                 after=told.after,
                 opens=told.opens,
                 seconds=told.retry_after,
+                reason=change.reason,
                 detail=change.detail,
                 ago=max(0.0, self._monotonic() - change.at),
             )

@@ -114,7 +114,7 @@ class Delivery:
             log.warning(
                 "delivery_given_back",
                 delivery_id=self._claim.delivery_id,
-                error=str(error) or type(error).__name__,
+                error=error,
             )
         except Exception as error:
             log.exception("delivery_broke_off", delivery_id=self._claim.delivery_id)

@@ -102,7 +102,7 @@ class Dispatcher:
                 more = slice_over or self._serving[key]
         except TrancheError as error:
             # The sweeper comes back to it; the work itself is untouched in PostgreSQL.
-            log.warning("destination_left", tenant_id=key[0], destination_id=key[1], error=str(error))
+            log.warning("destination_left", tenant_id=key[0], destination_id=key[1], error=error)
         except Exception:
             log.exception("destination_left", tenant_id=key[0], destination_id=key[1])
         finally:
@@ -137,7 +137,7 @@ class Dispatcher:
             except (TrancheError, asyncpg.PostgresError) as error:
                 # Not raised: what is under way shall end.
                 log.warning(
-                    "destination_left", tenant_id=tenant_id, destination_id=destination_id, error=str(error)
+                    "destination_left", tenant_id=tenant_id, destination_id=destination_id, error=error
                 )
             finally:
                 del self._at_work[tenant_id, destination_id]

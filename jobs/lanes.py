@@ -79,7 +79,7 @@ class LaneWorker(ABC):
                     continue
                 await self.work(job)
             except TrancheError as error:
-                log.warning(f"{self._name}_lane_waits", error=str(error))
+                log.warning(f"{self._name}_lane_waits", error=error)
                 await asyncio.sleep(_TROUBLE)
             except Exception:
                 log.exception(f"{self._name}_lane_waits")

@@ -27,7 +27,7 @@ class Line:
     Args:
         rate: calls a second, by all workers together; 0: as many as it takes.
         lanes: learns from how calls end.
-        tell: is told of a change of a circuit, and what it came from.
+        tell: is told of a change of a circuit, what it came from in our own words, and with those of the CRM.
         hold: lets nothing more of this destination become due for so many seconds, and says why.
     """
 
@@ -43,7 +43,7 @@ class Line:
         rate: float,
         timeouts: Timeouts,
         monotonic: Callable[[], float],
-        tell: Callable[[Transition, str], None],
+        tell: Callable[[Transition, str, str], None],
         hold: Callable[[float, str], Awaitable[None]],
     ) -> None:
         self.crm = crm
@@ -58,7 +58,9 @@ class Line:
         self._report = tell
         self._hold = hold
         self._trouble = ""
-        """What the last call that counted against a circuit met."""
+        """What the last call that counted against a circuit met, maybe in the CRM's words."""
+        self._cause = ""
+        """The same in our own."""
 
     async def admit(self) -> Permits | Refused:
         """Leave for one call, to be given to `call` or back to `release`. Waits for its turn, if that comes soon."""
@@ -117,14 +119,17 @@ class Line:
         if answer.health is not Health.WELL:
             outcomes = answer.outcomes if isinstance(answer, Reply) else []
             self._trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
+            self._cause = f"too many calls failed or were slow; the last one {_end_of(answer.status)}"
         crm, connection = permits.permits
         told = await self._breaker.report_all(
             list(zip((crm, connection), _verdicts(answer.health), strict=True)), answer.seconds
         )
         for transition in told:
             if transition is not None:
-                well = transition.after is CircuitState.CLOSED
-                self._tell(transition, "enough calls went well again" if well else self._trouble)
+                if transition.after is CircuitState.CLOSED:
+                    self._tell(transition, "enough calls went well again")
+                else:
+                    self._tell(transition, self._cause, self._trouble)
                 if transition.after is CircuitState.OPEN:
                     # Before the delivery is recorded, or what waits behind it would not know why for a moment.
                     await self._hold(transition.retry_after, self._explain(transition.name, transition.after))
@@ -146,7 +151,8 @@ class Line:
         if self.rate:
             await self._pace.give_back(self._paced, self.rate)
 
-    def _tell(self, transition: Transition, detail: str) -> None:
+    def _tell(self, transition: Transition, reason: str, detail: str | None = None) -> None:
+        """`detail` may repeat what the CRM said, and so what it was sent: it is for PostgreSQL alone."""
         log.warning(
             "circuit_changed",
             circuit=transition.name,
@@ -154,11 +160,15 @@ class Line:
             after=transition.after,
             opens=transition.opens,
             retry_after=round(transition.retry_after, 3),
-            detail=detail,
+            reason=reason,
         )
         if transition.after is CircuitState.OPEN:
             self._lanes.restart()
-        self._report(transition, detail)
+        self._report(transition, reason, reason if detail is None else detail)
+
+
+def _end_of(status: int | None) -> str:
+    return "had no answer" if status is None else f"was answered with {status}"
 
 
 def _verdicts(health: Health) -> tuple[Verdict, Verdict]:

@@ -82,7 +82,9 @@ async def insist(
         attempt=claim.attempt,
         states=record.states if len(record.states) <= 16 else dict(Counter(record.states)),
         wait=record.wait,
-        error=next((f"{e.code}: {e.detail}" for e in record.errors.values()), None),
+        # Code and status alone: what a CRM says may repeat what it was sent, which is people's data.
+        codes=dict(Counter(e.code for e in record.errors.values())),
+        status=next((call.status for call in reversed(record.calls) if call.status is not None), None),
         job_state=recorded.finished,
     )
     return recorded

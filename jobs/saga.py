@@ -190,7 +190,7 @@ class Runner(LaneWorker):
     async def _put_off(
         self, connection: Connection, tenant_id: int, saga_id: uuid.UUID, error: Exception
     ) -> Position | None:
-        log.info("saga_waits", tenant_id=tenant_id, saga_id=str(saga_id), error=str(error))
+        log.info("saga_waits", tenant_id=tenant_id, saga_id=str(saga_id), error=error)
         async with connection.transaction():
             saga = await sagas.claim(connection, tenant_id, saga_id)
             if saga is None:

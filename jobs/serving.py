@@ -194,7 +194,7 @@ class Serving:
             "lane_left",
             tenant_id=self.way.route.tenant_id,
             destination_id=self.way.route.destination_id,
-            error=str(error) or type(error).__name__,
+            error=error,
         )
 
     async def _close(self, refused: Refused, line: Line) -> None:

@@ -45,7 +45,7 @@ class Sweeper:
             try:
                 await self.sweep()
             except TrancheError as error:
-                log.warning("sweep_failed", error=str(error))
+                log.warning("sweep_failed", error=error)
             except Exception:
                 log.exception("sweep_failed")
             await asyncio.sleep(self._settings.sweep_interval)
@@ -76,7 +76,7 @@ class Sweeper:
                 for job_id in given_up:
                     await canceling.remove_spool(connection, tenant_id, job_id)
         except (TrancheError, asyncpg.PostgresError) as error:
-            log.warning("silent_uploads_left", tenant_id=tenant_id, error=str(error))
+            log.warning("silent_uploads_left", tenant_id=tenant_id, error=error)
             return
         if given_up:
             log.warning("uploads_given_up", tenant_id=tenant_id, count=len(given_up))

@@ -101,9 +101,9 @@ class Ways:
         )
         crm_circuit = f"crm:{route.kind}:{route.base_url}"
 
-        def tell(transition: Transition, detail: str) -> None:
+        def tell(transition: Transition, reason: str, detail: str) -> None:
             circuit = "crm" if transition.name == crm_circuit else "connection"
-            self._changes.tell(route.tenant_id, route.destination_id, circuit, transition, detail)
+            self._changes.tell(route.tenant_id, route.destination_id, circuit, transition, reason, detail)
 
         async def hold(seconds: float, detail: str) -> None:
             try:
@@ -118,7 +118,7 @@ class Ways:
                     )
             except (TrancheError, asyncpg.PostgresError, TimeoutError) as error:
                 # The next call is refused, and says it again.
-                log.warning("destination_not_held", error=str(error) or type(error).__name__)
+                log.warning("destination_not_held", error=error)
 
         return Line(
             crm,

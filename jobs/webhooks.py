@@ -79,7 +79,7 @@ class WebhookSender:
             try:
                 await self.look()
             except TrancheError as error:
-                log.warning("webhooks_not_looked_for", error=str(error))
+                log.warning("webhooks_not_looked_for", error=error)
             except Exception:
                 log.exception("webhooks_not_looked_for")
             await asyncio.sleep(min(_LOOK, self._settings.sweep_interval))
@@ -134,7 +134,7 @@ class WebhookSender:
                             open_lane()
                 except (TrancheError, asyncpg.PostgresError) as error:
                     # What it held is due again when its lease is over.
-                    log.warning("webhooks_left", tenant_id=key[0], endpoint_id=key[1], error=str(error))
+                    log.warning("webhooks_left", tenant_id=key[0], endpoint_id=key[1], error=error)
                 except Exception:
                     log.exception("webhooks_left", tenant_id=key[0], endpoint_id=key[1])
                 finally:
@@ -171,7 +171,6 @@ class WebhookSender:
                 event_id=str(claimed.event_id),
                 state=verdict.state.value,
                 status=attempt.status,
-                detail=attempt.detail,
             )
         return well
 

@@ -86,7 +86,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer,
         try:
             await worker.async_run()
         except (RedisError, OSError) as error:
-            log.warning("redis_lost", error=str(error) or type(error).__name__)
+            log.warning("redis_lost", error=error)
         except Exception:
             # The sweeper would go on, and nobody would notice that wake-ups are not heard any more.
             log.exception("listening_broke_off")

@@ -90,10 +90,14 @@ async def record_change(
     after: CircuitState,
     opens: int,
     seconds: float,
+    reason: str,
     detail: str,
     ago: float,
 ) -> int:
-    """Write down a change that a call of this destination met, and tell of it; returns how many it concerns."""
+    """Write down a change that a call of this destination met, and tell of it; returns how many it concerns.
+
+    `detail` is kept here, `reason` is what webhooks are told.
+    """
     rows = await connection.fetch(
         QUERIES["record_circuit_change"],
         tenant_id,
@@ -105,6 +109,7 @@ async def record_change(
         seconds,
         detail,
         timedelta(seconds=ago),
+        reason,
     )
     return len(rows)
 

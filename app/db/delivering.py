@@ -13,7 +13,11 @@ from app.db.columns import numbers, texts
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
-from app.domain.outcomes import EffectState
+from app.domain.outcomes import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
+
+_SENTENCES: Final = msgspec.json.encode(
+    {code: SENTENCES.get(code, OTHER_SENTENCE) for code in ErrorCode}
+).decode()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -389,7 +393,9 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
                 [x.code for x in letters],
                 [x.detail for x in letters],
             )
-            await connection.execute(QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes)
+            await connection.execute(
+                QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes, _SENTENCES
+            )
         finished = None
         if row["open"] == 0:
             finished = await connection.fetchval(QUERIES["finish_job"], claim.tenant_id, row["job_id"])

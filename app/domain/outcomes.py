@@ -53,6 +53,20 @@ class ErrorCode(StrEnum):
     RETRIES_EXHAUSTED = "RETRIES_EXHAUSTED"
 
 
+SENTENCES: Final[dict[ErrorCode, str]] = {
+    ErrorCode.DESTINATION_REJECTED: "The destination refused it; the dead letter has the destination's own words.",
+    ErrorCode.DESTINATION_RATE_LIMIT: "The destination limits how often it may be called.",
+    ErrorCode.DESTINATION_UNAVAILABLE: "The destination could not be reached, or could not be used.",
+    ErrorCode.CIRCUIT_OPEN: "Calls to the destination are held back.",
+    ErrorCode.OUTCOME_UNKNOWN: "It was sent, and whether it arrived is not known; somebody has to look there.",
+    ErrorCode.RETRIES_EXHAUSTED: "The attempts or the time for it ran out; the dead letter says what the last one met.",
+    ErrorCode.INTERNAL: "An error of Tranche's own; the log of the worker has it.",
+}
+"""What webhooks say of an item that did not arrive: our own words, never those of a CRM, which may repeat what it
+was sent."""
+OTHER_SENTENCE: Final = "It did not arrive; the dead letter says why."
+
+
 class EffectState(StrEnum):
     """Where one item stands at one destination."""
 

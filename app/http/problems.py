@@ -147,7 +147,7 @@ def recognize(error: Exception) -> TrancheError | None:
     if isinstance(error, asyncpg.TransactionRollbackError):
         return Overloaded(retry_after=1.0)
     if isinstance(error, asyncpg.InsufficientResourcesError | asyncpg.ReadOnlySQLTransactionError):
-        log.error("database_refused", error=str(error))
+        log.error("database_refused", error=error)
         return DatabaseUnavailable(retry_after=5.0)
     return None
 

@@ -84,7 +84,7 @@ class JobWatcher:
                 await asyncio.sleep(self._interval * 5)
                 continue
             except Exception as error:
-                log.warning("watch_failed", error=str(error))
+                log.warning("watch_failed", error=error)
                 await asyncio.sleep(self._interval * 5)
                 continue
             for found in seen:

@@ -258,7 +258,7 @@ async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     transition = Transition(
         name="crm:x", before=CircuitState.CLOSED, after=CircuitState.OPEN, opens=1, retry_after=5.0
     )
-    told.tell(world.tenant_id, row["destination_id"], "crm", transition, "timed out")
+    told.tell(world.tenant_id, row["destination_id"], "crm", transition, "no answer", "timed out")
     await asyncio.sleep(0.7)
     told._database = world.database
 

@@ -54,7 +54,7 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish = $3::text::
 
 -- name: record_circuit_change
 -- $1 tenant and $2 destination whose call it was  $3 circuit  $4 before  $5 after  $6 opens  $7 seconds  $8 detail
--- $9 how long ago it was
+-- $9 how long ago it was  $10 why, in our own words: webhooks are told nothing that a CRM said
 -- The circuit of a CRM is everybody's who uses it, and each is told. What the CRM answered one tenant is not for others.
 WITH concerned AS MATERIALIZED (
     SELECT o.tenant_id, o.destination_id, o.name, o.tenant_id = $1 AND o.destination_id = $2 AS own
@@ -82,7 +82,8 @@ SELECT
         CASE $5 WHEN 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END,
         jsonb_build_object(
             'destination', c.name, 'circuit', $3, 'before', $4::text, 'after', $5, 'opens', $6::int,
-            'retry_after_seconds', ceil($7::float8)::int, 'detail', n.detail
+            'retry_after_seconds', ceil($7::float8)::int,
+            'detail', CASE WHEN c.own THEN $10::text ELSE n.detail END
         )
     ) END AS told
 FROM noted n

@@ -297,7 +297,8 @@ WHERE c.tenant_id = $1 AND c.delivery_id = $2 AND c.asked <> 'read_back'
 ORDER BY c.attempt DESC, c.call DESC;
 
 -- name: tell_letters
--- Tells of the letters that a delivery has just left for these of its items ($3).
+-- Tells of the letters that a delivery has just left for these of its items ($3), with our own sentence for each code
+-- ($4, JSON): what a CRM said may repeat people's data, and stays in the letter.
 SELECT emit_event($1, 'item.dead', jsonb_build_object(
     'destination', d.name,
     'job_id', l.job_id,
@@ -305,7 +306,7 @@ SELECT emit_event($1, 'item.dead', jsonb_build_object(
     'items', jsonb_agg(
         jsonb_build_object(
             'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
-            'code', l.error_code, 'detail', l.error_detail, 'dead_letter_id', l.dead_letter_id
+            'code', l.error_code, 'detail', coalesce($4::text::jsonb ->> l.error_code, ''), 'dead_letter_id', l.dead_letter_id
         )
         ORDER BY l.item_index
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from app.domain.outcomes import EventType, JobKind, JobState
+from app.domain.outcomes import SENTENCES, ErrorCode, EventType, JobKind, JobState
 from app.http.headers import JSON
 from app.http.openapi import examples
 from app.http.openapi.parts import TEXT, field, operation
@@ -31,7 +31,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
                 "version": 3,
                 "state": "failed",
                 "code": "DESTINATION_REJECTED",
-                "detail": "Property values were not valid",
+                "detail": SENTENCES[ErrorCode.DESTINATION_REJECTED],
                 "dead_letter_id": 42,
             }
         ],
@@ -43,7 +43,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
         "after": "open",
         "opens": 1,
         "retry_after_seconds": 5,
-        "detail": "timed out after 10.0 s",
+        "detail": "too many calls failed or were slow; the last one had no answer",
     },
     EventType.CIRCUIT_CLOSED: {
         "destination": "hubspot",
@@ -52,7 +52,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
         "after": "closed",
         "opens": 0,
         "retry_after_seconds": 0,
-        "detail": "probes went well",
+        "detail": "enough calls went well again",
     },
 }
 _TELLS: Final = {
