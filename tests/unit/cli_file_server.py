@@ -49,6 +49,8 @@ class FileApi(FakeApi):
     receiving: int = 0
     """Questions for which the key of a broken upload is said to be still running."""
     polls_until_decided: int = 0
+    processed_at_most: int | None = None
+    """Items that a running job gets to, however often it is asked; `None`: one more with each question."""
     ending: dict[str, Any] | None = None
     """What jobs come to instead of being completed."""
     arrived: int = 0
@@ -146,7 +148,8 @@ class FileApi(FakeApi):
             return await super().show_job(request)
         job["polls"] += 1
         if job["polls"] <= self.polls_until_decided:
-            state, outcomes = "running", job["items"][: job["polls"]]
+            processed = job["polls"] if self.processed_at_most is None else self.processed_at_most
+            state, outcomes = "running", job["items"][:processed]
         else:
             state, outcomes = "completed", job["items"]
             if any(o["status"] != "ok" for o in outcomes):

@@ -106,9 +106,9 @@ async def test_a_canceled_job_is_1_and_forgotten(shell: FileShell) -> None:
 
 async def test_jobs_cancel_says_what_was_done_and_what_is_too_late(shell: FileShell) -> None:
     shell.write(5)
-    shell.api.polls_until_decided = 10_000
+    shell.api.polls_until_decided, shell.api.processed_at_most = 10_000, 3
     process = await shell.start("push", "in.csv", "--mode", "file")
-    await eventually(lambda: bool(shell.api.jobs) and next(iter(shell.api.jobs.values()))["polls"] >= 2)
+    await eventually(lambda: bool(shell.api.jobs) and next(iter(shell.api.jobs.values()))["polls"] >= 1)
     job = next(iter(shell.api.jobs))
     code, out, err = await shell.run("jobs", "cancel", job)
     assert code == 0, err
