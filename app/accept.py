@@ -33,7 +33,7 @@ from app.domain.batch import JobOptions
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Family, Form, Kept, read_pieces
 from app.domain.items import BROKEN, LOCKED, Items, Undecided
-from app.domain.outcomes import Consistency
+from app.domain.outcomes import Consistency, EffectState
 from app.errors import (
     InvalidHeader,
     KeyBusy,
@@ -103,7 +103,7 @@ class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
     shown: bytes
     """The items of the answer, encoded."""
     summary: answers.Summary
-    effects: dict[str, str]
+    effects: dict[str, EffectState]
     owed: list[int]
 
 
@@ -271,8 +271,8 @@ async def _run(
         dry_run=options.dry_run,
     )
     summary = booked.summary
-    effects = {"db": "skipped" if options.dry_run else "ok"} | dict.fromkeys(
-        destinations.values(), "pending" if booked.owed else "skipped"
+    effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
+        destinations.values(), EffectState.PENDING if booked.owed else EffectState.SKIPPED
     )
     shown = answers.encode_items(answers.not_ok(items.outcomes)) if options.minimal else booked.encoded
     body = answers.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
@@ -308,6 +308,12 @@ async def _run(
         effects=effects,
         owed=list(destinations) if booked.owed else [],
     )
+
+
+def _database_effect(options: Options, summary: answers.Summary) -> EffectState:
+    """`skipped`: nothing was written, because nothing was to be or because `atomic` took it all back."""
+    aborted = options.atomic and summary.succeeded < summary.total
+    return EffectState.SKIPPED if options.dry_run or aborted else EffectState.OK
 
 
 def encode_options(options: Options) -> str:

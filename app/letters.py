@@ -26,7 +26,7 @@ from app.db import undoing
 from app.db.letters import ClusterRow, Condition, JobRow, LetterRow
 from app.db.pool import Connection, Database
 from app.domain import answers
-from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
+from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
 from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
 from app.letter_choice import (
     Actor,
@@ -170,7 +170,7 @@ async def _find_under_way(
         due=due,
         skipped=skipped,
         jobs=[found.job_id],
-        effects={places.name(i): "pending" for i in found.destination_ids},
+        effects={places.name(i): EffectState.PENDING for i in found.destination_ids},
         owed=list(destination_ids) if due else [],
     )
 

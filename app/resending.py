@@ -14,7 +14,7 @@ from app.db.packing import pack
 from app.db.pool import Connection
 from app.domain import answers
 from app.domain.answers import ItemOutcome
-from app.domain.outcomes import ItemStatus, JobKind, JobState, Result
+from app.domain.outcomes import EffectState, ItemStatus, JobKind, JobState, Result
 from app.letter_choice import Actor, Places, Skipped
 from app.settings import Settings
 
@@ -36,7 +36,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     skipped: list[Skipped]
     jobs: list[uuid.UUID]
     """Every job that has letters of this selection, the new one last."""
-    effects: dict[str, str]
+    effects: dict[str, EffectState]
     owed: list[int]
     """Destinations to wake workers for."""
 
@@ -96,7 +96,7 @@ async def send_again(
         items=len(contacts),
         skipped=[],
         jobs=[job_id],
-        effects={places.name(destination_id): "pending" for destination_id in attempt.owed},
+        effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.owed},
         owed=list(attempt.owed),
     )
 

@@ -94,11 +94,12 @@ class QueuedAnswer(msgspec.Struct, omit_defaults=True):
     """The body of a 202. `effects`: nothing is decided yet (`pending`), or will ever be done (`skipped`: `dry_run`)."""
 
     job_id: uuid.UUID
-    state: str
+    state: JobState
     status_url: str
     items_url: str
+    events_url: str
     cancel_url: str
-    effects: dict[str, str]
+    effects: dict[str, EffectState]
     dry_run: bool = False
 
 
@@ -325,8 +326,9 @@ class _Intake:
                 state=JobState.QUEUED,
                 status_url=url,
                 items_url=f"{url}/items",
+                events_url=f"{url}/events",
                 cancel_url=f"{url}/cancel",
-                effects=dict.fromkeys(("db", *self._claim.destinations.values()), word.value),
+                effects=dict.fromkeys(("db", *self._claim.destinations.values()), word),
                 dry_run=dry_run,
             )
         )

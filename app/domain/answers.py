@@ -52,7 +52,8 @@ class ImportAnswer(msgspec.Struct, omit_defaults=True):
     status_url: str
     items_url: str
     summary: Summary
-    effects: dict[str, str]
+    effects: Mapping[str, EffectState]
+    """By destination; `db` is the database here."""
     items: msgspec.Raw
     dry_run: bool = False
 
@@ -148,7 +149,7 @@ def not_ok(items: Iterable[ItemOutcome]) -> list[ItemOutcome]:
 
 
 def compose(
-    job_id: uuid.UUID, summary: Summary, effects: dict[str, str], items: bytes, *, dry_run: bool
+    job_id: uuid.UUID, summary: Summary, effects: Mapping[str, EffectState], items: bytes, *, dry_run: bool
 ) -> bytes:
     """The answer's bytes; `items` come encoded, since they are stored beside it as well."""
     return _encode(

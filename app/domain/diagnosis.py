@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -21,7 +22,11 @@ _TEXTS: Final = ("first_name", "last_name", "company")
 
 
 class Finding(msgspec.Struct, frozen=True):
-    """`members` are the decoded fields, all of them sound when `errors` is empty."""
+    """`members` are the decoded fields, all of them sound when `errors` is empty.
+
+    `contact_id` is the id as text, also where it was sent as a number or a boolean, which is an error; None when
+    there is none that could be stored.
+    """
 
     contact_id: str | None
     members: dict[str, Any]
@@ -65,7 +70,7 @@ def examine(raw: bytes) -> Finding:
     if members is None:
         return Finding(None, {}, errors)
     errors.extend(islice(_check_members(members), MAX_ERRORS + 1))
-    contact_id = members.get("id")
+    contact_id = _as_text(members.get("id"))
     if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None:
         contact_id = None
     if len(errors) > MAX_ERRORS:
@@ -73,6 +78,13 @@ def examine(raw: bytes) -> Finding:
         detail = f"{last.detail} (the item has more errors than the {MAX_ERRORS} listed)"
         errors = [*errors[: MAX_ERRORS - 1], FieldError(last.code, last.pointer, detail)]
     return Finding(contact_id, members, errors)
+
+
+def _as_text(value: object) -> str | None:
+    """A client finds its item by the id that it sent, whatever the type."""
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    return value if isinstance(value, str) else None
 
 
 def _check_members(members: Object) -> Iterator[FieldError]:

@@ -13,7 +13,7 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app import admin, letter_views, letters
-from app.domain.outcomes import ErrorCode, JobKind, JobState, Resolution
+from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
 from app.errors import Invalid, NotFound
 from app.http import cursors, headers
 from app.http.exchange import exchange_of
@@ -112,8 +112,9 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
     skipped: list[Skipped]
     status_url: str
     items_url: str
+    events_url: str
     cancel_url: str
-    effects: dict[str, str]
+    effects: dict[str, EffectState]
 
 
 class ReplayAnswer(AttemptAnswer, kw_only=True):
@@ -253,6 +254,7 @@ def describe(taken: Taken) -> dict[str, Any]:
         "skipped": taken.skipped,
         "status_url": f"/v1/jobs/{job_id}",
         "items_url": f"/v1/jobs/{job_id}/items",
+        "events_url": f"/v1/jobs/{job_id}/events",
         "cancel_url": f"/v1/jobs/{job_id}/cancel",
         "effects": taken.effects,
     }

@@ -227,7 +227,7 @@ async def _hold(services: Services, batch: Import, decided: Accepted207, until: 
             body = answers.compose(
                 decided.job_id,
                 decided.summary,
-                dict(effects),
+                effects,
                 decided.shown,
                 dry_run=batch.options.dry_run,
             )

@@ -9,14 +9,14 @@ from typing import Any, Final
 
 _STYLE: Final = """
 :root{color-scheme:light dark;--line:#8884;--soft:#8881;--get:#2563eb;--post:#15803d;--delete:#b91c1c}
-body{font:16px/1.55 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:2rem 1.25rem 5rem}
+body{font:16px/1.55 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:2rem 1.25rem 5rem;overflow-wrap:anywhere}
 h1{margin:0}h2{margin:2.5rem 0 .5rem;border-bottom:1px solid var(--line)}
 code,pre{font:.875em/1.5 ui-monospace,monospace}code{background:var(--soft);padding:.1em .3em;border-radius:.25em}
 pre{background:var(--soft);padding:.75rem 1rem;border-radius:.5rem;overflow-x:auto}pre code{background:none;padding:0}
 details{border:1px solid var(--line);border-radius:.5rem;margin:.5rem 0}details>*{margin-inline:1rem}
 summary{cursor:pointer;margin:0;padding:.6rem 1rem}summary b{display:inline-block;min-width:4.2em}
 .get{color:var(--get)}.post{color:var(--post)}.delete{color:var(--delete)}
-table{border-collapse:collapse;margin-block:.75rem}
+table{border-collapse:collapse;margin-block:.75rem;max-width:calc(100% - 2rem)}
 td,th{text-align:left;vertical-align:top;padding:.25rem .75rem .25rem 0}
 tr+tr td{border-top:1px solid var(--line)}small{opacity:.7}nav a{margin-right:1rem}
 """
@@ -60,14 +60,21 @@ def _render_operation(document: dict[str, Any], path: str, method: str, operatio
         parts.append(f"<table>{''.join(rows)}</table>")
     if body := operation.get("requestBody"):
         for media_type, content in body["content"].items():
-            parts.append(f"<p>Body: <code>{media_type}</code>{_example(content)}")
+            told = _prose(content["schema"].get("description", ""))
+            parts.append(
+                f"<p>Body: <code>{media_type}</code> {_link(content['schema'])} {told}{_example(content)}"
+            )
     rows = []
     for status, response in operation["responses"].items():
         found = _resolve(document, response)
         names = ", ".join(f"<code>{escape(n)}</code>" for n in found.get("headers", {}))
         rows.append(
             f"<tr><td><b>{status}</b><td>{_prose(found['description'])} <small>{names}</small>"
-            + "".join(_example(c) for c in found.get("content", {}).values() if int(status) < 300)
+            + "".join(
+                f" {_link(c['schema'])}{_example(c)}"
+                for c in found.get("content", {}).values()
+                if int(status) < 300
+            )
         )
     return "".join([*parts, f"<table>{''.join(rows)}</table></details>"])
 
@@ -94,6 +101,12 @@ def _resolve(document: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
     return dict(found)
 
 
+def _link(schema: dict[str, Any]) -> str:
+    """To the named schemas that this one is made of."""
+    names = sorted(set(re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schema))))
+    return " ".join(f'<a href="#schema-{name}">{name}</a>' for name in names)
+
+
 def _brief(schema: dict[str, Any]) -> str:
     """A schema in a few words."""
     if "$ref" in schema:
@@ -105,16 +118,30 @@ def _brief(schema: dict[str, Any]) -> str:
     words = [str(schema.get("format") or schema.get("type", "any"))]
     if schema.get("type") == "array":
         words = [f"[{_brief(schema.get('items', {}))}]"]
-    words += [
-        f"{k} {schema[k]}" for k in ("minimum", "maximum", "maxLength", "maxItems", "default") if k in schema
-    ]
+    words += [f"{name} {_number(schema[k])}" for k, name in _BOUNDS.items() if k in schema]
+    if "default" in schema:
+        words.append(f"default {json.dumps(schema['default'])}")
     return ", ".join(words)
+
+
+_BOUNDS: Final = {
+    "minimum": "from",
+    "maximum": "to",
+    "minLength": "min. length",
+    "maxLength": "max. length",
+    "maxItems": "max. items",
+}
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _example(content: dict[str, Any]) -> str:
     if "example" not in content:
         return ""
-    text = json.dumps(content["example"], indent=2, ensure_ascii=False)
+    example = content["example"]
+    text = example if isinstance(example, str) else json.dumps(example, indent=2, ensure_ascii=False)
     return f"<pre><code>{escape(text)}</code></pre>"
 
 

@@ -51,7 +51,7 @@ KINDS: Final = {
     "IDEMPOTENCY_KEY_INVALID": Kind(400, "The Idempotency-Key header cannot be used"),
     "UNAUTHORIZED": Kind(401, "A valid API key is needed"),
     "FORBIDDEN": Kind(403, "The API key lacks a scope"),
-    "NOT_FOUND": Kind(404, "There is no such thing"),
+    "NOT_FOUND": Kind(404, "Not found"),
     "METHOD_NOT_ALLOWED": Kind(405, "The resource does not know this method"),
     "NOT_ACCEPTABLE": Kind(406, "No acceptable representation"),
     "BODY_TIMEOUT": Kind(408, "The body did not arrive in time"),
@@ -154,7 +154,7 @@ def recognize(error: Exception) -> TrancheError | None:
 
 def _from_framework(error: HTTPException) -> TrancheError | None:
     if error.status_code == 404:
-        return NotFound("There is nothing at this address; /openapi.json lists what there is.")
+        return NotFound("There is nothing at this address; /docs and /openapi.json list what there is.")
     if error.status_code == 405:
         allow = (error.headers or {}).get("allow", "")
         methods = {m.strip() for m in allow.split(",") if m.strip()}

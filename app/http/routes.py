@@ -65,6 +65,8 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     health.live,
     health.ready,
     metrics.metrics,
+    documents.root,
+    documents.favicon,
     documents.openapi_json,
     documents.openapi_yaml,
     documents.docs,

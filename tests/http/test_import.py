@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 import msgspec
+import pytest
 import zstandard
 
 from app import admin
@@ -263,3 +264,20 @@ async def test_contacts_that_stay_locked_are_to_be_sent_again(
         assert [i["status"] for i in answer.json()["items"]] == ["retry", "failed"]
         assert answer.json()["items"][0]["error_code"] == "LOCK_TIMEOUT"
         assert answer.json()["items"][0]["retry_after_seconds"] >= 1
+
+
+async def test_an_atomic_batch_that_failed_says_that_nothing_was_written(api: Api) -> None:
+    answer = (await api.push([person(1), {"id": "c2", "email": "x"}], query="?atomic=true")).json()
+    assert answer["summary"]["failed"] == 2
+    assert answer["effects"]["db"] == "skipped"
+    answer = (await api.push([person(1)], query="?atomic=true")).json()
+    assert answer["effects"]["db"] == "ok"
+
+
+@pytest.mark.parametrize(("sent", "shown"), [("17", "17"), ("1.5", "1.5"), ("true", "true"), ("[]", None)])
+async def test_an_id_that_is_no_string_fails_and_is_still_named(
+    api: Api, sent: str, shown: str | None
+) -> None:
+    body = b'{"items":[{"id":%s,"email":"a@example.com"}]}' % sent.encode()
+    (item,) = (await api.push(body)).json()["items"]
+    assert (item["id"], item["error_code"]) == (shown, "INVALID_FIELD")

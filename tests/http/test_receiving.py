@@ -75,6 +75,7 @@ def taken(answer: Answer) -> str:
         "state": "queued",
         "status_url": f"/v1/jobs/{job_id}",
         "items_url": f"/v1/jobs/{job_id}/items",
+        "events_url": f"/v1/jobs/{job_id}/events",
         "cancel_url": f"/v1/jobs/{job_id}/cancel",
         "effects": {"db": "pending"},
     }

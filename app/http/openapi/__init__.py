@@ -21,6 +21,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
             "summary": "A bulk import API that tells the truth about every item.",
             "description": _DESCRIPTION,
             "version": _version(),
+            "contact": {"name": "The Tranche authors"},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
@@ -47,6 +48,17 @@ def make_document(settings: Settings) -> dict[str, Any]:
             "headers": parts.HEADERS,
             "responses": parts.PROBLEMS,
         },
+    }
+
+
+def make_pointers() -> dict[str, str]:
+    """What a program finds at the root."""
+    return {
+        "name": "Tranche",
+        "version": _version(),
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "health": "/health",
     }
 
 

@@ -15,21 +15,21 @@ REQUEST: Final[dict[str, Any]] = {
             "phone": "001-808-617-6467x12895",
             "attributes": {"city": "London"},
         },
-        {"id": "c2", "email": "nobody"},
+        {"id": "c2", "email": "nobody@192.0.2.7"},
         {"id": "c3", "email": "grace@example.com", "company": None},
     ]
 }
 
 REQUEST_NDJSON: Final = (
     '{"id":"c1","email":"ada@example.com","attributes":{"city":"London"}}\n'
-    '{"id":"c2","email":"nobody"}\n'
+    '{"id":"c2","email":"nobody@192.0.2.7"}\n'
     '{"id":"c3","email":"grace@example.com","company":null}\n'
 )
 
 REQUEST_CSV: Final = (
     "id,email,First Name,city\r\n"
     "c1,ada@example.com,Ada,London\r\n"
-    "c2,nobody,,\r\n"
+    "c2,nobody@192.0.2.7,,\r\n"
     'c3,grace@example.com,Grace,"Arlington, Virginia"\r\n'
 )
 
@@ -38,6 +38,7 @@ QUEUED: Final[dict[str, Any]] = {
     "state": "queued",
     "status_url": f"/v1/jobs/{JOB_ID}",
     "items_url": f"/v1/jobs/{JOB_ID}/items",
+    "events_url": f"/v1/jobs/{JOB_ID}/events",
     "cancel_url": f"/v1/jobs/{JOB_ID}/cancel",
     "effects": {"db": "pending", "hubspot": "pending"},
 }
@@ -187,6 +188,7 @@ RETRIED: Final[dict[str, Any]] = {
     "skipped": [],
     "status_url": f"/v1/jobs/{RETRY_ID}",
     "items_url": f"/v1/jobs/{RETRY_ID}/items",
+    "events_url": f"/v1/jobs/{RETRY_ID}/events",
     "cancel_url": f"/v1/jobs/{RETRY_ID}/cancel",
     "effects": {"hubspot": "pending"},
 }

@@ -151,7 +151,7 @@ def _read() -> dict[str, Any]:
             "200": answer_of("The letter.", ref("LetterDetail"), examples.LETTER_DETAIL),
             **problems_of(404, *READING),
         },
-        [path("letter_id", "The letter.", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, "4711")],
+        [path("letter_id", "The letter.", {"type": "integer", "minimum": 1, "maximum": 2**63 - 1}, 4711)],
     )
 
 

@@ -73,7 +73,7 @@ _PROBLEM_TEXTS: Final = {
     400: "The request cannot be read, or a parameter cannot be used; nothing happened.",
     401: "There is no API key, or it is unknown, revoked or misspelled.",
     403: "The API key lacks the scope.",
-    404: "There is no such thing, or it belongs to another tenant.",
+    404: "Not found, or it belongs to another tenant.",
     406: "`Accept` excludes every representation.",
     408: "The body did not arrive in time; nothing happened. Send the same request again.",
     409: "The first request with this key is still running, the name is taken, the job has nothing left to cancel or "
@@ -128,7 +128,7 @@ def field(name: str, description: str, schema: dict[str, Any], *, required: bool
     return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
 
 
-def path(name: str, description: str, schema: dict[str, Any], example: str) -> dict[str, Any]:
+def path(name: str, description: str, schema: dict[str, Any], example: str | int) -> dict[str, Any]:
     return {
         "name": name,
         "in": "path",

@@ -76,6 +76,8 @@ def make_schemas() -> dict[str, Any]:
     for path, change in _COMPLETIONS.items():
         name, field = path.split(".")
         schemas[name]["properties"][field] |= change
+    for schema in schemas.values():
+        _complete_arrays(schema)
     # These go out as bytes that were encoded before.
     schemas["WebhookMessage"]["properties"]["payload"] = {"type": "object"}
     schemas["Payload"]["properties"]["attributes"] = {"type": "object"}
@@ -84,6 +86,18 @@ def make_schemas() -> dict[str, Any]:
     schemas["AuditEntry"]["properties"]["detail"] = {"type": "object"}
     schemas["ImportAnswer"]["properties"]["items"] = {"type": "array", "items": ref("ItemOutcome")}
     return dict(sorted(schemas.items()))
+
+
+def _complete_arrays(schema: Any) -> None:
+    """`list[Any]` becomes `{"type": "array"}`; some generators drop every schema that has such an array."""
+    if isinstance(schema, dict):
+        if schema.get("type") == "array":
+            schema.setdefault("items", {})
+        for member in schema.values():
+            _complete_arrays(member)
+    elif isinstance(schema, list):
+        for member in schema:
+            _complete_arrays(member)
 
 
 _DESCRIPTIONS: Final = {

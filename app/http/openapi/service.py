@@ -214,13 +214,42 @@ def _documents() -> dict[str, Any]:
                             Cache_Control="CacheControl", Content_Security_Policy="SecurityPolicy"
                         ),
                         "content": {media_type: {"schema": schema}},
-                    }
+                    },
+                    **problems_of(406),
                 },
                 security=[],
             )
         }
 
+    varies = headers(Cache_Control="CacheControl", Vary="Vary")
+    root = operation(
+        "documents",
+        "readRoot",
+        "Where things are",
+        "A browser (`Accept: text/html`) is sent to `/docs`.",
+        {
+            "200": answer_of(
+                "Where the documentation, this document and the health check are.",
+                {"type": "object", "additionalProperties": {"type": "string"}},
+                {
+                    "name": "Tranche",
+                    "version": "0.1.0",
+                    "documentation": "/docs",
+                    "openapi": "/openapi.json",
+                    "health": "/health",
+                },
+                varies,
+            ),
+            "302": {
+                "description": "To the page for people.",
+                "headers": varies | headers(Location="Location"),
+            },
+            **problems_of(406),
+        },
+        security=[],
+    )
     return {
+        "/": {"get": root},
         "/openapi.json": document("readOpenapiJson", "This document as JSON", JSON, {"type": "object"}),
         "/openapi.yaml": document(
             "readOpenapiYaml", "This document as YAML", "application/yaml", {"type": "object"}

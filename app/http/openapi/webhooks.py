@@ -25,8 +25,8 @@ from app.settings import Settings
 from app.webhooks import MOST_ENDPOINTS, MOST_KEPT, REPLAYABLE
 
 _WRITING: Final = (400, 401, 403, 406, 408, 413, 415, 503)
-_ENDPOINT_ID: Final = path("endpoint_id", "The endpoint.", {"type": "integer", "minimum": 1}, "7")
-_MESSAGE_ID: Final = path("message_id", "The message.", {"type": "integer", "minimum": 1}, "4711")
+_ENDPOINT_ID: Final = path("endpoint_id", "The endpoint.", {"type": "integer", "minimum": 1}, 7)
+_MESSAGE_ID: Final = path("message_id", "The message.", {"type": "integer", "minimum": 1}, 4711)
 
 _NEW: Final = {"url": "https://example.com/webhooks", "events": ["job.finished", "item.dead"]}
 _ENDPOINT: Final[dict[str, Any]] = {
