@@ -184,6 +184,12 @@ class HttpOptions(Options, frozen=True, kw_only=True):
             description="object with the attributes that `fields` does not name; null: they stand beside the fields"
         ),
     ] = "attributes"
+    nulls: Annotated[
+        Literal["send", "omit"],
+        Meta(
+            description="whether a field that was cleared is sent as null, or left out like one never named"
+        ),
+    ] = "send"
     results: Annotated[
         Literal["optional", "required", "ignored"],
         Meta(description="whether a 2xx may lack item results (all is well), must have them, or is not read"),
@@ -210,6 +216,12 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     result_remote_id: Annotated[
         FieldPath, Meta(description="field of an item result or record: its id there")
     ] = "remote_id"
+    result_created: Annotated[
+        FieldPath,
+        Meta(
+            description="field of an item result: whether the call made the record, as true or false, 201 or `created`"
+        ),
+    ] = "created"
     idempotent: Annotated[
         bool,
         Meta(

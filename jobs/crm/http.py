@@ -8,9 +8,11 @@ By default, of a call along `path`:
     until a human has them sent again or other options give them another shape
 
     {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
-      "last_name":null,"phone":null,"company":null,"attributes":{"tier":"gold"}}]}
+      "phone":null,"attributes":{"tier":"gold"}}]}
 
-    200 {"results":[{"id":"c1","ok":true},{"id":"c2","ok":false,"error":"no such country"}]}
+    200 {"results":[{"id":"c1","ok":true,"created":true},{"id":"c2","ok":false,"error":"no such country"}]}
+
+What nobody named is not in it; `null` is what was cleared, until the service has taken it once.
 
 and with `read_path`, of a read, where a record in our version or a newer one is what we sent:
 
@@ -157,7 +159,13 @@ class Http:
         if isinstance(version, int) and not isinstance(version, bool):
             return Seen.MATCHES if version >= contact.version else Seen.DIFFERS
         ours = self._fields(contact)
-        matches = all(same(value, record.get(name), fold=name == "email") for name, value in ours.items())
+        nested = self._options.attributes_field
+        attributes = ours.pop(nested, {}) if nested is not None else {}
+        held = record.get(nested) if nested is not None else None
+        theirs = held if isinstance(held, dict) else {}
+        matches = all(
+            same(value, record.get(name), fold=name == "email") for name, value in ours.items()
+        ) and all(same(value, theirs.get(name)) for name, value in attributes.items())
         return Seen.MATCHES if matches else Seen.DIFFERS
 
     async def _send(self, contacts: list[Contact], headers: Headers) -> Reply:
@@ -193,14 +201,22 @@ class Http:
         return record if contact.deleted else record | self._fields(contact)
 
     def _fields(self, contact: Contact) -> dict[str, Any]:
-        """Fields and attributes; those attributes that `fields` does not name stand in an object of their own."""
-        values = self._map.sources(contact)
+        """Fields and attributes; those attributes that `fields` does not name are in an object of their own."""
+        values = self._told(self._map.sources(contact))
         if self._options.attributes_field is not None:
             rest = contact.attributes
             if self._options.fields:
                 rest = {name: value for name, value in rest.items() if name not in self._options.fields}
-            values[self._options.attributes_field] = rest
+            rest = self._told(rest)
+            if rest:
+                values[self._options.attributes_field] = rest
         return values
+
+    def _told(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without what was cleared, where the service does not want to be told."""
+        if self._options.nulls == "send":
+            return values
+        return {name: value for name, value in values.items() if value is not None}
 
     def _cannot(self, contacts: list[Contact]) -> Reply:
         words = (

@@ -16,6 +16,8 @@ from jobs.crm.verdict import message
 WELL: Final = frozenset(
     {"ok", "success", "succeeded", "created", "updated", "unchanged", "superseded", "accepted", "deleted"}
 )
+THERE_BEFORE: Final = frozenset({"updated", "unchanged", "superseded"})
+"""Words for a record that the call did not make."""
 LATER: Final = frozenset({"retry", "pending", "locked", "rate_limited", "unavailable", "try_later"})
 LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
 GONE_STATUSES: Final = frozenset({404, 410})
@@ -35,7 +37,7 @@ class Results:
         """An outcome a contact; `None`: the answer is 2xx, but cannot be used."""
         options = self._options
         if options.results == "ignored":
-            return self._all_well(contacts)
+            return self._all_well(contacts, answer)
         if answer.trouble:
             return None
         empty = not answer.body.strip()
@@ -44,7 +46,7 @@ class Results:
             return None
         results = _MISSING if empty else look(body, options.results_field)
         if results is _MISSING:
-            return self._all_well(contacts) if options.results == "optional" else None
+            return self._all_well(contacts, answer) if options.results == "optional" else None
         if not isinstance(results, list):
             return None
         found = self._place(contacts, results)
@@ -78,7 +80,10 @@ class Results:
             state = EffectState.RETRY
         if state == EffectState.OK:
             return Outcome(
-                contact_id=contact.contact_id, state=state, remote_id=remote_id_of(result, options)
+                contact_id=contact.contact_id,
+                state=state,
+                remote_id=remote_id_of(result, options),
+                created=_created(look(result, options.result_created), told),
             )
         if state == EffectState.UNKNOWN:
             return self._unknown(contact, f"{options.result_ok!r} is {_words(told)}")
@@ -109,8 +114,10 @@ class Results:
             detail=self._words(f"the destination's answer leaves this contact open: {words}"),
         )
 
-    def _all_well(self, contacts: list[Contact]) -> list[Outcome]:
-        return [Outcome(contact_id=c.contact_id, state=EffectState.OK) for c in contacts]
+    def _all_well(self, contacts: list[Contact], answer: Answer) -> list[Outcome]:
+        """201 to a call with one contact says that its record is new (RFC 9110, 15.3.2); of several it says nothing."""
+        created = True if answer.status == 201 and len(contacts) == 1 else None
+        return [Outcome(contact_id=c.contact_id, state=EffectState.OK, created=created) for c in contacts]
 
 
 def look(value: Any, path: str) -> Any:
@@ -136,6 +143,19 @@ def key_of(record: Any, path: str) -> str:
 
 def remote_id_of(record: Any, options: HttpOptions) -> str | None:
     return key_of(record, options.result_remote_id) or None
+
+
+def _created(flag: Any, told: Any) -> bool | None:
+    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither tells."""
+    for said in (flag, told):
+        if said is flag and isinstance(said, bool):
+            return said
+        word = str(said).strip().casefold() if isinstance(said, str | int) else ""
+        if word in ("created", "201"):
+            return True
+        if word in THERE_BEFORE:
+            return False
+    return None
 
 
 def _state(told: Any, contact: Contact) -> EffectState:

@@ -178,8 +178,9 @@ class HubSpot:
 
     def _written(
         self, contacts: list[Contact], traced: Mapping[str, int], results: list[Any]
-    ) -> Iterator[tuple[int, str]]:
-        """(position, remote id) of every result whose key and trace id do not contradict each other."""
+    ) -> Iterator[tuple[int, tuple[str, bool | None]]]:
+        """(position, (remote id, whether it is new)) of every result whose key and trace id do not contradict each
+        other."""
         place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
         for record in objects(results):
             by_key = place_of.get(str(_properties(record).get(self._fields.id_property)))
@@ -187,14 +188,22 @@ class HubSpot:
             by_trace = traced.get(trace) if isinstance(trace, str) else None
             place = by_trace if by_key is None else by_key
             if place is not None and by_trace in (None, place) and record.get("id") is not None:
-                yield place, str(record["id"])
+                new = record.get("new")
+                yield place, (str(record["id"]), new if isinstance(new, bool) else None)
 
     def _outcome(
-        self, contact: Contact, remote_id: str | None, error: dict[str, Any] | None, lost: str
+        self,
+        contact: Contact,
+        written: tuple[str, bool | None] | None,
+        error: dict[str, Any] | None,
+        lost: str,
     ) -> Outcome:
-        if error is None and remote_id is not None:
-            return Outcome(contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id)
-        if error is None or remote_id is not None:
+        if error is None and written is not None:
+            remote_id, created = written
+            return Outcome(
+                contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id, created=created
+            )
+        if error is None or written is not None:
             state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
             if error is not None:
                 words = f"HubSpot reported both a result and an error: {message(error)}"

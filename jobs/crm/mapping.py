@@ -13,6 +13,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from app.domain.destinations import STANDARD_FIELDS
 from jobs.crm.port import Contact
@@ -48,11 +49,14 @@ class FieldMap:
         self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
 
     def sources(self, contact: Contact) -> dict[str, Any]:
-        """Their name → our value, as it is here; the key is among them."""
+        """Their name → our value, as it is here, `None` where it is to be cleared; the key is among them. What nobody
+        named is not."""
         values = contact.attributes
         found = {theirs: values[ours] for ours, theirs in self._plan(tuple(values))} if values else {}
         for ours, theirs in self._standard.items():
-            found[theirs] = getattr(contact, ours)
+            value = getattr(contact, ours)
+            if value is not UNSET:
+                found[theirs] = value
         found[self.key] = contact.contact_id
         return found
 

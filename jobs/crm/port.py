@@ -11,20 +11,27 @@ from typing import Any, Protocol
 
 import aiohttp
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from app.domain.outcomes import EffectState, ErrorCode
 
 
 class Contact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A contact as it stands now; `None` is a field the destination should have empty."""
+    """What a destination has to know of a contact now, and no more.
+
+    `UNSET` is a field that nobody named, or one whose clearing the destination has already: no call contains it. `None`
+    is a field that was cleared, and that the destination should have empty. An attribute key with `None` was cleared
+    likewise; one that is not there is in no call.
+    """
 
     contact_id: str
     version: int
     email: str | None
-    first_name: str | None = None
-    last_name: str | None = None
-    phone: str | None = None
-    company: str | None = None
+    """`None` for a tombstone alone: every import names it."""
+    first_name: str | UnsetType | None = UNSET
+    last_name: str | UnsetType | None = UNSET
+    phone: str | UnsetType | None = UNSET
+    company: str | UnsetType | None = UNSET
     attributes: dict[str, Any] = {}
     deleted: bool = False
     """A tombstone: its creation was undone, and the destination should not have it (any more)."""
@@ -40,6 +47,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     code: ErrorCode | None = None
     detail: str = ""
     remote_id: str | None = None
+    created: bool | None = None
+    """Whether this call made the record there; `False`: it was there before; `None`: the answer does not say."""
 
 
 class Health(StrEnum):
@@ -87,7 +96,7 @@ class Seen(StrEnum):
     """What a read-back found for one contact."""
 
     MATCHES = "matches"
-    """The record is there with every property that a push of the contact would set."""
+    """The record is there with every property that a push of the contact would set or clear; others do not matter."""
     DIFFERS = "differs"
     ABSENT = "absent"
 
@@ -135,7 +144,7 @@ class Crm(Protocol):
     """Whether the CRM promises that a call with an `Idempotency-Key` it has seen is not done again."""
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Write the contacts as they stand, keyed by their business key, in one call. None of them is `deleted`."""
+        """Write what the contacts name, keyed by their business key, in one call. None of them is `deleted`."""
         ...
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:

@@ -25,7 +25,7 @@ from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 from jobs.crm.salesforce_fields import Fields, literal, parcels
-from jobs.crm.salesforce_verdict import Quota, SalesforceJudge
+from jobs.crm.salesforce_verdict import Quota, SalesforceJudge, lacks
 from jobs.crm.verdict import nameless
 
 BATCH_SIZE: Final = 200
@@ -62,14 +62,42 @@ class Salesforce:
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Upsert of a collection; see `jobs.crm.port.Crm.push`."""
+        """Upsert of a collection, and once more of new records that lack a last name; see `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
+        nameless: dict[str, dict[str, Any]] = {}
+
+        def read(contact: Contact, result: Any) -> Outcome:
+            if lacks(result, self._fields.last_name):
+                record = self._fields.new_record(contact)
+                if record is not None:
+                    nameless[contact.contact_id] = record
+            return self._judge.written(contact, result)
+
+        reply = await self._upsert([self._fields.record(c) for c in contacts], contacts, headers, read)
+        if not nameless:
+            return reply
+        named = [c for c in contacts if c.contact_id in nameless]
+        left = max(self._connection.timeouts.total - reply.seconds, 0.001)
+        second = await self._upsert(
+            list(nameless.values()), named, headers, self._judge.written, seconds=left
+        )
+        return _joined(reply, second)
+
+    async def _upsert(
+        self,
+        records: list[dict[str, Any]],
+        contacts: list[Contact],
+        headers: Headers,
+        outcome: Callable[[Contact, Any], Outcome],
+        *,
+        seconds: float | None = None,
+    ) -> Reply:
         path = f"{self._base}/composite/sobjects/Contact/{self._fields.external_id_field}"
-        payload = {"allOrNone": False, "records": [self._fields.record(c) for c in contacts]}
-        return await self._collect("PATCH", path, payload, contacts, headers, self._judge.written)
+        payload = {"allOrNone": False, "records": records}
+        return await self._collect("PATCH", path, payload, contacts, headers, outcome, seconds=seconds)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Deletion by record id, into the recycle bin; see `jobs.crm.port.Crm.archive`."""
@@ -135,12 +163,14 @@ class Salesforce:
         contacts: list[Contact],
         headers: Headers,
         outcome: Callable[[Contact, Any], Outcome],
+        *,
+        seconds: float | None = None,
     ) -> Reply:
         """One call with a result a contact, in their order."""
         pause = self._quota.pause()
         if pause is not None:
             return self._quota.closed(contacts, pause)
-        answer = await self._connection.call(method, path, payload, headers)
+        answer = await self._connection.call(method, path, payload, headers, seconds=seconds)
         self._quota.note(answer)
         if isinstance(answer, Answer) and answer.status == 200:
             results = answer.json()
@@ -198,6 +228,19 @@ class Salesforce:
             if found[0].get("Id"):
                 remote_ids[contact.contact_id] = str(found[0]["Id"])
         return seen, remote_ids
+
+
+def _joined(first: Reply, second: Reply) -> Reply:
+    """A call and the one that sent some of its contacts again. A pause of the second is none of the first, of which
+    something was done."""
+    again = {outcome.contact_id: outcome for outcome in second.outcomes}
+    return Reply(
+        outcomes=[again.get(outcome.contact_id, outcome) for outcome in first.outcomes],
+        health=second.health,
+        seconds=first.seconds + second.seconds,
+        status=second.status,
+        detail=second.detail,
+    )
 
 
 def _records(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], bool] | None:

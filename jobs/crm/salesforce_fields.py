@@ -6,6 +6,9 @@ Salesforce's own setup would give it). Salesforce refuses a record with a field 
 it. Contact has no field for a company (it links to an Account), so that one is custom as well: `Company__c`.
 
 Strings, numbers and booleans keep their JSON type, lists and objects become JSON text, `null` clears a field.
+
+LastName cannot be empty there. A contact that names none leaves it alone; only where Salesforce says that it cannot
+make a record without one is `default_last_name` sent, so that no name which somebody typed there is lost.
 """
 
 from __future__ import annotations
@@ -45,6 +48,18 @@ class Fields:
         """What an upsert of the contact sends."""
         return {"attributes": {"type": "Contact"}, **self._values(contact)}
 
+    def new_record(self, contact: Contact) -> dict[str, Any] | None:
+        """The same with a last name, which a new record must have; `None`: there is none to give."""
+        name = self._last_name
+        if name is None or self._default_last_name is None or name in self._map.sources(contact):
+            return None
+        return {**self.record(contact), name: self._default_last_name}
+
+    @property
+    def last_name(self) -> str:
+        """The field that a new record must have."""
+        return self._last_name or ""
+
     def names(self, contacts: Iterable[Contact]) -> list[str]:
         """Every field that a push of these contacts would set and a query can name."""
         found = {name for contact in contacts for name in self._map.sources(contact)}
@@ -61,7 +76,7 @@ class Fields:
     def _values(self, contact: Contact) -> dict[str, Any]:
         values = {name: _typed(value) for name, value in self._map.sources(contact).items()}
         name = self._last_name
-        if name is not None and self._default_last_name is not None and not (values[name] or "").strip():
+        if name in values and self._default_last_name is not None and not (values[name] or "").strip():
             values[name] = self._default_last_name
         return values
 

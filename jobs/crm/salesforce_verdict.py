@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer, retry_after
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
@@ -103,7 +105,11 @@ class SalesforceJudge(Judge):
 
     def written(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of an upsert."""
-        return self._outcome(contact, result, "rejected this contact")
+        outcome = self._outcome(contact, result, "rejected this contact")
+        created = result.get("created") if isinstance(result, dict) else None
+        if outcome.state is EffectState.OK and isinstance(created, bool):
+            return msgspec.structs.replace(outcome, created=created)
+        return outcome
 
     def deleted(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of a deletion; one that is not there (any more) is well."""
@@ -140,6 +146,17 @@ class SalesforceJudge(Judge):
             for error in objects(errors)
         )
         return race or bool(codes(errors) & PASSING)
+
+
+def lacks(result: Any, field: str) -> bool:
+    """Whether a record of an upsert was refused for the want of this field alone: there is none yet, and it cannot be
+    made without."""
+    errors = result.get("errors") if isinstance(result, dict) else None
+    return codes(errors) == {"REQUIRED_FIELD_MISSING"} and all(
+        isinstance(error.get("fields"), list)
+        and [str(name).casefold() for name in error["fields"]] == [field.casefold()]
+        for error in objects(errors)
+    )
 
 
 class Quota:

@@ -48,6 +48,16 @@ class Sandbox:
         rows: list[dict[str, Any]] = (await self.get("calls"))["calls"]
         return rows
 
+    async def edit(self, key_property: str, key: str, properties: dict[str, Any]) -> None:
+        """What a user of the CRM types, by hand, into a record that is there or becomes one."""
+        await self._control(
+            "POST", "contacts", {"key_property": key_property, "key": key, "properties": properties}
+        )
+
+    async def remove(self, record_id: str) -> None:
+        """A user of the CRM takes a record away."""
+        await self._control("DELETE", f"contacts/{record_id}")
+
     async def _control(self, method: str, path: str, body: object = None) -> dict[str, Any]:
         async with self.session.request(method, f"{self.url}/__sandbox__/{path}", json=body) as response:
             answer: dict[str, Any] = await response.json()

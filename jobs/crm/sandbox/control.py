@@ -6,6 +6,8 @@
 | `GET calls` | `{"calls","total","in_flight","max_concurrent"}`; `?since=CALL` |
 | `GET idempotency` | `{"keys":[{"key","calls","replayed"}],"replayed"}`: calls that had a key, or an event id |
 | `GET contacts` | `{"contacts","total"}`; `?portal=` |
+| `POST contacts` | a user makes or edits a record: `{"key_property","key","properties","portal"}` |
+| `DELETE contacts/ID` | a user takes a record away; `?portal=` |
 | `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
 | `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
 | `DELETE faults` | all off; `DELETE faults/KIND` one |
@@ -24,7 +26,8 @@ import msgspec
 from aiohttp import web
 
 from jobs.crm.sandbox.faults import FaultError, Refuse, parse
-from jobs.crm.sandbox.front import Front
+from jobs.crm.sandbox.front import DEFAULT_PORTAL, Front
+from jobs.crm.sandbox.users import Edit, delete, edit
 
 PREFIX: Final = "/__sandbox__"
 PARTS: Final = ("ledger", "contacts", "faults", "concurrency")
@@ -53,6 +56,8 @@ class Control:
             web.get(f"{PREFIX}/calls", _safely(self.calls)),
             web.get(f"{PREFIX}/idempotency", _safely(self.idempotency)),
             web.get(f"{PREFIX}/contacts", _safely(self.contacts)),
+            web.post(f"{PREFIX}/contacts", _safely(self.edit_contact)),
+            web.delete(f"{PREFIX}/contacts/{{id}}", _safely(self.delete_contact)),
             web.get(f"{PREFIX}/faults", _safely(self.faults)),
             web.put(f"{PREFIX}/faults", _safely(self.replace_faults)),
             web.put(f"{PREFIX}/faults/{{kind}}", _safely(self.set_fault)),
@@ -96,6 +101,14 @@ class Control:
         portal = request.query.get("portal")
         records = [r for r in self._front.records if portal in (None, r.portal)]
         return {"contacts": records, "total": len(records)}
+
+    async def edit_contact(self, request: web.Request) -> object:
+        wanted = msgspec.json.decode(await request.read(), type=Edit)
+        return {"contact": edit(self._front.records, self._front.ledger, wanted)}
+
+    async def delete_contact(self, request: web.Request) -> object:
+        portal = request.query.get("portal", DEFAULT_PORTAL)
+        return {"deleted": delete(self._front.records, self._front.ledger, portal, request.match_info["id"])}
 
     async def faults(self, _: web.Request) -> object:
         return {"faults": self._front.faults.show()}

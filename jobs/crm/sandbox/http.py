@@ -6,10 +6,10 @@
 | `POST /contacts/read` | `{"ids":[…]}` → `{"contacts":[…],"missing":[…]}` |
 | `POST /contacts/archive` | `{"ids":[…]}` → a result an id |
 
-An older version than the one it holds changes nothing. A call with an `Idempotency-Key` that it has done is not done
-again: the first answer comes back, with `Idempotency-Replayed: true`; the same key on another call is refused with
-422. An answer that asks for a contact to be sent again is not kept. Any Bearer token or `X-Api-Key` but `bad-token`
-is accepted.
+Absent fields stay as they are, `null` clears, `attributes` merge key by key; an older version than the one it holds
+changes nothing. A call with an `Idempotency-Key` that it has done is not done again: the first answer comes back, with
+`Idempotency-Replayed: true`; the same key on another call is refused with 422. An answer that asks for a contact to be
+sent again is not kept. Any Bearer token or `X-Api-Key` but `bad-token` is accepted.
 """
 
 from __future__ import annotations
@@ -167,10 +167,13 @@ class HttpSandbox:
             held = visit.records.find(visit.portal, key, "id")
             if held is not None and held.properties.get("version", 0) > contact.get("version", 0):
                 contact = {}
+            if isinstance(contact.get("attributes"), dict):
+                before = None if held is None else held.properties.get("attributes")
+                contact["attributes"] = _merged(before, contact["attributes"])
             record, created, changed = visit.records.upsert(visit.portal, "id", key, contact, at)
             effects.append(visit.effect(record, at, seq + len(effects), changed=changed, created=created))
             if not visit.omitted(key, email):
-                results.append({"id": key, "ok": True, "remote_id": record.id})
+                results.append({"id": key, "ok": True, "created": created, "remote_id": record.id})
         return results, effects
 
     def _archive(self, visit: Visit) -> Done:
@@ -205,6 +208,11 @@ def _parse(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:
         raise RefusedError(400, "malformed", str(error)) from error
+
+
+def _merged(held: Any, attributes: dict[str, Any]) -> dict[str, Any]:
+    merged = (held if isinstance(held, dict) else {}) | attributes
+    return {name: value for name, value in merged.items() if value is not None}
 
 
 def _check(visit: Visit, contacts: list[dict[str, Any]]) -> None:

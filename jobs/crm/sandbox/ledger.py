@@ -34,6 +34,8 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     created: bool
     deleted: bool = False
     """The record was taken away."""
+    by: str = "api"
+    """`user`: somebody did it by hand there (`jobs.crm.sandbox.users`), and no call did."""
 
 
 class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):

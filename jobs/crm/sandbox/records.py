@@ -97,6 +97,23 @@ class Records:
         self._note(record)
         return record, False, True
 
+    def edit(self, record: Record, properties: dict[str, Any], at: str) -> bool:
+        """Set these properties by hand; an empty string and `None` clear, objects merge. Tells whether that changed
+        anything."""
+        merged = {
+            name: {**held, **value}
+            if isinstance(value, dict) and isinstance(held := record.properties.get(name), dict)
+            else value
+            for name, value in properties.items()
+        }
+        after = _filled(record.properties | merged)
+        if after == record.properties:
+            return False
+        record.properties = after
+        record.updated_at = at
+        self._note(record)
+        return True
+
     def delete(self, portal: str, record_id: str) -> Record | None:
         """Take a record away; gives it if it was there."""
         record = self._by_id.pop((portal, record_id), None)
