@@ -168,7 +168,10 @@ class HttpOptions(Options, frozen=True, kw_only=True):
         ),
     ] = "Bearer"
     wrapper: Annotated[
-        Name | None, Meta(description="key of the list of contacts; null: the body is the list")
+        Name | None,
+        Meta(
+            description="key of the list of contacts, with dots for one within another; null: the body is the list"
+        ),
     ] = "contacts"
     id_field: Annotated[Name, Meta(description="field with our key")] = "id"
     version_field: Annotated[
@@ -191,12 +194,17 @@ class HttpOptions(Options, frozen=True, kw_only=True):
         ),
     ] = "send"
     results: Annotated[
-        Literal["optional", "required", "ignored"],
-        Meta(description="whether a 2xx may lack item results (all is well), must have them, or is not read"),
+        Literal["optional", "required", "failures", "echoed", "ignored"],
+        Meta(
+            description="what a 2xx lists: results, optional or required; failures, and the rest is well; "
+            "echoed records, which are stored; or ignored: the status alone counts"
+        ),
     ] = "optional"
     results_field: Annotated[
         FieldPath,
-        Meta(description="where the list of item results is in the answer; empty: the body is the list"),
+        Meta(
+            description="where the results, failures or echoed records are in the answer; empty: the body is the list"
+        ),
     ] = "results"
     results_by: Annotated[
         Literal["id", "position"],
@@ -225,7 +233,8 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     idempotent: Annotated[
         bool,
         Meta(
-            description="the service does no call twice that has one Idempotency-Key, so a lost answer is sent again"
+            description="a lost answer is sent again: the service upserts by our key, or does no call twice that has "
+            "one Idempotency-Key"
         ),
     ] = False
 
@@ -233,6 +242,8 @@ class HttpOptions(Options, frozen=True, kw_only=True):
         super().__post_init__()
         if len(set(self.taken())) < len(self.taken()):
             raise ValueError("id_field, version_field, deleted_field and attributes_field must differ")
+        if self.wrapper is not None and not all(self.wrapper.split(".")):
+            raise ValueError(f"wrapper: {self.wrapper!r} has an empty name; names are joined by single dots")
         if self.auth_header.lower() in _OUR_HEADERS:
             raise ValueError(f"auth_header cannot be {self.auth_header!r}: that header has another use")
 

@@ -14,7 +14,9 @@ By default, of a call along `path`:
 
 What nobody named is not in it; `null` is what was cleared, until the service has taken it once.
 
-and with `read_path`, of a read, where a record in our version or a newer one is what we sent:
+A 2xx whose body says no, or that the call is queued, makes no contact `ok` (`jobs.crm.http_refusals`).
+
+With `read_path`, of a read, where a record in our version or a newer one is what we sent:
 
     POST /contacts/read {"ids":["c1","c2"]}
     200 {"contacts":[{"id":"c1","version":3,…}]}
@@ -36,6 +38,7 @@ from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, retry_after
 from jobs.crm.http_items import Results, found, key_of, remote_id_of
+from jobs.crm.http_refusals import Reader
 from jobs.crm.mapping import FieldMap, same
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 from jobs.crm.verdict import Judge, Wait, message, objects
@@ -93,7 +96,7 @@ class Http:
             scheme=chosen.auth_scheme,
         )
         self._judge = HttpJudge(token, now)
-        self._results = Results(chosen, self._judge.words)
+        self._results = Results(chosen, self._judge.words, self._judge.said)
         self._map = FieldMap(
             key=chosen.id_field,
             standard=chosen.STANDARD,
@@ -130,12 +133,17 @@ class Http:
         records = found(body, self._options.wrapper or "") if body is not None else None
         if not isinstance(records, list):
             return self._judge.unread(answer)
+        refusals = Reader(contacts, self._options.id_field).read(body, results=records)
+        if refusals.unexplained:
+            return self._judge.unread(answer)  # an answer that says no shows nobody absent
         missing = found(body, "missing")
         by_key = {key_of(record, self._options.id_field): record for record in objects(records)}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
-        for contact in contacts:
+        for place, contact in enumerate(contacts):
             record = by_key.get(contact.contact_id)
+            if record is None and place in refusals.named:
+                continue  # it could not be read, which is not to say that it is not there
             if record is None or found(record, self._options.deleted_field or "deleted") is True:
                 if record is not None or not isinstance(missing, list) or contact.contact_id in missing:
                     seen[contact.contact_id] = Seen.ABSENT
@@ -171,7 +179,9 @@ class Http:
     async def _send(self, contacts: list[Contact], headers: Headers) -> Reply:
         records = [self._record(contact) for contact in contacts]
         wrapper = self._options.wrapper
-        payload = records if wrapper is None else {wrapper: records}
+        payload: object = records
+        for name in reversed(wrapper.split(".") if wrapper is not None else ()):
+            payload = {name: payload}
         return await self._call(self._options.method, self._options.path, payload, contacts, headers)
 
     async def _call(
@@ -184,11 +194,9 @@ class Http:
         key = {"Idempotency-Key": headers.event_id}
         answer = await self._connection.call(method, path, payload, headers, headers=key)
         if isinstance(answer, Answer) and 200 <= answer.status < 300:
-            outcomes = self._results.outcomes(contacts, answer)
-            if outcomes is not None:
-                return Reply(
-                    outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status
-                )
+            reply = self._results.reply(contacts, answer, payload)
+            if reply is not None:
+                return reply
         return self._judge.reply(contacts, answer)
 
     def _record(self, contact: Contact) -> dict[str, Any]:

@@ -141,7 +141,8 @@ class Crm(Protocol):
     reads_back: bool
     """Whether `read_back` can settle a lost answer; if not, a human must, unless `repeatable`."""
     repeatable: bool
-    """Whether the CRM promises that a call with an `Idempotency-Key` it has seen is not done again."""
+    """Whether the same call may be sent again: the CRM does none twice that has one `Idempotency-Key`, or a repetition
+    changes nothing there."""
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Write what the contacts name, keyed by their business key, in one call. None of them is `deleted`."""

@@ -103,7 +103,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         slow = {"slow_before" for f in self.faults if f.details.get("parameters", {}).get("latency") == 0.95}
         stall = {"stall" for f in self.faults if f.kind == "stop_worker" and f.seconds > 1}
         long = {f"{f.details['fault']}_long" for f in self.faults if f.kind == "crm" and f.seconds >= 1.4}
-        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall | long
+        at = {f"{f.details['fault']}_{self.crms[f.target]}" for f in self.faults if f.kind == "crm"}
+        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall | long | at
 
     @property
     def kinds(self) -> list[str]:
@@ -211,9 +212,11 @@ def _crm(chance: random.Random, at: float, seconds: float) -> Fault:
             ("unauthorized", often),
             ("garbage", often | {"mode": chance.choice(("truncated", "cut", "html", "empty", "shape"))}),
             ("lock", {"times": 1}),
+            ("says_no", often | {"mode": chance.choice(("ok_false", "errors"))}),
+            ("says_no", often | {"mode": chance.choice(("count", "task"))}),
         )
     )
-    if fault in ("down", "reject", "omit"):
+    if fault in ("down", "reject", "omit", "says_no"):
         seconds = round(seconds * 2, 2)
     return Fault(
         at=at, seconds=seconds, kind="crm", target=target, details={"fault": fault, "parameters": details}

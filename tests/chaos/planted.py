@@ -318,6 +318,16 @@ def refused_again() -> None:
     hear(hopeful)
 
 
+@bug("says_no_http")
+def no_taken_for_ok() -> None:
+    """A 2xx whose body says no, or that the call is queued, is taken for done."""
+    from jobs.crm import http_items
+    from jobs.crm.http_refusals import Refusals
+
+    put(http_items.Reader, "read", lambda *_, **__: Refusals())
+    put(http_items, "_ACCEPTED", -1)
+
+
 @bug("reject")
 def letter_forgotten() -> None:
     """What is given up leaves no dead letter."""

@@ -106,6 +106,15 @@ class DropBefore(Fault, frozen=True, kw_only=True):
     on: Literal["write", "read", "any"] = "write"
 
 
+class SaysNo(Fault, frozen=True, kw_only=True):
+    """Nothing is done, and the answer is a 2xx all the same: its body says no, or that the call is queued."""
+
+    kind = "says_no"
+
+    mode: Literal["ok_false", "errors", "count", "task"] = "ok_false"
+    on: Literal["write", "read", "any"] = "write"
+
+
 class AcceptThenDrop(Fault, frozen=True, kw_only=True):
     """The work is done, and the connection closes without an answer."""
 
@@ -179,6 +188,7 @@ KINDS: Final[dict[str, type[Fault]]] = {
         Lock,
         Status,
         DropBefore,
+        SaysNo,
         AcceptThenDrop,
         Reject,
         RejectBatch,

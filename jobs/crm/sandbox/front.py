@@ -23,6 +23,7 @@ from jobs.crm.sandbox.faults import (
     Lock,
     RateLimit,
     Refuse,
+    SaysNo,
     Side,
     Slow,
     Status,
@@ -102,7 +103,8 @@ class Front:
             answer = await self._accept(request, route, side, call, body)
         assert answer is not None
         call.status = answer.status
-        garbage = self._strike(Garbage, side, call) if answer.status < 300 else None
+        done = answer.status < 300 and SaysNo.kind not in call.faults
+        garbage = self._strike(Garbage, side, call) if done else None
         return answer if garbage is None else _spoil(answer, garbage)
 
     def _refuse(self, side: Side, call: Call) -> Answer | None:
@@ -122,6 +124,9 @@ class Front:
             return self.vendor.refuse(status)
         if self._strike(DropBefore, side, call) is not None:
             raise DroppedError(reset=False)
+        no = self._strike(SaysNo, side, call)
+        if no is not None:
+            return _say_no(no)
         slow = self._strike(Slow, side, call)
         if slow is not None and slow.when == "before":
             await asyncio.sleep(slow.latency)
@@ -185,6 +190,17 @@ def _end(request: web.Request, *, reset: bool) -> None:
         transport.abort()
     else:
         transport.close()
+
+
+def _say_no(fault: SaysNo) -> Answer:
+    """As services do that answer 2xx to everything."""
+    bodies = {
+        "ok_false": b'{"ok":false,"error":"internal_error"}',
+        "errors": b'{"data":null,"errors":[{"message":"The contacts could not be stored."}]}',
+        "count": b'{"successCount":0,"failCount":1}',
+        "task": b'{"taskUid":7,"status":"enqueued"}',
+    }
+    return Answer(status=202 if fault.mode == "task" else 200, body=bodies[fault.mode])
 
 
 def _spoil(answer: Answer, fault: Garbage) -> Answer:
