@@ -164,7 +164,8 @@ async def add_destination(
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
         shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
         raise Invalid(f"{shown} is no base URL; it looks like https://api.example.com.")
-    sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name)
+    base_url = new.base_url.rstrip("/")
+    sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name, address=base_url)
     try:
         async with connection.transaction():
             await connection.execute(
@@ -172,7 +173,7 @@ async def add_destination(
                 tenant_id,
                 new.name,
                 new.kind,
-                new.base_url.rstrip("/"),
+                base_url,
                 sealed,
                 options,
             )
@@ -204,15 +205,14 @@ async def change_destination(
     """
     if change.token is None and not change.options:
         raise Invalid("Nothing is to be changed: give a token or options.")
-    sealed = (
-        None
-        if change.token is None
-        else vault.seal(_check_token(change.token), tenant_id=tenant_id, name=name)
-    )
+    token = None if change.token is None else _check_token(change.token)
     async with connection.transaction():
         row = await connection.fetchrow(QUERIES["lock_destination_options"], tenant_id, name)
         if row is None:
             raise NotFound(f"There is no destination {name!r}.")
+        sealed = None
+        if token is not None:
+            sealed = vault.seal(token, tenant_id=tenant_id, name=name, address=row["base_url"])
         options = None
         if change.options:
             stored = msgspec.json.decode(row["options"])

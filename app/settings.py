@@ -43,7 +43,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
     secret_key: Annotated[
-        str, Doc("encrypts destination credentials (AES-256-GCM): 32 bytes, base64", "base64", secret=True)
+        str,
+        Doc(
+            "encrypts stored credentials (AES-256-GCM): 32 random bytes; of several, separated by commas, the first "
+            "encrypts and all decrypt",
+            "base64",
+            secret=True,
+        ),
     ] = ""
     url: Annotated[str, Doc("the API that the client commands talk to", "URL")] = "http://127.0.0.1:8000"
     api_key: Annotated[str, Doc("the key that the client commands send", secret=True)] = ""

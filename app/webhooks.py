@@ -261,7 +261,7 @@ def _check_events(events: list[str]) -> list[str]:
 
 
 def _seal(vault: Vault, secret: str, tenant_id: int, endpoint_id: int) -> bytes:
-    return vault.seal(secret, tenant_id=tenant_id, name=str(endpoint_id), kind=WEBHOOK_ENDPOINT)
+    return vault.seal(secret, tenant_id=tenant_id, name=str(endpoint_id), kind=WEBHOOK_ENDPOINT, address="")
 
 
 def _show(endpoint: WebhookEndpoint, secret: str) -> WebhookSecret:

@@ -93,7 +93,9 @@ class Ways:
         adapter = ADAPTERS.get(route.kind)
         if adapter is None:
             raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")
-        token = self._vault.open(route.credentials, tenant_id=route.tenant_id, name=route.name)
+        token = self._vault.open(
+            route.credentials, tenant_id=route.tenant_id, name=route.name, address=route.base_url
+        )
         options: dict[str, Any] = route.options
         timeouts = Timeouts(settings.crm_connect_timeout, settings.crm_total_timeout)
         crm = adapter(

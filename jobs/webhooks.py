@@ -207,7 +207,11 @@ class WebhookSender:
         sealed = [claimed.secret, *filter(None, [claimed.previous_secret])]
         return [
             self._vault.open(
-                one, tenant_id=claimed.tenant_id, name=str(claimed.endpoint_id), kind=WEBHOOK_ENDPOINT
+                one,
+                tenant_id=claimed.tenant_id,
+                name=str(claimed.endpoint_id),
+                kind=WEBHOOK_ENDPOINT,
+                address="",
             )
             for one in sealed
         ]

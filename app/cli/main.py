@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "keys": ("app.cli.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
     "webhooks": ("app.cli.webhooks", "webhooks"),
+    "secrets": ("app.cli.secrets", "secrets"),
     "serve": ("app.cli.operate", "serve"),
     "worker": ("app.cli.operate", "worker"),
     "migrate": ("app.cli.operate", "migrate"),

@@ -10,8 +10,7 @@ import pytest
 
 from app.db import delivering
 from app.db.pool import Database
-from app.errors import Overloaded, SettingsError
-from app.vault import Vault
+from app.errors import Overloaded
 from tests.db.conftest import Desk, people, told
 
 
@@ -30,13 +29,6 @@ async def test_a_batch_that_cannot_be_recorded_is_refused_for_what_it_is(desk: D
         await other.close()
         await desk.database.close()
         desk.database = usual
-
-
-@pytest.mark.parametrize("key", ["", "short", "ä" * 44, "A" * 43])
-def test_a_secret_key_that_is_none(key: str) -> None:
-    """Whatever stands there, the operator is told what should."""
-    with pytest.raises(SettingsError, match="32 random bytes"):
-        Vault(key)
 
 
 async def test_housekeeping_keeps_up_with_many_answers(desk: Desk) -> None:

@@ -13,9 +13,7 @@ from app.domain.addresses import parse_networks, refusal
 from app.domain.webhooks import MessageState, Verdict, judge, make_secret, parse_waits, sign, url_fault
 from app.errors import SettingsError
 from app.settings import load
-from app.vault import WEBHOOK_ENDPOINT, Vault
 from jobs.egress import Guard, Refused
-from tests.conftest import SECRET_KEY
 
 REFUSED = [
     "0.0.0.0",
@@ -192,20 +190,3 @@ def test_every_valid_secret_signs() -> None:
         Webhook(other).verify('{"a":"ü"}', fields)
     with pytest.raises(WebhookVerificationError):
         Webhook(new).verify('{"a":"u"}', fields)
-
-
-def test_a_secret_opens_for_its_owner_alone() -> None:
-    """A destination of the same name cannot have an endpoint's secret, and what was sealed before still opens."""
-    vault = Vault(SECRET_KEY)
-    sealed = vault.seal("s", tenant_id=1, name="7", kind=WEBHOOK_ENDPOINT)
-    assert vault.open(sealed, tenant_id=1, name="7", kind=WEBHOOK_ENDPOINT) == "s"
-    for tenant_id, name, kind in (
-        (2, "7", WEBHOOK_ENDPOINT),
-        (1, "8", WEBHOOK_ENDPOINT),
-        (1, "7", "destination"),
-    ):
-        with pytest.raises(SettingsError, match="another TRANCHE_SECRET_KEY"):
-            vault.open(sealed, tenant_id=tenant_id, name=name, kind=kind)
-    assert (
-        vault.open(vault.seal("d", tenant_id=1, name="x"), tenant_id=1, name="x", kind="destination") == "d"
-    )

@@ -47,7 +47,7 @@ WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 
 -- name: lock_destination_options
-SELECT d.kind, d.options FROM destinations d
+SELECT d.kind, d.base_url, d.options FROM destinations d
 WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
 FOR NO KEY UPDATE;
 
@@ -93,10 +93,11 @@ WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
 ));
 
 -- name: set_destination_state
--- Resuming also forgets an old wait: a human says that it is well again.
+-- Resuming also forgets an old wait: a human says that it is well again. What is removed keeps no credentials.
 UPDATE destinations d
 SET
     state = $3,
+    credentials = CASE WHEN $3 = 'removed' THEN '' ELSE d.credentials END,
     blocked_until = CASE WHEN $3 = 'active' THEN NULL ELSE d.blocked_until END,
     blocked_code = CASE WHEN $3 = 'active' THEN NULL ELSE d.blocked_code END,
     blocked_detail = CASE WHEN $3 = 'active' THEN NULL ELSE d.blocked_detail END

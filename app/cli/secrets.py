@@ -1,0 +1,67 @@
+"""`tranche secrets list | rotate`."""
+
+from __future__ import annotations
+
+import sys
+
+import msgspec
+import rich_click as click
+
+from app import key_rotation
+from app.cli import place
+from app.vault import Vault
+
+
+@click.group()
+def secrets() -> None:
+    """Stored credentials, and the keys of TRANCHE_SECRET_KEY that encrypt them."""
+
+
+@secrets.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def list_(as_json: bool) -> None:
+    """Count the stored credentials under each key, of all tenants."""
+
+    async def work() -> list[key_rotation.KeyUse]:
+        settings = place.find()
+        async with place.connection(settings) as connection:
+            return await key_rotation.count(connection, Vault(settings.secret_key))
+
+    found = place.run(work())
+    if as_json:
+        click.echo(msgspec.json.encode(found).decode())
+        return
+    for use in found:
+        what = "encrypts" if use.encrypts else "decrypts" if use.known else "not in TRANCHE_SECRET_KEY"
+        if use.key == key_rotation.OLDER:
+            what = "under one of the keys before their ids were kept; `tranche secrets rotate` tells"
+        click.echo(f"{use.key:10}  {use.secrets:6}  {what}")
+
+
+@secrets.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def rotate(as_json: bool) -> None:
+    """Encrypt every stored credential, of all tenants, with the first key of TRANCHE_SECRET_KEY.
+
+    May run beside the service, be stopped, and be run again. Exits with 1 if some could not be decrypted.
+    """
+
+    async def work() -> key_rotation.Rotation:
+        settings = place.find()
+        async with place.connection(settings) as connection:
+            return await key_rotation.rotate(connection, Vault(settings.secret_key))
+
+    done = place.run(work())
+    if as_json:
+        click.echo(msgspec.json.encode(done).decode())
+    else:
+        current = done.secrets - len(done.unreadable)
+        click.echo(f"encrypted {done.rotated} anew; {current} of {done.secrets} are under key {done.key} now")
+        for secret in done.unreadable:
+            click.echo(
+                f"tenant {secret.tenant_id}: the secret of {secret.kind} {secret.name!r} cannot be decrypted "
+                f"(key: {secret.key})",
+                err=True,
+            )
+    if done.unreadable:
+        sys.exit(1)
