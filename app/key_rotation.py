@@ -123,10 +123,13 @@ async def _sealed(connection: Connection, tenant_id: int) -> AsyncIterator[_Seal
             row["base_url"],
             row["destination_id"],
             row["credentials"],
-            "reseal_destination",
+            QUERIES["reseal_destination"],
         )
     for row in await connection.fetch(QUERIES["sealed_endpoints"], tenant_id):
-        for column, query in (("secret", "reseal_endpoint"), ("previous_secret", "reseal_endpoint_before")):
+        for column, query in (
+            ("secret", QUERIES["reseal_endpoint"]),
+            ("previous_secret", QUERIES["reseal_endpoint_before"]),
+        ):
             if row[column]:  # an endpoint has none before its own is made
                 number = row["endpoint_id"]
                 yield _Sealed(tenant_id, WEBHOOK_ENDPOINT, str(number), "", number, row[column], query)
@@ -149,9 +152,7 @@ def _reseal(vault: Vault, secret: _Sealed) -> bytes | None:
 
 
 async def _replace(connection: Connection, secret: _Sealed, anew: bytes) -> bool:
-    done = await connection.execute(
-        QUERIES[secret.query], secret.tenant_id, secret.number, secret.sealed, anew
-    )
+    done = await connection.execute(secret.query, secret.tenant_id, secret.number, secret.sealed, anew)
     return str(done) == "UPDATE 1"
 
 
