@@ -18,6 +18,7 @@ from app import telemetry
 from app.db.pool import Database
 from app.http import problems
 from app.http.api import Api
+from app.http.cors import Cors
 from app.http.figures import Figures
 from app.http.metrics import observe
 from app.http.principals import Principals
@@ -49,6 +50,7 @@ def create_app(settings: Settings) -> Litestar:
         views=views,
         principals=principals,
         figures=figures,
+        cors=Cors(settings.cors_origins),
         redis=redis,
     )
 

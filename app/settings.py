@@ -129,6 +129,19 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Doc("an event stream ends after this, and the client resumes it: a server can then stop", "s")
     ] = 30.0
 
+    stream_token_seconds: Annotated[
+        float,
+        Doc("a token for one job's event stream, which a browser puts in the address, is good for", "s"),
+    ] = 3_600.0
+    cors_origins: Annotated[
+        str,
+        Doc(
+            "origins whose pages may call the API from a browser, like https://app.example.com; * is any; "
+            "empty: none",
+            "origins, separated by commas",
+        ),
+    ] = ""
+
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
     delivery_concurrency: Annotated[
         int, Doc("deliveries in flight at one destination, all workers", "deliveries")
@@ -238,9 +251,28 @@ def _number_fault(value: object, doc: Doc) -> str | None:
     return f"must be a number {span} to {most}" + (f" ({doc.unit})" if doc.unit else "")
 
 
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
+
+
+def parse_origins(text: str) -> frozenset[str]:
+    """
+    Raises:
+        ValueError: one of them is no origin as browsers send it.
+    """
+    origins = [part.strip() for part in text.split(",") if part.strip()]
+    for origin in origins:
+        if origin != "*" and not _ORIGIN.fullmatch(origin):
+            raise ValueError(
+                f"{origin!r} is no origin: write it as browsers send it, like https://app.example.com or "
+                "http://localhost:3000, in lower case and without a path"
+            )
+    return frozenset(origins)
+
+
 _PARSED: Final[dict[str, Callable[[str], object]]] = {
     "webhook_waits": parse_waits,
     "webhook_private": parse_networks,
+    "cors_origins": parse_origins,
 }
 """Texts that mean something: each function raises `ValueError` for one that does not."""
 

@@ -14,6 +14,7 @@ from app import telemetry
 from app.errors import TrancheError
 from app.http import exchange, problems
 from app.http.bodies import Inbox
+from app.http.services import STATE_KEY, Services
 
 log = structlog.get_logger()
 
@@ -35,6 +36,8 @@ class Api(Litestar):
         noted = exchange.begin(scope, loop.time())
         scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
         inbox = Inbox(scope, receive)
+        services: Services = self.state[STATE_KEY]
+        shared = services.cors.answer_fields(scope)
         method = scope["method"]
         if method == "HEAD":
             scope["method"] = "GET"
@@ -48,7 +51,8 @@ class Api(Litestar):
                     # The framework answers for the one handler it found first.
                     allow = ", ".join(self._methods(scope["path_template"])).encode()
                     fields = [(k, allow if k == b"allow" else v) for k, v in fields]
-                message["headers"] = [*fields, (b"x-request-id", noted.request_id.encode())]
+                    fields += services.cors.preflight_fields(scope, allow)
+                message["headers"] = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)

@@ -7,10 +7,13 @@ import uuid
 from collections.abc import AsyncIterator
 from typing import Any, Final
 
-from litestar import Request, get
+import msgspec
+from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
-from app.errors import TrancheError
+from app import stream_tokens
+from app.admin import Principal
+from app.errors import TrancheError, Unauthorized
 from app.http import headers
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
@@ -65,10 +68,8 @@ async def read_events(request: Request[Any, Any, Any]) -> ASGIResponse:
     """204 tells a client that has the last event already to come no more."""
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING, recent=True)
+    principal, wanted = await _admit(request, fields, services)
     headers.choose_type(fields, (headers.EVENTS,))
-    headers.read_query(request.scope, ())
-    wanted = parse_job_id(request.path_params["job_id"])
     last = _read_last(fields)
     view = await services.views.read(principal.tenant_id, wanted, at_least=last)
     if view.finished and view.revision == last:
@@ -76,6 +77,46 @@ async def read_events(request: Request[Any, Any, Any]) -> ASGIResponse:
     if exchange_of(request.scope).bodyless:
         return respond(b"", headers=_FIELDS, media_type=headers.EVENTS)
     return EventStream(_follow(services, principal.tenant_id, wanted, view, last))
+
+
+async def _admit(
+    request: Request[Any, Any, Any], fields: Fields, services: Services
+) -> tuple[Principal, uuid.UUID]:
+    """Who follows which job: the holder of a key, or of a token for this job alone."""
+    job = request.path_params["job_id"]
+    if fields.one("authorization") is not None or b"token=" not in request.scope["query_string"]:
+        principal = await authorize(request, fields, services, READING, recent=True)
+        headers.read_query(request.scope, ("token",))
+        return principal, parse_job_id(job)
+    token = headers.read_query(request.scope, ("token",))["token"]
+    wanted = parse_job_id(job)
+    noted = exchange_of(request.scope)
+    noted.presented = True
+    async with services.database.connection() as connection:
+        found = await stream_tokens.authenticate(connection, token, wanted)
+    if found is None or not READING & found.scopes:
+        raise Unauthorized(
+            "This token has expired or is not for this job; get another one with POST /v1/jobs/{id}/stream-token."
+        )
+    noted.tenant_id = found.tenant_id
+    return found, wanted
+
+
+@post("/v1/jobs/{job_id:str}/stream-token", status_code=200)
+async def make_stream_token(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """For a browser's EventSource, which cannot send a key."""
+    services = services_of(request)
+    fields = Fields(request.scope["headers"])
+    principal = await authorize(request, fields, services, READING)
+    headers.choose_type(fields)
+    headers.read_query(request.scope, ())
+    wanted = parse_job_id(request.path_params["job_id"])
+    await services.views.read(principal.tenant_id, wanted)
+    async with services.database.connection() as connection:
+        token = await stream_tokens.make(
+            connection, principal, wanted, seconds=services.settings.stream_token_seconds
+        )
+    return respond(msgspec.json.encode(token), headers={"Cache-Control": "no-store"})
 
 
 def _read_last(fields: Fields) -> int:

@@ -30,6 +30,7 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     jobs.retry_job,
     jobs.undo_job,
     events.read_events,
+    events.make_stream_token,
     items.list_items,
     keys.read_key,
     contacts.read_contact,

@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 from app import admin
 from app.db.pool import Database
 from app.errors import Forbidden, SettingsError, Unauthorized
+from app.http.cors import Cors
 from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of
 from app.http.figures import Figures
@@ -35,6 +36,7 @@ class Services:
     views: JobViews
     principals: Principals
     figures: Figures
+    cors: Cors
     redis: Redis
     """For health checks; wake-ups have their own."""
     importing: int = 0

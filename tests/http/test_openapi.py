@@ -128,6 +128,7 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events")),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Last-Event-ID": "1"})),
         ("/v1/jobs/{job_id}/events", "get", await api.get(job + "/events", {"Accept": "text/csv"})),
+        ("/v1/jobs/{job_id}/stream-token", "post", await api.request("POST", job + "/stream-token")),
         ("/v1/jobs/{job_id}/items", "get", await api.get(job + "/items")),
         ("/v1/idempotency-keys/{key}", "get", await api.get("/v1/idempotency-keys/k")),
         ("/v1/contacts/{contact_id}", "get", await api.get("/v1/contacts/c1")),

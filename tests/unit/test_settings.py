@@ -134,3 +134,16 @@ def test_secrets_never_show() -> None:
 def test_passwords_in_urls(url: str, shown: str) -> None:
     values = {row.variable: row.value for row in table(Settings(database_url=url))}
     assert values["TRANCHE_DATABASE_URL"] == shown
+
+
+@pytest.mark.parametrize(
+    "origins", ["app.example.com", "https://App.example.com", "https://a.example/", "https://"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
+    with pytest.raises(SettingsError, match="no origin"):
+        load({"TRANCHE_CORS_ORIGINS": origins})
+
+
+def test_origins_are_a_list() -> None:
+    assert load({"TRANCHE_CORS_ORIGINS": "*"}).cors_origins == "*"
+    assert load({"TRANCHE_CORS_ORIGINS": "https://a.example, http://localhost:3000"}).cors_origins

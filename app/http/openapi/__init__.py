@@ -42,7 +42,13 @@ def make_document(settings: Settings) -> dict[str, Any]:
                     "bearerFormat": "trn_…",
                     "description": "An API key of one tenant, made with `tranche keys create`. Its scopes are `import` "
                     "(send contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
-                }
+                },
+                "streamToken": {
+                    "type": "apiKey",
+                    "in": "query",
+                    "name": "token",
+                    "description": "A token for the events of one job, from `POST /v1/jobs/{job_id}/stream-token`.",
+                },
             },
             "schemas": schemas.make_schemas(),
             "headers": parts.HEADERS,
@@ -76,7 +82,8 @@ _TAGS: Final = [
 _DESCRIPTION: Final = (
     "Send contacts in batches; every item gets its own honest outcome, and what is accepted is synced to every "
     "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never changes "
-    "its meaning. Every answer carries `X-Request-ID`."
+    "its meaning. Every answer carries `X-Request-ID`. Pages of the origins that an operator named "
+    "(`TRANCHE_CORS_ORIGINS`) may call all of it from a browser."
 )
 
 

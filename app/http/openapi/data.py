@@ -63,6 +63,7 @@ def make_paths(settings: Settings) -> dict[str, Any]:
         "/v1/jobs/{job_id}": {"get": _job(wait)},
         "/v1/jobs/{job_id}/cancel": {"post": _cancel()},
         "/v1/jobs/{job_id}/events": {"get": _events(settings)},
+        "/v1/jobs/{job_id}/stream-token": {"post": _stream_token(settings)},
         "/v1/jobs/{job_id}/items": {"get": _items()},
         "/v1/idempotency-keys/{key}": {"get": _key()},
     }
@@ -285,7 +286,9 @@ def _events(settings: Settings) -> dict[str, Any]:
         "Server-sent events: `progress` for each change, at most about four a second, and `end` once the job is "
         "finished; `data` is the job as one line of JSON, `id` its revision. The stream ends after "
         f"{settings.stream_seconds:g} seconds, and a client comes again with `Last-Event-ID`, as EventSource does by "
-        "itself. Needs the scope `read` or `import`.",
+        'itself. The events have names, so a page listens with `addEventListener("progress", …)`; `onmessage` hears '
+        "nothing. A page that cannot send a header, as with EventSource, gives a `token` instead of the key. "
+        "Needs the scope `read` or `import`.",
         {
             "200": {
                 "description": "Events, as they happen.",
@@ -303,7 +306,30 @@ def _events(settings: Settings) -> dict[str, Any]:
             },
             **problems_of(404, *READING),
         },
-        [_JOB_ID, field("Last-Event-ID", "The event that the client had last.", TEXT)],
+        [
+            _JOB_ID,
+            query("token", "A token for this job, from `POST …/stream-token`; instead of the API key.", TEXT),
+            field("Last-Event-ID", "The event that the client had last.", TEXT),
+        ],
+        security=[{"apiKey": []}, {"streamToken": []}],
+    )
+
+
+def _stream_token(settings: Settings) -> dict[str, Any]:
+    return operation(
+        "jobs",
+        "makeStreamToken",
+        "A token for one job's event stream",
+        "For a browser, whose EventSource can send no header: it opens `events_url` as it is, and "
+        f"again after every pause, for {settings.stream_token_seconds:g} seconds. It opens nothing else, and ends with "
+        "the API key that asked for it. Needs the scope `read` or `import`.",
+        {
+            "200": answer_of(
+                "The token.", ref("StreamToken"), examples.STREAM_TOKEN, headers(Cache_Control="CacheControl")
+            ),
+            **problems_of(404, *READING),
+        },
+        [_JOB_ID],
     )
 
 

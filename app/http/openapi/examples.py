@@ -33,6 +33,12 @@ REQUEST_CSV: Final = (
     'c3,grace@example.com,Grace,"Arlington, Virginia"\r\n'
 )
 
+STREAM_TOKEN: Final[dict[str, Any]] = {
+    "token": "trs_AAAAAWZmZmZmZgAAaWjJQ8mXtq1zqkNrJ0uU0W2dX1v9c7n6b5y4m3k2h1g0",
+    "events_url": f"/v1/jobs/{JOB_ID}/events?token=trs_AAAAAWZmZmZmZgAAaWjJQ8mXtq1zqkNrJ0uU0W2dX1v9c7n6b5y4m3k2h1g0",
+    "expires_at": "2026-01-15T10:30:00Z",
+}
+
 QUEUED: Final[dict[str, Any]] = {
     "job_id": JOB_ID,
     "state": "queued",

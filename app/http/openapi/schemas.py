@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, circuits, letter_views, spool, status
+from app import admin, circuits, letter_views, spool, status, stream_tokens
 from app import webhooks as endpoints
 from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
@@ -23,6 +23,7 @@ _STRUCTS: Final = (
     status.Job,
     jobs.JobList,
     items.ItemList,
+    stream_tokens.StreamToken,
     status.KeyState,
     status.Contact,
     history.ContactHistory,
@@ -170,6 +171,10 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "Job.merged": {
         "description": "What the items have come to over all attempts, by destination: told once the job is finished "
         "and some had failed, or it was retried."
+    },
+    "StreamToken.token": {"description": "Shows the events of this job, and nothing else."},
+    "StreamToken.events_url": {
+        "description": "With the token: for `new EventSource(…)`, which may come again until the token expires."
     },
     "Merged.ok": {"description": "The destination holds the version that the item made, or a newer one."},
     "Merged.open": {"description": "An attempt that is not finished has them."},

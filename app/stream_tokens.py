@@ -1,0 +1,51 @@
+"""Tokens that let a browser's EventSource follow one job: made for the holder of an API key, and checked."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from datetime import UTC, datetime
+
+import msgspec
+
+from app.admin import Principal
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+from app.domain import stream_tokens
+from app.errors import NotFound
+
+
+class StreamToken(msgspec.Struct, frozen=True):
+    """`events_url` carries the token; until it expires it may be opened again and again, as EventSource does."""
+
+    token: str
+    events_url: str
+    expires_at: datetime
+
+
+async def make(
+    connection: Connection, principal: Principal, job_id: uuid.UUID, *, seconds: float
+) -> StreamToken:
+    """
+    Raises:
+        NotFound: the key was revoked meanwhile.
+    """
+    key = await connection.fetchrow(QUERIES["find_key"], principal.tenant_id, principal.key_id)
+    if key is None:
+        raise NotFound("The API key was revoked.")
+    expires = int(time.time() + seconds)
+    token = stream_tokens.make(
+        principal.tenant_id, principal.key_id, key["secret_hash"], job_id, expires=expires
+    )
+    return StreamToken(token, f"/v1/jobs/{job_id}/events?token={token}", datetime.fromtimestamp(expires, UTC))
+
+
+async def authenticate(connection: Connection, token: str, job_id: uuid.UUID) -> Principal | None:
+    """Who had this token made, with the scopes of the key as they are now; `None` if it is not good for this job."""
+    parsed = stream_tokens.parse(token)
+    if parsed is None:
+        return None
+    key = await connection.fetchrow(QUERIES["find_key"], parsed.tenant_id, parsed.key_id)
+    if key is None or not parsed.is_genuine(key["secret_hash"], job_id, now=time.time()):
+        return None
+    return Principal(parsed.tenant_id, parsed.key_id, frozenset(key["scopes"]))
