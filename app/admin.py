@@ -5,9 +5,9 @@ from __future__ import annotations
 import hmac
 import os
 import re
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import asyncpg
 import msgspec
@@ -17,14 +17,14 @@ from app.db.circuits import Circuit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.domain import destinations, tokens
+from app.domain.addresses import Network
+from app.domain.base_urls import base_url_fault
 from app.errors import Conflict, Invalid, NotFound
 from app.vault import Vault
 
 SCOPES: Final = ("import", "read", "admin")
 KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_BASE_URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+(/[^\s?#\\\x00-\x1f]*)?")
-_MOST_URL: Final = 2_000
 _MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
 _RESERVED: Final = frozenset({"db"})
@@ -147,9 +147,17 @@ async def authenticate(connection: Connection, secret: str) -> Principal | None:
 
 
 async def add_destination(
-    connection: Connection, vault: Vault, tenant_id: int, new: NewDestination, *, actor: str = audit.SYSTEM
+    connection: Connection,
+    vault: Vault,
+    tenant_id: int,
+    new: NewDestination,
+    *,
+    private: Sequence[Network] = (),
+    actor: str = audit.SYSTEM,
 ) -> Destination:
     """Add a destination; contacts that change from now on are synced to it.
+
+    `private`: networks that are not the public internet, and that the operator lets destinations reach nevertheless.
 
     Raises:
         Invalid: the name, kind, URL, token or an option cannot be used.
@@ -158,12 +166,8 @@ async def add_destination(
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     options = _check_options(new.kind, new.options)
-    if len(new.base_url) > _MOST_URL:
-        raise Invalid(f"The base URL is longer than {_MOST_URL} characters.")
-    if not _BASE_URL.fullmatch(new.base_url) or not _names_a_host(new.base_url):
-        # Not repeated where it may hold a password: a URL is shown to whoever may read, and stands in logs.
-        shown = "A URL with a user or password" if "@" in new.base_url else repr(new.base_url)
-        raise Invalid(f"{shown} is no base URL; it looks like https://api.example.com.")
+    if (fault := base_url_fault(new.base_url, private)) is not None:
+        raise Invalid(fault)
     base_url = new.base_url.rstrip("/")
     sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name, address=base_url)
     try:
@@ -262,17 +266,6 @@ async def _note(
         subject=f"destination:{name}",
         detail=detail,
     )
-
-
-def _names_a_host(url: str) -> bool:
-    """Whether there is a host to call; an IPv6 address without its bracket, `a..b` and port 99999 are none."""
-    try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        labels = host.removesuffix(".").split(".")
-        return bool(host) and parts.port != 0 and (":" in host or all(0 < len(x) < 64 for x in labels))
-    except ValueError:
-        return False
 
 
 async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:

@@ -170,6 +170,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Doc("most calls a second to one destination, all workers; 0: as many as it takes", "1/s", zero=True),
     ] = 0.0
 
+    destination_private: Annotated[
+        str,
+        Doc(
+            "networks that are not the public internet and that destinations may reach nevertheless, without TLS too",
+            "CIDR, separated by commas",
+        ),
+    ] = ""
+
     replay_rate: Annotated[float, Doc("items a second that a retry or replay makes due", "1/s")] = 1_000.0
     saga_interval: Annotated[float, Doc("how often a saga looks whether what it waits for is there", "s")] = (
         1.0
@@ -271,6 +279,7 @@ def parse_origins(text: str) -> frozenset[str]:
 
 _PARSED: Final[dict[str, Callable[[str], object]]] = {
     "webhook_waits": parse_waits,
+    "destination_private": parse_networks,
     "webhook_private": parse_networks,
     "cors_origins": parse_origins,
 }

@@ -353,7 +353,7 @@ class Delivery:
         self._evidence.answered(sending, reply)
         if reply.pause is not None:
             self._postponed = reply.pause
-            self._blocked = Block(reply.pause.seconds, ErrorCode.DESTINATION_RATE_LIMIT, reply.pause.detail)
+            self._blocked = Block(reply.pause.seconds, reply.pause.code, reply.pause.detail)
             return None
         return reply
 

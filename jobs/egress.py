@@ -1,4 +1,5 @@
-"""The guard at the door: calls to URLs that tenants gave us reach the public internet and nothing else.
+"""The guard at the door: calls to URLs that tenants gave us, of webhooks and of destinations, reach the public internet
+and nothing else, unless an operator names a network.
 
 An address is checked when a socket for it is about to be made, after every look-up: neither an address in the URL nor a
 name that stands for something else a moment later gets past it.
@@ -10,11 +11,24 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
+from types import TracebackType
+from typing import Final, Self
 
 import aiohttp
 
-from app.domain.addresses import Network, refusal
+from app.domain.addresses import Network, is_named, refusal
 from jobs.lookups import make_resolver
+
+_LOOKUPS: Final = 64
+"""Names of destinations that are looked up at a time: one that is not answered holds up few others."""
+_INWARD: Final = (
+    "its host leads to an address that is not on the public internet; if it shall be called, the operator names its "
+    "network in TRANCHE_DESTINATION_PRIVATE"
+)
+_PLAIN: Final = (
+    "its base URL begins with http://, which is for the networks of TRANCHE_DESTINATION_PRIVATE alone; add it anew "
+    "with https://, or let the operator name its network"
+)
 
 
 class Refused(OSError):
@@ -24,8 +38,11 @@ class Refused(OSError):
 class Guard:
     """Makes sockets for addresses that may be reached; `allowed` networks may, whatever they are."""
 
-    def __init__(self, allowed: Sequence[Network] = ()) -> None:
+    def __init__(self, allowed: Sequence[Network] = (), *, only: bool = False, words: str = "") -> None:
+        """`only`: nothing but `allowed`. `words`: what a caller is told instead of what kind of address it is."""
         self._allowed = tuple(allowed)
+        self._only = only
+        self._words = words
 
     def __call__(
         self, info: tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
@@ -36,10 +53,13 @@ class Guard:
             Refused: nobody may be sent there.
         """
         family, kind, protocol, _, place = info
-        why = refusal(ipaddress.ip_address(str(place[0])), self._allowed)
+        address = ipaddress.ip_address(str(place[0]))
+        why = refusal(address, self._allowed)
+        if why is None and self._only and not is_named(address, self._allowed):
+            why = "is not in a named network"
         if why is not None:
             # Not named: whoever gave the URL reads this, and our names for private addresses are not for them.
-            raise Refused(errno.EACCES, f"the host's address {why}, and is not called")
+            raise Refused(errno.EACCES, self._words or f"the host's address {why}, and is not called")
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
@@ -54,5 +74,40 @@ def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.Cli
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
+        trust_env=False,
+    )
+
+
+class Egress:
+    """The ways out to destinations: with TLS to the public internet and to networks that the operator names, without it
+    to these alone.
+
+    They have neither cookies nor proxies: what a CRM hands one tenant must not go out with another's call.
+    """
+
+    def __init__(self, allowed: Sequence[Network]) -> None:
+        self._secure = _open(Guard(allowed, words=_INWARD))
+        self._plain = _open(Guard(allowed, only=True, words=_PLAIN))
+
+    def to(self, base_url: str) -> aiohttp.ClientSession:
+        """The session for calls there. Whoever follows no redirects cannot leave it."""
+        return self._secure if base_url.startswith("https://") else self._plain
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._secure.close()
+        await self._plain.close()
+
+
+def _open(guard: Guard) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(
+            limit=0, ttl_dns_cache=30, socket_factory=guard, resolver=make_resolver(_LOOKUPS)
+        ),
+        cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,
     )

@@ -7,7 +7,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, Final
 
-import aiohttp
 import asyncpg
 import msgspec
 import structlog
@@ -24,6 +23,7 @@ from jobs.breaker import Breaker, Transition
 from jobs.changes import Changes
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
+from jobs.egress import Egress
 from jobs.line import Line
 from jobs.pace import Pace
 from jobs.windows import Lanes, Windows
@@ -58,7 +58,7 @@ class Ways:
         breaker: Breaker,
         pace: Pace,
         changes: Changes,
-        session: aiohttp.ClientSession,
+        egress: Egress,
         vault: Vault,
         settings: Settings,
         *,
@@ -68,7 +68,7 @@ class Ways:
         self._breaker = breaker
         self._pace = pace
         self._changes = changes
-        self._session = session
+        self._egress = egress
         self._vault = vault
         self._settings = settings
         self._monotonic = monotonic
@@ -99,7 +99,11 @@ class Ways:
         options: dict[str, Any] = route.options
         timeouts = Timeouts(settings.crm_connect_timeout, settings.crm_total_timeout)
         crm = adapter(
-            session=self._session, base_url=route.base_url, token=token, options=options, timeouts=timeouts
+            session=self._egress.to(route.base_url),
+            base_url=route.base_url,
+            token=token,
+            options=options,
+            timeouts=timeouts,
         )
         crm_circuit = f"crm:{route.kind}:{route.base_url}"
 

@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
-import aiohttp
 import structlog
 from arq.worker import Worker, func
 from redis.asyncio import Redis
@@ -20,6 +19,7 @@ from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
 from app.db.pool import Database
+from app.domain.addresses import parse_networks
 from app.domain.breaker import BreakerPolicy
 from app.redis import make_pool
 from app.settings import Settings
@@ -28,9 +28,9 @@ from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, ma
 from jobs.breaker import Breaker
 from jobs.changes import Changes
 from jobs.dispatch import Dispatcher
+from jobs.egress import Egress
 from jobs.importing import Importer
 from jobs.lanes import LaneWorker
-from jobs.lookups import make_resolver
 from jobs.pace import Pace
 from jobs.saga import Runner
 from jobs.sweep import Sweeper
@@ -43,8 +43,6 @@ log = structlog.get_logger()
 _POLL: Final = 0.02
 _HEALTH_INTERVAL: Final = 5
 _RECONNECT: Final = 1.0
-_LOOKUPS: Final = 64
-"""Names of CRMs that are looked up at a time: one that is not answered holds up few others."""
 _STOP_MARGIN: Final = 3.0
 _STOP_CHUNK: Final = 3.0
 _COLLECT_AT: Final = 20_000
@@ -113,11 +111,8 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     await database.open()
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, ttl_dns_cache=30, resolver=make_resolver(_LOOKUPS)),
-        cookie_jar=aiohttp.DummyCookieJar(),  # what a CRM hands one tenant must not go out with another's call
-    ) as session:
-        ways = Ways(database, breaker, pace, changes, session, vault, settings, monotonic=time.monotonic)
+    async with Egress(parse_networks(settings.destination_private)) as egress:
+        ways = Ways(database, breaker, pace, changes, egress, vault, settings, monotonic=time.monotonic)
         dispatcher = Dispatcher(
             database,
             ways,

@@ -17,10 +17,13 @@ import pytest
 from redis.asyncio import Redis
 
 from app.db.migrate import migrate
+from app.domain.addresses import parse_networks
 from app.embedded import Engines
 from app.settings import Settings
 
 TEMPLATE = "tranche_template"
+LOOPBACK = parse_networks("127.0.0.0/8")
+"""Where the stand-ins of CRMs are."""
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 _numbers = itertools.count(1)
 
@@ -106,6 +109,7 @@ def quick(database_url: str, redis_url: str, **changes: object) -> Settings:
         reconcile_grace=0.3,
         crm_connect_timeout=1.0,
         crm_total_timeout=2.0,
+        destination_private="127.0.0.0/8",
         breaker_open=0.5,
         breaker_open_cap=2.0,
         breaker_permit=3.0,

@@ -20,6 +20,7 @@ from app import settings as settings_module
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import place
 from app.domain import destinations as domain
+from app.domain.addresses import parse_networks
 from app.errors import Invalid, NotFound, TrancheError
 from app.settings import Settings
 from app.vault import Vault
@@ -96,7 +97,9 @@ class AtDatabase:
                 if self._tenant
                 else await admin.find_tenant(connection, None)
             )
-            return _shown(await admin.add_destination(connection, vault, tenant_id, new))
+            private = parse_networks(self._settings.destination_private)
+            added = await admin.add_destination(connection, vault, tenant_id, new, private=private)
+            return _shown(added)
 
     async def list(self) -> list[dict[str, Any]]:
         async with place.connection(self._settings) as connection:

@@ -17,6 +17,7 @@ from app import admin
 from app.cli import place
 from app.cli.server import claim_port
 from app.db.migrate import migrate
+from app.domain.addresses import parse_networks
 from app.embedded import Child, EngineError, Engines
 from app.errors import Conflict
 from app.settings import Settings
@@ -28,6 +29,8 @@ READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 20.0
 _RESTART_PAUSE: Final = 0.5
 _HOST: Final = "127.0.0.1"
+_LOOPBACK: Final = "127.0.0.0/8"
+"""Where the sandbox is: with it, destinations may be on this machine."""
 _PORT_SECONDS: Final = 2.0
 """How long the remains of one that was killed may still hold a port."""
 TENANT: Final = "default"
@@ -59,6 +62,9 @@ class Stack:
         log_dir: Path | None = None,
     ) -> None:
         self.folder: Final = Path(settings.data_dir).absolute()
+        if sandbox_port:
+            networks = ",".join(filter(None, (settings.destination_private, _LOOPBACK)))
+            settings = msgspec.structs.replace(settings, destination_private=networks)
         self.settings = settings
         self.url: Final = f"http://{_HOST}:{port}"
         self.sandbox_url: Final = f"http://{_HOST}:{sandbox_port}" if sandbox_port else None
@@ -129,7 +135,9 @@ class Stack:
                         )
                     if known.name == SANDBOX:
                         return
-                await admin.add_destination(connection, Vault(self.settings.secret_key), tenant_id, new)
+                private = parse_networks(self.settings.destination_private)
+                vault = Vault(self.settings.secret_key)
+                await admin.add_destination(connection, vault, tenant_id, new, private=private)
 
     def _parts(self) -> dict[str, list[str]]:
         """The words that start each part, in starting order."""
@@ -148,6 +156,7 @@ class Stack:
             "TRANCHE_REDIS_URL": self.settings.redis_url,
             "TRANCHE_SECRET_KEY": self.settings.secret_key,
             "TRANCHE_DATA_DIR": str(self.folder),
+            "TRANCHE_DESTINATION_PRIVATE": self.settings.destination_private,
         }
         self._children[name] = Child.spawn(
             own_command(*self._parts()[name]),

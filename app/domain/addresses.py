@@ -6,10 +6,14 @@ After the IANA special-purpose address registries. `ipaddress.is_global` is not 
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
+from urllib.parse import unquote
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 _REFUSED_4: Final = {
@@ -57,20 +61,46 @@ def parse_networks(text: str) -> tuple[Network, ...]:
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 
-def parse_address(host: str) -> IPv4Address | IPv6Address | None:
-    """The address that a host is written as; `None`: it is a name."""
+def parse_address(host: str) -> Address | None:
+    """The address that a host is written as; `None`: it is a name.
+
+    Besides the usual spellings all that resolvers take: IPv4 of one to four numbers, each decimal, octal or hexadecimal
+    (inet_aton), digits and dots of other scripts, percent-encoding, a dot at the end, and IPv6 with a zone.
+    """
+    text = unicodedata.normalize("NFKC", unquote(host)).replace("\u3002", ".").strip("[]").removesuffix(".")
     try:
-        return ip_address(host.strip("[]"))
+        return ip_address(text.partition("%")[0])
     except ValueError:
+        return _parse_numbers(text)
+
+
+_NUMBER: Final = re.compile(
+    r"0x(?P<hex>[0-9a-f]+)|0(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*)", re.IGNORECASE | re.ASCII
+)
+_BASES: Final = {"hex": 16, "oct": 8, "dec": 10}
+
+
+def _parse_numbers(text: str) -> IPv4Address | None:
+    """As inet_aton reads it: the last number fills what the ones before it leave."""
+    found = [_NUMBER.fullmatch(part) for part in text.split(".")] if len(text) < 64 else [None]
+    if len(found) > 4:
         return None
+    numbers = [int(match[kind], _BASES[kind]) for match in found if match and (kind := match.lastgroup)]
+    if len(numbers) < len(found):
+        return None
+    *first, last = numbers
+    room = 8 * (4 - len(first))
+    if any(number > 255 for number in first) or last >= 1 << room:
+        return None
+    return IPv4Address(sum(number << (24 - 8 * place) for place, number in enumerate(first)) + last)
 
 
-def is_named(address: IPv4Address | IPv6Address, allowed: Iterable[Network]) -> bool:
+def is_named(address: Address, allowed: Iterable[Network]) -> bool:
     """Whether an operator named it; what is in a disguise must be named as such."""
     return any(address in network for network in allowed)
 
 
-def refusal(address: IPv4Address | IPv6Address, allowed: Iterable[Network] = ()) -> str | None:
+def refusal(address: Address, allowed: Iterable[Network] = ()) -> str | None:
     """Why nobody may be sent there, as the end of a sentence; `None`: it is fine."""
     if is_named(address, allowed):
         return None

@@ -157,7 +157,11 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     ] = None
     auth_header: Annotated[
         str,
-        Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]+\Z", max_length=100, description="header with the token"),
+        Meta(
+            max_length=100,
+            description="header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own "
+            "like X-Acme-Api-Key and X-Acme-Token",
+        ),
     ] = "Authorization"
     auth_scheme: Annotated[
         str,
@@ -244,33 +248,24 @@ class HttpOptions(Options, frozen=True, kw_only=True):
             raise ValueError("id_field, version_field, deleted_field and attributes_field must differ")
         if self.wrapper is not None and not all(self.wrapper.split(".")):
             raise ValueError(f"wrapper: {self.wrapper!r} has an empty name; names are joined by single dots")
-        if self.auth_header.lower() in _OUR_HEADERS:
-            raise ValueError(f"auth_header cannot be {self.auth_header!r}: that header has another use")
+        if not _TOKEN_HEADER.fullmatch(self.auth_header):
+            raise ValueError(
+                f"auth_header cannot be {self.auth_header!r}: it is Authorization, Api-Key, X-Api-Key, X-Auth-Token, "
+                "or a vendor's own like X-Acme-Api-Key and X-Acme-Token"
+            )
 
     def taken(self) -> list[str]:
         own = (self.id_field, self.version_field, self.deleted_field, self.attributes_field)
         return [name for name in own if name is not None]
 
 
-_OUR_HEADERS: Final = frozenset(
-    {
-        "accept",
-        "connection",
-        "content-encoding",
-        "content-length",
-        "content-type",
-        "expect",
-        "host",
-        "idempotency-key",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-        "x-event-id",
-        "x-request-id",
-    }
+_TOKEN_HEADER: Final = re.compile(
+    r"authorization|ocp-apim-subscription-key|(x-)?((api|auth|access)-?(key|token))"
+    r"|x-(?!aws|amz|forwarded|proxy)(?!.*metadata)[a-z0-9-]+-(api-?key|token)",
+    re.IGNORECASE | re.ASCII,
 )
+"""Headers that carry tokens and nothing else. A free choice could pose as a proxy, carry a session, or unlock a cloud's
+metadata service (X-aws-ec2-metadata-token, Metadata-Flavor)."""
 
 
 class Kind(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from litestar.response.base import ASGIResponse
 from app import admin, circuits
 from app.admin import Destination, DestinationChange, NewDestination
 from app.circuits import CircuitOrder
+from app.domain.addresses import parse_networks
 from app.errors import NotFound
 from app.http import headers
 from app.http.exchange import exchange_of, read_tail
@@ -51,8 +52,9 @@ async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     new = await read_json(request, services, NewDestination, what="The destination", remedy=remedy)
     vault = vault_of(services)
     async with services.database.connection() as connection:
+        private = parse_networks(services.settings.destination_private)
         added = await admin.add_destination(
-            connection, vault, principal.tenant_id, new, actor=principal.key_id
+            connection, vault, principal.tenant_id, new, private=private, actor=principal.key_id
         )
     return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
 

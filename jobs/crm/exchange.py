@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import email.utils
 import re
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,6 +21,7 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from jobs.crm.port import Headers, Timeouts
+from jobs.egress import Refused
 
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
@@ -53,6 +56,8 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     sent: bool
     detail: str
     seconds: float
+    refused: bool = False
+    """It was not called, because nobody may be sent there."""
     status: None = None
 
 
@@ -124,7 +129,9 @@ async def send(
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
         detail = DISCONNECTED if body.refused else _describe(error, seconds)
-        return NoAnswer(sent=body.started or method == "GET", detail=detail, seconds=seconds)
+        refused = isinstance(_inner(error), Refused)
+        sent = (body.started or method == "GET") and not refused
+        return NoAnswer(sent=sent, detail=detail, seconds=seconds, refused=refused)
 
 
 async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
@@ -141,9 +148,34 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
 
 
 def _describe(error: BaseException, seconds: float | None) -> str:
+    """What went wrong, for whoever gave the URL: without address and port, which say what a name stands for here."""
     if isinstance(error, TimeoutError):
         return "timed out" if seconds is None else f"timed out after {seconds:.1f} s"
-    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    inner = _inner(error)
+    if isinstance(inner, Refused):
+        return str(inner.strerror)
+    if isinstance(inner, ssl.SSLError):
+        # "certificate has expired" and the like.
+        reason = getattr(inner, "verify_message", "") or (inner.reason or "").replace("_", " ").lower()
+        return "the TLS connection failed" + (f": {reason}" if reason else "")
+    return next((words for kind, words in _WORDS.items() if isinstance(inner, kind)), "the connection failed")
+
+
+_WORDS: Final[dict[type[BaseException], str]] = {
+    socket.gaierror: "its host name cannot be resolved",
+    ConnectionRefusedError: "the connection was refused",
+    aiohttp.ServerDisconnectedError: DISCONNECTED,
+    ConnectionError: "the connection broke off",
+    aiohttp.ClientPayloadError: "the connection broke off",
+    aiohttp.InvalidURL: "its address cannot be called",
+    UnicodeError: "its address cannot be called",
+    aiohttp.ClientResponseError: "what it answered is not HTTP",
+}
+
+
+def _inner(error: BaseException) -> BaseException:
+    """What aiohttp wraps."""
+    return getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
 
 
 def identify(told: Headers) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -23,6 +24,11 @@ LATER: Final = frozenset({"retry", "pending", "locked", "rate_limited", "unavail
 LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
 GONE_STATUSES: Final = frozenset({404, 410})
 
+_ERROR_NAME: Final = re.compile(
+    r"err|fail|fault|message|detail|description|reason|problem|title|status|code|info|note|text",
+    re.IGNORECASE,
+)
+_MOST_ID: Final = 255
 _MISSING: Final = object()
 _DEEPEST: Final = 3
 _ACCEPTED: Final = 202
@@ -36,6 +42,9 @@ class Results:
         self._options = options
         self._words = words
         self._said = said
+        # A result that does not name its contact could be any list, and its texts are shown only where they are errors.
+        last = options.result_error.rpartition(".")[2]
+        self._may_show = options.results_by == "id" or _ERROR_NAME.search(last) is not None
 
     def reply(self, contacts: list[Contact], answer: Answer, payload: Any) -> Reply | None:
         """An outcome a contact, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
@@ -187,7 +196,7 @@ class Results:
             return self._unknown(contact, "it did not mention this contact")
         told = look(result, options.result_ok)
         error = look(result, options.result_error)
-        words = "" if error is _MISSING or error is None else _words(error)
+        words = "" if error is _MISSING or error is None or not self._may_show else _words(error)
         if told is _MISSING:
             if words:
                 return self._failed(contact, words)
@@ -203,7 +212,7 @@ class Results:
                 created=_created(look(result, options.result_created), told),
             )
         if state == EffectState.UNKNOWN:
-            return self._unknown(contact, f"{options.result_ok!r} is {_words(told)}")
+            return self._unknown(contact, f"{options.result_ok!r} is {_words(told) or 'neither yes nor no'}")
         if state == EffectState.FAILED:
             return self._failed(contact, words)
         return Outcome(
@@ -291,7 +300,8 @@ def key_of(record: Any, path: str) -> str:
 
 
 def remote_id_of(record: Any, options: HttpOptions) -> str | None:
-    return key_of(record, options.result_remote_id) or None
+    found_id = key_of(record, options.result_remote_id)
+    return found_id if 0 < len(found_id) <= _MOST_ID else None
 
 
 def _created(flag: Any, told: Any) -> bool | None:
@@ -345,4 +355,14 @@ def _words(error: Any, depth: int = 0) -> str:
         words = [word for word in (*told, message(error)) if isinstance(word, str) and word]
         if words:
             return ": ".join(dict.fromkeys(words))
-    return msgspec.json.encode(error).decode()
+    # Fields with what is wrong about each are shown as they are; what is deeper could be anything a service has to say.
+    return msgspec.json.encode(error).decode() if not _is_deep(error) else ""
+
+
+def _is_deep(error: Any) -> bool:
+    values = error.values() if isinstance(error, dict) else [error]
+    return any(isinstance(x, dict) or (isinstance(x, list) and any(map(_is_nested, x))) for x in values)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)

@@ -63,10 +63,12 @@ class Health(StrEnum):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """The CRM asked for silence: no call of this destination before `seconds` have passed."""
+    """No call of this destination before `seconds` have passed: the CRM asked for silence, or it may not be called."""
 
     seconds: float
     detail: str
+    code: ErrorCode = ErrorCode.DESTINATION_RATE_LIMIT
+    """What items that wait for it show."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

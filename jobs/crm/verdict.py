@@ -18,6 +18,9 @@ from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
 """Statuses that speak of what was sent, not of who sent it or where."""
 
+REFUSED_SECONDS: Final = 30.0
+"""After which a destination that leads where nobody may be sent is tried again: its name may stand for something else,
+or the operator may have named its network."""
 LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
@@ -80,6 +83,10 @@ class Judge:
 
     def verdict(self, answer: Answer | NoAnswer) -> Verdict:
         """The meaning of everything but a 2xx that can be read."""
+        if isinstance(answer, NoAnswer) and answer.refused:
+            detail = self.words(f"{self.vendor} is not called: {answer.detail}")
+            pause = Pause(REFUSED_SECONDS, detail, ErrorCode.DESTINATION_UNAVAILABLE)
+            return Verdict(health=Health.CONNECTION_FAULT, detail=detail, pause=pause)
         if isinstance(answer, NoAnswer):
             detail = self.words(f"no answer from {self.vendor}: {answer.detail}")
             return unknown(detail) if answer.sent else Verdict(health=Health.CRM_FAULT, detail=detail)
@@ -87,8 +94,11 @@ class Judge:
         said = self.said(body) or answer.trouble
         detail = self.words(f"{self.vendor} answered {answer.status}" + (f": {said}" if said else ""))
         status = answer.status
-        if status < 300:
-            return unknown(self.words(f"{detail}, with a body that cannot be used"))
+        if status < 300:  # its body is not shown: it may be an answer to something else altogether
+            trouble = f": {answer.trouble}," if answer.trouble else ""
+            return unknown(
+                self.words(f"{self.vendor} answered {status}{trouble} with a body that cannot be used")
+            )
         wait = self.wait(answer, body)
         if wait is not None:
             return Verdict(health=wait.health, code=wait.code, detail=detail, pause=_pause(wait, detail))

@@ -20,6 +20,7 @@ import msgspec
 from app import admin
 from app.cli import place
 from app.db.migrate import migrate
+from app.domain.addresses import parse_networks
 from app.embedded import Child, Engines
 from app.settings import Settings
 from app.vault import Vault
@@ -38,6 +39,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
         "TRANCHE_DATABASE_URL": settings.database_url,
         "TRANCHE_REDIS_URL": settings.redis_url,
         "TRANCHE_SECRET_KEY": settings.secret_key,
+        "TRANCHE_DESTINATION_PRIVATE": settings.destination_private,
         "TRANCHE_LOG_LEVEL": "warning",
         **more,
     }
@@ -53,6 +55,7 @@ async def installation(
             database_url=engines.urls.database_url,
             redis_url=engines.urls.redis_url,
             secret_key=base64.b64encode(os.urandom(32)).decode(),
+            destination_private="127.0.0.0/8",
         )
         await migrate(settings.database_url)
         async with place.connection(settings) as connection:
@@ -63,6 +66,7 @@ async def installation(
                 Vault(settings.secret_key),
                 tenant_id,
                 admin.NewDestination(name="hubspot", kind="hubspot", base_url=destination, token="bench"),
+                private=parse_networks(settings.destination_private),
             )
         port = free_port()
         server = Child.spawn(

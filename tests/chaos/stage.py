@@ -29,7 +29,7 @@ from jobs.crm.sandbox import KINDS
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
 from tests.chaos.receiver import Receiver, receiving
-from tests.conftest import quick
+from tests.conftest import LOOPBACK, quick
 
 WORKERS: Final = ("w1", "w2")
 CRMS: Final = ("crm_a", "crm_b")
@@ -287,7 +287,8 @@ class Stage:
                     base_url=f"http://127.0.0.1:{self.proxies[crm].port}/portal/{name}",
                     token="pat-chaos",
                 )
-                await admin.add_destination(connection, Vault(self.settings.secret_key), tenant_id, new)
+                vault = Vault(self.settings.secret_key)
+                await admin.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
             rows = await connection.fetch(
                 "SELECT name, destination_id FROM destinations WHERE tenant_id = $1", tenant_id
             )

@@ -461,3 +461,37 @@ async def test_a_service_that_is_not_told_our_version_has_one_of_its_own(
     [sent] = script.bodies[-1]["contacts"]
     script.body = {"contacts": [sent | {"version": 1}]}
     assert (await crm.read_back([person], told())).seen == {"k1": Seen.MATCHES}
+
+
+async def test_no_text_of_a_strangers_list_is_shown(session: aiohttp.ClientSession, script: Script) -> None:
+    """Options could make an answer of any service into item results: its fields were told as errors of ours."""
+    secret = "wJalrXUtnFEMI"
+    script.body = {
+        "roles": [{"SecretAccessKey": secret, "id": "r1"}],
+        "message": secret,
+        "error": {"key": secret},
+    }
+    chosen: tuple[dict[str, Any], ...] = (
+        {
+            "results_field": "roles",
+            "results_by": "position",
+            "result_ok": "no",
+            "result_error": "SecretAccessKey",
+        },
+        {"results_field": "roles", "results_by": "position", "result_ok": "SecretAccessKey"},
+        {"results_field": "roles", "result_error": "SecretAccessKey"},
+        {"results_field": "error", "result_error": "key"},
+        {"results": "required"},
+    )
+    for options in chosen:
+        reply = await http(session, script.url, **options).push(contacts(1), told())
+        shown = [reply.detail, *(outcome.detail for outcome in reply.outcomes)]
+        assert not any(secret in words for words in shown), (options, shown)
+
+
+async def test_an_error_that_is_no_text_is_not_shown_as_json(
+    session: aiohttp.ClientSession, script: Script
+) -> None:
+    script.body = {"results": [{"id": "c0", "ok": False, "error": {"internal": {"token": "abc"}}}]}
+    reply = await http(session, script.url).push(contacts(1), told())
+    assert reply.outcomes[0].detail == "The destination rejected this contact"

@@ -16,7 +16,7 @@ from app.accept import Accepted207, Import, Options, Replay, accept
 from app.db.pool import Database
 from app.settings import Settings
 from app.vault import Vault
-from tests.conftest import SECRET_KEY, quick
+from tests.conftest import LOOPBACK, SECRET_KEY, quick
 
 ROUTE = "POST /v1/contacts:bulk"
 _numbers = itertools.count(1)
@@ -34,7 +34,7 @@ class Desk:
         """Its id; the address leads nowhere."""
         async with self.database.connection() as connection:
             new = admin.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:9", token="pat")
-            await admin.add_destination(connection, Vault(SECRET_KEY), self.tenant_id, new)
+            await admin.add_destination(connection, Vault(SECRET_KEY), self.tenant_id, new, private=LOOPBACK)
         (row,) = await self.rows("SELECT destination_id FROM destinations WHERE name = $1", name)
         return int(row["destination_id"])
 

@@ -14,7 +14,7 @@ from app.db import canceling, delivering
 from app.db.delivering import Record, Tried
 from app.db.sql import QUERIES
 from app.vault import Vault
-from tests.conftest import SECRET_KEY
+from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import Db, make_job
 
@@ -146,7 +146,7 @@ async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
 async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
     new = admin.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant_id, new)
+    await admin.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
     job_id = (await api.push([person(1), person(2)])).json()["job_id"]
     # As if more of its file were still to come.
     await db.execute("UPDATE jobs SET state = 'running', items = 5, applied_at = NULL")

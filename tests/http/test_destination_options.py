@@ -10,7 +10,7 @@ import pytest
 
 from app import admin
 from app.settings import Settings
-from tests.http.conftest import Api, person
+from tests.http.conftest import Api, person, serve
 from tests.http.test_circuits import tranche
 
 NEW = {"name": "crm", "base_url": "https://crm.example", "token": "s3cret-token"}
@@ -182,3 +182,38 @@ async def test_the_command_changes_a_destination_over_http_and_at_the_database(
         wrong = await tranche("change", *words, *here)
         assert wrong.exit_code != 0
         assert reason in str(wrong.exception)
+
+
+async def test_an_inward_address_is_refused_with_what_to_do(
+    api: Api, settings: Settings, api_key: str
+) -> None:
+    """Here and at the database, unless the operator names the network; names are judged when they are called."""
+    inward = (
+        "https://127.0.0.1:8001",
+        "https://2852039166",
+        "http://localhost:8001",
+        "http://api.example.com",
+    )
+    bare = msgspec.structs.replace(settings, destination_private="")
+    async with serve(bare) as url:
+        strict = Api(api.session, url, api_key)
+        for base_url in inward:
+            refused = await strict.request(
+                "POST",
+                "/v1/destinations",
+                data=msgspec.json.encode(NEW | {"kind": "http", "base_url": base_url}),
+            )
+            assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER"), base_url
+            assert "TRANCHE_DESTINATION_PRIVATE" in refused.json()["detail"], base_url
+    engines = {
+        "TRANCHE_DATABASE_URL": settings.database_url,
+        "TRANCHE_REDIS_URL": settings.redis_url,
+        "TRANCHE_SECRET_KEY": settings.secret_key,
+    }
+    words = ("add", "crm", "--kind", "http", "--base-url", inward[0], "--token", "t", "--tenant", "acme")
+    wrong = await tranche(*words, **engines)
+    assert "TRANCHE_DESTINATION_PRIVATE" in str(wrong.exception)
+    added = await tranche(*words, **engines, TRANCHE_DESTINATION_PRIVATE="127.0.0.0/8")
+    assert added.exit_code == 0, added
+    (listed,) = (await api.get("/v1/destinations")).json()["destinations"]
+    assert listed["base_url"] == inward[0]

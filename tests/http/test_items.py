@@ -15,7 +15,7 @@ from app.db import delivering
 from app.db.packing import pack
 from app.domain.files.spooled import encode_sources
 from app.vault import Vault
-from tests.conftest import SECRET_KEY
+from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
@@ -26,7 +26,7 @@ SEND_CSV = {"Content-Type": "text/csv"}
 async def add_destination(db: Db, name: str) -> int:
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
     new = admin.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new)
+    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations WHERE name = $1", name)
     return found
 

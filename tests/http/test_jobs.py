@@ -14,7 +14,7 @@ from app import admin
 from app.db import delivering
 from app.http.views import YOUNG
 from app.vault import Vault
-from tests.conftest import SECRET_KEY
+from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Api, person
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
@@ -25,7 +25,7 @@ async def hubspot(db: Db, api: Api) -> int:
     """A destination of the tenant; no worker runs, so the test itself says what became of deliveries."""
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
     new = admin.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new)
+    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations")
     return found
 

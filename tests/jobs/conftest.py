@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
 from jobs.crm.sandbox import serving
+from tests.conftest import LOOPBACK
 
 _keys = itertools.count(1)
 
@@ -139,6 +140,7 @@ async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[Worl
             Vault(settings.secret_key),
             tenant_id,
             admin.NewDestination(name="hubspot", kind="hubspot", base_url=sandbox.base_url, token="pat-good"),
+            private=LOOPBACK,
         )
     yield World(settings, database, sandbox, tenant_id, waker)
     await waker.close()

@@ -11,6 +11,7 @@ from app.domain import destinations
 from app.vault import Vault
 from jobs.crm.sandbox import KINDS, serving
 from jobs.worker import working
+from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
 
 
@@ -33,6 +34,7 @@ async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
                     token="good",
                     options={**KINDS[kind]().options, "batch_size": 20, "fields": {"company": None}},
                 ),
+                private=LOOPBACK,
             )
         world.settings = msgspec.structs.replace(world.settings, chunk_size=50, reconcile_grace=0.2)
         await sandbox.misbehave(

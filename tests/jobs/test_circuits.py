@@ -13,6 +13,7 @@ from app.circuits import CircuitOrder
 from app.vault import Vault
 from app.wake import Waker
 from jobs.worker import working
+from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
 from tests.jobs.test_delivery_edges import replace_destination
 
@@ -184,6 +185,7 @@ async def test_changes_are_told_to_everybody_who_uses_the_crm(world: World) -> N
                 Vault(world.settings.secret_key),
                 tenant_id,
                 admin.NewDestination(name="theirs", kind="hubspot", base_url=base_url, token="t"),
+                private=LOOPBACK,
             )
     near, far = others
     for tenant_id in (world.tenant_id, near, far):

@@ -24,6 +24,7 @@ from app.errors import Invalid
 from app.vault import Vault
 from app.wake import QUEUE, Waker
 from jobs.worker import working
+from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
 
 
@@ -116,6 +117,7 @@ async def add_destination(world: World, **changes: Any) -> None:
             Vault(world.settings.secret_key),
             world.tenant_id,
             admin.NewDestination(**(fields | changes)),
+            private=LOOPBACK,
         )
 
 

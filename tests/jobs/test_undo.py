@@ -16,6 +16,7 @@ from app.vault import Vault
 from app.wake import Waker
 from jobs.crm.sandbox import serving
 from jobs.worker import working
+from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
 
 
@@ -44,6 +45,7 @@ async def second(world: World) -> AsyncIterator[Sandbox]:
                 Vault(world.settings.secret_key),
                 world.tenant_id,
                 admin.NewDestination(name="other", kind="hubspot", base_url=base_url, token="pat-good"),
+                private=LOOPBACK,
             )
         yield Sandbox(base_url, session)
 

@@ -191,6 +191,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 database_url=engines.urls.database_url,
                 redis_url=engines.urls.redis_url,
                 secret_key=SECRET_KEY,
+                destination_private="127.0.0.0/8",
             )
             async with Installation(settings, folder) as tranche:
                 tranche.quiet = True

@@ -158,7 +158,10 @@ async def opened(folder: Path) -> AsyncIterator[Site]:
     async with Engines(folder / "engines") as engines:
         await migrate(engines.urls.database_url)
         settings = Settings(
-            database_url=engines.urls.database_url, redis_url=engines.urls.redis_url, secret_key=SECRET_KEY
+            database_url=engines.urls.database_url,
+            redis_url=engines.urls.redis_url,
+            secret_key=SECRET_KEY,
+            destination_private="127.0.0.0/8",
         )
         async with Installation(settings, folder) as tranche:
             site = Site(engines, tranche)
