@@ -45,6 +45,12 @@ class Overloaded(TrancheError):
     code = "OVERLOADED"
 
 
+class QuotaExceeded(TrancheError):
+    """This tenant or key has as much under way as it may have. Send the same request again after the time given."""
+
+    code = "QUOTA_EXCEEDED"
+
+
 class MalformedRequest(TrancheError):
     """The request cannot be read."""
 

@@ -19,7 +19,9 @@ from app.db.pool import Database
 from app.http import problems
 from app.http.api import Api
 from app.http.cors import Cors
+from app.http.bodies import Drains
 from app.http.figures import Figures
+from app.http.intake import Intake
 from app.http.metrics import observe
 from app.http.principals import Principals
 from app.http.routes import ROUTES
@@ -52,6 +54,8 @@ def create_app(settings: Settings) -> Litestar:
         figures=figures,
         cors=Cors(settings.cors_origins),
         redis=redis,
+        intake=Intake(settings),
+        drains=Drains(),
     )
 
     @asynccontextmanager

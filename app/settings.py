@@ -105,8 +105,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         float, Doc("a body whose API process fell silent is given up after, and its key is free again", "s")
     ] = 20.0
     max_requests: Annotated[
-        int, Doc("imports one API process works on at a time; more get 503", "requests")
+        int, Doc("bodies one API process receives or works on at a time; more get 503", "requests")
     ] = 2_000
+    max_requests_tenant: Annotated[int, Doc("…of one tenant; more get 429", "requests")] = 1_000
+    max_requests_key: Annotated[int, Doc("…of one API key; more get 429", "requests")] = 500
+    body_memory: Annotated[
+        int, Doc("bodies that one API process holds in memory, inflated; more get 503", "bytes")
+    ] = 160_000_000
+    body_memory_tenant: Annotated[int, Doc("…of one tenant; more get 429", "bytes")] = 80_000_000
+    body_memory_key: Annotated[int, Doc("…of one API key; more get 429", "bytes")] = 40_000_000
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
     idempotency_memory: Annotated[
         float, Doc("an expired key is refused, never run again, for", "s", zero=True)

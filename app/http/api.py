@@ -19,6 +19,8 @@ from app.http.services import STATE_KEY, Services
 log = structlog.get_logger()
 
 _UNKNOWN_ROUTE: Final = "(none)"
+_CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
+"""Answers to a body of which nothing more is wanted: the connection ends with them."""
 
 
 class Api(Litestar):
@@ -44,9 +46,10 @@ class Api(Litestar):
 
         async def forward(message: Any) -> None:
             if message["type"] == "http.response.start":
-                await inbox.drain()
                 noted.status = message["status"]
                 fields = message["headers"]
+                if inbox.open and noted.status in _CLOSING:
+                    fields = [*fields, (b"connection", b"close")]
                 if method == "OPTIONS" and "path_template" in scope:
                     # The framework answers for the one handler it found first.
                     allow = ", ".join(self._methods(scope["path_template"])).encode()
@@ -77,6 +80,7 @@ class Api(Litestar):
                         code=noted.code,
                     )
                 )
+            await inbox.drain(services.drains)
         return None
 
     def _methods(self, template: str) -> list[str]:

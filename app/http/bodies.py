@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Final
 
 import msgspec
@@ -21,37 +21,69 @@ _FREE_INFLATION: Final = 10_000_000
 """Bytes that may come out of however few."""
 _DRAIN_BYTES: Final = 32_000_000
 _DRAIN_SECONDS: Final = 2.0
+_DRAIN_SILENCE: Final = 0.5
+"""Seconds: who sends nothing for so long is waiting for the answer, or for nothing."""
+_DRAINS: Final = 100
+"""Connections on which that is done at a time; beyond them a connection is closed at once."""
+
+
+class Drains:
+    """How many connections of this process are being drained."""
+
+    def __init__(self) -> None:
+        self.count = 0
 
 
 class Inbox:
     """An ASGI `receive` that knows whether the whole body was taken.
 
-    A client that is still sending when the answer comes and the connection goes often sees a broken pipe and
-    never the answer: what is left is therefore taken and dropped first, within bounds.
+    A client that is still sending when the connection goes often sees a broken pipe and never the answer. What is left
+    is therefore taken and dropped, within bounds, after the answer went out (RFC 9112, section 9.6).
     """
 
     def __init__(self, scope: Any, receive: Any) -> None:
         self._receive = receive
-        self._open = any(
-            name == b"transfer-encoding" or (name == b"content-length" and value != b"0")
-            for name, value in scope["headers"]
-        )
+        self._open = False
+        self._invited = False
+        for name, value in scope["headers"]:
+            if name == b"transfer-encoding" or (name == b"content-length" and value != b"0"):
+                self._open = True
+            elif name == b"expect":
+                self._invited = True
 
     async def __call__(self) -> Any:
+        self._invited = False
         message = await self._receive()
         if not message.get("more_body", False):
             self._open = False
         return message
 
-    async def drain(self) -> None:
-        if not self._open:
+    @property
+    def open(self) -> bool:
+        """Some of the body may still come."""
+        return self._open
+
+    async def drain(self, drains: Drains) -> None:
+        """Take what still comes, unless the client waits to be asked for it, which it then never is."""
+        if not self._open or self._invited or drains.count >= _DRAINS:
             return
+        drains.count += 1
+        coming: asyncio.Future[Any] | None = None
         left = _DRAIN_BYTES
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_DRAIN_SECONDS):
-                while self._open and left > 0:
-                    left -= len((await self()).get("body", b""))
-        self._open = False
+        clock = asyncio.get_running_loop().time
+        until = clock() + _DRAIN_SECONDS
+        try:
+            while self._open and left > 0 and clock() < until:
+                coming = asyncio.ensure_future(self())
+                await asyncio.wait({coming}, timeout=_DRAIN_SILENCE)
+                if not coming.done():
+                    return
+                left -= len(coming.result().get("body", b""))
+        finally:
+            drains.count -= 1
+            if coming is not None and not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,10 +101,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds of waiting after which an empty piece comes out."""
 
 
-def open_body(receive: Any, fields: Fields, limits: Limits) -> AsyncGenerator[bytes]:
+def _need_not_know(size: int) -> None:
+    pass
+
+
+def open_body(
+    receive: Any, fields: Fields, limits: Limits, hold: Callable[[int], None] = _need_not_know
+) -> AsyncGenerator[bytes]:
     """The pieces of a body as they arrive, inflated, 64 KB each at the most; to be closed (`aclosing`).
 
-    Other requests get their turn between two pieces.
+    Other requests get their turn between two pieces. `hold` is told of the bytes that inflating keeps, before it does,
+    and may raise.
 
     Raises:
         UnsupportedEncoding: the encoding is neither gzip, zstd nor identity.
@@ -81,7 +120,7 @@ def open_body(receive: Any, fields: Fields, limits: Limits) -> AsyncGenerator[by
         BodyStalled: it does not arrive in time.
         ClientGone: the connection closed early.
     """
-    inflater = open_inflater(fields.all("content-encoding").strip().lower() or "identity")
+    inflater = open_inflater(fields.all("content-encoding").strip().lower() or "identity", hold)
     if inflater is None:
         raise UnsupportedEncoding(
             "A body is sent as it is, or with Content-Encoding gzip or zstd.",
@@ -93,10 +132,18 @@ def open_body(receive: Any, fields: Fields, limits: Limits) -> AsyncGenerator[by
     return _stream(receive, inflater, limits)
 
 
-async def read_body(receive: Any, fields: Fields, *, limit: int, seconds: float, remedy: str) -> bytes:
+async def read_body(
+    receive: Any,
+    fields: Fields,
+    *,
+    limit: int,
+    seconds: float,
+    remedy: str,
+    hold: Callable[[int], None] = _need_not_know,
+) -> bytes:
     """A whole body of at most `limit` bytes; raises what `open_body` does."""
     limits = Limits(size=limit, seconds=seconds, remedy=remedy)
-    async with contextlib.aclosing(open_body(receive, fields, limits)) as pieces:
+    async with contextlib.aclosing(open_body(receive, fields, limits, hold)) as pieces:
         return b"".join([piece async for piece in pieces])
 
 

@@ -32,6 +32,7 @@ class Exchange(msgspec.Struct):
     idempotency_key: str | None = None
     """As it was sent, once it is known to be one: every answer echoes it."""
     tenant_id: int | None = None
+    key_id: str = ""
     items: int | None = None
     code: str | None = None
 

@@ -22,11 +22,12 @@ from app.domain.envelope import TooManyItems
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
 from app.domain.outcomes import Consistency
-from app.errors import Invalid, Overloaded
+from app.errors import Invalid
 from app.http import headers
 from app.http.bodies import Limits, open_body
 from app.http.exchange import Exchange, exchange_of
 from app.http.headers import Fields, Preferences
+from app.http.intake import Place
 from app.http.services import Services, authorize, respond, services_of
 from app.settings import Settings
 from app.spool import Upload
@@ -39,6 +40,8 @@ _QUERY: Final = frozenset({"atomic", "consistency", "dry_run", "on_duplicate"})
 _REPEATED: Final = frozenset({"map"})
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
+_STEP: Final = 65_536
+"""Bytes of room that a body of unknown length takes at a time."""
 _TICKS: Final = 4
 """In a lease: how often a body that does not come is still known to be awaited."""
 
@@ -50,27 +53,28 @@ class _Named(msgspec.Struct):
 @post("/v1/contacts:bulk", status_code=207)
 async def import_contacts(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
-    if services.importing >= services.settings.max_requests:
-        raise Overloaded(retry_after=1.0)
-    services.importing += 1
-    try:
-        return await _import(request, services)
-    finally:
-        services.importing -= 1
-
-
-async def _import(request: Request[Any, Any, Any], services: Services) -> ASGIResponse:
     asked = await _read_request(request, services)
+    with services.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
+        return await _import(request, services, asked, place)
+
+
+async def _import(
+    request: Request[Any, Any, Any], services: Services, asked: _Asked, place: Place
+) -> ASGIResponse:
     settings = services.settings
     limits = _limit(settings, asked.options)
-    async with contextlib.aclosing(open_body(request.receive, asked.fields, limits)) as body:
+    ahead = not asked.preferences.respond_async
+    # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
+    place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _spooling(settings)))
+    body_of_request = open_body(request.receive, asked.fields, limits, place.hold_window)
+    async with contextlib.aclosing(body_of_request) as body:
         held: list[bytes] = []
-        if not asked.preferences.respond_async and await _read_ahead(body, held, settings.max_sync_bytes):
+        if ahead and await _read_ahead(body, held, settings.max_sync_bytes, place):
             batch = Import(**msgspec.structs.asdict(asked.upload), body=b"".join(held))
             # Too many items are no fault: they are stored, and processed afterwards.
             with contextlib.suppress(TooManyItems):
                 return await _answer_now(services, asked, batch)
-        return await _answer_later(services, asked, _chain(held, body))
+        return await _answer_later(services, asked, _chain(held, body, place, _spooling(settings)))
 
 
 class _Asked(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,22 +146,39 @@ def _limit(settings: Settings, options: Options) -> Limits:
     )
 
 
-async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int) -> bool:
+def _foresee(fields: Fields) -> int:
+    """Bytes that a body will take, as far as its header says."""
+    declared = fields.one("content-length") or ""
+    return max(int(declared[:18]) if declared.isdecimal() else 0, _STEP)
+
+
+def _spooling(settings: Settings) -> int:
+    """Bytes in memory of a body that is stored while it arrives: the chunk that grows, and the one being packed."""
+    return 2 * settings.import_chunk_bytes
+
+
+async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int, place: Place) -> bool:
     """Whether the body ends within `most` bytes; what was read of it goes to `held`."""
     size = 0
     async for piece in body:
         held.append(piece)
         size += len(piece)
+        if size > place.size:
+            place.hold(size + _STEP)
         if size > most:
             return False
     return True
 
 
-async def _chain(held: list[bytes], body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    for piece in held:
-        yield piece
+async def _chain(
+    held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int
+) -> AsyncIterator[bytes]:
+    """What was read, and what is still to come; once that has begun, `least` bytes are in memory."""
+    held.reverse()
+    while held:
+        yield held.pop()
         await asyncio.sleep(0)
-    held.clear()
+    place.hold(least)
     async for piece in body:
         yield piece
 

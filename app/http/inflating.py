@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol
 
 import zstandard
@@ -16,6 +16,8 @@ PIECE: Final = 16_384
 _GZIP: Final = 31
 _ZSTD_SLICE: Final = 256
 """Compressed bytes fed at a time: a block of 4 can become 128 KB, so a slice makes 8 MB at the most."""
+_ZSTD_HEADER: Final = 18
+"""Bytes of a frame's header, at the most."""
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 recommends decoders to support this much
 
 
@@ -75,15 +77,18 @@ class Gunzip:
 class Unzstd:
     """RFC 8878, with its concatenated frames."""
 
-    def __init__(self) -> None:
+    def __init__(self, hold: Callable[[int], None]) -> None:
         self._decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
         self._frame = self._decompressor.decompressobj()
         self._within = False
         self._seen = False
+        self._hold = hold
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         position = 0
         while position < len(data):
+            if not self._within:
+                self._hold(_read_window(data[position : position + _ZSTD_HEADER]))
             self._seen = self._within = True
             try:
                 part = self._frame.decompress(data[position : position + _ZSTD_SLICE])
@@ -101,16 +106,26 @@ class Unzstd:
             raise MalformedRequest("The zstd body is cut off.")
 
 
+def _read_window(header: bytes) -> int:
+    """Bytes that a frame which begins like this makes its reader keep; the most that is taken if it does not say."""
+    try:
+        window: int = zstandard.get_frame_parameters(header).window_size
+    except zstandard.ZstdError:  # cut off, or none, which its decompressor says better
+        return _ZSTD_WINDOW
+    return min(window, _ZSTD_WINDOW)
+
+
 def _slice(data: bytes) -> Iterator[bytes]:
     if len(data) <= PIECE:
         return iter((data,) if data else ())
     return (data[start : start + PIECE] for start in range(0, len(data), PIECE))
 
 
-def open_inflater(encoding: str) -> Inflater | None:
-    """By the value of Content-Encoding; None: it is not known."""
+def open_inflater(encoding: str, hold: Callable[[int], None]) -> Inflater | None:
+    """By the value of Content-Encoding; None: it is not known. `hold` is told of the bytes that it will keep beside
+    what comes out, before it does, and may raise."""
     if encoding == "identity":
         return Plain()
     if encoding in ("gzip", "x-gzip"):
         return Gunzip()
-    return Unzstd() if encoding == "zstd" else None
+    return Unzstd(hold) if encoding == "zstd" else None

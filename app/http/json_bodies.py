@@ -10,6 +10,7 @@ from litestar import Request
 from app.errors import Invalid, MalformedRequest
 from app.http import headers
 from app.http.bodies import read_body
+from app.http.exchange import exchange_of
 from app.http.headers import Fields
 from app.http.services import Services
 
@@ -39,9 +40,17 @@ async def read_json(
     fields = Fields(request.scope["headers"])
     if absent is None:
         headers.require_json(fields)
-    body = await read_body(
-        request.receive, fields, limit=LIMIT, seconds=services.settings.body_timeout, remedy=remedy
-    )
+    exchange = exchange_of(request.scope)
+    with services.intake.place(exchange.tenant_id or 0, exchange.key_id) as place:
+        place.hold(LIMIT)
+        body = await read_body(
+            request.receive,
+            fields,
+            limit=LIMIT,
+            seconds=services.settings.body_timeout,
+            remedy=remedy,
+            hold=place.hold_window,
+        )
     if absent is not None:
         if not body:
             return absent

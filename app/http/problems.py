@@ -69,6 +69,7 @@ KINDS: Final = {
     "UNSUPPORTED_ENCODING": Kind(415, "The content encoding is not supported"),
     "IDEMPOTENCY_KEY_REUSED": Kind(422, "The key was used with another request"),
     "IDEMPOTENCY_KEY_EXPIRED": Kind(422, "The answer of this key is no longer kept"),
+    "QUOTA_EXCEEDED": Kind(429, "A limit of this tenant or key is reached"),
     "INTERNAL": Kind(500, "Something is wrong on our side"),
     "OVERLOADED": Kind(503, "Too much is going on at once"),
     "DATABASE_UNAVAILABLE": Kind(503, "The database cannot be reached"),

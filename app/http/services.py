@@ -13,10 +13,12 @@ from app import admin
 from app.db.pool import Database
 from app.errors import Forbidden, SettingsError, Unauthorized
 from app.http.cors import Cors
+from app.http.bodies import Drains
 from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of
 from app.http.figures import Figures
 from app.http.headers import JSON, Fields
+from app.http.intake import Intake
 from app.http.principals import Principals
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
@@ -39,8 +41,8 @@ class Services:
     cors: Cors
     redis: Redis
     """For health checks; wake-ups have their own."""
-    importing: int = 0
-    """Imports in flight in this process."""
+    intake: Intake
+    drains: Drains
 
 
 def services_of(request: Request[Any, Any, Any]) -> Services:
@@ -107,7 +109,7 @@ async def identify(
     principal = await services.principals.find(token.strip(), recent=recent)
     if principal is None:
         raise Unauthorized("This API key is unknown, revoked or misspelled.")
-    exchange.tenant_id = principal.tenant_id
+    exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
     return principal
 
 

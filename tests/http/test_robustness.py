@@ -235,5 +235,5 @@ async def _insist(api: Api, items: list[dict[str, Any]]) -> Any:
         answer = await api.push(items, key="one")
         if answer.status == 207:
             return answer
-        assert answer.status in (409, 503), answer.body
+        assert answer.status in (409, 429, 503), answer.body
         await asyncio.sleep(int(answer.headers["Retry-After"]))

@@ -47,7 +47,7 @@ def make_paths() -> dict[str, Any]:
                 "twice, the last word counts. Needs the scope `admin`.",
                 {
                     "200": answer_of("The destination.", ref("Destination"), examples.DESTINATION),
-                    **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 503),
+                    **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 429, 503),
                 },
                 [_DESTINATION],
                 requestBody={

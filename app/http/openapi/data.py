@@ -120,7 +120,7 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
                     Preference_Applied="PreferenceApplied",
                 ),
             ),
-            **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 422, 503),
+            **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 422, 429, 503),
         },
         [
             field(

@@ -37,7 +37,7 @@ _FILTERS: Final = [
     ),
     query("contact_id", "Only of this contact.", TEXT),
 ]
-_POSTING: Final = (400, 401, 403, 404, 406, 408, 413, 415, 503)
+_POSTING: Final = (400, 401, 403, 404, 406, 408, 413, 415, 429, 503)
 _MADE: Final = headers(Location="Location", Retry_After="RetryAfter")
 
 

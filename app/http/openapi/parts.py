@@ -67,6 +67,7 @@ _PROBLEM_HEADERS: Final = {
     413: _ECHO,
     415: _ECHO | headers(Accept_Encoding="AcceptEncoding", Accept_Post="AcceptPost"),
     422: _ECHO,
+    429: _ECHO | headers(Retry_After="RetryAfter"),
     503: _ECHO | headers(Retry_After="RetryAfter"),
 }
 _PROBLEM_TEXTS: Final = {
@@ -82,6 +83,8 @@ _PROBLEM_TEXTS: Final = {
     413: "The body holds too many bytes (counted after inflation) or too many items; nothing happened.",
     415: "The media type or content coding is not taken.",
     422: "The Idempotency-Key was used with another request, or its answer is no longer kept; nothing happened.",
+    429: "The API key or its tenant has as much under way as it may have; nothing happened. Send the same request "
+    "again after the time given.",
     503: "PostgreSQL cannot be reached or too much is going on; nothing that was not acknowledged happened.",
 }
 

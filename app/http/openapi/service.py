@@ -59,7 +59,7 @@ def _destinations() -> dict[str, Any]:
                         examples.DESTINATION,
                         headers(Location="Location"),
                     ),
-                    **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 503),
+                    **problems_of(400, 401, 403, 406, 408, 409, 413, 415, 429, 503),
                 },
                 requestBody={
                     "required": True,
@@ -83,7 +83,7 @@ def _destinations() -> dict[str, Any]:
                 "What waits goes on with them from the next call on; a new token is tried at once, whatever circuit "
                 "the one before opened. What has arrived is not sent again because of other options. Needs the scope "
                 "`admin`.",
-                {"200": one, **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 503)},
+                {"200": one, **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 429, 503)},
                 [_DESTINATION],
                 requestBody={
                     "required": True,

@@ -24,7 +24,7 @@ from app.http.openapi.webhook_events import TAG, example_of
 from app.settings import Settings
 from app.webhooks import MOST_ENDPOINTS, MOST_KEPT, REPLAYABLE
 
-_WRITING: Final = (400, 401, 403, 406, 408, 413, 415, 503)
+_WRITING: Final = (400, 401, 403, 406, 408, 413, 415, 429, 503)
 _ENDPOINT_ID: Final = path("endpoint_id", "The endpoint.", {"type": "integer", "minimum": 1}, 7)
 _MESSAGE_ID: Final = path("message_id", "The message.", {"type": "integer", "minimum": 1}, 4711)
 

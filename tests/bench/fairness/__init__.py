@@ -1,0 +1,1 @@
+"""What one client can do to another: `python -m tests.bench.fairness`."""
