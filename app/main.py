@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from app import settings as settings_module
 from app import telemetry
 from app.db.pool import Database
+from app.db.turns import Turns
 from app.http import problems
 from app.http.api import Api
 from app.http.cors import Cors
@@ -35,7 +36,8 @@ from app.wake import Waker
 
 def create_app(settings: Settings) -> Litestar:
     """The service. It starts, and answers what it can, while PostgreSQL or Redis are away."""
-    database = Database(settings, application_name="tranche api")
+    turns = Turns(settings.db_pool_size, share=settings.db_pool_share, patience=settings.db_acquire_timeout)
+    database = Database(settings, application_name="tranche api", turns=turns)
     waker = Waker(settings)
     watcher = JobWatcher(database)
     redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))

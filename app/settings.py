@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
+    db_pool_share: Annotated[
+        int, Doc("…that the API uses for one tenant while others ask as well", "connections")
+    ] = 3
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
     db_statement_timeout: Annotated[float, Doc("longest run of one statement", "s")] = 15.0

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
 
+from app.db.turns import Turns
 from app.errors import DatabaseUnavailable, Overloaded
 from app.settings import Settings
 
@@ -60,8 +61,10 @@ def _milliseconds(seconds: float) -> str:
 class Database:
     """A pool that says what is wrong in the domain's words and never waits without bound."""
 
-    def __init__(self, settings: Settings, *, application_name: str) -> None:
+    def __init__(self, settings: Settings, *, application_name: str, turns: Turns | None = None) -> None:
+        """`turns`: who may have a connection next; without it, who has waited longest."""
         self._settings = settings
+        self._turns = turns
         self._name = application_name
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
@@ -114,6 +117,11 @@ class Database:
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """What the acting tenant does within it waits for no further turn: for work that is begun only when there will
+        be a connection for it. Raises `Overloaded`."""
+        return nullcontext() if self._turns is None else self._turns.take()
+
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
         """A connection from the pool.
@@ -122,6 +130,11 @@ class Database:
             DatabaseUnavailable: PostgreSQL cannot be reached, or went away meanwhile.
             Overloaded: no connection became free in time.
         """
+        async with self.turn(), self._connection() as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
         pool = await self._get()
         try:
             connection = await pool.acquire(timeout=self._settings.db_acquire_timeout)

@@ -185,9 +185,11 @@ async def _chain(
 
 async def _answer_now(services: Services, asked: _Asked, batch: Import) -> ASGIResponse:
     wait = asked.preferences.wait
-    decided = await accept.accept(
-        services.database, batch, services.settings, new_id=uuid7, random=random.SystemRandom().random
-    )
+    # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
+    async with services.database.turn():
+        decided = await accept.accept(
+            services.database, batch, services.settings, new_id=uuid7, random=random.SystemRandom().random
+        )
     if isinstance(decided, Replay):
         return _replay(decided, asked.echo)
     asked.exchange.items = decided.summary.total

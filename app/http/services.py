@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from app import admin
 from app.db.pool import Database
+from app.db.turns import ACTING
 from app.errors import Forbidden, SettingsError, Unauthorized
 from app.http.cors import Cors
 from app.http.bodies import Drains
@@ -109,6 +110,7 @@ async def identify(
     principal = await services.principals.find(token.strip(), recent=recent)
     if principal is None:
         raise Unauthorized("This API key is unknown, revoked or misspelled.")
+    ACTING.set(principal.tenant_id)
     exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
     return principal
 

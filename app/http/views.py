@@ -10,6 +10,7 @@ import asyncio
 import uuid
 import zlib
 from collections import OrderedDict
+from contextvars import Context
 from typing import Final
 
 import msgspec
@@ -161,7 +162,8 @@ class JobViews:
         answer: asyncio.Future[Revision | None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault((tenant_id, job_id), []).append(answer)
         if self._looking is None or self._looking.done():
-            self._looking = asyncio.create_task(self._look_for_all())
+            # For all who ask: in nobody's name.
+            self._looking = asyncio.create_task(self._look_for_all(), context=Context())
         seen = await answer
         if seen is None:
             raise NotFound("There is no such job.")

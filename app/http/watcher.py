@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from contextvars import Context
 from typing import Final
 
 import structlog
@@ -39,7 +40,8 @@ class JobWatcher:
         job = (tenant_id, job_id)
         self._waiting.setdefault(job, {})[done] = revision
         if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._watch())
+            # For all who wait: in nobody's name.
+            self._task = asyncio.create_task(self._watch(), context=Context())
         try:
             async with asyncio.timeout(seconds):
                 await done
