@@ -117,6 +117,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 160_000_000
     body_memory_tenant: Annotated[int, Doc("…of one tenant; more get 429", "bytes")] = 80_000_000
     body_memory_key: Annotated[int, Doc("…of one API key; more get 429", "bytes")] = 40_000_000
+    max_streams: Annotated[int, Doc("event streams open in one API process; more get 503", "streams")] = 2_000
+    max_streams_tenant: Annotated[int, Doc("…of one tenant; more get 429", "streams")] = 200
+    max_waits: Annotated[
+        int,
+        Doc("requests that wait (`Prefer: wait`) in one API process; more are answered at once", "requests"),
+    ] = 3_000
+    max_waits_tenant: Annotated[int, Doc("…of one tenant", "requests")] = 1_000
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
     idempotency_memory: Annotated[
         float, Doc("an expired key is refused, never run again, for", "s", zero=True)

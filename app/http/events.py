@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, ExitStack, suppress
 from typing import Any, Final
 
 import msgspec
@@ -13,6 +14,7 @@ from litestar.response.base import ASGIResponse
 
 from app import stream_tokens
 from app.admin import Principal
+from app.db.turns import ACTING, STRANGERS
 from app.errors import TrancheError, Unauthorized
 from app.http import headers
 from app.http.exchange import exchange_of
@@ -35,9 +37,18 @@ class EventStream(ASGIResponse):
 
     _should_set_content_length = False
 
-    def __init__(self, parts: AsyncIterator[bytes]) -> None:
+    def __init__(
+        self, parts: AsyncIterator[bytes], heed: AbstractAsyncContextManager[None], place: ExitStack
+    ) -> None:
+        """`heed` ends it by `Unauthorized`; `place` is left at its end."""
         super().__init__(headers=_FIELDS, media_type=headers.EVENTS)
         self._parts = parts
+        self._heed = heed
+        self._place = place
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        with self._place:
+            await super().__call__(scope, receive, send)
 
     async def send_body(self, send: Any, receive: Any) -> None:
         telling = asyncio.create_task(self._tell(send))
@@ -53,8 +64,10 @@ class EventStream(ASGIResponse):
             telling.result()
 
     async def _tell(self, send: Any) -> None:
-        async for part in self._parts:
-            await send({"type": "http.response.body", "body": part, "more_body": True})
+        with suppress(Unauthorized):
+            async with self._heed:
+                async for part in self._parts:
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -76,7 +89,10 @@ async def read_events(request: Request[Any, Any, Any]) -> ASGIResponse:
         return respond(b"", 204, headers=_FIELDS, media_type=headers.EVENTS)
     if exchange_of(request.scope).bodyless:
         return respond(b"", headers=_FIELDS, media_type=headers.EVENTS)
-    return EventStream(_follow(services, principal.tenant_id, wanted, view, last))
+    place = ExitStack()
+    place.enter_context(services.intake.stream(principal))
+    parts = _follow(services, principal.tenant_id, wanted, view, last)
+    return EventStream(parts, services.principals.heed(principal), place)
 
 
 async def _admit(
@@ -92,12 +108,14 @@ async def _admit(
     wanted = parse_job_id(job)
     noted = exchange_of(request.scope)
     noted.presented = True
+    ACTING.set(STRANGERS)
     async with services.database.connection() as connection:
         found = await stream_tokens.authenticate(connection, token, wanted)
     if found is None or not READING & found.scopes:
         raise Unauthorized(
             "This token has expired or is not for this job; get another one with POST /v1/jobs/{id}/stream-token."
         )
+    ACTING.set(found.tenant_id)
     noted.tenant_id = found.tenant_id
     return found, wanted
 

@@ -15,6 +15,7 @@ from uuid_utils.compat import uuid7
 
 from app import accept, spool, status
 from app.accept import Accepted207, Import, Options, Replay
+from app.admin import Principal
 from app.db import imports
 from app.db.packing import pack
 from app.domain import answers
@@ -22,7 +23,7 @@ from app.domain.envelope import TooManyItems
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
 from app.domain.outcomes import Consistency
-from app.errors import Invalid
+from app.errors import Invalid, Unauthorized
 from app.http import headers
 from app.http.bodies import Limits, open_body
 from app.http.exchange import Exchange, exchange_of
@@ -239,7 +240,13 @@ async def _hold(services: Services, batch: Import, decided: Accepted207, until: 
     body = decided.body
     if decided.owed:
         remaining = until - asyncio.get_running_loop().time()
-        await services.watcher.wait(batch.tenant_id, decided.job_id, seconds=remaining)
+        principal = Principal(batch.tenant_id, batch.key_id, _SCOPES)
+        with services.intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
+            # What was decided is told, also to who may not wait, or no longer.
+            async with services.principals.heed(principal):
+                await services.watcher.wait(
+                    batch.tenant_id, decided.job_id, seconds=remaining if granted else 0.0
+                )
     async with services.database.connection() as connection:
         if decided.owed:
             counts = await status.read_effects(connection, batch.tenant_id, decided.job_id)

@@ -7,11 +7,14 @@ waits for either: whoever finds none is refused at once, while those who have on
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Final, Self
 
 import msgspec
 
+from app.admin import Principal
 from app.errors import Overloaded, QuotaExceeded
 from app.settings import PREFIX, Settings
 
@@ -26,9 +29,10 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
     total: int
     tenant: int
-    key: int
+    key: int | None = None
     setting: str
-    unit: str
+    held: str
+    """What of, in words."""
 
 
 class Shares:
@@ -52,7 +56,7 @@ class Shares:
         """
         limit, tenant = self.limit, key[0]
         held, of_tenant = self._keys[key], self._tenants[tenant]
-        if held + amount > limit.key:
+        if limit.key is not None and held + amount > limit.key:
             raise _refuse("key", limit, f"{limit.setting}_KEY", limit.key)
         if of_tenant + amount > limit.tenant:
             raise _refuse("tenant", limit, f"{limit.setting}_TENANT", limit.tenant)
@@ -73,8 +77,8 @@ class Shares:
 
 def _refuse(whose: str, limit: Limit, setting: str, most: int) -> QuotaExceeded:
     return QuotaExceeded(
-        f"This {whose} has {most} {limit.unit} of requests under way already, which is the most here; send this one "
-        f"again after the time given, and fewer at a time. An operator may raise {setting}.",
+        f"This {whose} may have {most} {limit.held} at a time, and has about as many; send this request again after "
+        f"the time given, and fewer at a time. An operator may raise {setting}.",
         retry_after=_SOON,
     )
 
@@ -126,7 +130,7 @@ class Place:
 
 
 class Intake:
-    """The bodies of one process."""
+    """The bodies of one process, and those who stay for longer."""
 
     def __init__(self, settings: Settings) -> None:
         s = settings
@@ -136,7 +140,7 @@ class Intake:
                 tenant=s.max_requests_tenant,
                 key=s.max_requests_key,
                 setting=f"{PREFIX}MAX_REQUESTS",
-                unit="bodies",
+                held="requests with a body under way",
             )
         )
         self.bytes = Shares(
@@ -145,9 +149,54 @@ class Intake:
                 tenant=s.body_memory_tenant,
                 key=s.body_memory_key,
                 setting=f"{PREFIX}BODY_MEMORY",
-                unit="bytes",
+                held="bytes of bodies under way",
             )
         )
+
+        self._streams = Shares(
+            Limit(
+                total=s.max_streams,
+                tenant=s.max_streams_tenant,
+                setting=f"{PREFIX}MAX_STREAMS",
+                held="event streams open",
+            )
+        )
+        self._waits = Shares(
+            Limit(
+                total=s.max_waits,
+                tenant=s.max_waits_tenant,
+                setting=f"{PREFIX}MAX_WAITS",
+                held="requests waiting",
+            )
+        )
+
+    @contextmanager
+    def stream(self, principal: Principal) -> Iterator[None]:
+        """An event stream as long as it is open.
+
+        Raises:
+            QuotaExceeded, Overloaded: there are too many.
+        """
+        key = (principal.tenant_id, principal.key_id)
+        self._streams.take(key, 1)
+        try:
+            yield
+        finally:
+            self._streams.give_back(key, 1)
+
+    @contextmanager
+    def wait(self, principal: Principal) -> Iterator[bool]:
+        """A request that waits (`Prefer: wait`); false: so many do already that it is answered at once."""
+        key = (principal.tenant_id, principal.key_id)
+        try:
+            self._waits.take(key, 1)
+        except (QuotaExceeded, Overloaded):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._waits.give_back(key, 1)
 
     def place(self, tenant_id: int, key_id: str) -> Place:
         """A place for a body of this key, not taken yet."""

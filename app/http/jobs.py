@@ -13,6 +13,7 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app import canceling, letters, status, undoing
+from app.admin import Principal
 from app.domain.outcomes import JobKind
 from app.errors import Invalid, NotFound
 from app.http import cursors, dead_letters, headers
@@ -64,7 +65,7 @@ async def read_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     changed = False
     if preferences.wait:
         until = exchange_of(request.scope).started + preferences.wait
-        changed = await _wait(services, principal.tenant_id, wanted, known, until)
+        changed = await _wait(services, principal, wanted, known, until)
     newest = max((revision for revision in known if isinstance(revision, int)), default=0)
     view = await services.views.read(principal.tenant_id, wanted, at_least=None if changed else newest)
     fields_out = tell(view, services.views.advise(principal.tenant_id, wanted, view)) | Preferences(
@@ -84,16 +85,27 @@ def tell(view: View, again_in: float | None) -> dict[str, str]:
 
 
 async def _wait(
-    services: Services, tenant_id: int, job_id: uuid.UUID, known: set[int | str], until: float
+    services: Services, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float
 ) -> bool:
-    """True: the job is finished, or not what the client knows."""
+    """True: the job is finished, or not what the client knows.
+
+    Raises:
+        Unauthorized: the key was revoked meanwhile.
+    """
+    tenant_id = principal.tenant_id
     seen = await services.views.look(tenant_id, job_id)
     if seen.finished or (known and seen.revision not in known):
         return True
-    remaining = until - asyncio.get_running_loop().time()
-    return await services.watcher.wait(
-        tenant_id, job_id, seconds=remaining, revision=seen.revision if known else None
-    )
+    with services.intake.wait(principal) as granted:
+        if not granted:
+            return False
+        async with services.principals.heed(principal):
+            return await services.watcher.wait(
+                tenant_id,
+                job_id,
+                seconds=until - asyncio.get_running_loop().time(),
+                revision=seen.revision if known else None,
+            )
 
 
 @post("/v1/jobs/{job_id:str}/cancel", status_code=200)

@@ -176,7 +176,7 @@ async def test_who_asks_before_sending_is_not_asked_to(api: Api) -> None:
 
 
 def test_no_tenant_holds_more_than_it_leaves() -> None:
-    shares = Shares(Limit(total=100, tenant=60, key=60, setting="X", unit="bytes"))
+    shares = Shares(Limit(total=100, tenant=60, key=60, setting="X", held="bytes"))
     for tenant, fits in ((1, 50), (2, 25), (3, 13)):
         for _ in range(fits):
             shares.take((tenant, "k"), 1)

@@ -15,6 +15,12 @@ INSERT INTO api_keys (tenant_id, key_id, secret_hash, scopes) VALUES ($1, $2, $3
 SELECT k.secret_hash, k.scopes FROM api_keys k
 WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;
 
+-- name: find_good_keys
+-- Those of the keys $1, $2 that find_key would find: who follows or waits with another one is sent away.
+SELECT k.tenant_id, k.key_id FROM api_keys k
+JOIN unnest($1::int[], $2::text[]) AS w(tenant_id, key_id) ON k.tenant_id = w.tenant_id AND k.key_id = w.key_id
+WHERE k.revoked_at IS NULL;
+
 -- name: list_keys
 SELECT t.name AS tenant, k.key_id, k.scopes, k.created_at, k.revoked_at
 FROM api_keys k

@@ -304,7 +304,7 @@ def _events(settings: Settings) -> dict[str, Any]:
                 "description": "The job is finished, and the client has its last event: do not come again.",
                 "headers": fields,
             },
-            **problems_of(404, *READING),
+            **problems_of(404, 429, *READING),
         },
         [
             _JOB_ID,
