@@ -19,8 +19,8 @@ from app.db.pool import Database
 from app.db.turns import Turns
 from app.http import problems
 from app.http.api import Api
-from app.http.cors import Cors
 from app.http.bodies import Drains
+from app.http.cors import Cors
 from app.http.figures import Figures
 from app.http.intake import Intake
 from app.http.metrics import observe

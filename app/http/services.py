@@ -13,8 +13,8 @@ from app import admin
 from app.db.pool import Database
 from app.db.turns import ACTING
 from app.errors import Forbidden, SettingsError, Unauthorized
-from app.http.cors import Cors
 from app.http.bodies import Drains
+from app.http.cors import Cors
 from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of
 from app.http.figures import Figures
