@@ -1,9 +1,7 @@
-"""Tenants, API keys and destinations: what the commands and the routes of an administrator share."""
+"""Destinations: what the commands and the routes of an administrator share."""
 
 from __future__ import annotations
 
-import hmac
-import os
 import re
 from collections.abc import Sequence
 from datetime import datetime
@@ -16,35 +14,24 @@ from app.db import audit, circuits
 from app.db.circuits import Circuit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
-from app.domain import destinations, tokens
+from app.domain import destinations
 from app.domain.addresses import Network
 from app.domain.base_urls import base_url_fault
 from app.errors import Conflict, Invalid, NotFound
+from app.keys import SCOPES as SCOPES
+from app.keys import Principal as Principal
+from app.keys import authenticate as authenticate
+from app.keys import create_key as create_key
+from app.keys import ensure_tenant as ensure_tenant
+from app.keys import find_tenant as find_tenant
+from app.keys import revoke_key as revoke_key
 from app.vault import Vault
 
-SCOPES: Final = ("import", "read", "admin")
 KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
 _RESERVED: Final = frozenset({"db"})
-_NO_HASH: Final = bytes(32)
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Who is asking."""
-
-    tenant_id: int
-    key_id: str
-    scopes: frozenset[str]
-
-
-class Key(msgspec.Struct, frozen=True):
-    tenant: str
-    key_id: str
-    scopes: list[str]
-    created_at: datetime
-    revoked_at: datetime | None
 
 
 class Unknown(msgspec.Struct, frozen=True):
@@ -89,72 +76,6 @@ class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Those that are named change, the others stay; null stands for the default."""
 
 
-async def ensure_tenant(connection: Connection, name: str) -> int:
-    """The tenant of this name, made if it does not exist."""
-    if not _NAME.fullmatch(name):
-        raise Invalid(f"{name!r} is no tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
-    return int(await connection.fetchval(QUERIES["ensure_tenant"], name))
-
-
-async def find_tenant(connection: Connection, name: str | None) -> int:
-    """The tenant of this name; without a name the only one there is."""
-    found = await connection.fetch(QUERIES["find_tenants"], name)
-    if len(found) == 1:
-        return int(found[0]["tenant_id"])
-    if not found:
-        raise NotFound(
-            f"There is no tenant {name or ''}; make one with: tranche keys create --tenant NAME".replace(
-                "  ", " "
-            )
-        )
-    names = ", ".join(row["name"] for row in found)
-    raise Invalid(f"There are several tenants ({names}); choose one with --tenant.")
-
-
-async def create_key(connection: Connection, tenant: str, scopes: list[str]) -> str:
-    """A new API key; the returned secret is stored nowhere."""
-    unknown = sorted(set(scopes) - set(SCOPES))
-    if unknown or not scopes:
-        raise Invalid(f"Scopes are {', '.join(SCOPES)}; not: {', '.join(unknown) or 'none at all'}.")
-    tenant_id = await ensure_tenant(connection, tenant)
-    secret, token = tokens.make(tenant_id, os.urandom(6), os.urandom(tokens.SECRET_BYTES))
-    ordered = [scope for scope in SCOPES if scope in scopes]
-    await connection.execute(QUERIES["insert_key"], tenant_id, token.key_id, token.secret_hash, ordered)
-    return secret
-
-
-async def list_keys(connection: Connection, tenant: str | None) -> list[Key]:
-    return [Key(**dict(row)) for row in await connection.fetch(QUERIES["list_keys"], tenant)]
-
-
-async def revoke_key(connection: Connection, key: str) -> str:
-    """Revoke by key id, or by the key itself; returns the key id."""
-    parsed = tokens.parse(key)
-    revoked = await connection.fetchval(QUERIES["revoke_key"], parsed.key_id if parsed else key)
-    if revoked is None:
-        raise NotFound(f"There is no key {key[:16]!r}; `tranche keys list` shows them.")
-    return str(revoked)
-
-
-async def authenticate(connection: Connection, secret: str) -> Principal | None:
-    """Who holds this key; `None` for an unknown or revoked one."""
-    token = tokens.parse(secret)
-    if token is None:
-        return None
-    row = await connection.fetchrow(QUERIES["find_key"], token.tenant_id, token.key_id)
-    # Compared in any case: an id that exists takes no longer than one that does not.
-    same = hmac.compare_digest(_NO_HASH if row is None else row["secret_hash"], token.secret_hash)
-    if row is None or not same:
-        return None
-    return Principal(token.tenant_id, token.key_id, frozenset(row["scopes"]))
-
-
-async def find_good_keys(connection: Connection, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Those of `keys` (tenant and key id) that `authenticate` would still take."""
-    rows = await connection.fetch(QUERIES["find_good_keys"], [t for t, _ in keys], [k for _, k in keys])
-    return {(row["tenant_id"], row["key_id"]) for row in rows}
-
-
 async def add_destination(
     connection: Connection,
     vault: Vault,
@@ -162,7 +83,7 @@ async def add_destination(
     new: NewDestination,
     *,
     private: Sequence[Network] = (),
-    actor: str = audit.SYSTEM,
+    actor: str = audit.OPERATOR,
 ) -> Destination:
     """Add a destination; contacts that change from now on are synced to it.
 
@@ -205,7 +126,7 @@ async def change_destination(
     name: str,
     change: DestinationChange,
     *,
-    actor: str = audit.SYSTEM,
+    actor: str = audit.OPERATOR,
 ) -> int:
     """Give a destination another token, or other options; returns its id.
 
@@ -298,7 +219,7 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
 
 
 async def set_destination_state(
-    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = audit.SYSTEM
+    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = audit.OPERATOR
 ) -> int:
     """`active`, `paused` or `removed`; returns the destination's id."""
     async with connection.transaction():

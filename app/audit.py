@@ -13,7 +13,7 @@ from app.db.pool import Connection
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     actor: str
-    """The API key that did it or had it done; `tranche`: nobody asked."""
+    """The API key that did it or had it done; `operator`: whoever runs the service; `tranche`: nobody asked."""
     action: str
     subject: str
     detail: msgspec.Raw

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import canceling
+from app.db import audit, canceling
 from app.db.pool import Database
 from app.domain.outcomes import JobState
 from app.errors import JobNotCancelable, NotFound, TrancheError
@@ -34,7 +34,7 @@ _WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNI
 _DONE: Final = "This job is completed: every item is decided, so there is nothing left to cancel."
 
 
-async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID) -> None:
+async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID, *, actor: str) -> None:
     """Cancel a job, or find it canceled. A chunk in flight is undone by whoever works on it.
 
     Raises:
@@ -43,7 +43,13 @@ async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID) -> None:
     """
     async with database.connection() as connection:
         error = msgspec.json.encode(ERROR).decode()
-        if not await canceling.cancel_job(connection, tenant_id, job_id, error):
+        async with connection.transaction():
+            canceled = await canceling.cancel_job(connection, tenant_id, job_id, error)
+            if canceled:
+                await audit.write(
+                    connection, tenant_id, actor=actor, action="job.cancel", subject=f"job:{job_id}"
+                )
+        if not canceled:
             state = await canceling.read_state(connection, tenant_id, job_id)
             if state is None:
                 raise NotFound("There is no such job.")

@@ -16,6 +16,7 @@ import asyncio
 import math
 import uuid
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -37,7 +38,7 @@ from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
 from app.domain.outcomes import ErrorCode, Step
 from app.domain.repeats import Verdict, plan
 from app.domain.rows import Accepted, Piece, Unfit
-from app.errors import TrancheError
+from app.errors import StorageFull, TrancheError
 from app.settings import Settings
 
 log = structlog.get_logger()
@@ -50,6 +51,12 @@ _STUCK: Final = (
     "Processing failed again and again; it was reported to the operators. What was applied stays; "
     "progress.not_processed tells how many items were not."
 )
+FULL: Final = {
+    "code": StorageFull.code,
+    "detail": "The database has no disk space left. Nothing is lost; the job goes on by itself once an operator has "
+    "freed or added space.",
+}
+"""What a job waits for."""
 _HELD: Final = (
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
@@ -119,6 +126,7 @@ class Processor:
         unit = _Unit(connection, tenant_id, job_id, job, self._settings, self._random)
         try:
             if await unit.work():
+                self._database.storage.note_room()
                 if unit.owed:
                     self._owed(tenant_id, unit.owed)
                 return Advance.WORKED
@@ -131,6 +139,9 @@ class Processor:
             log.info("import_waits", job_id=str(job_id), error=error)
             return Advance.WAITING
         except (TrancheError, *UNREACHABLE):
+            raise
+        except asyncpg.DiskFullError:
+            await unit.say_full()
             raise
         except Exception:
             # A fault of ours: everybody else goes on, and a job that meets it again and again comes to an end.
@@ -217,6 +228,11 @@ class _Unit:
         await processing.fail_import(self._connection, *self._job, error)
         log.error("import_failed", tenant_id=self._tenant_id, job_id=str(self._job_id))
         return Advance.DONE
+
+    async def say_full(self) -> None:
+        """Let the job say what it waits for, as far as there is room for that."""
+        with suppress(asyncpg.PostgresError, *UNREACHABLE):
+            await processing.say_waiting(self._connection, *self._job, answers.as_json(FULL))
 
     def _given_up(self, attempts: int) -> Undecided | None:
         return LOCKED if attempts >= self._settings.import_attempts else None

@@ -39,6 +39,13 @@ class DatabaseUnavailable(TrancheError):
     code = "DATABASE_UNAVAILABLE"
 
 
+class StorageFull(TrancheError):
+    """The database has no disk space left, so nothing of this was stored. An operator frees or adds space; then the
+    same request, with the same Idempotency-Key, goes through."""
+
+    code = "STORAGE_FULL"
+
+
 class Overloaded(TrancheError):
     """Too much is going on at once. Send the same request again after the time given."""
 
@@ -103,6 +110,12 @@ class Forbidden(TrancheError):
     """The API key lacks the scope for this."""
 
     code = "FORBIDDEN"
+
+
+class TenantDisabled(TrancheError):
+    """This tenant is disabled. What was accepted is kept and goes on once the operator of the service enables it."""
+
+    code = "TENANT_DISABLED"
 
 
 class Invalid(TrancheError):

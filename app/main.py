@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from app import settings as settings_module
 from app import telemetry
 from app.db.pool import Database
+from app.db.room import RoomProbe
 from app.db.turns import Turns
 from app.http import problems
 from app.http.api import Api
@@ -23,7 +24,9 @@ from app.http.bodies import Drains
 from app.http.cors import Cors
 from app.http.figures import Figures
 from app.http.intake import Intake
+from app.http.last_used import LastUsed
 from app.http.metrics import observe
+from app.http.ownership import JobOwners
 from app.http.principals import Principals
 from app.http.routes import ROUTES
 from app.http.services import STATE_KEY, Services
@@ -44,6 +47,7 @@ def create_app(settings: Settings) -> Litestar:
     views = JobViews(database)
     principals = Principals(database)
     figures = Figures(database)
+    last_used = LastUsed(database)
     if observe not in telemetry.HOOKS:
         telemetry.HOOKS.append(observe)
     services = Services(
@@ -53,6 +57,9 @@ def create_app(settings: Settings) -> Litestar:
         watcher=watcher,
         views=views,
         principals=principals,
+        owners=JobOwners(database),
+        last_used=last_used,
+        room=RoomProbe(database),
         figures=figures,
         cors=Cors(settings.cors_origins),
         redis=redis,
@@ -63,6 +70,7 @@ def create_app(settings: Settings) -> Litestar:
     @asynccontextmanager
     async def own(_: Litestar) -> AsyncIterator[None]:
         await database.open()
+        last_used.start()
         try:
             with _hear_shutdown(watcher.release):
                 yield
@@ -70,6 +78,7 @@ def create_app(settings: Settings) -> Litestar:
             await watcher.close()
             await views.close()
             await principals.close()
+            await last_used.close()
             await figures.close()
             await waker.close()
             await redis.aclose()

@@ -61,6 +61,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Doc("bearer token that sees /metrics of all tenants together; empty: nobody does", secret=True)
     ] = ""
 
+    operator_token: Annotated[
+        str, Doc("bearer token of whoever runs the service, for /v1/tenants; empty: nobody", secret=True)
+    ] = ""
+
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_pool_share: Annotated[
         int, Doc("…that the API uses for one tenant while others ask as well", "connections")

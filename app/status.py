@@ -70,7 +70,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed or was canceled."""
+    """Why a job failed, was canceled, or waits."""
 
     code: str
     detail: str
@@ -92,6 +92,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     options: JobOptions
     progress: Progress
     error: JobError | None
+    waiting: JobError | None
+    """What keeps an unfinished job from going on, and who can mend it; null: nothing is known to."""
     summary: Summary
     results: dict[Result, int]
     effects: dict[str, Effects]
@@ -278,10 +280,10 @@ async def read_revisions(
 
 
 async def read_jobs(
-    connection: Connection, tenant_id: int, *, before: uuid.UUID | None, limit: int
+    connection: Connection, tenant_id: int, *, of_key: str | None, before: uuid.UUID | None, limit: int
 ) -> tuple[list[JobSummary], uuid.UUID | None]:
-    """A page, newest first, and what to ask the next one `before`."""
-    rows = await reading.read_jobs(connection, tenant_id, before=before, limit=limit + 1)
+    """A page, newest first, and what to ask the next one `before`; of one API key, or of all."""
+    rows = await reading.read_jobs(connection, tenant_id, of_key=of_key, before=before, limit=limit + 1)
     page = rows[:limit]
     effects = await reading.read_effects(connection, tenant_id, [row.job_id for row in page])
     jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []))) for row in page]
@@ -380,6 +382,12 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime) -> Contact
     return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
 
 
+def _read_waiting(row: JobRow) -> JobError | None:
+    if row.waiting is None or row.finished_at is not None:
+        return None
+    return msgspec.json.decode(row.waiting, type=JobError)
+
+
 def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
@@ -393,6 +401,7 @@ def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
         "options": msgspec.json.decode(row.options, type=JobOptions),
         "progress": _measure(row),
         "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
+        "waiting": _read_waiting(row),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "results": msgspec.json.decode(row.results, type=dict[Result, int]),
         "effects": _by_name(effects),

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from app.admin import Principal
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.domain import stream_tokens
 from app.errors import NotFound
+from app.keys import Principal, find_principal
 
 
 class StreamToken(msgspec.Struct, frozen=True):
@@ -41,11 +41,17 @@ async def make(
 
 
 async def authenticate(connection: Connection, token: str, job_id: uuid.UUID) -> Principal | None:
-    """Who had this token made, with the scopes of the key as they are now; `None` if it is not good for this job."""
+    """Who had this token made, with the scopes of the key as they are now; `None` if it is not good for this job.
+
+    Raises:
+        Unauthorized, TenantDisabled: as the key itself would be refused.
+    """
     parsed = stream_tokens.parse(token)
     if parsed is None:
         return None
-    key = await connection.fetchrow(QUERIES["find_key"], parsed.tenant_id, parsed.key_id)
-    if key is None or not parsed.is_genuine(key["secret_hash"], job_id, now=time.time()):
-        return None
-    return Principal(parsed.tenant_id, parsed.key_id, frozenset(key["scopes"]))
+    return await find_principal(
+        connection,
+        parsed.tenant_id,
+        parsed.key_id,
+        lambda stored: parsed.is_genuine(stored, job_id, now=time.time()),
+    )

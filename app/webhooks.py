@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
-from app.db import webhooks
+from app.db import audit, webhooks
 from app.db.pool import Connection, Database
 from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import addresses
@@ -64,7 +64,13 @@ class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def add(
-    database: Database, vault: Vault, settings: Settings, tenant_id: int, new: NewWebhookEndpoint
+    database: Database,
+    vault: Vault,
+    settings: Settings,
+    tenant_id: int,
+    new: NewWebhookEndpoint,
+    *,
+    actor: str,
 ) -> WebhookSecret:
     """Add an endpoint; it is told of what happens from now on.
 
@@ -83,6 +89,7 @@ async def add(
         await webhooks.set_secret(
             connection, tenant_id, endpoint_id, _seal(vault, secret, tenant_id, endpoint_id), keep=None
         )
+        await _note(connection, tenant_id, endpoint_id, "add", actor, {"url": new.url, "events": events})
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
@@ -98,7 +105,13 @@ async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> Webh
 
 
 async def change(
-    database: Database, settings: Settings, tenant_id: int, endpoint_id: int, wanted: WebhookEndpointChange
+    database: Database,
+    settings: Settings,
+    tenant_id: int,
+    endpoint_id: int,
+    wanted: WebhookEndpointChange,
+    *,
+    actor: str,
 ) -> WebhookEndpoint:
     """Change an endpoint; disabling it ends what still waits for it.
 
@@ -110,7 +123,7 @@ async def change(
         raise Invalid("state is active or disabled; DELETE removes an endpoint.")
     if wanted.url is not msgspec.UNSET:
         _check_url(wanted.url, settings)
-    async with database.connection() as connection:
+    async with database.connection() as connection, connection.transaction():
         changed = await webhooks.change_endpoint(
             connection,
             tenant_id,
@@ -121,27 +134,31 @@ async def change(
         )
         if not changed:
             raise NotFound(_NO_ENDPOINT)
+        given = msgspec.structs.asdict(wanted)
+        detail = {name: value for name, value in given.items() if value is not msgspec.UNSET}
+        await _note(connection, tenant_id, endpoint_id, "change", actor, detail)
         if wanted.state is EndpointState.DISABLED:
             await webhooks.close_messages(connection, tenant_id, endpoint_id, "the endpoint was disabled")
         return await read(connection, tenant_id, endpoint_id)
 
 
-async def remove(database: Database, tenant_id: int, endpoint_id: int) -> None:
+async def remove(database: Database, tenant_id: int, endpoint_id: int, *, actor: str) -> None:
     """Tell it of nothing more.
 
     Raises:
         NotFound: there is none.
     """
-    async with database.connection() as connection:
+    async with database.connection() as connection, connection.transaction():
         if not await webhooks.change_endpoint(
             connection, tenant_id, endpoint_id, state=EndpointState.REMOVED
         ):
             raise NotFound(_NO_ENDPOINT)
+        await _note(connection, tenant_id, endpoint_id, "remove", actor)
         await webhooks.close_messages(connection, tenant_id, endpoint_id, "the endpoint was removed")
 
 
 async def rotate(
-    database: Database, vault: Vault, tenant_id: int, endpoint_id: int, *, keep: float
+    database: Database, vault: Vault, tenant_id: int, endpoint_id: int, *, keep: float, actor: str
 ) -> WebhookSecret:
     """Give the endpoint a new secret; for `keep` seconds the one before signs as well.
 
@@ -150,9 +167,10 @@ async def rotate(
     """
     secret = make_secret(os.urandom(SECRET_BYTES))
     sealed = _seal(vault, secret, tenant_id, endpoint_id)
-    async with database.connection() as connection:
+    async with database.connection() as connection, connection.transaction():
         if not await webhooks.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
             raise NotFound(_NO_ENDPOINT)
+        await _note(connection, tenant_id, endpoint_id, "rotate", actor, {"keep_seconds": keep})
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
@@ -246,6 +264,24 @@ async def replay_messages(database: Database, tenant_id: int, endpoint_id: int, 
 async def _check_active(connection: Connection, tenant_id: int, endpoint_id: int) -> None:
     if (await read(connection, tenant_id, endpoint_id)).state is not EndpointState.ACTIVE:
         raise EndpointDisabled()
+
+
+async def _note(
+    connection: Connection,
+    tenant_id: int,
+    endpoint_id: int,
+    word: str,
+    actor: str,
+    detail: dict[str, Any] | None = None,
+) -> None:
+    await audit.write(
+        connection,
+        tenant_id,
+        actor=actor,
+        action=f"webhook.{word}",
+        subject=f"webhook_endpoint:{endpoint_id}",
+        detail=detail,
+    )
 
 
 def _check_url(url: str, settings: Settings) -> None:

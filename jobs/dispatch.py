@@ -65,8 +65,8 @@ class Dispatcher:
     def serve(self, tenant_id: int, destination_id: int) -> None:
         """See to it that this destination is looked at soon; returns at once."""
         key = (tenant_id, destination_id)
-        if self._stopping:
-            return
+        if self._stopping or self._database.storage.seconds:
+            return  # what could not be recorded must not be sent; the sweeper comes back to it
         if key in self._serving:
             self._serving[key] = True
             if key in self._at_work:

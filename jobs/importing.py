@@ -31,6 +31,7 @@ class Importer(LaneWorker):
         super().__init__(
             "import",
             settings.import_concurrency,
+            storage=database.storage,
             look=_LOOK,
             idle=settings.sweep_interval,
             monotonic=monotonic,

@@ -9,7 +9,8 @@ from typing import Final
 
 import structlog
 
-from app.errors import TrancheError
+from app.db.pool import Storage
+from app.errors import StorageFull, TrancheError
 from jobs.turns import Job, Turns
 
 log = structlog.get_logger()
@@ -23,12 +24,20 @@ class LaneWorker(ABC):
     """Runs until it is stopped; tenants, and the jobs of a tenant, have their turns."""
 
     def __init__(
-        self, name: str, count: int, *, look: float, idle: float, monotonic: Callable[[], float]
+        self,
+        name: str,
+        count: int,
+        *,
+        storage: Storage,
+        look: float,
+        idle: float,
+        monotonic: Callable[[], float],
     ) -> None:
         """`look`: seconds after which new jobs are looked for while there is work, `idle`: while there is none; an
         announcement makes it at once."""
         self._name = name
         self._count = count
+        self._storage = storage
         self._look_interval = look
         self._idle = idle
         self._monotonic = monotonic
@@ -71,6 +80,9 @@ class LaneWorker(ABC):
 
     async def _lane(self) -> None:
         while not self._stopping:
+            if self._storage.seconds:
+                await asyncio.sleep(min(self._storage.seconds, _TROUBLE))
+                continue
             try:
                 await self._look()
                 job = self._turns.next(self._monotonic())
@@ -78,6 +90,8 @@ class LaneWorker(ABC):
                     await self._pause(_REST if self._turns else self._idle)
                     continue
                 await self.work(job)
+            except StorageFull:
+                continue  # it was logged once
             except TrancheError as error:
                 log.warning(f"{self._name}_lane_waits", error=error)
                 await asyncio.sleep(_TROUBLE)

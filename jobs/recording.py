@@ -16,7 +16,7 @@ from app.db import delivering
 from app.db.delivering import Claim, Record, Recorded
 from app.db.pool import Connection, Database
 from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
-from app.errors import DatabaseUnavailable, Overloaded
+from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 
 log = structlog.get_logger()
 
@@ -26,6 +26,7 @@ _LONGEST: Final = 600.0
 _PASSING: Final = (
     DatabaseUnavailable,
     Overloaded,
+    StorageFull,
     asyncpg.LockNotAvailableError,
     asyncpg.QueryCanceledError,
     asyncpg.TransactionRollbackError,
@@ -64,6 +65,7 @@ async def insist(
                 # First the destination: a delivery that waits again would be claimed at once otherwise.
                 await _tell_destination(connection, claim, block, called=called)
                 recorded = await delivering.record_delivery(connection, claim, record)
+            database.storage.note_room()
             break
         except _PASSING:
             if monotonic() > until + _LONGEST:

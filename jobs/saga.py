@@ -102,7 +102,12 @@ class Runner(LaneWorker):
         random: Callable[[], float],
     ) -> None:
         super().__init__(
-            "saga", LANES, look=settings.saga_interval, idle=settings.saga_interval, monotonic=monotonic
+            "saga",
+            LANES,
+            storage=database.storage,
+            look=settings.saga_interval,
+            idle=settings.saga_interval,
+            monotonic=monotonic,
         )
         self._database = database
         self._workflows = {workflow.name: workflow for workflow in workflows}
@@ -137,7 +142,7 @@ class Runner(LaneWorker):
                         return await self._put_off(connection, tenant_id, saga_id, error)
                 except _HELD as error:
                     return await self._put_off(connection, tenant_id, saga_id, error)
-                except (TrancheError, *UNREACHABLE):
+                except (TrancheError, asyncpg.DiskFullError, *UNREACHABLE):
                     raise
                 except Exception as error:
                     # A fault of ours: it must neither come again at once and for ever, nor be forgotten.

@@ -17,6 +17,7 @@ _COMMANDS: Final = {
     "jobs": ("app.cli.jobs", "jobs_group"),
     "dead-letters": ("app.cli.dead_letters", "dead_letters_group"),
     "contacts": ("app.cli.contacts", "contacts_group"),
+    "tenants": ("app.cli.tenants", "tenants"),
     "keys": ("app.cli.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
     "webhooks": ("app.cli.webhooks", "webhooks"),

@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from app import admin
+from app import admin, keys
 from app.cli import place
 from app.cli.server import claim_port
 from app.db.migrate import migrate
@@ -118,7 +118,7 @@ class Stack:
         """A first key, and the sandbox as a destination."""
         async with place.connection(self.settings) as connection:
             tenant_id = await admin.ensure_tenant(connection, TENANT)
-            if not await admin.list_keys(connection, TENANT):
+            if not await keys.list_keys(connection, tenant_id):
                 self.first_key = await admin.create_key(connection, TENANT, list(admin.SCOPES))
             if self.sandbox_url:
                 new = admin.NewDestination(

@@ -12,7 +12,9 @@ from app.db.pool import Connection
 from app.db.sql import QUERIES
 
 SYSTEM = "tranche"
-"""The actor where no human asked."""
+"""The actor where nobody asked."""
+OPERATOR = "operator"
+"""The actor who works with the database itself: the command line of whoever runs the service."""
 
 
 class Entry(msgspec.Struct, frozen=True):

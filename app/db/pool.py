@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import asyncpg
+import structlog
 
 from app.db.turns import Turns
-from app.errors import DatabaseUnavailable, Overloaded
+from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
 else:
     Connection = asyncpg.Connection
+
+log = structlog.get_logger()
 
 UNREACHABLE = (
     OSError,
@@ -53,6 +57,45 @@ TRANSACTION_SECONDS: Final = 60
 """Longer than any import takes, with every lock it may wait for."""
 
 
+FULL_WAIT: Final = 2.0
+FULL_WAIT_CAP: Final = 30.0
+"""Seconds between two tries of one process to write to a full disk; doubled each time up to the cap."""
+
+
+class Storage:
+    """Whether PostgreSQL had room when this process last wrote something."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wait = 0.0
+        self._until = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """For which nothing should be written; 0: there is room, or it is time to try again."""
+        return max(0.0, self._until - self._clock())
+
+    @property
+    def is_full(self) -> bool:
+        """It was full at the last try, and nothing was written since."""
+        return self._wait > 0
+
+    def note_full(self) -> None:
+        if self.seconds:
+            return  # several writers met the same trouble
+        if not self._wait:
+            log.error(
+                "storage_full", remedy="free or add disk space for PostgreSQL; work goes on by itself then"
+            )
+        self._wait = min(max(FULL_WAIT, self._wait * 2), FULL_WAIT_CAP)
+        self._until = self._clock() + self._wait
+
+    def note_room(self) -> None:
+        if self._wait:
+            log.info("storage_has_room")
+        self._wait = self._until = 0.0
+
+
 def _milliseconds(seconds: float) -> str:
     """For PostgreSQL, to which 0 means without end."""
     return str(max(1, round(seconds * 1000)))
@@ -68,6 +111,7 @@ class Database:
         self._name = application_name
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
+        self.storage = Storage()
 
     async def open(self) -> None:
         """Make the pool; with the server away this is left to the first use."""
@@ -129,6 +173,7 @@ class Database:
         Raises:
             DatabaseUnavailable: PostgreSQL cannot be reached, or went away meanwhile.
             Overloaded: no connection became free in time.
+            StorageFull: PostgreSQL has no room for what was to be written.
         """
         async with self.turn(), self._connection() as connection:
             yield connection
@@ -150,5 +195,8 @@ class Database:
             with suppress(asyncpg.InterfaceError):  # asyncpg may have noticed, and taken it back, itself
                 connection.terminate()  # whatever state it is in, nobody shall get it again
             raise DatabaseUnavailable(retry_after=2.0) from error
+        except asyncpg.DiskFullError as error:
+            self.storage.note_full()
+            raise StorageFull(retry_after=FULL_WAIT_CAP) from error
         finally:
             await pool.release(connection)

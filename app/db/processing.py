@@ -182,6 +182,11 @@ async def steps_left(connection: Connection, tenant_id: int, job_id: uuid.UUID) 
     return {row["step"] for row in await connection.fetch(QUERIES["steps_left"], tenant_id, job_id)}
 
 
+async def say_waiting(connection: Connection, tenant_id: int, job_id: uuid.UUID, waiting: str) -> None:
+    """`waiting`: JSON, what keeps the job from going on. It is gone with the next chunk."""
+    await connection.execute(QUERIES["say_waiting"], tenant_id, job_id, waiting)
+
+
 async def fail_import(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> None:
     """End a job that cannot be processed; what is spooled of it is for the sweepers."""
     await connection.execute(QUERIES["fail_import"], tenant_id, job_id, error)

@@ -40,6 +40,7 @@ class JobRow(msgspec.Struct, frozen=True):
     """Seconds since the first item was processed, until the last one was."""
     retried: bool
     """Other jobs name this one as their root; told of a job by itself only."""
+    waiting: str | None
 
 
 class EffectRow(msgspec.Struct, frozen=True):
@@ -135,10 +136,14 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
 
 
 async def read_jobs(
-    connection: Connection, tenant_id: int, *, before: uuid.UUID | None, limit: int
+    connection: Connection, tenant_id: int, *, of_key: str | None, before: uuid.UUID | None, limit: int
 ) -> list[JobRow]:
-    """Newest first."""
-    return [JobRow(*row) for row in await connection.fetch(QUERIES["read_jobs"], tenant_id, before, limit)]
+    """Newest first; those that one API key asked for, or all."""
+    if of_key is None:
+        rows = await connection.fetch(QUERIES["read_jobs"], tenant_id, before, limit)
+    else:
+        rows = await connection.fetch(QUERIES["read_jobs_of_key"], tenant_id, before, limit, of_key)
+    return [JobRow(*row) for row in rows]
 
 
 async def read_effects(

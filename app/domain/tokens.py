@@ -15,9 +15,9 @@ import msgspec
 PREFIX: Final = "trn_"
 _ALPHABET: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _VALUE: Final = {c: i for i, c in enumerate(_ALPHABET)}
-_ID_BYTES: Final = 6
+ID_BYTES: Final = 6
 SECRET_BYTES: Final = 20
-_BYTES: Final = 4 + _ID_BYTES + SECRET_BYTES + 4
+_BYTES: Final = 4 + ID_BYTES + SECRET_BYTES + 4
 MAX_TENANT: Final = 2**31 - 1
 """What PostgreSQL's integer holds. The checksum is no secret, so anybody can make a key that names more."""
 _LENGTH: Final = 46  # base62 digits that 34 bytes need
@@ -34,7 +34,7 @@ class Token(msgspec.Struct, frozen=True):
 
 def make(tenant_id: int, key_id: bytes, secret: bytes) -> tuple[str, Token]:
     """The key to hand out once, and what to store of it."""
-    payload = tenant_id.to_bytes(4, "big") + key_id[:_ID_BYTES] + secret
+    payload = tenant_id.to_bytes(4, "big") + key_id[:ID_BYTES] + secret
     number = int.from_bytes(payload + zlib.crc32(payload).to_bytes(4, "big"), "big")
     digits = []
     for _ in range(_LENGTH):
@@ -67,6 +67,6 @@ def parse(token: str) -> Token | None:
         return None
     return Token(
         tenant_id,
-        payload[4 : 4 + _ID_BYTES].hex(),
-        hashlib.sha256(payload[4 + _ID_BYTES :]).digest(),
+        payload[4 : 4 + ID_BYTES].hex(),
+        hashlib.sha256(payload[4 + ID_BYTES :]).digest(),
     )

@@ -82,6 +82,7 @@ async def read_events(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal, wanted = await _admit(request, fields, services)
+    await services.owners.check_read(principal, wanted)
     headers.choose_type(fields, (headers.EVENTS,))
     last = _read_last(fields)
     view = await services.views.read(principal.tenant_id, wanted, at_least=last)
@@ -129,6 +130,7 @@ async def make_stream_token(request: Request[Any, Any, Any]) -> ASGIResponse:
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
     wanted = parse_job_id(request.path_params["job_id"])
+    await services.owners.check_read(principal, wanted)
     await services.views.read(principal.tenant_id, wanted)
     async with services.database.connection() as connection:
         token = await stream_tokens.make(

@@ -118,6 +118,7 @@ async def _check_database(
         named = principal is not None
         check = await _check_schema(services)
         if check.status == "pass":
+            await services.room.look()
             async with services.database.connection() as connection:
                 rows.extend(await reading.read_health(connection, principal.tenant_id if principal else None))
         return check

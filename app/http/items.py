@@ -44,6 +44,7 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
     )
     wanted.check()
     job = parse_job_id(request.path_params["job_id"])
+    await services.owners.check_read(principal, job)
     first = cursors.decode_item(query["cursor"], job) if "cursor" in query else 0
     whole = wanted.lost and query.keys().isdisjoint(("limit", "cursor"))
     if whole and exchange_of(request.scope).bodyless:

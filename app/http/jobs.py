@@ -20,13 +20,13 @@ from app.http import cursors, dead_letters, headers
 from app.http.exchange import exchange_of
 from app.http.headers import Fields, Preferences
 from app.http.json_bodies import read_json
+from app.http.ownership import reads_all
 from app.http.services import READING, Services, authorize, respond, services_of
 from app.http.views import View, read_etags
 
 PAGE: Final = 100
 MOST: Final = 1_000
-_IMPORTING: Final = frozenset({"import"})
-_RETRYING: Final = frozenset({"import", "admin"})
+_CHANGING: Final = frozenset({"import", "admin"})
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -60,6 +60,7 @@ async def read_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
     wanted = parse_job_id(request.path_params["job_id"])
+    await services.owners.check_read(principal, wanted)
     preferences = headers.read_preferences(fields, max_wait=services.settings.max_wait)
     known = read_etags(fields.all("if-none-match"))
     changed = False
@@ -112,11 +113,12 @@ async def _wait(
 async def cancel_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _IMPORTING)
+    principal = await authorize(request, fields, services, _CHANGING)
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
     wanted = parse_job_id(request.path_params["job_id"])
-    await canceling.cancel(services.database, principal.tenant_id, wanted)
+    await services.owners.check_change(principal, wanted)
+    await canceling.cancel(services.database, principal.tenant_id, wanted, actor=principal.key_id)
     view = await services.views.read(principal.tenant_id, wanted, at_least=None)
     return respond(view.body, headers=tell(view, view.next_in))
 
@@ -132,10 +134,11 @@ async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     """Asking twice is asking once: what was taken is not taken again."""
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _RETRYING)
+    principal = await authorize(request, fields, services, _CHANGING)
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
     wanted = parse_job_id(request.path_params["job_id"])
+    await services.owners.check_change(principal, wanted)
     echo = {}
     if fields.one("idempotency-key"):
         _, sent = headers.read_key(fields)
@@ -171,13 +174,15 @@ async def retry_job(request: Request[Any, Any, Any]) -> ASGIResponse:
 async def undo_job(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _IMPORTING)
+    principal = await authorize(request, fields, services, _CHANGING)
     headers.choose_type(fields)
     headers.read_query(request.scope, ())
+    wanted = parse_job_id(request.path_params["job_id"])
+    await services.owners.check_change(principal, wanted)
     asked = await undoing.undo(
         services.database,
         principal.tenant_id,
-        parse_job_id(request.path_params["job_id"]),
+        wanted,
         key_id=principal.key_id,
         request_id=exchange_of(request.scope).request_id,
         new_id=uuid7,
@@ -199,6 +204,12 @@ async def list_jobs(request: Request[Any, Any, Any]) -> ASGIResponse:
     limit = headers.read_limit(query, default=PAGE, most=MOST)
     before = cursors.decode_job(query["cursor"]) if "cursor" in query else None
     async with services.database.connection() as connection:
-        jobs, more = await status.read_jobs(connection, principal.tenant_id, before=before, limit=limit)
+        jobs, more = await status.read_jobs(
+            connection,
+            principal.tenant_id,
+            of_key=None if reads_all(principal) else principal.key_id,
+            before=before,
+            limit=limit,
+        )
     cursor = cursors.encode_job(more) if more else None
     return respond(_encode(JobList(jobs, cursor)), headers=cursors.link_next(request.scope, query, cursor))

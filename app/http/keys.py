@@ -31,4 +31,6 @@ async def read_key(request: Request[Any, Any, Any]) -> ASGIResponse:
         raise NotFound("No request can have this Idempotency-Key.") from error
     async with services.database.connection() as connection:
         found = await status.read_key(connection, principal.tenant_id, ROUTE, key)
+    if found.job_id is not None:
+        await services.owners.check_read(principal, found.job_id)
     return respond(msgspec.json.encode(found), headers={"Cache-Control": "no-store"})

@@ -6,7 +6,6 @@ together, no tenant by name, and the requests of this service.
 
 from __future__ import annotations
 
-import hmac
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -21,7 +20,8 @@ from prometheus_client.registry import Collector
 from app.db.metrics import Figure
 from app.http import headers
 from app.http.headers import Fields
-from app.http.services import Services, authorize, respond, services_of
+from app.http.services import authorize, respond, services_of
+from app.http.tenants import is_operator
 from app.telemetry import Event, RequestServed
 
 _READ: Final = frozenset({"read", "admin"})
@@ -105,24 +105,13 @@ class _Gauges(Collector):
 async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
-    operator = _is_operator(fields, services)
+    operator = is_operator(fields, services.settings.metrics_token)
     tenant_id = None if operator else (await authorize(request, fields, services, _READ)).tenant_id
     headers.read_query(request.scope, ())
     body = generate_latest(_shared([_Gauges(await services.figures.read(tenant_id))]))
     if operator:
         body += generate_latest(_requests())
     return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
-
-
-def _is_operator(fields: Fields, services: Services) -> bool:
-    token = services.settings.metrics_token
-    sent = fields.one("authorization") or ""
-    scheme, _, told = sent.partition(" ")
-    return (
-        bool(token)
-        and scheme.lower() == "bearer"
-        and hmac.compare_digest(told.strip().encode(), token.encode())
-    )
 
 
 def _shared(collectors: Iterable[Collector]) -> CollectorRegistry:

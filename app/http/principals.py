@@ -13,13 +13,13 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app import admin
-from app.admin import Principal
+from app import keys
 from app.db.pool import Database
 from app.db.turns import ACTING, STRANGERS
 from app.domain import tokens
 from app.errors import TrancheError, Unauthorized
 from app.http.flights import Flights
+from app.keys import Principal
 
 log = structlog.get_logger()
 
@@ -103,7 +103,7 @@ class Principals:
     async def _learn(self, secret: str, digest: bytes) -> Principal | None:
         asked = asyncio.get_running_loop().time()
         async with self._database.connection() as connection:
-            principal = await admin.authenticate(connection, secret)
+            principal = await keys.authenticate(connection, secret)
         if principal is None:
             self._known.pop(digest, None)
             self._refused[digest] = asked + REFUSED
@@ -120,17 +120,17 @@ class Principals:
     async def _watch(self) -> None:
         while self._watched:
             await asyncio.sleep(WATCH)
-            keys = list(self._watched)
-            if not keys:
+            watched = list(self._watched)
+            if not watched:
                 return
             try:
                 async with self._database.connection() as connection:
-                    good = await admin.find_good_keys(connection, keys)
+                    good = await keys.find_good_keys(connection, watched)
             except (TrancheError, asyncpg.PostgresError) as error:
                 log.debug("watch_failed", error=str(error))
                 continue
             now = asyncio.get_running_loop().time()
-            for key in keys:
+            for key in watched:
                 if key not in good:
                     for scope in list(self._watched.get(key, ())):
                         if not scope.expired():

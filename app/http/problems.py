@@ -51,6 +51,7 @@ KINDS: Final = {
     "IDEMPOTENCY_KEY_INVALID": Kind(400, "The Idempotency-Key header cannot be used"),
     "UNAUTHORIZED": Kind(401, "A valid API key is needed"),
     "FORBIDDEN": Kind(403, "The API key lacks a scope"),
+    "TENANT_DISABLED": Kind(403, "The tenant is disabled"),
     "NOT_FOUND": Kind(404, "Not found"),
     "METHOD_NOT_ALLOWED": Kind(405, "The resource does not know this method"),
     "NOT_ACCEPTABLE": Kind(406, "No acceptable representation"),
@@ -73,6 +74,7 @@ KINDS: Final = {
     "INTERNAL": Kind(500, "Something is wrong on our side"),
     "OVERLOADED": Kind(503, "Too much is going on at once"),
     "DATABASE_UNAVAILABLE": Kind(503, "The database cannot be reached"),
+    "STORAGE_FULL": Kind(503, "The database has no disk space left"),
     "SECRET_KEY_MISSING": Kind(503, "Credentials cannot be encrypted"),
 }
 """By code: the codes are published, so none is ever removed."""

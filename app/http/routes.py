@@ -7,6 +7,7 @@ from typing import Final
 from litestar.handlers import HTTPRouteHandler
 
 from app.http import (
+    api_keys,
     contacts,
     dead_letters,
     destinations,
@@ -19,6 +20,7 @@ from app.http import (
     jobs,
     keys,
     metrics,
+    tenants,
     webhooks,
 )
 
@@ -33,6 +35,17 @@ ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
     events.make_stream_token,
     items.list_items,
     keys.read_key,
+    api_keys.list_keys,
+    api_keys.create_key,
+    api_keys.read_key,
+    api_keys.change_key,
+    api_keys.revoke_key,
+    api_keys.rotate_key,
+    tenants.list_tenants,
+    tenants.create_tenant,
+    tenants.read_tenant,
+    tenants.change_tenant,
+    tenants.create_tenant_key,
     contacts.read_contact,
     history.read_history,
     history.read_audit_log,

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from app import admin
 from app.db.pool import Database
+from app.db.room import RoomProbe
 from app.db.turns import ACTING
 from app.errors import Forbidden, SettingsError, Unauthorized
 from app.http.bodies import Drains
@@ -20,6 +21,8 @@ from app.http.exchange import exchange_of
 from app.http.figures import Figures
 from app.http.headers import JSON, Fields
 from app.http.intake import Intake
+from app.http.last_used import LastUsed
+from app.http.ownership import JobOwners
 from app.http.principals import Principals
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
@@ -38,6 +41,9 @@ class Services:
     watcher: JobWatcher
     views: JobViews
     principals: Principals
+    owners: JobOwners
+    last_used: LastUsed
+    room: RoomProbe
     figures: Figures
     cors: Cors
     redis: Redis
@@ -62,8 +68,8 @@ def vault_of(services: Services) -> Vault:
         raise SecretKeyMissing("" if not services.settings.secret_key else error.detail) from error
 
 
-READING: Final = frozenset({"read", "import"})
-"""Who imports has to follow its jobs, so `import` may read jobs and keys."""
+READING: Final = frozenset({"read", "import", "admin"})
+"""Who may read jobs and idempotency keys: `import` alone those that it asked for itself (`app.http.ownership`)."""
 
 
 async def authorize(
@@ -112,6 +118,7 @@ async def identify(
         raise Unauthorized("This API key is unknown, revoked or misspelled.")
     ACTING.set(principal.tenant_id)
     exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
+    services.last_used.note(principal.tenant_id, principal.key_id)
     return principal
 
 

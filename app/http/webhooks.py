@@ -72,7 +72,12 @@ async def add_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal = await _begin(request)
     new = await read_json(request, services, NewWebhookEndpoint, remedy=_REMEDY)
     made = await webhooks.add(
-        services.database, vault_of(services), services.settings, principal.tenant_id, new
+        services.database,
+        vault_of(services),
+        services.settings,
+        principal.tenant_id,
+        new,
+        actor=principal.key_id,
     )
     return _show(made, 201)
 
@@ -89,7 +94,12 @@ async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIRespon
     services, principal = await _begin(request)
     wanted = await read_json(request, services, WebhookEndpointChange, remedy=_REMEDY)
     changed = await webhooks.change(
-        services.database, services.settings, principal.tenant_id, _endpoint(request), wanted
+        services.database,
+        services.settings,
+        principal.tenant_id,
+        _endpoint(request),
+        wanted,
+        actor=principal.key_id,
     )
     return respond(_encode(changed))
 
@@ -98,7 +108,7 @@ async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIRespon
 async def remove_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
     """204: what still waited for it is marked failed."""
     services, principal = await _begin(request)
-    await webhooks.remove(services.database, principal.tenant_id, _endpoint(request))
+    await webhooks.remove(services.database, principal.tenant_id, _endpoint(request), actor=principal.key_id)
     return respond(b"", 204)
 
 
@@ -108,7 +118,12 @@ async def rotate_webhook_secret(request: Request[Any, Any, Any]) -> ASGIResponse
     asked = await read_json(request, services, WebhookRotation, remedy=_REMEDY, absent=WebhookRotation())
     keep = services.settings.webhook_rotation if asked.keep_seconds is None else asked.keep_seconds
     made = await webhooks.rotate(
-        services.database, vault_of(services), principal.tenant_id, _endpoint(request), keep=keep
+        services.database,
+        vault_of(services),
+        principal.tenant_id,
+        _endpoint(request),
+        keep=keep,
+        actor=principal.key_id,
     )
     return _show(made, 200)
 

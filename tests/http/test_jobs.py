@@ -189,9 +189,11 @@ async def test_a_held_answer_comes_in_time_though_nothing_is_settled(api: Api, h
 
 
 async def test_who_hangs_up_while_waiting_loses_nothing(api: Api, db: Db, hubspot: int) -> None:
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(api.push([person(1)], key="k", headers={"Prefer": "wait=1"}), 0.3)
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 1
+    waiting = asyncio.create_task(api.push([person(1)], key="k", headers={"Prefer": "wait=1"}))
+    async with asyncio.timeout(20):
+        while not await db.fetchval("SELECT count(*) FROM contacts"):
+            await asyncio.sleep(0.01)
+    waiting.cancel()
     await asyncio.sleep(1.2)
     again = await api.push([person(1)], key="k")
     assert (again.status, again.headers["Idempotency-Replayed"]) == (207, "true")

@@ -116,7 +116,8 @@ async def test_undoing_needs_the_scope_and_the_tenant(api: Api, db: Db) -> None:
     assert (await other.request("POST", pushed["status_url"] + "/undo")).status == 404
     assert (await other.get("/v1/contacts/c1/history")).status == 404
     await api.request("POST", pushed["status_url"] + "/undo")
-    assert (await other.get("/v1/audit-log")).json()["entries"] == []
+    entries = (await other.get("/v1/audit-log")).json()["entries"]
+    assert {entry["subject"].partition(":")[0] for entry in entries} == {"tenant", "key"}
 
 
 async def test_a_history_is_told_page_by_page(api: Api, settings: Settings) -> None:
@@ -184,6 +185,7 @@ async def test_the_audit_log_tells_who_asked_and_what_was_done(api: Api, setting
     assert log["entries"][1]["detail"]["restored"] == 2
     key_id = await db.fetchval("SELECT key_id FROM api_keys")
     assert {entry["actor"] for entry in log["entries"]} == {key_id}
+    await db.execute("DELETE FROM audit_log WHERE subject NOT LIKE 'job:%'")
     first = (await api.get("/v1/audit-log?limit=3")).json()
     rest = (await api.get(f"/v1/audit-log?cursor={first['next_cursor']}")).json()
     assert (len(first["entries"]), len(rest["entries"]), rest["next_cursor"]) == (3, 1, None)

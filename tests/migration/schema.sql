@@ -49,7 +49,8 @@ CREATE TABLE public.jobs (
     form jsonb,
     error jsonb,
     trimmed_at timestamp with time zone,
-    undo_of uuid
+    undo_of uuid,
+    waiting jsonb
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -81,7 +82,12 @@ CREATE TABLE public.api_keys (
     secret_hash bytea NOT NULL,
     scopes text[] NOT NULL,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    revoked_at timestamp with time zone
+    revoked_at timestamp with time zone,
+    name text DEFAULT ''::text NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    previous_hash bytea,
+    previous_until timestamp with time zone
 );
 
 CREATE TABLE public.audit_log (
@@ -385,7 +391,8 @@ CREATE TABLE public.spool_repeats (
 CREATE TABLE public.tenants (
     tenant_id integer NOT NULL,
     name text NOT NULL COLLATE pg_catalog."C",
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    disabled_at timestamp with time zone
 );
 
 ALTER TABLE public.tenants ALTER COLUMN tenant_id ADD GENERATED ALWAYS AS IDENTITY (
@@ -552,6 +559,8 @@ CREATE INDEX idempotency_keys_expiry ON public.idempotency_keys USING btree (ten
 CREATE INDEX job_chunks_faulty ON public.job_chunks USING btree (tenant_id, job_id, first_index) WHERE (failures <> '{}'::jsonb);
 
 CREATE INDEX jobs_kept ON public.jobs USING btree (tenant_id, finished_at) WHERE ((finished_at IS NOT NULL) AND (trimmed_at IS NULL));
+
+CREATE INDEX jobs_of_key ON public.jobs USING btree (tenant_id, key_id, job_id) WHERE (key_id <> ''::text);
 
 CREATE INDEX jobs_root ON public.jobs USING btree (tenant_id, root_job_id, job_id) WHERE (root_job_id <> job_id);
 

@@ -1,35 +1,4 @@
--- Tenants, keys and destinations.
-
--- name: ensure_tenant
-INSERT INTO tenants (name) VALUES ($1)
-ON CONFLICT (name) DO UPDATE SET name = excluded.name
-RETURNING tenant_id;
-
--- name: find_tenants
-SELECT tenant_id, name FROM tenants WHERE $1::text IS NULL OR name = $1 ORDER BY name;
-
--- name: insert_key
-INSERT INTO api_keys (tenant_id, key_id, secret_hash, scopes) VALUES ($1, $2, $3, $4);
-
--- name: find_key
-SELECT k.secret_hash, k.scopes FROM api_keys k
-WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;
-
--- name: find_good_keys
--- Those of the keys $1, $2 that find_key would find: who follows or waits with another one is sent away.
-SELECT k.tenant_id, k.key_id FROM api_keys k
-JOIN unnest($1::int[], $2::text[]) AS w(tenant_id, key_id) ON k.tenant_id = w.tenant_id AND k.key_id = w.key_id
-WHERE k.revoked_at IS NULL;
-
--- name: list_keys
-SELECT t.name AS tenant, k.key_id, k.scopes, k.created_at, k.revoked_at
-FROM api_keys k
-JOIN tenants t ON t.tenant_id = k.tenant_id
-WHERE $1::text IS NULL OR t.name = $1
-ORDER BY t.name, k.created_at;
-
--- name: revoke_key
-UPDATE api_keys SET revoked_at = coalesce(revoked_at, now()) WHERE key_id = $1 RETURNING key_id;
+-- Destinations.
 
 -- name: insert_destination
 INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options)

@@ -5,6 +5,7 @@
 -- thousand deliveries counts no more than one with a single one.
 SELECT d.tenant_id, d.destination_id
 FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id AND t.disabled_at IS NULL
 WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()))
     AND EXISTS (
         SELECT FROM deliveries x
@@ -21,12 +22,15 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2;
 -- The gate through which claims of one destination pass one at a time. Only a statement after this one sees what
 -- the claim before it did, hence two statements.
 SELECT
-    d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()) AS open,
+    t.disabled_at IS NULL AND (
+        d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now())
+    ) AS open,
     d.state = 'removed' AS removed,
     d.blocked_until IS NOT NULL AS blocked_before
 FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id
 WHERE d.tenant_id = $1 AND d.destination_id = $2
-FOR NO KEY UPDATE;
+FOR NO KEY UPDATE OF d;
 
 -- name: claim_deliveries
 -- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions

@@ -17,11 +17,13 @@ WITH RECURSIVE busy AS (
 )
 SELECT w.tenant_id, w.job_id
 FROM busy b
+LEFT JOIN tenants t ON t.tenant_id = b.tenant_id
 CROSS JOIN LATERAL (
     SELECT j.tenant_id, j.job_id FROM jobs j
     WHERE j.tenant_id = b.tenant_id AND j.state IN ('queued', 'running') AND j.step IS NOT NULL
     ORDER BY j.job_id LIMIT 200
-) w;
+) w
+WHERE t.disabled_at IS NULL;
 
 -- name: read_processing
 -- An import as it stands for whoever is about to work on it, if anything is left to do.
@@ -164,6 +166,7 @@ SET
     results = add_counts(j.results, $7::text::jsonb),
     state = 'running',
     started_at = coalesce(j.started_at, now()),
+    waiting = NULL,
     revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
 RETURNING 1;
@@ -197,6 +200,12 @@ SET state = 'failed', step = NULL, finished_at = now(), error = $3::text::jsonb,
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
 RETURNING emit_job_finished(j);
 
+-- name: say_waiting
+-- $3 what the job waits for; said once, for the row has to be written where there may be little room.
+UPDATE jobs j
+SET waiting = $3::text::jsonb, revision = j.revision + 1
+WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running') AND j.waiting IS NULL;
+
 -- name: lock_undo
 -- The row of a job that takes something back, last of all locks; no row: all of its items are decided.
 SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
@@ -220,6 +229,7 @@ WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 UPDATE jobs j
 SET
     step = NULL,
+    waiting = NULL,
     started_at = coalesce(j.started_at, now()),
     applied_at = now(),
     state = CASE

@@ -24,11 +24,13 @@ WITH RECURSIVE busy AS (
 )
 SELECT d.tenant_id, d.saga_id
 FROM busy b
+LEFT JOIN tenants t ON t.tenant_id = b.tenant_id
 CROSS JOIN LATERAL (
     SELECT s.tenant_id, s.saga_id FROM sagas s
     WHERE s.tenant_id = b.tenant_id AND s.finished_at IS NULL AND s.due_at <= now()
     ORDER BY s.due_at LIMIT 100
-) d;
+) d
+WHERE t.disabled_at IS NULL;
 
 -- name: claim_saga
 -- No row: it is at its end, not due, or in other hands.

@@ -9,7 +9,8 @@ SELECT
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     j.bytes, j.started_at, j.applied_at, j.error,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked,
-    f.revision IS NOT NULL AS retried
+    f.revision IS NOT NULL AS retried,
+    j.waiting
 FROM jobs j
 CROSS JOIN LATERAL (
     SELECT sum(m.revision)::bigint AS revision FROM jobs m
@@ -25,9 +26,25 @@ SELECT
     -- An import of a release before file imports never told its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried
+    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried,
+    j.waiting
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+ORDER BY j.job_id DESC
+LIMIT $3;
+
+-- name: read_jobs_of_key
+-- The same of the jobs that the key $4 asked for.
+SELECT
+    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
+    j.results, j.revision, j.created_at, j.finished_at,
+    -- An import of a release before file imports never told its size apart; an upload cut off has none.
+    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
+    j.bytes, j.started_at, j.applied_at, j.error,
+    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried,
+    j.waiting
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.key_id = $4 AND j.key_id <> '' AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY j.job_id DESC
 LIMIT $3;
 

@@ -124,7 +124,8 @@ WHERE m.tenant_id = $1 AND m.state = $3 AND m.message_id = ANY (ARRAY(
 -- Endpoints with something to be told now, whichever worker asks: a probe of the index for each, however many messages.
 SELECT w.tenant_id, w.endpoint_id
 FROM webhook_endpoints w
-WHERE w.state = 'active' AND EXISTS (
+LEFT JOIN tenants t ON t.tenant_id = w.tenant_id
+WHERE w.state = 'active' AND t.disabled_at IS NULL AND EXISTS (
     SELECT FROM webhook_messages m
     WHERE m.tenant_id = w.tenant_id AND m.endpoint_id = w.endpoint_id
         AND m.state = 'pending' AND m.next_attempt_at <= now()

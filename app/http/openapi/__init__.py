@@ -7,7 +7,18 @@ from typing import Any, Final
 
 import msgspec
 
-from app.http.openapi import circuits, data, letters, parts, schemas, service, undo, webhook_events, webhooks
+from app.http.openapi import (
+    access,
+    circuits,
+    data,
+    letters,
+    parts,
+    schemas,
+    service,
+    undo,
+    webhook_events,
+    webhooks,
+)
 from app.http.openapi.yaml import dump
 from app.settings import Settings
 
@@ -32,6 +43,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         | undo.make_paths()
         | service.make_paths()
         | circuits.make_paths()
+        | access.make_paths()
         | webhooks.make_paths(settings),
         "webhooks": webhook_events.make_webhooks(),
         "components": {
@@ -74,6 +86,7 @@ _TAGS: Final = [
     {"name": "dead letters", "description": "What was given up on, and what a human decides about it."},
     {"name": "destinations", "description": "Where contacts are synced."},
     {"name": "webhooks", "description": "Be told of events; signed, and repeated until they arrive."},
+    {"name": "keys", "description": "Who may do what: API keys, and the tenants that they belong to."},
     {"name": "audit", "description": "Who did what, when."},
     {"name": "health", "description": "What works and what does not; open to everybody."},
     {"name": "documents", "description": "This description; open to everybody."},

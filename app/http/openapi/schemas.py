@@ -6,13 +6,24 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, circuits, letter_views, spool, status, stream_tokens
+from app import admin, circuits, keys, letter_views, spool, status, stream_tokens
 from app import webhooks as endpoints
 from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
 from app.domain.rows import Item
 from app.domain.webhooks import MAX_URL
-from app.http import dead_letters, destinations, health, history, items, jobs, problems, webhooks
+from app.http import (
+    api_keys,
+    dead_letters,
+    destinations,
+    health,
+    history,
+    items,
+    jobs,
+    problems,
+    tenants,
+    webhooks,
+)
 from app.http.openapi import examples
 
 _STRUCTS: Final = (
@@ -28,6 +39,16 @@ _STRUCTS: Final = (
     status.Contact,
     history.ContactHistory,
     history.AuditLog,
+    keys.Key,
+    keys.NewKey,
+    keys.KeyChange,
+    api_keys.KeyList,
+    api_keys.KeySecret,
+    api_keys.KeyRotation,
+    keys.Tenant,
+    tenants.TenantList,
+    tenants.NewTenant,
+    tenants.TenantChange,
     admin.NewDestination,
     admin.DestinationChange,
     destinations.DestinationList,

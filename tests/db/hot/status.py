@@ -9,6 +9,7 @@ from tests.db.hot.values import JOB, JOBS, Hot
 HOT: Final[Hot] = {
     "read_job": (f"3, {JOB}", {"jobs_pkey"}),
     "read_jobs": (f"3, {JOB}, 50", {"jobs_pkey"}),
+    "read_jobs_of_key": (f"3, {JOB}, 50, 'key'", {"jobs_of_key"}),
     "read_effects": (f"3, {JOBS}", {"effects_pkey"}),
     "read_local_failures": (f"3, {JOB}", {"job_chunks_faulty"}),
     "read_destination_failures": (f"3, {JOB}", {"deliveries_faulty"}),

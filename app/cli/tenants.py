@@ -1,0 +1,64 @@
+"""`tranche tenants list | create | disable | enable`, on the database itself."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from app import keys as service
+from app.cli.keys import json_option, on_database, print_json, show_time
+from app.db.pool import Connection
+
+
+@click.group()
+def tenants() -> None:
+    """Tenants: who has keys, records and destinations of its own."""
+
+
+@tenants.command("list")
+@json_option
+def list_(as_json: bool) -> None:
+    """List tenants, with how many keys of theirs are in force."""
+    found = on_database(service.list_tenants)
+    if as_json:
+        print_json(found)
+        return
+    click.echo(f"{'TENANT':30}  {'CREATED':16}  {'KEYS':>5}  STATE")
+    for tenant in found:
+        state = f"disabled {show_time(tenant.disabled_at, '')}" if tenant.disabled_at else "active"
+        click.echo(f"{tenant.name:30}  {show_time(tenant.created_at, ''):16}  {tenant.keys:>5}  {state}")
+
+
+@tenants.command()
+@click.argument("name")
+@json_option
+def create(name: str, as_json: bool) -> None:
+    """Make a tenant; one that is there is left as it is."""
+
+    async def work(connection: Connection) -> service.Tenant:
+        await service.ensure_tenant(connection, name)
+        return (await service.list_tenants(connection, name))[0]
+
+    _show(on_database(work), as_json)
+
+
+@tenants.command()
+@click.argument("name")
+@json_option
+def disable(name: str, as_json: bool) -> None:
+    """Refuse its keys, and leave alone what is owed for it; nothing is lost."""
+    _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, True)), as_json)
+
+
+@tenants.command()
+@click.argument("name")
+@json_option
+def enable(name: str, as_json: bool) -> None:
+    """Let a disabled tenant go on where it was."""
+    _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, False)), as_json)
+
+
+def _show(tenant: service.Tenant, as_json: bool) -> None:
+    if as_json:
+        print_json(tenant)
+    else:
+        click.echo(f"{tenant.name} is {'disabled' if tenant.disabled_at else 'active'}")

@@ -1,0 +1,100 @@
+-- Tenants and their API keys.
+
+-- name: ensure_tenant
+INSERT INTO tenants (name) VALUES ($1)
+ON CONFLICT (name) DO UPDATE SET name = excluded.name
+RETURNING tenant_id;
+
+-- name: find_tenants
+SELECT tenant_id, name FROM tenants WHERE $1::text IS NULL OR name = $1 ORDER BY name;
+
+-- name: list_tenants
+-- With how many keys each has that are neither revoked nor expired.
+SELECT
+    t.name, t.created_at, t.disabled_at,
+    count(k.key_id) FILTER (
+        WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())
+    )::int AS keys
+FROM tenants t
+LEFT JOIN api_keys k ON k.tenant_id = t.tenant_id
+WHERE $1::text IS NULL OR t.name = $1
+GROUP BY t.tenant_id, t.name, t.created_at, t.disabled_at
+ORDER BY t.name;
+
+-- name: set_tenant_disabled
+-- Asked twice, the first time counts.
+WITH done AS (
+    UPDATE tenants
+    SET disabled_at = CASE WHEN $2::boolean THEN coalesce(disabled_at, $3::timestamptz) END
+    WHERE name = $1
+    RETURNING tenant_id
+)
+SELECT tenant_id FROM done;
+
+-- name: insert_key
+INSERT INTO api_keys (tenant_id, key_id, secret_hash, scopes, name, expires_at) VALUES ($1, $2, $3, $4, $5, $6);
+
+-- name: find_key
+-- A rotated key has two secrets for a while.
+SELECT
+    k.secret_hash, CASE WHEN k.previous_until > now() THEN k.previous_hash END AS previous_hash, k.scopes,
+    k.expires_at, coalesce(k.expires_at <= now(), false) AS expired, t.disabled_at IS NOT NULL AS disabled
+FROM api_keys k
+JOIN tenants t ON t.tenant_id = k.tenant_id
+WHERE k.tenant_id = $1 AND k.key_id = $2 AND k.revoked_at IS NULL;
+
+-- name: find_good_keys
+-- Those of the keys $1, $2 that are still taken: whoever follows or waits with another one is sent away.
+SELECT k.tenant_id, k.key_id FROM api_keys k
+JOIN tenants t ON t.tenant_id = k.tenant_id
+JOIN unnest($1::int[], $2::text[]) AS w(tenant_id, key_id) ON k.tenant_id = w.tenant_id AND k.key_id = w.key_id
+WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AND t.disabled_at IS NULL;
+
+-- name: list_keys
+-- Of one tenant ($1), or of all (NULL).
+SELECT
+    t.name AS tenant, k.key_id, k.name, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at,
+    CASE WHEN k.previous_until > now() THEN k.previous_until END AS previous_until
+FROM api_keys k
+JOIN tenants t ON t.tenant_id = k.tenant_id
+WHERE $1::int IS NULL OR k.tenant_id = $1
+ORDER BY t.name, k.created_at, k.key_id;
+
+-- name: find_key_owner
+SELECT k.tenant_id FROM api_keys k WHERE k.key_id = $1;
+
+-- name: lock_key
+SELECT k.key_id, k.revoked_at IS NOT NULL AS revoked, coalesce(k.expires_at <= now(), false) AS expired
+FROM api_keys k
+WHERE k.tenant_id = $1 AND k.key_id = $2
+FOR NO KEY UPDATE;
+
+-- name: revoke_key
+UPDATE api_keys SET revoked_at = $3, previous_hash = NULL, previous_until = NULL
+WHERE tenant_id = $1 AND key_id = $2;
+
+-- name: change_key
+-- $3 name (NULL: as it is)  $4 whether the expiry is given  $5 the expiry (NULL: never)
+UPDATE api_keys
+SET name = coalesce($3, name), expires_at = CASE WHEN $4::boolean THEN $5::timestamptz ELSE expires_at END
+WHERE tenant_id = $1 AND key_id = $2;
+
+-- name: rotate_key
+-- $3 hash of the new secret  $4 until when the one before is good
+UPDATE api_keys SET previous_hash = secret_hash, previous_until = $4, secret_hash = $3
+WHERE tenant_id = $1 AND key_id = $2;
+
+-- name: note_key_uses
+-- $1 tenants, $2 keys, $3 times. Several processes tell of the same key, and once a minute is enough.
+UPDATE api_keys k
+SET last_used_at = u.at
+FROM unnest($1::int[], $2::text[], $3::timestamptz[]) AS u(tenant_id, key_id, at)
+WHERE k.tenant_id = u.tenant_id AND k.key_id = u.key_id
+    AND (k.last_used_at IS NULL OR k.last_used_at < u.at - interval '30 seconds');
+
+-- name: read_job_keys
+-- The keys whose job this is: the one that asked for it, and the one that asked for the job it began with.
+SELECT j.key_id, r.key_id AS root_key_id
+FROM jobs j
+LEFT JOIN jobs r ON r.tenant_id = $1 AND r.job_id = j.root_job_id
+WHERE j.tenant_id = $1 AND j.job_id = $2;

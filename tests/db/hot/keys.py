@@ -1,0 +1,9 @@
+"""Queries of `app/db/sql/keys.sql`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tests.db.hot.values import JOB, Hot
+
+HOT: Final[Hot] = {"read_job_keys": (f"3, {JOB}", {"jobs_pkey"})}
