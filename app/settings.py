@@ -38,6 +38,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     database_url: Annotated[
         str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")
     ] = ""
+    database_owner_url: Annotated[
+        str,
+        Doc("the same as the owner of its tables, for `tranche migrate`; empty: TRANCHE_DATABASE_URL", "URL"),
+    ] = ""
     redis_url: Annotated[
         str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")
     ] = ""

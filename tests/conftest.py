@@ -17,6 +17,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.db.migrate import migrate
+from app.db.privileges import privileges
 from app.domain.addresses import parse_networks
 from app.embedded import Engines
 from app.settings import Settings
@@ -50,7 +51,29 @@ async def _prepare(engines: Engines) -> None:
     await admin.execute("ALTER SYSTEM SET synchronous_commit = off")
     await admin.execute("SELECT pg_reload_conf()")
     await admin.close()
-    await migrate(with_path(urls.database_url, TEMPLATE))
+    template = with_path(urls.database_url, TEMPLATE)
+    # Rights are kept by each database; before the migration, so that every test has them by default alone.
+    database = await asyncpg.connect(template)
+    await database.execute(privileges("tranche"))
+    await database.close()
+    await migrate(template)
+    _users.update(
+        owner=urlsplit(urls.database_url).netloc, app=urlsplit(engines.app_urls.database_url).netloc
+    )
+
+
+_users: dict[str, str] = {}
+
+
+def as_app(url: str) -> str:
+    """A database of the run's engines as the role that serves and works: it owns nothing, so a grant that is missing
+    fails a test."""
+    return urlsplit(url)._replace(netloc=_users["app"]).geturl()
+
+
+def as_owner(url: str) -> str:
+    """The same as the owner of its tables."""
+    return urlsplit(url)._replace(netloc=_users["owner"]).geturl()
 
 
 @asynccontextmanager
@@ -68,7 +91,7 @@ async def new_database(engines: Engines, *, template: str = "template1") -> Asyn
 
 @pytest.fixture
 async def database_url(engines: Engines) -> AsyncIterator[str]:
-    """A fresh database at the newest schema."""
+    """A fresh database at the newest schema, as its owner."""
     async with new_database(engines, template=TEMPLATE) as url:
         yield url
 
@@ -91,8 +114,8 @@ async def own_engines(tmp_path: Path) -> AsyncIterator[Engines]:
 
 @pytest.fixture
 def settings(database_url: str, redis_url: str) -> Settings:
-    """Quick settings on fresh engines."""
-    return quick(database_url, redis_url)
+    """Quick settings on fresh engines, as the role that owns nothing."""
+    return quick(as_app(database_url), redis_url)
 
 
 def quick(database_url: str, redis_url: str, **changes: object) -> Settings:

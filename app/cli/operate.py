@@ -47,10 +47,14 @@ def worker() -> None:
 @click.command()
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for another migration.")
 def migrate(patience: float) -> None:
-    """Bring the database to this release's schema. Safe to start many at once."""
+    """Bring the database to this release's schema. Safe to start many at once.
+
+    Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
+    """
     from app.db.migrate import migrate as run
 
-    applied = asyncio.run(run(place.find().database_url, patience=patience))
+    settings = place.find()
+    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, patience=patience))
     click.echo(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
 
 

@@ -42,6 +42,7 @@ def find(settings: Settings | None = None) -> Settings:
     return msgspec.structs.replace(
         loaded,
         database_url=loaded.database_url or run.database_url,
+        database_owner_url=loaded.database_owner_url or ("" if loaded.database_url else run.owner_url),
         redis_url=loaded.redis_url or run.redis_url,
         secret_key=loaded.secret_key or secret_key(folder),
     )

@@ -98,7 +98,10 @@ class Stack:
             claim_port(_HOST, self._sandbox_port, "--sandbox-port", patience=_PORT_SECONDS)
         if not (settings.database_url and settings.redis_url):
             self._engines = Engines(self.folder)
-            urls = await self._engines.start()
+            owner = await self._engines.start()
+            urls = self._engines.app_urls
+            if not settings.database_url:
+                settings = msgspec.structs.replace(settings, database_owner_url=owner.database_url)
             settings = msgspec.structs.replace(
                 settings,
                 database_url=settings.database_url or urls.database_url,
@@ -108,7 +111,7 @@ class Stack:
             self.folder.mkdir(parents=True, exist_ok=True)
             settings = msgspec.structs.replace(settings, secret_key=place.secret_key(self.folder))
         self.settings = settings
-        await migrate(settings.database_url)
+        await migrate(settings.database_owner_url or settings.database_url)
         await self._furnish()
         for part in self._parts():
             self._spawn(part)
@@ -153,6 +156,7 @@ class Stack:
     def _spawn(self, name: str) -> None:
         environment = os.environ | {
             "TRANCHE_DATABASE_URL": self.settings.database_url,
+            "TRANCHE_DATABASE_OWNER_URL": "",  # neither serves nor works as the owner
             "TRANCHE_REDIS_URL": self.settings.redis_url,
             "TRANCHE_SECRET_KEY": self.settings.secret_key,
             "TRANCHE_DATA_DIR": str(self.folder),

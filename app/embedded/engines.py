@@ -60,8 +60,13 @@ class Engines:
 
     @property
     def urls(self) -> Urls:
-        """The same from `start` to `stop`, whatever is killed and restarted between."""
+        """As PostgreSQL's owner; the same from `start` to `stop`, whatever is killed and restarted between."""
         return Urls(self.postgres.url, self.valkey.url)
+
+    @property
+    def app_urls(self) -> Urls:
+        """As the role that serves and works, and owns nothing."""
+        return Urls(self.postgres.app_url, self.valkey.url)
 
     async def start(self) -> Urls:
         """Start both at once and return when both answer.
@@ -176,7 +181,13 @@ class Engines:
     def _publish(self) -> None:
         if self.postgres.child is None or self.valkey.child is None:
             return
-        run = state.Run(*self.urls, os.getpid(), self.postgres.child.pid, self.valkey.child.pid)
+        run = state.Run(
+            *self.app_urls,
+            os.getpid(),
+            self.postgres.child.pid,
+            self.valkey.child.pid,
+            owner_url=self.postgres.url,
+        )
         state.write_run(self._data_dir, run)
 
     @staticmethod

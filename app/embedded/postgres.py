@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import asyncpg
+
+from app.db.privileges import APP, privileges
 from app.embedded import residents, secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
 from app.embedded.errors import EngineError
@@ -16,6 +19,7 @@ from app.embedded.identity import Identity, choose, give, require_name
 from app.embedded.process import Child, deadline, run, size, tail
 
 ROLE: Final = "tranche"
+"""Owns the cluster and every table. The service is given the role `APP`, which owns nothing."""
 DATABASE: Final = "tranche"
 ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 """Nothing of the caller's: a PGDATA or PGPORT of his would reach the engine."""
@@ -34,9 +38,11 @@ class Postgres:
         self._data_dir = data_dir
         self._folder = data_dir / "postgres"
         self._password_file = data_dir / "postgres.password"
+        self._app_password_file = data_dir / "postgres.app.password"
         self._log = data_dir / "log" / "postgres.log"
         self._user = user
         self._password = b""
+        self._app_password = b""
         self._install: PostgresInstall | None = None
         self._identity: Identity | None = None
         self.child: Child | None = None
@@ -44,7 +50,16 @@ class Postgres:
 
     @property
     def url(self) -> str:
-        return f"postgresql://{ROLE}:{self._password.hex()}@{state.HOST}:{self.port}/{DATABASE}"
+        """As the owner, a superuser: for migrations."""
+        return self._url(ROLE, self._password)
+
+    @property
+    def app_url(self) -> str:
+        """As the role that serves and works."""
+        return self._url(APP, self._app_password)
+
+    def _url(self, role: str, password: bytes) -> str:
+        return f"postgresql://{role}:{password.hex()}@{state.HOST}:{self.port}/{DATABASE}"
 
     async def prepare(self) -> None:
         """Stop what is left of an earlier run and make the cluster if there is none yet.
@@ -114,6 +129,32 @@ class Postgres:
                 await self.stop()
                 raise EngineError(f"PostgreSQL was not ready within {READY_TIMEOUT:g} s, see {self._log}")
             await asyncio.sleep(0.01)
+        try:
+            await self._admit_app()
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            await self.stop()
+            raise EngineError(
+                f"PostgreSQL came up and refused its owner: {error}, see {self._log}"
+            ) from error
+
+    async def _admit_app(self) -> None:
+        """See that the service's role is there and has this password: the folder may be of an older release, or the
+        file with the password lost."""
+        self._app_password = secrets.load_or_create(self._app_password_file)
+        try:
+            await (await asyncpg.connect(self.app_url, timeout=READY_TIMEOUT)).close()
+            return
+        except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
+            pass
+        owner = await asyncpg.connect(self.url, timeout=READY_TIMEOUT)
+        try:
+            async with owner.transaction():
+                known = await owner.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", APP)
+                verb = "ALTER" if known else "CREATE"
+                await owner.execute(f"{verb} ROLE {APP} LOGIN PASSWORD '{self._app_password.hex()}'")
+                await owner.execute(privileges(ROLE))
+        finally:
+            await owner.close()
 
     async def stop(self) -> None:
         """Fast shutdown, and SIGKILL to all of it when that takes too long."""

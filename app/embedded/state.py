@@ -3,7 +3,8 @@
 lock                 held (flock) by the one supervisor; holds its process id
 run.json             while the engines are up: their URLs, for other commands
 ports.json           the ports of last time, taken again when they are free
-postgres.password    raw bytes; the URL carries them in hex
+postgres.password    of the owner, raw bytes; the URL carries them in hex
+postgres.app.password  of the role that serves and works
 valkey.password
 postgres/ valkey/    the data
 log/                 what the engines print
@@ -38,11 +39,14 @@ class Run:
     """Engines that are up, as `run.json` describes them."""
 
     database_url: str
+    """As the role that serves and works."""
     redis_url: str
     pid: int
     """Of the supervisor."""
     postgres_pid: int
     valkey_pid: int
+    owner_url: str = ""
+    """The database as its owner, for migrations."""
 
 
 def read_run(data_dir: Path) -> Run | None:

@@ -32,5 +32,6 @@ async def tranche(settings: Settings, folder: Path) -> AsyncIterator[Installatio
 @pytest.fixture
 async def fragile(own_engines: Engines, folder: Path) -> AsyncIterator[Installation]:
     """On `own_engines`, which may be killed."""
-    async with installation(quick(*own_engines.urls), folder) as made:
+    settings = quick(*own_engines.app_urls)
+    async with installation(settings, folder, own_engines.urls.database_url) as made:
         yield made

@@ -24,6 +24,7 @@ from app.cli import place
 from app.embedded import Child
 from app.embedded.state import PORTS, is_free
 from app.settings import PREFIX, Settings
+from tests.conftest import as_owner
 from tests.jobs.conftest import Sandbox, people
 
 __all__ = ["Answer", "Installation", "Part", "Sandbox", "changed_effects", "people", "processes", "until"]
@@ -117,7 +118,9 @@ async def run(
 class Installation:
     """One tenant `acme`, synced to one sandbox CRM: the API, workers and the sandbox as processes."""
 
-    def __init__(self, settings: Settings, folder: Path) -> None:
+    def __init__(self, settings: Settings, folder: Path, owner_url: str = "") -> None:
+        self.owner_url = owner_url or as_owner(settings.database_url)
+        """The database as its owner, for evidence and for what no service may do."""
         self.settings = msgspec.structs.replace(settings, log_level="info")
         self.folder = folder
         self.port = free_port()
@@ -274,7 +277,7 @@ class Installation:
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
         """Evidence from behind the API."""
-        connection = await asyncpg.connect(self.settings.database_url)
+        connection = await asyncpg.connect(self.owner_url)
         try:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
         finally:
@@ -294,8 +297,8 @@ class Installation:
 
 
 @asynccontextmanager
-async def installation(settings: Settings, folder: Path) -> AsyncIterator[Installation]:
-    async with Installation(settings, folder) as made:
+async def installation(settings: Settings, folder: Path, owner_url: str = "") -> AsyncIterator[Installation]:
+    async with Installation(settings, folder, owner_url) as made:
         yield made
 
 

@@ -134,7 +134,7 @@ async def read(urls: Urls) -> tuple[list[str], list[str]]:
 def running(folder: Path) -> Urls:
     run = read_run(folder)
     assert run is not None
-    return Urls(run.database_url, run.redis_url)
+    return Urls(run.owner_url, run.redis_url)
 
 
 async def test_a_second_start_finds_data_urls_and_ports_again(fresh: Path) -> None:
@@ -372,6 +372,36 @@ async def test_lost_passwords_are_replaced_by_whoever_owns_the_folder(folder: Pa
     async with Engines(folder) as engines:
         assert engines.urls.database_url != before.database_url
         assert await read(engines.urls) == (["a"], ["a"])
+
+
+async def test_the_service_is_given_a_role_that_owns_nothing(folder: Path) -> None:
+    async with Engines(folder) as engines:
+        run = read_run(folder)
+        assert run is not None
+        assert (run.database_url, run.owner_url) == (engines.app_urls.database_url, engines.urls.database_url)
+        await write(engines.urls, "a")
+        assert await read(engines.app_urls) == (["a"], ["a"])
+        connection = await asyncpg.connect(run.database_url)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute("CREATE TABLE mine ()")
+        await connection.close()
+    (folder / "postgres.app.password").unlink()
+    async with Engines(folder) as again:
+        assert again.app_urls != engines.app_urls
+        assert await read(again.app_urls) == (["a"], ["a"])
+
+
+async def test_a_folder_of_a_release_with_one_role_gets_the_second_one(folder: Path) -> None:
+    async with Engines(folder) as engines:
+        await write(engines.urls, "a")
+        connection = await asyncpg.connect(engines.urls.database_url)
+        await connection.execute(
+            "GRANT ALL ON SCHEMA public TO PUBLIC; DROP OWNED BY tranche_app; DROP ROLE tranche_app"
+        )
+        await connection.close()
+    (folder / "postgres.app.password").unlink()
+    async with Engines(folder) as engines:
+        assert await read(engines.app_urls) == (["a"], ["a"])
 
 
 async def test_a_damaged_append_only_file_is_set_aside(folder: Path) -> None:

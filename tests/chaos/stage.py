@@ -111,7 +111,7 @@ class Stage:
         self.engines = engines
         self.bug = bug
         """A planted bug (`tests.chaos.planted`) that API and workers start with."""
-        self.settings = fast(*engines.urls)
+        self.settings = fast(*engines.app_urls)
         self.proxies: dict[str, Proxy] = {}
         self.parts: dict[str, Part] = {}
         self._ports = {name: free_port() for name in ("api", *CRMS)}
@@ -260,8 +260,8 @@ class Stage:
 
     @asynccontextmanager
     async def database(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """Past every proxy."""
-        connection = await asyncpg.connect(self.settings.database_url, timeout=5, command_timeout=20)
+        """Past every proxy, as the owner."""
+        connection = await asyncpg.connect(self.engines.urls.database_url, timeout=5, command_timeout=20)
         try:
             yield connection
         finally:

@@ -7,6 +7,7 @@ import random
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 import uuid_utils.compat
@@ -16,7 +17,7 @@ from app.accept import Accepted207, Import, Options, Replay, accept
 from app.db.pool import Database
 from app.settings import Settings
 from app.vault import Vault
-from tests.conftest import LOOPBACK, SECRET_KEY, quick
+from tests.conftest import LOOPBACK, SECRET_KEY, as_app, as_owner, quick
 
 ROUTE = "POST /v1/contacts:bulk"
 _numbers = itertools.count(1)
@@ -73,8 +74,12 @@ class Desk:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
     async def execute(self, query: str, *arguments: Any) -> None:
-        async with self.database.connection() as connection:
+        """As the owner, who may change the schema."""
+        connection = await asyncpg.connect(as_owner(self.settings.database_url))
+        try:
             await connection.execute(query, *arguments)
+        finally:
+            await connection.close()
 
     async def counts(self) -> dict[str, int]:
         """Rows of every table that an import writes."""
@@ -85,7 +90,7 @@ class Desk:
 @pytest.fixture
 def bare_settings(database_url: str) -> Settings:
     """No Redis: nothing here needs one."""
-    return quick(database_url, "")
+    return quick(as_app(database_url), "")
 
 
 @pytest.fixture

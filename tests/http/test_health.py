@@ -68,7 +68,7 @@ async def test_a_schema_of_another_release_is_not_ready(api: Api, db: asyncpg.Co
 
 @pytest.mark.slow
 async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) -> None:
-    settings = quick(*own_engines.urls, db_connect_timeout=1.0, db_acquire_timeout=2.0)
+    settings = quick(*own_engines.app_urls, db_connect_timeout=1.0, db_acquire_timeout=2.0)
     connection = await asyncpg.connect(settings.database_url)
     key = await admin.create_key(connection, "acme", ["import", "read", "admin"])
     await connection.close()
