@@ -46,6 +46,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")
     ] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
+    engine_user: Annotated[
+        str, Doc("as root, the system user who runs the embedded engines; made when there is none", "name")
+    ] = "tranche"
     secret_key: Annotated[
         str,
         Doc(

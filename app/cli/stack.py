@@ -97,7 +97,7 @@ class Stack:
         if self._sandbox_port:
             claim_port(_HOST, self._sandbox_port, "--sandbox-port", patience=_PORT_SECONDS)
         if not (settings.database_url and settings.redis_url):
-            self._engines = Engines(self.folder)
+            self._engines = Engines(self.folder, user=settings.engine_user)
             owner = await self._engines.start()
             urls = self._engines.app_urls
             if not settings.database_url:
@@ -108,7 +108,7 @@ class Stack:
                 redis_url=settings.redis_url or urls.redis_url,
             )
         if not settings.secret_key:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             settings = msgspec.structs.replace(settings, secret_key=place.secret_key(self.folder))
         self.settings = settings
         await migrate(settings.database_owner_url or settings.database_url)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from app.embedded import state
+from app.embedded import identity, state
 from app.embedded.errors import EngineError
 from app.embedded.postgres import Postgres
 from app.embedded.valkey import Valkey
@@ -41,20 +42,22 @@ class Engines:
         *,
         postgres_port: int | None = None,
         valkey_port: int | None = None,
-        user: str = "nobody",
+        user: str = identity.SHARED,
     ) -> None:
         """
         Args:
             data_dir: made when it is not there.
             postgres_port, valkey_port: the only ports that will do; by default free ones, kept from start to
                 start.
-            user: as root, the system user that runs new engines.
+            user: as root, the system user that runs them, made when there is none; data of another user than
+                root or `nobody` stays his.
         """
         self._data_dir = data_dir.absolute()
         self._lock = state.Lock(self._data_dir)
         self._ports = state.Ports(self._data_dir)
         self._postgres_port = postgres_port
         self._valkey_port = valkey_port
+        self._user = user
         self.postgres: Final = Postgres(self._data_dir, user=user)
         self.valkey: Final = Valkey(self._data_dir, user=user)
 
@@ -86,8 +89,7 @@ class Engines:
         return self.urls
 
     async def _start(self) -> None:
-        # As root the engines' user has to pass through; every file and folder inside is private by itself.
-        self._data_dir.mkdir(mode=0o711 if os.geteuid() == 0 else 0o700, parents=True, exist_ok=True)
+        self._make_folder()
         (self._data_dir / "log").mkdir(mode=0o700, exist_ok=True)
         await self._lock.acquire()
         try:
@@ -103,6 +105,21 @@ class Engines:
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
             raise
+
+    def _make_folder(self) -> None:
+        made = not self._data_dir.exists()
+        self._data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.geteuid() != 0:
+            return
+        user = identity.ensure(self._user)
+        self.postgres.user = self.valkey.user = user
+        found = self._data_dir.stat()
+        if made or (found.st_uid == 0 and stat.S_IMODE(found.st_mode) in (0o711, 0o710)):
+            # The engines' user has to pass through, and nobody else.
+            whom = identity.choose(self._data_dir / "postgres", user)
+            assert whom is not None
+            os.chown(self._data_dir, -1, whom.gid)
+            self._data_dir.chmod(0o710)
 
     async def stop(self) -> None:
         """Stop both, each within a bounded time, and give the folder back. Harmless when nothing runs."""

@@ -1,17 +1,28 @@
 """Whom the engines run as.
 
-PostgreSQL refuses to run as root, and Valkey has no need to. As root both become the owner of the data
-that is there, or `nobody` for new data; anybody else runs them as himself.
+PostgreSQL refuses to run as root, and Valkey has no need to. As root both become the owner of the data that is
+there, or a system user of their own for new data and for data of `nobody`, whose other processes could read it; anybody
+else runs them as himself.
 """
 
 from __future__ import annotations
 
 import os
 import pwd
+import shutil
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
+
+import structlog
 
 from app.embedded.errors import EngineError
+
+log = structlog.get_logger()
+
+SHARED: Final = "nobody"
+"""There everywhere, and no user of our own: good enough for data that is thrown away."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +31,47 @@ class Identity:
 
     uid: int
     gid: int
+
+
+def ensure(user: str) -> str:
+    """The system user who is to run the engines of root: `user`, made when there is none, or else `nobody`, with a
+    warning that says why."""
+    if os.geteuid() != 0 or _exists(user):
+        return user
+    program = shutil.which("useradd", path="/usr/sbin:/sbin:/usr/bin:/bin")
+    reason = "there is no useradd"
+    if program is not None:
+        options = ["--system", "--user-group", "--no-create-home", "--home-dir=/nonexistent"]
+        try:
+            done = subprocess.run(  # noqa: S603 - a program of the system, and a name after the options
+                [program, *options, "--shell=/usr/sbin/nologin", "--", user],
+                capture_output=True,
+                text=True,
+                timeout=30,
+                check=False,
+            )
+            reason = done.stderr.strip() or f"useradd ended with {done.returncode}"
+        except (OSError, subprocess.SubprocessError) as error:
+            reason = str(error)
+        if _exists(user):  # made by us, or by somebody at the same time
+            log.info("engine_user_made", user=user)
+            return user
+    log.warning(
+        "engine_user_missing",
+        user=user,
+        instead=SHARED,
+        reason=reason,
+        remedy=f"processes of {SHARED} can read the engines' files: add the user, or start as an ordinary one",
+    )
+    return SHARED
+
+
+def _exists(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
 
 
 def choose(data: Path, user: str) -> Identity | None:
@@ -34,7 +86,7 @@ def choose(data: Path, user: str) -> Identity | None:
     """
     if os.geteuid() != 0:
         return None
-    if data.exists() and (owner := data.stat()).st_uid != 0:
+    if data.exists() and (owner := data.stat()).st_uid not in (0, _shared_uid()):
         return Identity(owner.st_uid, owner.st_gid)
     try:
         entry = pwd.getpwnam(user)
@@ -45,6 +97,10 @@ def choose(data: Path, user: str) -> Identity | None:
     if entry.pw_uid == 0:
         raise EngineError("root cannot run PostgreSQL: name an unprivileged user")
     return Identity(entry.pw_uid, entry.pw_gid)
+
+
+def _shared_uid() -> int:
+    return pwd.getpwnam(SHARED).pw_uid if _exists(SHARED) else 0
 
 
 def give(folder: Path, identity: Identity | None) -> None:

