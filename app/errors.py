@@ -148,6 +148,12 @@ class JobCanceled(TrancheError):
     code = "JOB_CANCELED"
 
 
+class NoWorker(TrancheError):
+    """No worker has taken the test, and it was withdrawn. Start one with `tranche worker` and ask again."""
+
+    code = "NO_WORKER"
+
+
 class EndpointDisabled(TrancheError):
     """This webhook endpoint is disabled and is told of nothing; set its state to active first."""
 

@@ -72,7 +72,7 @@ class Waker:
         self._spawn(calls, delay)
 
     def wake_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
-        """Tell workers that an import is there to be processed."""
+        """Tell workers that an import is there to be processed, or an undo or a test of a destination of this id."""
         if asyncio.get_running_loop().time() >= self._silent_until:
             self._spawn(
                 [((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0

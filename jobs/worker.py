@@ -8,7 +8,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -27,12 +27,12 @@ from app.vault import Vault
 from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
 from jobs.breaker import Breaker
 from jobs.changes import Changes
+from jobs.destination_tests import Tester
 from jobs.dispatch import Dispatcher
 from jobs.egress import Egress
 from jobs.importing import Importer
 from jobs.lanes import LaneWorker
 from jobs.pace import Pace
-from jobs.saga import Runner
 from jobs.sweep import Sweeper
 from jobs.way import Ways
 from jobs.webhooks import WebhookSender
@@ -55,12 +55,12 @@ async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None
 
 
 async def wake_importer(ctx: dict[str, Any]) -> None:
-    """The arq job: some import is there to be processed, or an undo, which comes the same way."""
-    ctx["importer"].announce()
-    ctx["runner"].announce()
+    """The arq job: there is an import to be processed, or an undo or a destination to test, which come the same way."""
+    for each in ctx["lane_workers"]:
+        each.announce()
 
 
-async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer, runner: Runner) -> None:
+async def listen(settings: Settings, dispatcher: Dispatcher, lane_workers: Sequence[LaneWorker]) -> None:
     """Take wake-ups from arq for ever, through restarts and absences of Redis."""
     while True:
         redis = make_redis(settings, timeout=2)
@@ -76,7 +76,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, importer: Importer,
             keep_result=0,
             poll_delay=_POLL,
             health_check_interval=_HEALTH_INTERVAL,
-            ctx={"dispatcher": dispatcher, "importer": importer, "runner": runner},
+            ctx={"dispatcher": dispatcher, "lane_workers": lane_workers},
             job_serializer=encode,
             job_deserializer=decode,
             log_results=False,
@@ -131,15 +131,17 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             random=random.random,
             new_id=uuid7,
         )
+        tester = Tester(database, ways, settings, monotonic=time.monotonic)
+        lane_workers: tuple[LaneWorker, ...] = (importer, runner, tester)
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
         sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
         background = [
-            asyncio.create_task(listen(settings, dispatcher, importer, runner)),
+            asyncio.create_task(listen(settings, dispatcher, lane_workers)),
             asyncio.create_task(sweeper.run()),
             asyncio.create_task(sender.run()),
         ]
         at_work: dict[LaneWorker, asyncio.Task[None]] = {
-            each: asyncio.create_task(each.run()) for each in (importer, runner)
+            each: asyncio.create_task(each.run()) for each in lane_workers
         }
         try:
             yield dispatcher

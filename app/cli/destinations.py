@@ -1,4 +1,4 @@
-"""`tranche destinations add | change | kinds | list | pause | resume | open | close | remove`.
+"""`tranche destinations add | change | kinds | list | test | pause | resume | open | close | remove`.
 
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
@@ -18,7 +18,9 @@ import rich_click as click
 from app import admin, circuits
 from app import settings as settings_module
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
+from app.cli import destination_tests as testing
 from app.cli import place
+from app.destination_tests import DestinationTestRequest
 from app.domain import destinations as domain
 from app.domain.addresses import parse_networks
 from app.errors import Invalid, NotFound, TrancheError
@@ -35,6 +37,7 @@ class Office(Protocol):
     async def set_state(self, name: str, state: str) -> None: ...
     async def change(self, name: str, change: admin.DestinationChange) -> None: ...
     async def set_circuit(self, name: str, order: CircuitOrder) -> None: ...
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
 
 
 class OverHttp:
@@ -67,6 +70,14 @@ class OverHttp:
     async def set_circuit(self, name: str, order: CircuitOrder) -> None:
         told = {key: value for key, value in msgspec.to_builtins(order).items() if value is not None}
         await self._ask("POST", f"/{name}/circuit", told)
+
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
+        until = time.monotonic() + testing.LONGEST
+        found: dict[str, Any] = await self._ask("POST", f"/{name}/test", msgspec.to_builtins(asked))
+        while found["state"] != "done" and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            found = await self._ask("GET", f"/{name}/tests/{found['test_id']}", None)
+        return found
 
     async def _ask(self, method: str, path: str, body: Any) -> Any:
         try:
@@ -125,6 +136,9 @@ class AtDatabase:
             tenant_id = await admin.find_tenant(connection, self._tenant)
             destination_id = await circuits.set_circuit(connection, tenant_id, name, order, actor="tranche")
         await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
+
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
+        return await testing.at_database(self._settings, self._tenant, name, asked)
 
     async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
         waker = Waker(self._settings)
@@ -378,3 +392,6 @@ def close(name: str, tenant: str | None, url: str | None, key: str | None) -> No
 def remove(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
     """Send nothing more; what was still owed is marked skipped. History stays."""
     _set_state(name, "removed", "removed", tenant, url, key)
+
+
+destinations.add_command(testing.make_command(lambda *words: _office(*words), _where))

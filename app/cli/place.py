@@ -54,14 +54,20 @@ def secret_key(folder: Path) -> str:
 
 
 @asynccontextmanager
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """For a command that goes back to it several times."""
+    opened = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche cli")
+    try:
+        yield opened
+    finally:
+        await opened.close()
+
+
+@asynccontextmanager
 async def connection(settings: Settings) -> AsyncIterator[Connection]:
     """One connection for a command that does one thing."""
-    database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche cli")
-    try:
-        async with database.connection() as opened:
-            yield opened
-    finally:
-        await database.close()
+    async with database(settings) as opened, opened.connection() as one:
+        yield one
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -73,6 +73,7 @@ KINDS: Final = {
     "QUOTA_EXCEEDED": Kind(429, "A limit of this tenant or key is reached"),
     "INTERNAL": Kind(500, "Something is wrong on our side"),
     "OVERLOADED": Kind(503, "Too much is going on at once"),
+    "NO_WORKER": Kind(503, "No worker runs"),
     "DATABASE_UNAVAILABLE": Kind(503, "The database cannot be reached"),
     "STORAGE_FULL": Kind(503, "The database has no disk space left"),
     "SECRET_KEY_MISSING": Kind(503, "Credentials cannot be encrypted"),

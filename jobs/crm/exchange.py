@@ -112,7 +112,7 @@ async def send(
             method,
             url,
             data=None
-            if method == "GET"
+            if method in ("GET", "HEAD")
             else body,  # an empty body is watched as well: it follows the headers
             headers={"User-Agent": USER_AGENT, "Accept": "application/json", **headers},
             timeout=limits,
@@ -130,7 +130,7 @@ async def send(
         seconds = time.monotonic() - started
         detail = DISCONNECTED if body.refused else _describe(error, seconds)
         refused = isinstance(_inner(error), Refused)
-        sent = (body.started or method == "GET") and not refused
+        sent = (body.started or method in ("GET", "HEAD")) and not refused
         return NoAnswer(sent=sent, detail=detail, seconds=seconds, refused=refused)
 
 

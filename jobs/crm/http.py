@@ -33,8 +33,10 @@ from typing import Any, Final
 import aiohttp
 
 from app.domain import destinations
+from app.domain.checks import Step
 from app.domain.destinations import HttpOptions
 from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm import http_check
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, retry_after
 from jobs.crm.http_items import Results, found, key_of, remote_id_of
@@ -87,6 +89,7 @@ class Http:
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read_path is not None
         self.repeatable = chosen.idempotent
+        self.archives = chosen.archive_path is not None or chosen.deleted_field is not None
         self._connection = Connection(
             session=session,
             base_url=base_url,
@@ -108,6 +111,10 @@ class Http:
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """See `jobs.crm.port.Crm.push`."""
         return await self._send(contacts, headers)
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """See `jobs.crm.http_check`."""
+        return await http_check.check(self._connection, self._judge, self._options, headers)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """By `archive_path`, or as contacts that are marked as deleted; see `jobs.crm.port.Crm.archive`."""

@@ -134,7 +134,8 @@ class Results:
             return self._tell(answer, held, Health.CONNECTION_FAULT, detail)
         if not refusals.any and not queued:
             return self._tell(answer, self._all_well(contacts, answer))
-        alone = len(contacts) == 1 and not queued and (refusals.nameless or refusals.counted)
+        alone = len(contacts) == 1 and not queued and not refusals.stored
+        alone = alone and bool(refusals.nameless or refusals.counted)
         if alone:
             refusals.named.setdefault(0, self._said(answer.json()) or refusals.sign)
         unexplained = refusals.nameless if rest_is_well else refusals.nameless or refusals.named
@@ -270,6 +271,7 @@ class Results:
 
 def _doubt_storage(refusals: Refusals, body: Any, payload: Any) -> None:
     if stored_as_one(body, payload):
+        refusals.stored = True
         refusals.nameless.append("it stored the call as one record, with an id for all of it")
 
 

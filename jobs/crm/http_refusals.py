@@ -74,6 +74,8 @@ class Refusals(msgspec.Struct):
     """The sign of work that is accepted and not done."""
     account: str = ""
     """The code that refuses the caller."""
+    stored: bool = False
+    """The call was stored as one record: there is something there, but no contact."""
 
     @property
     def any(self) -> bool:

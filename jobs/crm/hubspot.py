@@ -18,7 +18,9 @@ from typing import Any, Final
 import aiohttp
 
 from app.domain import destinations
+from app.domain.checks import Step
 from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm import hubspot_check
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.hubspot_fields import Fields
@@ -50,6 +52,7 @@ class HubSpot:
 
     reads_back = True
     repeatable = False
+    archives = True
 
     def __init__(
         self,
@@ -88,6 +91,14 @@ class HubSpot:
             outcomes = self._outcomes(contacts, body)
             return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
         return self._judge.reply(contacts, answer)
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """See `jobs.crm.hubspot_check`."""
+
+        async def call(method: str, path: str, payload: object) -> Answer | NoAnswer:
+            return await self._connection.call(method, path, payload, headers)
+
+        return await hubspot_check.check(call, self._judge, self._fields.id_property, READ)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""

@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from app.domain.checks import Step
 from app.domain.outcomes import EffectState, ErrorCode
 
 
@@ -145,6 +146,14 @@ class Crm(Protocol):
     repeatable: bool
     """Whether the same call may be sent again: the CRM does none twice that has one `Idempotency-Key`, or a repetition
     changes nothing there."""
+
+    archives: bool
+    """Whether `archive` can take a record away at all."""
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """Make one harmless call or a few, for which the token must be good, and say what was seen: whether the CRM is
+        there, lets us in, and is set up as it must be. Nothing is written."""
+        ...
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Write what the contacts name, keyed by their business key, in one call. None of them is `deleted`."""

@@ -21,6 +21,9 @@ from urllib.parse import quote
 import aiohttp
 
 from app.domain import destinations
+from app.domain.checks import Step
+from jobs.crm import salesforce_check
+from jobs.crm.checking import NOBODY
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
@@ -40,6 +43,7 @@ class Salesforce:
 
     reads_back = True
     repeatable = False
+    archives = True
 
     def __init__(
         self,
@@ -53,6 +57,7 @@ class Salesforce:
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         chosen = destinations.read(options, destinations.SalesforceOptions)
+        self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
         self._judge = SalesforceJudge(token, chosen.external_id_field, now)
@@ -98,6 +103,15 @@ class Salesforce:
         path = f"{self._base}/composite/sobjects/Contact/{self._fields.external_id_field}"
         payload = {"allOrNone": False, "records": records}
         return await self._collect("PATCH", path, payload, contacts, headers, outcome, seconds=seconds)
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """See `jobs.crm.salesforce_check`."""
+
+        async def get(path: str) -> Answer | NoAnswer:
+            return await self._connection.call("GET", path, None, headers)
+
+        query = self._query([self._fields.external_id_field], [quote(literal(NOBODY), safe="")])
+        return await salesforce_check.check(get, self._judge, self._options, self._base, query)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Deletion by record id, into the recycle bin; see `jobs.crm.port.Crm.archive`."""

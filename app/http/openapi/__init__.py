@@ -11,6 +11,7 @@ from app.http.openapi import (
     access,
     circuits,
     data,
+    destination_tests,
     letters,
     parts,
     schemas,
@@ -44,6 +45,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
         | service.make_paths()
         | circuits.make_paths()
         | access.make_paths()
+        | destination_tests.make_paths()
         | webhooks.make_paths(settings),
         "webhooks": webhook_events.make_webhooks(),
         "components": {

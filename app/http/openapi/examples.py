@@ -433,6 +433,32 @@ DESTINATION: Final[dict[str, Any]] = {
     },
 }
 
+DESTINATION_TEST: Final[dict[str, Any]] = {
+    "test_id": "0199c3a2-51d7-7000-8000-6b1f0d3e2a11",
+    "destination": "hubspot",
+    "canary": False,
+    "state": "done",
+    "verdict": "works",
+    "steps": [
+        {
+            "name": "read",
+            "ok": True,
+            "detail": "A read of a key that nobody has was answered as it should be.",
+            "status": 207,
+            "milliseconds": 84,
+        },
+        {
+            "name": "id property",
+            "ok": True,
+            "detail": "'tranche_id' is there, and its values are unique.",
+            "status": 200,
+            "milliseconds": 61,
+        },
+    ],
+    "created_at": "2026-01-14T09:00:00Z",
+    "finished_at": "2026-01-14T09:00:01Z",
+}
+
 CIRCUIT: Final[dict[str, Any]] = {
     "circuit": {
         "state": "open",

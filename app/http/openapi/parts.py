@@ -78,14 +78,16 @@ _PROBLEM_TEXTS: Final = {
     406: "`Accept` excludes every representation.",
     408: "The body did not arrive in time; nothing happened. Send the same request again.",
     409: "The first request with this key is still running, the name is taken, the job has nothing left to cancel or "
-    "to send again, a letter is in no doubt that could be settled, or the webhook endpoint is disabled.",
+    "to send again, a letter is in no doubt that could be settled, the webhook endpoint is disabled, "
+    "or the destination is paused or tested already.",
     410: "The job ended so long ago that the outcomes of its items are no longer kept.",
     413: "The body holds too many bytes (counted after inflation) or too many items; nothing happened.",
     415: "The media type or content coding is not taken.",
     422: "The Idempotency-Key was used with another request, or its answer is no longer kept; nothing happened.",
     429: "The API key or its tenant has as much under way as it may have; nothing happened. Send the same request "
     "again after the time given.",
-    503: "PostgreSQL cannot be reached or too much is going on; nothing that was not acknowledged happened.",
+    503: "PostgreSQL cannot be reached, too much is going on, or no worker runs; nothing that was not acknowledged "
+    "happened.",
 }
 
 

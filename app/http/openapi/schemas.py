@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app import admin, circuits, keys, letter_views, spool, status, stream_tokens
+from app import admin, circuits, destination_tests, keys, letter_views, spool, status, stream_tokens
 from app import webhooks as endpoints
 from app.db.webhooks import WebhookEndpoint, WebhookMessage
 from app.domain import answers, outcomes
@@ -54,6 +54,8 @@ _STRUCTS: Final = (
     destinations.DestinationList,
     circuits.CircuitOrder,
     circuits.CircuitHistory,
+    destination_tests.DestinationTestRequest,
+    destination_tests.DestinationTest,
     endpoints.NewWebhookEndpoint,
     endpoints.WebhookEndpointChange,
     endpoints.WebhookSecret,

@@ -67,6 +67,7 @@ class HttpSandbox:
         self.locks_calls = True
         self.routes = [
             *(Route(method, "/contacts", "write", self.upsert) for method in ("POST", "PUT", "PATCH")),
+            *(Route(method, "/contacts", "read", self.not_allowed) for method in ("GET", "HEAD")),
             Route("POST", "/contacts/read", "read", self.read),
             Route("POST", "/contacts/archive", "write", self.archive),
         ]
@@ -97,6 +98,12 @@ class HttpSandbox:
 
     def not_found(self, path: str) -> Answer:
         return _error(404, "not_found", f"There is no {path}.")
+
+    def not_allowed(self, visit: Visit) -> Answer:
+        """Contacts are sent here, not listed."""
+        answer = _error(405, "not_allowed", "There are POST, PUT and PATCH.")
+        answer.headers["Allow"] = "PATCH, POST, PUT"
+        return answer
 
     def upsert(self, visit: Visit) -> Answer:
         return self._once(visit, self._upsert)

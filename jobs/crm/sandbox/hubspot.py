@@ -96,6 +96,7 @@ class HubSpotSandbox:
             Route("POST", f"{base}/upsert", "write", self.upsert),
             Route("POST", f"{base}/read", "read", self.read),
             Route("POST", f"{base}/archive", "write", self.archive),
+            Route("GET", "/crm/v3/properties/contacts/{name}", "read", self.property),
         ]
 
     def make_id(self, count: int) -> str:
@@ -135,6 +136,14 @@ class HubSpotSandbox:
 
     def not_found(self, path: str) -> Answer:
         return _error(404, "OBJECT_NOT_FOUND", f"No route {path}")
+
+    def property(self, visit: Visit) -> Answer:
+        """How the account has a property; of its own making it is one with unique values."""
+        name = visit.path["name"]
+        if visit.missing_field([name]) is not None:
+            return _error(404, "OBJECT_NOT_FOUND", f'Property "{name}" does not exist')
+        body = {"name": name, "type": "string", "fieldType": "text", "hasUniqueValue": name not in NOT_UNIQUE}
+        return Answer(status=200, body=_encode(body | {"groupName": "contactinformation", "archived": False}))
 
     def upsert(self, visit: Visit) -> Answer:
         """Every input becomes a result or an error; only what HubSpot cannot parse fails the whole batch."""

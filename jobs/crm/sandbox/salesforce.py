@@ -22,6 +22,8 @@ MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
 DAILY_CALLS: Final = 1_000_000
 STANDARD: Final = frozenset({"Id", "Email", "FirstName", "LastName", "Phone"})
+DESCRIBED: Final = ("Company__c", "Tranche_Id__c")
+"""Of all the custom fields that there may be."""
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM Contact WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
@@ -58,6 +60,7 @@ class SalesforceSandbox:
             Route("PATCH", f"{base}/composite/sobjects/{{sobject}}/{{field}}", "write", self.upsert),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
             Route("GET", f"{base}/query/", "read", self.query),
+            Route("GET", f"{base}/sobjects/Contact/describe", "read", self.describe),
         ]
         self._calls = itertools.count(1)
 
@@ -145,6 +148,23 @@ class SalesforceSandbox:
                 )
         visit.ledger.apply(effects)
         return self._answer(200, results)
+
+    def describe(self, visit: Visit) -> Answer:
+        """Every custom field but that of the company is an external id: an upsert takes any of them for a key."""
+        names = [*sorted(STANDARD), *DESCRIBED]
+        fields = [
+            {
+                "name": name,
+                "type": "string",
+                "custom": name.endswith("__c"),
+                **dict.fromkeys(
+                    ("externalId", "unique", "caseSensitive"), name.endswith("__c") and name != "Company__c"
+                ),
+            }
+            for name in names
+            if visit.missing_field([name]) is None
+        ]
+        return self._answer(200, {"name": "Contact", "fields": fields})
 
     def query(self, visit: Visit) -> Answer:
         """`SELECT fields FROM Contact WHERE key IN (…)`, and nothing else."""

@@ -1,0 +1,100 @@
+"""`tranche destinations test`: have a worker look whether a destination works, and print what it saw."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+import rich_click as click
+from uuid_utils.compat import uuid7
+
+from app import admin, destination_tests
+from app.cli import place
+from app.db import audit
+from app.destination_tests import DestinationTestRequest
+from app.settings import Settings
+from app.wake import Waker
+
+LONGEST: Final = 130.0
+"""Seconds to wait for a test; a worker calls it off before that."""
+UNTAKEN: Final = 10.0
+"""Seconds after which no worker seems to be there."""
+_MARKS: Final = {True: "ok", False: "FAILED", None: "--"}
+
+
+class Tests(Protocol):
+    """Where tests are asked for; they are as the API shows them."""
+
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
+
+
+async def at_database(
+    settings: Settings, tenant: str | None, name: str, asked: DestinationTestRequest
+) -> dict[str, Any]:
+    """For an operator at the database."""
+    waker = Waker(settings)
+    async with place.database(settings) as database:
+        async with database.connection() as connection:
+            tenant_id = await admin.find_tenant(connection, tenant)
+            test_id = await destination_tests.ask(
+                connection,
+                tenant_id,
+                name,
+                asked,
+                request_id=str(uuid7()),
+                actor=audit.OPERATOR,
+                new_id=uuid7,
+            )
+        waker.wake_imports(tenant_id, test_id)
+        try:
+            found = await destination_tests.wait(database, tenant_id, name, test_id, seconds=UNTAKEN)
+            if found.state != "done":
+                found = await destination_tests.wait(database, tenant_id, name, test_id, seconds=LONGEST)
+        finally:
+            await waker.close()
+    shown: dict[str, Any] = msgspec.to_builtins(found)
+    return shown
+
+
+def make_command(
+    tests: Callable[[str | None, str | None, str | None], Tests], where: Callable[[Any], Any]
+) -> click.Command:
+    """`where` adds the options that `tests` is called with: tenant, URL and key."""
+
+    @click.command()
+    @click.argument("name")
+    @click.option("--canary", is_flag=True, help="Also write one record, read it back and take it away.")
+    @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @where
+    def test(
+        name: str, canary: bool, as_json: bool, tenant: str | None, url: str | None, key: str | None
+    ) -> None:
+        """Make a harmless call and say what was seen; exit code 1 unless it works.
+
+        A worker looks whether the CRM is there, takes the token, and is set up as it must be. Circuits do not hold it
+        back.
+        """
+        asked = DestinationTestRequest(canary=canary)
+        found = asyncio.run(tests(tenant, url, key).test(name, asked))
+        click.echo(json.dumps(found) if as_json else _describe(found))
+        if found["verdict"] != "works":
+            raise SystemExit(1)
+
+    return test
+
+
+def _describe(found: dict[str, Any]) -> str:
+    lines = []
+    for step in found["steps"]:
+        took = f" ({step['milliseconds']} ms)" if step["milliseconds"] else ""
+        lines.append(f"{_MARKS[step['ok']]:6}  {step['name']:11}  {step['detail']}{took}")
+    words = {
+        "works": f"{found['destination']} works",
+        "fails": f"{found['destination']} does not work",
+        "unclear": f"it is not clear whether {found['destination']} works",
+        None: f"the test of {found['destination']} is not done yet",
+    }
+    return "\n".join([*lines, words[found["verdict"]]])

@@ -1,0 +1,34 @@
+"""Steps of a check, as every adapter writes them (`jobs.crm.port.Crm.check`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.domain.checks import Step
+from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.verdict import Judge
+
+NOBODY: Final = "tranche-check-nobody"
+"""A key that no record has."""
+
+
+def step(name: str, ok: bool | None, detail: str, answer: Answer | NoAnswer) -> Step:
+    """What one call showed."""
+    return Step(
+        name=name, ok=ok, detail=detail, status=answer.status, milliseconds=round(answer.seconds * 1000)
+    )
+
+
+def refused(name: str, judge: Judge, answer: Answer | NoAnswer, *, remedy: str = "") -> Step:
+    """A call that did not go as it should, in the words that a delivery would have for it."""
+    detail = judge.verdict(answer).detail
+    return step(name, False, f"{detail}. {remedy}" if remedy else detail, answer)
+
+
+def is_well(answer: Answer | NoAnswer) -> bool:
+    return isinstance(answer, Answer) and 200 <= answer.status < 300
+
+
+def was_let_in(answer: Answer | NoAnswer) -> bool:
+    """Whether the token was not what was refused."""
+    return isinstance(answer, Answer) and answer.status not in (401, 403, 407)

@@ -1,0 +1,195 @@
+"""Makes the tests of destinations that people ask for: harmless calls, and on request one record there and back.
+
+A test asks no circuit for permission and reports to none: whoever asks for it wants to know whether the destination
+works now, and a call by hand is no evidence of how deliveries fare. It makes a handful of calls at most.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.db import circuits, delivering
+from app.db import destination_tests as rows
+from app.db.delivering import Route
+from app.db.pool import Database
+from app.destination_tests import CANARY
+from app.domain.breaker import CircuitState
+from app.domain.checks import Step, Verdict, judge
+from app.domain.outcomes import EffectState
+from app.errors import SettingsError
+from app.settings import Settings
+from jobs.crm.port import Contact, Crm, Headers, Seen
+from jobs.lanes import LaneWorker
+from jobs.turns import Job
+from jobs.way import Ways
+
+log = structlog.get_logger()
+
+_LANES: Final = 4
+_LOOK: Final = 0.25
+_LONGEST: Final = 120.0
+"""Seconds a test may take in all."""
+_LEASE: Final = _LONGEST + 10.0
+_LATE: Final = 60.0
+"""Seconds after which nobody waits for a test any more."""
+_SEEN: Final = {
+    Seen.MATCHES: "It is there with what was sent.",
+    Seen.DIFFERS: "It is there, but not with what was sent.",
+    Seen.ABSENT: "It is not there.",
+}
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Tester(LaneWorker):
+    """Makes whatever tests are asked for, until it is stopped."""
+
+    def __init__(
+        self, database: Database, ways: Ways, settings: Settings, *, monotonic: Callable[[], float]
+    ) -> None:
+        super().__init__(
+            "destination_test",
+            _LANES,
+            storage=database.storage,
+            look=_LOOK,
+            idle=settings.sweep_interval,
+            monotonic=monotonic,
+        )
+        self._database = database
+        self._ways = ways
+
+    async def find(self) -> Iterable[Job]:
+        async with self._database.connection() as connection:
+            return await rows.due(connection)
+
+    async def work(self, job: Job) -> None:
+        tenant_id, test_id = job
+        async with self._database.connection() as connection:
+            claimed = await rows.claim(connection, tenant_id, test_id, lease=_LEASE, late=_LATE)
+        if claimed is not None:
+            steps = await self._test(tenant_id, test_id, claimed)
+            async with self._database.connection() as connection:
+                await rows.finish(connection, tenant_id, test_id, _encode(steps))
+            log.info(
+                "destination_tested",
+                tenant_id=tenant_id,
+                destination_id=claimed.destination_id,
+                verdict=judge(steps),
+                steps={step.name: step.ok for step in steps},
+            )
+        self.forget(job)
+
+    async def _test(self, tenant_id: int, test_id: uuid.UUID, claimed: rows.Claimed) -> list[Step]:
+        key = f"{CANARY}{test_id.hex}"
+        left = f" If it wrote the record {key}, remove it there." if claimed.canary else ""
+        if claimed.left:
+            return [_failed("test", f"The worker that made it was stopped before it was done.{left}")]
+        if claimed.late:
+            return [_failed("test", "No worker came to it in time, so nothing was called.")]
+        async with self._database.connection() as connection:
+            route = await delivering.read_destination(connection, tenant_id, claimed.destination_id)
+        if route is None or route.state == "removed":
+            return [_failed("test", "The destination was removed.")]
+        steps: list[Step] = []
+        try:
+            async with asyncio.timeout(_LONGEST):
+                await self._make(route, claimed, key, steps)
+        except TimeoutError:
+            steps.append(_failed("test", f"It was called off after {_LONGEST:g} s.{left}"))
+        return steps
+
+    async def _make(self, route: Route, claimed: rows.Claimed, key: str, steps: list[Step]) -> None:
+        try:
+            way = self._ways.to(route)
+        except (ValueError, SettingsError) as error:
+            steps.append(_failed("set-up", f"It cannot be used: {error}"))
+            return
+        if way.line is None:
+            return
+        steps += await self._standing(route)
+        headers = Headers(claimed.request_id, key)
+        steps += await way.line.crm.check(headers)
+        if claimed.canary and judge(steps) is Verdict.FAILS:
+            steps.append(Step(name="canary", ok=None, detail="Not tried after what failed before."))
+        elif claimed.canary:
+            await _send_canary(way.line.crm, key, headers, steps)
+
+    async def _standing(self, route: Route) -> list[Step]:
+        """What holds deliveries back, though it does not hold a test back."""
+        if route.state == "paused":
+            words = "It is paused: nothing is sent there until it is resumed."
+            return [Step(name="deliveries", ok=None, detail=words)]
+        async with self._database.connection() as connection:
+            circuit = (await circuits.read_circuits(connection, route.tenant_id)).get(route.name)
+        if circuit is None or circuit.state is CircuitState.CLOSED:
+            return []
+        words = f"Its circuit is {circuit.state.replace('_', '-')}; `tranche destinations close` closes it."
+        return [Step(name="deliveries", ok=None, detail=words)]
+
+
+async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) -> None:
+    """Write a record that is nobody's, read it back, take it away, and see that it is gone."""
+    if not crm.archives:
+        words = "Not tried: the destination has no way to take a record away, so it would stay there."
+        steps.append(Step(name="canary", ok=None, detail=words))
+        return
+    contact = Contact(
+        contact_id=key, version=1, email=f"{key}@example.com", first_name="Tranche", last_name="Canary"
+    )
+    reply = await crm.push([contact], headers)
+    [outcome] = reply.outcomes
+    written = outcome.state is EffectState.OK
+    detail = f"The record {key} was written." if written else outcome.detail or reply.detail
+    steps.append(_step("write", written, detail, reply.status, reply.seconds))
+    if outcome.state in (EffectState.FAILED, EffectState.RETRY):
+        return
+    remote_id = outcome.remote_id
+    if crm.reads_back:
+        back = await crm.read_back([contact], headers)
+        remote_id = back.remote_ids.get(key, remote_id)
+        seen = None if back.seen is None else back.seen.get(key)
+        detail = _SEEN[seen] if seen is not None else back.detail or "The answer does not mention it."
+        steps.append(_step("read back", seen is Seen.MATCHES, detail, back.status, back.seconds))
+    else:
+        words = (
+            "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
+        )
+        steps.append(Step(name="read back", ok=None, detail=words))
+    await _take_away(crm, key, remote_id, headers, steps)
+
+
+async def _take_away(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
+    gone = Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=remote_id)
+    told = Headers(headers.request_id, f"{headers.event_id}-gone")
+    reply = await crm.archive([gone], told)
+    [outcome] = reply.outcomes
+    taken = outcome.state is EffectState.OK
+    detail = (
+        "It was taken away." if taken else f"Remove the record {key} there. {outcome.detail or reply.detail}"
+    )
+    steps.append(_step("take away", taken, detail, reply.status, reply.seconds))
+    if not taken or not crm.reads_back:
+        return
+    back = await crm.read_back([gone], told)
+    seen = None if back.seen is None else back.seen.get(key)
+    absent = seen is Seen.ABSENT
+    detail = (
+        "It is gone."
+        if absent
+        else f"Remove the record {key} there: it was not found to be gone. {back.detail}"
+    )
+    steps.append(_step("gone", absent, detail.strip(), back.status, back.seconds))
+
+
+def _step(name: str, ok: bool, detail: str, status: int | None, seconds: float) -> Step:
+    return Step(name=name, ok=ok, detail=detail, status=status, milliseconds=round(seconds * 1000))
+
+
+def _failed(name: str, detail: str) -> Step:
+    return Step(name=name, ok=False, detail=detail)
