@@ -256,6 +256,20 @@ CREATE TABLE public.delivery_calls (
     CONSTRAINT delivery_calls_asked_check CHECK ((asked = ANY (ARRAY['push'::text, 'archive'::text, 'read_back'::text])))
 );
 
+CREATE TABLE public.destination_tests (
+    tenant_id integer NOT NULL,
+    test_id uuid NOT NULL,
+    destination_id integer NOT NULL,
+    canary boolean NOT NULL,
+    request_id text NOT NULL,
+    state text DEFAULT 'queued'::text NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    lease_until timestamp with time zone,
+    finished_at timestamp with time zone,
+    steps jsonb DEFAULT '[]'::jsonb NOT NULL,
+    CONSTRAINT destination_tests_state_check CHECK ((state = ANY (ARRAY['queued'::text, 'running'::text, 'done'::text])))
+);
+
 CREATE TABLE public.destinations (
     tenant_id integer NOT NULL,
     destination_id integer NOT NULL,
@@ -479,6 +493,9 @@ ALTER TABLE ONLY public.deliveries
 ALTER TABLE ONLY public.delivery_calls
     ADD CONSTRAINT delivery_calls_pkey PRIMARY KEY (tenant_id, delivery_id, attempt, call);
 
+ALTER TABLE ONLY public.destination_tests
+    ADD CONSTRAINT destination_tests_pkey PRIMARY KEY (tenant_id, test_id);
+
 ALTER TABLE ONLY public.destinations
     ADD CONSTRAINT destinations_pkey PRIMARY KEY (tenant_id, destination_id);
 
@@ -551,6 +568,8 @@ CREATE INDEX deliveries_open ON public.deliveries USING btree (tenant_id, job_id
 CREATE INDEX deliveries_sending ON public.deliveries USING btree (tenant_id, destination_id, lease_until) WHERE (state = 'sending'::text);
 
 CREATE INDEX deliveries_unknown ON public.deliveries USING btree (tenant_id, destination_id, unknown_since) WHERE (unknown_since IS NOT NULL);
+
+CREATE INDEX destination_tests_open ON public.destination_tests USING btree (tenant_id, created_at) WHERE (state <> 'done'::text);
 
 CREATE UNIQUE INDEX destinations_name ON public.destinations USING btree (tenant_id, name) WHERE (state <> 'removed'::text);
 
