@@ -25,18 +25,25 @@ class CircuitOrder(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class CircuitHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """The circuits on the way to a destination, and their latest changes, the newest first."""
+    """The circuit of a tenant's connection to a destination, and its latest changes, the newest first."""
 
     circuit: Circuit
     changes: list[CircuitChange]
 
 
 async def set_circuit(
-    connection: Connection, tenant_id: int, name: str, order: CircuitOrder, *, actor: str
+    connection: Connection,
+    tenant_id: int,
+    name: str,
+    order: CircuitOrder,
+    *,
+    actor: str,
+    shared: bool = False,
 ) -> int:
-    """Open or close a destination's circuits by hand; returns its id.
+    """Open or close the circuit of a tenant's connection by hand; returns the destination's id.
 
-    From now on nothing is sent to it, or again; the next worker that comes by sets the circuits.
+    From now on nothing is sent to it, or again; the next worker that comes by sets the circuit. `shared`: that of its
+    CRM instead, for all tenants who call it, which is an operator's to order.
 
     Raises:
         Invalid: it shall be open for a time that makes no sense.
@@ -47,7 +54,8 @@ async def set_circuit(
     seconds = DEFAULT_SECONDS if order.seconds is None else order.seconds
     if not 0 < seconds <= MOST_SECONDS:
         raise Invalid(f"seconds: must be above 0 and at most {MOST_SECONDS:g} (a week).")
-    found = await circuits.ask_circuit(connection, tenant_id, name, CircuitState(order.state), seconds, actor)
+    state = CircuitState(order.state)
+    found = await circuits.ask_circuit(connection, tenant_id, name, state, seconds, actor, shared=shared)
     if found is None:
         raise NotFound(f"There is no destination {name!r}.")
     return found

@@ -7,17 +7,21 @@ Redis is the breaker's memory, never a condition of work: while it is away the s
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
 from app.domain.breaker import Admission, BreakerPolicy, Change, CircuitState, milliseconds
 from app.domain.outcomes import ErrorCode
-from jobs.circuits import Denied, LocalCircuits, Report, SharedCircuits, Verdict
+from jobs.circuits import Denied, Gate, LocalCircuits, Report, SharedCircuits, Verdict
 from jobs.guard import Guard
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
+
+PREFIX: Final = "tranche:breaker:2:"
+"""Of the keys in Redis. Its number grows when what is stored under them changes: then workers of two releases beside
+each other do not misread it, and have circuits of their own for that while."""
 
 _T = TypeVar("_T")
 
@@ -43,6 +47,8 @@ class Permit(msgspec.Struct, frozen=True, kw_only=True):
     """The number of a probe; 0 for an ordinary call."""
     shared: bool
     """Given by Redis, not by this process alone."""
+    tenant: int = 0
+    """As in the gate that it was asked for."""
     transition: Transition | None = None
     """Set when this very admission took the circuit to half-open."""
 
@@ -109,7 +115,7 @@ class Breaker:
         *,
         clock: Callable[[], float],
         rng: Callable[[], float],
-        prefix: str = "tranche:breaker:",
+        prefix: str = PREFIX,
         pinned_time: Callable[[], int] | None = None,
     ) -> None:
         self._policy = policy
@@ -127,23 +133,24 @@ class Breaker:
         shared = self._shared
         return None if shared is None else await self._guard.ask(lambda: question(shared))
 
-    async def admit(self, name: str) -> Permit | Refused:
-        """May a call go out through circuit `name`?"""
-        answer = await self.admit_all((name,))
+    async def admit(self, circuit: Gate | str) -> Permit | Refused:
+        """May a call go out through this circuit? A name alone is that of one tenant's own."""
+        answer = await self.admit_all((circuit,))
         return answer if isinstance(answer, Refused) else answer.permits[0]
 
-    async def admit_all(self, names: Sequence[str]) -> Permits | Refused:
+    async def admit_all(self, circuits: Sequence[Gate | str]) -> Permits | Refused:
         """Leave of every circuit or of none, in one question: where one refuses, the others are as they were."""
-        answer = await self._ask(lambda shared: shared.admit(names))
+        gates = [Gate(circuit) if isinstance(circuit, str) else circuit for circuit in circuits]
+        answer = await self._ask(lambda shared: shared.admit(gates))
         if answer is None:
-            return _answer(names, self._memory.admit(names), shared=False)
+            return _answer(gates, self._memory.admit(gates), shared=False)
         (told,) = answer
         if isinstance(told, Denied):
             self._follow(told.name, told.admission)
         else:
-            for name, admission in zip(names, told, strict=True):
-                self._follow(name, admission)
-        return _answer(names, told, shared=True)
+            for gate, admission in zip(gates, told, strict=True):
+                self._follow(gate.name, admission)
+        return _answer(gates, told, shared=True)
 
     async def succeed(self, permit: Permit, seconds: float) -> Transition | None:
         """The call took `seconds` and the other side did its part (a 4xx and a 429 are its part)."""
@@ -171,7 +178,8 @@ class Breaker:
         if told:
             took = milliseconds(seconds)
             reports = [
-                Report(p.name, p.generation, p.token, verdict, took, self._rng()) for p, verdict in told
+                Report(p.name, p.tenant, p.generation, p.token, verdict, took, self._rng())
+                for p, verdict in told
             ]
             found = await self._report(reports, shared=told[0][0].shared)
             changes = {r.name: change for r, change in zip(reports, found, strict=True)}
@@ -236,18 +244,25 @@ def _transition(name: str, change: Change | None) -> Transition | None:
     )
 
 
-def _answer(names: Sequence[str], told: list[Admission] | Denied, *, shared: bool) -> Permits | Refused:
+def _answer(gates: Sequence[Gate], told: list[Admission] | Denied, *, shared: bool) -> Permits | Refused:
     if isinstance(told, Denied):
         return Refused(name=told.name, state=told.admission.state, retry_after=told.admission.retry / 1_000)
-    return Permits(permits=tuple(_permit(n, a, shared=shared) for n, a in zip(names, told, strict=True)))
+    return Permits(
+        permits=tuple(_permit(gate, a, shared=shared) for gate, a in zip(gates, told, strict=True))
+    )
 
 
-def _permit(name: str, told: Admission, *, shared: bool) -> Permit:
-    transition = None
+def _permit(gate: Gate, told: Admission, *, shared: bool) -> Permit:
+    name, transition = gate.name, None
     if told.changed:
         transition = Transition(
             name=name, before=CircuitState.OPEN, after=told.state, opens=told.opens, retry_after=0.0
         )
     return Permit(
-        name=name, generation=told.generation, token=told.token, shared=shared, transition=transition
+        name=name,
+        generation=told.generation,
+        token=told.token,
+        shared=shared,
+        tenant=gate.tenant,
+        transition=transition,
     )

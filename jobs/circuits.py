@@ -32,10 +32,19 @@ class Verdict(StrEnum):
     """Nothing: it was called off, or the fault is another circuit's."""
 
 
+class Gate(msgspec.Struct, frozen=True):
+    """A circuit on the way of a call."""
+
+    name: str
+    tenant: int = 0
+    """Whose call it is, where tenants share the circuit; 0: it is one tenant's own."""
+
+
 class Report(msgspec.Struct, frozen=True):
     """The end of a call for one circuit; `took` in milliseconds, `jitter` random in [0, 1)."""
 
     name: str
+    tenant: int
     generation: int
     token: int
     verdict: Verdict
@@ -78,10 +87,12 @@ class SharedCircuits:
             policy.probes,
             policy.successes,
             milliseconds(policy.permit),
+            rules.QUORUM,
         ]
 
-    async def admit(self, names: Sequence[str]) -> list[Admission] | Denied:
-        refusing, *numbers = await self._run("admit", names)
+    async def admit(self, gates: Sequence[Gate]) -> list[Admission] | Denied:
+        names = [gate.name for gate in gates]
+        refusing, *numbers = await self._run("admit", names, *(gate.tenant for gate in gates))
         admissions = [
             Admission(
                 granted=bool(granted),
@@ -99,7 +110,7 @@ class SharedCircuits:
     async def report(self, reports: Sequence[Report]) -> list[Change | None]:
         arguments: list[str | int] = []
         for r in reports:
-            arguments += (r.generation, r.token, r.verdict.value, r.took, repr(r.jitter))
+            arguments += (r.generation, r.token, r.verdict.value, r.took, repr(r.jitter), r.tenant)
         numbers = await self._run("report", [r.name for r in reports], *arguments)
         return [_change(part) for part in _parts(numbers, 4)]
 
@@ -134,10 +145,11 @@ class LocalCircuits:
         self._now = now
         self._records: dict[str, tuple[Record, int]] = {}
 
-    def admit(self, names: Sequence[str]) -> list[Admission] | Denied:
+    def admit(self, gates: Sequence[Gate]) -> list[Admission] | Denied:
         admissions, changed = [], []
-        for name in names:
-            record, admission = rules.admit(self._read(name), self._policy, self._now())
+        for gate in gates:
+            name = gate.name
+            record, admission = rules.admit(self._read(name), self._policy, self._now(), tenant=gate.tenant)
             if not admission.granted:
                 return Denied(name, admission)
             if admission.token:
@@ -165,6 +177,7 @@ class LocalCircuits:
                 failed=r.verdict is Verdict.FAILED,
                 took=r.took,
                 jitter=r.jitter,
+                tenant=r.tenant,
             )
         self._write(r.name, record)
         return change

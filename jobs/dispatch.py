@@ -173,15 +173,18 @@ class Dispatcher:
         if wish is None:
             return
         if way.line is not None:
-            if wish.own:
-                await way.line.force(wish.state, 0.0, f"the credentials were changed ({wish.by})", own=True)
+            shared = wish.circuit == "crm"
+            if wish.circuit == "connection":
+                await way.line.force(wish.state, 0.0, f"the credentials were changed ({wish.by})")
             elif wish.state is CircuitState.CLOSED:
-                await way.line.force(wish.state, 0.0, f"closed by hand ({wish.by})")
+                await way.line.force(wish.state, 0.0, f"closed by hand ({wish.by})", shared=shared)
             elif wish.seconds > 0:
                 # A little shorter than the destination is blocked: else the circuit would set its own words for these.
                 seconds = max(wish.seconds - 0.1, 0.01)
-                await way.line.force(wish.state, seconds, f"opened by hand ({wish.by})")
+                await way.line.force(wish.state, seconds, f"opened by hand ({wish.by})", shared=shared)
         async with self._database.connection() as connection:
+            if wish.circuit == "crm" and wish.state is CircuitState.CLOSED:
+                await circuits.unblock_crm(connection, route.kind, route.base_url)
             await circuits.clear_wish(connection, route.tenant_id, route.destination_id, wish)
 
     def _announce(self, route: Route, seconds: float) -> None:

@@ -1,32 +1,38 @@
-"""The line to one destination: its adapter, behind its rate, the circuit of the CRM and that of the connection."""
+"""The line to one destination: its adapter, behind its rate and the circuits on the way."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
 from app.domain.breaker import CircuitState
 from app.domain.outcomes import ErrorCode
-from jobs.breaker import Breaker, Permits, Refused, Transition
-from jobs.circuits import Verdict
+from jobs.breaker import Breaker, Permit, Permits, Refused, Transition
+from jobs.circuits import Gate, Verdict
 from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
 from jobs.pace import Pace
 from jobs.windows import Lanes
 
 log = structlog.get_logger()
 
+_EARLY: Final = 0.05
+"""Seconds that a time-out may strike early."""
+
 Answer = TypeVar("Answer", Reply, ReadBack)
 
 
 class Line:
-    """Calls a CRM at its pace and with the leave of both circuits, and tells them how it went.
+    """Calls a CRM at its pace and with the leave of its circuits, and tells them how it went.
 
     Args:
+        own_circuit: that of this tenant's connection, which hears of every fault.
+        crm_circuit: that of the CRM, which tenants share; `None`: there is none.
         rate: calls a second, by all workers together; 0: as many as it takes.
         lanes: learns from how calls end.
+        patience: the time-outs of the operator; a call that had less says nothing about the CRM when it timed out.
         tell: is told of a change of a circuit, what it came from in our own words, and with those of the CRM.
         hold: lets nothing more of this destination become due for so many seconds, and says why.
     """
@@ -38,10 +44,11 @@ class Line:
         pace: Pace,
         lanes: Lanes,
         *,
-        crm_circuit: str,
-        connection_circuit: str,
+        own_circuit: str,
+        crm_circuit: Gate | None,
         rate: float,
         timeouts: Timeouts,
+        patience: Timeouts,
         monotonic: Callable[[], float],
         tell: Callable[[Transition, str, str], None],
         hold: Callable[[float, str], Awaitable[None]],
@@ -51,9 +58,11 @@ class Line:
         self._breaker = breaker
         self._pace = pace
         self._lanes = lanes
-        self._circuits = (crm_circuit, connection_circuit)
-        self._paced = connection_circuit
+        self._own = own_circuit
+        self._shared = crm_circuit
+        self._circuits = (Gate(own_circuit),) if crm_circuit is None else (crm_circuit, Gate(own_circuit))
         self._timeouts = timeouts
+        self._patience = patience
         self._monotonic = monotonic
         self._report = tell
         self._hold = hold
@@ -66,10 +75,10 @@ class Line:
         """Leave for one call, to be given to `call` or back to `release`. Waits for its turn, if that comes soon."""
         if self.rate:
             # First the turn: the circuits are asked when the call can go out, not a second before.
-            turn = await self._pace.take(self._paced, self.rate)
+            turn = await self._pace.take(self._own, self.rate)
             if not turn.granted:
                 return Refused(
-                    name=self._paced,
+                    name=self._own,
                     state=CircuitState.CLOSED,
                     retry_after=turn.seconds,
                     code=ErrorCode.DESTINATION_RATE_LIMIT,
@@ -93,9 +102,10 @@ class Line:
         return self._explain(refused.name, refused.state)
 
     def _explain(self, name: str, state: CircuitState) -> str:
-        whom = "the CRM" if name == self._circuits[0] else "this tenant's connection to the CRM"
         why = f"; the last call: {self._trouble}" if self._trouble else ""
-        return f"calls are held back, the circuit of {whom} is {state}{why}"
+        if name != self._own:
+            return f"all calls to this CRM are held back for a while{why}"
+        return f"calls are held back, the circuit of this tenant's connection to the CRM is {state}{why}"
 
     async def release(self, permits: Permits) -> None:
         """The call is not made."""
@@ -120,10 +130,8 @@ class Line:
             outcomes = answer.outcomes if isinstance(answer, Reply) else []
             self._trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
             self._cause = f"too many calls failed or were slow; the last one {_end_of(answer.status)}"
-        crm, connection = permits.permits
-        told = await self._breaker.report_all(
-            list(zip((crm, connection), _verdicts(answer.health), strict=True)), answer.seconds
-        )
+        verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
+        told = await self._breaker.report_all(verdicts, answer.seconds)
         for transition in told:
             if transition is not None:
                 if transition.after is CircuitState.CLOSED:
@@ -135,21 +143,38 @@ class Line:
                     await self._hold(transition.retry_after, self._explain(transition.name, transition.after))
         return answer
 
-    async def force(self, state: CircuitState, seconds: float, detail: str, *, own: bool = False) -> None:
-        """What an operator wants: this tenant's connection opened, or everything on the way closed; `own`: that
-        connection alone."""
-        names = self._circuits if state is CircuitState.CLOSED and not own else self._circuits[1:]
-        for name in names:
-            transition = await self._breaker.force(name, state, seconds=seconds)
-            if transition is not None:
-                self._tell(transition, detail)
+    async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
+        """Open or close this tenant's connection by order, or, if there is one, what it shares with others."""
+        name = self._own if not shared else self._shared.name if self._shared else None
+        if name is None:
+            return
+        transition = await self._breaker.force(name, state, seconds=seconds)
+        if transition is not None:
+            self._tell(transition, detail)
+
+    def _judge(self, permit: Permit, answer: Reply | ReadBack) -> Verdict:
+        """What a call says about a circuit that it went through."""
+        if permit.name == self._own:
+            return Verdict.OK if answer.health is Health.WELL else Verdict.FAILED
+        if answer.health is Health.CRM_FAULT:
+            return Verdict.VOID if self._was_impatient(answer) else Verdict.FAILED
+        # A fault of the connection: the CRM answered, unless it was not called at all.
+        called = answer.health is Health.WELL or answer.status is not None
+        return Verdict.OK if called else Verdict.VOID
+
+    def _was_impatient(self, answer: Reply | ReadBack) -> bool:
+        """Whether the call may have failed because it was given up earlier than the operator would have it."""
+        own, patience = self._timeouts, self._patience
+        if (own.connect >= patience.connect and own.total >= patience.total) or (answer.status or 0) >= 500:
+            return False
+        return min(own.connect, own.total) - _EARLY <= answer.seconds < patience.total
 
     async def _call_off(self, permits: Permits) -> None:
         await self._breaker.report_all([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
 
     async def _give_back_turn(self) -> None:
         if self.rate:
-            await self._pace.give_back(self._paced, self.rate)
+            await self._pace.give_back(self._own, self.rate)
 
     def _tell(self, transition: Transition, reason: str, detail: str | None = None) -> None:
         """`detail` may repeat what the CRM said, and so what it was sent: it is for PostgreSQL alone."""
@@ -169,11 +194,3 @@ class Line:
 
 def _end_of(status: int | None) -> str:
     return "had no answer" if status is None else f"was answered with {status}"
-
-
-def _verdicts(health: Health) -> tuple[Verdict, Verdict]:
-    """What a call says about the circuit of the CRM and that of the connection."""
-    if health is Health.CRM_FAULT:
-        # A CRM that does not answer says nothing about this tenant's credentials.
-        return Verdict.FAILED, Verdict.VOID
-    return Verdict.OK, Verdict.FAILED if health is Health.CONNECTION_FAULT else Verdict.OK

@@ -21,6 +21,7 @@ from app.settings import Settings
 from app.vault import Vault
 from jobs.breaker import Breaker, Transition
 from jobs.changes import Changes
+from jobs.circuits import Gate
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
 from jobs.egress import Egress
@@ -105,10 +106,14 @@ class Ways:
             options=options,
             timeouts=timeouts,
         )
-        crm_circuit = f"crm:{route.kind}:{route.base_url}"
+        # Any service may be behind `http`, with a path of each tenant's choice: nobody's calls say anything to others.
+        crm_circuit = (
+            None if route.kind == "http" else Gate(f"crm:{route.kind}:{route.base_url}", route.tenant_id)
+        )
+        own_circuit = f"connection:{route.tenant_id}:{route.destination_id}"
 
         def tell(transition: Transition, reason: str, detail: str) -> None:
-            circuit = "crm" if transition.name == crm_circuit else "connection"
+            circuit = "connection" if transition.name == own_circuit else "crm"
             self._changes.tell(route.tenant_id, route.destination_id, circuit, transition, reason, detail)
 
         async def hold(seconds: float, detail: str) -> None:
@@ -131,10 +136,11 @@ class Ways:
             self._breaker,
             self._pace,
             lanes,
+            own_circuit=own_circuit,
             crm_circuit=crm_circuit,
-            connection_circuit=f"connection:{route.tenant_id}:{route.destination_id}",
             rate=settings.crm_rate,
             timeouts=timeouts,
+            patience=Timeouts(self._settings.crm_connect_timeout, self._settings.crm_total_timeout),
             monotonic=self._monotonic,
             tell=tell,
             hold=hold,

@@ -36,7 +36,7 @@ class Office(Protocol):
     async def list(self) -> list[dict[str, Any]]: ...
     async def set_state(self, name: str, state: str) -> None: ...
     async def change(self, name: str, change: admin.DestinationChange) -> None: ...
-    async def set_circuit(self, name: str, order: CircuitOrder) -> None: ...
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None: ...
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
 
 
@@ -67,7 +67,12 @@ class OverHttp:
         }[state]
         await self._ask(method, f"/{name}{path}", None)
 
-    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
+        if shared:
+            raise Invalid(
+                "--shared is for an operator at the database, since it is about all tenants; name one of them with "
+                "--tenant."
+            )
         told = {key: value for key, value in msgspec.to_builtins(order).items() if value is not None}
         await self._ask("POST", f"/{name}/circuit", told)
 
@@ -131,10 +136,12 @@ class AtDatabase:
         if state != "paused":
             await self._wake(tenant_id, destination_id, state)
 
-    async def set_circuit(self, name: str, order: CircuitOrder) -> None:
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with place.connection(self._settings) as connection:
             tenant_id = await admin.find_tenant(connection, self._tenant)
-            destination_id = await circuits.set_circuit(connection, tenant_id, name, order, actor="tranche")
+            destination_id = await circuits.set_circuit(
+                connection, tenant_id, name, order, actor="tranche", shared=shared
+            )
         await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
@@ -364,26 +371,42 @@ def resume(name: str, tenant: str | None, url: str | None, key: str | None) -> N
     _set_state(name, "active", "resumed", tenant, url, key)
 
 
+def _shared(command: Any) -> Any:
+    return click.option(
+        "--shared",
+        is_flag=True,
+        help="The circuit of its CRM instead, for all tenants who call it; with --tenant, for an operator.",
+    )(command)
+
+
 @destinations.command("open")
 @click.argument("name")
 @click.option(
     "--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]"
 )
+@_shared
 @_where
-def open_(name: str, seconds: float | None, tenant: str | None, url: str | None, key: str | None) -> None:
+def open_(
+    name: str, seconds: float | None, shared: bool, tenant: str | None, url: str | None, key: str | None
+) -> None:
     """Open its circuit: send nothing for a while, then let a few calls try. What is owed spends no attempt."""
     order = CircuitOrder(state="open", seconds=seconds)
-    asyncio.run(_office(tenant, url, key).set_circuit(name, order))
-    click.echo(f"opened the circuit of {name} for {seconds or DEFAULT_SECONDS:g} s")
+    asyncio.run(_office(tenant, url, key).set_circuit(name, order, shared=shared))
+    click.echo(f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s")
 
 
 @destinations.command()
 @click.argument("name")
+@_shared
 @_where
-def close(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
-    """Close its circuit and that of its CRM: send at once, whatever was open."""
-    asyncio.run(_office(tenant, url, key).set_circuit(name, CircuitOrder(state="closed")))
-    click.echo(f"closed the circuit of {name}")
+def close(name: str, shared: bool, tenant: str | None, url: str | None, key: str | None) -> None:
+    """Close its circuit: send at once, whatever opened it."""
+    asyncio.run(_office(tenant, url, key).set_circuit(name, CircuitOrder(state="closed"), shared=shared))
+    click.echo(f"closed the {_circuit_of(shared)} of {name}")
+
+
+def _circuit_of(shared: bool) -> str:
+    return "shared circuit" if shared else "circuit"
 
 
 @destinations.command()

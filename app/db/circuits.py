@@ -1,4 +1,6 @@
-"""Circuits as PostgreSQL knows them: what operators want of them, and how they changed. Redis holds the circuits."""
+"""Circuits as PostgreSQL knows them: what is wanted of them, and how they changed. Redis holds the circuits.
+
+A tenant sees the circuits of its own connections. What it shares with other tenants is the operator's."""
 
 from __future__ import annotations
 
@@ -15,11 +17,10 @@ from app.domain.breaker import CircuitState
 RETENTION: Final = timedelta(days=90)
 _MEMORY: Final = 600.0
 """Seconds after its time that a circuit of which nothing was heard is taken to be forgotten: no trouble any more."""
-_RANK: Final = {"closed": 0, "half_open": 1, "open": 2}
 
 
 class Circuit(msgspec.Struct, frozen=True, kw_only=True):
-    """The circuits on the way to a destination, as one: the worse of the CRM's and the connection's."""
+    """The circuit of a tenant's connection to a destination."""
 
     state: CircuitState = CircuitState.CLOSED
     since: datetime | None = None
@@ -32,7 +33,7 @@ class Circuit(msgspec.Struct, frozen=True, kw_only=True):
 class CircuitChange(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     circuit: str
-    """`crm` (everybody's) or `connection` (this tenant's alone)."""
+    """`connection`: this tenant's own."""
     before: CircuitState
     after: CircuitState
     opens: int
@@ -43,24 +44,34 @@ class CircuitChange(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Wish(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator wants of a destination's circuits."""
+    """What somebody wants of a destination's circuits."""
 
     wish: str
     """As it stands there."""
     state: CircuitState
     by: str
-    own: bool
-    """Only the tenant's own connection, whose credentials were changed."""
+    circuit: str | None
+    """`None`: the connection's; `crm`: what it shares with other tenants; `connection`: its own, since its credentials
+    were changed."""
     seconds: float
     """That are left of it."""
 
 
 async def ask_circuit(
-    connection: Connection, tenant_id: int, name: str, state: CircuitState, seconds: float, actor: str
+    connection: Connection,
+    tenant_id: int,
+    name: str,
+    state: CircuitState,
+    seconds: float,
+    actor: str,
+    *,
+    shared: bool = False,
 ) -> int | None:
-    """Open or close a destination by hand; returns its id, or `None` if there is none of that name."""
+    """Open or close a destination by hand, or what it shares with other tenants; returns its id, or `None` if there is
+    none of that name."""
+    circuit = "crm" if shared else None
     found = await connection.fetchval(
-        QUERIES["ask_circuit"], tenant_id, name, state.value, timedelta(seconds=seconds), actor
+        QUERIES["ask_circuit"], tenant_id, name, state.value, timedelta(seconds=seconds), actor, circuit
     )
     return None if found is None else int(found)
 
@@ -80,6 +91,11 @@ async def clear_wish(connection: Connection, tenant_id: int, destination_id: int
     await connection.execute(QUERIES["clear_circuit_wish"], tenant_id, destination_id, wish.wish, closed)
 
 
+async def unblock_crm(connection: Connection, kind: str, base_url: str) -> None:
+    """Let everybody's calls to a CRM be due, where a circuit held them back."""
+    await connection.execute(QUERIES["unblock_crm"], kind, base_url)
+
+
 async def record_change(
     connection: Connection,
     tenant_id: int,
@@ -94,9 +110,9 @@ async def record_change(
     detail: str,
     ago: float,
 ) -> int:
-    """Write down a change that a call of this destination met, and tell of it; returns how many it concerns.
+    """Write down a change that a call of this destination met; returns how many rows it made.
 
-    `detail` is kept here, `reason` is what webhooks are told.
+    Of its own connection the tenant's webhooks are told, by `reason`. `detail` is kept here.
     """
     rows = await connection.fetch(
         QUERIES["record_circuit_change"],
@@ -115,7 +131,7 @@ async def record_change(
 
 
 async def read_circuits(connection: Connection, tenant_id: int) -> dict[str, Circuit]:
-    """The circuits of a tenant's destinations, by name."""
+    """The circuits of a tenant's own connections, by destination."""
     openings = {
         row["name"]: row["openings"] for row in await connection.fetch(QUERIES["count_openings"], tenant_id)
     }
@@ -135,9 +151,7 @@ async def read_circuits(connection: Connection, tenant_id: int) -> dict[str, Cir
                 state=CircuitState(row["wish"]),
                 detail="asked for by hand; a worker is about to do it",
             )
-        known = found.get(row["name"])
-        if known is None or _order(circuit) > _order(known):
-            found[row["name"]] = circuit
+        found[row["name"]] = circuit
     return found
 
 
@@ -150,13 +164,8 @@ def _state(after: str | None, left_open: float | None) -> tuple[CircuitState, in
     return CircuitState.HALF_OPEN, 0
 
 
-def _order(circuit: Circuit) -> tuple[int, float]:
-    """The worse first, of equals the later."""
-    return _RANK[circuit.state], circuit.since.timestamp() if circuit.since else 0.0
-
-
 async def list_changes(connection: Connection, tenant_id: int, name: str, limit: int) -> list[CircuitChange]:
-    """The latest changes on the way to a destination, newest first."""
+    """The latest changes of a tenant's own connection to a destination, newest first."""
     rows = await connection.fetch(QUERIES["list_circuit_changes"], tenant_id, name, limit)
     return [
         CircuitChange(

@@ -7,6 +7,9 @@ so that Lua and Python agree to the last digit; only `BreakerPolicy` speaks in s
 A circuit counts calls in a sliding window of sub-buckets and opens on the *rate* of failed or slow ones. Each
 change of state starts a new generation; what was admitted in an older one is no longer heard. Sources:
 Nygard, "Release It!", and the rates and minimum of calls of resilience4j.
+
+A circuit may be shared by tenants: then each call names its tenant, and no tenant alone can open it, or keep it from
+closing. It opens on failures of `QUORUM` tenants, the loudest of whom counts for no more than the others together.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ JITTER: Final = 0.2
 HALF_OPEN_RETRY: Final = 1_000
 """Milliseconds after which to ask again while all probes are under way: they usually end long before their
 permits expire."""
+QUORUM: Final = 2
+"""Tenants whose calls must fail before a circuit that they share holds anybody back."""
+MOST_WITNESSES: Final = 8
+"""Tenants that a shared circuit knows by name, so that it stays small; further ones are in its sums alone."""
 _MOST_DOUBLINGS: Final = 20  # 2**20 keeps every product exact in the doubles that Lua computes with
 
 
@@ -62,6 +69,22 @@ class Bucket(msgspec.Struct, frozen=True):
     slow: int = 0
 
 
+class Witness(msgspec.Struct, frozen=True):
+    """A tenant's calls of at most one window."""
+
+    since: int
+    calls: int = 0
+    failures: int = 0
+    slow: int = 0
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """The permit of a call that tries; it expires by itself. `tenant` 0: the circuit is not shared."""
+
+    expires: int
+    tenant: int = 0
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a circuit remembers. The empty record is a closed circuit of generation 0."""
 
@@ -78,8 +101,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     issued: int = 0
     buckets: dict[int, Bucket] = {}
     """By `index % BUCKETS`."""
-    permits: dict[int, int] = {}
-    """Probes under way: token to the time at which the permit expires by itself."""
+    permits: dict[int, Probe] = {}
+    """Probes under way, by token."""
+    witnesses: dict[int, Witness] = {}
+    """Of a shared circuit: by tenant. While half-open, those whose probe failed."""
 
 
 class Admission(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,8 +152,13 @@ def lifetime(record: Record, policy: BreakerPolicy, now: int) -> int:
     return quiet + (max(0, record.until - now) if record.state is CircuitState.OPEN else 0)
 
 
-def admit(record: Record, policy: BreakerPolicy, now: int) -> tuple[Record, Admission]:
-    """May a call go out? Closed: yes. Open: not before its time. Half-open: as one of few probes."""
+def admit(record: Record, policy: BreakerPolicy, now: int, *, tenant: int = 0) -> tuple[Record, Admission]:
+    """May a call go out? Closed: yes. Open: not before its time. Half-open: as one of few probes.
+
+    `tenant`: whose call it is at a shared circuit (from 1); 0: the circuit is one tenant's own. At a shared one a
+    tenant has one probe at a time, and waits for the first opening time after one that failed: it is the others' turn
+    to find out whether they are better off.
+    """
     stored, record = record, _settle(record, policy, now)
     changed = False
     if record.state is CircuitState.OPEN:
@@ -136,18 +166,23 @@ def admit(record: Record, policy: BreakerPolicy, now: int) -> tuple[Record, Admi
         if record.opened_at <= now < record.until:
             return stored, _refusal(record, record.until - now)
         record = replace(
-            record, state=CircuitState.HALF_OPEN, generation=_next_generation(record, now), successes=0
+            record,
+            state=CircuitState.HALF_OPEN,
+            generation=_next_generation(record, now),
+            successes=0,
+            witnesses={},
         )
         changed = True
     if record.state is CircuitState.CLOSED:
         return stored, Admission(
             granted=True, state=record.state, generation=record.generation, opens=record.opens
         )
-    if len(record.permits) >= max(1, policy.probes):
-        return stored, _refusal(record, min(HALF_OPEN_RETRY, min(record.permits.values()) - now))
+    wait = _wait_of(record, policy, now, tenant)
+    if wait > 0:
+        return stored, _refusal(record, wait)
     token = record.issued + 1
-    expires = now + milliseconds(policy.permit)
-    record = replace(record, issued=token, permits={**record.permits, token: expires})
+    probe = Probe(now + milliseconds(policy.permit), tenant)
+    record = replace(record, issued=token, permits={**record.permits, token: probe})
     return record, Admission(
         granted=True,
         state=record.state,
@@ -168,12 +203,15 @@ def report(
     failed: bool,
     took: int,
     jitter: float,
+    tenant: int = 0,
 ) -> tuple[Record, Change | None]:
     """A call ended after `took` ms. `jitter` is random in [0, 1) and spreads the opening time.
 
     What was admitted in an older generation changes nothing. A failed probe re-opens even after its permit
     expired, since it is still evidence; a late success closes nothing. A slow probe that succeeded gives its
     permit back and counts as nothing: the circuit stays half-open and work trickles at the probes' pace.
+
+    `tenant` as in `admit`. A shared circuit opens again when probes of several tenants failed.
     """
     stored, record = record, _settle(record, policy, now)
     if generation != record.generation:
@@ -181,14 +219,21 @@ def report(
     slow = took >= milliseconds(policy.slow_call)
     if record.state is CircuitState.CLOSED:
         record = _count(record, policy, now, failed, slow)
-        return _open(record, policy, now, jitter) if _too_bad(record, policy) else (record, None)
+        if tenant:
+            record = _hear(record, tenant, failed, slow, now)
+        too_bad = _too_bad_for_all(record, policy) if tenant else _too_bad(record, policy)
+        return _open(record, policy, now, jitter) if too_bad else (record, None)
     if record.state is CircuitState.HALF_OPEN:
+        if failed and tenant:
+            record = _fail_probe(record, now, token, tenant)
+            enough = len(record.witnesses) >= QUORUM
+            return _open(record, policy, now, jitter) if enough else (record, None)
         if failed:
             return _open(record, policy, now, jitter)
         if token in record.permits:
             record = replace(
                 record,
-                permits={number: expires for number, expires in record.permits.items() if number != token},
+                permits=_without(record.permits, token),
                 successes=record.successes + (0 if slow else 1),
             )
             return _close(record, now) if record.successes >= policy.successes else (record, None)
@@ -200,9 +245,7 @@ def cancel(record: Record, policy: BreakerPolicy, now: int, *, generation: int, 
     stored, record = record, _settle(record, policy, now)
     if generation != record.generation or token not in record.permits:
         return stored
-    return replace(
-        record, permits={number: expires for number, expires in record.permits.items() if number != token}
-    )
+    return replace(record, permits=_without(record.permits, token))
 
 
 def look(record: Record, policy: BreakerPolicy, now: int) -> Sight:
@@ -236,6 +279,7 @@ def force(
         successes=0,
         buckets={},
         permits={},
+        witnesses={},
     )
     if state is CircuitState.OPEN:
         record = replace(record, opened_at=now, until=now + hold)
@@ -274,8 +318,46 @@ def _settle(record: Record, policy: BreakerPolicy, now: int) -> Record:
         buckets={
             slot: bucket for slot, bucket in record.buckets.items() if index - BUCKETS < bucket.index <= index
         },
-        permits={number: expires for number, expires in record.permits.items() if now < expires <= longest},
+        permits={number: probe for number, probe in record.permits.items() if now < probe.expires <= longest},
+        witnesses={
+            tenant: witness
+            for tenant, witness in record.witnesses.items()
+            if now - milliseconds(policy.window) < witness.since <= now
+        },
     )
+
+
+def _without(permits: dict[int, Probe], token: int) -> dict[int, Probe]:
+    return {number: probe for number, probe in permits.items() if number != token}
+
+
+def _wait_of(record: Record, policy: BreakerPolicy, now: int, tenant: int) -> int:
+    """Milliseconds until a half-open circuit may have room for this caller; 0: it has."""
+    held = [probe.expires for probe in record.permits.values() if tenant and probe.tenant == tenant]
+    if len(record.permits) >= max(1, policy.probes):
+        held = [probe.expires for probe in record.permits.values()]
+    wait = min(HALF_OPEN_RETRY, min(held) - now) if held else 0
+    witness = record.witnesses.get(tenant)
+    return wait if witness is None else max(wait, witness.since + milliseconds(policy.open) - now)
+
+
+def _fail_probe(record: Record, now: int, token: int, tenant: int) -> Record:
+    """A tenant's probe failed; that speaks for this tenant alone."""
+    witnesses = {**record.witnesses, tenant: Witness(now, 1, 1)}
+    return replace(record, permits=_without(record.permits, token), witnesses=witnesses)
+
+
+def _hear(record: Record, tenant: int, failed: bool, slow: bool, now: int) -> Record:
+    """Note a tenant's call. Where all places are taken, trouble takes that of somebody who has none."""
+    witnesses = dict(record.witnesses)
+    if tenant not in witnesses and len(witnesses) >= MOST_WITNESSES:
+        well = [other for other, x in witnesses.items() if not x.failures and not x.slow]
+        if not well or not (failed or slow):
+            return record
+        del witnesses[min(well)]
+    known = witnesses.get(tenant, Witness(now))
+    witnesses[tenant] = Witness(known.since, known.calls + 1, known.failures + failed, known.slow + slow)
+    return replace(record, witnesses=witnesses)
 
 
 def _count(record: Record, policy: BreakerPolicy, now: int, failed: bool, slow: bool) -> Record:
@@ -287,14 +369,38 @@ def _count(record: Record, policy: BreakerPolicy, now: int, failed: bool, slow: 
 
 
 def _too_bad(record: Record, policy: BreakerPolicy) -> bool:
-    calls = sum(bucket.calls for bucket in record.buckets.values())
-    failures = sum(bucket.failures for bucket in record.buckets.values())
-    slow = sum(bucket.slow for bucket in record.buckets.values())
-    if calls < policy.min_calls:
-        return False
-    return (failures > 0 and failures >= policy.failure_rate * calls) or (
-        slow > 0 and slow >= policy.slow_rate * calls
+    buckets = record.buckets.values()
+    calls = sum(bucket.calls for bucket in buckets)
+    return _is_bad(calls, sum(x.failures for x in buckets), policy.failure_rate, policy) or _is_bad(
+        calls, sum(x.slow for x in buckets), policy.slow_rate, policy
     )
+
+
+def _is_bad(calls: int, bad: int, rate: float, policy: BreakerPolicy) -> bool:
+    return calls >= policy.min_calls and bad > 0 and bad >= rate * calls
+
+
+def _too_bad_for_all(record: Record, policy: BreakerPolicy) -> bool:
+    """Of a shared circuit: the same, where what the loudest tenant has more than the others together is left out."""
+    buckets, witnesses = record.buckets.values(), record.witnesses.values()
+    calls = sum(bucket.calls for bucket in buckets)
+    failed = [x.failures for x in witnesses if _speaks(x.calls, x.failures, policy.failure_rate)]
+    slow = [x.slow for x in witnesses if _speaks(x.calls, x.slow, policy.slow_rate)]
+    return _is_bad_for_all(
+        calls, sum(x.failures for x in buckets), failed, policy.failure_rate, policy
+    ) or _is_bad_for_all(calls, sum(x.slow for x in buckets), slow, policy.slow_rate, policy)
+
+
+def _speaks(calls: int, bad: int, rate: float) -> bool:
+    """Whether a tenant's own calls would say so: one that is mostly well is no witness against a CRM."""
+    return bad > 0 and bad >= rate * calls
+
+
+def _is_bad_for_all(calls: int, bad: int, told: list[int], rate: float, policy: BreakerPolicy) -> bool:
+    if len(told) < QUORUM:
+        return False
+    surplus = max(0, 2 * max(told) - sum(told))
+    return _is_bad(calls - surplus, bad - surplus, rate, policy)
 
 
 def _open(record: Record, policy: BreakerPolicy, now: int, jitter: float) -> tuple[Record, Change]:
@@ -315,6 +421,7 @@ def _open(record: Record, policy: BreakerPolicy, now: int, jitter: float) -> tup
         successes=0,
         buckets={},
         permits={},
+        witnesses={},
     )
     return record, change
 
@@ -329,5 +436,6 @@ def _close(record: Record, now: int) -> tuple[Record, Change]:
         successes=0,
         buckets={},
         permits={},
+        witnesses={},
     )
     return record, change

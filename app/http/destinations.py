@@ -96,7 +96,7 @@ async def resume_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @get("/v1/destinations/{name:str}/circuit")
 async def read_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """How the circuits on the way there are and were."""
+    """How the circuit of the tenant's connection is and was."""
     services, principal, query = await _begin(request, _READ, ("limit",))
     limit = headers.read_limit(query, default=20, most=200)
     name = read_tail(request.scope, _PATH, "/circuit")
@@ -107,7 +107,7 @@ async def read_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
 
 @post("/v1/destinations/{name:str}/circuit", status_code=200)
 async def set_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Open or close them by hand, whatever the calls say."""
+    """Open or close it by hand, whatever the calls say; what tenants share is the operator's."""
     services, principal, _ = await _begin(request, _ADMIN)
     name = read_tail(request.scope, _PATH, "/circuit")
     remedy = "An order is a small thing."

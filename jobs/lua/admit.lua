@@ -1,4 +1,5 @@
 -- May one call go out through all of these circuits? One that refuses leaves every other as it was.
+-- ARGV[FIRST…], for each of KEYS: tenant
 -- -> the position of the circuit that refused, or 0; then of that one, or of each in the order of KEYS:
 --    granted 0|1, state, generation, token (0: no probe), retry ms, opens, changed 0|1
 local admitted, changes = {}, {}
@@ -13,6 +14,28 @@ local function refuse(position, record, retry)
   admitted = { position }
   answer(record, 0, 0, retry, 0)
   return admitted
+end
+
+-- Milliseconds until a half-open circuit may have room for this caller; 0: it has.
+local function wait_of(record, tenant)
+  local count, first, own = 0, nil, nil
+  for _, probe in pairs(record.permits) do
+    count = count + 1
+    first = math.min(first or probe.expires, probe.expires)
+    if tenant > 0 and probe.tenant == tenant then
+      own = math.min(own or probe.expires, probe.expires)
+    end
+  end
+  local held = own
+  if count >= math.max(1, policy.probes) then
+    held = first
+  end
+  local wait = held and math.min(HALF_OPEN_RETRY, held - now) or 0
+  local witness = record.witnesses[tenant]
+  if witness then
+    wait = math.max(wait, witness.since + policy.open - now)
+  end
+  return wait
 end
 
 admitted[1] = 0
@@ -30,12 +53,13 @@ for position, key in ipairs(KEYS) do
   if record.state == 'closed' then
     answer(record, 1, 0, 0, 0)
   else
-    local count, first = under_way(record)
-    if count >= math.max(1, policy.probes) then
-      return refuse(position, record, math.min(HALF_OPEN_RETRY, first - now))
+    local tenant = tonumber(ARGV[FIRST + position - 1])
+    local wait = wait_of(record, tenant)
+    if wait > 0 then
+      return refuse(position, record, wait)
     end
     record.issued = record.issued + 1
-    record.permits[record.issued] = now + policy.permit
+    record.permits[record.issued] = { expires = now + policy.permit, tenant = tenant }
     changes[#changes + 1] = { key, record }
     answer(record, 1, record.issued, 0, changed)
   end

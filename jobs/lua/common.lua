@@ -4,7 +4,9 @@
 -- KEYS     the circuits' hashes: nothing else is touched. A call goes through two circuits, and one script asks or tells
 --          both: half the round trips, and a refusal need not be taken back from the other.
 -- ARGV[1]  now in ms for tests, or '' for the clock of Redis, the one clock that all workers share
--- ARGV[2…] the policy, times in ms; the arguments of the script itself begin at ARGV[12]
+-- ARGV[2…] the policy, times in ms, and the quorum; the arguments of the script itself begin at ARGV[FIRST]
+--
+-- A `tenant` from 1 says whose call it is at a circuit that tenants share; 0: the circuit is one tenant's own.
 --
 -- TIME before a write needs the replication of effects, the default since Redis 5.
 
@@ -12,6 +14,8 @@ local BUCKETS = 10
 local JITTER = 0.2
 local HALF_OPEN_RETRY = 1000
 local MOST_DOUBLINGS = 20
+local MOST_WITNESSES = 8
+local FIRST = 13
 local STATE = { closed = 0, open = 1, half_open = 2 } -- replies are integers: no question of decoding
 
 local policy = {
@@ -26,6 +30,7 @@ local policy = {
   successes = tonumber(ARGV[10]),
   permit = tonumber(ARGV[11]),
 }
+local quorum = tonumber(ARGV[12])
 local tenth = math.max(1, math.floor(policy.window / BUCKETS))
 
 local now
@@ -48,9 +53,14 @@ local function settle(record)
       record.buckets[slot] = nil
     end
   end
-  for token, expires in pairs(record.permits) do
-    if expires <= now or expires > now + policy.permit then
+  for token, probe in pairs(record.permits) do
+    if probe.expires <= now or probe.expires > now + policy.permit then
       record.permits[token] = nil
+    end
+  end
+  for tenant, witness in pairs(record.witnesses) do
+    if witness.since <= now - policy.window or witness.since > now then
+      record.witnesses[tenant] = nil
     end
   end
 end
@@ -58,7 +68,7 @@ end
 local function read(key)
   local record = {
     state = 'closed', generation = 0, opens = 0, opened_at = 0, ['until'] = 0,
-    closed_at = 0, successes = 0, issued = 0, buckets = {}, permits = {},
+    closed_at = 0, successes = 0, issued = 0, buckets = {}, permits = {}, witnesses = {},
   }
   local stored = redis.call('HGETALL', key)
   for position = 1, #stored, 2 do
@@ -70,7 +80,13 @@ local function read(key)
         index = tonumber(index), calls = tonumber(calls), failures = tonumber(failures), slow = tonumber(slow),
       }
     elseif kind == 'permit' then
-      record.permits[tonumber(number)] = tonumber(value)
+      local expires, tenant = string.match(value, '^(%d+):(%d+)$')
+      record.permits[tonumber(number)] = { expires = tonumber(expires), tenant = tonumber(tenant) }
+    elseif kind == 'witness' then
+      local since, calls, failures, slow = string.match(value, '^(%d+):(%d+):(%d+):(%d+)$')
+      record.witnesses[tonumber(number)] = {
+        since = tonumber(since), calls = tonumber(calls), failures = tonumber(failures), slow = tonumber(slow),
+      }
     elseif field == 'state' then
       record.state = value
     else
@@ -105,25 +121,18 @@ local function write(key, record)
     fields[#fields + 1] = digits(bucket.index) .. ':' .. digits(bucket.calls) .. ':'
       .. digits(bucket.failures) .. ':' .. digits(bucket.slow)
   end
-  for token, expires in pairs(record.permits) do
+  for token, probe in pairs(record.permits) do
     fields[#fields + 1] = 'permit:' .. digits(token)
-    fields[#fields + 1] = digits(expires)
+    fields[#fields + 1] = digits(probe.expires) .. ':' .. digits(probe.tenant)
+  end
+  for tenant, witness in pairs(record.witnesses) do
+    fields[#fields + 1] = 'witness:' .. digits(tenant)
+    fields[#fields + 1] = digits(witness.since) .. ':' .. digits(witness.calls) .. ':'
+      .. digits(witness.failures) .. ':' .. digits(witness.slow)
   end
   redis.call('DEL', key)
   redis.call('HSET', key, unpack(fields))
   redis.call('PEXPIRE', key, digits(lifetime(record)))
-end
-
--- The earliest expiry of the permits under way, and how many there are.
-local function under_way(record)
-  local count, first = 0, nil
-  for _, expires in pairs(record.permits) do
-    count = count + 1
-    if first == nil or expires < first then
-      first = expires
-    end
-  end
-  return count, first
 end
 
 local function sums(record)
@@ -142,4 +151,5 @@ local function begin_generation(record, state)
   record.successes = 0
   record.buckets = {}
   record.permits = {}
+  record.witnesses = {}
 end

@@ -1,6 +1,6 @@
--- Set the state by hand. ARGV[12…]: state, ms that an open circuit stays open
+-- Set the state by hand. ARGV[FIRST…]: state, ms that an open circuit stays open
 -- -> before (state, or -1: nothing changed), after, opens, ms that it stays open
-local state, hold = ARGV[12], tonumber(ARGV[13])
+local state, hold = ARGV[FIRST], tonumber(ARGV[FIRST + 1])
 local record = read(KEYS[1])
 local before = record.state
 begin_generation(record, state)

@@ -1,5 +1,5 @@
 -- One call ended, and says something to each of the circuits that it went through.
--- ARGV[12…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1)
+-- ARGV[FIRST…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1), tenant
 -- -> for each of KEYS: before (state, or -1: nothing changed), after, opens, ms that it stays open
 local told = {}
 
@@ -32,16 +32,76 @@ local function count(record, failed, slow)
   record.buckets[slot] = bucket
 end
 
-local function too_bad(record)
-  local calls, failures, slow = sums(record)
-  if calls < policy.min_calls then
-    return false
-  end
-  return (failures > 0 and failures >= policy.failure_rate * calls)
-    or (slow > 0 and slow >= policy.slow_rate * calls)
+local function is_bad(calls, bad, rate)
+  return calls >= policy.min_calls and bad > 0 and bad >= rate * calls
 end
 
-local function report(key, generation, token, verdict, took, jitter)
+local function too_bad(record)
+  local calls, failures, slow = sums(record)
+  return is_bad(calls, failures, policy.failure_rate) or is_bad(calls, slow, policy.slow_rate)
+end
+
+-- Note a tenant's call. Where all places are taken, trouble takes that of somebody who has none.
+local function hear(record, tenant, failed, slow)
+  local known = record.witnesses[tenant]
+  if not known then
+    local count, well = 0, nil
+    for other, witness in pairs(record.witnesses) do
+      count = count + 1
+      if witness.failures == 0 and witness.slow == 0 then
+        well = math.min(well or other, other)
+      end
+    end
+    if count >= MOST_WITNESSES then
+      if not well or not (failed or slow) then
+        return
+      end
+      record.witnesses[well] = nil
+    end
+    known = { since = now, calls = 0, failures = 0, slow = 0 }
+    record.witnesses[tenant] = known
+  end
+  known.calls = known.calls + 1
+  known.failures = known.failures + (failed and 1 or 0)
+  known.slow = known.slow + (slow and 1 or 0)
+end
+
+-- Of a shared circuit: too bad, where what the loudest tenant has more than the others together is left out.
+local function is_bad_for_all(record, calls, bad, what, rate)
+  local witnesses, loudest, all = 0, 0, 0
+  for _, witness in pairs(record.witnesses) do
+    local own = witness[what]
+    if own > 0 and own >= rate * witness.calls then
+      witnesses = witnesses + 1
+      loudest = math.max(loudest, own)
+      all = all + own
+    end
+  end
+  if witnesses < quorum then
+    return false
+  end
+  local surplus = math.max(0, 2 * loudest - all)
+  return is_bad(calls - surplus, bad - surplus, rate)
+end
+
+local function too_bad_for_all(record)
+  local calls, failures, slow = sums(record)
+  return is_bad_for_all(record, calls, failures, 'failures', policy.failure_rate)
+    or is_bad_for_all(record, calls, slow, 'slow', policy.slow_rate)
+end
+
+-- A tenant's probe failed, which speaks for this tenant alone; whether enough of them did.
+local function fail_probe(record, token, tenant)
+  record.permits[token] = nil
+  record.witnesses[tenant] = { since = now, calls = 1, failures = 1, slow = 0 }
+  local count = 0
+  for _ in pairs(record.witnesses) do
+    count = count + 1
+  end
+  return count >= quorum
+end
+
+local function report(key, generation, token, verdict, took, jitter, tenant)
   local record = read(key)
   local failed, slow = verdict == 'failed', took >= policy.slow_call
   if generation == record.generation then
@@ -53,15 +113,24 @@ local function report(key, generation, token, verdict, took, jitter)
       end
     elseif record.state == 'closed' then
       count(record, failed, slow)
-      if too_bad(record) then
+      local bad
+      if tenant > 0 then
+        hear(record, tenant, failed, slow)
+        bad = too_bad_for_all(record)
+      else
+        bad = too_bad(record)
+      end
+      if bad then
         return open(key, record, jitter)
       end
       write(key, record)
     elseif record.state == 'half_open' then
       if failed then
-        return open(key, record, jitter)
-      end
-      if record.permits[token] then
+        if tenant == 0 or fail_probe(record, token, tenant) then
+          return open(key, record, jitter)
+        end
+        write(key, record)
+      elseif record.permits[token] then
         record.permits[token] = nil
         record.successes = record.successes + (slow and 0 or 1)
         if record.successes >= policy.successes then
@@ -78,10 +147,10 @@ local function report(key, generation, token, verdict, took, jitter)
 end
 
 for position, key in ipairs(KEYS) do
-  local first = 12 + 5 * (position - 1)
+  local first = FIRST + 6 * (position - 1)
   report(
     key, tonumber(ARGV[first]), tonumber(ARGV[first + 1]), ARGV[first + 2], tonumber(ARGV[first + 3]),
-    tonumber(ARGV[first + 4])
+    tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5])
   )
 end
 return told

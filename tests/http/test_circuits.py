@@ -106,7 +106,7 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
     assert (await order(stranger, state="open")).status == 404
 
 
-async def test_a_destination_shows_the_worse_of_its_circuits(api: Api, db: Db) -> None:
+async def test_a_destination_shows_the_circuit_of_its_own_connection(api: Api, db: Db) -> None:
     await add(api)
     fresh = (await api.get("/v1/destinations/hubspot")).json()["circuit"]
     assert fresh == {
@@ -116,8 +116,9 @@ async def test_a_destination_shows_the_worse_of_its_circuits(api: Api, db: Db) -
         "openings_24h": 0,
         "detail": None,
     }
-    await change(db, "crm", "closed", "open", seconds=30, ago=90_000)
-    await change(db, "crm", "half_open", "closed", ago=80_000)
+    await change(db, "connection", "closed", "open", seconds=30, ago=90_000)
+    await change(db, "connection", "half_open", "closed", ago=80_000)
+    await change(db, "crm", "closed", "open", seconds=30, ago=20)
     await change(db, "connection", "closed", "open", seconds=30, ago=10)
     (listed,) = (await api.get("/v1/destinations")).json()["destinations"]
     assert listed["circuit"]["state"] == "open"
@@ -129,7 +130,7 @@ async def test_a_destination_shows_the_worse_of_its_circuits(api: Api, db: Db) -
     }
     assert [(c["circuit"], c["after"]) for c in history["changes"]] == [
         ("connection", "open"),
-        ("crm", "closed"),
+        ("connection", "closed"),
     ]
     assert len((await api.get(PATH)).json()["changes"]) == 3
 
@@ -137,7 +138,7 @@ async def test_a_destination_shows_the_worse_of_its_circuits(api: Api, db: Db) -
 async def test_an_opening_whose_time_is_over_tries_and_is_forgotten_in_the_end(api: Api, db: Db) -> None:
     """The circuits' own memory ends as well: without a word from them nothing looks broken for ever."""
     await add(api)
-    await change(db, "crm", "closed", "open", seconds=30, ago=40)
+    await change(db, "connection", "closed", "open", seconds=30, ago=40)
     assert (await api.get("/v1/destinations/hubspot")).json()["circuit"]["state"] == "half_open"
     await db.execute("UPDATE circuit_changes SET at = at - interval '1 hour'")
     assert (await api.get("/v1/destinations/hubspot")).json()["circuit"]["state"] == "closed"
@@ -165,6 +166,14 @@ async def test_the_commands_open_and_close(api: Api, db: Db, settings: Settings)
     assert (closed.exit_code, closed.output) == (0, "closed the circuit of hubspot\n"), closed
     assert (await api.get("/v1/destinations/hubspot")).json()["circuit"]["state"] == "closed"
     assert await db.fetchval("SELECT actor FROM audit_log WHERE action = 'circuit.close'") == "tranche"
+    wrong = await tranche("close", "hubspot", "--shared", *here)
+    assert "--tenant" in str(wrong.exception), "what tenants share is no tenant's to close"
+    shared = await tranche("open", "hubspot", "--shared", "--for", "60", "--tenant", "acme", **engines)
+    assert (shared.exit_code, shared.output) == (0, "opened the shared circuit of hubspot for 60 s\n"), shared
+    wish = msgspec.json.decode(await db.fetchval("SELECT circuit_wish FROM destinations"))
+    assert (wish["state"], wish["circuit"]) == ("open", "crm")
+    subject = await db.fetchval("SELECT subject FROM audit_log ORDER BY audit_id DESC LIMIT 1")
+    assert subject == "crm:hubspot:https://crm.example"
     wrong = await tranche("open", "hubspot", "--for", "-1", *here)
     assert wrong.exit_code != 0
     assert "seconds" in str(wrong.exception)

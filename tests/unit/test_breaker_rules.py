@@ -32,12 +32,18 @@ class Circuit:
         self.record = Record()
         self.now = START
 
-    def admit(self) -> Admission:
-        self.record, admission = rules.admit(self.record, self.policy, self.now)
+    def admit(self, tenant: int = 0) -> Admission:
+        self.record, admission = rules.admit(self.record, self.policy, self.now, tenant=tenant)
         return admission
 
     def end(
-        self, admission: Admission, *, failed: bool = False, took: int = 10, jitter: float = 0.0
+        self,
+        admission: Admission,
+        *,
+        failed: bool = False,
+        took: int = 10,
+        jitter: float = 0.0,
+        tenant: int = 0,
     ) -> Change | None:
         self.record, change = rules.report(
             self.record,
@@ -48,6 +54,7 @@ class Circuit:
             failed=failed,
             took=took,
             jitter=jitter,
+            tenant=tenant,
         )
         return change
 
@@ -56,10 +63,10 @@ class Circuit:
             self.record, self.policy, self.now, generation=admission.generation, token=admission.token
         )
 
-    def call(self, *, failed: bool = False, took: int = 10) -> Change | None:
-        admission = self.admit()
+    def call(self, *, failed: bool = False, took: int = 10, tenant: int = 0) -> Change | None:
+        admission = self.admit(tenant)
         assert admission.granted
-        return self.end(admission, failed=failed, took=took)
+        return self.end(admission, failed=failed, took=took, tenant=tenant)
 
     def trip(self) -> Change:
         """Fail until it opens."""
@@ -277,6 +284,149 @@ def test_forced_states_hold_until_told_otherwise() -> None:
     )
     assert change is not None
     assert circuit.admit().granted
+
+
+# -- a circuit that tenants share --------------------------------------------------------------------------
+
+
+def shared_half_open() -> Circuit:
+    """Opened by two tenants, and its time is over."""
+    circuit = Circuit()
+    for _ in range(2):
+        change = circuit.call(failed=True, tenant=1) or circuit.call(failed=True, tenant=2)
+    assert change is not None
+    circuit.now += change.retry
+    return circuit
+
+
+def test_one_tenants_failures_never_open_what_it_shares() -> None:
+    circuit = Circuit()
+    for _ in range(200):
+        assert circuit.call(failed=True, tenant=1) is None
+        assert circuit.call(took=60_000, tenant=1) is None
+        circuit.now += 10
+    assert circuit.admit(2).granted
+
+
+def test_failures_of_two_tenants_open_what_they_share() -> None:
+    circuit = Circuit()
+    told = [circuit.call(failed=True, tenant=tenant) for tenant in (1, 2, 1, 2)]
+    assert [change is not None for change in told] == [False, False, False, True]
+    assert not circuit.admit(3).granted, "for everybody"
+
+
+def test_slow_calls_of_two_tenants_open_what_they_share() -> None:
+    circuit = Circuit()
+    told = [circuit.call(took=2_000, tenant=tenant) for tenant in (1, 2, 1, 2)]
+    assert [change is not None for change in told] == [False, False, False, True]
+
+
+def test_the_loudest_counts_for_no_more_than_the_others_together() -> None:
+    """Another tenant's hiccup does not make a witness against a CRM of one who fails all the time."""
+    circuit = Circuit()
+    for _ in range(50):
+        assert circuit.call(failed=True, tenant=1) is None
+    assert circuit.call(failed=True, tenant=2) is None
+    assert circuit.call(failed=True, tenant=2) is not None, (
+        "two and two are four calls, the least that is counted"
+    )
+
+
+def test_a_tenant_that_is_mostly_well_is_no_witness() -> None:
+    circuit = Circuit()
+    for number in range(100):
+        assert circuit.call(failed=True, tenant=1) is None
+        assert circuit.call(failed=number % 3 == 2, tenant=2) is None
+
+
+def test_two_tenants_who_fail_do_not_hold_up_many_who_are_well() -> None:
+    circuit = Circuit(BreakerPolicy())
+    for _ in range(20):
+        for tenant in range(1, 11):
+            assert circuit.call(failed=tenant <= 2, tenant=tenant) is None
+
+
+def test_evidence_leaves_with_the_window() -> None:
+    circuit = Circuit()
+    for _ in range(10):
+        circuit.call(failed=True, tenant=1)
+    circuit.now += 10_000
+    for _ in range(3):
+        assert circuit.call(failed=True, tenant=2) is None
+    assert list(circuit.record.witnesses) == [2]
+
+
+def test_a_shared_circuit_stays_small_however_many_tenants_fail() -> None:
+    circuit = Circuit(BreakerPolicy(min_calls=10_000))
+    for tenant in range(1, 1_000):
+        circuit.call(failed=True, tenant=tenant)
+    assert len(circuit.record.witnesses) == rules.MOST_WITNESSES
+    assert rules.look(circuit.record, circuit.policy, circuit.now).failures == 999
+
+
+def test_a_failed_probe_of_one_tenant_leaves_the_others_their_turn() -> None:
+    circuit = shared_half_open()
+    probe = circuit.admit(1)
+    assert circuit.end(probe, failed=True, tenant=1) is None
+    waits = circuit.admit(1)
+    assert not waits.granted
+    assert waits.retry == 5_000
+    for _ in range(2):
+        assert circuit.end(circuit.admit(2), tenant=2) is None
+    change = circuit.end(circuit.admit(2), tenant=2)
+    assert change is not None
+    assert change.after is CircuitState.CLOSED
+
+
+def test_failed_probes_of_two_tenants_open_it_again() -> None:
+    circuit = shared_half_open()
+    first, second = circuit.admit(1), circuit.admit(2)
+    assert circuit.end(first, failed=True, tenant=1) is None
+    change = circuit.end(second, failed=True, tenant=2)
+    assert change == Change(before=CircuitState.HALF_OPEN, after=CircuitState.OPEN, opens=2, retry=10_000)
+
+
+def test_a_tenant_has_one_probe_at_a_time() -> None:
+    circuit = shared_half_open()
+    assert circuit.admit(1).granted
+    assert not circuit.admit(1).granted
+    assert circuit.admit(2).granted
+    assert not circuit.admit(3).granted, "there are two in all"
+
+
+shared_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["well", "fail", "fail", "slow", "hang", "wait"]),
+        st.integers(min_value=0, max_value=20_000),
+    ),
+    max_size=120,
+)
+
+
+@given(shared_steps)
+def test_whatever_one_tenant_does_the_others_are_never_held_back(history: list[tuple[str, int]]) -> None:
+    """From closed, and from half-open after an outage that others saw: they get through, and it closes."""
+    for circuit in (Circuit(), shared_half_open()):
+        for step, amount in history:
+            circuit.now += amount if step == "wait" else 0
+            admission = circuit.admit(1)
+            if admission.granted and step not in ("wait", "hang"):
+                took = 60_000 if step == "slow" else 5
+                circuit.end(admission, failed=step == "fail", took=took, tenant=1)
+            assert circuit.state is not CircuitState.OPEN or circuit.record.opens == 1
+            assert circuit.admit(2).granted or circuit.record.permits
+            circuit.record = rules.cancel(
+                circuit.record,
+                circuit.policy,
+                circuit.now,
+                generation=circuit.record.generation,
+                token=circuit.record.issued,
+            )
+        for _ in range(POLICY.successes):
+            admission = circuit.admit(2)
+            assert admission.granted
+            circuit.end(admission, tenant=2)
+        assert circuit.state is CircuitState.CLOSED
 
 
 steps = st.lists(

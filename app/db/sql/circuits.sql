@@ -1,7 +1,8 @@
 -- Circuits as PostgreSQL knows them: what operators want of them, and how they changed.
 
 -- name: ask_circuit
--- $1 tenant  $2 name  $3 state  $4 for how long it shall be open  $5 who asks
+-- $1 tenant  $2 name  $3 state  $4 for how long it shall be open  $5 who asks  $6 'crm': the circuit that the destination
+-- shares with other tenants; null: its own
 -- The destination is open or closed at once; the circuits themselves are the next worker's to set. Asked twice, the
 -- last word counts.
 WITH asked AS (
@@ -9,18 +10,19 @@ WITH asked AS (
     SET
         circuit_wish = jsonb_build_object(
             'state', $3::text, 'until', extract(epoch FROM now() + $4::interval), 'by', $5::text,
-            'at', extract(epoch FROM clock_timestamp())
+            'at', extract(epoch FROM clock_timestamp()), 'circuit', $6::text
         ),
         blocked_until = CASE WHEN $3 = 'open' THEN now() + $4::interval END,
         blocked_code = CASE WHEN $3 = 'open' THEN 'CIRCUIT_OPEN' END,
         blocked_detail = CASE WHEN $3 = 'open' THEN 'opened by hand' END
     WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
-    RETURNING d.destination_id, d.name
+    RETURNING d.destination_id, d.name, d.kind, d.base_url
 ),
 noted AS (
     INSERT INTO audit_log (tenant_id, actor, action, subject, detail)
     SELECT
-        $1, $5, CASE WHEN $3 = 'open' THEN 'circuit.open' ELSE 'circuit.close' END, 'destination:' || a.name,
+        $1, $5, CASE WHEN $3 = 'open' THEN 'circuit.open' ELSE 'circuit.close' END,
+        CASE WHEN $6 = 'crm' THEN 'crm:' || a.kind || ':' || a.base_url ELSE 'destination:' || a.name END,
         CASE WHEN $3 = 'open' THEN jsonb_build_object('seconds', extract(epoch FROM $4::interval)) ELSE '{}' END
     FROM asked a
 )
@@ -36,7 +38,7 @@ WHERE d.circuit_wish IS NOT NULL AND d.state <> 'removed';
 -- With what is left of its time: a wish that is found late is not fulfilled for longer.
 SELECT
     d.circuit_wish::text AS wish, d.circuit_wish ->> 'state' AS state, d.circuit_wish ->> 'by' AS by,
-    coalesce(d.circuit_wish ->> 'circuit' = 'connection', false) AS own,
+    d.circuit_wish ->> 'circuit' AS circuit,
     ((d.circuit_wish ->> 'until')::float8 - extract(epoch FROM now()))::float8 AS seconds
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish IS NOT NULL;
@@ -52,57 +54,49 @@ SET
     blocked_detail = CASE WHEN $4 AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_detail END
 WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish = $3::text::jsonb;
 
+-- name: unblock_crm
+-- Of all tenants, for a CRM of kind $1 at $2 whose circuit an operator closed.
+UPDATE destinations d
+SET blocked_until = NULL, blocked_code = NULL, blocked_detail = NULL
+WHERE d.kind = $1 AND d.base_url = $2 AND d.blocked_code = 'CIRCUIT_OPEN';
+
 -- name: record_circuit_change
 -- $1 tenant and $2 destination whose call it was  $3 circuit  $4 before  $5 after  $6 opens  $7 seconds  $8 detail
 -- $9 how long ago it was  $10 why, in our own words: webhooks are told nothing that a CRM said
--- The circuit of a CRM is everybody's who uses it, and each is told. What the CRM answered one tenant is not for others.
-WITH concerned AS MATERIALIZED (
-    SELECT o.tenant_id, o.destination_id, o.name, o.tenant_id = $1 AND o.destination_id = $2 AS own
-    FROM destinations d
-    JOIN destinations o ON o.kind = d.kind AND o.base_url = d.base_url
-    WHERE d.tenant_id = $1 AND d.destination_id = $2
-        AND (
-            o.tenant_id = $1 AND o.destination_id = $2
-            OR $3::text = 'crm' AND o.state <> 'removed'
-        )
-),
-noted AS (
+-- What tenants share is written down for the operator, and no tenant is told of it: it speaks of others.
+WITH noted AS (
     INSERT INTO circuit_changes (tenant_id, destination_id, at, circuit, before, after, opens, seconds, detail)
-    SELECT
-        c.tenant_id, c.destination_id, now() - $9::interval, $3, $4, $5, $6, $7::float8,
-        CASE WHEN c.own THEN $8::text ELSE 'seen by other calls to the same CRM' END
-    FROM concerned c
-    ORDER BY c.tenant_id, c.destination_id
-    RETURNING tenant_id, destination_id, detail
+    SELECT d.tenant_id, d.destination_id, now() - $9::interval, $3, $4, $5, $6, $7::float8, $8
+    FROM destinations d
+    WHERE d.tenant_id = $1 AND d.destination_id = $2
+    RETURNING tenant_id, destination_id
 )
 SELECT
-    c.tenant_id, c.destination_id,
-    CASE WHEN $5::text IN ('open', 'closed') THEN emit_event(
-        c.tenant_id,
+    d.tenant_id, d.destination_id,
+    CASE WHEN $3::text = 'connection' AND $5::text IN ('open', 'closed') THEN emit_event(
+        d.tenant_id,
         CASE $5 WHEN 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END,
         jsonb_build_object(
-            'destination', c.name, 'circuit', $3, 'before', $4::text, 'after', $5, 'opens', $6::int,
-            'retry_after_seconds', ceil($7::float8)::int,
-            'detail', CASE WHEN c.own THEN $10::text ELSE n.detail END
+            'destination', d.name, 'circuit', $3, 'before', $4::text, 'after', $5, 'opens', $6::int,
+            'retry_after_seconds', ceil($7::float8)::int, 'detail', $10::text
         )
     ) END AS told
 FROM noted n
-JOIN concerned c USING (tenant_id, destination_id)
-ORDER BY c.tenant_id, c.destination_id;
+JOIN destinations d ON d.tenant_id = n.tenant_id AND d.destination_id = n.destination_id
+WHERE d.tenant_id = $1;
 
 -- name: read_circuits
--- The last change of each circuit on the way to each of a tenant's destinations; two index probes a destination.
+-- The last change of a tenant's connection to each of its destinations; an index probe a destination.
 SELECT
-    d.name, k.circuit, x.at, x.after, x.detail,
-    -- What a new token brings about is nobody's order.
+    d.name, x.at, x.after, x.detail,
+    -- What a new token brings about is nobody's order, and what tenants share is the operator's.
     CASE WHEN d.circuit_wish ->> 'circuit' IS NULL THEN d.circuit_wish ->> 'state' END AS wish,
     (extract(epoch FROM x.at - now()) + x.seconds)::float8 AS left_open
 FROM destinations d
-CROSS JOIN (VALUES ('crm'), ('connection')) AS k(circuit)
 LEFT JOIN LATERAL (
     SELECT c.at, c.after, c.detail, c.seconds
     FROM circuit_changes c
-    WHERE c.tenant_id = $1 AND c.destination_id = d.destination_id AND c.circuit = k.circuit
+    WHERE c.tenant_id = $1 AND c.destination_id = d.destination_id AND c.circuit = 'connection'
     ORDER BY c.change_id DESC
     LIMIT 1
 ) x ON true
@@ -113,18 +107,17 @@ WHERE d.tenant_id = $1 AND d.state <> 'removed';
 SELECT d.name, count(*) AS openings
 FROM circuit_changes c
 JOIN destinations d ON d.tenant_id = $1 AND d.destination_id = c.destination_id
-WHERE c.tenant_id = $1 AND c.at > now() - interval '1 day' AND c.after = 'open' AND d.state <> 'removed'
+WHERE c.tenant_id = $1 AND c.at > now() - interval '1 day' AND c.after = 'open' AND c.circuit = 'connection' AND d.state <> 'removed'
 GROUP BY d.name;
 
 -- name: list_circuit_changes
 -- The latest $3 of a destination ($2), newest first.
 SELECT x.at, x.circuit, x.before, x.after, x.opens, x.seconds, x.detail
 FROM destinations d
-CROSS JOIN (VALUES ('crm'), ('connection')) AS k(circuit)
 CROSS JOIN LATERAL (
     SELECT c.*
     FROM circuit_changes c
-    WHERE c.tenant_id = $1 AND c.destination_id = d.destination_id AND c.circuit = k.circuit
+    WHERE c.tenant_id = $1 AND c.destination_id = d.destination_id AND c.circuit = 'connection'
     ORDER BY c.change_id DESC
     LIMIT $3
 ) x

@@ -1,4 +1,4 @@
-"""The circuits on the way to a destination: how they are, and setting them by hand."""
+"""The circuit of a connection to a destination: how it is, and setting it by hand."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ def make_paths() -> dict[str, Any]:
             "get": operation(
                 "destinations",
                 "readCircuit",
-                "The circuits on the way to a destination",
-                "There are two: that of the CRM, which everybody shares who uses it, and that of this tenant's "
-                "connection to it. An open one holds calls back, which spends no attempt; a half-open one lets a few "
-                "calls try whether it works again. Needs the scope `read` or `admin`.",
+                "The circuit of a destination",
+                "That of this tenant's connection to it. An open one holds calls back, which spends no attempt; a "
+                "half-open one lets a few calls try whether it works again. When calls of several tenants to one CRM "
+                "fail, all calls to it are held back for a while: the destination then shows `CIRCUIT_OPEN` and the "
+                "seconds. Needs the scope `read` or `admin`.",
                 {
                     "200": answer_of(
-                        "How they are, and how they changed.", ref("CircuitHistory"), examples.CIRCUIT
+                        "How it is, and how it changed.", ref("CircuitHistory"), examples.CIRCUIT
                     ),
                     **problems_of(404, *READING),
                 },
@@ -41,10 +42,11 @@ def make_paths() -> dict[str, Any]:
             "post": operation(
                 "destinations",
                 "setCircuit",
-                "Open or close them by hand",
+                "Open or close it by hand",
                 f"`open` sends nothing for `seconds` (default {DEFAULT_SECONDS:g}, at most {MOST_SECONDS:g}) and then "
-                "lets a few calls try; `closed` sends at once, whatever was open, the CRM's circuit too. Told "
-                "twice, the last word counts. Needs the scope `admin`.",
+                "lets a few calls try; `closed` sends at once. It is this tenant's own circuit: what is held back for "
+                "all tenants of a CRM is the operator's to release. Asked twice, the last order counts. Needs the "
+                "scope `admin`.",
                 {
                     "200": answer_of("The destination.", ref("Destination"), examples.DESTINATION),
                     **problems_of(400, 401, 403, 404, 406, 408, 413, 415, 429, 503),

@@ -470,7 +470,7 @@ CIRCUIT: Final[dict[str, Any]] = {
     "changes": [
         {
             "at": "2026-01-14T09:00:00Z",
-            "circuit": "crm",
+            "circuit": "connection",
             "before": "closed",
             "after": "open",
             "opens": 1,

@@ -38,7 +38,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
     },
     EventType.CIRCUIT_OPENED: {
         "destination": "hubspot",
-        "circuit": "crm",
+        "circuit": "connection",
         "before": "closed",
         "after": "open",
         "opens": 1,
@@ -47,7 +47,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
     },
     EventType.CIRCUIT_CLOSED: {
         "destination": "hubspot",
-        "circuit": "crm",
+        "circuit": "connection",
         "before": "half_open",
         "after": "closed",
         "opens": 0,
@@ -136,8 +136,8 @@ def _object(**properties: Any) -> dict[str, Any]:
 _CIRCUIT: Final = _object(
     destination=TEXT,
     circuit={
-        "enum": ["crm", "connection"],
-        "description": "Of the CRM, for all who use it, or of this tenant's way to it.",
+        "enum": ["connection"],
+        "description": "That of this tenant's connection to it.",
     },
     before=TEXT,
     after=TEXT,

@@ -45,7 +45,7 @@ async def measure(site: Site, contacts: int, night: float) -> None:
     changes = await site.rows(
         """SELECT extract(epoch FROM c.at)::float8 AS at, c.after, c.seconds FROM circuit_changes c
         JOIN destinations d USING (tenant_id, destination_id)
-        WHERE d.name = 'b' AND c.circuit = 'crm' ORDER BY c.change_id"""
+        WHERE d.name = 'b' AND c.circuit = 'connection' ORDER BY c.change_id"""
     )
     await broken.recover()
     back = time.time()
