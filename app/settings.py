@@ -221,6 +221,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "waits before the second and every further attempt, with 20 % of jitter", "s, separated by commas"
         ),
     ] = "5,30,120,600,3600"
+    webhook_standard_timeout: Annotated[
+        float, Doc("longest call of a webhook endpoint with the policy `standard`", "s")
+    ] = 15.0
+    webhook_standard_waits: Annotated[
+        str,
+        Doc("the same waits for the policy `standard`: three days and three hours", "s, separated by commas"),
+    ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
+    webhook_disable_after: Annotated[
+        float, Doc("an endpoint with the policy `standard` that fails for this long is disabled", "s")
+    ] = 432_000.0
     webhook_concurrency: Annotated[int, Doc("webhooks in flight in one worker", "calls")] = 20
     webhook_rotation: Annotated[
         float, Doc("a secret that was rotated away signs as well for", "s", zero=True)
@@ -308,6 +318,7 @@ def parse_origins(text: str) -> frozenset[str]:
 _PARSED: Final[dict[str, Callable[[str], object]]] = {
     "webhook_waits": parse_waits,
     "destination_private": parse_networks,
+    "webhook_standard_waits": parse_waits,
     "webhook_private": parse_networks,
     "cors_origins": parse_origins,
 }

@@ -19,6 +19,7 @@ from app.domain.webhooks import (
     TEST_EVENT,
     EndpointState,
     MessageState,
+    Policy,
     make_secret,
     url_fault,
 )
@@ -40,6 +41,8 @@ class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     url: str
     events: list[EventType] | None = None
     """What it is told of; absent: everything, also what later releases tell of the kinds known today."""
+    policy: Policy = Policy.SHORT
+    """How patient we are with it."""
 
 
 class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -48,6 +51,7 @@ class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     url: str | msgspec.UnsetType = msgspec.UNSET
     events: list[EventType] | msgspec.UnsetType = msgspec.UNSET
     state: EndpointState | msgspec.UnsetType = msgspec.UNSET
+    policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
 class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,8 +60,10 @@ class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: int
     url: str
     events: list[str]
+    policy: Policy
     state: EndpointState
     detail: str | None
+    failing_since: datetime | None
     created_at: datetime
     previous_until: datetime | None
     secret: str
@@ -81,7 +87,9 @@ async def add(
     events = _check_events(list(ALL_EVENTS) if new.events is None else list(new.events))
     secret = make_secret(os.urandom(SECRET_BYTES))
     async with database.connection() as connection, connection.transaction():
-        endpoint_id = await webhooks.add_endpoint(connection, tenant_id, new.url, events, most=MOST_ENDPOINTS)
+        endpoint_id = await webhooks.add_endpoint(
+            connection, tenant_id, new.url, events, most=MOST_ENDPOINTS, policy=new.policy
+        )
         if endpoint_id is None:
             raise Invalid(
                 f"There are {MOST_ENDPOINTS} webhook endpoints, which is the most; remove one first."
@@ -131,6 +139,7 @@ async def change(
             url=None if wanted.url is msgspec.UNSET else wanted.url,
             events=None if wanted.events is msgspec.UNSET else _check_events(list(wanted.events)),
             state=None if wanted.state is msgspec.UNSET else wanted.state,
+            policy=None if wanted.policy is msgspec.UNSET else wanted.policy,
         )
         if not changed:
             raise NotFound(_NO_ENDPOINT)

@@ -14,13 +14,14 @@ from typing import Any, Final
 
 import aiohttp
 import asyncpg
+import msgspec
 import structlog
 
-from app.db import webhooks
-from app.db.pool import Database
+from app.db import audit, webhooks
+from app.db.pool import Connection, Database
 from app.db.webhooks import Claimed, WebhookAttempt
 from app.domain import addresses
-from app.domain.webhooks import MessageState, Verdict, judge, parse_waits, sign
+from app.domain.webhooks import MessageState, Policy, Verdict, judge, parse_waits, sign
 from app.errors import TrancheError
 from app.settings import Settings
 from app.vault import WEBHOOK_ENDPOINT, Vault
@@ -35,8 +36,22 @@ _LANES: Final = 4
 """Most calls of one endpoint at a time in one worker."""
 _LEASE_MARGIN: Final = 10.0
 """Seconds beyond a call's longest time after which a message is due again."""
+_EARLY: Final = 3
+"""Attempts that a message has before an endpoint that fails for long is disabled by it: an endpoint that is told of
+little may have been well for days, and is down for a moment."""
 _ANSWER: Final = 1_000
 """Bytes of an answer that are read, if it is to be explained."""
+
+
+class _Patience(msgspec.Struct, frozen=True):
+    """A policy in numbers: waits, longest call and how long an endpoint may fail, in seconds."""
+
+    waits: tuple[float, ...]
+    timeout: float
+    disable_after: float | None
+
+
+_GONE: Final = "it answered 410: it wants to be told of nothing any more"
 
 
 class WebhookSender:
@@ -62,7 +77,14 @@ class WebhookSender:
         self._monotonic = monotonic
         self._random = random
         self._now = now
-        self._waits = parse_waits(settings.webhook_waits)
+        self._policies = {
+            Policy.SHORT: _Patience(parse_waits(settings.webhook_waits), settings.webhook_timeout, None),
+            Policy.STANDARD: _Patience(
+                parse_waits(settings.webhook_standard_waits),
+                settings.webhook_standard_timeout,
+                settings.webhook_disable_after,
+            ),
+        }
         places = max(1, settings.webhook_concurrency)
         self._places = asyncio.Semaphore(places)
         self._doubtful_places = asyncio.Semaphore(max(1, places // 2))
@@ -99,7 +121,8 @@ class WebhookSender:
         """Claim nothing more, let calls under way end and be recorded."""
         self._stopping = True
         if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=self._settings.webhook_timeout + 1)
+            longest = max(patience.timeout for patience in self._policies.values())
+            _, late = await asyncio.wait(self._tasks, timeout=longest + 1)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
@@ -152,7 +175,10 @@ class WebhookSender:
                 return None
             async with self._database.connection() as connection:
                 claimed = await webhooks.claim_message(
-                    connection, *key, lease=self._settings.webhook_timeout + _LEASE_MARGIN
+                    connection,
+                    *key,
+                    lease=self._policies[Policy.SHORT].timeout + _LEASE_MARGIN,
+                    standard_lease=self._policies[Policy.STANDARD].timeout + _LEASE_MARGIN,
                 )
             if claimed is None:
                 return None
@@ -160,8 +186,7 @@ class WebhookSender:
         well = verdict.state is MessageState.OK
         (self._doubtful.discard if well else self._doubtful.add)(key)
         async with self._database.connection() as connection:
-            await webhooks.record_attempt(connection, claimed, attempt, verdict)
-            if verdict.disable:
+            if await self._record(connection, claimed, attempt, verdict):
                 await webhooks.close_messages(connection, *key, "the endpoint was disabled")
         if verdict.state in (MessageState.FAILED, MessageState.DEAD):
             log.warning(
@@ -174,31 +199,68 @@ class WebhookSender:
             )
         return well
 
+    async def _record(
+        self, connection: Connection, claimed: Claimed, attempt: WebhookAttempt, verdict: Verdict
+    ) -> bool:
+        """Whether the endpoint is disabled by it."""
+        policy = self._policies[claimed.policy]
+        early = claimed.attempt < min(_EARLY, len(policy.waits) + 1)
+        too_long = f"no attempt has gone well for {(policy.disable_after or 0) / 86_400:.3g} days"
+        async with connection.transaction():
+            disabled = await webhooks.record_attempt(
+                connection,
+                claimed,
+                attempt,
+                verdict,
+                patience=None if early else policy.disable_after,
+                why=too_long,
+            )
+            if disabled:
+                why = _GONE if verdict.disable else too_long
+                await webhooks.tell_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
+                await audit.write(
+                    connection,
+                    claimed.tenant_id,
+                    actor=audit.SYSTEM,
+                    action="webhook.disable",
+                    subject=f"webhook_endpoint:{claimed.endpoint_id}",
+                    detail={"reason": why},
+                )
+        if disabled:
+            log.warning(
+                "webhook_endpoint_disabled",
+                tenant_id=claimed.tenant_id,
+                endpoint_id=claimed.endpoint_id,
+                reason=why,
+            )
+        return disabled
+
     async def _attempt(self, claimed: Claimed) -> tuple[WebhookAttempt, Verdict]:
         began = self._monotonic()
         at = self._now()
         asked: float | None = None
         status: int | None = None
+        policy = self._policies[claimed.policy]
         try:
             headers = sign(self._secrets(claimed), str(claimed.event_id), at, claimed.body)
             async with self._session.post(
                 claimed.url,
                 data=claimed.body.encode(),
                 headers={"Content-Type": "application/json", "User-Agent": USER_AGENT, **headers},
-                timeout=aiohttp.ClientTimeout(
-                    total=self._settings.webhook_timeout, ceil_threshold=self._settings.webhook_timeout + 1
-                ),
+                timeout=aiohttp.ClientTimeout(total=policy.timeout, ceil_threshold=policy.timeout + 1),
                 allow_redirects=False,
             ) as answer:
                 status = answer.status
                 asked = retry_after(answer.headers, at)
                 detail = await _explain(answer)
         except TimeoutError:
-            detail = f"no answer within {self._settings.webhook_timeout:g} s"
+            detail = f"no answer within {policy.timeout:g} s"
         except (aiohttp.ClientError, OSError, ValueError, TrancheError) as error:
             detail = _describe(error)
         milliseconds = round((self._monotonic() - began) * 1000)
-        verdict = judge(status, claimed.attempt, self._waits, self._random, retry_after=asked)
+        verdict = judge(
+            status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked
+        )
         told = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=for_humans(detail, ""))
         return told, verdict
 

@@ -1,4 +1,4 @@
-"""`tranche webhooks add | list | show | enable | disable | rotate | test | messages | replay | remove`."""
+"""`tranche webhooks add | list | show | change | enable | disable | rotate | test | messages | replay | remove`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,18 @@ from app.cli.client.connection import (
 from app.cli.client.http import Api
 from app.cli.client.progress import clean, counted
 from app.domain.outcomes import EventType
-from app.domain.webhooks import MessageState
+from app.domain.webhooks import MessageState, Policy
 
 _BASE: Final = "/v1/webhook-endpoints"
 _TEST_SECONDS: Final = 10.0
 _EVENTS: Final = [event.value for event in EventType]
 _id_argument: Final = click.argument("endpoint", type=click.IntRange(min=1))
+
+_policy_option: Final = click.option(
+    "--policy",
+    type=click.Choice([policy.value for policy in Policy]),
+    help="short: five retries in 75 minutes; standard: all but 2xx and 410 is tried again, over three days.",
+)
 
 Work = Callable[[Api], Coroutine[Any, Any, int]]
 
@@ -59,13 +65,22 @@ async def _ask(api: Api, method: str, path: str, body: Any = None) -> Any:
     return msgspec.json.decode(answer.body) if answer.body else {}
 
 
+def _wanted(**given: Any) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value}
+
+
 def _print(told: Any, line: str, as_json: bool) -> None:
     click.echo(msgspec.json.encode(told).decode() if as_json else clean(line))
 
 
 def _endpoint_line(told: dict[str, Any]) -> str:
     why = f"  {told['detail']}" if told.get("detail") else ""
-    return f"{told['endpoint_id']:>6}  {told['state']:8}  {told['url']}  {','.join(told['events'])}{why}"
+    if told.get("failing_since"):
+        why += f"  failing since {told['failing_since']}"
+    return (
+        f"{told['endpoint_id']:>6}  {told['state']:8}  {told['policy']:8}  {told['url']}  "
+        f"{','.join(told['events'])}{why}"
+    )
 
 
 def _message_line(told: dict[str, Any]) -> str:
@@ -86,13 +101,21 @@ def _message_line(told: dict[str, Any]) -> str:
     type=click.Choice(_EVENTS),
     help="Be told of this (repeatable).  [default: all]",
 )
+@_policy_option
 @json_option
 @connection_options
-def add(address: str, events: tuple[str, ...], as_json: bool, url: str | None, key: str | None) -> None:
+def add(
+    address: str,
+    events: tuple[str, ...],
+    policy: str | None,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
+) -> None:
     """Tell URL of what happens from now on. Prints the secret, which nobody can read again."""
 
     async def work(api: Api) -> int:
-        made = await _ask(api, "POST", "", {"url": address} | ({"events": list(events)} if events else {}))
+        made = await _ask(api, "POST", "", {"url": address} | _wanted(events=list(events), policy=policy))
         _print(made, f"added endpoint {made['endpoint_id']} with the secret {made['secret']}", as_json)
         return 0
 
@@ -126,6 +149,37 @@ def show(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None
         return 0
 
     _run("show", url, key, as_json, work)
+
+
+@webhooks.command()
+@_id_argument
+@click.option("--address", metavar="URL", help="Call this URL from now on.")
+@click.option(
+    "--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Be told of this alone (repeatable)."
+)
+@_policy_option
+@json_option
+@connection_options
+def change(
+    endpoint: int,
+    address: str | None,
+    events: tuple[str, ...],
+    policy: str | None,
+    as_json: bool,
+    url: str | None,
+    key: str | None,
+) -> None:
+    """Change an endpoint's URL, events or policy; what is left out stays as it is."""
+    wanted = _wanted(url=address, events=list(events), policy=policy)
+    if not wanted:
+        raise click.UsageError("say what to change: --address, --event or --policy")
+
+    async def work(api: Api) -> int:
+        told = await _ask(api, "PATCH", f"/{endpoint}", wanted)
+        _print(told, _endpoint_line(told), as_json)
+        return 0
+
+    _run("change", url, key, as_json, work)
 
 
 def _set_state(endpoint: int, state: str, word: str, as_json: bool, url: str | None, key: str | None) -> None:

@@ -14,6 +14,7 @@ from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
 from app.domain.outcomes import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
+from app.domain.webhooks import LISTED_BYTES
 
 _SENTENCES: Final = msgspec.json.encode(
     {code: SENTENCES.get(code, OTHER_SENTENCE) for code in ErrorCode}
@@ -394,7 +395,12 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
                 [x.detail for x in letters],
             )
             await connection.execute(
-                QUERIES["tell_letters"], claim.tenant_id, claim.delivery_id, indexes, _SENTENCES
+                QUERIES["tell_letters"],
+                claim.tenant_id,
+                claim.delivery_id,
+                indexes,
+                _SENTENCES,
+                LISTED_BYTES,
             )
         finished = None
         if row["open"] == 0:

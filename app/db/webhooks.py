@@ -11,7 +11,7 @@ import msgspec
 
 from app.db.pool import Connection
 from app.db.sql import QUERIES
-from app.domain.webhooks import MOST_ATTEMPTS_KEPT, EndpointState, MessageState, Verdict
+from app.domain.webhooks import MOST_ATTEMPTS_KEPT, EndpointState, MessageState, Policy, Verdict
 
 _STROKE: Final = 1_000
 _MOST_STROKES: Final = 30
@@ -25,9 +25,12 @@ class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_id: int
     url: str
     events: list[str]
+    policy: Policy
     state: EndpointState
     detail: str | None
     """Why it is disabled, if nobody here did it."""
+    failing_since: datetime | None
+    """The first failed attempt after the last that went well."""
     created_at: datetime
     previous_until: datetime | None
     """Until then the secret before the last rotation signs as well."""
@@ -71,12 +74,19 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     body: str
     attempt: int
     url: str
+    policy: Policy
     secret: bytes
     previous_secret: bytes | None
 
 
 async def add_endpoint(
-    connection: Connection, tenant_id: int, url: str, events: Sequence[str], *, most: int
+    connection: Connection,
+    tenant_id: int,
+    url: str,
+    events: Sequence[str],
+    *,
+    most: int,
+    policy: Policy = Policy.SHORT,
 ) -> int | None:
     """Its id, for `set_secret`, without which it cannot sign; `None`: the tenant has `most` already.
 
@@ -84,7 +94,7 @@ async def add_endpoint(
     """
     await connection.execute(QUERIES["lock_tenant"], tenant_id)
     added: int | None = await connection.fetchval(
-        QUERIES["insert_endpoint"], tenant_id, url, list(events), most
+        QUERIES["insert_endpoint"], tenant_id, url, list(events), most, policy
     )
     return added
 
@@ -107,8 +117,10 @@ async def list_endpoints(
             endpoint_id=row["endpoint_id"],
             url=row["url"],
             events=row["events"],
+            policy=Policy(row["policy"]),
             state=EndpointState(row["state"]),
             detail=row["detail"],
+            failing_since=row["failing_since"],
             created_at=row["created_at"],
             previous_until=row["previous_until"],
         )
@@ -124,6 +136,7 @@ async def change_endpoint(
     url: str | None = None,
     events: Sequence[str] | None = None,
     state: EndpointState | None = None,
+    policy: Policy | None = None,
 ) -> bool:
     """`None` leaves as it is. False: there is no such endpoint."""
     changed = await connection.fetchval(
@@ -133,6 +146,7 @@ async def change_endpoint(
         url,
         None if events is None else list(events),
         state,
+        policy,
     )
     return changed is not None
 
@@ -224,20 +238,44 @@ async def due_endpoints(connection: Connection) -> list[tuple[int, int]]:
 
 
 async def claim_message(
-    connection: Connection, tenant_id: int, endpoint_id: int, *, lease: float
+    connection: Connection,
+    tenant_id: int,
+    endpoint_id: int,
+    *,
+    lease: float,
+    standard_lease: float | None = None,
 ) -> Claimed | None:
-    """One due message; after `lease` seconds without `record_attempt` it is due again."""
+    """One due message; after `lease` seconds without `record_attempt` it is due again.
+
+    `standard_lease` is that of endpoints with the policy `standard`; None: the same.
+    """
     row = await connection.fetchrow(
-        QUERIES["claim_message"], tenant_id, endpoint_id, timedelta(seconds=lease)
+        QUERIES["claim_message"],
+        tenant_id,
+        endpoint_id,
+        timedelta(seconds=lease),
+        timedelta(seconds=lease if standard_lease is None else standard_lease),
     )
-    return None if row is None else Claimed(tenant_id=tenant_id, endpoint_id=endpoint_id, **dict(row))
+    if row is None:
+        return None
+    found = dict(row) | {"policy": Policy(row["policy"])}
+    return Claimed(tenant_id=tenant_id, endpoint_id=endpoint_id, **found)
 
 
 async def record_attempt(
-    connection: Connection, claimed: Claimed, attempt: WebhookAttempt, verdict: Verdict
+    connection: Connection,
+    claimed: Claimed,
+    attempt: WebhookAttempt,
+    verdict: Verdict,
+    *,
+    patience: float | None = None,
+    why: str = "",
 ) -> bool:
-    """False: the lease ran out, and somebody else has it."""
-    recorded = await connection.fetchval(
+    """Whether the endpoint is disabled by it; nothing happens if the lease ran out, and somebody else has it.
+
+    `patience`: seconds for which an endpoint may fail before it is disabled, and `why` it then is; None: for ever.
+    """
+    disabled = await connection.fetchval(
         QUERIES["record_attempt"],
         claimed.tenant_id,
         claimed.message_id,
@@ -246,9 +284,18 @@ async def record_attempt(
         timedelta(seconds=verdict.wait),
         msgspec.json.encode(attempt).decode(),
         MOST_ATTEMPTS_KEPT,
+        attempt.at,
+        verdict.state is MessageState.OK,
         attempt.detail if verdict.disable else None,
+        None if patience is None else timedelta(seconds=patience),
+        why,
     )
-    return recorded is not None
+    return bool(disabled)
+
+
+async def tell_disabled(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> None:
+    """Emit `webhook.disabled`; within the transaction that disables it."""
+    await connection.execute(QUERIES["tell_disabled"], tenant_id, endpoint_id, why)
 
 
 async def forget_messages(connection: Connection, tenant_id: int, retention: float) -> int:

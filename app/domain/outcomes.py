@@ -183,3 +183,4 @@ class EventType(StrEnum):
     ITEM_DEAD = "item.dead"
     CIRCUIT_OPENED = "circuit.opened"
     CIRCUIT_CLOSED = "circuit.closed"
+    WEBHOOK_DISABLED = "webhook.disabled"

@@ -27,6 +27,8 @@ SECRET_BYTES: Final = 32
 JITTER: Final = 0.2
 LONGEST_ASKED: Final = 3_600.0
 """Seconds that a receiver's Retry-After can put an attempt off."""
+LISTED_BYTES: Final = 16_000
+"""Of the items that one event lists: Standard Webhooks wants bodies under 20 kB."""
 MOST_ATTEMPTS_KEPT: Final = 50
 _MOST_WAITS: Final = 30
 _LONGEST_WAIT: Final = 604_800.0
@@ -50,6 +52,16 @@ class MessageState(StrEnum):
     """Trying again would not help: the receiver refused it, or its endpoint was disabled or removed."""
     DEAD = "dead"
     """The last attempt failed."""
+
+
+class Policy(StrEnum):
+    """How patient an endpoint wants us to be."""
+
+    SHORT = "short"
+    """Five retries within 75 minutes; an answer of 4xx that no retry mends is final."""
+    STANDARD = "standard"
+    """As Standard Webhooks asks: all but 2xx and 410 is tried again, over three days; an endpoint that fails for five
+    days is disabled."""
 
 
 ALL_EVENTS: Final = tuple(sorted(event.value for event in EventType))
@@ -83,17 +95,20 @@ def judge(
     waits: Sequence[float],
     random: Callable[[], float],
     *,
+    policy: Policy = Policy.SHORT,
     retry_after: float | None = None,
 ) -> Verdict:
     """What the answer to attempt number `attempt` (from 1) means; no status: there was none.
 
-    `retry_after` is what the receiver asked for: heeded with 429 and 503, as far as it is later than our own wait.
+    `waits` are those of the endpoint's policy. `retry_after` is what the receiver asked for: heeded with 429 and 503,
+    as far as it is later than our own wait.
     """
     if status is not None and 200 <= status < 300:
         return Verdict(MessageState.OK)
     if status == 410:
         return Verdict(MessageState.FAILED, disable=True)
-    if status is not None and status < 500 and status not in (408, 429):
+    final = policy is Policy.SHORT and status is not None and status < 500 and status not in (408, 429)
+    if final:
         return Verdict(MessageState.FAILED)
     if attempt > len(waits):
         return Verdict(MessageState.DEAD)

@@ -67,7 +67,7 @@ async def test_a_secret_is_shown_once_and_kept_encrypted(api: Api, db: Db) -> No
 
 
 async def test_an_endpoint_is_told_of_everything_unless_it_says_so(api: Api) -> None:
-    everything = ["circuit.closed", "circuit.opened", "item.dead", "job.finished"]
+    everything = ["circuit.closed", "circuit.opened", "item.dead", "job.finished", "webhook.disabled"]
     assert (await add(api))["events"] == everything
     assert (await add(api, events=None))["events"] == everything
     assert (await add(api, events=["item.dead", "item.dead"]))["events"] == ["item.dead"]

@@ -337,6 +337,25 @@ class TestUnknown:
 
 
 class TestEvents:
+    async def test_a_hundred_letters_are_one_small_event(self, world: World) -> None:
+        """Standard Webhooks: a body is smaller than 20 kB. What is not listed is counted, and a URL leads to it."""
+        await world.rows(
+            """INSERT INTO webhook_endpoints (tenant_id, url, events, secret)
+            VALUES ($1, 'https://example.com', '{item.dead}', '')""",
+            world.tenant_id,
+        )
+        everybody = [person | {"id": f"{person['id']}-{'ü' * 240}"} for person in people(100)]
+        await world.sandbox.misbehave(reject={"emails": [person["email"] for person in everybody]})
+        async with working(world.settings):
+            answer = await world.push(everybody)
+            await world.finished(answer.job_id)
+        bodies = [row["body"] for row in await world.rows("SELECT body FROM webhook_messages")]
+        assert max(len(body.encode()) for body in bodies) < 20_000
+        told = [json.loads(body)["data"] for body in bodies]
+        assert sum(data["count"] for data in told) == 100
+        assert all(0 < len(data["items"]) <= data["count"] for data in told)
+        assert told[0]["items_url"] == f"/v1/dead-letters?job_id={answer.job_id}&destination=hubspot"
+
     async def test_ends_are_told(self, world: World) -> None:
         """A letter and the end of its job, in the transaction that records them."""
         await world.rows(

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from standardwebhooks import Webhook
 
 from app import admin, webhooks
 from app.canceling import cancel
+from app.db import audit
 from app.db import webhooks as rows
 from app.db.pool import Database
 from app.db.webhooks import WebhookMessage
 from app.domain.outcomes import EventType
-from app.domain.webhooks import EndpointState, MessageState
+from app.domain.webhooks import EndpointState, MessageState, Policy
 from app.settings import Settings
 from app.vault import Vault
 from jobs.sweep import Sweeper
@@ -96,8 +98,10 @@ class Desk:
         self.database, self.settings, self.tenant_id = database, settings, tenant_id
         self.vault = Vault(settings.secret_key)
 
-    async def add(self, url: str, events: list[EventType] | None = None) -> webhooks.WebhookSecret:
-        new = webhooks.NewWebhookEndpoint(url=url, events=events)
+    async def add(
+        self, url: str, events: list[EventType] | None = None, policy: Policy = Policy.SHORT
+    ) -> webhooks.WebhookSecret:
+        new = webhooks.NewWebhookEndpoint(url=url, events=events, policy=policy)
         return await webhooks.add(self.database, self.vault, self.settings, self.tenant_id, new)
 
     async def emit(self, count: int = 1, event: str = "job.finished") -> None:
@@ -138,7 +142,9 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
 
 
 @asynccontextmanager
-async def sending(desk: Desk, **changes: Any) -> AsyncIterator[WebhookSender]:
+async def sending(
+    desk: Desk, now: Callable[[], datetime] = lambda: datetime.now(UTC), **changes: Any
+) -> AsyncIterator[WebhookSender]:
     """A sender at work."""
     sender = WebhookSender(
         desk.database,
@@ -146,6 +152,7 @@ async def sending(desk: Desk, **changes: Any) -> AsyncIterator[WebhookSender]:
         msgspec.structs.replace(desk.settings, **changes),
         monotonic=time.monotonic,
         random=random.random,
+        now=now,
     )
     task = asyncio.create_task(sender.run())
     try:
@@ -219,6 +226,86 @@ async def test_a_refusal_is_final(desk: Desk, receiver: Receiver, status: int) -
         await asyncio.sleep(0.3)
     assert message.state is MessageState.FAILED
     assert [path for path, _, _ in receiver.calls] == ["/"]
+
+
+async def test_a_patient_endpoint_is_tried_again_whatever_it_answers(desk: Desk, receiver: Receiver) -> None:
+    """A receiver that is being deployed, or changes its secret, loses nothing."""
+    receiver.answer_with(404, 401, 301, 400, 200)
+    made = await desk.add(receiver.url, policy=Policy.STANDARD)
+    async with sending(desk, webhook_standard_waits="0.1,0.1,0.1,0.1,0.1"):
+        await desk.emit()
+        (message,) = await desk.settled(made.endpoint_id)
+    assert message.state is MessageState.OK
+    assert [a.status for a in message.attempts] == [404, 401, 301, 400, 200]
+
+
+async def test_a_patient_endpoint_has_longer_to_answer(desk: Desk, receiver: Receiver) -> None:
+    async def answer(_: str) -> web.Response:
+        await asyncio.sleep(1)
+        return web.Response()
+
+    receiver.answers = answer
+    quick = await desk.add(receiver.url + "/quick")
+    patient = await desk.add(receiver.url + "/patient", policy=Policy.STANDARD)
+    async with sending(desk, webhook_timeout=0.3, webhook_waits="", webhook_standard_timeout=30.0):
+        await desk.emit()
+        (late,) = await desk.settled(quick.endpoint_id)
+        (arrived,) = await desk.settled(patient.endpoint_id)
+    assert (late.state, late.attempts[0].detail) == (MessageState.DEAD, "no answer within 0.3 s")
+    assert (arrived.state, len(arrived.attempts)) == (MessageState.OK, 1)
+
+
+async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
+    desk: Desk, receiver: Receiver
+) -> None:
+    shift = timedelta()
+
+    async def answer(path: str) -> web.Response:
+        return web.Response(status=500 if path == "/broken" else 204)
+
+    receiver.answers = answer
+    broken = await desk.add(receiver.url + "/broken", [EventType.JOB_FINISHED], Policy.STANDARD)
+    other = await desk.add(receiver.url + "/other", [EventType.WEBHOOK_DISABLED])
+    async with sending(desk, lambda: datetime.now(UTC) + shift, webhook_standard_waits="0.1,0.1,0.1"):
+        await desk.emit()
+        (message,) = await desk.settled(broken.endpoint_id)
+        assert message.state is MessageState.DEAD
+        state, _ = await desk.state(broken.endpoint_id)
+        assert state is EndpointState.ACTIVE, "it has failed for a moment"
+        async with desk.database.connection() as connection:
+            began = (await webhooks.read(connection, desk.tenant_id, broken.endpoint_id)).failing_since
+        assert began is not None
+        shift = timedelta(days=5)
+        await desk.emit()
+        found = await desk.settled(broken.endpoint_id, 2)
+        assert [m.state for m in found] == [MessageState.FAILED, MessageState.DEAD]
+        assert await desk.state(broken.endpoint_id) == (
+            EndpointState.DISABLED,
+            "no attempt has gone well for 5 days",
+        )
+        await desk.settled(other.endpoint_id)
+    (told,) = receiver.told("/other")
+    assert told["type"] == "webhook.disabled"
+    assert told["data"]["endpoint_id"] == broken.endpoint_id
+    assert datetime.fromisoformat(told["data"]["failing_since"]) == began
+    async with desk.database.connection() as connection:
+        entries = await audit.read(
+            connection, desk.tenant_id, subject=f"webhook_endpoint:{broken.endpoint_id}", before=None, limit=9
+        )
+    assert "webhook.disable" in [entry.action for entry in entries]
+
+
+async def test_one_answer_that_goes_well_ends_the_count(desk: Desk, receiver: Receiver) -> None:
+    shift = timedelta()
+    receiver.answer_with(500, 200, 500)
+    made = await desk.add(receiver.url, policy=Policy.STANDARD)
+    async with sending(desk, lambda: datetime.now(UTC) + shift, webhook_standard_waits="0.1,0.1,0.1"):
+        await desk.emit()
+        await desk.settled(made.endpoint_id)
+        shift = timedelta(days=6)
+        await desk.emit()
+        await desk.settled(made.endpoint_id, 2)
+        assert (await desk.state(made.endpoint_id))[0] is EndpointState.ACTIVE
 
 
 async def test_gone_disables_the_endpoint(desk: Desk, receiver: Receiver) -> None:

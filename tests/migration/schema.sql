@@ -429,6 +429,9 @@ CREATE TABLE public.webhook_endpoints (
     state text DEFAULT 'active'::text NOT NULL,
     detail text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    policy text DEFAULT 'short'::text NOT NULL,
+    failing_since timestamp with time zone,
+    CONSTRAINT webhook_endpoints_policy_check CHECK ((policy = ANY (ARRAY['short'::text, 'standard'::text]))),
     CONSTRAINT webhook_endpoints_state_check CHECK ((state = ANY (ARRAY['active'::text, 'disabled'::text, 'removed'::text])))
 );
 

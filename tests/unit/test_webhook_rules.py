@@ -10,7 +10,16 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.domain.addresses import parse_networks, refusal
-from app.domain.webhooks import MessageState, Verdict, judge, make_secret, parse_waits, sign, url_fault
+from app.domain.webhooks import (
+    MessageState,
+    Policy,
+    Verdict,
+    judge,
+    make_secret,
+    parse_waits,
+    sign,
+    url_fault,
+)
 from app.errors import SettingsError
 from app.settings import load
 from jobs.egress import Guard, Refused
@@ -190,3 +199,18 @@ def test_every_valid_secret_signs() -> None:
         Webhook(other).verify('{"a":"ü"}', fields)
     with pytest.raises(WebhookVerificationError):
         Webhook(new).verify('{"a":"u"}', fields)
+
+
+@pytest.mark.parametrize("status", [None, 301, 400, 401, 404, 408, 422, 429, 500, 503])
+def test_a_patient_policy_tries_again_whatever_was_answered(status: int | None) -> None:
+    waits = (5.0, 60.0)
+    assert judge(status, 1, waits, lambda: 0.5, policy=Policy.STANDARD) == Verdict(MessageState.PENDING, 5.0)
+    assert judge(status, 3, waits, lambda: 0.5, policy=Policy.STANDARD).state is MessageState.DEAD
+
+
+def test_gone_is_gone_for_the_patient_too() -> None:
+    assert judge(410, 1, (5.0,), lambda: 0.5, policy=Policy.STANDARD).disable
+
+
+def test_the_patient_waits_are_three_days() -> None:
+    assert 72 * 3_600 < sum(parse_waits(load({}).webhook_standard_waits)) < 80 * 3_600

@@ -302,23 +302,33 @@ ORDER BY c.attempt DESC, c.call DESC;
 
 -- name: tell_letters
 -- Tells of the letters that a delivery has just left for these of its items ($3), with our own sentence for each code
--- ($4, JSON): what a CRM said may repeat people's data, and stays in the letter.
-SELECT emit_event($1, 'item.dead', jsonb_build_object(
-    'destination', d.name,
-    'job_id', l.job_id,
-    'root_job_id', l.root_job_id,
-    'items', jsonb_agg(
+-- ($4, JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to $5 bytes are
+-- listed, so that the body stays small; `count` is how many there are, and `items_url` leads to all.
+WITH told AS (
+    SELECT
+        l.destination_id, l.job_id, l.root_job_id, l.item_index,
         jsonb_build_object(
             'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
             'code', l.error_code, 'detail', coalesce($4::text::jsonb ->> l.error_code, ''), 'dead_letter_id', l.dead_letter_id
-        )
-        ORDER BY l.item_index
-    )
+        ) AS item
+    FROM dead_letters l
+    WHERE l.tenant_id = $1 AND l.delivery_id = $2 AND l.item_index = ANY ($3::int[])
+),
+measured AS (
+    SELECT t.*, sum(octet_length(t.item::text)) OVER (PARTITION BY t.job_id ORDER BY t.item_index) AS bytes
+    FROM told t
+)
+SELECT emit_event($1, 'item.dead', jsonb_build_object(
+    'destination', d.name,
+    'job_id', m.job_id,
+    'root_job_id', m.root_job_id,
+    'count', count(*),
+    'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= $5::int),
+    'items_url', '/v1/dead-letters?job_id=' || m.job_id || '&destination=' || d.name
 ))
-FROM dead_letters l
-JOIN destinations d ON d.tenant_id = l.tenant_id AND d.destination_id = l.destination_id
-WHERE l.tenant_id = $1 AND l.delivery_id = $2 AND l.item_index = ANY ($3::int[])
-GROUP BY d.name, l.job_id, l.root_job_id;
+FROM measured m
+JOIN destinations d ON d.tenant_id = $1 AND d.destination_id = m.destination_id
+GROUP BY d.name, m.job_id, m.root_job_id;
 
 -- name: finish_job
 -- Ends a job whose every effect is settled, and tells of it. Runs after record_delivery in the same transaction, which

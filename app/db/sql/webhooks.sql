@@ -6,8 +6,8 @@ SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE;
 
 -- name: insert_endpoint
 -- The secret comes after: it is sealed for the endpoint's id. No row: the tenant has $4 endpoints already.
-INSERT INTO webhook_endpoints (tenant_id, url, events, secret)
-SELECT $1, $2, $3::text[], ''
+INSERT INTO webhook_endpoints (tenant_id, url, events, secret, policy)
+SELECT $1, $2, $3::text[], '', $5
 WHERE (
     SELECT count(*) FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state <> 'removed'
 ) < $4::int
@@ -26,18 +26,21 @@ RETURNING 1;
 -- name: list_endpoints
 -- All of a tenant's endpoints, or one.
 SELECT
-    w.endpoint_id, w.url, w.events, w.state, w.detail, w.created_at,
+    w.endpoint_id, w.url, w.events, w.policy, w.state, w.detail, w.failing_since, w.created_at,
     CASE WHEN w.previous_until > now() THEN w.previous_until END AS previous_until
 FROM webhook_endpoints w
 WHERE w.tenant_id = $1 AND w.state <> 'removed' AND ($2::int IS NULL OR w.endpoint_id = $2)
 ORDER BY w.endpoint_id;
 
 -- name: change_endpoint
--- NULL leaves a column as it is. A state that a human sets has no reason to be told; what is removed keeps no secret.
+-- NULL leaves a column as it is. A state that somebody sets needs no reason, and ends what was held against the endpoint;
+-- what is removed keeps no secret.
 UPDATE webhook_endpoints w
 SET
     url = coalesce($3, w.url), events = coalesce($4::text[], w.events), state = coalesce($5, w.state),
+    policy = coalesce($6, w.policy),
     detail = CASE WHEN $5 IS NULL THEN w.detail END,
+    failing_since = CASE WHEN $5 IS NULL AND $3 IS NULL THEN w.failing_since END,
     secret = CASE WHEN $5 = 'removed' THEN '' ELSE w.secret END,
     previous_secret = CASE WHEN ($5 = 'removed') IS NOT TRUE THEN w.previous_secret END
 WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state <> 'removed'
@@ -132,11 +135,13 @@ WHERE w.state = 'active' AND t.disabled_at IS NULL AND EXISTS (
 );
 
 -- name: claim_message
--- One due message, for as long as the lease $3; a worker that dies leaves it to the next. The number of the attempt is
+-- One due message, for as long as the lease $3, or $4 if the endpoint is to be waited for longer; a worker that dies leaves it to the next. The number of the attempt is
 -- what its result will be known by. The row is named by a value, not by a join: no plan that was made while the
 -- table was empty can then read all of it.
 UPDATE webhook_messages m
-SET attempt = m.attempt + 1, next_attempt_at = now() + $3::interval
+SET
+    attempt = m.attempt + 1,
+    next_attempt_at = now() + CASE WHEN w.policy = 'standard' THEN $4::interval ELSE $3::interval END
 FROM webhook_endpoints w
 WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message_id = (
     SELECT d.message_id
@@ -148,30 +153,50 @@ WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message
     FOR UPDATE SKIP LOCKED
 )
 RETURNING
-    m.message_id, m.event_id, m.body, m.attempt, w.url, w.secret,
+    m.message_id, m.event_id, m.body, m.attempt, w.url, w.policy, w.secret,
     CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret;
 
 -- name: record_attempt
 -- What became of attempt $3; nothing happens if the lease ran out and another began. $4 state  $5 wait  $6 the attempt
--- as JSON  $7 most attempts kept  $8 why the endpoint is disabled, if it is.
-WITH recorded AS (
+-- as JSON  $7 most attempts kept  $8 when  $9 whether it went well  $10 why the endpoint is disabled at once, if it is
+-- $11 how long it may fail, NULL: for ever  $12 why it is disabled then. The endpoint is written only when it begins to
+-- fail, recovers or is disabled.
+WITH moment AS MATERIALIZED (SELECT now() AS now),
+recorded AS (
     UPDATE webhook_messages m
     SET
         state = $4,
         attempts = CASE WHEN jsonb_array_length(m.attempts) >= $7::int THEN m.attempts - 0 ELSE m.attempts END
             || $6::text::jsonb,
-        next_attempt_at = now() + $5::interval,
-        finished_at = CASE WHEN $4 <> 'pending' THEN now() END
+        next_attempt_at = t.now + $5::interval,
+        finished_at = CASE WHEN $4 <> 'pending' THEN t.now END
+    FROM moment t
     WHERE m.tenant_id = $1 AND m.message_id = $2 AND m.state = 'pending' AND m.attempt = $3
     RETURNING m.endpoint_id
 ),
-disabled AS (
+judged AS (
     UPDATE webhook_endpoints w
-    SET state = 'disabled', detail = $8
+    SET
+        failing_since = CASE WHEN NOT $9::boolean THEN coalesce(w.failing_since, $8::timestamptz) END,
+        state = CASE WHEN NOT $9::boolean AND ($10::text IS NOT NULL OR w.failing_since <= $8::timestamptz - $11::interval)
+            THEN 'disabled' ELSE w.state END,
+        detail = CASE WHEN NOT $9::boolean AND ($10::text IS NOT NULL OR w.failing_since <= $8::timestamptz - $11::interval)
+            THEN coalesce($10::text, $12::text) ELSE w.detail END
     FROM recorded r
-    WHERE w.tenant_id = $1 AND w.endpoint_id = r.endpoint_id AND w.state = 'active' AND $8::text IS NOT NULL
+    WHERE w.tenant_id = $1 AND w.endpoint_id = r.endpoint_id AND w.state = 'active'
+        AND CASE WHEN $9::boolean THEN w.failing_since IS NOT NULL
+            ELSE w.failing_since IS NULL OR $10::text IS NOT NULL OR w.failing_since <= $8::timestamptz - $11::interval END
+    RETURNING w.state
 )
-SELECT 1 FROM recorded;
+SELECT EXISTS (SELECT FROM judged j WHERE j.state = 'disabled') AS disabled FROM recorded;
+
+-- name: tell_disabled
+-- Tells the tenant's other endpoints that one of them is told of nothing any more.
+SELECT emit_event($1, 'webhook.disabled', jsonb_build_object(
+    'endpoint_id', w.endpoint_id, 'url', w.url, 'failing_since', w.failing_since, 'detail', $3::text
+))
+FROM webhook_endpoints w
+WHERE w.tenant_id = $1 AND w.endpoint_id = $2;
 
 -- name: forget_messages
 -- Settled messages past their time, a bounded number.

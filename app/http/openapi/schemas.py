@@ -184,6 +184,14 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
         "description": "https://, unless its address is in a network that the operator named.",
     },
     "WebhookEndpointChange.url": {"format": "uri", "maxLength": MAX_URL},
+    "NewWebhookEndpoint.policy": {
+        "description": "`short`: five retries in 75 minutes, and a 4xx that no retry mends is final. `standard`: all "
+        "but 2xx and 410 is tried again, over three days, calls may take 15 s, and an endpoint that fails for five "
+        "days is disabled."
+    },
+    "WebhookEndpoint.failing_since": {
+        "description": "The first failed attempt after the last that went well; null: the last one went well."
+    },
     "WebhookEndpointChange.state": {"enum": ["active", "disabled"]},
     "WebhookSecret.secret": {"pattern": "^whsec_", "description": "Signs messages; shown this once."},
     "WebhookMessage.payload": {"type": "object", "description": "What is sent."},

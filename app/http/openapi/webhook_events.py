@@ -24,6 +24,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
         "destination": "hubspot",
         "job_id": examples.JOB_ID,
         "root_job_id": examples.JOB_ID,
+        "count": 1,
         "items": [
             {
                 "index": 1,
@@ -35,6 +36,7 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
                 "dead_letter_id": 42,
             }
         ],
+        "items_url": f"/v1/dead-letters?job_id={examples.JOB_ID}&destination=hubspot",
     },
     EventType.CIRCUIT_OPENED: {
         "destination": "hubspot",
@@ -54,12 +56,19 @@ _DATA: Final[dict[str, dict[str, Any]]] = {
         "retry_after_seconds": 0,
         "detail": "enough calls went well again",
     },
+    EventType.WEBHOOK_DISABLED: {
+        "endpoint_id": 8,
+        "url": "https://other.example.com/webhooks",
+        "failing_since": "2026-01-09T08:00:02.123456+00:00",
+        "detail": "no attempt has gone well for 5 days",
+    },
 }
 _TELLS: Final = {
     EventType.JOB_FINISHED: "A job is at its end: every item is decided, every effect at destinations settled.",
     EventType.ITEM_DEAD: "Items came to their end without arriving at a destination; a dead letter waits for each.",
     EventType.CIRCUIT_OPENED: "Calls to a destination are held back for a while; nothing is lost.",
     EventType.CIRCUIT_CLOSED: "Calls to a destination go through again.",
+    EventType.WEBHOOK_DISABLED: "Another endpoint is disabled, because it answered 410 or failed for too long.",
 }
 
 
@@ -95,7 +104,10 @@ def _sent(event: EventType) -> dict[str, Any]:
         {
             "2XX": {"description": "It has it."},
             "410": {"description": "Never again: the endpoint is disabled."},
-            "4XX": {"description": "It refuses it for good; only 408 and 429 are tried again."},
+            "4XX": {
+                "description": "It refuses it for good; only 408 and 429 are tried again. An endpoint with the policy "
+                "`standard` is tried again whatever it answers."
+            },
             "5XX": {"description": "It is tried again."},
         },
         [
@@ -157,8 +169,11 @@ _SCHEMAS: Final = {
         destination=TEXT,
         job_id=_UUID,
         root_job_id=_UUID,
+        count=_WHOLE,
+        items_url={"type": "string", "description": "Where all of them are."},
         items={
             "type": "array",
+            "description": "The first ones: an event is smaller than 20 kB. `count` says how many there are.",
             "items": _object(
                 index=_WHOLE,
                 id=TEXT,
@@ -172,4 +187,10 @@ _SCHEMAS: Final = {
     ),
     EventType.CIRCUIT_OPENED: _CIRCUIT,
     EventType.CIRCUIT_CLOSED: _CIRCUIT,
+    EventType.WEBHOOK_DISABLED: _object(
+        endpoint_id=_WHOLE,
+        url=TEXT,
+        failing_since={"type": ["string", "null"], "format": "date-time"},
+        detail=TEXT,
+    ),
 }

@@ -33,8 +33,10 @@ _ENDPOINT: Final[dict[str, Any]] = {
     "endpoint_id": 7,
     "url": "https://example.com/webhooks",
     "events": ["item.dead", "job.finished"],
+    "policy": "short",
     "state": "active",
     "detail": None,
+    "failing_since": None,
     "created_at": "2026-01-14T08:00:00Z",
     "previous_until": None,
 }

@@ -28,7 +28,7 @@ HOT: Final[Hot] = {
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
-    "tell_letters": ("3, 5, '{0,1}', '{}'", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
+    "tell_letters": ("3, 5, '{0,1}', '{}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
     "list_destinations": ("3", {"deliveries_unknown"}),
     "read_health": ("3", {"deliveries_unknown"}),
