@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import unicodedata
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any, Final
@@ -20,7 +21,8 @@ from app.domain.outcomes import ErrorCode
 
 MAX_ID: Final = 255
 MAX_TEXT: Final = 1_000
-MAX_EMAIL: Final = 320
+MAX_EMAIL: Final = 254
+"""Bytes of UTF-8: a path in SMTP has 256 with its angle brackets (RFC 5321, section 4.5.3.1.3)."""
 MAX_PHONE: Final = 100
 MAX_KEY: Final = 255
 MAX_DEPTH: Final = 32
@@ -104,8 +106,10 @@ def email_fault(value: str) -> str | None:
         return None
     if not value.strip():
         return "is empty; an e-mail address like name@example.com is required"
-    if len(value) > MAX_EMAIL:
-        return f"has {len(value)} characters; an e-mail address has at most {MAX_EMAIL}"
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if size > MAX_EMAIL:
+        unit = "characters" if value.isascii() else "bytes"
+        return f"has {size} {unit}; an e-mail address has at most {MAX_EMAIL}"
     if value != value.strip():
         return f"has white space around it; send {quote(value.strip(), MAX_EMAIL)}"
     local, at, domain = value.rpartition("@")
@@ -115,9 +119,17 @@ def email_fault(value: str) -> str | None:
         reason = f"the part before the @-sign is longer than {_MAX_LOCAL} bytes"
     elif "." not in domain:
         reason = "the part after the @-sign needs a dot, as in example.com"
+    elif _is_number(domain):
+        reason = "the part after the @-sign ends like a number, as no top-level domain does; a name is needed there"
     else:
         reason = _domain_fault(domain) or _address_fault(f"{local}@example.com")
     return reason and f"{quote(value)} is not an e-mail address: {reason}"
+
+
+def _is_number(domain: str) -> bool:
+    """Whether the last label cannot be a top-level domain: all of these end in a letter (RFC 3696, section 2)."""
+    last = unicodedata.normalize("NFKC", domain.rpartition(".")[2])
+    return bool(last) and last.isascii() and not last[-1].isalpha()
 
 
 @lru_cache(maxsize=4_096)

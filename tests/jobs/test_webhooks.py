@@ -102,7 +102,9 @@ class Desk:
         self, url: str, events: list[EventType] | None = None, policy: Policy = Policy.SHORT
     ) -> webhooks.WebhookSecret:
         new = webhooks.NewWebhookEndpoint(url=url, events=events, policy=policy)
-        return await webhooks.add(self.database, self.vault, self.settings, self.tenant_id, new)
+        return await webhooks.add(
+            self.database, self.vault, self.settings, self.tenant_id, new, actor="tests"
+        )
 
     async def emit(self, count: int = 1, event: str = "job.finished") -> None:
         async with self.database.connection() as connection:
@@ -322,7 +324,9 @@ async def test_gone_disables_the_endpoint(desk: Desk, receiver: Receiver) -> Non
         assert len(await desk.messages(made.endpoint_id)) == 3
         receiver.answer_with(200)
         change = webhooks.WebhookEndpointChange(state=EndpointState.ACTIVE)
-        await webhooks.change(desk.database, desk.settings, desk.tenant_id, made.endpoint_id, change)
+        await webhooks.change(
+            desk.database, desk.settings, desk.tenant_id, made.endpoint_id, change, actor="tests"
+        )
         assert await desk.state(made.endpoint_id) == (EndpointState.ACTIVE, None)
         await webhooks.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, MessageState.FAILED)
         found = await desk.settled(made.endpoint_id, 3)
@@ -384,7 +388,9 @@ async def test_two_workers_share_without_sending_twice(desk: Desk, receiver: Rec
 
 async def test_both_secrets_sign_during_a_changeover(desk: Desk, receiver: Receiver) -> None:
     made = await desk.add(receiver.url)
-    made_new = await webhooks.rotate(desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=60)
+    made_new = await webhooks.rotate(
+        desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=60, actor="tests"
+    )
     assert made_new.secret != made.secret
     assert made_new.previous_until is not None
     async with sending(desk):
@@ -393,7 +399,9 @@ async def test_both_secrets_sign_during_a_changeover(desk: Desk, receiver: Recei
         ((_, headers, body),) = receiver.calls
         for secret in (made.secret, made_new.secret):
             Webhook(secret).verify(body, headers)
-        await webhooks.rotate(desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0)
+        await webhooks.rotate(
+            desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests"
+        )
         await desk.emit()
         await desk.settled(made.endpoint_id, 2)
     assert len(receiver.calls[1][1]["webhook-signature"].split()) == 1
@@ -456,7 +464,7 @@ async def test_every_way_a_job_ends_is_told(
     only_bad = await world.push([{"id": "x", "email": "nobody"}])
     async with world.database.connection() as connection:
         canceled = await make_job(connection, state="running")
-    await cancel(world.database, desk.tenant_id, canceled)
+    await cancel(world.database, desk.tenant_id, canceled, actor="tests")
     async with working(desk.settings):
         async with asyncio.timeout(15):
             while len(receiver.calls) < 2:
@@ -502,7 +510,9 @@ async def test_the_example_receiver_verifies_and_does_its_work_once(desk: Desk, 
             await webhooks.replay_message(desk.database, desk.tenant_id, made.endpoint_id, message.message_id)
             (message,) = await desk.settled(made.endpoint_id)
             assert [a.status for a in message.attempts][-2:] == [204, 204]
-            await webhooks.rotate(desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0)
+            await webhooks.rotate(
+                desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests"
+            )
             await desk.emit()
             forged, _ = await desk.settled(made.endpoint_id, 2)
             assert (forged.state, forged.attempts[-1].status) == (MessageState.FAILED, 401)
