@@ -22,6 +22,7 @@ from app.http import problems
 from app.http.api import Api
 from app.http.bodies import Drains
 from app.http.cors import Cors
+from app.http.engines import Engines
 from app.http.figures import Figures
 from app.http.intake import Intake
 from app.http.last_used import LastUsed
@@ -48,6 +49,7 @@ def create_app(settings: Settings) -> Litestar:
     principals = Principals(database)
     figures = Figures(database)
     last_used = LastUsed(database)
+    engines = Engines(database, RoomProbe(database), redis)
     if observe not in telemetry.HOOKS:
         telemetry.HOOKS.append(observe)
     services = Services(
@@ -59,10 +61,10 @@ def create_app(settings: Settings) -> Litestar:
         principals=principals,
         owners=JobOwners(database),
         last_used=last_used,
-        room=RoomProbe(database),
         figures=figures,
         cors=Cors(settings.cors_origins),
         redis=redis,
+        engines=engines,
         intake=Intake(settings),
         drains=Drains(),
     )
@@ -80,6 +82,7 @@ def create_app(settings: Settings) -> Litestar:
             await principals.close()
             await last_used.close()
             await figures.close()
+            await engines.close()
             await waker.close()
             await redis.aclose()
             await database.close()

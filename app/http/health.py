@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
-from functools import lru_cache
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-import asyncpg
 import msgspec
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
-from redis.exceptions import RedisError
 
+from app.admin import Principal
 from app.db import reading
 from app.db.reading import HealthRow
 from app.errors import TrancheError, Unauthorized
 from app.http import headers
+from app.http.engines import Check, Checks, Word, timed
 from app.http.headers import Fields
 from app.http.services import Services, identify, respond, services_of
-from app.wake import QUEUE
+from app.http.tenants import is_operator
 
-Word = Literal["pass", "warn", "fail"]
-
-PATIENCE: Final = 2.0
-"""Longest look at one engine, in seconds."""
 LONG_UNKNOWN: Final = 60
 """Seconds within which an item whose answer was lost is settled while its CRM is well."""
-WORKER_KEY: Final = f"{QUEUE}:health-check"
-"""arq workers renew it while they live."""
-
-
-class Check(msgspec.Struct, omit_defaults=True):
-    """One engine or destination."""
-
-    status: Word
-    output: str | None = None
-    """What is wrong, in words."""
-    retry_after_seconds: int | None = None
-    milliseconds: float | None = None
-    counts: dict[str, int] | None = None
 
 
 class Health(msgspec.Struct):
@@ -52,21 +32,50 @@ class Health(msgspec.Struct):
 
 @get("/health")
 async def health(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Open to everybody; only a key shows its own tenant's destinations by name."""
+    """Open to everybody. A key shows its own tenant's destinations by name, the operator's token counts all of them;
+    others see the engines as they were a moment ago, and nothing of any tenant."""
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     headers.read_query(request.scope, ())
-    (database, rows), cache, queue = await asyncio.gather(
-        _check_database(request, fields, services),
-        _timed(lambda: _check_cache(services)),
-        _timed(lambda: _check_queue(services)),
-    )
-    checks = {"database": database, "cache": cache, "queue": queue} | _check_destinations(*rows)
+    if fields.one("authorization") is None:
+        return _respond(await services.engines.look(recent=True))
+    told = services.settings
+    operator = is_operator(fields, told.metrics_token) or is_operator(fields, told.operator_token)
+    principal = None if operator else await _identify(request, fields, services)
+    checks = dict(await services.engines.look(recent=False))
+    if checks["database"].status == "pass" and (operator or principal is not None):
+        rows: list[HealthRow] = []
+
+        async def read() -> Check:
+            async with services.database.connection() as connection:
+                rows.extend(await reading.read_health(connection, principal.tenant_id if principal else None))
+            return Check("pass")
+
+        checks["database"] = await timed(read)
+        checks |= _count_destinations(rows) if operator else _name_destinations(rows)
+    return _respond(checks)
+
+
+async def _identify(request: Request[Any, Any, Any], fields: Fields, services: Services) -> Principal | None:
+    """Who asks; None: that cannot be found out now, which the checks will tell.
+
+    Raises:
+        Unauthorized: the key is no good.
+    """
+    try:
+        return await identify(request, fields, services)
+    except Unauthorized:
+        raise
+    except TrancheError:
+        return None
+
+
+def _respond(checks: Checks) -> ASGIResponse:
     words = {check.status for check in checks.values()}
-    word: Word = "fail" if database.status == "fail" else "pass" if words == {"pass"} else "warn"
+    word: Word = "fail" if checks["database"].status == "fail" else "pass" if words == {"pass"} else "warn"
     status = {"pass": 200, "warn": 207, "fail": 503}[word]
-    fields_out = {"Cache-Control": "no-store"} | ({"Retry-After": "5"} if status == 503 else {})
-    return respond(msgspec.json.encode(Health(word, checks)), status, headers=fields_out)
+    fields = {"Cache-Control": "no-store"} | ({"Retry-After": "5"} if status == 503 else {})
+    return respond(msgspec.json.encode(Health(word, checks)), status, headers=fields)
 
 
 @get("/health/live")
@@ -80,85 +89,14 @@ async def live(request: Request[Any, Any, Any]) -> ASGIResponse:
 async def ready(request: Request[Any, Any, Any]) -> ASGIResponse:
     """This process can take work: PostgreSQL answers and has this release's schema."""
     headers.read_query(request.scope, ())
-    services = services_of(request)
-    check = await _timed(lambda: _check_schema(services))
-    word: Word = "fail" if check.status == "fail" else "pass"
-    fields_out = {"Cache-Control": "no-store"} | ({"Retry-After": "5"} if word == "fail" else {})
-    body = msgspec.json.encode(Health(word, {"database": check}))
-    return respond(body, 503 if word == "fail" else 200, headers=fields_out)
+    return _respond(await services_of(request).engines.look_at_schema(recent=True))
 
 
-async def _timed(look: Callable[[], Awaitable[Check]]) -> Check:
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    try:
-        async with asyncio.timeout(PATIENCE):
-            check = await look()
-    except TimeoutError:
-        check = Check("fail", f"no answer within {PATIENCE:g} s")
-    except Unauthorized:
-        raise
-    except TrancheError as error:
-        check = Check("fail", error.detail)
-    except (RedisError, OSError, asyncpg.PostgresError) as error:
-        check = Check("fail", str(error) or type(error).__name__)
-    check.milliseconds = round((loop.time() - started) * 1000, 1)
-    return check
+def _name_destinations(rows: list[HealthRow]) -> Checks:
+    return {f"destination:{row.tenant}/{row.name}": _check_destination(row) for row in rows}
 
 
-async def _check_database(
-    request: Request[Any, Any, Any], fields: Fields, services: Services
-) -> tuple[Check, tuple[list[HealthRow], bool]]:
-    rows: list[HealthRow] = []
-    named = False
-
-    async def look() -> Check:
-        nonlocal named
-        principal = await identify(request, fields, services)
-        named = principal is not None
-        check = await _check_schema(services)
-        if check.status == "pass":
-            await services.room.look()
-            async with services.database.connection() as connection:
-                rows.extend(await reading.read_health(connection, principal.tenant_id if principal else None))
-        return check
-
-    return await _timed(look), (rows, named)
-
-
-async def _check_schema(services: Services) -> Check:
-    async with services.database.connection() as connection:
-        try:
-            found = await reading.read_schema_version(connection)
-        except asyncpg.UndefinedTableError:
-            found = None
-    wanted = await asyncio.to_thread(_head)
-    if found == wanted:
-        return Check("pass")
-    return Check("fail", f"the schema is at {found or 'nothing'}, not {wanted}; run: tranche migrate")
-
-
-@lru_cache(maxsize=1)
-def _head() -> str:
-    from app.db import migrate  # Alembic and SQLAlchemy: only asked for, and paid for, here
-
-    return migrate.head()
-
-
-async def _check_cache(services: Services) -> Check:
-    await services.redis.ping()
-    return Check("pass")
-
-
-async def _check_queue(services: Services) -> Check:
-    if await services.redis.exists(WORKER_KEY):
-        return Check("pass")
-    return Check("warn", "no worker was seen lately; imports are taken and will be synced once one is there")
-
-
-def _check_destinations(rows: list[HealthRow], named: bool) -> dict[str, Check]:
-    if named:
-        return {f"destination:{row.tenant}/{row.name}": _check_destination(row) for row in rows}
+def _count_destinations(rows: list[HealthRow]) -> Checks:
     if not rows:
         return {}
     counts = {"ok": 0, "blocked": 0, "paused": 0}

@@ -11,11 +11,11 @@ from redis.asyncio import Redis
 
 from app import admin
 from app.db.pool import Database
-from app.db.room import RoomProbe
 from app.db.turns import ACTING
 from app.errors import Forbidden, SettingsError, Unauthorized
 from app.http.bodies import Drains
 from app.http.cors import Cors
+from app.http.engines import Engines
 from app.http.errors import SecretKeyMissing
 from app.http.exchange import exchange_of
 from app.http.figures import Figures
@@ -43,11 +43,11 @@ class Services:
     principals: Principals
     owners: JobOwners
     last_used: LastUsed
-    room: RoomProbe
     figures: Figures
     cors: Cors
     redis: Redis
     """For health checks; wake-ups have their own."""
+    engines: Engines
     intake: Intake
     drains: Drains
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import asyncpg
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -53,9 +54,46 @@ async def test_only_a_key_shows_destinations_by_name(
     assert check["retry_after_seconds"] == 60
     assert (await stranger.get("/health")).status == 200
     public = await api.as_key(None).get("/health")
-    assert public.json()["checks"]["destinations"]["counts"] == {"ok": 0, "blocked": 1, "paused": 0}
-    assert b"acme" not in public.body
+    assert (public.status, set(public.json()["checks"])) == (200, {"database", "cache", "queue"})
     assert (await api.as_key("trn_wrong").get("/health")).status == 401
+
+
+async def test_the_operators_token_counts_destinations(
+    settings: Settings, api_key: str, db: asyncpg.Connection[Any]
+) -> None:
+    await pretend_worker(settings)
+    async with (
+        serve(msgspec.structs.replace(settings, metrics_token="s3cret")) as url,
+        aiohttp_session() as s,
+    ):
+        api = Api(s, url, api_key)
+        await add(api)
+        await db.execute("UPDATE destinations SET state = 'paused'")
+        told = await api.as_key("s3cret").get("/health")
+        assert told.status == 207
+        assert told.json()["checks"]["destinations"]["counts"] == {"ok": 0, "blocked": 0, "paused": 1}
+        assert b"acme" not in told.body
+
+
+async def test_strangers_are_shown_what_was_seen_a_moment_ago(
+    api: Api, settings: Settings, db: asyncpg.Connection[Any]
+) -> None:
+    """However many ask, PostgreSQL is asked once; and what they see is never old."""
+    await pretend_worker(settings)
+    stranger = api.as_key(None)
+    asked = "SELECT max(query_start) FROM pg_stat_activity WHERE application_name = 'tranche api'"
+    for path in ("/health", "/health/ready"):
+        crowd = await asyncio.gather(*(stranger.get(path) for _ in range(50)))
+        assert {answer.status for answer in crowd} == {200}
+        assert len({answer.body for answer in crowd}) == 1
+        last = await db.fetchval(asked)
+        await asyncio.gather(*(stranger.get(path) for _ in range(50)))
+        assert await db.fetchval(asked) == last
+    async with Redis.from_url(settings.redis_url) as redis:
+        await redis.flushall()
+    async with asyncio.timeout(5):
+        while (await stranger.get("/health")).status != 207:
+            await asyncio.sleep(0.1)
 
 
 async def test_a_schema_of_another_release_is_not_ready(api: Api, db: asyncpg.Connection[Any]) -> None:
@@ -93,12 +131,12 @@ async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) 
             assert refused.headers["Content-Type"] == "application/problem+json"
             assert int(refused.headers["Retry-After"]) >= 1
         assert (await api.get("/health")).status == 503
-        assert (await api.get("/health/ready")).status == 503
+        await _until(api, "/health/ready", lambda body: body["status"] == "fail")
         assert (await api.get("/health/live")).status == 200
         await own_engines.start_postgres()
         again = await _recovered(api)
         assert again.headers["Idempotency-Replayed"] == "true"
-        assert (await api.get("/health/ready")).status == 200
+        await _until(api, "/health/ready", lambda body: body["status"] == "pass")
 
 
 async def test_the_service_starts_before_its_engines(settings: Settings) -> None:

@@ -130,7 +130,8 @@ def _health() -> dict[str, Any]:
                 "health",
                 "readHealth",
                 "Every engine and destination",
-                "Without a key destinations are only counted; with one, those of its tenant have a check each.",
+                "Without a key: the engines, as they were seen in the last seconds. With one, the destinations of its "
+                "tenant have a check each; the operator's token (`TRANCHE_METRICS_TOKEN`) sees all of them counted.",
                 {
                     "200": answer_of("All well.", ref("Health"), well, kept),
                     "207": answer_of(
