@@ -11,14 +11,16 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from app import telemetry
-from app.errors import TrancheError
+from app.errors import TrancheError, Unauthorized
 from app.http import exchange, problems
 from app.http.bodies import Inbox
-from app.http.services import STATE_KEY, Services
+from app.http.services import STATE_KEY, UNKNOWN_KEY, Services
 
 log = structlog.get_logger()
 
 _UNKNOWN_ROUTE: Final = "(none)"
+_GUARDED: Final = "/v1/"
+"""Where everything needs a key, or a token in the query."""
 _CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
 """Answers to a body of which nothing more is wanted: the connection ends with them."""
 
@@ -62,12 +64,17 @@ class Api(Litestar):
 
         with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
             try:
-                await super().__call__(scope, inbox, forward)
+                refusal = self._refuse(scope, services, method)
+                if refusal is None:
+                    await super().__call__(scope, inbox, forward)
+                else:
+                    noted.code = refusal.code
+                    await _answer(refusal, noted, forward)
             except Exception as error:
                 log.error("request_failed", exc_info=error)
                 if noted.status:
                     raise
-                await _apologize(noted, forward)
+                await _answer(TrancheError("It was reported to the operators."), noted, forward)
             finally:
                 telemetry.emit(
                     telemetry.RequestServed(
@@ -83,6 +90,21 @@ class Api(Litestar):
             await inbox.drain(services.drains)
         return None
 
+    @staticmethod
+    def _refuse(scope: Any, services: Services, method: str) -> Unauthorized | None:
+        """What is wrong with a key at first sight. Nothing else is done for such a request, so that any number of them
+        costs others little; whether a key that looks well is good, and may do this, its route finds out."""
+        if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
+            return None
+        sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not sent:
+            return None if b"token=" in scope["query_string"] else Unauthorized()
+        scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
+        if len(sent) > 1 or (scheme.lower() == "bearer" and services.principals.may_be_good(secret.strip())):
+            return None
+        exchange.exchange_of(scope).presented = True
+        return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)
+
     def _methods(self, template: str) -> list[str]:
         """What a resource knows, for `Allow`."""
         found = {
@@ -94,10 +116,8 @@ class Api(Litestar):
         return sorted({*found, "HEAD"} if "GET" in found else found)
 
 
-async def _apologize(noted: exchange.Exchange, send: Any) -> None:
-    status, headers, body = problems.render(
-        TrancheError("It was reported to the operators."), noted.request_id, authenticated=noted.presented
-    )
+async def _answer(error: TrancheError, noted: exchange.Exchange, send: Any) -> None:
+    status, headers, body = problems.render(error, noted.request_id, authenticated=noted.presented)
     fields = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
     fields += [
         (b"content-type", problems.MEDIA_TYPE.encode()),

@@ -47,13 +47,20 @@ class Principals:
         self._watched: dict[_Key, set[asyncio.Timeout]] = {}
         self._watching: asyncio.Task[None] | None = None
 
+    def may_be_good(self, secret: str) -> bool:
+        """Whether asking the database is worth while: it has the shape of a key, and was not refused a moment ago."""
+        return tokens.parse(secret) is not None and not self._is_refused(_digest(secret))
+
+    def _is_refused(self, digest: bytes) -> bool:
+        return self._refused.get(digest, 0.0) > asyncio.get_running_loop().time()
+
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
         token = tokens.parse(secret)
         if token is None:
             return None
-        digest = hashlib.sha256(secret.encode()).digest()
-        if self._refused.get(digest, 0.0) > asyncio.get_running_loop().time():
+        digest = _digest(secret)
+        if self._is_refused(digest):
             return None
         until, known = self._known.get(digest, (0.0, None))
         # Keys that nobody has seen yet wait among themselves: any number of forged ones keeps no holder of a key out.
@@ -135,3 +142,7 @@ class Principals:
                     for scope in list(self._watched.get(key, ())):
                         if not scope.expired():
                             scope.reschedule(now)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

@@ -31,6 +31,7 @@ from app.vault import Vault
 from app.wake import Waker
 
 STATE_KEY: Final = "services"
+UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
 
 
 @dataclass(slots=True)
@@ -115,7 +116,7 @@ async def identify(
         raise Unauthorized()
     principal = await services.principals.find(token.strip(), recent=recent)
     if principal is None:
-        raise Unauthorized("This API key is unknown, revoked or misspelled.")
+        raise Unauthorized(UNKNOWN_KEY)
     ACTING.set(principal.tenant_id)
     exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
     services.last_used.note(principal.tenant_id, principal.key_id)

@@ -229,3 +229,13 @@ async def test_who_may_not_wait_any_more_is_answered_at_once(
         assert (await api.get(f"/v1/jobs/{job_id}", {"Prefer": "wait=20"})).status == 200
         assert time.monotonic() - started < 2
         assert (await waiting).status == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/jobs", "/v1/nowhere", "/v1/contacts:bulk"])
+async def test_keys_are_looked_at_before_anything_else(api: Api, path: str) -> None:
+    """Even before it is known whether there is something at the address."""
+    for key, error in ((None, False), ("trn_wrong", True), (forge()[:-1] + "!", True)):
+        answer = await api.as_key(key).get(path)
+        assert (answer.status, answer.json()["code"]) == (401, "UNAUTHORIZED")
+        assert ('error="invalid_token"' in answer.headers["WWW-Authenticate"]) == error
+        assert answer.headers["X-Request-ID"] == answer.json()["request_id"]

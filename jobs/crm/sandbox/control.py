@@ -2,8 +2,8 @@
 
 | route | what it does |
 |---|---|
-| `GET ledger` | `{"effects","total"}`; `?since=SEQ` only later ones, `?portal=` one account's |
-| `GET calls` | `{"calls","total","in_flight","max_concurrent"}`; `?since=CALL` |
+| `GET ledger` | `{"effects","total"}`: the newest 200,000; `?since=SEQ` only later ones, `?portal=` one account's |
+| `GET calls` | `{"calls","total","in_flight","max_concurrent"}`: the newest 50,000; `?since=CALL` |
 | `GET idempotency` | `{"keys":[{"key","calls","replayed"}],"replayed"}`: calls that had a key, or an event id |
 | `GET contacts` | `{"contacts","total"}`; `?portal=` |
 | `POST contacts` | a user makes or edits a record: `{"key_property","key","properties","portal"}` |
@@ -71,19 +71,16 @@ class Control:
         return {"status": "ok", "kind": self._kind}
 
     async def ledger(self, request: web.Request) -> object:
-        effects = self._front.ledger.effects
-        rows = effects[_since(request) :]
-        portal = request.query.get("portal")
-        if portal is not None:
-            rows = [row for row in rows if row.portal == portal]
-        return {"effects": rows, "total": len(effects)}
+        ledger = self._front.ledger
+        rows = ledger.effects(_since(request), request.query.get("portal"))
+        return {"effects": rows, "total": ledger.effect_count}
 
     async def calls(self, request: web.Request) -> object:
         ledger = self._front.ledger
         since = _since(request)
         return {
             "calls": [call for call in ledger.calls if call.call > since],
-            "total": len(ledger.calls),
+            "total": ledger.call_count,
             "in_flight": ledger.in_flight,
             "max_concurrent": ledger.max_concurrent,
         }

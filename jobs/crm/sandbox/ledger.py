@@ -1,20 +1,27 @@
 """What really happened at the sandbox: a row for every effect and a row for every call.
 
-With a path both are appended to it as JSON lines and handed to the operating system before the call is
-answered, so neither a kill of the sandbox nor a lost answer loses evidence; started again on the same file it
-knows them all.
+The newest of them are in memory, so that a sandbox stays small under hours of load. With a path all are appended to
+it as JSON lines and handed to the operating system before the call is answered, so neither a kill of the sandbox nor a
+lost answer loses evidence; started again on the same file it knows every record, and goes on counting.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
+
+MOST_EFFECTS: Final = 200_000
+MOST_CALLS: Final = 50_000
+MOST_KEPT: Final = 5_000
+"""Of each, the newest that are in memory."""
 
 
 class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effect"):
@@ -86,13 +93,18 @@ class Ledger:
     """In memory, and on disk if a path is given."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self.effects: list[Effect] = []
-        self.calls: list[Call] = []
+        self._effects: deque[tuple[str, bytes]] = deque(maxlen=MOST_EFFECTS)
+        """Portal and JSON, which takes a quarter of the room."""
+        self.effect_count = 0
+        self.calls: deque[Call] = deque(maxlen=MOST_CALLS)
+        self.call_count = 0
         self.kept: dict[tuple[str, str], Kept] = {}
         """By portal and key."""
         self.in_flight = 0
         self.max_concurrent = 0
         self._last_call = 0
+        self._latest: dict[tuple[str, str], Effect] = {}
+        """While a file is read: the last effect on each record."""
         self._path = path
         self._encoder = msgspec.json.Encoder()
         if path is not None:
@@ -120,18 +132,35 @@ class Ledger:
             event_id=event_id,
         )
         self.calls.append(call)
+        self.call_count += 1
         self.in_flight += 1
         self.max_concurrent = max(self.max_concurrent, self.in_flight)
         return call
 
     def apply(self, effects: list[Effect], kept: Kept | None = None) -> None:
         """Book what a call did, with the answer to keep for its key; on return it is out of this process's hands."""
-        self.effects += effects
+        for effect in effects:
+            self._book(effect)
         if kept is None:
             self._append(effects)
         else:
-            self.kept[kept.portal, kept.key] = kept
+            self._keep(kept)
             self._append([*effects, kept])
+
+    def _book(self, effect: Effect) -> None:
+        self._effects.append((effect.portal, self._encoder.encode(effect)))
+        self.effect_count += 1
+
+    def _keep(self, kept: Kept) -> None:
+        self.kept[kept.portal, kept.key] = kept
+        if len(self.kept) > MOST_KEPT:
+            del self.kept[next(iter(self.kept))]
+
+    def effects(self, since: int = 0, portal: str | None = None) -> list[msgspec.Raw]:
+        """The rows after number `since` that are in memory, as JSON."""
+        first = self.effect_count - len(self._effects)
+        rows = itertools.islice(self._effects, max(0, since - first), None)
+        return [msgspec.Raw(row) for of, row in rows if portal in (None, of)]
 
     def settle(self, call: Call) -> None:
         """Book a call, just before its answer goes out."""
@@ -143,14 +172,14 @@ class Ledger:
 
     @property
     def next_seq(self) -> int:
-        return len(self.effects) + 1
+        return self.effect_count + 1
 
     def clear(self) -> None:
         """Forget everything, on disk too."""
-        self.effects = []
-        self.calls = []
+        self._effects.clear()
+        self.calls.clear()
         self.kept = {}
-        self._last_call = 0
+        self.effect_count = self.call_count = self._last_call = 0
         self.max_concurrent = self.in_flight
         if self._path is not None:
             self._file.truncate(0)
@@ -175,18 +204,21 @@ class Ledger:
                 self._know(decode(line))
                 whole += len(line)
         os.truncate(path, whole)  # a kill in the middle of a write leaves half a line
-        self._last_call = max((call.call for call in self.calls), default=0)
-        self._last_call = max([self._last_call, *(effect.call for effect in self.effects[-1:])])
 
     def _know(self, row: Effect | Call | Kept) -> None:
         if isinstance(row, Effect):
-            self.effects.append(row)
+            self._book(row)
+            self._latest.pop((row.portal, row.id), None)
+            self._latest[row.portal, row.id] = row
+            self._last_call = max(self._last_call, row.call)
         elif isinstance(row, Call):
             self.calls.append(row)
+            self.call_count += 1
+            self._last_call = max(self._last_call, row.call)
         else:
-            self.kept[row.portal, row.key] = row
+            self._keep(row)
 
     def latest(self) -> Iterator[Effect]:
-        """The last effect on each record, oldest first: enough to rebuild the records."""
-        last = {(effect.portal, effect.id): effect for effect in self.effects}
+        """The last effect on each record of the file, oldest first, to rebuild the records from; given once."""
+        last, self._latest = self._latest, {}
         yield from last.values()

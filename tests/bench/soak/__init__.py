@@ -1,0 +1,1 @@
+"""Memory over time: `python -m tests.bench.soak --minutes 15`."""

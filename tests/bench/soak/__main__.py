@@ -1,0 +1,140 @@
+"""How much memory API, worker and sandbox CRM hold while imports come in for minutes.
+
+Imports of some items each come in at a steady rate, over contacts that change again and again, and are delivered to the
+sandbox by one worker. One line every ten seconds: megabytes (RSS) of the process that works of each part, and what
+glibc's allocator says of the worker's share: how much is in use, and how much it keeps though it is free.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import itertools
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import psutil
+import uvloop
+
+from app.db.migrate import migrate
+from app.embedded import Engines
+from app.settings import Settings
+from tests.acceptance.harness import Installation, Part
+from tests.bench import rig
+from tests.conftest import SECRET_KEY
+
+EVERY = 10.0
+CONTACTS = 20_000
+
+
+def megabytes(part: Part) -> float:
+    """Of the largest process of a part: a server has one that only watches."""
+    process = psutil.Process(part.child.pid)
+    tree = [process, *process.children(recursive=True)]
+    return max(each.memory_info().rss for each in tree) / 1e6
+
+
+async def feed(tranche: Installation, rate: float, items: int, until: float, taken: list[int]) -> None:
+    """So many imports a second, whether those before are answered or not."""
+    ids = itertools.cycle(rig.contact_ids(CONTACTS))
+    connector = aiohttp.TCPConnector(limit=50)
+    async with aiohttp.ClientSession(connector=connector) as session:
+
+        async def one(number: int) -> None:
+            headers = {
+                "Authorization": f"Bearer {tranche.key}",
+                "Idempotency-Key": f"soak-{number}",
+                "Content-Type": "application/json",
+            }
+            body = rig.body(rig.items(list(itertools.islice(ids, items)), number))
+            async with session.post(f"{tranche.url}/v1/contacts:bulk", data=body, headers=headers) as answer:
+                await answer.read()
+                taken[0] += answer.status == 207
+
+        began = time.monotonic()
+        under_way: set[asyncio.Task[Any]] = set()
+        for number in itertools.count():
+            due = began + number / rate
+            if due >= until:
+                break
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if len(under_way) < 200:
+                task = asyncio.create_task(one(number))
+                under_way.add(task)
+                task.add_done_callback(under_way.discard)
+        await asyncio.gather(*under_way, return_exceptions=True)
+
+
+async def soak(folder: Path, minutes: float, rate: float, items: int, environment: dict[str, str]) -> None:
+    os.environ.update(environment)
+    async with Engines(folder / "engines") as engines:
+        await migrate(engines.urls.database_url)
+        settings = Settings(
+            database_url=engines.urls.database_url,
+            redis_url=engines.urls.redis_url,
+            secret_key=SECRET_KEY,
+            destination_private="127.0.0.0/8",
+        )
+        async with Installation(settings, folder) as tranche:
+            await tranche.start_both()
+            parts = {part.child.name: part for part in tranche.parts}
+            print(f"{rate:g} imports/s of {items} items over {CONTACTS} contacts, {minutes:g} minutes; load average: "
+                  f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip
+            print("| seconds | API, MB | worker, MB | sandbox, MB | imports taken | deliveries open |")
+            print("|--:|--:|--:|--:|--:|--:|")
+            taken = [0]
+            began = time.monotonic()
+            until = began + minutes * 60
+            feeding = asyncio.create_task(feed(tranche, rate, items, until, taken))
+            first: dict[str, float] = {}
+            while True:
+                held = {name: megabytes(part) for name, part in parts.items()}
+                (row,) = await tranche.rows("SELECT count(*) AS open FROM deliveries WHERE state <> 'done'")
+                seconds = time.monotonic() - began
+                if seconds >= 20 and not first:
+                    first = held | {"at": seconds}
+                print(
+                    f"| {seconds:.0f} | {held['api']:.0f} | {held['worker']:.0f} | {held['sandbox']:.0f} "
+                    f"| {taken[0]} | {row['open']} |",
+                    flush=True,
+                )
+                if feeding.done():
+                    break
+                await asyncio.sleep(EVERY)
+            await feeding
+            if first:
+                span = (time.monotonic() - began - first["at"]) / 60
+                growth = ", ".join(f"{name} {(held[name] - first[name]) / span:+.1f}" for name in parts)
+                print(
+                    f"\nMB a minute after the first 20 seconds: {growth}; load average: {os.getloadavg()[0]:.2f}"
+                )
+            tranche.quiet = True
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--rate", type=float, default=30.0, help="imports a second")
+    parser.add_argument("--items", type=int, default=100, help="of an import")
+    parser.add_argument(
+        "--environment",
+        nargs="*",
+        default=[],
+        metavar="NAME=VALUE",
+        help="for the processes, as MALLOC_ARENA_MAX=1",
+    )
+    arguments = parser.parse_args()
+    environment = dict(word.split("=", 1) for word in arguments.environment)
+    with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:
+        os.chmod(folder, 0o711)  # as root the engines run as somebody else
+        uvloop.run(soak(Path(folder), arguments.minutes, arguments.rate, arguments.items, environment))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,59 @@
+"""A sandbox under load for hours: it stays small, counts on, and forgets no record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from jobs.crm.sandbox import ledger as module
+from jobs.crm.sandbox.ledger import Effect, Kept, Ledger
+
+
+def effect(ledger: Ledger, key: str) -> Effect:
+    return Effect(
+        seq=ledger.next_seq,
+        at="now",
+        call=ledger.call_count,
+        request_id="r",
+        portal="p",
+        key_property="id",
+        key=key,
+        id=key,
+        properties={"n": str(ledger.next_seq)},
+        changed=True,
+        created=False,
+    )
+
+
+def call(ledger: Ledger, key: str) -> None:
+    called = ledger.begin(method="POST", path="/", on="write", portal="p", request_id="r")
+    kept = Kept(portal="p", key=f"k{called.call}", digest="d", status=200, body="{}")
+    ledger.apply([effect(ledger, key)], kept)
+    ledger.settle(called)
+    ledger.end()
+
+
+def test_the_newest_rows_are_in_memory_and_all_are_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, most in (("MOST_EFFECTS", 10), ("MOST_CALLS", 5), ("MOST_KEPT", 3)):
+        monkeypatch.setattr(module, name, most)
+    path = tmp_path / "ledger.jsonl"
+    ledger = Ledger(path)
+    for number in range(40):
+        call(ledger, f"c{number % 7}")
+    for each in (ledger, Ledger(path)):
+        assert (each.effect_count, each.call_count, each.next_seq) == (40, 40, 41)
+        assert b'"seq":31' in bytes(each.effects()[0])
+        assert len(each.effects()) == 10
+        assert len(each.effects(since=38)) == 2
+        assert each.effects(portal="q") == []
+        assert [row.call for row in each.calls] == [36, 37, 38, 39, 40]
+        assert sorted(key for _, key in each.kept) == ["k38", "k39", "k40"]
+    again = Ledger(path)
+    assert {row.key: row.properties["n"] for row in again.latest()} == {
+        f"c{number % 7}": str(number + 1) for number in range(33, 40)
+    }
+    assert list(again.latest()) == []
+    assert path.read_bytes().count(b'"row":"effect"') == 40
