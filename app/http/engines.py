@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import lru_cache
 from typing import Final, Literal
 
 import asyncpg
@@ -14,6 +13,7 @@ from redis.exceptions import RedisError
 
 from app.db import reading
 from app.db.pool import Database
+from app.db.revisions import newest
 from app.db.room import RoomProbe
 from app.db.turns import ACTING, SERVICE
 from app.errors import TrancheError
@@ -103,7 +103,7 @@ class Engines:
                 found = await reading.read_schema_version(connection)
             except asyncpg.UndefinedTableError:
                 found = None
-        wanted = await asyncio.to_thread(_head)
+        wanted = newest()
         if found == wanted:
             return Check("pass")
         return Check("fail", f"the schema is at {found or 'nothing'}, not {wanted}; run: tranche migrate")
@@ -135,10 +135,3 @@ async def timed(look: Callable[[], Awaitable[Check]]) -> Check:
         check = Check("fail", str(error) or type(error).__name__)
     check.milliseconds = round((loop.time() - started) * 1000, 1)
     return check
-
-
-@lru_cache(maxsize=1)
-def _head() -> str:
-    from app.db import migrate  # Alembic and SQLAlchemy: only asked for, and paid for, here
-
-    return migrate.head()

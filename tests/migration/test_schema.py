@@ -13,6 +13,7 @@ from pathlib import Path
 import asyncpg
 
 from app.db.migrate import head, migrate
+from app.db.revisions import newest
 from app.embedded.binaries import find_postgres
 
 _SNAPSHOT = Path(__file__).with_name("schema.sql")
@@ -86,3 +87,7 @@ async def test_business_keys_compare_byte_by_byte(database_url: str) -> None:
     )
     await connection.close()
     assert rows == []
+
+
+def test_the_newest_revision_is_known_without_alembic() -> None:
+    assert newest() == head()
