@@ -25,6 +25,7 @@ from app.keys import create_key as create_key
 from app.keys import ensure_tenant as ensure_tenant
 from app.keys import find_tenant as find_tenant
 from app.keys import revoke_key as revoke_key
+from app.settings import PREFIX
 from app.vault import Vault
 
 KINDS: Final = tuple(destinations.KINDS)
@@ -83,15 +84,17 @@ async def add_destination(
     new: NewDestination,
     *,
     private: Sequence[Network] = (),
+    most: int | None = None,
     actor: str = audit.OPERATOR,
 ) -> Destination:
     """Add a destination; contacts that change from now on are synced to it.
 
     `private`: networks that are not the public internet, and that the operator lets destinations reach nevertheless.
+    `most`: destinations that the tenant may have; without it, any number.
 
     Raises:
         Invalid: the name, kind, URL, token or an option cannot be used.
-        Conflict: the tenant has a destination of this name.
+        Conflict: the tenant has a destination of this name, or `most`.
     """
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
@@ -102,6 +105,13 @@ async def add_destination(
     sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name, address=base_url)
     try:
         async with connection.transaction():
+            if most is not None:
+                count = await connection.fetchval(QUERIES["count_destinations"], tenant_id)
+                if count >= most:
+                    raise Conflict(
+                        f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
+                        f"may raise {PREFIX}MAX_DESTINATIONS."
+                    )
             await connection.execute(
                 QUERIES["insert_destination"],
                 tenant_id,

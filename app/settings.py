@@ -128,6 +128,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 160_000_000
     body_memory_tenant: Annotated[int, Doc("…of one tenant; more get 429", "bytes")] = 80_000_000
     body_memory_key: Annotated[int, Doc("…of one API key; more get 429", "bytes")] = 40_000_000
+    max_unfinished_jobs: Annotated[
+        int, Doc("files of one tenant that arrive, wait or are processed; more get 429", "jobs")
+    ] = 1_000
+    max_spooled_bytes: Annotated[
+        int, Doc("size of all these files together, inflated; more get 429", "bytes")
+    ] = 20_000_000_000
+    max_destinations: Annotated[int, Doc("destinations of one tenant; more get 409", "destinations")] = 50
     max_streams: Annotated[int, Doc("event streams open in one API process; more get 503", "streams")] = 2_000
     max_streams_tenant: Annotated[int, Doc("…of one tenant; more get 429", "streams")] = 200
     max_waits: Annotated[

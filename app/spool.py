@@ -47,16 +47,20 @@ from app.errors import (
     JobCanceled,
     MalformedRequest,
     Overloaded,
+    QuotaExceeded,
     TooLarge,
     TrancheError,
 )
-from app.settings import Settings
+from app.settings import PREFIX, Settings
 
 log = structlog.get_logger()
 
 _TRIES: Final = 3
 _ITEMS_PER_SECOND: Final = 20_000
 _LONGEST_ADVICE: Final = 10
+_QUOTA_SECONDS: Final = 10.0
+_QUOTA_BYTES: Final = 16_000_000
+"""That may arrive between two looks at what all files of the tenant hold."""
 _BEATS: Final = 4
 """In a lease: one that is late or lost does no harm."""
 _INTERRUPTED: Final = (
@@ -126,6 +130,7 @@ async def receive(
 
     Raises:
         KeyBusy, KeyReused, KeyExpired, JobCanceled: see the phases above.
+        QuotaExceeded: the tenant's files are as many, or as large, as may wait to be processed.
         MalformedRequest, InvalidHeader, TooLarge: the body cannot be taken.
         DatabaseUnavailable, Overloaded: nothing of it was kept.
         Whatever the iterator raises.
@@ -156,12 +161,16 @@ class _Intake:
         self._claim = _UNCLAIMED
         self._arrival: receiving.Arrival | None = None
         """Once there is a job."""
+        self._checked = 0
+        """Bytes that had arrived when quotas were last looked at."""
         self._heard = 0.0
         """When the job was last told that its body is still arriving."""
 
     async def run(self, body: AsyncIterator[bytes]) -> Accepted202 | Replay:
         async with self._database.connection() as connection, connection.transaction():
             self._claim = await accept.claim_key(connection, self._upload)
+            if not self._replaying:
+                await self._check_quota(connection, more=1)
         accept.check_kept(self._claim)
         try:
             async for piece in body:
@@ -187,6 +196,29 @@ class _Intake:
             async with self._database.connection() as connection, connection.transaction():
                 await self._renew(connection, self._arrival)
             self._heard = self._clock()
+
+    async def _check_quota(self, connection: Connection, *, more: int) -> None:
+        """
+        Raises:
+            QuotaExceeded: the tenant has sent as much as may wait to be processed; `more`: jobs that are to come.
+        """
+        settings = self._settings
+        waiting = await receiving.read_spooling(connection, self._upload.tenant_id)
+        if waiting.jobs + more > settings.max_unfinished_jobs:
+            raise QuotaExceeded(
+                f"{waiting.jobs} files of this tenant are not processed yet, and {settings.max_unfinished_jobs} may "
+                "be; wait for one of them to be applied, or cancel one (GET /v1/jobs lists them). An operator may "
+                f"raise {PREFIX}MAX_UNFINISHED_JOBS.",
+                retry_after=_QUOTA_SECONDS,
+            )
+        if waiting.bytes >= settings.max_spooled_bytes:
+            raise QuotaExceeded(
+                f"{waiting.bytes} bytes of this tenant's files are not processed yet, and {settings.max_spooled_bytes} "
+                "may be; wait for one of them to be applied, or cancel one (GET /v1/jobs lists them). An operator may "
+                f"raise {PREFIX}MAX_SPOOLED_BYTES.",
+                retry_after=_QUOTA_SECONDS,
+            )
+        self._checked = self._size
 
     def _read(self, data: bytes | None) -> list[Piece]:
         """What comes of these bytes; of the end with None."""
@@ -228,6 +260,8 @@ class _Intake:
         else:
             async with self._database.connection() as connection, connection.transaction():
                 await self._renew(connection, self._arrival)
+                if self._size - self._checked >= _QUOTA_BYTES:
+                    await self._check_quota(connection, more=0)
                 await _insert(connection, self._arrival, packed)
         self._heard = self._clock()
 

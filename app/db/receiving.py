@@ -36,6 +36,19 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     retention: float
 
 
+class Spooling(msgspec.Struct, frozen=True):
+    """What a tenant has sent that is not processed yet."""
+
+    jobs: int
+    bytes: int
+
+
+async def read_spooling(connection: Connection, tenant_id: int) -> Spooling:
+    row = await connection.fetchrow(QUERIES["read_spooling"], tenant_id)
+    assert row is not None
+    return Spooling(row["jobs"], row["bytes"])
+
+
 async def begin(connection: Connection, arrival: Arrival) -> None:
     """
     Raises:

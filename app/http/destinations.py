@@ -54,7 +54,13 @@ async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     async with services.database.connection() as connection:
         private = parse_networks(services.settings.destination_private)
         added = await admin.add_destination(
-            connection, vault, principal.tenant_id, new, private=private, actor=principal.key_id
+            connection,
+            vault,
+            principal.tenant_id,
+            new,
+            private=private,
+            most=services.settings.max_destinations,
+            actor=principal.key_id,
         )
     return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
 

@@ -1,5 +1,8 @@
 -- Destinations.
 
+-- name: count_destinations
+SELECT count(*)::int FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed';
+
 -- name: insert_destination
 INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options)
 VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)

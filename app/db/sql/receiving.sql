@@ -89,3 +89,9 @@ SELECT j.job_id FROM jobs j
 WHERE j.tenant_id = $1 AND j.state = 'receiving' AND j.receiving_until <= now()
 ORDER BY j.job_id LIMIT $2
 FOR UPDATE SKIP LOCKED;
+
+-- name: read_spooling
+-- What the tenant has sent that is not processed yet.
+SELECT count(*)::int AS jobs, coalesce(sum(j.bytes), 0)::bigint AS bytes
+FROM jobs j
+WHERE j.tenant_id = $1 AND j.state IN ('receiving', 'queued', 'running');
