@@ -19,6 +19,8 @@ from app.errors import SettingsError
 PREFIX: Final = "TRANCHE_"
 _MOST: Final = 2**31 - 1
 """No number is larger: PostgreSQL and Redis take no more."""
+_MOST_BYTES: Final = 2**53
+"""More than any disk holds."""
 _MASK: Final = "***"
 _PASSWORD: Final = re.compile(r"(://[^:/@?#]*:).*(?=@)|([?&]password=)[^&#]*")
 
@@ -297,7 +299,7 @@ def _number_fault(value: object, doc: Doc) -> str | None:
     if isinstance(value, str):
         return None
     number = float(str(value))
-    most = 1 if doc.unit == "0-1" else _MOST
+    most = 1 if doc.unit == "0-1" else _MOST_BYTES if doc.unit == "bytes" else _MOST
     if 0 < number <= most or (doc.zero and number == 0):
         return None
     span = "from 0" if doc.zero else "above 0"

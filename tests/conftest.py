@@ -72,8 +72,8 @@ def as_app(url: str) -> str:
 
 
 def as_owner(url: str) -> str:
-    """The same as the owner of its tables."""
-    return urlsplit(url)._replace(netloc=_users["owner"]).geturl()
+    """The same as the owner of its tables; engines that are not the run's have no other user in their URL."""
+    return urlsplit(url)._replace(netloc=_users["owner"]).geturl() if _users else url
 
 
 @asynccontextmanager

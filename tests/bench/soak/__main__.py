@@ -1,8 +1,8 @@
 """How much memory API, worker and sandbox CRM hold while imports come in for minutes.
 
-Imports of some items each come in at a steady rate, over contacts that change again and again, and are delivered to the
-sandbox by one worker. One line every ten seconds: megabytes (RSS) of the process that works of each part, and what
-glibc's allocator says of the worker's share: how much is in use, and how much it keeps though it is free.
+Imports of some items each come in at a steady rate, over contacts that change again and again, and are delivered by one
+worker to the sandbox, by its name, so that names are looked up; a webhook tells of each job. One line every ten
+seconds: megabytes (RSS) of the process that works of each part.
 """
 
 from __future__ import annotations
@@ -13,12 +13,15 @@ import itertools
 import os
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import psutil
 import uvloop
+from aiohttp import web
 
 from app.db.migrate import migrate
 from app.embedded import Engines
@@ -28,7 +31,6 @@ from tests.bench import rig
 from tests.conftest import SECRET_KEY
 
 EVERY = 10.0
-CONTACTS = 20_000
 
 
 def megabytes(part: Part) -> float:
@@ -38,9 +40,11 @@ def megabytes(part: Part) -> float:
     return max(each.memory_info().rss for each in tree) / 1e6
 
 
-async def feed(tranche: Installation, rate: float, items: int, until: float, taken: list[int]) -> None:
+async def feed(
+    tranche: Installation, rate: float, items: int, contacts: int, until: float, taken: list[int]
+) -> None:
     """So many imports a second, whether those before are answered or not."""
-    ids = itertools.cycle(rig.contact_ids(CONTACTS))
+    ids = itertools.cycle(rig.contact_ids(contacts))
     connector = aiohttp.TCPConnector(limit=50)
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -69,27 +73,62 @@ async def feed(tranche: Installation, rate: float, items: int, until: float, tak
         await asyncio.gather(*under_way, return_exceptions=True)
 
 
-async def soak(folder: Path, minutes: float, rate: float, items: int, environment: dict[str, str]) -> None:
+@asynccontextmanager
+async def receiver() -> AsyncIterator[str]:
+    """Takes any webhook; yields its URL."""
+
+    async def take(request: web.Request) -> web.Response:
+        await request.read()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_post("/", take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    port = rig.free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    try:
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        await runner.cleanup()
+
+
+async def furnish(tranche: Installation, hook: str) -> None:
+    """The sandbox as a destination by its name, in the place of that by its address; and a webhook."""
+    assert (await tranche.ask("DELETE", "/v1/destinations/hubspot")).status == 204
+    url = f"http://localhost:{tranche.sandbox_port}"
+    new = {"name": "crm", "kind": "hubspot", "base_url": url, "token": "pat-soak"}
+    added = await tranche.ask("POST", "/v1/destinations", json=new)
+    assert added.status == 201, added
+    told = await tranche.ask("POST", "/v1/webhook-endpoints", json={"url": hook, "events": ["job.finished"]})
+    assert told.status == 201, told
+
+
+async def soak(
+    folder: Path, minutes: float, rate: float, items: int, contacts: int, environment: dict[str, str]
+) -> None:
     os.environ.update(environment)
-    async with Engines(folder / "engines") as engines:
+    async with Engines(folder / "engines") as engines, receiver() as hook:
         await migrate(engines.urls.database_url)
         settings = Settings(
             database_url=engines.urls.database_url,
             redis_url=engines.urls.redis_url,
             secret_key=SECRET_KEY,
-            destination_private="127.0.0.0/8",
+            destination_private="127.0.0.0/8,::1/128",
+            webhook_private="127.0.0.0/8,::1/128",
         )
         async with Installation(settings, folder) as tranche:
             await tranche.start_both()
+            await furnish(tranche, hook)
             parts = {part.child.name: part for part in tranche.parts}
-            print(f"{rate:g} imports/s of {items} items over {CONTACTS} contacts, {minutes:g} minutes; load average: "
+            print(f"{rate:g} imports/s of {items} items over {contacts} contacts, {minutes:g} minutes; load average: "
                   f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip
             print("| seconds | API, MB | worker, MB | sandbox, MB | imports taken | deliveries open |")
             print("|--:|--:|--:|--:|--:|--:|")
             taken = [0]
             began = time.monotonic()
             until = began + minutes * 60
-            feeding = asyncio.create_task(feed(tranche, rate, items, until, taken))
+            feeding = asyncio.create_task(feed(tranche, rate, items, contacts, until, taken))
             first: dict[str, float] = {}
             while True:
                 held = {name: megabytes(part) for name, part in parts.items()}
@@ -122,6 +161,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=30.0, help="imports a second")
     parser.add_argument("--items", type=int, default=100, help="of an import")
+    parser.add_argument("--contacts", type=int, default=20_000, help="that change again and again")
     parser.add_argument(
         "--environment",
         nargs="*",
@@ -130,10 +170,11 @@ def main() -> None:
         help="for the processes, as MALLOC_ARENA_MAX=1",
     )
     arguments = parser.parse_args()
-    environment = dict(word.split("=", 1) for word in arguments.environment)
+    a = arguments
+    environment = dict(word.split("=", 1) for word in a.environment)
     with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
-        uvloop.run(soak(Path(folder), arguments.minutes, arguments.rate, arguments.items, environment))
+        uvloop.run(soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, environment))
 
 
 if __name__ == "__main__":
