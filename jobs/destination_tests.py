@@ -43,6 +43,9 @@ _SEEN: Final = {
     Seen.DIFFERS: "It is there, but not with what was sent.",
     Seen.ABSENT: "It is not there.",
 }
+_UNSHOWN: Final = (
+    "The answer says nothing against it, and does not name the record: only a look there shows more."
+)
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -145,8 +148,11 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
     reply = await crm.push([contact], headers)
     [outcome] = reply.outcomes
     written = outcome.state is EffectState.OK
-    detail = f"The record {key} was written." if written else outcome.detail or reply.detail
-    steps.append(_step("write", written, detail, reply.status, reply.seconds))
+    shown = written and (reply.vouched or crm.reads_back)
+    detail = outcome.detail or reply.detail
+    if written:
+        detail = f"The record {key} was written." if shown else f"{_UNSHOWN} The key is {key}."
+    steps.append(_step("write", shown or (None if written else False), detail, reply.status, reply.seconds))
     if outcome.state in (EffectState.FAILED, EffectState.RETRY):
         return
     remote_id = outcome.remote_id
@@ -170,10 +176,11 @@ async def _take_away(crm: Crm, key: str, remote_id: str | None, headers: Headers
     reply = await crm.archive([gone], told)
     [outcome] = reply.outcomes
     taken = outcome.state is EffectState.OK
-    detail = (
-        "It was taken away." if taken else f"Remove the record {key} there. {outcome.detail or reply.detail}"
-    )
-    steps.append(_step("take away", taken, detail, reply.status, reply.seconds))
+    shown = taken and (reply.vouched or crm.reads_back)
+    detail = f"Remove the record {key} there. {outcome.detail or reply.detail}"
+    if taken:
+        detail = "It was taken away." if shown else f"{_UNSHOWN} Look for {key}."
+    steps.append(_step("take away", shown or (None if taken else False), detail, reply.status, reply.seconds))
     if not taken or not crm.reads_back:
         return
     back = await crm.read_back([gone], told)
@@ -187,7 +194,7 @@ async def _take_away(crm: Crm, key: str, remote_id: str | None, headers: Headers
     steps.append(_step("gone", absent, detail.strip(), back.status, back.seconds))
 
 
-def _step(name: str, ok: bool, detail: str, status: int | None, seconds: float) -> Step:
+def _step(name: str, ok: bool | None, detail: str, status: int | None, seconds: float) -> Step:
     return Step(name=name, ok=ok, detail=detail, status=status, milliseconds=round(seconds * 1000))
 
 

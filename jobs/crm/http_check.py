@@ -56,9 +56,6 @@ async def _reach(connection: Connection, judge: Judge, path: str, told: Headers)
         method = "GET"
         answer = await connection.call(method, path, None, told)
     asked = f"{method} of the path was answered {answer.status}"
-    if is_well(answer):
-        return step("reach", True, f"{asked}: it is there and did not refuse the token. {_CANARY}", answer)
-    if answer.status in (400, 404, 405, 406, 415, 422, 501):
-        words = f"{asked}: it is there and did not refuse the token, but says nothing more. {_CANARY}"
-        return step("reach", None, words, answer)
+    if is_well(answer) or answer.status in (400, 404, 405, 406, 415, 422, 501):
+        return step("reach", None, f"{asked}: it is there and did not refuse the token. {_CANARY}", answer)
     return refused("reach", judge, answer)

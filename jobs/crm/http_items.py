@@ -50,7 +50,7 @@ class Results:
         """An outcome a contact, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
         options = self._options
         if options.results == "ignored":
-            return self._tell(answer, self._all_well(contacts, answer))
+            return self._believe(contacts, answer)
         if answer.trouble:
             return None
         empty = not answer.body.strip()
@@ -133,7 +133,7 @@ class Results:
             held = [self._later(contact, detail) for contact in contacts]
             return self._tell(answer, held, Health.CONNECTION_FAULT, detail)
         if not refusals.any and not queued:
-            return self._tell(answer, self._all_well(contacts, answer))
+            return self._believe(contacts, answer)
         alone = len(contacts) == 1 and not queued and not refusals.stored
         alone = alone and bool(refusals.nameless or refusals.counted)
         if alone:
@@ -183,6 +183,10 @@ class Results:
                     self._open(words, answer), contact_id=outcome.contact_id
                 )
         return weighed
+
+    def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
+        """All is well because nothing says otherwise."""
+        return msgspec.structs.replace(self._tell(answer, self._all_well(contacts, answer)), vouched=False)
 
     def _tell(
         self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = ""

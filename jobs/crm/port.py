@@ -93,6 +93,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The HTTP status that was answered; `None`: there was no answer."""
     detail: str = ""
     """What the whole call met, for humans; empty where each outcome tells its own story."""
+    vouched: bool = True
+    """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
 
 
 class Seen(StrEnum):

@@ -168,6 +168,9 @@ class Front:
         response.content_length = len(answer.body)
         try:
             await response.prepare(request)
+            if request.method == "HEAD":  # the fields alone (RFC 9110, 9.3.2)
+                await response.write_eof()
+                return response
             if answer.cut:
                 await response.write(answer.body[: len(answer.body) // 2])
                 _end(request, reset=False)
