@@ -81,17 +81,29 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.at:4.2f} s: {self.kind} {self.target} for {self.seconds:g} s{more}"
 
 
+class Neighbour(msgspec.Struct, frozen=True, kw_only=True):
+    """Another tenant at the same CRM, under the same address: all of its calls fail, by no fault of the CRM."""
+
+    crm: str
+    bursts: list[float]
+    """When it imports, in seconds after the round began."""
+    orders: list[float]
+    """When it opens one of its circuits by hand, and closes it again."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     crms: dict[str, str]
     """What stands at each place of a CRM: its kind."""
     actions: list[Action]
     faults: list[Fault]
+    neighbour: Neighbour | None = None
 
     def describe(self) -> str:
         """For people."""
         lines = [f"seed {self.seed}: {', '.join(f'{kind} as {crm}' for crm, kind in self.crms.items())}"]
         lines += [f"  {fault}" for fault in self.faults]
+        lines += [f"  a neighbour at {self.neighbour.crm}"] if self.neighbour else []
         for client in range(CLIENTS):
             told = ", ".join(f"{a.kind}({a.number})@{a.at:.2f}" for a in self.actions if a.client == client)
             lines.append(f"  client {client}: {told}")
@@ -104,7 +116,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         stall = {"stall" for f in self.faults if f.kind == "stop_worker" and f.seconds > 1}
         long = {f"{f.details['fault']}_long" for f in self.faults if f.kind == "crm" and f.seconds >= 1.4}
         at = {f"{f.details['fault']}_{self.crms[f.target]}" for f in self.faults if f.kind == "crm"}
-        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall | long | at
+        near = self.neighbour
+        # At an `http` service nothing is shared.
+        shared = {"neighbour"} if near is not None and self.crms[near.crm] != "http" else set()
+        return {*self.kinds, *(action.kind for action in self.actions)} | slow | stall | long | at | shared
 
     @property
     def kinds(self) -> list[str]:
@@ -134,7 +149,25 @@ def draw(seed: int) -> Plan:
     kinds = random.Random(f"tranche chaos {seed}: CRMs")
     crms = {crm: kinds.choice(KINDS) for crm in _CRMS}
     faults += [twin for fault in faults for twin in _twins(fault)]
-    return Plan(seed=seed, crms=crms, actions=actions, faults=sorted(faults, key=lambda f: f.at))
+    return Plan(
+        seed=seed,
+        crms=crms,
+        actions=actions,
+        faults=sorted(faults, key=lambda f: f.at),
+        neighbour=_draw_neighbour(seed),
+    )
+
+
+def _draw_neighbour(seed: int) -> Neighbour | None:
+    """In two of five rounds. Drawn apart, so that it changes nothing else about a seed."""
+    chance = random.Random(f"tranche chaos {seed}: neighbour")
+    if chance.random() >= 0.4:
+        return None
+    return Neighbour(
+        crm=chance.choice(_CRMS),
+        bursts=sorted(round(chance.uniform(0, LENGTH), 2) for _ in range(3)),
+        orders=sorted(round(chance.uniform(0.5, LENGTH), 2) for _ in range(chance.randint(0, 2))),
+    )
 
 
 def _twins(fault: Fault) -> list[Fault]:

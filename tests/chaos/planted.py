@@ -300,6 +300,15 @@ def breaker_ignored() -> None:
     put(breaker.Breaker, "admit_all", admit_all)
 
 
+@bug("neighbour")
+def neighbour_heard() -> None:
+    """The circuit that tenants share counts calls, whoever makes them."""
+    from jobs import way
+    from jobs.circuits import Gate
+
+    put(way, "Gate", lambda name, _: Gate(name))
+
+
 @bug("reject")
 def refused_again() -> None:
     """What a CRM refused for good is sent again and again."""

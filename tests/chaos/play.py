@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from tests.chaos import actions, checker, evidence, faults
+from tests.chaos import actions, checker, evidence, faults, neighbour
 from tests.chaos.client import Round
 from tests.chaos.evidence import PASSING, Evidence, Finding
 from tests.chaos.journal import Journal
@@ -66,6 +66,9 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     said = stage.log_sizes()
     await stage.set_kinds(plan.crms)
     tenant = await stage.new_tenant(plan.seed)
+    near = neighbour.Next(stage, plan.neighbour) if plan.neighbour else None
+    if near is not None:
+        await near.move_in(tenant)
     for proxy in stage.proxies.values():
         proxy.seed(plan.seed)
     journal = Journal(folder / "journal.jsonl")
@@ -79,13 +82,16 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     rest = ROUND_SECONDS
     try:
         async with asyncio.timeout(ROUND_SECONDS):
-            rest = await _play(stage, plan, tenant, journal, found)
+            rest = await _play(stage, plan, tenant, near, journal, found)
     except TimeoutError:
         found.restless = ROUND_SECONDS
         await stage.heal()
     finally:
         stage.receiver.leave(tenant.name)
         journal.close()
+    if near is not None:
+        await near.move_out()
+    found.tables |= await neighbour.evidence(stage, tenant, near)
     found.surprises = stage.surprises(said)
     await _write(stage, tenant, folder, found)
     told = evidence.load(folder)
@@ -99,7 +105,14 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     )
 
 
-async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, found: Evidence) -> float:
+async def _play(
+    stage: Stage,
+    plan: Plan,
+    tenant: Tenant,
+    near: neighbour.Next | None,
+    journal: Journal,
+    found: Evidence,
+) -> float:
     """Seconds until everything was settled."""
     round_ = Round(stage, tenant, journal, await _routes(stage))
     began = time.monotonic()
@@ -111,6 +124,8 @@ async def _play(stage: Stage, plan: Plan, tenant: Tenant, journal: Journal, foun
                 group.create_task(_client(round_, mine, began))
             for fault in plan.faults:
                 group.create_task(faults.inflict(stage, fault, began=began))
+            if near is not None:
+                group.create_task(near.misbehave(began))
         await stage.heal()
         stage.receiver.behave(tenant.name)
         whole = time.monotonic()
@@ -206,7 +221,8 @@ async def _write(stage: Stage, tenant: Tenant, folder: Path, found: Evidence) ->
     (folder / "evidence.json").write_bytes(msgspec.json.encode(found))
     for crm in CRMS:
         lines = stage.ledger(crm).read_bytes().splitlines(keepends=True)
-        mine = [line for line in lines if tenant.name.encode() in line]
+        other = f"+{neighbour.ACCOUNT}".encode()
+        mine = [line for line in lines if tenant.name.encode() in line and other not in line]
         (folder / f"ledger-{crm}.jsonl").write_bytes(b"".join(mine))
 
 

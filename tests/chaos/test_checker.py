@@ -481,6 +481,16 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
             e.calls["crm_a"].extend([{"faults": ["down"], "request_id": "r"}] * 36),
         ),
     ),
+    "held back by another tenant's calls": (
+        "held_by_neighbour",
+        lambda e: e.tables.update(
+            shared_openings=[{"destination_id": 1, "at": 100.0}],
+            bad_calls=[
+                {"destination_id": 1, "sent_at": 90.0, "status": None},
+                {"destination_id": 1, "sent_at": 99.0, "status": 429},
+            ],
+        ),
+    ),
     "refused again": (
         "refused_again",
         lambda e: e.calls["crm_a"].extend([{"faults": ["reject"], "request_id": "r"}] * 4),

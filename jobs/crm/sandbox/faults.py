@@ -72,6 +72,15 @@ class Unauthorized(Fault, frozen=True, kw_only=True):
     code: Literal[401, 403] = 401
 
 
+class BrokenAccount(Fault, frozen=True, kw_only=True):
+    """Calls of one account fail on the CRM's side; those of others do not."""
+
+    kind = "broken_account"
+
+    account: str
+    code: Annotated[int, msgspec.Meta(ge=500, le=599)] = 500
+
+
 class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policyName"}):
     """429, or the vendor's like. HubSpot and Salesforce send no `Retry-After`; `retry_after` adds one."""
 
@@ -184,6 +193,7 @@ KINDS: Final[dict[str, type[Fault]]] = {
         Latency,
         Slow,
         Unauthorized,
+        BrokenAccount,
         RateLimit,
         Lock,
         Status,

@@ -14,6 +14,7 @@ from aiohttp import web
 
 from jobs.crm.sandbox.faults import (
     AcceptThenDrop,
+    BrokenAccount,
     Down,
     DropBefore,
     Fault,
@@ -67,7 +68,7 @@ class Front:
                 method=request.method,
                 path=request.path,
                 on="other" if route is None else route.on,
-                portal=request.match_info.get("portal", DEFAULT_PORTAL),
+                portal=_account_of(request),
                 request_id=request.headers.get("X-Request-ID", ""),
                 event_id=request.headers.get("Idempotency-Key", request.headers.get("X-Event-ID", "")),
             )
@@ -119,6 +120,10 @@ class Front:
         self, request: web.Request, route: Route, side: Side, call: Call, body: bytes
     ) -> Answer:
         """The call is accepted: whatever goes wrong now is between the work and its answer."""
+        broken = self.faults.active(BrokenAccount)
+        if broken is not None and call.portal.endswith(f"+{broken.fault.account}") and broken.strikes(side):
+            call.faults = [*call.faults, BrokenAccount.kind]
+            return self.vendor.refuse(Status(code=broken.fault.code))
         status = self._strike(Status, side, call)
         if status is not None and not status.apply:
             return self.vendor.refuse(status)
@@ -180,6 +185,13 @@ class Front:
         except ConnectionError:
             call.answered = False
         return response
+
+
+def _account_of(request: web.Request) -> str:
+    """The account of a call: by its path, and where a token ends with `@NAME`, by that, as it is at a real CRM."""
+    portal = request.match_info.get("portal", DEFAULT_PORTAL)
+    named = request.headers.get("Authorization", "").partition("@")[2]
+    return f"{portal}+{named}" if named else portal
 
 
 def _end(request: web.Request, *, reset: bool) -> None:

@@ -14,6 +14,8 @@ STANDARD: Final = {
     "http": ("email", "first_name", "last_name", "phone", "company", "id"),
 }
 """By kind of CRM, its names of our fields."""
+_WINDOW: Final = 6.0
+"""Seconds before an opening in which the calls were made that it came from."""
 NAMELESS: Final = "Nameless"
 """Last name that Salesforce is sent where there is none (an option of the destination)."""
 
@@ -182,6 +184,24 @@ def crms_are_spared(e: Evidence) -> Findings:
             yield Finding(
                 "hammered",
                 f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do",
+            )
+
+
+def neighbours_hold_up_nobody(e: Evidence) -> Findings:
+    """What tenants share at a CRM opens only when calls of more than one of them fail: this one's too, that is."""
+    # A worker that was killed has not written down what its last calls met.
+    if {f["target"] for f in e.faults} & {"w1", "w2", "postgres"}:
+        return
+    for opening in e.table("shared_openings"):
+        failed = [
+            call
+            for call in e.table("bad_calls")
+            if opening["at"] - _WINDOW <= call["sent_at"] <= opening["at"] and (call["status"] or 500) >= 500
+        ]
+        if not failed:
+            yield Finding(
+                "held_by_neighbour",
+                f"all calls to a CRM were held back from {opening['at']:.2f} on, and none of this tenant's had failed",
             )
 
 
