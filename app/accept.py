@@ -2,16 +2,22 @@
 
 The phases, each with its exits:
 
-1. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
+1. cut       bytes → pieces: at once where that costs no more than the fingerprint · else the key is looked at first,
+             for it may be answered, and the body is cut in steps, between which others have their turn · not a batch
+             at all → `MalformedRequest`
+2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
              `KeyReused` · too old → `KeyExpired`
-2. read      bytes → items, each accepted or rejected · not a batch at all → `MalformedRequest`
-3. write     upsert and ledger · a lock not had → every item `retry`
+3. write     pieces → items, each accepted or rejected; upsert and ledger · too much to explain → they are read without
+             a transaction, then 2 again · a lock not had → every item `retry`
 4. record    job, outcomes, deliveries, the answer under its key
 5. commit    before it nothing happened, after it the key replays the bytes
+
+No connection is held while a body is cut, and 2 to 5 are one transaction.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import uuid
@@ -31,9 +37,10 @@ from app.db.pool import Connection, Database
 from app.domain import answers, envelope
 from app.domain.batch import JobOptions
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Family, Form, Kept, read_pieces
+from app.domain.files.pieces import Contents, Family, Form, Kept, read_by_steps, read_quickly
 from app.domain.items import BROKEN, LOCKED, Items, Undecided
 from app.domain.outcomes import Consistency, EffectState
+from app.domain.rows import Effort, Laborious
 from app.errors import (
     InvalidHeader,
     KeyBusy,
@@ -47,6 +54,8 @@ from app.settings import Settings
 log = structlog.get_logger()
 
 TRANSACTION_TRIES: Final = 3
+_MOST_EFFORT: Final = 262_144
+"""Bytes of items that may be read thoroughly within the transaction: some tens of milliseconds."""
 _BUSY_SECONDS: Final = 1.0
 _RECEIVING_SECONDS: Final = 5.0
 """A body that arrives may be there, or given up, much sooner than its lease says."""
@@ -156,6 +165,38 @@ async def accept(
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(request.body, request.options, request.form)
+    contents = read_quickly(request.body, request.form, max_items=settings.max_sync_items)
+    if contents is None:
+        async with database.connection() as connection, connection.transaction():
+            replay = answered(await claim_key(connection, request), mark)
+        if replay is not None:
+            return replay
+        contents = await _cut(request, settings)
+    effort = Effort(_MOST_EFFORT)
+    while True:
+        try:
+            return await _write(database, request, contents, effort, settings, mark, new_id, random)
+        except Laborious:
+            items = _collect(request, contents, effort, settings)
+            for _ in items.examine():
+                await asyncio.sleep(0)
+
+
+async def _write(
+    database: Database,
+    request: Import,
+    contents: Contents,
+    effort: Effort,
+    settings: Settings,
+    mark: bytes,
+    new_id: Callable[[], uuid.UUID],
+    random: Callable[[], float],
+) -> Accepted207 | Replay:
+    """
+    Raises:
+        Laborious: the items must be examined first; nothing happened.
+        Others: see `accept`.
+    """
     undecided: Undecided | None = None
     async with database.connection() as connection:
         for attempt in range(1, TRANSACTION_TRIES + 2):
@@ -164,7 +205,19 @@ async def accept(
                     replay = answered(claim := await claim_key(connection, request), mark)
                     if replay is not None:
                         return replay
-                    return await _run(connection, request, settings, mark, claim, undecided, new_id, random)
+                    items = _collect(request, contents, effort, settings)
+                    return await _run(
+                        connection,
+                        request,
+                        items,
+                        contents.kept,
+                        settings,
+                        mark,
+                        claim,
+                        undecided,
+                        new_id,
+                        random,
+                    )
             except (
                 asyncpg.DeadlockDetectedError,
                 asyncpg.SerializationError,
@@ -241,6 +294,8 @@ def check_kept(claim: imports.KeyClaim) -> None:
 async def _run(
     connection: Connection,
     request: Import,
+    items: Items,
+    kept: Kept,
     settings: Settings,
     mark: bytes,
     claim: imports.KeyClaim,
@@ -250,7 +305,6 @@ async def _run(
 ) -> Accepted207:
     options = request.options
     job_id = new_id()
-    items, kept = _read(request, settings)
     if undecided is None:
         await upsert.write(
             connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
@@ -327,16 +381,34 @@ def encode_options(options: Options) -> str:
     return answers.as_json(kept)
 
 
-def _read(request: Import, settings: Settings) -> tuple[Items, Kept]:
+async def _cut(request: Import, settings: Settings) -> Contents:
+    """The body in pieces, cut in steps between which others have their turn.
+
+    Raises:
+        TooManyItems: too many to be answered in the request: the caller spools them.
+        MalformedRequest, InvalidHeader: it cannot be cut.
+    """
+    steps = read_by_steps(request.body, request.form, max_items=settings.max_sync_items)
     try:
-        contents = read_pieces(request.body, request.form, max_items=settings.max_sync_items)
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                contents: Contents = end.value
+                return contents
+            await asyncio.sleep(0)
     except envelope.TooManyItems:
-        raise  # too many to be answered in the request: the caller spools them
+        raise
     except envelope.MalformedBody as error:
         raise MalformedRequest(error.detail) from error
     except HeaderError as error:
         raise InvalidHeader(error.detail) from error
-    items = Items(
-        contents.pieces, last_wins=request.options.last_wins, max_item_bytes=settings.max_item_bytes
+
+
+def _collect(request: Import, contents: Contents, effort: Effort, settings: Settings) -> Items:
+    return Items(
+        contents.pieces,
+        last_wins=request.options.last_wins,
+        max_item_bytes=settings.max_item_bytes,
+        effort=effort,
     )
-    return items, contents.kept

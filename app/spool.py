@@ -15,6 +15,7 @@ client is waited for.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import math
 import uuid
@@ -191,7 +192,7 @@ class _Intake:
         if self._replaying:
             return
         if piece:
-            await self._keep(self._read(piece))
+            await self._read(piece)
         if self._arrival is not None and self._clock() - self._heard >= self._settings.receive_lease / _BEATS:
             async with self._database.connection() as connection, connection.transaction():
                 await self._renew(connection, self._arrival)
@@ -220,10 +221,14 @@ class _Intake:
             )
         self._checked = self._size
 
-    def _read(self, data: bytes | None) -> list[Piece]:
-        """What comes of these bytes; of the end with None."""
+    async def _read(self, data: bytes | None) -> None:
+        """Keep what comes of these bytes, or of the end (None); others have their turn between two steps."""
         try:
-            return self._reader.finish() if data is None else self._reader.feed(data)
+            for pieces in self._reader.read(data):
+                await self._keep(pieces)
+                await asyncio.sleep(0)
+                if self._replaying:
+                    return  # somebody else was answered under the key: the rest is only compared
         except MalformedBody as error:
             raise MalformedRequest(error.detail) from error
         except HeaderError as error:
@@ -305,7 +310,7 @@ class _Intake:
 
     async def _finish(self) -> Accepted202 | Replay:
         if not self._replaying:
-            await self._keep(self._read(None))
+            await self._read(None)
         rest = self._chunker.finish()
         packed = None if rest is None else _pack(rest)
         mark = accept.seal(self._digest, self._upload.options, self._upload.form)

@@ -45,6 +45,9 @@ async def _upsert_parts(
     working: asyncio.Task[dict[int, ItemOutcome]] | None = None
     try:
         for part in items.parts():
+            if not part:
+                await asyncio.sleep(0)
+                continue
             if working is not None:
                 decided |= await working
             working = asyncio.create_task(_upsert(connection, tenant_id, job_id, part))

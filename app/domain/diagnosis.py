@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any, Final
@@ -18,6 +19,10 @@ MAX_ERRORS: Final = 20
 """Errors listed for one item; the last one says that there are more. Bounds the answer to a hostile item."""
 
 _SUGGESTIONS: Final = 3
+_SPACE: Final = 0x20
+_SMALL: Final = 512
+"""Bytes of an item of which there can be so many that their reading must be quick."""
+_LONG_NUMBER: Final = re.compile(rb"[0-9]{18}|[0-9][.eE]")
 _TEXTS: Final = ("first_name", "last_name", "company")
 
 
@@ -37,6 +42,7 @@ class _IdAlone(msgspec.Struct):
     id: str
 
 
+_decode_members = msgspec.json.Decoder(dict[str, Any]).decode
 _decode_id = msgspec.json.Decoder(_IdAlone).decode
 
 
@@ -48,6 +54,16 @@ def _number(text: str) -> int | float:
 def _constant(text: str) -> Unreadable:
     return Unreadable(f"is {text}, which JSON does not have; send null or a number")
 
+
+_MISSING: Final = {
+    (name, is_null): FieldError(
+        ErrorCode.MISSING_FIELD,
+        f"/{name}",
+        f"{name} is required, but it is {'null' if is_null else 'absent'}; send it",
+    )
+    for name in ("id", "email")
+    for is_null in (False, True)
+}
 
 _loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_constant=_constant).decode
 
@@ -98,10 +114,7 @@ def _check_members(members: Object) -> Iterator[FieldError]:
             yield from _check_field(name, value)
     for name in ("id", "email"):
         if members.get(name) is None:
-            state = "null" if name in members else "absent"
-            yield FieldError(
-                ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {state}; send it"
-            )
+            yield _MISSING[name, name in members]
 
 
 def _check_field(name: str, value: object) -> Iterator[FieldError]:
@@ -122,26 +135,52 @@ def _check_field(name: str, value: object) -> Iterator[FieldError]:
         yield error
 
 
-def _not_an_object(raw: bytes) -> str:
-    kinds = {b'"': "a string", b"[": "an array", b"t": "a boolean", b"f": "a boolean", b"n": "null"}
-    first = raw.lstrip(b" \t\r\n")[:1]
-    what = (
-        "a number"
-        if first in (b"-", *(b"%d" % digit for digit in range(10)))
-        else kinds.get(first, "something else")
-    )
-    return f'an item must be an object like {{"id": "c1", "email": "name@example.com"}}, not {what}'
+def _not_an_object(what: str) -> list[FieldError]:
+    detail = f'an item must be an object like {{"id": "c1", "email": "name@example.com"}}, not {what}'
+    return [FieldError(ErrorCode.INVALID_FIELD, "", detail)]
+
+
+_KINDS: Final = {
+    **dict.fromkeys(b"-0123456789", _not_an_object("a number")),
+    **dict.fromkeys(b"tf", _not_an_object("a boolean")),
+    ord('"'): _not_an_object("a string"),
+    ord("["): _not_an_object("an array"),
+    ord("n"): _not_an_object("null"),
+}
+_SOMETHING_ELSE: Final = _not_an_object("something else")
+_OBJECT: Final = ord("{")
+
+
+def refuse_kind(raw: bytes) -> list[FieldError] | None:
+    """What is wrong with an item that is no object; None if it is one."""
+    first = raw[0] if raw and raw[0] > _SPACE else (raw.lstrip(b" \t\r\n") or b" ")[0]
+    return None if first == _OBJECT else _KINDS.get(first, _SOMETHING_ELSE)
 
 
 def _read_members(raw: bytes, errors: list[FieldError]) -> Object | None:
-    if raw.lstrip(b" \t\r\n")[:1] != b"{":
-        errors.append(FieldError(ErrorCode.INVALID_FIELD, "", _not_an_object(raw)))
+    refused = refuse_kind(raw)
+    if refused is not None:
+        errors += refused
         return None
+    if len(raw) <= _SMALL and (small := _read_small(raw)) is not None:
+        return small
     try:
         found: Object = _loads(raw.decode("utf-8", "surrogateescape"))
     except (ValueError, RecursionError) as error:
         return _read_one_by_one(raw, errors, _describe(error, "the item"))
     return found
+
+
+def _read_small(raw: bytes) -> Object | None:
+    """What `_loads` makes of a small item, in a fifth of the time; None where it might make something else of it."""
+    if _LONG_NUMBER.search(raw):
+        return None
+    try:
+        members = _decode_members(raw)
+    except (ValueError, RecursionError):
+        return None
+    # Where an object within has names too, or a text has such a pair, `_loads` tells which of them come twice.
+    return Object([*members.items()]) if raw.count(b":") == len(members) else None
 
 
 def _describe(error: Exception, what: str) -> str:

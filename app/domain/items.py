@@ -11,12 +11,16 @@ from app.domain import answers, batch, rows
 from app.domain.answers import ItemOutcome
 from app.domain.batch import Batch
 from app.domain.outcomes import ErrorCode, ItemStatus, Result
-from app.domain.rows import Accepted, FieldError, Piece, Rejected, Unfit
+from app.domain.rows import Accepted, Effort, FieldError, Piece, Rejected, Unfit
 
 PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
 WHOLE: Final = 1_000
 """Items of a part where all had to be read first."""
+_SLICE: Final = 50
+"""Items that are read at a time, at most."""
+_STEP: Final = 32_768
+"""Effort after which others may have their turn: some milliseconds."""
 
 
 class Undecided(msgspec.Struct, frozen=True):
@@ -43,9 +47,10 @@ class Items:
         max_item_bytes: int,
         indexes: Sequence[int] | None = None,
         refused: Iterable[Rejected] = (),
+        effort: Effort | None = None,
     ) -> None:
         """`indexes`: where the pieces stand in the request, if they are not all of it. `refused`: what is known of some
-        of them beforehand."""
+        of them beforehand. `effort`: of an earlier reading of the same pieces."""
         self.pieces = pieces
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
@@ -64,6 +69,7 @@ class Items:
             self._places = [index for index in self._indexes if index not in left_out]
         self._last_wins = last_wins
         self._max_item_bytes = max_item_bytes
+        self._effort = effort or Effort()
         self._batch = Batch([], {}, {}, [])
         self.outcomes: list[ItemOutcome] = []
         """In request order, once decided."""
@@ -71,11 +77,16 @@ class Items:
     def parts(self) -> Iterator[list[Accepted]]:
         """Accepted items, ids rising over all parts; each part is read when it is asked for.
 
-        A batch whose ids repeat, or cannot be told beforehand, is read whole before its first part.
+        A batch whose ids repeat, or cannot be told beforehand, is read whole before its first part. An empty part is a
+        good time for others to have their turn.
+
+        Raises:
+            Laborious: the items' effort would become too much.
         """
         order = rows.key_order(self._pieces) if len(self._pieces) > PART else None
         if order is None:
-            read = rows.read_items(self._pieces, max_item_bytes=self._max_item_bytes, indexes=self._places)
+            read: list[Accepted | Rejected] = []
+            yield from self._read(self._pieces, self._places, read)
             self._batch = batch.resolve_duplicates(read, last_wins=self._last_wins)
             applied = self._batch.applied
             yield from (applied[start : start + WHOLE] for start in range(0, len(applied), WHOLE))
@@ -85,11 +96,39 @@ class Items:
             part_order = order[start : start + PART]
             pieces = [self._pieces[index] for index in part_order]
             indexes = [self._places[index] for index in part_order]
-            read = rows.read_items(pieces, max_item_bytes=self._max_item_bytes, indexes=indexes)
+            read = []
+            yield from self._read(pieces, indexes, read)
             part = batch.resolve_duplicates(read, last_wins=self._last_wins)
             self._batch.applied.extend(part.applied)
             self._batch.rejected.extend(part.rejected)
             yield part.applied
+
+    def _read(
+        self,
+        pieces: Sequence[bytes | msgspec.Raw],
+        indexes: Sequence[int],
+        read: list[Accepted | Rejected],
+    ) -> Iterator[list[Accepted]]:
+        """Read these into `read`, with an empty part after each stretch of hard work."""
+        effort, spent = self._effort, self._effort.spent
+        size = max(1, min(_SLICE, _STEP * len(pieces) // (sum(map(len, pieces)) + 1)))
+        for start in range(0, len(pieces), size):
+            part = slice(start, start + size)
+            read += rows.read_items(
+                pieces[part], max_item_bytes=self._max_item_bytes, indexes=indexes[part], effort=effort
+            )
+            if effort.spent - spent > _STEP:
+                spent = effort.spent
+                yield []
+
+    def examine(self) -> Iterator[None]:
+        """Read every item once, in steps between which others may have their turn; `parts` is quick then."""
+        self._effort.most = None
+        for start in range(0, len(self._pieces), _SLICE):
+            part = slice(start, start + _SLICE)
+            for _ in self._read(self._pieces[part], self._places[part], []):
+                yield
+            yield
 
     def decide(self, decided: dict[int, ItemOutcome]) -> None:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""

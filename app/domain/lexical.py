@@ -14,13 +14,11 @@ STRINGS: Final = re.compile(_STRING, re.S)
 SPACE: Final = re.compile(rb"[ \t\r\n]*+")
 MEMBER_NAME: Final = re.compile(rb"(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+", re.S)
 SCALAR: Final = re.compile(rb'(?:[^"\[\]{},]++|' + _STRING + rb")*+", re.S)
-_FLAT: Final = rb'[^"\[\]{}]++|' + _STRING
-_PAIR: Final = rb"[\[{](?:" + _FLAT + rb")*+[\]}]"
-_PAIR_OF_PAIRS: Final = rb"[\[{](?:" + _FLAT + rb"|" + _PAIR + rb")*+[\]}]"
+FLAT: Final = rb'[^"\[\]{}]++|' + _STRING
+_PAIR: Final = rb"[\[{](?:" + FLAT + rb")*+[\]}]"
+_PAIR_OF_PAIRS: Final = rb"[\[{](?:" + FLAT + rb"|" + _PAIR + rb")*+[\]}]"
 # The innermost two levels are passed over inside the expression: Python turns only for deeper brackets.
-TO_BRACKETS: Final = re.compile(
-    rb"(?:" + _FLAT + rb"|" + _PAIR_OF_PAIRS + rb')*+([\[{]++|[\]}]++|"|\Z)', re.S
-)
+TO_BRACKETS: Final = re.compile(rb"(?:" + FLAT + rb"|" + _PAIR_OF_PAIRS + rb')*+([\[{]++|[\]}]++|"|\Z)', re.S)
 OPENING: Final = frozenset(b"[{")
 _NO_BRACKETS: Final = bytes(byte for byte in range(256) if byte not in b"[]{}")
 QUOTE: Final = ord('"')

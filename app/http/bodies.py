@@ -165,10 +165,11 @@ async def _stream(receive: Any, inflater: Inflater, limits: Limits) -> AsyncGene
                     raise TooLarge(
                         f"The body inflates to more than {limits.inflation:g} times its size; send it less compressed."
                     )
-                if not first:
+                if not (first and piece):
                     await asyncio.sleep(0)
                 first = False
-                yield piece
+                if piece:
+                    yield piece
         inflater.finish()
     finally:
         await arrivals.close()

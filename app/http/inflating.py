@@ -18,11 +18,15 @@ _ZSTD_SLICE: Final = 256
 """Compressed bytes fed at a time: a block of 4 can become 128 KB, so a slice makes 8 MB at the most."""
 _ZSTD_HEADER: Final = 18
 """Bytes of a frame's header, at the most."""
+_GZIP_SLICE: Final = 4_096
+_SLICES: Final = 256
+"""After which others should have their turn, whatever came of them."""
 _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 recommends decoders to support this much
 
 
 class Inflater(Protocol):
-    """
+    """Pieces may be empty: others should have their turn before the next one.
+
     Raises:
         MalformedRequest: the data is corrupt, or, from `finish`, cut off.
     """
@@ -50,6 +54,13 @@ class Gunzip:
         self._seen = False
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        # zlib copies what it leaves: of a whole message, for each of many tiny members, that would be quadratic.
+        for start in range(0, len(data), _GZIP_SLICE):
+            if start:
+                yield b""
+            yield from self._feed(data[start : start + _GZIP_SLICE])
+
+    def _feed(self, data: bytes) -> Iterator[bytes]:
         while data:
             if self._member is None:
                 self._member = zlib.decompressobj(_GZIP)
@@ -85,11 +96,14 @@ class Unzstd:
         self._hold = hold
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        position = 0
+        position = slices = 0
         while position < len(data):
             if not self._within:
                 self._hold(_read_window(data[position : position + _ZSTD_HEADER]))
             self._seen = self._within = True
+            slices += 1
+            if slices % _SLICES == 0:
+                yield b""
             try:
                 part = self._frame.decompress(data[position : position + _ZSTD_SLICE])
             except zstandard.ZstdError as error:

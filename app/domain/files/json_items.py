@@ -20,6 +20,12 @@ _MAX_NAME: Final = 4_096
 _HEAD: Final = 4
 _IN_STRING: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.S)
 _OVERLAP: Final = 64
+_WORTH: Final = 256
+"""Bytes from which it is worth while to look for many items at once."""
+_SCALARS: Final = re.compile(rb'(?:[^"\[\]{},]++,)++')
+_FLAT: Final = re.compile(rb"([\[{](?:" + lexical.FLAT + rb")*+[\]}])[ \t\r\n]*+,[ \t\r\n]*+", re.S)
+
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _Steps = Generator[None, None, None]
 
@@ -45,12 +51,15 @@ class JsonItems:
         self._base = 0
         """Where in the body `_data` begins."""
         self._final = False
+        self._sound = False
+        """Whether what is there may be sound JSON: it was not looked at yet."""
         self._found: list[JsonItem] = []
         self._steps = self._read()
 
     def feed(self, data: bytes) -> list[JsonItem]:
         self._base += self._at
         self._data, self._at = self._data[self._at :] + data, 0
+        self._sound = True
         return self._go_on()
 
     def finish(self) -> list[JsonItem]:
@@ -127,6 +136,12 @@ class JsonItems:
             self._at += 1
             return
         while True:
+            if found in (b"{", b"[") and self._sound:
+                self._sound = False
+                if self._read_sound():
+                    found = yield from self._peek()
+            self._read_flat(found)
+            found = yield from self._peek()
             start = self._offset
             if found in (b"]", b","):
                 raise lexical.missing_value(start)
@@ -142,6 +157,42 @@ class JsonItems:
                 raise lexical.not_separated(self._offset, found, "]")
             self._at += 1
             found = yield from self._peek()
+
+    def _read_sound(self) -> bool:
+        """Many items at once, up to the last boundary of two in what is there, if all of it is sound JSON."""
+        if not _WORTH < len(self._data) - self._at <= MAX_ITEM:
+            return False
+        end = self._data.rfind(b"},", self._at) + 1
+        if end < self._at + _WORTH:
+            return False
+        try:
+            raws = _split(b"[%b]" % self._data[self._at : end])
+        except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+            return False
+        for raw in raws:
+            item = bytes(raw)
+            self._at = self._data.index(item, self._at)
+            self._found.append(JsonItem(self._offset, item))
+            self._at += len(item)
+        self._at = end + 1
+        return True
+
+    def _read_flat(self, found: bytes) -> None:
+        """Scalars, or objects and arrays with no other ones in them, as long as a comma follows each."""
+        if found in (b"{", b"["):
+            while (flat := _FLAT.match(self._data, self._at)) is not None:
+                if flat.end(1) - flat.start(1) > MAX_ITEM:
+                    return
+                envelope.check_certain(flat[1], self._offset)
+                self._found.append(JsonItem(self._offset, flat[1]))
+                self._at = flat.end()
+        elif (run := _SCALARS.match(self._data, self._at)) is not None:
+            for scalar in run[0][:-1].split(b","):
+                item = scalar.strip(b" \t\r\n")
+                if not item or len(item) > MAX_ITEM:
+                    return
+                self._found.append(JsonItem(self._base + self._at + scalar.index(item), item))
+                self._at += len(scalar) + 1
 
     def _read_container(self, item: _Span, opener: bytes) -> _Steps:
         depth = 1

@@ -45,11 +45,18 @@ class NdjsonLines:
             data = self._begin(self._head)
         pieces = data.split(b"\n")
         rest = pieces.pop()
-        found = []
-        for piece in pieces:
-            line = self._end(piece)
-            if line is not None:
-                found.append(line)
+        if not pieces:
+            self._keep(rest)
+            return []
+        begun = self._end(pieces[0])
+        found = [] if begun is None else [begun]
+        number, self.line = self.line, self.line + len(pieces) - 1
+        for piece in pieces[1:]:
+            number += 1
+            if len(piece) > MAX_LINE and len(piece.removesuffix(b"\r")) > MAX_LINE:
+                found.append(NdjsonLine(number, None))
+            elif piece and piece.strip(_SPACE):  # most blank lines are empty
+                found.append(NdjsonLine(number, piece.removesuffix(b"\r")))
         self._keep(rest)
         return found
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
 from enum import StrEnum
-from typing import Final, Protocol
+from itertools import chain
+from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
-from app.domain.envelope import TooManyItems, split_json
+from app.domain.envelope import TooManyItems, split_quickly
 from app.domain.files.columns import Columns, HeaderError, Wording, understand
 from app.domain.files.csv_rows import Record, Records
 from app.domain.files.json_items import MAX_ITEM, JsonItem, JsonItems
@@ -54,7 +56,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """Of a CSV."""
 
 
-class Reader(Protocol):
+class Reader(ABC):
     """Bytes → pieces, in the order of the file.
 
     Raises:
@@ -62,15 +64,25 @@ class Reader(Protocol):
     """
 
     @property
+    @abstractmethod
     def line(self) -> int:
         """Lines read so far, blank ones too."""
 
-    def feed(self, data: bytes) -> list[Piece]: ...
+    @abstractmethod
+    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+        """What comes of these bytes, or of the end (None), in steps of some milliseconds; to be asked for to its end.
 
-    def finish(self) -> list[Piece]: ...
+        Between two steps others may have their turn.
+        """
+
+    def feed(self, data: bytes) -> list[Piece]:
+        return [*chain.from_iterable(self.read(data))]
+
+    def finish(self) -> list[Piece]:
+        return [*chain.from_iterable(self.read(None))]
 
 
-class CsvReader:
+class CsvReader(Reader):
     """The first record that is not blank is the header; rows without any content are left out."""
 
     def __init__(self, form: Form) -> None:
@@ -84,32 +96,31 @@ class CsvReader:
     def line(self) -> int:
         return self._records.line
 
-    def feed(self, data: bytes) -> list[Piece]:
-        return self._make(self._decode(lambda: self._decoder.feed(data)))
-
-    def finish(self) -> list[Piece]:
-        pieces = self._make([*self._decode(self._decoder.finish), *self._records.finish()])
-        if self.columns is None:
-            raise HeaderError("the file is empty: a CSV file begins with a line of column names")
-        return pieces
-
-    def _decode(self, decode: Callable[[], str]) -> list[Record]:
+    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
         try:
-            return self._records.feed(decode())
+            text = self._decoder.finish() if data is None else self._decoder.feed(data)
         except UndecodableText as error:
             # A bad header before the bad byte is told first, wherever the chunks were cut.
-            self._make(self._records.feed(error.before, at_once=True))
+            yield from self._make(self._records.read(error.before, at_once=True))
             raise
+        yield from self._make(self._records.read(text))
+        if data is None:
+            yield from self._make(self._records.read(None))
+            if self.columns is None:
+                raise HeaderError("the file is empty: a CSV file begins with a line of column names")
 
-    def _make(self, records: list[Record]) -> list[Piece]:
-        if not records:
-            return []
-        if self.columns is None:
-            self.columns = self._understand(records.pop(0))
-        columns = self.columns
-        return [
-            _make_piece(columns, record) for record in records if record.cells is None or any(record.cells)
-        ]
+    def _make(self, steps: Iterable[list[Record]]) -> Iterator[list[Piece]]:
+        for records in steps:
+            if not records:
+                continue
+            if self.columns is None:
+                self.columns = self._understand(records.pop(0))
+            columns = self.columns
+            yield [
+                _make_piece(columns, record)
+                for record in records
+                if record.cells is None or any(record.cells)
+            ]
 
     def _understand(self, record: Record) -> Columns:
         if record.cells is None:
@@ -140,7 +151,7 @@ def _unfit(
     return Unfit([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
 
 
-class NdjsonReader:
+class NdjsonReader(Reader):
     """One item a line; blank lines are left out."""
 
     def __init__(self) -> None:
@@ -150,11 +161,9 @@ class NdjsonReader:
     def line(self) -> int:
         return self._lines.line
 
-    def feed(self, data: bytes) -> list[Piece]:
-        return [_take(line.number, line.data) for line in self._lines.feed(data)]
-
-    def finish(self) -> list[Piece]:
-        return [_take(line.number, line.data) for line in self._lines.finish()]
+    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+        lines = self._lines.finish() if data is None else self._lines.feed(data)
+        yield [_take(line.number, line.data) for line in lines]
 
 
 def _take(number: int, data: bytes | None) -> Piece:
@@ -163,20 +172,20 @@ def _take(number: int, data: bytes | None) -> Piece:
     return data
 
 
-class JsonReader:
+class JsonReader(Reader):
     """The items of `{"items": […]}`."""
-
-    line = 1
-    """Line breaks mean nothing here."""
 
     def __init__(self) -> None:
         self._items = JsonItems()
 
-    def feed(self, data: bytes) -> list[Piece]:
-        return [_take_item(item) for item in self._items.feed(data)]
+    @property
+    def line(self) -> int:
+        """Line breaks mean nothing here."""
+        return 1
 
-    def finish(self) -> list[Piece]:
-        return [_take_item(item) for item in self._items.finish()]
+    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+        items = self._items.finish() if data is None else self._items.feed(data)
+        yield [_take_item(item) for item in items]
 
 
 def _take_item(item: JsonItem) -> Piece:
@@ -200,26 +209,51 @@ class Contents(msgspec.Struct, frozen=True):
     kept: Kept
 
 
-def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
-    """The items of a body that is there as a whole.
+def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
+    """The items of a body of sound JSON: some nanoseconds a byte, as its fingerprint. None: it has to be read by steps.
+
+    Raises:
+        TooManyItems: more than `max_items` items.
+    """
+    if form.family is not Family.JSON:
+        return None
+    items = split_quickly(body, max_items=max_items)
+    return None if items is None else Contents([*items], Kept(family=form.family))
+
+
+def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None, None, Contents]:
+    """The items of a body that is there as a whole, returned at the end; others may have their turn between two steps.
 
     Raises:
         MalformedBody: nothing of it can be taken.
         HeaderError: the columns of a CSV cannot be used.
         TooManyItems: more than `max_items` items.
     """
-    if form.family is Family.JSON:
-        return Contents([*split_json(body, max_items=max_items)], Kept(family=form.family))
     reader = open_reader(form)
     pieces: list[Piece] = []
-    for start in range(0, len(body), _CHUNK):
-        pieces += reader.feed(body[start : start + _CHUNK])
-        if len(pieces) > max_items or reader.line > LINES_PER_ITEM * max_items + 1:
+    chunks = (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))
+    for chunk in chain(chunks, (None,)):
+        for found in reader.read(chunk):
+            pieces += found
+            if len(pieces) > max_items:
+                raise _too_many(max_items)
+            yield
+        if reader.line > LINES_PER_ITEM * max_items + 1:
             raise _too_many(max_items)
-    pieces += reader.finish()
-    if len(pieces) > max_items:
-        raise _too_many(max_items)
     return Contents(pieces, keep(form, reader))
+
+
+def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
+    """`read_quickly`, or else `read_by_steps`, all at once."""
+    contents = read_quickly(body, form, max_items=max_items)
+    if contents is not None:
+        return contents
+    steps = read_by_steps(body, form, max_items=max_items)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
 
 
 def keep(form: Form, reader: Reader) -> Kept:

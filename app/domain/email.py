@@ -1,0 +1,130 @@
+"""E-mail addresses: what is none, and why.
+
+Source: RFC 5321, 6531 and 5890. No address is looked up, quoted local parts are refused, a domain needs a dot, special
+names may stand. In ASCII these are the rules of the library email-validator, which takes fifty times as long, and a
+body can hold many addresses. In a domain of another script letters, digits and marks are allowed; which of them a
+registry takes beside one another is not judged.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Final
+
+_ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
+# No part of an address of up to 64 characters can be too long, so this one expression is enough for it.
+_USUAL: Final = re.compile(
+    rf"{_ATOM}(?:\.{_ATOM})*+@(?:[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+\.)+[A-Za-z]{{2,63}}"
+).fullmatch
+_USUAL_LENGTH: Final = 64
+_MAX_LOCAL: Final = 64
+_MAX_DOMAIN: Final = 253
+_MAX_LABEL: Final = 63
+_NO_LOCAL: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]")
+_NO_DOMAIN: Final = re.compile(r"[^A-Za-z0-9.\u0080-\U0010ffff-]")
+_FOREIGN: Final = re.compile(r"[^\w\0-\x7f]")
+"""What is neither ASCII nor a letter or digit of any script."""
+_FIRST: Final = re.compile(r".", re.S)
+_JOINERS: Final = "\u200c\u200d\u00b7\u30fb\u0375\u05f3\u05f4"
+"""Allowed between some letters (RFC 5892, appendix A)."""
+_SHORT_LABEL: Final = 12
+_RESERVED_LABEL: Final = re.compile(r"(?:^|\.)(?!xn)..--", re.I)
+
+
+def is_usual(value: str) -> bool:
+    """Whether it is certainly an address: the quick answer for nearly all of them."""
+    return len(value) <= _USUAL_LENGTH and _USUAL(value) is not None
+
+
+def find_fault(value: str) -> str | None:
+    """Why this text without white space around it is no e-mail address, or None."""
+    local, at, domain = value.rpartition("@")
+    if not at:
+        return "it needs an @-sign, as in name@example.com"
+    if len(local.encode("utf-8", "surrogatepass")) > _MAX_LOCAL:
+        return f"the part before the @-sign is longer than {_MAX_LOCAL} bytes"
+    if "." not in domain:
+        return "the part after the @-sign needs a dot, as in example.com"
+    if _is_number(domain):
+        return "the part after the @-sign ends like a number, as no top-level domain does; a name is needed there"
+    return _find_domain_fault(domain) or _find_local_fault(local)
+
+
+def _is_number(domain: str) -> bool:
+    """Whether the last label cannot be a top-level domain: all of these end in a letter (RFC 3696, section 2)."""
+    last = domain.rpartition(".")[2]
+    if not last.isascii():
+        last = unicodedata.normalize("NFKC", last)
+    return bool(last) and last.isascii() and not last[-1].isalpha()
+
+
+def _find_domain_fault(domain: str) -> str | None:
+    found = _NO_DOMAIN.search(domain) or next(filter(_is_no_letter, _FOREIGN.finditer(domain)), None)
+    if found is not None:
+        return f"the part after the @-sign contains invalid characters, for example {_show(found[0])}"
+    if len(domain) > _MAX_DOMAIN:
+        return f"the part after the @-sign is longer than {_MAX_DOMAIN} characters"
+    if domain[0] == "." or domain[-1] == "." or ".." in domain:
+        return (
+            "in the part after the @-sign a period stands at the beginning, at the end or beside another one"
+        )
+    if domain[0] == "-" or domain[-1] == "-" or ".-" in domain or "-." in domain:
+        return "in the part after the @-sign a name begins or ends with a hyphen"
+    if _RESERVED_LABEL.search(domain):
+        return "in the part after the @-sign two hyphens follow two letters"
+    if domain.isascii() and "xn--" not in domain.lower():
+        long = max(map(len, domain.split("."))) > _MAX_LABEL
+    else:
+        labels = [*map(_encode_label, domain.split("."))]
+        if None in labels:
+            return "the part after the @-sign is invalid: it is no name in letters of another script (IDNA)"
+        long = max(len(label or "") for label in labels) > _MAX_LABEL
+    return f"in the part after the @-sign a name is longer than {_MAX_LABEL} characters" if long else None
+
+
+def _is_no_letter(found: re.Match[str]) -> bool:
+    return unicodedata.category(found[0])[0] != "M" and found[0] not in _JOINERS
+
+
+def _encode_label(label: str) -> str | None:
+    """A part of a domain as DNS has it; None if it is none in any script."""
+    if label.isascii():
+        if not label.lower().startswith("xn--"):
+            return label
+        try:
+            meant = label[4:].encode().decode("punycode")
+        except (UnicodeError, ValueError, OverflowError):
+            return None
+        return None if meant.isascii() or _encode_label(meant) is None else label
+    if unicodedata.category(label[0])[0] == "M" or any(map(_is_no_letter, _FOREIGN.finditer(label))):
+        return None
+    # Three letters for each are plenty: only what may be too long is counted.
+    return label if len(label) <= _SHORT_LABEL else f"xn--{_fold(label).encode('punycode').decode()}"
+
+
+def _fold(label: str) -> str:
+    return unicodedata.normalize("NFC", label.lower())
+
+
+def _find_local_fault(local: str) -> str | None:
+    if not local:
+        return "there is nothing before the @-sign"
+    found = _NO_LOCAL.search(local)
+    if found is None and not local.isascii():
+        found = next(filter(_is_unsafe, _FOREIGN.finditer(local)), None)
+        if found is None and unicodedata.category(local[0])[0] == "M":
+            found = _FIRST.match(local)
+    if found is not None:
+        return f"the part before the @-sign contains invalid characters, for example {_show(found[0])}"
+    if local[0] == "." or local[-1] == "." or ".." in local:
+        return "the part before the @-sign begins or ends with a period, or has two in a row"
+    return None
+
+
+def _is_unsafe(found: re.Match[str]) -> bool:
+    return unicodedata.category(found[0])[0] in "ZC"
+
+
+def _show(character: str) -> str:
+    return f"'{character}'" if character.isprintable() else f"U+{ord(character):04X}"

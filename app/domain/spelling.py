@@ -1,0 +1,41 @@
+"""Which of some words was probably meant by one with a slip in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+_SHORTEST: Final = 3
+
+
+class Index:
+    """Words and what they stand for, found in a time that does not grow with their number.
+
+    A slip is a letter that is missing, added, wrong or exchanged with its neighbour: leaving out one letter of each of
+    two words makes them equal then (the symmetric deletion of SymSpell).
+    """
+
+    def __init__(self, words: Mapping[str, str]) -> None:
+        self._words = words
+        self._longest = max(map(len, words), default=0)
+        self._near: dict[str, str] = {}
+        for word, meaning in words.items():
+            for shorter in _shorten(word):
+                self._near.setdefault(shorter, meaning)
+        self._near |= words
+
+    def find(self, word: str) -> str | None:
+        """What the word, or the nearest one, stands for; None where none is near."""
+        if word in self._words:
+            return self._words[word]
+        if not _SHORTEST <= len(word) <= self._longest + 1:
+            return None
+        near = self._near
+        if word in near:
+            return near[word]
+        return next((near[shorter] for shorter in _shorten(word) if shorter in near), None)
+
+
+def _shorten(word: str) -> Iterator[str]:
+    """The word without each of its letters."""
+    return (word[:at] + word[at + 1 :] for at in range(len(word)))

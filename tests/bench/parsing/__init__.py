@@ -1,0 +1,1 @@
+"""What the reading of hostile bodies costs beside that of ordinary ones."""
