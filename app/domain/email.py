@@ -28,7 +28,6 @@ _FOREIGN: Final = re.compile(r"[^\w\0-\x7f]")
 _FIRST: Final = re.compile(r".", re.S)
 _JOINERS: Final = "\u200c\u200d\u00b7\u30fb\u0375\u05f3\u05f4"
 """Allowed between some letters (RFC 5892, appendix A)."""
-_SHORT_LABEL: Final = 12
 _RESERVED_LABEL: Final = re.compile(r"(?:^|\.)(?!xn)..--", re.I)
 
 
@@ -99,12 +98,8 @@ def _encode_label(label: str) -> str | None:
         return None if meant.isascii() or _encode_label(meant) is None else label
     if unicodedata.category(label[0])[0] == "M" or any(map(_is_no_letter, _FOREIGN.finditer(label))):
         return None
-    # Three letters for each are plenty: only what may be too long is counted.
-    return label if len(label) <= _SHORT_LABEL else f"xn--{_fold(label).encode('punycode').decode()}"
-
-
-def _fold(label: str) -> str:
-    return unicodedata.normalize("NFC", label.lower())
+    # Punycode takes at least one letter for each of these, and a mark before them: more is not counted.
+    return f"xn--{label}"
 
 
 def _find_local_fault(local: str) -> str | None:

@@ -145,7 +145,7 @@ def test_hard_work_is_refused_within_a_transaction_and_done_in_steps_outside() -
     items = Items(hard, last_wins=False, max_item_bytes=65_536, effort=effort)
     with pytest.raises(Laborious):
         list(items.parts())
-    assert len(list(items.examine())) >= len(hard)
+    assert len(list(items.examine())) >= len(hard) // 2
     spent = effort.spent
     again = Items(hard, last_wins=False, max_item_bytes=65_536, effort=effort)
     assert [row for part in again.parts() for row in part] == []
