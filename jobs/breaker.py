@@ -125,6 +125,11 @@ class Breaker:
         self._shared = SharedCircuits(redis, policy, prefix, pinned_time) if redis is not None else None
 
     @property
+    def first_open(self) -> float:
+        """Seconds that a circuit stays open the first time."""
+        return self._policy.open
+
+    @property
     def away(self) -> str | None:
         """Why this process decides alone at present; `None` while the circuits are shared."""
         return self._guard.away

@@ -25,7 +25,7 @@ from app.settings import Settings
 from jobs import recording, repeating
 from jobs.breaker import Permits, Refused
 from jobs.chunk import Chunk
-from jobs.crm.port import Contact, Headers, Pause, ReadBack, Reply, Seen
+from jobs.crm.port import Contact, Headers, Health, Pause, ReadBack, Reply, Seen
 from jobs.evidence import Evidence, Sending
 from jobs.line import Line
 from jobs.recording import Block
@@ -323,7 +323,7 @@ class Delivery:
         sent = str(self._last)
         for contact, outcome in zip(contacts, reply.outcomes, strict=True):
             self._chunk.apply(contact, outcome, sent)
-        return True
+        return self._postponed is None
 
     # a call as a whole
 
@@ -354,7 +354,9 @@ class Delivery:
         if reply.pause is not None:
             self._postponed = reply.pause
             self._blocked = Block(reply.pause.seconds, reply.pause.code, reply.pause.detail)
-            return None
+            # It may concern some contacts alone: what became of the others is in the answer.
+            setup = reply.health is Health.SETUP_FAULT
+            return reply if setup or _settles(reply) else None
         return reply
 
     def _event_id(self, contacts: list[Contact]) -> str:
@@ -474,3 +476,8 @@ class Delivery:
     def blocked_for(self) -> float | None:
         """Seconds for which the destination was found closed during this attempt."""
         return self._blocked.seconds if self._blocked else None
+
+
+def _settles(reply: Reply | ReadBack) -> bool:
+    """Whether an answer says of some contacts more than that nothing was done."""
+    return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

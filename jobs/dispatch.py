@@ -175,7 +175,7 @@ class Dispatcher:
         if way.line is not None:
             shared = wish.circuit == "crm"
             if wish.circuit == "connection":
-                await way.line.force(wish.state, 0.0, f"the credentials were changed ({wish.by})")
+                await way.line.force(wish.state, 0.0, f"the destination was changed ({wish.by})")
             elif wish.state is CircuitState.CLOSED:
                 await way.line.force(wish.state, 0.0, f"closed by hand ({wish.by})", shared=shared)
             elif wish.seconds > 0:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
+import msgspec
 import structlog
 
 from app.domain.breaker import CircuitState
 from app.domain.outcomes import ErrorCode
 from jobs.breaker import Breaker, Permit, Permits, Refused, Transition
 from jobs.circuits import Gate, Verdict
-from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
+from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
 from jobs.pace import Pace
 from jobs.windows import Lanes
 
@@ -20,6 +21,10 @@ log = structlog.get_logger()
 
 _EARLY: Final = 0.05
 """Seconds that a time-out may strike early."""
+SHORTEST_HOLD: Final = 0.1
+"""Seconds that a destination with a fault of its set-up is held at least: no call may find it between two states."""
+
+_SETUP: Final = "the account lacks something that contacts need there, or refuses to be read"
 
 Answer = TypeVar("Answer", Reply, ReadBack)
 
@@ -66,10 +71,6 @@ class Line:
         self._monotonic = monotonic
         self._report = tell
         self._hold = hold
-        self._trouble = ""
-        """What the last call that counted against a circuit met, maybe in the CRM's words."""
-        self._cause = ""
-        """The same in our own."""
 
     async def admit(self) -> Permits | Refused:
         """Leave for one call, to be given to `call` or back to `release`. Waits for its turn, if that comes soon."""
@@ -102,7 +103,8 @@ class Line:
         return self._explain(refused.name, refused.state)
 
     def _explain(self, name: str, state: CircuitState) -> str:
-        why = f"; the last call: {self._trouble}" if self._trouble else ""
+        trouble = self._lanes.trouble
+        why = f"; the last call: {trouble}" if trouble else ""
         if name != self._own:
             return f"all calls to this CRM are held back for a while{why}"
         return f"calls are held back, the circuit of this tenant's connection to the CRM is {state}{why}"
@@ -128,8 +130,9 @@ class Line:
         self._lanes.learn(answer, began, self._timeouts)
         if answer.health is not Health.WELL:
             outcomes = answer.outcomes if isinstance(answer, Reply) else []
-            self._trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
-            self._cause = f"too many calls failed or were slow; the last one {_end_of(answer.status)}"
+            self._lanes.trouble = answer.detail or next((o.detail for o in outcomes if o.detail), "")
+            why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
+            self._lanes.cause = f"{why}; the last one {_end_of(answer.status)}"
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
         told = await self._breaker.report_all(verdicts, answer.seconds)
         for transition in told:
@@ -137,11 +140,32 @@ class Line:
                 if transition.after is CircuitState.CLOSED:
                     self._tell(transition, "enough calls went well again")
                 else:
-                    self._tell(transition, self._cause, self._trouble)
+                    self._tell(transition, self._lanes.cause, self._lanes.trouble)
                 if transition.after is CircuitState.OPEN:
                     # Before the delivery is recorded, or what waits behind it would not know why for a moment.
                     await self._hold(transition.retry_after, self._explain(transition.name, transition.after))
+        if answer.health is Health.SETUP_FAULT:
+            seconds = await self._hold_for_setup()
+            return msgspec.structs.replace(
+                answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN)
+            )
         return answer
+
+    async def _hold_for_setup(self) -> float:
+        """One fault of the set-up is enough to open the circuit of the connection; a probe that meets it again has
+        opened it for longer. Seconds that it stays open."""
+        view = await self._breaker.look(self._own)
+        if view.state is CircuitState.CLOSED:
+            transition = await self._breaker.force(
+                self._own, CircuitState.OPEN, seconds=self._breaker.first_open
+            )
+            if transition is not None:
+                self._tell(transition, self._lanes.cause, self._lanes.trouble)
+            seconds = self._breaker.first_open
+        else:
+            seconds = max(view.retry_after, SHORTEST_HOLD)
+        await self._hold(seconds, self._explain(self._own, CircuitState.OPEN))
+        return seconds
 
     async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
         """Open or close this tenant's connection by order, or, if there is one, what it shares with others."""

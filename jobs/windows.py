@@ -14,6 +14,8 @@ from app.domain.aimd import Window
 from jobs.breaker import Permits
 from jobs.crm.port import Health, ReadBack, Reply, Timeouts
 
+UNPROVEN: Final = 2
+"""Calls at a time before the first one went well: an account that is not set up is not met by all that waits."""
 _MOST_KEPT: Final = 4_096
 _OVERLOADED: Final = frozenset({429, 503, 504})
 
@@ -27,10 +29,17 @@ class Lanes:
         self._generations: dict[str, int] = {}
         self.most = 1
         """What the destination's options or the settings allow."""
+        self.trouble = ""
+        """What the last call met that counted against a circuit, maybe in the CRM's words."""
+        self.cause = ""
+        """The same in our own."""
+        self._proven = False
+        """Whether a call went well since this worker knows the destination."""
 
     @property
     def count(self) -> int:
-        return aimd.lanes(self._window, self.most)
+        lanes = aimd.lanes(self._window, self.most)
+        return lanes if self._proven else min(lanes, UNPROVEN)
 
     def admitted(self, permits: Permits) -> None:
         """A circuit that changed since the last call is in a new generation: it was open, whether we saw it or not."""
@@ -49,6 +58,7 @@ class Lanes:
         if answer.pause is not None or silent or answer.status in _OVERLOADED:
             self._window = aimd.halve(self._window, self.most, began=began, now=self._monotonic())
         elif answer.health is Health.WELL:
+            self._proven = True
             self._window = aimd.grow(self._window, self.most, began=began)
 
 

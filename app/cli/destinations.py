@@ -345,6 +345,8 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
         circuit = d.get("circuit") or {}
         if circuit.get("state", "closed") != "closed":
             trouble += f"  circuit {circuit['state'].replace('_', '-')}"
+            if circuit.get("detail") and circuit["detail"] not in trouble:
+                trouble += f": {circuit['detail']}"
         click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
 
 

@@ -87,8 +87,21 @@ def settings(as_json: bool) -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on.  [default: a free one]")
 @click.option("--ledger", type=click.Path(path_type=Path), help="File that keeps every effect (JSON lines).")
-def sandbox_crm(kind: str, host: str, port: int, ledger: Path | None) -> None:
+@click.option(
+    "--field",
+    "fields",
+    multiple=True,
+    metavar="NAME",
+    help="A field that the account has beside the vendor's own; * is every name (repeatable).  "
+    "[default: the one with our key, as if the account had been prepared for Tranche]",
+)
+@click.option("--bare", is_flag=True, help="The account has the vendor's own fields alone.")
+def sandbox_crm(
+    kind: str, host: str, port: int, ledger: Path | None, fields: tuple[str, ...], bare: bool
+) -> None:
     """Run a stand-in CRM that speaks the real wire protocol and misbehaves on demand.
+
+    Like the real ones it refuses fields that the account does not have: --field declares more.
 
     The options that its destination needs are printed. Switch faults while it runs, e.g.:
     curl -X PUT URL/__sandbox__/faults -d '{"status":{"code":503,"seconds":30}}'
@@ -97,19 +110,27 @@ def sandbox_crm(kind: str, host: str, port: int, ledger: Path | None) -> None:
 
     if kind not in KINDS:
         raise click.UsageError(f"there is no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
+    if bare and fields:
+        raise click.UsageError("--bare and --field exclude one another")
+    vendor = KINDS[kind]()
+    declared = fields or ((vendor.key_field,) if vendor.key_field and not bare else ())
     needed = "".join(
         f" --option {name}={value if isinstance(value, str) else json.dumps(value)}"
-        for name, value in KINDS[kind]().options.items()
+        for name, value in vendor.options.items()
     )
 
     def announce(url: str) -> None:
         click.echo(f"sandbox {kind} at {url}")
+        if vendor.key_field:
+            click.echo(
+                f"fields beside the vendor's own: {', '.join(declared) or 'none'} (--field NAME declares more)"
+            )
         if needed:
             click.echo(
                 f"add it with: tranche destinations add NAME --kind {kind} --base-url {url} --token pat-sandbox{needed}"
             )
 
     try:
-        run(kind, host, port, ledger, announce=announce)
+        run(kind, host, port, ledger, fields=declared, announce=announce)
     except OSError as error:
         raise click.ClickException(f"cannot listen on {host}:{port}: {error.strerror}") from error

@@ -58,6 +58,7 @@ class Stack:
         *,
         port: int,
         sandbox_port: int | None = None,
+        sandbox_fields: tuple[str, ...] = ("*",),
         workers: int = 1,
         log_dir: Path | None = None,
     ) -> None:
@@ -72,6 +73,7 @@ class Stack:
         """The API key that was made because there was none; shown once."""
         self._port = port
         self._sandbox_port = sandbox_port
+        self._sandbox_fields = sandbox_fields
         self._workers = workers
         self._log_dir = log_dir
         self._engines: Engines | None = None
@@ -150,7 +152,8 @@ class Stack:
         }
         if self._sandbox_port:
             ledger = str(self.folder / "sandbox-ledger.jsonl")
-            parts["sandbox"] = ["sandbox-crm", "--port", str(self._sandbox_port), "--ledger", ledger]
+            fields = [word for name in self._sandbox_fields for word in ("--field", name)]
+            parts["sandbox"] = ["sandbox-crm", "--port", str(self._sandbox_port), "--ledger", ledger, *fields]
         return parts
 
     def _spawn(self, name: str) -> None:

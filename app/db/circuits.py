@@ -51,8 +51,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     state: CircuitState
     by: str
     circuit: str | None
-    """`None`: the connection's; `crm`: what it shares with other tenants; `connection`: its own, since its credentials
-    were changed."""
+    """`None`: the connection's; `crm`: what it shares with other tenants; `connection`: its own, since the
+    destination was changed."""
     seconds: float
     """That are left of it."""
 

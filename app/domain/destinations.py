@@ -55,7 +55,7 @@ _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str]] = {
+    STANDARD: ClassVar[dict[str, str | None]] = {
         "email": "email",
         "first_name": "firstname",
         "last_name": "lastname",
@@ -67,6 +67,12 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
     id_property: Annotated[
         Name, Meta(description="internal name of the contact property with unique values that holds our key")
     ] = "tranche_id"
+    on_conflict: Annotated[
+        Literal["adopt", "fail"],
+        Meta(
+            description="adopt or fail where HubSpot has a contact with this e-mail address that has no key of ours"
+        ),
+    ] = "adopt"
     properties: Annotated[
         Names, Meta(description="the older name of `fields`, for attributes alone; `fields` goes first")
     ] = msgspec.field(default_factory=dict)
@@ -77,7 +83,8 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.id_property in self.STANDARD.values():
             raise ValueError(
-                f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone"
+                f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone; contacts that "
+                "HubSpot has already by their e-mail address are taken over (on_conflict=adopt)"
             )
         super().__post_init__()
         try:
@@ -90,12 +97,12 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
 
 
 class SalesforceOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str]] = {
+    STANDARD: ClassVar[dict[str, str | None]] = {
         "email": "Email",
         "first_name": "FirstName",
         "last_name": "LastName",
         "phone": "Phone",
-        "company": "Company__c",
+        "company": None,  # Contact has no field for it, it links to an Account
     }
     CASE_MATTERS = False
 

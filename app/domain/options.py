@@ -36,8 +36,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every kind has."""
 
-    STANDARD: ClassVar[dict[str, str]] = {name: name for name in STANDARD_FIELDS}
-    """Our field → its name there, unless `fields` gives it another."""
+    STANDARD: ClassVar[dict[str, str | None]] = {name: name for name in STANDARD_FIELDS}
+    """Our field → its name there, unless `fields` gives it another; `None`: it stays at home."""
     CASE_MATTERS: ClassVar[bool] = True
     """Whether two names there may differ in case alone."""
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
+import msgspec
 
 from app.domain import destinations
 from app.domain.checks import Step
@@ -23,15 +24,28 @@ from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm import hubspot_check
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.hubspot_adoption import (
+    ADOPT,
+    address,
+    existing_id,
+    found_by_address,
+    found_by_id,
+    refusal,
+    sort_out,
+)
 from jobs.crm.hubspot_fields import Fields
 from jobs.crm.hubspot_verdict import HubSpotJudge
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
-from jobs.crm.verdict import message, nameless, objects
+from jobs.crm.tally import Tally
+from jobs.crm.verdict import nameless, objects
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
 READ: Final = "/crm/v3/objects/contacts/batch/read"
 ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
+UPDATE: Final = "/crm/v3/objects/contacts/batch/update"
 BATCH_SIZE: Final = 100
+_LEAST: Final = 0.5
+"""Seconds that even the last call of a push is given."""
 
 PASSING_CATEGORIES: Final = frozenset(
     {
@@ -67,15 +81,133 @@ class HubSpot:
         chosen = destinations.read(options, destinations.HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
-        self._judge = HubSpotJudge(token, chosen.id_property, chosen.time_zone, now)
+        self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)
+        self._adopts = chosen.on_conflict == "adopt"
+        self._crowded = False
+        """Whether most contacts of late were in the account before: then they are looked for first."""
         self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Batch upsert; see `jobs.crm.port.Crm.push`."""
+        """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
+        address; see `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
+        tally = Tally(contacts)
+        if self._crowded:
+            # Refused first, every batch would cost a call more.
+            fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
+            await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), ""), headers)
+            self._crowded = 2 * len(tally.outcomes) >= len(fresh)
+        rest = tally.open()
+        if rest and tally.well:
+            answer = await self._upsert(rest, headers, tally.seconds)
+            if self._items(answer) is None:
+                await self._refused(tally, rest, answer, headers)
+            else:
+                await self._answered(tally, rest, answer, headers)
+        return tally.reply()
+
+    async def _answered(
+        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+    ) -> None:
+        """An answer that speaks of each contact; those whose addresses HubSpot knows already may be taken over."""
+        reply, conflicts = self._read(contacts, answer), self._conflicts(contacts, answer)
+        if not self._adopts or not conflicts:
+            tally.add(reply)
+            return
+        self._crowded = 2 * len(conflicts) >= len(contacts)
+        tally.add(reply, but=conflicts)
+        await self._settle(tally, conflicts, headers)
+        for outcome in reply.outcomes:
+            # Not found now: HubSpot's own words are all that is known.
+            tally.outcomes.setdefault(outcome.contact_id, outcome)
+
+    async def _refused(
+        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+    ) -> None:
+        """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
+        body = answer.json() if isinstance(answer, Answer) and answer.status == 409 else None
+        conflict = existing_id(body) if isinstance(body, dict) else None
+        settled = len(tally.outcomes)
+        if conflict is not None:
+            fresh = [c for c in contacts if address(self._fields, c) is not None]
+            named = conflict if len(contacts) == 1 else ""  # of several nobody knows whose address it is
+            tally.seconds += answer.seconds
+            await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), named), headers)
+            self._crowded = self._adopts and 2 * (len(tally.outcomes) - settled) >= len(contacts)
+        rest = tally.open()
+        if not rest:
+            return
+        if len(tally.outcomes) == settled:  # it was about something else, or told nothing that helps
+            tally.add(self._judge.reply(rest, answer))
+        elif tally.well:
+            tally.add(self._read(rest, await self._upsert(rest, headers, tally.seconds)))
+
+    async def _settle(self, tally: Tally, conflicts: dict[str, str], headers: Headers) -> None:
+        """Look for contacts that HubSpot may know by their address alone, and take them over; who is not found stays
+        open. `conflicts`: contact id → the record that HubSpot named, or an empty string."""
+        contacts = [c for c in tally.open() if c.contact_id in conflicts]
+        if not contacts:
+            return
+        by_id = all(conflicts.values())
+        names = conflicts if by_id else {c.contact_id: address(self._fields, c) or "" for c in contacts}
+        answer = await self._connection.call(
+            "POST",
+            READ,
+            {
+                **({} if by_id else {"idProperty": "email"}),
+                "properties": ["email", self._fields.id_property],
+                "propertiesWithHistory": [],
+                "inputs": [{"id": name} for name in dict.fromkeys(names[c.contact_id] for c in contacts)],
+            },
+            headers,
+            seconds=self._left(tally.seconds),
+        )
+        body = self._items(answer)
+        if body is None:
+            tally.add(self._judge.not_done(contacts, answer))
+            return
+        tally.note(answer)
+        read = found_by_id if by_id else found_by_address
+        found = read(body, self._fields.id_property)
+        pairs = [(c, found[names[c.contact_id]]) for c in contacts if names[c.contact_id] in found]
+        sorted_out = sort_out(pairs)
+        for contact in contacts:
+            there = sorted_out.adopt.get(contact.contact_id)
+            words = sorted_out.refused.get(contact.contact_id)
+            if there is not None and not self._adopts:
+                words = (
+                    f"HubSpot has this e-mail address already, at record {there}; to take it over: {ADOPT}"
+                )
+            if words is not None:
+                tally.outcomes[contact.contact_id] = refusal(contact, self._judge.words(words))
+        adopted = [c for c in contacts if c.contact_id in sorted_out.adopt] if self._adopts else []
+        if adopted:
+            await self._take_over(tally, adopted, sorted_out.adopt, headers)
+
+    async def _take_over(
+        self, tally: Tally, contacts: list[Contact], records: dict[str, str], headers: Headers
+    ) -> None:
+        inputs = [
+            {
+                "id": records[contact.contact_id],
+                "properties": self._fields.properties(contact),
+                "objectWriteTraceId": str(index),
+            }
+            for index, contact in enumerate(contacts)
+        ]
+        left = self._left(tally.seconds)
+        answer = await self._connection.call("POST", UPDATE, {"inputs": inputs}, headers, seconds=left)
+        reply = self._read(contacts, answer)
+        outcomes = [
+            msgspec.structs.replace(o, created=False) if o.state is EffectState.OK else o
+            for o in reply.outcomes
+        ]
+        tally.add(msgspec.structs.replace(reply, outcomes=outcomes))
+
+    async def _upsert(self, contacts: list[Contact], headers: Headers, spent: float) -> Answer | NoAnswer:
         inputs = [
             {
                 "id": contact.contact_id,
@@ -85,12 +217,37 @@ class HubSpot:
             }
             for index, contact in enumerate(contacts)
         ]
-        answer = await self._call(UPSERT, {"inputs": inputs}, headers)
+        return await self._connection.call(
+            "POST", UPSERT, {"inputs": inputs}, headers, seconds=self._left(spent)
+        )
+
+    def _left(self, spent: float) -> float | None:
+        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
+        return max(self._connection.timeouts.total - spent, _LEAST) if spent else None
+
+    def _read(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+        """What a write became of."""
         body = self._items(answer)
-        if body is not None:
-            outcomes = self._outcomes(contacts, body)
-            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
-        return self._judge.reply(contacts, answer)
+        if body is None:
+            return self._judge.reply(contacts, answer)
+        lacking = self._judge.lacking(contacts, body)
+        return Reply(
+            outcomes=self._outcomes(contacts, body),
+            health=Health.SETUP_FAULT if lacking else Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
+            detail=lacking or "",
+        )
+
+    def _conflicts(self, contacts: list[Contact], answer: Answer | NoAnswer) -> dict[str, str]:
+        """Contacts refused because HubSpot has their address → the record that has it, as far as it is said."""
+        found: dict[str, str] = {}
+        for error in objects((self._items(answer) or {}).get("errors")):
+            there = existing_id(error)
+            for trace in _context(error, "objectWriteTraceId") if there is not None else ():
+                if trace.isdecimal() and int(trace) < len(contacts):
+                    found[contacts[int(trace)].contact_id] = there or ""
+        return found
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.hubspot_check`."""
@@ -127,6 +284,7 @@ class HubSpot:
         payload = {
             "idProperty": self._fields.id_property,
             "properties": self._fields.names(contacts),
+            "propertiesWithHistory": [],  # required, says its OpenAPI document
             "inputs": [{"id": contact.contact_id} for contact in contacts],
         }
         answer = await self._call(READ, payload, headers)
@@ -181,7 +339,7 @@ class HubSpot:
             refused[silent[0]] = untraced[0]
         lost = "HubSpot did not mention this contact in its answer"
         if untraced:
-            lost = f"{lost}; it said: {message(untraced[0])}"
+            lost = f"{lost}; it said: {self._judge.said(untraced[0])}"
         return [
             self._outcome(contact, written.get(place), refused.get(place), lost)
             for place, contact in enumerate(contacts)
@@ -217,13 +375,15 @@ class HubSpot:
         if error is None or written is not None:
             state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
             if error is not None:
-                words = f"HubSpot reported both a result and an error: {message(error)}"
-        elif error.get("category") in PASSING_CATEGORIES:
+                words = f"HubSpot reported both a result and an error: {self._judge.said(error)}"
+        elif error.get("category") in PASSING_CATEGORIES or self._judge.remedy(error, [contact]) is not None:
             state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
-            words = f"HubSpot could not take this contact now: {message(error)}"
+            words = f"HubSpot could not take this contact now: {self._judge.said(error)}"
         else:
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-            words = f"HubSpot rejected this contact: {message(error)}"
+            words = f"HubSpot rejected this contact: {self._judge.said(error)}"
+            if not self._adopts and existing_id(error) is not None:
+                words = f"{words}. To take it over: {ADOPT}"
         return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
 
 

@@ -32,8 +32,7 @@ async def check(call: Call, judge: Judge, id_property: str, read_path: str) -> l
     }
     answer = await call("POST", read_path, payload)
     if not is_well(answer):
-        setting = isinstance(answer, Answer) and judge.is_setting(answer, answer.json())
-        return [refused("read", judge, answer, remedy=make if setting else "")]
+        return [refused("read", judge, answer)]
     steps = [step("read", True, "A read of a key that nobody has was answered as it should be.", answer)]
     answer = await call("GET", PROPERTY + quote(id_property, safe=""), None)
     body = answer.json() if isinstance(answer, Answer) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from app.domain.destinations import HubSpotOptions
@@ -42,6 +42,10 @@ class Fields:
             name: value if type(value) is str else text(value)  # most are, and a call for each costs more
             for name, value in self._map.sources(contact).items()
         }
+
+    def source_of(self, name: str, contacts: Iterable[Contact]) -> str | None:
+        """Our field or attribute that goes there under this name."""
+        return self._map.source_of(name, contacts)
 
     def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
         """Whether the record carries every property that a push of the contact would set."""

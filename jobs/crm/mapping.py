@@ -29,7 +29,7 @@ class FieldMap:
         self,
         *,
         key: str,
-        standard: Mapping[str, str],
+        standard: Mapping[str, str | None],
         fields: Mapping[str, str | None],
         attributes: Mapping[str, str | None] | None = None,
         name_of: Callable[[str], str | None],
@@ -59,6 +59,18 @@ class FieldMap:
                 found[theirs] = value
         found[self.key] = contact.contact_id
         return found
+
+    def source_of(self, theirs: str, contacts: Iterable[Contact]) -> str | None:
+        """Our field or attribute that goes there under this name, as far as one of these contacts has it."""
+        wanted = self._normal(theirs)
+        for ours, name in self._standard.items():
+            if self._normal(name) == wanted:
+                return ours
+        for contact in contacts:
+            for ours, name in self._plan(tuple(contact.attributes)):
+                if self._normal(name) == wanted:
+                    return ours
+        return None
 
     def _plan(self, names: tuple[str, ...]) -> list[tuple[str, str]]:
         """(attribute, their name) of all that go; contacts of one source mostly have the same attributes."""

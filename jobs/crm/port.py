@@ -61,6 +61,10 @@ class Health(StrEnum):
     """5xx, timeout, refused or reset connection: counts against the CRM for everybody."""
     CONNECTION_FAULT = "connection_fault"
     """401, 403, or an address or setting that cannot work: counts against this tenant's connection alone."""
+    SETUP_FAULT = "setup_fault"
+    """The account lacks what is sent there (a property, a column, the id field), or reading back is refused: the same
+    answer would meet every contact. One such answer holds the destination until a probe finds it mended; no attempt is
+    spent, and no contact is refused for it."""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -75,9 +79,9 @@ class Pause(msgspec.Struct, frozen=True):
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to `push`: one outcome a contact, in the order asked.
 
-    `pause` set means that nothing of the call was done and no attempt is spent: every outcome is then
-    `RETRY`, with `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a
-    503 that names its `Retry-After`.
+    `pause` set means that nothing was done for the contacts whose outcome is `RETRY`, and no attempt is spent: with
+    `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a 503 that names its
+    `Retry-After`. Mostly these are all; an adapter that makes several calls may have settled others before.
     """
 
     outcomes: list[Outcome]
@@ -92,7 +96,8 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None = None
     """The HTTP status that was answered; `None`: there was no answer."""
     detail: str = ""
-    """What the whole call met, for humans; empty where each outcome tells its own story."""
+    """What the whole call met, for humans; empty where each outcome tells its own story. With a `SETUP_FAULT` the
+    vendor's own words and the remedy."""
     vouched: bool = True
     """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
 

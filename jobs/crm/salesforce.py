@@ -60,7 +60,7 @@ class Salesforce:
         self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
-        self._judge = SalesforceJudge(token, chosen.external_id_field, now)
+        self._judge = SalesforceJudge(token, self._fields, now)
         self._quota = Quota(chosen.quota_share, monotonic)
         self._monotonic = monotonic
         self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
@@ -189,11 +189,13 @@ class Salesforce:
         if isinstance(answer, Answer) and answer.status == 200:
             results = answer.json()
             if isinstance(results, list) and len(results) == len(contacts):
+                lacking = self._judge.lacking(contacts, results)
                 return Reply(
                     outcomes=[outcome(c, result) for c, result in zip(contacts, results, strict=True)],
-                    health=Health.WELL,
+                    health=Health.SETUP_FAULT if lacking else Health.WELL,
                     seconds=answer.seconds,
                     status=answer.status,
+                    detail=lacking or "",
                 )
         return self._judge.reply(contacts, answer)
 

@@ -3,7 +3,7 @@
 An attribute goes as a custom field: each run of characters that an API name cannot have becomes one `_`, and
 `__c` follows ("Subscription Date" → `Subscription_Date__c`; a name that begins with a digit gets the `X` that
 Salesforce's own setup would give it). Salesforce refuses a record with a field that it does not know, and names
-it. Contact has no field for a company (it links to an Account), so that one is custom as well: `Company__c`.
+it. Contact has no field for a company (it links to an Account), so a company stays at home unless `fields` names one.
 
 Strings, numbers and booleans keep their JSON type, lists and objects become JSON text, `null` clears a field.
 
@@ -64,6 +64,10 @@ class Fields:
         """Every field that a push of these contacts would set and a query can name."""
         found = {name for contact in contacts for name in self._map.sources(contact)}
         return sorted(name for name in found if _API_NAME.fullmatch(name))
+
+    def source_of(self, name: str, contacts: Iterable[Contact]) -> str | None:
+        """Our field or attribute that goes there under this name."""
+        return self._map.source_of(name, contacts)
 
     def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
         """Whether the record has every value that a push of the contact would set."""

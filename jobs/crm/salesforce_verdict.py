@@ -8,7 +8,7 @@ moment at which it starts anew: what is spent comes back little by little.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -17,7 +17,8 @@ import msgspec
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer, retry_after
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
-from jobs.crm.verdict import LIMIT_SECONDS, Judge, Verdict, Wait, objects
+from jobs.crm.salesforce_fields import Fields
+from jobs.crm.verdict import LIMIT_SECONDS, Judge, Verdict, Wait, objects, with_remedy
 
 QUOTA_SECONDS: Final = 900.0
 
@@ -52,6 +53,11 @@ SETTINGS: Final = frozenset(
 )
 """Codes of a refused request that speak of the connection, whatever their HTTP status."""
 
+_NO_ACCESS: Final = frozenset({"INVALID_FIELD_FOR_INSERT_UPDATE"})
+_NO_FIELD: Final = _NO_ACCESS | {"INVALID_FIELD"}
+_TRIGGERS: Final = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
+_NO_COLUMN: Final = re.compile(r"No such column '([^']+)'")
+_FIELDS: Final = re.compile(r"fields: (\w+)")
 _USAGE: Final = re.compile(r"(?<![\w-])api-usage=(\d{1,15})/(\d{1,15})")
 
 
@@ -60,19 +66,64 @@ class SalesforceJudge(Judge):
 
     vendor = "Salesforce"
 
-    def __init__(self, token: str, external_id_field: str, now: Callable[[], datetime]) -> None:
+    def __init__(self, token: str, fields: Fields, now: Callable[[], datetime]) -> None:
         super().__init__(token, now)
-        self._key = external_id_field
+        self._fields = fields
+        self._key = fields.external_id_field
 
     def said(self, body: Any) -> str:
         """Errors of a request are a list of `{"errorCode","message","fields"}`."""
         return "; ".join(dict.fromkeys(filter(None, map(_told, objects(body)))))
 
     def is_setting(self, answer: Answer, body: Any) -> bool:
-        """The external id field is missing, or the request can never work here."""
-        return bool(codes(body) & SETTINGS) or (
-            "INVALID_FIELD" in codes(body) and f"'{self._key}'".casefold() in self.said(body).casefold()
+        """The request can never work here."""
+        return bool(codes(body) & SETTINGS)
+
+    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
+        """A column or the external id field is missing, or this user may not write it."""
+        lacking = next(self._lacking(body), None)
+        if lacking is None:
+            return None
+        name, code = lacking
+        if name.casefold() == self._key.casefold():
+            return (
+                f"Give Contact the field {self._key} (text of 255 characters, External ID, Unique, case-sensitive) and "
+                "the user of the token access to it, or name the one that holds your key "
+                "(tranche destinations change NAME --option external_id_field=THEIRS)"
+            )
+        ours = self._fields.source_of(name, contacts) or name
+        do = (
+            "Let the user of the token edit it, give"
+            if code in _NO_ACCESS
+            else f"Create {name} on Contact, give"
         )
+        return (
+            f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), or keep it '
+            f'at home (--field "{ours}=")'
+        )
+
+    def lacking(self, contacts: Sequence[Contact], results: Sequence[Any]) -> str | None:
+        """The words and the remedy, where results of single records say that the organisation lacks something."""
+        for result in results:
+            errors = (
+                result.get("errors") if isinstance(result, dict) and result.get("success") is False else None
+            )
+            remedy = self.remedy(errors, contacts)
+            if remedy is not None:
+                return with_remedy(self.words(f"Salesforce refused records: {self.said(errors)}"), remedy)
+        return None
+
+    def _lacking(self, errors: Any) -> Iterator[tuple[str, str]]:
+        """(field, code) of each column that is not there, or that may not be written."""
+        for error in objects(errors):
+            code, words = _code(error), str(error.get("message"))
+            if code == "NOT_FOUND" and "external id field" in words.casefold():
+                yield self._key, code
+            elif code in _NO_FIELD:
+                fields = error.get("fields")
+                named = [f for f in fields if isinstance(f, str)] if isinstance(fields, list) else []
+                found = _NO_COLUMN.findall(words) or named or _FIELDS.findall(words)
+                yield from ((name, code) for name in found)
 
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         if "REQUEST_LIMIT_EXCEEDED" in codes(body):
@@ -91,7 +142,7 @@ class SalesforceJudge(Judge):
         spent = usage is not None and usage[0] >= usage[1]
         return QUOTA_SECONDS if spent or "TotalRequests" in self.said(body) else LIMIT_SECONDS
 
-    def verdict(self, answer: Answer | NoAnswer) -> Verdict:
+    def verdict(self, answer: Answer | NoAnswer, contacts: Sequence[Contact] = ()) -> Verdict:
         """300: several records have this external id, and which of them is meant nobody knows."""
         if isinstance(answer, Answer) and answer.status == 300:
             return Verdict(
@@ -101,7 +152,7 @@ class SalesforceJudge(Judge):
                 ),
                 refused=True,
             )
-        return super().verdict(answer)
+        return super().verdict(answer, contacts)
 
     def written(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of an upsert."""
@@ -129,7 +180,7 @@ class SalesforceJudge(Judge):
         if found.get("success") is not False:
             state, code = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN
             words = "Salesforce did not say what became of this contact"
-        elif self._passes(found.get("errors")):
+        elif self._passes(found.get("errors")) or any(self._lacking(found.get("errors"))):
             state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
             words = "Salesforce could not take this contact now"
         else:
@@ -145,7 +196,7 @@ class SalesforceJudge(Judge):
             and f"{self._key} duplicates value on record" in str(error.get("message"))
             for error in objects(errors)
         )
-        return race or bool(codes(errors) & PASSING)
+        return race or any(_code(error) in PASSING or _within_trigger(error) for error in objects(errors))
 
 
 def lacks(result: Any, field: str) -> bool:
@@ -210,6 +261,14 @@ def codes(errors: Any) -> frozenset[str]:
 
 def _code(error: Mapping[str, Any]) -> str:
     return str(error.get("errorCode") or error.get("statusCode") or "")
+
+
+def _within_trigger(error: Mapping[str, Any]) -> bool:
+    """A trigger or flow of the organisation met something that passes; its words stand within those of the trigger."""
+    if _code(error) not in _TRIGGERS:
+        return False
+    words = str(error.get("message"))
+    return any(re.search(rf"\b{code}\b", words) for code in PASSING)
 
 
 def _told(error: Mapping[str, Any]) -> str:

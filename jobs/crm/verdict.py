@@ -5,7 +5,7 @@ The rules that CRMs have in common; each adapter's judge adds what is its vendor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -24,6 +24,10 @@ or the operator may have named its network."""
 LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
+READING_REFUSED: Final = (
+    "Reading contacts back is refused, so what was sent without an answer cannot be settled; "
+    "let the token read contacts, and check the options of the destination"
+)
 LONGEST_PAUSE: Final = 90_000.0
 """A day of 25 hours."""
 
@@ -62,8 +66,12 @@ class Judge:
         return message(body) if isinstance(body, dict) else ""
 
     def is_setting(self, answer: Answer, body: Any) -> bool:
-        """Whether a refusal speaks of how the account is set up: that is no contact's fault."""
+        """Whether a refusal speaks of the connection, whatever its status: that is no contact's fault."""
         return False
+
+    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
+        """What mends the account, if a refusal says that it lacks something that these contacts need there."""
+        return None
 
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         """Whether nothing was done and the call may come again later."""
@@ -81,7 +89,7 @@ class Judge:
         """How long to wait after a 429 without `Retry-After`."""
         return LIMIT_SECONDS
 
-    def verdict(self, answer: Answer | NoAnswer) -> Verdict:
+    def verdict(self, answer: Answer | NoAnswer, contacts: Sequence[Contact] = ()) -> Verdict:
         """The meaning of everything but a 2xx that can be read."""
         if isinstance(answer, NoAnswer) and answer.refused:
             detail = self.words(f"{self.vendor} is not called: {answer.detail}")
@@ -102,6 +110,9 @@ class Judge:
         wait = self.wait(answer, body)
         if wait is not None:
             return Verdict(health=wait.health, code=wait.code, detail=detail, pause=_pause(wait, detail))
+        remedy = self.remedy(body, contacts) if status < 500 else None
+        if remedy is not None:
+            return Verdict(health=Health.SETUP_FAULT, detail=with_remedy(detail, remedy))
         if status in REFUSALS and not self.is_setting(answer, body):
             return Verdict(health=Health.WELL, detail=detail, refused=True)
         if status < 500 and status != 408:  # token, account, address or setting; a redirect is not followed
@@ -110,7 +121,7 @@ class Judge:
 
     def reply(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
         """One verdict for all: the answer does not speak of single contacts."""
-        verdict = self.verdict(answer)
+        verdict = self.verdict(answer, contacts)
         state, code = verdict.state, verdict.code
         whole = verdict.refused and len(contacts) > 1
         if verdict.refused:
@@ -129,15 +140,34 @@ class Judge:
         )
 
     def unread(self, answer: Answer | NoAnswer) -> ReadBack:
-        """A read that failed."""
+        """A read that failed. One that is refused would be refused again: what was sent could never be settled."""
         verdict = self.verdict(answer)
+        health, detail = verdict.health, verdict.detail
+        if verdict.refused:
+            health, detail = Health.SETUP_FAULT, with_remedy(detail, READING_REFUSED)
         return ReadBack(
             seen=None,
-            health=verdict.health,
+            health=health,
             pause=verdict.pause,
             seconds=answer.seconds,
             status=answer.status,
-            detail=verdict.detail,
+            detail=detail,
+        )
+
+    def not_done(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+        """A read that had to come before the write failed, so nothing was written."""
+        read = self.unread(answer)
+        code = ErrorCode.DESTINATION_RATE_LIMIT if read.pause else ErrorCode.DESTINATION_UNAVAILABLE
+        return Reply(
+            outcomes=[
+                Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=read.detail)
+                for c in contacts
+            ],
+            health=read.health,
+            pause=read.pause,
+            seconds=read.seconds,
+            status=read.status,
+            detail=read.detail,
         )
 
     def words(self, text: str) -> str:
@@ -151,6 +181,11 @@ def unknown(detail: str) -> Verdict:
     return Verdict(
         health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN
     )
+
+
+def with_remedy(detail: str, remedy: str) -> str:
+    """The vendor's words, and after them what to do."""
+    return f"{detail.rstrip('. ')}. {remedy}."
 
 
 def nameless(contact: Contact) -> Outcome:

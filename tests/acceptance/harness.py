@@ -136,7 +136,7 @@ class Installation:
         )
         self.sandbox = Sandbox(f"http://127.0.0.1:{self.sandbox_port}", self._session)
         try:
-            self.start("sandbox", "sandbox-crm", "--port", str(self.sandbox_port))
+            self.start("sandbox", "sandbox-crm", "--field", "*", "--port", str(self.sandbox_port))
             async with place.connection(self.settings) as connection:
                 self.key = await admin.create_key(connection, "acme", list(admin.SCOPES))
         except BaseException:

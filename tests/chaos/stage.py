@@ -176,6 +176,7 @@ class Stage:
             **{
                 crm: [
                     "sandbox-crm",
+                    *("--field", "*"),
                     *("--kind", self.kinds[crm]),
                     *("--port", str(self._ports[crm])),
                     *("--ledger", str(self.ledger(crm))),

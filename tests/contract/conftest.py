@@ -11,7 +11,7 @@ import pytest
 
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Headers, Timeouts
-from jobs.crm.sandbox import KINDS, serving
+from jobs.crm.sandbox import ANY, KINDS, serving
 
 TOKEN = "secret-token-1f9c"
 
@@ -78,7 +78,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
-    async with serving(kind) as url:
+    async with serving(kind, fields=[ANY]) as url:
         yield Sandbox(kind, url, session)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -56,7 +57,12 @@ async def test_an_empty_string_clears_and_others_stay(sandbox: Sandbox) -> None:
     _, body, _ = await post(
         sandbox,
         READ,
-        {"idProperty": "tranche_id", "properties": ["firstname", "phone"], "inputs": [{"id": "a"}]},
+        {
+            "idProperty": "tranche_id",
+            "properties": ["firstname", "phone"],
+            "inputs": [{"id": "a"}],
+            "propertiesWithHistory": [],
+        },
     )
     properties = body["results"][0]["properties"]
     assert (properties["firstname"], properties["phone"]) == ("A", None)
@@ -117,7 +123,12 @@ async def test_read_names_what_it_does_not_find(sandbox: Sandbox) -> None:
     status, body, _ = await post(
         sandbox,
         READ,
-        {"idProperty": "tranche_id", "properties": ["tranche_id"], "inputs": [{"id": i} for i in "axy"]},
+        {
+            "idProperty": "tranche_id",
+            "properties": ["tranche_id"],
+            "inputs": [{"id": i} for i in "axy"],
+            "propertiesWithHistory": [],
+        },
     )
     assert (status, body["numErrors"]) == (207, 1)
     assert [r["properties"]["tranche_id"] for r in body["results"]] == ["a"]
@@ -125,7 +136,11 @@ async def test_read_names_what_it_does_not_find(sandbox: Sandbox) -> None:
     assert body["errors"][0]["context"] == {"ids": ["x", "y"]}
 
     record_id = body["results"][0]["id"]
-    status, body, _ = await post(sandbox, READ, {"properties": ["firstname"], "inputs": [{"id": record_id}]})
+    status, body, _ = await post(
+        sandbox,
+        READ,
+        {"properties": ["firstname"], "propertiesWithHistory": [], "inputs": [{"id": record_id}]},
+    )
     assert (status, body["results"][0]["properties"]["firstname"]) == (200, "A")
 
 
@@ -167,15 +182,124 @@ async def test_archive_says_nothing_of_single_records(sandbox: Sandbox) -> None:
     _, body, _ = await post(
         sandbox,
         READ,
-        {"idProperty": "tranche_id", "properties": ["tranche_id"], "inputs": [{"id": "a"}, {"id": "b"}]},
+        {
+            "idProperty": "tranche_id",
+            "properties": ["tranche_id"],
+            "inputs": [{"id": "a"}, {"id": "b"}],
+            "propertiesWithHistory": [],
+        },
     )
     assert [r["id"] for r in body["results"]] == [ids["b"]]
     assert body["errors"][0]["context"] == {"ids": ["a"]}
+
+
+async def test_a_read_without_properties_with_history_is_refused(sandbox: Sandbox) -> None:
+    """BatchReadInputSimplePublicObjectId requires it."""
+    body = {"idProperty": "tranche_id", "properties": ["tranche_id"], "inputs": [{"id": "a"}]}
+    status, answer, _ = await post(sandbox, READ, body)
+    assert (status, answer["category"]) == (400, "VALIDATION_ERROR")
+    assert "propertiesWithHistory" in answer["message"]
+
+
+async def declare(sandbox: Sandbox, *names: str) -> None:
+    async with sandbox.session.put(
+        f"{sandbox.url}/__sandbox__/schema", json={"declared": list(names)}
+    ) as response:
+        assert response.status == 200
+
+
+async def test_a_property_that_is_not_declared_refuses_the_batch_in_hubspots_own_form(
+    sandbox: Sandbox,
+) -> None:
+    await declare(sandbox, "tranche_id")
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", plan="x"), item("b", "u")]})
+
+    assert (status, body["category"]) == (400, "VALIDATION_ERROR")
+    head, _, embedded = body["message"].partition(": ")
+    assert head == "Property values were not valid"
+    [detail] = json.loads(embedded)
+    assert (detail["isValid"], detail["error"], detail["name"]) == (False, "PROPERTY_DOESNT_EXIST", "plan")
+    assert detail["message"] == 'Property "plan" does not exist'
+    assert await sandbox.effects() == []
+
+    await declare(sandbox, "tranche_id", "plan")
+    status, _, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", plan="x"), item("b", "u")]})
+    assert (status, len(await sandbox.effects())) == (200, 2)
+
+
+async def test_an_account_that_was_not_prepared_has_no_key_property(sandbox: Sandbox) -> None:
+    await declare(sandbox)
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", firstname="A")]})
+    assert status == 400
+    assert 'Property \\"tranche_id\\" does not exist' in body["message"]
+    assert await sandbox.effects() == []
+
+
+async def test_what_hubspot_sets_itself_cannot_be_written(sandbox: Sandbox) -> None:
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", createdate="2026-03-04")]})
+    assert status == 400
+    assert "READ_ONLY_VALUE" in body["message"]
 
 
 async def test_a_property_can_be_missing_for_a_while(sandbox: Sandbox) -> None:
     await sandbox.faults(missing_fields={"names": ["plan"]})
     status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", plan="x"), item("b", "u")]})
 
+    assert status == 400
+    assert 'Property \\"plan\\" does not exist' in body["message"]
+    assert (await sandbox.calls())[0]["faults"] == ["missing_fields"]
+
+
+async def test_an_address_belongs_to_one_contact(sandbox: Sandbox) -> None:
+    _, made, _ = await post(
+        sandbox,
+        UPSERT,
+        {"inputs": [{"id": "Old@X.org", "idProperty": "email", "properties": {"firstname": "O"}}]},
+    )
+    old = made["results"][0]["id"]
+    words = f"Contact already exists. Existing ID: {old}"
+
+    # Without trace ids it refuses all of the call,
+    inputs = [item("a", email="old@x.org"), item("b", email="new@x.org")]
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": inputs})
+    assert (status, body["category"], body["message"]) == (409, "CONFLICT", words)
+    assert len(await sandbox.effects()) == 1
+
+    # with them its own input.
+    inputs = [item("a", "t-0", email="OLD@x.org"), item("b", "t-1", email="new@x.org")]
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": inputs})
     assert (status, body["numErrors"]) == (207, 1)
-    assert 'Property "plan" does not exist' in body["errors"][0]["message"]
+    [error] = body["errors"]
+    assert (error["category"], error["message"]) == ("CONFLICT", words)
+    assert error["context"] == {"objectWriteTraceId": ["t-0"]}
+
+    # By its record id it can be given our key, and is found by that from then on.
+    update = "/crm/v3/objects/contacts/batch/update"
+    given = {"id": old, "properties": {"tranche_id": "a", "firstname": "Ada"}}
+    status, body, _ = await post(sandbox, update, {"inputs": [given]})
+    assert (status, [r["id"] for r in body["results"]]) == (200, [old])
+    assert "new" not in body["results"][0]
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t-0", email="old@x.org")]})
+    assert (status, body["results"][0]["id"], body["results"][0]["new"]) == (200, old, False)
+    last = (await sandbox.effects())[-1]
+    assert (last["key_property"], last["key"], last["created"]) == ("tranche_id", "a", False)
+
+    # A key is one contact's as well.
+    status, body, _ = await post(
+        sandbox,
+        update,
+        {"inputs": [{"id": old, "properties": {"tranche_id": "b"}, "objectWriteTraceId": "0"}]},
+    )
+    assert status == 207
+    assert "CONFLICTING_UNIQUE_VALUE" in body["errors"][0]["message"]
+
+
+async def test_an_update_of_what_is_not_there_says_so(sandbox: Sandbox) -> None:
+    status, body, _ = await post(
+        sandbox,
+        "/crm/v3/objects/contacts/batch/update",
+        {"inputs": [{"id": "404", "properties": {"firstname": "A"}, "objectWriteTraceId": "0"}]},
+    )
+    assert (status, body["results"]) == (207, [])
+    assert body["errors"][0]["category"] == "OBJECT_NOT_FOUND"
+    assert body["errors"][0]["context"] == {"ids": ["404"], "objectWriteTraceId": ["0"]}

@@ -79,14 +79,14 @@ async def test_a_second_push_of_the_same_contact_changes_nothing(crm: Crm, sandb
 
 async def test_a_cleared_field_is_cleared_over_there(crm: Crm, sandbox: Sandbox) -> None:
     await crm.push([contact("c1")], told("r"))
-    bare = contact("c1", company=None, version=2)
+    bare = contact("c1", phone=None, version=2)
     assert (await crm.read_back([bare], told("r"))).seen == {"c1": Seen.DIFFERS}
     await crm.push([bare], told("r"))
 
     assert (await crm.read_back([bare], told("r"))).seen == {"c1": Seen.MATCHES}
     before, after = await sandbox.effects()
-    assert "Analytical, Inc." in before["properties"].values()
-    assert "Analytical, Inc." not in after["properties"].values()
+    assert "001-808-617-6467x12895" in before["properties"].values()
+    assert "001-808-617-6467x12895" not in after["properties"].values()
 
 
 async def test_read_back_tells_match_difference_and_absence_apart(crm: Crm) -> None:
@@ -143,8 +143,8 @@ async def test_every_kind_of_attribute_survives_the_round_trip(crm: Crm, value: 
 
 async def test_awkward_keys_come_back_to_their_contact(crm: Crm) -> None:
     batch = [
-        contact(key, email="x@example.org")
-        for key in ("0", "1", "None", "ключ 1", 'q"uo\\te', "a/b?c", "x" * 255)
+        contact(key, email=f"x{number}@example.org")
+        for number, key in enumerate(("0", "1", "None", "ключ 1", 'q"uo\\te', "a/b?c", "x" * 255))
     ]
     reply = await crm.push(batch, told("r"))
 

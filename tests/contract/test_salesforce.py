@@ -89,7 +89,6 @@ async def test_the_request_is_a_collection_upsert_on_the_external_id(
                     "FirstName": "Ada",
                     "LastName": "(unknown)",
                     "Phone": "001-808-617-6467x12895",
-                    "Company__c": "Analytical, Inc.",
                     "Score__c": 5,
                     "VIP__c": True,
                     "Tags__c": '["a"]',
@@ -121,6 +120,19 @@ async def test_a_contact_without_a_last_name_is_refused_and_named(
     [
         (error("UNABLE_TO_LOCK_ROW"), (RETRY, ErrorCode.DESTINATION_UNAVAILABLE)),
         (error("SERVER_UNAVAILABLE"), (RETRY, ErrorCode.DESTINATION_UNAVAILABLE)),
+        (
+            error(
+                "CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY",
+                "AccountTrigger: execution of AfterUpdate caused by: System.DmlException: Update failed. First "
+                "exception on row 0; first error: UNABLE_TO_LOCK_ROW, unable to obtain exclusive access to this "
+                "record: []",
+            ),
+            (RETRY, ErrorCode.DESTINATION_UNAVAILABLE),
+        ),
+        (
+            error("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "AccountTrigger: caused by: no such plan"),
+            (FAILED, REJECTED),
+        ),
         (error("REQUIRED_FIELD_MISSING", "LastName", "LastName"), (FAILED, REJECTED)),
         (error("FIELD_CUSTOM_VALIDATION_EXCEPTION"), (FAILED, REJECTED)),
         (error("INVALID_EMAIL_ADDRESS", "x", "Email"), (FAILED, REJECTED)),
@@ -160,6 +172,43 @@ async def test_the_code_of_a_record_decides_its_fate_and_no_others(
     assert bool(reply.outcomes[1].detail) == (verdict[0] != OK)
     if isinstance(result, dict) and result.get("errors"):
         assert result["errors"][0]["statusCode"] in reply.outcomes[1].detail
+
+
+@pytest.mark.parametrize(
+    ("code", "words", "remedy"),
+    [
+        ("INVALID_FIELD", "No such column 'Plan__c' on sobject of type Contact", "Create Plan__c on Contact"),
+        (
+            "INVALID_FIELD_FOR_INSERT_UPDATE",
+            "Unable to create/update fields: Plan__c. Please check the security settings of this field.",
+            "Let the user of the token edit it",
+        ),
+    ],
+)
+async def test_records_that_name_a_field_the_organisation_lacks_wait_and_hold_it(
+    session: aiohttp.ClientSession, script: Script, code: str, words: str, remedy: str
+) -> None:
+    well = {"id": "003B", "success": True, "created": False, "errors": []}
+    script.body = [well, error(code, words)]
+    batch = [contact("c0"), contact("c1", attributes={"Plan": "gold"})]
+    reply = await salesforce(session, script.url).push(batch, told())
+
+    assert verdicts(reply) == [(OK, None), (RETRY, ErrorCode.DESTINATION_UNAVAILABLE)]
+    assert reply.health == Health.SETUP_FAULT
+    assert words[:30] in reply.detail
+    assert remedy in reply.detail
+    assert '--field "Plan="' in reply.detail
+
+
+async def test_a_company_goes_only_where_it_is_mapped(
+    session: aiohttp.ClientSession, sandbox: Sandbox
+) -> None:
+    """Contact has no field for one: by default a plain organisation would refuse every contact."""
+    await sandbox.session.put(f"{sandbox.url}/__sandbox__/schema", json={"declared": ["Tranche_Id__c"]})
+    assert verdicts(await salesforce(session, sandbox.url).push(contacts(2), told())) == [(OK, None)] * 2
+    mapped = salesforce(session, sandbox.url, fields={"company": "Department"})
+    assert verdicts(await mapped.push([contact("c0")], told())) == [(OK, None)]
+    assert (await sandbox.effects())[-1]["properties"]["Department"] == "Analytical, Inc."
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
@@ -245,16 +294,16 @@ async def test_no_call_is_made_beyond_the_share_of_the_quota(
             "NOT_FOUND",
             "Provided external ID field does not exist: Tranche_Id__c",
             RETRY,
-            Health.CONNECTION_FAULT,
+            Health.SETUP_FAULT,
         ),
         (
             400,
             "INVALID_FIELD",
             "No such column 'Tranche_Id__c' on sobject",
             RETRY,
-            Health.CONNECTION_FAULT,
+            Health.SETUP_FAULT,
         ),
-        (400, "INVALID_FIELD", "No such column 'Plan__c' on sobject", FAILED, Health.WELL),
+        (400, "INVALID_FIELD", "No such column 'Plan__c' on sobject", RETRY, Health.SETUP_FAULT),
         (400, "JSON_PARSER_ERROR", "Cannot deserialize", FAILED, Health.WELL),
         (300, "", "", FAILED, Health.WELL),
         (503, "SERVER_UNAVAILABLE", "busy", RETRY, Health.CRM_FAULT),

@@ -114,6 +114,46 @@ async def test_a_field_can_be_missing_for_a_while(sandbox: Sandbox) -> None:
     assert (status, body[0]["errorCode"]) == (404, "NOT_FOUND")
 
 
+async def test_a_field_that_is_not_declared_refuses_the_request(sandbox: Sandbox) -> None:
+    await sandbox.session.put(f"{sandbox.url}/__sandbox__/schema", json={"declared": ["Tranche_Id__c"]})
+    status, body = await upsert(sandbox, record("a"), record("b", Plan__c=1))
+    assert (status, body[0]["errorCode"]) == (400, "INVALID_FIELD")
+    assert body[0]["message"] == "No such column 'Plan__c' on sobject of type Contact"
+    assert await sandbox.effects() == []
+
+    await sandbox.session.put(f"{sandbox.url}/__sandbox__/schema", json={"declared": []})
+    status, body = await upsert(sandbox, record("a"))
+    assert (status, body[0]["errorCode"]) == (404, "NOT_FOUND")
+
+
+async def test_all_or_none_writes_nothing_where_one_is_refused(sandbox: Sandbox) -> None:
+    body = {"allOrNone": True, "records": [record("a"), record("b", LastName=None)]}
+    status, results, _ = await call(sandbox, "PATCH", UPSERT, body)
+    assert status == 200
+    assert [r["success"] for r in results] == [False, False]
+    assert [r["errors"][0]["statusCode"] for r in results] == [
+        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
+        "REQUIRED_FIELD_MISSING",
+    ]
+    assert await sandbox.effects() == []
+
+    _, made = await upsert(sandbox, record("a"))
+    ids = f"{made[0]['id']},003000000000099AAA"
+    _, results, _ = await call(sandbox, "DELETE", f"{BASE}/composite/sobjects", ids=ids, allOrNone="true")
+    assert [r["errors"][0]["statusCode"] for r in results] == [
+        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
+        "ENTITY_IS_DELETED",
+    ]
+    assert (await sandbox.get("contacts"))["total"] == 1
+
+
+async def test_a_query_works_without_the_slash(sandbox: Sandbox) -> None:
+    await upsert(sandbox, record("a"))
+    query = "SELECT Id FROM Contact WHERE Tranche_Id__c IN ('a')"
+    status, body, _ = await call(sandbox, "GET", f"{BASE}/query", q=query)
+    assert (status, body["totalSize"]) == (200, 1)
+
+
 async def test_soql_finds_by_key_with_quotes_in_it(sandbox: Sandbox) -> None:
     await upsert(sandbox, record("it's"), record("b\\c"), record("z"))
     query = "SELECT Id,Tranche_Id__c,Email FROM Contact WHERE Tranche_Id__c IN ('it\\'s','b\\\\c','none')"

@@ -126,7 +126,7 @@ async def test_the_ledger_can_be_read_from_where_one_left_off(crm: Crm, sandbox:
 def start(kind: str, path: Path) -> tuple[subprocess.Popen[str], str]:
     script = (
         "import sys; from pathlib import Path; from jobs.crm.sandbox import run; "
-        "run(sys.argv[2], ledger_path=Path(sys.argv[1]), announce=lambda url: print(url, flush=True))"
+        "run(sys.argv[2], ledger_path=Path(sys.argv[1]), fields=['*'], announce=lambda url: print(url, flush=True))"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(path), kind], stdout=subprocess.PIPE, text=True

@@ -111,12 +111,25 @@ async def test_an_address_that_nobody_can_call_is_refused(api: Api, url: str) ->
     assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER")
 
 
-async def test_a_wait_for_a_rate_ends_with_the_rate(api: Api, db: asyncpg.Connection) -> None:
+@pytest.mark.parametrize(
+    ("code", "detail", "left"),
+    [
+        ("DESTINATION_RATE_LIMIT", "x", None),
+        ("CIRCUIT_OPEN", "the account lacks a property", None),
+        ("CIRCUIT_OPEN", "opened by hand", "CIRCUIT_OPEN"),
+        ("DESTINATION_UNAVAILABLE", "x", "DESTINATION_UNAVAILABLE"),
+    ],
+)
+async def test_other_options_end_the_waits_that_they_may_mend(
+    api: Api, db: asyncpg.Connection, code: str, detail: str, left: str | None
+) -> None:
     await add(api, options={"rate": 0.01})
-    blocked = "UPDATE destinations SET blocked_until = now() + interval '90 s', blocked_code = $1, blocked_detail = 'x'"
-    for code, left in (("DESTINATION_RATE_LIMIT", None), ("CIRCUIT_OPEN", "CIRCUIT_OPEN")):
-        await db.execute(blocked, code)
-        assert (await change(api, options={"rate": 50})).json()["error_code"] == left
+    await db.execute(
+        "UPDATE destinations SET blocked_until = now() + interval '90 s', blocked_code = $1, blocked_detail = $2",
+        code,
+        detail,
+    )
+    assert (await change(api, options={"rate": 50})).json()["error_code"] == left
 
 
 async def test_what_a_removed_destination_is_owed_is_skipped_at_once(

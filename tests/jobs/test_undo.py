@@ -14,7 +14,7 @@ from app import admin, undoing
 from app.domain.outcomes import Consistency
 from app.vault import Vault
 from app.wake import Waker
-from jobs.crm.sandbox import serving
+from jobs.crm.sandbox import ANY, serving
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
@@ -38,7 +38,7 @@ async def names(sandbox: Sandbox) -> dict[str, str | None]:
 @pytest.fixture
 async def second(world: World) -> AsyncIterator[Sandbox]:
     """Another CRM of the same tenant: the destination `other`."""
-    async with serving() as base_url, aiohttp.ClientSession() as session:
+    async with serving(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
         async with world.database.connection() as connection:
             await admin.add_destination(
                 connection,

@@ -34,6 +34,8 @@ SAMPLE: Final = Path(__file__).with_name("contacts.csv")
 MAP: Final = "Customer Id=id"
 REFUSED: Final = "donald.hamilton1@example.com"
 """An address that the CRM does not take."""
+CRM_FIELDS: Final = ("tranche_id", "plan")
+"""What was added to the contacts of the CRM for this file; it refuses what it does not know."""
 _OUTAGE_SECONDS: Final = 5
 
 MENDED: Final = {
@@ -43,7 +45,7 @@ MENDED: Final = {
     "INVALID_FIELD": {"First Name": "Xavier"},
     "DESTINATION_REJECTED": {"E-Mail": "accepted@example.com"},
 }
-"""What a person would type into the failed rows, by the error that the file gives."""
+"""What a person would type into the failed rows, by the error that the file gives; an address gets the row's number."""
 
 
 class DemoError(TrancheError):
@@ -88,7 +90,13 @@ async def _play(folder: Path) -> None:
     }
     (folder / "data").mkdir()
     _scene(console, "PostgreSQL, Valkey, API, worker and a stand-in CRM come up")
-    async with Stack(settings, port=_free_port(), sandbox_port=_free_port(), log_dir=folder) as stack:
+    async with Stack(
+        settings,
+        port=_free_port(),
+        sandbox_port=_free_port(),
+        sandbox_fields=CRM_FIELDS,
+        log_dir=folder,
+    ) as stack:
         console.print(
             f"API at {stack.url}, CRM at {stack.sandbox_url}, after {time.monotonic() - started:.1f} s"
         )
@@ -217,8 +225,12 @@ def _mend(failed: Path, mended: Path) -> Counter[str]:
 
 def _mended(code: str, row: dict[str, Any], number: int) -> dict[str, Any]:
     if code == "DUPLICATE_IN_BATCH":
-        return row | {"Customer Id": f"{row['Customer Id']}-{number}"}
-    changes = MENDED.get(code, {})
+        # Two people, so two addresses: the CRM has one contact for each.
+        return row | {
+            "Customer Id": f"{row['Customer Id']}-{number}",
+            "E-Mail": f"mended-{number}@example.com",
+        }
+    changes = {k: v.replace("@", f"-{number}@") for k, v in MENDED.get(code, {}).items()}
     return row | {k: v for k, v in changes.items() if code != "MISSING_FIELD" or not row[k]}
 
 

@@ -32,7 +32,8 @@ FOR NO KEY UPDATE;
 -- name: change_destination
 -- $3 credentials and $4 options; NULL: as they are. What the credentials before brought about is over with them: the
 -- wait, and the circuit of this connection, unless somebody opened it by hand. That of the CRM is not theirs. Other options
--- may allow more calls: a wait for a rate is tried anew.
+-- may allow more calls: a wait for a rate is tried anew. They may also mend what an open circuit waits for (a field that
+-- the account lacks).
 UPDATE destinations d
 SET
     credentials = coalesce($3::bytea, d.credentials),
@@ -47,7 +48,8 @@ SET
 FROM (
     SELECT
         o.destination_id,
-        $3::bytea IS NOT NULL AND o.circuit_wish IS NULL
+        ($3::bytea IS NOT NULL OR $4::text IS NOT NULL AND (o.blocked_code = 'CIRCUIT_OPEN') IS TRUE)
+            AND o.circuit_wish IS NULL
             AND (o.blocked_until > now() AND o.blocked_detail = 'opened by hand') IS NOT TRUE AS anew,
         $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster
     FROM destinations o

@@ -3,5 +3,6 @@
 from __future__ import annotations
 
 from jobs.crm.sandbox.server import KINDS, create_app, run, serving
+from jobs.crm.sandbox.vendor import ANY
 
-__all__ = ["KINDS", "create_app", "run", "serving"]
+__all__ = ["ANY", "KINDS", "create_app", "run", "serving"]

@@ -11,6 +11,8 @@
 | `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
 | `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
 | `DELETE faults` | all off; `DELETE faults/KIND` one |
+| `GET schema` | `{"own","declared"}`: fields that every account has, and those that were declared |
+| `PUT schema` | `{"declared":["tranche_id","plan"]}` becomes all that is declared; `*` is every name |
 | `POST reset` | everything as new; `?only=` any of `ledger,contacts,faults,concurrency` |
 | `GET health` | `{"status":"ok","kind"}` |
 
@@ -28,6 +30,7 @@ from aiohttp import web
 from jobs.crm.sandbox.faults import FaultError, Refuse, parse
 from jobs.crm.sandbox.front import DEFAULT_PORTAL, Front
 from jobs.crm.sandbox.users import Edit, delete, edit
+from jobs.crm.sandbox.vendor import Schema
 
 PREFIX: Final = "/__sandbox__"
 PARTS: Final = ("ledger", "contacts", "faults", "concurrency")
@@ -63,6 +66,8 @@ class Control:
             web.put(f"{PREFIX}/faults/{{kind}}", _safely(self.set_fault)),
             web.delete(f"{PREFIX}/faults", _safely(self.clear_faults)),
             web.delete(f"{PREFIX}/faults/{{kind}}", _safely(self.clear_faults)),
+            web.get(f"{PREFIX}/schema", _safely(self.schema)),
+            web.put(f"{PREFIX}/schema", _safely(self.declare)),
             web.post(f"{PREFIX}/reset", _safely(self.reset)),
             web.get(f"{PREFIX}/health", _safely(self.health)),
         ]
@@ -128,6 +133,18 @@ class Control:
     async def clear_faults(self, request: web.Request) -> object:
         await self._clear(request.match_info.get("kind"))
         return {"faults": self._front.faults.show()}
+
+    async def schema(self, _: web.Request) -> object:
+        schema = self._front.schema
+        return {"own": sorted(schema.own), "declared": sorted(schema.declared)}
+
+    async def declare(self, request: web.Request) -> object:
+        wanted = await _body(request)
+        names = wanted.get("declared") if isinstance(wanted, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError('{"declared": [names of fields]} is expected')
+        self._front.schema = Schema(self._front.vendor.own_fields, names)
+        return await self.schema(request)
 
     async def reset(self, request: web.Request) -> object:
         only = set(request.query.get("only", ",".join(PARTS)).split(","))

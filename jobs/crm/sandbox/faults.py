@@ -164,7 +164,7 @@ class RejectBatch(Chosen, frozen=True, kw_only=True):
 
 
 class MissingFields(Fault, frozen=True, kw_only=True):
-    """Fields with one of `names` do not exist over there; in the meantime everything else does."""
+    """Fields with one of `names` do not exist over there, though the account had them or was to have them."""
 
     kind = "missing_fields"
 

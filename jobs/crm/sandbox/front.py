@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeVar
 
 from aiohttp import web
@@ -32,7 +32,7 @@ from jobs.crm.sandbox.faults import (
 )
 from jobs.crm.sandbox.ledger import Call, Ledger
 from jobs.crm.sandbox.records import Records
-from jobs.crm.sandbox.vendor import Answer, Route, Vendor, Visit
+from jobs.crm.sandbox.vendor import Answer, Route, Schema, Vendor, Visit
 
 DEFAULT_PORTAL: Final = "default"
 HUGE: Final = 9_000_000
@@ -53,8 +53,9 @@ class DroppedError(Exception):
 class Front:
     """One sandbox: a vendor, its records, and what is switched on against its clients."""
 
-    def __init__(self, vendor: Vendor, ledger: Ledger) -> None:
+    def __init__(self, vendor: Vendor, ledger: Ledger, declared: Iterable[str] = ()) -> None:
         self.vendor = vendor
+        self.schema = Schema(vendor.own_fields, declared)
         self.ledger = ledger
         self.faults = Faults()
         self.records = Records(vendor.make_id)
@@ -146,6 +147,7 @@ class Front:
                 ledger=self.ledger,
                 records=self.records,
                 faults=self.faults,
+                schema=self.schema,
                 locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,
             )
         )

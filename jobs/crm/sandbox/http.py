@@ -24,7 +24,7 @@ import msgspec
 
 from jobs.crm.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from jobs.crm.sandbox.ledger import Effect, Kept, timestamp
-from jobs.crm.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
+from jobs.crm.sandbox.vendor import ANY, Answer, Refusal, Route, Vendor, Visit
 
 MAX_CONTACTS: Final = 1000
 
@@ -65,6 +65,8 @@ class HttpSandbox:
             "idempotent": True,
         }
         self.locks_calls = True
+        self.own_fields = frozenset({ANY})
+        self.key_field: str | None = None
         self.routes = [
             *(Route(method, "/contacts", "write", self.upsert) for method in ("POST", "PUT", "PATCH")),
             *(Route(method, "/contacts", "read", self.not_allowed) for method in ("GET", "HEAD")),
@@ -233,7 +235,7 @@ def _check(visit: Visit, contacts: list[dict[str, Any]]) -> None:
             raise RefusedError(422, "no_id", "Every contact needs an id, a string.")
         if not isinstance(contact.get("version", 0), int):
             raise RefusedError(422, "bad_version", "A version is a whole number.")
-        missing = visit.missing_field([*contact, *(contact.get("attributes") or {})])
+        missing = next(iter(visit.missing_fields([*contact, *(contact.get("attributes") or {})])), None)
         if missing is not None:
             raise RefusedError(422, "unknown_field", f"There is no field {missing!r}.")
     twice = [key for key, times in Counter(c["id"] for c in contacts).items() if times > 1]

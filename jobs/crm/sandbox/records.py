@@ -46,7 +46,9 @@ class Records:
         if key_property is None:
             return self._by_id.get((portal, key))
         found = self._by_key.get((portal, key_property, key))
-        return self._search(portal, key_property, key) if found is None else found
+        if found is not None and found.properties.get(key_property) == key:
+            return found
+        return self._search(portal, key_property, key)
 
     def _search(self, portal: str, name: str, value: str) -> Record | None:
         """The first record with this value of a property: most searches are for what is not there."""
@@ -71,22 +73,12 @@ class Records:
         self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str
     ) -> tuple[Record, bool, bool]:
         """Set these properties, keep the others; an empty string and `None` clear. Gives (record, created, changed)."""
-        place = (portal, key_property, key)
-        record = self._by_key.get(place)
+        record = self.find(portal, key, key_property)
+        if record is not None and (record.key_property, record.key) != (key_property, key):
+            self._rename(record, key_property, key)
         if record is None:
-            record = Record(
-                id=self._make_id(self._made),
-                portal=portal,
-                key_property=key_property,
-                key=key,
-                properties=_filled(properties) | {key_property: key},
-                created_at=at,
-                updated_at=at,
-            )
-            self._made += 1
-            self._by_id[portal, record.id] = self._by_key[place] = record
-            self._note(record)
-            return record, True, True
+            filled = _filled(properties) | {key_property: key}
+            return self._make(portal, key_property, key, filled, at), True, True
         record.writes += 1
         held = record.properties
         same = properties.items() <= held.items()
@@ -114,11 +106,57 @@ class Records:
         self._note(record)
         return True
 
+    def create(
+        self, portal: str, key_property: str, properties: dict[str, Any], at: str
+    ) -> tuple[Record, bool, bool]:
+        """A new record, which may have no key."""
+        key = str(properties.get(key_property) or "")
+        record = self._make(portal, key_property, key, _filled(properties), at)
+        return record, True, True
+
+    def update(
+        self, record: Record, properties: dict[str, Any], at: str, key_property: str | None = None
+    ) -> bool:
+        """Set these properties of a record that is there; whether that changed anything. With `key_property` among
+        them it is found by that from now on."""
+        if key_property is not None and properties.get(key_property):
+            self._rename(record, key_property, str(properties[key_property]))
+        record.writes += 1
+        held = record.properties
+        if all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
+            return False
+        record.properties = _filled(held | properties)
+        record.updated_at = at
+        self._note(record)
+        return True
+
+    def _make(self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str) -> Record:
+        record = Record(
+            id=self._make_id(self._made),
+            portal=portal,
+            key_property=key_property,
+            key=key,
+            properties=properties,
+            created_at=at,
+            updated_at=at,
+        )
+        self._made += 1
+        self._by_id[portal, record.id] = record
+        if key:
+            self._by_key[portal, key_property, key] = record
+        self._note(record)
+        return record
+
+    def _rename(self, record: Record, key_property: str, key: str) -> None:
+        self._by_key.pop((record.portal, record.key_property, record.key), None)
+        record.key_property, record.key = key_property, key
+        self._by_key[record.portal, key_property, key] = record
+
     def delete(self, portal: str, record_id: str) -> Record | None:
         """Take a record away; gives it if it was there."""
         record = self._by_id.pop((portal, record_id), None)
         if record is not None:
-            del self._by_key[portal, record.key_property, record.key]
+            self._by_key.pop((portal, record.key_property, record.key), None)
             for known in self._by_value.values():
                 for value in [value for value, held in known.items() if held is record]:
                     del known[value]
@@ -139,7 +177,9 @@ class Records:
                 created_at=e.at,
                 updated_at=e.at,
             )
-            self._by_id[e.portal, e.id] = self._by_key[e.portal, e.key_property, e.key] = record
+            self._by_id[e.portal, e.id] = record
+            if e.key:
+                self._by_key[e.portal, e.key_property, e.key] = record
         self._by_value.clear()
 
     def clear(self) -> None:

@@ -1,7 +1,8 @@
 """A stand-in for Salesforce's Contact: sObject Collections and SOQL by key, as its REST API guide describes them.
 
-Any Bearer token but `bad-token` is accepted. LastName is required, an e-mail address must look like one, and every
-custom field exists unless the fault `missing_fields` says otherwise. Every answer counts against the day's calls.
+Any Bearer token but `bad-token` is accepted. LastName is required, and an e-mail address must look like one. One column
+that Contact does not have refuses the request: custom fields (`…__c`) exist when they are declared. Every answer counts
+against the day's calls.
 """
 
 from __future__ import annotations
@@ -9,21 +10,55 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from jobs.crm.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from jobs.crm.sandbox.ledger import Effect, timestamp
-from jobs.crm.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
+from jobs.crm.sandbox.vendor import ANY, Answer, Refusal, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
 DAILY_CALLS: Final = 1_000_000
-STANDARD: Final = frozenset({"Id", "Email", "FirstName", "LastName", "Phone"})
+STANDARD: Final = frozenset(
+    {
+        "AccountId",
+        "AssistantName",
+        "Birthdate",
+        "Department",
+        "Description",
+        "DoNotCall",
+        "Email",
+        "Fax",
+        "FirstName",
+        "HasOptedOutOfEmail",
+        "HomePhone",
+        "Id",
+        "LastName",
+        "LeadSource",
+        "MailingCity",
+        "MailingCountry",
+        "MailingPostalCode",
+        "MailingState",
+        "MailingStreet",
+        "MobilePhone",
+        "OtherCity",
+        "OtherCountry",
+        "OtherPhone",
+        "OtherPostalCode",
+        "OtherState",
+        "OtherStreet",
+        "OwnerId",
+        "Phone",
+        "Salutation",
+        "Title",
+    }
+)
+"""Columns that every Contact has; there are some more."""
 DESCRIBED: Final = ("Company__c", "Tranche_Id__c")
-"""Of all the custom fields that there may be."""
+"""Of all the custom fields that there may be, where every name is declared."""
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM Contact WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
@@ -56,9 +91,12 @@ class SalesforceSandbox:
         base = "/services/data/{version:v[0-9]+[.]0}"
         self.options: dict[str, Any] = {}
         self.locks_calls = False
+        self.own_fields = STANDARD
+        self.key_field: str | None = "Tranche_Id__c"
         self.routes = [
             Route("PATCH", f"{base}/composite/sobjects/{{sobject}}/{{field}}", "write", self.upsert),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
+            Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
             Route("GET", f"{base}/sobjects/Contact/describe", "read", self.describe),
         ]
@@ -111,9 +149,13 @@ class SalesforceSandbox:
         counted = Counter(record.get(field) for record in body.records)
         results: list[dict[str, Any]] = []
         effects: list[Effect] = []
-        for values in body.records:
+        wrongs = [self._wrong(visit, field, values, counted[values.get(field)]) for values in body.records]
+        if body.all_or_none and any(wrongs):
+            return self._answer(
+                200, [{"success": False, "errors": [wrong or _rolled_back()]} for wrong in wrongs]
+            )
+        for values, wrong in zip(body.records, wrongs, strict=True):
             key, email = values.get(field), str(values.get("Email") or "")
-            wrong = self._wrong(visit, field, values, counted[key])
             if wrong is not None:
                 results.append({"success": False, "errors": [wrong]})
                 continue
@@ -132,7 +174,12 @@ class SalesforceSandbox:
         at, seq = timestamp(), visit.ledger.next_seq
         results: list[dict[str, Any]] = []
         effects: list[Effect] = []
-        for record_id in ids:
+        absent = [visit.locked or visit.records.find(visit.portal, i, None) is None for i in ids]
+        rolled_back = visit.query.get("allOrNone") == "true" and any(absent)
+        for record_id, gone in zip(ids, absent, strict=True):
+            if rolled_back and not gone:
+                results.append({"success": False, "errors": [_rolled_back()]})
+                continue
             record = None if visit.locked else visit.records.delete(visit.portal, record_id)
             if record is not None:
                 effects.append(visit.effect(record, at, seq + len(effects), changed=True, deleted=True))
@@ -151,7 +198,8 @@ class SalesforceSandbox:
 
     def describe(self, visit: Visit) -> Answer:
         """Every custom field but that of the company is an external id: an upsert takes any of them for a key."""
-        names = [*sorted(STANDARD), *DESCRIBED]
+        declared = sorted(visit.schema.declared - {ANY}) or DESCRIBED
+        names = [*sorted(STANDARD), *declared]
         fields = [
             {
                 "name": name,
@@ -162,7 +210,7 @@ class SalesforceSandbox:
                 ),
             }
             for name in names
-            if visit.missing_field([name]) is None
+            if _missing(visit, [name]) is None
         ]
         return self._answer(200, {"name": "Contact", "fields": fields})
 
@@ -172,7 +220,7 @@ class SalesforceSandbox:
         if found is None:
             return self._error(400, "MALFORMED_QUERY", "unexpected token")
         names = found[1].split(",")
-        missing = visit.missing_field(names) or next((n for n in names if not _exists(n)), None)
+        missing = _missing(visit, [*names, found[2]])
         if missing is not None:
             place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
             words = f"{place}No such column '{missing}' on entity 'Contact'."
@@ -203,7 +251,7 @@ class SalesforceSandbox:
         if not 1 <= len(body.records) <= MAX_RECORDS:
             words = f"record limit reached. cannot submit more than {MAX_RECORDS} records into this call"
             raise RefusedError(400, "EXCEEDED_ID_LIMIT", words)
-        if not field.endswith("__c") or visit.missing_field([field]) is not None:
+        if not field.endswith("__c") or _missing(visit, [field]) is not None:
             raise RefusedError(
                 404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}"
             )
@@ -211,7 +259,7 @@ class SalesforceSandbox:
             attributes = record.pop("attributes", None)
             if not isinstance(attributes, dict) or attributes.get("type") != "Contact":
                 raise RefusedError(400, "INVALID_TYPE", "each record needs attributes with its type")
-            missing = visit.missing_field(record) or next((n for n in record if not _exists(n)), None)
+            missing = _missing(visit, record)
             if missing is not None:
                 words = f"No such column '{missing}' on sobject of type Contact"
                 raise RefusedError(400, "INVALID_FIELD", words)
@@ -253,12 +301,22 @@ class SalesforceSandbox:
         return self._answer(status, [{"message": message, "errorCode": code}])
 
 
-def _exists(name: str) -> bool:
-    return name in STANDARD or name.endswith("__c")
+def _missing(visit: Visit, names: Iterable[str]) -> str | None:
+    """A column that Contact does not have. What an organisation makes itself ends in `__c`, whatever was declared."""
+    names = list(names)
+    strange = [name for name in names if name not in STANDARD and not name.endswith("__c")]
+    return next(iter([*visit.missing_fields(names), *strange]), None)
 
 
 def _item(code: str, message: str, *fields: str) -> dict[str, Any]:
     return {"statusCode": code, "message": message, "fields": list(fields)}
+
+
+def _rolled_back() -> dict[str, Any]:
+    return _item(
+        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
+        "Record rolled back because not all records were valid and allOrNone was true",
+    )
 
 
 def _locked() -> dict[str, Any]:

@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -38,8 +38,12 @@ SHUTDOWN_SECONDS: Final = 0.5
 CONTROL: Final = web.AppKey("control", Control)
 
 
-def create_app(kind: str = "hubspot", *, ledger_path: Path | None = None) -> web.Application:
+def create_app(
+    kind: str = "hubspot", *, ledger_path: Path | None = None, fields: Iterable[str] = ()
+) -> web.Application:
     """One sandbox: the vendor's routes stand at the root, and under `/portal/{name}` for another account.
+
+    `fields` are declared beside the vendor's own, in every account; `jobs.crm.sandbox.ANY` declares every name.
 
     Raises:
         ValueError: an unknown kind.
@@ -47,7 +51,7 @@ def create_app(kind: str = "hubspot", *, ledger_path: Path | None = None) -> web
     if kind not in KINDS:
         raise ValueError(f"no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
     ledger = Ledger(ledger_path)
-    front = Front(KINDS[kind](), ledger)
+    front = Front(KINDS[kind](), ledger, fields)
     control = Control(front, kind)
     app = web.Application(client_max_size=MAX_REQUEST_BYTES)
     app[CONTROL] = control
@@ -110,10 +114,15 @@ class _Port:
 
 @contextlib.asynccontextmanager
 async def serving(
-    kind: str = "hubspot", *, host: str = "127.0.0.1", port: int = 0, ledger_path: Path | None = None
+    kind: str = "hubspot",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ledger_path: Path | None = None,
+    fields: Iterable[str] = (),
 ) -> AsyncIterator[str]:
     """A running sandbox; yields its base URL, e.g. `http://127.0.0.1:40123`. Port 0 takes any free one."""
-    app = create_app(kind, ledger_path=ledger_path)
+    app = create_app(kind, ledger_path=ledger_path, fields=fields)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
     listener = _Port(runner, host, port)
@@ -132,6 +141,7 @@ def run(
     port: int = 0,
     ledger_path: Path | None = None,
     *,
+    fields: Iterable[str] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGTERM or SIGINT. `announce` is told the base URL once the port is open.
@@ -146,7 +156,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with serving(kind, host=host, port=port, ledger_path=ledger_path) as base_url:
+        async with serving(kind, host=host, port=port, ledger_path=ledger_path, fields=fields) as base_url:
             if announce is not None:
                 announce(base_url)
             await stop.wait()

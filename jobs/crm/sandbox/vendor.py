@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ from jobs.crm.sandbox.ledger import Call, Effect, Ledger
 from jobs.crm.sandbox.records import Record, Records
 
 C = TypeVar("C", bound=Chosen)
+ANY: Final = "*"
+"""Declared, it stands for every name."""
 Refusal = Unauthorized | RateLimit | Lock | Status
 
 
@@ -35,6 +37,22 @@ class Answer(msgspec.Struct, kw_only=True):
     content_type: str = "application/json"
     cut: bool = False
     """Half of the body is sent, then the connection closes."""
+
+
+class Schema:
+    """The fields that an account has: the vendor's own, and those that were declared, as its owner does in the vendor's
+    settings. `ANY` declares every name that the vendor would let one give a field."""
+
+    def __init__(self, own: frozenset[str], declared: Iterable[str] = ()) -> None:
+        self.own = own
+        self.declared = frozenset(declared)
+
+    def has(self, name: str) -> bool:
+        return name in self.own or name in self.declared or ANY in self.declared or ANY in self.own
+
+    def is_declared(self, name: str) -> bool:
+        """Whether it is a field of the account's own making."""
+        return name not in self.own and self.has(name)
 
 
 class Visit(msgspec.Struct, kw_only=True):
@@ -50,6 +68,7 @@ class Visit(msgspec.Struct, kw_only=True):
     ledger: Ledger
     records: Records
     faults: Faults
+    schema: Schema
     locked: bool = False
     """Somebody else holds the records of this call (`Vendor.locks_calls` is false)."""
 
@@ -79,13 +98,12 @@ class Visit(msgspec.Struct, kw_only=True):
             deleted=deleted,
         )
 
-    def missing_field(self, names: Iterable[str]) -> str | None:
-        """One of these fields that does not exist, if there is one."""
+    def missing_fields(self, names: Iterable[str]) -> list[str]:
+        """Those of these fields that do not exist, in their order."""
         armed = self.faults.active(MissingFields)
-        if armed is None:
-            return None
-        missing = next((name for name in names if name in armed.fault.names), None)
-        if missing is not None and MissingFields.kind not in self.call.faults:
+        away = frozenset() if armed is None else armed.fault.names
+        missing = [name for name in names if name in away or not self.schema.has(name)]
+        if any(name in away for name in missing) and MissingFields.kind not in self.call.faults:
             self.call.faults = [*self.call.faults, MissingFields.kind]
         return missing
 
@@ -127,6 +145,10 @@ class Vendor(Protocol):
     """Options of a destination that is to be synced to this stand-in."""
     locks_calls: bool
     """Whether a lock refuses the whole call; if not, `Visit.locked` tells the handler."""
+    own_fields: frozenset[str]
+    """What every account has; empty for a service that knows no schema."""
+    key_field: str | None
+    """The field of the account's own making that holds our business key by default."""
 
     def make_id(self, count: int) -> str:
         """The record id of the next new record."""

@@ -53,7 +53,7 @@ class Site:
     async def another_sandbox(self, name: str) -> Sandbox:
         """One more CRM, as a destination of this name."""
         port = free_port()
-        part = self.tranche.start(f"sandbox-{name}", "sandbox-crm", "--port", str(port))
+        part = self.tranche.start(f"sandbox-{name}", "sandbox-crm", "--field", "*", "--port", str(port))
         sandbox = Sandbox(f"http://127.0.0.1:{port}", self.session)
         await self.tranche._await_answer(f"{sandbox.base_url}/__sandbox__/health", part)
         new = {"name": name, "kind": "hubspot", "base_url": sandbox.base_url, "token": "pat-test"}

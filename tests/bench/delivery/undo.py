@@ -197,7 +197,7 @@ async def main(arguments: argparse.Namespace) -> None:
                 tranche.quiet = True
                 await tranche.start_api()
                 port = free_port()
-                tranche.start("sandbox-other", "sandbox-crm", "--port", str(port))
+                tranche.start("sandbox-other", "sandbox-crm", "--field", "*", "--port", str(port))
                 other = Sandbox(f"http://127.0.0.1:{port}", session)
                 await until_ready(f"{other.base_url}/__sandbox__/health")
                 new = {"name": "other", "kind": "hubspot", "base_url": other.base_url, "token": "pat-test"}

@@ -1,0 +1,70 @@
+"""One reply of several calls, for adapters that need more than one to write a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import Final
+
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.port import Contact, Health, Outcome, Pause, Reply
+
+_WORSE: Final = (Health.WELL, Health.CRM_FAULT, Health.CONNECTION_FAULT, Health.SETUP_FAULT)
+
+
+class Tally:
+    """What became of the contacts of a push so far; those without an outcome are open."""
+
+    def __init__(self, contacts: list[Contact]) -> None:
+        self._contacts = contacts
+        self.outcomes: dict[str, Outcome] = {}
+        self.seconds = 0.0
+        self.health = Health.WELL
+        self._pause: Pause | None = None
+        self._status: int | None = None
+        self._detail = ""
+        self._whole: set[str] = set()
+        """Contacts that were refused together, and nobody knows which is guilty."""
+
+    @property
+    def well(self) -> bool:
+        """Whether another call makes sense."""
+        return self.health is Health.WELL and self._pause is None
+
+    def open(self) -> list[Contact]:
+        return [c for c in self._contacts if c.contact_id not in self.outcomes]
+
+    def note(self, answer: Answer | NoAnswer) -> None:
+        """A call that settled nobody."""
+        self.seconds += answer.seconds
+        self._status = answer.status
+
+    def add(self, reply: Reply, *, but: Container[str] = ()) -> None:
+        """What a call became of, except for these contacts."""
+        self.seconds += reply.seconds
+        self._status = reply.status
+        self._detail = self._detail or reply.detail
+        self._pause = self._pause or reply.pause
+        self.health = max(self.health, reply.health, key=_WORSE.index)
+        told = {o.contact_id: o for o in reply.outcomes if o.contact_id not in but}
+        self.outcomes |= told
+        if reply.rejected_whole:
+            self._whole |= told.keys()
+
+    def reply(self) -> Reply:
+        """Who is open was not sent: a call before failed."""
+        code = ErrorCode.DESTINATION_RATE_LIMIT if self._pause else ErrorCode.DESTINATION_UNAVAILABLE
+        return Reply(
+            outcomes=[
+                self.outcomes.get(c.contact_id)
+                or Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=self._detail)
+                for c in self._contacts
+            ],
+            health=self.health,
+            pause=self._pause,
+            seconds=self.seconds,
+            # Some of them alone are sent again together, and refused together again if that is how it is.
+            rejected_whole=len(self._contacts) > 1 and self._whole == {c.contact_id for c in self._contacts},
+            status=self._status,
+            detail=self._detail,
+        )
