@@ -163,15 +163,18 @@ class Dispatcher:
                 )
             self._announce(route, _UNUSABLE)
             return None
-        await self._grant_wish(way)
+        if await self._grant_wish(way):
+            # The destination may have been changed after it was read, and its circuit closed for what it is now.
+            return await self._find(tenant_id, destination_id)
         return way
 
-    async def _grant_wish(self, way: Way) -> None:
+    async def _grant_wish(self, way: Way) -> bool:
+        """Whether there was one."""
         route = way.route
         async with self._database.connection() as connection:
             wish = await circuits.read_wish(connection, route.tenant_id, route.destination_id)
         if wish is None:
-            return
+            return False
         if way.line is not None:
             shared = wish.circuit == "crm"
             if wish.circuit == "connection":
@@ -186,6 +189,7 @@ class Dispatcher:
             if wish.circuit == "crm" and wish.state is CircuitState.CLOSED:
                 await circuits.unblock_crm(connection, route.kind, route.base_url)
             await circuits.clear_wish(connection, route.tenant_id, route.destination_id, wish)
+        return True
 
     def _announce(self, route: Route, seconds: float) -> None:
         """Ask for a wake-up when the wait is over; a long one is left to the sweeper."""
