@@ -20,6 +20,7 @@ from app import settings as settings_module
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
 from app.cli import place
+from app.cli.secret_input import read_secret
 from app.destination_tests import DestinationTestRequest
 from app.domain import destinations as domain
 from app.domain.addresses import parse_networks
@@ -175,6 +176,18 @@ def _where(command: Any) -> Any:
     return command
 
 
+def _token(command: Any) -> Any:
+    """The access token: in the clear on the command line others see it in `ps`, and the shell remembers it."""
+    command = click.option(
+        "--token-file",
+        metavar="FILE",
+        help="File with its access token; - reads it from standard input.",
+    )(command)
+    return click.option(
+        "--token", help="The access token itself; - reads it from standard input. Better: --token-file."
+    )(command)
+
+
 def _choices(command: Any) -> Any:
     """What may be chosen for a destination of any kind."""
     chosen: list[Callable[[Any], Any]] = [
@@ -212,7 +225,7 @@ def destinations() -> None:
 @click.argument("name")
 @click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
-@click.option("--token", required=True, help="Its access token; kept encrypted.")
+@_token
 @_choices
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @_where
@@ -220,7 +233,8 @@ def add(
     name: str,
     kind: str,
     base_url: str,
-    token: str,
+    token: str | None,
+    token_file: str | None,
     fields: tuple[str, ...],
     options: tuple[str, ...],
     as_json: bool,
@@ -232,13 +246,16 @@ def add(
     """Sync contacts that change from now on to a CRM, under a NAME of your choice.
 
     For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
-    --token 00D… --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
+    --token-file token.txt --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
     """
     chosen = _options(kind, options)
     chosen |= {name: value for name, value in limits.items() if value is not None}
     if fields:
         chosen["fields"] = {**(chosen.get("fields") or {}), **_fields(fields)}
-    new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=token, options=chosen)
+    secret = read_secret("token", token, token_file)
+    if secret is None:
+        raise click.UsageError("Missing option '--token-file' (or '--token'): its access token")
+    new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=secret, options=chosen)
     made = asyncio.run(_office(tenant, url, key).add(new))
     click.echo(
         json.dumps(made) if as_json else f"added {made['name']} ({made['kind']} at {made['base_url']})"
@@ -267,7 +284,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
 
 @destinations.command()
 @click.argument("name")
-@click.option("--token", help="Another access token, tried at once.")
+@_token
 @_choices
 @click.option(
     "--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again."
@@ -276,6 +293,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
 def change(
     name: str,
     token: str | None,
+    token_file: str | None,
     fields: tuple[str, ...],
     options: tuple[str, ...],
     defaults: tuple[str, ...],
@@ -288,6 +306,7 @@ def change(
 
     What has arrived is not sent again because it would now look different there.
     """
+    secret = read_secret("token", token, token_file)
 
     async def work() -> None:
         office = _office(tenant, url, key)
@@ -300,7 +319,7 @@ def change(
             known = chosen.get("fields") or found["options"].get("fields") or {}
             chosen["fields"] = {**known, **_fields(fields)}
         chosen |= dict.fromkeys(defaults)
-        await office.change(name, admin.DestinationChange(token=token, options=chosen or None))
+        await office.change(name, admin.DestinationChange(token=secret, options=chosen or None))
 
     asyncio.run(work())
     click.echo(f"changed {name}")

@@ -17,10 +17,17 @@ from app.cli import place
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes that serve.")
-def serve(host: str, port: int, workers: int) -> None:
+@click.option(
+    "--tls-cert", type=click.Path(path_type=Path), help="Certificate with its chain (PEM): serve HTTPS alone."
+)
+@click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM), without a passphrase.")
+def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None) -> None:
     """Serve the HTTP API."""
-    from app.cli.server import serve_http
+    from app.cli.server import Tls, serve_http
 
+    if (tls_cert is None) != (tls_key is None):
+        raise click.UsageError("--tls-cert and --tls-key go together: give both or neither")
+    tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
     settings = place.find()
     # The processes that serve read their settings anew.
     os.environ |= {
@@ -28,7 +35,7 @@ def serve(host: str, port: int, workers: int) -> None:
         "TRANCHE_REDIS_URL": settings.redis_url,
         "TRANCHE_SECRET_KEY": settings.secret_key,
     }
-    serve_http(settings, host=host, port=port, workers=workers)
+    serve_http(settings, host=host, port=port, workers=workers, tls=tls)
 
 
 @click.command()

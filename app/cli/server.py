@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import ssl
 import sys
 import tempfile
 import time
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from granian import Granian
-from granian.constants import HTTPModes, Interfaces, Loops
+from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 
 from app.embedded.launch import PR_SET_PDEATHSIG, prctl
-from app.errors import Conflict
+from app.errors import Conflict, SettingsError
 from app.settings import Settings
 
 _KILL_TIMEOUT: Final = 15
@@ -58,21 +60,56 @@ def claim_port(host: str, port: int, option: str, *, patience: float = 0.0) -> N
         time.sleep(0.05)
 
 
-def serve_http(settings: Settings, *, host: str, port: int, workers: int) -> None:
+class Tls(NamedTuple):
+    """PEM files: the certificate with its chain, and its key without a passphrase."""
+
+    certificate: Path
+    key: Path
+
+
+def check_tls(tls: Tls) -> None:
+    """
+    Raises:
+        SettingsError: a file cannot be read, or the two do not belong together. (granian itself would only panic.)
+    """
+
+    def no_passphrase() -> str:
+        raise SettingsError(
+            f"{tls.key} (--tls-key) is encrypted; give a key without a passphrase, mode 0600."
+        )
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    for path, option in ((tls.certificate, "--tls-cert"), (tls.key, "--tls-key")):
+        try:
+            path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"{path} ({option}) cannot be read: {error.strerror}.") from error
+    try:
+        context.load_cert_chain(tls.certificate, tls.key, no_passphrase)
+    except (ssl.SSLError, ValueError) as error:
+        raise SettingsError(
+            f"{tls.certificate} (--tls-cert) and {tls.key} (--tls-key) are no certificate and its key in PEM: {error}."
+        ) from error
+
+
+def serve_http(settings: Settings, *, host: str, port: int, workers: int, tls: Tls | None = None) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first.
 
     Raises:
         Conflict: somebody else listens there. (granian itself would only panic.)
+        SettingsError: certificate or key cannot be used.
     """
+    if tls is not None:
+        check_tls(tls)
     claim_port(host, port, "--port")
     os.environ[_PARENT] = str(os.getpid())
     with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
         # Where the processes that serve keep their counters, so that each can tell /metrics those of all.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
-        _serve(settings, host, port, workers)
+        _serve(settings, host, port, workers, tls)
 
 
-def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
+def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None) -> None:
     Granian(
         "app.cli.server:application",
         factory=True,
@@ -90,4 +127,7 @@ def _serve(settings: Settings, host: str, port: int, workers: int) -> None:
         respawn_failed_workers=True,
         workers_kill_timeout=_KILL_TIMEOUT,
         log_level="warning",  # type: ignore[arg-type]
+        ssl_cert=None if tls is None else tls.certificate,
+        ssl_key=None if tls is None else tls.key,
+        ssl_protocol_min=SSLProtocols.tls12,
     ).serve()

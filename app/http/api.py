@@ -15,6 +15,7 @@ from app.errors import TrancheError, Unauthorized
 from app.http import exchange, problems
 from app.http.bodies import Inbox
 from app.http.services import STATE_KEY, UNKNOWN_KEY, Services
+from app.http.shield import shield
 
 log = structlog.get_logger()
 
@@ -57,7 +58,8 @@ class Api(Litestar):
                     allow = ", ".join(self._methods(scope["path_template"])).encode()
                     fields = [(k, allow if k == b"allow" else v) for k, v in fields]
                     fields += services.cors.preflight_fields(scope, allow)
-                message["headers"] = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
+                fields = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
+                message["headers"] = shield(fields, scope["scheme"])
             elif method == "HEAD":
                 message = {**message, "body": b""}
             await send(message)

@@ -18,7 +18,10 @@ from app.settings import Settings
 _YAML: Final = "application/yaml"
 _VARIES: Final = {"Cache-Control": "no-cache", "Vary": "Accept"}
 _CACHE: Final = {"Cache-Control": "public, max-age=300"}
-_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 @get("/")

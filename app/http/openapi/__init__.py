@@ -97,7 +97,8 @@ _TAGS: Final = [
 _DESCRIPTION: Final = (
     "Send contacts in batches; every item gets its own honest outcome, and what is accepted is synced to every "
     "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never changes "
-    "its meaning. Every answer carries `X-Request-ID`. Pages of the origins that an operator named "
+    "its meaning. Every answer carries `X-Request-ID`, and the header fields that tell browsers and caches what not to "
+    "do with it. Pages of the origins that an operator named "
     "(`TRANCHE_CORS_ORIGINS`) may call all of it from a browser."
 )
 
