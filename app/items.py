@@ -13,11 +13,13 @@ import msgspec
 from app.candidates import Candidates
 from app.db import items as rows
 from app.db import letters
+from app.db.delivering import NotRestored
 from app.db.items import DeliveryRow, JobRef, JobRow, Range
 from app.db.packing import unpack
 from app.db.pool import Connection
 from app.domain.answers import ItemOutcome
 from app.domain.files.pieces import Kept
+from app.domain.naming import explain_not_restored
 from app.domain.outcomes import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
 from app.errors import NotFound, OutcomesExpired
 from app.selection import LOST_STATES, DestinationOutcome, Filter, JobItem
@@ -31,6 +33,7 @@ MOST: Final = 200_000
 _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder(ItemOutcome).decode
+_decode_not_restored: Final = msgspec.json.Decoder(dict[str, NotRestored]).decode
 _decode_kept: Final = msgspec.json.Decoder(Kept).decode
 
 
@@ -190,6 +193,7 @@ async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, Des
     lost: dict[tuple[int, int], str] = {}
     for delivery in await rows.read_deliveries(job, gather(indexes)):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
+        kept = {} if delivery.not_restored is None else _decode_not_restored(delivery.not_restored)
         standstill = explain_wait(
             paused=delivery.paused,
             blocked_code=delivery.blocked_code,
@@ -199,8 +203,14 @@ async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, Des
         columns = zip(delivery.indexes, delivery.versions, delivery.states, strict=True)
         for position, (index, version, letter) in enumerate(columns):
             if index in asked:
+                place = str(position)
                 owed.setdefault(index, {})[delivery.name] = _describe(
-                    delivery, LETTER_STATE[letter], version, errors.get(str(position), {}), standstill
+                    delivery,
+                    LETTER_STATE[letter],
+                    version,
+                    errors.get(place, {}),
+                    standstill,
+                    kept.get(place),
                 )
                 if LETTER_STATE[letter] in LOST_STATES:
                     lost[(delivery.delivery_id, index)] = delivery.name
@@ -230,8 +240,11 @@ def _describe(
     version: int,
     error: dict[str, Any],
     standstill: Standstill | None,
+    not_restored: NotRestored | None,
 ) -> DestinationOutcome:
     code, detail, seconds = error.get("code"), error.get("detail"), None
+    if not_restored is not None:
+        detail = detail or explain_not_restored(not_restored.fields, not_restored.created)
     if state in OPEN_STATES and delivery.state == "pending":
         seconds = math.ceil(delivery.next_in) or None
         if standstill is not None:
@@ -244,4 +257,5 @@ def _describe(
         error_code=code,
         detail=detail,
         retry_after_seconds=seconds,
+        not_restored=None if not_restored is None else not_restored.fields,
     )

@@ -21,8 +21,9 @@ from app.booking import book
 from app.db import processing, undoing
 from app.db.pool import Connection
 from app.db.undoing import Before, Change, Maker, Standing
-from app.domain import answers
+from app.domain import answers, naming
 from app.domain.answers import ItemOutcome
+from app.domain.naming import Cleared, Takings
 from app.domain.outcomes import ErrorCode, ItemStatus, JobKind, Result
 from app.domain.rules import FieldError
 
@@ -58,12 +59,18 @@ async def restore(
     standing = [locked[c.contact_id] for c in changes]
     own, makers = await _find_own(connection, job, changes, standing)
     places = sorted(own)
+    taken_back = [changes[place] for place in places]
+    befores = await undoing.read_befores(connection, job.tenant_id, taken_back)
     await undoing.restore(
         connection,
         job.tenant_id,
         job.job_id,
         [first_index + place for place in places],
-        [changes[place] for place in places],
+        taken_back,
+        [
+            _name(change, standing[place], befores.get(number))
+            for number, (place, change) in enumerate(zip(places, taken_back, strict=True))
+        ],
     )
     outcomes = [
         ItemOutcome(
@@ -109,6 +116,17 @@ async def _find_own(
         )
         own |= {undone[number] for number in again}
     return own, makers
+
+
+def _name(change: Change, found: Standing, before: Before | None) -> tuple[Cleared, Takings]:
+    """What is known of the contact's fields once it is as it was before the change."""
+    return naming.take_back(
+        found.known,
+        naming.NOTHING if before is None else before.known,
+        found.withdrawn,
+        version=found.version + 1,
+        since=change.version,
+    )
 
 
 def _is_own(job: Restoration, change: Change, found: Standing) -> bool:

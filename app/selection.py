@@ -33,6 +33,9 @@ class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_default
     """How that letter came to its end."""
     replayed_by: uuid.UUID | None = None
     """The job that has sent it again since: its outcome stands there."""
+    not_restored: list[str] | None = None
+    """Of an undo: fields that are left there as they are, because nobody knows what they held before; attributes as
+    `attributes.KEY`. `detail` says why."""
 
 
 class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Any, Final
 
@@ -19,8 +19,10 @@ from app.db import reading
 from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow, SyncRow
 from app.db.undoing import read_relatives
+from app.domain import naming
 from app.domain.answers import Summary
 from app.domain.batch import JobOptions
+from app.domain.options import STANDARD_FIELDS
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
 from app.errors import NotFound
 
@@ -116,6 +118,9 @@ class Job(JobSummary, frozen=True, kw_only=True):
     """The job whose changes this one takes back."""
     undone_by: uuid.UUID | None = None
     """The job that takes back the changes of this one."""
+    not_restored: dict[str, int] | UnsetType = UNSET
+    """Of an undo: by destination, items of which something was left there as it is, because nobody knows what was there
+    before; each item names the fields."""
     compensated_by: uuid.UUID | None = None
     """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
 
@@ -158,6 +163,10 @@ class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """The newest version that the destination is known to hold."""
     synced_at: datetime | None = None
     remote_id: str | None = None
+    created: bool | None = None
+    """Whether a call of ours made the record there; null: not known, or there is none. An undo archives no other."""
+    not_restored: list[str] | None = None
+    """Fields that undos have left there as they were, because nobody knows what they held before."""
     error_code: str | None = None
     detail: str | None = None
     retry_after_seconds: int | None = None
@@ -221,6 +230,8 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         waiting = await _find_wait(connection, tenant_id, row)
         again = await _read_attempts(connection, tenant_id, row, effects.get(job_id, []))
         relatives = await read_relatives(connection, tenant_id, job_id)
+        is_undo = row.kind == JobKind.UNDO
+        left = await reading.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
     failures = _merge_clusters(local) + [
         Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
     ]
@@ -230,6 +241,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         undo_of=relatives.undo_of,
         undone_by=relatives.undone_by,
         compensated_by=relatives.compensated_by,
+        not_restored=left or UNSET,
         **again,
     )
     return JobView(job, row.revision, _next_look(job, waiting))
@@ -339,6 +351,9 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
             "import of this id makes it anew."
         )
     syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
+    named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}
+    named.update(naming.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
+    named.update(naming.read_cleared(row.cleared))
     return Contact(
         id=row.contact_id,
         version=row.version,
@@ -352,12 +367,15 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
         job_id=row.job_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at) for sync in syncs},
+        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
     )
 
 
-def _describe_sync(sync: SyncRow, version: int, updated_at: datetime) -> ContactSync:
+def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> ContactSync:
+    left = {} if sync.not_restored is None else msgspec.json.decode(sync.not_restored)
     held: dict[str, Any] = {
+        "created": sync.created,
+        "not_restored": sorted(name for name in left if name not in named) or None,
         "synced_version": sync.synced_version or 0,
         "synced_at": sync.synced_at,
         "remote_id": sync.remote_id,

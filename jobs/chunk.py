@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from app.db.delivering import Claim, ItemError, Letter, Standing, Tried
+from app.db.delivering import Claim, ItemError, Letter, NotRestored, Tried
+from app.db.standing import Standing
 from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
 from jobs.crm.port import Contact, Outcome
 
@@ -27,6 +28,8 @@ class Chunk:
         self.standing: dict[str, Standing] = {}
         self.remote_ids: dict[str, str] = {}
         """That a read-back told of records which are to be archived."""
+        self.not_restored: dict[str, NotRestored] = {}
+        """By position: what an undo could not give back at this destination."""
         self._tried: dict[int, Tried] = {}
         self._positions = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
 
@@ -77,7 +80,14 @@ class Chunk:
         detail = outcome.detail
         if outcome.state is EffectState.UNKNOWN:
             detail = f"{sent}: {detail}" if detail else sent
-        self.settle(position, outcome.state, remote_id=outcome.remote_id, code=outcome.code, detail=detail)
+        self.settle(
+            position,
+            outcome.state,
+            remote_id=outcome.remote_id,
+            code=outcome.code,
+            detail=detail,
+            created=outcome.created,
+        )
 
     def settle(
         self,
@@ -87,8 +97,9 @@ class Chunk:
         remote_id: str | None = None,
         code: ErrorCode | None = None,
         detail: str = "",
+        created: bool | None = None,
     ) -> None:
-        """Something was tried, and this is known of the contact as it stands."""
+        """Something was tried, or need not be, and this is known of the contact as it stands."""
         self.states[position] = state
         if code is None:
             self.errors.pop(str(position), None)
@@ -98,11 +109,49 @@ class Chunk:
         if remote_id is not None and not (remote_id.isprintable() and len(remote_id) <= _MOST_ID):
             remote_id = None  # nobody can call it by that, nor can it be kept
         held = s.version if state is EffectState.OK else 0
-        if held and s.deleted and s.remote_id is not None:
+        if held and s.archived:
             remote_id = _FORGET
         self._tried[position] = Tried(
-            s.contact_id, state.value, s.version, held, remote_id, code, detail or None, s.troubled
+            s.contact_id,
+            state.value,
+            s.version,
+            held,
+            remote_id,
+            code,
+            detail or None,
+            s.troubled,
+            created,
+            dict(found) if (found := {} if created else s.not_restored) and held else None,
         )
+        if held:
+            self._tell_not_restored(position, found)
+
+    def drop(self, position: int) -> None:
+        """The destination holds this version already, or a newer one."""
+        self.states[position] = EffectState.OK
+        self.errors.pop(str(position), None)
+        self._tell_not_restored(position, {})
+
+    def leave(self, position: int) -> None:
+        """A tombstone whose record there is not ours to take away: nothing of it is sent."""
+        self.settle(position, EffectState.OK)
+
+    def forget(self, position: int) -> None:
+        """A tombstone that is not there, for certain."""
+        s = self.standing_of(position)
+        self.states[position] = EffectState.OK
+        self.errors.pop(str(position), None)
+        self._tried[position] = Tried(
+            s.contact_id, EffectState.OK.value, s.version, s.version, _FORGET, None, None, s.troubled
+        )
+
+    def _tell_not_restored(self, position: int, found: Mapping[str, int]) -> None:
+        """What could not be given back by the item of an undo, in a call now or before. A call speaks of the contact as
+        it stands; names that another undo withdrew are told by the item of that one."""
+        s, version = self.standing_of(position), self._claim.versions[position]
+        names = {name for name, at in (*s.not_restored_before.items(), *found.items()) if at == version}
+        if names:
+            self.not_restored[str(position)] = NotRestored(sorted(names), s.created)
 
     def bury(self, position: int, code: ErrorCode, detail: str) -> None:
         """Tranche gives it up: a human must look at it."""

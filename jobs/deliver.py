@@ -14,7 +14,7 @@ from typing import Final, Literal, TypeVar
 import asyncpg
 import structlog
 
-from app.db import delivering
+from app.db import delivering, standing
 from app.db.delivering import Asked, Claim, Record, Recorded
 from app.db.pool import Database
 from app.domain import retry
@@ -146,25 +146,25 @@ class Delivery:
             ids = claim.contact_ids  # a call is repeated with all that went along
         if ids:
             async with self._database.connection() as connection:
-                chunk.standing = await delivering.contacts_to_send(
+                chunk.standing = await standing.contacts_to_send(
                     connection, claim.tenant_id, claim.destination_id, ids
                 )
 
     def _drop_overtaken(self) -> None:
-        """What the destination holds already, or never had and must not have, need not be sent."""
-        chunk = self._chunk
+        """What the destination holds already, or never had and must not have, or is not ours to take away, need not be
+        sent."""
+        chunk, reads_back = self._chunk, self._line.crm.reads_back
         for position in chunk.open():
-            standing = chunk.standing.get(self._claim.contact_ids[position])
+            found = chunk.standing.get(self._claim.contact_ids[position])
             unknown = chunk.states[position] is EffectState.UNKNOWN
-            if standing is None:
+            if found is None:
                 chunk.states[position] = EffectState.SKIPPED
-            elif standing.deleted and unknown and self._line.crm.reads_back:
+            elif found.deleted and unknown and reads_back:
                 continue  # it may have got there by a way that nobody noticed, and must be looked for
-            elif standing.synced_version >= self._claim.versions[position]:
-                chunk.states[position] = EffectState.OK
-                chunk.errors.pop(str(position), None)
-            elif standing.deleted and not standing.synced_version and not standing.doubtful:
-                chunk.settle(position, EffectState.OK)
+            elif found.synced_version >= self._claim.versions[position]:
+                chunk.drop(position)
+            elif found.left and not (found.doubtful and reads_back):
+                chunk.leave(position)
 
     # settle what is unknown, where the CRM can be asked
 
@@ -188,9 +188,9 @@ class Delivery:
                 return
 
     def _must_be_found(self, position: int) -> bool:
-        """A tombstone whose record has no id that we know of."""
-        standing = self._chunk.standing_of(position)
-        return standing.deleted and standing.remote_id is None
+        """A tombstone whose record is to be archived, and has no id that we know of."""
+        found = self._chunk.standing_of(position)
+        return found.archived and found.remote_id is None
 
     async def _look(self, positions: list[int]) -> bool:
         contacts = [self._chunk.contact(position) for position in positions]
@@ -230,19 +230,22 @@ class Delivery:
     def _tombstone_settled(self, position: int, seen: Seen, remote_id: str | None) -> bool:
         """Whether this look at a record that should be gone tells what to do; if not, a second one must."""
         chunk = self._chunk
-        standing = chunk.standing_of(position)
+        tombstone = chunk.standing_of(position)
         unknown = chunk.states[position] is EffectState.UNKNOWN
-        archived = standing.tried_version >= standing.version  # it was the archiving whose answer was lost
+        archived = tombstone.tried_version >= tombstone.version  # it was the archiving whose answer was lost
         if seen is Seen.ABSENT:
-            if archived or not (unknown or standing.doubtful):
-                chunk.settle(position, EffectState.OK)
+            if archived or not (unknown or tombstone.doubtful):
+                chunk.forget(position)
                 return True
             return False  # the write whose answer was lost may still be on its way
-        if remote_id is None and standing.remote_id is None:
+        if tombstone.left:
+            chunk.leave(position)
+            return True
+        if remote_id is None and tombstone.remote_id is None:
             self._not_told(position, "the read-back told no id of the record")
             return True
         if remote_id is not None:
-            chunk.remote_ids[standing.contact_id] = remote_id
+            chunk.remote_ids[tombstone.contact_id] = remote_id
         if unknown and archived:
             return False
         if unknown:
@@ -256,8 +259,8 @@ class Delivery:
         if absent_for is not None and absent_for >= self._settings.reconcile_grace:
             for position in positions:
                 contact = chunk.contact(position)
-                if contact.deleted and contact.remote_id is None:
-                    chunk.settle(position, EffectState.OK)
+                if contact.deleted and (contact.remote_id is None or chunk.standing_of(position).left):
+                    chunk.forget(position)
                 else:
                     chunk.states[position] = EffectState.RETRY
             return
@@ -434,6 +437,7 @@ class Delivery:
             tried=chunk.tried(),
             letters=chunk.letters(),
             calls=self._evidence.kept(),
+            not_restored=chunk.not_restored,
         )
 
     def _wait(self, spent: int) -> float | None:

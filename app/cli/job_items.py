@@ -128,7 +128,9 @@ def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]
 def _cells(raw: msgspec.Raw) -> list[str]:
     item = msgspec.json.decode(raw, type=Item)
     effects = [
-        f"{name}: {effect.state}" + (f" ({effect.error_code})" if effect.error_code else "")
+        f"{name}: {effect.state}"
+        + (f" ({effect.error_code})" if effect.error_code else "")
+        + (f" (not restored: {' '.join(effect.not_restored)})" if effect.not_restored else "")
         for name, effect in item.destinations.items()
     ]
     seconds = item.retry_after_seconds

@@ -287,6 +287,12 @@ def _tell_undone(job: str, undo: Job) -> str:
     refused = sum(counts.get("failed", 0) + counts.get("dead", 0) for counts in undo.effects.values())
     if refused:
         parts.append(f"{refused:,} could not be restored at a destination (see its dead letters)")
+    if undo.not_restored:
+        places = ", ".join(f"{clean(name)}: {count:,}" for name, count in undo.not_restored.items())
+        parts.append(
+            f"of some, fields or the record were left as they are at a destination ({places}), because what was there "
+            f"before is not known (`tranche jobs items {name}` names the fields)"
+        )
     if undo.error is not None:
         parts.append(clean(undo.error.detail))
     return f"job {clean(job)} is undone by job {name}: " + "; ".join(parts)

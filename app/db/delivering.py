@@ -75,33 +75,13 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     """The destination was removed: nothing may be sent to it any more."""
 
 
-class Standing(msgspec.Struct, frozen=True, gc=False):
-    """A contact as it stands, and what the destination holds of it."""
+class NotRestored(msgspec.Struct, frozen=True):
+    """What an undo could not give back at a destination, as `deliveries.not_restored` keeps it by position."""
 
-    contact_id: str
-    version: int
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
-    synced_version: int
-    doubtful: bool
-    """It may hold a later version: an answer was lost."""
-    doubted_at: float | None
-    """When an answer was last lost, by whichever delivery; PostgreSQL's clock, seconds since 1970."""
-    refused: bool
-    """It refused the last version it was sent."""
-    deleted: bool
-    """A tombstone: the destination should not have it."""
-    remote_id: str | None
-    """Of its record there, as far as it is known."""
-    tried_version: int
-    """That was last sent, or that it was last told to archive; 0: none."""
-    troubled: bool
-    """That did not end well, so there may be open dead letters."""
-    attributes: dict[str, Any]
-    """A key with None is one that the destination still has and should clear."""
+    fields: list[str]
+    """Names of standard fields, and of attributes as `attributes.KEY`, sorted."""
+    created: bool | None
+    """Whether our call had made the record there; `None`: not known."""
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
@@ -119,6 +99,10 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
     detail: str | None
     troubled: bool = False
     """Open dead letters of it may be there; see `Standing`."""
+    created: bool | None = None
+    """Whether this call made the record; `None`: it does not say."""
+    not_restored: dict[str, int] | None = None
+    """Name → version of the undo that could not restore it there."""
 
 
 class Letter(msgspec.Struct, frozen=True):
@@ -170,6 +154,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     tried: Sequence[Tried]
     letters: Sequence[Letter]
     calls: Sequence[Call] = ()
+    not_restored: Mapping[str, NotRestored] = {}
+    """By position, of items that were settled in this attempt."""
 
 
 class Cluster(msgspec.Struct):
@@ -189,7 +175,11 @@ class Recorded(msgspec.Struct, frozen=True):
 
 _SAMPLES: Final = 5
 _errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
-_attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_options: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def _as_json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 async def due_destinations(connection: Connection) -> list[tuple[int, int]]:
@@ -201,7 +191,7 @@ async def read_destination(connection: Connection, tenant_id: int, destination_i
     row = await connection.fetchrow(QUERIES["read_destination"], tenant_id, destination_id)
     if row is None:
         return None
-    fields = dict(row) | {"options": _attributes(row["options"])}
+    fields = dict(row) | {"options": _options(row["options"])}
     return Route(tenant_id=tenant_id, destination_id=destination_id, **fields)
 
 
@@ -280,33 +270,6 @@ async def renew_lease(connection: Connection, claim: Claim, lease: float) -> boo
     )
 
 
-async def contacts_to_send(
-    connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
-) -> dict[str, Standing]:
-    rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
-    found = [Standing(*(*known, _attributes(attributes))) for *known, attributes in rows]
-    behind = [
-        s
-        for s in found
-        if s.synced_version < s.version and (s.synced_version or s.doubtful) and not s.deleted
-    ]
-    if behind:
-        lost = await connection.fetch(
-            QUERIES["attributes_to_clear"],
-            tenant_id,
-            [s.contact_id for s in behind],
-            [s.synced_version for s in behind],
-        )
-        keys = {row["contact_id"]: (row["keys"], row["held"] or ()) for row in lost}
-        for standing in behind:
-            every, held = keys.get(standing.contact_id, ((), ()))
-            # What a refused version brought never got there, and may be what it was refused for.
-            gone = held if standing.refused else every
-            # Read a moment later: what the contact has lost meanwhile is still a part of it as it stood.
-            standing.attributes.update((key, None) for key in gone if key not in standing.attributes)
-    return {standing.contact_id: standing for standing in found}
-
-
 async def lost_calls(connection: Connection, claim: Claim) -> list[LostCall]:
     """The writing calls of a delivery that are known to have left something unknown, the latest first."""
     rows = await connection.fetch(QUERIES["lost_calls"], claim.tenant_id, claim.delivery_id)
@@ -336,9 +299,11 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             [t.remote_id for t in tried],
             [t.code for t in tried],
             [t.detail for t in tried],
+            [None if t.created is None else "t" if t.created else "f" for t in tried],
+            [None if not t.not_restored else _as_json(t.not_restored) for t in tried],
         ]
     )
-    ids, states, remote_ids, codes, details = known.columns
+    ids, states, remote_ids, codes, details, created, not_restored = known.columns
     async with connection.transaction():
         if arrived:
             await connection.execute(
@@ -356,11 +321,11 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             claim.delivery_id,
             claim.token,
             record.states,
-            msgspec.json.encode(record.errors).decode(),
+            _as_json(record.errors),
             record.attempts,
             None if record.wait is None else timedelta(seconds=record.wait),
             record.absence,
-            msgspec.json.encode(count_failures(record.errors, claim.indexes)).decode(),
+            _as_json(count_failures(record.errors, claim.indexes)),
             ids,
             states,
             numbers(t.version for t in tried),
@@ -370,6 +335,9 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             details,
             known.separator,
             known.null,
+            created,
+            not_restored,
+            _as_json(record.not_restored) if record.not_restored else None,
         )
         if row is None:
             return None

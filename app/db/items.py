@@ -55,6 +55,7 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     state: str
     next_in: float
     delivery_id: int
+    not_restored: str | None
 
 
 class VersionRow(msgspec.Struct, frozen=True):

@@ -96,6 +96,7 @@ class ContactRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     created_at: datetime
     updated_at: datetime
+    cleared: str | None
 
 
 class SyncRow(msgspec.Struct, frozen=True):
@@ -114,6 +115,8 @@ class SyncRow(msgspec.Struct, frozen=True):
     state_version: int | None
     error_code: str | None
     error_detail: str | None
+    created: bool | None
+    not_restored: str | None
 
 
 class HealthRow(msgspec.Struct, frozen=True):
@@ -167,6 +170,12 @@ async def read_destination_failures(
     """By destination and error code."""
     rows = await connection.fetch(QUERIES["read_destination_failures"], tenant_id, job_id)
     return [(name, ClusterRow(code, count, samples)) for name, code, count, samples in rows]
+
+
+async def read_not_restored(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> dict[str, int]:
+    """By destination, items of an undo of which something was left as it is there."""
+    rows = await connection.fetch(QUERIES["read_not_restored"], tenant_id, job_id)
+    return {row["name"]: row["count"] for row in rows}
 
 
 async def read_next_attempt(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> float | None:

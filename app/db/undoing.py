@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -12,6 +12,10 @@ from app.db import audit
 from app.db.pool import Connection
 from app.db.processing import LONG_SECONDS, allow_long
 from app.db.sql import QUERIES
+from app.domain import naming
+from app.domain.naming import Cleared, Known, Takings
+
+_attributes: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 END: Final = 2**31 - 1
 """Above every item index."""
@@ -69,6 +73,8 @@ class Standing(msgspec.Struct, frozen=True):
     item_index: int
     prev_job_id: uuid.UUID | None
     prev_item_index: int | None
+    known: Known
+    withdrawn: Takings
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -91,6 +97,7 @@ class Before(msgspec.Struct, frozen=True):
     phone: str | None
     company: str | None
     attributes: str
+    known: Known
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -177,7 +184,13 @@ async def lock_contacts(
     connection: Connection, tenant_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
     rows = await connection.fetch(QUERIES["lock_contacts"], tenant_id, contact_ids)
-    return {row["contact_id"]: Standing(*row) for row in rows}
+    return {row["contact_id"]: _read_standing(tuple(row)) for row in rows}
+
+
+def _read_standing(row: tuple[Any, ...]) -> Standing:
+    keys, cleared, withdrawn = row[12:]
+    known = naming.know(row[7:12], keys, naming.read_cleared(cleared))
+    return Standing(*(*row[:7], known, naming.read_withdrawn(withdrawn)))
 
 
 async def read_makers(
@@ -216,7 +229,12 @@ async def read_befores(
         [change.prev_job_id for change in changes],
         [change.prev_item_index for change in changes],
     )
-    return {row[0] - 1: Before(*list(row)[1:]) for row in rows}
+    return {row["place"] - 1: _read_before(tuple(row)[1:]) for row in rows}
+
+
+def _read_before(row: tuple[Any, ...]) -> Before:
+    *found, cleared = row
+    return Before(*(*found, naming.know(row[2:7], _attributes(row[7]), naming.read_cleared(cleared))))
 
 
 async def restore(
@@ -225,21 +243,31 @@ async def restore(
     job_id: uuid.UUID,
     places: Sequence[int],
     changes: Sequence[Change],
+    namings: Sequence[tuple[Cleared, Takings]],
 ) -> int:
-    """Give locked contacts back what stood before these changes; `places` are the items of the job that does so."""
+    """Give locked contacts back what stood before these changes; `places` are the items of the job that does so.
+
+    `namings`: what is cleared and what is withdrawn of each contact then.
+    """
     if not changes:
         return 0
-    pairs = sorted(zip(changes, places, strict=True), key=lambda pair: pair[0].contact_id)
+    rows = sorted(zip(changes, places, namings, strict=True), key=lambda row: row[0].contact_id)
     written: int = await connection.fetchval(
         QUERIES["restore_contacts"],
         tenant_id,
         job_id,
-        [change.contact_id for change, _ in pairs],
-        [place for _, place in pairs],
-        [change.prev_job_id for change, _ in pairs],
-        [change.prev_item_index for change, _ in pairs],
+        [change.contact_id for change, *_ in rows],
+        [place for _, place, _ in rows],
+        [change.prev_job_id for change, *_ in rows],
+        [change.prev_item_index for change, *_ in rows],
+        [_as_json(cleared) for *_, (cleared, _) in rows],
+        [_as_json(withdrawn) for *_, (_, withdrawn) in rows],
     )
     return written
+
+
+def _as_json(value: Cleared | Takings) -> str | None:
+    return msgspec.json.encode(value).decode() if value else None
 
 
 async def is_unsettled(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:

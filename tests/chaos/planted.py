@@ -69,13 +69,13 @@ def hear(change: Callable[[Any], Any]) -> None:
 
 def stand(change: Callable[..., Any]) -> None:
     """Let workers misread a contact, and what a destination has of it."""
-    from app.db import delivering
+    from app.db import standing
 
     async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
         found = await read(connection, tenant_id, destination_id, ids)
-        return {key: change(standing, tenant_id, destination_id) for key, standing in found.items()}
+        return {key: change(contact, tenant_id, destination_id) for key, contact in found.items()}
 
-    read = put(delivering, "contacts_to_send", misread)
+    read = put(standing, "contacts_to_send", misread)
 
 
 # keys and answers
@@ -252,7 +252,7 @@ def stale_contact() -> None:
 @bug("clear_attributes")
 def clearing_forgotten() -> None:
     """A CRM is not told of attributes that are gone."""
-    alter("attributes_to_clear", "WHERE NOT c.attributes ? k.key", "WHERE false")
+    alter("contacts_to_send", "c.cleared,", "NULL AS cleared,")
 
 
 @bug("stall")

@@ -22,11 +22,13 @@ class Contact:
     email: str = ""
     texts: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(TEXTS))
     attributes: dict[str, Any] = field(default_factory=dict)
+    cleared: set[str] = field(default_factory=set)
+    """Names that were cleared, be it long ago; a null for one that never was is news to destinations."""
     history: list[tuple[Any, int, Contact]] = field(default_factory=list)
     """(job, item index, the contact then), oldest first."""
 
     def content(self) -> str:
-        return canonical([self.email, self.texts, self.attributes])
+        return canonical([self.email, self.texts, self.attributes, sorted(self.cleared)])
 
 
 def canonical(value: Any) -> str:
@@ -120,12 +122,15 @@ def _apply(contacts: dict[str, Contact], job: Any, index: int, item: dict[str, A
     new = copy.deepcopy(old) if old else Contact()
     new.email = item["email"]
     new.texts |= {name: item[name] for name in TEXTS if name in item}
+    new.cleared |= {name for name in TEXTS if name in item and item[name] is None}
     if "attributes" in item:
         if item["attributes"] is None:
+            new.cleared |= {f"attributes.{key}" for key in new.attributes}
             new.attributes = {}
         else:
             merged = new.attributes | item["attributes"]
             removed = [k for k, v in item["attributes"].items() if v is None]
+            new.cleared |= {f"attributes.{key}" for key in removed}
             new.attributes = {k: v for k, v in merged.items() if k not in removed}
     if source is not None:
         new.source_version = source

@@ -157,6 +157,7 @@ async def _check_ledger(desk: Desk, prefix: str, model: Model) -> None:
 
 def _seen(row: dict[str, Any]) -> dict[str, Any]:
     image = {name: row[name] for name in ("source_version", "email", *TEXTS)}
+    image["cleared"] = set(json.loads(row["cleared"] or "{}"))
     return image | {"attributes": canonical(json.loads(row["attributes"]))}
 
 
@@ -165,6 +166,7 @@ def _image(contact: Contact) -> dict[str, Any]:
         "source_version": contact.source_version,
         "email": contact.email,
         **contact.texts,
+        "cleared": contact.cleared,
         "attributes": canonical(contact.attributes),
     }
 

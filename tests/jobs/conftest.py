@@ -49,6 +49,17 @@ class Sandbox:
         async with self._session.get(f"{self.base_url}/__sandbox__/contacts") as answer:
             return {c["properties"]["tranche_id"]: c for c in (await answer.json())["contacts"]}
 
+    async def edit(self, key: str, **properties: Any) -> None:
+        """What a user of the CRM types, by hand, into a record that is there or becomes one."""
+        body = {"key_property": "tranche_id", "key": key, "properties": properties}
+        async with self._session.post(f"{self.base_url}/__sandbox__/contacts", json=body) as answer:
+            assert answer.status == 200, await answer.text()
+
+    async def remove(self, record_id: str) -> None:
+        """A user of the CRM takes a record away."""
+        async with self._session.delete(f"{self.base_url}/__sandbox__/contacts/{record_id}") as answer:
+            assert answer.status == 200, await answer.text()
+
     async def misbehave(self, **faults: dict[str, Any]) -> None:
         async with self._session.put(f"{self.base_url}/__sandbox__/faults", json=faults) as answer:
             assert answer.status == 200, await answer.text()

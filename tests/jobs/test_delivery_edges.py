@@ -18,7 +18,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from app import admin
-from app.db import delivering
+from app.db import delivering, standing
 from app.db.delivering import Claim, Record, Recorded, Tried
 from app.errors import Invalid
 from app.vault import Vault
@@ -336,10 +336,10 @@ async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: Wo
     await world.push(people(1, attributes={"ctiy": None, "city": "Ulm"}))
     claim = await take(world)
     async with world.database.connection() as connection:
-        standing = await delivering.contacts_to_send(
+        found = await standing.contacts_to_send(
             connection, world.tenant_id, claim.destination_id, claim.contact_ids
         )
-    assert standing["c00000"].attributes == {"city": "Ulm"}
+    assert found["c00000"].attributes == {"city": "Ulm"}
 
 
 async def test_wake_ups_that_nobody_hears_do_not_fill_redis(world: World) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from app.db import delivering
+from app.db import standing
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -44,6 +44,8 @@ async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
     async with working(world.settings):
         first = await world.push(people(1, attributes={"old": "1"}))
         await world.finished(first.job_id)
+        await world.sandbox.misbehave(reject={"keys": ["c00000"]})
+        await world.finished((await world.push(people(1, attributes={"note": "1"}))).job_id)
     await world.push(people(1, attributes={"old": None, "note": "2"}))
     (row,) = await world.rows("SELECT destination_id FROM destinations")
 
@@ -62,10 +64,10 @@ async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
 
     async with world.database.connection() as connection:
         interrupted: Any = Interrupted(connection)
-        found = await delivering.contacts_to_send(
+        found = await standing.contacts_to_send(
             interrupted, world.tenant_id, row["destination_id"], ["c00000"]
         )
-    assert found["c00000"].version == 2
+    assert found["c00000"].version == 3
     assert found["c00000"].attributes == {"old": None, "note": "2"}
 
 

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 import jobs.worker
 from app import letters, undoing
-from app.db import delivering
+from app.db import delivering, standing
 from app.domain.outcomes import EffectState, ErrorCode
 from app.errors import DatabaseUnavailable, Overloaded
 from app.letter_choice import Filter, Selection
@@ -162,7 +162,7 @@ async def test_what_could_not_be_loaded_was_not_sent(
     """The CRM can neither be asked nor be told twice: what may have been sent would be a human's."""
     script = play(Script())
     troubles = iter([trouble])
-    monkeypatch.setattr(delivering, "contacts_to_send", once(delivering.contacts_to_send, troubles))
+    monkeypatch.setattr(standing, "contacts_to_send", once(standing.contacts_to_send, troubles))
     pushed = await world.push(people(100))
     async with working(brief):
         assert await world.finished(pushed.job_id) == "completed"

@@ -2,6 +2,10 @@ CREATE FUNCTION public.add_counts(a jsonb, b jsonb) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SELECT COALESCE(jsonb_object_agg(t.key, t.sum), '{}'::jsonb) AS "coalesce" FROM (SELECT e.key, sum((e.value)::bigint) AS sum FROM (SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.a) jsonb_each_text(key, value) UNION ALL SELECT jsonb_each_text.key, jsonb_each_text.value FROM jsonb_each_text(add_counts.b) jsonb_each_text(key, value)) e GROUP BY e.key) t);
 
+CREATE FUNCTION public.cleared_at(names text[], version bigint) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN jsonb_object(names, array_fill((version)::text, ARRAY[cardinality(names)]));
+
 CREATE FUNCTION public.emit_event(tenant integer, event_type text, event_data jsonb) RETURNS bigint
     LANGUAGE sql
     AS $$
@@ -143,7 +147,10 @@ CREATE TABLE public.contact_syncs (
     state_version bigint NOT NULL,
     error_code text,
     error_detail text,
-    doubted_at timestamp with time zone
+    doubted_at timestamp with time zone,
+    created boolean,
+    prior_version bigint DEFAULT 0 NOT NULL,
+    not_restored jsonb
 )
 WITH (fillfactor='90');
 
@@ -166,7 +173,9 @@ CREATE TABLE public.contacts (
     prev_item_index integer,
     mask smallint NOT NULL,
     removed jsonb,
-    expected bigint
+    expected bigint,
+    cleared jsonb,
+    withdrawn jsonb
 )
 WITH (fillfactor='90');
 
@@ -229,6 +238,7 @@ CREATE TABLE public.deliveries (
     letters bigint[],
     unknown_since timestamp with time zone,
     lost integer DEFAULT 0 NOT NULL,
+    not_restored jsonb,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -350,7 +360,8 @@ CREATE TABLE public.ledger (
     last_name text,
     phone text,
     company text,
-    attributes jsonb NOT NULL
+    attributes jsonb NOT NULL,
+    cleared jsonb
 );
 
 CREATE TABLE public.sagas (

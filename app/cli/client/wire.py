@@ -24,6 +24,8 @@ class Effect(msgspec.Struct, frozen=True):
     state: str
     error_code: str | None = None
     detail: str | None = None
+    not_restored: list[str] = []
+    """Of an undo: fields that were left there as they are."""
 
 
 class Item(msgspec.Struct, frozen=True):
@@ -105,6 +107,8 @@ class Job(msgspec.Struct, frozen=True):
     effects: dict[str, dict[str, int]] = {}
     progress: JobProgress = JobProgress()
     error: JobError | None = None
+    not_restored: dict[str, int] = {}
+    """Of an undo: by destination, items of which something was left there."""
 
     @property
     def processed(self) -> int:

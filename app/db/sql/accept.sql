@@ -34,16 +34,33 @@ SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = AN
 --   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.db.columns)  $15 removed  $16 expected
 -- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
 -- are not a patch, they replace all.
+-- `cleared` of the proposed row are the names that the item clears (app.domain.naming), as if in version 1.
 -- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
 -- unchanged, or superseded.
 WITH written AS (
     INSERT INTO contacts AS c (
         tenant_id, contact_id, version, source_version, email, first_name, last_name, phone, company, attributes,
-        job_id, item_index, mask, removed, expected
+        job_id, item_index, mask, removed, expected, cleared
     )
     SELECT
         $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
-        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask, i.removed::jsonb, i.expected
+        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask, i.removed::jsonb, i.expected,
+        CASE
+            WHEN i.removed IS NOT NULL
+                OR i.mask & 4 <> 0 AND i.first_name IS NULL
+                OR i.mask & 8 <> 0 AND i.last_name IS NULL
+                OR i.mask & 16 <> 0 AND i.phone IS NULL
+                OR i.mask & 32 <> 0 AND i.company IS NULL
+            THEN cleared_at(
+                array_remove(ARRAY[
+                    CASE WHEN i.mask & 4 <> 0 AND i.first_name IS NULL THEN 'first_name' END,
+                    CASE WHEN i.mask & 8 <> 0 AND i.last_name IS NULL THEN 'last_name' END,
+                    CASE WHEN i.mask & 16 <> 0 AND i.phone IS NULL THEN 'phone' END,
+                    CASE WHEN i.mask & 32 <> 0 AND i.company IS NULL THEN 'company' END
+                ], NULL) || ARRAY(SELECT 'attributes.' || jsonb_array_elements_text(i.removed::jsonb)),
+                1
+            )
+        END
     FROM unnest(
         split_column($3, $13, $14), $4::text::smallint[], split_column($5, $13, $14), split_column($6, $13, $14),
         split_column($7, $13, $14), split_column($8, $13, $14), split_column($9, $13, $14),
@@ -75,7 +92,17 @@ WITH written AS (
         prev_item_index = c.item_index,
         mask = excluded.mask,
         removed = excluded.removed,
-        expected = excluded.expected
+        expected = excluded.expected,
+        cleared = CASE
+            WHEN excluded.cleared IS NULL AND excluded.mask & 256 = 0 THEN c.cleared
+            ELSE coalesce(c.cleared, '{}') || cleared_at(
+                ARRAY(SELECT jsonb_object_keys(excluded.cleared)) || ARRAY(
+                    SELECT 'attributes.' || k.key FROM jsonb_object_keys(c.attributes) AS k(key)
+                    WHERE excluded.mask & 256 <> 0
+                ),
+                c.version + 1
+            )
+        END
     WHERE (excluded.expected = c.version) IS NOT FALSE
         AND (excluded.source_version >= c.source_version) IS NOT FALSE
         AND (
@@ -89,19 +116,22 @@ WITH written AS (
                 WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
                 ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
             END
+            -- A null for what was never named is news as well: destinations must be told to clear it.
+            OR excluded.cleared IS NOT NULL
+                AND NOT coalesce(c.cleared, '{}') ?& ARRAY(SELECT jsonb_object_keys(excluded.cleared))
         )
     RETURNING
         c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
-        c.first_name, c.last_name, c.phone, c.company, c.attributes
+        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
 ),
 entered AS (
     INSERT INTO ledger (
         tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        email, first_name, last_name, phone, company, attributes
+        email, first_name, last_name, phone, company, attributes, cleared
     )
     SELECT
         $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes
+        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
     FROM written w
 )
 SELECT array_agg(w.item_index) AS indexes, array_agg(w.version) AS versions

@@ -109,19 +109,22 @@ SELECT
     coalesce(s.state = 'failed', false) AS refused,
     c.email = '' AS deleted, s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
-    coalesce(s.state <> 'ok', false) AS troubled, c.attributes
+    coalesce(s.state <> 'ok', false) AS troubled, s.created, coalesce(s.prior_version, 0) AS prior_version,
+    c.attributes, c.cleared, c.withdrawn, s.not_restored
 FROM contacts c
 LEFT JOIN LATERAL (
-    SELECT x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at
+    SELECT
+        x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
+        x.prior_version, x.not_restored
     FROM contact_syncs x
     WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
     LIMIT 1
 ) s ON true
 WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
 
--- name: attributes_to_clear
--- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds: it must
--- be told to clear them. Walks each contact's ledger back to that version. `held` are those of that very version.
+-- name: lost_attributes
+-- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds, and which of them
+-- it does not hold: they came in a version that it was not known to take. Walks each contact's ledger back.
 WITH RECURSIVE past AS (
     SELECT w.contact_id, w.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
     FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
@@ -149,7 +152,8 @@ GROUP BY p.contact_id;
 --   $8 first absence: 'keep', 'now' or 'clear'  $9 failures: the errors counted by code
 --   settled or tried contacts, each column as app.db.columns joins them: $10 ids (sorted)  $11 state words (NULL: all
 --   ok)  $12 versions tried  $13 versions held (0: unknown)  $14 remote ids (empty: to be forgotten)  $15 error codes
---   $16 error details  $17 separator  $18 mark of NULL
+--   $16 error details  $17 separator  $18 mark of NULL  $19 whether our call made the record ('t', 'f' or NULL)
+--   $20 what could not be restored there (JSON or NULL)  $21 the same of the delivery's items, by position
 -- What few deliveries need (letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
 -- to plan anew each time, which costs more than to record a hundred contacts.
 WITH held AS MATERIALIZED (
@@ -170,6 +174,9 @@ recorded AS (
         finished_at = CASE WHEN $7::interval IS NULL THEN now() END,
         absent_since = CASE $8::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
         unknown_since = CASE WHEN $4 LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        not_restored = CASE
+            WHEN $21::text IS NULL THEN d.not_restored ELSE coalesce(d.not_restored, '{}') || $21::text::jsonb
+        END,
         lost = 0,
         lease_token = NULL,
         lease_until = NULL
@@ -178,18 +185,21 @@ recorded AS (
 synced AS (
     INSERT INTO contact_syncs AS s (
         tenant_id, destination_id, contact_id, synced_version, synced_at, remote_id, state, state_version,
-        error_code, error_detail, doubted_at
+        error_code, error_detail, doubted_at, created, not_restored
     )
     SELECT
         $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
         coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
         -- An attempt that only looked, and did not find it, has left nothing on its way.
-        CASE WHEN t.state = 'unknown' AND $8 = 'clear' THEN now() END
+        CASE WHEN t.state = 'unknown' AND $8 = 'clear' THEN now() END,
+        CASE WHEN t.created = 't' THEN true WHEN t.created = 'f' THEN false END,
+        t.not_restored::jsonb
     FROM held h
     CROSS JOIN unnest(
         split_column($10, $17, $18), split_column($11, $17, $18), $12::text::bigint[], $13::text::bigint[],
-        split_column($14, $17, $18), split_column($15, $17, $18), split_column($16, $17, $18)
-    ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail)
+        split_column($14, $17, $18), split_column($15, $17, $18), split_column($16, $17, $18),
+        split_column($19, $17, $18), split_column($20, $17, $18)
+    ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
     ORDER BY t.contact_id
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
     SET
@@ -200,7 +210,24 @@ synced AS (
         state_version = excluded.state_version,
         error_code = excluded.error_code,
         error_detail = excluded.error_detail,
-        doubted_at = coalesce(excluded.doubted_at, s.doubted_at)
+        doubted_at = coalesce(excluded.doubted_at, s.doubted_at),
+        prior_version = CASE
+            WHEN excluded.synced_version > s.synced_version THEN s.synced_version ELSE s.prior_version
+        END,
+        -- That it was there before us is sure only of the first write; after one whose answer was lost, nobody knows
+        -- which of them made it. Another id is another record.
+        created = CASE
+            WHEN excluded.remote_id = '' THEN NULL
+            WHEN excluded.created THEN true
+            WHEN excluded.remote_id <> s.remote_id THEN excluded.created
+            WHEN s.created IS NULL AND s.synced_version = 0 AND s.doubted_at IS NULL THEN excluded.created
+            ELSE s.created
+        END,
+        not_restored = CASE
+            WHEN excluded.remote_id = '' THEN NULL
+            WHEN excluded.not_restored IS NULL THEN s.not_restored
+            ELSE coalesce(s.not_restored, '{}') || excluded.not_restored
+        END
     WHERE excluded.state_version >= s.state_version
 ),
 counted AS (

@@ -163,7 +163,7 @@ SELECT
     d.name, d.state = 'paused' AS paused, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     x.indexes, x.versions, x.states, x.errors, x.attempt, x.state,
-    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in, x.delivery_id
+    greatest(extract(epoch FROM x.next_attempt_at - now()), 0)::float8 AS next_in, x.delivery_id, x.not_restored
 FROM deliveries x
 JOIN destinations d ON d.tenant_id = x.tenant_id AND d.destination_id = x.destination_id
 WHERE x.tenant_id = $1

@@ -73,7 +73,10 @@ ORDER BY l.item_index DESC;
 
 -- name: lock_contacts
 -- Contacts as they stand, held until the transaction ends; locked in key order, like every writer does.
-SELECT c.contact_id, c.version, c.source_version, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index
+SELECT
+    c.contact_id, c.version, c.source_version, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index,
+    c.email, c.first_name, c.last_name, c.phone, c.company, ARRAY(SELECT jsonb_object_keys(c.attributes)) AS keys,
+    c.cleared, c.withdrawn
 FROM contacts c
 WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[])
 ORDER BY c.contact_id
@@ -115,7 +118,8 @@ WHERE b.seek IS NULL AND b.job_id = $5;
 -- name: read_befores
 -- The versions that stood before, by who made them: $2 jobs, $3 items; a tombstone is none.
 SELECT
-    t.place, b.contact_id, b.source_version, b.email, b.first_name, b.last_name, b.phone, b.company, b.attributes
+    t.place, b.contact_id, b.source_version, b.email, b.first_name, b.last_name, b.phone, b.company, b.attributes,
+    b.cleared
 FROM unnest($2::uuid[], $3::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
 CROSS JOIN LATERAL (
     SELECT l.* FROM ledger l
@@ -126,11 +130,13 @@ CROSS JOIN LATERAL (
 -- name: restore_contacts
 -- Contacts that are locked get back what stood before, as a new version: $3 ids (sorted)  $4 item indexes in the job $2,
 -- $5 and $6 who made the version before. Where there was none the contact becomes a tombstone (an empty e-mail address).
+-- $7 and $8 what was cleared and what is withdrawn then (app.domain.naming; NULL: nothing).
 WITH past AS MATERIALIZED (
     SELECT
-        t.contact_id, t.item_index, b.source_version, coalesce(b.email, '') AS email, b.first_name, b.last_name,
+        t.contact_id, t.item_index, t.cleared, t.withdrawn, b.source_version, coalesce(b.email, '') AS email, b.first_name, b.last_name,
         b.phone, b.company, coalesce(b.attributes, '{}') AS attributes
-    FROM unnest($3::text[], $4::int[], $5::uuid[], $6::int[]) AS t(contact_id, item_index, prev_job_id, prev_item_index)
+    FROM unnest($3::text[], $4::int[], $5::uuid[], $6::int[], $7::text[], $8::text[])
+        AS t(contact_id, item_index, prev_job_id, prev_item_index, cleared, withdrawn)
     LEFT JOIN LATERAL (
         SELECT l.* FROM ledger l
         WHERE l.tenant_id = $1 AND l.job_id = t.prev_job_id AND l.item_index = t.prev_item_index
@@ -155,21 +161,23 @@ written AS (
         prev_item_index = c.item_index,
         mask = 0,
         removed = NULL,
-        expected = NULL
+        expected = NULL,
+        cleared = p.cleared::jsonb,
+        withdrawn = p.withdrawn::jsonb
     FROM past p
     WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]) AND c.contact_id = p.contact_id
     RETURNING
         c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
-        c.first_name, c.last_name, c.phone, c.company, c.attributes
+        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
 ),
 entered AS (
     INSERT INTO ledger (
         tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        email, first_name, last_name, phone, company, attributes
+        email, first_name, last_name, phone, company, attributes, cleared
     )
     SELECT
         $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes
+        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
     FROM written w
 )
 SELECT count(*)::int FROM written;

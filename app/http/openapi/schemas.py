@@ -218,6 +218,21 @@ _COMPLETIONS: Final[dict[str, dict[str, Any]]] = {
     "DestinationOutcome.dead_letter_id": {"description": "Of an item that is `failed` or `dead` there."},
     "DestinationOutcome.resolution": {"description": "How that letter came to its end."},
     "DestinationOutcome.replayed_by": {"description": "The job that has sent it again since."},
+    "DestinationOutcome.not_restored": {
+        "description": "Of an undo: fields that were left there as they are, because nobody knows what they held "
+        "before; attributes as `attributes.KEY`. `detail` says why. With `email` among them, the whole record was left."
+    },
+    "ContactSync.created": {
+        "description": "Whether a call of Tranche made the record there; absent: not known, or there is none. An undo "
+        "archives no other."
+    },
+    "ContactSync.not_restored": {
+        "description": "Fields that undos left there as they were, because nobody knows what they held before."
+    },
+    "Job.not_restored": {
+        "description": "Of an undo: by destination, how many of its items left something there as it is; the items "
+        "name the fields."
+    },
     "DeadLetter.chain_id": {
         "description": "The first letter of this item here; replays that fail again add to its chain."
     },

@@ -11,7 +11,7 @@ HOT: Final[Hot] = {
     "claim_deliveries": (f"3, 5, {TOKEN}, '30 s', 8, 8", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, 500, {TOKEN}, '30 s'", {"deliveries_pkey"}),
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
-    "attributes_to_clear": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
+    "lost_attributes": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
     "record_delivery": (
         f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', '{{}}', {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},

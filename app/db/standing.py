@@ -1,0 +1,124 @@
+"""Contacts as a destination is to be sent them: what they hold now, and what the destination holds of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from app.db.pool import Connection
+from app.db.sql import QUERIES
+from app.domain import naming
+from app.domain.naming import ATTRIBUTE
+from app.domain.options import STANDARD_FIELDS
+
+Field = str | None | UnsetType
+
+
+class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A contact as it stands, and what the destination holds of it.
+
+    A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared; `None` where
+    it must be told so.
+    """
+
+    contact_id: str
+    version: int
+    email: str
+    first_name: Field
+    last_name: Field
+    phone: Field
+    company: Field
+    attributes: dict[str, Any]
+    """A key with None is one that the destination has to clear."""
+    synced_version: int
+    doubtful: bool
+    """It may hold a later version: an answer was lost."""
+    doubted_at: float | None
+    """When an answer was last lost, by whichever delivery; PostgreSQL's clock, seconds since 1970."""
+    refused: bool
+    """It refused the last version it was sent."""
+    deleted: bool
+    """A tombstone: its creation was undone."""
+    remote_id: str | None
+    """Of its record there, as far as it is known."""
+    tried_version: int
+    """That was last sent, or that it was last told to archive; 0: none."""
+    troubled: bool
+    """That did not end well, so there may be open dead letters."""
+    created: bool | None
+    """Whether our call made the record there; `None`: not known, or there is none."""
+    not_restored: Mapping[str, int]
+    """Names that an undo withdrew, and whose former values there nobody knows, with its version: they stay there as
+    they are."""
+    not_restored_before: Mapping[str, int]
+    """The same as it was found when the destination was sent something before."""
+
+    @property
+    def archived(self) -> bool:
+        """The destination should not have it any more: it is a tombstone, and our call made the record."""
+        return self.deleted and self.created is True
+
+    @property
+    def left(self) -> bool:
+        """A tombstone whose record is not ours to take away."""
+        return self.deleted and self.created is not True
+
+
+_attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
+_not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
+
+
+async def contacts_to_send(
+    connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
+) -> dict[str, Standing]:
+    rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
+    found = {row["contact_id"]: _read(dict(row)) for row in rows}
+    refused = [s for s in found.values() if s.refused and None in s.attributes.values()]
+    if refused:
+        await _drop_refused(connection, tenant_id, refused)
+    return found
+
+
+def _read(row: dict[str, Any]) -> Standing:
+    attributes = _attributes(row.pop("attributes"))
+    cleared, withdrawn = row.pop("cleared"), row.pop("withdrawn")
+    prior, before = row.pop("prior_version"), row.pop("not_restored")
+    row["not_restored_before"] = {} if before is None else _not_restored(before)
+    known = naming.NOTHING
+    if cleared is not None or withdrawn is not None:
+        fields = [row[name] for name in STANDARD_FIELDS]
+        known = naming.know(fields, attributes, naming.read_cleared(cleared))
+    # What arrived in this very version goes along in a call only where that is made once more, as it was.
+    held = prior if row["synced_version"] == row["version"] else row["synced_version"]
+    words = naming.choose_words(
+        known,
+        naming.read_withdrawn(withdrawn),
+        held=held,
+        doubtful=row["doubtful"],
+        created=row["created"] is True,
+    )
+    for name in naming.OPTIONAL_FIELDS:
+        if row[name] is None and name not in words.clear:
+            row[name] = UNSET
+    for name in words.clear:
+        if name.startswith(ATTRIBUTE):
+            attributes[name.removeprefix(ATTRIBUTE)] = None
+    return Standing(attributes=attributes, not_restored=words.not_restored, **row)
+
+
+async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[Standing]) -> None:
+    """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
+    rows = await connection.fetch(
+        QUERIES["lost_attributes"],
+        tenant_id,
+        [s.contact_id for s in refused],
+        [s.synced_version for s in refused],
+    )
+    never = {row["contact_id"]: set(row["keys"]).difference(row["held"] or ()) for row in rows}
+    for standing in refused:
+        for key in never.get(standing.contact_id, ()):
+            if key in standing.attributes and standing.attributes[key] is None:
+                del standing.attributes[key]

@@ -1,0 +1,140 @@
+"""What is known of each field and attribute of a contact: never named, set, cleared by null, or taken back by an undo.
+
+A name is that of a standard field, or `attributes.` and the key of an attribute. A name with a value is set; one
+without is cleared if `cleared` has it, and was never named otherwise. `cleared` tells in which version that happened,
+so a destination that is known to hold that version, or a later one, need not be told again. What is kept of a name
+that has a value by now means nothing.
+
+`withdrawn` are names that an undo took back to "never named". What stood at a destination before they were named is
+known only where our call made the record: nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from app.domain.options import STANDARD_FIELDS
+
+ATTRIBUTE: Final = "attributes."
+OPTIONAL_FIELDS: Final = tuple(name for name in STANDARD_FIELDS if name != "email")
+"""Every item names the e-mail address."""
+
+
+class Withdrawn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An undo took back the first naming of something."""
+
+    at: int
+    """The version that did so."""
+    since: int
+    """The version that had named it; a destination that never had it, or a later one, was told nothing."""
+    cleared: bool = False
+    """It had been cleared, not set."""
+
+
+Cleared = dict[str, int]
+"""Name → the version in which it was cleared."""
+Takings = dict[str, Withdrawn]
+
+_decode_cleared: Final = msgspec.json.Decoder(Cleared, strict=False).decode
+_decode_withdrawn: Final = msgspec.json.Decoder(Takings).decode
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What is known of one version of a contact."""
+
+    named: frozenset[str]
+    """Names with a value."""
+    cleared: Cleared
+
+    @property
+    def clear(self) -> Cleared:
+        """Without names that have a value."""
+        return {name: version for name, version in self.cleared.items() if name not in self.named}
+
+
+NOTHING: Final = Known(frozenset(), {})
+
+
+def know(fields: Sequence[str | None], attributes: Iterable[str], cleared: Cleared) -> Known:
+    """`fields` are the values of the standard fields in their order; the e-mail address of a tombstone is empty."""
+    named = {name for name, value in zip(STANDARD_FIELDS, fields, strict=True) if value is not None}
+    if not fields[0]:
+        named.discard("email")
+    return Known(frozenset(named.union(ATTRIBUTE + key for key in attributes)), cleared)
+
+
+def read_cleared(text: str | None) -> Cleared:
+    return {} if text is None else _decode_cleared(text)
+
+
+def read_withdrawn(text: str | None) -> Takings:
+    return {} if text is None else _decode_withdrawn(text)
+
+
+def take_back(
+    now: Known, before: Known, withdrawn: Takings, *, version: int, since: int
+) -> tuple[Cleared, Takings]:
+    """What is to be kept of a contact that gets back, as `version`, what stood before its version `since`.
+
+    What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew.
+    """
+    clear_now, clear_before = now.clear, before.clear
+    cleared = {name: clear_now.get(name, version) for name in clear_before}
+    taken = dict(withdrawn)
+    for name in now.named.union(clear_now) - before.named - clear_before.keys():
+        taken[name] = Withdrawn(version, since, name in clear_now)
+    return cleared, taken
+
+
+class Words(msgspec.Struct, frozen=True):
+    """What one destination is told beside the values: names to `clear`; and what it holds that nobody can restore."""
+
+    clear: frozenset[str] = frozenset()
+    not_restored: Mapping[str, int] = {}
+    """With the version of the undo."""
+
+
+_NO_WORDS: Final = Words()
+
+
+def choose_words(
+    known: Known, withdrawn: Mapping[str, Withdrawn], *, held: int, doubtful: bool, created: bool
+) -> Words:
+    """For a destination that holds the version `held` (0: none).
+
+    `doubtful`: it may hold a later one. `created`: our call made the record there, so what we named first was empty
+    before.
+    """
+    if not known.cleared and not withdrawn:
+        return _NO_WORDS
+    clear = {name for name, version in known.clear.items() if version > held}
+    taken = {
+        name: w
+        for name, w in withdrawn.items()
+        if w.at > held
+        and (w.since <= held or doubtful)
+        and name not in known.named
+        and name not in known.cleared
+    }
+    if created:
+        # What was cleared there is as empty as it was before; what somebody typed since is theirs.
+        clear |= {name for name, w in taken.items() if not w.cleared}
+        return Words(frozenset(clear))
+    return Words(frozenset(clear), {name: w.at for name, w in taken.items()})
+
+
+def explain_not_restored(fields: Sequence[str], created: bool | None) -> str:
+    """Why these fields are left as they are at a destination."""
+    if "email" not in fields:
+        return "these fields are left as they are there: what they held before the import named them is not known"
+    if created is False:
+        return (
+            "the record was there before the import, so it is not archived; what its fields held is not known"
+        )
+    return (
+        "whether the import created the record there is not known, because the answer was lost or does not say so: it "
+        "is not archived, and what its fields held before is not known"
+    )

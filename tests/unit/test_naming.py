@@ -1,0 +1,96 @@
+"""Never named, set, cleared, taken back: what is kept of a contact's names, and what a destination is told of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.domain import naming
+from app.domain.naming import NOTHING, Known, Withdrawn, Words, choose_words, take_back
+
+
+def known(*named: str, **cleared: int) -> Known:
+    return Known(frozenset(("email", *named)), cleared)
+
+
+def test_names_of_a_contact() -> None:
+    found = naming.know(("a@b.c", None, "L", None, None), ["plan"], {"phone": 2, "last_name": 1})
+    assert found.named == {"email", "last_name", "attributes.plan"}
+    assert found.clear == {"phone": 2}, "what has a value by now is not cleared"
+    assert naming.know(("", None, None, None, None), [], {}).named == frozenset(), "a tombstone names nothing"
+
+
+def test_what_is_cleared_goes_until_it_arrived() -> None:
+    cleared = known(phone=3, company=5)
+    assert choose_words(cleared, {}, held=4, doubtful=False, created=False) == Words(frozenset({"company"}))
+    assert choose_words(cleared, {}, held=0, doubtful=False, created=True).clear == {"phone", "company"}
+    assert choose_words(cleared, {}, held=5, doubtful=True, created=True) == Words()
+
+
+def test_an_undo_gives_names_back_their_former_meaning() -> None:
+    """One by one: set before, cleared before, never named before."""
+    now = known("first_name", "phone", "company", last_name=4)
+    before = known("first_name", "last_name", phone=2)
+    cleared, withdrawn = take_back(now, before, {}, version=6, since=5)
+    assert cleared == {"phone": 6}, "what has a value at destinations must be cleared anew"
+    assert withdrawn == {"company": Withdrawn(6, 5)}
+
+
+def test_what_was_cleared_and_stays_so_is_no_news() -> None:
+    assert take_back(known(phone=2), known(phone=2), {}, version=9, since=8) == ({"phone": 2}, {})
+
+
+def test_what_an_import_cleared_first_is_withdrawn_too() -> None:
+    _, withdrawn = take_back(known(phone=2), known(), {}, version=3, since=2)
+    assert withdrawn == {"phone": Withdrawn(3, 2, cleared=True)}
+
+
+def test_of_an_undone_creation_all_names_are_withdrawn() -> None:
+    cleared, withdrawn = take_back(known("attributes.plan", phone=1), NOTHING, {}, version=2, since=1)
+    assert cleared == {}
+    assert {name: (w.at, w.cleared) for name, w in withdrawn.items()} == {
+        "email": (2, False),
+        "attributes.plan": (2, False),
+        "phone": (2, True),
+    }
+
+
+@pytest.mark.parametrize(
+    ("created", "held", "doubtful", "clear", "left"),
+    [
+        (True, 2, False, {"phone"}, {}),
+        (False, 2, False, set(), {"phone": 3, "company": 3}),
+        (True, 1, False, set(), {}),
+        (False, 1, False, set(), {}),
+        (False, 1, True, set(), {"phone": 3, "company": 3}),
+        (True, 3, False, set(), {}),
+        (False, 3, False, set(), {}),
+    ],
+    ids=[
+        "ours",
+        "not ours",
+        "ours, never told",
+        "not ours, never told",
+        "not ours, perhaps told",
+        "ours, told already",
+        "not ours, told already",
+    ],
+)
+def test_what_a_destination_is_told_of_withdrawn_names(
+    created: bool, held: int, doubtful: bool, clear: set[str], left: dict[str, int]
+) -> None:
+    """Version 2 set the phone and cleared the company, version 3 took both back."""
+    withdrawn = {"phone": Withdrawn(3, 2), "company": Withdrawn(3, 2, cleared=True)}
+    words = choose_words(known(), withdrawn, held=held, doubtful=doubtful, created=created)
+    assert (words.clear, words.not_restored) == (clear, left)
+
+
+def test_what_was_named_again_is_not_withdrawn_any_more() -> None:
+    withdrawn = {"phone": Withdrawn(3, 2), "company": Withdrawn(3, 2)}
+    words = choose_words(known("phone", company=4), withdrawn, held=2, doubtful=False, created=False)
+    assert words == Words(frozenset({"company"}))
+
+
+def test_both_writers_of_what_is_cleared_are_understood() -> None:
+    """PostgreSQL writes versions as strings, Python as numbers."""
+    assert naming.read_cleared('{"phone": "3", "company": 4}') == {"phone": 3, "company": 4}
+    assert naming.read_cleared(None) == {}
