@@ -15,8 +15,11 @@ from app.domain.addresses import parse_networks
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
+from jobs.crm.exchange import NoAnswer, send
+from jobs.crm.port import Timeouts
 from jobs.egress import Egress, Guard, Refused
 from jobs.worker import working
+from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
 from tests.jobs.test_circuits import until
 
@@ -135,3 +138,33 @@ async def test_the_scheme_chooses_the_way_out() -> None:
     async with Egress(()) as egress:
         assert egress.to("https://crm.example") is not egress.to("http://crm.example")
         assert egress.to("https://crm.example") is egress.to("https://other.example/base")
+
+
+async def test_what_went_wrong_is_told_without_address_and_port() -> None:
+    """It would say what a name stands for in the operator's network, and which ports are open there."""
+
+    async def noise(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"+PONG\r\n")
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(noise, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    told = {}
+    async with server, Egress(LOOPBACK) as egress:
+        for url in (
+            "https://127.0.0.1:1",
+            f"https://127.0.0.1:{port}",
+            f"http://127.0.0.1:{port}",
+            "https://no-such-host.invalid",
+            "https://10.0.0.1",
+        ):
+            answer = await send(
+                egress.to(url), "POST", url, payload={}, headers={}, timeouts=Timeouts(1.0, 2.0)
+            )
+            assert isinstance(answer, NoAnswer)
+            told[url] = answer.detail
+            assert not any(secret in answer.detail for secret in ("127.0", "10.0", str(port), "Error"))
+            assert answer.refused == (url == "https://10.0.0.1")
+    assert told["https://127.0.0.1:1"] == "the connection was refused"
+    assert told["https://no-such-host.invalid"] == "its host name cannot be resolved"
