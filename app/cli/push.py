@@ -15,12 +15,15 @@ import msgspec
 import rich_click as click
 from click.core import ParameterSource
 from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from app.cli.client import journal
 from app.cli.client.body import open_body
 from app.cli.client.clock import Clock, SystemClock
 from app.cli.client.columns import parse_mapping
 from app.cli.client.connection import Connection, connection_options, find_connection, run_command
+from app.cli.client.csv_file import CsvSource
 from app.cli.client.errors import ClientError, UsageError
 from app.cli.client.failed_file import AnySource, check_target, write_failed
 from app.cli.client.file_push import FileOptions, push_file
@@ -33,12 +36,16 @@ from app.cli.client.summary import Outcome, as_document, print_summary
 from app.cli.client.uploader import SendOptions
 from app.domain.outcomes import Consistency
 
+_SHOWN = 20
+
 _HELP = """\
 Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and tell what became of every row.
 
 The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
 source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an
-attribute of that name. An empty cell leaves the field as it is.
+attribute of that name, unless --map or --ignore says otherwise; --preview shows it. So are usual names of the
+fields in English, German, French and Spanish (Vorname, Téléphone), where only one column has such a name. An empty
+cell leaves the field as it is. --map "Email=id" takes a column as the id and the e-mail address.
 
 Rows that the server marks `retry` are sent again, not before the time it told. Rows with one id are sent in the
 order of the file. A push that was killed goes on where it stopped when the same command is run again, and nothing
@@ -90,6 +97,10 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     metavar='"COLUMN=FIELD"',
     help="Which column is which field; repeatable.",
 )
+@click.option(
+    "--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable."
+)
+@click.option("--preview", is_flag=True, help="Show which column is which field, and send nothing.")
 @click.option(
     "--format",
     "format_",
@@ -155,24 +166,32 @@ def push_command(
     url: str | None,
     key: str | None,
     mapping: tuple[str, ...],
+    ignored: tuple[str, ...],
+    preview: bool,
     format_: str | None,
     encoding: str | None,
     delimiter: str | None,
     run_name: str | None,
     **options: object,
 ) -> None:
-    def build() -> _Request:
-        _check_mode(context, file_mode=options["mode"] == "file")
-        read = ReadOptions(
+    def read_options() -> ReadOptions:
+        return ReadOptions(
             format=Format(format_) if format_ else None,
             encoding=encoding,
             delimiter=delimiter,
             mapping=mapping,
+            ignored=ignored,
         )
+
+    def build() -> _Request:
+        _check_mode(context, file_mode=options["mode"] == "file")
+        read = read_options()
         given = {**options, "file": file, "run": run_name}
         return _Request(read=read, connection=find_connection(url, key), **given)  # type: ignore[arg-type]
 
     async def work() -> int:
+        if preview:
+            return _preview(file, read_options(), as_json=bool(options["as_json"]))
         return await _push(build(), SystemClock())
 
     hint = "Run the same command again to go on where it stopped; nothing is sent twice."
@@ -188,6 +207,51 @@ def _check_mode(context: click.Context, *, file_mode: bool) -> None:
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
             mode = "batch" if file_mode else "file"
             raise UsageError(f"--{name.replace('_', '-')} is for --mode {mode}")
+
+
+def _preview(file: str, read: ReadOptions, *, as_json: bool) -> int:
+    """Print what each column of the file becomes, with its first value."""
+    with _on_disk(file) as path:
+        source = open_source(path, read, name=file)
+        if not isinstance(source, CsvSource):
+            raise UsageError("--preview is for CSV: JSON and NDJSON name their fields themselves")
+    seen = [
+        next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
+        for i in range(len(source.columns.header))
+    ]
+    columns = [
+        (name, meaning, value) for (name, meaning), value in zip(source.columns.describe(), seen, strict=True)
+    ]
+    if as_json:
+        document = {
+            "file": file,
+            "columns": [{"column": n, "becomes": m, "example": v} for n, m, v in columns],
+        }
+        print(msgspec.json.encode(document).decode())
+        return 0
+    table = Table(box=None, pad_edge=False)
+    for title in ("column", "becomes", "first value"):
+        table.add_column(title)
+    for cells in columns:
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    Console().print(table)
+    print("nothing was sent; --map and --ignore change what a column becomes")
+    return 0
+
+
+def _tell_columns(source: AnySource, display: Display) -> None:
+    if not isinstance(source, CsvSource):
+        return
+    told = source.columns.describe()
+    fields = [
+        f"{name} → {meaning}" for name, meaning in told if not meaning.startswith(("attribute ", "ignored"))
+    ]
+    display.say("columns: " + ", ".join(fields))
+    for title, word in (("attributes", "attribute "), ("ignored", "ignored")):
+        names = [name for name, meaning in told if meaning.startswith(word)]
+        if names:
+            rest = f", … ({len(names)})" if len(names) > _SHOWN else ""
+            display.say(f"{title}: {', '.join(names[:_SHOWN])}{rest}")
 
 
 async def _push(request: _Request, clock: Clock) -> int:
@@ -206,6 +270,7 @@ async def _push(request: _Request, clock: Clock) -> int:
         run = book.entry.run if book else secrets.token_hex(16)
         results = stack.enter_context(contextlib.closing(Results()))
         with display:
+            _tell_columns(source, display)
             if body is None:
                 outcome = await push(source, _batch_options(request, run), results, display, clock=clock)
             else:
@@ -257,7 +322,8 @@ def _query(request: _Request) -> list[tuple[str, str]]:
     Raises:
         UsageError: a renaming that cannot be told in a query.
     """
-    query = []
+    query: list[tuple[str, str]] = []
+    query += [("ignore", column) for column in request.read.ignored]
     for column, field in parse_mapping(request.read.mapping).items():
         if ":" in field:
             raise UsageError(f"--map {column}={field}: no colon in the name of a field; use --mode batch")

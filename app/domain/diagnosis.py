@@ -126,7 +126,7 @@ def _check_field(name: str, value: object) -> Iterator[FieldError]:
     elif name == "phone":
         error = rules.check_phone(value)
     elif name == "id":
-        error = rules.check_string(name, value, shortest=1, longest=rules.MAX_ID)
+        error = rules.check_id(value)
     elif name in _TEXTS:
         error = rules.check_string(name, value, longest=rules.MAX_TEXT)
     else:

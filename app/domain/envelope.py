@@ -173,7 +173,9 @@ def check_name(member: bytes, at: int, *, seen: bool) -> None:
         name = member.decode("utf-8", "replace").strip('"')
     if name != "items":
         raise MalformedBody(
-            f'unknown member {quote(name)} at byte {at}; the body has the one member "items"', at
+            f'unknown member {quote(name)} at byte {at}; the body has the one member "items": '
+            'send {"items": [...]}',
+            at,
         )
     if seen:
         raise MalformedBody(f'"items" stands in the body twice, again at byte {at}; send one array', at)

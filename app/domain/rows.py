@@ -223,6 +223,8 @@ def _read(index: int, raw: bytes) -> Accepted | None:
     except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
         return None
     row = _make_row(index, item, len(raw))
+    if row.contact_id != row.contact_id.strip():
+        return None
     if _email_fault(row.email) is not None or (row.phone is not None and not _has_digit(row.phone)):
         return None
     names = row.mask.bit_count() + (item.if_version is not UNSET) + (item.source_version is None)

@@ -147,6 +147,13 @@ def check_string(name: str, value: object, *, shortest: int = 0, longest: int) -
     return _fault(name, fault) if fault else None
 
 
+def check_id(value: object) -> FieldError | None:
+    error = check_string("id", value, shortest=1, longest=MAX_ID)
+    if error is None and isinstance(value, str) and value != value.strip():
+        return _fault("id", f"has white space around it; send {quote(value.strip(), MAX_ID)}")
+    return error
+
+
 def check_email(value: object) -> FieldError | None:
     if not isinstance(value, str) or text_fault(value):
         return check_string("email", value, longest=MAX_EMAIL)

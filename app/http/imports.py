@@ -38,7 +38,7 @@ ROUTE: Final = "POST /v1/contacts:bulk"
 
 _SCOPES: Final = frozenset({"import"})
 _QUERY: Final = frozenset({"atomic", "consistency", "dry_run", "on_duplicate"})
-_REPEATED: Final = frozenset({"map"})
+_REPEATED: Final = frozenset({"map", "ignore"})
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
 _STEP: Final = 65_536
@@ -223,11 +223,13 @@ async def _answer_later(services: Services, asked: _Asked, body: AsyncIterator[b
 
 def _read_form(scope: Any, fields: Fields) -> Form:
     family, charset = headers.read_type(fields)
-    pairs = headers.read_repeated(scope, "map")
-    if pairs and family is not Family.CSV:
-        raise Invalid("map= renames the columns of a CSV; name the fields of JSON items as they are.")
+    pairs, ignored = headers.read_repeated(scope, "map"), headers.read_repeated(scope, "ignore")
+    if (pairs or ignored) and family is not Family.CSV:
+        raise Invalid(
+            "map= and ignore= are for the columns of a CSV; name the fields of JSON items as they are."
+        )
     try:
-        return Form(family=family, charset=charset, mapping=parse_mapping(pairs, WORDING))
+        return Form(family=family, charset=charset, mapping=parse_mapping(pairs, WORDING, ignored))
     except MappingError as error:
         raise Invalid(error.detail) from error
 

@@ -200,7 +200,15 @@ async def test_a_header_that_cannot_be_used_is_refused_whole(api: Api) -> None:
         answer = await push_csv(api, body, query)
         assert (answer.status, answer.json()["code"]) == (400, "INVALID_HEADER"), (body, answer.body)
         assert all(word in answer.json()["detail"] for word in words), answer.json()["detail"]
-    for query in ("?map=id", "?map=:id", "?map=a:id&map=a:email", "?map=%ff:id", "?mapping=a:id"):
+    for query in (
+        "?map=id",
+        "?map=:id",
+        "?map=a:id&map=a:phone",
+        "?map=a:emial",
+        "?map=a:id&ignore=a",
+        "?map=%ff:id",
+        "?mapping=a:id",
+    ):
         answer = await push_csv(api, "id,email\n", query)
         assert (answer.status, answer.json()["code"]) == (400, "INVALID_PARAMETER"), query
     for headers in (NDJSON, {}):
@@ -344,3 +352,26 @@ async def test_mutated_files_never_break_the_service(api: Api) -> None:
                 await asyncio.gather(*(send(media_type, body) for body in bodies[start : start + 10]))
             )
     assert seen == {207, 400}
+
+
+async def test_a_column_is_left_out_or_means_two_things(api: Api) -> None:
+    answer = await push_csv(api, "Email,City,Secret\na@b.de,Bonn,x\n", "?map=Email:id&ignore=Secret")
+    assert answer.json()["summary"]["succeeded"] == 1, answer.body
+    contact = (await api.get("/v1/contacts/a@b.de")).json()
+    assert (contact["email"], contact["attributes"]) == ("a@b.de", {"City": "Bonn"})
+
+
+async def test_a_workbook_sent_as_csv_is_named(api: Api) -> None:
+    answer = await push_csv(api, b"PK\x03\x04\x14\0\x06\0" + bytes(range(256)))
+    assert answer.status == 400
+    assert "workbook" in answer.json()["detail"]
+    assert "windows-1252" not in answer.json()["detail"]
+
+
+async def test_white_space_around_an_id_fails_as_it_does_around_an_address(api: Api) -> None:
+    answer = await api.push(b'{"items":[{"id":" 1 ","email":"a@b.de"},{"id":"1","email":" a@b.de"}]}')
+    errors = [item["errors"][0]["detail"] for item in answer.json()["items"]]
+    assert errors == [
+        'id has white space around it; send "1"',
+        'email has white space around it; send "a@b.de"',
+    ]

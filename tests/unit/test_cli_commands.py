@@ -115,6 +115,7 @@ async def test_failed_rows_are_1_and_in_the_file(shell: Shell) -> None:
         "count": 1,
         "lines": [4],
         "detail": "/email: no",
+        "reasons": [{"detail": "/email: no", "count": 1, "lines": [4]}],
     }
     rows = list(csv.DictReader(io.StringIO((shell.home / "failed.csv").read_text())))
     assert [(row["id"], row["error_code"]) for row in rows] == [("c2", "INVALID_EMAIL")]
@@ -141,6 +142,8 @@ async def test_the_table_shows_what_failed_where(shell: Shell) -> None:
         (["push", "in.csv"], {"TRANCHE_API_KEY": "trn_wrong"}, "401"),
         (["push", "in.csv", "--url", "localhost:8000"], {}, "--url"),
         (["push", "in.csv", "--map", "Key=id"], {}, "'Key'"),
+        (["push", "in.csv", "--map", "id=frist_name"], {}, '--map "id=first_name"'),
+        (["push", "in.csv", "--ignore", "Key"], {}, "'Key'"),
         (["push", "in.csv", "--batch-size", "1001"], {}, "batch-size"),
         (["push", "in.csv", "--failed-out", "in.csv"], {}, "is the file being pushed"),
         (["push", "in.csv", "--failed-out", "no/such/place.csv"], {}, "cannot be written"),
@@ -303,3 +306,66 @@ async def test_jobs_items_walks_all_pages(shell: Shell) -> None:
     ]
     _, out, _ = await shell.run("jobs", "items", job, "--limit", "3")
     assert len(out.splitlines()) == 3
+
+
+MESSY = "Kundennummer,Email,Vorname,Telefon,Ort,Intern\n7,a@b.example,Ann,030 1234,Bonn,x\n"
+
+
+async def test_a_preview_shows_what_becomes_of_each_column_and_sends_nothing(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text(MESSY)
+    options = ("--map", "Kundennummer=id", "--ignore", "Intern", "--preview")
+    code, out, err = await shell.run("push", "in.csv", *options, TRANCHE_API_KEY="")
+    assert (code, err) == (0, "")
+    lines = [line.split() for line in out.splitlines()]
+    assert ["Kundennummer", "id", "7"] in lines
+    assert ["Vorname", "first_name", "Ann"] in lines
+    assert ["Ort", "attribute", "Ort", "Bonn"] in lines
+    assert ["Intern", "ignored", "x"] in lines
+    code, out, _ = await shell.run("push", "in.csv", *options, "--json")
+    assert {"column": "Telefon", "becomes": "phone", "example": "030 1234"} in json.loads(out)["columns"]
+    assert shell.api.applied == []
+
+
+async def test_the_first_lines_of_a_push_say_what_the_columns_are(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text(MESSY)
+    code, _, err = await shell.run("push", "in.csv", "--map", "Kundennummer=id", "--ignore", "Intern")
+    assert code == 0, err
+    first = err.splitlines()[:3]
+    assert first[0] == "columns: Kundennummer → id, Email → email, Vorname → first_name, Telefon → phone"
+    assert first[1:] == ["attributes: Ort", "ignored: Intern"]
+    assert shell.api.applied == ["7"]
+
+
+async def test_all_reasons_are_in_the_summary(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text("id,email\n1\n2,a@b.example,x\n3\n")
+    code, out, _ = await shell.run("push", "in.csv")
+    assert code == 1
+    assert "lines 2, 4: the row has 1 cells" in out
+    assert "line 3: the row has 3 cells" in out
+
+
+async def test_a_file_of_a_header_alone_is_remarked(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text("id,email\n")
+    code, out, _ = await shell.run("push", "in.csv")
+    assert code == 0
+    assert "the file has no rows" in out
+
+
+@pytest.mark.parametrize("text", ['{"contacts":[{"id":"1"}]}', '{\n "contacts": [\n {"id":"1"}\n ]\n}'])
+async def test_items_under_another_name_are_told_how_to_be_called(shell: Shell, text: str) -> None:
+    (shell.home / "in.json").write_text(text)
+    code, _, err = await shell.run("push", "in.json")
+    assert code == 2
+    assert 'rename it "items"' in err
+
+
+async def test_one_column_can_be_the_id_and_the_address(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text("Email,Name\na@b.example,Ann\n")
+    code, _, err = await shell.run("push", "in.csv")
+    assert code == 2
+    assert err.count("--map") == 1
+    assert '--map "Email=id"' in err
+    code, _, err = await shell.run("push", "in.csv", "--map", "Email=id")
+    assert code == 0, err
+    assert "Email → id, email" in err
+    assert shell.api.applied == ["a@b.example"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from app.cli.client.errors import UsageError
@@ -15,28 +16,30 @@ def _show(column: str, field: str) -> str:
     return f'--map "{column}={field}"'
 
 
-_WORDING: Final = Wording("--map", "=", _show)
+_WORDING: Final = Wording("--map", "=", _show, "--ignore")
 
 
-def parse_mapping(pairs: tuple[str, ...]) -> dict[str, str]:
+def parse_mapping(pairs: tuple[str, ...], ignored: tuple[str, ...] = ()) -> dict[str, str]:
     """`("Customer Id=id",)` as `{"Customer Id": "id"}`.
 
     Raises:
-        UsageError: a pair without `=`, or two for one column.
+        UsageError: a pair without `=`, two for one column, or a target that looks like a field and is none.
     """
     try:
-        return columns.parse_mapping(pairs, _WORDING)
+        return columns.parse_mapping(pairs, _WORDING, ignored)
     except columns.MappingError as error:
         raise UsageError(error.detail) from error
 
 
-def understand(header: list[str], mapping: dict[str, str]) -> Columns:
-    """Give every column its meaning.
+def understand(header: list[str], mapping: dict[str, str], rows: Sequence[Sequence[str]] = ()) -> Columns:
+    """Give every column its meaning; `rows` are the first ones.
 
     Raises:
         UsageError: the header cannot be used; see `app.domain.files.columns`.
     """
     try:
         return columns.understand(header, mapping, _WORDING)
+    except columns.MissingFields as error:
+        raise UsageError(error.advise(rows).detail) from error
     except columns.HeaderError as error:
         raise UsageError(error.detail) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import msgspec
@@ -12,6 +13,7 @@ from app.cli.client.columns import NOTES, Columns, understand
 from app.cli.client.errors import UsageError
 from app.cli.client.rows import Row
 from app.cli.client.text import Encoding, describe_marks, is_marked, open_text
+from app.domain.files.columns import SAMPLE
 from app.domain.files.csv_rows import Record, Records
 
 DELIMITERS: Final = {",": ",", ";": ";", "|": "|", "tab": "\t", "\\t": "\t", "\t": "\t"}
@@ -64,12 +66,16 @@ class CsvSource:
         self.blank = 0
         self.position = 0
         header, self.delimiter = self._read_header(delimiter)
-        self.columns: Columns = understand(header, mapping)
+        self.columns: Columns = understand(header, mapping, self.sample)
 
     def _read_header(self, delimiter: str | None) -> tuple[list[str], str]:
         with open(self.path, "rb") as stream:
             records = _Records(stream, self.encoding, delimiter)
-            record = next(iter(records), None)
+            first = iter(records)
+            record = next(first, None)
+            rows = (later.cells for later in islice(first, SAMPLE) if later.cells and any(later.cells))
+            self.sample: list[list[str]] = [*rows]
+            """The first rows."""
         if record is None:
             raise UsageError(f"{self.path} is empty: a CSV file begins with a line of column names")
         if record.cells is None:
@@ -126,8 +132,7 @@ class CsvSource:
         """The cells without the notes of an earlier `--failed-out`; surplus cells stay at the end."""
         if not self.columns.has_notes:
             return cells
-        width = len(self.columns.header)
-        notes = {i for i in range(width) if self.columns.targets[i] is None}
+        notes = self.columns.notes
         return [cell for i, cell in enumerate(cells) if i not in notes]
 
     @property

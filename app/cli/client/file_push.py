@@ -203,7 +203,7 @@ class _Push:
                 return None
             key = make_key(self._options.run, f"file r{turn}", self._query, digest.digest())
             # The rows are items now, so there is no column to rename.
-            params = [(name, value) for name, value in self._options.params if name != "map"]
+            params = [(name, value) for name, value in self._options.params if name not in ("map", "ignore")]
             job_id = await self._submit(key, FileBody(out.name, NDJSON_TYPE), params)
         job, sent = await self._follow(job_id)
         sent.numbers = numbers

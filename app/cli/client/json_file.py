@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from app.cli.client.errors import UsageError
+from app.cli.client.progress import clean
 from app.cli.client.rows import Row
 from app.cli.client.text import MAX_LINE, Encoding, Line, Lines, describe_marks
 
@@ -65,6 +66,20 @@ class NdjsonSource:
         return Row(number, line.number, item, key, original=text)
 
 
+def _find_list(body: bytes) -> str:
+    """What to do about a document whose items have another name than `items`."""
+    try:
+        members: Any = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""
+    lists = (
+        [name for name, value in members.items() if isinstance(value, list)]
+        if isinstance(members, dict)
+        else []
+    )
+    return f'the items are in "{clean(lists[0])}": rename it "items"' if len(lists) == 1 else ""
+
+
 class _Body(msgspec.Struct):
     items: list[msgspec.Raw]
 
@@ -92,7 +107,7 @@ class JsonSource:
             return msgspec.json.decode(body, type=_Body).items
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise UsageError(
-                f'{self.path}: {error}; a JSON file is {{"items": [...]}} or an array of items, '
+                f'{self.path}: {_find_list(body) or error}; a JSON file is {{"items": [...]}} or an array of items, '
                 "and one item a line is --format ndjson"
             ) from error
         except RecursionError as error:

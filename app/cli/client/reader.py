@@ -46,6 +46,7 @@ class ReadOptions(msgspec.Struct, frozen=True, kw_only=True):
     encoding: str | None = None
     delimiter: str | None = None
     mapping: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
 
 
 def find_format(path: str, text: str) -> Format:
@@ -65,7 +66,9 @@ def find_format(path: str, text: str) -> Format:
         first: Any = msgspec.json.decode(begin.partition("\n")[0].encode(errors="replace"))
     except (msgspec.DecodeError, RecursionError):
         return Format.JSON
-    return Format.JSON if isinstance(first.get("items"), list) else Format.NDJSON
+    # An item has no list of objects beside its fields; a document whose items have another name has nothing else.
+    wrapped = len(first) == 1 and isinstance(next(iter(first.values())), list)
+    return Format.JSON if isinstance(first.get("items"), list) or wrapped else Format.NDJSON
 
 
 def open_source(
@@ -84,7 +87,11 @@ def open_source(
     encoding = find_encoding(head, options.encoding)
     kind = options.format or find_format(name or path, head.decode(encoding.name, errors="replace"))
     if kind is not Format.CSV:
-        for option, value in (("--map", options.mapping), ("--delimiter", options.delimiter)):
+        for option, value in (
+            ("--map", options.mapping),
+            ("--ignore", options.ignored),
+            ("--delimiter", options.delimiter),
+        ):
             if value:
                 raise UsageError(f"{option} is for CSV; {shown} is read as {kind} (--format says otherwise)")
         return NdjsonSource(path, encoding) if kind is Format.NDJSON else JsonSource(path, encoding)
@@ -95,4 +102,4 @@ def open_source(
         delimiter = DELIMITERS.get(delimiter, delimiter)
         if delimiter in '"\r\n':
             raise UsageError(f"--delimiter {delimiter!r} cannot separate cells")
-    return CsvSource(path, encoding, delimiter, parse_mapping(options.mapping))
+    return CsvSource(path, encoding, delimiter, parse_mapping(options.mapping, options.ignored))

@@ -18,6 +18,8 @@ import msgspec
 from app.cli.client.rows import Row
 from app.domain.outcomes import ErrorCode, ItemStatus
 
+REASONS: Final = 20
+"""Different reasons shown for one code."""
 SAMPLES: Final = 5
 UNPLACED: Final = 0
 
@@ -43,6 +45,14 @@ class Note(msgspec.Struct, frozen=True):
     retry_after: float = 0.0
 
 
+class Reason(msgspec.Struct, frozen=True):
+    """Rows that are not well, in the same words."""
+
+    detail: str
+    count: int
+    lines: list[int]
+
+
 class Cluster(msgspec.Struct, frozen=True):
     """Rows that are not well for one reason."""
 
@@ -54,6 +64,10 @@ class Cluster(msgspec.Struct, frozen=True):
     """The first few, for a look into the file."""
     detail: str
     """The reason of the first of them."""
+    reasons: list[Reason] = []
+    """All reasons, the most frequent first; at most `REASONS`."""
+    more: int = 0
+    """Rows with other reasons."""
 
 
 class SentJob(msgspec.Struct):
@@ -195,8 +209,43 @@ class Results:
             detail = self._notes.execute(
                 "SELECT detail FROM notes WHERE number = ? AND destination = ?", (first, destination)
             ).fetchone()
-            clusters.append(Cluster(destination, status, code, count, [line for (line,) in lines], detail[0]))
+            reasons = self._reasons(destination, status, code)
+            clusters.append(
+                Cluster(
+                    destination,
+                    status,
+                    code,
+                    count,
+                    [line for (line,) in lines],
+                    detail[0],
+                    reasons,
+                    count - sum(reason.count for reason in reasons),
+                )
+            )
         return clusters
+
+    def _reasons(self, destination: str, status: str, code: str) -> list[Reason]:
+        place = (destination, status, code)
+        found = self._notes.execute(
+            "SELECT detail, count(*) FROM notes WHERE destination = ? AND status = ? AND code = ? "
+            "GROUP BY detail ORDER BY count(*) DESC, min(number) LIMIT ?",
+            (*place, REASONS),
+        ).fetchall()
+        return [
+            Reason(
+                detail,
+                count,
+                [
+                    line
+                    for (line,) in self._notes.execute(
+                        "SELECT line FROM notes WHERE destination = ? AND status = ? AND code = ? AND detail = ? "
+                        "ORDER BY number LIMIT ?",
+                        (*place, detail, SAMPLES),
+                    )
+                ],
+            )
+            for detail, count in found
+        ]
 
     def by_row(self) -> Iterator[list[Note]]:
         """The notes of each row that has any, in file order."""

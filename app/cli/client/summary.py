@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.client.progress import clean, counted
-from app.cli.client.results import Results
+from app.cli.client.results import Reason, Results
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -65,6 +65,7 @@ def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
                 "count": c.count,
                 "lines": c.lines,
                 "detail": c.detail,
+                "reasons": [{"detail": r.detail, "count": r.count, "lines": r.lines} for r in c.reasons],
             }
             for c in results.clusters()
         ],
@@ -105,13 +106,14 @@ def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
         table.add_row("  not processed", f"{outcome.not_processed:,}", "")
     for cluster in results.clusters():
         place = f"{cluster.destination}: " if cluster.destination else ""
-        lines = ", ".join(map(str, cluster.lines)) + (", …" if cluster.count > len(cluster.lines) else "")
-        word = "line" if cluster.count == 1 else "lines"
-        table.add_row(
-            Text(clean(f"    {place}{cluster.code}")),
-            f"{cluster.count:,}",
-            Text(clean(f"{word} {lines}: {cluster.detail}")),
-        )
+        title, total = f"    {place}{cluster.code}", f"{cluster.count:,}"
+        for reason in cluster.reasons:
+            table.add_row(Text(clean(title)), total, Text(clean(_describe_reason(reason))))
+            title = total = ""
+        if cluster.more:
+            table.add_row(
+                "", "", f"and {cluster.more:,} more with other reasons; --failed-out has all of them"
+            )
     for name, counts in sorted(results.effects().items()):
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
         if states:
@@ -119,6 +121,11 @@ def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
     console.print(table)
     for hint in _hints(outcome, results):
         console.print(Text(clean(hint)), soft_wrap=True)  # a command in it can be copied
+
+
+def _describe_reason(reason: Reason) -> str:
+    lines = ", ".join(map(str, reason.lines)) + (", …" if reason.count > len(reason.lines) else "")
+    return f"{'line' if reason.count == 1 else 'lines'} {lines}: {reason.detail}"
 
 
 def _describe_run(outcome: Outcome, results: Results) -> Text:
@@ -147,6 +154,8 @@ def _hints(outcome: Outcome, results: Results) -> list[str]:
         )
     elif results.failed and not outcome.failed_out:
         hints.append("--failed-out FILE writes the failed rows to a file that can be fixed and pushed")
+    if not (results.decided or results.retry or outcome.not_processed or outcome.trouble):
+        hints.append("the file has no rows: nothing was imported")
     if outcome.trouble and not outcome.over:
         hints.append(f"stopped: {outcome.trouble}")
     if outcome.exit_code == 3:

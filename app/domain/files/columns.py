@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
+from app.domain import spelling
+from app.domain.files import headers
 from app.domain.files.formulas import restore
 from app.domain.rules import MAX_KEY
 
@@ -31,7 +33,14 @@ and `KEY_PREFIX`.
 KEY_PREFIX: Final = "attributes."
 """In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""
 
+BOTH: Final = "id+email"
+"""The target of a column that is the business key and the e-mail address."""
+IGNORED: Final = ""
+"""The target of a column that is left out."""
+
 MAX_COLUMNS: Final = 2_000
+SAMPLE: Final = 20
+"""Rows whose values are looked at before a column is recommended for a field."""
 
 _SHOWN: Final = 12
 _CLIP: Final = 60
@@ -44,6 +53,21 @@ class HeaderError(ValueError):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class MissingFields(HeaderError):
+    """No column fills a field that every item must have. `missing` are the fields, `names` the columns."""
+
+    def __init__(self, missing: list[str], names: list[str], filled: Iterable[str], wording: Wording) -> None:
+        self._missing, self._names, self._filled, self._wording = missing, names, set(filled), wording
+        super().__init__(self._explain([]))
+
+    def advise(self, rows: Sequence[Sequence[str]]) -> HeaderError:
+        """The same with a remedy that these first rows speak for."""
+        return HeaderError(self._explain(rows))
+
+    def _explain(self, rows: Sequence[Sequence[str]]) -> str:
+        return explain_missing(self._missing, self._names, self._filled, rows, self._wording)
 
 
 class MappingError(ValueError):
@@ -60,11 +84,14 @@ class Wording(msgspec.Struct, frozen=True):
     option: str
     separator: str
     show: Callable[[str, str], str]
+    ignore: str = "ignore="
+    """The option that leaves a column out."""
 
 
 def guard_key(name: str) -> str:
     """An attribute's name as a column of a file of failed rows: alone it could be a field or a note, or lose spaces."""
     taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
+    taken = taken or headers.find_meaning(name) in headers.CERTAIN
     return KEY_PREFIX + name if taken else name
 
 
@@ -74,13 +101,15 @@ def fold(name: str) -> str:
 
 
 _BY_FOLD: Final = {fold(field): field for field in FIELDS}
+_SPELLING: Final = spelling.Index(_BY_FOLD)
 
 
-def parse_mapping(pairs: Iterable[str], wording: Wording) -> dict[str, str]:
-    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; the last separator counts.
+def parse_mapping(pairs: Iterable[str], wording: Wording, ignored: Iterable[str] = ()) -> dict[str, str]:
+    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; the last separator counts. `ignored` columns have no target.
 
     Raises:
-        MappingError: a pair without separator, or two for one column.
+        MappingError: a pair without separator, two for one column but `id` and `email`, or a target that is no field
+            and looks like one.
     """
     mapping: dict[str, str] = {}
     for pair in pairs:
@@ -90,14 +119,34 @@ def parse_mapping(pairs: Iterable[str], wording: Wording) -> dict[str, str]:
                 f"{wording.option} {_quote(pair)}: write it as {wording.show('Column', 'field')}, "
                 f"for example {wording.show('Customer Id', 'id')}"
             )
+        target = _check_target(source, target.strip(), wording)
         if source in mapping:
-            raise MappingError(f"{wording.option} names the column {_quote(source)} twice")
-        mapping[source] = target.strip()
+            if {mapping[source], target} != set(REQUIRED):
+                raise MappingError(f"{wording.option} names the column {_quote(source)} twice")
+            target = BOTH
+        mapping[source] = target
+    for source in ignored:
+        if source in mapping:
+            raise MappingError(f"{wording.option} and {wording.ignore} both name the column {_quote(source)}")
+        mapping[source] = IGNORED
     return mapping
 
 
+def _check_target(source: str, target: str, wording: Wording) -> str:
+    if target == BOTH or fold(target) in _BY_FOLD or target.startswith(KEY_PREFIX):
+        return _BY_FOLD.get(fold(target), target)
+    meant = _SPELLING.find(fold(target))
+    if meant is None:
+        return target
+    raise MappingError(
+        f"{wording.option} {_quote(source + wording.separator + target)}: there is no field {_quote(target)}; did you "
+        f"mean {wording.show(source, meant)}? An attribute of that name is {wording.show(source, KEY_PREFIX + target)}"
+    )
+
+
 class Columns(msgspec.Struct):
-    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is a note.
+    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is left out, for
+    it is a note (`has_notes`) or was ignored.
 
     `header` stands as it was sent, but for columns without a name at its end: a delimiter too many makes them. Rows
     have it or not, and nothing but emptiness in the `spare` cells.
@@ -108,6 +157,8 @@ class Columns(msgspec.Struct):
     attributes: frozenset[int]
     spare: int = 0
     has_notes: bool = False
+    both: int | None = None
+    """The column that is `id`, by its target, and `email` as well."""
     _fields: list[tuple[int, str]] = []
     _extras: list[tuple[int, str]] = []
     _counters: list[str] = []
@@ -115,10 +166,26 @@ class Columns(msgspec.Struct):
     def __post_init__(self) -> None:
         # Sorted out once: `build` runs for every row.
         named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
-        self.has_notes = len(named) < len(self.targets)
         self._fields = [(i, target) for i, target in named if i not in self.attributes]
+        if self.both is not None:
+            self._fields.append((self.both, "email"))
         self._extras = [(i, target) for i, target in named if i in self.attributes]
         self._counters = [target for _, target in self._fields if target in INTEGERS]
+
+    @property
+    def notes(self) -> frozenset[int]:
+        """Columns of our own."""
+        if not self.has_notes:
+            return frozenset()
+        return frozenset(i for i, name in enumerate(self.header) if name in NOTES)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Each column and what became of it: a field, `attribute NAME`, or `ignored`."""
+        told = []
+        for i, (name, target) in enumerate(zip(self.header, self.targets, strict=True)):
+            word = "ignored" if target is None else f"attribute {target}" if i in self.attributes else target
+            told.append((name, "id, email" if i == self.both else word))
+        return told
 
     def fault(self, cells: list[str]) -> str | None:
         """Why a row does not fit the header, or None."""
@@ -160,26 +227,47 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
     names = [restore(name) for name in header] if returned else header
     prefix = KEY_PREFIX if returned else ""
     _check_names(names, prefix)
+    folds = [fold(name) for name in names]
     renamed = {
-        _find(source, names, wording): target
+        _find(source, names, folds, wording): target
         for source, target in mapping.items()
-        if not (returned and _stands(source, target, names))
+        if not (returned and _stands(source, target, folds))
     }
     targets: list[str | None] = []
     attributes = set()
-    mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values()}
+    mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values() if target != BOTH}
+    if BOTH in renamed.values():
+        mapped_fields |= {*REQUIRED}
     for i, name in enumerate(names):
-        if returned and name in NOTES:
+        target = renamed.get(name, name)
+        if (returned and name in NOTES) or target == IGNORED:
             targets.append(None)
             continue
-        field = _BY_FOLD.get(fold(renamed.get(name, name)))
+        field = "id" if target == BOTH else _BY_FOLD.get(folds[i] if target is name else fold(target))
         if field in mapped_fields and name not in renamed:
             field = None  # what was said of a field outranks a column that merely has its name
         if field is None:
             attributes.add(i)
-        targets.append(field or renamed.get(name) or _key(name, prefix))
-    _check_targets(names, targets, attributes, wording)
-    return Columns(header, targets, frozenset(attributes), spare)
+        targets.append(field or (_key(target, KEY_PREFIX) if name in renamed else _key(name, prefix)))
+    taken = {targets[i] for i in range(len(names)) if i not in attributes} | mapped_fields
+    free = [name if i in attributes and name not in renamed else "" for i, name in enumerate(names)]
+    for i, field in headers.recognize(free, {field for field in taken if field}).items():
+        targets[i] = field
+        attributes.discard(i)
+    both = _find_both(names, targets, attributes, renamed)
+    _check_targets(names, targets, attributes, wording, both)
+    return Columns(header, targets, frozenset(attributes), spare, returned, both)
+
+
+def _find_both(
+    names: list[str], targets: list[str | None], attributes: set[int], renamed: dict[str, str]
+) -> int | None:
+    """The column that is `id` and `email`: as was said, or because the id was taken from the only e-mail column."""
+    fields = {target: i for i, target in enumerate(targets) if target and i not in attributes}
+    at = fields.get("id")
+    if at is None or "email" in fields or names[at] not in renamed:
+        return None
+    return at if renamed[names[at]] == BOTH or headers.find_meaning(names[at]) == "email" else None
 
 
 def _key(name: str, prefix: str) -> str:
@@ -187,9 +275,12 @@ def _key(name: str, prefix: str) -> str:
     return name.removeprefix(prefix) if prefix and name.startswith(prefix) else name.strip()
 
 
-def _stands(source: str, target: str, names: list[str]) -> bool:
+def _stands(source: str, target: str, folds: list[str]) -> bool:
     """Whether a file of failed rows has had this renaming done already."""
-    folds = {fold(name) for name in names}
+    if target == IGNORED:
+        return fold(source) not in folds
+    if target in ("id", BOTH) and set(REQUIRED) <= set(folds):
+        return True
     return fold(source) not in folds and fold(target) in folds
 
 
@@ -221,10 +312,11 @@ def _check_names(header: list[str], prefix: str) -> None:
         )
 
 
-def _find(source: str, header: list[str], wording: Wording) -> str:
+def _find(source: str, header: list[str], folds: list[str], wording: Wording) -> str:
     if source in header:
         return source
-    alike = [name for name in header if fold(name) == fold(source)]
+    wanted = fold(source)
+    alike = [name for name, folded in zip(header, folds, strict=True) if folded == wanted]
     if len(alike) == 1:
         return alike[0]
     raise HeaderError(
@@ -243,7 +335,11 @@ def _suggest(wanted: str, header: list[str]) -> str:
 
 
 def _check_targets(
-    header: list[str], targets: list[str | None], attributes: set[int], wording: Wording
+    header: list[str],
+    targets: list[str | None],
+    attributes: set[int],
+    wording: Wording,
+    both: int | None,
 ) -> None:
     places: dict[tuple[str, bool], list[str]] = {}
     for i, target in enumerate(targets):
@@ -256,26 +352,60 @@ def _check_targets(
                 f"the columns {_quote(first)} and {_quote(second)} would both fill {_quote(target)}; "
                 f"keep one of them under another name, for example {wording.show(second, f'other {target}')}"
             )
-    missing = [field for field in REQUIRED if (field, False) not in places]
+    filled = {target for target, is_key in places if not is_key} | ({"email"} if both is not None else set())
+    missing = [field for field in REQUIRED if field not in filled]
     if missing:
-        raise HeaderError("; ".join(_explain_missing(field, header, wording) for field in missing))
+        raise MissingFields(missing, header, filled, wording)
 
 
-_HINTS: Final = {
-    "id": ("customerid", "contactid", "userid", "key", "externalid"),
-    "email": ("mail", "emailaddress"),
-}
+def explain_missing(
+    missing: list[str],
+    header: list[str],
+    filled: set[str],
+    rows: Sequence[Sequence[str]],
+    wording: Wording,
+) -> str:
+    """What is missing, and a remedy that works: one that the names and the values of the first rows speak for."""
+    values = [[row[i] if i < len(row) else "" for row in rows[:SAMPLE]] for i in range(len(header))]
+    meanings = [headers.find_meaning(name) for name in header]
 
+    def find(field: str) -> str | None:
+        return next(
+            (
+                name
+                for name, meaning, seen in zip(header, meanings, values, strict=True)
+                if meaning == field and headers.fits(field, seen)
+            ),
+            None,
+        )
 
-def _explain_missing(field: str, header: list[str], wording: Wording) -> str:
-    candidates = [n for n in header if fold(n) in _HINTS[field]]
-    candidates += [n for n in header if fold(n).endswith(field) or fold(n).startswith(field)]
-    candidates += [n for n in header if fold(field) in fold(n)]
-    candidates += [n for n in header if difflib.SequenceMatcher(None, fold(n[:_CLIP]), field).ratio() >= 0.6]
-    if candidates:
-        best = candidates[0]
-        return f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
-    return (
-        f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
-        f"the columns are: {_list(header)}"
-    )
+    mail = find("email")
+    if mail is None and rows:
+        mail = next(
+            (name for name, seen in zip(header, values, strict=True) if headers.fits("email", seen)), None
+        )
+    key = find("id")
+    if missing == [*REQUIRED] and key is None and mail is not None:
+        target = "id" if headers.find_meaning(mail) == "email" else BOTH
+        return (
+            f"no column 'id' and no column 'email': {_quote(mail)} can be both, if nothing else identifies a contact; "
+            f"then add {wording.show(mail, target)}"
+        )
+    told = []
+    for field in missing:
+        best = key if field == "id" else mail
+        if best is not None:
+            told.append(
+                f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
+            )
+        elif field == "id" and "email" in filled and mail is not None:
+            told.append(
+                f"no column 'id': {_quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
+                f"{wording.show(mail, 'id')}"
+            )
+        else:
+            told.append(
+                f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
+                f"the columns are: {_list(header)}"
+            )
+    return "; ".join(told)

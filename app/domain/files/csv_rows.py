@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain, count
@@ -15,6 +16,7 @@ from app.domain.files.lines import MAX_LINE, Line, Lines
 DELIMITERS: Final = (",", ";", "\t", "|")
 """What is tried where nobody told; the first of equals wins."""
 
+_TOLD_DELIMITER: Final = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
 _STEP: Final = 16_384
 """Cells of a step, about; a record counts as some more."""
 _RECORD_WEIGHT: Final = 4
@@ -116,6 +118,7 @@ class Records:
         self._held: list[str | None] = []
         """The last lines, of which no record came yet."""
         self._runaway = _NO_RUNAWAY
+        self._begun = False
         self._new = 0
         self._enough = 0
         """Characters that must come before another look at an open record is worth while: looking at all of it
@@ -148,6 +151,8 @@ class Records:
 
     def _read(self, *, final: bool) -> Iterator[list[Record]]:
         self._new = self._enough = 0
+        if not self._begun:
+            self._begin()
         if self.delimiter is None:
             source = self._open_source(final=final)
             if not self._choose_delimiter(source):
@@ -157,6 +162,17 @@ class Records:
         yield from self._read_quickly()
         if self._held:
             yield from self._read_carefully(final=final)
+
+    def _begin(self) -> None:
+        """Take the delimiter that Excel's first line, `sep=;`, tells."""
+        for at, line in enumerate(self._held):
+            if line is None or line.strip("\r\n"):
+                self._begun = True
+                told = _TOLD_DELIMITER.fullmatch(line) if line else None
+                if told is not None:
+                    self.delimiter = told[1]
+                    del self._held[: at + 1]
+                return
 
     def _read_quickly(self) -> Iterator[list[Record]]:
         """Records up to the first one that is broken or not whole: most often all of them."""

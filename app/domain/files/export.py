@@ -165,6 +165,9 @@ class Layout:
                 if target is not None:
                     self._cells.append((target, i in columns.attributes))
                     names.append(_name(self._bare(kept.header[i]), target, is_key=i in columns.attributes))
+                if i == columns.both:
+                    self._cells.append(("email", False))
+                    names.append("email")
         else:
             self._cells += [(key, True) for key in keys]
             names += [guard_key(key) for key in keys]

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from app.domain.envelope import MalformedBody
+from app.domain.files.text import refuse_foreign
 
 MAX_LINE: Final = 1_048_576
 """Bytes, the line break not counted."""
@@ -68,6 +69,7 @@ class NdjsonLines:
 
     def _begin(self, head: bytes) -> bytes:
         self._head = None
+        refuse_foreign(head)
         wide = any(head[at : at + 3 : 2] == b"\0\0" for at in (0, 1))
         if wide or head[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             raise MalformedBody("the body is UTF-16 or UTF-32; NDJSON must be sent as UTF-8", 0)

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import msgspec
 
 from app.domain.envelope import TooManyItems, split_quickly
-from app.domain.files.columns import Columns, HeaderError, Wording, understand
+from app.domain.files.columns import SAMPLE, Columns, HeaderError, MissingFields, Wording, understand
 from app.domain.files.csv_rows import Record, Records
 from app.domain.files.json_items import MAX_ITEM, JsonItem, JsonItems
 from app.domain.files.ndjson import MAX_LINE, NdjsonLines
@@ -89,6 +89,9 @@ class CsvReader(Reader):
         self._decoder = Decoder(form.charset)
         self._records = Records()
         self._mapping = form.mapping
+        self._lacking: MissingFields | None = None
+        """The header cannot be used: a few rows are read on for a good advice."""
+        self._sample: list[list[str]] = []
         self.columns: Columns | None = None
         """Once the header was read."""
 
@@ -102,10 +105,12 @@ class CsvReader(Reader):
         except UndecodableText as error:
             # A bad header before the bad byte is told first, wherever the chunks were cut.
             yield from self._make(self._records.read(error.before, at_once=True))
+            self._refuse()
             raise
         yield from self._make(self._records.read(text))
         if data is None:
             yield from self._make(self._records.read(None))
+            self._refuse()
             if self.columns is None:
                 raise HeaderError("the file is empty: a CSV file begins with a line of column names")
 
@@ -113,16 +118,29 @@ class CsvReader(Reader):
         for records in steps:
             if not records:
                 continue
-            if self.columns is None:
-                self.columns = self._understand(records.pop(0))
+            if self._lacking is None and self.columns is None:
+                self._understand(records.pop(0))
             columns = self.columns
+            if columns is None:
+                self._sample += [record.cells for record in records if record.cells and any(record.cells)]
+                if len(self._sample) >= SAMPLE:
+                    self._refuse()
+                continue
             yield [
                 _make_piece(columns, record)
                 for record in records
                 if record.cells is None or any(record.cells)
             ]
 
-    def _understand(self, record: Record) -> Columns:
+    def _refuse(self) -> None:
+        """
+        Raises:
+            HeaderError: the columns cannot be used.
+        """
+        if self._lacking is not None:
+            raise self._lacking.advise(self._sample)
+
+    def _understand(self, record: Record) -> None:
         if record.cells is None:
             raise HeaderError(f"line {record.line}, which should name the columns: {record.problem}")
         if any("\0" in cell for cell in record.cells):
@@ -130,7 +148,10 @@ class CsvReader(Reader):
                 f"line {record.line}, which should name the columns, has NUL bytes; if the file is UTF-16 without a "
                 "byte order mark, send it with charset=utf-16le in the content type"
             )
-        return understand(record.cells, self._mapping, WORDING)
+        try:
+            self.columns = understand(record.cells, self._mapping, WORDING)
+        except MissingFields as lacking:
+            self._lacking = lacking
 
 
 def _make_piece(columns: Columns, record: Record) -> Piece:

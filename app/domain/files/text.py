@@ -40,6 +40,29 @@ _CODEC_NAMES: Final = {"cp1252": "Windows-1252", "iso8859-15": "ISO-8859-15"}
 _TEXTUAL: Final = re.compile(r"[^\W\d_]|[€‚„…‘’“”•–—™«»§°±²³´·¿¡£¥©®ªº½¼¾\u00a0]")  # noqa: RUF001
 
 
+FOREIGN: Final = (
+    (
+        b"PK\x03\x04",
+        "is a workbook (XLSX, ODS) or a ZIP archive, not text: save the sheet as CSV and send that",
+    ),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (XLS), not text: save the sheet as CSV and send that"),
+    (b"\x1f\x8b", "is compressed with gzip: send it with Content-Encoding: gzip"),
+    (b"\x28\xb5\x2f\xfd", "is compressed with zstd: send it with Content-Encoding: zstd"),
+    (b"%PDF", "is a PDF, not text: save the table as CSV and send that"),
+)
+"""How files begin that people send by mistake, and what to tell them."""
+
+
+def refuse_foreign(head: bytes) -> None:
+    """
+    Raises:
+        MalformedBody: the first four bytes are those of a file that is no text.
+    """
+    for begin, advice in FOREIGN:
+        if head.startswith(begin):
+            raise MalformedBody(f"the body {advice}", 0)
+
+
 class UndecodableText(MalformedBody):
     """Some bytes are no text in the file's encoding; `line` counts from 1.
 
@@ -57,6 +80,7 @@ class Decoder:
 
     Raises:
         UndecodableText: from `feed` and `finish`, at the first byte that is no text; the machine is done then.
+        MalformedBody: it begins as a workbook or an archive does.
     """
 
     def __init__(self, charset: str = UTF_8) -> None:
@@ -84,6 +108,7 @@ class Decoder:
         return self._decode(data, final=True)
 
     def _skip_mark(self, head: bytes) -> bytes:
+        refuse_foreign(head)
         for mark, name in BOMS:
             if head.startswith(mark):
                 self._charset = name

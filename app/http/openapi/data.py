@@ -147,8 +147,13 @@ def _import(settings: Settings, wait: dict[str, Any]) -> dict[str, Any]:
             query(
                 "map",
                 "Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon "
-                "separates.",
+                "separates. An e-mail column that is renamed to `id` is both, if no other column is `email`.",
                 {"type": "array", "items": {"type": "string", "examples": ["Customer Id:id"]}},
+            ),
+            query(
+                "ignore",
+                "Leaves a column of a CSV out; repeat it for more.",
+                {"type": "array", "items": {"type": "string", "examples": ["Internal note"]}},
             ),
         ],
         requestBody={
