@@ -37,6 +37,7 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     there.syncs_are_true,
     there.crms_are_spared,
     there.refusals_are_heeded,
+    there.accounts_are_blamed_once,
     there.neighbours_hold_up_nobody,
     hooks.messages_arrive,
     hooks.receivers_are_told_what_is,

@@ -149,6 +149,7 @@ def draw(seed: int) -> Plan:
     kinds = random.Random(f"tranche chaos {seed}: CRMs")
     crms = {crm: kinds.choice(KINDS) for crm in _CRMS}
     faults += [twin for fault in faults for twin in _twins(fault)]
+    faults += _draw_loss(seed, crms)
     return Plan(
         seed=seed,
         crms=crms,
@@ -168,6 +169,21 @@ def _draw_neighbour(seed: int) -> Neighbour | None:
         bursts=sorted(round(chance.uniform(0, LENGTH), 2) for _ in range(3)),
         orders=sorted(round(chance.uniform(0.5, LENGTH), 2) for _ in range(chance.randint(0, 2))),
     )
+
+
+def _draw_loss(seed: int, crms: dict[str, str]) -> list[Fault]:
+    """In one of three rounds the account at a CRM lacks a field for a while. Drawn apart like the neighbour. What an
+    `http` service means by its words nobody knows."""
+    chance = random.Random(f"tranche chaos {seed}: fields")
+    if chance.random() >= 1 / 3:
+        return []
+    crm = chance.choice(_CRMS)
+    name = chance.choice(
+        {"hubspot": ("tranche_id", "mark"), "salesforce": ("Tranche_Id__c", "mark__c")}.get(crms[crm], ("",))
+    )
+    details = {"fault": "missing_fields", "parameters": {"names": [name]}}
+    at, seconds = round(chance.uniform(0.1, LENGTH - 0.5), 2), round(chance.uniform(0.8, 1.6), 2)
+    return [Fault(at=at, seconds=seconds, kind="crm", target=crm, details=details)] if name else []
 
 
 def _twins(fault: Fault) -> list[Fault]:

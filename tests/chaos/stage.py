@@ -36,7 +36,7 @@ CRMS: Final = ("crm_a", "crm_b")
 READY_SECONDS: Final = 45.0
 OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "hubspot": {},
-    "salesforce": {"default_last_name": "Nameless"},
+    "salesforce": {"default_last_name": "Nameless", "fields": {"company": "Company__c"}},
     "http": {
         "read_path": "/contacts/read",
         "archive_path": "/contacts/archive",

@@ -481,6 +481,21 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
             e.calls["crm_a"].extend([{"faults": ["down"], "request_id": "r"}] * 36),
         ),
     ),
+    "buried for what the account lacks": (
+        "buried_for_setup",
+        lambda e: (
+            e.tables["dead_letters"].append(
+                LETTER | {"error_detail": 'HubSpot answered 400: Property "mark" does not exist'}
+            ),
+        ),
+    ),
+    "hammered for what the account lacks": (
+        "hammered_for_setup",
+        lambda e: (
+            e.faults.append({"target": "crm_a", "seconds": 1.0, "details": {"fault": "missing_fields"}}),
+            e.calls["crm_a"].extend([{"faults": ["missing_fields"], "request_id": "r", "on": "write"}] * 19),
+        ),
+    ),
     "held back by another tenant's calls": (
         "held_by_neighbour",
         lambda e: e.tables.update(

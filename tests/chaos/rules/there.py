@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,8 @@ STANDARD: Final = {
     "http": ("email", "first_name", "last_name", "phone", "company", "id"),
 }
 """By kind of CRM, its names of our fields."""
+_LACKING: Final = re.compile(r"does not exist|No such column|external ID field")
+"""In the vendors' words: the account has no such field."""
 _WINDOW: Final = 6.0
 """Seconds before an opening in which the calls were made that it came from."""
 NAMELESS: Final = "Nameless"
@@ -184,6 +187,34 @@ def crms_are_spared(e: Evidence) -> Findings:
             yield Finding(
                 "hammered",
                 f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do",
+            )
+
+
+def accounts_are_blamed_once(e: Evidence) -> Findings:
+    """What an account lacks is no contact's fault: it holds the destination after a few calls, and buries nothing."""
+    for letter in e.table("dead_letters"):
+        if _LACKING.search(letter.get("error_detail") or ""):
+            yield Finding(
+                "buried_for_setup",
+                f"{letter['contact_id']} was given up for what the account lacks: {letter['error_detail']}",
+            )
+    for crm in e.destinations:
+        lost = [
+            f
+            for f in e.faults
+            if f["target"] == crm and f.get("details", {}).get("fault") == "missing_fields"
+        ]
+        struck = sum(
+            "missing_fields" in call["faults"] and call["on"] == "write" for call in e.calls.get(crm, [])
+        )
+        # Eight calls may be under way when it begins. Then it is held, and probed: a pair of calls each time. Without
+        # Redis each worker holds it by itself.
+        alone = any(f["target"] == "redis" for f in e.faults)
+        most = (10 + 8 * sum(f["seconds"] for f in lost)) * (2 if alone else 1)
+        if struck > most:
+            yield Finding(
+                "hammered_for_setup",
+                f"{crm} lacked a field, and was called {struck} times; {most:g} would do",
             )
 
 
