@@ -49,7 +49,7 @@ async def have(sandbox: Sandbox, *rows: dict[str, str]) -> list[str]:
     async with sandbox.session.post(
         f"{sandbox.url}{BASE}/create", json={"inputs": inputs}, headers=HEADERS
     ) as response:
-        assert response.status == 200, await response.text()
+        assert response.status == 201, await response.text()
         results = (await response.json())["results"]
     traced = {r["objectWriteTraceId"]: str(r["id"]) for r in results}
     return [traced[str(n)] for n in range(len(rows))]

@@ -88,7 +88,8 @@ async def test_a_rejected_item_is_named_only_if_it_was_traced(sandbox: Sandbox, 
     assert (status, body["numErrors"], len(body["results"])) == (207, 1, 1)
     [error] = body["errors"]
     assert (error["status"], error["category"]) == ("error", "VALIDATION_ERROR")
-    assert error.get("context") == ({"objectWriteTraceId": ["t-1"]} if traced else None)
+    assert error.get("context") == ({"objectWriteTraceId": ["t-1"]} if traced else {})
+    assert {"errors", "links"} <= error.keys()
     assert body["results"][0].get("objectWriteTraceId") == ("t-0" if traced else None)
     assert (await sandbox.effects())[0]["properties"]["email"] == "good@example.org"
 

@@ -174,7 +174,9 @@ class HubSpotSandbox:
             key = self._key_of(item.properties) or "email"
             return visit.records.create(visit.portal, key, item.properties, at)
 
-        return self._write(visit, inputs, write, lambda _: {})
+        answer = self._write(visit, inputs, write, lambda _: {}, created=None)
+        answer.status = 201 if answer.status == 200 else answer.status
+        return answer
 
     def update(self, visit: Visit) -> Answer:
         """Contacts by record id, or by a unique property; one that is not there is an error of its own."""
@@ -315,6 +317,8 @@ class HubSpotSandbox:
             "completedAt": timestamp(),
         }
         if errors:
+            # As its OpenAPI document has a StandardError: all of these are required.
+            errors = [{"context": {}, "links": {}, "errors": []} | error for error in errors]
             body |= {"numErrors": len(errors), "errors": errors}
         return Answer(status=207 if errors else 200, body=encode(body))
 
