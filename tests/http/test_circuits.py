@@ -148,6 +148,15 @@ async def tranche(*words: str, **environ: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, destinations, list(words), env=environ)
 
 
+async def test_the_list_says_what_opened_a_circuit(api: Api, db: Db) -> None:
+    """Also where the words that the destination waits with do not: another worker wrote them, or nothing waits."""
+    await add(api)
+    await change(db, "connection", "closed", "open", seconds=30, ago=10)
+    await db.execute("UPDATE circuit_changes SET detail = 'HubSpot answered 401: the token is expired'")
+    listed = await tranche("list", "--url", api.url, "--key", str(api.key))
+    assert "circuit open: HubSpot answered 401: the token is expired" in listed.output
+
+
 async def test_the_commands_open_and_close(api: Api, db: Db, settings: Settings) -> None:
     """With a key they speak to the API; an operator at the database names a tenant."""
     await add(api)
