@@ -29,6 +29,9 @@ _ERROR_NAME: Final = re.compile(
     re.IGNORECASE,
 )
 _MOST_ID: Final = 255
+_SHOWN: Final = 2_000
+"""Bytes of a body that are looked at to show its beginning."""
+_LAST_WORD: Final = re.compile(r"""[^\s"':,\[\]{}]*\Z""")
 _MISSING: Final = object()
 _DEEPEST: Final = 3
 _ACCEPTED: Final = 202
@@ -247,7 +250,7 @@ class Results:
 
     def _open(self, why: str, answer: Answer) -> Outcome:
         """With the body, by which an operator can tell what to do."""
-        shown = answer.body.decode(errors="replace")
+        shown = _beginning(answer.body)
         body = f"; its body: {shown}" if shown.strip() else ""
         return Outcome(
             contact_id="",
@@ -271,6 +274,12 @@ class Results:
         """201 to a call with one contact says that its record is new (RFC 9110, 15.3.2); of several it says nothing."""
         created = True if answer.status == 201 and len(contacts) == 1 else None
         return [self._well(contact, created) for contact in contacts]
+
+
+def _beginning(body: bytes) -> str:
+    """Enough of a body to be shown, which ends between words: half a token would not be known for one."""
+    shown = body[:_SHOWN].decode(errors="replace")
+    return shown if len(body) <= _SHOWN else _LAST_WORD.sub("", shown)
 
 
 def _doubt_storage(refusals: Refusals, body: Any, payload: Any) -> None:

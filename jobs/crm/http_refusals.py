@@ -260,7 +260,11 @@ class Reader:
                     self._blame(inner)
                 return
             failures = [failures]
-        for entry in failures if isinstance(failures, list) else [failures]:
+        entries = failures if isinstance(failures, list) else [failures]
+        most = 4 * self._count + 100
+        if len(entries) > most:
+            self._said.nameless.append(f"it lists {len(entries)} failures of {self._count} contacts")
+        for entry in entries[:most]:
             if _is_void(entry):
                 continue
             place = self.place(entry)
@@ -302,8 +306,10 @@ def stored_as_one(body: Any, payload: Any) -> bool:
     return any(name in body and name not in sent for name in _STORED_IDS)
 
 
-def explain(entry: Any) -> str:
+def explain(entry: Any, depth: int = 0) -> str:
     """A failure in the service's words."""
+    if depth > _DEEPEST:
+        return "…"
     if isinstance(entry, dict):
         for name in (
             "error",
@@ -317,9 +323,9 @@ def explain(entry: Any) -> str:
             "errors",
         ):
             if not _is_void(entry.get(name)) and entry[name] is not True:
-                return explain(entry[name])
+                return explain(entry[name], depth + 1)
     if isinstance(entry, list):
-        return "; ".join(explain(one) for one in entry[:5])
+        return "; ".join(explain(one, depth + 1) for one in entry[:5])
     return text(entry)
 
 

@@ -6,6 +6,7 @@ service does not call done.
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -212,6 +213,51 @@ async def test_the_operator_sees_the_body_without_the_token(
     assert "queued" in outcome.detail
     assert TOKEN not in outcome.detail
     assert len(outcome.detail) <= 300
+
+
+async def test_half_a_token_is_not_shown_either(session: aiohttp.ClientSession, script: Script) -> None:
+    """It begins within what is looked at of a long body, and would be known only by its end."""
+    for place in range(1_960, 2_010):
+        script.raw = (
+            b'{"ok":false,'
+            + b" " * place
+            + b'"you":"'
+            + TOKEN.encode()
+            + b'","more":"'
+            + b"x" * 9_000
+            + b'"}'
+        )
+        [outcome, _] = (await push(session, script, None)).outcomes
+        assert TOKEN[:6] not in outcome.detail, place
+
+
+@pytest.mark.parametrize("results", ["optional", "required", "failures", "echoed"])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error":' * 300 + b"1" + b"}" * 300,
+        b'{"errors":' + b"[" * 300 + b"]" * 300 + b"}",
+        b'{"errors":[' + b'{"error":' * 300 + b'"no"' + b"}" * 300 + b"]}",
+        b'{"data":' * 300 + b'{"ok":false}' + b"}" * 300,
+        b'{"errors":[' + b'{"message":"no"},' * 60_000 + b'{"message":"no"}]}',
+        b'{"ok":false,"padding":"' + b"x" * 4_000_000 + b'"}',
+        b'{"results":[{"id":"c0","ok":true},{"id":"c1","ok":true}],"ok":false,"p":"'
+        + b"x" * 4_000_000
+        + b'"}',
+    ],
+    ids=["error", "lists", "entries", "data", "many", "long", "results"],
+)
+async def test_no_body_takes_long_or_is_too_deep(
+    session: aiohttp.ClientSession, script: Script, results: str, body: bytes
+) -> None:
+    script.raw = body
+    before = time.process_time()
+    reply = await push(session, script, None, people=contacts(100), results=results)
+    spent = time.process_time() - before
+
+    assert len(reply.outcomes) == 100
+    assert all(len(outcome.detail) <= 300 for outcome in reply.outcomes)
+    assert spent < 5.0, "megabytes are read once, not once a contact"
 
 
 async def test_a_server_that_stores_the_call_as_one_record_is_not_believed(
