@@ -20,6 +20,8 @@ from app.db.pool import Connection, Database
 from app.domain.checks import Step, Verdict, judge
 from app.errors import Conflict, NotFound, NoWorker
 
+TAKING: Final = 2.0
+"""Seconds that a worker has to take a test beyond the interval in which it looks for work."""
 MOST_OPEN: Final = 5
 """Tests of one tenant that are under way at a time."""
 CANARY: Final = "tranche-canary-"
@@ -113,22 +115,29 @@ async def read(connection: Connection, tenant_id: int, name: str, test_id: uuid.
 
 
 async def wait(
-    database: Database, tenant_id: int, name: str, test_id: uuid.UUID, *, seconds: float
+    database: Database,
+    tenant_id: int,
+    name: str,
+    test_id: uuid.UUID,
+    *,
+    seconds: float,
+    untaken: float | None = None,
 ) -> DestinationTest:
     """The test once it is done, or as it is after `seconds` if a worker makes it by then.
 
     Raises:
-        NoWorker: no worker has taken it; it is withdrawn.
+        NoWorker: no worker has taken it after `untaken` seconds (`None`: after `seconds`); it is withdrawn.
         NotFound: the destination was removed meanwhile.
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + seconds
+    began = loop.time()
     while True:
         async with database.connection() as connection:
             found = await read(connection, tenant_id, name, test_id)
-            late = loop.time() >= until
-            if found.state == "done" or (late and found.state == "running"):
+            waited = loop.time() - began
+            if found.state == "done" or (waited >= seconds and found.state == "running"):
                 return found
-            if late and await rows.withdraw(connection, tenant_id, test_id):
+            late = waited >= min(seconds, seconds if untaken is None else untaken)
+            if late and found.state == "queued" and await rows.withdraw(connection, tenant_id, test_id):
                 raise NoWorker()
         await asyncio.sleep(_LOOK)

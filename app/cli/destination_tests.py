@@ -50,9 +50,9 @@ async def at_database(
             )
         waker.wake_imports(tenant_id, test_id)
         try:
-            found = await destination_tests.wait(database, tenant_id, name, test_id, seconds=UNTAKEN)
-            if found.state != "done":
-                found = await destination_tests.wait(database, tenant_id, name, test_id, seconds=LONGEST)
+            found = await destination_tests.wait(
+                database, tenant_id, name, test_id, seconds=LONGEST, untaken=UNTAKEN
+            )
         finally:
             await waker.close()
     shown: dict[str, Any] = msgspec.to_builtins(found)

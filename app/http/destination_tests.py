@@ -53,7 +53,12 @@ async def test_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
     services.waker.wake_imports(principal.tenant_id, test_id)
     seconds = min(WAIT, services.settings.max_wait) if preferences.wait is None else preferences.wait
     found = await destination_tests.wait(
-        services.database, principal.tenant_id, name, test_id, seconds=seconds
+        services.database,
+        principal.tenant_id,
+        name,
+        test_id,
+        seconds=seconds,
+        untaken=services.settings.sweep_interval + destination_tests.TAKING,
     )
     applied = Preferences(wait=preferences.wait).applied(waited=True)
     if found.state == "done":

@@ -50,9 +50,11 @@ async def test_a_worker_makes_the_test_and_the_answer_waits_for_it(api: Api, set
 
 async def test_without_a_worker_nothing_is_left_to_be_made_later(api: Api, db: Db) -> None:
     await add(api)
-    answer = await ask(api, Prefer="wait=1")
-
-    assert (answer.status, answer.json()["code"]) == (503, "NO_WORKER")
+    for fields in ({"Prefer": "wait=1"}, {"Prefer": "wait=30"}, {}):
+        began = asyncio.get_running_loop().time()
+        answer = await ask(api, **fields)
+        assert (answer.status, answer.json()["code"]) == (503, "NO_WORKER")
+        assert asyncio.get_running_loop().time() - began < 20, "a worker that is there would have taken it"
     assert answer.headers["Retry-After"]
     assert await db.fetchval("SELECT count(*) FROM destination_tests") == 0
 
