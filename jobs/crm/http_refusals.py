@@ -265,18 +265,20 @@ class Reader:
         if len(entries) > most:
             self._said.nameless.append(f"it lists {len(entries)} failures of {self._count} contacts")
         for entry in entries[:most]:
-            if _is_void(entry):
-                continue
-            place = self.place(entry)
-            if place is not None:
-                self._said.named.setdefault(place, explain(entry))
-                continue
-            if isinstance(entry, dict):
-                codes = (entry.get("code"), _look(entry, "extensions.code"))  # the second is GraphQL's
-                found = next((c for c in codes if isinstance(c, str) and _ACCOUNT.fullmatch(c)), None)
-                if found is not None:
-                    self._said.account = self._said.account or _quote("code", found)
-            self._said.nameless.append(f"it lists a failure that names no contact: {explain(entry)}")
+            if not _is_void(entry):
+                self._blame_one(entry)
+
+    def _blame_one(self, entry: Any) -> None:
+        place = self.place(entry)
+        if place is not None:
+            self._said.named.setdefault(place, explain(entry))
+            return
+        if isinstance(entry, dict):
+            codes = (entry.get("code"), _look(entry, "extensions.code"))  # the second is GraphQL's
+            found = next((c for c in codes if isinstance(c, str) and _ACCOUNT.fullmatch(c)), None)
+            if found is not None:
+                self._said.account = self._said.account or _quote("code", found)
+        self._said.nameless.append(f"it lists a failure that names no contact: {explain(entry)}")
 
     def _entry(self, entry: Any) -> None:
         """An element of any list: it may be a result under a name that the options do not give."""
