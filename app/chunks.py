@@ -37,7 +37,7 @@ from app.domain.files.spooled import decode_pieces, decode_sources, encode_sourc
 from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
 from app.domain.outcomes import ErrorCode, Step
 from app.domain.repeats import Verdict, plan
-from app.domain.rows import Accepted, Piece, Unfit
+from app.domain.rows import Accepted, Noted, Piece, Unfit
 from app.errors import StorageFull, TrancheError
 from app.settings import Settings
 
@@ -427,4 +427,4 @@ class _Unit:
 
 def _raw(piece: Piece) -> bytes:
     assert not isinstance(piece, Unfit)
-    return bytes(piece)
+    return piece.item if isinstance(piece, Noted) else bytes(piece)

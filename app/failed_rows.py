@@ -16,7 +16,7 @@ from app.domain.files.chunks import measure
 from app.domain.files.export import MAX_KEYS, Layout, Note, Source, Texts, read_stored_keys, read_texts
 from app.domain.files.spooled import decode_sources
 from app.domain.outcomes import ItemStatus
-from app.domain.rows import Unfit
+from app.domain.rows import Noted, Unfit
 from app.errors import Invalid
 from app.items import Page, gather, read_extent, read_items
 from app.selection import Filter, JobItem, tell_reasons
@@ -132,7 +132,8 @@ def _note(item: JobItem, wanted: Filter) -> Note:
 def _add_keys(keys: dict[str, None], found: _Found) -> None:
     for _, source in found:
         if source is not None and not isinstance(source, Unfit):
-            texts = source if isinstance(source, Texts) else read_texts(bytes(source))
+            item = source.item if isinstance(source, Noted) else source
+            texts = item if isinstance(item, Texts) else read_texts(bytes(item))
             if texts is not None:
                 keys.update(dict.fromkeys(texts.extras))
     if len(keys) > MAX_KEYS:

@@ -277,6 +277,7 @@ async def _push(request: _Request, clock: Clock) -> int:
                 file_options = _file_options(request, run, mark)
                 outcome = await push_file(source, body, file_options, results, display, clock=clock)
         outcome.file = request.file
+        outcome.warnings = getattr(source, "warnings", {})
         outcome.resumed = book is not None and book.resumed
         _write_failed(request.failed_out, source, before, results, outcome)
         if book is not None and (outcome.exit_code in (0, 1) or outcome.over):

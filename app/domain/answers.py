@@ -11,7 +11,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState, Result
-from app.domain.rows import FieldError
+from app.domain.rules import FieldError, ItemWarning
 
 
 class ItemOutcome(msgspec.Struct, omit_defaults=True):
@@ -26,6 +26,7 @@ class ItemOutcome(msgspec.Struct, omit_defaults=True):
     error_code: ErrorCode | UnsetType = UNSET
     retry_after_seconds: int | UnsetType = UNSET
     errors: list[FieldError] | UnsetType = UNSET
+    warnings: list[ItemWarning] | UnsetType = UNSET
 
 
 class Summary(msgspec.Struct):

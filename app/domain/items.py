@@ -11,7 +11,8 @@ from app.domain import answers, batch, rows
 from app.domain.answers import ItemOutcome
 from app.domain.batch import Batch
 from app.domain.outcomes import ErrorCode, ItemStatus, Result
-from app.domain.rows import Accepted, Effort, FieldError, Piece, Rejected, Unfit
+from app.domain.rows import Accepted, Effort, FieldError, Noted, Piece, Rejected, Unfit
+from app.domain.rules import ItemWarning
 
 PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""
@@ -56,6 +57,7 @@ class Items:
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
         self._refused = list(refused)
         self._pieces: list[bytes | msgspec.Raw] = []
+        self._warnings: dict[int, list[ItemWarning]] = {}
         self._places: Sequence[int] = self._indexes
         """Where each piece that can be read stood."""
         left_out = {row.index for row in self._refused}
@@ -64,6 +66,9 @@ class Items:
                 self._refused.append(Rejected(index, piece.contact_id, piece.errors))
                 left_out.add(index)
             elif index not in left_out:
+                if isinstance(piece, Noted):
+                    self._warnings[index] = piece.warnings
+                    piece = piece.item
                 self._pieces.append(piece)
         if left_out:
             self._places = [index for index in self._indexes if index not in left_out]
@@ -138,6 +143,8 @@ class Items:
             decided[index] = answers.follow(index, decided[leader])
         for index, last in self._batch.superseded.items():
             decided[index] = answers.give_way(index, decided[last])
+        for index, warnings in self._warnings.items():
+            decided[index] = msgspec.structs.replace(decided[index], warnings=warnings)
         self.outcomes = [decided[index] for index in self._indexes]
 
     def postpone(self, undecided: Undecided, seconds: int) -> None:

@@ -29,6 +29,17 @@ class Result(StrEnum):
     """A newer `source_version`, or a later item of the same batch, stands already."""
 
 
+class WarningCode(StrEnum):
+    """What was noticed in a row of a file that is no error; published ones are never removed."""
+
+    TRIMMED = "TRIMMED"
+    """White space around a cell was left out."""
+    FORMULA = "FORMULA"
+    """A spreadsheet's formula (`="007"`) stands where a value should."""
+    NUMBER_FORMAT = "NUMBER_FORMAT"
+    """A spreadsheet has written a number in scientific notation (`1.0E+05`)."""
+
+
 class ErrorCode(StrEnum):
     """Why an item is not `ok`, here or at a destination."""
 

@@ -15,7 +15,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from app.domain import diagnosis, rules
 from app.domain.outcomes import ErrorCode
-from app.domain.rules import FieldError
+from app.domain.rules import FieldError, ItemWarning
 
 __all__ = ["Accepted", "FieldError", "Item", "Piece", "Rejected", "Unfit", "read_items"]
 
@@ -108,7 +108,14 @@ class Unfit(msgspec.Struct, frozen=True):
     """What was sent where not even cells could be read."""
 
 
-Piece = bytes | msgspec.Raw | Unfit
+class Noted(msgspec.Struct, frozen=True):
+    """An item, and what was noticed about the row of the file that it was made of."""
+
+    item: bytes
+    warnings: list[ItemWarning]
+
+
+Piece = bytes | msgspec.Raw | Unfit | Noted
 """The JSON of an item, whatever it is worth, or the reason why there is none."""
 
 
@@ -151,6 +158,8 @@ def read_ids(pieces: Sequence[Piece]) -> list[str | None]:
     """
     ids: list[str | None] = []
     for piece in pieces:
+        if type(piece) is Noted:
+            piece = piece.item
         try:
             found = piece.contact_id if type(piece) is Unfit else _decode_id(piece).id  # type: ignore[arg-type]
         except (ValueError, RecursionError):

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from app.domain import email, spelling
-from app.domain.outcomes import ErrorCode
+from app.domain.outcomes import ErrorCode, WarningCode
 
 MAX_ID: Final = 255
 MAX_TEXT: Final = 1_000
@@ -38,6 +38,14 @@ class FieldError(msgspec.Struct, frozen=True):
     """One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item, "" for the item itself."""
 
     code: ErrorCode
+    pointer: str
+    detail: str
+
+
+class ItemWarning(msgspec.Struct, frozen=True):
+    """What was noticed about a row of a file that is no error; `pointer` as in `FieldError`."""
+
+    code: WarningCode
     pointer: str
     detail: str
 

@@ -369,3 +369,15 @@ async def test_one_column_can_be_the_id_and_the_address(shell: Shell) -> None:
     assert code == 0, err
     assert "Email → id, email" in err
     assert shell.api.applied == ["a@b.example"]
+
+
+async def test_what_was_trimmed_is_in_the_summary(shell: Shell) -> None:
+    (shell.home / "in.csv").write_text('id,email\n" 1",a@b.example\n2,c@d.example\n1.0E+05,e@f.example\n')
+    code, out, err = await shell.run("push", "in.csv")
+    assert code == 0, err
+    assert "warning TRIMMED" in out
+    assert "/id: white space around the value was left out; line 2" in out
+    assert "warning NUMBER_FORMAT" in out
+    assert shell.api.applied == ["1", "2", "1.0E+05"]
+    code, out, _ = await shell.run("push", "in.csv", "--json")
+    assert json.loads(out)["warnings"][0] == {"code": "TRIMMED", "pointer": "/id", "count": 1, "lines": [2]}

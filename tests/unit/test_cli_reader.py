@@ -224,8 +224,10 @@ def test_whatever_a_cell_holds_arrives(
     path = tmp_path_factory.mktemp("csv") / "in.csv"
     path.write_bytes(out.getvalue().encode(encoding))
     expected = [
-        {"id": key} | ({"email": email} if email else {}) | ({"attributes": {"Note": note}} if note else {})
-        for key, email, note in rows
+        ({"id": key} if key else {})
+        | ({"email": email} if email else {})
+        | ({"attributes": {"Note": note}} if note else {})
+        for key, email, note in ([cell.strip() for cell in row] for row in rows)
     ]
     assert items(list(open_source(str(path), ReadOptions()).rows())) == expected
 

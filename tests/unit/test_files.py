@@ -21,7 +21,7 @@ from app.domain.files.lines import MAX_LINE, Lines
 from app.domain.files.ndjson import NdjsonLines
 from app.domain.files.pieces import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
 from app.domain.files.text import CHARSETS, Decoder, UndecodableText
-from app.domain.rows import Piece, Unfit
+from app.domain.rows import Noted, Piece, Unfit
 
 
 def cut(data: Any, cuts: list[int]) -> list[Any]:
@@ -51,7 +51,11 @@ def pieces(content: bytes | str, **form: Any) -> list[Piece]:
 
 
 def items(found: list[Piece]) -> list[Any]:
-    return [json.loads(bytes(piece)) for piece in found if not isinstance(piece, Unfit)]
+    return [
+        json.loads(piece.item if isinstance(piece, Noted) else bytes(piece))
+        for piece in found
+        if not isinstance(piece, Unfit)
+    ]
 
 
 def faults(found: list[Piece]) -> list[tuple[str, str]]:
@@ -401,5 +405,5 @@ def test_a_delimiter_too_many_at_the_end_of_the_header_is_borne() -> None:
 
 def test_white_space_around_a_column_name_is_not_part_of_it() -> None:
     found = items(pieces("id, email , City\n1,a@b.example, Bonn\n"))
-    assert found == [{"id": "1", "email": "a@b.example", "attributes": {"City": " Bonn"}}]
+    assert found == [{"id": "1", "email": "a@b.example", "attributes": {"City": "Bonn"}}]
     assert "would both fill 'City'" in refusal("id,email,City, City\n", family=Family.CSV)

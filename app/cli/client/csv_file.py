@@ -65,6 +65,8 @@ class CsvSource:
         self.encoding = encoding
         self.blank = 0
         self.position = 0
+        self.warnings: dict[tuple[str, str], list[int]] = {}
+        """Lines of the last pass by what was noticed and where."""
         header, self.delimiter = self._read_header(delimiter)
         self.columns: Columns = understand(header, mapping, self.sample)
 
@@ -93,6 +95,7 @@ class CsvSource:
     def rows(self) -> Iterator[Row]:
         """Every row but the header and those whose cells are all empty."""
         self.blank = self.position = 0
+        self.warnings.clear()
         number = 0
         with open(self.path, "rb") as stream:
             source = _Records(stream, self.encoding, self.delimiter)
@@ -115,7 +118,9 @@ class CsvSource:
         fault = columns.fault(cells)
         if fault is not None:
             return Row(number, record.line, problem=fault, original=self._own(cells))
-        item = columns.build(cells)
+        item, warnings = columns.read(cells)
+        for warning in warnings:
+            self.warnings.setdefault((warning.code, warning.pointer), []).append(record.line)
         own = self._own(cells)
         try:
             encoded = _ENCODER.encode(item)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
@@ -11,6 +11,14 @@ from rich.text import Text
 
 from app.cli.client.progress import clean, counted
 from app.cli.client.results import Reason, Results
+from app.domain.outcomes import WarningCode
+
+_LINES: Final = 5
+_WARNINGS: Final[dict[str, str]] = {
+    WarningCode.TRIMMED: "white space around the value was left out",
+    WarningCode.FORMULA: "a spreadsheet's formula was taken as it stands; write the bare value",
+    WarningCode.NUMBER_FORMAT: "a number that a spreadsheet shortened; format the column as text",
+}
 
 
 class Outcome(msgspec.Struct, kw_only=True):
@@ -33,6 +41,8 @@ class Outcome(msgspec.Struct, kw_only=True):
     failed_rows: int = 0
     """Rows written to `failed_out`."""
     blank: int = 0
+    warnings: dict[tuple[str, str], list[int]] = {}
+    """Lines of rows that were taken with a remark, by its code and the place in the item."""
     elapsed: float = 0.0
 
 
@@ -57,6 +67,10 @@ def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
             name: results.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
         },
         "blank_rows": outcome.blank,
+        "warnings": [
+            {"code": code, "pointer": pointer, "count": len(lines), "lines": lines[:_LINES]}
+            for (code, pointer), lines in outcome.warnings.items()
+        ],
         "failures": [
             {
                 "destination": c.destination or None,
@@ -114,6 +128,12 @@ def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
             table.add_row(
                 "", "", f"and {cluster.more:,} more with other reasons; --failed-out has all of them"
             )
+    for (code, pointer), lines in outcome.warnings.items():
+        shown = ", ".join(map(str, lines[:_LINES])) + (", …" if len(lines) > _LINES else "")
+        told = (
+            f"{pointer}: {_WARNINGS.get(code, 'see the documentation')}; line{'s' * (len(lines) > 1)} {shown}"
+        )
+        table.add_row(Text(f"  warning {code}"), f"{len(lines):,}", Text(clean(told)))
     for name, counts in sorted(results.effects().items()):
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
         if states:

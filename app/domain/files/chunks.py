@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from app.domain.rows import Piece, Unfit
+from app.domain.rows import Noted, Piece, Unfit
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -57,4 +57,4 @@ def measure(piece: Piece) -> int:
     """Bytes, about: for limits of what is held."""
     if isinstance(piece, Unfit):
         return len(piece.text) + sum(map(len, piece.cells or ())) + 100
-    return len(piece)
+    return len(piece.item) + 100 if isinstance(piece, Noted) else len(piece)

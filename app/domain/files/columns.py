@@ -16,7 +16,8 @@ import msgspec
 from app.domain import spelling
 from app.domain.files import headers
 from app.domain.files.formulas import restore
-from app.domain.rules import MAX_KEY
+from app.domain.outcomes import WarningCode
+from app.domain.rules import MAX_KEY, ItemWarning, pointer
 
 FIELDS: Final = (
     "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",
@@ -43,6 +44,10 @@ SAMPLE: Final = 20
 """Rows whose values are looked at before a column is recommended for a field."""
 
 _SHOWN: Final = 12
+_MOST_WARNINGS: Final = 20
+_WRITTEN: Final = ("id", "phone")
+"""Fields that spreadsheets spoil, because they take them for numbers."""
+_SPREADSHEET: Final = re.compile(r'="|[+-]?[0-9](?:[.,][0-9]+)?[eE][+-]?[0-9]+$')
 _CLIP: Final = 60
 _INTEGER: Final = re.compile(r"\+?[0-9]{1,19}|-[0-9]{1,18}", re.ASCII)
 
@@ -144,6 +149,16 @@ def _check_target(source: str, target: str, wording: Wording) -> str:
     )
 
 
+def _note_spreadsheet(field: str, value: str) -> ItemWarning:
+    if value.startswith("="):
+        detail = (
+            f"{_quote(value)} is a spreadsheet's formula and was taken as it stands; write the bare value"
+        )
+        return ItemWarning(WarningCode.FORMULA, pointer(field), detail)
+    detail = f"{_quote(value)} looks like a number that a spreadsheet shortened; format the column as text"
+    return ItemWarning(WarningCode.NUMBER_FORMAT, pointer(field), detail)
+
+
 class Columns(msgspec.Struct):
     """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is left out, for
     it is a note (`has_notes`) or was ignored.
@@ -201,8 +216,37 @@ class Columns(msgspec.Struct):
 
     def build(self, cells: list[str]) -> dict[str, Any]:
         """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
+        return self.read(cells)[0]
+
+    def read(self, cells: list[str]) -> tuple[dict[str, Any], list[ItemWarning]]:
+        """The item of a row, and what was noticed on the way. White space around cells is left out."""
+        warnings: list[ItemWarning] = []
         if self.has_notes:
             cells = [restore(cell) for cell in cells]
+        trimmed = [*map(str.strip, cells)]
+        if trimmed != cells:
+            warnings = self._note_trimmed(cells, trimmed)
+            cells = trimmed
+        item = self._build(cells)
+        for field in _WRITTEN:
+            value = item.get(field)
+            if value is not None and _SPREADSHEET.match(value):
+                warnings.append(_note_spreadsheet(field, value))
+        return item, warnings
+
+    def _note_trimmed(self, cells: list[str], trimmed: list[str]) -> list[ItemWarning]:
+        """Of each cell that held more than white space."""
+        warnings: list[ItemWarning] = []
+        for i, (cell, short) in enumerate(zip(cells, trimmed, strict=False)):
+            target = self.targets[i] if i < len(self.targets) else None
+            if short and short != cell and target is not None and len(warnings) < _MOST_WARNINGS:
+                place = pointer("attributes", target) if i in self.attributes else pointer(target)
+                warnings.append(
+                    ItemWarning(WarningCode.TRIMMED, place, "white space around the value was left out")
+                )
+        return warnings
+
+    def _build(self, cells: list[str]) -> dict[str, Any]:
         item: dict[str, Any] = {target: cell for i, target in self._fields if (cell := cells[i])}
         for target in self._counters:
             if target in item and _INTEGER.fullmatch(item[target]):

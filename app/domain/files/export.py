@@ -6,6 +6,7 @@ all of it back (`app.domain.files.columns`): pushed as it is, without any `map=`
 
 Items of JSON and NDJSON have no columns, so they get those of the fields and one for each key. A CSV knows text only:
 `null` becomes an empty cell, which leaves a field as it is, and any other value that is no text comes back as text.
+White space around a text is left out when it is read again, with a warning.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from app.domain.files.columns import (
 from app.domain.files.csv_rows import DELIMITERS
 from app.domain.files.formulas import neutralize, restore
 from app.domain.files.pieces import WORDING, Family, Kept
-from app.domain.rows import Piece, Unfit
+from app.domain.rows import Noted, Piece, Unfit
 from app.domain.rules import MAX_KEY
 
 MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
@@ -196,6 +197,8 @@ class Layout:
         )
 
     def _tell(self, source: Source | None, contact_id: str | None) -> list[str]:
+        if isinstance(source, Noted):
+            source = source.item
         if isinstance(source, Unfit):
             return self._tell_unfit(source)
         if source is None:

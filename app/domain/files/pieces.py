@@ -18,7 +18,7 @@ from app.domain.files.json_items import MAX_ITEM, JsonItem, JsonItems
 from app.domain.files.ndjson import MAX_LINE, NdjsonLines
 from app.domain.files.text import UTF_8, Decoder, UndecodableText
 from app.domain.outcomes import ErrorCode
-from app.domain.rows import Piece, Unfit
+from app.domain.rows import Noted, Piece, Unfit
 from app.domain.rules import FieldError
 
 _CHUNK: Final = 65_536
@@ -159,7 +159,10 @@ def _make_piece(columns: Columns, record: Record) -> Piece:
     if cells is None:
         return _unfit(record.line, record.problem, too_large=record.too_long, text=record.text)
     fault = columns.fault(cells)
-    return _encode(columns.build(cells)) if fault is None else _unfit(record.line, fault, cells=cells)
+    if fault is not None:
+        return _unfit(record.line, fault, cells=cells)
+    item, warnings = columns.read(cells)
+    return Noted(_encode(item), warnings) if warnings else _encode(item)
 
 
 _encode = msgspec.json.Encoder().encode

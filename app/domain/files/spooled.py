@@ -7,18 +7,21 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.outcomes import ErrorCode
-from app.domain.rows import Piece, Unfit
-from app.domain.rules import FieldError
+from app.domain.outcomes import ErrorCode, WarningCode
+from app.domain.rows import Noted, Piece, Unfit
+from app.domain.rules import FieldError, ItemWarning
 
 
 class _Packed(msgspec.Struct, array_like=True):
-    """An `Unfit` on its way."""
+    """An `Unfit` or a `Noted` on its way."""
 
     errors: list[tuple[str, str, str]]
     contact_id: str | None
     cells: list[str] | None
     text: str
+    item: bytes | None = None
+    """Of a `Noted`, with its `warnings`."""
+    warnings: list[tuple[str, str, str]] = []
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -37,7 +40,7 @@ def decode_pieces(data: bytes) -> list[Piece]:
 
 def encode_sources(sources: Mapping[int, Piece]) -> bytes:
     """Pieces by item index."""
-    return _encode({index: _pack(piece) for index, piece in sources.items()})
+    return _encode({index: _pack(p.item if isinstance(p, Noted) else p) for index, p in sources.items()})
 
 
 def decode_sources(data: bytes) -> dict[int, Piece]:
@@ -48,11 +51,19 @@ def _pack(piece: Piece) -> Any:
     if isinstance(piece, Unfit):
         errors = [(str(error.code), error.pointer, error.detail) for error in piece.errors]
         return _Packed(errors, piece.contact_id, piece.cells, piece.text)
+    if isinstance(piece, Noted):
+        warnings = [(str(one.code), one.pointer, one.detail) for one in piece.warnings]
+        return _Packed([], None, None, "", piece.item, warnings)
     return piece if type(piece) is bytes else bytes(piece)
 
 
 def _unpack(piece: bytes | _Packed) -> Piece:
     if isinstance(piece, bytes):
         return piece
+    if piece.item is not None:
+        return Noted(
+            piece.item,
+            [ItemWarning(WarningCode(c), pointer, detail) for c, pointer, detail in piece.warnings],
+        )
     errors = [FieldError(ErrorCode(code), pointer, detail) for code, pointer, detail in piece.errors]
     return Unfit(errors, piece.contact_id, piece.cells, piece.text)
