@@ -27,6 +27,7 @@ from app.keys import find_tenant as find_tenant
 from app.keys import revoke_key as revoke_key
 from app.settings import PREFIX
 from app.vault import Vault
+from app.workers import Workers
 
 KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
@@ -208,7 +209,10 @@ async def _note(
     )
 
 
-async def list_destinations(connection: Connection, tenant_id: int) -> list[Destination]:
+async def list_destinations(
+    connection: Connection, tenant_id: int, workers: Workers | None = None
+) -> list[Destination]:
+    """All of them, by name. With `workers`, one that none of these can serve says why."""
     standing = await circuits.read_circuits(connection, tenant_id)
     return [
         Destination(
@@ -219,13 +223,17 @@ async def list_destinations(connection: Connection, tenant_id: int) -> list[Dest
             state=row["state"],
             created_at=row["created_at"],
             error_code=row["blocked_code"] if row["blocked_for"] else None,
-            detail=row["blocked_detail"] if row["blocked_for"] else None,
+            detail=row["blocked_detail"] if row["blocked_for"] else _find_absence(row, workers),
             retry_after_seconds=-int(-row["blocked_for"] // 1),
             unknown=Unknown(row["unknown"], row["unknown_for"]),
             circuit=standing.get(row["name"], Circuit()),
         )
         for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)
     ]
+
+
+def _find_absence(row: Any, workers: Workers | None) -> str | None:
+    return workers.why_nobody(row["credentials"]) if workers and row["state"] == "active" else None
 
 
 async def set_destination_state(

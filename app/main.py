@@ -18,6 +18,7 @@ from app import telemetry
 from app.db.pool import Database
 from app.db.room import RoomProbe
 from app.db.turns import Turns
+from app.errors import SettingsError
 from app.http import problems
 from app.http.api import Api
 from app.http.bodies import Drains
@@ -35,7 +36,9 @@ from app.http.views import JobViews
 from app.http.watcher import JobWatcher
 from app.redis import make_pool
 from app.settings import Settings
+from app.vault import Vault
 from app.wake import Waker
+from app.workers import WorkerWatch
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -49,7 +52,7 @@ def create_app(settings: Settings) -> Litestar:
     principals = Principals(database)
     figures = Figures(database)
     last_used = LastUsed(database)
-    engines = Engines(database, RoomProbe(database), redis)
+    engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
     if observe not in telemetry.HOOKS:
         telemetry.HOOKS.append(observe)
     services = Services(
@@ -63,6 +66,7 @@ def create_app(settings: Settings) -> Litestar:
         last_used=last_used,
         figures=figures,
         cors=Cors(settings.cors_origins),
+        workers=WorkerWatch(redis),
         redis=redis,
         engines=engines,
         intake=Intake(settings),
@@ -97,6 +101,13 @@ def create_app(settings: Settings) -> Litestar:
         request_max_body_size=None,  # bodies are read and capped by app.http.bodies
         debug=False,
     )
+
+
+def _key_id(settings: Settings) -> str | None:
+    try:
+        return Vault(settings.secret_key).key_ids[0]
+    except SettingsError:
+        return None  # nothing can be encrypted here, which is said where it is tried
 
 
 @contextmanager

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -261,8 +262,38 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker_permit: Annotated[float, Doc("a probe's permit expires by itself after", "s")] = 15.0
 
 
+_OURS: Final = frozenset({"TRANCHE_SERVER_PID"})
+"""Set by this program for its own processes."""
+_KUBERNETES: Final = re.compile(
+    r"TRANCHE_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
+)
+_KUBERNETES_PORT: Final = re.compile(r"TRANCHE_([A-Z0-9_]+_)?PORT")
+_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
+
+
+def check_names(environ: Mapping[str, str] | None = None) -> None:
+    """Refuse a `TRANCHE_` variable that is no setting: a typing error would silently leave the default.
+
+    Kubernetes makes variables for every service of a namespace, such as `TRANCHE_PORT_8000_TCP_ADDR` for one with
+    the name `tranche`; these are left alone.
+
+    Raises:
+        SettingsError: there is one; the nearest setting is named.
+    """
+    env = os.environ if environ is None else environ
+    known = {PREFIX + name.upper() for name in Settings.__struct_fields__}
+    for name, value in env.items():
+        if not name.startswith(PREFIX) or name in known or name in _OURS or _KUBERNETES.fullmatch(name):
+            continue
+        if _KUBERNETES_PORT.fullmatch(name) and _PORT_VALUE.match(value):
+            continue
+        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
+        remedy = f"did you mean {near[0]}?" if near else "`tranche settings` lists all of them."
+        raise SettingsError(f"{name} is no setting; {remedy}")
+
+
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment. Other `TRANCHE_` variables are left alone: Kubernetes makes some of its own.
+    """Settings from the environment. Other `TRANCHE_` variables are for `check_names`.
 
     Raises:
         SettingsError: a value does not fit its type, or is a number that makes no sense.
@@ -334,7 +365,15 @@ _PARSED: Final[dict[str, Callable[[str], object]]] = {
 """Texts that mean something: each function raises `ValueError` for one that does not."""
 
 
+_CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "log_level": ("debug", "info", "warning", "error"),
+    "log_format": ("json", "console"),
+}
+
+
 def _text_fault(name: str, value: object) -> str | None:
+    if name in _CHOICES and str(value).lower() not in _CHOICES[name]:
+        return f"must be one of: {', '.join(_CHOICES[name])}"
     if name in _PARSED:
         try:
             _PARSED[name](str(value))

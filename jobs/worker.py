@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import random
 import signal
 import time
@@ -12,15 +13,19 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
+import msgspec
 import structlog
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
+from app import workers
+from app.db import schema_version
 from app.db.pool import Database
 from app.domain.addresses import parse_networks
 from app.domain.breaker import BreakerPolicy
+from app.errors import TrancheError
 from app.redis import make_pool
 from app.settings import Settings
 from app.vault import Vault
@@ -43,6 +48,7 @@ log = structlog.get_logger()
 _POLL: Final = 0.02
 _HEALTH_INTERVAL: Final = 5
 _RECONNECT: Final = 1.0
+_SCHEMA_PAUSE: Final = 2.0
 _STOP_MARGIN: Final = 3.0
 _STOP_CHUNK: Final = 3.0
 _COLLECT_AT: Final = 20_000
@@ -110,6 +116,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     changes = Changes(database, monotonic=time.monotonic)
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
+    worker_id = uuid.uuid4().hex
     await database.open()
     async with Egress(parse_networks(settings.destination_private)) as egress:
         ways = Ways(database, breaker, pace, changes, egress, vault, settings, monotonic=time.monotonic)
@@ -139,6 +146,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             asyncio.create_task(listen(settings, dispatcher, lane_workers)),
             asyncio.create_task(sweeper.run()),
             asyncio.create_task(sender.run()),
+            asyncio.create_task(_show_life(redis, worker_id, vault)),
         ]
         at_work: dict[LaneWorker, asyncio.Task[None]] = {
             each: asyncio.create_task(each.run()) for each in lane_workers
@@ -149,12 +157,22 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
+            with suppress(RedisError, OSError, TimeoutError):
+                await asyncio.wait_for(workers.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
             await asyncio.gather(_end(at_work), sender.stop())
             await dispatcher.stop(_STOP_MARGIN)
             await changes.close()
             await waker.close()
             await database.close()
             await redis.aclose()
+
+
+async def _show_life(redis: Redis, worker_id: str, vault: Vault) -> None:
+    """Tell whoever asks why nothing moves that this worker is there, and which keys it has."""
+    while True:
+        with suppress(RedisError, OSError):
+            await workers.beat(redis, worker_id, vault.key_ids)
+        await asyncio.sleep(workers.BEAT)
 
 
 async def _end(working: Mapping[LaneWorker, asyncio.Task[None]]) -> None:
@@ -174,15 +192,41 @@ def _collect_less() -> None:
     gc.set_threshold(_COLLECT_AT)
 
 
-async def run(settings: Settings) -> None:
+async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
+    """Wait for PostgreSQL and its schema, saying once what is missing: nothing can be done before."""
+    database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche worker")
+    told = ""
+    try:
+        while not stopped.is_set():
+            try:
+                async with database.connection() as connection:
+                    fault = await schema_version.find_fault(connection)
+            except TrancheError as error:
+                fault = error.detail
+            if fault is None:
+                return
+            if fault != told:
+                log.warning("worker_waits", reason=fault)
+                told = fault
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _SCHEMA_PAUSE)
+    finally:
+        await database.close()
+
+
+async def run(settings: Settings, *, quiet: bool = False) -> None:
     """Work until SIGTERM or SIGINT; then let calls under way end, and stop."""
+    Vault(settings.secret_key)  # raises at once, not only when there is a database
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     _collect_less()
+    await _await_schema(settings, stopped)
+    if stopped.is_set():
+        return
     async with working(settings):
-        log.info("worker_started")
+        log.log(logging.DEBUG if quiet else logging.INFO, "worker_started")
         await stopped.wait()
         log.info("worker_stopping")
     log.info("worker_stopped")

@@ -8,26 +8,33 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 import aiohttp
 import msgspec
 import rich_click as click
+from redis.asyncio import Redis
+from rich.table import Table
+from rich.text import Text
 
 from app import admin, circuits
 from app import settings as settings_module
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
 from app.cli import place
+from app.cli.client.connection import print_table
+from app.cli.client.progress import clean
 from app.cli.secret_input import read_secret
 from app.destination_tests import DestinationTestRequest
 from app.domain import destinations as domain
 from app.domain.addresses import parse_networks
 from app.errors import Invalid, NotFound, TrancheError
+from app.redis import make_pool
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
+from app.workers import Workers, WorkerWatch
 
 
 class Office(Protocol):
@@ -99,6 +106,14 @@ class OverHttp:
         return told
 
 
+async def _find_workers(settings: Settings) -> Workers | None:
+    redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
+    try:
+        return await WorkerWatch(redis).look()
+    finally:
+        await redis.aclose()
+
+
 class AtDatabase:
     """The tables, for an operator."""
 
@@ -121,7 +136,8 @@ class AtDatabase:
     async def list(self) -> list[dict[str, Any]]:
         async with place.connection(self._settings) as connection:
             tenant_id = await admin.find_tenant(connection, self._tenant)
-            return [_shown(d) for d in await admin.list_destinations(connection, tenant_id)]
+            there = await _find_workers(self._settings)
+            return [_shown(d) for d in await admin.list_destinations(connection, tenant_id, there)]
 
     async def change(self, name: str, change: admin.DestinationChange) -> None:
         vault = Vault(self._settings.secret_key)
@@ -221,6 +237,9 @@ def destinations() -> None:
     """Where a tenant's contacts are synced."""
 
 
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print the destination as JSON.")
+
+
 @destinations.command()
 @click.argument("name")
 @click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
@@ -289,6 +308,7 @@ def _fields(pairs: tuple[str, ...]) -> dict[str, str | None]:
 @click.option(
     "--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again."
 )
+@_json_option
 @_where
 def change(
     name: str,
@@ -297,6 +317,7 @@ def change(
     fields: tuple[str, ...],
     options: tuple[str, ...],
     defaults: tuple[str, ...],
+    as_json: bool,
     tenant: str | None,
     url: str | None,
     key: str | None,
@@ -308,8 +329,7 @@ def change(
     """
     secret = read_secret("token", token, token_file)
 
-    async def work() -> None:
-        office = _office(tenant, url, key)
+    async def work(office: Office) -> None:
         found = next((d for d in await office.list() if d["name"] == name), None)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
@@ -321,8 +341,7 @@ def change(
         chosen |= dict.fromkeys(defaults)
         await office.change(name, admin.DestinationChange(token=secret, options=chosen or None))
 
-    asyncio.run(work())
-    click.echo(f"changed {name}")
+    _finish(name, work, f"changed {name}", (tenant, url, key), as_json=as_json)
 
 
 @destinations.command()
@@ -352,12 +371,11 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
     if as_json:
         click.echo(json.dumps(found))
         return
+    table = Table("name", "kind", "state", "base URL", "what is wrong", box=None)
     for d in found:
-        trouble = (
-            f"  {d['error_code']} for {d['retry_after_seconds']} s: {d['detail']}"
-            if d.get("error_code")
-            else ""
-        )
+        trouble = d.get("detail") or ""
+        if d.get("error_code"):
+            trouble = f"{d['error_code']} for {d['retry_after_seconds']} s: {trouble}"
         unknown = d.get("unknown") or {}
         if unknown.get("count"):
             trouble += f"  {unknown['count']} unknown, the oldest for {unknown['oldest_seconds']} s"
@@ -366,30 +384,68 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
             trouble += f"  circuit {circuit['state'].replace('_', '-')}"
             if circuit.get("detail") and circuit["detail"] not in trouble:
                 trouble += f": {circuit['detail']}"
-        click.echo(f"{d['name']:20}  {d['kind']:10}  {d['state']:8}  {d['base_url']}{trouble}")
+        cells = (d["name"], d["kind"], d["state"], d["base_url"], trouble.strip())
+        table.add_row(*(Text(clean(cell)) for cell in cells))
+    print_table(table)
+
+
+def _finish(
+    name: str,
+    work: Callable[[Office], Coroutine[Any, Any, None]],
+    line: str,
+    where: tuple[str | None, str | None, str | None],
+    *,
+    as_json: bool,
+) -> None:
+    """Do it, and say so: in words, or by the destination as it is then."""
+
+    async def run() -> dict[str, Any]:
+        office = _office(*where)
+        await work(office)
+        if not as_json:
+            return {}
+        gone = {"name": name, "state": "removed"}
+        return next((d for d in await office.list() if d["name"] == name), gone)
+
+    found = asyncio.run(run())
+    click.echo(json.dumps(found) if as_json else line)
 
 
 def _set_state(
-    name: str, state: str, word: str, tenant: str | None, url: str | None, key: str | None
+    name: str,
+    state: str,
+    word: str,
+    tenant: str | None,
+    url: str | None,
+    key: str | None,
+    *,
+    as_json: bool,
 ) -> None:
-    asyncio.run(_office(tenant, url, key).set_state(name, state))
-    click.echo(f"{word} {name}")
+    _finish(
+        name,
+        lambda office: office.set_state(name, state),
+        f"{word} {name}",
+        (tenant, url, key),
+        as_json=as_json,
+    )
 
 
 @destinations.command()
 @click.argument("name")
+@_json_option
 @_where
-def pause(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
+def pause(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Send nothing until resumed; what is owed waits and spends no attempt."""
-    _set_state(name, "paused", "paused", tenant, url, key)
+    _set_state(name, "paused", "paused", tenant, url, key, as_json=as_json)
 
 
 @destinations.command()
 @click.argument("name")
+@_json_option
 @_where
-def resume(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
+def resume(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Go on sending, now."""
-    _set_state(name, "active", "resumed", tenant, url, key)
+    _set_state(name, "active", "resumed", tenant, url, key, as_json=as_json)
 
 
 def _shared(command: Any) -> Any:
@@ -406,24 +462,44 @@ def _shared(command: Any) -> Any:
     "--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]"
 )
 @_shared
+@_json_option
 @_where
 def open_(
-    name: str, seconds: float | None, shared: bool, tenant: str | None, url: str | None, key: str | None
+    name: str,
+    seconds: float | None,
+    shared: bool,
+    as_json: bool,
+    tenant: str | None,
+    url: str | None,
+    key: str | None,
 ) -> None:
     """Open its circuit: send nothing for a while, then let a few calls try. What is owed spends no attempt."""
     order = CircuitOrder(state="open", seconds=seconds)
-    asyncio.run(_office(tenant, url, key).set_circuit(name, order, shared=shared))
-    click.echo(f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s")
+    _finish(
+        name,
+        lambda office: office.set_circuit(name, order, shared=shared),
+        f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s",
+        (tenant, url, key),
+        as_json=as_json,
+    )
 
 
 @destinations.command()
 @click.argument("name")
 @_shared
+@_json_option
 @_where
-def close(name: str, shared: bool, tenant: str | None, url: str | None, key: str | None) -> None:
+def close(
+    name: str, shared: bool, as_json: bool, tenant: str | None, url: str | None, key: str | None
+) -> None:
     """Close its circuit: send at once, whatever opened it."""
-    asyncio.run(_office(tenant, url, key).set_circuit(name, CircuitOrder(state="closed"), shared=shared))
-    click.echo(f"closed the {_circuit_of(shared)} of {name}")
+    _finish(
+        name,
+        lambda office: office.set_circuit(name, CircuitOrder(state="closed"), shared=shared),
+        f"closed the {_circuit_of(shared)} of {name}",
+        (tenant, url, key),
+        as_json=as_json,
+    )
 
 
 def _circuit_of(shared: bool) -> str:
@@ -432,10 +508,11 @@ def _circuit_of(shared: bool) -> str:
 
 @destinations.command()
 @click.argument("name")
+@_json_option
 @_where
-def remove(name: str, tenant: str | None, url: str | None, key: str | None) -> None:
+def remove(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
     """Send nothing more; what was still owed is marked skipped. History stays."""
-    _set_state(name, "removed", "removed", tenant, url, key)
+    _set_state(name, "removed", "removed", tenant, url, key, as_json=as_json)
 
 
 destinations.add_command(testing.make_command(lambda *words: _office(*words), _where))

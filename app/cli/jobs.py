@@ -24,27 +24,15 @@ from app.cli.client.connection import (
     print_table,
     run_command,
 )
-from app.cli.client.errors import RefusedError
 from app.cli.client.http import Api
 from app.cli.client.jobs import JobWatch, is_finished
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean, counted
 from app.cli.client.results import Results, SentJob
+from app.cli.client.waits import find_waits
 from app.cli.client.wire import Job, JobPage, read
 from app.cli.job_items import items_command
 from app.cli.job_retry import retry_command, tell_merged
 from app.domain.outcomes import JobState
-
-
-class _Place(msgspec.Struct, frozen=True):
-    name: str
-    state: str
-    error_code: str | None = None
-    detail: str | None = None
-    retry_after_seconds: int = 0
-
-
-class _Destinations(msgspec.Struct, frozen=True):
-    destinations: list[_Place]
 
 
 @click.group("jobs")
@@ -81,7 +69,9 @@ def list_command(
 def _describe(job: dict[str, Any]) -> list[Text]:
     summary = job.get("summary") or {}
     counts = [summary.get(name, "") for name in ("total", "succeeded", "failed", "retry")]
-    cells = [job.get("job_id"), job.get("kind"), job.get("state"), *counts, job.get("created_at")]
+    dry = (job.get("options") or {}).get("dry_run")
+    kind = f"{job.get('kind')}, dry run" if dry else job.get("kind")
+    cells = [job.get("job_id"), kind, job.get("state"), *counts, job.get("created_at")]
     return [Text(clean("" if cell is None else str(cell))) for cell in cells]
 
 
@@ -113,7 +103,8 @@ def show_command(
             found = await watch.poll()
             _print_job(watch.body, as_json)
             if not as_json and not is_finished(found):
-                await _tell_waits(api, found)
+                for line in await find_waits(api, found.effects):
+                    print(line)
         return 0
 
     context.exit(run_command("jobs show", work, as_json=as_json))
@@ -313,24 +304,6 @@ def _print_job(body: bytes, as_json: bool) -> None:
     print_table(table)
     for line in tell_merged(body):
         print(line)
-
-
-async def _tell_waits(api: Api, job: Job) -> None:
-    """Why what is open at a destination waits, as far as the destination knows and the key may read it."""
-    try:
-        listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
-    except RefusedError:
-        return
-    for place in listed.destinations:
-        if not any(job.effects.get(place.name, {}).get(word) for word in ("pending", "retry", "unknown")):
-            continue
-        if place.state == "paused":
-            print(f"{clean(place.name)} is paused: `tranche destinations resume {clean(place.name)}`")
-        elif place.error_code:
-            print(
-                f"{clean(place.name)} waits {place.retry_after_seconds:,} s: {clean(place.error_code)}: "
-                f"{clean(place.detail or '')}"
-            )
 
 
 def _flatten(value: object) -> str:

@@ -44,7 +44,7 @@ def on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
     """The result of work over one connection to the service's database."""
 
     async def connected() -> T:
-        async with place.connection(place.find()) as connection:
+        async with place.connection(place.find(redis=False)) as connection:
             return await work(connection)
 
     return place.run(connected())

@@ -21,47 +21,62 @@ from app.cli import place
     "--tls-cert", type=click.Path(path_type=Path), help="Certificate with its chain (PEM): serve HTTPS alone."
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM), without a passphrase.")
-def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None) -> None:
+@click.option("--quiet", is_flag=True, help="Do not say where it listens.")
+def serve(
+    host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None, quiet: bool
+) -> None:
     """Serve the HTTP API."""
     from app.cli.server import Tls, serve_http
+    from app.telemetry import configure
+    from app.vault import Vault
 
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together: give both or neither")
     tls = Tls(tls_cert, tls_key) if tls_cert and tls_key else None
+    settings_module.check_names()
     settings = place.find()
+    Vault(settings.secret_key)  # raises: without it no destination could be added
+    configure(settings)
     # The processes that serve read their settings anew.
     os.environ |= {
         "TRANCHE_DATABASE_URL": settings.database_url,
         "TRANCHE_REDIS_URL": settings.redis_url,
         "TRANCHE_SECRET_KEY": settings.secret_key,
     }
-    serve_http(settings, host=host, port=port, workers=workers, tls=tls)
+    serve_http(settings, host=host, port=port, workers=workers, tls=tls, quiet=quiet)
 
 
 @click.command()
-def worker() -> None:
+@click.option("--quiet", is_flag=True, help="Do not log that it started.")
+def worker(quiet: bool) -> None:
     """Run one worker, which delivers to CRMs. Start as many as you like."""
     import uvloop
 
     from app.telemetry import configure
     from jobs.worker import run
 
+    settings_module.check_names()
     settings = place.find()
     configure(settings)
-    uvloop.run(run(settings))
+    uvloop.run(run(settings, quiet=quiet))
 
 
 @click.command()
 @click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for another migration.")
-def migrate(patience: float) -> None:
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def migrate(patience: float, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
     """
     from app.db.migrate import migrate as run
 
-    settings = place.find()
+    settings_module.check_names()
+    settings = place.find(redis=False)
     applied = asyncio.run(run(settings.database_owner_url or settings.database_url, patience=patience))
+    if as_json:
+        click.echo(json.dumps({"applied": applied}))
+        return
     click.echo(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
 
 
@@ -103,8 +118,15 @@ def settings(as_json: bool) -> None:
     "[default: the one with our key, as if the account had been prepared for Tranche]",
 )
 @click.option("--bare", is_flag=True, help="The account has the vendor's own fields alone.")
+@click.option("--quiet", is_flag=True, help="Do not say where it listens.")
 def sandbox_crm(
-    kind: str, host: str, port: int, ledger: Path | None, fields: tuple[str, ...], bare: bool
+    kind: str,
+    host: str,
+    port: int,
+    ledger: Path | None,
+    fields: tuple[str, ...],
+    bare: bool,
+    quiet: bool,
 ) -> None:
     """Run a stand-in CRM that speaks the real wire protocol and misbehaves on demand.
 
@@ -127,6 +149,8 @@ def sandbox_crm(
     )
 
     def announce(url: str) -> None:
+        if quiet:
+            return
         click.echo(f"sandbox {kind} at {url}")
         if vendor.key_field:
             click.echo(

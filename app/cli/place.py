@@ -22,14 +22,14 @@ SECRET_FILE = "secret.key"  # noqa: S105  # a file's name
 T = TypeVar("T")
 
 
-def find(settings: Settings | None = None) -> Settings:
-    """Settings with both engines named.
+def find(settings: Settings | None = None, *, redis: bool = True) -> Settings:
+    """Settings with both engines named; `redis` False: only PostgreSQL is needed.
 
     Raises:
         SettingsError: they are not named and nothing embedded is up in the data folder.
     """
     loaded = settings or settings_module.load()
-    if loaded.database_url and loaded.redis_url:
+    if loaded.database_url and (loaded.redis_url or not redis):
         return loaded
     folder = Path(loaded.data_dir)
     run = read_run(folder)

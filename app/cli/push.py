@@ -20,13 +20,20 @@ from rich.text import Text
 
 from app.cli.client import journal
 from app.cli.client.body import open_body
-from app.cli.client.clock import Clock, SystemClock
+from app.cli.client.clock import Clock, Patience, SystemClock
 from app.cli.client.columns import parse_mapping
-from app.cli.client.connection import Connection, connection_options, find_connection, run_command
+from app.cli.client.connection import (
+    FIRST_CONTACT,
+    Connection,
+    connection_options,
+    find_connection,
+    run_command,
+)
 from app.cli.client.csv_file import CsvSource
 from app.cli.client.errors import ClientError, UsageError
 from app.cli.client.failed_file import AnySource, check_target, write_failed
 from app.cli.client.file_push import FileOptions, push_file
+from app.cli.client.http import Api
 from app.cli.client.journal import Journal
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.push import PushOptions, push
@@ -34,6 +41,7 @@ from app.cli.client.reader import Format, ReadOptions, open_source
 from app.cli.client.results import Results
 from app.cli.client.summary import Outcome, as_document, print_summary
 from app.cli.client.uploader import SendOptions
+from app.cli.client.waits import find_waits
 from app.domain.outcomes import Consistency
 
 _SHOWN = 20
@@ -74,6 +82,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int
     concurrency: int
     patience: float
+    first_contact: float | None
     wait: bool
     dry_run: bool
     on_duplicate: str
@@ -186,7 +195,13 @@ def push_command(
     def build() -> _Request:
         _check_mode(context, file_mode=options["mode"] == "file")
         read = read_options()
-        given = {**options, "file": file, "run": run_name}
+        asked = context.get_parameter_source("patience") is ParameterSource.COMMANDLINE
+        given = {
+            **options,
+            "file": file,
+            "run": run_name,
+            "first_contact": None if asked else FIRST_CONTACT,
+        }
         return _Request(read=read, connection=find_connection(url, key), **given)  # type: ignore[arg-type]
 
     async def work() -> int:
@@ -268,6 +283,10 @@ async def _push(request: _Request, clock: Clock) -> int:
         mark = "" if request.dry_run else _mark(request, path)
         book = _open_journal(request, mark, display, stack) if mark else None
         run = book.entry.run if book else secrets.token_hex(16)
+        if book is not None and book.resumed:
+            request = msgspec.structs.replace(
+                request, first_contact=None
+            )  # it has begun: the server was there
         results = stack.enter_context(contextlib.closing(Results()))
         with display:
             _tell_columns(source, display)
@@ -283,7 +302,18 @@ async def _push(request: _Request, clock: Clock) -> int:
         if book is not None and (outcome.exit_code in (0, 1) or outcome.over):
             book.finish()
         _report(request, outcome, results)
+        if outcome.exit_code == 3 and not request.as_json:
+            await _tell_waits(request, results, clock)
         return outcome.exit_code
+
+
+async def _tell_waits(request: _Request, results: Results, clock: Clock) -> None:
+    """Why what is left waits; whatever hinders the question is no news here."""
+    patience = Patience(clock, FIRST_CONTACT)
+    with contextlib.suppress(ClientError):
+        async with Api(request.connection.url, request.connection.key, clock=clock, patience=patience) as api:
+            for line in await find_waits(api, results.effects()):
+                print(line, file=sys.stderr)
 
 
 def _batch_options(request: _Request, run: str) -> PushOptions:
@@ -300,6 +330,7 @@ def _batch_options(request: _Request, run: str) -> PushOptions:
         key=request.connection.key,
         batch_size=request.batch_size,
         patience=request.patience,
+        first_contact=request.first_contact,
         send=send,
     )
 
@@ -312,6 +343,7 @@ def _file_options(request: _Request, run: str, mark: str) -> FileOptions:
         mark=mark,
         params=_query(request),
         patience=request.patience,
+        first_contact=request.first_contact,
         await_effects=request.wait,
         atomic=request.atomic,
         dry_run=request.dry_run,

@@ -23,7 +23,7 @@ def list_(as_json: bool) -> None:
     """Count the stored credentials under each key, of all tenants."""
 
     async def work() -> list[key_rotation.KeyUse]:
-        settings = place.find()
+        settings = place.find(redis=False)
         async with place.connection(settings) as connection:
             return await key_rotation.count(connection, Vault(settings.secret_key))
 
@@ -47,7 +47,7 @@ def rotate(as_json: bool) -> None:
     """
 
     async def work() -> key_rotation.Rotation:
-        settings = place.find()
+        settings = place.find(redis=False)
         async with place.connection(settings) as connection:
             return await key_rotation.rotate(connection, Vault(settings.secret_key))
 

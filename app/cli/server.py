@@ -8,10 +8,12 @@ import socket
 import ssl
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import structlog
 from granian import Granian
 from granian.constants import HTTPModes, Interfaces, Loops, SSLProtocols
 
@@ -19,6 +21,11 @@ from app.embedded.launch import PR_SET_PDEATHSIG, prctl
 from app.errors import Conflict, SettingsError
 from app.settings import Settings
 
+log = structlog.get_logger()
+
+_START_SECONDS: Final = 60.0
+_START_PAUSE: Final = 0.1
+_NEAR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what any address is called from here
 _KILL_TIMEOUT: Final = 15
 _CONNECTIONS: Final = 1_024
 _PARENT: Final = "TRANCHE_SERVER_PID"
@@ -92,7 +99,15 @@ def check_tls(tls: Tls) -> None:
         ) from error
 
 
-def serve_http(settings: Settings, *, host: str, port: int, workers: int, tls: Tls | None = None) -> None:
+def serve_http(
+    settings: Settings,
+    *,
+    host: str,
+    port: int,
+    workers: int,
+    tls: Tls | None = None,
+    quiet: bool = False,
+) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first.
 
     Raises:
@@ -106,11 +121,11 @@ def serve_http(settings: Settings, *, host: str, port: int, workers: int, tls: T
     with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
         # Where the processes that serve keep their counters, so that each can tell /metrics those of all.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
-        _serve(settings, host, port, workers, tls)
+        _serve(settings, host, port, workers, tls, quiet=quiet)
 
 
-def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None) -> None:
-    Granian(
+def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None, *, quiet: bool) -> None:
+    server = Granian(
         "app.cli.server:application",
         factory=True,
         address=host,
@@ -130,4 +145,32 @@ def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | No
         ssl_cert=None if tls is None else tls.certificate,
         ssl_key=None if tls is None else tls.key,
         ssl_protocol_min=SSLProtocols.tls12,
-    ).serve()
+    )
+    if not quiet:
+        waiting = threading.Thread(
+            target=_say_where, args=(host, port, workers, tls is not None), daemon=True
+        )
+        server.on_startup(waiting.start)
+    server.serve()
+
+
+def _say_where(host: str, port: int, workers: int, secure: bool) -> None:
+    """As soon as a connection is taken there: the port is bound before anybody listens."""
+    url = f"http{'s' if secure else ''}://{_in_url(host)}:{port}"
+    until = time.monotonic() + _START_SECONDS
+    while True:
+        time.sleep(_START_PAUSE)
+        try:
+            socket.create_connection((_NEAR.get(host, host), port), timeout=1).close()
+            break
+        except OSError:
+            if time.monotonic() > until:
+                return
+    if sys.stderr.isatty():
+        print(f"Tranche listens on {url} (API reference: {url}/docs). Ctrl-C stops it.", file=sys.stderr)
+    else:
+        log.info("listening", url=url, workers=workers)
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host

@@ -147,13 +147,14 @@ class Stack:
     def _parts(self) -> dict[str, list[str]]:
         """The words that start each part, in starting order."""
         parts = {
-            "api": ["serve", "--port", str(self._port), "--workers", str(self._workers)],
-            "worker": ["worker"],
+            "api": ["serve", "--port", str(self._port), "--workers", str(self._workers), "--quiet"],
+            "worker": ["worker", "--quiet"],
         }
         if self._sandbox_port:
             ledger = str(self.folder / "sandbox-ledger.jsonl")
             fields = [word for name in self._sandbox_fields for word in ("--field", name)]
-            parts["sandbox"] = ["sandbox-crm", "--port", str(self._sandbox_port), "--ledger", ledger, *fields]
+            where = ["--port", str(self._sandbox_port), "--ledger", ledger]
+            parts["sandbox"] = ["sandbox-crm", *where, *fields, "--quiet"]
         return parts
 
     def _spawn(self, name: str) -> None:

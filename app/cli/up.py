@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import signal
+import sys
 from pathlib import Path
 
 import msgspec
 import rich_click as click
 
 from app import settings as settings_module
-from app.cli.stack import Stack
+from app.cli.stack import TENANT, Stack
 from app.telemetry import configure
 
 
@@ -26,9 +28,13 @@ def up(port: int, data_dir: Path | None, workers: int, sandbox: bool, sandbox_po
 
     With TRANCHE_DATABASE_URL and TRANCHE_REDIS_URL set, those servers are used instead.
     """
+    settings_module.check_names()
     settings = settings_module.load()
     if data_dir is not None:
         settings = msgspec.structs.replace(settings, data_dir=str(data_dir))
+    if sys.stderr.isatty() and "TRANCHE_LOG_FORMAT" not in os.environ:
+        os.environ["TRANCHE_LOG_FORMAT"] = "console"  # for its parts as well
+        settings = msgspec.structs.replace(settings, log_format="console")
     configure(settings)
     stack = Stack(settings, port=port, sandbox_port=sandbox_port if sandbox else None, workers=workers)
     asyncio.run(_up(stack))
@@ -69,4 +75,10 @@ def _announce(stack: Stack) -> None:
     if stack.first_key:
         click.echo(f"API key (shown this once): {stack.first_key}")
         click.echo(f"  export TRANCHE_URL={stack.url} TRANCHE_API_KEY={stack.first_key}")
+    else:
+        default = settings_module.Settings().data_dir
+        where = "" if stack.folder == Path(default).absolute() else f"TRANCHE_DATA_DIR={stack.folder} "
+        click.echo(
+            f"API keys were made before; for another one: {where}tranche keys create --tenant {TENANT}"
+        )
     click.echo("Ctrl-C stops everything; the data stays.")

@@ -129,6 +129,8 @@ def list_(as_json: bool, url: str | None, key: str | None) -> None:
     """All endpoints, and why one is disabled."""
 
     async def work(api: Api) -> int:
+        if not as_json:
+            click.echo(f"{'id':>6}  {'state':8}  {'policy':8}  URL  events")
         for told in (await _ask(api, "GET", ""))["endpoints"]:
             _print(told, _endpoint_line(told), as_json)
         return 0

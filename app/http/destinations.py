@@ -34,8 +34,9 @@ class DestinationList(msgspec.Struct):
 @get("/v1/destinations")
 async def list_destinations(request: Request[Any, Any, Any]) -> ASGIResponse:
     services, principal, _ = await _begin(request, _READ)
+    workers = await services.workers.look()
     async with services.database.connection() as connection:
-        found = await admin.list_destinations(connection, principal.tenant_id)
+        found = await admin.list_destinations(connection, principal.tenant_id, workers)
     return respond(_encode(DestinationList(found)))
 
 
@@ -152,8 +153,9 @@ async def _begin(
 
 
 async def _find(services: Services, tenant_id: int, name: str) -> Destination:
+    workers = await services.workers.look()
     async with services.database.connection() as connection:
-        found = await admin.list_destinations(connection, tenant_id)
+        found = await admin.list_destinations(connection, tenant_id, workers)
     for destination in found:
         if destination.name == name:
             return destination

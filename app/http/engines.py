@@ -11,6 +11,7 @@ import msgspec
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from app import workers
 from app.db import reading
 from app.db.pool import Database
 from app.db.revisions import newest
@@ -18,7 +19,6 @@ from app.db.room import RoomProbe
 from app.db.turns import ACTING, SERVICE
 from app.errors import TrancheError
 from app.http.flights import Flights
-from app.wake import QUEUE
 
 Word = Literal["pass", "warn", "fail"]
 
@@ -28,8 +28,6 @@ RECENT: Final = 2.0
 """Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
 RECENT_FAILURE: Final = 0.5
 """…if something failed: that it is well again is told sooner."""
-WORKER_KEY: Final = f"{QUEUE}:health-check"
-"""arq workers renew it while they live."""
 
 
 class Check(msgspec.Struct, omit_defaults=True):
@@ -49,8 +47,10 @@ Checks = dict[str, Check]
 class Engines:
     """The engines as this process sees them."""
 
-    def __init__(self, database: Database, room: RoomProbe, redis: Redis) -> None:
+    def __init__(self, database: Database, room: RoomProbe, redis: Redis, key_id: str | None) -> None:
+        """`key_id`: of the secret key that this service encrypts with; None: it has none."""
         self._database = database
+        self._key_id = key_id
         self._room = room
         self._redis = redis
         self._looks: Flights[str, Checks] = Flights()
@@ -113,10 +113,18 @@ class Engines:
         return Check("pass")
 
     async def _check_queue(self) -> Check:
-        if await self._redis.exists(WORKER_KEY):
+        found = await workers.read(self._redis)
+        nobody = found.why_nobody()
+        if nobody is not None:
+            return Check("warn", f"{nobody}; imports are taken meanwhile, and synced once there is one")
+        lacking = found.lack(self._key_id)
+        if not lacking:
             return Check("pass")
+        every = lacking == len(found.alive)
         return Check(
-            "warn", "no worker was seen lately; imports are taken and will be synced once one is there"
+            "fail" if every else "warn",
+            f"{'none' if every else lacking} of {len(found.alive)} workers {'can' if every else 'cannot'} decrypt what "
+            "this service encrypts; give all of them the same TRANCHE_SECRET_KEY",
         )
 
 

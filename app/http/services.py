@@ -30,6 +30,7 @@ from app.http.watcher import JobWatcher
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
+from app.workers import WorkerWatch
 
 STATE_KEY: Final = "services"
 UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
@@ -47,6 +48,7 @@ class Services:
     last_used: LastUsed
     figures: Figures
     cors: Cors
+    workers: WorkerWatch
     redis: Redis
     """For health checks; wake-ups have their own."""
     engines: Engines

@@ -17,6 +17,7 @@ import pytest
 
 from app.http import events
 from app.settings import PREFIX, Settings
+from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, serve
 from tests.http.jobs_by_hand import Db, advance, complete, make_job
 
@@ -197,6 +198,7 @@ async def test_a_server_that_is_told_to_stop_ends_its_streams(
     environment = os.environ | {
         f"{PREFIX}DATABASE_URL": settings.database_url,
         f"{PREFIX}REDIS_URL": settings.redis_url,
+        f"{PREFIX}SECRET_KEY": SECRET_KEY,
     }
     server = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "app.cli.main", "serve", "--port", str(port), env=environment

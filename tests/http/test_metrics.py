@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app import admin
 from app.settings import Settings
+from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, person, serve
 from tests.http.jobs_by_hand import make_job
 from tests.http.test_contacts import add
@@ -122,6 +123,7 @@ async def test_processes_of_one_server_count_together(settings: Settings, api_ke
             "TRANCHE_DATABASE_URL": settings.database_url,
             "TRANCHE_REDIS_URL": settings.redis_url,
             "TRANCHE_METRICS_TOKEN": TOKEN,
+            "TRANCHE_SECRET_KEY": SECRET_KEY,
         },
         stderr=asyncio.subprocess.DEVNULL,
     )

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import SettingsError
-from app.settings import PREFIX, Settings, load, table
+from app.settings import PREFIX, Settings, check_names, load, table
 
 _DEFAULTS = Settings()
 _NUMBERS = [name for name in Settings.__struct_fields__ if not isinstance(getattr(_DEFAULTS, name), str)]
@@ -148,3 +148,47 @@ def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
 def test_origins_are_a_list() -> None:
     assert load({"TRANCHE_CORS_ORIGINS": "*"}).cors_origins == "*"
     assert load({"TRANCHE_CORS_ORIGINS": "https://a.example, http://localhost:3000"}).cors_origins
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [
+        ("TRANCHE_DB_POOLSIZE", "TRANCHE_DB_POOL_SIZE"),
+        ("TRANCHE_LOGLEVEL", "TRANCHE_LOG_LEVEL"),
+        ("TRANCHE_SECRET_KEYS", "TRANCHE_SECRET_KEY"),
+        ("TRANCHE_QUITE_ANOTHER_THING", "tranche settings"),
+        ("TRANCHE_OTHER_PORT", "tranche settings"),
+    ],
+)
+def test_a_name_that_is_no_setting_is_refused_with_the_nearest(name: str, near: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        check_names({"PATH": "/bin", name: "20"})
+    assert name in refused.value.detail
+    assert near in refused.value.detail
+
+
+def test_what_kubernetes_makes_for_services_is_left_alone() -> None:
+    """For services named tranche, tranche-api and tranche-redis."""
+    check_names(
+        {
+            "TRANCHE_SERVICE_HOST": "10.0.0.1",
+            "TRANCHE_SERVICE_PORT": "8000",
+            "TRANCHE_SERVICE_PORT_HTTP": "8000",
+            "TRANCHE_PORT": "tcp://10.0.0.1:8000",
+            "TRANCHE_PORT_8000_TCP": "tcp://10.0.0.1:8000",
+            "TRANCHE_PORT_8000_TCP_PROTO": "tcp",
+            "TRANCHE_PORT_8000_TCP_PORT": "8000",
+            "TRANCHE_PORT_8000_TCP_ADDR": "10.0.0.1",
+            "TRANCHE_API_SERVICE_HOST": "10.0.0.2",
+            "TRANCHE_API_PORT_8000_TCP_ADDR": "10.0.0.2",
+            "TRANCHE_REDIS_PORT": "tcp://10.0.0.3:6379",
+            "TRANCHE_DB_POOL_SIZE": "20",
+        }
+    )
+
+
+@pytest.mark.parametrize(("name", "value"), [("LOG_LEVEL", "verbose"), ("LOG_FORMAT", "text")])
+def test_a_word_that_is_none_of_the_choices_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"TRANCHE_{name}='{value}': must be one of"):
+        load({PREFIX + name: value})
+    assert load({"TRANCHE_LOG_LEVEL": "WARNING"}).log_level == "WARNING"

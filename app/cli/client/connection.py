@@ -84,6 +84,8 @@ def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> N
 
 _PIPE: Final = 1_000
 """Columns of a line that is no window's."""
+FIRST_CONTACT: Final = 5.0
+"""Seconds after which an address is given up where nobody has answered at all."""
 REQUEST_PATIENCE: Final = 30.0
 """Seconds that a single question may take, attempts included."""
 
@@ -93,7 +95,7 @@ lines_option = click.option("--json", "as_json", is_flag=True, help="Print JSON,
 
 def open_api(url: str | None, key: str | None, clock: SystemClock, patience: Patience) -> Api:
     found = find_connection(url, key)
-    return Api(found.url, found.key, clock=clock, patience=patience, notify=warn)
+    return Api(found.url, found.key, clock=clock, patience=patience, notify=warn, first_contact=FIRST_CONTACT)
 
 
 def warn(text: str) -> None:

@@ -47,6 +47,8 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     """The query of the import."""
     patience: float = 300.0
     """Seconds; see `clock.Patience`."""
+    first_contact: float | None = None
+    """Seconds; see `http.Api`."""
     await_effects: bool = True
     atomic: bool = False
     dry_run: bool = False
@@ -81,7 +83,13 @@ async def push_file(
     began = clock.now()
     patience = Patience(clock, options.patience)
     async with Api(
-        options.url, options.key, clock=clock, patience=patience, notify=display.say, rng=rng
+        options.url,
+        options.key,
+        clock=clock,
+        patience=patience,
+        notify=display.say,
+        rng=rng,
+        first_contact=options.first_contact,
     ) as api:
         push = _Push(api, source, body, options, results, display, clock, patience)
         try:

@@ -101,7 +101,11 @@ class Api:
         patience: Patience,
         notify: Notify = lambda text: None,
         rng: random.Random | None = None,
+        first_contact: float | None = None,
     ) -> None:
+        """`first_contact`: seconds after which an address where nobody has answered yet is given up, however much
+        patience is left; None: patience alone counts."""
+        self._first_contact = first_contact
         self.url = check_url(url)
         self._key = check_key(key)
         self._clock = clock
@@ -148,9 +152,11 @@ class Api:
             PatienceError: no deciding answer came while patience lasted.
         """
         tries = 0
+        began = self._clock.now()
         while True:
             answer, trouble = await self._try(method, path, params, headers, body)
             if answer is not None:
+                self._first_contact = None
                 if answer.status < 300 or answer.status == 304:
                     return answer
                 if answer.is_final:
@@ -160,6 +166,11 @@ class Api:
             wait = self.back_off(tries) if told is None else told
             if wait > self._patience.left():
                 raise PatienceError(f"{trouble}; patience ended", retry_after=told)
+            if self._first_contact is not None and self._clock.now() + wait > began + self._first_contact:
+                raise PatienceError(
+                    f"{trouble}: is it running (`tranche up`, `tranche serve`), and is this its address (--url, "
+                    "TRANCHE_URL)?"
+                )
             self._notify(f"{trouble}; trying again in {wait:.1f} s")
             await self._clock.sleep(wait)
             tries += 1
@@ -178,6 +189,9 @@ class Api:
     ) -> tuple[Answer | None, str]:
         session = self._open_session()
         total = min(TOTAL_TIMEOUT, max(5.0, self._patience.left()))
+        connect = (
+            CONNECT_TIMEOUT if self._first_contact is None else min(CONNECT_TIMEOUT, self._first_contact)
+        )
         try:
             async with session.request(
                 method,
@@ -187,7 +201,7 @@ class Api:
                 data=body,
                 # A redirect would carry the key to another place.
                 allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=total, connect=CONNECT_TIMEOUT),
+                timeout=aiohttp.ClientTimeout(total=total, connect=connect),
             ) as response:
                 return Answer(response.status, response.headers, await response.read()), ""
         except (aiohttp.ClientError, OSError) as error:

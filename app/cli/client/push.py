@@ -24,6 +24,8 @@ class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int = 1_000
     patience: float = 300.0
     """Seconds; see `clock.Patience`."""
+    first_contact: float | None = None
+    """Seconds; see `http.Api`."""
     send: SendOptions
 
 
@@ -53,7 +55,13 @@ async def push(
 
     batches = group_rows(source.rows(), size=options.batch_size, reject=reject)
     async with Api(
-        options.url, options.key, clock=clock, patience=patience, notify=display.say, rng=rng
+        options.url,
+        options.key,
+        clock=clock,
+        patience=patience,
+        notify=display.say,
+        rng=rng,
+        first_contact=options.first_contact,
     ) as api:
         uploader = Uploader(api, batches, results, options.send, clock=clock, patience=patience, moved=moved)
         moved()

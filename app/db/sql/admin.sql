@@ -10,7 +10,7 @@ RETURNING destination_id;
 
 -- name: list_destinations
 SELECT
-    d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail,
+    d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d

@@ -1,0 +1,48 @@
+"""Why what is open at a destination waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from app.cli.client.errors import RefusedError
+from app.cli.client.http import Api
+from app.cli.client.progress import clean
+from app.cli.client.wire import read
+
+_OPEN = ("pending", "retry", "unknown")
+
+
+class _Place(msgspec.Struct, frozen=True):
+    name: str
+    state: str
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int = 0
+
+
+class _Destinations(msgspec.Struct, frozen=True):
+    destinations: list[_Place]
+
+
+async def find_waits(api: Api, effects: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A line for each destination where something is open and a reason is known, as far as the key may read it."""
+    owing = {name for name, counts in effects.items() if any(counts.get(word) for word in _OPEN)}
+    if not owing:
+        return []
+    try:
+        listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
+    except RefusedError:
+        return []
+    lines = [_describe(place) for place in listed.destinations if place.name in owing]
+    return [line for line in lines if line]
+
+
+def _describe(place: _Place) -> str:
+    name, why = clean(place.name), clean(place.detail or "")
+    if place.state == "paused":
+        return f"{name} is paused: `tranche destinations resume {name}`"
+    if place.error_code:
+        return f"{name} waits {place.retry_after_seconds:,} s: {clean(place.error_code)}: {why}"
+    return f"{name} waits: {why}" if why else ""
