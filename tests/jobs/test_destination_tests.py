@@ -68,9 +68,11 @@ def seen(found: DestinationTest) -> dict[str, bool | None]:
 
 
 @asynccontextmanager
-async def stand_in(kind: str) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """Its URL, and options that fit it."""
-    async with serving(kind) as url:
+async def stand_in(
+    kind: str, fields: tuple[str, ...] = ("tranche_id", "Tranche_Id__c")
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Its URL, and options that fit it; `fields` are declared, as the owner of the account would."""
+    async with serving(kind, fields=fields) as url:
         yield url, KINDS[kind]().options
 
 
@@ -112,6 +114,18 @@ async def test_a_canary_is_written_read_back_and_taken_away(world: World, kind: 
         assert written["key"] == gone["key"] == f"tranche-canary-{found.test_id.hex}"
         assert (written["created"], gone["deleted"]) == (True, True)
         assert (await control(url, "GET", "contacts"))["total"] == 0
+
+
+@pytest.mark.parametrize("kind", ["hubspot", "salesforce"])
+async def test_an_account_without_our_field_fails_before_anything_is_written(world: World, kind: str) -> None:
+    async with stand_in(kind, fields=()) as (url, options):
+        await add(world, kind, url, **options)
+        found = await run(world)
+
+        assert found.verdict == Verdict.FAILS
+        assert seen(found)["canary"] is None
+        assert "tranche_id" in found.steps[0].detail.lower()
+        assert (await control(url, "GET", "ledger"))["total"] == 0
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
