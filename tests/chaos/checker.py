@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from tests.chaos.evidence import STATES, Edges, Evidence, Finding, Findings, read_states
-from tests.chaos.rules import answers, here, hooks, states, there
+from tests.chaos.rules import answers, here, hooks, states, theirs, there
 
 MOST: Final = 5
 """Findings of one rule that are told; more would hide the others."""
@@ -31,6 +31,10 @@ RULES: Final[tuple[Callable[[Evidence], Findings], ...]] = (
     here.letters_are_written,
     here.letters_are_taken_once,
     here.all_have_it_or_none,
+    theirs.typed_values_survive,
+    theirs.records_of_others_stay,
+    theirs.creations_are_known,
+    there.nothing_is_made_up,
     there.effects_are_single,
     there.destinations_hold_the_contacts,
     there.refused_there_is_not_there,

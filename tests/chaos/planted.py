@@ -255,6 +255,25 @@ def clearing_forgotten() -> None:
     alter("contacts_to_send", "c.cleared,", "NULL AS cleared,")
 
 
+@bug()
+def unnamed_erased() -> None:
+    """A field that nobody named is sent as an empty one."""
+    from msgspec import UNSET
+
+    def erase(contact: Any, *_: int) -> Any:
+        names = ("first_name", "last_name", "phone", "company")
+        unnamed = {name: None for name in names if getattr(contact, name) is UNSET}
+        return msgspec.structs.replace(contact, **unnamed)
+
+    stand(erase)
+
+
+@bug("undo")
+def all_ours() -> None:
+    """Every record at a CRM is taken for one that our call made."""
+    stand(lambda contact, *_: msgspec.structs.replace(contact, created=True))
+
+
 @bug("stall")
 def token_ignored() -> None:
     """A worker whose lease was lost records its outcomes over those of the one that came after it."""

@@ -13,7 +13,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from tests.chaos import actions, checker, evidence, faults, neighbour
+from tests.chaos import actions, checker, evidence, faults, neighbour, salesman
 from tests.chaos.client import Round
 from tests.chaos.evidence import PASSING, Evidence, Finding
 from tests.chaos.journal import Journal
@@ -115,6 +115,7 @@ async def _play(
 ) -> float:
     """Seconds until everything was settled."""
     round_ = Round(stage, tenant, journal, await _routes(stage))
+    await salesman.make_records(stage, tenant, plan)
     began = time.monotonic()
     polling = asyncio.create_task(round_.poll())
     try:
@@ -124,6 +125,7 @@ async def _play(
                 group.create_task(_client(round_, mine, began))
             for fault in plan.faults:
                 group.create_task(faults.inflict(stage, fault, began=began))
+            group.create_task(salesman.work(stage, tenant, plan, began))
             if near is not None:
                 group.create_task(near.misbehave(began))
         await stage.heal()

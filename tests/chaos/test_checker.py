@@ -72,9 +72,18 @@ def effect(seq: int, key: str, mark: str, *, changed: bool = True) -> dict[str, 
         "seq": seq,
         "call": 1,
         "key": key,
+        "id": f"record {key}",
         "properties": record(key, mark),
         "changed": changed,
     }
+
+
+def typed(e: Evidence, key: str, *, created: bool = False) -> dict[str, Any]:
+    """A user of the CRM typed a last name into a record, or made it."""
+    row = effect(0, key, "m.0" if key == "a" else "m.1") | {"by": "user", "created": created}
+    row["properties"] = row["properties"] | {"lastname": "Typed"}
+    e.effects["crm_a"].insert(0 if created else len(e.effects["crm_a"]), row)
+    return row
 
 
 def message(job_id: str, **changes: Any) -> dict[str, Any]:
@@ -437,6 +446,21 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
             e.tables["contact_syncs"].pop(0),
         ),
     ),
+    "a typed value is lost": (
+        "typed_lost",
+        lambda e: (typed(e, "a"), e.effects["crm_a"].append(effect(3, "a", "m.0", changed=False))),
+    ),
+    "another's record is archived": (
+        "archived_foreign",
+        lambda e: (
+            typed(e, "a", created=True),
+            e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True}),
+        ),
+    ),
+    "another's record is said to be ours": (
+        "believed",
+        lambda e: (typed(e, "a", created=True), e.tables["contact_syncs"][0].update(created=True)),
+    ),
     "not all have it": (
         "half_there",
         lambda e: (refuse(e), e.tables["sagas"].append(SAGA)),
@@ -599,7 +623,6 @@ def test_what_each_kind_of_crm_holds(kind: str) -> None:
             "Tranche_Id__c": "a",
             "Email": "a@example.com",
             "FirstName": "Ada",
-            "LastName": there.NAMELESS,
             "Phone": "1",
             "mark__c": "m.0",
         },

@@ -20,11 +20,12 @@ _LACKING: Final = re.compile(r"does not exist|No such column|external ID field")
 _WINDOW: Final = 6.0
 """Seconds before an opening in which the calls were made that it came from."""
 NAMELESS: Final = "Nameless"
-"""Last name that Salesforce is sent where there is none (an option of the destination)."""
+"""Last name that Salesforce is given for a new record where there is none (an option of the destination)."""
 
 
 def record_of(kind: str, row: Row) -> Row | None:
-    """What a CRM should hold of a contact or a ledger row; `None`: nothing, it is a tombstone."""
+    """What a CRM should hold of a contact or a ledger row, beside what others typed; `None`: nothing, it is a
+    tombstone."""
     if row["email"] == "":
         return None
     fields = ("email", "first_name", "last_name", "phone", "company", "contact_id")
@@ -32,7 +33,6 @@ def record_of(kind: str, row: Row) -> Row | None:
     if kind == "http":
         found |= {"attributes": row["attributes"], "version": row["version"]}
     elif kind == "salesforce":
-        found["LastName"] = found["LastName"] or NAMELESS
         found |= {f"{name}__c": value for name, value in row["attributes"].items()}
     else:
         found |= {name.lower(): str(value) for name, value in row["attributes"].items() if value is not None}
@@ -42,6 +42,43 @@ def record_of(kind: str, row: Row) -> Row | None:
 def held_of(effect: Row) -> Row | None:
     """What the CRM held after an effect."""
     return None if effect.get("deleted") else _filled(effect["properties"])
+
+
+def fits(wanted: Row | None, held: Row | None) -> bool:
+    """Whether a CRM holds what was set of a version; what nobody named there is not ours."""
+    if wanted is None or held is None:
+        return wanted is held
+    there = held | {"attributes": {}} | {k: v for k, v in held.items() if isinstance(v, dict)}
+    return all(
+        value.items() <= there[name].items() if isinstance(value, dict) else there.get(name) == value
+        for name, value in wanted.items()
+    )
+
+
+def cleared_of(kind: str, row: Row) -> list[str]:
+    """Names at the CRM of what was cleared in a contact, and must be empty there."""
+    ours = ("email", "first_name", "last_name", "phone", "company")
+    theirs = dict(zip(ours, STANDARD[kind], strict=False))
+    found = []
+    for name in row.get("cleared") or {}:
+        key = name.removeprefix("attributes.")
+        if key == name and row[name] is None:
+            found.append(theirs[name])
+        elif key != name and key not in row["attributes"]:
+            found.append({"salesforce": f"{key}__c", "hubspot": key.lower()}.get(kind, key))
+    return found
+
+
+def _has(held: Row, name: str) -> bool:
+    return name in held or name in held.get("attributes", {})
+
+
+def _left(e: Evidence, number: int, contact_id: str) -> bool:
+    """Whether a tombstone may be there still: our call did not make the record, or nobody knows."""
+    return not any(
+        row["destination_id"] == number and row["contact_id"] == contact_id and row.get("created") is True
+        for row in e.table("contact_syncs")
+    )
 
 
 def _filled(record: Row) -> Row:
@@ -62,16 +99,18 @@ def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int 
     kind = e.kinds.get(crm, "hubspot")
     by_key: dict[str, list[Row]] = defaultdict(list)
     for effect in e.effects.get(crm, []):
-        by_key[effect["key"]].append(effect)
+        if effect.get("by") != "user":
+            by_key[effect["key"]].append(effect)
     for key, effects in by_key.items():
         versions = [(row["version"], record_of(kind, row)) for row in e.ledger.get(key, [])]
         found: list[int | None] = []
         newest = 0
         for effect in effects:
             held = held_of(effect)
-            fitting = [v for v, record in versions if v >= newest and record == held]
+            fitting = [v for v, record in versions if v >= newest and fits(record, held)]
             version = fitting[0] if fitting else None
-            if version == newest and not effect["changed"] and len(fitting) > 1:
+            # What is cleared first, and what an undo takes back, changes a record without bringing anything new.
+            if version == newest and len(fitting) > 1:
                 version = fitting[1]
             found.append(version)
             newest = newest if version is None else version
@@ -88,6 +127,27 @@ def _mark_of(effect: Row) -> object:
     )
 
 
+def nothing_is_made_up(e: Evidence) -> Findings:
+    """A value in a field of ours is that of some version, or somebody typed it."""
+    for crm in e.destinations:
+        kind = e.kinds.get(crm, "hubspot")
+        typed: dict[tuple[str, str], set[object]] = defaultdict(set)
+        for effect in e.effects.get(crm, []):
+            key, held = effect["key"], held_of(effect) or {}
+            if effect.get("by") == "user":
+                for name in STANDARD[kind]:
+                    typed[key, name].add(held.get(name))
+                continue
+            for name in STANDARD[kind]:
+                known = typed[key, name] | {
+                    (record_of(kind, v) or {}).get(name) for v in e.ledger.get(key, [])
+                }
+                if name in held and held[name] not in known | {NAMELESS}:
+                    yield Finding(
+                        "never_stood", f"{crm}: {name} of {key} became {held[name]!r}, which nobody said"
+                    )
+
+
 def effects_are_single(e: Evidence) -> Findings:
     """What a CRM holds is a version of the contact, never an older one than before, and each is sent but once."""
     for crm in e.destinations:
@@ -102,7 +162,7 @@ def effects_are_single(e: Evidence) -> Findings:
                     )
             for effect, version, before in zip(effects, found, [None, *found], strict=False):
                 if version is None:
-                    older = any(record_of(kind, row) == held_of(effect) for row in e.ledger.get(key, []))
+                    older = any(fits(record_of(kind, row), held_of(effect)) for row in e.ledger.get(key, []))
                     yield Finding(
                         "went_back" if older else "never_stood",
                         f"{crm}: effect {effect['seq']} on {key} is {effect['properties']}; it went {told}",
@@ -125,13 +185,20 @@ def destinations_hold_the_contacts(e: Evidence) -> Findings:
         kind = e.kinds.get(crm, "hubspot")
         last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
         for contact_id, contact in e.contacts.items():
-            wanted = record_of(kind, contact)
-            if last.get(contact_id) != wanted and (number, contact_id, contact["version"]) not in given_up:
+            if (number, contact_id, contact["version"]) in given_up:
+                continue
+            wanted, held = record_of(kind, contact), last.get(contact_id)
+            if wanted is None and held is not None and _left(e, number, contact_id):
+                continue
+            kept = [name for name in cleared_of(kind, contact) if wanted and held and _has(held, name)]
+            if kept or not fits(wanted, held):
                 yield Finding(
                     "not_there",
-                    f"{crm} holds {last.get(contact_id)} of {contact_id}; version {contact['version']} is {wanted}",
+                    f"{crm} holds {held} of {contact_id}; version {contact['version']} is {wanted}"
+                    + (f", without {', '.join(kept)}" if kept else ""),
                 )
-        for contact_id in last.keys() - e.contacts.keys():
+        typed = {effect["key"] for effect in e.effects.get(crm, []) if effect.get("by") == "user"}
+        for contact_id in last.keys() - e.contacts.keys() - typed:
             yield Finding("never_stood", f"{crm} holds {contact_id}, which is no contact")
 
 
@@ -145,7 +212,9 @@ def refused_there_is_not_there(e: Evidence) -> Findings:
         crm = e.crm_of.get(number, "")
         delivery, position = deliveries[0]
         if len(deliveries) == 1 and delivery["states"][position] == "f":
-            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id]
+            found = [
+                x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id and x.get("by") != "user"
+            ]
             if found:
                 yield Finding(
                     "refused_but_done", f"{crm} refused {contact_id} for good, but has its effects {found}"
@@ -162,7 +231,9 @@ def syncs_are_true(e: Evidence) -> Findings:
                 continue
             held = last.get(row["contact_id"])
             fitting = [
-                v["version"] for v in e.ledger.get(row["contact_id"], []) if record_of(kind, v) == held
+                v["version"]
+                for v in e.ledger.get(row["contact_id"], [])
+                if fits(record_of(kind, v), held) or (v["email"] == "" and row.get("created") is not True)
             ]
             if row["synced_version"] > max(fitting, default=0):
                 yield Finding(
