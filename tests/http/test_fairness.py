@@ -1,0 +1,59 @@
+"""What one tenant does, another one does not wait for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from app import admin
+from app.settings import Settings
+from tests.http.conftest import Api, aiohttp_session, person, serve
+
+Db: TypeAlias = "asyncpg.Connection[Any]"
+
+
+async def test_a_crowd_of_one_tenant_leaves_connections_for_others(
+    settings: Settings, api_key: str, db: Db
+) -> None:
+    """All imports of the crowd want a contact that this test holds, so each that has a connection keeps it."""
+    async with serve(settings) as url, aiohttp_session() as session:
+        crowd = Api(session, url, api_key)
+        other = crowd.as_key(await admin.create_key(db, "other", ["import", "read"]))
+        assert (await crowd.push([person(1)])).status == 207
+        async with db.transaction():
+            await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
+            pushing = [asyncio.create_task(crowd.push([person(1, company=f"{n}")])) for n in range(60)]
+            await asyncio.sleep(0.5)
+            started = time.monotonic()
+            for number in range(5):
+                assert (await other.push([person(number)])).status == 207
+                assert (await other.get(f"/v1/contacts/c{number}")).status == 200
+                assert (await crowd.as_key(None).get("/health/ready")).status == 200
+            assert time.monotonic() - started < settings.db_lock_timeout
+            assert not any(task.done() for task in pushing), "the crowd was not stuck, and nothing was shown"
+        answers = await asyncio.gather(*pushing)
+        assert {answer.status for answer in answers} <= {207, 503}
+
+
+async def test_a_crowd_of_readers_leaves_connections_as_well(
+    settings: Settings, api_key: str, db: Db
+) -> None:
+    """Not only imports take turns: whatever asks PostgreSQL for a tenant does."""
+    async with serve(settings) as url, aiohttp_session() as session:
+        crowd = Api(session, url, api_key)
+        other = crowd.as_key(await admin.create_key(db, "other", ["import", "read"]))
+        for api in (crowd, other):
+            assert (await api.get("/v1/jobs")).status == 200
+        async with db.transaction():
+            await db.execute("LOCK TABLE dead_letters IN ACCESS EXCLUSIVE MODE")
+            reading = [asyncio.create_task(crowd.get("/v1/dead-letters")) for _ in range(60)]
+            await asyncio.sleep(0.5)
+            started = time.monotonic()
+            assert (await other.push([person(1)])).status == 207
+            assert (await other.get("/v1/jobs")).status == 200
+            assert time.monotonic() - started < 2
+            assert not any(task.done() for task in reading)
+        await asyncio.gather(*reading)
