@@ -30,6 +30,7 @@ from app.http.last_used import LastUsed
 from app.http.metrics import observe
 from app.http.ownership import JobOwners
 from app.http.principals import Principals
+from app.http.refusals import Refusals
 from app.http.routes import ROUTES
 from app.http.services import STATE_KEY, Services
 from app.http.views import JobViews
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> Litestar:
         engines=engines,
         intake=Intake(settings),
         drains=Drains(),
+        refusals=Refusals(),
     )
 
     @asynccontextmanager

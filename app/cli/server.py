@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -27,7 +29,7 @@ _START_SECONDS: Final = 60.0
 _START_PAUSE: Final = 0.1
 _NEAR: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # what any address is called from here
 _KILL_TIMEOUT: Final = 15
-_CONNECTIONS: Final = 1_024
+_CONNECTIONS: Final = 8_192
 _PARENT: Final = "TRANCHE_SERVER_PID"
 
 
@@ -118,10 +120,19 @@ def serve_http(
         check_tls(tls)
     claim_port(host, port, "--port")
     os.environ[_PARENT] = str(os.getpid())
+    _allow_connections()
     with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
         # Where the processes that serve keep their counters, so that each can tell /metrics those of all.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
         _serve(settings, host, port, workers, tls, quiet=quiet)
+
+
+def _allow_connections() -> None:
+    """As many open files as the system lets this user have: the usual 1,024 are fewer than the connections allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard))
 
 
 def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None, *, quiet: bool) -> None:

@@ -22,6 +22,8 @@ log = structlog.get_logger()
 _UNKNOWN_ROUTE: Final = "(none)"
 _GUARDED: Final = "/v1/"
 """Where everything needs a key, or a token in the query."""
+_PACED: Final = frozenset({401, 429})
+"""Answers that a client may provoke without end, at no cost to itself."""
 _CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
 """Answers to a body of which nothing more is wanted: the connection ends with them."""
 
@@ -50,6 +52,8 @@ class Api(Litestar):
         async def forward(message: Any) -> None:
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
+                if noted.status in _PACED:
+                    await services.refusals.wait()
                 fields = message["headers"]
                 if inbox.open and noted.status in _CLOSING:
                     fields = [*fields, (b"connection", b"close")]

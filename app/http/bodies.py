@@ -23,7 +23,7 @@ _DRAIN_BYTES: Final = 32_000_000
 _DRAIN_SECONDS: Final = 2.0
 _DRAIN_SILENCE: Final = 0.5
 """Seconds: who sends nothing for so long is waiting for the answer, or for nothing."""
-_DRAINS: Final = 100
+_DRAINS: Final = 20
 """Connections on which that is done at a time; beyond them a connection is closed at once."""
 
 

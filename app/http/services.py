@@ -25,6 +25,7 @@ from app.http.intake import Intake
 from app.http.last_used import LastUsed
 from app.http.ownership import JobOwners
 from app.http.principals import Principals
+from app.http.refusals import Refusals
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
 from app.settings import Settings
@@ -54,6 +55,7 @@ class Services:
     engines: Engines
     intake: Intake
     drains: Drains
+    refusals: Refusals
 
     def may_be_good(self, secret: str) -> bool:
         """Whether this may be a key, or is a token of the operator; for a look before anything else is done."""

@@ -41,7 +41,7 @@ def megabytes(part: Part) -> float:
 
 
 async def feed(
-    tranche: Installation, rate: float, items: int, contacts: int, until: float, taken: list[int]
+    tranche: Installation, rate: float, items: int, contacts: int, files: bool, until: float, taken: list[int]
 ) -> None:
     """So many imports a second, whether those before are answered or not."""
     ids = itertools.cycle(rig.contact_ids(contacts))
@@ -53,11 +53,12 @@ async def feed(
                 "Authorization": f"Bearer {tranche.key}",
                 "Idempotency-Key": f"soak-{number}",
                 "Content-Type": "application/json",
+                **({"Prefer": "respond-async"} if files else {}),
             }
             body = rig.body(rig.items(list(itertools.islice(ids, items)), number))
             async with session.post(f"{tranche.url}/v1/contacts:bulk", data=body, headers=headers) as answer:
                 await answer.read()
-                taken[0] += answer.status == 207
+                taken[0] += answer.status in (202, 207)
 
         began = time.monotonic()
         under_way: set[asyncio.Task[Any]] = set()
@@ -105,7 +106,13 @@ async def furnish(tranche: Installation, hook: str) -> None:
 
 
 async def soak(
-    folder: Path, minutes: float, rate: float, items: int, contacts: int, environment: dict[str, str]
+    folder: Path,
+    minutes: float,
+    rate: float,
+    items: int,
+    contacts: int,
+    files: bool,
+    environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)
     async with Engines(folder / "engines") as engines, receiver() as hook:
@@ -128,7 +135,7 @@ async def soak(
             taken = [0]
             began = time.monotonic()
             until = began + minutes * 60
-            feeding = asyncio.create_task(feed(tranche, rate, items, contacts, until, taken))
+            feeding = asyncio.create_task(feed(tranche, rate, items, contacts, files, until, taken))
             first: dict[str, float] = {}
             while True:
                 held = {name: megabytes(part) for name, part in parts.items()}
@@ -162,6 +169,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=30.0, help="imports a second")
     parser.add_argument("--items", type=int, default=100, help="of an import")
     parser.add_argument("--contacts", type=int, default=20_000, help="that change again and again")
+    parser.add_argument("--files", action="store_true", help="each is processed by the worker (202)")
     parser.add_argument(
         "--environment",
         nargs="*",
@@ -174,7 +182,7 @@ def main() -> None:
     environment = dict(word.split("=", 1) for word in a.environment)
     with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
-        uvloop.run(soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, environment))
+        uvloop.run(soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, a.files, environment))
 
 
 if __name__ == "__main__":
