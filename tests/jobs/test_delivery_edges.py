@@ -23,6 +23,7 @@ from app.db.delivering import Claim, Record, Recorded, Tried
 from app.errors import Invalid
 from app.vault import Vault
 from app.wake import QUEUE, Waker
+from jobs.crm import hubspot
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -263,9 +264,13 @@ async def test_what_the_crm_answered_outlasts_a_lock(world: World) -> None:
     assert [call["path"].rsplit("/", 1)[1] for call in await world.sandbox.calls()] == ["upsert"]
 
 
-async def test_an_error_of_ours_spends_attempts(world: World) -> None:
-    """aiohttp refuses to send to such an address, in the middle of the call: that ends, like any other trouble."""
-    await world.rows("UPDATE destinations SET base_url = replace(base_url, '//', '//user:password@')")
+async def test_an_error_of_ours_spends_attempts(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fault of an adapter, in the middle of the call, comes to an end like any other trouble."""
+
+    async def broken(*_: object) -> None:
+        raise ValueError("http://user:password@crm")
+
+    monkeypatch.setattr(hubspot.HubSpot, "push", broken)
     async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
         answer = await world.push(people(2))
         assert await world.finished(answer.job_id, 10) == "completed_with_failures"

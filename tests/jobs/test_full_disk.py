@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
 from app import status
 from app.db import pool
 from jobs.worker import working
+from tests.conftest import as_owner
 from tests.db.spool import spool
 from tests.http.test_full_disk import REFUSE
 from tests.jobs.conftest import World, people
@@ -18,9 +20,11 @@ from tests.jobs.test_importing import desk_of
 
 
 async def execute(world: World, *statements: str) -> None:
-    async with world.database.connection() as connection:
-        for statement in statements:
-            await connection.execute(statement)
+    """As the owner of the tables."""
+    owner = await asyncpg.connect(as_owner(world.settings.database_url))
+    for statement in statements:
+        await owner.execute(statement)
+    await owner.close()
 
 
 async def wait_of(world: World, job_id: Any) -> status.JobError | None:
