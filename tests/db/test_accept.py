@@ -19,7 +19,7 @@ from app.db.packing import pack
 from app.db.pool import Database
 from app.domain.envelope import TooManyItems
 from app.domain.outcomes import ErrorCode
-from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest
+from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest, StorageFull
 from tests.db.conftest import ROUTE, Desk, people, person, told
 
 DAY = 86_400.0
@@ -242,7 +242,7 @@ class TestTransaction:
         """The disk is full in the last statement: no contact, no ledger, no key; the same key then runs."""
         await desk.add_destination("hubspot")
         await _break(desk, table, "53100")
-        with pytest.raises(asyncpg.DiskFullError):
+        with pytest.raises(StorageFull):
             await desk.push(people(3), key="k")
         assert not any((await desk.counts()).values())
         await desk.execute(f"DROP TRIGGER broken ON {table}")
