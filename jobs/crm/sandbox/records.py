@@ -30,6 +30,8 @@ class Records:
         self._make_id = make_id
         self._made = 0
         """Records that ever were: an id is never given twice."""
+        self._taken: set[str] = set()
+        """Ids of the file that this was restored from, which may begin with any number."""
         self._by_id: dict[tuple[str, str], Record] = {}
         self._by_key: dict[tuple[str, str, str], Record] = {}
         self._by_value: dict[tuple[str, str], dict[str, Record]] = {}
@@ -131,6 +133,8 @@ class Records:
         return True
 
     def _make(self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str) -> Record:
+        while self._make_id(self._made) in self._taken:
+            self._made += 1
         record = Record(
             id=self._make_id(self._made),
             portal=portal,
@@ -165,7 +169,7 @@ class Records:
     def restore(self, effects: Iterable[Effect]) -> None:
         """Rebuild from the last effect on each record."""
         for e in effects:
-            self._made += 1
+            self._taken.add(e.id)
             if e.deleted:
                 continue
             record = Record(
