@@ -49,7 +49,8 @@ def create_app(settings: Settings) -> Litestar:
     waker = Waker(settings)
     watcher = JobWatcher(database)
     redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
-    views = JobViews(database)
+    workers = WorkerWatch(redis)
+    views = JobViews(database, workers)
     principals = Principals(database)
     figures = Figures(database)
     last_used = LastUsed(database)
@@ -67,7 +68,7 @@ def create_app(settings: Settings) -> Litestar:
         last_used=last_used,
         figures=figures,
         cors=Cors(settings.cors_origins),
-        workers=WorkerWatch(redis),
+        workers=workers,
         redis=redis,
         engines=engines,
         intake=Intake(settings),
@@ -85,6 +86,7 @@ def create_app(settings: Settings) -> Litestar:
         finally:
             await watcher.close()
             await views.close()
+            await workers.close()
             await principals.close()
             await last_used.close()
             await figures.close()

@@ -25,6 +25,7 @@ from app.domain.batch import JobOptions
 from app.domain.options import STANDARD_FIELDS
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
 from app.errors import NotFound
+from app.workers import Workers
 
 LOCAL: Final = "db"
 """What a failure is filed under when it happened here, not at a destination."""
@@ -95,7 +96,7 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
     progress: Progress
     error: JobError | None
     waiting: JobError | None
-    """What keeps an unfinished job from going on, and who can mend it; null: nothing is known to."""
+    """What keeps an unfinished job, or a part of it, from going on, and who can mend it; null: nothing is known to."""
     summary: Summary
     results: dict[Result, int]
     effects: dict[str, Effects]
@@ -125,10 +126,33 @@ class Job(JobSummary, frozen=True, kw_only=True):
     """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
 
 
+class Needs(msgspec.Struct, frozen=True):
+    """What an unfinished job needs workers for."""
+
+    work: bool
+    """Its own items are to be processed."""
+    places: dict[str, bytes]
+    """Destinations that it owes something, by name: the beginning of their credentials."""
+
+    def find_lack(self, workers: Workers | None) -> JobError | None:
+        """Why none of `workers` can go on with it, or with a part of it."""
+        if workers is None or not (self.work or self.places):
+            return None
+        if (absent := workers.why_nobody()) is not None:
+            return JobError("NO_WORKER", absent)
+        strange = {name: why for name, sealed in self.places.items() if (why := workers.why_nobody(sealed))}
+        if not strange:
+            return None
+        name, why = next(iter(strange.items()))
+        more = f" ({len(strange) - 1} more destinations likewise)" if len(strange) > 1 else ""
+        return JobError("NO_SECRET_KEY", f"destination {name}: {why}{more}")
+
+
 class JobView(msgspec.Struct, frozen=True):
     """A job and what a poll needs to know about it."""
 
     job: Job
+    needs: Needs
     revision: int
     next_in: float | None
     """Seconds until asking again is worth while; `None` once it is finished."""
@@ -244,7 +268,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         not_restored=left or UNSET,
         **again,
     )
-    return JobView(job, row.revision, _next_look(job, waiting))
+    return JobView(job, _find_needs(row, effects.get(job_id, [])), row.revision, _next_look(job, waiting))
 
 
 async def _read_attempts(
@@ -292,13 +316,22 @@ async def read_revisions(
 
 
 async def read_jobs(
-    connection: Connection, tenant_id: int, *, of_key: str | None, before: uuid.UUID | None, limit: int
+    connection: Connection,
+    tenant_id: int,
+    *,
+    of_key: str | None,
+    before: uuid.UUID | None,
+    limit: int,
+    workers: Workers | None,
 ) -> tuple[list[JobSummary], uuid.UUID | None]:
-    """A page, newest first, and what to ask the next one `before`; of one API key, or of all."""
+    """A page, newest first, and what to ask the next one `before`; of one API key, or of all.
+
+    With `workers`, one that none of these can go on with says why.
+    """
     rows = await reading.read_jobs(connection, tenant_id, of_key=of_key, before=before, limit=limit + 1)
     page = rows[:limit]
     effects = await reading.read_effects(connection, tenant_id, [row.job_id for row in page])
-    jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []))) for row in page]
+    jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []), workers)) for row in page]
     return jobs, page[-1].job_id if len(rows) > limit else None
 
 
@@ -400,13 +433,22 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Col
     return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
 
 
-def _read_waiting(row: JobRow) -> JobError | None:
-    if row.waiting is None or row.finished_at is not None:
+def _read_waiting(row: JobRow, effects: Iterable[EffectRow], workers: Workers | None) -> JobError | None:
+    if row.finished_at is not None:
         return None
+    if row.waiting is None:
+        return _find_needs(row, effects).find_lack(workers)
     return msgspec.json.decode(row.waiting, type=JobError)
 
 
-def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
+def _find_needs(row: JobRow, effects: Iterable[EffectRow]) -> Needs:
+    if row.finished_at is not None:
+        return Needs(False, {})
+    owed = {e.name: e.sealed for e in effects if e.sealed is not None and e.pending + e.retry + e.unknown}
+    return Needs(row.state in (JobState.QUEUED, JobState.RUNNING), owed)
+
+
+def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | None = None) -> dict[str, Any]:
     return {
         "job_id": row.job_id,
         "kind": JobKind(row.kind),
@@ -419,7 +461,7 @@ def _summarize(row: JobRow, effects: Iterable[EffectRow]) -> dict[str, Any]:
         "options": msgspec.json.decode(row.options, type=JobOptions),
         "progress": _measure(row),
         "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
-        "waiting": _read_waiting(row),
+        "waiting": _read_waiting(row, effects, workers),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "results": msgspec.json.decode(row.results, type=dict[Result, int]),
         "effects": _by_name(effects),

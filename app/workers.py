@@ -1,12 +1,13 @@
 """Which workers are there, and which secret keys they have: one small hash in Redis that each of them renews.
 
-It is asked only where somebody wants to know why nothing moves. Redis away, nothing is known, and nothing is said.
+It is asked where somebody wants to know why nothing moves. Redis away, nothing is known, and nothing is said.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable
+from contextvars import Context
 from datetime import UTC, datetime
 from typing import Final, cast
 
@@ -25,6 +26,8 @@ FORGOTTEN: Final = 86_400.0
 """Seconds for which it is remembered when there was one."""
 _RECENT: Final = 1.0
 """Seconds for which what was read is good enough."""
+_OLD: Final = 10.0
+"""Seconds from which what was read is waited for anew rather than shown while it is read again."""
 _PATIENCE: Final = 1.0
 _START: Final = "start one with: tranche worker"
 _STRANGE: Final = "no worker can decrypt its credentials: they were encrypted with another TRANCHE_SECRET_KEY"
@@ -101,20 +104,42 @@ class WorkerWatch:
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._until = 0.0
+        self._read_at: float | None = None
         self._known: Workers | None = None
+        self._reading: asyncio.Task[None] | None = None
 
     async def look(self) -> Workers | None:
         """`None`: Redis is away, so nobody knows."""
-        clock = asyncio.get_running_loop().time
-        if clock() >= self._until:
-            try:
-                async with asyncio.timeout(_PATIENCE):
-                    self._known = await read(self._redis)
-            except (RedisError, OSError, TimeoutError):
-                self._known = None
-            self._until = clock() + _RECENT
+        return await self._find(_RECENT)
+
+    async def glance(self) -> Workers | None:
+        """As `look`, for polls: what was known a moment ago, so that a slow Redis delays none of them."""
+        return await self._find(_OLD)
+
+    async def close(self) -> None:
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+
+    async def _find(self, tolerable: float) -> Workers | None:
+        now = asyncio.get_running_loop().time()
+        age = float("inf") if self._read_at is None else now - self._read_at
+        if age < _RECENT:
+            return self._known
+        if self._reading is None or self._reading.done():
+            # For all who ask: in nobody's name.
+            self._reading = asyncio.create_task(self._read(), context=Context())
+        if age >= tolerable:
+            await asyncio.shield(self._reading)
         return self._known
+
+    async def _read(self) -> None:
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                self._known = await read(self._redis)
+        except (RedisError, OSError, TimeoutError):
+            self._known = None
+        self._read_at = asyncio.get_running_loop().time()
 
 
 async def read(redis: Redis) -> Workers:

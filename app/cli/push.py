@@ -312,7 +312,7 @@ async def _tell_waits(request: _Request, results: Results, clock: Clock) -> None
     patience = Patience(clock, FIRST_CONTACT)
     with contextlib.suppress(ClientError):
         async with Api(request.connection.url, request.connection.key, clock=clock, patience=patience) as api:
-            for line in await find_waits(api, results.effects()):
+            for line in await find_waits(api, results.effects(), results.waits()):
                 print(line, file=sys.stderr)
 
 

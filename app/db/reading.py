@@ -58,6 +58,8 @@ class EffectRow(msgspec.Struct, frozen=True):
     paused: bool
     blocked_code: str | None
     blocked_for: float | None
+    sealed: bytes | None
+    """The beginning of its credentials, which names their key; `None`: nothing goes there now."""
 
 
 class ClusterRow(msgspec.Struct, frozen=True):

@@ -168,7 +168,8 @@ async def _follow(
         if services.watcher.released or clock() >= until:
             return
         if not changed:
-            yield _COMMENT
+            tag, view = view.tag, await services.views.explain(view)
+            yield _COMMENT if view.tag == tag else _show("progress", view)
             spoke = clock()
             continue
         try:

@@ -203,6 +203,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> ASGIResponse:
     query = headers.read_query(request.scope, ("limit", "cursor"))
     limit = headers.read_limit(query, default=PAGE, most=MOST)
     before = cursors.decode_job(query["cursor"]) if "cursor" in query else None
+    there = await services.workers.glance()
     async with services.database.connection() as connection:
         jobs, more = await status.read_jobs(
             connection,
@@ -210,6 +211,7 @@ async def list_jobs(request: Request[Any, Any, Any]) -> ASGIResponse:
             of_key=None if reads_all(principal) else principal.key_id,
             before=before,
             limit=limit,
+            workers=there,
         )
     cursor = cursors.encode_job(more) if more else None
     return respond(_encode(JobList(jobs, cursor)), headers=cursors.link_next(request.scope, query, cursor))

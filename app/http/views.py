@@ -23,6 +23,7 @@ from app.domain.outcomes import JobState
 from app.errors import NotFound
 from app.http.crowds import Crowds
 from app.http.flights import Flights
+from app.workers import WorkerWatch
 
 MOST: Final = 1_000
 """Jobs whose bodies are kept."""
@@ -59,6 +60,12 @@ class View(msgspec.Struct):
     """Seconds that reading it took."""
     mark: str = ""
     """Of the body, where the revision alone does not tell it from another (`status.Job.merged`)."""
+    read: status.JobView | None = None
+    """What the body was made of, while workers may be missing."""
+    lack: status.JobError | None = None
+    """Why no worker can go on with it, as far as the body says so."""
+    retold: View | None = None
+    """The same with the lack that was found last, for all who ask."""
 
     @property
     def finished(self) -> bool:
@@ -71,7 +78,8 @@ class View(msgspec.Struct):
 
     @property
     def tag(self) -> str:
-        return f"{_REPRESENTATION}-{self.revision}" + (f"-{self.mark}" if self.mark else "")
+        told = f"w{zlib.crc32(self.lack.detail.encode()):08x}" if self.lack else ""
+        return "-".join(filter(None, (f"{_REPRESENTATION}-{self.revision}", self.mark, told)))
 
     @property
     def pause(self) -> float:
@@ -96,8 +104,9 @@ def read_etags(field: str) -> set[int | str]:
 class JobViews:
     """The views of one process. What it showed once it never goes back behind."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, workers: WorkerWatch | None = None) -> None:
         self._database = database
+        self._workers = workers
         self._kept: OrderedDict[_Job, View] = OrderedDict()
         self._readings: Flights[_Job, View] = Flights()
         self._crowds: Crowds[_Job] = Crowds()
@@ -112,11 +121,26 @@ class JobViews:
         Raises:
             NotFound: the tenant has no such job.
         """
-        job = (tenant_id, job_id)
+        return await self.explain(await self._find((tenant_id, job_id), at_least))
+
+    async def explain(self, view: View) -> View:
+        """The same view, with what workers lack now to go on with the job."""
+        if self._workers is None or view.read is None:
+            return view
+        lack = view.read.needs.find_lack(await self._workers.glance())
+        if lack == view.lack:
+            return view
+        if view.retold is None or view.retold.lack != lack:
+            job = msgspec.structs.replace(view.read.job, waiting=lack)
+            view.retold = msgspec.structs.replace(view, body=_encode(job), lack=lack, retold=None)
+        view.retold.next_in, view.retold.looked_at = view.next_in, view.looked_at
+        return view.retold
+
+    async def _find(self, job: _Job, at_least: int | None) -> View:
         crowded = self._crowds.note(job, asyncio.get_running_loop().time())
         if crowded and at_least is not None and (shown := self._show_crowd(job, at_least)) is not None:
             return shown
-        seen = await self.look(tenant_id, job_id)
+        seen = await self.look(*job)
         clock = asyncio.get_running_loop().time
         view = self._kept.get(job)
         # While a hundred thousand letters are sent again, the job that they began with changes with each delivery.
@@ -211,6 +235,7 @@ class JobViews:
             looked_at=started,
             cost=clock() - started,
             mark="" if read.job.merged is UNSET else f"{zlib.crc32(body):08x}",
+            read=None if read.finished or read.job.waiting is not None else read,
         )
         before = self._kept.get(job)
         if before is not None and before.revision > view.revision:

@@ -6,14 +6,21 @@ import asyncio
 import base64
 from typing import Any
 
+import asyncpg
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app import workers
+from app import admin, workers
+from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.effects import wait_for_effects
+from app.cli.client.http import Api as ClientApi
+from app.cli.client.results import Results, SentJob
+from app.cli.client.waits import find_waits
+from app.http import events
 from app.settings import Settings
 from jobs.worker import working
-from tests.http.conftest import Api
+from tests.http.conftest import Api, person
 from tests.http.test_contacts import add
 
 OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
@@ -86,3 +93,138 @@ async def test_a_worker_that_fell_silent_is_no_worker(api: Api, settings: Settin
 async def test_without_redis_nothing_is_said(settings: Settings) -> None:
     async with Redis.from_url("redis://127.0.0.1:9") as redis:
         assert await workers.WorkerWatch(redis).look() is None
+
+
+async def test_a_job_says_that_no_worker_runs(
+    api: Api, db: asyncpg.Connection[Any], settings: Settings
+) -> None:
+    """To a key with the scope `import` alone as well: its own jobs are all that it may read."""
+    await add(api)
+    mine = api.as_key(await admin.create_key(db, "acme", ["import"]))
+    assert (await mine.get("/v1/destinations")).status == 403
+    job_id = (await mine.push([person(1)])).json()["job_id"]
+    told = await mine.get(f"/v1/jobs/{job_id}")
+    why = {"code": "NO_WORKER", "detail": "no worker has been seen yet; start one with: tranche worker"}
+    assert (told.json()["state"], told.json()["waiting"]) == ("syncing", why)
+    again = await mine.get(f"/v1/jobs/{job_id}", {"If-None-Match": told.headers["ETag"]})
+    assert (again.status, again.headers["ETag"]) == (304, told.headers["ETag"])
+    (listed,) = (await mine.get("/v1/jobs")).json()["jobs"]
+    assert listed["waiting"] == why
+
+
+async def test_a_queued_job_says_that_no_worker_runs_until_one_does(api: Api, settings: Settings) -> None:
+    queued = await api.push([person(1)], headers={"Prefer": "respond-async"})
+    path = f"/v1/jobs/{queued.json()['job_id']}"
+    told = await api.get(path)
+    assert (told.json()["state"], told.json()["waiting"]["code"]) == ("queued", "NO_WORKER")
+    async with working(settings):
+        async with asyncio.timeout(20):
+            while (ended := await api.get(path)).json()["state"] != "completed":
+                await asyncio.sleep(0.05)
+        assert ended.json()["waiting"] is None
+    assert (await api.get(path)).json()["waiting"] is None, "it is finished, and waits for nobody"
+
+
+async def test_a_job_says_that_no_worker_has_the_key_of_a_destination(
+    api: Api, db: asyncpg.Connection[Any], settings: Settings
+) -> None:
+    await add(api)
+    job_id = (await api.push([person(1)])).json()["job_id"]
+    path = f"/v1/jobs/{job_id}"
+    before = await api.get(path)
+    strange = msgspec.structs.replace(settings, secret_key=OTHER_KEY)
+    async with working(strange):
+        async with asyncio.timeout(20):
+            while (told := await api.get(path)).json()["waiting"]["code"] != "NO_SECRET_KEY":
+                await asyncio.sleep(0.1)
+        assert told.json()["waiting"]["detail"] == (
+            "destination hubspot: no worker can decrypt its credentials: "
+            "they were encrypted with another TRANCHE_SECRET_KEY"
+        )
+        stale = await api.get(path, {"If-None-Match": before.headers["ETag"]})
+        assert stale.status == 200, "another reason is another body, and has another tag"
+        await db.execute("UPDATE destinations SET state = 'paused'")
+        await db.execute("UPDATE jobs SET revision = revision + 1")
+        async with asyncio.timeout(20):
+            while (await api.get(path)).json()["waiting"] is not None:
+                await asyncio.sleep(0.1)
+
+
+async def test_a_crowd_costs_one_look_at_the_workers(
+    api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workers, "_RECENT", 60.0)
+    looks = 0
+    read = workers.read
+
+    async def counted(redis: Redis) -> workers.Workers:
+        nonlocal looks
+        looks += 1
+        await asyncio.sleep(0.05)
+        return await read(redis)
+
+    monkeypatch.setattr(workers, "read", counted)
+    await add(api)
+    job_id = (await api.push([person(1)])).json()["job_id"]
+    shown = await asyncio.gather(*(api.get(f"/v1/jobs/{job_id}") for _ in range(100)))
+    assert {answer.json()["waiting"]["code"] for answer in shown} == {"NO_WORKER"}
+    assert len({answer.headers["ETag"] for answer in shown}) == 1
+    assert looks == 1
+
+
+async def test_workers_that_are_slow_to_be_seen_delay_nobody_who_asks_again(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings
+) -> None:
+    async with Redis.from_url(settings.redis_url) as redis:
+        watch = workers.WorkerWatch(redis)
+        first = await watch.glance()
+        assert first is not None
+        never = asyncio.Event()
+
+        async def stuck(_: Redis) -> workers.Workers:
+            await never.wait()
+            raise AssertionError
+
+        monkeypatch.setattr(workers, "read", stuck)
+        assert await asyncio.wait_for(watch.glance(), 0.5) is first
+        await watch.close()
+
+
+async def test_a_stream_says_why_the_job_waits_though_the_job_stays_as_it_is(
+    api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(events, "KEEP_ALIVE", 0.2)
+    await add(api)
+    job_id = (await api.push([person(1)])).json()["job_id"]
+    sent = {"Authorization": f"Bearer {api.key}"}
+    async with (
+        api.session.get(f"{api.url}/v1/jobs/{job_id}/events", headers=sent) as stream,
+        asyncio.timeout(20),
+    ):
+
+        async def until(words: bytes) -> None:
+            async for line in stream.content:
+                if words in line:
+                    return
+
+        await until(b'"code":"NO_WORKER"')
+        async with working(msgspec.structs.replace(settings, secret_key=OTHER_KEY)):
+            await until(b'"code":"NO_SECRET_KEY"')
+
+
+async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_nothing_else(
+    api: Api, db: asyncpg.Connection[Any]
+) -> None:
+    await add(api)
+    mine = api.as_key(await admin.create_key(db, "acme", ["import"]))
+    job_id = (await mine.push([person(1)])).json()["job_id"]
+    clock, results = SystemClock(), Results()
+    results.jobs.append(SentJob(job_id, (1,), awaited=True))
+    why = ["no worker has been seen yet; start one with: tranche worker"]
+    async with ClientApi(api.url, mine.key or "", clock=clock, patience=Patience(clock, 10)) as client:
+        patience = Patience(clock, 2)
+        patience.start_last_wait()
+        assert not await wait_for_effects(client, results, clock=clock, patience=patience, concurrency=1)
+        assert await find_waits(client, results.effects(), results.waits()) == why
+    async with ClientApi(api.url, api.key or "", clock=clock, patience=Patience(clock, 10)) as client:
+        assert await find_waits(client, results.effects(), results.waits()) == [f"hubspot waits: {why[0]}"]

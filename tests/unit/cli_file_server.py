@@ -53,6 +53,8 @@ class FileApi(FakeApi):
     """Items that a running job gets to, however often it is asked; `None`: one more with each question."""
     ending: dict[str, Any] | None = None
     """What jobs come to instead of being completed."""
+    waiting: dict[str, str] | None = None
+    """What jobs that are not finished wait for."""
     arrived: int = 0
     """Bytes."""
     stuck: asyncio.Event | None = None
@@ -169,6 +171,7 @@ class FileApi(FakeApi):
             "job_id": job_id,
             "state": state,
             "kind": "import",
+            "waiting": self.waiting if state == "running" else None,
             "summary": {
                 "total": len(outcomes),
                 "succeeded": by_status.count("ok"),

@@ -188,6 +188,16 @@ async def test_patience_ends_with_what_is_left(pusher: FilePusher) -> None:
     assert told["failures"][0]["lines"] == [6]
 
 
+async def test_a_job_that_nobody_works_at_says_so_when_patience_ends(pusher: FilePusher) -> None:
+    pusher.write_rows(20)
+    pusher.api.polls_until_decided, pusher.api.processed_at_most = 1_000, 0
+    pusher.api.waiting = {"code": "NO_WORKER", "detail": "no worker has been seen yet"}
+    outcome = await pusher.push(patience=20)
+    told = as_document(outcome, pusher.results)
+    assert outcome.exit_code == 3
+    assert "is still running: no worker has been seen yet" in told["trouble"]
+
+
 async def test_a_job_that_moves_is_followed_however_long_it_takes(pusher: FilePusher) -> None:
     pusher.write_rows(100)
     pusher.api.polls_until_decided = 99

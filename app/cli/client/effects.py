@@ -62,7 +62,7 @@ async def wait_for_effects(
 
 async def _look(api: Api, job: SentJob, watch: JobWatch, hold: float, results: Results) -> bool:
     now = await watch.poll(hold)
-    job.state, job.effects = now.state, now.effects
+    job.state, job.effects, job.waiting = now.state, now.effects, now.waiting.detail if now.waiting else ""
     if not is_finished(now):
         return False
     for name, counts in now.effects.items():

@@ -19,7 +19,7 @@ from app.cli.client.effects import wait_for_effects
 from app.cli.client.errors import CanceledError, ClientError, NotFoundError, PatienceError, RefusedError
 from app.cli.client.failed_file import AnySource
 from app.cli.client.http import Answer, Api, refuse
-from app.cli.client.jobs import JobWatch, fetch_items, is_decided
+from app.cli.client.jobs import JobWatch, describe_open, fetch_items, is_decided
 from app.cli.client.progress import Display, counted
 from app.cli.client.results import UNPLACED, Note, Results, SentJob
 from app.cli.client.rows import Row
@@ -296,7 +296,11 @@ class _Push:
         seen = -1
         while True:
             job = await watch.poll(self._patience.left())
-            sent.state, sent.effects = job.state, job.effects
+            sent.state, sent.effects, sent.waiting = (
+                job.state,
+                job.effects,
+                job.waiting.detail if job.waiting else "",
+            )
             self._display.show_job(job, self._results)
             if is_decided(job):
                 sent.awaited = bool(self._options.await_effects and not self._options.dry_run and job.effects)
@@ -305,7 +309,7 @@ class _Push:
                 seen = job.processed
                 self._patience.renew()
             if watch.pause > self._patience.left():
-                raise PatienceError(f"job {job_id} is still {job.state}")
+                raise PatienceError(describe_open(job))
             await self._clock.sleep(watch.pause)
 
     async def _collect(self, job: Job, sent: SentJob) -> _Ending | None:

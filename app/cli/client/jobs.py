@@ -9,6 +9,7 @@ from urllib.parse import quote
 from app.cli.client.clock import Clock, Patience
 from app.cli.client.errors import PatienceError
 from app.cli.client.http import Answer, Api
+from app.cli.client.progress import clean
 from app.cli.client.wire import Item, Job, Page, read
 from app.domain.outcomes import FINISHED_JOB_STATES, JobState
 
@@ -25,6 +26,12 @@ def is_finished(job: Job) -> bool:
 def is_decided(job: Job) -> bool:
     """Whether it is known what became of every item here; destinations may still be open."""
     return job.state in _DECIDED
+
+
+def describe_open(job: Job) -> str:
+    """What an unfinished job is at, and why it does not go on where that is known."""
+    why = f": {clean(job.waiting.detail)}" if job.waiting else ""
+    return f"job {clean(job.job_id)} is still {clean(job.state)}{why}"
 
 
 class JobWatch:
@@ -73,7 +80,7 @@ async def wait_until_decided(api: Api, job_id: str, clock: Clock, patience: Pati
         if is_decided(job):
             return job
         if watch.pause > patience.left():
-            raise PatienceError(f"job {job_id} is still {job.state}")
+            raise PatienceError(describe_open(job))
         await clock.sleep(watch.pause)
 
 

@@ -81,6 +81,8 @@ class SentJob(msgspec.Struct):
     lines: Sequence[int] = ()
     state: str = ""
     effects: dict[str, dict[str, int]] = {}
+    waiting: str = ""
+    """What keeps it from going on, as far as the job says."""
     awaited: bool = False
 
     def line(self, index: int) -> int:
@@ -183,6 +185,10 @@ class Results:
                     {s: c for s, c in counts.items() if isinstance(c, int)}
                 )
         return total
+
+    def waits(self) -> list[str]:
+        """What the jobs themselves say that they wait for, each once."""
+        return list(dict.fromkeys(job.waiting for job in self.jobs if job.waiting))
 
     def open_jobs(self) -> list[SentJob]:
         return [job for job in self.jobs if job.awaited]

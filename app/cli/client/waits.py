@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -26,15 +26,20 @@ class _Destinations(msgspec.Struct, frozen=True):
     destinations: list[_Place]
 
 
-async def find_waits(api: Api, effects: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """A line for each destination where something is open and a reason is known, as far as the key may read it."""
+async def find_waits(
+    api: Api, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()
+) -> list[str]:
+    """A line for each destination where something is open and a reason is known.
+
+    To a key that may not read destinations, `said`: what the jobs themselves say.
+    """
     owing = {name for name, counts in effects.items() if any(counts.get(word) for word in _OPEN)}
     if not owing:
         return []
     try:
         listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
     except RefusedError:
-        return []
+        return [clean(why) for why in said]
     lines = [_describe(place) for place in listed.destinations if place.name in owing]
     return [line for line in lines if line]
 

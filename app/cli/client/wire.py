@@ -91,7 +91,7 @@ class JobProgress(msgspec.Struct, frozen=True):
 
 
 class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed or was canceled."""
+    """Why a job failed, was canceled or waits."""
 
     code: str = ""
     detail: str = ""
@@ -107,6 +107,7 @@ class Job(msgspec.Struct, frozen=True):
     effects: dict[str, dict[str, int]] = {}
     progress: JobProgress = JobProgress()
     error: JobError | None = None
+    waiting: JobError | None = None
     not_restored: dict[str, int] = {}
     """Of an undo: by destination, items of which something was left there."""
 

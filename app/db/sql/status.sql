@@ -53,7 +53,9 @@ SELECT
     e.job_id, d.name, e.pending, e.ok, e.retry, e.failed, e.unknown, e.dead, e.skipped,
     d.state = 'paused' AS paused,
     d.blocked_code,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    -- The key that encrypted its credentials is named at their beginning.
+    CASE WHEN d.state = 'active' THEN substring(d.credentials FOR 16) END AS sealed
 FROM effects e
 JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destination_id
 WHERE e.tenant_id = $1 AND e.job_id = ANY ($2::uuid[])

@@ -94,6 +94,10 @@ JOB: Final[dict[str, Any]] = {
         "expected_seconds": None,
     },
     "error": None,
+    "waiting": {
+        "code": "NO_WORKER",
+        "detail": "no worker has been seen since 2026-01-15 09:12:44 UTC; start one with: tranche worker",
+    },
     "summary": {"total": 3, "succeeded": 2, "failed": 1, "retry": 0},
     "results": {"created": 1, "updated": 1},
     "effects": {
@@ -303,6 +307,7 @@ LETTER_DETAIL: Final[dict[str, Any]] = LETTER | {
 
 RETRIED_JOB: Final[dict[str, Any]] = JOB | {
     "state": "completed_with_failures",
+    "waiting": None,
     "finished_at": "2026-01-15T09:30:04.000111Z",
     "attempts": [
         {
@@ -325,6 +330,7 @@ RETRIED_JOB: Final[dict[str, Any]] = JOB | {
 
 CANCELED_JOB: Final[dict[str, Any]] = JOB | {
     "state": "canceled",
+    "waiting": None,
     "applied_at": None,
     "finished_at": "2026-01-15T09:30:04.000111Z",
     "progress": {

@@ -94,13 +94,19 @@ async def receiver() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def furnish(tranche: Installation, hook: str) -> None:
-    """The sandbox as a destination by its name, in the place of that by its address; and a webhook."""
+async def furnish(tranche: Installation, hook: str, unknown: int) -> None:
+    """The sandbox as a destination by its name, in the place of that by its address; and a webhook.
+
+    With so many `unknown` destinations: each has a host name of its own that nobody knows.
+    """
     assert (await tranche.ask("DELETE", "/v1/destinations/hubspot")).status == 204
     url = f"http://localhost:{tranche.sandbox_port}"
     new = {"name": "crm", "kind": "hubspot", "base_url": url, "token": "pat-soak"}
     added = await tranche.ask("POST", "/v1/destinations", json=new)
     assert added.status == 201, added
+    for number in range(unknown):
+        strange = new | {"name": f"crm-{number}", "base_url": f"https://crm-{number}.invalid"}
+        assert (await tranche.ask("POST", "/v1/destinations", json=strange)).status == 201
     told = await tranche.ask("POST", "/v1/webhook-endpoints", json={"url": hook, "events": ["job.finished"]})
     assert told.status == 201, told
 
@@ -112,6 +118,7 @@ async def soak(
     items: int,
     contacts: int,
     files: bool,
+    unknown: int,
     environment: dict[str, str],
 ) -> None:
     os.environ.update(environment)
@@ -126,7 +133,7 @@ async def soak(
         )
         async with Installation(settings, folder) as tranche:
             await tranche.start_both()
-            await furnish(tranche, hook)
+            await furnish(tranche, hook, unknown)
             parts = {part.child.name: part for part in tranche.parts}
             print(f"{rate:g} imports/s of {items} items over {contacts} contacts, {minutes:g} minutes; load average: "
                   f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip
@@ -171,6 +178,9 @@ def main() -> None:
     parser.add_argument("--contacts", type=int, default=20_000, help="that change again and again")
     parser.add_argument("--files", action="store_true", help="each is processed by the worker (202)")
     parser.add_argument(
+        "--unknown", type=int, default=0, help="more destinations, each with a host name that nobody knows"
+    )
+    parser.add_argument(
         "--environment",
         nargs="*",
         default=[],
@@ -182,7 +192,9 @@ def main() -> None:
     environment = dict(word.split("=", 1) for word in a.environment)
     with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
-        uvloop.run(soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, a.files, environment))
+        uvloop.run(
+            soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, a.files, a.unknown, environment)
+        )
 
 
 if __name__ == "__main__":
