@@ -6,7 +6,7 @@ case-sensitive: `Tranche_Id__c`, or what the options name (`app.domain.destinati
 A collection is done record by record (`allOrNone: false`), and its results stand in the order of the request.
 Reading back is SOQL on that field: it reads the database itself, where a search reads an index that lags.
 
-Source: REST API Developer Guide, Upsert, Delete and Query.
+Source: REST API Developer Guide, sObject Collections (Upsert, Create, Delete) and Query.
 """
 
 from __future__ import annotations
@@ -67,7 +67,8 @@ class Salesforce:
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Upsert of a collection, and once more of new records that lack a last name; see `jobs.crm.port.Crm.push`."""
+        """Upsert of a collection, and creation of those new records that lack a last name; see
+        `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
@@ -81,28 +82,29 @@ class Salesforce:
                     nameless[contact.contact_id] = record
             return self._judge.written(contact, result)
 
-        reply = await self._upsert([self._fields.record(c) for c in contacts], contacts, headers, read)
+        path = f"{self._base}/composite/sobjects/Contact/{self._fields.external_id_field}"
+        payload = {"allOrNone": False, "records": [self._fields.record(c) for c in contacts]}
+        reply = await self._collect("PATCH", path, payload, contacts, headers, read)
         if not nameless:
             return reply
-        named = [c for c in contacts if c.contact_id in nameless]
-        left = max(self._connection.timeouts.total - reply.seconds, 0.001)
-        second = await self._upsert(
-            list(nameless.values()), named, headers, self._judge.written, seconds=left
+        second = await self._create(
+            list(nameless.values()),
+            [c for c in contacts if c.contact_id in nameless],
+            headers,
+            seconds=max(self._connection.timeouts.total - reply.seconds, 0.001),
         )
         return _joined(reply, second)
 
-    async def _upsert(
-        self,
-        records: list[dict[str, Any]],
-        contacts: list[Contact],
-        headers: Headers,
-        outcome: Callable[[Contact, Any], Outcome],
-        *,
-        seconds: float | None = None,
+    async def _create(
+        self, records: list[dict[str, Any]], contacts: list[Contact], headers: Headers, *, seconds: float
     ) -> Reply:
-        path = f"{self._base}/composite/sobjects/Contact/{self._fields.external_id_field}"
+        """Not an upsert: somebody may have made the record since, and its last name is theirs. Salesforce refuses such
+        a record, and the next attempt's upsert finds it."""
+        path = f"{self._base}/composite/sobjects"
         payload = {"allOrNone": False, "records": records}
-        return await self._collect("PATCH", path, payload, contacts, headers, outcome, seconds=seconds)
+        return await self._collect(
+            "POST", path, payload, contacts, headers, self._judge.created, seconds=seconds
+        )
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.salesforce_check`."""

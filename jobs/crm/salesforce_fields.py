@@ -49,7 +49,7 @@ class Fields:
         return {"attributes": {"type": "Contact"}, **self._values(contact)}
 
     def new_record(self, contact: Contact) -> dict[str, Any] | None:
-        """The same with a last name, which a new record must have; `None`: there is none to give."""
+        """What a creation of the contact sends: the same with a last name; `None`: there is none to give."""
         name = self._last_name
         if name is None or self._default_last_name is None or name in self._map.sources(contact):
             return None

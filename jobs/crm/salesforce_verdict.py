@@ -162,6 +162,13 @@ class SalesforceJudge(Judge):
             return msgspec.structs.replace(outcome, created=created)
         return outcome
 
+    def created(self, contact: Contact, result: Any) -> Outcome:
+        """The outcome of one record of a creation, whose answer has no flag for it: what went well is new."""
+        outcome = self._outcome(contact, result, "rejected this contact")
+        if outcome.state is EffectState.OK:
+            return msgspec.structs.replace(outcome, created=True)
+        return outcome
+
     def deleted(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of a deletion; one that is not there (any more) is well."""
         if isinstance(result, dict) and codes(result.get("errors")) & GONE:
@@ -190,10 +197,11 @@ class SalesforceJudge(Judge):
         return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=detail)
 
     def _passes(self, errors: Any) -> bool:
-        """Two upserts of one new key at the same time: the later one finds no record and cannot make one."""
+        """Somebody made a record with this key at the same time: an upsert that found none, and a creation, cannot
+        make one, and the next upsert finds it."""
+        words = f"{self._key} duplicates value on record".casefold()
         race = any(
-            _code(error) == "DUPLICATE_VALUE"
-            and f"{self._key} duplicates value on record" in str(error.get("message"))
+            _code(error) == "DUPLICATE_VALUE" and words in str(error.get("message")).casefold()
             for error in objects(errors)
         )
         return race or any(_code(error) in PASSING or _within_trigger(error) for error in objects(errors))

@@ -10,6 +10,7 @@ from tests.contract.conftest import Sandbox
 
 BASE = "/services/data/v60.0"
 UPSERT = f"{BASE}/composite/sobjects/Contact/Tranche_Id__c"
+CREATE = f"{BASE}/composite/sobjects"
 
 
 @pytest.fixture
@@ -35,6 +36,14 @@ def record(key: str | None, **values: Any) -> dict[str, Any]:
 async def upsert(sandbox: Sandbox, *records: object, **given: Any) -> tuple[int, Any]:
     body = {"allOrNone": False, "records": list(records)}
     status, answer, _ = await call(sandbox, "PATCH", UPSERT, body, **given)
+    return status, answer
+
+
+async def create(
+    sandbox: Sandbox, *records: object, all_or_none: bool = False, **given: Any
+) -> tuple[int, Any]:
+    body = {"allOrNone": all_or_none, "records": list(records)}
+    status, answer, _ = await call(sandbox, "POST", CREATE, body, **given)
     return status, answer
 
 
@@ -145,6 +154,126 @@ async def test_all_or_none_writes_nothing_where_one_is_refused(sandbox: Sandbox)
         "ENTITY_IS_DELETED",
     ]
     assert (await sandbox.get("contacts"))["total"] == 1
+
+
+async def test_creation_answers_in_order_and_updates_nothing(sandbox: Sandbox) -> None:
+    _, [before] = await upsert(sandbox, record("b", LastName="Typed"))
+    status, body = await create(sandbox, record("a", Score__c=0), record("b", LastName="New"), record(None))
+    assert status == 200
+    assert [(r["success"], r["errors"]) for r in (body[0], body[2])] == [(True, [])] * 2
+    assert all(set(r) == {"id", "success", "errors"} and len(r["id"]) == 18 for r in (body[0], body[2]))
+    assert body[1]["success"] is False
+    assert body[1]["errors"] == [
+        {
+            "statusCode": "DUPLICATE_VALUE",
+            "message": f"duplicate value found: Tranche_Id__c duplicates value on record with id: {before['id']}",
+            "fields": [],
+        }
+    ]
+    held = {c["key"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]}
+    assert held["a"] == {"Tranche_Id__c": "a", "LastName": "L", "Score__c": 0}
+    assert held["b"]["LastName"] == "Typed"
+    assert [(e["key"], e["created"]) for e in await sandbox.effects()] == [
+        ("b", True),
+        ("a", True),
+        ("", True),
+    ]
+
+    _, [again] = await upsert(sandbox, record("a", FirstName="A"))
+    assert (again["id"], again["created"]) == (body[0]["id"], False)
+
+
+async def test_of_two_creations_with_one_key_the_first_is_made(sandbox: Sandbox) -> None:
+    _, body = await create(sandbox, record("a"), record("a"))
+
+    assert [r["success"] for r in body] == [True, False]
+    assert body[1]["errors"][0]["message"].endswith(f"record with id: {body[0]['id']}")
+    assert len(await sandbox.effects()) == 1
+
+
+async def test_a_field_that_upserts_are_keyed_by_is_unique_for_creations(sandbox: Sandbox) -> None:
+    keyed = {"attributes": {"type": "Contact"}, "Key__c": "a", "LastName": "L"}
+    body = {"records": [keyed]}
+    _, [made], _ = await call(sandbox, "PATCH", f"{BASE}/composite/sobjects/Contact/Key__c", body)
+    _, [refused] = await create(sandbox, keyed)
+
+    words = f"duplicate value found: Key__c duplicates value on record with id: {made['id']}"
+    assert refused["errors"][0]["message"] == words
+    _, results = await create(sandbox, record("p", Plan__c="gold"), record("q", Plan__c="gold"))
+    assert [r["success"] for r in results] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("bad", "code", "fields"),
+    [
+        (record("x", LastName=None), "REQUIRED_FIELD_MISSING", ["LastName"]),
+        (record("x", LastName=" "), "REQUIRED_FIELD_MISSING", ["LastName"]),
+        ({"attributes": {"type": "Contact"}, "Tranche_Id__c": "x"}, "REQUIRED_FIELD_MISSING", ["LastName"]),
+        (record("x" * 256), "STRING_TOO_LONG", ["Tranche_Id__c"]),
+        (record("x", Email="nonsense"), "INVALID_EMAIL_ADDRESS", ["Email"]),
+        (record("x", Id="003000000000001AAA"), "INVALID_FIELD_FOR_INSERT_UPDATE", ["Id"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_bad_creation_fails_alone_or_with_all(
+    sandbox: Sandbox, bad: dict[str, Any], code: str, fields: list[str]
+) -> None:
+    status, body = await create(sandbox, record("a"), bad, all_or_none=True)
+    assert (status, [r["success"] for r in body]) == (200, [False, False])
+    assert [r["errors"][0]["statusCode"] for r in body] == ["ALL_OR_NONE_OPERATION_ROLLED_BACK", code]
+    assert (await sandbox.get("contacts"))["total"] == 0
+    assert await sandbox.effects() == []
+
+    status, body = await create(sandbox, record("a"), bad)
+    assert (status, [r["success"] for r in body]) == (200, [True, False])
+    [error] = body[1]["errors"]
+    assert (error["statusCode"], error["fields"]) == (code, fields)
+    assert [e["key"] for e in await sandbox.effects()] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("records", "code"),
+    [
+        ([record(f"k{n}") for n in range(201)], "EXCEEDED_ID_LIMIT"),
+        ([], "EXCEEDED_ID_LIMIT"),
+        ([{"Tranche_Id__c": "a", "LastName": "L"}], "INVALID_TYPE"),
+        ([{**record("a"), "attributes": {"type": "Lead"}}], "INVALID_TYPE"),
+        ([record("a"), record("b", Nonsense=1)], "INVALID_FIELD"),
+        ([record("a", Nested__c={"a": 1})], "JSON_PARSER_ERROR"),
+        ([{**record(None), "Tranche_Id__c": 5}], "JSON_PARSER_ERROR"),
+        (["a"], "JSON_PARSER_ERROR"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_wrong_creation_is_refused_whole(sandbox: Sandbox, records: list[object], code: str) -> None:
+    status, body = await create(sandbox, *records)
+
+    assert (status, [e["errorCode"] for e in body]) == (400, [code])
+    assert await sandbox.effects() == []
+
+
+async def test_creations_are_struck_as_upserts_are(sandbox: Sandbox) -> None:
+    await sandbox.faults(missing_fields={"names": ["Tranche_Id__c"]})
+    status, body = await create(sandbox, record("a"))
+    assert (status, body[0]["errorCode"]) == (400, "INVALID_FIELD")
+    assert body[0]["message"] == "No such column 'Tranche_Id__c' on sobject of type Contact"
+
+    await sandbox.faults(reject={"keys": ["b"], "message": "No such country"}, omit={"keys": ["c"]})
+    _, body = await create(sandbox, record("a"), record("b"), record("c"))
+    assert [r["success"] for r in body] == [True, False]
+    assert body[1]["errors"][0]["message"] == "No such country"
+
+    await sandbox.faults(lock={"times": 1})
+    _, body = await create(sandbox, record("d"))
+    assert body[0]["errors"][0]["statusCode"] == "UNABLE_TO_LOCK_ROW"
+
+    await sandbox.faults(reject_batch={"keys": ["d"], "message": "no"})
+    status, _ = await create(sandbox, record("d"), record("e"))
+    assert status == 400
+    await sandbox.faults()
+    status, body = await create(sandbox, record("d"), token="bad-token")
+    assert (status, body[0]["errorCode"]) == (401, "INVALID_SESSION_ID")
+    assert [e["key"] for e in await sandbox.effects()] == ["a", "c"]
 
 
 async def test_a_query_works_without_the_slash(sandbox: Sandbox) -> None:

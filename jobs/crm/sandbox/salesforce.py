@@ -10,55 +10,19 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from jobs.crm.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from jobs.crm.sandbox.ledger import Effect, timestamp
+from jobs.crm.sandbox.salesforce_columns import DESCRIBED, KEY, STANDARD, missing_column
 from jobs.crm.sandbox.vendor import ANY, Answer, Refusal, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
 DAILY_CALLS: Final = 1_000_000
-STANDARD: Final = frozenset(
-    {
-        "AccountId",
-        "AssistantName",
-        "Birthdate",
-        "Department",
-        "Description",
-        "DoNotCall",
-        "Email",
-        "Fax",
-        "FirstName",
-        "HasOptedOutOfEmail",
-        "HomePhone",
-        "Id",
-        "LastName",
-        "LeadSource",
-        "MailingCity",
-        "MailingCountry",
-        "MailingPostalCode",
-        "MailingState",
-        "MailingStreet",
-        "MobilePhone",
-        "OtherCity",
-        "OtherCountry",
-        "OtherPhone",
-        "OtherPostalCode",
-        "OtherState",
-        "OtherStreet",
-        "OwnerId",
-        "Phone",
-        "Salutation",
-        "Title",
-    }
-)
-"""Columns that every Contact has; there are some more."""
-DESCRIBED: Final = ("Company__c", "Tranche_Id__c")
-"""Of all the custom fields that there may be, where every name is declared."""
 
 _QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM Contact WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
@@ -92,15 +56,18 @@ class SalesforceSandbox:
         self.options: dict[str, Any] = {}
         self.locks_calls = False
         self.own_fields = STANDARD
-        self.key_field: str | None = "Tranche_Id__c"
+        self.key_field: str | None = KEY
         self.routes = [
             Route("PATCH", f"{base}/composite/sobjects/{{sobject}}/{{field}}", "write", self.upsert),
+            Route("POST", f"{base}/composite/sobjects", "write", self.create),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
             Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
             Route("GET", f"{base}/sobjects/Contact/describe", "read", self.describe),
         ]
         self._calls = itertools.count(1)
+        self._keyed: set[tuple[str, str]] = set()
+        """(account, field) of all upserts: with `KEY`, the fields whose values are unique."""
 
     def make_id(self, count: int) -> str:
         return f"003{count + 1:012d}AAA"
@@ -145,6 +112,7 @@ class SalesforceSandbox:
             body = self._parse(visit, field)
         except RefusedError as error:
             return self._error(error.status, error.code, str(error))
+        self._keyed.add((visit.portal, field))
         at, seq = timestamp(), visit.ledger.next_seq
         counted = Counter(record.get(field) for record in body.records)
         results: list[dict[str, Any]] = []
@@ -165,6 +133,33 @@ class SalesforceSandbox:
                 results.append({"id": record.id, "success": True, "errors": [], "created": created})
         visit.ledger.apply(effects)
         return self._answer(200, results)
+
+    def create(self, visit: Visit) -> Answer:
+        """A result a record, in their order; a record that has a value of another in a unique field is not made."""
+        try:
+            body = self._parse(visit, None)
+        except RefusedError as error:
+            return self._error(error.status, error.code, str(error))
+        at, seq = timestamp(), visit.ledger.next_seq
+        results: list[dict[str, Any] | None] = []
+        effects: list[Effect] = []
+        for values in body.records:
+            field, key = self._key_of(visit, values)
+            wrong = self._uncreatable(visit, field, key, values)
+            if wrong is not None:
+                results.append({"success": False, "errors": [wrong]})
+                continue
+            record, *_ = visit.records.create(visit.portal, field, values, at)
+            effects.append(visit.effect(record, at, seq + len(effects), changed=True, created=True))
+            omitted = visit.omitted(key, str(values.get("Email") or ""))
+            results.append(None if omitted else {"id": record.id, "success": True, "errors": []})
+        if body.all_or_none and len(effects) < len(body.records):
+            for effect in effects:
+                visit.records.delete(visit.portal, effect.id)
+            undone = {"success": False, "errors": [_rolled_back()]}
+            return self._answer(200, [undone if r is None or r["success"] else r for r in results])
+        visit.ledger.apply(effects)
+        return self._answer(200, [r for r in results if r is not None])
 
     def delete(self, visit: Visit) -> Answer:
         ids = [i for i in visit.query.get("ids", "").split(",") if i]
@@ -210,7 +205,7 @@ class SalesforceSandbox:
                 ),
             }
             for name in names
-            if _missing(visit, [name]) is None
+            if missing_column(visit, [name]) is None
         ]
         return self._answer(200, {"name": "Contact", "fields": fields})
 
@@ -220,7 +215,7 @@ class SalesforceSandbox:
         if found is None:
             return self._error(400, "MALFORMED_QUERY", "unexpected token")
         names = found[1].split(",")
-        missing = _missing(visit, [*names, found[2]])
+        missing = missing_column(visit, [*names, found[2]])
         if missing is not None:
             place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
             words = f"{place}No such column '{missing}' on entity 'Contact'."
@@ -240,8 +235,9 @@ class SalesforceSandbox:
                 records.append({"attributes": {"type": "Contact", "url": url}, **values})
         return self._answer(200, {"totalSize": total, "done": True, "records": records})
 
-    def _parse(self, visit: Visit, field: str) -> Collection:
-        if visit.path["sobject"] != "Contact":
+    def _parse(self, visit: Visit, field: str | None) -> Collection:
+        """The records of an upsert by this field, or without one those of a creation."""
+        if visit.path.get("sobject", "Contact") != "Contact":
             raise RefusedError(404, "NOT_FOUND", "The requested resource does not exist")
         try:
             body = _collections.decode(visit.body)
@@ -251,7 +247,7 @@ class SalesforceSandbox:
         if not 1 <= len(body.records) <= MAX_RECORDS:
             words = f"record limit reached. cannot submit more than {MAX_RECORDS} records into this call"
             raise RefusedError(400, "EXCEEDED_ID_LIMIT", words)
-        if not field.endswith("__c") or _missing(visit, [field]) is not None:
+        if field is not None and (not field.endswith("__c") or missing_column(visit, [field]) is not None):
             raise RefusedError(
                 404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}"
             )
@@ -259,35 +255,75 @@ class SalesforceSandbox:
             attributes = record.pop("attributes", None)
             if not isinstance(attributes, dict) or attributes.get("type") != "Contact":
                 raise RefusedError(400, "INVALID_TYPE", "each record needs attributes with its type")
-            missing = _missing(visit, record)
+            missing = missing_column(visit, record)
             if missing is not None:
                 words = f"No such column '{missing}' on sobject of type Contact"
                 raise RefusedError(400, "INVALID_FIELD", words)
-            if any(isinstance(value, list | dict) for value in record.values()):
+            keys = [record.get(name) for name in self._unique(visit)] if field is None else []
+            if any(isinstance(value, list | dict) for value in record.values()) or not all(
+                isinstance(key, str | None) for key in keys
+            ):
                 raise RefusedError(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of string")
-        whole = visit.rejected_whole((str(r.get(field)), str(r.get("Email"))) for r in body.records)
+        whole = visit.rejected_whole(
+            (str(r.get(field) if field is not None else self._key_of(visit, r)[1]), str(r.get("Email")))
+            for r in body.records
+        )
         if whole is not None:
             raise RefusedError(400, "JSON_PARSER_ERROR", whole.message)
         return body
 
     def _wrong(self, visit: Visit, field: str, record: dict[str, Any], times: int) -> dict[str, Any] | None:
-        """What speaks against one record."""
-        key, email = record.get(field), record.get("Email")
+        """What speaks against one record of an upsert."""
+        key = record.get(field)
         if not isinstance(key, str) or not key:
             return _item("MISSING_ARGUMENT", f"{field} not specified", field)
+        if times > 1 and len(key) <= MAX_KEY:
+            return _item("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", field)
+        return self._unfit(
+            visit, field, key, record, new=visit.records.find(visit.portal, key, field) is None
+        )
+
+    def _uncreatable(
+        self, visit: Visit, field: str, key: str, record: dict[str, Any]
+    ) -> dict[str, Any] | None:
+        """What speaks against one record of a creation."""
+        if record.get("Id") is not None:
+            return _item("INVALID_FIELD_FOR_INSERT_UPDATE", "cannot specify Id in an insert call", "Id")
+        wrong = self._unfit(visit, field, key, record, new=True)
+        if wrong is not None:
+            return wrong
+        for name in self._unique(visit):
+            value = record.get(name)
+            held = visit.records.find(visit.portal, str(value), name) if value else None
+            if held is not None:
+                words = f"duplicate value found: {name} duplicates value on record with id: {held.id}"
+                return _item("DUPLICATE_VALUE", words)
+        return None
+
+    def _unique(self, visit: Visit) -> list[str]:
+        """The fields whose values are unique in the account of a call."""
+        return [KEY, *sorted(name for at, name in self._keyed if at == visit.portal and name != KEY)]
+
+    def _key_of(self, visit: Visit, record: dict[str, Any]) -> tuple[str, str]:
+        """The unique field by which a new record is found, and its value there; it may be empty."""
+        names = self._unique(visit)
+        field = next((name for name in names if record.get(name)), KEY)
+        return field, str(record.get(field) or "")
+
+    def _unfit(
+        self, visit: Visit, field: str, key: str, record: dict[str, Any], *, new: bool
+    ) -> dict[str, Any] | None:
+        """What speaks against the values of one record, whatever else there is."""
+        email = record.get("Email")
         if len(key) > MAX_KEY:
             return _item("STRING_TOO_LONG", f"{field}: data value too large: {key} (max length=255)", field)
-        if times > 1:
-            return _item("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", field)
         reject = visit.rejected(key, str(email))
         if visit.locked or (reject is not None and reject.passing):
             return _locked()
         if reject is not None:
             return _item(reject.category, reject.message)
         last_name = record.get("LastName")
-        if (last_name is None or not str(last_name).strip()) and (
-            "LastName" in record or visit.records.find(visit.portal, key, field) is None
-        ):
+        if (last_name is None or not str(last_name).strip()) and ("LastName" in record or new):
             return _item("REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName]", "LastName")
         if isinstance(email, str) and email and not all(email.partition("@")[::2]):
             return _item("INVALID_EMAIL_ADDRESS", f"Email: invalid email address: {email}", "Email")
@@ -299,13 +335,6 @@ class SalesforceSandbox:
 
     def _error(self, status: int, code: str, message: str) -> Answer:
         return self._answer(status, [{"message": message, "errorCode": code}])
-
-
-def _missing(visit: Visit, names: Iterable[str]) -> str | None:
-    """A column that Contact does not have. What an organisation makes itself ends in `__c`, whatever was declared."""
-    names = list(names)
-    strange = [name for name in names if name not in STANDARD and not name.endswith("__c")]
-    return next(iter([*visit.missing_fields(names), *strange]), None)
 
 
 def _item(code: str, message: str, *fields: str) -> dict[str, Any]:
