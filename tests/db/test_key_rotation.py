@@ -9,6 +9,7 @@ from app import admin, key_rotation, webhooks
 from app.domain.webhooks import EndpointState
 from app.errors import SettingsError
 from app.vault import WEBHOOK_ENDPOINT, Vault
+from tests.conftest import LOOPBACK
 from tests.db.conftest import Desk
 from tests.unit.test_vault import NEW, OLD, seal_older
 
@@ -22,7 +23,7 @@ async def furnish(desk: Desk, tenant: str) -> int:
             new = admin.NewDestination(
                 name=name, kind="hubspot", base_url="http://127.0.0.1:9", token=f"pat-{tenant}-{name}"
             )
-            await admin.add_destination(connection, old, tenant_id, new)
+            await admin.add_destination(connection, old, tenant_id, new, private=LOOPBACK)
     sealed = seal_older(OLD, f"pat-{tenant}-two", tenant_id=tenant_id, name="two")
     await desk.execute(
         "UPDATE destinations SET credentials = $2 WHERE tenant_id = $1 AND name = 'two'", tenant_id, sealed
