@@ -29,7 +29,7 @@ async def furnish(desk: Desk, tenant: str) -> int:
         "UPDATE destinations SET credentials = $2 WHERE tenant_id = $1 AND name = 'two'", tenant_id, sealed
     )
     endpoint = webhooks.NewWebhookEndpoint(url="https://example.com/hook")
-    made = await webhooks.add(desk.database, old, desk.settings, tenant_id, endpoint)
+    made = await webhooks.add(desk.database, old, desk.settings, tenant_id, endpoint, actor="test")
     await webhooks.rotate(desk.database, old, tenant_id, made.endpoint_id, keep=1000)
     return tenant_id
 
