@@ -30,7 +30,7 @@ async def furnish(desk: Desk, tenant: str) -> int:
     )
     endpoint = webhooks.NewWebhookEndpoint(url="https://example.com/hook")
     made = await webhooks.add(desk.database, old, desk.settings, tenant_id, endpoint, actor="test")
-    await webhooks.rotate(desk.database, old, tenant_id, made.endpoint_id, keep=1000)
+    await webhooks.rotate(desk.database, old, tenant_id, made.endpoint_id, keep=1000, actor="test")
     return tenant_id
 
 
