@@ -40,6 +40,7 @@ from app.cli.client.push import PushOptions, push
 from app.cli.client.reader import Format, ReadOptions, open_source
 from app.cli.client.results import Results
 from app.cli.client.summary import Outcome, as_document, print_summary
+from app.cli.client.text import check_text
 from app.cli.client.uploader import SendOptions
 from app.cli.client.waits import find_waits
 from app.domain.outcomes import Consistency
@@ -273,6 +274,9 @@ async def _push(request: _Request, clock: Clock) -> int:
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
         source: AnySource = open_source(path, request.read, name=request.file)
+        if isinstance(source, CsvSource):
+            # The service refuses such a file as a whole, so sending what it has in ASCII alone would be another import.
+            check_text(path, source.encoding, name=request.file)
         body = None
         if request.mode == "file":
             source, body = open_body(source, request.read.delimiter)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from itertools import islice
 from typing import Any, Final
 
@@ -22,8 +21,8 @@ _SUGGESTIONS: Final = 3
 _SPACE: Final = 0x20
 _SMALL: Final = 512
 """Bytes of an item of which there can be so many that their reading must be quick."""
-_LONG_NUMBER: Final = re.compile(rb"[0-9]{18}|[0-9][.eE]")
-_TEXTS: Final = ("first_name", "last_name", "company")
+_INEXACT: Final = frozenset({float, list})
+"""What the two decoders may read differently: long numbers, and what may hold some."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -81,13 +80,18 @@ def read_id(raw: bytes) -> str | None:
 
 def examine(raw: bytes) -> Finding:
     """Read one item and collect its faults, in the order of its members, missing ones last."""
+    refused = refuse_kind(raw)
+    if refused is not None:
+        return Finding(None, {}, refused)
     errors: list[FieldError] = []
     members = _read_members(raw, errors)
     if members is None:
         return Finding(None, {}, errors)
-    errors.extend(islice(_check_members(members), MAX_ERRORS + 1))
+    _check_members(members, errors)
     contact_id = _as_text(members.get("id"))
-    if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None:
+    if contact_id is not None and (
+        rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None
+    ):
         contact_id = None
     if len(errors) > MAX_ERRORS:
         last = errors[MAX_ERRORS - 1]
@@ -98,41 +102,52 @@ def examine(raw: bytes) -> Finding:
 
 def _as_text(value: object) -> str | None:
     """A client finds its item by the id that it sent, whatever the type."""
+    if value is None or isinstance(value, str):
+        return value
     if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
         return json.dumps(value)
-    return value if isinstance(value, str) else None
+    return None
 
 
-def _check_members(members: Object) -> Iterator[FieldError]:
+def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
+    """Add the faults of the members, at most one more than are listed."""
+    if type(members) is Object:
+        errors += islice(rules.repeated_faults(members.repeated), MAX_ERRORS + 1)
     unknown = 0
-    yield from rules.repeated_faults(members.repeated)
     for name, value in members.items():
-        if name not in rules.FIELDS:
+        if len(errors) > MAX_ERRORS:
+            return
+        check = _CHECKS.get(name)
+        if check is not None:
+            if value is not None and (error := check(value)) is not None:
+                errors.append(error)
+        elif name != "attributes":
             unknown += 1
-            yield rules.unknown_field(name, search=unknown <= _SUGGESTIONS)
+            errors.append(rules.unknown_field(name, search=unknown <= _SUGGESTIONS))
         elif value is not None:
-            yield from _check_field(name, value)
+            errors += islice(rules.check_attributes(value), MAX_ERRORS + 1 - len(errors))
     for name in ("id", "email"):
         if members.get(name) is None:
-            yield _MISSING[name, name in members]
+            errors.append(_MISSING[name, name in members])
 
 
-def _check_field(name: str, value: object) -> Iterator[FieldError]:
-    if name == "attributes":
-        yield from rules.check_attributes(value)
-        return
-    if name == "email":
-        error = rules.check_email(value)
-    elif name == "phone":
-        error = rules.check_phone(value)
-    elif name == "id":
-        error = rules.check_id(value)
-    elif name in _TEXTS:
-        error = rules.check_string(name, value, longest=rules.MAX_TEXT)
-    else:
-        error = rules.check_counter(name, value)
-    if error is not None:
-        yield error
+def _check_text(name: str) -> _Check:
+    return lambda value: rules.check_string(name, value, longest=rules.MAX_TEXT)
+
+
+def _check_counter(name: str) -> _Check:
+    return lambda value: rules.check_counter(name, value)
+
+
+_Check = Callable[[object], FieldError | None]
+_CHECKS: Final[dict[str, _Check]] = {
+    "id": rules.check_id,
+    "email": rules.check_email,
+    "phone": rules.check_phone,
+    **{name: _check_text(name) for name in ("first_name", "last_name", "company")},
+    **{name: _check_counter(name) for name in ("if_version", "source_version")},
+}
+"""Of every field but `attributes`, which can have many faults."""
 
 
 def _not_an_object(what: str) -> list[FieldError]:
@@ -157,11 +172,8 @@ def refuse_kind(raw: bytes) -> list[FieldError] | None:
     return None if first == _OBJECT else _KINDS.get(first, _SOMETHING_ELSE)
 
 
-def _read_members(raw: bytes, errors: list[FieldError]) -> Object | None:
-    refused = refuse_kind(raw)
-    if refused is not None:
-        errors += refused
-        return None
+def _read_members(raw: bytes, errors: list[FieldError]) -> dict[str, Any] | None:
+    """The members; an `Object` unless no name can have come twice."""
     if len(raw) <= _SMALL and (small := _read_small(raw)) is not None:
         return small
     try:
@@ -171,16 +183,16 @@ def _read_members(raw: bytes, errors: list[FieldError]) -> Object | None:
     return found
 
 
-def _read_small(raw: bytes) -> Object | None:
+def _read_small(raw: bytes) -> dict[str, Any] | None:
     """What `_loads` makes of a small item, in a fifth of the time; None where it might make something else of it."""
-    if _LONG_NUMBER.search(raw):
-        return None
     try:
         members = _decode_members(raw)
     except (ValueError, RecursionError):
         return None
+    if not _INEXACT.isdisjoint(map(type, members.values())):
+        return None
     # Where an object within has names too, or a text has such a pair, `_loads` tells which of them come twice.
-    return Object([*members.items()]) if raw.count(b":") == len(members) else None
+    return members if raw.count(b":") == len(members) else None
 
 
 def _describe(error: Exception, what: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 from typing import Final
 
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
@@ -36,6 +37,7 @@ def is_usual(value: str) -> bool:
     return len(value) <= _USUAL_LENGTH and _USUAL(value) is not None
 
 
+@lru_cache(maxsize=1)  # an item with a fault is read a second time
 def find_fault(value: str) -> str | None:
     """Why this text without white space around it is no e-mail address, or None."""
     local, at, domain = value.rpartition("@")

@@ -125,7 +125,7 @@ class _Named(msgspec.Struct, gc=False):
 
 _SHORTEST: Final = len(b'{"id":"1","email":"a@b.de"}')
 """Bytes of the shortest item that can be accepted; files with many shorter ones shall not take long."""
-_TINY: Final = 12
+_TINY: Final = 16
 """Bytes of items that are remembered with what is wrong with them: a file can have hundreds of thousands."""
 _EXAMINED_WEIGHT: Final = 64
 

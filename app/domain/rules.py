@@ -72,13 +72,10 @@ class Unreadable(msgspec.Struct, frozen=True):
 
 def pointer(*tokens: str | int) -> str:
     """A JSON pointer that is safe to store and print; longer than 500 characters it ends in "…"."""
-    if (
-        len(tokens) == 1
-        and type(tokens[0]) is str
-        and tokens[0].isidentifier()
-        and len(tokens[0]) < _MAX_POINTER
-    ):
-        return f"/{tokens[0]}"
+    if len(tokens) == 1:
+        name = tokens[0]
+        if type(name) is str and len(name) < _MAX_POINTER and (name.isalnum() or name.isidentifier()):
+            return f"/{name}"
     text = "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
     text = _SURROGATE.sub("\ufffd", text.replace("\0", "\ufffd"))
     return text if len(text) <= _MAX_POINTER else text[:_MAX_POINTER] + "…"
@@ -125,6 +122,8 @@ def text_fault(value: str) -> str | None:
     """Why PostgreSQL and JSON could not carry this text, or None."""
     if "\0" in value:
         return "contains the character U+0000, which cannot be stored; remove it"
+    if value.isascii():
+        return None
     found = _SURROGATE.search(value)
     if found is None:
         return None
@@ -296,13 +295,18 @@ _LIKELY_NAMES: Final = {
     alias: field for field, aliases in _LIKELY.items() for alias in (field, *aliases.split())
 }
 _PLAIN_NAMES: Final = {field.replace("_", ""): field for field in FIELDS}
+_NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
 _SPELLING: Final = spelling.Index(_PLAIN_NAMES)
 
 
 @lru_cache(maxsize=2_048)
 def suggest_field(name: str) -> str | None:
     """The field that a user who wrote `name` probably meant."""
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    plain = name.lower()
+    if "_" in plain:
+        plain = plain.replace("_", "")
+    if not (plain.isascii() and plain.isalnum()):
+        plain = _NOT_PLAIN.sub("", plain)
     if plain in _LIKELY_NAMES:
         return _LIKELY_NAMES[plain]
     return _SPELLING.find(plain)

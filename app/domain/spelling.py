@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 _SHORTEST: Final = 3
+_END: Final = 2
+_LONG: Final = 2 * _END
+"""Letters from which the two ends of a word have none in common."""
 
 
 class Index:
@@ -23,6 +26,8 @@ class Index:
             for shorter in _shorten(word):
                 self._near.setdefault(shorter, meaning)
         self._near |= words
+        self._begins = {word[:_END] for word in self._near}
+        self._ends = {word[-_END:] for word in self._near}
 
     def find(self, word: str) -> str | None:
         """What the word, or the nearest one, stands for; None where none is near."""
@@ -33,7 +38,15 @@ class Index:
         near = self._near
         if word in near:
             return near[word]
-        return next((near[shorter] for shorter in _shorten(word) if shorter in near), None)
+        # Most words are like none, and two letters tell: leaving out a letter changes one end at the most.
+        size = len(word)
+        first = 0 if size < _LONG or word[-_END:] in self._ends else size - _END
+        last = size if size < _LONG or word[:_END] in self._begins else _END
+        for at in range(first, last):
+            meaning = near.get(word[:at] + word[at + 1 :])
+            if meaning is not None:
+                return meaning
+        return None
 
 
 def _shorten(word: str) -> Iterator[str]:

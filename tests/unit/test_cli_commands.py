@@ -381,3 +381,26 @@ async def test_what_was_trimmed_is_in_the_summary(shell: Shell) -> None:
     assert shell.api.applied == ["1", "2", "1.0E+05"]
     code, out, _ = await shell.run("push", "in.csv", "--json")
     assert json.loads(out)["warnings"][0] == {"code": "TRIMMED", "pointer": "/id", "count": 1, "lines": [2]}
+
+
+@pytest.mark.parametrize("mode", ["batch", "file"])
+async def test_a_csv_with_bytes_that_are_no_text_is_refused_before_anything_is_sent(
+    shell: Shell, mode: str
+) -> None:
+    rows = b"".join(b"c%d,a@b.example,Ann\r\n" % n for n in range(5_000))
+    content = b"id,email,first_name\r\n" + rows + b"x,a@b.example,Zo\xeb\r\n"
+    (shell.home / "in.csv").write_bytes(content)
+    code, _, err = await shell.run("push", "in.csv", "--mode", mode)
+    assert code == 2
+    assert "in.csv, line 5002: the byte 0xEB is not utf-8 text" in err
+    assert "('ë' there)" in err
+    assert "--encoding windows-1252" in err
+    assert shell.api.applied == []
+    assert shell.journals == []
+
+
+async def test_the_named_encoding_has_the_same_file_imported(shell: Shell) -> None:
+    (shell.home / "in.csv").write_bytes(b"id,email,first_name\nx,a@b.example,Zo\xeb\n")
+    code, _, err = await shell.run("push", "in.csv", "--encoding", "windows-1252")
+    assert code == 0, err
+    assert shell.api.applied == ["x"]

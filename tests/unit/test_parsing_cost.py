@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 import pytest
 import zstandard
 
+from app.domain import diagnosis
 from app.domain.files import csv_rows
-from app.domain.files.csv_rows import Record, Records
-from app.domain.files.pieces import Family, Form, open_reader, read_pieces
+from app.domain.files.csv_rows import MAX_RECORD_LINES, Record, Records
+from app.domain.files.pieces import Family, Form, open_reader, read_by_steps, read_pieces
 from app.domain.items import Items
-from app.domain.rows import Effort, Laborious, Rejected, read_items
+from app.domain.rows import Effort, Laborious, Rejected, Unfit, read_items
 from app.http.inflating import open_inflater
 from tests.bench.parsing.inputs import Input, hostile
 from tests.bench.parsing.measure import measure
@@ -102,7 +103,7 @@ def test_an_open_quote_costs_its_row_alone_as_if_all_lines_were_read_again(
 def test_rows_with_an_open_quote_fail_alone_and_name_their_lines() -> None:
     body = b'id,email\n1,a@b.de\n2,"\n3,c@d.de\na","\n5,e@f.de\n'
     contents = read_pieces(body, Form(family=Family.CSV), max_items=10)
-    failed = [piece.errors[0].detail for piece in contents.pieces if not isinstance(piece, bytes)]
+    failed = [piece.errors[0].detail for piece in contents.pieces if isinstance(piece, Unfit)]
     assert failed == [
         "line 3: a quote is opened in this line and never closed",
         "line 5: a quote is opened in this line and never closed",
@@ -186,3 +187,43 @@ def test_members_without_content_are_taken_in_turns(encoding: str, make: Callabl
     assert found, "nobody else had a turn"
     assert not any(found)
     assert len(data) / len(found) < 100_000
+
+
+@pytest.mark.parametrize("size", [1, 7, 65_536, 10_000_000])
+def test_a_record_has_a_bounded_number_of_lines_however_it_is_cut(size: int) -> None:
+    longest = MAX_RECORD_LINES - 1
+    fits, too_long = '1,"' + "\n" * longest + '"\n', '2,"' + "\n" * (longest + 1) + '"\n'
+    fit, open_quote, closing = read(fits + too_long, size)
+    assert fit.cells == ["1", "\n" * longest]
+    assert (open_quote.line, open_quote.problem) == (
+        MAX_RECORD_LINES + 1,
+        "a quote is opened in this line and never closed",
+    )
+    assert closing.problem == "a quote is opened in this line and never closed"
+
+
+def test_text_without_records_is_read_in_steps_too() -> None:
+    body = b'id,email\n1,"' + b"\n" * 2_000_000
+    steps = read_by_steps(body, Form(family=Family.CSV), max_items=1_000_000)
+    assert sum(1 for _ in steps) >= len(body) // 65_536
+
+
+def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = random.Random(1)
+    names = ["id", "email", "phone", "attributes", "if_version", "a", "frist_name", "idx", "12"]
+    values = [
+        "1", "-0", "1.5", "1e400", "99999999999999999999", "18446744073709551615", "18446744073709551616", "null",
+        "true", "NaN", "[1.5]", "[1]", "{}", '{"a":1}', '"\\ud800"', '"\\u0000"', '"x"', '" a"', '"a:b"', '""',
+        '"a@b.de"', '"a@xn--a1.de"',
+    ]  # fmt: skip
+    for _ in range(5_000):
+        members = (f'"{rng.choice(names)}":{rng.choice(values)}' for _ in range(rng.randint(0, 4)))
+        raw = f"{{{','.join(members)}}}".encode()
+        quick = diagnosis.examine(raw)
+        with monkeypatch.context() as patched:
+            patched.setattr(diagnosis, "_SMALL", -1)
+            thorough = diagnosis.examine(raw)
+        assert (quick.contact_id, quick.errors) == (thorough.contact_id, thorough.errors), raw
+        assert repr({**quick.members}) == repr({**thorough.members}), raw

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -12,13 +13,14 @@ import msgspec
 from app.cli.client.errors import UsageError
 from app.domain.files import lines
 from app.domain.files.lines import MAX_LINE, Line
-from app.domain.files.text import BOMS
+from app.domain.files.text import BOMS, guess_character
 
 __all__ = [
     "MAX_LINE",
     "Encoding",
     "Line",
     "Lines",
+    "check_text",
     "describe_marks",
     "find_encoding",
     "is_marked",
@@ -95,13 +97,36 @@ def describe_marks(text: str, encoding: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        byte = ord(text[error.start]) - 0xDC00
-        shown = f"byte 0x{byte:02X}" if 0 <= byte <= 0xFF else "a lone surrogate"
+        code = ord(text[error.start]) - 0xDC00
+        byte = bytes([code]) if 0 <= code <= 0xFF else None
+        shown = f"the byte 0x{code:02X}" if byte else "a lone surrogate"
         name = "utf-8" if encoding == "utf-8-sig" else encoding
-        return (
-            f"{shown} is not {name} text; if the file comes from a spreadsheet, try --encoding windows-1252"
-        )
+        likely = guess_character(byte) if byte and name == "utf-8" else None
+        if likely:
+            return (
+                f"{shown} is not {name} text; it looks like Windows-1252 ({likely!r} there), as spreadsheets write it: "
+                "say --encoding windows-1252, or save the file as UTF-8"
+            )
+        return f"{shown} is not {name} text; save the file as UTF-8, or say its --encoding"
     return ""
+
+
+def check_text(path: str, encoding: Encoding, *, name: str) -> None:
+    """
+    Raises:
+        UsageError: some bytes of the file, which the user calls `name`, are no text in its encoding.
+    """
+    machine = lines.Lines()
+    with open(path, "rb") as stream:
+        text = open_text(stream, encoding)
+        while chunk := text.read(_CHUNK):
+            if is_marked(chunk):
+                sound = re.split("[\ud800-\udfff]", chunk, maxsplit=1)[0]
+                machine.cut(f"{sound}x")  # a "\r" before it ends its line
+                raise UsageError(
+                    f"{name}, line {machine.number + 1}: {describe_marks(chunk, encoding.name)}; nothing was sent"
+                )
+            machine.cut(chunk)
 
 
 def open_text(stream: io.BufferedReader, encoding: Encoding) -> io.TextIOWrapper:

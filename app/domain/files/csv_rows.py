@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
 from typing import Final
 
@@ -21,6 +21,10 @@ _STEP: Final = 16_384
 """Cells of a step, about; a record counts as some more."""
 _RECORD_WEIGHT: Final = 4
 _CAREFUL_WEIGHT: Final = 16
+MAX_RECORD_LINES: Final = 10_000
+"""Lines of one record. It is read in one go, and no cell that an item can have has as many."""
+_LINE_WEIGHT: Final = 50
+"""Characters that take as long to look at as one more line does."""
 
 
 class Record(msgspec.Struct, frozen=True, gc=False):
@@ -84,6 +88,8 @@ class _Source:
         self.taken.append(line)
         if line.text is None:
             raise csv.Error(f"the line is longer than {MAX_LINE:,} characters")
+        if len(self.taken) > MAX_RECORD_LINES:
+            raise csv.Error(f"the record is longer than {MAX_RECORD_LINES:,} lines")
         self.size += len(line.text)
         if self.size > MAX_LINE and len(self.taken) > 1:
             raise csv.Error(f"the record is longer than {MAX_LINE:,} characters")
@@ -121,8 +127,8 @@ class Records:
         self._begun = False
         self._new = 0
         self._enough = 0
-        """Characters that must come before another look at an open record is worth while: looking at all of it
-        for each piece of it would take quadratic time."""
+        """Characters and lines, weighed, that must come before another look at an open record is worth while: looking
+        at all of it for each piece of it would take quadratic time."""
 
     @property
     def line(self) -> int:
@@ -144,7 +150,7 @@ class Records:
         lines = self._lines.cut(text)
         self._held += lines
         if self._enough:
-            self._new += _measure(lines)
+            self._new += _weigh(lines)
         if not at_once and (not lines or self._new < self._enough):
             return iter(())
         return self._read(final=False)
@@ -156,7 +162,7 @@ class Records:
         if self.delimiter is None:
             source = self._open_source(final=final)
             if not self._choose_delimiter(source):
-                self._enough = _measure(self._held)
+                self._enough = _weigh(self._held)
                 return
             self._held = [line.text for line in source.waiting]
         yield from self._read_quickly()
@@ -185,6 +191,8 @@ class Records:
         reader = csv.reader(self._held, delimiter=self.delimiter or ",", strict=True)  # type: ignore[arg-type]
         try:
             for cells in reader:
+                if reader.line_num - done > MAX_RECORD_LINES:
+                    break
                 if cells:
                     found.append(Record(first + done, cells))
                     weight += len(cells)
@@ -209,7 +217,7 @@ class Records:
             try:
                 record = _read_record(reader, source)
             except _Dry:
-                self._enough = source.size
+                self._enough = source.size + _LINE_WEIGHT * len(source.taken)
                 source.give_back(first=True)
                 break
             if record is None:
@@ -254,6 +262,10 @@ class Records:
 def _measure(lines: Iterable[str | None]) -> int:
     """Characters; a line that is too long was not kept."""
     return sum([len(line) for line in lines if line])
+
+
+def _weigh(lines: Sequence[str | None]) -> int:
+    return _measure(lines) + _LINE_WEIGHT * len(lines)
 
 
 def _read_record(reader: Iterator[list[str]], source: _Source) -> Record | None:

@@ -117,11 +117,13 @@ class CsvReader(Reader):
     def _make(self, steps: Iterable[list[Record]]) -> Iterator[list[Piece]]:
         for records in steps:
             if not records:
+                yield []  # there may be work without any record
                 continue
             if self._lacking is None and self.columns is None:
                 self._understand(records.pop(0))
             columns = self.columns
             if columns is None:
+                yield []
                 self._sample += [record.cells for record in records if record.cells and any(record.cells)]
                 if len(self._sample) >= SAMPLE:
                     self._refuse()
@@ -262,6 +264,7 @@ def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None,
             if len(pieces) > max_items:
                 raise _too_many(max_items)
             yield
+        yield
         if reader.line > LINES_PER_ITEM * max_items + 1:
             raise _too_many(max_items)
     return Contents(pieces, keep(form, reader))

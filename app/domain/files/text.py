@@ -149,8 +149,8 @@ class Decoder:
         bad = data[error.start : error.start + 1]
         name = _CODEC_NAMES.get(self._charset, self._charset.upper())
         detail = f"the byte 0x{bad.hex().upper()} at offset {offset}, in line {line}, is not {name} text"
-        likely = bad.decode("cp1252", "replace")
-        if self._charset == UTF_8 and _TEXTUAL.match(likely):
+        likely = guess_character(bad)
+        if self._charset == UTF_8 and likely:
             detail += (
                 f"; it looks like Windows-1252 ({likely!r} there), as spreadsheets write it: "
                 "send it with charset=windows-1252 in the content type, or save the file as UTF-8"
@@ -158,6 +158,12 @@ class Decoder:
         else:
             detail += "; save the file as UTF-8, or name its charset in the content type"
         return UndecodableText(detail, offset, line, before)
+
+
+def guess_character(byte: bytes) -> str | None:
+    """What a byte that is no UTF-8 means in Windows-1252, if it is anything that is often written."""
+    likely = byte.decode("cp1252", "replace")
+    return likely if _TEXTUAL.match(likely) else None
 
 
 def _count_line_ends(text: str) -> int:
