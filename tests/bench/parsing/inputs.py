@@ -209,5 +209,16 @@ def ordinary(family: Family) -> Input:
     return Input("ordinary", make, Form(family=family))
 
 
+def smallest(family: Family) -> Input:
+    """The smallest items that are accepted: a row that is smaller still cannot be compared with any of its size."""
+    if family is Family.CSV:
+        make = repeat("%d,a@b.de\n", head="id,email\n")
+    elif family is Family.JSON:
+        make = repeat('{"id":"%d","email":"a@b.de"}', head='{"items":[', tail="]}", between=b",")
+    else:
+        make = repeat('{"id":"%d","email":"a@b.de"}\n')
+    return Input("smallest", make, Form(family=family))
+
+
 def hostile(family: Family) -> list[Input]:
     return _csv() if family is Family.CSV else _items(family)
