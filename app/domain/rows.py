@@ -88,7 +88,7 @@ class Accepted(msgspec.Struct, gc=False):
     size: int
 
 
-class Rejected(msgspec.Struct, frozen=True):
+class Rejected(msgspec.Struct, frozen=True, gc=False):
     """An item that fails and would fail again; `contact_id` is None when no sound id could be read."""
 
     index: int
@@ -96,7 +96,7 @@ class Rejected(msgspec.Struct, frozen=True):
     errors: list[FieldError]
 
 
-class Unfit(msgspec.Struct, frozen=True):
+class Unfit(msgspec.Struct, frozen=True, gc=False):
     """Stands among the pieces where something of a file cannot become an item, and says why."""
 
     errors: list[FieldError]

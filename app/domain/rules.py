@@ -34,7 +34,7 @@ _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 has_digit: Final = re.compile(r"\d").search
 
 
-class FieldError(msgspec.Struct, frozen=True):
+class FieldError(msgspec.Struct, frozen=True, gc=False):
     """One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item, "" for the item itself."""
 
     code: ErrorCode
@@ -42,7 +42,7 @@ class FieldError(msgspec.Struct, frozen=True):
     detail: str
 
 
-class ItemWarning(msgspec.Struct, frozen=True):
+class ItemWarning(msgspec.Struct, frozen=True, gc=False):
     """What was noticed about a row of a file that is no error; `pointer` as in `FieldError`."""
 
     code: WarningCode

@@ -19,7 +19,7 @@ DELIMITERS: Final = (",", ";", "\t", "|")
 _TOLD_DELIMITER: Final = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
 _STEP: Final = 16_384
 """Cells of a step, about; a record counts as some more."""
-_RECORD_WEIGHT: Final = 4
+_RECORD_WEIGHT: Final = 12
 _CAREFUL_WEIGHT: Final = 16
 MAX_RECORD_LINES: Final = 10_000
 """Lines of one record. It is read in one go, and no cell that an item can have has as many."""

@@ -12,7 +12,7 @@ from app.domain.rows import Noted, Piece, Unfit
 from app.domain.rules import FieldError, ItemWarning
 
 
-class _Packed(msgspec.Struct, array_like=True):
+class _Packed(msgspec.Struct, array_like=True, gc=False):
     """An `Unfit` or a `Noted` on its way."""
 
     errors: list[tuple[str, str, str]]
