@@ -178,7 +178,10 @@ def main() -> None:
     parser.add_argument("--contacts", type=int, default=20_000, help="that change again and again")
     parser.add_argument("--files", action="store_true", help="each is processed by the worker (202)")
     parser.add_argument(
-        "--unknown", type=int, default=0, help="more destinations, each with a host name that nobody knows"
+        "--unknown",
+        type=int,
+        default=0,
+        help="more destinations (49 at most), each with a host name that nobody knows",
     )
     parser.add_argument(
         "--environment",
