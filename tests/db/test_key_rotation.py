@@ -129,7 +129,7 @@ async def test_what_is_removed_keeps_no_credentials(desk: Desk) -> None:
         for name in ("one", "two"):
             await admin.set_destination_state(connection, tenant_id, name, "removed")
     (endpoint,) = await desk.rows("SELECT endpoint_id FROM webhook_endpoints")
-    await webhooks.remove(desk.database, tenant_id, endpoint["endpoint_id"])
+    await webhooks.remove(desk.database, tenant_id, endpoint["endpoint_id"], actor="test")
     assert await desk.rows("SELECT FROM webhook_endpoints WHERE state <> $1", EndpointState.REMOVED) == []
     async with desk.database.connection() as connection:
         assert (await key_rotation.rotate(connection, Vault(NEW))).secrets == 0
