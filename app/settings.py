@@ -123,9 +123,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 20.0
     max_requests: Annotated[
         int, Doc("bodies one API process receives or works on at a time; more get 503", "requests")
-    ] = 2_000
-    max_requests_tenant: Annotated[int, Doc("…of one tenant; more get 429", "requests")] = 1_000
-    max_requests_key: Annotated[int, Doc("…of one API key; more get 429", "requests")] = 500
+    ] = 4_000
+    max_requests_tenant: Annotated[int, Doc("…of one tenant; more get 429", "requests")] = 2_000
+    max_requests_key: Annotated[int, Doc("…of one API key; more get 429", "requests")] = 1_500
     body_memory: Annotated[
         int, Doc("bodies that one API process holds in memory, inflated; more get 503", "bytes")
     ] = 160_000_000
