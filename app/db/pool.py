@@ -112,6 +112,9 @@ class Database:
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
         self.storage = Storage()
+        self.turnabouts = 0
+        """How often PostgreSQL ceased or began to answer; a look at it from before the last time is out of date."""
+        self._troubled = False
 
     async def open(self) -> None:
         """Make the pool; with the server away this is left to the first use."""
@@ -175,8 +178,18 @@ class Database:
             Overloaded: no connection became free in time.
             StorageFull: PostgreSQL has no room for what was to be written.
         """
-        async with self.turn(), self._connection() as connection:
-            yield connection
+        try:
+            async with self.turn(), self._connection() as connection:
+                yield connection
+        except (DatabaseUnavailable, StorageFull):
+            self._note_trouble(True)
+            raise
+        self._note_trouble(False)
+
+    def _note_trouble(self, troubled: bool) -> None:
+        if troubled is not self._troubled:
+            self._troubled = troubled
+            self.turnabouts += 1
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[Connection]:

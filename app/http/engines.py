@@ -54,7 +54,8 @@ class Engines:
         self._room = room
         self._redis = redis
         self._looks: Flights[str, Checks] = Flights()
-        self._seen: dict[str, tuple[float, Checks]] = {}
+        self._seen: dict[str, tuple[float, int, Checks]] = {}
+        """Until when a look is good, and as of which turnabout of the database."""
 
     async def look(self, *, recent: bool) -> Checks:
         """Database, cache and queue. `recent`: a look of the last seconds is good enough."""
@@ -69,8 +70,8 @@ class Engines:
 
     async def _share(self, name: str, look: Callable[[], Awaitable[Checks]], *, recent: bool) -> Checks:
         if recent:
-            until, seen = self._seen.get(name, (0.0, {}))
-            if until > asyncio.get_running_loop().time():
+            until, turnabouts, seen = self._seen.get(name, (0.0, 0, {}))
+            if until > asyncio.get_running_loop().time() and turnabouts == self._database.turnabouts:
                 return seen
         return await self._looks.share(name, lambda: self._note(name, look))
 
@@ -79,7 +80,8 @@ class Engines:
         checks = await look()
         failing = any(check.status == "fail" for check in checks.values())
         lasts = RECENT_FAILURE if failing else RECENT
-        self._seen[name] = (asyncio.get_running_loop().time() + lasts, checks)
+        until = asyncio.get_running_loop().time() + lasts
+        self._seen[name] = (until, self._database.turnabouts, checks)
         return checks
 
     async def _look(self) -> Checks:
