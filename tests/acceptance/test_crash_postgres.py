@@ -108,7 +108,7 @@ async def test_started_before_postgres(fragile: Installation, own_engines: Engin
     await own_engines.stop_postgres()
     api = fragile.start("api", "serve", "--port", str(fragile.port))
     worker = fragile.start("worker", "worker")
-    await worker.says("sweep_failed")
+    await worker.says("worker_waits")
 
     async def live() -> bool:
         try:
