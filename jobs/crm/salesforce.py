@@ -29,6 +29,7 @@ from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 from jobs.crm.salesforce_fields import Fields, literal, parcels
 from jobs.crm.salesforce_verdict import Quota, SalesforceJudge, lacks
+from jobs.crm.tally import Tally
 from jobs.crm.verdict import nameless
 
 BATCH_SIZE: Final = 200
@@ -87,13 +88,16 @@ class Salesforce:
         reply = await self._collect("PATCH", path, payload, contacts, headers, read)
         if not nameless:
             return reply
+        tally = Tally(contacts)
+        tally.add(reply, but=nameless)
         second = await self._create(
             list(nameless.values()),
             [c for c in contacts if c.contact_id in nameless],
             headers,
             seconds=max(self._connection.timeouts.total - reply.seconds, 0.001),
         )
-        return _joined(reply, second)
+        tally.add(second)
+        return tally.reply()
 
     async def _create(
         self, records: list[dict[str, Any]], contacts: list[Contact], headers: Headers, *, seconds: float
@@ -246,19 +250,6 @@ class Salesforce:
             if found[0].get("Id"):
                 remote_ids[contact.contact_id] = str(found[0]["Id"])
         return seen, remote_ids
-
-
-def _joined(first: Reply, second: Reply) -> Reply:
-    """A call and the one that sent some of its contacts again. A pause of the second is none of the first, of which
-    something was done."""
-    again = {outcome.contact_id: outcome for outcome in second.outcomes}
-    return Reply(
-        outcomes=[again.get(outcome.contact_id, outcome) for outcome in first.outcomes],
-        health=second.health,
-        seconds=first.seconds + second.seconds,
-        status=second.status,
-        detail=second.detail,
-    )
 
 
 def _records(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], bool] | None:

@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.port import Contact, Seen
+from jobs.crm.port import Contact, Health, Seen
 from tests.contract.conftest import Sandbox, contact, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_salesforce import error, salesforce, verdicts
@@ -160,3 +160,23 @@ async def test_a_lost_answer_of_a_creation_is_read_back(
 
     assert [e["created"] for e in await sandbox.effects()] == [True]
     assert [c["method"] for c in await sandbox.calls()][:2] == ["PATCH", "POST"]
+
+
+async def test_both_calls_count_for_what_the_push_met(session: aiohttp.ClientSession, script: Script) -> None:
+    """A fault of the set-up in the first holds the destination, whatever the second says; a limit in the second is
+    obeyed, and what the first did counts all the same."""
+    missing = error("INVALID_FIELD", "No such column 'Plan__c' on sobject of type Contact")
+    made = {"id": "003B", "success": True, "errors": []}
+    script.answers = [(200, [missing, LACKS]), (200, [made])]
+    crm = salesforce(session, script.url, default_last_name="Nameless")
+    held = await crm.push([contact("a"), nameless("b")], told())
+    assert held.health is Health.SETUP_FAULT
+    assert "Plan__c" in held.detail
+    assert [o.state for o in held.outcomes] == [RETRY, OK]
+
+    limit = [{"errorCode": "REQUEST_LIMIT_EXCEEDED", "message": "ConcurrentRequests Limit exceeded."}]
+    script.answers = [(200, [updated("003A"), LACKS]), (403, limit)]
+    paused = await crm.push([contact("a"), nameless("b")], told())
+    assert paused.pause is not None
+    assert paused.pause.seconds == 10
+    assert [o.state for o in paused.outcomes] == [OK, RETRY]
