@@ -20,14 +20,15 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 class _Plain(AbstractConnection):
     """Whoever writes while the other side hangs up is told so by redis-py (5.3) in an `AttributeError` or a `TypeError`
-    of the transport that is gone (its issue 4287). Nobody who is prepared for an absent Redis would catch these."""
+    of the transport that is gone (its issue 4287), and by uvloop in a `RuntimeError` where it is closed. Nobody who is
+    prepared for an absent Redis would catch these."""
 
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
     ) -> None:
         try:
             await super().send_packed_command(command, check_health)
-        except (AttributeError, TypeError) as error:
+        except (AttributeError, RuntimeError, TypeError) as error:
             raise ConnectionLost("Connection closed while writing to it") from error
 
 
