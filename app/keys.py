@@ -184,9 +184,9 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
     return token.key_id, secret
 
 
-async def list_keys(connection: Connection, tenant_id: int | None) -> list[Key]:
-    """Of one tenant, or of all of them; revoked ones too."""
-    return [Key(**dict(row)) for row in await connection.fetch(QUERIES["list_keys"], tenant_id)]
+async def list_keys(connection: Connection, tenant_id: int | None, key_id: str | None = None) -> list[Key]:
+    """Of one tenant, or of all of them; revoked ones too. `key_id`: this one alone."""
+    return [Key(**dict(row)) for row in await connection.fetch(QUERIES["list_keys"], tenant_id, key_id)]
 
 
 async def read_key(connection: Connection, tenant_id: int, key_id: str) -> Key:
@@ -194,10 +194,10 @@ async def read_key(connection: Connection, tenant_id: int, key_id: str) -> Key:
     Raises:
         NotFound: the tenant has no such key.
     """
-    for key in await list_keys(connection, tenant_id):
-        if key.key_id == key_id:
-            return key
-    raise NotFound(_NO_KEY)
+    found = await list_keys(connection, tenant_id, key_id)
+    if not found:
+        raise NotFound(_NO_KEY)
+    return found[0]
 
 
 async def find_key(connection: Connection, key: str) -> tuple[int, str]:

@@ -51,13 +51,13 @@ JOIN unnest($1::int[], $2::text[]) AS w(tenant_id, key_id) ON k.tenant_id = w.te
 WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()) AND t.disabled_at IS NULL;
 
 -- name: list_keys
--- Of one tenant ($1), or of all (NULL).
+-- Of one tenant ($1), or of all (NULL); one of them ($2), or all (NULL).
 SELECT
     t.name AS tenant, k.key_id, k.name, k.scopes, k.created_at, k.expires_at, k.last_used_at, k.revoked_at,
     CASE WHEN k.previous_until > now() THEN k.previous_until END AS previous_until
 FROM api_keys k
 JOIN tenants t ON t.tenant_id = k.tenant_id
-WHERE $1::int IS NULL OR k.tenant_id = $1
+WHERE ($1::int IS NULL OR k.tenant_id = $1) AND ($2::text IS NULL OR k.key_id = $2)
 ORDER BY t.name, k.created_at, k.key_id;
 
 -- name: find_key_owner
