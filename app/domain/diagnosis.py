@@ -55,13 +55,11 @@ def _constant(text: str) -> Unreadable:
 
 
 _MISSING: Final = {
-    (name, is_null): FieldError(
-        ErrorCode.MISSING_FIELD,
-        f"/{name}",
-        f"{name} is required, but it is {'null' if is_null else 'absent'}; send it",
-    )
+    name: [
+        FieldError(ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {found}; send it")
+        for found in ("absent", "null")
+    ]
     for name in ("id", "email")
-    for is_null in (False, True)
 }
 
 _loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_constant=_constant).decode
@@ -126,9 +124,9 @@ def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
             errors.append(rules.unknown_field(name, search=unknown <= _SUGGESTIONS))
         elif value is not None:
             errors += islice(rules.check_attributes(value), MAX_ERRORS + 1 - len(errors))
-    for name in ("id", "email"):
+    for name, missing in _MISSING.items():
         if members.get(name) is None:
-            errors.append(_MISSING[name, name in members])
+            errors.append(missing[name in members])
 
 
 def _check_text(name: str) -> _Check:

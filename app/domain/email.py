@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from encodings.punycode import punycode_decode
 from functools import lru_cache
 from typing import Final
 
@@ -94,7 +95,7 @@ def _encode_label(label: str) -> str | None:
         if not label.lower().startswith("xn--"):
             return label
         try:
-            meant = label[4:].encode().decode("punycode")
+            meant = punycode_decode(label[4:], "strict")
         except (UnicodeError, ValueError, OverflowError):
             return None
         return None if meant.isascii() or _encode_label(meant) is None else label

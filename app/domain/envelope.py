@@ -16,7 +16,7 @@ from app.domain.rules import quote
 BOM: Final = b"\xef\xbb\xbf"
 _START: Final = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"items"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
 BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
-_SMALL: Final = 256
+SMALL: Final = 256
 _COMMAS_PER_ITEM: Final = 64
 """A body with more commas than this for each allowed item is counted before it is cut: a million one-byte
 items would take a hundred bytes of memory each."""
@@ -201,7 +201,7 @@ def check_certain(item: bytes, start: int) -> None:
     Raises:
         StructureError: it may be.
     """
-    if len(item) <= _SMALL and BOUNDARY.search(item) is None:
+    if len(item) <= SMALL and BOUNDARY.search(item) is None:
         return
     try:
         _skip(item)

@@ -20,6 +20,8 @@ WHOLE: Final = 1_000
 """Items of a part where all had to be read first."""
 _SLICE: Final = 50
 """Items that are read at a time, at most."""
+_READABLE: Final = frozenset({bytes, msgspec.Raw})
+"""Types of the pieces of a batch in which all can be read and nothing was noticed: nearly every one."""
 _STEP: Final = 32_768
 """Effort after which others may have their turn: some milliseconds."""
 
@@ -56,12 +58,26 @@ class Items:
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
         self._refused = list(refused)
-        self._pieces: list[bytes | msgspec.Raw] = []
+        self._pieces: Sequence[bytes | msgspec.Raw] = []
         self._warnings: dict[int, list[ItemWarning]] = {}
         self._places: Sequence[int] = self._indexes
         """Where each piece that can be read stood."""
+        if self._refused or not _READABLE.issuperset(map(type, pieces)):
+            self._sort_out()
+        else:
+            self._pieces = pieces  # type: ignore[assignment]  # all are of these types
+        self._last_wins = last_wins
+        self._max_item_bytes = max_item_bytes
+        self._effort = effort or Effort()
+        self._batch = Batch([], {}, {}, [])
+        self.outcomes: list[ItemOutcome] = []
+        """In request order, once decided."""
+
+    def _sort_out(self) -> None:
+        """Set the pieces that can be read apart from those that are refused already."""
         left_out = {row.index for row in self._refused}
-        for index, piece in zip(self._indexes, pieces, strict=True):
+        readable: list[bytes | msgspec.Raw] = []
+        for index, piece in zip(self._indexes, self.pieces, strict=True):
             if isinstance(piece, Unfit):
                 self._refused.append(Rejected(index, piece.contact_id, piece.errors))
                 left_out.add(index)
@@ -69,15 +85,10 @@ class Items:
                 if isinstance(piece, Noted):
                     self._warnings[index] = piece.warnings
                     piece = piece.item
-                self._pieces.append(piece)
+                readable.append(piece)
+        self._pieces = readable
         if left_out:
             self._places = [index for index in self._indexes if index not in left_out]
-        self._last_wins = last_wins
-        self._max_item_bytes = max_item_bytes
-        self._effort = effort or Effort()
-        self._batch = Batch([], {}, {}, [])
-        self.outcomes: list[ItemOutcome] = []
-        """In request order, once decided."""
 
     def parts(self) -> Iterator[list[Accepted]]:
         """Accepted items, ids rising over all parts; each part is read when it is asked for.

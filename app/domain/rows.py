@@ -7,7 +7,6 @@ read again by `app.domain.diagnosis`, which knows the same rules and words for e
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -126,7 +125,7 @@ class _Named(msgspec.Struct, gc=False):
 _SHORTEST: Final = len(b'{"id":"1","email":"a@b.de"}')
 """Bytes of the shortest item that can be accepted; files with many shorter ones shall not take long."""
 _TINY: Final = 16
-"""Bytes of items that are remembered with what is wrong with them: a file can have hundreds of thousands."""
+"""Bytes of items that are examined once, however often they come: a batch can have thousands of one."""
 _EXAMINED_WEIGHT: Final = 64
 
 _decode = msgspec.json.Decoder(Item).decode
@@ -180,16 +179,19 @@ class Effort:
         self.most = most
         self.spent = 0
         """Bytes that were read thoroughly, and some for each item."""
-        self._rows: dict[int, Accepted | Rejected] = {}
+        self._findings: dict[int | bytes, diagnosis.Finding] = {}
 
     def examine(self, index: int, raw: bytes) -> Accepted | Rejected:
-        row = self._rows.get(index)
-        if row is None:
+        key = raw if len(raw) <= _TINY else index
+        finding = self._findings.get(key)
+        if finding is None:
             self.spent += len(raw) + _EXAMINED_WEIGHT
             if self.most is not None and self.spent > self.most:
                 raise Laborious
-            row = self._rows[index] = _examine(index, raw)
-        return row
+            finding = self._findings[key] = diagnosis.examine(raw)
+        if finding.errors:
+            return Rejected(index, finding.contact_id, finding.errors)
+        return _make_row(index, Item(**finding.members), len(raw))
 
 
 def read_items(
@@ -215,10 +217,7 @@ def read_items(
         raw = bytes(piece)
         if len(raw) > max_item_bytes:
             rows.append(_too_large(index, raw, max_item_bytes))
-        elif len(raw) < _SHORTEST:
-            refused = diagnosis.refuse_kind(raw)
-            rows.append(Rejected(index, None, refused) if refused else effort.examine(index, raw))
-        elif escaped_nul and _ESCAPED_NUL in raw:
+        elif len(raw) < _SHORTEST or (escaped_nul and _ESCAPED_NUL in raw):
             rows.append(effort.examine(index, raw))
         else:
             rows.append(_read(index, raw) or effort.examine(index, raw))
@@ -304,16 +303,6 @@ def _make_row(index: int, item: Item, size: int) -> Accepted:
         mask,
         size,
     )
-
-
-_examine_again = lru_cache(maxsize=1_024)(diagnosis.examine)
-
-
-def _examine(index: int, raw: bytes) -> Accepted | Rejected:
-    finding = (_examine_again if len(raw) <= _TINY else diagnosis.examine)(raw)
-    if finding.errors:
-        return Rejected(index, finding.contact_id, finding.errors)
-    return _make_row(index, Item(**finding.members), len(raw))
 
 
 def _too_large(index: int, raw: bytes, max_item_bytes: int) -> Rejected:

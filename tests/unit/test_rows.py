@@ -300,7 +300,7 @@ def test_both_readings_agree_on_whatever_arrives(
 ) -> None:
     for raw in (json.dumps(item).encode(), mutate(json.dumps(item, ensure_ascii=False).encode(), edits)):
         (row,) = read(raw)
-        thorough = module._examine(0, raw)
+        thorough = module.Effort().examine(0, raw)
         assert row == thorough
         if isinstance(row, Accepted):
             assert_storable(row)

@@ -24,17 +24,17 @@ _WORTH: Final = 256
 """Bytes from which it is worth while to look for many items at once."""
 _SCALARS: Final = re.compile(rb'(?:[^"\[\]{},]++,)++')
 _FLAT: Final = re.compile(rb"([\[{](?:" + lexical.FLAT + rb")*+[\]}])[ \t\r\n]*+,[ \t\r\n]*+", re.S)
+_FLATS: Final = re.compile(b"(?:" + _FLAT.pattern + b")++", re.S)
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _Steps = Generator[None, None, None]
 
 
-class JsonItem(msgspec.Struct, frozen=True, gc=False):
-    """The bytes of an item, or `None` for one longer than `MAX_ITEM`; `offset` is where in the body it begins."""
+class LongItem(msgspec.Struct, frozen=True, gc=False):
+    """One longer than `MAX_ITEM`; `offset` is where in the body it begins."""
 
     offset: int
-    data: bytes | None
 
 
 class JsonItems:
@@ -53,20 +53,20 @@ class JsonItems:
         self._final = False
         self._sound = False
         """Whether what is there may be sound JSON: it was not looked at yet."""
-        self._found: list[JsonItem] = []
+        self._found: list[bytes | LongItem] = []
         self._steps = self._read()
 
-    def feed(self, data: bytes) -> list[JsonItem]:
+    def feed(self, data: bytes) -> list[bytes | LongItem]:
         self._base += self._at
         self._data, self._at = self._data[self._at :] + data, 0
         self._sound = True
         return self._go_on()
 
-    def finish(self) -> list[JsonItem]:
+    def finish(self) -> list[bytes | LongItem]:
         self._final = True
         return self._go_on()
 
-    def _go_on(self) -> list[JsonItem]:
+    def _go_on(self) -> list[bytes | LongItem]:
         try:
             next(self._steps, None)
         except lexical.StructureError as broken:
@@ -172,7 +172,7 @@ class JsonItems:
         for raw in raws:
             item = bytes(raw)
             self._at = self._data.index(item, self._at)
-            self._found.append(JsonItem(self._offset, item))
+            self._found.append(item)
             self._at += len(item)
         self._at = end + 1
         return True
@@ -180,19 +180,31 @@ class JsonItems:
     def _read_flat(self, found: bytes) -> None:
         """Scalars, or objects and arrays with no other ones in them, as long as a comma follows each."""
         if found in (b"{", b"["):
-            while (flat := _FLAT.match(self._data, self._at)) is not None:
-                if flat.end(1) - flat.start(1) > MAX_ITEM:
-                    return
-                envelope.check_certain(flat[1], self._offset)
-                self._found.append(JsonItem(self._offset, flat[1]))
-                self._at = flat.end()
+            self._read_pairs()
         elif (run := _SCALARS.match(self._data, self._at)) is not None:
             for scalar in run[0][:-1].split(b","):
                 item = scalar.strip(b" \t\r\n")
                 if not item or len(item) > MAX_ITEM:
                     return
-                self._found.append(JsonItem(self._base + self._at + scalar.index(item), item))
+                self._found.append(item)
                 self._at += len(scalar) + 1
+
+    def _read_pairs(self) -> None:
+        run = _FLATS.match(self._data, self._at)
+        if run is None:
+            return
+        items = _FLAT.findall(run[0])
+        # All are certain at a glance where the boundaries are those between them, each of which has a comma.
+        if max(map(len, items)) <= envelope.SMALL and len(envelope.BOUNDARY.findall(run[0])) < len(items):
+            self._found += items
+            self._at = run.end()
+            return
+        for item in _FLAT.finditer(run[0]):
+            if len(item[1]) > MAX_ITEM:
+                return
+            envelope.check_certain(item[1], self._offset)
+            self._found.append(item[1])
+            self._at += len(item[0])
 
     def _read_container(self, item: _Span, opener: bytes) -> _Steps:
         depth = 1
@@ -297,13 +309,13 @@ class _Span:
                 self._doubt.feed(*part)
             self._parts.clear()
 
-    def finish(self) -> JsonItem:
+    def finish(self) -> bytes | LongItem:
         if self._doubt is not None:
             self._doubt.finish()
-            return JsonItem(self.start, None)
+            return LongItem(self.start)
         data = b"".join([part for part, _ in self._parts]).rstrip(b" \t\r\n")
         envelope.check_certain(data, self.start)
-        return JsonItem(self.start, data)
+        return data
 
 
 class _Doubt:

@@ -14,7 +14,7 @@ import msgspec
 from app.domain.envelope import TooManyItems, split_quickly
 from app.domain.files.columns import SAMPLE, Columns, HeaderError, MissingFields, Wording, understand
 from app.domain.files.csv_rows import Record, Records
-from app.domain.files.json_items import MAX_ITEM, JsonItem, JsonItems
+from app.domain.files.json_items import MAX_ITEM, JsonItems, LongItem
 from app.domain.files.ndjson import MAX_LINE, NdjsonLines
 from app.domain.files.text import UTF_8, Decoder, UndecodableText
 from app.domain.outcomes import ErrorCode
@@ -211,12 +211,10 @@ class JsonReader(Reader):
 
     def read(self, data: bytes | None) -> Iterator[list[Piece]]:
         items = self._items.finish() if data is None else self._items.feed(data)
-        yield [_take_item(item) for item in items]
+        yield [_refuse_long(item) if type(item) is LongItem else item for item in items]  # type: ignore[misc]
 
 
-def _take_item(item: JsonItem) -> Piece:
-    if item.data is not None:
-        return item.data
+def _refuse_long(item: LongItem) -> Unfit:
     detail = f"the item that begins at byte {item.offset} of the body is longer than {MAX_ITEM:,} bytes"
     return Unfit([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
 

@@ -1,7 +1,8 @@
 """`python -m tests.bench.parsing`: CPU per byte of hostile bodies beside that of ordinary ones, at three sizes.
 
 What is measured is all that the service's loop does with a body before the database is asked: cutting, decoding and
-validating, with every error explained. The least of some runs counts. No database is needed.
+validating, with every error explained. The least of some runs counts, and an ordinary body takes its turn beside each
+hostile one, because the speed of a processor changes from one second to the next. No database is needed.
 
 A row of a few bytes costs more a byte than a long one, also where it is correct. So an input whose rows are smaller
 than the smallest correct one is compared with that one as well, row by row.
@@ -11,11 +12,13 @@ from __future__ import annotations
 
 import argparse
 
+import msgspec
+
 from app.domain.files.pieces import Family
 from tests.bench.parsing.inputs import Input, hostile, ordinary, smallest
 from tests.bench.parsing.measure import Cost, measure
 
-SIZES = {10_000: 3, 100_000: 2, 1_000_000: 1}
+SIZES = {10_000: 7, 100_000: 5, 1_000_000: 3}
 """Bytes of a body and runs of it."""
 MOST = 20
 """Times the CPU per byte of ordinary bodies that a hostile one may cost."""
@@ -32,28 +35,45 @@ def main() -> None:
         report(family, options.show)
 
 
+class Pair(msgspec.Struct, frozen=True):
+    """Costs per byte of a hostile body and of an ordinary one of its size, measured in turn."""
+
+    hostile: Cost
+    ordinary: Cost
+
+    @property
+    def times(self) -> float:
+        return self.hostile.cpu / self.ordinary.cpu
+
+
+Pairs = dict[int, Pair]
+"""By size."""
+
+
 def report(family: Family, shown: int) -> None:
-    usual = {size: _measure(ordinary(family), size, runs) for size, runs in SIZES.items()}
-    small = {size: _measure(smallest(family), size, runs) for size, runs in SIZES.items()}
-    inputs = hostile(family)
-    costs = {one.name: {size: _measure(one, size, runs) for size, runs in SIZES.items()} for one in inputs}
+    small = _measure_all(smallest(family), family)
+    pairs = {one.name: _measure_all(one, family) for one in hostile(family)}
+    usual = {size: min((p[size].ordinary for p in pairs.values()), key=lambda c: c.cpu) for size in SIZES}
     print(
-        f"\n{family}: ns of CPU per byte (times ordinary), longest stretch in ms; {len(costs)} hostile inputs"
+        f"\n{family}: ns of CPU per byte (times ordinary), longest stretch in ms; {len(pairs)} hostile inputs"
     )
-    print(f"  {'ordinary':<48}" + "".join(_show(usual[size], usual[size], size) for size in SIZES))
-    print(
-        f"  {'the smallest correct items':<48}"
-        + "".join(_show(small[size], usual[size], size) for size in SIZES)
-    )
-    worst = sorted(costs, key=lambda name: -max(_times(costs[name][size], usual[size]) for size in SIZES))
+    _print_row("ordinary", {size: Pair(usual[size], usual[size]) for size in SIZES})
+    _print_row("the smallest correct items", small)
+    worst = sorted(pairs, key=lambda name: -_worst(pairs[name]))
     for name in worst[:shown]:
-        print(f"  {name[:48]:<48}" + "".join(_show(costs[name][size], usual[size], size) for size in SIZES))
-    above = [name for name in worst if any(_times(costs[name][size], usual[size]) > MOST for size in SIZES)]
+        _print_row(name, pairs[name])
+    longest = max(pair.hostile.longest for of_sizes in pairs.values() for pair in of_sizes.values())
+    print(f"  the longest stretch of all: {longest * 1e3:.0f} ms")
+    above = [name for name in worst if _worst(pairs[name]) > MOST]
     print(f"  beyond {MOST} times ordinary: {len(above)}{': ' if above else ''}{', '.join(above)}")
     for name in above:
-        rows = [_times_a_row(costs[name][size], small[size]) for size in SIZES]
+        rows = [_times_a_row(pairs[name][size].hostile, small[size].hostile) for size in SIZES]
         beside = [f"{times:.1f}" for times in rows if times is not None]
         print(f"    a row beside the smallest correct one, {name[:40]}: {' '.join(beside) or 'not smaller'}")
+
+
+def _worst(pairs: Pairs) -> float:
+    return max(pair.times for pair in pairs.values())
 
 
 def _times_a_row(cost: Cost, small: Cost) -> float | None:
@@ -63,19 +83,30 @@ def _times_a_row(cost: Cost, small: Cost) -> float | None:
     return (cost.cpu * cost.size / cost.rows) / (small.cpu * small.size / small.rows)
 
 
-def _measure(one: Input, size: int, runs: int) -> Cost:
-    """Per byte, and the longest stretch of the best run."""
-    body = one.make(size)
-    best = min((measure(body, one.form) for _ in range(runs)), key=lambda cost: cost.cpu)
-    return Cost(best.cpu / len(body), best.longest, best.rows, len(body))
+def _measure_all(one: Input, family: Family) -> Pairs:
+    return {size: _measure(one, ordinary(family), size, runs) for size, runs in SIZES.items()}
 
 
-def _times(cost: Cost, usual: Cost) -> float:
-    return cost.cpu / usual.cpu
+def _measure(one: Input, usual: Input, size: int, runs: int) -> Pair:
+    body, beside = one.make(size), usual.make(size)
+    costs = [(_measure_once(body, one), _measure_once(beside, usual)) for _ in range(runs)]
+    hostile_costs, ordinary_costs = zip(*costs, strict=True)
+    return Pair(*(min(of_one, key=lambda cost: cost.cpu) for of_one in (hostile_costs, ordinary_costs)))
 
 
-def _show(cost: Cost, usual: Cost, size: int) -> str:
-    return f" | {size // 1000:>4} KB {cost.cpu * 1e9:6.0f} ({_times(cost, usual):4.1f}) {cost.longest * 1e3:5.1f} ms"
+def _measure_once(body: bytes, one: Input) -> Cost:
+    """Per byte."""
+    cost = measure(body, one.form)
+    return Cost(cost.cpu / len(body), cost.longest, cost.rows, len(body))
+
+
+def _print_row(name: str, pairs: Pairs) -> None:
+    print(f"  {name[:48]:<48}" + "".join(_show(pair, size) for size, pair in pairs.items()))
+
+
+def _show(pair: Pair, size: int) -> str:
+    cost = pair.hostile
+    return f" | {size // 1000:>4} KB {cost.cpu * 1e9:6.0f} ({pair.times:4.1f}) {cost.longest * 1e3:5.1f} ms"
 
 
 if __name__ == "__main__":

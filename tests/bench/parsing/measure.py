@@ -9,7 +9,7 @@ from collections.abc import Generator
 
 import msgspec
 
-from app.domain import rows, rules
+from app.domain import rules
 from app.domain.envelope import MalformedBody
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Form, read_by_steps, read_quickly
@@ -81,5 +81,4 @@ def _measure(body: bytes, form: Form) -> Cost:
 
 def forget() -> None:
     """Empty what remembers earlier texts."""
-    for cached in (rules.suggest_field, rows._examine_again):
-        cached.cache_clear()
+    rules.suggest_field.cache_clear()
