@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import asyncpg
 import msgspec
@@ -33,6 +33,12 @@ KINDS: Final = tuple(destinations.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
+_TOKEN: Final = msgspec.Meta(extra_json_schema={"writeOnly": True, "minLength": 1, "pattern": "^[ -~]+$"})
+_BASE_URL: Final = msgspec.Meta(
+    examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"}
+)
+Token = Annotated[str, _TOKEN]
+Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
 _RESERVED: Final = frozenset({"db"})
 
 
@@ -48,10 +54,10 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     """A destination as it is shown; its credentials never are."""
 
     name: str
-    kind: str
+    kind: Kind
     base_url: str
     options: dict[str, Any]
-    state: str
+    state: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["active", "paused"]})]
     created_at: datetime
     error_code: str | None = None
     detail: str | None = None
@@ -63,19 +69,22 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
 class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A destination to be added."""
 
-    name: str
-    kind: str
-    base_url: str
-    token: str
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_NAME.pattern}$"})]
+    kind: Kind
+    base_url: Annotated[str, _BASE_URL]
+    token: Token
+    """Kept encrypted and never shown again."""
     options: dict[str, Any] = {}
+    """Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."""
 
 
 class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What shall be different about a destination."""
 
-    token: str | None = None
+    token: Annotated[str | None, _TOKEN] = None
+    """Kept encrypted and never shown again."""
     options: dict[str, Any] | None = None
-    """Those that are named change, the others stay; null stands for the default."""
+    """Those that are named change, the others stay as they are; null stands for the default."""
 
 
 async def add_destination(

@@ -26,7 +26,7 @@ class Attempt(msgspec.Struct, frozen=True):
     state: JobState
     created_at: datetime
     destinations: list[str]
-    """That it was to send to."""
+    """The destinations that it was to send to."""
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -40,7 +40,7 @@ class Merged(msgspec.Struct, frozen=True):
     failed: int = 0
     """A dead letter waits for a human."""
     dropped: int = 0
-    """A human said that they are not worth sending."""
+    """An operator dropped them, or another destination refused them and all were to have them or none."""
     skipped: int = 0
     """There was nothing to send, or the destination was removed."""
 

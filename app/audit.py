@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Annotated, Final
 
 import msgspec
 
 from app.db import audit as rows
 from app.db.pool import Connection
+from app.domain.answers import JsonObject
+
+_SUBJECT: Final = msgspec.Meta(examples=["job:01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80", "destination:hubspot"])
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -15,8 +19,8 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """The API key that did it or had it done; `operator`: whoever runs the service; `tranche`: nobody asked."""
     action: str
-    subject: str
-    detail: msgspec.Raw
+    subject: Annotated[str, _SUBJECT]
+    detail: JsonObject
 
 
 async def read_log(

@@ -46,7 +46,7 @@ class DestinationTest(msgspec.Struct, frozen=True, kw_only=True):
     canary: bool
     state: Literal["queued", "running", "done"]
     verdict: Verdict | None
-    """`None` until it is done."""
+    """null until it is done."""
     steps: list[Step]
     created_at: datetime
     finished_at: datetime | None

@@ -11,6 +11,7 @@ import msgspec
 from app.db import history as rows
 from app.db.history import Place, VersionRow
 from app.db.pool import Connection
+from app.domain.answers import JsonObject
 from app.domain.outcomes import JobKind
 from app.errors import NotFound
 
@@ -24,7 +25,7 @@ class ContactFields(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str | None
     phone: str | None
     company: str | None
-    attributes: msgspec.Raw
+    attributes: JsonObject
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +41,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The API key that asked for it."""
     request_id: str
     deleted: bool
-    """Its creation was undone by this change."""
+    """The creation of the contact was undone by this change."""
     before: ContactFields | None
     """Null: there was no contact."""
     after: ContactFields | None

@@ -33,7 +33,7 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which open letters; what is left out does not matter."""
+    """Which open letters; a condition that is left out does not matter."""
 
     destination: str | None = None
     error_code: ErrorCode | None = None
@@ -51,7 +51,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """Letters that were asked for and left alone."""
+    """Letters that were asked for and left alone: ended before, or for a destination that is removed."""
 
     destination: str
     reason: str

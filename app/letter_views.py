@@ -12,6 +12,7 @@ from app.db import letters as rows
 from app.db import reading
 from app.db.letters import CallRow, ClusterRow, LetterRow, VersionRow
 from app.db.pool import Connection
+from app.domain.answers import JsonObject
 from app.domain.outcomes import ErrorCode, Resolution
 from app.errors import NotFound
 from app.letter_choice import Filter, condition, read_places
@@ -109,7 +110,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str | None
     phone: str | None
     company: str | None
-    attributes: msgspec.Raw
+    attributes: JsonObject
 
 
 class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -130,7 +131,7 @@ class LetterDetail(DeadLetter, frozen=True, kw_only=True):
     payload: Payload | None
     """The contact as a replay would send it now; null: there is none any more, so its deletion would be sent."""
     failed_version: FailedVersion | None
-    """Null once it is no longer known."""
+    """The version that the letter is about, and the item that made it; null once it is no longer known."""
     headers: dict[str, list[str]]
     """That went along with the calls, to find them at the CRM and in logs."""
     calls: list[Call]

@@ -35,11 +35,11 @@ class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_default
     """The job that has sent it again since: its outcome stands there."""
     not_restored: list[str] | None = None
     """Of an undo: fields that are left there as they are, because nobody knows what they held before; attributes as
-    `attributes.KEY`. `detail` says why."""
+    `attributes.KEY`. `detail` says why. With `email` among them, the whole record was left."""
 
 
 class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
-    """An item as it was answered, and what became of it; no destination is named that it was not owed to."""
+    """An item's outcome here and at every destination it was owed to."""
 
     destinations: dict[str, DestinationOutcome]
 

@@ -9,7 +9,7 @@ import math
 import uuid
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -20,7 +20,7 @@ from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow, SyncRow
 from app.db.undoing import read_relatives
 from app.domain import naming
-from app.domain.answers import Summary
+from app.domain.answers import JsonObject, Summary
 from app.domain.batch import JobOptions
 from app.domain.options import STANDARD_FIELDS
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
@@ -36,7 +36,7 @@ PAUSED: Final = "the destination is paused; an administrator resumes it"
 
 
 class Effects(msgspec.Struct, frozen=True):
-    """A job's items by state at one destination."""
+    """How many of a job's items are in which state at one destination."""
 
     pending: int = 0
     ok: int = 0
@@ -112,7 +112,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
 
     failures: list[Failure]
     attempts: list[Attempt] | UnsetType = UNSET
-    """Told where there is more than one."""
+    """The first one, its retries and replays of its dead letters; absent if there was only one."""
     merged: dict[str, Merged] | UnsetType = UNSET
     """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
     undo_of: uuid.UUID | None = None
@@ -167,11 +167,14 @@ class JobPage(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
+_KeyState = Literal["completed", "running", "expired"]
+
+
 class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What stands under an idempotency key; a request that runs has a job to name once a part of its body is stored."""
 
     key: str
-    state: str
+    state: _KeyState
     job_id: uuid.UUID | None = None
     status: int | None = None
     status_url: str | None = None
@@ -188,7 +191,8 @@ class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     synced_at: datetime | None = None
     remote_id: str | None = None
     created: bool | None = None
-    """Whether a call of ours made the record there; null: not known, or there is none. An undo archives no other."""
+    """Whether a call of Tranche made the record there; absent: not known, or there is none. An undo
+    archives no other."""
     not_restored: list[str] | None = None
     """Fields that undos have left there as they were, because nobody knows what they held before."""
     error_code: str | None = None
@@ -205,7 +209,7 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
     last_name: str | None
     phone: str | None
     company: str | None
-    attributes: msgspec.Raw
+    attributes: JsonObject
     job_id: uuid.UUID
     """Who made this version."""
     created_at: datetime
@@ -357,7 +361,7 @@ async def read_key(connection: Connection, tenant_id: int, route: str, key: str)
         row = await reading.read_key(connection, tenant_id, route, key)
     if row is None:
         raise NotFound("No request with this Idempotency-Key is known; if one was sent, it left no effect.")
-    state = "expired" if row.expired else "running" if row.answering else "completed"
+    state: _KeyState = "expired" if row.expired else "running" if row.answering else "completed"
     return KeyState(
         key=key,
         state=state,

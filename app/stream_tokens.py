@@ -19,7 +19,9 @@ class StreamToken(msgspec.Struct, frozen=True):
     """`events_url` carries the token; until it expires it may be opened again and again, as EventSource does."""
 
     token: str
+    """Shows the events of this job, and nothing else."""
     events_url: str
+    """With the token: for `new EventSource(…)`, which may come again until the token expires."""
     expires_at: datetime
 
 

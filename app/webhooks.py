@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from datetime import datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -15,6 +15,7 @@ from app.domain import addresses
 from app.domain.outcomes import EventType
 from app.domain.webhooks import (
     ALL_EVENTS,
+    MAX_URL,
     SECRET_BYTES,
     TEST_EVENT,
     EndpointState,
@@ -35,22 +36,29 @@ _NO_ENDPOINT: Final = "There is no such webhook endpoint."
 _NO_MESSAGE: Final = "There is no such message at this endpoint; settled ones are kept for a time only."
 
 
+WebhookUrl = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri", "maxLength": MAX_URL})]
+
+_ACTIVE: Final = msgspec.Meta(extra_json_schema={"enum": ["active", "disabled"]})
+
+
 class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A webhook endpoint to be added."""
 
-    url: str
+    url: WebhookUrl
+    """https://, unless its address is in a network that the operator named."""
     events: list[EventType] | None = None
     """What it is told of; absent: everything, also what later releases tell of the kinds known today."""
     policy: Policy = Policy.SHORT
-    """How patient we are with it."""
+    """`short`: five retries in 75 minutes, and a 4xx that no retry mends is final. `standard`: all but 2xx and 410 is
+    tried again, over three days, calls may take 15 s, and an endpoint that fails for five days is disabled."""
 
 
 class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What is to be another at an endpoint; absent leaves it as it is."""
 
-    url: str | msgspec.UnsetType = msgspec.UNSET
+    url: WebhookUrl | msgspec.UnsetType = msgspec.UNSET
     events: list[EventType] | msgspec.UnsetType = msgspec.UNSET
-    state: EndpointState | msgspec.UnsetType = msgspec.UNSET
+    state: Annotated[EndpointState | msgspec.UnsetType, _ACTIVE] = msgspec.UNSET
     policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -66,7 +74,8 @@ class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
     failing_since: datetime | None
     created_at: datetime
     previous_until: datetime | None
-    secret: str
+    secret: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^whsec_"})]
+    """Signs messages; shown this once."""
 
 
 async def add(

@@ -24,7 +24,7 @@ class Circuit(msgspec.Struct, frozen=True, kw_only=True):
 
     state: CircuitState = CircuitState.CLOSED
     since: datetime | None = None
-    """When it came to this state; `None`: it never was in another."""
+    """When it came to this state; null: it never was in another."""
     retry_after_seconds: int = 0
     openings_24h: int = 0
     detail: str | None = None

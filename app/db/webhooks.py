@@ -11,6 +11,7 @@ import msgspec
 
 from app.db.pool import Connection
 from app.db.sql import QUERIES
+from app.domain.answers import JsonObject
 from app.domain.webhooks import MOST_ATTEMPTS_KEPT, EndpointState, MessageState, Policy, Verdict
 
 _STROKE: Final = 1_000
@@ -30,7 +31,7 @@ class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
     detail: str | None
     """Why it is disabled, if nobody here did it."""
     failing_since: datetime | None
-    """The first failed attempt after the last that went well."""
+    """The first failed attempt after the last that went well; null: the last one went well."""
     created_at: datetime
     previous_until: datetime | None
     """Until then the secret before the last rotation signs as well."""
@@ -57,8 +58,8 @@ class WebhookMessage(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int
     """How many were begun since it was written or replayed."""
     attempts: list[WebhookAttempt]
-    payload: msgspec.Raw
-    """What is sent, as it is."""
+    payload: JsonObject
+    """What is sent."""
     created_at: datetime
     next_attempt_at: datetime | None
     finished_at: datetime | None

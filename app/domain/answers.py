@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -13,9 +13,16 @@ from msgspec import UNSET, UnsetType
 from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState, Result
 from app.domain.rules import FieldError, ItemWarning
 
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+"""An object that goes out as it was stored."""
+
+_ITEMS: Final = msgspec.Meta(
+    extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}}
+)
+
 
 class ItemOutcome(msgspec.Struct, omit_defaults=True):
-    """One item of an answer, in the contract's field order."""
+    """What became of one item here. `retry` means: send it again, not before `retry_after_seconds`."""
 
     index: int
     id: str | None
@@ -54,8 +61,8 @@ class ImportAnswer(msgspec.Struct, omit_defaults=True):
     items_url: str
     summary: Summary
     effects: Mapping[str, EffectState]
-    """By destination; `db` is the database here."""
-    items: msgspec.Raw
+    """The state of the database (`db`) and of each destination: `pending` while anything is still open."""
+    items: Annotated[msgspec.Raw, _ITEMS]
     dry_run: bool = False
 
 

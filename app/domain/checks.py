@@ -22,10 +22,10 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     ok: bool | None
-    """`None`: it shows neither."""
+    """null: it shows neither."""
     detail: str
     status: int | None = None
-    """The HTTP status that was answered; `None`: there was no call, or no answer."""
+    """The HTTP status that was answered; null: there was no call, or no answer."""
     milliseconds: int = 0
 
 

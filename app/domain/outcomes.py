@@ -41,7 +41,7 @@ class WarningCode(StrEnum):
 
 
 class ErrorCode(StrEnum):
-    """Why an item is not `ok`, here or at a destination."""
+    """Why an item is not `ok`, here or at a destination. Codes are never removed."""
 
     MISSING_FIELD = "MISSING_FIELD"
     INVALID_FIELD = "INVALID_FIELD"

@@ -49,7 +49,7 @@ _Attributes = Annotated[
 
 
 class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An item as it comes over the wire: absent leaves a field as it is, null clears it."""
+    """A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item."""
 
     id: Annotated[str, Meta(min_length=1, max_length=rules.MAX_ID, description="The business key.")]
     email: Annotated[str, Meta(max_length=rules.MAX_EMAIL, extra_json_schema={"format": "email"})]

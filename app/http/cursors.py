@@ -15,6 +15,9 @@ from app.http.errors import CursorInvalid
 
 VERSION: Final = 1
 
+NextCursor = Annotated[str | None, msgspec.Meta(description="Opaque; null on the last page.")]
+"""What a page says of the one after it."""
+
 _Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 

@@ -16,6 +16,7 @@ from app import admin, letter_views, letters
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
 from app.errors import Invalid, NotFound
 from app.http import cursors, headers
+from app.http.cursors import NextCursor
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
 from app.http.json_bodies import read_json
@@ -46,7 +47,7 @@ class _Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: Filter | None = None
     all: bool = False
-    """Every open letter: a filter without a condition must say so."""
+    """Every open letter: instead of a condition."""
 
 
 class ReplayRequest(_Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -75,7 +76,7 @@ class LetterList(msgspec.Struct):
     """A page of dead letters, newest first. A filtered page may hold fewer than `limit` and still have a next one."""
 
     dead_letters: list[letter_views.DeadLetter]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 class ClusterList(msgspec.Struct):

@@ -10,6 +10,7 @@ from litestar.response.base import ASGIResponse
 
 from app import audit, history
 from app.http import cursors, headers
+from app.http.cursors import NextCursor
 from app.http.exchange import exchange_of, read_tail
 from app.http.headers import Fields
 from app.http.services import authorize, respond, services_of
@@ -30,14 +31,14 @@ class ContactHistory(msgspec.Struct):
     """A page of a contact's versions, newest first; `next_cursor` is null on the last one."""
 
     versions: list[history.Version]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 class AuditLog(msgspec.Struct):
     """A page of the audit log, newest first; `next_cursor` is null on the last one."""
 
     entries: list[audit.AuditEntry]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 def is_history(request: Request[Any, Any, Any]) -> bool:

@@ -12,6 +12,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 
 from app import failed_rows, items, selection
 from app.http import cursors, headers
+from app.http.cursors import NextCursor
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
 from app.http.jobs import MOST, PAGE, parse_job_id
@@ -28,7 +29,7 @@ class ItemList(msgspec.Struct):
     """A page of items in request order. A filtered page may hold fewer than `limit` and still have a next one."""
 
     items: list[selection.JobItem]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 @get("/v1/jobs/{job_id:str}/items")

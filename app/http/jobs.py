@@ -17,6 +17,7 @@ from app.admin import Principal
 from app.domain.outcomes import JobKind
 from app.errors import Invalid, NotFound
 from app.http import cursors, dead_letters, headers
+from app.http.cursors import NextCursor
 from app.http.exchange import exchange_of
 from app.http.headers import Fields, Preferences
 from app.http.json_bodies import read_json
@@ -35,7 +36,7 @@ class JobList(msgspec.Struct):
     """A page of jobs, newest first; `next_cursor` is null on the last one."""
 
     jobs: list[status.JobSummary]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 def parse_job_id(text: str) -> uuid.UUID:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import asyncpg
 import msgspec
@@ -81,14 +81,20 @@ KINDS: Final = {
 """By code: the codes are published, so none is ever removed."""
 
 
+_TYPE: Final = msgspec.Meta(
+    examples=["urn:tranche:problem:idempotency-key-reused"], extra_json_schema={"format": "uri-reference"}
+)
+_CODE: Final = msgspec.Meta(extra_json_schema={"enum": sorted(KINDS)})
+
+
 class Problem(msgspec.Struct, omit_defaults=True):
     """RFC 9457, with `code` and `request_id`."""
 
-    type: str
+    type: Annotated[str, _TYPE]
     title: str
     status: int
     detail: str
-    code: str
+    code: Annotated[str, _CODE]
     request_id: str
 
 

@@ -14,6 +14,7 @@ from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
 from app.domain.webhooks import MessageState
 from app.errors import Invalid, NotFound
 from app.http import cursors, headers
+from app.http.cursors import NextCursor
 from app.http.headers import Fields
 from app.http.json_bodies import read_json
 from app.http.services import Services, authorize, respond, services_of, vault_of
@@ -37,7 +38,7 @@ class WebhookMessageList(msgspec.Struct):
     """A page of messages, newest first; `next_cursor` is null on the last one."""
 
     messages: list[WebhookMessage]
-    next_cursor: str | None
+    next_cursor: NextCursor
 
 
 class WebhookRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -64,7 +64,7 @@ def make_document(settings: Settings) -> dict[str, Any]:
                     "description": "A token for the events of one job, from `POST /v1/jobs/{job_id}/stream-token`.",
                 },
             },
-            "schemas": schemas.make_schemas(),
+            "schemas": schemas.make_schemas(schemas.STRUCTS),
             "headers": parts.HEADERS,
             "responses": parts.PROBLEMS,
         },
