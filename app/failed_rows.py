@@ -1,4 +1,4 @@
-"""The rows that did not make it, given back as a CSV with the reasons: a part of the read model."""
+"""Failed rows, given back as a file that can be corrected and pushed again: a part of the read model."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from app.db.items import JobRef
 from app.db.packing import unpack
 from app.db.pool import Connection, Database
 from app.domain.files.chunks import measure
-from app.domain.files.export import MAX_KEYS, Layout, Note, Source, Texts, read_stored_keys, read_texts
+from app.domain.files.export import MAX_KEYS, CsvWriter, NdjsonWriter, Note, Source, Stored, read_source
+from app.domain.files.pieces import Kept
 from app.domain.files.spooled import decode_sources
 from app.domain.outcomes import ItemStatus
-from app.domain.rows import Noted, Unfit
 from app.errors import Invalid
 from app.items import Page, gather, read_extent, read_items
 from app.selection import Filter, JobItem, tell_reasons
@@ -29,16 +29,24 @@ _VERSIONS: Final = 200
 
 
 class Download(msgspec.Struct, frozen=True):
-    """A CSV on its way; `position`: where to go on once more items are decided, if there will be any."""
+    """A file on its way; `position`: where to go on once more items are decided, if there will be any."""
 
     parts: AsyncIterator[bytes]
     position: int | None
 
 
 async def open_download(
-    database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, *, step: int = STEP
+    database: Database,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    wanted: Filter,
+    *,
+    ndjson: bool = False,
+    step: int = STEP,
 ) -> Download:
-    """All failed rows that are decided now. Memory is that of `step` rows; no connection is held between them.
+    """All failed rows that are decided now, as CSV or NDJSON.
+
+    Memory is that of `step` rows; no connection is held between them.
 
     Raises:
         NotFound, OutcomesExpired: see `app.items.read_items`.
@@ -47,19 +55,26 @@ async def open_download(
     async with database.connection() as connection:
         extent = await read_extent(JobRef(connection, tenant_id, job_id))
     reader = _Reader(database, tenant_id, job_id, wanted, extent.end, step)
-    layout = Layout(extent.kept)
-    if not layout.fixed:
+    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    if writer is None:
         keys: dict[str, None] = {}
         async for found in reader.read():
             _add_keys(keys, found)
-        layout = Layout(extent.kept, keys)
-    return Download(_encode(reader, layout), extent.end if extent.growing else None)
+        writer = CsvWriter(extent.kept, keys)
+    return Download(_encode(reader, writer), extent.end if extent.growing else None)
 
 
 async def read_page(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, *, first: int, limit: int, wanted: Filter
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    *,
+    first: int,
+    limit: int,
+    wanted: Filter,
+    ndjson: bool = False,
 ) -> tuple[bytes, Page]:
-    """A page as a CSV of its own; of JSON items it has the keys that occur in it.
+    """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
 
     Raises:
         NotFound, OutcomesExpired, Invalid: see `open_download`.
@@ -69,12 +84,23 @@ async def read_page(
     page = await read_items(connection, tenant_id, job_id, first=first, limit=limit, wanted=wanted)
     found = await _find_sources(job, page.items)
     page = _shorten(page, len(found))
-    layout = Layout(extent.kept)
-    if not layout.fixed:
+    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    if writer is None:
         keys: dict[str, None] = {}
         _add_keys(keys, found)
-        layout = Layout(extent.kept, keys)
-    return layout.encode_header() + _encode_rows(layout, found, wanted), page
+        writer = CsvWriter(extent.kept, keys)
+    return writer.encode_header() + _encode_rows(writer, found, wanted), page
+
+
+_Writer = CsvWriter | NdjsonWriter
+
+
+def _fixed_writer(kept: Kept | None, *, ndjson: bool) -> _Writer | None:
+    """A writer that needs no look at the items first; `None`: their keys become columns."""
+    if ndjson:
+        return NdjsonWriter()
+    writer = CsvWriter(kept)
+    return writer if writer.fixed else None
 
 
 _Found = list[tuple[JobItem, Source | None]]
@@ -111,15 +137,15 @@ class _Reader:
             position = _shorten(page, len(found)).position
 
 
-async def _encode(reader: _Reader, layout: Layout) -> AsyncIterator[bytes]:
-    yield layout.encode_header()
+async def _encode(reader: _Reader, writer: _Writer) -> AsyncIterator[bytes]:
+    yield writer.encode_header()
     async for found in reader.read():
         if found:
-            yield _encode_rows(layout, found, reader.wanted)
+            yield _encode_rows(writer, found, reader.wanted)
 
 
-def _encode_rows(layout: Layout, found: _Found, wanted: Filter) -> bytes:
-    return layout.encode_rows((_note(item, wanted), source, item.id) for item, source in found)
+def _encode_rows(writer: _Writer, found: _Found, wanted: Filter) -> bytes:
+    return writer.encode_rows((_note(item, wanted), source, item.id) for item, source in found)
 
 
 def _note(item: JobItem, wanted: Filter) -> Note:
@@ -131,15 +157,13 @@ def _note(item: JobItem, wanted: Filter) -> Note:
 
 def _add_keys(keys: dict[str, None], found: _Found) -> None:
     for _, source in found:
-        if source is not None and not isinstance(source, Unfit):
-            item = source.item if isinstance(source, Noted) else source
-            texts = item if isinstance(item, Texts) else read_texts(bytes(item))
-            if texts is not None:
-                keys.update(dict.fromkeys(texts.extras))
+        texts = read_source(source)
+        if texts is not None:
+            keys.update(dict.fromkeys(texts.extras))
     if len(keys) > MAX_KEYS:
         raise Invalid(
             f"The failed items have more than {MAX_KEYS:,} different keys, too many for the columns of a CSV; "
-            "ask for fewer of them (status, destination, error_code, limit), or for NDJSON."
+            "ask for fewer of them (status, destination, error_code, limit), or for NDJSON with sent=true."
         )
 
 
@@ -175,22 +199,22 @@ async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
         if not some:
             break
         versions = await rows.read_versions(job, some)
-        sources |= {index: _tell_version(version) for index, version in versions.items()}
+        sources |= {index: _as_stored(version) for index, version in versions.items()}
         size += sum(len(version.attributes) for version in versions.values())
         if size > HELD:
             last = some[-1]
     return [(item, sources.get(item.index)) for item in items if item.index <= last]
 
 
-def _tell_version(version: rows.VersionRow) -> Texts:
+def _as_stored(version: rows.VersionRow) -> Stored:
     # if_version was met when the item was stored, and would not be met again.
     fields = {
         "id": version.contact_id,
         "email": version.email,
-        "first_name": version.first_name or "",
-        "last_name": version.last_name or "",
-        "phone": version.phone or "",
-        "company": version.company or "",
-        "source_version": "" if version.source_version is None else str(version.source_version),
+        "first_name": version.first_name,
+        "last_name": version.last_name,
+        "phone": version.phone,
+        "company": version.company,
+        "source_version": version.source_version,
     }
-    return Texts(fields, read_stored_keys(version.attributes))
+    return Stored({name: value for name, value in fields.items() if value is not None}, version.attributes)

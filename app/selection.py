@@ -91,8 +91,8 @@ class Filter(msgspec.Struct, frozen=True):
         failures = (ItemStatus.FAILED, ItemStatus.RETRY) if self.local else sorted(LOST_STATES)
         if self.lost and self.status not in failures:
             raise Invalid(
-                f"The CSV holds the rows that failed; {where or 'here '}that is: {', '.join(failures)}. "
-                f"For {self.status!r} ask for JSON or NDJSON."
+                f"Only failed rows are given back as they were sent; {where or 'here '}that is: "
+                f"{', '.join(failures)}. For {self.status!r} ask for JSON or NDJSON, without sent=true."
             )
 
     @property

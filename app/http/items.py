@@ -37,12 +37,20 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
     services = services_of(request)
     fields = Fields(request.scope["headers"])
     principal = await authorize(request, fields, services, READING)
-    media_type = headers.choose_type(fields, (headers.JSON, headers.NDJSON, headers.CSV))
-    query = headers.read_query(request.scope, ("status", "destination", "error_code", "limit", "cursor"))
+    query = headers.read_query(
+        request.scope, ("status", "destination", "error_code", "limit", "cursor", "sent")
+    )
+    sent = headers.read_flag(query, "sent")
+    offers = (headers.NDJSON, headers.CSV) if sent else (headers.JSON, headers.NDJSON, headers.CSV)
+    media_type = headers.choose_type(fields, offers)
     limit = headers.read_limit(query, default=PAGE, most=MOST)
     wanted = selection.Filter(
-        query.get("status"), query.get("destination"), query.get("error_code"), lost=media_type == headers.CSV
+        query.get("status"),
+        query.get("destination"),
+        query.get("error_code"),
+        lost=sent or media_type == headers.CSV,
     )
+    ndjson = media_type == headers.NDJSON
     wanted.check()
     job = parse_job_id(request.path_params["job_id"])
     await services.owners.check_read(principal, job)
@@ -51,17 +59,27 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
     if whole and exchange_of(request.scope).bodyless:
         async with services.database.connection() as connection:
             await items.read_items(connection, principal.tenant_id, job, first=0, limit=1, wanted=wanted)
-        return respond(b"", headers={"Vary": "Accept"} | _describe_file(job), media_type=headers.CSV)
+        return respond(
+            b"", headers={"Vary": "Accept"} | _describe_file(job, media_type), media_type=media_type
+        )
     if whole:
-        download = await failed_rows.open_download(services.database, principal.tenant_id, job, wanted)
+        download = await failed_rows.open_download(
+            services.database, principal.tenant_id, job, wanted, ndjson=ndjson
+        )
         told = _tell_rest(request, query, job, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
-            iterator=download.parts, headers=told | _describe_file(job), media_type=headers.CSV
+            iterator=download.parts, headers=told | _describe_file(job, media_type), media_type=media_type
         )
     async with services.database.connection() as connection:
         if wanted.lost:
             body, page = await failed_rows.read_page(
-                connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
+                connection,
+                principal.tenant_id,
+                job,
+                first=first,
+                limit=limit,
+                wanted=wanted,
+                ndjson=ndjson,
             )
         else:
             page = await items.read_items(
@@ -69,8 +87,8 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
             )
     told = _tell_rest(request, query, job, page.position, waiting=page.waiting)
     if wanted.lost:
-        return respond(body, headers=told | _describe_file(job), media_type=headers.CSV)
-    if media_type == headers.NDJSON:
+        return respond(body, headers=told | _describe_file(job, media_type), media_type=media_type)
+    if ndjson:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
         return respond(lines, headers=told, media_type=media_type)
     cursor = None if page.position is None else cursors.encode_item(job, page.position)
@@ -91,8 +109,9 @@ def _tell_rest(
     return fields | ({"Retry-After": str(POLL_SECONDS)} if waiting else {})
 
 
-def _describe_file(job_id: uuid.UUID) -> dict[str, str]:
+def _describe_file(job_id: uuid.UUID, media_type: str) -> dict[str, str]:
+    content_type, suffix = (CSV_TYPE, "csv") if media_type == headers.CSV else (media_type, "ndjson")
     return {
-        "Content-Type": CSV_TYPE,
-        "Content-Disposition": f'attachment; filename="job-{job_id}-failed.csv"',
+        "Content-Type": content_type,
+        "Content-Disposition": f'attachment; filename="job-{job_id}-failed.{suffix}"',
     }

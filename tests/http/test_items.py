@@ -21,6 +21,7 @@ from tests.http.conftest import Answer, Api, person
 Db: TypeAlias = "asyncpg.Connection[Any]"
 CSV = {"Accept": "text/csv"}
 SEND_CSV = {"Content-Type": "text/csv"}
+SENT = "?sent=true"
 
 
 async def add_destination(db: Db, name: str) -> int:
@@ -137,6 +138,47 @@ async def test_a_csv_of_what_did_not_fail_is_refused(api: Api, query: str) -> No
     answer = await api.get(f"{job['items_url']}?{query}", CSV)
     assert (answer.status, answer.json()["code"]) == (400, "INVALID_PARAMETER")
     assert "JSON or NDJSON" in answer.json()["detail"]
+
+
+async def test_failed_json_items_come_back_as_they_were_sent(api: Api) -> None:
+    """Null and numbers too, which a CSV cannot hold; corrected, they do what they were meant to do."""
+    await api.push([{**person(1), "phone": "+49 30 1234", "attributes": {"a": 1, "b": 2}}])
+    bad = {**person(1), "email": "nonsense", "phone": None, "attributes": {"a": 2.5, "b": None, "c": [1]}}
+    job = (await api.push([person(2), bad, {"id": "c3", "nick": 1}])).json()
+    answer = await api.get(job["items_url"] + SENT)
+    assert answer.status == 200, answer.body
+    assert answer.headers["Content-Type"] == "application/x-ndjson"
+    assert (
+        answer.headers["Content-Disposition"] == f'attachment; filename="job-{job["job_id"]}-failed.ndjson"'
+    )
+    first, second = answer.body.splitlines()
+    assert msgspec.json.decode(first) == bad
+    assert msgspec.json.decode(second) == {"id": "c3", "nick": 1}
+    ndjson = {"Content-Type": "application/x-ndjson"}
+    again = (await api.push(answer.body, headers=ndjson)).json()
+    assert [item["error_code"] for item in again["items"]] == ["INVALID_EMAIL", "UNKNOWN_FIELD"]
+    corrected = first.replace(b"nonsense", b"c1@example.com")
+    assert (await api.push(corrected, headers=ndjson)).json()["items"][0]["result"] == "updated"
+    stored = (await api.get("/v1/contacts/c1")).json()
+    assert stored.get("phone") is None
+    assert stored["attributes"] == {"a": 2.5, "c": [1]}
+
+
+async def test_failed_ndjson_comes_in_pages_and_by_status_where_asked(api: Api) -> None:
+    job = (await api.push([{"id": f"c{n}", "email": "x"} for n in range(5)] + [person(9)])).json()
+    path: str | None = job["items_url"] + SENT + "&status=failed&limit=2"
+    seen: list[str] = []
+    while path:
+        answer = await api.get(path, {"Accept": "application/x-ndjson"})
+        seen += [msgspec.json.decode(line)["id"] for line in answer.body.splitlines()]
+        link = answer.headers.get("Link")
+        path = None if link is None else link.partition("<")[2].partition(">")[0]
+    assert seen == [f"c{n}" for n in range(5)]
+    for query, accept, code in (
+        (SENT, "application/json", "NOT_ACCEPTABLE"),
+        (SENT + "&status=ok", "*/*", "INVALID_PARAMETER"),
+    ):
+        assert (await api.get(job["items_url"] + query, {"Accept": accept})).json()["code"] == code
 
 
 async def test_items_to_be_sent_again_say_when(api: Api, db: Db) -> None:

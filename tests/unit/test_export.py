@@ -1,9 +1,10 @@
-"""Rows given back as a CSV: reasons first, the columns as they were, and pushed again the same items."""
+"""Failed items given back as CSV or NDJSON: pushed again, they are the same items."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.files.columns import NOTES
-from app.domain.files.export import Layout, Note, Source, read_stored_keys
+from app.domain.files.export import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
 from app.domain.files.pieces import Contents, Family, Form, Kept, read_pieces
 from app.domain.rows import Noted, Unfit
 
@@ -30,7 +31,7 @@ def read(body: bytes, **mapping: str) -> Contents:
 
 
 def write(kept: Kept | None, sources: list[Source | None], *keys: str) -> bytes:
-    layout = Layout(kept, keys)
+    layout = CsvWriter(kept, keys)
     return layout.encode_header() + layout.encode_rows((NOTE, source, "c1") for source in sources)
 
 
@@ -162,3 +163,47 @@ def test_an_item_of_which_nothing_was_kept_has_its_id() -> None:
 
 def test_stored_values_that_are_no_text_are_left_as_they_are() -> None:
     assert read_stored_keys('{"a": "x", "b": 5, "c": null, "d": {"e": "f"}}') == {"a": "x"}
+
+
+def lines(*sources: Source | None) -> bytes:
+    return NdjsonWriter().encode_rows((NOTE, source, "c1") for source in sources)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.lists(st.dictionaries(st.text(), VALUES, max_size=4), min_size=1, max_size=4), st.booleans())
+def test_ndjson_gives_json_items_back_with_every_value(rows: list[dict[str, Any]], pretty: bool) -> None:
+    body = json.dumps({"items": rows}, indent=1 if pretty else None).encode()
+    sent = read_pieces(body, Form(), max_items=100)
+    again = read_pieces(lines(*sent.pieces), Form(family=Family.NDJSON), max_items=100)
+    assert [msgspec.json.decode(bytes(p)) for p in again.pieces] == [
+        msgspec.json.decode(bytes(p)) for p in sent.pieces
+    ]
+
+
+def test_ndjson_lines_come_back_byte_for_byte() -> None:
+    body = b'{"id": "1",  "email":null}\n{broken\n{"id":"2","id":"3"}\n{"email":"\xff"}\n[1.50]\n'
+    sent = read_pieces(body, Form(family=Family.NDJSON), max_items=100)
+    assert lines(*sent.pieces) == body
+
+
+def test_a_csv_row_that_is_no_item_keeps_its_cells_in_ndjson() -> None:
+    sent = read(b'id,email\r\n1\r\n2,"x"y\r\n3,  c@d.de\r\n')
+    assert lines(*sent.pieces, None).splitlines() == [
+        b'["1"]',
+        b'"2,\\"x\\"y"',
+        b'{"id":"3","email":"c@d.de"}',
+        b'{"id":"c1"}',
+    ]
+
+
+def test_a_stored_item_has_its_numbers_and_nested_attributes_in_ndjson() -> None:
+    stored = Stored({"id": "1", "email": "a@b.de", "source_version": 7}, '{"a":1.5,"b":{"c":null}}')
+    assert lines(stored) == (
+        b'{"id":"1","email":"a@b.de","source_version":7,"attributes":{"a":1.5,"b":{"c":null}}}\n'
+    )

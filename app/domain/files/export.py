@@ -1,8 +1,11 @@
-"""Items that did not make it → the rows of a CSV that can be fixed and pushed again.
+"""Failed items → a file that can be corrected and pushed again: CSV with the reasons, or NDJSON without them.
 
-The reasons stand first, then the columns of the file that the items came from. Every name and cell is guarded against
-being run by a spreadsheet, names that `map=` gave a meaning are replaced by that meaning, and reading such a file takes
-all of it back (`app.domain.files.columns`): pushed as it is, without any `map=`, it holds the same items.
+NDJSON has one line for each item, as it was sent; pushed as it is, it holds the same items. A row of a CSV that does
+not fit its header becomes a JSON array of its cells, or a string of its text: neither is an item until it is corrected.
+
+In a CSV the reasons come first, then the columns of the file that the items came from. Every name and cell is guarded
+against being run by a spreadsheet, names that `map=` gave a meaning are replaced by that meaning, and reading such a
+file takes all of it back (`app.domain.files.columns`): pushed as it is, without any `map=`, it holds the same items.
 
 Items of JSON and NDJSON have no columns, so they get those of the fields and one for each key. A CSV knows text only:
 `null` becomes an empty cell, which leaves a field as it is, and any other value that is no text comes back as text.
@@ -14,6 +17,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -40,10 +44,19 @@ MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 _EMPTY: Final[dict[str, str]] = {}
+_encode_json: Final = msgspec.json.Encoder().encode
+_LINE_BREAKS: Final = re.compile(rb"[\r\n]+")
+
+
+class Stored(msgspec.Struct, frozen=True):
+    """An item as it was stored, where a destination refused it; `attributes` is a JSON object."""
+
+    fields: dict[str, str | int]
+    attributes: str
 
 
 class Texts(msgspec.Struct, frozen=True):
-    """An item as a CSV can tell it: its fields by name, anything else by key."""
+    """An item as a CSV can hold it: its fields by name, anything else by key."""
 
     fields: dict[str, str]
     extras: dict[str, str]
@@ -74,8 +87,22 @@ class Note(msgspec.Struct, frozen=True):
     seconds: int
 
 
-Source = Piece | Texts
+Source = Piece | Stored
 """What is known of an item: as it was sent, or as it was stored."""
+
+
+FailedRow = tuple[Note, Source | None, str | None]
+"""Why an item failed, what is known of it, and its id, which is used where nothing else is known."""
+
+
+def read_source(source: Source | None) -> Texts | None:
+    """The texts of an item; `None` if nothing is known of it, or it cannot be the row of a CSV."""
+    if source is None or isinstance(source, Unfit):
+        return None
+    if isinstance(source, Stored):
+        fields = {name: str(value) for name, value in source.fields.items()}
+        return Texts(fields, read_stored_keys(source.attributes))
+    return read_texts(bytes(source.item if isinstance(source, Noted) else source))
 
 
 def read_texts(piece: bytes) -> Texts | None:
@@ -120,11 +147,11 @@ def _read_members(piece: bytes) -> Texts | None:
         for name, raw in _decode_members(piece).items():
             value = bytes(raw).strip()
             if name == "attributes" and value[:1] == b"{":
-                keyed = {key: _tell(bytes(one).strip()) for key, one in _decode_members(value).items()}
+                keyed = {key: _as_text(bytes(one).strip()) for key, one in _decode_members(value).items()}
             elif name in FIELDS:
-                fields[name] = _tell(value)
+                fields[name] = _as_text(value)
             elif name != "attributes" or value != b"null":
-                extras[name] = _tell(value)
+                extras[name] = _as_text(value)
     except (ValueError, RecursionError):
         return None
     extras |= keyed
@@ -135,7 +162,7 @@ def _are_columns(keys: Iterable[str]) -> bool:
     return all(key and len(key) <= MAX_KEY and "\0" not in key for key in keys)
 
 
-def _tell(value: bytes) -> str:
+def _as_text(value: bytes) -> str:
     if value[:1] == b'"':
         return _decode_text(value)
     return "" if value == b"null" else value.decode()
@@ -151,8 +178,31 @@ def read_stored_keys(attributes: str) -> dict[str, str]:
     return {key: _decode_text(value) for key, value in members.items() if bytes(value)[:1] == b'"'}
 
 
-class Layout:
-    """The columns of the CSV: those of the file that `kept` tells of, or the fields and `keys`."""
+class NdjsonWriter:
+    """One line for each item."""
+
+    def encode_header(self) -> bytes:
+        return b""
+
+    def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
+        return b"".join(_encode_line(source, contact_id) + b"\n" for _, source, contact_id in rows)
+
+
+def _encode_line(source: Source | None, contact_id: str | None) -> bytes:
+    if isinstance(source, Noted):
+        source = source.item
+    if source is None:
+        return _encode_json({"id": contact_id} if contact_id else {})
+    if isinstance(source, Stored):
+        return _encode_json({**source.fields, "attributes": msgspec.Raw(source.attributes.encode())})
+    if isinstance(source, Unfit):
+        return _encode_json(source.text if source.cells is None else source.cells)
+    # A line break can only be white space between tokens: inside a JSON string it is escaped.
+    return _LINE_BREAKS.sub(b" ", bytes(source))
+
+
+class CsvWriter:
+    """A row for each item; its columns are those of the file that `kept` describes, or the fields and `keys`."""
 
     def __init__(self, kept: Kept | None, keys: Iterable[str] = ()) -> None:
         self._columns: Columns | None = None
@@ -184,36 +234,29 @@ class Layout:
         risky = any(sign in name for name in self._names for sign in DELIMITERS if sign != ",")
         return _encode([self._names], quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL)
 
-    def encode_rows(self, rows: Iterable[tuple[Note, Source | None, str | None]]) -> bytes:
-        """Rows of a note, what is known of the item, and its id, which is used where nothing else is known."""
+    def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
         return _encode(
             [
                 neutralize(note.code),
                 neutralize(note.detail),
                 str(note.seconds),
-                *self._tell(source, contact_id),
+                *self._cells_of(source, contact_id),
             ]
             for note, source, contact_id in rows
         )
 
-    def _tell(self, source: Source | None, contact_id: str | None) -> list[str]:
-        if isinstance(source, Noted):
-            source = source.item
+    def _cells_of(self, source: Source | None, contact_id: str | None) -> list[str]:
         if isinstance(source, Unfit):
-            return self._tell_unfit(source)
-        if source is None:
-            texts = Texts({"id": contact_id or ""}, _EMPTY)
-        elif isinstance(source, Texts):
-            texts = source
-        elif (read := read_texts(bytes(source))) is not None:
-            texts = read
-        else:
-            # One cell is always too few: the row fails again until somebody has mended it.
-            return [neutralize(bytes(source).decode("utf-8", "replace"))]
+            return self._cells_of_unfit(source)
+        texts = Texts({"id": contact_id or ""}, _EMPTY) if source is None else read_source(source)
+        if texts is None:
+            # One cell is always too few: the row fails again until somebody has corrected it.
+            piece = source.item if isinstance(source, Noted) else source
+            return [neutralize(bytes(piece).decode("utf-8", "replace"))]  # type: ignore[arg-type]
         fields, extras = texts.fields, texts.extras
         return [neutralize((extras if is_key else fields).get(name, "")) for name, is_key in self._cells]
 
-    def _tell_unfit(self, source: Unfit) -> list[str]:
+    def _cells_of_unfit(self, source: Unfit) -> list[str]:
         """The cells of a row that does not fit its header, without the notes of an earlier file of failed rows."""
         if source.cells is None or self._columns is None:
             return [neutralize(source.text)] if source.text else []

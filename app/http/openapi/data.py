@@ -363,7 +363,8 @@ def _items() -> dict[str, Any]:
     answer["content"][NDJSON] = {
         "schema": {
             "type": "string",
-            "description": "One `JobItem` a line; the `Link` header names the next page.",
+            "description": "One `JobItem` a line; the `Link` header names the next page. With `sent=true`: one failed "
+            "item a line as it was sent, JSON with nothing added, to be corrected and pushed again.",
         }
     }
     answer["content"][CSV] = {
@@ -374,15 +375,15 @@ def _items() -> dict[str, Any]:
         "jobs",
         "listItems",
         "The items of a job with their outcome everywhere",
-        "In request order. An item that waits says for what and how long. As `text/csv`: the rows that failed, to be "
-        "fixed and pushed again. Needs the scope `read` or `import`.",
+        "In request order. An item that waits says for what and how long. As `text/csv`, or as `application/x-ndjson` "
+        "with `sent=true`: the rows that failed, to be corrected and pushed again. Needs the scope `read` or `import`.",
         {"200": answer, **problems_of(404, 410, *READING)},
         [
             _JOB_ID,
             query(
                 "status",
                 "Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. "
-                "Of a CSV: one of failure.",
+                "Of a CSV, or with `sent=true`: one of failure.",
                 {"type": "string", "enum": [str(word) for word in words]},
             ),
             query("destination", "Look at this destination; `db` is the outcome here.", TEXT),
@@ -390,6 +391,12 @@ def _items() -> dict[str, Any]:
                 "error_code",
                 "Only items with this code, here or at a destination.",
                 {"type": "string", "examples": [str(ErrorCode.INVALID_EMAIL)]},
+            ),
+            query(
+                "sent",
+                "`true`: only items that failed, each as it was sent. An item that a destination refused is given as "
+                "it was stored. NDJSON returns JSON items unchanged; a CSV holds text only.",
+                {"type": "boolean", "default": False},
             ),
             _LIMIT,
             _CURSOR,
