@@ -9,7 +9,7 @@ import msgspec
 from app.db import circuits
 from app.db.circuits import Circuit, CircuitChange
 from app.db.pool import Connection
-from app.domain.breaker import CircuitState
+from app.domain.outcomes import CircuitState
 from app.errors import Invalid, NotFound
 
 DEFAULT_SECONDS: Final = 3_600.0

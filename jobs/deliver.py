@@ -23,7 +23,7 @@ from app.domain.retry import GiveUp, GiveUpReason, RetryPolicy
 from app.errors import TrancheError
 from app.settings import Settings
 from jobs import recording, repeating
-from jobs.breaker import Permits, Refused
+from jobs.breaker.rules import Permits, Rejected
 from jobs.chunk import Chunk
 from jobs.crm.port import Contact, Headers, Health, Pause, ReadBack, Reply, Seen
 from jobs.evidence import Evidence, Sending
@@ -349,7 +349,7 @@ class Delivery:
         )
         reply = await self._line.call(lambda: ask(contacts, headers), self._take())
         self._sending = None
-        if isinstance(reply, Refused):
+        if isinstance(reply, Rejected):
             self._blocked = Block(reply.retry_after, reply.code, self._line.explain(reply))
             return None
         self._called = True

@@ -19,9 +19,8 @@ from app.db import destination_tests as rows
 from app.db.delivering import Route
 from app.db.pool import Database
 from app.destination_tests import CANARY
-from app.domain.breaker import CircuitState
 from app.domain.checks import Step, Verdict, judge
-from app.domain.outcomes import EffectState
+from app.domain.outcomes import CircuitState, EffectState
 from app.errors import SettingsError
 from app.settings import Settings
 from jobs.crm.port import Contact, Crm, Headers, Seen

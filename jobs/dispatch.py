@@ -17,8 +17,7 @@ import structlog
 from app.db import circuits, delivering
 from app.db.delivering import Route
 from app.db.pool import Database
-from app.domain.breaker import CircuitState
-from app.domain.outcomes import ErrorCode
+from app.domain.outcomes import CircuitState, ErrorCode
 from app.errors import TrancheError
 from app.settings import Settings
 from app.wake import Waker

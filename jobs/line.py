@@ -9,10 +9,9 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from app.domain.breaker import CircuitState
-from app.domain.outcomes import ErrorCode
-from jobs.breaker import Breaker, Permit, Permits, Refused, Transition
-from jobs.circuits import Gate, Verdict
+from app.domain.outcomes import CircuitState, ErrorCode
+from jobs.breaker.breaker import Breaker
+from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
 from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
 from jobs.pace import Pace
 from jobs.windows import Lanes
@@ -50,7 +49,7 @@ class Line:
         lanes: Lanes,
         *,
         own_circuit: str,
-        crm_circuit: Gate | None,
+        crm_circuit: Circuit | None,
         rate: float,
         timeouts: Timeouts,
         patience: Timeouts,
@@ -65,20 +64,22 @@ class Line:
         self._lanes = lanes
         self._own = own_circuit
         self._shared = crm_circuit
-        self._circuits = (Gate(own_circuit),) if crm_circuit is None else (crm_circuit, Gate(own_circuit))
+        self._circuits = (
+            (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
+        )
         self._timeouts = timeouts
         self._patience = patience
         self._monotonic = monotonic
-        self._report = tell
+        self._on_transition = tell
         self._hold = hold
 
-    async def admit(self) -> Permits | Refused:
+    async def admit(self) -> Permits | Rejected:
         """Leave for one call, to be given to `call` or back to `release`. Waits for its turn, if that comes soon."""
         if self.rate:
             # First the turn: the circuits are asked when the call can go out, not a second before.
             turn = await self._pace.take(self._own, self.rate)
             if not turn.granted:
-                return Refused(
+                return Rejected(
                     name=self._own,
                     state=CircuitState.CLOSED,
                     retry_after=turn.seconds,
@@ -86,8 +87,8 @@ class Line:
                 )
             if turn.wait:
                 await asyncio.sleep(turn.seconds)
-        admitted = await self._breaker.admit_all(self._circuits)
-        if isinstance(admitted, Refused):
+        admitted = await self._breaker.acquire(self._circuits)
+        if isinstance(admitted, Rejected):
             self._lanes.restart()
             await self._give_back_turn()
             return admitted
@@ -96,7 +97,7 @@ class Line:
             self._tell(transition, "its time is over, and a few calls try whether it works again")
         return admitted
 
-    def explain(self, refused: Refused) -> str:
+    def explain(self, refused: Rejected) -> str:
         """Why no call is made now, for humans."""
         if refused.code is ErrorCode.DESTINATION_RATE_LIMIT:
             return f"calls are held back to keep to the {self.rate:g} a second that are set for it"
@@ -114,11 +115,11 @@ class Line:
         await self._call_off(permits)
         await self._give_back_turn()
 
-    async def call(self, ask: Callable[[], Awaitable[Answer]], permits: Permits | None) -> Answer | Refused:
+    async def call(self, ask: Callable[[], Awaitable[Answer]], permits: Permits | None) -> Answer | Rejected:
         """Make one call. A call that is called off counts as nothing."""
         if permits is None:
             admitted = await self.admit()
-            if isinstance(admitted, Refused):
+            if isinstance(admitted, Rejected):
                 return admitted
             permits = admitted
         began = self._monotonic()
@@ -134,7 +135,7 @@ class Line:
             why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
             self._lanes.cause = f"{why}; the last one {_end_of(answer.status)}"
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
-        told = await self._breaker.report_all(verdicts, answer.seconds)
+        told = await self._breaker.report(verdicts, answer.seconds)
         for transition in told:
             if transition is not None:
                 if transition.after is CircuitState.CLOSED:
@@ -154,8 +155,8 @@ class Line:
     async def _hold_for_setup(self) -> float:
         """One fault of the set-up is enough to open the circuit of the connection; a probe that meets it again has
         opened it for longer. Seconds that it stays open."""
-        view = await self._breaker.look(self._own)
-        if view.state is CircuitState.CLOSED:
+        snapshot = await self._breaker.snapshot(self._own)
+        if snapshot.state is CircuitState.CLOSED:
             transition = await self._breaker.force(
                 self._own, CircuitState.OPEN, seconds=self._breaker.first_open
             )
@@ -163,7 +164,7 @@ class Line:
                 self._tell(transition, self._lanes.cause, self._lanes.trouble)
             seconds = self._breaker.first_open
         else:
-            seconds = max(view.retry_after, SHORTEST_HOLD)
+            seconds = max(snapshot.retry_after, SHORTEST_HOLD)
         await self._hold(seconds, self._explain(self._own, CircuitState.OPEN))
         return seconds
 
@@ -194,7 +195,7 @@ class Line:
         return min(own.connect, own.total) - _EARLY <= answer.seconds < patience.total
 
     async def _call_off(self, permits: Permits) -> None:
-        await self._breaker.report_all([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
+        await self._breaker.report([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
 
     async def _give_back_turn(self) -> None:
         if self.rate:
@@ -213,7 +214,7 @@ class Line:
         )
         if transition.after is CircuitState.OPEN:
             self._lanes.restart()
-        self._report(transition, reason, reason if detail is None else detail)
+        self._on_transition(transition, reason, reason if detail is None else detail)
 
 
 def _end_of(status: int | None) -> str:

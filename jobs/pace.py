@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from app.domain import pace as rules
 from app.domain.pace import Turn, microseconds
-from jobs.guard import Guard
+from jobs.breaker.redis_fallback import RedisFallback
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -42,7 +42,7 @@ class Pace:
         pinned_time: Callable[[], int] | None = None,
     ) -> None:
         self._clock = clock
-        self._guard = Guard(clock, "no Redis configured" if redis is None else None)
+        self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None)
         script = (resources.files("jobs") / "lua" / "pace.lua").read_text("utf-8")
         self._script = None if redis is None else redis.register_script(script)
         self._prefix = prefix
@@ -78,7 +78,7 @@ class Pace:
         if script is None:
             return None
         now = "" if self._pinned_time is None else self._pinned_time()
-        answer = await self._guard.ask(
+        answer = await self._fallback.ask(
             lambda: script(keys=[self._prefix + name], args=[now, interval, patience, what])
         )
         if answer is None:

@@ -19,7 +19,7 @@ from app.db.delivering import Claim
 from app.db.pool import Database
 from app.domain.outcomes import ErrorCode
 from app.errors import TrancheError
-from jobs.breaker import Permits, Refused
+from jobs.breaker.rules import Permits, Rejected
 from jobs.deliver import Delivery
 from jobs.line import Line
 from jobs.recording import give_back, skip
@@ -109,7 +109,7 @@ class Serving:
         permits: Permits | None = None
         if line is not None:
             admitted = await line.admit()
-            if isinstance(admitted, Refused):
+            if isinstance(admitted, Rejected):
                 await self._close(admitted, line)
                 return False
             permits = admitted
@@ -197,7 +197,7 @@ class Serving:
             error=error,
         )
 
-    async def _close(self, refused: Refused, line: Line) -> None:
+    async def _close(self, refused: Rejected, line: Line) -> None:
         self._closed = True
         await self.block(refused.retry_after, refused.code, line.explain(refused))
 

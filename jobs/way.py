@@ -19,9 +19,9 @@ from app.domain.outcomes import ErrorCode
 from app.errors import SettingsError, TrancheError
 from app.settings import Settings
 from app.vault import Vault
-from jobs.breaker import Breaker, Transition
-from jobs.changes import Changes
-from jobs.circuits import Gate
+from jobs.breaker.breaker import Breaker
+from jobs.breaker.rules import Circuit, Transition
+from jobs.breaker.transition_log import TransitionLog
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Timeouts
 from jobs.egress import Egress
@@ -58,7 +58,7 @@ class Ways:
         database: Database,
         breaker: Breaker,
         pace: Pace,
-        changes: Changes,
+        transitions: TransitionLog,
         egress: Egress,
         vault: Vault,
         settings: Settings,
@@ -68,7 +68,7 @@ class Ways:
         self._database = database
         self._breaker = breaker
         self._pace = pace
-        self._changes = changes
+        self._transitions = transitions
         self._egress = egress
         self._vault = vault
         self._settings = settings
@@ -108,13 +108,13 @@ class Ways:
         )
         # Any service may be behind `http`, with a path of each tenant's choice: nobody's calls say anything to others.
         crm_circuit = (
-            None if route.kind == "http" else Gate(f"crm:{route.kind}:{route.base_url}", route.tenant_id)
+            None if route.kind == "http" else Circuit(f"crm:{route.kind}:{route.base_url}", route.tenant_id)
         )
         own_circuit = f"connection:{route.tenant_id}:{route.destination_id}"
 
         def tell(transition: Transition, reason: str, detail: str) -> None:
             circuit = "connection" if transition.name == own_circuit else "crm"
-            self._changes.tell(route.tenant_id, route.destination_id, circuit, transition, reason, detail)
+            self._transitions.add(route.tenant_id, route.destination_id, circuit, transition, reason, detail)
 
         async def hold(seconds: float, detail: str) -> None:
             try:

@@ -11,7 +11,7 @@ from typing import Final
 
 from app.domain import aimd
 from app.domain.aimd import Window
-from jobs.breaker import Permits
+from jobs.breaker.rules import Permits
 from jobs.crm.port import Health, ReadBack, Reply, Timeouts
 
 UNPROVEN: Final = 2

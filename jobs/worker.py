@@ -24,14 +24,14 @@ from app import workers
 from app.db import schema_version
 from app.db.pool import Database
 from app.domain.addresses import parse_networks
-from app.domain.breaker import BreakerPolicy
 from app.errors import TrancheError
 from app.redis import make_pool
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
-from jobs.breaker import Breaker
-from jobs.changes import Changes
+from jobs.breaker.breaker import Breaker
+from jobs.breaker.rules import BreakerPolicy
+from jobs.breaker.transition_log import TransitionLog
 from jobs.destination_tests import Tester
 from jobs.dispatch import Dispatcher
 from jobs.egress import Egress
@@ -113,13 +113,13 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
     pace = Pace(redis, clock=time.time)
-    changes = Changes(database, monotonic=time.monotonic)
+    transitions = TransitionLog(database, monotonic=time.monotonic)
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()
     async with Egress(parse_networks(settings.destination_private)) as egress:
-        ways = Ways(database, breaker, pace, changes, egress, vault, settings, monotonic=time.monotonic)
+        ways = Ways(database, breaker, pace, transitions, egress, vault, settings, monotonic=time.monotonic)
         dispatcher = Dispatcher(
             database,
             ways,
@@ -161,7 +161,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
                 await asyncio.wait_for(workers.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
             await asyncio.gather(_end(at_work), sender.stop())
             await dispatcher.stop(_STOP_MARGIN)
-            await changes.close()
+            await transitions.close()
             await waker.close()
             await database.close()
             await redis.aclose()

@@ -12,7 +12,7 @@ import msgspec
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.db.strokes import in_strokes
-from app.domain.breaker import CircuitState
+from app.domain.outcomes import CircuitState
 
 RETENTION: Final = timedelta(days=90)
 _MEMORY: Final = 600.0

@@ -177,6 +177,16 @@ class Resolution(StrEnum):
     """A newer version of the contact has arrived there since."""
 
 
+class CircuitState(StrEnum):
+    """Whether calls to a destination go out."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    """Calls are held back."""
+    HALF_OPEN = "half_open"
+    """A few calls test whether it works again."""
+
+
 class SagaState(StrEnum):
     RUNNING = "running"
     COMPENSATING = "compensating"

@@ -309,23 +309,24 @@ def redis_trusted() -> None:
 @bug("down_long")
 def breaker_ignored() -> None:
     """A CRM that is down is called on and on."""
-    from jobs import breaker
+    from jobs.breaker.breaker import Breaker
+    from jobs.breaker.rules import Permit, Permits
 
-    async def admit_all(self: Any, names: Any) -> Any:
-        return breaker.Permits(
-            permits=tuple(breaker.Permit(name=name, generation=0, token=0, shared=False) for name in names)
+    async def acquire(self: Any, circuits: Any) -> Any:
+        return Permits(
+            permits=tuple(Permit(name=c.name, generation=0, token=0, shared=False) for c in circuits)
         )
 
-    put(breaker.Breaker, "admit_all", admit_all)
+    put(Breaker, "acquire", acquire)
 
 
 @bug("neighbour")
 def neighbour_heard() -> None:
     """The circuit that tenants share counts calls, whoever makes them."""
     from jobs import way
-    from jobs.circuits import Gate
+    from jobs.breaker.rules import Circuit
 
-    put(way, "Gate", lambda name, _: Gate(name))
+    put(way, "Circuit", lambda name, _: Circuit(name))
 
 
 @bug("reject")

@@ -241,23 +241,25 @@ async def test_a_refused_token_opens_this_tenants_connection_alone(world: World)
 async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     """They are kept in mind until they can be written."""
     from app.db.pool import Database
-    from app.domain.breaker import CircuitState
-    from jobs.breaker import Transition
-    from jobs.changes import Changes
+    from app.domain.outcomes import CircuitState
+    from jobs.breaker.rules import Transition
+    from jobs.breaker.transition_log import TransitionLog
 
     gone = Database(
         msgspec.structs.replace(world.settings, database_url="postgresql://127.0.0.1:9/none"),
         application_name="tests",
     )
     clock = asyncio.get_running_loop().time
-    told = Changes(gone, monotonic=clock)
+    transitions = TransitionLog(gone, monotonic=clock)
     (row,) = await world.rows("SELECT destination_id FROM destinations")
     transition = Transition(
         name="connection:x", before=CircuitState.CLOSED, after=CircuitState.OPEN, opens=1, retry_after=5.0
     )
-    told.tell(world.tenant_id, row["destination_id"], "connection", transition, "no answer", "timed out")
+    transitions.add(
+        world.tenant_id, row["destination_id"], "connection", transition, "no answer", "timed out"
+    )
     await asyncio.sleep(0.7)
-    told._database = world.database
+    transitions._database = world.database
 
     async def written() -> bool:
         return await changes(world) == [("connection", "closed", "open")]
@@ -265,7 +267,7 @@ async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     await until(written)
     (late,) = await world.rows("SELECT now() - at > interval '0.5 s' AS late FROM circuit_changes")
     assert late["late"], "with the time at which it happened"
-    await told.close()
+    await transitions.close()
 
 
 async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_alone(world: World) -> None:

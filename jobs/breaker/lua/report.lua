@@ -1,11 +1,14 @@
--- One call ended, and says something to each of the circuits that it went through.
+-- One call ended; what it says about each of the circuits that it passed.
+-- A failed probe re-opens even after its permit expired, since it is still evidence; a late success closes nothing. A slow
+-- probe that succeeded returns its permit and counts as nothing: the circuit stays half-open, and work trickles at the
+-- probes' pace.
 -- ARGV[FIRST…], for each of KEYS: generation, token, verdict (ok, failed or void), took ms, jitter [0, 1), tenant
 -- -> for each of KEYS: before (state, or -1: nothing changed), after, opens, ms that it stays open
-local told = {}
+local replies = {}
 
-local function tell(before, record, hold)
-  for _, number in ipairs({ before, STATE[record.state], record.opens, hold }) do
-    told[#told + 1] = number
+local function reply(before, record, duration)
+  for _, number in ipairs({ before, STATE[record.state], record.opens, duration }) do
+    replies[#replies + 1] = number
   end
 end
 
@@ -14,12 +17,12 @@ local function open(key, record, jitter)
   local quiet = before == 'closed' and now - record.closed_at >= policy.open_cap
   record.opens = quiet and 1 or record.opens + 1
   local longest = math.min(policy.open_cap, policy.open * 2 ^ math.min(record.opens - 1, MOST_DOUBLINGS))
-  local hold = math.max(1, math.floor(longest * (1 - JITTER * jitter)))
+  local duration = math.max(1, math.floor(longest * (1 - JITTER * jitter)))
   begin_generation(record, 'open')
   record.opened_at = now
-  record['until'] = now + hold
+  record['until'] = now + duration
   write(key, record)
-  tell(STATE[before], record, hold)
+  reply(STATE[before], record, duration)
 end
 
 local function count(record, failed, slow)
@@ -41,8 +44,8 @@ local function too_bad(record)
   return is_bad(calls, failures, policy.failure_rate) or is_bad(calls, slow, policy.slow_rate)
 end
 
--- Note a tenant's call. Where all places are taken, trouble takes that of somebody who has none.
-local function hear(record, tenant, failed, slow)
+-- Count a tenant's call. Where all places are taken, a failure takes the place of a tenant without any.
+local function note_tenant(record, tenant, failed, slow)
   local known = record.witnesses[tenant]
   if not known then
     local count, well = 0, nil
@@ -66,7 +69,8 @@ local function hear(record, tenant, failed, slow)
   known.slow = known.slow + (slow and 1 or 0)
 end
 
--- Of a shared circuit: too bad, where what the loudest tenant has more than the others together is left out.
+-- Too bad, at a shared circuit: what the loudest tenant has more than the others together is left out, and a tenant
+-- whose calls mostly succeed is no witness.
 local function is_bad_for_all(record, calls, bad, what, rate)
   local witnesses, loudest, all = 0, 0, 0
   for _, witness in pairs(record.witnesses) do
@@ -106,7 +110,7 @@ local function report(key, generation, token, verdict, took, jitter, tenant)
   local failed, slow = verdict == 'failed', took >= policy.slow_call
   if generation == record.generation then
     if verdict == 'void' then
-      -- Called off: it says nothing about the other side, and a probe gives its permit back.
+      -- Canceled: it says nothing about the other side, and a probe returns its permit.
       if record.permits[token] then
         record.permits[token] = nil
         write(key, record)
@@ -115,7 +119,7 @@ local function report(key, generation, token, verdict, took, jitter, tenant)
       count(record, failed, slow)
       local bad
       if tenant > 0 then
-        hear(record, tenant, failed, slow)
+        note_tenant(record, tenant, failed, slow)
         bad = too_bad_for_all(record)
       else
         bad = too_bad(record)
@@ -137,13 +141,13 @@ local function report(key, generation, token, verdict, took, jitter, tenant)
           begin_generation(record, 'closed')
           record.closed_at = now
           write(key, record)
-          return tell(STATE.half_open, record, 0)
+          return reply(STATE.half_open, record, 0)
         end
         write(key, record)
       end
     end
   end
-  tell(-1, record, 0)
+  reply(-1, record, 0)
 end
 
 for position, key in ipairs(KEYS) do
@@ -153,4 +157,4 @@ for position, key in ipairs(KEYS) do
     tonumber(ARGV[first + 4]), tonumber(ARGV[first + 5])
   )
 end
-return told
+return replies

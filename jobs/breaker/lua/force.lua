@@ -1,6 +1,6 @@
--- Set the state by hand. ARGV[FIRST…]: state, ms that an open circuit stays open
+-- Set the state. ARGV[FIRST…]: state, ms that an open circuit stays open
 -- -> before (state, or -1: nothing changed), after, opens, ms that it stays open
-local state, hold = ARGV[FIRST], tonumber(ARGV[FIRST + 1])
+local state, duration = ARGV[FIRST], tonumber(ARGV[FIRST + 1])
 local record = read(KEYS[1])
 local before = record.state
 begin_generation(record, state)
@@ -12,9 +12,9 @@ else
 end
 if state == 'open' then
   record.opened_at = now
-  record['until'] = now + hold
+  record['until'] = now + duration
 else
-  hold = 0
+  duration = 0
 end
 write(KEYS[1], record)
-return { before ~= state and STATE[before] or -1, STATE[state], record.opens, hold }
+return { before ~= state and STATE[before] or -1, STATE[state], record.opens, duration }

@@ -1,7 +1,7 @@
-"""Changes of circuits on their way into PostgreSQL, where people and webhooks find them.
+"""Writes transitions of circuits to PostgreSQL, where people and webhooks find them, after the call that caused them.
 
-Whoever met one does not wait for it to be written, for there is a CRM's answer in his hands. A change is told once by
-the circuit, so it is kept until it is written, through an absence of PostgreSQL too.
+The caller has a CRM's answer to record and does not wait. A circuit reports a transition once, so it is kept until it
+is written, also while PostgreSQL is away.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ import structlog
 from app.db import circuits
 from app.db.pool import Database
 from app.errors import TrancheError
-from jobs.breaker import Transition
+from jobs.breaker.rules import Transition
 
 log = structlog.get_logger()
 
 _MOST: Final = 10_000
-"""Changes kept while PostgreSQL is away; then the oldest go."""
+"""Transitions kept while PostgreSQL is away; then the oldest are dropped."""
 _PAUSE: Final = 0.5
-_REFUSALS: Final = 20
-"""What PostgreSQL refuses so often, though it is there, it will refuse for ever: the next one has its turn."""
+_MOST_FAILURES: Final = 20
+"""Errors of PostgreSQL, though it is there, after which a transition is dropped: it would never be written."""
 
 
-class _Change(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True):
     tenant_id: int
     destination_id: int
     circuit: str
@@ -39,16 +39,16 @@ class _Change(msgspec.Struct, frozen=True):
     at: float
 
 
-class Changes:
-    """Writes down, in order, what it is told."""
+class TransitionLog:
+    """Writes transitions in the order in which they were added."""
 
     def __init__(self, database: Database, *, monotonic: Callable[[], float]) -> None:
         self._database = database
         self._monotonic = monotonic
-        self._waiting: deque[_Change] = deque(maxlen=_MOST)
+        self._waiting: deque[_Entry] = deque(maxlen=_MOST)
         self._task: asyncio.Task[None] | None = None
 
-    def tell(
+    def add(
         self,
         tenant_id: int,
         destination_id: int,
@@ -57,18 +57,18 @@ class Changes:
         reason: str,
         detail: str,
     ) -> None:
-        """A call of this destination changed its circuit `crm` or `connection`; returns at once.
+        """A call of this destination changed the circuit `crm` or `connection`; returns at once.
 
         `reason` says why in our own words, for webhooks; `detail` may repeat what the CRM said, for PostgreSQL.
         """
         self._waiting.append(
-            _Change(tenant_id, destination_id, circuit, transition, reason, detail, self._monotonic())
+            _Entry(tenant_id, destination_id, circuit, transition, reason, detail, self._monotonic())
         )
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_all())
 
     async def close(self, seconds: float = 2.0) -> None:
-        """Let what is known be written, for so long."""
+        """Wait at most `seconds` for the rest to be written."""
         if self._task is not None:
             _, late = await asyncio.wait([self._task], timeout=seconds)
             for task in late:
@@ -78,36 +78,36 @@ class Changes:
             log.error("circuit_changes_lost", count=len(self._waiting))
 
     async def _write_all(self) -> None:
-        refused = 0
+        failures = 0
         while self._waiting:
-            change = self._waiting[0]
+            entry = self._waiting[0]
             try:
-                await self._write(change)
-                refused = 0
+                await self._write(entry)
+                failures = 0
             except (TrancheError, asyncpg.PostgresError) as error:
-                refused += isinstance(error, asyncpg.PostgresError)
-                if refused < _REFUSALS:
+                failures += isinstance(error, asyncpg.PostgresError)
+                if failures < _MOST_FAILURES:
                     log.warning("circuit_change_waits", error=error)
                     await asyncio.sleep(_PAUSE)
                     continue
-                log.exception("circuit_change_dropped", circuit=change.transition.name)
-                refused = 0
-            if self._waiting and self._waiting[0] is change:
+                log.exception("circuit_change_dropped", circuit=entry.transition.name)
+                failures = 0
+            if self._waiting and self._waiting[0] is entry:
                 self._waiting.popleft()
 
-    async def _write(self, change: _Change) -> None:
-        told = change.transition
+    async def _write(self, entry: _Entry) -> None:
+        transition = entry.transition
         async with self._database.connection() as connection:
             await circuits.record_change(
                 connection,
-                change.tenant_id,
-                change.destination_id,
-                circuit=change.circuit,
-                before=told.before,
-                after=told.after,
-                opens=told.opens,
-                seconds=told.retry_after,
-                reason=change.reason,
-                detail=change.detail,
-                ago=max(0.0, self._monotonic() - change.at),
+                entry.tenant_id,
+                entry.destination_id,
+                circuit=entry.circuit,
+                before=transition.before,
+                after=transition.after,
+                opens=transition.opens,
+                seconds=transition.retry_after,
+                reason=entry.reason,
+                detail=entry.detail,
+                ago=max(0.0, self._monotonic() - entry.at),
             )

@@ -1,4 +1,4 @@
-"""Questions to Redis that nothing depends on: while it is away they cost at most one caller a second its timeout."""
+"""Requests to Redis that nothing depends on: while it is away they cost at most one caller a second its timeout."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Final, TypeVar
 from redis.exceptions import RedisError
 
 REDIS_TIMEOUT: Final = 0.25
-"""Seconds that one question to Redis may take, connecting included."""
+"""Seconds that one request to Redis may take, connecting included."""
 REDIS_PAUSE: Final = 1.0
-"""Seconds without a question after one failed."""
+"""Seconds without a request after one failed."""
 
 _T = TypeVar("_T")
 
 
-class Guard:
-    """Whether Redis answers; `clock` is in seconds. Nothing here raises."""
+class RedisFallback:
+    """Skips Redis for a while after it failed to answer; `clock` is in seconds. Nothing here raises."""
 
     def __init__(self, clock: Callable[[], float], away: str | None = None) -> None:
         self._clock = clock
@@ -26,7 +26,7 @@ class Guard:
         self.away = away
         """Why this process decides alone at present; `None` while Redis answers."""
 
-    async def ask(self, question: Callable[[], Awaitable[_T]]) -> tuple[_T] | None:
+    async def ask(self, request: Callable[[], Awaitable[_T]]) -> tuple[_T] | None:
         """Redis' answer, or `None` when it is away (then it is left alone for `REDIS_PAUSE`)."""
         if self._never:
             return None
@@ -37,7 +37,7 @@ class Guard:
             self._away_since = now  # this caller tries; the others need not wait for the same timeout
         try:
             async with asyncio.timeout(REDIS_TIMEOUT):
-                answer = await question()
+                answer = await request()
         except (RedisError, OSError, TimeoutError) as error:
             self._away_since = self._clock()
             self.away = f"{type(error).__name__}: {error}".rstrip(": ")

@@ -1,19 +1,21 @@
--- May one call go out through all of these circuits? One that refuses leaves every other as it was.
+-- Permission for one call through all of these circuits; one that rejects leaves every other as it was.
+-- Closed: yes. Open: not before its time. Half-open: as one of few probes; at a shared circuit a tenant has one probe at a
+-- time, and waits for the first opening time after one that failed, so that the others find out whether they fare better.
 -- ARGV[FIRST…], for each of KEYS: tenant
--- -> the position of the circuit that refused, or 0; then of that one, or of each in the order of KEYS:
+-- -> the position of the circuit that rejected, or 0; then of that one, or of each in the order of KEYS:
 --    granted 0|1, state, generation, token (0: no probe), retry ms, opens, changed 0|1
-local admitted, changes = {}, {}
+local reply, changes = {}, {}
 
 local function answer(record, granted, token, retry, changed)
   for _, number in ipairs({ granted, STATE[record.state], record.generation, token, retry, record.opens, changed }) do
-    admitted[#admitted + 1] = number
+    reply[#reply + 1] = number
   end
 end
 
-local function refuse(position, record, retry)
-  admitted = { position }
+local function reject(position, record, retry)
+  reply = { position }
   answer(record, 0, 0, retry, 0)
-  return admitted
+  return reply
 end
 
 -- Milliseconds until a half-open circuit may have room for this caller; 0: it has.
@@ -38,14 +40,14 @@ local function wait_of(record, tenant)
   return wait
 end
 
-admitted[1] = 0
+reply[1] = 0
 for position, key in ipairs(KEYS) do
   local record = read(key)
   local changed = 0
   if record.state == 'open' then
     -- A clock that was set back to before the opening must not hold the circuit open for the difference.
     if record.opened_at <= now and now < record['until'] then
-      return refuse(position, record, record['until'] - now)
+      return reject(position, record, record['until'] - now)
     end
     begin_generation(record, 'half_open')
     changed = 1
@@ -56,7 +58,7 @@ for position, key in ipairs(KEYS) do
     local tenant = tonumber(ARGV[FIRST + position - 1])
     local wait = wait_of(record, tenant)
     if wait > 0 then
-      return refuse(position, record, wait)
+      return reject(position, record, wait)
     end
     record.issued = record.issued + 1
     record.permits[record.issued] = { expires = now + policy.permit, tenant = tenant }
@@ -67,4 +69,4 @@ end
 for _, change in ipairs(changes) do
   write(change[1], change[2])
 end
-return admitted
+return reply

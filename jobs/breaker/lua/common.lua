@@ -1,19 +1,27 @@
--- The rules of app/domain/breaker.py over hashes, one a circuit, shared by the scripts of the breaker, which are all
--- loaded with this text in front. Names follow the Python file; a differential test holds the two together.
+-- The rules of the circuit breaker over hashes, one a circuit, shared by the scripts, which are all loaded with this text
+-- in front. Times are whole milliseconds. Sources: Nygard, "Release It!", and the rates and minimum of calls of
+-- resilience4j.
 --
--- KEYS     the circuits' hashes: nothing else is touched. A call goes through two circuits, and one script asks or tells
---          both: half the round trips, and a refusal need not be taken back from the other.
+-- A circuit counts calls in a sliding window of sub-buckets and opens on the *rate* of failed or slow ones. Each change of
+-- state starts a new generation; reports of calls of an older one are ignored.
+--
+-- A circuit may be shared by tenants: then each call names its tenant, and no tenant alone can open it, or keep it from
+-- closing. It opens on failures of `quorum` tenants, the loudest of whom counts for no more than the others together.
+-- `witnesses` are the tenants known by name; further ones are in the sums alone, so that the hash stays small.
+--
+-- KEYS     the circuits' hashes: nothing else is touched. A call passes two circuits, and one script serves both: half the
+--          round trips, and nothing has to be returned to one when the other rejects.
 -- ARGV[1]  now in ms for tests, or '' for the clock of Redis, the one clock that all workers share
 -- ARGV[2…] the policy, times in ms, and the quorum; the arguments of the script itself begin at ARGV[FIRST]
 --
--- A `tenant` from 1 says whose call it is at a circuit that tenants share; 0: the circuit is one tenant's own.
+-- A `tenant` from 1 is the caller at a circuit that tenants share; 0: the circuit belongs to one tenant.
 --
 -- TIME before a write needs the replication of effects, the default since Redis 5.
 
 local BUCKETS = 10
-local JITTER = 0.2
-local HALF_OPEN_RETRY = 1000
-local MOST_DOUBLINGS = 20
+local JITTER = 0.2 -- share of an opening time that is random, taken off it: the cap stays a cap
+local HALF_OPEN_RETRY = 1000 -- to ask again while all probes are under way: most end long before their permits expire
+local MOST_DOUBLINGS = 20 -- keeps every product exact in doubles
 local MOST_WITNESSES = 8
 local FIRST = 13
 local STATE = { closed = 0, open = 1, half_open = 2 } -- replies are integers: no question of decoding
@@ -46,7 +54,8 @@ local function digits(number)
   return string.format('%.0f', number)
 end
 
-local function settle(record)
+-- Drop what time has ended: old buckets and expired permits, also those of a clock that was set back.
+local function expire(record)
   local index = math.floor(now / tenth)
   for slot, bucket in pairs(record.buckets) do
     if bucket.index <= index - BUCKETS or bucket.index > index then
@@ -93,7 +102,7 @@ local function read(key)
       record[field] = tonumber(value)
     end
   end
-  settle(record)
+  expire(record)
   return record
 end
 
@@ -145,6 +154,7 @@ local function sums(record)
   return calls, failures, slow
 end
 
+-- Never below the time of the change: a permit from before the memory was lost cannot meet its own number again.
 local function begin_generation(record, state)
   record.state = state
   record.generation = math.max(record.generation + 1, now)

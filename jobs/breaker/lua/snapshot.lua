@@ -1,4 +1,4 @@
--- The circuit as it stands -> state, retry ms, calls, failures, slow, opened_at ms, opens
+-- The circuit's present state -> state, retry ms, calls, failures, slow, opened_at ms, opens
 local record = read(KEYS[1])
 local retry = 0
 if record.state == 'open' and record.opened_at <= now then

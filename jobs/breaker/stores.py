@@ -1,0 +1,213 @@
+"""Where circuits are stored: in Redis, for all workers, or in the memory of this process while Redis is away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from typing import TYPE_CHECKING, Final
+
+from app.domain.outcomes import CircuitState
+from jobs.breaker.rules import (
+    BreakerPolicy,
+    Circuit,
+    LocalCircuit,
+    Permit,
+    Permits,
+    Rejected,
+    Snapshot,
+    Transition,
+    Verdict,
+)
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+SCRIPTS: Final = ("acquire", "report", "snapshot", "force")
+QUORUM: Final = 2
+"""Tenants whose calls must fail before a circuit that they share holds anybody back."""
+_STATES: Final = (CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN)  # as numbered in common.lua
+_MOST_KEPT: Final = 1_000
+
+
+class RedisStore:
+    """The circuits in Redis: each method is one script, atomic over all circuits of the call.
+
+    They are keys of one server: a Redis Cluster would have to keep all of them on one node.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        policy: BreakerPolicy,
+        prefix: str,
+        rng: Callable[[], float],
+        pinned_time: Callable[[], int] | None,
+    ) -> None:
+        folder = resources.files("jobs.breaker") / "lua"
+        common = (folder / "common.lua").read_text("utf-8")
+        self._scripts = {
+            script: redis.register_script(common + (folder / f"{script}.lua").read_text("utf-8"))
+            for script in SCRIPTS
+        }
+        self._prefix = prefix
+        self._rng = rng
+        self._pinned_time = pinned_time
+        self._arguments: list[str | int] = [
+            _milliseconds(policy.window),
+            policy.min_calls,
+            repr(policy.failure_rate),
+            repr(policy.slow_rate),
+            _milliseconds(policy.slow_call),
+            _milliseconds(policy.open),
+            _milliseconds(policy.open_cap),
+            policy.probes,
+            policy.successes,
+            _milliseconds(policy.permit),
+            QUORUM,
+        ]
+
+    async def acquire(self, circuits: Sequence[Circuit]) -> Permits | Rejected:
+        tenants = [circuit.tenant for circuit in circuits]
+        rejecting, *numbers = await self._run("acquire", [circuit.name for circuit in circuits], *tenants)
+        parts = list(_parts(numbers, 7))
+        if rejecting:
+            _, state, _, _, retry, _, _ = parts[0]
+            name = circuits[rejecting - 1].name
+            return Rejected(name=name, state=_STATES[state], retry_after=retry / 1_000)
+        return Permits(permits=tuple(map(_permit, circuits, parts)))
+
+    async def report(
+        self, reports: Sequence[tuple[Permit, Verdict]], seconds: float
+    ) -> list[Transition | None]:
+        arguments: list[str | int] = []
+        for permit, verdict in reports:
+            arguments += (permit.generation, permit.token, verdict.value, _milliseconds(seconds))
+            arguments += (repr(self._rng()), permit.tenant)
+        names = [permit.name for permit, _ in reports]
+        numbers = await self._run("report", names, *arguments)
+        return [_transition(name, part) for name, part in zip(names, _parts(numbers, 4), strict=True)]
+
+    async def snapshot(self, name: str) -> Snapshot:
+        state, retry, calls, failures, slow, opened_at, opens = await self._run("snapshot", [name])
+        return Snapshot(
+            name=name,
+            state=_STATES[state],
+            retry_after=retry / 1_000,
+            calls=calls,
+            failures=failures,
+            slow=slow,
+            opened_at=opened_at / 1_000 if state else None,
+            opens=opens,
+            shared=True,
+        )
+
+    async def force(self, name: str, state: CircuitState, seconds: float) -> Transition | None:
+        return _transition(name, await self._run("force", [name], state.value, _milliseconds(seconds)))
+
+    async def _run(self, script: str, names: Sequence[str], *arguments: str | int) -> list[int]:
+        now = "" if self._pinned_time is None else self._pinned_time()
+        reply: list[int] = await self._scripts[script](
+            keys=[self._prefix + name for name in names], args=[now, *self._arguments, *arguments]
+        )
+        return reply
+
+
+class MemoryStore:
+    """The circuits as this process alone knows them; `clock` is in seconds.
+
+    A circuit that tenants share is only what Redis said last: whose calls count there is for all workers to find out
+    together, and no tenant's failures here hold back another.
+    """
+
+    def __init__(self, policy: BreakerPolicy, clock: Callable[[], float], rng: Callable[[], float]) -> None:
+        self._policy = policy
+        self._clock = clock
+        self._rng = rng
+        self._circuits: dict[str, LocalCircuit] = {}
+
+    def acquire(self, circuits: Sequence[Circuit]) -> Permits | Rejected:
+        now = self._clock()
+        found = [(self._read(circuit.name), circuit.tenant) for circuit in circuits]
+        for circuit, _ in found:
+            if wait := circuit.wait(now):
+                return Rejected(name=circuit.name, state=circuit.state, retry_after=wait)
+        return Permits(
+            permits=tuple(
+                Permit(name=circuit.name, generation=0, token=0, shared=False, tenant=tenant)
+                if tenant
+                else circuit.acquire(now)
+                for circuit, tenant in found
+            )
+        )
+
+    def report(self, reports: Sequence[tuple[Permit, Verdict]]) -> list[Transition | None]:
+        return [
+            None if p.tenant else self._keep(p.name).report(p.generation, verdict, self._clock(), self._rng())
+            for p, verdict in reports
+        ]
+
+    def snapshot(self, name: str) -> Snapshot:
+        found = self._read(name)
+        state, wait = found.state, found.wait(self._clock())
+        return Snapshot(
+            name=name,
+            state=state,
+            retry_after=wait if state is CircuitState.OPEN else 0.0,
+            opens=found.opens,
+            shared=False,
+        )
+
+    def force(self, name: str, state: CircuitState, seconds: float) -> Transition | None:
+        return self._keep(name).force(state, self._clock(), seconds)
+
+    def restore(self, name: str, seconds: float) -> None:
+        """Remember that Redis holds this circuit open, so that losing Redis does not send everybody at a CRM that is
+        down."""
+        self.force(name, CircuitState.OPEN, seconds)
+
+    def forget(self, name: str) -> None:
+        self._circuits.pop(name, None)
+
+    def _read(self, name: str) -> LocalCircuit:
+        return self._circuits.get(name) or LocalCircuit(name, self._policy)
+
+    def _keep(self, name: str) -> LocalCircuit:
+        if name not in self._circuits and len(self._circuits) >= _MOST_KEPT:
+            now = self._clock()
+            self._circuits = {key: kept for key, kept in self._circuits.items() if kept.wait(now)}
+        return self._circuits.setdefault(name, self._read(name))
+
+
+def _milliseconds(seconds: float) -> int:
+    return round(seconds * 1_000)
+
+
+def _parts(numbers: list[int], size: int) -> Iterator[list[int]]:
+    for start in range(0, len(numbers), size):
+        yield numbers[start : start + size]
+
+
+def _permit(circuit: Circuit, part: list[int]) -> Permit:
+    _, state, generation, token, _, opens, changed = part
+    name, transition = circuit.name, None
+    if changed:
+        transition = Transition(
+            name=name, before=CircuitState.OPEN, after=_STATES[state], opens=opens, retry_after=0.0
+        )
+    return Permit(
+        name=name,
+        generation=generation,
+        token=token,
+        shared=True,
+        tenant=circuit.tenant,
+        transition=transition,
+    )
+
+
+def _transition(name: str, part: list[int]) -> Transition | None:
+    before, after, opens, retry = part
+    if before < 0:
+        return None
+    return Transition(
+        name=name, before=_STATES[before], after=_STATES[after], opens=opens, retry_after=retry / 1_000
+    )
