@@ -6,7 +6,8 @@ idempotency, no ledger, no outbox, no answer. The endpoint does all of that, wit
 deliveries.
 
 The ratio is the endpoint's median against the bare upsert's over one connection, of the same round; the last column
-is the bare upsert over as many connections as there are clients.
+is the bare upsert over as many connections as there are clients. The second table has processor time, which other work
+on the machine disturbs less than it does the clock.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import aiohttp
 import asyncpg
 import msgspec
+import psutil
 import uvloop
 
 from tests.bench import rig
@@ -44,6 +46,8 @@ ON CONFLICT (tenant_id, contact_id) DO UPDATE SET
 """
 
 Batch = list[dict[str, Any]]
+Results = dict[tuple[str, int, str], list["Run"]]
+"""By kind of write, number of clients, and side."""
 Columns = tuple[list[Any], ...]
 
 
@@ -61,16 +65,51 @@ def columns(batch: Batch) -> Columns:
     )
 
 
-async def timed(lanes: int, batches: list[Any], write: Callable[[int, Any], Awaitable[None]]) -> float:
-    """Items a second with the batches shared out over the lanes."""
+async def timed(lanes: int, batches: list[Any], write: Callable[[int, Any], Awaitable[None]]) -> Run:
+    """The batches shared out over the lanes."""
 
     async def lane(number: int) -> None:
         for batch in batches[number::lanes]:
             await write(number, batch)
 
+    before = Times.read()
     started = time.perf_counter()
     await asyncio.gather(*(lane(number) for number in range(lanes)))
-    return len(batches) * BATCH / (time.perf_counter() - started)
+    elapsed = time.perf_counter() - started
+    items = len(batches) * BATCH
+    spent = Times.read().since(before)
+    micro = 1e6 / items
+    return Run(items / elapsed, Times(spent.api * micro, spent.postgres * micro, spent.client * micro))
+
+
+class Times(msgspec.Struct):
+    """Processor time so far, in seconds: of the API's processes, of PostgreSQL's, and of this one."""
+
+    api: float
+    postgres: float
+    client: float
+
+    @classmethod
+    def read(cls) -> Times:
+        own = psutil.Process()
+        children = own.children(recursive=True)
+        api = [child for child in children if "serve" in child.cmdline()]
+        postgres = [child for child in children if child.name().startswith("postgres")]
+        return cls(_spent(api), _spent(postgres), _spent([own]))
+
+    def since(self, before: Times) -> Times:
+        return Times(self.api - before.api, self.postgres - before.postgres, self.client - before.client)
+
+
+def _spent(processes: list[psutil.Process]) -> float:
+    return sum(times.user + times.system for times in (process.cpu_times() for process in processes))
+
+
+class Run(msgspec.Struct):
+    """Items a second, and microseconds of processor time per item."""
+
+    rate: float
+    spent: Times
 
 
 async def main(rounds: int, batches: int, api_workers: int) -> None:
@@ -90,7 +129,7 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
                 async def http(_: int, data: bytes) -> None:
                     await rig.post(session, url, key, data)
 
-                results: dict[tuple[str, int, str], list[float]] = {}
+                results: Results = {}
                 for number in range(-1, rounds):  # the round before the first warms up
                     for clients in (1, 4):
                         bare_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
@@ -116,9 +155,7 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
             await pool.close()
 
 
-def show(
-    results: dict[tuple[str, int, str], list[float]], rounds: int, batches: int, api_workers: int
-) -> None:
+def show(results: Results, rounds: int, batches: int, api_workers: int) -> None:
     print(
         f"\n{BATCH}-item batches, {batches} a measurement, median of {rounds} rounds, {api_workers} API processes\n"
     )
@@ -130,13 +167,28 @@ def show(
     )
     for kind in ("insert", "update"):
         for clients in (1, 4):
-            one, http, many = (results[kind, clients, side] for side in ("one", "http", "many"))
+            one, http, many = (
+                [run.rate for run in results[kind, clients, side]] for side in ("one", "http", "many")
+            )
             ratio = statistics.median(h / o for h, o in zip(http, one, strict=True))
             other = statistics.median(h / m for h, m in zip(http, many, strict=True))
             print(
                 f"| {kind} | {clients:7} | {statistics.median(http):17,.0f} | {statistics.median(one):18,.0f} "
                 f"| {ratio:5.2f} | {statistics.median(many):25,.0f} | {other:5.2f} |"
             )
+    print("\nMicroseconds of processor time per item, median:\n")
+    print("| write  | clients | API | PostgreSQL | bare: client | bare: PostgreSQL |")
+    print("|--------|--------:|----:|-----------:|-------------:|-----------------:|")
+    for kind in ("insert", "update"):
+        for clients in (1, 4):
+            of = {side: [run.spent for run in results[kind, clients, side]] for side in ("http", "one")}
+            api, postgres = (
+                statistics.median(getattr(t, who) for t in of["http"]) for who in ("api", "postgres")
+            )
+            bare, beside = (
+                statistics.median(getattr(t, who) for t in of["one"]) for who in ("client", "postgres")
+            )
+            print(f"| {kind} | {clients:7} | {api:.1f} | {postgres:.1f} | {bare:.1f} | {beside:.1f} |")
 
 
 if __name__ == "__main__":
