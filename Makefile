@@ -5,7 +5,9 @@ BIN := $(VENV)/bin
 RUN := $(VENV)/.run-installed
 DEV := $(VENV)/.dev-installed
 
-.PHONY: demo test lint bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
+.PHONY: install demo test lint bench bench-large bench-delivery chaos chaos-bugs openapi requirements clean
+
+install: $(RUN)
 
 demo: $(RUN)
 	$(BIN)/tranche demo
