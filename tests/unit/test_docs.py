@@ -21,14 +21,12 @@ def test_the_map_names_files_and_what_is_in_them() -> None:
     found = re.findall(
         r"`((?:app|jobs|tests|docs)(?:/[\w.*-]+)*)`(?: \(((?:`\w+`(?:, )?)+)\))?", MAP.read_text()
     )
-    wrong = []
+    wrong = [path for path, _ in found if not list(ROOT.glob(path))]
     for path, names in found:
-        files = [file for file in ROOT.glob(path) if file.is_file()]
-        if not list(ROOT.glob(path)):
-            wrong.append(path)
-        for name in re.findall(r"\w+", names):
-            if not any(re.search(rf"\b{name}\b", file.read_text()) for file in files):
-                wrong.append(f"{path}: {name}")
+        text = "".join(file.read_text() for file in ROOT.glob(path) if file.is_file() and names)
+        wrong += [
+            f"{path}: {name}" for name in re.findall(r"\w+", names) if not re.search(rf"\b{name}\b", text)
+        ]
 
     assert len(found) > 50
     assert wrong == []
