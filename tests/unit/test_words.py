@@ -101,8 +101,9 @@ def wrong_names(names: set[str], path: str) -> list[str]:
 
 def wrong_words(text: str) -> list[str]:
     """What is wrong with `text`, one finding a word."""
+    text = " ".join(text.split())
     return [
-        f"…{' '.join(text[max(0, found.start() - 30) : found.end() + 30].split())}…: not {found[0]!r}; {better}"
+        f"…{text[max(0, found.start() - 30) : found.end() + 30]}…: not {found[0]!r}; {better}"
         for pattern, better in _TEXTS
         for found in pattern.finditer(text)
     ]
