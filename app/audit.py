@@ -11,7 +11,7 @@ from app.db import audit as rows
 from app.db.pool import Connection
 from app.domain.answers import JsonObject
 
-_SUBJECT: Final = msgspec.Meta(examples=["job:01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80", "destination:hubspot"])
+SUBJECT: Final = msgspec.Meta(examples=["job:01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80", "destination:hubspot"])
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -19,7 +19,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True):
     actor: str
     """The API key that did it or had it done; `operator`: whoever runs the service; `tranche`: nobody asked."""
     action: str
-    subject: Annotated[str, _SUBJECT]
+    subject: Annotated[str, SUBJECT]
     detail: JsonObject
 
 

@@ -21,18 +21,23 @@ from app.db.turns import Turns
 from app.errors import SettingsError
 from app.http import problems
 from app.http.api import Api
+from app.http.auth import FirstSight
 from app.http.bodies import Drains
 from app.http.cors import Cors
+from app.http.destinations import Destinations
 from app.http.engines import Engines
 from app.http.figures import Figures
+from app.http.importer import Importer
 from app.http.intake import Intake
 from app.http.last_used import LastUsed
+from app.http.long_poll import LongPoll
 from app.http.metrics import observe
+from app.http.openapi.document import Documents
 from app.http.ownership import JobOwners
 from app.http.principals import Principals
 from app.http.refusals import Refusals
-from app.http.routes import ROUTES
-from app.http.services import STATE_KEY, Services
+from app.http.resources import STATE_KEY, Resources
+from app.http.routes import OPERATIONS, ROUTES
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
 from app.redis import make_pool
@@ -57,23 +62,28 @@ def create_app(settings: Settings) -> Litestar:
     engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
     if observe not in telemetry.HOOKS:
         telemetry.HOOKS.append(observe)
-    services = Services(
-        settings=settings,
-        database=database,
-        waker=waker,
-        watcher=watcher,
-        views=views,
-        principals=principals,
-        owners=JobOwners(database),
-        last_used=last_used,
-        figures=figures,
-        cors=Cors(settings.cors_origins),
-        workers=workers,
-        redis=redis,
-        engines=engines,
-        intake=Intake(settings),
-        drains=Drains(),
-        refusals=Refusals(),
+    intake = Intake(settings)
+    resources = Resources(
+        settings,
+        database,
+        waker,
+        watcher,
+        workers,
+        views,
+        principals,
+        last_used,
+        figures,
+        engines,
+        intake,
+        JobOwners(database),
+        LongPoll(views, watcher, intake, principals),
+        Importer(settings, database, intake, waker, watcher, principals),
+        Destinations(database, workers, waker),
+        Documents(OPERATIONS, settings),
+        FirstSight(principals, (settings.operator_token, settings.metrics_token)),
+        Cors(settings.cors_origins),
+        Drains(),
+        Refusals(),
     )
 
     @asynccontextmanager
@@ -99,7 +109,7 @@ def create_app(settings: Settings) -> Litestar:
         route_handlers=list(ROUTES),
         lifespan=[own],
         exception_handlers={Exception: problems.answer},
-        state=State({STATE_KEY: services}),
+        state=State({STATE_KEY: resources}),
         openapi_config=None,
         logging_config=None,
         request_max_body_size=None,  # bodies are read and capped by app.http.bodies

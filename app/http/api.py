@@ -13,8 +13,11 @@ from litestar.routes import HTTPRoute
 from app import telemetry
 from app.errors import TrancheError, Unauthorized
 from app.http import exchange, problems
-from app.http.bodies import Inbox
-from app.http.services import STATE_KEY, UNKNOWN_KEY, Services
+from app.http.auth import UNKNOWN_KEY, FirstSight
+from app.http.bodies import Drains, Inbox
+from app.http.cors import Cors
+from app.http.refusals import Refusals
+from app.http.resources import STATE_KEY, Resources
 from app.http.shield import shield
 
 log = structlog.get_logger()
@@ -43,8 +46,9 @@ class Api(Litestar):
         noted = exchange.begin(scope, loop.time())
         scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
         inbox = Inbox(scope, receive)
-        services: Services = self.state[STATE_KEY]
-        shared = services.cors.answer_fields(scope)
+        resources: Resources = self.state[STATE_KEY]
+        cors, refusals = resources[Cors], resources[Refusals]
+        shared = cors.answer_fields(scope)
         method = scope["method"]
         if method == "HEAD":
             scope["method"] = "GET"
@@ -53,7 +57,7 @@ class Api(Litestar):
             if message["type"] == "http.response.start":
                 noted.status = message["status"]
                 if noted.status in _PACED:
-                    await services.refusals.wait()
+                    await refusals.wait()
                 fields = message["headers"]
                 if inbox.open and noted.status in _CLOSING:
                     fields = [*fields, (b"connection", b"close")]
@@ -61,7 +65,7 @@ class Api(Litestar):
                     # The framework answers for the one handler it found first.
                     allow = ", ".join(self._methods(scope["path_template"])).encode()
                     fields = [(k, allow if k == b"allow" else v) for k, v in fields]
-                    fields += services.cors.preflight_fields(scope, allow)
+                    fields += cors.preflight_fields(scope, allow)
                 fields = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
                 message["headers"] = shield(fields, scope["scheme"])
             elif method == "HEAD":
@@ -70,7 +74,7 @@ class Api(Litestar):
 
         with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
             try:
-                refusal = self._refuse(scope, services, method)
+                refusal = self._refuse(scope, resources, method)
                 if refusal is None:
                     await super().__call__(scope, inbox, forward)
                 else:
@@ -93,11 +97,11 @@ class Api(Litestar):
                         code=noted.code,
                     )
                 )
-            await inbox.drain(services.drains)
+            await inbox.drain(resources[Drains])
         return None
 
     @staticmethod
-    def _refuse(scope: Any, services: Services, method: str) -> Unauthorized | None:
+    def _refuse(scope: Any, resources: Resources, method: str) -> Unauthorized | None:
         """What is wrong with a key at first sight. Nothing else is done for such a request, so that any number of them
         costs others little; whether a key that looks well is good, and may do this, its route finds out."""
         if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
@@ -106,7 +110,9 @@ class Api(Litestar):
         if not sent:
             return None if b"token=" in scope["query_string"] else Unauthorized()
         scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
-        if len(sent) > 1 or (scheme.lower() == "bearer" and services.may_be_good(secret.strip())):
+        if len(sent) > 1 or (
+            scheme.lower() == "bearer" and resources[FirstSight].may_be_good(secret.strip())
+        ):
             return None
         exchange.exchange_of(scope).presented = True
         return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)

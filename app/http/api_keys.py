@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
-from urllib.parse import quote
+from typing import Annotated, Final
 
 import msgspec
-from litestar import Request, delete, get, patch, post
-from litestar.response.base import ASGIResponse
 
 from app import keys
-from app.http import headers
-from app.http.headers import Fields
-from app.http.json_bodies import read_json
-from app.http.services import Services, authorize, respond, services_of
+from app.db.pool import Database
+from app.http.auth import ADMIN
+from app.http.operation import Answer, Path, Reply, operation
 from app.keys import Key, KeyChange, NewKey, Principal
 
 PATH: Final = "/v1/keys"
-_ADMIN: Final = frozenset({"admin"})
-_REMEDY: Final = "What is said about a key is short."
-_NO_STORE: Final = {"Cache-Control": "no-store"}
+_KEY: Final = PATH + "/{key_id}"
+_TAG: Final = "keys"
+_NO_STORE: Final = "no-store"
 
-_encode: Final = msgspec.json.Encoder().encode
+KeyId = Annotated[
+    str,
+    Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4"),
+]
 
 
 class KeyList(msgspec.Struct):
@@ -43,81 +42,80 @@ class KeyRotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """For how long the secret before is good as well."""
 
 
-@get(PATH)
-async def list_keys(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        return respond(
-            _encode(KeyList(await keys.list_keys(connection, principal.tenant_id))), headers=_NO_STORE
-        )
+def show_secret(key: Key, secret: str) -> KeySecret:
+    return KeySecret(**msgspec.structs.asdict(key), key=secret)
 
 
-@post(PATH)
-async def create_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    new = await read_json(request, services, NewKey, what="The key", remedy=_REMEDY)
-    async with services.database.connection() as connection:
-        key_id, secret = await keys.add_key(connection, principal.tenant_id, new, actor=principal.key_id)
+@operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them, oldest first.", cache=_NO_STORE))
+async def list_keys(principal: Principal, database: Database) -> KeyList:
+    """The tenant's API keys.
+
+    Revoked ones too, and when each was last used, to about a minute. Secrets are never shown.
+    """
+    async with database.connection() as connection:
+        return KeyList(await keys.list_keys(connection, principal.tenant_id))
+
+
+@operation(
+    "POST",
+    PATH,
+    tag=_TAG,
+    access=ADMIN,
+    answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
+)
+async def create_key(body: NewKey, principal: Principal, database: Database) -> Reply[KeySecret]:
+    """Make an API key.
+
+    A key with the scope `import` alone sees, cancels, retries and undoes only the jobs that it asked for; `read` lets
+    it see everything of the tenant, `admin` change everything. This answer alone shows the key.
+    """
+    async with database.connection() as connection:
+        key_id, secret = await keys.add_key(connection, principal.tenant_id, body, actor=principal.key_id)
         made = await keys.read_key(connection, principal.tenant_id, key_id)
-    return respond(_show(made, secret), 201, headers=_NO_STORE | {"Location": f"{PATH}/{key_id}"})
+    return Reply(show_secret(made, secret), 201, {"Location": f"{PATH}/{key_id}"})
 
 
-@get(PATH + "/{key_id:str}")
-async def read_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        found = await keys.read_key(connection, principal.tenant_id, _key_id(request))
-    return respond(_encode(found), headers=_NO_STORE)
+@operation("GET", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
+async def read_key(key_id: KeyId, principal: Principal, database: Database) -> Key:
+    """One API key."""
+    async with database.connection() as connection:
+        return await keys.read_key(connection, principal.tenant_id, key_id)
 
 
-@patch(PATH + "/{key_id:str}")
-async def change_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    change = await read_json(request, services, KeyChange, what="The change", remedy=_REMEDY)
-    async with services.database.connection() as connection:
-        changed = await keys.change_key(
-            connection, principal.tenant_id, _key_id(request), change, actor=principal.key_id
-        )
-    return respond(_encode(changed), headers=_NO_STORE)
+@operation("PATCH", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
+async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, database: Database) -> Key:
+    """Change a key's name or expiry.
+
+    `expires_at: null`: it never expires.
+    """
+    async with database.connection() as connection:
+        return await keys.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
 
 
-@delete(PATH + "/{key_id:str}", status_code=200)
-async def revoke_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """204: it is refused from now on."""
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        await keys.end_key(connection, principal.tenant_id, _key_id(request), actor=principal.key_id)
-    return respond(b"", 204)
+@operation("DELETE", _KEY, tag=_TAG, access=ADMIN, answers=Answer("It is revoked.", 204))
+async def revoke_key(key_id: KeyId, principal: Principal, database: Database) -> None:
+    """Revoke an API key.
+
+    It is refused from now on, for good; its event streams end.
+    """
+    async with database.connection() as connection:
+        await keys.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
 
 
-@post(PATH + "/{key_id:str}/rotate", status_code=200)
-async def rotate_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    asked = await read_json(
-        request, services, KeyRotation, what="The rotation", remedy=_REMEDY, absent=KeyRotation()
-    )
-    key_id = _key_id(request)
-    async with services.database.connection() as connection:
+@operation(
+    "POST", _KEY + "/rotate", tag=_TAG, access=ADMIN, answers=Answer("The renewed key.", cache=_NO_STORE)
+)
+async def rotate_key(
+    key_id: KeyId, body: KeyRotation | None, principal: Principal, database: Database
+) -> KeySecret:
+    """Renew the secret of an API key.
+
+    The key id, its name, scopes and jobs stay. For `keep_seconds` (a day by default) the key before is good as well,
+    so that clients can be changed one after the other.
+    """
+    keep = (body or KeyRotation()).keep_seconds
+    async with database.connection() as connection:
         secret = await keys.rotate_key(
-            connection, principal.tenant_id, key_id, keep=asked.keep_seconds, actor=principal.key_id
+            connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id
         )
-        rotated = await keys.read_key(connection, principal.tenant_id, key_id)
-    return respond(_show(rotated, secret), headers=_NO_STORE)
-
-
-async def _begin(request: Request[Any, Any, Any]) -> tuple[Services, Principal]:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _ADMIN)
-    headers.choose_type(fields)
-    headers.read_query(request.scope, ())
-    return services, principal
-
-
-def _key_id(request: Request[Any, Any, Any]) -> str:
-    found: str = request.path_params["key_id"]
-    return quote(found)  # an id of ours is as it was; nothing else reaches the database as it came
-
-
-def _show(key: Key, secret: str) -> bytes:
-    return _encode(KeySecret(**msgspec.structs.asdict(key), key=secret))
+        return show_secret(await keys.read_key(connection, principal.tenant_id, key_id), secret)

@@ -2,31 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any
 
-import msgspec
-from litestar import Request, get
-from litestar.response.base import ASGIResponse
+from litestar import Request
 
 from app import status
-from app.http import headers, history
-from app.http.exchange import read_tail
-from app.http.headers import Fields
-from app.http.services import authorize, respond, services_of
+from app.db.pool import Database
+from app.http import history
+from app.http.auth import Scopes
+from app.http.operation import Answer, Operation, operation
+from app.keys import Principal
 
-_SCOPES: Final = frozenset({"read"})
+
+def _route(request: Request[Any, Any, Any]) -> Operation | None:
+    return history.read_contact_history if history.is_history(request) else None
 
 
-@get("/v1/contacts/{contact_id:path}")
-async def read_contact(request: Request[Any, Any, Any]) -> ASGIResponse:
-    if history.is_history(request):
-        return await history.answer_history(request)
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _SCOPES)
-    headers.choose_type(fields)
-    headers.read_query(request.scope, ())
-    contact_id = read_tail(request.scope, "/v1/contacts/")
-    async with services.database.connection() as connection:
-        contact = await status.read_contact(connection, principal.tenant_id, contact_id)
-    return respond(msgspec.json.encode(contact), headers={"Cache-Control": "private, no-cache"})
+@operation(
+    "GET",
+    "/v1/contacts/{contact_id}",
+    tag="contacts",
+    access=Scopes("read"),
+    answers=Answer("The contact.", cache="private, no-cache"),
+    instead=_route,
+)
+async def read_contact(
+    contact_id: Annotated[str, history.CONTACT_ID], principal: Principal, database: Database
+) -> status.Contact:
+    """A contact and where it has arrived.
+
+    As it stands now, with the state of this version at every destination.
+    """
+    async with database.connection() as connection:
+        return await status.read_contact(connection, principal.tenant_id, contact_id)

@@ -4,113 +4,63 @@ from __future__ import annotations
 
 import base64
 import binascii
-import uuid
 from collections.abc import Mapping
-from typing import Annotated, Any, Final, TypeVar
-from urllib.parse import urlencode
+from typing import Annotated, Any, Final, Generic, TypeVar
+from urllib.parse import parse_qsl, urlencode
 
 import msgspec
 
 from app.http.errors import CursorInvalid
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 NextCursor = Annotated[str | None, msgspec.Meta(description="Opaque; null on the last page.")]
 """What a page says of the one after it."""
+Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Number = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
-_Index = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
-
-
-class _Cursor(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    version: int
-    list: str
-    """Which list it belongs to, so that one of another list is refused."""
-    job_id: uuid.UUID
-    index: _Index
+P = TypeVar("P")
 
 
-def encode_job(before: uuid.UUID) -> str:
-    """A place among jobs."""
-    return _encode(_Cursor(VERSION, "jobs", before, 0))
+class Cursor(Generic[P]):
+    """The cursors of one list: those of another one are refused."""
+
+    def __init__(self, name: str, position: Any) -> None:
+        """`position`: its type, as msgspec checks it."""
+        self._name = name
+        self._decode = msgspec.json.Decoder(tuple[int, str, position]).decode
+
+    def encode(self, position: P | None) -> str | None:
+        """None: there is no next page."""
+        if position is None:
+            return None
+        text = msgspec.json.encode((VERSION, self._name, position))
+        return base64.urlsafe_b64encode(text).decode().rstrip("=")
+
+    def decode(self, text: str | None) -> P | None:
+        """None: the first page.
+
+        Raises:
+            CursorInvalid: broken, or of another list.
+        """
+        if text is None:
+            return None
+        try:
+            raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+            version, name, position = self._decode(raw)
+        except (ValueError, binascii.Error, RecursionError) as error:
+            raise CursorInvalid() from error
+        if (version, name) != (VERSION, self._name):
+            raise CursorInvalid()
+        found: P = position
+        return found
 
 
-def decode_job(text: str) -> uuid.UUID:
-    """
-    Raises:
-        CursorInvalid: broken, or of another list.
-    """
-    return _decode(text, "jobs", _Cursor).job_id
-
-
-def encode_item(job_id: uuid.UUID, index: int) -> str:
-    """A place among the items of a job: the index that comes next."""
-    return _encode(_Cursor(VERSION, "items", job_id, index))
-
-
-def decode_item(text: str, job_id: uuid.UUID) -> int:
-    """
-    Raises:
-        CursorInvalid: broken, or of another list or job.
-    """
-    cursor = _decode(text, "items", _Cursor)
-    if cursor.job_id != job_id:
-        raise CursorInvalid()
-    return cursor.index
-
-
-def encode_version(job_id: uuid.UUID, index: int) -> str:
-    """A place in a contact's history: the last version that was shown, by the item that made it."""
-    return _encode(_Cursor(VERSION, "history", job_id, index))
-
-
-def decode_version(text: str) -> tuple[uuid.UUID, int]:
-    """
-    Raises:
-        CursorInvalid: broken, or of another list.
-    """
-    cursor = _decode(text, "history", _Cursor)
-    return cursor.job_id, cursor.index
-
-
-class _Number(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    version: int
-    list: str
-    number: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
-
-
-def encode_number(number: int, kind: str) -> str:
-    """A place in a list whose entries are numbered; `kind` names the list."""
-    return _encode(_Number(VERSION, kind, number))
-
-
-def decode_number(text: str, kind: str) -> int:
-    """
-    Raises:
-        CursorInvalid: broken, or of another list.
-    """
-    return _decode(text, kind, _Number).number
-
-
-_Shape = TypeVar("_Shape", _Cursor, _Number)
-
-
-def link_next(scope: Mapping[str, Any], query: dict[str, str], cursor: str | None) -> dict[str, str]:
-    """Where the next page is (RFC 8288), which is all that NDJSON and CSV can tell of it."""
+def link_next(scope: Mapping[str, Any], cursor: str | None) -> dict[str, str]:
+    """Where the next page is (RFC 8288), which is all that NDJSON and CSV can say of it."""
     if cursor is None:
         return {}
-    return {"Link": f'<{scope["path"]}?{urlencode(query | {"cursor": cursor})}>; rel="next"'}
-
-
-def _encode(cursor: _Cursor | _Number) -> str:
-    return base64.urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
-
-
-def _decode(text: str, kind: str, shape: type[_Shape]) -> _Shape:
-    try:
-        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        cursor = msgspec.json.decode(raw, type=shape)
-    except (ValueError, binascii.Error, RecursionError) as error:
-        raise CursorInvalid() from error
-    if (cursor.version, cursor.list) != (VERSION, kind):
-        raise CursorInvalid()
-    return cursor
+    query = dict(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True)) | {
+        "cursor": cursor
+    }
+    return {"Link": f'<{scope["path"]}?{urlencode(query)}>; rel="next"'}

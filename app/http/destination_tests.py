@@ -3,87 +3,129 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from typing import Annotated, Final
 
-import msgspec
-from litestar import Request, get, post
-from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
-from app import admin, destination_tests
-from app.destination_tests import DestinationTestRequest
+from app import destination_tests
+from app.db.pool import Database
+from app.destination_tests import DestinationTest, DestinationTestRequest
 from app.errors import NotFound
-from app.http import headers
-from app.http.exchange import exchange_of, read_tail
-from app.http.headers import Fields, Preferences
-from app.http.json_bodies import read_json
-from app.http.services import Services, authorize, respond, services_of
+from app.http.auth import ADMIN
+from app.http.destinations import PATH, Name
+from app.http.exchange import Exchange
+from app.http.headers import Preferences
+from app.http.operation import Answer, Header, Path, Reply, operation
+from app.http.parameters import read_preferences
+from app.keys import Principal
+from app.settings import Settings
+from app.wake import Waker
 
 WAIT: Final = 25.0
 """Seconds that an answer waits for a test, unless `Prefer: wait` says otherwise."""
-_PATH: Final = "/v1/destinations/"
+_TAG: Final = "destinations"
 
-_encode: Final = msgspec.json.Encoder().encode
+Prefer = Annotated[
+    Preferences,
+    Header(
+        name="Prefer",
+        description="`wait=N` holds the answer so many seconds at most.",
+        read=read_preferences,
+    ),
+]
 
 
-@post("/v1/destinations/{name:str}/test", status_code=200)
-async def test_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """200 with what was seen, or 202 while a worker is still at it."""
-    services, principal, fields = await _begin(request)
-    name = read_tail(request.scope, _PATH, "/test")
-    preferences = headers.read_preferences(fields, max_wait=services.settings.max_wait)
-    asked = await read_json(
-        request,
-        services,
-        DestinationTestRequest,
-        what="The test",
-        remedy="A test is a small thing.",
-        absent=DestinationTestRequest(),
-    )
-    async with services.database.connection() as connection:
+def _parse_test_id(text: str) -> uuid.UUID:
+    try:
+        return uuid.UUID(text)
+    except ValueError:
+        raise NotFound("There is no such test.") from None
+
+
+TestId = Annotated[
+    uuid.UUID,
+    Path(
+        description="The test.",
+        schema={"type": "string", "format": "uuid"},
+        example="0199c3a2-51d7-7000-8000-6b1f0d3e2a11",
+        parse=_parse_test_id,
+    ),
+]
+
+
+@operation(
+    "POST",
+    PATH + "/{name}/test",
+    tag=_TAG,
+    access=ADMIN,
+    answers=(
+        Answer("What was seen.", headers=("PreferenceApplied",)),
+        Answer(
+            "A worker is still at it; `Location` is where to look.",
+            202,
+            headers=("Location", "RetryAfter", "PreferenceApplied"),
+        ),
+    ),
+    errors=(409,),
+)
+async def test_destination(
+    name: Name,
+    preferences: Prefer,
+    body: DestinationTestRequest | None,
+    principal: Principal,
+    exchange: Exchange,
+    settings: Settings,
+    database: Database,
+    waker: Waker,
+) -> Reply[DestinationTest]:
+    """Test a destination.
+
+    A worker makes one harmless authenticated call or a few, looks at how the account is set up, and says what it saw,
+    step by step. With `canary` it also writes one record with a key of its own (`tranche-canary-…`), reads it back and
+    takes it away. Circuits and waits do not hold a test back; a paused destination gets no canary. `verdict` is
+    `works`, `fails`, or `unclear` where nothing failed and nothing was shown to work.
+    """
+    async with database.connection() as connection:
         test_id = await destination_tests.ask(
             connection,
             principal.tenant_id,
             name,
-            asked,
-            request_id=exchange_of(request.scope).request_id,
+            body or DestinationTestRequest(),
+            request_id=exchange.request_id,
             actor=principal.key_id,
             new_id=uuid7,
         )
-    services.waker.wake_imports(principal.tenant_id, test_id)
-    seconds = min(WAIT, services.settings.max_wait) if preferences.wait is None else preferences.wait
+    waker.wake_imports(principal.tenant_id, test_id)
+    seconds = min(WAIT, settings.max_wait) if preferences.wait is None else preferences.wait
     found = await destination_tests.wait(
-        services.database,
+        database,
         principal.tenant_id,
         name,
         test_id,
         seconds=seconds,
-        untaken=services.settings.sweep_interval + destination_tests.TAKING,
+        untaken=settings.sweep_interval + destination_tests.TAKING,
     )
     applied = Preferences(wait=preferences.wait).applied(waited=True)
     if found.state == "done":
-        return respond(_encode(found), headers=applied)
-    where = f"{_PATH}{name}/tests/{test_id}"
-    return respond(_encode(found), 202, headers=applied | {"Location": where, "Retry-After": "1"})
+        return Reply(found, headers=applied)
+    where = f"{PATH}/{name}/tests/{test_id}"
+    return Reply(found, 202, applied | {"Location": where, "Retry-After": "1"})
 
 
-@get("/v1/destinations/{name:str}/tests/{test_id:str}")
-async def read_destination_test(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, _ = await _begin(request)
-    name, _, test_id = read_tail(request.scope, _PATH).partition("/tests/")
-    try:
-        wanted = uuid.UUID(test_id)
-    except ValueError:
-        raise NotFound("There is no such test.") from None
-    async with services.database.connection() as connection:
-        found = await destination_tests.read(connection, principal.tenant_id, name, wanted)
-    return respond(_encode(found), headers={} if found.state == "done" else {"Retry-After": "1"})
+@operation(
+    "GET",
+    PATH + "/{name}/tests/{test_id}",
+    tag=_TAG,
+    access=ADMIN,
+    answers=Answer("The test.", headers=("MaybeRetryAfter",)),
+)
+async def read_destination_test(
+    name: Name, test_id: TestId, principal: Principal, database: Database
+) -> Reply[DestinationTest]:
+    """A test of a destination.
 
-
-async def _begin(request: Request[Any, Any, Any]) -> tuple[Services, admin.Principal, Fields]:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, frozenset({"admin"}))
-    headers.choose_type(fields)
-    headers.read_query(request.scope, ())
-    return services, principal, fields
+    Kept for a day.
+    """
+    async with database.connection() as connection:
+        found = await destination_tests.read(connection, principal.tenant_id, name, test_id)
+    return Reply(found, headers={} if found.state == "done" else {"Retry-After": "1"})

@@ -2,161 +2,230 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Final
 from urllib.parse import quote
 
 import msgspec
-from litestar import Request, delete, get, patch, post
-from litestar.response.base import ASGIResponse
 
 from app import admin, circuits
 from app.admin import Destination, DestinationChange, NewDestination
-from app.circuits import CircuitOrder
+from app.circuits import DEFAULT_SECONDS, MOST_SECONDS, CircuitHistory, CircuitOrder
+from app.db.pool import Database
 from app.domain.addresses import parse_networks
 from app.errors import NotFound
-from app.http import headers
-from app.http.exchange import exchange_of, read_tail
-from app.http.headers import Fields
-from app.http.json_bodies import read_json
-from app.http.services import Services, authorize, respond, services_of, vault_of
+from app.http.auth import ADMIN, READING
+from app.http.exchange import Exchange
+from app.http.operation import Answer, Path, Reply, operation
+from app.http.secret_key import open_vault
+from app.keys import Principal
+from app.settings import Settings
+from app.wake import Waker
+from app.workers import WorkerWatch
 
-_PATH: Final = "/v1/destinations/"
-_READ: Final = frozenset({"read", "admin"})
-_ADMIN: Final = frozenset({"admin"})
+PATH: Final = "/v1/destinations"
+_DESTINATION: Final = PATH + "/{name}"
+_TAG: Final = "destinations"
 
-_encode: Final = msgspec.json.Encoder().encode
+Name = Annotated[
+    str, Path(description="The destination.", schema={"type": "string", "minLength": 1}, example="hubspot")
+]
 
 
 class DestinationList(msgspec.Struct):
     destinations: list[Destination]
 
 
-@get("/v1/destinations")
-async def list_destinations(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, _ = await _begin(request, _READ)
-    workers = await services.workers.look()
-    async with services.database.connection() as connection:
-        found = await admin.list_destinations(connection, principal.tenant_id, workers)
-    return respond(_encode(DestinationList(found)))
+class CircuitQuery(msgspec.Struct, frozen=True):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 20
+    """Most changes."""
 
 
-@get("/v1/destinations/{name:str}")
-async def read_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, _ = await _begin(request, _READ)
-    return respond(_encode(await _find(services, principal.tenant_id, read_tail(request.scope, _PATH))))
+class Destinations:
+    """The destinations of a tenant as they are shown, and changes of their state."""
+
+    def __init__(self, database: Database, workers: WorkerWatch, waker: Waker) -> None:
+        self._database = database
+        self._workers = workers
+        self._waker = waker
+
+    async def read_all(self, tenant_id: int) -> list[Destination]:
+        workers = await self._workers.look()
+        async with self._database.connection() as connection:
+            return await admin.list_destinations(connection, tenant_id, workers)
+
+    async def find(self, tenant_id: int, name: str) -> Destination:
+        """
+        Raises:
+            NotFound: there is none of this name.
+        """
+        for destination in await self.read_all(tenant_id):
+            if destination.name == name:
+                return destination
+        raise NotFound("There is no such destination.")
+
+    async def set_state(self, principal: Principal, name: str, state: str, request_id: str) -> None:
+        async with self._database.connection() as connection:
+            destination_id = await admin.set_destination_state(
+                connection, principal.tenant_id, name, state, actor=principal.key_id
+            )
+        if state != "paused":
+            # Its deliveries are due at once: to be sent, or to be recorded as skipped.
+            self._waker.wake(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
 
 
-@post("/v1/destinations")
-async def add_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal, _ = await _begin(request, _ADMIN)
-    remedy = "A destination is a small thing."
-    new = await read_json(request, services, NewDestination, what="The destination", remedy=remedy)
-    vault = vault_of(services)
-    async with services.database.connection() as connection:
-        private = parse_networks(services.settings.destination_private)
+@operation("GET", PATH, tag=_TAG, access=READING, answers=Answer("All of them, by name."))
+async def list_destinations(principal: Principal, destinations: Destinations) -> DestinationList:
+    """The tenant's destinations.
+
+    Credentials are never shown.
+    """
+    return DestinationList(await destinations.read_all(principal.tenant_id))
+
+
+@operation(
+    "POST",
+    PATH,
+    tag=_TAG,
+    access=ADMIN,
+    answers=Answer("It is there.", 201, headers=("Location",)),
+    errors=(409,),
+)
+async def add_destination(
+    body: NewDestination, principal: Principal, settings: Settings, database: Database
+) -> Reply[Destination]:
+    """Add a destination.
+
+    Contacts that change from now on are synced to it.
+    """
+    vault = open_vault(settings)
+    async with database.connection() as connection:
         added = await admin.add_destination(
             connection,
             vault,
             principal.tenant_id,
-            new,
-            private=private,
-            most=services.settings.max_destinations,
+            body,
+            private=parse_networks(settings.destination_private),
+            most=settings.max_destinations,
             actor=principal.key_id,
         )
-    return respond(_encode(added), 201, headers={"Location": _PATH + quote(added.name)})
+    return Reply(added, 201, {"Location": f"{PATH}/{quote(added.name)}"})
 
 
-@patch("/v1/destinations/{name:str}")
-async def change_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Another token or other options: what waits goes on with them."""
-    services, principal, _ = await _begin(request, _ADMIN)
-    name = read_tail(request.scope, _PATH)
-    remedy = "A change is a small thing."
-    change = await read_json(request, services, DestinationChange, what="The change", remedy=remedy)
-    vault = vault_of(services)
-    async with services.database.connection() as connection:
+@operation("GET", _DESTINATION, tag=_TAG, access=READING, answers=Answer("The destination."))
+async def read_destination(name: Name, principal: Principal, destinations: Destinations) -> Destination:
+    """One destination."""
+    return await destinations.find(principal.tenant_id, name)
+
+
+@operation("PATCH", _DESTINATION, tag=_TAG, access=ADMIN, answers=Answer("The destination."))
+async def change_destination(
+    name: Name,
+    body: DestinationChange,
+    principal: Principal,
+    exchange: Exchange,
+    settings: Settings,
+    database: Database,
+    destinations: Destinations,
+    waker: Waker,
+) -> Destination:
+    """Change a destination's token or options.
+
+    What waits goes on with them from the next call on; a new token is tried at once, whatever circuit the one before
+    opened. What has arrived is not sent again because of other options.
+    """
+    vault = open_vault(settings)
+    async with database.connection() as connection:
         destination_id = await admin.change_destination(
-            connection, vault, principal.tenant_id, name, change, actor=principal.key_id
+            connection, vault, principal.tenant_id, name, body, actor=principal.key_id
         )
-    reason = f"change:{exchange_of(request.scope).request_id}"
-    services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
-    return respond(_encode(await _find(services, principal.tenant_id, name)))
+    waker.wake(principal.tenant_id, [destination_id], reason=f"change:{exchange.request_id}")
+    return await destinations.find(principal.tenant_id, name)
 
 
-@delete("/v1/destinations/{name:str}", status_code=200)
-async def remove_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """204: what is not delivered yet will be skipped; the history of what was stays."""
-    await _set_state(request, "removed", "")
-    return respond(b"", 204)
+@operation("DELETE", _DESTINATION, tag=_TAG, access=ADMIN, answers=Answer("It is gone.", 204))
+async def remove_destination(
+    name: Name, principal: Principal, exchange: Exchange, destinations: Destinations
+) -> None:
+    """Remove a destination.
+
+    What was not delivered yet is skipped; history stays.
+    """
+    await destinations.set_state(principal, name, "removed", exchange.request_id)
 
 
-@post("/v1/destinations/{name:str}/pause", status_code=200)
-async def pause_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Nothing is sent until it is resumed; what is to be sent is kept."""
-    return respond(_encode(await _set_state(request, "paused", "/pause")))
+@operation("POST", _DESTINATION + "/pause", tag=_TAG, access=ADMIN, answers=Answer("The destination."))
+async def pause_destination(
+    name: Name, principal: Principal, exchange: Exchange, destinations: Destinations
+) -> Destination:
+    """Pause a destination.
+
+    Nothing is sent until it is resumed; nothing is lost.
+    """
+    await destinations.set_state(principal, name, "paused", exchange.request_id)
+    return await destinations.find(principal.tenant_id, name)
 
 
-@post("/v1/destinations/{name:str}/resume", status_code=200)
-async def resume_destination(request: Request[Any, Any, Any]) -> ASGIResponse:
-    return respond(_encode(await _set_state(request, "active", "/resume")))
+@operation("POST", _DESTINATION + "/resume", tag=_TAG, access=ADMIN, answers=Answer("The destination."))
+async def resume_destination(
+    name: Name, principal: Principal, exchange: Exchange, destinations: Destinations
+) -> Destination:
+    """Resume a destination.
+
+    What waits is due at once. An open circuit still has its time, unless it is closed manually.
+    """
+    await destinations.set_state(principal, name, "active", exchange.request_id)
+    return await destinations.find(principal.tenant_id, name)
 
 
-@get("/v1/destinations/{name:str}/circuit")
-async def read_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """How the circuit of the tenant's connection is and was."""
-    services, principal, query = await _begin(request, _READ, ("limit",))
-    limit = headers.read_limit(query, default=20, most=200)
-    name = read_tail(request.scope, _PATH, "/circuit")
-    async with services.database.connection() as connection:
-        found = await circuits.read_circuit(connection, principal.tenant_id, name, limit)
-    return respond(_encode(found))
+@operation(
+    "GET",
+    _DESTINATION + "/circuit",
+    tag=_TAG,
+    access=READING,
+    answers=Answer("How it is, and how it changed."),
+)
+async def read_circuit(
+    name: Name, query: CircuitQuery, principal: Principal, database: Database
+) -> CircuitHistory:
+    """The circuit of a destination.
+
+    That of this tenant's connection to it. An open one holds calls back, which spends no attempt; a half-open one lets
+    a few calls try whether it works again. When calls of several tenants to one CRM fail, all calls to it are held
+    back for a while: the destination then shows `CIRCUIT_OPEN` and the seconds.
+    """
+    async with database.connection() as connection:
+        return await circuits.read_circuit(connection, principal.tenant_id, name, query.limit)
 
 
-@post("/v1/destinations/{name:str}/circuit", status_code=200)
-async def set_circuit(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Open or close it by hand, whatever the calls say; what tenants share is the operator's."""
-    services, principal, _ = await _begin(request, _ADMIN)
-    name = read_tail(request.scope, _PATH, "/circuit")
-    remedy = "An order is a small thing."
-    order = await read_json(request, services, CircuitOrder, what="The order", remedy=remedy)
-    async with services.database.connection() as connection:
+def _describe_circuit(_: Settings) -> str:
+    return (
+        f"`open` sends nothing for `seconds` (default {DEFAULT_SECONDS:g}, at most {MOST_SECONDS:g}) and then "
+        "lets a few calls try; `closed` sends at once. It is this tenant's own circuit: what is held back for "
+        "all tenants of a CRM is the operator's to release. Asked twice, the last order counts."
+    )
+
+
+@operation(
+    "POST",
+    _DESTINATION + "/circuit",
+    tag=_TAG,
+    access=ADMIN,
+    description=_describe_circuit,
+    answers=Answer("The destination."),
+)
+async def set_circuit(
+    name: Name,
+    body: CircuitOrder,
+    principal: Principal,
+    exchange: Exchange,
+    database: Database,
+    destinations: Destinations,
+    waker: Waker,
+) -> Destination:
+    """Open or close it manually."""
+    async with database.connection() as connection:
         destination_id = await circuits.set_circuit(
-            connection, principal.tenant_id, name, order, actor=principal.key_id
+            connection, principal.tenant_id, name, body, actor=principal.key_id
         )
-    reason = f"circuit:{exchange_of(request.scope).request_id}"
-    services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
-    return respond(_encode(await _find(services, principal.tenant_id, name)))
-
-
-async def _set_state(request: Request[Any, Any, Any], state: str, suffix: str) -> Destination | None:
-    services, principal, _ = await _begin(request, _ADMIN)
-    name = read_tail(request.scope, _PATH, suffix)
-    async with services.database.connection() as connection:
-        destination_id = await admin.set_destination_state(
-            connection, principal.tenant_id, name, state, actor=principal.key_id
-        )
-    if state != "paused":
-        # Its deliveries are due at once: to be sent, or to be recorded as skipped.
-        reason = f"{state}:{exchange_of(request.scope).request_id}"
-        services.waker.wake(principal.tenant_id, [destination_id], reason=reason)
-    return None if state == "removed" else await _find(services, principal.tenant_id, name)
-
-
-async def _begin(
-    request: Request[Any, Any, Any], scopes: frozenset[str], known: tuple[str, ...] = ()
-) -> tuple[Services, admin.Principal, dict[str, str]]:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, scopes)
-    headers.choose_type(fields)
-    return services, principal, headers.read_query(request.scope, known)
-
-
-async def _find(services: Services, tenant_id: int, name: str) -> Destination:
-    workers = await services.workers.look()
-    async with services.database.connection() as connection:
-        found = await admin.list_destinations(connection, tenant_id, workers)
-    for destination in found:
-        if destination.name == name:
-            return destination
-    raise NotFound("There is no such destination.")
+    waker.wake(principal.tenant_id, [destination_id], reason=f"circuit:{exchange.request_id}")
+    return await destinations.find(principal.tenant_id, name)

@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, Final
 
-import msgspec
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
-from app.http import headers, openapi
-from app.http.headers import Fields
-from app.http.page import render_page
-from app.http.services import respond, services_of
-from app.settings import Settings
+from app.http.headers import JSON
+from app.http.openapi.document import Documents, read_version
+from app.http.operation import EVERYBODY, Answer, Reply, operation, respond
 
 _YAML: Final = "application/yaml"
-_VARIES: Final = {"Cache-Control": "no-cache", "Vary": "Accept"}
-_CACHE: Final = {"Cache-Control": "public, max-age=300"}
+_HTML: Final = "text/html"
+_KEPT: Final = "public, max-age=300"
+_ASK: Final = "no-cache"
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
 )
 
 
-@get("/")
-async def root(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """A browser is sent to the page; a program is shown where things are."""
-    fields = Fields(request.scope["headers"])
-    if headers.choose_type(fields, (headers.JSON, "text/html")) == "text/html":
-        return respond(b"", 302, headers=_VARIES | {"Location": "/docs"}, media_type="text/html")
-    return respond(msgspec.json.encode(openapi.make_pointers()), headers=_VARIES)
+def _document(media_type: str, schema_type: str) -> Answer:
+    return Answer(
+        "The document.",
+        headers=("SecurityPolicy",),
+        cache=_KEPT,
+        content={media_type: {"type": schema_type}},
+    )
+
+
+@operation(
+    "GET",
+    "/",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(JSON, _HTML),
+    any_query=True,
+    answers=(
+        Answer(
+            "Where the documentation, this document and the health check are.",
+            headers=("Vary",),
+            cache=_ASK,
+            content={JSON: {"type": "object", "additionalProperties": {"type": "string"}}},
+        ),
+        Answer("To the page for people.", 302, headers=("Vary", "Location"), cache=_ASK),
+    ),
+)
+async def read_root(media_type: str) -> Reply[Any]:
+    """Where things are.
+
+    A browser (`Accept: text/html`) is sent to `/docs`.
+    """
+    if media_type == _HTML:
+        return Reply(b"", 302, {"Vary": "Accept", "Location": "/docs", "Content-Type": _HTML})
+    pointers = {
+        "name": "Tranche",
+        "version": read_version(),
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "health": "/health",
+    }
+    return Reply(pointers, headers={"Vary": "Accept"})
 
 
 @get("/favicon.ico", include_in_schema=False)
@@ -39,26 +70,52 @@ async def favicon(request: Request[Any, Any, Any]) -> ASGIResponse:
     return respond(b"", 204, headers={"Cache-Control": "public, max-age=86400"})
 
 
-@get("/openapi.json")
-async def openapi_json(request: Request[Any, Any, Any]) -> ASGIResponse:
-    headers.choose_type(Fields(request.scope["headers"]))
-    return respond(openapi.as_json(services_of(request).settings), headers=_CACHE)
+@operation(
+    "GET",
+    "/openapi.json",
+    tag="documents",
+    access=EVERYBODY,
+    any_query=True,
+    answers=_document(JSON, "object"),
+)
+async def read_openapi_json(documents: Documents) -> Reply[Any]:
+    """This document as JSON.
+
+    The same for everybody.
+    """
+    return Reply(documents.as_json())
 
 
-@get("/openapi.yaml")
-async def openapi_yaml(request: Request[Any, Any, Any]) -> ASGIResponse:
-    headers.choose_type(Fields(request.scope["headers"]), (_YAML,))
-    body = openapi.as_yaml(services_of(request).settings)
-    return respond(body, headers=_CACHE, media_type=_YAML)
+@operation(
+    "GET",
+    "/openapi.yaml",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(_YAML,),
+    any_query=True,
+    answers=_document(_YAML, "object"),
+)
+async def read_openapi_yaml(documents: Documents) -> ASGIResponse:
+    """This document as YAML.
+
+    The same for everybody.
+    """
+    return respond(documents.as_yaml(), headers={"Cache-Control": _KEPT}, media_type=_YAML)
 
 
-@get("/docs")
-async def docs(request: Request[Any, Any, Any]) -> ASGIResponse:
-    headers.choose_type(Fields(request.scope["headers"]), ("text/html",))
-    page = _page(services_of(request).settings)
-    return respond(page, headers=_CACHE | {"Content-Security-Policy": _POLICY}, media_type="text/html")
+@operation(
+    "GET",
+    "/docs",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(_HTML,),
+    any_query=True,
+    answers=_document(_HTML, "string"),
+)
+async def read_docs(documents: Documents) -> ASGIResponse:
+    """This document as a page.
 
-
-@lru_cache(maxsize=4)
-def _page(settings: Settings) -> bytes:
-    return render_page(openapi.make_document(settings)).encode()
+    The same for everybody.
+    """
+    headers = {"Cache-Control": _KEPT, "Content-Security-Policy": _POLICY}
+    return respond(documents.as_page(), headers=headers, media_type=_HTML)

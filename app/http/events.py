@@ -6,22 +6,29 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, ExitStack, suppress
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, get, post
 from litestar.response.base import ASGIResponse
 
 from app import stream_tokens
-from app.admin import Principal
+from app.db.pool import Database
 from app.db.turns import ACTING, STRANGERS
 from app.errors import TrancheError, Unauthorized
 from app.http import headers
-from app.http.exchange import exchange_of
-from app.http.headers import Fields
-from app.http.jobs import parse_job_id
-from app.http.services import READING, Services, authorize, respond, services_of
-from app.http.views import View
+from app.http.auth import FOLLOWING, POLLING
+from app.http.exchange import Exchange
+from app.http.intake import Intake
+from app.http.operation import Access, Answer, Asked, Header, operation, respond
+from app.http.ownership import JobOwners
+from app.http.parameters import JobId, parse_job_id
+from app.http.principals import Principals
+from app.http.query import compile_query
+from app.http.views import JobViews, View
+from app.http.watcher import JobWatcher
+from app.keys import Principal
+from app.settings import Settings
+from app.stream_tokens import StreamToken
 
 KEEP_ALIVE: Final = 10.0
 """Longest silence in seconds: proxies close what is silent for long."""
@@ -76,104 +83,196 @@ async def _hear_end(receive: Any) -> None:
         pass
 
 
-@get("/v1/jobs/{job_id:str}/events")
-async def read_events(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """204 tells a client that has the last event already to come no more."""
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal, wanted = await _admit(request, fields, services)
-    await services.owners.check_read(principal, wanted)
-    headers.choose_type(fields, (headers.EVENTS,))
-    last = _read_last(fields)
-    view = await services.views.read(principal.tenant_id, wanted, at_least=last)
+class EventQuery(msgspec.Struct, frozen=True):
+    token: str | None = None
+    """A token for this job, from `POST …/stream-token`; instead of the API key."""
+
+
+class _KeyOrToken(Access):
+    """The holder of an API key, or of a token for this job alone."""
+
+    remark = FOLLOWING.remark
+    security = ({"apiKey": []}, {"streamToken": []})
+    _read_query = staticmethod(compile_query(EventQuery))
+
+    async def admit(self, asked: Asked) -> Principal:
+        scope = asked.request.scope
+        if asked.fields.one("authorization") is not None or b"token=" not in scope["query_string"]:
+            return await POLLING.admit(asked)
+        token = self._read_query(scope).token or ""
+        wanted = parse_job_id(asked.request.path_params["job_id"])
+        asked.exchange.presented = True
+        ACTING.set(STRANGERS)
+        async with asked.resources[Database].connection() as connection:
+            found = await stream_tokens.authenticate(connection, token, wanted)
+        if found is None or found.scopes.isdisjoint(FOLLOWING.scopes):
+            raise Unauthorized(
+                "This token has expired or is not for this job; get another one with POST "
+                "/v1/jobs/{id}/stream-token."
+            )
+        ACTING.set(found.tenant_id)
+        asked.exchange.tenant_id = found.tenant_id
+        return found
+
+
+def _read_last(asked: Asked) -> int:
+    """The revision that the client has; 0: none. What is no revision of ours is ignored."""
+    text = asked.fields.all("last-event-id")
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+
+
+LastEventId = Annotated[
+    int, Header(name="Last-Event-ID", description="The event that the client had last.", read=_read_last)
+]
+
+_EVENT: Final = {
+    "description": "The stream, event by event; as text it is what the example shows.",
+    "anyOf": [
+        {"type": "string"},
+        {
+            "type": "object",
+            "required": ["event", "id", "data"],
+            "properties": {
+                "event": {"enum": ["progress", "end"]},
+                "id": {"type": "string", "description": "The job's revision."},
+                "data": {
+                    "type": "string",
+                    "contentMediaType": "application/json",
+                    "contentSchema": {"$ref": "#/components/schemas/Job"},
+                },
+                "retry": {"description": "Milliseconds before a client comes again."},
+            },
+        },
+    ],
+}
+
+
+def _describe_events(settings: Settings) -> str:
+    return (
+        "Server-sent events: `progress` for each change, at most about four a second, and `end` once the job is "
+        "finished; `data` is the job as one line of JSON, `id` its revision. The stream ends after "
+        f"{settings.stream_seconds:g} seconds, and a client comes again with `Last-Event-ID`, as EventSource does by "
+        'itself. The events have names, so a page listens with `addEventListener("progress", …)`; `onmessage` hears '
+        "nothing. A page that cannot send a header, as with EventSource, gives a `token` instead of the key."
+    )
+
+
+@operation(
+    "GET",
+    "/v1/jobs/{job_id}/events",
+    tag="jobs",
+    access=_KeyOrToken(),
+    offers=(headers.EVENTS,),
+    description=_describe_events,
+    answers=(
+        Answer(
+            "Events, as they happen.",
+            headers=("CacheControl", "Buffering"),
+            content={headers.EVENTS: _EVENT},
+        ),
+        Answer(
+            "The job is finished, and the client has its last event: do not come again.",
+            204,
+            headers=("CacheControl", "Buffering"),
+        ),
+    ),
+    errors=(429,),
+)
+async def follow_job(
+    job_id: JobId,
+    query: EventQuery,
+    last: LastEventId,
+    principal: Principal,
+    exchange: Exchange,
+    settings: Settings,
+    owners: JobOwners,
+    views: JobViews,
+    watcher: JobWatcher,
+    intake: Intake,
+    principals: Principals,
+) -> ASGIResponse:
+    """A job's progress as it happens."""
+    await owners.check_read(principal, job_id)
+    view = await views.read(principal.tenant_id, job_id, at_least=last)
     if view.finished and view.revision == last:
         return respond(b"", 204, headers=_FIELDS, media_type=headers.EVENTS)
-    if exchange_of(request.scope).bodyless:
+    if exchange.bodyless:
         return respond(b"", headers=_FIELDS, media_type=headers.EVENTS)
     place = ExitStack()
-    place.enter_context(services.intake.stream(principal))
-    parts = _follow(services, principal.tenant_id, wanted, view, last)
-    return EventStream(parts, services.principals.heed(principal), place)
+    place.enter_context(intake.stream(principal))
+    follow = _Follow(views, watcher, principal.tenant_id, job_id, settings.stream_seconds)
+    return EventStream(follow.events(view, last), principals.heed(principal), place)
 
 
-async def _admit(
-    request: Request[Any, Any, Any], fields: Fields, services: Services
-) -> tuple[Principal, uuid.UUID]:
-    """Who follows which job: the holder of a key, or of a token for this job alone."""
-    job = request.path_params["job_id"]
-    if fields.one("authorization") is not None or b"token=" not in request.scope["query_string"]:
-        principal = await authorize(request, fields, services, READING, recent=True)
-        headers.read_query(request.scope, ("token",))
-        return principal, parse_job_id(job)
-    token = headers.read_query(request.scope, ("token",))["token"]
-    wanted = parse_job_id(job)
-    noted = exchange_of(request.scope)
-    noted.presented = True
-    ACTING.set(STRANGERS)
-    async with services.database.connection() as connection:
-        found = await stream_tokens.authenticate(connection, token, wanted)
-    if found is None or not READING & found.scopes:
-        raise Unauthorized(
-            "This token has expired or is not for this job; get another one with POST /v1/jobs/{id}/stream-token."
-        )
-    ACTING.set(found.tenant_id)
-    noted.tenant_id = found.tenant_id
-    return found, wanted
+def _describe_token(settings: Settings) -> str:
+    return (
+        "For a browser, whose EventSource can send no header: it opens `events_url` as it is, and "
+        f"again after every pause, for {settings.stream_token_seconds:g} seconds. It opens nothing else, and ends with "
+        "the API key that asked for it."
+    )
 
 
-@post("/v1/jobs/{job_id:str}/stream-token", status_code=200)
-async def make_stream_token(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """For a browser's EventSource, which cannot send a key."""
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING)
-    headers.choose_type(fields)
-    headers.read_query(request.scope, ())
-    wanted = parse_job_id(request.path_params["job_id"])
-    await services.owners.check_read(principal, wanted)
-    await services.views.read(principal.tenant_id, wanted)
-    async with services.database.connection() as connection:
-        token = await stream_tokens.make(
-            connection, principal, wanted, seconds=services.settings.stream_token_seconds
-        )
-    return respond(msgspec.json.encode(token), headers={"Cache-Control": "no-store"})
-
-
-def _read_last(fields: Fields) -> int:
-    """The revision that the client has; 0: none. What is no revision of ours is ignored."""
-    text = fields.all("last-event-id")
-    return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
+@operation(
+    "POST",
+    "/v1/jobs/{job_id}/stream-token",
+    tag="jobs",
+    access=FOLLOWING,
+    description=_describe_token,
+    answers=Answer("The token.", cache="no-store"),
+)
+async def make_stream_token(
+    job_id: JobId,
+    principal: Principal,
+    settings: Settings,
+    database: Database,
+    owners: JobOwners,
+    views: JobViews,
+) -> StreamToken:
+    """A token for one job's event stream."""
+    await owners.check_read(principal, job_id)
+    await views.read(principal.tenant_id, job_id)
+    async with database.connection() as connection:
+        return await stream_tokens.make(connection, principal, job_id, seconds=settings.stream_token_seconds)
 
 
 def _show(name: str, view: View) -> bytes:
     return b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), view.revision, view.body)
 
 
-async def _follow(
-    services: Services, tenant_id: int, job_id: uuid.UUID, view: View, last: int
-) -> AsyncIterator[bytes]:
-    """The job at each of its revisions, as far as they are worth telling, until it is finished."""
-    clock = asyncio.get_running_loop().time
-    until = clock() + services.settings.stream_seconds
-    yield _PRELUDE
-    spoke = clock()
-    while not view.finished:
-        if view.revision != last:
-            last = view.revision
-            yield _show("progress", view)
-            spoke = clock()
-            await asyncio.sleep(max(PACE, min(view.pause, 1.0)))
-        wait = min(until, spoke + KEEP_ALIVE) - clock()
-        changed = await services.watcher.wait(tenant_id, job_id, seconds=wait, revision=last)
-        if services.watcher.released or clock() >= until:
-            return
-        if not changed:
-            tag, view = view.tag, await services.views.explain(view)
-            yield _COMMENT if view.tag == tag else _show("progress", view)
-            spoke = clock()
-            continue
-        try:
-            view = await services.views.read(tenant_id, job_id, at_least=None)
-        except TrancheError:
-            return  # the client comes again and goes on after the last event it has
-    yield _show("end", view)
+class _Follow:
+    """One job, for one who follows it."""
+
+    def __init__(
+        self, views: JobViews, watcher: JobWatcher, tenant_id: int, job_id: uuid.UUID, seconds: float
+    ) -> None:
+        self._views = views
+        self._watcher = watcher
+        self._job = (tenant_id, job_id)
+        self._seconds = seconds
+
+    async def events(self, view: View, last: int) -> AsyncIterator[bytes]:
+        """The job at each of its revisions, as far as they are worth telling, until it is finished."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + self._seconds
+        yield _PRELUDE
+        spoke = clock()
+        while not view.finished:
+            if view.revision != last:
+                last = view.revision
+                yield _show("progress", view)
+                spoke = clock()
+                await asyncio.sleep(max(PACE, min(view.pause, 1.0)))
+            wait = min(until, spoke + KEEP_ALIVE) - clock()
+            changed = await self._watcher.wait(*self._job, seconds=wait, revision=last)
+            if self._watcher.released or clock() >= until:
+                return
+            if not changed:
+                tag, view = view.tag, await self._views.explain(view)
+                yield _COMMENT if view.tag == tag else _show("progress", view)
+                spoke = clock()
+                continue
+            try:
+                view = await self._views.read(*self._job, at_least=None)
+            except TrancheError:
+                return  # the client comes again and goes on after the last event it has
+        yield _show("end", view)

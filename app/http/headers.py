@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable
-from typing import Any, Final
-from urllib.parse import parse_qsl
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
 from app.domain.files.pieces import Family
 from app.domain.files.text import CHARSETS, UTF_8
-from app.errors import Invalid, MalformedRequest
+from app.errors import MalformedRequest
 from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMediaType
 
 JSON: Final = "application/json"
@@ -157,7 +156,6 @@ def _quality(offer: str, ranges: list[tuple[str, str, float]]) -> float:
     return found[1]
 
 
-_MOST_PARAMETERS: Final = 100
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)"?', re.IGNORECASE | re.ASCII)
 
 
@@ -217,83 +215,3 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
             f"{'JSON' if family is Family.JSON else 'NDJSON'} is sent as UTF-8.", headers=told
         )
     return family, codec
-
-
-def _read_pairs(scope: Any) -> list[tuple[str, str]]:
-    raw = scope["query_string"]
-    if not raw:
-        return []
-    try:
-        return parse_qsl(
-            raw.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=False,
-            errors="strict",
-            max_num_fields=_MOST_PARAMETERS,
-        )
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise Invalid(
-            f"The query string cannot be read; percent-encode it as UTF-8 ({_MOST_PARAMETERS} parameters at most)."
-        ) from error
-
-
-def read_repeated(scope: Any, name: str) -> list[str]:
-    """The values of a parameter that may stand any number of times, in order.
-
-    Raises:
-        Invalid: text that is not UTF-8.
-    """
-    return [value for found, value in _read_pairs(scope) if found == name]
-
-
-def read_query(
-    scope: Any,
-    known: Collection[str],
-    *,
-    repeated: Collection[str] = (),
-) -> dict[str, str]:
-    """The query's parameters but the `repeated` ones, which `read_repeated` reads.
-
-    Raises:
-        Invalid: an unknown or repeated parameter, or text that is not UTF-8.
-    """
-    found: dict[str, str] = {}
-    for name, value in _read_pairs(scope):
-        if name in repeated:
-            continue
-        if name not in known:
-            raise Invalid(
-                f"There is no parameter {_shown(name)}; there are: {', '.join(sorted({*known, *repeated})) or 'none'}."
-            )
-        if name in found:
-            raise Invalid(f"The parameter {name} stands twice; send it once.")
-        found[name] = value
-    return found
-
-
-def read_flag(query: dict[str, str], name: str) -> bool:
-    value = query.get(name, "false")
-    if value not in ("true", "false", "1", "0"):
-        raise Invalid(f"{name}={_shown(value)} is neither true nor false.")
-    return value in ("true", "1")
-
-
-def read_choice(query: dict[str, str], name: str, choices: Collection[str], default: str) -> str:
-    value = query.get(name, default)
-    if value not in choices:
-        raise Invalid(f"{name}={_shown(value)} is none of: {', '.join(choices)}.")
-    return value
-
-
-def read_limit(query: dict[str, str], *, default: int, most: int) -> int:
-    value = query.get("limit")
-    if value is None:
-        return default
-    if not re.fullmatch(r"[0-9]{1,9}", value) or not 1 <= int(value) <= most:
-        raise Invalid(f"limit={_shown(value)} is not a whole number from 1 to {most}.")
-    return int(value)
-
-
-def _shown(text: str) -> str:
-    clipped = text if len(text) <= 60 else text[:60] + "…"
-    return '"' + "".join(c if c.isprintable() else "\ufffd" for c in clipped) + '"'

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Final
+from typing import Final
 
 import msgspec
-from litestar import Request, get
-from litestar.response.base import ASGIResponse
 
-from app.admin import Principal
 from app.db import reading
+from app.db.pool import Database
 from app.db.reading import HealthRow
 from app.errors import TrancheError, Unauthorized
-from app.http import headers
-from app.http.engines import Check, Checks, Word, timed
+from app.http.auth import identify, is_operator
+from app.http.engines import Check, Checks, Engines, Word, timed
 from app.http.headers import Fields
-from app.http.services import Services, identify, respond, services_of
-from app.http.tenants import is_operator
+from app.http.operation import EVERYBODY, Access, Answer, Asked, Reply, operation
+from app.keys import Principal
+from app.settings import Settings
 
 LONG_UNKNOWN: Final = 60
 """Seconds within which an item whose answer was lost is settled while its CRM is well."""
@@ -30,66 +29,115 @@ class Health(msgspec.Struct):
     checks: dict[str, Check]
 
 
-@get("/health")
-async def health(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """Open to everybody. A key shows its own tenant's destinations by name, the operator's token counts all of them;
-    others see the engines as they were a moment ago, and nothing of any tenant."""
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    headers.read_query(request.scope, ())
+class _OptionalKey(Access):
+    """Everybody; a key shows more, and a wrong one is refused."""
+
+    security = ({}, {"apiKey": []})
+    errors = (401,)
+
+    async def admit(self, asked: Asked) -> Principal | None:
+        """
+        Raises:
+            Unauthorized: the key is no good.
+        """
+        settings = asked.resources[Settings]
+        if asked.fields.one("authorization") is None or _is_operator(asked.fields, settings):
+            return None
+        try:
+            return await identify(asked)
+        except Unauthorized:
+            raise
+        except TrancheError:
+            return None  # it cannot be found out now, which the checks will tell
+
+
+def _is_operator(fields: Fields, settings: Settings) -> bool:
+    return is_operator(fields, settings.metrics_token) or is_operator(fields, settings.operator_token)
+
+
+_FAILING: Final = Answer(
+    "PostgreSQL is away: nothing works.", 503, Health, headers=("RetryAfter",), cache="no-store"
+)
+
+
+@operation(
+    "GET",
+    "/health",
+    tag="health",
+    access=_OptionalKey(),
+    offers=(),
+    answers=(
+        Answer("All well.", cache="no-store"),
+        Answer("Degraded: imports are taken and kept.", 207, cache="no-store"),
+        _FAILING,
+    ),
+)
+async def read_health(
+    fields: Fields,
+    principal: Principal | None,
+    settings: Settings,
+    database: Database,
+    engines: Engines,
+) -> Reply[Health]:
+    """Every engine and destination.
+
+    Without a key: the engines, as they were seen in the last seconds. With one, the destinations of its tenant have a
+    check each; the operator's token (`TRANCHE_METRICS_TOKEN`) sees all of them counted.
+    """
     if fields.one("authorization") is None:
-        return _respond(await services.engines.look(recent=True))
-    told = services.settings
-    operator = is_operator(fields, told.metrics_token) or is_operator(fields, told.operator_token)
-    principal = None if operator else await _identify(request, fields, services)
-    checks = dict(await services.engines.look(recent=False))
+        return _answer(await engines.look(recent=True))
+    operator = principal is None and _is_operator(fields, settings)
+    checks = dict(await engines.look(recent=False))
     if checks["database"].status == "pass" and (operator or principal is not None):
         rows: list[HealthRow] = []
 
         async def read() -> Check:
-            async with services.database.connection() as connection:
+            async with database.connection() as connection:
                 rows.extend(await reading.read_health(connection, principal.tenant_id if principal else None))
             return Check("pass")
 
         checks["database"] = await timed(read)
         checks |= _count_destinations(rows) if operator else _name_destinations(rows)
-    return _respond(checks)
+    return _answer(checks)
 
 
-async def _identify(request: Request[Any, Any, Any], fields: Fields, services: Services) -> Principal | None:
-    """Who asks; None: that cannot be found out now, which the checks will tell.
-
-    Raises:
-        Unauthorized: the key is no good.
-    """
-    try:
-        return await identify(request, fields, services)
-    except Unauthorized:
-        raise
-    except TrancheError:
-        return None
-
-
-def _respond(checks: Checks) -> ASGIResponse:
+def _answer(checks: Checks) -> Reply[Health]:
     words = {check.status for check in checks.values()}
     word: Word = "fail" if checks["database"].status == "fail" else "pass" if words == {"pass"} else "warn"
     status = {"pass": 200, "warn": 207, "fail": 503}[word]
-    fields = {"Cache-Control": "no-store"} | ({"Retry-After": "5"} if status == 503 else {})
-    return respond(msgspec.json.encode(Health(word, checks)), status, headers=fields)
+    return Reply(Health(word, checks), status, {"Retry-After": "5"} if status == 503 else {})
 
 
-@get("/health/live")
-async def live(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """This process answers."""
-    headers.read_query(request.scope, ())
-    return respond(msgspec.json.encode(Health("pass", {})), headers={"Cache-Control": "no-store"})
+@operation(
+    "GET",
+    "/health/live",
+    tag="health",
+    access=EVERYBODY,
+    offers=(),
+    answers=Answer("It does.", cache="no-store"),
+)
+async def read_liveness() -> Health:
+    """Whether the process runs.
+
+    Looks at nothing else, so that an outage elsewhere restarts no healthy process.
+    """
+    return Health("pass", {})
 
 
-@get("/health/ready")
-async def ready(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """This process can take work: PostgreSQL answers and has this release's schema."""
-    headers.read_query(request.scope, ())
-    return _respond(await services_of(request).engines.look_at_schema(recent=True))
+@operation(
+    "GET",
+    "/health/ready",
+    tag="health",
+    access=EVERYBODY,
+    offers=(),
+    answers=(Answer("It can.", cache="no-store"), _FAILING),
+)
+async def read_readiness(engines: Engines) -> Reply[Health]:
+    """Whether it can take work.
+
+    PostgreSQL answers and has this release's schema.
+    """
+    return _answer(await engines.look_at_schema(recent=True))
 
 
 def _name_destinations(rows: list[HealthRow]) -> Checks:

@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+import uuid
+from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, get
-from litestar.response.base import ASGIResponse
+from litestar import Request
 
 from app import audit, history
-from app.http import cursors, headers
-from app.http.cursors import NextCursor
-from app.http.exchange import exchange_of, read_tail
-from app.http.headers import Fields
-from app.http.services import authorize, respond, services_of
+from app.db.pool import Database
+from app.http.auth import READING, Scopes
+from app.http.cursors import Cursor, Index, NextCursor, Number
+from app.http.exchange import exchange_of
+from app.http.operation import Answer, Path, operation
+from app.http.parameters import Page
+from app.keys import Principal
 
-PAGE: Final = 100
-MOST: Final = 1_000
-SUFFIX: Final = "/history"
+_SUFFIX: Final = "/history"
 _PREFIX: Final = "/v1/contacts/"
-_TEMPLATE: Final = "/v1/contacts/{contact_id}/history"
-_AUDIT: Final = "audit"
-_READING: Final = frozenset({"read"})
-_AUDITING: Final = frozenset({"read", "admin"})
+_VERSIONS: Final = Cursor[tuple[uuid.UUID, int]]("history", tuple[uuid.UUID, Index])
+_ENTRIES: Final = Cursor[int]("audit", Number)
 
-_encode: Final = msgspec.json.Encoder().encode
+CONTACT_ID: Final = Path(
+    description="The business key; percent-encode it, slashes too.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255},
+    example="c1",
+    rest=True,
+)
 
 
 class ContactHistory(msgspec.Struct):
@@ -41,54 +44,61 @@ class AuditLog(msgspec.Struct):
     next_cursor: NextCursor
 
 
+class AuditPage(Page, frozen=True, kw_only=True):
+    subject: Annotated[str | None, audit.SUBJECT] = None
+    """Only what concerns this one."""
+
+
 def is_history(request: Request[Any, Any, Any]) -> bool:
     """Whether the path is that of a history: an id is the whole rest of a contact's path, slashes too, and one that
     ends like this is told apart by its slash being percent-encoded."""
     path = exchange_of(request.scope).path
-    return path.endswith(SUFFIX) and len(path) > len(_PREFIX + SUFFIX)
+    return path.endswith(_SUFFIX) and len(path) > len(_PREFIX + _SUFFIX)
 
 
-@get("/v1/contacts/{contact_id:str}/history")
-async def read_history(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """The framework takes such a path for that of a contact, whose handler passes it on."""
-    return await answer_history(request)
+@operation(
+    "GET",
+    "/v1/contacts/{contact_id}/history",
+    tag="contacts",
+    access=Scopes("read"),
+    answers=Answer("A page of versions.", cache="private, no-cache"),
+)
+async def read_contact_history(
+    contact_id: Annotated[str, CONTACT_ID], query: Page, principal: Principal, database: Database
+) -> ContactHistory:
+    """Every version of a contact.
 
-
-async def answer_history(request: Request[Any, Any, Any]) -> ASGIResponse:
-    request.scope["path_template"] = _TEMPLATE
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _READING)
-    headers.choose_type(fields)
-    query = headers.read_query(request.scope, ("limit", "cursor"))
-    limit = headers.read_limit(query, default=PAGE, most=MOST)
-    after = cursors.decode_version(query["cursor"]) if "cursor" in query else None
-    contact_id = read_tail(request.scope, _PREFIX, SUFFIX)
-    async with services.database.connection() as connection:
+    Newest first: who changed what, when, and whether it was undone. Also of a contact whose creation was undone.
+    """
+    async with database.connection() as connection:
         page = await history.read_history(
-            connection, principal.tenant_id, contact_id, after=after, limit=limit
+            connection,
+            principal.tenant_id,
+            contact_id,
+            after=_VERSIONS.decode(query.cursor),
+            limit=query.limit,
         )
-    cursor = None if page.last is None else cursors.encode_version(*page.last)
-    return respond(
-        _encode(ContactHistory(page.versions, cursor)),
-        headers=cursors.link_next(request.scope, query, cursor) | {"Cache-Control": "private, no-cache"},
-    )
+    return ContactHistory(page.versions, _VERSIONS.encode(page.last))
 
 
-@get("/v1/audit-log")
-async def read_audit_log(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _AUDITING)
-    headers.choose_type(fields)
-    query = headers.read_query(request.scope, ("subject", "limit", "cursor"))
-    limit = headers.read_limit(query, default=PAGE, most=MOST)
-    before = cursors.decode_number(query["cursor"], _AUDIT) if "cursor" in query else None
-    async with services.database.connection() as connection:
+@operation(
+    "GET",
+    "/v1/audit-log",
+    tag="audit",
+    access=READING,
+    answers=Answer("A page of entries."),
+)
+async def read_audit_log(query: AuditPage, principal: Principal, database: Database) -> AuditLog:
+    """Who did what, when.
+
+    Newest first: the steps of undos and compensations, and what operators decided.
+    """
+    async with database.connection() as connection:
         entries, more = await audit.read_log(
-            connection, principal.tenant_id, subject=query.get("subject"), before=before, limit=limit
+            connection,
+            principal.tenant_id,
+            subject=query.subject,
+            before=_ENTRIES.decode(query.cursor),
+            limit=query.limit,
         )
-    cursor = None if more is None else cursors.encode_number(more, _AUDIT)
-    return respond(
-        _encode(AuditLog(entries, cursor)), headers=cursors.link_next(request.scope, query, cursor)
-    )
+    return AuditLog(entries, _ENTRIES.encode(more))

@@ -3,25 +3,34 @@
 from __future__ import annotations
 
 import uuid
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, get
+from litestar import Request
 from litestar.response.base import ASGIResponse
 from litestar.response.streaming import ASGIStreamingResponse
+from msgspec import UNSET, UnsetType
 
 from app import failed_rows, items, selection
-from app.http import cursors, headers
-from app.http.cursors import NextCursor
-from app.http.exchange import exchange_of
+from app.db.pool import Database
+from app.domain.outcomes import EffectState, ErrorCode, ItemStatus
+from app.http import headers
+from app.http.auth import FOLLOWING
+from app.http.cursors import Cursor, Index, NextCursor, link_next
+from app.http.errors import CursorInvalid
+from app.http.exchange import Exchange
 from app.http.headers import Fields
-from app.http.jobs import MOST, PAGE, parse_job_id
-from app.http.services import READING, authorize, respond, services_of
+from app.http.operation import Answer, operation, respond
+from app.http.ownership import JobOwners
+from app.http.parameters import MOST, JobId
+from app.keys import Principal
 
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
 POLL_SECONDS: Final = 1
 """After which asking again for items of an unfinished job is worth while."""
 
+_CURSOR: Final = Cursor[tuple[uuid.UUID, int]]("items", tuple[uuid.UUID, Index])
+"""The index that comes next."""
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -32,50 +41,114 @@ class ItemList(msgspec.Struct):
     next_cursor: NextCursor
 
 
-@get("/v1/jobs/{job_id:str}/items")
-async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING)
-    query = headers.read_query(
-        request.scope, ("status", "destination", "error_code", "limit", "cursor", "sent")
-    )
-    sent = headers.read_flag(query, "sent")
-    offers = (headers.NDJSON, headers.CSV) if sent else (headers.JSON, headers.NDJSON, headers.CSV)
+_PAGE: Final = 100
+_Limit = Annotated[int, msgspec.Meta(ge=1, le=MOST)]
+_STATUSES: Final = [str(word) for word in dict.fromkeys([*ItemStatus, *EffectState])]
+
+
+class ItemQuery(msgspec.Struct, frozen=True, kw_only=True):
+    status: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": _STATUSES})] = None
+    """Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. Of a CSV,
+    or with `sent=true`: one of failure."""
+    destination: str | None = None
+    """Look at this destination; `db` is the outcome here."""
+    error_code: Annotated[str | None, msgspec.Meta(examples=[str(ErrorCode.INVALID_EMAIL)])] = None
+    """Only items with this code, here or at a destination."""
+    limit: Annotated[_Limit | UnsetType, msgspec.Meta(extra_json_schema={"default": _PAGE})] = UNSET
+    """Most entries of one page."""
+    cursor: str | None = None
+    """`next_cursor` of the page before; without it, the first page."""
+    sent: bool = False
+    """`true`: only items that failed, each as it was sent. An item that a destination refused is given as it was
+    stored. NDJSON returns JSON items unchanged; a CSV holds text only."""
+
+
+_FAILED_ROWS: Final = (
+    "The rows that did not make it: `failed` or `retry` here, `failed` or `dead` at a destination, all of them in one "
+    "download unless `limit` or `cursor` is given. First `error_code`, `error_detail` and `retry_after_seconds`, then "
+    "the columns as they were uploaded, with names of fields where `map=` had renamed them: fixed or not, the file can "
+    "be pushed as it is, without `map=`. A cell that a spreadsheet would run (`=`, `+`, `-`, `@`, …) has an apostrophe "
+    "in front, and an attribute that is named like a field has `attributes.`; both are taken back when the file "
+    "returns. A row that could not be read keeps the cells it had. Rows that a destination refused are the contacts as "
+    "they were stored, without `if_version`. Items of JSON and NDJSON have a column for each field and each key; "
+    "values that are no text come as JSON and return as text, `null` comes as an empty cell."
+)
+_LINES: Final = (
+    "One `JobItem` a line; the `Link` header names the next page. With `sent=true`: one failed item a line as it was "
+    "sent, JSON with nothing added, to be corrected and pushed again."
+)
+
+
+@operation(
+    "GET",
+    "/v1/jobs/{job_id}/items",
+    tag="jobs",
+    access=FOLLOWING,
+    offers=(),
+    answers=Answer(
+        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one. While the "
+        "job is unfinished the last page ends before the first item that is not decided, its cursor waits there, and "
+        "`Retry-After` tells when to ask again: who follows the cursors sees each item once.",
+        type=ItemList,
+        headers=("Vary", "MaybeRetryAfter", "Disposition"),
+        content={
+            headers.NDJSON: {"type": "string", "description": _LINES},
+            headers.CSV: {"type": "string", "description": _FAILED_ROWS},
+        },
+    ),
+    errors=(406, 410),
+)
+async def list_items(
+    job_id: JobId,
+    query: ItemQuery,
+    fields: Fields,
+    principal: Principal,
+    exchange: Exchange,
+    database: Database,
+    owners: JobOwners,
+    request: Request[Any, Any, Any],
+) -> ASGIResponse:
+    """The items of a job with their outcome everywhere.
+
+    In request order. An item that waits says for what and how long. As `text/csv`, or as `application/x-ndjson`
+    with `sent=true`: the rows that failed, to be corrected and pushed again.
+    """
+    offers = (headers.NDJSON, headers.CSV) if query.sent else (headers.JSON, headers.NDJSON, headers.CSV)
     media_type = headers.choose_type(fields, offers)
-    limit = headers.read_limit(query, default=PAGE, most=MOST)
     wanted = selection.Filter(
-        query.get("status"),
-        query.get("destination"),
-        query.get("error_code"),
-        lost=sent or media_type == headers.CSV,
+        query.status,
+        query.destination,
+        query.error_code,
+        lost=query.sent or media_type == headers.CSV,
     )
     ndjson = media_type == headers.NDJSON
     wanted.check()
-    job = parse_job_id(request.path_params["job_id"])
-    await services.owners.check_read(principal, job)
-    first = cursors.decode_item(query["cursor"], job) if "cursor" in query else 0
-    whole = wanted.lost and query.keys().isdisjoint(("limit", "cursor"))
-    if whole and exchange_of(request.scope).bodyless:
-        async with services.database.connection() as connection:
-            await items.read_items(connection, principal.tenant_id, job, first=0, limit=1, wanted=wanted)
+    await owners.check_read(principal, job_id)
+    of_job, first = _CURSOR.decode(query.cursor) or (job_id, 0)
+    if of_job != job_id:
+        raise CursorInvalid()
+    limit = _PAGE if query.limit is UNSET else query.limit
+    whole = wanted.lost and query.limit is UNSET and query.cursor is None
+    if whole and exchange.bodyless:
+        async with database.connection() as connection:
+            await items.read_items(connection, principal.tenant_id, job_id, first=0, limit=1, wanted=wanted)
         return respond(
-            b"", headers={"Vary": "Accept"} | _describe_file(job, media_type), media_type=media_type
+            b"", headers={"Vary": "Accept"} | _describe_file(job_id, media_type), media_type=media_type
         )
     if whole:
         download = await failed_rows.open_download(
-            services.database, principal.tenant_id, job, wanted, ndjson=ndjson
+            database, principal.tenant_id, job_id, wanted, ndjson=ndjson
         )
-        told = _tell_rest(request, query, job, download.position, waiting=download.position is not None)
+        told = _tell_rest(request, job_id, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
-            iterator=download.parts, headers=told | _describe_file(job, media_type), media_type=media_type
+            iterator=download.parts, headers=told | _describe_file(job_id, media_type), media_type=media_type
         )
-    async with services.database.connection() as connection:
+    async with database.connection() as connection:
         if wanted.lost:
             body, page = await failed_rows.read_page(
                 connection,
                 principal.tenant_id,
-                job,
+                job_id,
                 first=first,
                 limit=limit,
                 wanted=wanted,
@@ -83,30 +156,31 @@ async def list_items(request: Request[Any, Any, Any]) -> ASGIResponse:
             )
         else:
             page = await items.read_items(
-                connection, principal.tenant_id, job, first=first, limit=limit, wanted=wanted
+                connection, principal.tenant_id, job_id, first=first, limit=limit, wanted=wanted
             )
-    told = _tell_rest(request, query, job, page.position, waiting=page.waiting)
+    told = _tell_rest(request, job_id, page.position, waiting=page.waiting)
     if wanted.lost:
-        return respond(body, headers=told | _describe_file(job, media_type), media_type=media_type)
+        return respond(body, headers=told | _describe_file(job_id, media_type), media_type=media_type)
     if ndjson:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
         return respond(lines, headers=told, media_type=media_type)
-    cursor = None if page.position is None else cursors.encode_item(job, page.position)
-    return respond(_encode(ItemList(page.items, cursor)), headers=told)
+    return respond(_encode(ItemList(page.items, _cursor(job_id, page.position))), headers=told)
 
 
 def _tell_rest(
     request: Request[Any, Any, Any],
-    query: dict[str, str],
     job_id: uuid.UUID,
     position: int | None,
     *,
     waiting: bool,
 ) -> dict[str, str]:
     """Where the next page is, and when something will be there if that is only being decided."""
-    cursor = None if position is None else cursors.encode_item(job_id, position)
-    fields = cursors.link_next(request.scope, query, cursor) | {"Vary": "Accept"}
+    fields = link_next(request.scope, _cursor(job_id, position)) | {"Vary": "Accept"}
     return fields | ({"Retry-After": str(POLL_SECONDS)} if waiting else {})
+
+
+def _cursor(job_id: uuid.UUID, position: int | None) -> str | None:
+    return None if position is None else _CURSOR.encode((job_id, position))
 
 
 def _describe_file(job_id: uuid.UUID, media_type: str) -> dict[str, str]:

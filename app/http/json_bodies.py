@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import msgspec
 from litestar import Request
@@ -12,24 +12,18 @@ from app.http import headers
 from app.http.bodies import read_body
 from app.http.exchange import exchange_of
 from app.http.headers import Fields
-from app.http.services import Services
+from app.http.intake import Intake
+from app.http.resources import Resources
+from app.settings import Settings
 
 LIMIT: Final = 65_536
 """Bytes."""
 
-T = TypeVar("T")
-
 
 async def read_json(
-    request: Request[Any, Any, Any],
-    services: Services,
-    kind: type[T],
-    *,
-    remedy: str,
-    what: str = "The request",
-    absent: T | None = None,
-) -> T:
-    """The body as `kind`; without one `absent`, where that is given. `remedy` is for whoever sends too much.
+    request: Request[Any, Any, Any], resources: Resources, fields: Fields, kind: type[Any], *, optional: bool
+) -> Any:
+    """The body as `kind`; None where it is `optional` and there is none.
 
     Raises:
         TooLarge, RequestTimeout and others: as `open_body` does.
@@ -37,27 +31,26 @@ async def read_json(
         MalformedRequest: it is no JSON.
         Invalid: a field is missing, unknown or cannot be used.
     """
-    fields = Fields(request.scope["headers"])
-    if absent is None:
+    if not optional:
         headers.require_json(fields)
     exchange = exchange_of(request.scope)
-    with services.intake.place(exchange.tenant_id or 0, exchange.key_id) as place:
+    with resources[Intake].place(exchange.tenant_id or 0, exchange.key_id) as place:
         place.hold(LIMIT)
         body = await read_body(
             request.receive,
             fields,
             limit=LIMIT,
-            seconds=services.settings.body_timeout,
-            remedy=remedy,
+            seconds=resources[Settings].body_timeout,
+            remedy="Send what this operation takes, and nothing else.",
             hold=place.hold_window,
         )
-    if absent is not None:
+    if optional:
         if not body:
-            return absent
+            return None
         headers.require_json(fields)
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as error:
-        raise Invalid(f"{what} cannot be used: {error}.") from error
+        raise Invalid(f"The request cannot be used: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise MalformedRequest("The body is not valid JSON.") from error

@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-from litestar import Request, get
-from litestar.response.base import ASGIResponse
+from typing import Annotated, Final
 
 from app import status
+from app.db.pool import Database
 from app.errors import NotFound
 from app.http import headers
+from app.http.auth import FOLLOWING
 from app.http.errors import KeyInvalid
-from app.http.exchange import read_tail
-from app.http.headers import Fields
-from app.http.imports import ROUTE
-from app.http.services import READING, authorize, respond, services_of
+from app.http.importer import ROUTE
+from app.http.operation import Answer, Path, operation
+from app.http.ownership import JobOwners
+from app.keys import Principal
 
 
-@get("/v1/idempotency-keys/{key:path}")
-async def read_key(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, READING)
-    headers.choose_type(fields)
-    headers.read_query(request.scope, ())
+def _parse_key(text: str) -> str:
     try:
-        key = headers.parse_key(read_tail(request.scope, "/v1/idempotency-keys/"))
+        return headers.parse_key(text)
     except KeyInvalid as error:
         raise NotFound("No request can have this Idempotency-Key.") from error
-    async with services.database.connection() as connection:
+
+
+_KEY: Final = Path(
+    description="The key, percent-encoded.",
+    schema={"type": "string", "minLength": 1},
+    example="batch-2026-01-15",
+    parse=_parse_key,
+    rest=True,
+)
+
+
+@operation(
+    "GET",
+    "/v1/idempotency-keys/{key}",
+    tag="jobs",
+    access=FOLLOWING,
+    answers=Answer("The state of the key.", cache="no-store"),
+)
+async def read_idempotency_key(
+    key: Annotated[str, _KEY], principal: Principal, database: Database, owners: JobOwners
+) -> status.KeyState:
+    """What became of a request.
+
+    For clients that lost an answer.
+    """
+    async with database.connection() as connection:
         found = await status.read_key(connection, principal.tenant_id, ROUTE, key)
     if found.job_id is not None:
-        await services.owners.check_read(principal, found.job_id)
-    return respond(msgspec.json.encode(found), headers={"Cache-Control": "no-store"})
+        await owners.check_read(principal, found.job_id)
+    return found

@@ -7,9 +7,8 @@ together, no tenant by name, and the requests of this service.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from litestar import Request, get
 from litestar.response.base import ASGIResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -18,13 +17,13 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.db.metrics import Figure
-from app.http import headers
-from app.http.headers import Fields
-from app.http.services import authorize, respond, services_of
-from app.http.tenants import is_operator
+from app.http.auth import READING, is_operator
+from app.http.figures import Figures
+from app.http.operation import Access, Answer, Asked, operation, respond
+from app.keys import Principal
+from app.settings import Settings
 from app.telemetry import Event, RequestServed
 
-_READ: Final = frozenset({"read", "admin"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _OWN: Final = CollectorRegistry()
@@ -101,15 +100,33 @@ class _Gauges(Collector):
             yield gauge
 
 
-@get("/metrics")
-async def metrics(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    operator = is_operator(fields, services.settings.metrics_token)
-    tenant_id = None if operator else (await authorize(request, fields, services, _READ)).tenant_id
-    headers.read_query(request.scope, ())
-    body = generate_latest(_shared([_Gauges(await services.figures.read(tenant_id))]))
-    if operator:
+class _KeyOrOperator(Access):
+    """The holder of an API key, or the operator."""
+
+    async def admit(self, asked: Asked) -> Principal | None:
+        if is_operator(asked.fields, asked.resources[Settings].metrics_token):
+            return None
+        return await READING.admit(asked)
+
+
+@operation(
+    "GET",
+    "/metrics",
+    tag="health",
+    access=_KeyOrOperator(),
+    offers=(),
+    answers=Answer("The figures.", headers=("CacheControl",), content={"text/plain": {"type": "string"}}),
+)
+async def read_metrics(principal: Principal | None, figures: Figures) -> ASGIResponse:
+    """Figures for Prometheus.
+
+    An API key with the scope `read` or `admin` sees what is open of its own tenant. The operator's token
+    (`TRANCHE_METRICS_TOKEN`, as a bearer token) sees that of all tenants together, none by name, and the requests of
+    this service.
+    """
+    found = await figures.read(None if principal is None else principal.tenant_id)
+    body = generate_latest(_shared([_Gauges(found)]))
+    if principal is None:
         body += generate_latest(_requests())
     return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
 

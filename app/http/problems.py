@@ -118,16 +118,7 @@ def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tupl
     """Status, headers and body; `authenticated`: the request came with some key, good or bad."""
     code = error.code if error.code in KINDS else TrancheError.code
     kind = KINDS[code]
-    body = msgspec.json.encode(
-        Problem(
-            type=f"urn:tranche:problem:{code.lower().replace('_', '-')}",
-            title=kind.title,
-            status=kind.status,
-            detail=error.detail,
-            code=code,
-            request_id=request_id,
-        )
-    )
+    body = msgspec.json.encode(describe(code, error.detail, request_id))
     headers = dict(error.headers) if isinstance(error, errors.ProtocolError) else {}
     if kind.status == 503 or error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1.0)))
@@ -138,6 +129,18 @@ def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tupl
     elif kind.status == 403:
         headers["WWW-Authenticate"] = 'Bearer realm="tranche", error="insufficient_scope"'
     return kind.status, headers, body
+
+
+def describe(code: str, detail: str, request_id: str) -> Problem:
+    kind = KINDS[code]
+    return Problem(
+        type=f"urn:tranche:problem:{code.lower().replace('_', '-')}",
+        title=kind.title,
+        status=kind.status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+    )
 
 
 def recognize(error: Exception) -> TrancheError | None:

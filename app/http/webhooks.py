@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Final
+from collections.abc import Callable
+from typing import Annotated, Final
 
 import msgspec
-from litestar import Request, delete, get, patch, post
-from litestar.response.base import ASGIResponse
 
-from app import admin, webhooks
+from app import webhooks
+from app.db.pool import Database
 from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
-from app.domain.webhooks import MessageState
-from app.errors import Invalid, NotFound
-from app.http import cursors, headers
-from app.http.cursors import NextCursor
-from app.http.headers import Fields
-from app.http.json_bodies import read_json
-from app.http.services import Services, authorize, respond, services_of, vault_of
-from app.webhooks import NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
+from app.domain.webhooks import TEST_EVENT, MessageState
+from app.errors import NotFound
+from app.http.auth import ADMIN
+from app.http.cursors import Cursor, NextCursor, Number
+from app.http.operation import Answer, Path, Reply, operation
+from app.http.parameters import Page
+from app.http.secret_key import open_vault
+from app.keys import Principal
+from app.settings import Settings
+from app.webhooks import MOST_ENDPOINTS, NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
 
 PATH: Final = "/v1/webhook-endpoints"
-PAGE: Final = 100
-MOST: Final = 1_000
-_ADMIN: Final = frozenset({"admin"})
-_REMEDY: Final = "What is told of a webhook endpoint is a small thing."
-_LIST: Final = "webhook messages"
-
-_encode: Final = msgspec.json.Encoder().encode
+_ENDPOINT: Final = PATH + "/{endpoint_id}"
+_MESSAGE: Final = _ENDPOINT + "/messages/{message_id}"
+_TAG: Final = "webhooks"
+_NO_STORE: Final = "no-store"
+_CURSOR: Final = Cursor[int]("webhook messages", Number)
 
 
 class WebhookEndpointList(msgspec.Struct):
@@ -60,167 +60,211 @@ class WebhooksReplayed(msgspec.Struct, frozen=True):
     replayed: int
 
 
-@get(PATH)
-async def list_webhook_endpoints(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        found = await list_endpoints(connection, principal.tenant_id)
-    return respond(_encode(WebhookEndpointList(found)))
+class MessagePage(Page, frozen=True, kw_only=True):
+    state: MessageState | None = None
+    """Only messages in this state."""
 
 
-@post(PATH)
-async def add_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    new = await read_json(request, services, NewWebhookEndpoint, remedy=_REMEDY)
+def _parser(below: int, missing: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
+            raise NotFound(missing)
+        return int(text)
+
+    return parse
+
+
+EndpointId = Annotated[
+    int,
+    Path(
+        description="The endpoint.",
+        schema={"type": "integer", "minimum": 1},
+        example=7,
+        parse=_parser(2**31, "There is no such webhook endpoint."),
+    ),
+]
+MessageId = Annotated[
+    int,
+    Path(
+        description="The message.",
+        schema={"type": "integer", "minimum": 1},
+        example=4711,
+        parse=_parser(2**63, "There is no such message at this endpoint."),
+    ),
+]
+
+
+@operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them."))
+async def list_webhook_endpoints(principal: Principal, database: Database) -> WebhookEndpointList:
+    """The tenant's webhook endpoints."""
+    async with database.connection() as connection:
+        return WebhookEndpointList(await list_endpoints(connection, principal.tenant_id))
+
+
+@operation(
+    "POST",
+    PATH,
+    tag=_TAG,
+    access=ADMIN,
+    description=lambda settings: (
+        "It is told of what happens from now on, under a secret that this answer alone shows. At most "
+        f"{MOST_ENDPOINTS} a tenant."
+    ),
+    answers=Answer("It is there.", 201, headers=("Location",), cache=_NO_STORE),
+)
+async def add_webhook_endpoint(
+    body: NewWebhookEndpoint, principal: Principal, settings: Settings, database: Database
+) -> Reply[WebhookSecret]:
+    """Add a webhook endpoint."""
     made = await webhooks.add(
-        services.database,
-        vault_of(services),
-        services.settings,
-        principal.tenant_id,
-        new,
-        actor=principal.key_id,
+        database, open_vault(settings), settings, principal.tenant_id, body, actor=principal.key_id
     )
-    return _show(made, 201)
+    return Reply(made, 201, {"Location": f"{PATH}/{made.endpoint_id}"})
 
 
-@get(PATH + "/{endpoint_id:str}")
-async def read_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        return respond(_encode(await webhooks.read(connection, principal.tenant_id, _endpoint(request))))
+@operation("GET", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
+async def read_webhook_endpoint(
+    endpoint_id: EndpointId, principal: Principal, database: Database
+) -> WebhookEndpoint:
+    """One webhook endpoint."""
+    async with database.connection() as connection:
+        return await webhooks.read(connection, principal.tenant_id, endpoint_id)
 
 
-@patch(PATH + "/{endpoint_id:str}")
-async def change_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    wanted = await read_json(request, services, WebhookEndpointChange, remedy=_REMEDY)
-    changed = await webhooks.change(
-        services.database,
-        services.settings,
-        principal.tenant_id,
-        _endpoint(request),
-        wanted,
-        actor=principal.key_id,
+@operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("As it is now."))
+async def change_webhook_endpoint(
+    endpoint_id: EndpointId,
+    body: WebhookEndpointChange,
+    principal: Principal,
+    settings: Settings,
+    database: Database,
+) -> WebhookEndpoint:
+    """Change, disable or enable a webhook endpoint.
+
+    A disabled one is told of nothing: what waits for it becomes `failed`, and what happens meanwhile is not kept for
+    it.
+    """
+    return await webhooks.change(
+        database, settings, principal.tenant_id, endpoint_id, body, actor=principal.key_id
     )
-    return respond(_encode(changed))
 
 
-@delete(PATH + "/{endpoint_id:str}", status_code=200)
-async def remove_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
-    """204: what still waited for it is marked failed."""
-    services, principal = await _begin(request)
-    await webhooks.remove(services.database, principal.tenant_id, _endpoint(request), actor=principal.key_id)
-    return respond(b"", 204)
+@operation("DELETE", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("It is gone.", 204))
+async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal, database: Database) -> None:
+    """Remove a webhook endpoint.
+
+    What still waits for it becomes `failed`.
+    """
+    await webhooks.remove(database, principal.tenant_id, endpoint_id, actor=principal.key_id)
 
 
-@post(PATH + "/{endpoint_id:str}/rotate", status_code=200)
-async def rotate_webhook_secret(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    asked = await read_json(request, services, WebhookRotation, remedy=_REMEDY, absent=WebhookRotation())
-    keep = services.settings.webhook_rotation if asked.keep_seconds is None else asked.keep_seconds
-    made = await webhooks.rotate(
-        services.database,
-        vault_of(services),
+@operation(
+    "POST",
+    _ENDPOINT + "/rotate",
+    tag=_TAG,
+    access=ADMIN,
+    description=lambda settings: (
+        f"For `keep_seconds` ({settings.webhook_rotation:g} by default, at most {webhooks.MOST_KEPT}) the secret "
+        "before signs as well, so that receivers can change over; with 0 it is no good at once."
+    ),
+    answers=Answer("The endpoint with its new secret.", cache=_NO_STORE),
+)
+async def rotate_webhook_secret(
+    endpoint_id: EndpointId,
+    body: WebhookRotation | None,
+    principal: Principal,
+    settings: Settings,
+    database: Database,
+) -> WebhookSecret:
+    """Give a webhook endpoint a new secret."""
+    keep = settings.webhook_rotation if body is None or body.keep_seconds is None else body.keep_seconds
+    return await webhooks.rotate(
+        database,
+        open_vault(settings),
         principal.tenant_id,
-        _endpoint(request),
+        endpoint_id,
         keep=keep,
         actor=principal.key_id,
     )
-    return _show(made, 200)
 
 
-@post(PATH + "/{endpoint_id:str}/test", status_code=200)
-async def test_webhook_endpoint(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    message = await webhooks.send_test(services.database, principal.tenant_id, _endpoint(request))
-    where = f"{PATH}/{_endpoint(request)}/messages/{message.message_id}"
-    return respond(_encode(message), 202, headers={"Location": where})
+@operation(
+    "POST",
+    _ENDPOINT + "/test",
+    tag=_TAG,
+    access=ADMIN,
+    description=lambda settings: (
+        f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message tells what became of it."
+    ),
+    answers=Answer("It is on its way.", 202, headers=("Location",)),
+    errors=(409,),
+)
+async def test_webhook_endpoint(
+    endpoint_id: EndpointId, principal: Principal, database: Database
+) -> Reply[WebhookMessage]:
+    """Send a test event."""
+    message = await webhooks.send_test(database, principal.tenant_id, endpoint_id)
+    return Reply(message, 202, {"Location": f"{PATH}/{endpoint_id}/messages/{message.message_id}"})
 
 
-@get(PATH + "/{endpoint_id:str}/messages")
-async def list_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request, ("state", "limit", "cursor"))
-    query = headers.read_query(request.scope, ("state", "limit", "cursor"))
-    limit = headers.read_limit(query, default=PAGE, most=MOST)
-    before = cursors.decode_number(query["cursor"], _LIST) if "cursor" in query else None
-    async with services.database.connection() as connection:
+@operation(
+    "GET",
+    _ENDPOINT + "/messages",
+    tag=_TAG,
+    access=ADMIN,
+    description=lambda settings: (
+        "With every attempt. Messages that are settled are kept for "
+        f"{settings.webhook_retention / 86_400:g} days."
+    ),
+    answers=Answer("A page of messages."),
+)
+async def list_webhook_messages(
+    endpoint_id: EndpointId, query: MessagePage, principal: Principal, database: Database
+) -> WebhookMessageList:
+    """What an endpoint was told, newest first."""
+    async with database.connection() as connection:
         found, more = await webhooks.read_messages(
             connection,
             principal.tenant_id,
-            _endpoint(request),
-            state=_state(query["state"]) if "state" in query else None,
-            before=before,
-            limit=limit,
+            endpoint_id,
+            state=query.state,
+            before=_CURSOR.decode(query.cursor),
+            limit=query.limit,
         )
-    cursor = None if more is None else cursors.encode_number(more, _LIST)
-    return respond(
-        _encode(WebhookMessageList(found, cursor)), headers=cursors.link_next(request.scope, query, cursor)
+    return WebhookMessageList(found, _CURSOR.encode(more))
+
+
+@operation("GET", _MESSAGE, tag=_TAG, access=ADMIN, answers=Answer("The message."))
+async def read_webhook_message(
+    endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
+) -> WebhookMessage:
+    """One message with its attempts."""
+    async with database.connection() as connection:
+        return await webhooks.read_message(connection, principal.tenant_id, endpoint_id, message_id)
+
+
+@operation(
+    "POST", _MESSAGE + "/replay", tag=_TAG, access=ADMIN, answers=Answer("The message."), errors=(409,)
+)
+async def replay_webhook_message(
+    endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
+) -> WebhookMessage:
+    """Send a message again.
+
+    Under the same event id, with all attempts anew. One that is pending is left as it is.
+    """
+    return await webhooks.replay_message(database, principal.tenant_id, endpoint_id, message_id)
+
+
+@operation("POST", _ENDPOINT + "/replay", tag=_TAG, access=ADMIN, answers=Answer("How many."), errors=(409,))
+async def replay_webhook_messages(
+    endpoint_id: EndpointId, body: WebhookReplay, principal: Principal, database: Database
+) -> WebhooksReplayed:
+    """Send again what did not arrive.
+
+    All messages of an endpoint that are `dead` or `failed`, under their event ids. Of very many only a part is taken:
+    repeat until `replayed` is 0.
+    """
+    return WebhooksReplayed(
+        await webhooks.replay_messages(database, principal.tenant_id, endpoint_id, body.state)
     )
-
-
-@get(PATH + "/{endpoint_id:str}/messages/{message_id:str}")
-async def read_webhook_message(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    async with services.database.connection() as connection:
-        found = await webhooks.read_message(
-            connection, principal.tenant_id, _endpoint(request), _message(request)
-        )
-    return respond(_encode(found))
-
-
-@post(PATH + "/{endpoint_id:str}/messages/{message_id:str}/replay", status_code=200)
-async def replay_webhook_message(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    message = await webhooks.replay_message(
-        services.database, principal.tenant_id, _endpoint(request), _message(request)
-    )
-    return respond(_encode(message))
-
-
-@post(PATH + "/{endpoint_id:str}/replay", status_code=200)
-async def replay_webhook_messages(request: Request[Any, Any, Any]) -> ASGIResponse:
-    services, principal = await _begin(request)
-    asked = await read_json(request, services, WebhookReplay, remedy=_REMEDY)
-    count = await webhooks.replay_messages(
-        services.database, principal.tenant_id, _endpoint(request), asked.state
-    )
-    return respond(_encode(WebhooksReplayed(count)))
-
-
-async def _begin(
-    request: Request[Any, Any, Any], parameters: tuple[str, ...] = ()
-) -> tuple[Services, admin.Principal]:
-    services = services_of(request)
-    fields = Fields(request.scope["headers"])
-    principal = await authorize(request, fields, services, _ADMIN)
-    headers.choose_type(fields)
-    headers.read_query(request.scope, parameters)
-    return services, principal
-
-
-def _endpoint(request: Request[Any, Any, Any]) -> int:
-    return _number(request.path_params["endpoint_id"], 2**31, "There is no such webhook endpoint.")
-
-
-def _message(request: Request[Any, Any, Any]) -> int:
-    return _number(request.path_params["message_id"], 2**63, "There is no such message at this endpoint.")
-
-
-def _number(text: str, below: int, missing: str) -> int:
-    if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
-        raise NotFound(missing)
-    return int(text)
-
-
-def _state(text: str) -> MessageState:
-    try:
-        return MessageState(text)
-    except ValueError:
-        raise Invalid(f"state is one of {', '.join(MessageState)}.") from None
-
-
-def _show(made: WebhookSecret, status: int) -> ASGIResponse:
-    fields = {"Cache-Control": "no-store"}
-    if status == 201:
-        fields["Location"] = f"{PATH}/{made.endpoint_id}"
-    return respond(_encode(made), status, headers=fields)

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from app import admin
-from app.http.dead_letters import RESOLUTIONS
+from app.http.dead_letter_shapes import RESOLUTIONS
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import make_job
 from tests.http.test_contacts import add

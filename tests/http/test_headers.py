@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import Any
+from typing import Annotated, Any, Literal
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.files.pieces import Family
-from app.errors import TrancheError
-from app.http import cursors, headers
+from app.domain.outcomes import ErrorCode
+from app.errors import Invalid, TrancheError
+from app.http import headers
+from app.http.cursors import Cursor, Index, Number
 from app.http.errors import CursorInvalid, NotAcceptable, UnsupportedMediaType
 from app.http.headers import JSON, NDJSON, Fields, Preferences
+from app.http.query import compile_query
 
 _FIELD = st.binary(max_size=60).filter(lambda b: not set(b) & {0, 10, 13})
 
@@ -39,13 +43,50 @@ def test_no_header_makes_anything_but_a_refusal(values: list[bytes]) -> None:
             read(given_fields)
 
 
-@given(st.binary(max_size=80))
-def test_no_query_makes_anything_but_a_refusal(query: bytes) -> None:
+class Query(msgspec.Struct):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=20)] = 10
+    atomic: bool = False
+    code: ErrorCode | None = None
+    order: Literal["up", "down"] = "up"
+    job_id: uuid.UUID | None = None
+    name: str | None = None
+    map: list[str] = []
+
+
+read_query = compile_query(Query)
+_NAMES = st.sampled_from([b"limit=", b"atomic=", b"code=", b"order=", b"job_id=", b"name=", b"map=", b""])
+
+
+@given(st.lists(st.tuples(_NAMES, st.binary(max_size=40)), max_size=4))
+def test_no_query_makes_anything_but_a_refusal(pairs: list[tuple[bytes, bytes]]) -> None:
+    query = b"&".join(name + value for name, value in pairs)
     with contextlib.suppress(TrancheError):
-        found = headers.read_query({"query_string": query}, ("limit", "atomic"))
-        headers.read_flag(found, "atomic")
-        headers.read_repeated({"query_string": query}, "map")
-        assert 1 <= headers.read_limit(found, default=10, most=20) <= 20
+        assert 1 <= read_query({"query_string": query}).limit <= 20
+
+
+def test_a_query_is_read_as_its_types_say() -> None:
+    query = b"limit=20&atomic=1&code=INTERNAL&order=down&name=%C3%A9&map=a%3Ab&map=c"
+    found = Query(20, True, ErrorCode.INTERNAL, "down", None, "é", ["a:b", "c"])
+    assert read_query({"query_string": query}) == found
+    assert read_query({"query_string": b""}) == Query()
+
+
+@pytest.mark.parametrize(
+    ("query", "detail"),
+    [
+        (b"limit=21", 'limit="21" must be a whole number from 1 to 20.'),
+        (b"limit=x", 'limit="x" must be a whole number from 1 to 20.'),
+        (b"atomic=yes", 'atomic="yes" must be true or false.'),
+        (b"order=in", 'order="in" must be one of: down, up.'),
+        (b"job_id=1", 'job_id="1" must be a UUID.'),
+        (b"name=a&name=b", "The parameter name appears twice; send it once."),
+        (b"x=1", 'There is no parameter "x"; there are: atomic, code, job_id, limit, map, name, order.'),
+    ],
+)
+def test_a_query_is_refused_with_what_is_allowed(query: bytes, detail: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        read_query({"query_string": query})
+    assert refused.value.detail == detail
 
 
 @given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=255))
@@ -99,19 +140,19 @@ def test_the_best_offer_is_chosen(accept: str, chosen: str | None) -> None:
 
 @given(st.uuids(), st.integers(0, 2**31 - 1))
 def test_a_cursor_reads_back_for_its_own_list_alone(job_id: uuid.UUID, index: int) -> None:
-    cursor = cursors.encode_item(job_id, index)
-    assert cursors.decode_item(cursor, job_id) == index
-    assert cursors.decode_job(cursors.encode_job(job_id)) == job_id
-    with pytest.raises(CursorInvalid, match="not one that this list gave out"):
-        cursors.decode_item(cursor, uuid.uuid4())
-    with pytest.raises(CursorInvalid, match="not one that this list gave out"):
-        cursors.decode_job(cursor)
+    items = Cursor[tuple[uuid.UUID, int]]("items", tuple[uuid.UUID, Index])
+    cursor = items.encode((job_id, index))
+    assert items.decode(cursor) == (job_id, index)
+    history = Cursor[tuple[uuid.UUID, int]]("history", tuple[uuid.UUID, Index])
+    for other in (history, Cursor[uuid.UUID]("jobs", uuid.UUID), Cursor[uuid.UUID]("items", uuid.UUID)):
+        with pytest.raises(CursorInvalid, match="not one that this list gave out"):
+            other.decode(cursor)
 
 
 @given(st.text(max_size=80))
 def test_no_text_is_a_cursor_by_chance(text: str) -> None:
     with pytest.raises(CursorInvalid, match="not one that this list gave out"):
-        cursors.decode_item(text, uuid.UUID(int=1))
+        Cursor[int]("audit", Number).decode(text)
 
 
 @pytest.mark.parametrize(

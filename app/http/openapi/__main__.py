@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from app.http.openapi import as_yaml
+from app.http.openapi.document import Documents
+from app.http.routes import OPERATIONS
 from app.settings import Settings
 
-sys.stdout.buffer.write(as_yaml(Settings()))
+sys.stdout.buffer.write(Documents(OPERATIONS, Settings()).as_yaml())

@@ -1,74 +1,83 @@
-"""What operations are made of: header fields, problems, parameters, answers."""
+"""What the answers of all operations share: header fields and problems."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any, Final
 
+import msgspec
+
 from app.http import problems
-from app.http.headers import JSON
-from app.http.openapi import examples
 from app.http.openapi.schemas import ref
-
-
-def _header(description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
-    return {"description": description, "schema": schema} | ({"required": True} if required else {})
-
 
 TEXT: Final = {"type": "string"}
 _SECONDS: Final = {"type": "integer", "minimum": 1}
-HEADERS: Final = {
-    "RequestId": _header("The request's id: the client's own if it sent a sane one.", TEXT, required=True),
-    "RetryAfter": _header("Seconds after which to ask again.", _SECONDS, required=True),
-    "MaybeRetryAfter": _header(
-        "Seconds after which to ask again; absent once the job is finished.", _SECONDS
+HEADERS: Final[dict[str, tuple[str, str, dict[str, Any], bool]]] = {
+    "RequestId": ("X-Request-ID", "The request's id: the client's own if it sent a sane one.", TEXT, True),
+    "RetryAfter": ("Retry-After", "Seconds after which to ask again.", _SECONDS, True),
+    "MaybeRetryAfter": (
+        "Retry-After",
+        "Seconds after which to ask again; absent once the job is finished.",
+        _SECONDS,
+        False,
     ),
-    "Location": _header(
-        "The job, or the new resource.", {"type": "string", "format": "uri-reference"}, required=True
+    "Location": (
+        "Location",
+        "The job, or the new resource.",
+        {"type": "string", "format": "uri-reference"},
+        True,
     ),
-    "IdempotencyKey": _header("The key, as it was sent.", TEXT, required=True),
-    "MaybeIdempotencyKey": _header("The key of an import, as it was sent.", TEXT),
-    "IdempotencyReplayed": _header(
-        "The first answer of this key, byte for byte.", {"type": "string", "const": "true"}
+    "IdempotencyKey": ("Idempotency-Key", "The key, as it was sent.", TEXT, True),
+    "MaybeIdempotencyKey": ("Idempotency-Key", "The key of an import, as it was sent.", TEXT, False),
+    "IdempotencyReplayed": (
+        "Idempotency-Replayed",
+        "The first answer of this key, byte for byte.",
+        {"type": "string", "const": "true"},
+        False,
     ),
-    "PreferenceApplied": _header("What of `Prefer` was heeded (RFC 7240).", TEXT),
-    "ETag": _header(
+    "PreferenceApplied": ("Preference-Applied", "What of `Prefer` was heeded (RFC 7240).", TEXT, False),
+    "ETag": (
+        "ETag",
         "Changes with every change of the job; weak while items are processed, as rates are those of the moment.",
         TEXT,
-        required=True,
+        True,
     ),
-    "Disposition": _header("The name of the file, for a CSV (RFC 6266).", TEXT),
-    "Link": _header('The next page, as rel="next" (RFC 8288).', TEXT),
-    "Vary": _header("Which request fields the answer depends on.", TEXT),
-    "Buffering": _header("Tells proxies not to gather events.", TEXT),
-    "CacheControl": _header("How long the answer may be kept.", TEXT),
-    "SecurityPolicy": _header("What the page may load: nothing.", TEXT),
-    "Authenticate": _header("How to authenticate (RFC 6750).", TEXT, required=True),
-    "AcceptEncoding": _header("Content codings that are taken.", TEXT),
-    "AcceptPost": _header("Media types that are taken.", TEXT),
+    "Disposition": ("Content-Disposition", "The name of the file, for a CSV (RFC 6266).", TEXT, False),
+    "Link": ("Link", 'The next page, as rel="next" (RFC 8288).', TEXT, False),
+    "Vary": ("Vary", "Which request fields the answer depends on.", TEXT, False),
+    "Buffering": ("X-Accel-Buffering", "Tells proxies not to gather events.", TEXT, False),
+    "CacheControl": ("Cache-Control", "How long the answer may be kept.", TEXT, False),
+    "SecurityPolicy": ("Content-Security-Policy", "What the page may load: nothing.", TEXT, False),
+    "Authenticate": ("WWW-Authenticate", "How to authenticate (RFC 6750).", TEXT, True),
+    "AcceptEncoding": ("Accept-Encoding", "Content codings that are taken.", TEXT, False),
+    "AcceptPost": ("Accept-Post", "Media types that are taken.", TEXT, False),
 }
-REQUEST_ID: Final = {"X-Request-ID": {"$ref": "#/components/headers/RequestId"}}
+"""By component: field, meaning, schema, and whether it is always there."""
 
 
-def headers(**names: str) -> dict[str, Any]:
-    """Header fields by the names of their components; `_` in a field name stands for `-`."""
-    return REQUEST_ID | {
-        field.replace("_", "-"): {"$ref": f"#/components/headers/{name}"} for field, name in names.items()
+def make_headers() -> dict[str, Any]:
+    return {
+        name: {"description": meaning, "schema": schema} | ({"required": True} if required else {})
+        for name, (_, meaning, schema, required) in HEADERS.items()
     }
 
 
-_ECHO: Final = headers(Idempotency_Key="MaybeIdempotencyKey")
+def refer_to_headers(*names: str) -> dict[str, Any]:
+    """The header fields of an answer, by the names of their components."""
+    return {HEADERS[name][0]: {"$ref": f"#/components/headers/{name}"} for name in ("RequestId", *names)}
+
+
+_REQUEST_ID: Final = "0b9f6f2e-5a0d-4c9b-9a53-0c7d1f2f6a11"
 _PROBLEM_HEADERS: Final = {
-    400: _ECHO,
-    401: headers(WWW_Authenticate="Authenticate"),
-    403: headers(WWW_Authenticate="Authenticate"),
-    408: _ECHO,
-    409: _ECHO | headers(Retry_After="MaybeRetryAfter"),
-    413: _ECHO,
-    415: _ECHO | headers(Accept_Encoding="AcceptEncoding", Accept_Post="AcceptPost"),
-    422: _ECHO,
-    429: _ECHO | headers(Retry_After="RetryAfter"),
-    503: _ECHO | headers(Retry_After="RetryAfter"),
+    400: ("MaybeIdempotencyKey",),
+    401: ("Authenticate",),
+    403: ("Authenticate",),
+    408: ("MaybeIdempotencyKey",),
+    409: ("MaybeIdempotencyKey", "MaybeRetryAfter"),
+    413: ("MaybeIdempotencyKey",),
+    415: ("MaybeIdempotencyKey", "AcceptEncoding", "AcceptPost"),
+    422: ("MaybeIdempotencyKey",),
+    429: ("MaybeIdempotencyKey", "RetryAfter"),
+    503: ("MaybeIdempotencyKey", "RetryAfter"),
 }
 _PROBLEM_TEXTS: Final = {
     400: "The request cannot be read, or a parameter cannot be used; nothing happened.",
@@ -91,78 +100,18 @@ _PROBLEM_TEXTS: Final = {
 }
 
 
+def make_problems() -> dict[str, Any]:
+    return {f"Problem{status}": _problem(status) for status in _PROBLEM_TEXTS}
+
+
 def _problem(status: int) -> dict[str, Any]:
     kinds = {code: kind for code, kind in problems.KINDS.items() if kind.status == status}
+    examples = {
+        code: {"value": msgspec.to_builtins(problems.describe(code, kind.title + ".", _REQUEST_ID))}
+        for code, kind in kinds.items()
+    }
     return {
         "description": _PROBLEM_TEXTS[status],
-        "headers": _PROBLEM_HEADERS.get(status, REQUEST_ID),
-        "content": {
-            problems.MEDIA_TYPE: {
-                "schema": ref("Problem"),
-                "examples": {
-                    code: {"value": examples.problem(status, code, kind.title, kind.title + ".")}
-                    for code, kind in kinds.items()
-                },
-            }
-        },
+        "headers": refer_to_headers(*_PROBLEM_HEADERS.get(status, ())),
+        "content": {problems.MEDIA_TYPE: {"schema": ref("Problem"), "examples": examples}},
     }
-
-
-PROBLEMS: Final = {f"Problem{status}": _problem(status) for status in _PROBLEM_TEXTS}
-
-
-def problems_of(*statuses: int) -> dict[str, Any]:
-    return {str(status): {"$ref": f"#/components/responses/Problem{status}"} for status in statuses}
-
-
-def answer_of(
-    description: str, schema: Any, example: Any, headers: dict[str, Any] | None = None
-) -> dict[str, Any]:
-    return {
-        "description": description,
-        "headers": headers or REQUEST_ID,
-        "content": {JSON: {"schema": schema, "example": example}},
-    }
-
-
-def query(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
-
-
-def field(name: str, description: str, schema: dict[str, Any], *, required: bool = False) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": required, "description": description, "schema": schema}
-
-
-def path(name: str, description: str, schema: dict[str, Any], example: str | int) -> dict[str, Any]:
-    return {
-        "name": name,
-        "in": "path",
-        "required": True,
-        "description": description,
-        "schema": schema,
-        "example": example,
-    }
-
-
-def operation(
-    tag: str,
-    operation_id: str,
-    summary: str,
-    description: str,
-    responses: dict[str, Any],
-    parameters: Iterable[dict[str, Any]] = (),
-    **more: Any,
-) -> dict[str, Any]:
-    return {
-        "tags": [tag],
-        "operationId": operation_id,
-        "summary": summary,
-        "description": description,
-        **({"parameters": list(parameters)} if parameters else {}),
-        **more,
-        "responses": responses,
-    }
-
-
-READING: Final = (400, 401, 403, 406, 503)
-"""The problems that every reading operation shares."""

@@ -2,67 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from app.domain.outcomes import SENTENCES, ErrorCode, EventType, JobKind, JobState
+from app.domain.outcomes import EventType, JobKind, JobState
 from app.http.headers import JSON
-from app.http.openapi import examples
-from app.http.openapi.parts import TEXT, field, operation
+from app.http.openapi.parts import TEXT
 
 TAG: Final = "webhooks"
 
-_SUMMARY: Final = {"total": 3, "succeeded": 2, "failed": 1, "retry": 0}
-_DATA: Final[dict[str, dict[str, Any]]] = {
-    EventType.JOB_FINISHED: {
-        "job_id": examples.JOB_ID,
-        "kind": "import",
-        "root_job_id": examples.JOB_ID,
-        "state": "completed_with_failures",
-        "summary": _SUMMARY,
-    },
-    EventType.ITEM_DEAD: {
-        "destination": "hubspot",
-        "job_id": examples.JOB_ID,
-        "root_job_id": examples.JOB_ID,
-        "count": 1,
-        "items": [
-            {
-                "index": 1,
-                "id": "c2",
-                "version": 3,
-                "state": "failed",
-                "code": "DESTINATION_REJECTED",
-                "detail": SENTENCES[ErrorCode.DESTINATION_REJECTED],
-                "dead_letter_id": 42,
-            }
-        ],
-        "items_url": f"/v1/dead-letters?job_id={examples.JOB_ID}&destination=hubspot",
-    },
-    EventType.CIRCUIT_OPENED: {
-        "destination": "hubspot",
-        "circuit": "connection",
-        "before": "closed",
-        "after": "open",
-        "opens": 1,
-        "retry_after_seconds": 5,
-        "detail": "too many calls failed or were slow; the last one had no answer",
-    },
-    EventType.CIRCUIT_CLOSED: {
-        "destination": "hubspot",
-        "circuit": "connection",
-        "before": "half_open",
-        "after": "closed",
-        "opens": 0,
-        "retry_after_seconds": 0,
-        "detail": "enough calls went well again",
-    },
-    EventType.WEBHOOK_DISABLED: {
-        "endpoint_id": 8,
-        "url": "https://other.example.com/webhooks",
-        "failing_since": "2026-01-09T08:00:02.123456+00:00",
-        "detail": "no attempt has gone well for 5 days",
-    },
-}
 _TELLS: Final = {
     EventType.JOB_FINISHED: "A job is at its end: every item is decided, every effect at destinations settled.",
     EventType.ITEM_DEAD: "Items came to their end without arriving at a destination; a dead letter waits for each.",
@@ -72,20 +20,12 @@ _TELLS: Final = {
 }
 
 
-def example_of(event: EventType) -> dict[str, Any]:
-    return {
-        "type": event.value,
-        "timestamp": "2026-01-14T08:00:02.123456Z",
-        "data": _DATA[event],
-    }
+def make_webhooks(examples: Mapping[str, Any]) -> dict[str, Any]:
+    """What endpoints are sent, as OpenAPI's own section of the document tells it; `examples` of the data by event."""
+    return {event.value: {"post": _describe(event, examples[event])} for event in EventType}
 
 
-def make_webhooks() -> dict[str, Any]:
-    """What endpoints are sent, as OpenAPI's own section of the document tells it."""
-    return {event.value: {"post": _sent(event)} for event in EventType}
-
-
-def _sent(event: EventType) -> dict[str, Any]:
+def _describe(event: EventType, data: Any) -> dict[str, Any]:
     schema = {
         "type": "object",
         "required": ["type", "timestamp", "data"],
@@ -95,13 +35,17 @@ def _sent(event: EventType) -> dict[str, Any]:
             "data": _SCHEMAS[event],
         },
     }
-    return operation(
-        TAG,
-        "on" + "".join(word.capitalize() for word in event.value.split(".")),
-        event.value,
-        f"{_TELLS[event]} Sent at least once, in no promised order, to each endpoint that listens; signed as Standard "
-        "Webhooks says.",
-        {
+    example = {"type": event.value, "timestamp": "2026-01-14T08:00:02.123456Z", "data": data}
+    return {
+        "tags": [TAG],
+        "operationId": "on" + "".join(word.capitalize() for word in event.value.split(".")),
+        "summary": event.value,
+        "description": f"{_TELLS[event]} Sent at least once, in no promised order, to each endpoint that listens; "
+        "signed as Standard Webhooks says.",
+        "parameters": _PARAMETERS,
+        "requestBody": {"required": True, "content": {JSON: {"schema": schema, "example": example}}},
+        "security": [],
+        "responses": {
             "2XX": {"description": "It has it."},
             "410": {"description": "Never again: the endpoint is disabled."},
             "4XX": {
@@ -110,31 +54,30 @@ def _sent(event: EventType) -> dict[str, Any]:
             },
             "5XX": {"description": "It is tried again."},
         },
-        [
-            field(
-                "webhook-id",
-                "The event's id, the same over all attempts: a receiver tells repetitions by it. `X-Event-ID` says the "
-                "same.",
-                {"type": "string", "format": "uuid"},
-                required=True,
-            ),
-            field(
-                "webhook-timestamp",
-                "When this attempt was made, in seconds since 1970; refuse what is minutes old.",
-                {"type": "integer"},
-                required=True,
-            ),
-            field(
-                "webhook-signature",
-                "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; one for each valid secret, separated by "
-                "spaces.",
-                TEXT,
-                required=True,
-            ),
-        ],
-        requestBody={"required": True, "content": {JSON: {"schema": schema, "example": example_of(event)}}},
-        security=[],
-    )
+    }
+
+
+def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": True, "description": description, "schema": schema}
+
+
+_PARAMETERS: Final = [
+    _header(
+        "webhook-id",
+        "The event's id, the same over all attempts: a receiver tells repetitions by it. `X-Event-ID` says the same.",
+        {"type": "string", "format": "uuid"},
+    ),
+    _header(
+        "webhook-timestamp",
+        "When this attempt was made, in seconds since 1970; refuse what is minutes old.",
+        {"type": "integer"},
+    ),
+    _header(
+        "webhook-signature",
+        "`v1,` and the base64 of HMAC-SHA256 over `id.timestamp.body`; one for each valid secret, separated by spaces.",
+        TEXT,
+    ),
+]
 
 
 _WHOLE: Final = {"type": "integer", "minimum": 0}

@@ -1,0 +1,196 @@
+"""What operations on dead letters and retries take and answer."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from app import letter_views
+from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
+from app.errors import Invalid
+from app.http.cursors import NextCursor
+from app.http.parameters import MOST
+from app.letter_choice import MOST_IDS, Filter, Skipped
+from app.resending import Taken
+
+RESOLUTIONS: Final = ("open", *Resolution, "any")
+
+LetterId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of `ids`, `filter` and `all`."""
+
+    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
+    filter: Filter | None = None
+    all: bool = False
+    """Every open letter: instead of a condition."""
+
+
+class ReplayRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Letters to be sent again."""
+
+    preview: bool = False
+    """Tell what would be taken, and change nothing."""
+    rate: Annotated[float, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    """Items a second that become due at a destination; null: the setting `replay_rate`."""
+
+
+class DropRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Letters that are not worth sending."""
+
+    reason: Reason
+
+
+class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Letters in doubt whose contacts have arrived, as a human has seen."""
+
+    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
+    reason: Reason
+
+
+class ClusterQuery(msgspec.Struct, frozen=True, kw_only=True):
+    destination: str | None = None
+    """Only at this destination."""
+    error_code: ErrorCode | None = None
+    """Only with this code."""
+    state: Literal["failed", "dead"] | None = None
+    """Refused for good, or given up."""
+    job_id: uuid.UUID | None = None
+    """Only those that this job began, or ran into."""
+    contact_id: str | None = None
+    """Only of this contact."""
+
+    def filter(self) -> Filter:
+        return check_filter(
+            Filter(
+                destination=self.destination,
+                error_code=self.error_code,
+                state=self.state,
+                job_id=self.job_id,
+                contact_id=self.contact_id,
+            )
+        )
+
+
+class LetterQuery(ClusterQuery, frozen=True, kw_only=True):
+    resolution: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [str(r) for r in RESOLUTIONS]})] = (
+        "open"
+    )
+    """How they ended."""
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 100
+    """Most entries of one page."""
+    cursor: str | None = None
+    """`next_cursor` of the page before; without it, the first page."""
+
+
+class LetterList(msgspec.Struct):
+    """A page of dead letters, newest first. A filtered page may hold fewer than `limit` and still have a next one."""
+
+    dead_letters: list[letter_views.DeadLetter]
+    next_cursor: NextCursor
+
+
+class ClusterList(msgspec.Struct):
+    """Open letters by destination and code, the most frequent first."""
+
+    clusters: list[letter_views.Cluster]
+    total: int
+
+
+class PreviewAnswer(msgspec.Struct):
+    """What a replay would take now. One job takes `most` at a time."""
+
+    would_take: int
+    most: int
+    clusters: list[letter_views.Cluster]
+    skipped: list[Skipped]
+
+
+class AttemptAnswer(msgspec.Struct, kw_only=True):
+    """The job that sends again what failed."""
+
+    job_id: uuid.UUID
+    kind: JobKind
+    state: JobState
+    root_job_id: uuid.UUID
+    taken: int
+    """Dead letters that this request took; 0: an attempt that is under way has them, or an undo goes on."""
+    items: int
+    """Of the job: one for each contact."""
+    due: int
+    """Items that waited for their next attempt, and wait no more."""
+    remaining: int
+    """Open letters that are left, because one job takes so many at a time: ask again."""
+    skipped: list[Skipped]
+    status_url: str
+    items_url: str
+    events_url: str
+    cancel_url: str
+    effects: dict[str, EffectState]
+
+
+class ReplayAnswer(AttemptAnswer, kw_only=True):
+    """The job that sends the letters again."""
+
+    jobs: list[uuid.UUID]
+    """Jobs that have letters of this selection: earlier ones too, where letters were named that they had taken."""
+
+
+class NothingTaken(msgspec.Struct, kw_only=True):
+    """No letter of the selection is open: nothing was changed, and `jobs` have had those that were replayed before."""
+
+    job_id: None = None
+    taken: int = 0
+    remaining: int = 0
+    skipped: list[Skipped]
+    jobs: list[uuid.UUID]
+
+
+class DecisionAnswer(msgspec.Struct):
+    """Letters that came to their end; `remaining` are open and left for the next request."""
+
+    decided: int
+    remaining: int
+    skipped: list[Skipped]
+
+
+def describe(taken: Taken) -> dict[str, Any]:
+    """The fields of an `AttemptAnswer`."""
+    job_id = taken.job_id
+    return {
+        "job_id": job_id,
+        "kind": taken.kind,
+        "state": taken.state,
+        "root_job_id": taken.root_job_id,
+        "taken": taken.taken,
+        "items": taken.items,
+        "due": taken.due,
+        "remaining": taken.remaining,
+        "skipped": taken.skipped,
+        "status_url": f"/v1/jobs/{job_id}",
+        "items_url": f"/v1/jobs/{job_id}/items",
+        "events_url": f"/v1/jobs/{job_id}/events",
+        "cancel_url": f"/v1/jobs/{job_id}/cancel",
+        "effects": taken.effects,
+    }
+
+
+def check_filter(wanted: Filter) -> Filter:
+    """
+    Raises:
+        Invalid: a condition that nothing stored can meet, or PostgreSQL cannot read.
+    """
+    for name in ("destination", "contact_id"):
+        if "\0" in (getattr(wanted, name) or ""):
+            raise Invalid(f"{name} holds a NUL character.")
+    before: datetime | None = wanted.created_before
+    if before is not None and (before.tzinfo is None or not 1 < before.year < 9999):
+        raise Invalid(
+            "created_before must be an RFC 3339 timestamp with a UTC offset, as 2026-01-15T09:30:00Z."
+        )
+    return wanted

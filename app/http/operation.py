@@ -1,0 +1,386 @@
+"""An endpoint, declared once: its routing, authorization, parsing and OpenAPI description come from one decorator.
+
+What a handler takes by its annotations is what it is given, and what is documented:
+
+- `query: Struct` — the query string, see `app.http.query`; without it there are no parameters;
+- `body: Struct` — a small JSON body; `body: Struct | None`: one that may be left out;
+- `Annotated[T, Path(…)]`, `Annotated[T, Header(…)]` — a part of the path or a header field;
+- `media_type: str` — the one that was negotiated; `Principal` — who calls;
+- `Request`, `Fields`, `Exchange` — of the request;
+- any other type — the one object of this type in the process, see `app.http.resources`.
+
+The first line of its docstring is the summary, the rest the description, its name the operation's id. It returns the
+struct to be sent, a `Reply` around it, None (204), or a response of Litestar's; a page gets its `Link`. All of
+this is compiled when the module is imported: a request pays for no reflection.
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Final, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
+from urllib.parse import unquote_to_bytes
+
+import msgspec
+from litestar import Request, delete, get, patch, post
+from litestar.handlers import HTTPRouteHandler
+from litestar.response.base import ASGIResponse
+
+from app.errors import NotFound
+from app.http.cursors import link_next
+from app.http.exchange import Exchange, exchange_of
+from app.http.headers import JSON, Fields, choose_type
+from app.http.json_bodies import read_json
+from app.http.query import compile_query
+from app.http.resources import resources_of
+from app.keys import Principal
+from app.settings import Settings
+
+T = TypeVar("T")
+
+Text = str | Callable[[Settings], str]
+"""Words of the document; those that tell of a limit depend on how the service is set up."""
+_ROUTES: Final[dict[str, Callable[..., Any]]] = {"GET": get, "POST": post, "PATCH": patch, "DELETE": delete}
+_WITH_RESULT: Final = frozenset({200, 201, 202, 207})
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Asked:
+    """One request, as far as it was read."""
+
+    __slots__ = ("exchange", "fields", "media_type", "principal", "request", "resources")
+
+    def __init__(self, request: Request[Any, Any, Any]) -> None:
+        self.request = request
+        self.fields = Fields(request.scope["headers"])
+        self.exchange = exchange_of(request.scope)
+        self.resources = resources_of(request)
+        self.principal: Principal | None = None
+        self.media_type = JSON
+
+
+Bind = Callable[[Asked], Any]
+
+
+class Access(ABC):
+    """Who may call an operation."""
+
+    remark: str = ""
+    """A sentence about it, for the description."""
+    security: Sequence[Mapping[str, Sequence[str]]] | None = None
+    """OpenAPI's security requirements; None: an API key, as everywhere."""
+    errors: tuple[int, ...] = (401, 403, 503)
+    """Statuses of those who may not."""
+
+    @abstractmethod
+    async def admit(self, asked: Asked) -> Principal | None:
+        """Who calls; None: it does not matter.
+
+        Raises:
+            Unauthorized, Forbidden: it may not.
+        """
+
+
+class _Everybody(Access):
+    security = ()
+    errors = ()
+
+    async def admit(self, asked: Asked) -> None:
+        return None
+
+
+EVERYBODY: Final = _Everybody()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Path:
+    """A part of the path, decoded; `parse` raises `NotFound` where it can name nothing."""
+
+    description: str
+    schema: Mapping[str, Any]
+    example: str | int
+    parse: Callable[[str], Any] = str
+    rest: bool = False
+    """All that is left of the path, slashes too."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """A header field of the request."""
+
+    name: str
+    description: Text
+    read: Callable[[Asked], Any]
+    schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One way in which an operation ends well."""
+
+    description: str
+    status: int = 200
+    type: Any = None
+    """A struct or a union of them; None: what the handler returns."""
+    headers: tuple[str, ...] = field(default=(), kw_only=True)
+    """Names of `app.http.openapi.parts.HEADERS`."""
+    cache: str | None = field(default=None, kw_only=True)
+    """`Cache-Control` of the answer, if it is not that of all others."""
+    content: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)
+    """Schemas by media type, of what is no struct."""
+
+    @property
+    def paged(self) -> bool:
+        """It is one page of a list."""
+        return "next_cursor" in getattr(self.type, "__struct_fields__", ())
+
+
+class Reply(Generic[T]):
+    """What is answered, where it is not a struct with 200 alone."""
+
+    __slots__ = ("headers", "status", "value")
+
+    def __init__(self, value: T | bytes, status: int = 200, headers: dict[str, str] | None = None) -> None:
+        """`value`: the struct, or its bytes if they are there already."""
+        self.value = value
+        self.status = status
+        self.headers = headers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operation:
+    """All that is known of one operation."""
+
+    id: str
+    method: str
+    path: str
+    tag: str
+    summary: str
+    description: Text
+    access: Access
+    answers: tuple[Answer, ...]
+    errors: tuple[int, ...]
+    query: type[msgspec.Struct] | None
+    parameters: tuple[tuple[str, Path | Header], ...]
+    body: Any
+    """A struct, or a function of the settings that makes OpenAPI's requestBody."""
+    body_required: bool
+    types: tuple[Any, ...]
+    """Whatever goes over the wire."""
+    handle: Callable[[Request[Any, Any, Any]], Awaitable[ASGIResponse]]
+    route: HTTPRouteHandler
+
+
+class _NoParameters(msgspec.Struct, frozen=True):
+    pass
+
+
+def operation(
+    method: Literal["GET", "POST", "PATCH", "DELETE"],
+    path: str,
+    *,
+    tag: str,
+    access: Access,
+    answers: Answer | tuple[Answer, ...],
+    errors: tuple[int, ...] = (),
+    description: Callable[[Settings], str] | None = None,
+    offers: tuple[str, ...] = (JSON,),
+    any_query: bool = False,
+    request_body: Callable[[Settings], dict[str, Any]] | None = None,
+    types: tuple[Any, ...] = (),
+    instead: Callable[[Request[Any, Any, Any]], Operation | None] | None = None,
+) -> Callable[[Callable[..., Awaitable[Any]]], Operation]:
+    """Declare the operation that the decorated function handles.
+
+    `errors`: statuses beyond those that follow from the declaration: 400, 406, 404 of a path with a name in it, those
+    of `access` and of a body. `description`: where the docstring cannot say it, because it depends on the settings.
+    `offers`: media types to choose from by `Accept`; none: it is not looked at. `any_query`: the query is nobody's
+    business. `request_body`: of a handler that reads its body itself. `types`: of the wire, where no answer or body
+    names them. `instead`: the operation that this request really is for, where the router cannot tell them apart.
+    """
+
+    def declare(function: Callable[..., Awaitable[Any]]) -> Operation:
+        told, _, more = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
+        hints = get_type_hints(function, include_extras=True)
+        result = _find_result(hints.pop("return"))
+        shown = tuple(
+            _typed(one, result) if one.status in _WITH_RESULT and not (one.type or one.content) else one
+            for one in (answers if isinstance(answers, tuple) else (answers,))
+        )
+        binds, parameters = _compile(hints, path)
+        body = hints.get("body")
+        body_types = [one for one in (get_args(body) or (body,)) if one is not NoneType] if body else []
+        caches = {one.status: {"Cache-Control": one.cache} for one in shown if one.cache}
+        first, links = shown[0].status, shown[0].paged
+        read_query = None if any_query else compile_query(hints.get("query", _NoParameters))
+        wants_query, wants_body = "query" in hints, body is not None
+        optional = NoneType in get_args(body)
+
+        async def handle(request: Request[Any, Any, Any]) -> ASGIResponse:
+            if instead is not None and (other := instead(request)) is not None:
+                request.scope["path_template"] = other.path
+                return await other.handle(request)
+            asked = Asked(request)
+            asked.principal = await access.admit(asked)
+            if offers:
+                asked.media_type = choose_type(asked.fields, offers)
+            arguments: dict[str, Any] = {}
+            if read_query is not None:
+                query = read_query(request.scope)
+                if wants_query:
+                    arguments["query"] = query
+            for name, bind in binds:
+                arguments[name] = bind(asked)
+            if wants_body:
+                arguments["body"] = await read_json(
+                    request, asked.resources, asked.fields, body_types[0], optional=optional
+                )
+            result = await function(**arguments)
+            if links and not isinstance(result, ASGIResponse):
+                result = Reply(result, headers=link_next(request.scope, result.next_cursor))
+            return _answer(result, first, caches)
+
+        handle.__name__ = handle.__qualname__ = function.__name__
+        handle.__module__ = __name__
+        return Operation(
+            id=re.sub(r"_(\w)", lambda found: found[1].upper(), function.__name__),
+            method=method,
+            path=path,
+            tag=tag,
+            summary=" ".join(told.split()).removesuffix("."),
+            description=description or " ".join(more.split()),
+            access=access,
+            answers=shown,
+            errors=_list_errors(
+                *errors,
+                access=access,
+                path=path,
+                offers=offers,
+                any_query=any_query,
+                body=body or request_body,
+            ),
+            query=hints.get("query"),
+            parameters=parameters,
+            body=request_body or (body_types[0] if body_types else None),
+            body_required=not optional,
+            types=(*(each for one in shown for each in members_of(one.type)), *body_types, *types),
+            handle=handle,
+            route=_ROUTES[method](_route_path(path, parameters), status_code=200)(handle),
+        )
+
+    return declare
+
+
+def respond(
+    body: bytes, status: int = 200, *, headers: dict[str, str] | None = None, media_type: str = JSON
+) -> ASGIResponse:
+    return ASGIResponse(body=body, status_code=status, headers=headers, media_type=media_type)
+
+
+def _answer(result: Any, status: int, caches: Mapping[int, dict[str, str]]) -> ASGIResponse:
+    if isinstance(result, ASGIResponse):
+        return result
+    headers: dict[str, str] = {}
+    if type(result) is Reply:
+        status, headers, result = result.status, result.headers or {}, result.value
+    elif result is None:
+        status = 204
+    body = result if isinstance(result, bytes) else b"" if result is None else _encode(result)
+    return respond(body, status, headers=caches.get(status, {}) | headers)
+
+
+def _compile(
+    hints: Mapping[str, Any], path: str
+) -> tuple[tuple[tuple[str, Bind], ...], tuple[tuple[str, Path | Header], ...]]:
+    """How each argument is made, and the parameters among them."""
+    binds: list[tuple[str, Bind]] = []
+    parameters: list[tuple[str, Path | Header]] = []
+    for name, hint in hints.items():
+        if name in ("query", "body"):
+            continue
+        marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Path | Header)]
+        if marks:
+            parameters += [(name, mark) for mark in marks]
+            binds.append(
+                (name, _bind_path(name, marks[0], path) if isinstance(marks[0], Path) else marks[0].read)
+            )
+        elif name == "media_type":
+            binds.append((name, lambda asked: asked.media_type))
+        else:
+            binds.append((name, _OF_REQUEST.get(hint) or _bind_resource(hint)))
+    declared = {name for name, mark in parameters if isinstance(mark, Path)}
+    assert declared == set(re.findall(r"{(\w+)}", path)), f"{path} does not name {declared}"
+    return tuple(binds), tuple(parameters)
+
+
+_OF_REQUEST: Final[dict[Any, Bind]] = {
+    Request: lambda asked: asked.request,
+    Request[Any, Any, Any]: lambda asked: asked.request,
+    Fields: lambda asked: asked.fields,
+    Exchange: lambda asked: asked.exchange,
+    Principal: lambda asked: asked.principal,
+    Principal | None: lambda asked: asked.principal,
+}
+
+
+def _bind_resource(kind: type[Any]) -> Bind:
+    return lambda asked: asked.resources[kind]
+
+
+def _bind_path(name: str, mark: Path, path: str) -> Bind:
+    if mark.rest:
+        before, after = path.split(f"{{{name}}}")
+        return lambda asked: mark.parse(decode(asked.exchange.path.removeprefix(before).removesuffix(after)))
+    return lambda asked: mark.parse(decode(asked.request.path_params[name]))
+
+
+def decode(text: str) -> str:
+    """A part of the path without its percent signs.
+
+    Raises:
+        NotFound: it is not UTF-8, or holds what no stored text can hold.
+    """
+    try:
+        decoded = unquote_to_bytes(text.encode("latin-1")).decode()
+    except UnicodeDecodeError:
+        raise NotFound() from None
+    if "\0" in decoded:
+        raise NotFound()
+    return decoded
+
+
+def _route_path(path: str, parameters: tuple[tuple[str, Path | Header], ...]) -> str:
+    rests = {name for name, mark in parameters if isinstance(mark, Path) and mark.rest and path.endswith("}")}
+    return re.sub(r"{(\w+)}", lambda one: f"{{{one[1]}:{'path' if one[1] in rests else 'str'}}}", path)
+
+
+def _find_result(hint: Any) -> Any:
+    """What goes over the wire; None: the answers say it."""
+    if get_origin(hint) is Reply:
+        (hint,) = get_args(hint)
+    return None if hint in (NoneType, ASGIResponse) or get_origin(hint) is not None else hint
+
+
+def members_of(kind: Any) -> tuple[Any, ...]:
+    """Of a union; else what it is itself."""
+    return get_args(kind) or (() if kind is None else (kind,))
+
+
+def _typed(answer: Answer, result: Any) -> Answer:
+    return Answer(answer.description, answer.status, result, headers=answer.headers, cache=answer.cache)
+
+
+def _list_errors(
+    *errors: int, access: Access, path: str, offers: tuple[str, ...], any_query: bool, body: Any
+) -> tuple[int, ...]:
+    follow = {*errors, *access.errors}
+    follow |= set() if any_query else {400}
+    follow |= {404} if "{" in path else set()
+    follow |= {406} if offers else set()
+    follow |= {408, 413, 415, 429} if body else set()
+    return tuple(sorted(follow))

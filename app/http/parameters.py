@@ -1,0 +1,80 @@
+"""Parameters that operations of several features take."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Final
+
+import msgspec
+
+from app.errors import NotFound
+from app.http import headers
+from app.http.headers import Preferences
+from app.http.operation import Asked, Header, Path
+from app.settings import Settings
+
+MOST: Final = 1_000
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 100
+    """Most entries of one page."""
+    cursor: str | None = None
+    """`next_cursor` of the page before; without it, the first page."""
+
+
+def parse_job_id(text: str) -> uuid.UUID:
+    """
+    Raises:
+        NotFound: no job has such an id.
+    """
+    try:
+        parsed = uuid.UUID(text)
+    except ValueError:
+        raise NotFound("There is no such job.") from None
+    if str(parsed) != text.lower():
+        raise NotFound("There is no such job.")
+    return parsed
+
+
+JobId = Annotated[
+    uuid.UUID,
+    Path(
+        description="The job.",
+        schema={"type": "string", "format": "uuid"},
+        example="01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80",
+        parse=parse_job_id,
+    ),
+]
+
+
+def read_preferences(asked: Asked) -> Preferences:
+    return headers.read_preferences(asked.fields, max_wait=asked.resources[Settings].max_wait)
+
+
+def describe_wait(settings: Settings) -> str:
+    return (
+        "`wait=N` holds the answer back until all effects are settled or N seconds passed (at most "
+        f"{settings.max_wait:g}); `return=minimal` lists only items that are not `ok`. RFC 7240."
+    )
+
+
+Prefer = Annotated[Preferences, Header(name="Prefer", description=describe_wait, read=read_preferences)]
+
+
+def read_optional_key(asked: Asked) -> str | None:
+    """The key as it was sent, which every answer from here on echoes."""
+    if not asked.fields.one("idempotency-key"):
+        return None
+    _, asked.exchange.idempotency_key = headers.read_key(asked.fields)
+    return asked.exchange.idempotency_key
+
+
+OptionalKey = Annotated[
+    str | None,
+    Header(
+        name="Idempotency-Key",
+        description="Echoed; the request is idempotent without it.",
+        read=read_optional_key,
+    ),
+]

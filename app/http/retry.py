@@ -1,0 +1,86 @@
+"""`POST /v1/jobs/{id}/retry`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from uuid_utils.compat import uuid7
+
+from app import letters
+from app.db.pool import Database
+from app.domain.outcomes import JobKind
+from app.errors import Invalid
+from app.http import dead_letters
+from app.http.auth import CHANGING
+from app.http.dead_letter_shapes import AttemptAnswer, describe
+from app.http.exchange import Exchange
+from app.http.operation import Answer, Reply, operation
+from app.http.ownership import JobOwners
+from app.http.parameters import JobId, OptionalKey
+from app.keys import Principal
+from app.letter_choice import MOST
+from app.settings import Settings
+from app.wake import Waker
+
+
+class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where to send again what failed; null: at every destination."""
+
+    destinations: Annotated[list[str], msgspec.Meta(min_length=1, max_length=100)] | None = None
+
+
+def _describe(settings: Settings) -> str:
+    return (
+        "Open dead letters of the job and of its earlier retries are taken into one new job, at the named destinations "
+        "or all; items that wait for their next attempt wait no longer. Contacts go as they stand, "
+        f"{settings.replay_rate:g} items a second at a destination. Asking twice is asking once: while a retry is "
+        f"under way and nothing new has failed, it is the answer. One job takes {MOST} letters at the most; "
+        "`remaining` tells how many are left. A job that takes something back (`undo`, or what an import shows as "
+        "`compensated_by`) and failed at it goes on where it ended."
+    )
+
+
+@operation(
+    "POST",
+    "/v1/jobs/{job_id}/retry",
+    tag="jobs",
+    access=CHANGING,
+    description=_describe,
+    answers=Answer(
+        "The job that sends them: a new one, or the one under way.",
+        202,
+        headers=(*dead_letters.MADE, "MaybeIdempotencyKey"),
+    ),
+    errors=(409,),
+)
+async def retry_job(
+    job_id: JobId,
+    key: OptionalKey,
+    body: RetryRequest | None,
+    principal: Principal,
+    exchange: Exchange,
+    settings: Settings,
+    database: Database,
+    owners: JobOwners,
+    waker: Waker,
+) -> Reply[AttemptAnswer]:
+    """Send again what failed of a job."""
+    await owners.check_change(principal, job_id)
+    destinations = body.destinations if body else None
+    if any("\0" in name for name in destinations or ()):
+        raise Invalid("A destination's name holds a NUL character.")
+    taken = await letters.retry(
+        database,
+        dead_letters.actor_of(principal, exchange),
+        job_id,
+        destinations,
+        settings,
+        new_id=uuid7,
+    )
+    waker.wake(principal.tenant_id, taken.owed, reason=f"retry:{exchange.request_id}")
+    if taken.kind == JobKind.UNDO:
+        waker.wake_imports(principal.tenant_id, job_id)
+    answer = AttemptAnswer(**describe(taken))
+    echo = {} if key is None else {"Idempotency-Key": key}
+    return Reply(answer, 202, echo | dead_letters.made_headers(answer.status_url))
