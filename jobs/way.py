@@ -23,7 +23,7 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Transition
 from jobs.breaker.transition_log import TransitionLog
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Timeouts
+from jobs.crm.port import Crm, Timeouts
 from jobs.egress import Egress
 from jobs.line import Line
 from jobs.pace import Pace
@@ -51,7 +51,7 @@ class Way(msgspec.Struct, frozen=True):
 
 
 class Ways:
-    """Makes ways; what circuits, rates and windows remember outlives each of them."""
+    """Makes ways; what circuits, rates, windows and adapters remember outlives each of them."""
 
     def __init__(
         self,
@@ -91,21 +91,9 @@ class Ways:
         return Way(route, self._line(route, settings, lanes), settings, lanes, shape_of(route.options))
 
     def _line(self, route: Route, settings: Settings, lanes: Lanes) -> Line:
-        adapter = ADAPTERS.get(route.kind)
-        if adapter is None:
-            raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")
-        token = self._vault.open(
-            route.credentials, tenant_id=route.tenant_id, name=route.name, address=route.base_url
-        )
-        options: dict[str, Any] = route.options
         timeouts = Timeouts(settings.crm_connect_timeout, settings.crm_total_timeout)
-        crm = adapter(
-            session=self._egress.to(route.base_url),
-            base_url=route.base_url,
-            token=token,
-            options=options,
-            timeouts=timeouts,
-        )
+        made_of = (route.kind, route.base_url, route.credentials, route.options, timeouts)
+        crm = lanes.adapter(made_of, lambda: self._adapter(route, timeouts))
         # Any service may be behind `http`, with a path of each tenant's choice: nobody's calls say anything to others.
         crm_circuit = (
             None if route.kind == "http" else Circuit(f"crm:{route.kind}:{route.base_url}", route.tenant_id)
@@ -144,6 +132,21 @@ class Ways:
             monotonic=self._monotonic,
             tell=tell,
             hold=hold,
+        )
+
+    def _adapter(self, route: Route, timeouts: Timeouts) -> Crm:
+        adapter = ADAPTERS.get(route.kind)
+        if adapter is None:
+            raise SettingsError(f"destination {route.name!r} is of the unknown kind {route.kind!r}")
+        token = self._vault.open(
+            route.credentials, tenant_id=route.tenant_id, name=route.name, address=route.base_url
+        )
+        return adapter(
+            session=self._egress.to(route.base_url),
+            base_url=route.base_url,
+            token=token,
+            options=route.options,
+            timeouts=timeouts,
         )
 
 

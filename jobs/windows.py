@@ -12,7 +12,7 @@ from typing import Final
 from app.domain import aimd
 from app.domain.aimd import Window
 from jobs.breaker.rules import Permits
-from jobs.crm.port import Health, ReadBack, Reply, Timeouts
+from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
 
 UNPROVEN: Final = 2
 """Calls at a time before the first one went well: an account that is not set up is not met by all that waits."""
@@ -21,7 +21,8 @@ _OVERLOADED: Final = frozenset({429, 503, 504})
 
 
 class Lanes:
-    """One destination's window. It outlives the slices of time in which a worker serves the destination."""
+    """One destination's window and adapter. They outlive the slices of time in which a worker serves the
+    destination."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
@@ -33,8 +34,21 @@ class Lanes:
         """What the last call met that counted against a circuit, maybe in the CRM's words."""
         self.cause = ""
         """The same in our own."""
+        self._adapter: tuple[object, Crm] | None = None
         self._proven = False
         """Whether a call went well since this worker knows the destination."""
+
+    def adapter(self, made_of: object, make: Callable[[], Crm]) -> Crm:
+        """The one of the slice before if it has learnt something, unless it is to be made of something else now.
+
+        Raises:
+            Exception: whatever `make` does.
+        """
+        if self._adapter is not None and self._adapter[0] == made_of:
+            return self._adapter[1]
+        crm = make()
+        self._adapter = (made_of, crm) if crm.learns else None
+        return crm
 
     @property
     def count(self) -> int:

@@ -74,6 +74,8 @@ class HttpJudge(Judge):
 class Http:
     """One tenant's connection to one service (`jobs.crm.port.Crm`)."""
 
+    learns = False
+
     def __init__(
         self,
         *,

@@ -44,9 +44,11 @@ READ: Final = "/crm/v3/objects/contacts/batch/read"
 ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
 UPDATE: Final = "/crm/v3/objects/contacts/batch/update"
 BATCH_SIZE: Final = 100
+_MANY: Final = BATCH_SIZE // 2
+"""Contacts new to us that make a batch look like part of an import, which may be into an account with a history. A few
+are everyday traffic, which a look beforehand would only cost a call more."""
 _LEAST: Final = 0.5
 """Seconds that even the last call of a push is given."""
-
 PASSING_CATEGORIES: Final = frozenset(
     {
         "RATE_LIMIT",
@@ -67,6 +69,7 @@ class HubSpot:
     reads_back = True
     repeatable = False
     archives = True
+    learns = True
 
     def __init__(
         self,
@@ -83,22 +86,26 @@ class HubSpot:
         self._fields = Fields(chosen)
         self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)
         self._adopts = chosen.on_conflict == "adopt"
-        self._crowded = False
-        """Whether most contacts of late were in the account before: then they are looked for first."""
+        self._crowded = None if self._adopts else False
+        """Whether most contacts of late were in the account before: then they are looked for first. `None`: nobody
+        knows yet."""
         self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
-        address; see `jobs.crm.port.Crm.push`."""
+        address: one call where it knew nobody, two where it knew all, three where it knew some
+        (`jobs.crm.hubspot_adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
         tally = Tally(contacts)
-        if self._crowded:
+        fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
+        if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
             # Refused first, every batch would cost a call more.
-            fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
-            await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), ""), headers)
+            await self._settle(
+                tally, dict.fromkeys((c.contact_id for c in fresh), ""), headers, optional=True
+            )
             self._crowded = 2 * len(tally.outcomes) >= len(fresh)
         rest = tally.open()
         if rest and tally.well:
@@ -136,7 +143,8 @@ class HubSpot:
             named = conflict if len(contacts) == 1 else ""  # of several nobody knows whose address it is
             tally.seconds += answer.seconds
             await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), named), headers)
-            self._crowded = self._adopts and 2 * (len(tally.outcomes) - settled) >= len(contacts)
+            # One such contact refuses the next batch as well, which costs a call more than to look for it first.
+            self._crowded = self._adopts and len(tally.outcomes) > settled
         rest = tally.open()
         if not rest:
             return
@@ -145,9 +153,12 @@ class HubSpot:
         elif tally.well:
             tally.add(self._read(rest, await self._upsert(rest, headers, tally.seconds)))
 
-    async def _settle(self, tally: Tally, conflicts: dict[str, str], headers: Headers) -> None:
+    async def _settle(
+        self, tally: Tally, conflicts: dict[str, str], headers: Headers, *, optional: bool = False
+    ) -> None:
         """Look for contacts that HubSpot may know by their address alone, and take them over; who is not found stays
-        open. `conflicts`: contact id → the record that HubSpot named, or an empty string."""
+        open. `conflicts`: contact id → the record that HubSpot named, or an empty string. `optional`: an upsert finds
+        them as well, so a look that is refused leaves all of them open."""
         contacts = [c for c in tally.open() if c.contact_id in conflicts]
         if not contacts:
             return
@@ -167,7 +178,14 @@ class HubSpot:
         )
         body = self._items(answer)
         if body is None:
-            tally.add(self._judge.not_done(contacts, answer))
+            reply = self._judge.not_done(contacts, answer)
+            refused = reply.pause is None and answer.status is not None and answer.status < 500
+            if (
+                optional and refused
+            ):  # a token may write and not read; if it is good for nothing, the upsert says so
+                tally.note(answer)
+            else:
+                tally.add(reply)
             return
         tally.note(answer)
         read = found_by_id if by_id else found_by_address

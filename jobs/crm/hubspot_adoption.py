@@ -4,8 +4,13 @@ An upsert by our key of somebody whom HubSpot knows by the address alone is refu
 ID: N`, 409, or an error of that input where trace ids were sent). Such a contact is taken over: it is read, and if no
 key of ours is on it, updated by its record id with everything that an upsert would have set, our key included.
 
-Sources: HubSpot's reference of the contacts batch endpoints; the wording of the conflict from issues of HubSpot's own
-clients (hubspot-api-python 51, hubspot-api-nodejs 545).
+A batch of which HubSpot has some costs a read, an update and an upsert, and none of them can go: a conflict names
+the record, not its key; a batch update creates nobody; a batch upsert refuses the record id as `idProperty` ("Unable to
+perform update/upsert by non-unique … property hs_object_id"), and by `email` it overwrites what is not named.
+
+Sources: HubSpot's reference of the contacts batch endpoints, and its guide to contacts ("Partial upserts are not
+supported when using `email` as the `idProperty`"); the wording of the conflict from issues of HubSpot's own clients
+(hubspot-api-python 51, hubspot-api-nodejs 545), that of the refused record id from segmentio/action-destinations 3957.
 """
 
 from __future__ import annotations

@@ -156,6 +156,9 @@ class Crm(Protocol):
 
     archives: bool
     """Whether `archive` can take a record away at all."""
+    learns: bool
+    """Whether calls teach it what later ones go by. If so, it serves its destination as long as a worker knows that
+    one; if not, each slice of time has a fresh one, which knows of no pause that an operator has ended since."""
 
     async def check(self, headers: Headers) -> list[Step]:
         """Make one harmless call or a few, for which the token must be good, and say what was seen: whether the CRM is

@@ -45,6 +45,7 @@ class Salesforce:
     reads_back = True
     repeatable = False
     archives = True
+    learns = False
 
     def __init__(
         self,

@@ -23,6 +23,8 @@ class Tally:
         self._pause: Pause | None = None
         self._status: int | None = None
         self._detail = ""
+        self._code: ErrorCode | None = ErrorCode.DESTINATION_UNAVAILABLE
+        """Of those that were not sent."""
         self._whole: set[str] = set()
         """Contacts that were refused together, and nobody knows which is guilty."""
 
@@ -44,7 +46,9 @@ class Tally:
         self.seconds += reply.seconds
         self._status = reply.status
         self._detail = self._detail or reply.detail
-        self._pause = self._pause or reply.pause
+        if self._pause is None and reply.pause is not None:
+            self._pause = reply.pause
+            self._code = next((o.code for o in reply.outcomes if o.state is EffectState.RETRY), self._code)
         self.health = max(self.health, reply.health, key=_WORSE.index)
         told = {o.contact_id: o for o in reply.outcomes if o.contact_id not in but}
         self.outcomes |= told
@@ -53,11 +57,12 @@ class Tally:
 
     def reply(self) -> Reply:
         """Who is open was not sent: a call before failed."""
-        code = ErrorCode.DESTINATION_RATE_LIMIT if self._pause else ErrorCode.DESTINATION_UNAVAILABLE
         return Reply(
             outcomes=[
                 self.outcomes.get(c.contact_id)
-                or Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=self._detail)
+                or Outcome(
+                    contact_id=c.contact_id, state=EffectState.RETRY, code=self._code, detail=self._detail
+                )
                 for c in self._contacts
             ],
             health=self.health,

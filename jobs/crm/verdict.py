@@ -156,8 +156,7 @@ class Judge:
 
     def not_done(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
         """A read that had to come before the write failed, so nothing was written."""
-        read = self.unread(answer)
-        code = ErrorCode.DESTINATION_RATE_LIMIT if read.pause else ErrorCode.DESTINATION_UNAVAILABLE
+        read, code = self.unread(answer), self.verdict(answer).code
         return Reply(
             outcomes=[
                 Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=read.detail)

@@ -24,6 +24,7 @@ class Scripted:
     """A CRM that keeps its records in memory, and loses answers when told to."""
 
     batch_size = 100
+    learns = False
 
     def __init__(self, *, reads_back: bool, repeatable: bool) -> None:
         self.reads_back = reads_back

@@ -50,6 +50,7 @@ class Script:
             batch_size = 100
             reads_back = script.reads_back
             repeatable = script.repeatable
+            learns = False
 
             async def push(self, contacts: list[Contact], headers: Headers) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))

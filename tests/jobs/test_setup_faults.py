@@ -98,7 +98,7 @@ async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(
         await asyncio.sleep(0.5)
         calls = await world.sandbox.calls()
         assert len(calls) <= 5, [c["path"] for c in calls]
-        assert {c["status"] for c in calls} <= {400, 404}
+        assert {c["status"] for c in calls if c["on"] == "write"} <= {400, 404}
         destination = await shown(world)
         assert destination.circuit.state == "open"
         name = (
@@ -143,7 +143,7 @@ async def test_one_contact_that_names_what_is_missing_holds_it_and_is_not_hunted
     async with working(settings):
         job = await world.push([*people(99), *people(1, start=99, attributes={"Tier": "gold"})])
         await until(effects_are(world, job, {"retry": 100}))
-        assert len(await world.sandbox.calls()) == 1
+        assert [c["on"] for c in await world.sandbox.calls()] == ["read", "write"]
         (row, *_) = await world.rows("SELECT errors::text AS errors FROM deliveries")
         assert "DESTINATION_UNAVAILABLE" in row["errors"]
         await declare(world.sandbox, "tranche_id", "tier")
