@@ -461,6 +461,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "believed",
         lambda e: (typed(e, "a", created=True), e.tables["contact_syncs"][0].update(created=True)),
     ),
+    "said to be archived, but is not": ("not_there", lambda e: (undo(e), e.effects["crm_a"].pop())),
     "not all have it": (
         "half_there",
         lambda e: (refuse(e), e.tables["sagas"].append(SAGA)),

@@ -73,10 +73,15 @@ def _has(held: Row, name: str) -> bool:
     return name in held or name in held.get("attributes", {})
 
 
-def _left(e: Evidence, number: int, contact_id: str) -> bool:
-    """Whether a tombstone may be there still: our call did not make the record, or nobody knows."""
-    return not any(
-        row["destination_id"] == number and row["contact_id"] == contact_id and row.get("created") is True
+def _left(e: Evidence, crm: str, number: int, contact_id: str) -> bool:
+    """Whether the record of a tombstone may be there still: a user made it, or Tranche says what is not restored."""
+    makers = [
+        effect.get("by", "api")
+        for effect in e.effects.get(crm, [])
+        if effect["key"] == contact_id and effect.get("created")
+    ]
+    return makers[-1:] == ["user"] or any(
+        row["destination_id"] == number and row["contact_id"] == contact_id and row.get("not_restored")
         for row in e.table("contact_syncs")
     )
 
@@ -188,7 +193,7 @@ def destinations_hold_the_contacts(e: Evidence) -> Findings:
             if (number, contact_id, contact["version"]) in given_up:
                 continue
             wanted, held = record_of(kind, contact), last.get(contact_id)
-            if wanted is None and held is not None and _left(e, number, contact_id):
+            if wanted is None and held is not None and _left(e, crm, number, contact_id):
                 continue
             kept = [name for name in cleared_of(kind, contact) if wanted and held and _has(held, name)]
             if kept or not fits(wanted, held):
