@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.vault import WEBHOOK_ENDPOINT, Vault
 from jobs.crm.exchange import DETAIL_LENGTH, USER_AGENT, for_humans, retry_after
 from jobs.egress import open_session
+from jobs.tracebacks import drop_tracebacks
 
 log = structlog.get_logger()
 
@@ -253,10 +254,10 @@ class WebhookSender:
                 status = answer.status
                 asked = retry_after(answer.headers, at)
                 detail = await _explain(answer)
-        except TimeoutError:
-            detail = f"no answer within {policy.timeout:g} s"
         except (aiohttp.ClientError, OSError, ValueError, TrancheError) as error:
-            detail = _describe(error)
+            late = isinstance(error, TimeoutError)
+            detail = f"no answer within {policy.timeout:g} s" if late else _describe(error)
+            drop_tracebacks(error)
         milliseconds = round((self._monotonic() - began) * 1000)
         verdict = judge(
             status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked
@@ -286,8 +287,10 @@ async def _explain(answer: aiohttp.ClientResponse) -> str:
     if answer.status < 400:
         return f"answered {answer.status}, a redirect; they are not followed, so name the final URL"
     text = b""
-    with suppress(aiohttp.ClientError, OSError, ValueError):
+    try:
         text = await answer.content.read(_ANSWER)
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        drop_tracebacks(error)
     answer.close()
     said = for_humans(text.decode("utf-8", "replace"), "")
     return f"answered {answer.status}{f': {said}' if said else ''}"[:DETAIL_LENGTH]

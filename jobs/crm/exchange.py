@@ -22,6 +22,7 @@ from yarl import URL
 
 from jobs.crm.port import Headers, Timeouts
 from jobs.egress import Refused
+from jobs.tracebacks import drop_tracebacks
 
 MAX_ANSWER_BYTES: Final = 8_000_000
 DETAIL_LENGTH: Final = 300
@@ -130,6 +131,7 @@ async def send(
         seconds = time.monotonic() - started
         detail = DISCONNECTED if body.refused else _describe(error, seconds)
         refused = isinstance(_inner(error), Refused)
+        drop_tracebacks(error)
         sent = (body.started or method in ("GET", "HEAD")) and not refused
         return NoAnswer(sent=sent, detail=detail, seconds=seconds, refused=refused)
 
@@ -143,6 +145,7 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
                 response.close()
                 return b"", f"the answer is larger than {MAX_ANSWER_BYTES} bytes"
     except (aiohttp.ClientError, OSError, ValueError) as error:
+        drop_tracebacks(error)
         return bytes(content), f"the answer broke off ({_describe(error, None)})"
     return bytes(content), ""
 

@@ -35,6 +35,7 @@ from jobs.webhooks import WebhookSender
 from jobs.worker import working
 from tests.http.jobs_by_hand import make_job
 from tests.jobs.conftest import Sandbox, World, people
+from tests.jobs.test_held_memory import no_body_left
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "webhook_receiver.py"
 
@@ -215,6 +216,16 @@ async def test_what_never_arrives_is_dead_and_can_be_replayed(desk: Desk, receiv
     assert (message.state, message.event_id) == (MessageState.OK, dead.event_id)
     assert [a.status for a in message.attempts] == [500, 500, 500, 200]
     assert await webhooks.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 0
+
+
+async def test_nothing_is_held_of_messages_that_nobody_took(desk: Desk) -> None:
+    made = await desk.add("http://127.0.0.1:1/")
+    async with sending(desk):
+        with no_body_left():
+            await desk.emit()
+            (dead,) = await desk.settled(made.endpoint_id)
+    assert dead.state is MessageState.DEAD
+    assert len(dead.attempts) == 3
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 422])
