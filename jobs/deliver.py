@@ -29,6 +29,7 @@ from jobs.crm.port import Contact, Headers, Health, Pause, ReadBack, Reply, Seen
 from jobs.evidence import Evidence, Sending
 from jobs.line import Line
 from jobs.recording import Block
+from jobs.windows import Lanes
 
 log = structlog.get_logger()
 
@@ -38,7 +39,7 @@ _UNKNOWN_CAP: Final = 30.0
 after a CRM is back, however long it was away. Reading costs no attempt, so a short wait uses none up."""
 
 _UNTRIED: Final = 0.5
-"""Seconds before a delivery is taken up again that could not be loaded."""
+"""Seconds before a delivery is taken up again that could not be loaded, or had no room."""
 
 _Answer = TypeVar("_Answer", Reply, ReadBack)
 
@@ -53,6 +54,7 @@ class Delivery:
         database: Database,
         settings: Settings,
         *,
+        lanes: Lanes,
         monotonic: Callable[[], float],
         random: Callable[[], float],
         shape: str,
@@ -64,6 +66,9 @@ class Delivery:
         self._line = line
         self._database = database
         self._settings = settings
+        self._lanes = lanes
+        self._held = 0
+        """Bytes for which there was room in `lanes`."""
         self._monotonic = monotonic
         self._random = random
         self._now = now
@@ -89,21 +94,15 @@ class Delivery:
 
     async def run(self) -> Recorded | None:
         """Make the attempt and record it; `None`: the lease was lost and somebody else has it."""
-        limit = self._settings.delivery_attempts
         try:
-            await self._load()
-            self._drop_overtaken()
-            if self._claim.lost >= limit:
-                # Else one that ends every worker that sends it would go on for ever.
-                self._give_up(EffectState.UNKNOWN, EffectState.RETRY)
-            if self._line.crm.reads_back:
-                self._doubt()
-                await self._read_back()
-            else:
-                await self._repeat()
-            if self._claim.attempt > limit:
-                self._give_up(EffectState.RETRY)
-            await self._send()
+            return await self._run()
+        finally:
+            self._lanes.let_go(self._held)
+
+    async def _run(self) -> Recorded | None:
+        try:
+            if await self._load():
+                await self._attempt()
         except asyncio.CancelledError:
             self._interrupt("the worker was stopped during the call")
             await asyncio.shield(self._finish())
@@ -120,6 +119,21 @@ class Delivery:
             log.exception("delivery_broke_off", delivery_id=self._claim.delivery_id)
             self._break_off(type(error).__name__)
         return await self._finish()
+
+    async def _attempt(self) -> None:
+        limit = self._settings.delivery_attempts
+        self._drop_overtaken()
+        if self._claim.lost >= limit:
+            # Else one that ends every worker that sends it would go on for ever.
+            self._give_up(EffectState.UNKNOWN, EffectState.RETRY)
+        if self._line.crm.reads_back:
+            self._doubt()
+            await self._read_back()
+        else:
+            await self._repeat()
+        if self._claim.attempt > limit:
+            self._give_up(EffectState.RETRY)
+        await self._send()
 
     async def _release(self) -> None:
         if (permits := self._take()) is not None:
@@ -139,16 +153,22 @@ class Delivery:
 
     # load, drop
 
-    async def _load(self) -> None:
+    async def _load(self) -> bool:
+        """Whether there is room for it; what is larger than expected waits until others of the destination ended."""
         claim, chunk = self._claim, self._chunk
         ids = [claim.contact_ids[position] for position in chunk.open()]
         if chunk.within(EffectState.UNKNOWN) and self._line.crm.repeatable:
             ids = claim.contact_ids  # a call is repeated with all that went along
         if ids:
             async with self._database.connection() as connection:
-                chunk.standing = await standing.contacts_to_send(
+                found = await standing.contacts_to_send(
                     connection, claim.tenant_id, claim.destination_id, ids
                 )
+            size = sum(each.size for each in found.values())
+            if not self._lanes.hold(size):
+                return False
+            self._held, chunk.standing = size, found
+        return True
 
     def _drop_overtaken(self) -> None:
         """What the destination holds already, or never had and must not have, or is not ours to take away, need not be

@@ -165,6 +165,7 @@ class Serving:
                 way.line,
                 self._database,
                 way.settings,
+                lanes=way.lanes,
                 monotonic=self._monotonic,
                 random=self._random,
                 shape=way.shape,

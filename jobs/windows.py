@@ -1,6 +1,7 @@
 """How many calls at a time this worker makes to each destination, learnt from how they end (`app.domain.aimd`).
 
-The most that all workers together have under way is kept by the claim in PostgreSQL; a window only ever asks for less.
+The most that all workers together have under way is kept by the claim in PostgreSQL; a window only ever asks for less,
+and for less still where contacts are so large that many calls at a time would fill this worker's memory.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
 
 UNPROVEN: Final = 2
 """Calls at a time before the first one went well: an account that is not set up is not met by all that waits."""
+ROOM: Final = 64_000_000
+"""Bytes of contacts that one worker has loaded for calls, an equal part for each destination that it calls."""
 _MOST_KEPT: Final = 4_096
 _OVERLOADED: Final = frozenset({429, 503, 504})
 
@@ -24,8 +27,13 @@ class Lanes:
     """One destination's window and adapter. They outlive the slices of time in which a worker serves the
     destination."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float], holding: set[Lanes]) -> None:
+        """`holding`: those of this worker that have contacts loaded; kept here."""
         self._monotonic = monotonic
+        self._holding = holding
+        self._held = 0
+        self._heavy = 1
+        """Bytes of the heaviest delivery of late."""
         self._window = Window()
         self._generations: dict[str, int] = {}
         self.most = 1
@@ -52,8 +60,27 @@ class Lanes:
 
     @property
     def count(self) -> int:
-        lanes = aimd.lanes(self._window, self.most)
+        lanes = min(aimd.lanes(self._window, self.most), max(1, self._share // self._heavy))
         return lanes if self._proven else min(lanes, UNPROVEN)
+
+    @property
+    def _share(self) -> int:
+        return ROOM // (len(self._holding) + (self not in self._holding))
+
+    def hold(self, size: int) -> bool:
+        """Whether there is room for a delivery of so many bytes; then `let_go` follows. For a single one there is."""
+        self._heavy = max(size, self._heavy * 9 // 10, 1)
+        if self._held and self._held + size > self._share:
+            return False
+        self._held += size
+        self._holding.add(self)
+        return True
+
+    def let_go(self, size: int) -> None:
+        """A delivery that was held has ended."""
+        self._held -= size
+        if not self._held:
+            self._holding.discard(self)
 
     def admitted(self, permits: Permits) -> None:
         """A circuit that changed since the last call is in a new generation: it was open, whether we saw it or not."""
@@ -82,12 +109,13 @@ class Windows:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._lanes: OrderedDict[tuple[int, int], Lanes] = OrderedDict()
+        self._holding: set[Lanes] = set()
 
     def of(self, tenant_id: int, destination_id: int) -> Lanes:
         key = (tenant_id, destination_id)
         found = self._lanes.get(key)
         if found is None:
-            found = self._lanes[key] = Lanes(self._monotonic)
+            found = self._lanes[key] = Lanes(self._monotonic, self._holding)
             if len(self._lanes) > _MOST_KEPT:
                 self._lanes.popitem(last=False)
         self._lanes.move_to_end(key)

@@ -55,6 +55,8 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     they are."""
     not_restored_before: Mapping[str, int]
     """The same as it was found when the destination was sent something before."""
+    size: int
+    """Characters of its attributes as JSON, which nothing but the size of an item bounds."""
 
     @property
     def archived(self) -> bool:
@@ -83,7 +85,8 @@ async def contacts_to_send(
 
 
 def _read(row: dict[str, Any]) -> Standing:
-    attributes = _attributes(row.pop("attributes"))
+    stored = row.pop("attributes")
+    attributes = _attributes(stored)
     cleared, withdrawn = row.pop("cleared"), row.pop("withdrawn")
     prior, before = row.pop("prior_version"), row.pop("not_restored")
     row["not_restored_before"] = {} if before is None else _not_restored(before)
@@ -106,7 +109,7 @@ def _read(row: dict[str, Any]) -> Standing:
     for name in words.clear:
         if name.startswith(ATTRIBUTE):
             attributes[name.removeprefix(ATTRIBUTE)] = None
-    return Standing(attributes=attributes, not_restored=words.not_restored, **row)
+    return Standing(attributes=attributes, not_restored=words.not_restored, size=len(stored), **row)
 
 
 async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[Standing]) -> None:

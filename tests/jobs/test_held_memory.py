@@ -1,21 +1,27 @@
-"""What a worker holds in memory: of a call that failed, nothing."""
+"""What a worker holds in memory: of calls under way no more than it has room for, of one that failed nothing."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 
+from jobs import windows
 from jobs.crm.exchange import Answer, NoAnswer, send
 from jobs.crm.port import Timeouts
 from jobs.egress import Egress
+from jobs.windows import Windows
+from jobs.worker import working
 from tests.conftest import LOOPBACK
+from tests.jobs.conftest import World, people
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -107,3 +113,42 @@ async def test_nothing_is_held_of_a_call_that_reached_nobody(
             answers = await asyncio.gather(*(call(egress, url) for _ in range(3)))
             assert {answer.detail[: len(detail)] for answer in answers} == {detail}  # type: ignore[union-attr]
             del answers
+
+
+def large(count: int, first: int, size: int) -> list[dict[str, Any]]:
+    """People with so many bytes of attributes each."""
+    return [each | {"attributes": {"note": "x" * size}} for each in people(count, first)]
+
+
+async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the destination was fast with small ones, and nobody has seen a large one before."""
+    monkeypatch.setattr(windows, "ROOM", 30_000)
+    settings = msgspec.structs.replace(world.settings, chunk_size=10)
+    world.settings = settings
+    await world.sandbox.misbehave(latency={"latency": 0.1})
+    async with working(settings):
+        small = await world.push(people(200))
+        assert await world.finished(small.job_id) == "completed"
+        assert await world.sandbox.max_concurrent() > 2
+        await world.sandbox.reset("concurrency")
+        jobs = [await world.push(large(100, first, 2_000)) for first in (1_000, 2_000)]
+        for job in jobs:
+            assert await world.finished(job.job_id, 60) == "completed"
+    assert await world.sandbox.max_concurrent() == 1
+    assert {row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")} == {1}
+
+
+def test_room_is_shared_by_destinations_and_each_has_some() -> None:
+    busy = Windows(time.monotonic)
+    first, second = busy.of(1, 1), busy.of(1, 2)
+    half = windows.ROOM // 2
+    assert first.hold(half)
+    assert first.hold(half)
+    assert not first.hold(1)
+    assert second.hold(windows.ROOM)
+    assert not second.hold(1)
+    second.let_go(windows.ROOM)
+    first.let_go(half)
+    assert first.hold(half)
