@@ -57,3 +57,16 @@ def test_the_newest_rows_are_in_memory_and_all_are_on_disk(
     }
     assert list(again.latest()) == []
     assert path.read_bytes().count(b'"row":"effect"') == 40
+
+
+def test_large_effects_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_BYTES", 2_000)
+    ledger = Ledger()
+    for size in (100, 100, 900, 100, 5_000, 100):
+        large = effect(ledger, "c")
+        large.properties = {"note": "x" * size}
+        ledger.apply([large])
+        held = [len(bytes(row)) for row in ledger.effects()]
+        assert sum(held) <= 2_000 or len(held) == 1
+    assert ledger.effect_count == 6
+    assert b'"seq":6' in bytes(ledger.effects()[0])

@@ -22,6 +22,8 @@ MOST_EFFECTS: Final = 200_000
 MOST_CALLS: Final = 50_000
 MOST_KEPT: Final = 5_000
 """Of each, the newest that are in memory."""
+MOST_BYTES: Final = 100_000_000
+"""Of the effects that are in memory together; the newest is, whatever its size."""
 
 
 class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effect"):
@@ -93,8 +95,9 @@ class Ledger:
     """In memory, and on disk if a path is given."""
 
     def __init__(self, path: Path | None = None) -> None:
-        self._effects: deque[tuple[str, bytes]] = deque(maxlen=MOST_EFFECTS)
+        self._effects: deque[tuple[str, bytes]] = deque()
         """Portal and JSON, which takes a quarter of the room."""
+        self._bytes = 0
         self.effect_count = 0
         self.calls: deque[Call] = deque(maxlen=MOST_CALLS)
         self.call_count = 0
@@ -148,7 +151,11 @@ class Ledger:
             self._append([*effects, kept])
 
     def _book(self, effect: Effect) -> None:
-        self._effects.append((effect.portal, self._encoder.encode(effect)))
+        row = self._encoder.encode(effect)
+        self._effects.append((effect.portal, row))
+        self._bytes += len(row)
+        while len(self._effects) > MOST_EFFECTS or (self._bytes > MOST_BYTES and len(self._effects) > 1):
+            self._bytes -= len(self._effects.popleft()[1])
         self.effect_count += 1
 
     def _keep(self, kept: Kept) -> None:
@@ -177,6 +184,7 @@ class Ledger:
     def clear(self) -> None:
         """Forget everything, on disk too."""
         self._effects.clear()
+        self._bytes = 0
         self.calls.clear()
         self.kept = {}
         self.effect_count = self.call_count = self._last_call = 0

@@ -34,8 +34,8 @@ class Records:
         """Ids of the file that this was restored from, which may begin with any number."""
         self._by_id: dict[tuple[str, str], Record] = {}
         self._by_key: dict[tuple[str, str, str], Record] = {}
-        self._by_value: dict[tuple[str, str], dict[str, Record]] = {}
-        """By portal and property, for properties that were searched; a record may have another value by now."""
+        self._by_value: dict[tuple[str, str], dict[Any, list[Record]]] = {}
+        """By portal and property, for properties that were searched."""
 
     def __iter__(self) -> Iterator[Record]:
         return iter(self._by_id.values())
@@ -59,17 +59,26 @@ class Records:
             known = self._by_value[portal, name] = {}
             for record in self._by_id.values():
                 if record.portal == portal and name in record.properties:
-                    known.setdefault(record.properties[name], record)
-        found = known.get(value)
-        if found is None or found.properties.get(name) == value:
-            return found
-        del self._by_value[portal, name]
-        return self._search(portal, name, value)
+                    known.setdefault(record.properties[name], []).append(record)
+        return next(iter(known.get(value, ())), None)
 
-    def _note(self, record: Record) -> None:
+    def _note(self, record: Record, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """The properties of a record changed."""
         for (portal, name), known in self._by_value.items():
-            if portal == record.portal and name in record.properties:
-                known.setdefault(record.properties[name], record)
+            was, is_now = before.get(name), after.get(name)
+            if portal != record.portal or was == is_now:
+                continue
+            if was is not None:
+                known[was].remove(record)
+                if not known[was]:
+                    del known[was]
+            if is_now is not None:
+                known.setdefault(is_now, []).append(record)
+
+    def _change(self, record: Record, after: dict[str, Any], at: str) -> None:
+        self._note(record, record.properties, after)
+        record.properties = after
+        record.updated_at = at
 
     def upsert(
         self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str
@@ -86,9 +95,7 @@ class Records:
         same = properties.items() <= held.items()
         if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
             return record, False, False
-        record.properties = _filled(held | properties) | {key_property: key}
-        record.updated_at = at
-        self._note(record)
+        self._change(record, _filled(held | properties) | {key_property: key}, at)
         return record, False, True
 
     def edit(self, record: Record, properties: dict[str, Any], at: str) -> bool:
@@ -103,9 +110,7 @@ class Records:
         after = _filled(record.properties | merged)
         if after == record.properties:
             return False
-        record.properties = after
-        record.updated_at = at
-        self._note(record)
+        self._change(record, after, at)
         return True
 
     def create(
@@ -127,9 +132,7 @@ class Records:
         held = record.properties
         if all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
             return False
-        record.properties = _filled(held | properties)
-        record.updated_at = at
-        self._note(record)
+        self._change(record, _filled(held | properties), at)
         return True
 
     def _make(self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str) -> Record:
@@ -148,7 +151,7 @@ class Records:
         self._by_id[portal, record.id] = record
         if key:
             self._by_key[portal, key_property, key] = record
-        self._note(record)
+        self._note(record, {}, properties)
         return record
 
     def _rename(self, record: Record, key_property: str, key: str) -> None:
@@ -161,9 +164,7 @@ class Records:
         record = self._by_id.pop((portal, record_id), None)
         if record is not None:
             self._by_key.pop((portal, record.key_property, record.key), None)
-            for known in self._by_value.values():
-                for value in [value for value, held in known.items() if held is record]:
-                    del known[value]
+            self._note(record, record.properties, {})
         return record
 
     def restore(self, effects: Iterable[Effect]) -> None:
