@@ -39,7 +39,7 @@ _UNKNOWN_CAP: Final = 30.0
 after a CRM is back, however long it was away. Reading costs no attempt, so a short wait uses none up."""
 
 _UNTRIED: Final = 0.5
-"""Seconds before a delivery is taken up again that could not be loaded, or had no room."""
+"""Seconds before a delivery is taken up again that could not be loaded, or for which there was no memory."""
 
 _Answer = TypeVar("_Answer", Reply, ReadBack)
 
@@ -67,8 +67,8 @@ class Delivery:
         self._database = database
         self._settings = settings
         self._lanes = lanes
-        self._held = 0
-        """Bytes for which there was room in `lanes`."""
+        self._reserved = 0
+        """Bytes, in `lanes`."""
         self._monotonic = monotonic
         self._random = random
         self._now = now
@@ -97,7 +97,7 @@ class Delivery:
         try:
             return await self._run()
         finally:
-            self._lanes.let_go(self._held)
+            self._lanes.release(self._reserved)
 
     async def _run(self) -> Recorded | None:
         try:
@@ -154,7 +154,7 @@ class Delivery:
     # load, drop
 
     async def _load(self) -> bool:
-        """Whether there is room for it; what is larger than expected waits until others of the destination ended."""
+        """Whether there is memory for it; if not, it waits for other deliveries of the destination to end."""
         claim, chunk = self._claim, self._chunk
         ids = [claim.contact_ids[position] for position in chunk.open()]
         if chunk.within(EffectState.UNKNOWN) and self._line.crm.repeatable:
@@ -165,9 +165,9 @@ class Delivery:
                     connection, claim.tenant_id, claim.destination_id, ids
                 )
             size = sum(each.size for each in found.values())
-            if not self._lanes.hold(size):
+            if not self._lanes.reserve(size):
                 return False
-            self._held, chunk.standing = size, found
+            self._reserved, chunk.standing = size, found
         return True
 
     def _drop_overtaken(self) -> None:

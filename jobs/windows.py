@@ -17,8 +17,8 @@ from jobs.crm.port import Crm, Health, ReadBack, Reply, Timeouts
 
 UNPROVEN: Final = 2
 """Calls at a time before the first one went well: an account that is not set up is not met by all that waits."""
-ROOM: Final = 64_000_000
-"""Bytes of contacts that one worker has loaded for calls, an equal part for each destination that it calls."""
+MEMORY_BUDGET: Final = 64_000_000
+"""Bytes of contacts that one worker loads for calls at a time, shared equally by the destinations that it calls."""
 _MOST_KEPT: Final = 4_096
 _OVERLOADED: Final = frozenset({429, 503, 504})
 
@@ -28,12 +28,12 @@ class Lanes:
     destination."""
 
     def __init__(self, monotonic: Callable[[], float], holding: set[Lanes]) -> None:
-        """`holding`: those of this worker that have contacts loaded; kept here."""
+        """`holding`: the limits of this worker that have memory reserved; updated here."""
         self._monotonic = monotonic
         self._holding = holding
-        self._held = 0
-        self._heavy = 1
-        """Bytes of the heaviest delivery of late."""
+        self._reserved = 0
+        self._largest = 1
+        """Bytes of the largest delivery of late."""
         self._window = Window()
         self._generations: dict[str, int] = {}
         self.most = 1
@@ -60,26 +60,26 @@ class Lanes:
 
     @property
     def count(self) -> int:
-        lanes = min(aimd.lanes(self._window, self.most), max(1, self._share // self._heavy))
+        lanes = min(aimd.lanes(self._window, self.most), max(1, self._share // self._largest))
         return lanes if self._proven else min(lanes, UNPROVEN)
 
     @property
     def _share(self) -> int:
-        return ROOM // (len(self._holding) + (self not in self._holding))
+        return MEMORY_BUDGET // (len(self._holding) + (self not in self._holding))
 
-    def hold(self, size: int) -> bool:
-        """Whether there is room for a delivery of so many bytes; then `let_go` follows. For a single one there is."""
-        self._heavy = max(size, self._heavy * 9 // 10, 1)
-        if self._held and self._held + size > self._share:
+    def reserve(self, size: int) -> bool:
+        """Whether a delivery of so many bytes may be loaded now; a single one always may. If so, `release` it."""
+        self._largest = max(size, self._largest * 9 // 10, 1)
+        if self._reserved and self._reserved + size > self._share:
             return False
-        self._held += size
+        self._reserved += size
         self._holding.add(self)
         return True
 
-    def let_go(self, size: int) -> None:
-        """A delivery that was held has ended."""
-        self._held -= size
-        if not self._held:
+    def release(self, size: int) -> None:
+        """A delivery with reserved memory has ended."""
+        self._reserved -= size
+        if not self._reserved:
             self._holding.discard(self)
 
     def admitted(self, permits: Permits) -> None:

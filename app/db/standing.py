@@ -56,7 +56,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     not_restored_before: Mapping[str, int]
     """The same as it was found when the destination was sent something before."""
     size: int
-    """Characters of its attributes as JSON, which nothing but the size of an item bounds."""
+    """Characters of its attributes as JSON; only the size of an item limits them."""
 
     @property
     def archived(self) -> bool:

@@ -1,4 +1,4 @@
-"""What a worker holds in memory: of calls under way no more than it has room for, of one that failed nothing."""
+"""What a worker holds in memory: for calls under way no more than its budget, of a failed call nothing."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the destination was fast with small ones, and nobody has seen a large one before."""
-    monkeypatch.setattr(windows, "ROOM", 30_000)
+    monkeypatch.setattr(windows, "MEMORY_BUDGET", 30_000)
     settings = msgspec.structs.replace(world.settings, chunk_size=10)
     world.settings = settings
     await world.sandbox.misbehave(latency={"latency": 0.1})
@@ -140,15 +140,15 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
     assert {row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")} == {1}
 
 
-def test_room_is_shared_by_destinations_and_each_has_some() -> None:
+def test_the_budget_is_shared_by_destinations_and_each_may_load_one_delivery() -> None:
     busy = Windows(time.monotonic)
     first, second = busy.of(1, 1), busy.of(1, 2)
-    half = windows.ROOM // 2
-    assert first.hold(half)
-    assert first.hold(half)
-    assert not first.hold(1)
-    assert second.hold(windows.ROOM)
-    assert not second.hold(1)
-    second.let_go(windows.ROOM)
-    first.let_go(half)
-    assert first.hold(half)
+    half = windows.MEMORY_BUDGET // 2
+    assert first.reserve(half)
+    assert first.reserve(half)
+    assert not first.reserve(1)
+    assert second.reserve(windows.MEMORY_BUDGET)
+    assert not second.reserve(1)
+    second.release(windows.MEMORY_BUDGET)
+    first.release(half)
+    assert first.reserve(half)

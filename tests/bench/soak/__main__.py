@@ -31,6 +31,7 @@ from tests.bench import rig
 from tests.conftest import SECRET_KEY
 
 EVERY = 10.0
+SLOW = 5.0
 
 
 def megabytes(part: Part) -> float:
@@ -40,11 +41,10 @@ def megabytes(part: Part) -> float:
     return max(each.memory_info().rss for each in tree) / 1e6
 
 
-async def feed(
-    tranche: Installation, rate: float, items: int, contacts: int, files: bool, until: float, taken: list[int]
-) -> None:
+async def feed(tranche: Installation, a: argparse.Namespace, until: float, taken: list[int]) -> None:
     """So many imports a second, whether those before are answered or not."""
-    ids = itertools.cycle(rig.contact_ids(contacts))
+    ids = itertools.cycle(rig.contact_ids(a.contacts))
+    note = {"note": "x" * a.bytes} if a.bytes else {}
     connector = aiohttp.TCPConnector(limit=50)
     async with aiohttp.ClientSession(connector=connector) as session:
 
@@ -53,9 +53,12 @@ async def feed(
                 "Authorization": f"Bearer {tranche.key}",
                 "Idempotency-Key": f"soak-{number}",
                 "Content-Type": "application/json",
-                **({"Prefer": "respond-async"} if files else {}),
+                **({"Prefer": "respond-async"} if a.files else {}),
             }
-            body = rig.body(rig.items(list(itertools.islice(ids, items)), number))
+            batch = rig.items(list(itertools.islice(ids, a.items)), number)
+            for item in batch:
+                item["attributes"] |= note
+            body = rig.body(batch)
             async with session.post(f"{tranche.url}/v1/contacts:bulk", data=body, headers=headers) as answer:
                 await answer.read()
                 taken[0] += answer.status in (202, 207)
@@ -63,7 +66,7 @@ async def feed(
         began = time.monotonic()
         under_way: set[asyncio.Task[Any]] = set()
         for number in itertools.count():
-            due = began + number / rate
+            due = began + number / a.rate
             if due >= until:
                 break
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -94,10 +97,11 @@ async def receiver() -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-async def furnish(tranche: Installation, hook: str, unknown: int) -> None:
+async def furnish(tranche: Installation, hook: str, unknown: int, slow: int) -> None:
     """The sandbox as a destination by its name, in the place of that by its address; and a webhook.
 
-    With so many `unknown` destinations: each has a host name of its own that nobody knows.
+    With so many `unknown` destinations: each has a host name of its own that nobody knows. With so many `slow` ones:
+    each is an account of the sandbox, whose calls all take `SLOW` seconds.
     """
     assert (await tranche.ask("DELETE", "/v1/destinations/hubspot")).status == 204
     url = f"http://localhost:{tranche.sandbox_port}"
@@ -107,21 +111,17 @@ async def furnish(tranche: Installation, hook: str, unknown: int) -> None:
     for number in range(unknown):
         strange = new | {"name": f"crm-{number}", "base_url": f"https://crm-{number}.invalid"}
         assert (await tranche.ask("POST", "/v1/destinations", json=strange)).status == 201
+    for number in range(slow):
+        account = new | {"name": f"slow-{number}", "base_url": f"{url}/portal/{number}"}
+        assert (await tranche.ask("POST", "/v1/destinations", json=account)).status == 201
+    if slow:
+        await tranche.sandbox.misbehave(latency={"latency": SLOW})
     told = await tranche.ask("POST", "/v1/webhook-endpoints", json={"url": hook, "events": ["job.finished"]})
     assert told.status == 201, told
 
 
-async def soak(
-    folder: Path,
-    minutes: float,
-    rate: float,
-    items: int,
-    contacts: int,
-    files: bool,
-    unknown: int,
-    environment: dict[str, str],
-) -> None:
-    os.environ.update(environment)
+async def soak(folder: Path, a: argparse.Namespace) -> None:
+    os.environ.update(dict(word.split("=", 1) for word in a.environment))
     async with Engines(folder / "engines") as engines, receiver() as hook:
         await migrate(engines.urls.database_url)
         settings = Settings(
@@ -133,16 +133,16 @@ async def soak(
         )
         async with Installation(settings, folder) as tranche:
             await tranche.start_both()
-            await furnish(tranche, hook, unknown)
+            await furnish(tranche, hook, a.unknown, a.slow)
             parts = {part.child.name: part for part in tranche.parts}
-            print(f"{rate:g} imports/s of {items} items over {contacts} contacts, {minutes:g} minutes; load average: "
-                  f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip
+            print(f"{a.rate:g} imports/s of {a.items} items over {a.contacts} contacts, {a.minutes:g} minutes; "
+                  f"load average: {os.getloadavg()[0]:.2f}\n")  # fmt: skip
             print("| seconds | API, MB | worker, MB | sandbox, MB | imports taken | deliveries open |")
             print("|--:|--:|--:|--:|--:|--:|")
             taken = [0]
             began = time.monotonic()
-            until = began + minutes * 60
-            feeding = asyncio.create_task(feed(tranche, rate, items, contacts, files, until, taken))
+            until = began + a.minutes * 60
+            feeding = asyncio.create_task(feed(tranche, a, until, taken))
             first: dict[str, float] = {}
             while True:
                 held = {name: megabytes(part) for name, part in parts.items()}
@@ -184,6 +184,10 @@ def main() -> None:
         help="more destinations (49 at most), each with a host name that nobody knows",
     )
     parser.add_argument(
+        "--slow", type=int, default=0, help="more destinations (49 at most); calls take 5 s then"
+    )
+    parser.add_argument("--bytes", type=int, default=0, help="more of attributes for each item")
+    parser.add_argument(
         "--environment",
         nargs="*",
         default=[],
@@ -191,13 +195,9 @@ def main() -> None:
         help="for the processes, as MALLOC_ARENA_MAX=1",
     )
     arguments = parser.parse_args()
-    a = arguments
-    environment = dict(word.split("=", 1) for word in a.environment)
     with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
-        uvloop.run(
-            soak(Path(folder), a.minutes, a.rate, a.items, a.contacts, a.files, a.unknown, environment)
-        )
+        uvloop.run(soak(Path(folder), arguments))
 
 
 if __name__ == "__main__":
