@@ -50,7 +50,7 @@ def show_secret(key: Key, secret: str) -> KeySecret:
 async def list_keys(principal: Principal, database: Database) -> KeyList:
     """The tenant's API keys.
 
-    Revoked ones too, and when each was last used, to about a minute. Secrets are never shown.
+    Also revoked ones, with their last use to about a minute. Secrets are never shown.
     """
     async with database.connection() as connection:
         return KeyList(await keys.list_keys(connection, principal.tenant_id))
@@ -64,10 +64,10 @@ async def list_keys(principal: Principal, database: Database) -> KeyList:
     answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
 )
 async def create_key(body: NewKey, principal: Principal, database: Database) -> Reply[KeySecret]:
-    """Make an API key.
+    """Create an API key.
 
-    A key with the scope `import` alone sees, cancels, retries and undoes only the jobs that it asked for; `read` lets
-    it see everything of the tenant, `admin` change everything. This answer alone shows the key.
+    A key with only the scope `import` sees, cancels, retries and undoes the jobs that it requested. `read` allows
+    reading everything of the tenant, `admin` changing everything. Only this answer shows the key.
     """
     async with database.connection() as connection:
         key_id, secret = await keys.add_key(connection, principal.tenant_id, body, actor=principal.key_id)
@@ -96,7 +96,7 @@ async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, datab
 async def revoke_key(key_id: KeyId, principal: Principal, database: Database) -> None:
     """Revoke an API key.
 
-    It is refused from now on, for good; its event streams end.
+    It is refused from now on, permanently; its event streams end.
     """
     async with database.connection() as connection:
         await keys.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
@@ -110,8 +110,8 @@ async def rotate_key(
 ) -> KeySecret:
     """Renew the secret of an API key.
 
-    The key id, its name, scopes and jobs stay. For `keep_seconds` (a day by default) the key before is good as well,
-    so that clients can be changed one after the other.
+    The key id, name, scopes and jobs remain. For `keep_seconds` (a day by default) the previous key remains valid, so
+    that clients can be changed one after the other.
     """
     keep = (body or KeyRotation()).keep_seconds
     async with database.connection() as connection:

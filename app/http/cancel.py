@@ -30,9 +30,9 @@ async def cancel_job(
 ) -> Reply[status.Job]:
     """Cancel an import.
 
-    What is not applied yet never will be; what is applied stays and goes on to its destinations. Canceling a job once
-    more changes nothing. A body that is still arriving is dropped, and its Idempotency-Key is free again. A body of
-    this request is ignored.
+    Items that are not applied yet will not be; applied items remain and are delivered. Canceling a job again changes
+    nothing. An upload that is still arriving is dropped, and its Idempotency-Key is free again. A body of this
+    request is ignored.
     """
     await owners.check_change(principal, job_id)
     await canceling.cancel(database, principal.tenant_id, job_id, actor=principal.key_id)

@@ -1,4 +1,4 @@
-"""`GET /v1/contacts/{id}`: a contact as it stands, and where it has arrived."""
+"""`GET /v1/contacts/{id}`: a contact, and its state at every destination."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def _route(request: Request[Any, Any, Any]) -> Operation | None:
 async def read_contact(
     contact_id: Annotated[str, history.CONTACT_ID], principal: Principal, database: Database
 ) -> status.Contact:
-    """A contact and where it has arrived.
+    """A contact and its state at every destination.
 
-    As it stands now, with the state of this version at every destination.
+    The current version, with its state at every destination.
     """
     async with database.connection() as connection:
         return await status.read_contact(connection, principal.tenant_id, contact_id)

@@ -18,38 +18,38 @@ from app.resending import Taken
 
 RESOLUTIONS: Final = ("open", *Resolution, "any")
 
-LetterId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+DeadLetterId = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
 Reason = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One of `ids`, `filter` and `all`."""
 
-    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
+    ids: Annotated[list[DeadLetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)] | None = None
     filter: Filter | None = None
     all: bool = False
-    """Every open letter: instead of a condition."""
+    """Every open dead letter: instead of a condition."""
 
 
 class ReplayRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Letters to be sent again."""
+    """Dead letters to be sent again."""
 
     preview: bool = False
-    """Tell what would be taken, and change nothing."""
+    """Show what would be claimed, and change nothing."""
     rate: Annotated[float, msgspec.Meta(ge=1, le=1_000_000)] | None = None
     """Items a second that become due at a destination; null: the setting `replay_rate`."""
 
 
 class DropRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Letters that are not worth sending."""
+    """Dead letters that are not worth sending."""
 
     reason: Reason
 
 
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Letters in doubt whose contacts have arrived, as a human has seen."""
+    """Dead letters in doubt whose contacts have arrived, as an operator has seen."""
 
-    ids: Annotated[list[LetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
+    ids: Annotated[list[DeadLetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
     reason: Reason
 
 
@@ -59,9 +59,9 @@ class ClusterQuery(msgspec.Struct, frozen=True, kw_only=True):
     error_code: ErrorCode | None = None
     """Only with this code."""
     state: Literal["failed", "dead"] | None = None
-    """Refused for good, or given up."""
+    """Refused for good, or no longer tried."""
     job_id: uuid.UUID | None = None
-    """Only those that this job began, or ran into."""
+    """Only those that this job began, or caused."""
     contact_id: str | None = None
     """Only of this contact."""
 
@@ -77,7 +77,7 @@ class ClusterQuery(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class LetterQuery(ClusterQuery, frozen=True, kw_only=True):
+class DeadLetterQuery(ClusterQuery, frozen=True, kw_only=True):
     resolution: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [str(r) for r in RESOLUTIONS]})] = (
         "open"
     )
@@ -88,7 +88,7 @@ class LetterQuery(ClusterQuery, frozen=True, kw_only=True):
     """`next_cursor` of the page before; without it, the first page."""
 
 
-class LetterList(msgspec.Struct):
+class DeadLetterList(msgspec.Struct):
     """A page of dead letters, newest first. A filtered page may hold fewer than `limit` and still have a next one."""
 
     dead_letters: list[letter_views.DeadLetter]
@@ -96,7 +96,7 @@ class LetterList(msgspec.Struct):
 
 
 class ClusterList(msgspec.Struct):
-    """Open letters by destination and code, the most frequent first."""
+    """Open dead letters by destination and code, the most frequent first."""
 
     clusters: list[letter_views.Cluster]
     total: int
@@ -125,7 +125,7 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
     due: int
     """Items that waited for their next attempt, and wait no more."""
     remaining: int
-    """Open letters that are left, because one job takes so many at a time: ask again."""
+    """Open dead letters that are left, because one job takes so many at a time: repeat the request."""
     skipped: list[Skipped]
     status_url: str
     items_url: str
@@ -135,14 +135,14 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
 
 
 class ReplayAnswer(AttemptAnswer, kw_only=True):
-    """The job that sends the letters again."""
+    """The job that sends the dead letters again."""
 
     jobs: list[uuid.UUID]
-    """Jobs that have letters of this selection: earlier ones too, where letters were named that they had taken."""
+    """Jobs that have dead letters of this selection, also earlier ones."""
 
 
 class NothingTaken(msgspec.Struct, kw_only=True):
-    """No letter of the selection is open: nothing was changed, and `jobs` have had those that were replayed before."""
+    """No dead letter of the selection is open: nothing was changed; `jobs` have replayed them before."""
 
     job_id: None = None
     taken: int = 0
@@ -152,7 +152,7 @@ class NothingTaken(msgspec.Struct, kw_only=True):
 
 
 class DecisionAnswer(msgspec.Struct):
-    """Letters that came to their end; `remaining` are open and left for the next request."""
+    """Dead letters that were resolved; `remaining` are open and left for the next request."""
 
     decided: int
     remaining: int

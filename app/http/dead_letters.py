@@ -1,4 +1,4 @@
-"""`/v1/dead-letters`: what Tranche gave up on, and what a human decides about it."""
+"""`/v1/dead-letters`: items that are no longer tried, for an operator to resolve."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from app.http.dead_letter_shapes import (
     Choice,
     ClusterList,
     ClusterQuery,
+    DeadLetterList,
+    DeadLetterQuery,
     DecisionAnswer,
     DropRequest,
-    LetterList,
-    LetterQuery,
     NothingTaken,
     PreviewAnswer,
     ReplayAnswer,
@@ -42,17 +42,17 @@ _CURSOR: Final = Cursor[int]("dead-letters", Number)
 _ID: Final = re.compile(r"[1-9][0-9]{0,18}")
 
 
-def _parse_letter_id(text: str) -> int:
+def _parse_id(text: str) -> int:
     if not _ID.fullmatch(text) or int(text) >= 2**63:
         raise NotFound("There is no such dead letter.")
     return int(text)
 
 
-_LETTER_ID: Final = Path(
-    description="The letter.",
+_DEAD_LETTER_ID: Final = Path(
+    description="The dead letter.",
     schema={"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
     example=4711,
-    parse=_parse_letter_id,
+    parse=_parse_id,
 )
 
 
@@ -62,14 +62,17 @@ _LETTER_ID: Final = Path(
     tag="dead letters",
     access=READING,
     answers=Answer(
-        "A page of letters. A filtered one may hold fewer than `limit`, even none, and still have a next one.",
+        "A page of dead letters. A filtered one may hold fewer than `limit`, even none, and still have a next "
+        "one.",
     ),
     errors=(404,),
 )
-async def list_dead_letters(query: LetterQuery, principal: Principal, database: Database) -> LetterList:
+async def list_dead_letters(
+    query: DeadLetterQuery, principal: Principal, database: Database
+) -> DeadLetterList:
     """Dead letters, newest first.
 
-    Those that wait for a human, unless `resolution` says otherwise.
+    The open ones, unless `resolution` says otherwise.
     """
     async with database.connection() as connection:
         page = await letter_views.list_letters(
@@ -80,7 +83,7 @@ async def list_dead_letters(query: LetterQuery, principal: Principal, database: 
             before=_CURSOR.decode(query.cursor),
             limit=query.limit,
         )
-    return LetterList(page.letters, _CURSOR.encode(page.position))
+    return DeadLetterList(page.letters, _CURSOR.encode(page.position))
 
 
 @operation(
@@ -88,11 +91,11 @@ async def list_dead_letters(query: LetterQuery, principal: Principal, database: 
     "/v1/dead-letters/clusters",
     tag="dead letters",
     access=READING,
-    answers=Answer("What is wrong, and how often."),
+    answers=Answer("The reasons, with their frequency."),
     errors=(404,),
 )
 async def cluster_dead_letters(query: ClusterQuery, principal: Principal, database: Database) -> ClusterList:
-    """Open letters by destination and code.
+    """Open dead letters by destination and code.
 
     The most frequent reason first, each with sample ids.
     """
@@ -103,29 +106,31 @@ async def cluster_dead_letters(query: ClusterQuery, principal: Principal, databa
 
 @operation(
     "GET",
-    "/v1/dead-letters/{letter_id}",
+    "/v1/dead-letters/{dead_letter_id}",
     tag="dead letters",
     access=READING,
-    answers=Answer("The letter."),
+    answers=Answer("The dead letter."),
 )
 async def read_dead_letter(
-    letter_id: Annotated[int, _LETTER_ID], principal: Principal, database: Database
+    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, database: Database
 ) -> letter_views.LetterDetail:
-    """One letter with all that is needed to decide.
+    """One dead letter with everything needed to decide.
 
-    Its reason, the calls with times and answers, what a replay would send now, its history, and the choices that make
-    sense.
+    Its reason, the calls with times and answers, the payload of a replay, its history, and the possible resolutions.
     """
     async with database.connection() as connection:
-        return await letter_views.read_letter(connection, principal.tenant_id, letter_id)
+        return await letter_views.read_letter(connection, principal.tenant_id, dead_letter_id)
 
 
 def _describe_replay(settings: Settings) -> str:
     return (
-        "By id, by a filter, or all of them. The contacts go as they stand, once for each destination, "
-        f"{settings.replay_rate:g} items a second there unless `rate` says otherwise. A letter is taken once, however "
-        "often it is asked for; if it fails again there is a new letter in the same chain. One job takes "
-        f"{MOST_TAKEN} letters at the most; `remaining` tells how many are left."
+        "By id, by a filter, or all of them. The contacts are sent in their current version, once for each "
+        "destination, "
+        f" "
+        f"{settings.replay_rate:g} items per second there unless `rate` says otherwise. A dead letter is claimed "
+        "once, however often it is requested; if it fails again there is a new dead letter in the same chain. One job "
+        f"claims "
+        f"{MOST_TAKEN} dead letters at most; `remaining` is the number left."
     )
 
 
@@ -138,8 +143,8 @@ def _describe_replay(settings: Settings) -> str:
     answers=(
         Answer("The job that sends them.", 202, ReplayAnswer, headers=MADE),
         Answer(
-            "With `preview`: what would be taken, and nothing was changed. Else: no letter of the selection is open, "
-            "so there is nothing to send; `jobs` have had those that were replayed before.",
+            "With `preview`: what would be claimed; nothing was changed. Otherwise no dead letter of the "
+            "selection is open, so there is nothing to send; `jobs` are those that replayed them before.",
             200,
             PreviewAnswer | NothingTaken,
         ),
@@ -154,7 +159,7 @@ async def replay_dead_letters(
     database: Database,
     waker: Waker,
 ) -> Reply[Any]:
-    """Send letters again."""
+    """Replay dead letters."""
     selection = _select(body)
     if body.preview:
         return Reply(await _preview(database, principal.tenant_id, selection))
@@ -174,8 +179,8 @@ async def replay_dead_letters(
     tag="dead letters",
     access=ADMIN,
     description=lambda settings: (
-        "Their history stays, with the reason and who gave it. "
-        f"At most {MOST_TAKEN} at a time; `remaining` tells how many are left."
+        "Their history remains, with the reason and who gave it. "
+        f"At most {MOST_TAKEN} at a time; `remaining` is the number left."
     ),
     answers=Answer("They are dropped."),
     errors=(404,),
@@ -183,7 +188,7 @@ async def replay_dead_letters(
 async def drop_dead_letters(
     body: DropRequest, principal: Principal, exchange: Exchange, database: Database
 ) -> DecisionAnswer:
-    """Say that letters are not worth sending."""
+    """Drop dead letters."""
     reason = letters.check_reason(body.reason)
     decided = await letters.drop(database, actor_of(principal, exchange), _select(body), reason)
     return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
@@ -200,9 +205,9 @@ async def drop_dead_letters(
 async def settle_dead_letters(
     body: SettleRequest, principal: Principal, exchange: Exchange, database: Database
 ) -> DecisionAnswer:
-    """Say that what is in doubt has arrived.
+    """Settle dead letters that have arrived.
 
-    Only letters with the code `OUTCOME_UNKNOWN`: the destination is then known to hold these versions.
+    Only dead letters with the code `OUTCOME_UNKNOWN`: the destination is then known to hold these versions.
     """
     reason = letters.check_reason(body.reason)
     decided = await letters.settle(database, actor_of(principal, exchange), body.ids, reason)
@@ -227,7 +232,7 @@ def made_headers(status_url: str) -> dict[str, str]:
 def _select(asked: Choice) -> Selection:
     """
     Raises:
-        Invalid: it does not say which letters, or says it twice.
+        Invalid: it does not say which dead letters, or says it twice.
     """
     if asked.ids is not None:
         if asked.filter is not None or asked.all:
@@ -235,5 +240,5 @@ def _select(asked: Choice) -> Selection:
         return Selection(ids=sorted(set(asked.ids)))
     wanted = check_filter(asked.filter or Filter())
     if wanted == Filter() and not asked.all:
-        raise Invalid('Send ids, a filter with a condition, or "all": true for every open letter.')
+        raise Invalid('Send ids, a filter with a condition, or "all": true for every open dead letter.')
     return Selection(wanted=wanted)

@@ -29,7 +29,7 @@ Prefer = Annotated[
     Preferences,
     Header(
         name="Prefer",
-        description="`wait=N` holds the answer so many seconds at most.",
+        description="`wait=N` delays the answer for N seconds at most.",
         read=read_preferences,
     ),
 ]
@@ -59,9 +59,9 @@ TestId = Annotated[
     tag=_TAG,
     access=ADMIN,
     answers=(
-        Answer("What was seen.", headers=("PreferenceApplied",)),
+        Answer("The result.", headers=("PreferenceApplied",)),
         Answer(
-            "A worker is still at it; `Location` is where to look.",
+            "The test is still running; `Location` is where to poll.",
             202,
             headers=("Location", "RetryAfter", "PreferenceApplied"),
         ),
@@ -80,10 +80,10 @@ async def test_destination(
 ) -> Reply[DestinationTest]:
     """Test a destination.
 
-    A worker makes one harmless authenticated call or a few, looks at how the account is set up, and says what it saw,
-    step by step. With `canary` it also writes one record with a key of its own (`tranche-canary-…`), reads it back and
-    takes it away. Circuits and waits do not hold a test back; a paused destination gets no canary. `verdict` is
-    `works`, `fails`, or `unclear` where nothing failed and nothing was shown to work.
+    A worker makes one or a few harmless authenticated calls, checks how the account is set up, and reports what it
+    saw, step by step. With `canary` it also writes one record with its own key (`tranche-canary-…`), reads it back
+    and removes it. Circuits and waits do not delay a test; a paused destination gets no canary. `verdict` is `works`,
+    `fails`, or `unclear` if nothing failed and nothing was shown to work.
     """
     async with database.connection() as connection:
         test_id = await destination_tests.ask(

@@ -56,7 +56,7 @@ class Destinations:
     async def find(self, tenant_id: int, name: str) -> Destination:
         """
         Raises:
-            NotFound: there is none of this name.
+            NotFound: it does not exist.
         """
         for destination in await self.read_all(tenant_id):
             if destination.name == name:
@@ -130,8 +130,8 @@ async def change_destination(
 ) -> Destination:
     """Change a destination's token or options.
 
-    What waits goes on with them from the next call on; a new token is tried at once, whatever circuit the one before
-    opened. What has arrived is not sent again because of other options.
+    Waiting deliveries use them from the next call on; a new token is tried at once, even if the circuit is open.
+    Contacts that have arrived are not sent again because of new options.
     """
     vault = open_vault(settings)
     async with database.connection() as connection:
@@ -148,7 +148,7 @@ async def remove_destination(
 ) -> None:
     """Remove a destination.
 
-    What was not delivered yet is skipped; history stays.
+    Pending deliveries are skipped; history remains.
     """
     await destinations.set_state(principal, name, "removed", exchange.request_id)
 
@@ -171,7 +171,7 @@ async def resume_destination(
 ) -> Destination:
     """Resume a destination.
 
-    What waits is due at once. An open circuit still has its time, unless it is closed manually.
+    Waiting deliveries are due at once. An open circuit remains open for its time, unless it is closed by an override.
     """
     await destinations.set_state(principal, name, "active", exchange.request_id)
     return await destinations.find(principal.tenant_id, name)
@@ -182,16 +182,16 @@ async def resume_destination(
     _DESTINATION + "/circuit",
     tag=_TAG,
     access=READING,
-    answers=Answer("How it is, and how it changed."),
+    answers=Answer("The circuit and its changes."),
 )
 async def read_circuit(
     name: Name, query: CircuitQuery, principal: Principal, database: Database
 ) -> CircuitHistory:
     """The circuit of a destination.
 
-    That of this tenant's connection to it. An open one holds calls back, which spends no attempt; a half-open one lets
-    a few calls try whether it works again. When calls of several tenants to one CRM fail, all calls to it are held
-    back for a while: the destination then shows `CIRCUIT_OPEN` and the seconds.
+    The circuit of this tenant's connection. While it is open no calls are made, which spends no attempt; half-open it
+    allows a few probes. If calls of several tenants to one CRM fail, all calls to it are suspended for a while: the
+    destination then shows `CIRCUIT_OPEN` and the seconds.
     """
     async with database.connection() as connection:
         return await circuits.read_circuit(connection, principal.tenant_id, name, query.limit)
@@ -199,9 +199,9 @@ async def read_circuit(
 
 def _describe_circuit(_: Settings) -> str:
     return (
-        f"`open` sends nothing for `seconds` (default {DEFAULT_SECONDS:g}, at most {MOST_SECONDS:g}) and then "
-        "lets a few calls try; `closed` sends at once. It is this tenant's own circuit: what is held back for "
-        "all tenants of a CRM is the operator's to release. Asked twice, the last order counts."
+        f"`open` sends nothing for `seconds` (default {DEFAULT_SECONDS:g}, at most {MOST_SECONDS:g}) and then makes a "
+        "few probes; `closed` sends at once. It is this tenant's own circuit: only the operator can release a CRM "
+        "for all tenants. The last override counts."
     )
 
 
@@ -222,7 +222,7 @@ async def set_circuit(
     destinations: Destinations,
     waker: Waker,
 ) -> Destination:
-    """Open or close it manually."""
+    """Override the circuit of a destination."""
     async with database.connection() as connection:
         destination_id = await circuits.set_circuit(
             connection, principal.tenant_id, name, body, actor=principal.key_id

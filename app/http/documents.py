@@ -48,7 +48,7 @@ def _document(media_type: str, schema_type: str) -> Answer:
     ),
 )
 async def read_root(media_type: str) -> Reply[Any]:
-    """Where things are.
+    """Links.
 
     A browser (`Accept: text/html`) is sent to `/docs`.
     """

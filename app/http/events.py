@@ -58,19 +58,19 @@ class EventStream(ASGIResponse):
             await super().__call__(scope, receive, send)
 
     async def send_body(self, send: Any, receive: Any) -> None:
-        telling = asyncio.create_task(self._tell(send))
+        sending = asyncio.create_task(self._send(send))
         listening = asyncio.create_task(_hear_end(receive))
         try:
-            await asyncio.wait((telling, listening), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((sending, listening), return_when=asyncio.FIRST_COMPLETED)
         finally:
-            over = telling.done()
-            telling.cancel()
+            over = sending.done()
+            sending.cancel()
             listening.cancel()
-            await asyncio.gather(telling, listening, return_exceptions=True)
+            await asyncio.gather(sending, listening, return_exceptions=True)
         if over:
-            telling.result()
+            sending.result()
 
-    async def _tell(self, send: Any) -> None:
+    async def _send(self, send: Any) -> None:
         with suppress(Unauthorized):
             async with self._heed:
                 async for part in self._parts:
@@ -122,7 +122,7 @@ def _read_last(asked: Asked) -> int:
 
 
 LastEventId = Annotated[
-    int, Header(name="Last-Event-ID", description="The event that the client had last.", read=_read_last)
+    int, Header(name="Last-Event-ID", description="The last event that the client received.", read=_read_last)
 ]
 
 _EVENT: Final = {
@@ -140,7 +140,7 @@ _EVENT: Final = {
                     "contentMediaType": "application/json",
                     "contentSchema": {"$ref": "#/components/schemas/Job"},
                 },
-                "retry": {"description": "Milliseconds before a client comes again."},
+                "retry": {"description": "Milliseconds before a client reconnects."},
             },
         },
     ],
@@ -153,7 +153,7 @@ def _describe_events(settings: Settings) -> str:
         "finished; `data` is the job as one line of JSON, `id` its revision. The stream ends after "
         f"{settings.stream_seconds:g} seconds, and a client comes again with `Last-Event-ID`, as EventSource does by "
         'itself. The events have names, so a page listens with `addEventListener("progress", …)`; `onmessage` hears '
-        "nothing. A page that cannot send a header, as with EventSource, gives a `token` instead of the key."
+        "nothing. A page that cannot send a header, as with EventSource, sends a `token` instead of the key."
     )
 
 
@@ -171,7 +171,7 @@ def _describe_events(settings: Settings) -> str:
             content={headers.EVENTS: _EVENT},
         ),
         Answer(
-            "The job is finished, and the client has its last event: do not come again.",
+            "The job is finished, and the client has its last event: do not reconnect.",
             204,
             headers=("CacheControl", "Buffering"),
         ),
@@ -206,9 +206,9 @@ async def follow_job(
 
 def _describe_token(settings: Settings) -> str:
     return (
-        "For a browser, whose EventSource can send no header: it opens `events_url` as it is, and "
-        f"again after every pause, for {settings.stream_token_seconds:g} seconds. It opens nothing else, and ends with "
-        "the API key that asked for it."
+        "For a browser, whose EventSource cannot send headers: it opens `events_url` as it is, and "
+        f"again after every pause, for {settings.stream_token_seconds:g} seconds. It gives access to nothing else, "
+        "and ends with the API key that requested it."
     )
 
 
@@ -251,7 +251,7 @@ class _Follow:
         self._seconds = seconds
 
     async def events(self, view: View, last: int) -> AsyncIterator[bytes]:
-        """The job at each of its revisions, as far as they are worth telling, until it is finished."""
+        """The job at each of its revisions, as far as they are worth sending, until it is finished."""
         clock = asyncio.get_running_loop().time
         until = clock() + self._seconds
         yield _PRELUDE

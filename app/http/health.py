@@ -68,7 +68,7 @@ _FAILING: Final = Answer(
     offers=(),
     answers=(
         Answer("All well.", cache="no-store"),
-        Answer("Degraded: imports are taken and kept.", 207, cache="no-store"),
+        Answer("Degraded: imports are accepted and stored.", 207, cache="no-store"),
         _FAILING,
     ),
 )
@@ -81,8 +81,8 @@ async def read_health(
 ) -> Reply[Health]:
     """Every engine and destination.
 
-    Without a key: the engines, as they were seen in the last seconds. With one, the destinations of its tenant have a
-    check each; the operator's token (`TRANCHE_METRICS_TOKEN`) sees all of them counted.
+    Without a key: the engines, checked within the last seconds. With a key, there is a check for each destination of
+    its tenant; the operator's token (`TRANCHE_METRICS_TOKEN`) sees them counted.
     """
     if fields.one("authorization") is None:
         return _answer(await engines.look(recent=True))
@@ -119,7 +119,7 @@ def _answer(checks: Checks) -> Reply[Health]:
 async def read_liveness() -> Health:
     """Whether the process runs.
 
-    Looks at nothing else, so that an outage elsewhere restarts no healthy process.
+    Checks nothing else, so that an outage elsewhere does not restart a healthy process.
     """
     return Health("pass", {})
 
@@ -133,7 +133,7 @@ async def read_liveness() -> Health:
     answers=(Answer("It can.", cache="no-store"), _FAILING),
 )
 async def read_readiness(engines: Engines) -> Reply[Health]:
-    """Whether it can take work.
+    """Whether it can accept work.
 
     PostgreSQL answers and has this release's schema.
     """

@@ -51,7 +51,7 @@ class AuditPage(Page, frozen=True, kw_only=True):
 
 def is_history(request: Request[Any, Any, Any]) -> bool:
     """Whether the path is that of a history: an id is the whole rest of a contact's path, slashes too, and one that
-    ends like this is told apart by its slash being percent-encoded."""
+    ends like this differs by its slash being percent-encoded."""
     path = exchange_of(request.scope).path
     return path.endswith(_SUFFIX) and len(path) > len(_PREFIX + _SUFFIX)
 
@@ -68,7 +68,7 @@ async def read_contact_history(
 ) -> ContactHistory:
     """Every version of a contact.
 
-    Newest first: who changed what, when, and whether it was undone. Also of a contact whose creation was undone.
+    Newest first: who changed what, when, and whether it was undone. Also for a contact whose creation was undone.
     """
     async with database.connection() as connection:
         page = await history.read_history(

@@ -138,9 +138,9 @@ class Importer:
         )
 
     async def _hold(self, batch: Import, decided: Accepted207, until: float) -> bytes | Replay:
-        """Wait for the effects, and put the answer that tells of them in the place of the one committed.
+        """Wait for the effects, and put the answer that shows them in the place of the one committed.
 
-        Nothing is lost if this never ends: the answer that was committed with the import stands then.
+        Nothing is lost if this never ends: the answer that was committed with the import remains.
         """
         body = decided.body
         if decided.owed:

@@ -33,11 +33,11 @@ class ImportQuery(msgspec.Struct, frozen=True, kw_only=True):
     atomic: bool = False
     """All or nothing: one failing item fails all."""
     dry_run: bool = False
-    """Tell what would happen, and do none of it."""
+    """Report what would happen, and change nothing."""
     on_duplicate: Literal["fail", "last_wins"] = "fail"
     """Differing items with one id: all of them fail, or the last one counts."""
     consistency: Consistency = Consistency.NONE
-    """`all_destinations`: an item that one destination finally refuses is taken back at the others, and here, by a job
+    """`all_destinations`: an item that one destination finally refuses is undone at the others, and here, by a job
     that the import then shows as `compensated_by`."""
     map: list[Annotated[str, msgspec.Meta(examples=["Customer Id:id"])]] = []
     """Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon separates. An
@@ -55,7 +55,8 @@ IdempotencyKey = Annotated[
     str,
     Header(
         name="Idempotency-Key",
-        description="Names this request, so that sending it twice does its work once; bare, or quoted as in RFC 8941.",
+        description="Identifies this request, so that sending it twice does its work once; bare, or quoted as in RFC "
+        "8941.",
         read=_read_key,
         schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]([ -~]*[!-~])?$"},
         required=True,
@@ -66,7 +67,7 @@ Prefer = Annotated[
     Header(
         name="Prefer",
         description=lambda settings: (
-            f"{describe_wait(settings)} `respond-async` has a batch of any size stored, and answered with 202."
+            f"{describe_wait(settings)} `respond-async` stages a batch of any size, and answers with 202."
         ),
         read=read_preferences,
     ),
@@ -84,11 +85,12 @@ _NDJSON: Final = (
     "One `Item` a line, in UTF-8; blank lines are left out. Also `application/ndjson`, `application/jsonl`."
 )
 _CSV: Final = (
-    "RFC 4180 with a header row. `id`, `email`, `first_name`, `last_name`, `phone`, `company`, `if_version` and "
-    "`source_version` are known whatever their case, spaces, dashes and underscores; any other column becomes an "
-    "attribute of that name. An empty cell leaves the field as it is. Cells are separated by commas, semicolons, tabs "
-    "or bars, whichever cuts the header into most. UTF-8 with or without a byte order mark, UTF-16 with one, or as "
-    "`charset` says: `utf-16le`, `utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
+    "RFC 4180 with a header row. `id`, `email`, `first_name`, `last_name`, `phone`, `company`, "
+    "`if_version` and `source_version` are recognized whatever their case, spaces, dashes and "
+    "underscores; any other column becomes an attribute of that name. An empty cell leaves the field as "
+    "it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
+    "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: "
+    "`utf-16le`, `utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
 )
 
 
@@ -97,11 +99,11 @@ def _describe(settings: Settings) -> str:
         f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
         "transaction and answered item by item. More of them, "
         f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON, are "
-        "stored while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the "
+        "staged while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the "
         f"locks of all items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
-        "Sent again under its Idempotency-Key, the same request gets the same "
-        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. A row of a file that "
-        "cannot be read fails alone, like any item, and is told by its line."
+        "The same request under the same Idempotency-Key gets the same "
+        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. An unreadable row of a "
+        "file fails alone, like any item, and is identified by its line."
     )
 
 
@@ -111,7 +113,7 @@ def _describe_body(settings: Settings) -> dict[str, Any]:
         "type": "array",
         "maxItems": settings.max_json_items,
         "items": {"$ref": "#/components/schemas/Item"},
-        "description": "Each stands for itself: an item that breaks its schema fails alone.",
+        "description": "Each item is independent: one that violates its schema fails alone.",
     }
     return {
         headers.JSON: {
@@ -144,7 +146,7 @@ _ECHOED: Final = ("IdempotencyKey", "IdempotencyReplayed", "PreferenceApplied")
             headers=("Location", *_ECHOED),
         ),
         Answer(
-            "Every item is stored durably and will be processed: the batch is more than one request answers, or "
+            "Every item is stored durably and will be processed: the batch exceeds the limits of one answer, or "
             "`Prefer: respond-async` was sent. The answer comes at once, whatever `wait` says; wait at the job.",
             202,
             QueuedAnswer,

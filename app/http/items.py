@@ -48,10 +48,10 @@ _STATUSES: Final = [str(word) for word in dict.fromkeys([*ItemStatus, *EffectSta
 
 class ItemQuery(msgspec.Struct, frozen=True, kw_only=True):
     status: Annotated[str | None, msgspec.Meta(extra_json_schema={"enum": _STATUSES})] = None
-    """Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. Of a CSV,
-    or with `sent=true`: one of failure."""
+    """Only items of this status: here (`ok`, `failed`, `retry`) or, with `destination`, the state there. Of a CSV, or
+    with `sent=true`: a failure."""
     destination: str | None = None
-    """Look at this destination; `db` is the outcome here."""
+    """Filter by the state at this destination; `db` is the outcome here."""
     error_code: Annotated[str | None, msgspec.Meta(examples=[str(ErrorCode.INVALID_EMAIL)])] = None
     """Only items with this code, here or at a destination."""
     limit: Annotated[_Limit | UnsetType, msgspec.Meta(extra_json_schema={"default": _PAGE})] = UNSET
@@ -64,14 +64,15 @@ class ItemQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _FAILED_ROWS: Final = (
-    "The rows that did not make it: `failed` or `retry` here, `failed` or `dead` at a destination, all of them in one "
-    "download unless `limit` or `cursor` is given. First `error_code`, `error_detail` and `retry_after_seconds`, then "
-    "the columns as they were uploaded, with names of fields where `map=` had renamed them: fixed or not, the file can "
-    "be pushed as it is, without `map=`. A cell that a spreadsheet would run (`=`, `+`, `-`, `@`, …) has an apostrophe "
-    "in front, and an attribute that is named like a field has `attributes.`; both are taken back when the file "
-    "returns. A row that could not be read keeps the cells it had. Rows that a destination refused are the contacts as "
-    "they were stored, without `if_version`. Items of JSON and NDJSON have a column for each field and each key; "
-    "values that are no text come as JSON and return as text, `null` comes as an empty cell."
+    "The failed rows: `failed` or `retry` here, `failed` or `dead` at a destination, all in one download "
+    "unless `limit` or `cursor` is given. First `error_code`, `error_detail` and `retry_after_seconds`, "
+    "then the columns as they were uploaded, with field names where `map=` had renamed them: corrected or "
+    "not, the file can be pushed as it is, without `map=`. A cell that a spreadsheet would execute (`=`, "
+    "`+`, `-`, `@`, …) has an apostrophe in front, and an attribute that is named like a field has "
+    "`attributes.`; both are reverted when the file is sent again. An unreadable row keeps its cells. "
+    "Rows that a destination refused are the contacts as they were stored, without `if_version`. Items of "
+    "JSON and NDJSON have a column for each field and each key; values that are not text are written as "
+    "JSON and return as text; `null` is an empty cell."
 )
 _LINES: Final = (
     "One `JobItem` a line; the `Link` header names the next page. With `sent=true`: one failed item a line as it was "
@@ -86,9 +87,10 @@ _LINES: Final = (
     access=FOLLOWING,
     offers=(),
     answers=Answer(
-        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one. While the "
-        "job is unfinished the last page ends before the first item that is not decided, its cursor waits there, and "
-        "`Retry-After` tells when to ask again: who follows the cursors sees each item once.",
+        "A page of items. A filtered one may hold fewer than `limit`, even none, and still have a next one. "
+        "While the job is unfinished the last page ends before the first item that is not decided, its cursor "
+        "waits there, and `Retry-After` says when to poll again: a client that follows the cursors sees each "
+        "item once.",
         type=ItemList,
         headers=("Vary", "MaybeRetryAfter", "Disposition"),
         content={
@@ -108,10 +110,10 @@ async def list_items(
     owners: JobOwners,
     request: Request[Any, Any, Any],
 ) -> ASGIResponse:
-    """The items of a job with their outcome everywhere.
+    """The items of a job with their outcome here and at every destination.
 
-    In request order. An item that waits says for what and how long. As `text/csv`, or as `application/x-ndjson`
-    with `sent=true`: the rows that failed, to be corrected and pushed again.
+    In request order. An item that waits shows the reason and for how long. As `text/csv`, or as
+    `application/x-ndjson` with `sent=true`: the rows that failed, to be corrected and pushed again.
     """
     offers = (headers.NDJSON, headers.CSV) if query.sent else (headers.JSON, headers.NDJSON, headers.CSV)
     media_type = headers.choose_type(fields, offers)
@@ -139,9 +141,9 @@ async def list_items(
         download = await failed_rows.open_download(
             database, principal.tenant_id, job_id, wanted, ndjson=ndjson
         )
-        told = _tell_rest(request, job_id, download.position, waiting=download.position is not None)
+        more = _link_rest(request, job_id, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
-            iterator=download.parts, headers=told | _describe_file(job_id, media_type), media_type=media_type
+            iterator=download.parts, headers=more | _describe_file(job_id, media_type), media_type=media_type
         )
     async with database.connection() as connection:
         if wanted.lost:
@@ -158,16 +160,16 @@ async def list_items(
             page = await items.read_items(
                 connection, principal.tenant_id, job_id, first=first, limit=limit, wanted=wanted
             )
-    told = _tell_rest(request, job_id, page.position, waiting=page.waiting)
+    more = _link_rest(request, job_id, page.position, waiting=page.waiting)
     if wanted.lost:
-        return respond(body, headers=told | _describe_file(job_id, media_type), media_type=media_type)
+        return respond(body, headers=more | _describe_file(job_id, media_type), media_type=media_type)
     if ndjson:
         lines = b"".join(_encode(item) + b"\n" for item in page.items)
-        return respond(lines, headers=told, media_type=media_type)
-    return respond(_encode(ItemList(page.items, _cursor(job_id, page.position))), headers=told)
+        return respond(lines, headers=more, media_type=media_type)
+    return respond(_encode(ItemList(page.items, _cursor(job_id, page.position))), headers=more)
 
 
-def _tell_rest(
+def _link_rest(
     request: Request[Any, Any, Any],
     job_id: uuid.UUID,
     position: int | None,

@@ -1,4 +1,4 @@
-"""`/v1/jobs`: where imports stand."""
+"""`/v1/jobs`: the state of imports."""
 
 from __future__ import annotations
 
@@ -80,11 +80,11 @@ async def read_job(
     views: JobViews,
     long_poll: LongPoll,
 ) -> Reply[status.Job]:
-    """Where a job stands.
+    """One job.
 
-    `Retry-After` tells when asking again is worth while. With `Prefer: wait=N` the answer comes once the job is
-    finished (or, with `If-None-Match`, once it changed). A job that was retried, or whose dead letters were replayed,
-    tells of all attempts: `attempts`, and by `merged` what its items have come to.
+    `Retry-After` says when to poll again. With `Prefer: wait=N` the answer comes once the job is finished (or, with
+    `If-None-Match`, once it changed). A job that was retried, or whose dead letters were replayed, shows all attempts
+    in `attempts`, and the results of its items over all attempts in `merged`.
     """
     await owners.check_read(principal, job_id)
     changed = False

@@ -42,7 +42,7 @@ _KEY: Final = Path(
 async def read_idempotency_key(
     key: Annotated[str, _KEY], principal: Principal, database: Database, owners: JobOwners
 ) -> status.KeyState:
-    """What became of a request.
+    """The state of an idempotency key.
 
     For clients that lost an answer.
     """

@@ -115,13 +115,13 @@ class _KeyOrOperator(Access):
     tag="health",
     access=_KeyOrOperator(),
     offers=(),
-    answers=Answer("The figures.", headers=("CacheControl",), content={"text/plain": {"type": "string"}}),
+    answers=Answer("The metrics.", headers=("CacheControl",), content={"text/plain": {"type": "string"}}),
 )
 async def read_metrics(principal: Principal | None, figures: Figures) -> ASGIResponse:
-    """Figures for Prometheus.
+    """Metrics for Prometheus.
 
-    An API key with the scope `read` or `admin` sees what is open of its own tenant. The operator's token
-    (`TRANCHE_METRICS_TOKEN`, as a bearer token) sees that of all tenants together, none by name, and the requests of
+    An API key with the scope `read` or `admin` sees the metrics of its own tenant. The operator's token
+    (`TRANCHE_METRICS_TOKEN`, as a bearer token) sees the sums over all tenants, without names, and the requests of
     this service.
     """
     found = await figures.read(None if principal is None else principal.tenant_id)

@@ -43,7 +43,7 @@ from app.settings import Settings
 T = TypeVar("T")
 
 Text = str | Callable[[Settings], str]
-"""Words of the document; those that tell of a limit depend on how the service is set up."""
+"""Words of the document; those about a limit depend on how the service is set up."""
 _ROUTES: Final[dict[str, Callable[..., Any]]] = {"GET": get, "POST": post, "PATCH": patch, "DELETE": delete}
 _WITH_RESULT: Final = frozenset({200, 201, 202, 207})
 _encode: Final = msgspec.json.Encoder().encode
@@ -201,11 +201,11 @@ def operation(
     of `access` and of a body. `description`: where the docstring cannot say it, because it depends on the settings.
     `offers`: media types to choose from by `Accept`; none: it is not looked at. `any_query`: the query is nobody's
     business. `request_body`: of a handler that reads its body itself. `types`: of the wire, where no answer or body
-    names them. `instead`: the operation that this request really is for, where the router cannot tell them apart.
+    names them. `instead`: the operation that this request really is for, where the router cannot distinguish them.
     """
 
     def declare(function: Callable[..., Awaitable[Any]]) -> Operation:
-        told, _, more = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
+        summary, _, more = inspect.cleandoc(function.__doc__ or "").partition("\n\n")
         hints = get_type_hints(function, include_extras=True)
         result = _find_result(hints.pop("return"))
         shown = tuple(
@@ -252,7 +252,7 @@ def operation(
             method=method,
             path=path,
             tag=tag,
-            summary=" ".join(told.split()).removesuffix("."),
+            summary=" ".join(summary.split()).removesuffix("."),
             description=description or " ".join(more.split()),
             access=access,
             answers=shown,

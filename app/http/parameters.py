@@ -54,7 +54,7 @@ def read_preferences(asked: Asked) -> Preferences:
 
 def describe_wait(settings: Settings) -> str:
     return (
-        "`wait=N` holds the answer back until all effects are settled or N seconds passed (at most "
+        "`wait=N` delays the answer until all effects are settled, or for N seconds (at most "
         f"{settings.max_wait:g}); `return=minimal` lists only items that are not `ok`. RFC 7240."
     )
 

@@ -90,8 +90,8 @@ def _split(raw: bytes) -> list[tuple[str, str]]:
 
 def _compile(kind: types.Type, extra: Mapping[str, Any] | None = None) -> _Parameter:
     match kind:
-        case types.Metadata(type=inner, extra_json_schema=told):
-            return _compile(inner, told)
+        case types.Metadata(type=inner, extra_json_schema=schema):
+            return _compile(inner, schema)
         case types.UnionType():
             (one,) = (member for member in kind.types if not isinstance(member, types.NoneType))
             return _compile(one, extra)

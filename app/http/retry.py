@@ -32,12 +32,13 @@ class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _describe(settings: Settings) -> str:
     return (
-        "Open dead letters of the job and of its earlier retries are taken into one new job, at the named destinations "
-        "or all; items that wait for their next attempt wait no longer. Contacts go as they stand, "
-        f"{settings.replay_rate:g} items a second at a destination. Asking twice is asking once: while a retry is "
-        f"under way and nothing new has failed, it is the answer. One job takes {MOST} letters at the most; "
-        "`remaining` tells how many are left. A job that takes something back (`undo`, or what an import shows as "
-        "`compensated_by`) and failed at it goes on where it ended."
+        "One new job claims the open dead letters of the job and of its earlier retries, at the named "
+        "destinations or all; items that wait for their next attempt become due. Contacts are sent in their current "
+        "version, "
+        f"{settings.replay_rate:g} items per second at a destination. A repeated request does nothing "
+        "twice: while a retry is running and nothing new has failed, it is the answer. One job "
+        f"claims {MOST} dead letters at most; `remaining` is the number left. A failed undo (also one that an "
+        "import shows as `compensated_by`) resumes where it ended."
     )
 
 
@@ -48,7 +49,7 @@ def _describe(settings: Settings) -> str:
     access=CHANGING,
     description=_describe,
     answers=Answer(
-        "The job that sends them: a new one, or the one under way.",
+        "The job that sends them: a new one, or the running one.",
         202,
         headers=(*dead_letters.MADE, "MaybeIdempotencyKey"),
     ),
@@ -65,7 +66,7 @@ async def retry_job(
     owners: JobOwners,
     waker: Waker,
 ) -> Reply[AttemptAnswer]:
-    """Send again what failed of a job."""
+    """Retry the failed items of a job."""
     await owners.check_change(principal, job_id)
     destinations = body.destinations if body else None
     if any("\0" in name for name in destinations or ()):

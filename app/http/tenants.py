@@ -60,9 +60,9 @@ async def list_tenants(database: Database) -> TenantList:
     errors=(409,),
 )
 async def create_tenant(body: NewTenant, database: Database) -> Reply[Tenant]:
-    """Make a tenant.
+    """Create a tenant.
 
-    It has no key yet: make one at `…/keys`.
+    It has no key yet: create one at `…/keys`.
     """
     async with database.connection() as connection:
         if "\0" not in body.name and await keys.list_tenants(connection, body.name):
@@ -83,8 +83,8 @@ async def read_tenant(name: Name, database: Database) -> Tenant:
 async def change_tenant(name: Name, body: TenantChange, database: Database) -> Tenant:
     """Disable a tenant, or enable it again.
 
-    While it is disabled its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
-    Nothing is lost: everything goes on once it is enabled.
+    While it is disabled, its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
+    Nothing is lost: all work continues once it is enabled.
     """
     async with database.connection() as connection:
         tenant = await _read(connection, name)
@@ -99,9 +99,9 @@ async def change_tenant(name: Name, body: TenantChange, database: Database) -> T
     answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
 )
 async def create_tenant_key(name: Name, body: NewKey, database: Database) -> Reply[KeySecret]:
-    """Make an API key of a tenant.
+    """Create an API key of a tenant.
 
-    A first one with the scope `admin` can make the others itself.
+    A first key with the scope `admin` can create the others itself.
     """
     async with database.connection() as connection:
         tenant = await _read(connection, name)

@@ -34,13 +34,13 @@ async def undo_job(
     views: JobViews,
     waker: Waker,
 ) -> Reply[status.Job]:
-    """Take back what a job changed.
+    """Undo a job.
 
-    Each contact that the job changed gets back what stood before, as a new version, and one that it created is taken
-    away; destinations follow. A contact that somebody changed since is left as it is: its item fails with
-    `VERSION_CONFLICT` and tells by whom. No history is deleted. Asking again answers with the same undo job, and lets
-    one that failed go on; to have the changes again, undo it. A job that is still at work, a dry run, a retry and a
-    replay have nothing to take back (409). A body of this request is ignored.
+    Each contact that the job changed gets its earlier state as a new version, and one that it created is removed;
+    destinations follow. A contact that somebody changed since is left as it is: its item fails with
+    `VERSION_CONFLICT` and shows who changed it. No history is deleted. A repeated request answers with the same undo
+    job, and resumes a failed one; to redo the changes, undo it. A running job, a dry run, a retry and a replay have
+    nothing to undo (409). A body of this request is ignored.
     """
     await owners.check_change(principal, job_id)
     asked = await undoing.undo(

@@ -1,4 +1,4 @@
-"""`/v1/webhook-endpoints`: who is told of events. Secrets are shown once, when they are made."""
+"""`/v1/webhook-endpoints`: who receives events. Secrets are shown once, when they are created."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ async def list_webhook_endpoints(principal: Principal, database: Database) -> We
     tag=_TAG,
     access=ADMIN,
     description=lambda settings: (
-        "It is told of what happens from now on, under a secret that this answer alone shows. At most "
-        f"{MOST_ENDPOINTS} a tenant."
+        "It receives future events, signed with a secret that only this answer shows. At most "
+        f"{MOST_ENDPOINTS} per tenant."
     ),
     answers=Answer("It is there.", 201, headers=("Location",), cache=_NO_STORE),
 )
@@ -131,7 +131,7 @@ async def read_webhook_endpoint(
         return await webhooks.read(connection, principal.tenant_id, endpoint_id)
 
 
-@operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("As it is now."))
+@operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
 async def change_webhook_endpoint(
     endpoint_id: EndpointId,
     body: WebhookEndpointChange,
@@ -141,8 +141,8 @@ async def change_webhook_endpoint(
 ) -> WebhookEndpoint:
     """Change, disable or enable a webhook endpoint.
 
-    A disabled one is told of nothing: what waits for it becomes `failed`, and what happens meanwhile is not kept for
-    it.
+    A disabled one receives nothing: waiting messages become `failed`, and events that happen meanwhile are not kept
+    for it.
     """
     return await webhooks.change(
         database, settings, principal.tenant_id, endpoint_id, body, actor=principal.key_id
@@ -164,8 +164,8 @@ async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal,
     tag=_TAG,
     access=ADMIN,
     description=lambda settings: (
-        f"For `keep_seconds` ({settings.webhook_rotation:g} by default, at most {webhooks.MOST_KEPT}) the secret "
-        "before signs as well, so that receivers can change over; with 0 it is no good at once."
+        f"For `keep_seconds` ({settings.webhook_rotation:g} by default, at most {webhooks.MOST_KEPT}) the previous "
+        "secret signs as well, so that receivers can change over; with 0 it ends at once."
     ),
     answers=Answer("The endpoint with its new secret.", cache=_NO_STORE),
 )
@@ -194,9 +194,9 @@ async def rotate_webhook_secret(
     tag=_TAG,
     access=ADMIN,
     description=lambda settings: (
-        f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message tells what became of it."
+        f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message shows the result."
     ),
-    answers=Answer("It is on its way.", 202, headers=("Location",)),
+    answers=Answer("It will be sent.", 202, headers=("Location",)),
     errors=(409,),
 )
 async def test_webhook_endpoint(
@@ -221,7 +221,7 @@ async def test_webhook_endpoint(
 async def list_webhook_messages(
     endpoint_id: EndpointId, query: MessagePage, principal: Principal, database: Database
 ) -> WebhookMessageList:
-    """What an endpoint was told, newest first."""
+    """Messages to an endpoint, newest first."""
     async with database.connection() as connection:
         found, more = await webhooks.read_messages(
             connection,
@@ -251,7 +251,7 @@ async def replay_webhook_message(
 ) -> WebhookMessage:
     """Send a message again.
 
-    Under the same event id, with all attempts anew. One that is pending is left as it is.
+    Under the same event id, with all attempts again. A pending message is left as it is.
     """
     return await webhooks.replay_message(database, principal.tenant_id, endpoint_id, message_id)
 
@@ -260,10 +260,10 @@ async def replay_webhook_message(
 async def replay_webhook_messages(
     endpoint_id: EndpointId, body: WebhookReplay, principal: Principal, database: Database
 ) -> WebhooksReplayed:
-    """Send again what did not arrive.
+    """Replay messages that did not arrive.
 
-    All messages of an endpoint that are `dead` or `failed`, under their event ids. Of very many only a part is taken:
-    repeat until `replayed` is 0.
+    All messages of an endpoint that are `dead` or `failed`, under their event ids. If there are very many, only a
+    part is replayed: repeat until `replayed` is 0.
     """
     return WebhooksReplayed(
         await webhooks.replay_messages(database, principal.tenant_id, endpoint_id, body.state)

@@ -65,7 +65,7 @@ def make_document(operations: Iterable[Operation], settings: Settings) -> dict[s
         "openapi": "3.1.0",
         "info": {
             "title": "Tranche",
-            "summary": "A bulk import API that tells the truth about every item.",
+            "summary": "A bulk import API with one result per item.",
             "description": _DESCRIPTION,
             "version": read_version(),
             "contact": {"name": "The Tranche authors"},
@@ -187,11 +187,11 @@ def _say(text: Text, settings: Settings) -> str:
 
 
 _TAGS: Final = [
-    {"name": "contacts", "description": "Send contacts, and see where each stands."},
-    {"name": "jobs", "description": "What became of what was sent."},
-    {"name": "dead letters", "description": "What was given up on, and what a human decides about it."},
-    {"name": "destinations", "description": "Where contacts are synced."},
-    {"name": "webhooks", "description": "Be told of events; signed, and repeated until they arrive."},
+    {"name": "contacts", "description": "Send contacts, and read their state."},
+    {"name": "jobs", "description": "The state and the outcomes of imports."},
+    {"name": "dead letters", "description": "Items that are no longer tried, for an operator to resolve."},
+    {"name": "destinations", "description": "The services that contacts are synced to."},
+    {"name": "webhooks", "description": "Receive events, signed and retried until they arrive."},
     {"name": "keys", "description": "Who may do what: API keys, and the tenants that they belong to."},
     {"name": "audit", "description": "Who did what, when."},
     {"name": "health", "description": "What works and what does not; open to everybody."},
@@ -199,11 +199,10 @@ _TAGS: Final = [
 ]
 
 _DESCRIPTION: Final = (
-    "Send contacts in batches; every item gets its own honest outcome, and what is accepted is synced to every "
-    "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never changes "
-    "its meaning. Every answer carries `X-Request-ID`, and the header fields that tell browsers and caches what not to "
-    "do with it. Pages of the origins that an operator named "
-    "(`TRANCHE_CORS_ORIGINS`) may call all of it from a browser."
+    "Send contacts in batches. Every item gets its own outcome, and accepted items are synced to every "
+    "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never "
+    "changes its meaning. Every answer has `X-Request-ID` and security headers. Pages of the origins in "
+    "`TRANCHE_CORS_ORIGINS` may call the API from a browser."
 )
 
 _SECURITY_SCHEMES: Final = {
@@ -211,8 +210,8 @@ _SECURITY_SCHEMES: Final = {
         "type": "http",
         "scheme": "bearer",
         "bearerFormat": "trn_…",
-        "description": "An API key of one tenant, made with `tranche keys create`. Its scopes are `import` "
-        "(send contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
+        "description": "An API key of one tenant, created with `tranche keys create`. Its scopes are `import` (send "
+        "contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
     },
     "streamToken": {
         "type": "apiKey",

@@ -12,11 +12,11 @@ from app.http.openapi.schemas import ref
 TEXT: Final = {"type": "string"}
 _SECONDS: Final = {"type": "integer", "minimum": 1}
 HEADERS: Final[dict[str, tuple[str, str, dict[str, Any], bool]]] = {
-    "RequestId": ("X-Request-ID", "The request's id: the client's own if it sent a sane one.", TEXT, True),
-    "RetryAfter": ("Retry-After", "Seconds after which to ask again.", _SECONDS, True),
+    "RequestId": ("X-Request-ID", "The request's id: the client's own if it sent a valid one.", TEXT, True),
+    "RetryAfter": ("Retry-After", "Seconds after which to retry.", _SECONDS, True),
     "MaybeRetryAfter": (
         "Retry-After",
-        "Seconds after which to ask again; absent once the job is finished.",
+        "Seconds after which to poll again; absent once the job is finished.",
         _SECONDS,
         False,
     ),
@@ -34,7 +34,7 @@ HEADERS: Final[dict[str, tuple[str, str, dict[str, Any], bool]]] = {
         {"type": "string", "const": "true"},
         False,
     ),
-    "PreferenceApplied": ("Preference-Applied", "What of `Prefer` was heeded (RFC 7240).", TEXT, False),
+    "PreferenceApplied": ("Preference-Applied", "The preferences that were applied (RFC 7240).", TEXT, False),
     "ETag": (
         "ETag",
         "Changes with every change of the job; weak while items are processed, as rates are those of the moment.",
@@ -44,12 +44,12 @@ HEADERS: Final[dict[str, tuple[str, str, dict[str, Any], bool]]] = {
     "Disposition": ("Content-Disposition", "The name of the file, for a CSV (RFC 6266).", TEXT, False),
     "Link": ("Link", 'The next page, as rel="next" (RFC 8288).', TEXT, False),
     "Vary": ("Vary", "Which request fields the answer depends on.", TEXT, False),
-    "Buffering": ("X-Accel-Buffering", "Tells proxies not to gather events.", TEXT, False),
+    "Buffering": ("X-Accel-Buffering", "Disables buffering by proxies.", TEXT, False),
     "CacheControl": ("Cache-Control", "How long the answer may be kept.", TEXT, False),
     "SecurityPolicy": ("Content-Security-Policy", "What the page may load: nothing.", TEXT, False),
     "Authenticate": ("WWW-Authenticate", "How to authenticate (RFC 6750).", TEXT, True),
-    "AcceptEncoding": ("Accept-Encoding", "Content codings that are taken.", TEXT, False),
-    "AcceptPost": ("Accept-Post", "Media types that are taken.", TEXT, False),
+    "AcceptEncoding": ("Accept-Encoding", "Supported content codings.", TEXT, False),
+    "AcceptPost": ("Accept-Post", "Supported media types.", TEXT, False),
 }
 """By component: field, meaning, schema, and whether it is always there."""
 
@@ -80,23 +80,23 @@ _PROBLEM_HEADERS: Final = {
     503: ("MaybeIdempotencyKey", "RetryAfter"),
 }
 _PROBLEM_TEXTS: Final = {
-    400: "The request cannot be read, or a parameter cannot be used; nothing happened.",
+    400: "The request cannot be read, or a parameter is invalid; nothing happened.",
     401: "There is no API key, or it is unknown, revoked or misspelled.",
     403: "The API key lacks the scope.",
     404: "Not found, or it belongs to another tenant.",
     406: "`Accept` excludes every representation.",
     408: "The body did not arrive in time; nothing happened. Send the same request again.",
-    409: "The first request with this key is still running, the name is taken, the job has nothing left to cancel or "
-    "to send again, a letter is in no doubt that could be settled, the webhook endpoint is disabled, "
-    "or the destination is paused or tested already.",
+    409: "The first request with this key is still running, the name is taken, the job has nothing left to "
+    "cancel or to send again, a dead letter cannot be settled, the webhook endpoint is disabled, or the "
+    "destination is paused or tested already.",
     410: "The job ended so long ago that the outcomes of its items are no longer kept.",
     413: "The body holds too many bytes (counted after inflation) or too many items; nothing happened.",
-    415: "The media type or content coding is not taken.",
+    415: "The media type or content coding is not supported.",
     422: "The Idempotency-Key was used with another request, or its answer is no longer kept; nothing happened.",
-    429: "The API key or its tenant has as much under way as it may have; nothing happened. Send the same request "
-    "again after the time given.",
-    503: "PostgreSQL cannot be reached, too much is going on, or no worker runs; nothing that was not acknowledged "
-    "happened.",
+    429: "A limit of the API key or its tenant is reached; nothing happened. Send the same request again after "
+    "the time given.",
+    503: "PostgreSQL cannot be reached, the service is overloaded, or no worker runs; nothing that was not "
+    "acknowledged happened.",
 }
 
 

@@ -1,4 +1,4 @@
-"""The events that webhook endpoints are told of: the section `webhooks` of the document."""
+"""The events that webhook endpoints receive: the section `webhooks` of the document."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from app.http.openapi.parts import TEXT
 
 TAG: Final = "webhooks"
 
-_TELLS: Final = {
-    EventType.JOB_FINISHED: "A job is at its end: every item is decided, every effect at destinations settled.",
-    EventType.ITEM_DEAD: "Items came to their end without arriving at a destination; a dead letter waits for each.",
-    EventType.CIRCUIT_OPENED: "Calls to a destination are held back for a while; nothing is lost.",
-    EventType.CIRCUIT_CLOSED: "Calls to a destination go through again.",
+_MEANINGS: Final = {
+    EventType.JOB_FINISHED: "A job is finished: every item is decided, every effect at destinations settled.",
+    EventType.ITEM_DEAD: "Items ended without arriving at a destination; there is a dead letter for each.",
+    EventType.CIRCUIT_OPENED: "Calls to a destination are suspended for a while; nothing is lost.",
+    EventType.CIRCUIT_CLOSED: "Calls to a destination are allowed again.",
     EventType.WEBHOOK_DISABLED: "Another endpoint is disabled, because it answered 410 or failed for too long.",
 }
 
 
 def make_webhooks(examples: Mapping[str, Any]) -> dict[str, Any]:
-    """What endpoints are sent, as OpenAPI's own section of the document tells it; `examples` of the data by event."""
+    """What endpoints are sent, as OpenAPI's own section of the document has it; `examples` of the data by event."""
     return {event.value: {"post": _describe(event, examples[event])} for event in EventType}
 
 
@@ -40,19 +40,19 @@ def _describe(event: EventType, data: Any) -> dict[str, Any]:
         "tags": [TAG],
         "operationId": "on" + "".join(word.capitalize() for word in event.value.split(".")),
         "summary": event.value,
-        "description": f"{_TELLS[event]} Sent at least once, in no promised order, to each endpoint that listens; "
-        "signed as Standard Webhooks says.",
+        "description": f"{_MEANINGS[event]} Sent at least once, in no promised order, to each endpoint that listens; "
+        "signed as Standard Webhooks specifies.",
         "parameters": _PARAMETERS,
         "requestBody": {"required": True, "content": {JSON: {"schema": schema, "example": example}}},
         "security": [],
         "responses": {
-            "2XX": {"description": "It has it."},
+            "2XX": {"description": "It has received the event."},
             "410": {"description": "Never again: the endpoint is disabled."},
             "4XX": {
-                "description": "It refuses it for good; only 408 and 429 are tried again. An endpoint with the policy "
-                "`standard` is tried again whatever it answers."
+                "description": "It refuses the event for good; only 408 and 429 are retried. An endpoint with "
+                "the policy `standard` gets retries after any other answer."
             },
-            "5XX": {"description": "It is tried again."},
+            "5XX": {"description": "The event is retried."},
         },
     }
 
@@ -64,12 +64,13 @@ def _header(name: str, description: str, schema: dict[str, Any]) -> dict[str, An
 _PARAMETERS: Final = [
     _header(
         "webhook-id",
-        "The event's id, the same over all attempts: a receiver tells repetitions by it. `X-Event-ID` says the same.",
+        "The event's id, the same over all attempts: a receiver recognizes repetitions by it. `X-Event-ID` "
+        "says the same.",
         {"type": "string", "format": "uuid"},
     ),
     _header(
         "webhook-timestamp",
-        "When this attempt was made, in seconds since 1970; refuse what is minutes old.",
+        "When this attempt was made, in seconds since 1970; refuse one that is minutes old.",
         {"type": "integer"},
     ),
     _header(
