@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -11,9 +10,7 @@ import rich_click as click
 from rich.table import Column, Table
 from rich.text import Text
 
-from app.cli.client.clock import Patience, SystemClock
 from app.cli.client.connection import (
-    REQUEST_PATIENCE,
     connection_options,
     json_option,
     lines_option,
@@ -22,9 +19,7 @@ from app.cli.client.connection import (
     print_table,
     run_command,
 )
-from app.cli.client.http import Api
 from app.cli.client.progress import clean
-from app.cli.client.wire import HistoryPage, read
 
 
 @click.group("contacts")
@@ -43,8 +38,7 @@ def show_command(
     """A contact as it stands, and where it has arrived."""
 
     async def work() -> int:
-        clock = SystemClock()
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+        async with open_api(url, key) as api:
             body = (await api.get(_path(contact))).body
         if as_json:
             print(body.decode())
@@ -94,25 +88,15 @@ def history_command(
     """Every version of a contact, newest first: what changed, when, by which job and whose key."""
 
     async def work() -> int:
-        clock = SystemClock()
         job = Column("job", no_wrap=True, min_width=36)
         table = Table("version", "when", "kind", job, "item", "key", "what", box=None)
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
-            await print_rows(_walk(api, contact), limit, table, _describe, as_json=as_json)
+        async with open_api(url, key) as api:
+            await print_rows(
+                api.list(f"{_path(contact)}/history", "versions"), limit, table, _describe, as_json=as_json
+            )
         return 0
 
     context.exit(run_command("contacts history", work, as_json=as_json))
-
-
-async def _walk(api: Api, contact: str) -> AsyncIterator[msgspec.Raw]:
-    params: dict[str, str] = {}
-    while True:
-        page = read((await api.get(f"{_path(contact)}/history", params=params)).body, HistoryPage, api.url)
-        for raw in page.versions:
-            yield raw
-        if not page.next_cursor:
-            return
-        params["cursor"] = page.next_cursor
 
 
 def _path(contact: str) -> str:

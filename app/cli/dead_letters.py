@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -10,9 +10,8 @@ import rich_click as click
 from rich.table import Column, Table
 from rich.text import Text
 
-from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import (
-    REQUEST_PATIENCE,
     connection_options,
     json_option,
     lines_option,
@@ -22,20 +21,11 @@ from app.cli.client.connection import (
     run_command,
 )
 from app.cli.client.errors import UsageError
-from app.cli.client.http import Api
 from app.cli.client.progress import clean, counted
-from app.cli.client.wire import read
-from app.cli.job_retry import JSON_BODY, Skipped, patience_option, send_again, tell_skipped
+from app.cli.job_retry import Skipped, patience_option, send_again, tell_skipped
 
 _PATH: Final = "/v1/dead-letters"
 F = TypeVar("F", bound=Callable[..., Any])
-
-
-class _Page(msgspec.Struct, frozen=True):
-    """Letters are passed on as they came."""
-
-    dead_letters: list[msgspec.Raw]
-    next_cursor: str | None = None
 
 
 class _Cluster(msgspec.Struct, frozen=True):
@@ -125,26 +115,13 @@ def list_command(
             Column("id", no_wrap=True), "destination", "contact", "state", "code", "detail", "created", "end"
         )
         table.box = None
-        async with _open(url, key) as api:
-            await print_rows(_walk(api, params), limit, table, _describe, as_json=as_json)
+        async with open_api(url, key) as api:
+            await print_rows(
+                api.list(_PATH, "dead_letters", params), limit, table, _describe, as_json=as_json
+            )
         return 0
 
     context.exit(run_command("dead-letters list", work, as_json=as_json))
-
-
-def _open(url: str | None, key: str | None) -> Api:
-    clock = SystemClock()
-    return open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE))
-
-
-async def _walk(api: Api, params: dict[str, str]) -> AsyncIterator[msgspec.Raw]:
-    while True:
-        page = read((await api.get(_PATH, params=params)).body, _Page, api.url)
-        for raw in page.dead_letters:
-            yield raw
-        if not page.next_cursor:
-            return
-        params["cursor"] = page.next_cursor
 
 
 def _describe(letter: dict[str, Any]) -> list[Text]:
@@ -163,7 +140,7 @@ def show_command(
     """One letter: its reason, its attempts with times and answers, its history, and what can be done."""
 
     async def work() -> int:
-        async with _open(url, key) as api:
+        async with open_api(url, key) as api:
             body = (await api.get(f"{_PATH}/{letter}")).body
         print(body.decode() if as_json else "\n".join(_tell_letter(msgspec.json.decode(body))))
         return 0
@@ -213,7 +190,7 @@ def clusters_command(
 
     async def work() -> int:
         params = {name: value for name, value in filters.items() if value is not None}
-        async with _open(url, key) as api:
+        async with open_api(url, key) as api:
             body = (await api.get(f"{_PATH}/clusters", params=params)).body
         _print_clusters(body, as_json)
         return 0
@@ -264,22 +241,18 @@ def replay_command(
     async def work() -> int:
         chosen = _choose(ids, everything, filters)
         if preview:
-            async with _open(url, key) as api:
-                answer = await _post(api, "replay", chosen | {"preview": True})
+            async with open_api(url, key) as api:
+                answer = await api.ask("POST", f"{_PATH}/replay", chosen | {"preview": True})
             _print_clusters(answer, as_json)
             return 0
 
-        async def ask(api: Api) -> bytes:
-            return await _post(api, "replay", chosen | ({"rate": rate} if rate is not None else {}))
+        async def ask(api: ApiClient) -> bytes:
+            pace = {} if rate is None else {"rate": rate}
+            return await api.ask("POST", f"{_PATH}/replay", chosen | pace)
 
         return await send_again(url, key, ask, wait=wait, patience=patience, as_json=as_json, again="replay")
 
     context.exit(run_command("dead-letters replay", work, as_json=as_json))
-
-
-async def _post(api: Api, action: str, asked: dict[str, Any]) -> bytes:
-    body = msgspec.json.encode(asked)
-    return (await api.call("POST", f"{_PATH}/{action}", body=body, headers=JSON_BODY)).body
 
 
 @dead_letters_group.command("drop")
@@ -303,8 +276,8 @@ def drop_command(
 
     async def work() -> int:
         chosen = _choose(ids, everything, filters)
-        async with _open(url, key) as api:
-            body = await _post(api, "drop", chosen | {"reason": reason})
+        async with open_api(url, key) as api:
+            body = await api.ask("POST", f"{_PATH}/drop", chosen | {"reason": reason})
         _print_decision(body, "dropped", as_json)
         return 0
 
@@ -329,8 +302,8 @@ def settle_command(
     """Say that the destination has what OUTCOME_UNKNOWN letters are in doubt about."""
 
     async def work() -> int:
-        async with _open(url, key) as api:
-            body = await _post(api, "settle", {"ids": ids, "reason": reason})
+        async with open_api(url, key) as api:
+            body = await api.ask("POST", f"{_PATH}/settle", {"ids": ids, "reason": reason})
         _print_decision(body, "settled", as_json)
         return 0
 

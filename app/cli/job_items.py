@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 import rich_click as click
 
-from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import (
-    REQUEST_PATIENCE,
     connection_options,
     lines_option,
     open_api,
@@ -22,10 +21,9 @@ from app.cli.client.connection import (
     warn,
 )
 from app.cli.client.errors import UsageError
-from app.cli.client.http import Api
-from app.cli.client.jobs import fetch_pages
 from app.cli.client.progress import clean
-from app.cli.client.wire import Item, RawPage, read
+from app.cli.client.upload_body import CSV, NDJSON
+from app.cli.client.wire import Item
 from app.domain.files.formulas import neutralize
 from app.domain.outcomes import EffectState, ItemStatus
 
@@ -51,6 +49,12 @@ _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
     is_flag=True,
     help="Print CSV; with --failed the rows as they were pushed, with the reasons, to be fixed and pushed again.",
 )
+@click.option(
+    "--ndjson",
+    "as_ndjson",
+    is_flag=True,
+    help="With --failed: print the items as they were pushed, one a line, to be corrected and pushed again.",
+)
 @click.pass_context
 def items_command(
     context: click.Context,
@@ -62,54 +66,47 @@ def items_command(
     limit: int | None,
     as_json: bool,
     as_csv: bool,
+    as_ndjson: bool,
     **filters: str | None,
 ) -> None:
     """The items of a job with their outcomes, page after page."""
 
     async def work() -> int:
-        if failed and as_csv and limit is not None:
-            raise UsageError("--limit does not go with --failed --csv, which gives a whole file")
-        clock = SystemClock()
-        patience = Patience(clock, REQUEST_PATIENCE)
+        if as_ndjson and not failed:
+            raise UsageError("--ndjson goes with --failed; the outcomes of all items are printed with --json")
+        media_type = NDJSON if as_ndjson else CSV if failed and as_csv else None
+        if media_type and limit is not None:
+            raise UsageError("--limit does not go with a file of failed rows, which is always whole")
         params = {name: value for name, value in filters.items() if value is not None}
-        async with open_api(url, key, clock, patience) as api:
-            if failed and as_csv:
-                await _save_failed(api, job, params)
+        async with open_api(url, key) as api:
+            if media_type:
+                await _print_file(api, job, params, media_type)
                 return 0
             write = _choose_writer(as_json, as_csv)
-            chosen = _walk_items(api, job, params, patience, only_lost=failed)
-            async for raw in take_some(chosen, limit):
+            items = api.list(f"/v1/jobs/{quote(job, safe='')}/items", "items", params)
+            async for raw in take_some((raw async for raw in items if not failed or _is_lost(raw)), limit):
                 write(raw)
         return 0
 
     context.exit(run_command("jobs items", work, as_json=as_json))
 
 
-async def _save_failed(api: Api, job: str, params: Mapping[str, str]) -> None:
-    """The service's file of failed rows to standard output, byte for byte."""
+async def _print_file(api: ApiClient, job: str, params: Mapping[str, str], media_type: str) -> None:
+    """The service's file of failed rows, byte for byte."""
 
     def look(fields: Mapping[str, str]) -> None:
         if "Retry-After" in fields:
             warn(f"job {job} is not finished: these are the rows that failed so far")
 
     path = f"/v1/jobs/{quote(job, safe='')}/items"
-    async for piece in api.download(path, params=params, headers={"Accept": "text/csv"}, began=look):
+    params = {**params, "sent": "true"}
+    async for piece in api.download(path, params=params, media_type=media_type, began=look):
         sys.stdout.buffer.write(piece)
     sys.stdout.flush()
 
 
-async def _walk_items(
-    api: Api, job: str, params: Mapping[str, str], patience: Patience, *, only_lost: bool
-) -> AsyncIterator[msgspec.Raw]:
-    async for answer, page in fetch_pages(api, job, params):
-        patience.renew()
-        raws = read(answer.body, RawPage, api.url).items
-        for raw, item in zip(raws, page.items, strict=True):
-            if not only_lost or _is_lost(item):
-                yield raw
-
-
-def _is_lost(item: Item) -> bool:
+def _is_lost(raw: msgspec.Raw) -> bool:
+    item = msgspec.json.decode(raw, type=Item)
     return item.status != ItemStatus.OK or any(effect.state in _LOST for effect in item.destinations.values())
 
 

@@ -9,6 +9,7 @@ from urllib.parse import quote
 import msgspec
 import rich_click as click
 
+from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Patience, SystemClock
 from app.cli.client.connection import (
     REQUEST_PATIENCE,
@@ -16,16 +17,12 @@ from app.cli.client.connection import (
     json_option,
     open_api,
     run_command,
-    warn,
 )
-from app.cli.client.errors import PatienceError, RefusedError
-from app.cli.client.http import Api
-from app.cli.client.jobs import JobWatch, is_finished
+from app.cli.client.errors import RefusedError
+from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.progress import clean, counted
-from app.cli.client.wire import Job, read
+from app.cli.client.wire import read
 from app.domain.outcomes import JobState
-
-JSON_BODY: Final = {"Content-Type": "application/json"}
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -106,13 +103,12 @@ def retry_command(
     """
 
     async def work() -> int:
-        body = msgspec.json.encode({"destinations": destinations}) if destinations else None
+        body = {"destinations": destinations} if destinations else None
         path = f"/v1/jobs/{quote(job, safe='')}/retry"
 
-        async def ask(api: Api) -> bytes:
-            headers = JSON_BODY if body else None
+        async def ask(api: ApiClient) -> bytes:
             try:
-                return (await api.call("POST", path, body=body, headers=headers)).body
+                return await api.ask("POST", path, body)
             except RefusedError as error:
                 if _NOTHING not in error.detail:
                     raise
@@ -127,7 +123,7 @@ def retry_command(
 async def send_again(
     url: str | None,
     key: str | None,
-    ask: Callable[[Api], Awaitable[bytes]],
+    ask: Callable[[ApiClient], Awaitable[bytes]],
     *,
     wait: bool,
     patience: float,
@@ -147,7 +143,7 @@ async def send_again(
         if not wait or made.job_id is None:
             return 0
         watch = JobWatch(api, made.job_id)
-        found = await _finish(watch, clock, Patience(clock, patience))
+        found = await watch_until(watch, is_finished, clock=clock, patience=Patience(clock, patience))
         if as_json:
             print(watch.body.decode())
         else:
@@ -157,19 +153,6 @@ async def send_again(
     if not is_finished(found):
         return 3
     return 0 if found.state == JobState.COMPLETED and not made.remaining else 1
-
-
-async def _finish(watch: JobWatch, clock: SystemClock, patience: Patience) -> Job:
-    """The job as it stands when it is finished, or patience ended."""
-    while True:
-        try:
-            found = await watch.poll(patience.left())
-        except PatienceError as error:
-            warn(error.detail)
-            raise
-        if is_finished(found) or watch.pause > patience.left():
-            return found
-        await clock.sleep(watch.pause)
 
 
 def _tell_attempt(made: Attempt, again: str) -> Iterator[str]:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import AsyncIterator, Mapping
-from contextlib import closing
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -24,12 +23,10 @@ from app.cli.client.connection import (
     print_table,
     run_command,
 )
-from app.cli.client.http import Api
-from app.cli.client.jobs import JobWatch, is_finished
+from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean, counted
-from app.cli.client.results import Results, SentJob
 from app.cli.client.waits import find_waits
-from app.cli.client.wire import Job, JobPage, read
+from app.cli.client.wire import Job, read
 from app.cli.job_items import items_command
 from app.cli.job_retry import retry_command, tell_merged
 from app.domain.outcomes import JobState
@@ -37,7 +34,7 @@ from app.domain.outcomes import JobState
 
 @click.group("jobs")
 def jobs_group() -> None:
-    """Imports: every push makes a job for each batch, or one for the whole file."""
+    """Imports: every push makes a job, and one more for each time that rows are sent again."""
 
 
 jobs_group.add_command(items_command)
@@ -55,12 +52,11 @@ def list_command(
     """Jobs, newest first."""
 
     async def work() -> int:
-        clock = SystemClock()
         # Half an id is of no use to the other commands, however narrow the window.
         job = Column("job", no_wrap=True, min_width=36)
         table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
-            await print_rows(_walk_jobs(api), limit, table, _describe, as_json=as_json)
+        async with open_api(url, key) as api:
+            await print_rows(api.list("/v1/jobs", "jobs"), limit, table, _describe, as_json=as_json)
         return 0
 
     context.exit(run_command("jobs list", work, as_json=as_json))
@@ -75,17 +71,6 @@ def _describe(job: dict[str, Any]) -> list[Text]:
     return [Text(clean("" if cell is None else str(cell))) for cell in cells]
 
 
-async def _walk_jobs(api: Api) -> AsyncIterator[msgspec.Raw]:
-    params: dict[str, str] = {}
-    while True:
-        page = read((await api.get("/v1/jobs", params=params)).body, JobPage, api.url)
-        for raw in page.jobs:
-            yield raw
-        if not page.next_cursor:
-            return
-        params["cursor"] = page.next_cursor
-
-
 @jobs_group.command("show")
 @click.argument("job")
 @connection_options
@@ -97,8 +82,7 @@ def show_command(
     """One job: its state, its items by outcome, and what the destinations made of them."""
 
     async def work() -> int:
-        clock = SystemClock()
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+        async with open_api(url, key) as api:
             watch = JobWatch(api, job)
             found = await watch.poll()
             _print_job(watch.body, as_json)
@@ -144,7 +128,13 @@ def wait_command(
         async with open_api(url, key, clock, left) as api:
             watch = JobWatch(api, job)
             with _choose_display(clock, silent=quiet or as_json) as display:
-                found = await _wait(watch, display, clock, left)
+                found = await watch_until(
+                    watch,
+                    is_finished,
+                    clock=clock,
+                    patience=left,
+                    seen=lambda job: display.show_job(job, job.effects),
+                )
             _print_job(watch.body, as_json)
         if not is_finished(found):
             return 3
@@ -159,19 +149,6 @@ def _choose_display(clock: SystemClock, *, silent: bool) -> Display:
     return Bars() if sys.stderr.isatty() else Lines(clock)
 
 
-async def _wait(watch: JobWatch, display: Display, clock: SystemClock, patience: Patience) -> Job:
-    with closing(Results()) as results:
-        sent = SentJob(watch.job_id, ())
-        results.jobs.append(sent)
-        while True:
-            found = await watch.poll(patience.left())
-            sent.effects = found.effects
-            display.show_job(found, results)
-            if is_finished(found) or watch.pause > patience.left():
-                return found
-            await clock.sleep(watch.pause)
-
-
 @jobs_group.command("cancel")
 @click.argument("job")
 @connection_options
@@ -183,8 +160,7 @@ def cancel_command(
     """Stop an import. What was applied stays, and goes on to its destinations; the rest is left alone."""
 
     async def work() -> int:
-        clock = SystemClock()
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE)) as api:
+        async with open_api(url, key) as api:
             await api.call("POST", f"/v1/jobs/{quote(job, safe='')}/cancel")
             watch = JobWatch(api, job)
             found = await watch.poll()
@@ -250,7 +226,13 @@ def undo_command(
                 left.start_last_wait()
                 watch = JobWatch(api, found.job_id)
                 with _choose_display(clock, silent=quiet or as_json) as display:
-                    found = await _wait(watch, display, clock, left)
+                    found = await watch_until(
+                        watch,
+                        is_finished,
+                        clock=clock,
+                        patience=left,
+                        seen=lambda job: display.show_job(job, job.effects),
+                    )
                 body = watch.body
         print(body.decode() if as_json else _tell_undone(job, found))
         if not wait:

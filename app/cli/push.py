@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import msgspec
 import rich_click as click
@@ -19,9 +20,8 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.client import journal
-from app.cli.client.body import open_body
+from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Clock, Patience, SystemClock
-from app.cli.client.columns import parse_mapping
 from app.cli.client.connection import (
     FIRST_CONTACT,
     Connection,
@@ -29,26 +29,21 @@ from app.cli.client.connection import (
     find_connection,
     run_command,
 )
-from app.cli.client.csv_file import CsvSource
-from app.cli.client.errors import ClientError, UsageError
-from app.cli.client.failed_file import AnySource, check_target, write_failed
-from app.cli.client.file_push import FileOptions, push_file
-from app.cli.client.http import Api
+from app.cli.client.errors import ClientError, RefusedError, UsageError
+from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.journal import Journal
+from app.cli.client.outcomes import Outcomes
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.push import PushOptions, push
-from app.cli.client.reader import Format, ReadOptions, open_source
-from app.cli.client.results import Results
-from app.cli.client.summary import Outcome, as_document, print_summary
-from app.cli.client.text import check_text
-from app.cli.client.uploader import SendOptions
+from app.cli.client.source_file import CsvFile, FileOptions, Format, SourceFile, Survey, open_file
+from app.cli.client.summary import Report, as_document, print_summary
 from app.cli.client.waits import find_waits
 from app.domain.outcomes import Consistency
 
-_SHOWN = 20
+_SHOWN: Final = 20
 
 _HELP = """\
-Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and tell what became of every row.
+Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report what became of every row.
 
 The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
 source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an
@@ -56,18 +51,18 @@ attribute of that name, unless --map or --ignore says otherwise; --preview shows
 fields in English, German, French and Spanish (Vorname, Téléphone), where only one column has such a name. An empty
 cell leaves the field as it is. --map "Email=id" takes a column as the id and the e-mail address.
 
-Rows that the server marks `retry` are sent again, not before the time it told. Rows with one id are sent in the
-order of the file. A push that was killed goes on where it stopped when the same command is run again, and nothing
-is done twice; once a push has ended, pushing the same file is a new import. (The memory of a begun push is a small
-file in $XDG_STATE_HOME/tranche or ~/.local/state/tranche.)
+The file goes to the server as it is, in one request, however long it is. Small files are answered at once, large ones
+are processed afterwards, and both are followed to the end. The rows are one batch for --on-duplicate; with --atomic all
+of them are applied or none.
 
---mode file sends the file as one request, however long it is, and the server works on it by itself: the way for
-large files. The rows are then one batch for --on-duplicate, and --atomic applies all of them or none.
+Rows that the server marks `retry` are sent again, not before the time it says. A push that was killed goes on where it
+stopped when the same command is run again, and nothing is done twice; once a push has ended, pushing the same file is
+a new import. (The memory of a begun push is a small file in $XDG_STATE_HOME/tranche or ~/.local/state/tranche.)
 
---failed-out gets the rows that failed or still wait, as they stand in FILE. CSV: the columns error_code,
-error_detail and retry_after_seconds stand in front, and are skipped when the file is fixed and pushed. NDJSON and
-JSON: one item a line, with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when
-nothing failed it is left with the header alone (NDJSON: empty).
+--failed-out gets the rows that failed or still wait, as they were sent. CSV: the columns error_code, error_detail and
+retry_after_seconds come first, and are skipped when the file is fixed and pushed. NDJSON and JSON: one item a line,
+with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when nothing failed it is left
+with the header alone (NDJSON: empty).
 
 Exit code: 0 all ok; 1 some rows failed for good; 2 usage, authentication or a refused request; 3 patience ended
 with work left (the same command goes on); 130 interrupted.
@@ -78,17 +73,14 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     """The command line, understood."""
 
     file: str
-    read: ReadOptions
+    read: FileOptions
     connection: Connection
-    batch_size: int
-    concurrency: int
     patience: float
     first_contact: float | None
     wait: bool
     dry_run: bool
     on_duplicate: str
     consistency: str
-    mode: str
     atomic: bool
     failed_out: str | None
     run: str | None
@@ -122,24 +114,11 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
 @click.option(
-    "--mode",
-    type=click.Choice(["batch", "file"]),
-    default="batch",
-    show_default=True,
-    help="Many requests of some rows, or one with the whole file.",
-)
-@click.option(
-    "--batch-size", type=click.IntRange(1, 1000), default=1000, show_default=True, help="Rows of one request."
-)
-@click.option(
-    "--concurrency", type=click.IntRange(1, 32), default=4, show_default=True, help="Requests at a time."
-)
-@click.option(
     "--on-duplicate",
     type=click.Choice(["fail", "last_wins"]),
     default="fail",
     show_default=True,
-    help="When one batch (or the file, if it is sent as one) has differing rows with one id.",
+    help="When the file has differing rows with one id.",
 )
 @click.option(
     "--consistency",
@@ -148,7 +127,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     show_default=True,
     help="all_destinations: a row that one destination finally refuses is taken back at the others, and here.",
 )
-@click.option("--atomic", is_flag=True, help="All rows or none; --mode file.")
+@click.option("--atomic", is_flag=True, help="All rows or none.")
 @click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
@@ -168,6 +147,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--fresh", is_flag=True, help="Forget that an earlier push of this file was cut off.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
+@click.option("--mode", hidden=True, help="Without effect: the file always goes as one request.")
+@click.option("--batch-size", hidden=True, help="Without effect, as --mode.")
+@click.option("--concurrency", hidden=True, help="Without effect, as --mode.")
 @click.pass_context
 def push_command(
     context: click.Context,
@@ -182,10 +164,13 @@ def push_command(
     encoding: str | None,
     delimiter: str | None,
     run_name: str | None,
+    mode: str | None,
+    batch_size: str | None,
+    concurrency: str | None,
     **options: object,
 ) -> None:
-    def read_options() -> ReadOptions:
-        return ReadOptions(
+    def read_options() -> FileOptions:
+        return FileOptions(
             format=Format(format_) if format_ else None,
             encoding=encoding,
             delimiter=delimiter,
@@ -194,7 +179,6 @@ def push_command(
         )
 
     def build() -> _Request:
-        _check_mode(context, file_mode=options["mode"] == "file")
         read = read_options()
         asked = context.get_parameter_source("patience") is ParameterSource.COMMANDLINE
         given = {
@@ -206,6 +190,9 @@ def push_command(
         return _Request(read=read, connection=find_connection(url, key), **given)  # type: ignore[arg-type]
 
     async def work() -> int:
+        for name, value in (("--mode", mode), ("--batch-size", batch_size), ("--concurrency", concurrency)):
+            if value is not None and not options["quiet"]:
+                print(f"{name} has no effect: the file goes to the server as one request", file=sys.stderr)
         if preview:
             return _preview(file, read_options(), as_json=bool(options["as_json"]))
         return await _push(build(), SystemClock())
@@ -214,22 +201,11 @@ def push_command(
     context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
 
 
-def _check_mode(context: click.Context, *, file_mode: bool) -> None:
-    """
-    Raises:
-        UsageError: an option was told that means nothing in this mode.
-    """
-    for name in ("batch_size", "concurrency") if file_mode else ("atomic",):
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            mode = "batch" if file_mode else "file"
-            raise UsageError(f"--{name.replace('_', '-')} is for --mode {mode}")
-
-
-def _preview(file: str, read: ReadOptions, *, as_json: bool) -> int:
+def _preview(file: str, read: FileOptions, *, as_json: bool) -> int:
     """Print what each column of the file becomes, with its first value."""
     with _on_disk(file) as path:
-        source = open_source(path, read, name=file)
-        if not isinstance(source, CsvSource):
+        source = open_file(path, read, name=file)
+        if not isinstance(source, CsvFile):
             raise UsageError("--preview is for CSV: JSON and NDJSON name their fields themselves")
     seen = [
         next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
@@ -255,116 +231,102 @@ def _preview(file: str, read: ReadOptions, *, as_json: bool) -> int:
     return 0
 
 
-def _tell_columns(source: AnySource, display: Display) -> None:
-    if not isinstance(source, CsvSource):
+def _show_columns(source: SourceFile, display: Display) -> None:
+    if not isinstance(source, CsvFile):
         return
-    told = source.columns.describe()
+    meanings = source.columns.describe()
     fields = [
-        f"{name} → {meaning}" for name, meaning in told if not meaning.startswith(("attribute ", "ignored"))
+        f"{name} → {meaning}"
+        for name, meaning in meanings
+        if not meaning.startswith(("attribute ", "ignored"))
     ]
     display.say("columns: " + ", ".join(fields))
     for title, word in (("attributes", "attribute "), ("ignored", "ignored")):
-        names = [name for name, meaning in told if meaning.startswith(word)]
+        names = [name for name, meaning in meanings if meaning.startswith(word)]
         if names:
             rest = f", … ({len(names)})" if len(names) > _SHOWN else ""
             display.say(f"{title}: {', '.join(names[:_SHOWN])}{rest}")
 
 
 async def _push(request: _Request, clock: Clock) -> int:
+    began = clock.now()
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
-        source: AnySource = open_source(path, request.read, name=request.file)
-        if isinstance(source, CsvSource):
-            # The service refuses such a file as a whole, so sending what it has in ASCII alone would be another import.
-            check_text(path, source.encoding, name=request.file)
-        body = None
-        if request.mode == "file":
-            source, body = open_body(source, request.read.delimiter)
-        before = os.stat(path)
+        source = open_file(path, request.read, name=request.file)
         if request.failed_out:
             check_target(request.failed_out, source)
-        display = _choose_display(request, path, clock)
+        display = _choose_display(request, clock)
         mark = "" if request.dry_run else _mark(request, path)
         book = _open_journal(request, mark, display, stack) if mark else None
-        run = book.entry.run if book else secrets.token_hex(16)
-        if book is not None and book.resumed:
-            request = msgspec.structs.replace(
-                request, first_contact=None
-            )  # it has begun: the server was there
-        results = stack.enter_context(contextlib.closing(Results()))
-        with display:
-            _tell_columns(source, display)
-            if body is None:
-                outcome = await push(source, _batch_options(request, run), results, display, clock=clock)
-            else:
-                file_options = _file_options(request, run, mark)
-                outcome = await push_file(source, body, file_options, results, display, clock=clock)
-        outcome.file = request.file
-        outcome.warnings = getattr(source, "warnings", {})
-        outcome.resumed = book is not None and book.resumed
-        _write_failed(request.failed_out, source, before, results, outcome)
-        if book is not None and (outcome.exit_code in (0, 1) or outcome.over):
-            book.finish()
-        _report(request, outcome, results)
-        if outcome.exit_code == 3 and not request.as_json:
-            await _tell_waits(request, results, clock)
-        return outcome.exit_code
+        options = PushOptions(
+            run=book.entry.run if book else secrets.token_hex(16),
+            mark=mark,
+            params=_query(request),
+            await_effects=request.wait,
+            atomic=request.atomic,
+            dry_run=request.dry_run,
+        )
+        resumed = book is not None and book.resumed
+        outcomes = Outcomes()
+        patience = Patience(clock, request.patience)
+        api = ApiClient(
+            request.connection.url,
+            request.connection.key,
+            clock=clock,
+            patience=patience,
+            notify=display.say,
+            first_contact=None if resumed else request.first_contact,  # it was there when the push began
+        )
+        async with api:
+            with display:
+                _show_columns(source, display)
+                try:
+                    ending = await push(
+                        api, source, options, outcomes, display, clock=clock, patience=patience
+                    )
+                except RefusedError:
+                    if book is not None and not resumed and not outcomes.jobs:
+                        book.finish()  # nothing was begun
+                    raise
+            report = Report(
+                file=request.file,
+                run=options.run,
+                resumed=resumed,
+                dry_run=request.dry_run,
+                ending=ending,
+                outcomes=outcomes,
+                survey=_survey(source, outcomes, ending.items),
+            )
+            if request.failed_out is not None:
+                report.failed_rows = await _write_failed(api, request.failed_out, source, outcomes)
+                report.failed_out = str(Path(request.failed_out))
+            if book is not None and (ending.exit_code in (0, 1) or ending.over):
+                book.finish()
+            report.elapsed = clock.now() - began
+            _print_report(request, report)
+            if ending.exit_code == 3 and not request.as_json:
+                with contextlib.suppress(ClientError):  # whatever hinders the question is no news here
+                    for line in await find_waits(api, outcomes.effects(), outcomes.waits()):
+                        print(line, file=sys.stderr)
+        return ending.exit_code
 
 
-async def _tell_waits(request: _Request, results: Results, clock: Clock) -> None:
-    """Why what is left waits; whatever hinders the question is no news here."""
-    patience = Patience(clock, FIRST_CONTACT)
-    with contextlib.suppress(ClientError):
-        async with Api(request.connection.url, request.connection.key, clock=clock, patience=patience) as api:
-            for line in await find_waits(api, results.effects(), results.waits()):
-                print(line, file=sys.stderr)
-
-
-def _batch_options(request: _Request, run: str) -> PushOptions:
-    send = SendOptions(
-        run=run,
-        on_duplicate=request.on_duplicate,
-        consistency=request.consistency,
-        dry_run=request.dry_run,
-        concurrency=request.concurrency,
-        await_effects=request.wait,
-    )
-    return PushOptions(
-        url=request.connection.url,
-        key=request.connection.key,
-        batch_size=request.batch_size,
-        patience=request.patience,
-        first_contact=request.first_contact,
-        send=send,
-    )
-
-
-def _file_options(request: _Request, run: str, mark: str) -> FileOptions:
-    return FileOptions(
-        url=request.connection.url,
-        key=request.connection.key,
-        run=run,
-        mark=mark,
-        params=_query(request),
-        patience=request.patience,
-        first_contact=request.first_contact,
-        await_effects=request.wait,
-        atomic=request.atomic,
-        dry_run=request.dry_run,
-    )
+def _survey(source: SourceFile, outcomes: Outcomes, items: int | None) -> Survey:
+    """The lines of the rows that are shown; none if the file is no longer what the server read."""
+    shown = {
+        row
+        for cluster in outcomes.clusters()
+        for reason in (cluster.total, *cluster.reasons)
+        for row in reason.rows
+    }
+    found = source.survey(shown)
+    if items is not None and found.rows != items:
+        found.lines = {}
+    return found
 
 
 def _query(request: _Request) -> list[tuple[str, str]]:
-    """
-    Raises:
-        UsageError: a renaming that cannot be told in a query.
-    """
     query: list[tuple[str, str]] = []
-    query += [("ignore", column) for column in request.read.ignored]
-    for column, field in parse_mapping(request.read.mapping).items():
-        if ":" in field:
-            raise UsageError(f"--map {column}={field}: no colon in the name of a field; use --mode batch")
-        query.append(("map", f"{column}:{field}"))
     if request.on_duplicate != "fail":
         query.append(("on_duplicate", request.on_duplicate))
     if request.consistency != Consistency.NONE:
@@ -386,10 +348,10 @@ def _on_disk(file: str) -> Iterator[str]:
         yield copy.name
 
 
-def _choose_display(request: _Request, path: str, clock: Clock) -> Display:
+def _choose_display(request: _Request, clock: Clock) -> Display:
     if request.quiet or (request.as_json and not sys.stderr.isatty()):
         return Silence()
-    return Bars(os.path.getsize(path)) if sys.stderr.isatty() else Lines(clock)
+    return Bars() if sys.stderr.isatty() else Lines(clock)
 
 
 def _mark(request: _Request, path: str) -> str:
@@ -402,10 +364,8 @@ def _mark(request: _Request, path: str) -> str:
     }
     if request.consistency != Consistency.NONE:
         facts |= {"consistency": request.consistency}
-    if request.mode == "file":
-        facts |= {"mode": request.mode, "atomic": request.atomic}
-    else:
-        facts |= {"batch_size": request.batch_size}
+    if request.atomic:
+        facts |= {"atomic": request.atomic}
     return journal.fingerprint(path, facts)
 
 
@@ -434,33 +394,26 @@ def _open_journal(
     return book
 
 
-def _write_failed(
-    target: str | None, source: AnySource, before: os.stat_result, results: Results, outcome: Outcome
-) -> None:
-    if target is None:
-        return
-    after = os.stat(source.path)
-    if (after.st_size, after.st_mtime_ns) != (before.st_size, before.st_mtime_ns):
-        raise ClientError(f"{source.path} has changed while it was pushed; {target} was not written")
+async def _write_failed(api: ApiClient, target: str, source: SourceFile, outcomes: Outcomes) -> int:
     try:
-        outcome.failed_rows = write_failed(target, source, results)
+        return await write_failed(api, target, source, outcomes)
     except OSError as error:
         raise ClientError(
             f"{target} could not be written: {error.strerror}; run the same command again"
         ) from error
-    outcome.failed_out = str(Path(target))
 
 
-def _report(request: _Request, outcome: Outcome, results: Results) -> None:
+def _print_report(request: _Request, report: Report) -> None:
+    ending = report.ending
     if request.as_json:
-        print(msgspec.json.encode(as_document(outcome, results)).decode())
+        print(msgspec.json.encode(as_document(report)).decode())
     elif not request.quiet:
-        print_summary(outcome, results, Console())
-        refused = any(counts.get("failed") or counts.get("dead") for counts in results.effects().values())
-        if request.consistency != Consistency.NONE and refused:
+        print_summary(report, Console())
+        counts = report.outcomes.effects().values()
+        if request.consistency != Consistency.NONE and any(c.get("failed") or c.get("dead") for c in counts):
             print(
-                "what a destination refused is taken back everywhere: the job that does it stands in "
-                "`tranche jobs show` as compensated_by"
+                "what a destination refused is taken back everywhere: `tranche jobs show` names the job that does it "
+                "as compensated_by"
             )
-    if outcome.over:
-        print(f"tranche push: {clean(outcome.trouble)}", file=sys.stderr)
+    if ending.over:
+        print(f"tranche push: {clean(ending.trouble)}", file=sys.stderr)

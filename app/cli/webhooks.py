@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 import msgspec
 import rich_click as click
 
-from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import (
-    REQUEST_PATIENCE,
     connection_options,
     json_option,
     lines_option,
@@ -19,7 +18,6 @@ from app.cli.client.connection import (
     run_command,
     take_some,
 )
-from app.cli.client.http import Api
 from app.cli.client.progress import clean, counted
 from app.domain.outcomes import EventType
 from app.domain.webhooks import MessageState, Policy
@@ -35,7 +33,7 @@ _policy_option: Final = click.option(
     help="short: five retries in 75 minutes; standard: all but 2xx and 410 is tried again, over three days.",
 )
 
-Work = Callable[[Api], Coroutine[Any, Any, int]]
+Work = Callable[[ApiClient], Coroutine[Any, Any, int]]
 
 
 @click.group()
@@ -46,11 +44,8 @@ def webhooks() -> None:
 def _run(
     command: str, url: str | None, key: str | None, as_json: bool, work: Work, *, repeatable: bool = True
 ) -> None:
-    """What makes something new is sent but once: nobody could tell which of two answers was the first."""
-
     async def connected() -> int:
-        clock = SystemClock()
-        async with open_api(url, key, clock, Patience(clock, REQUEST_PATIENCE if repeatable else 0.0)) as api:
+        async with open_api(url, key, repeatable=repeatable) as api:
             return await work(api)
 
     context = click.get_current_context()
@@ -58,11 +53,9 @@ def _run(
     context.exit(run_command(f"webhooks {command}", connected, as_json=as_json))
 
 
-async def _ask(api: Api, method: str, path: str, body: Any = None) -> Any:
-    sent = None if body is None else msgspec.json.encode(body)
-    fields = {} if body is None else {"Content-Type": "application/json"}
-    answer = await api.call(method, _BASE + path, headers=fields, body=sent)
-    return msgspec.json.decode(answer.body) if answer.body else {}
+async def _ask(api: ApiClient, method: str, path: str, body: Any = None) -> Any:
+    answer = await api.ask(method, _BASE + path, body)
+    return msgspec.json.decode(answer) if answer else {}
 
 
 def _wanted(**given: Any) -> dict[str, Any]:
@@ -114,7 +107,7 @@ def add(
 ) -> None:
     """Tell URL of what happens from now on. Prints the secret, which nobody can read again."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         made = await _ask(api, "POST", "", {"url": address} | _wanted(events=list(events), policy=policy))
         _print(made, f"added endpoint {made['endpoint_id']} with the secret {made['secret']}", as_json)
         return 0
@@ -128,7 +121,7 @@ def add(
 def list_(as_json: bool, url: str | None, key: str | None) -> None:
     """All endpoints, and why one is disabled."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         if not as_json:
             click.echo(f"{'id':>6}  {'state':8}  {'policy':8}  URL  events")
         for told in (await _ask(api, "GET", ""))["endpoints"]:
@@ -145,7 +138,7 @@ def list_(as_json: bool, url: str | None, key: str | None) -> None:
 def show(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
     """One endpoint."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         told = await _ask(api, "GET", f"/{endpoint}")
         _print(told, _endpoint_line(told), as_json)
         return 0
@@ -176,7 +169,7 @@ def change(
     if not wanted:
         raise click.UsageError("say what to change: --address, --event or --policy")
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         told = await _ask(api, "PATCH", f"/{endpoint}", wanted)
         _print(told, _endpoint_line(told), as_json)
         return 0
@@ -185,7 +178,7 @@ def change(
 
 
 def _set_state(endpoint: int, state: str, word: str, as_json: bool, url: str | None, key: str | None) -> None:
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         told = await _ask(api, "PATCH", f"/{endpoint}", {"state": state})
         _print(told, _endpoint_line(told), as_json)
         return 0
@@ -218,7 +211,7 @@ def disable(endpoint: int, as_json: bool, url: str | None, key: str | None) -> N
 def remove(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
     """Tell it of nothing, ever again."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         await _ask(api, "DELETE", f"/{endpoint}")
         _print({"endpoint_id": endpoint, "state": "removed"}, f"removed endpoint {endpoint}", as_json)
         return 0
@@ -239,7 +232,7 @@ def remove(endpoint: int, as_json: bool, url: str | None, key: str | None) -> No
 def rotate(endpoint: int, keep: float | None, as_json: bool, url: str | None, key: str | None) -> None:
     """Give an endpoint a new secret."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         made = await _ask(api, "POST", f"/{endpoint}/rotate", {"keep_seconds": keep})
         until = made["previous_until"]
         tail = f"; the one before signs as well until {until}" if until else "; the one before is no good"
@@ -256,7 +249,7 @@ def rotate(endpoint: int, keep: float | None, as_json: bool, url: str | None, ke
 def test_(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
     """Send a test event and wait for its first attempt; exit code 1 if that did not go well."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         told = await _ask(api, "POST", f"/{endpoint}/test")
         until = asyncio.get_running_loop().time() + _TEST_SECONDS
         while not told["attempts"] and asyncio.get_running_loop().time() < until:
@@ -279,22 +272,14 @@ def messages(
 ) -> None:
     """What an endpoint was told, newest first, and how its attempts went."""
 
-    async def work(api: Api) -> int:
-        async for told in take_some(_walk(api, endpoint, {"state": state} if state else {}), limit):
+    async def work(api: ApiClient) -> int:
+        found = api.list(f"{_BASE}/{endpoint}/messages", "messages", {"state": state} if state else {})
+        async for raw in take_some(found, limit):
+            told = msgspec.json.decode(raw)
             _print(told, _message_line(told), as_json)
         return 0
 
     _run("messages", url, key, as_json, work)
-
-
-async def _walk(api: Api, endpoint: int, params: dict[str, str]) -> AsyncIterator[dict[str, Any]]:
-    while True:
-        page = msgspec.json.decode((await api.get(f"{_BASE}/{endpoint}/messages", params=params)).body)
-        for told in page["messages"]:
-            yield told
-        if not page["next_cursor"]:
-            return
-        params = params | {"cursor": page["next_cursor"]}
 
 
 @webhooks.command()
@@ -308,7 +293,7 @@ def replay(
 ) -> None:
     """Send again what did not arrive, under the same event ids."""
 
-    async def work(api: Api) -> int:
+    async def work(api: ApiClient) -> int:
         if message is not None:
             told = await _ask(api, "POST", f"/{endpoint}/messages/{message}/replay")
             _print(told, _message_line(told), as_json)

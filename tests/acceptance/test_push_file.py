@@ -1,4 +1,4 @@
-"""`tranche push --mode file` between real processes: the client dies, the API dies, the file is a mess."""
+"""`tranche push` of large files between real processes: the client dies, the API dies, the file is a mess."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ class Person:
         return start(self.folder, "push", words, env)
 
     def push(self, file: str, *words: str) -> Part:
-        return self.start("push", file, "--mode", "file", "--map", "Customer Id=id", "--json", *words)
+        return self.start("push", file, "--map", "Customer Id=id", "--json", *words)
 
     async def pushed(self, part: Part, seconds: float = 90) -> tuple[int, dict[str, Any]]:
         try:
@@ -201,9 +201,7 @@ async def test_a_messy_file_its_failed_rows_and_their_correction(tranche: Instal
         mapped, *same = csv.reader(other)
         assert mapped[3:] == ["id", "E-Mail", "First Name", "City"], "it is pushed without --map"
         assert [row[3:] for row in same] == [row[3:] for row in rows]
-    code, told = await person.pushed(
-        person.start("push", str(folder / "server.csv"), "--mode", "file", "--json")
-    )
+    code, told = await person.pushed(person.start("push", str(folder / "server.csv"), "--json"))
     assert (code, told["succeeded"], told["failed"]) == (1, 1, 3), "nothing was fixed yet"
     assert [row[3] for row in rows] == ["c7", "m2", "m3", "m4"]
     rows[0][4], rows[1][4] = "seven@example.com", "m2@example.com"

@@ -12,10 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from app import admin, workers
+from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Patience, SystemClock
-from app.cli.client.effects import wait_for_effects
-from app.cli.client.http import Api as ClientApi
-from app.cli.client.results import Results, SentJob
+from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.waits import find_waits
 from app.http import events
 from app.settings import Settings
@@ -218,13 +217,13 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     await add(api)
     mine = api.as_key(await admin.create_key(db, "acme", ["import"]))
     job_id = (await mine.push([person(1)])).json()["job_id"]
-    clock, results = SystemClock(), Results()
-    results.jobs.append(SentJob(job_id, (1,), awaited=True))
+    clock = SystemClock()
     why = ["no worker has been seen yet; start one with: tranche worker"]
-    async with ClientApi(api.url, mine.key or "", clock=clock, patience=Patience(clock, 10)) as client:
+    async with ApiClient(api.url, mine.key or "", clock=clock, patience=Patience(clock, 10)) as client:
         patience = Patience(clock, 2)
-        patience.start_last_wait()
-        assert not await wait_for_effects(client, results, clock=clock, patience=patience, concurrency=1)
-        assert await find_waits(client, results.effects(), results.waits()) == why
-    async with ClientApi(api.url, api.key or "", clock=clock, patience=Patience(clock, 10)) as client:
-        assert await find_waits(client, results.effects(), results.waits()) == [f"hubspot waits: {why[0]}"]
+        job = await watch_until(JobWatch(client, job_id), is_finished, clock=clock, patience=patience)
+        assert job.waiting is not None
+        said = [job.waiting.detail]
+        assert await find_waits(client, job.effects, said) == why
+    async with ApiClient(api.url, api.key or "", clock=clock, patience=Patience(clock, 10)) as client:
+        assert await find_waits(client, job.effects, said) == [f"hubspot waits: {why[0]}"]

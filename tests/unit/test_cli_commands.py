@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli_server import KEY, FakeApi, fail, wait
+from tests.unit.cli_server import KEY, FakeApi, fail, problem, wait
 
 PROGRAM = """
 import sys
@@ -144,7 +144,7 @@ async def test_the_table_shows_what_failed_where(shell: Shell) -> None:
         (["push", "in.csv", "--map", "Key=id"], {}, "'Key'"),
         (["push", "in.csv", "--map", "id=frist_name"], {}, '--map "id=first_name"'),
         (["push", "in.csv", "--ignore", "Key"], {}, "'Key'"),
-        (["push", "in.csv", "--batch-size", "1001"], {}, "batch-size"),
+        (["push", "in.csv", "--map", "email=a:b"], {}, "colon"),
         (["push", "in.csv", "--failed-out", "in.csv"], {}, "is the file being pushed"),
         (["push", "in.csv", "--failed-out", "no/such/place.csv"], {}, "cannot be written"),
         (["push", "in.csv", "--nonsense"], {}, "nonsense"),
@@ -178,26 +178,74 @@ async def test_patience_is_3_and_the_next_run_goes_on(shell: Shell) -> None:
 
 
 async def test_killed_and_started_again_it_resumes_without_a_duplicate(shell: Shell) -> None:
-    shell.write(60)
-    arguments = ("push", "in.csv", "--batch-size", "10", "--concurrency", "2")
-    shell.api.hold = asyncio.Event()
-    process = await shell.start(*arguments)
-    await eventually(lambda: shell.api.flying == 2)
-    shell.api.hold.set()
-    shell.api.hold = asyncio.Event()
-    await eventually(lambda: len(shell.api.stored) == 2 and shell.api.flying == 2)
+    """In its upload, and when the server has the file but its response is lost."""
+    shell.write(20_000)
+    shell.api.stuck = asyncio.Event()
+    process = await shell.start("push", "in.csv")
+    await eventually(lambda: shell.api.arrived > 100_000)
     process.send_signal(signal.SIGKILL)
     await process.communicate()
-    first = {seen.key: seen.body for seen in shell.api.seen}
+    shell.api.stuck.set()
+    await eventually(lambda: shell.api.keys == {})
+    shell.api.hold = asyncio.Event()
+    process = await shell.start("push", "in.csv")
+    await eventually(lambda: len(shell.api.applied) == 20_000)
+    process.send_signal(signal.SIGKILL)
+    await process.communicate()
     shell.api.hold.set()
     shell.api.hold = None
-    code, out, err = await shell.run(*arguments)
+    code, out, err = await shell.run("push", "in.csv")
     assert code == 0
     assert "resuming the push of in.csv" in err
-    assert "had been answered before" in out
-    assert first.items() <= {seen.key: seen.body for seen in shell.api.seen}.items()
-    assert sorted(shell.api.applied) == sorted(f"c{i}" for i in range(60))
+    assert "the server had the file from the earlier run" in out
+    assert len(shell.api.uploads) == 2
+    assert len({upload.key for upload in shell.api.uploads}) == 1
+    assert set(shell.api.times.values()) == {1}
     assert shell.journals == []
+
+
+async def test_a_refused_file_leaves_no_memory_of_a_push(shell: Shell) -> None:
+    shell.write(3)
+    shell.api.answers = [problem(415, "UNSUPPORTED", "no")]
+    assert (await shell.run("push", "in.csv"))[0] == 2
+    assert shell.journals == []
+
+
+async def test_options_of_the_way_it_was_sent_before_are_taken_and_do_nothing(shell: Shell) -> None:
+    shell.write(3)
+    words = ("--mode", "batch", "--batch-size", "2", "--concurrency", "1")
+    code, _, err = await shell.run("push", "in.csv", *words)
+    assert code == 0
+    assert all(f"{word} has no effect" in err for word in words[::2])
+    assert len(shell.api.uploads) == 1
+
+
+async def test_a_dry_run_leaves_nothing(shell: Shell) -> None:
+    shell.write(3)
+    code, _, err = await shell.run("push", "in.csv", "--dry-run")
+    assert code == 0, err
+    assert shell.api.uploads[0].query == [("dry_run", "true")]
+    assert (shell.api.applied, shell.journals) == ([], [])
+
+
+async def test_options_become_the_query(shell: Shell) -> None:
+    shell.write(3)
+    options = ("--on-duplicate", "last_wins", "--consistency", "all_destinations", "--atomic")
+    assert (await shell.run("push", "in.csv", *options))[0] == 0
+    assert shell.api.uploads[0].query == [
+        ("on_duplicate", "last_wins"),
+        ("consistency", "all_destinations"),
+        ("atomic", "true"),
+    ]
+
+
+async def test_a_canceled_job_is_1_and_forgotten(shell: Shell) -> None:
+    shell.write(3)
+    shell.api.ending = {"state": "canceled"}
+    code, _, err = await shell.run("push", "in.csv", "-q")
+    assert code == 1
+    assert "was canceled" in err
+    assert shell.journals == [], "pushing the file again is a new import"
 
 
 async def test_a_changed_file_is_another_run(shell: Shell) -> None:
@@ -213,7 +261,7 @@ async def test_two_pushes_of_one_file_at_a_time_are_refused(shell: Shell) -> Non
     shell.write(2)
     shell.api.hold = asyncio.Event()
     process = await shell.start("push", "in.csv")
-    await eventually(lambda: shell.api.flying == 1)
+    await eventually(lambda: len(shell.api.uploads) == 1)
     code, _, err = await shell.run("push", "in.csv")
     assert code == 2
     assert "pushed already by another process" in err
@@ -226,7 +274,7 @@ async def test_ctrl_c_is_130_with_a_hint(shell: Shell) -> None:
     shell.write(2)
     shell.api.hold = asyncio.Event()
     process = await shell.start("push", "in.csv")
-    await eventually(lambda: shell.api.flying == 1)
+    await eventually(lambda: len(shell.api.uploads) == 1)
     process.send_signal(signal.SIGINT)
     _, err = await process.communicate()
     assert process.returncode == 130
@@ -260,7 +308,8 @@ async def test_standard_input_and_quiet(shell: Shell) -> None:
 
 async def test_jobs_list_show_and_wait(shell: Shell) -> None:
     shell.write(6)
-    await shell.run("push", "in.csv", "--batch-size", "2")
+    for _ in range(3):
+        await shell.run("push", "in.csv")
     ids = list(shell.api.jobs)[::-1]
     code, out, _ = await shell.run("jobs", "list", "--json")
     assert code == 0
@@ -286,6 +335,27 @@ async def test_jobs_wait_tells_failures_and_patience(shell: Shell) -> None:
     assert (await shell.run("jobs", "wait", job))[0] == 1
     shell.api.polls_until_settled = 10_000
     assert (await shell.run("jobs", "wait", job, "--timeout", "1"))[0] == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [(["--failed", "--csv", "--limit", "2"], "--limit"), (["--ndjson"], "--ndjson goes with --failed")],
+)
+async def test_jobs_items_options_that_mean_nothing_are_refused(
+    shell: Shell, options: list[str], words: str
+) -> None:
+    code, _, err = await shell.run("jobs", "items", "x", *options)
+    assert code == 2
+    assert words in err
+
+
+async def test_jobs_items_gives_failed_items_back_as_they_were_sent(shell: Shell) -> None:
+    (shell.home / "in.ndjson").write_text('{"id":"1","email":"a@b.example"}\n{"id":"2",  "email":null}\n')
+    shell.api.decide = lambda item, seen: fail("INVALID_EMAIL", "no") if item["email"] is None else None
+    await shell.run("push", "in.ndjson")
+    job = next(iter(shell.api.jobs))
+    code, out, err = await shell.run("jobs", "items", job, "--status", "failed", "--failed", "--ndjson")
+    assert (code, out) == (0, '{"id":"2",  "email":null}\n'), err
 
 
 async def test_jobs_items_walks_all_pages(shell: Shell) -> None:
@@ -356,7 +426,8 @@ async def test_items_under_another_name_are_told_how_to_be_called(shell: Shell, 
     (shell.home / "in.json").write_text(text)
     code, _, err = await shell.run("push", "in.json")
     assert code == 2
-    assert 'rename it "items"' in err
+    assert 'unknown member "contacts"' in err
+    assert '{"items": [...]}' in err
 
 
 async def test_one_column_can_be_the_id_and_the_address(shell: Shell) -> None:
@@ -383,24 +454,38 @@ async def test_what_was_trimmed_is_in_the_summary(shell: Shell) -> None:
     assert json.loads(out)["warnings"][0] == {"code": "TRIMMED", "pointer": "/id", "count": 1, "lines": [2]}
 
 
-@pytest.mark.parametrize("mode", ["batch", "file"])
-async def test_a_csv_with_bytes_that_are_no_text_is_refused_before_anything_is_sent(
-    shell: Shell, mode: str
-) -> None:
-    rows = b"".join(b"c%d,a@b.example,Ann\r\n" % n for n in range(5_000))
-    content = b"id,email,first_name\r\n" + rows + b"x,a@b.example,Zo\xeb\r\n"
-    (shell.home / "in.csv").write_bytes(content)
-    code, _, err = await shell.run("push", "in.csv", "--mode", mode)
-    assert code == 2
-    assert "in.csv, line 5002: the byte 0xEB is not utf-8 text" in err
-    assert "('ë' there)" in err
-    assert "--encoding windows-1252" in err
-    assert shell.api.applied == []
-    assert shell.journals == []
-
-
 async def test_the_named_encoding_has_the_same_file_imported(shell: Shell) -> None:
     (shell.home / "in.csv").write_bytes(b"id,email,first_name\nx,a@b.example,Zo\xeb\n")
     code, _, err = await shell.run("push", "in.csv", "--encoding", "windows-1252")
     assert code == 0, err
     assert shell.api.applied == ["x"]
+
+
+async def test_jobs_cancel_says_what_was_done_and_what_is_too_late(shell: Shell) -> None:
+    shell.write(5)
+    shell.api.polls_until_decided, shell.api.processed_at_most = 10_000, 3
+    process = await shell.start("push", "in.csv")
+    await eventually(lambda: bool(shell.api.jobs) and next(iter(shell.api.jobs.values()))["polls"] >= 1)
+    job = next(iter(shell.api.jobs))
+    code, out, err = await shell.run("jobs", "cancel", job)
+    assert code == 0, err
+    assert "what was applied stays (3 items); 0 failed, 2 not processed" in out
+    await process.communicate()
+    assert process.returncode == 1
+    assert (await shell.run("jobs", "wait", job))[0] == 1
+    shell.api.polls_until_decided, shell.api.ending = 0, None
+    code, _, err = await shell.run("jobs", "cancel", job)
+    assert code == 2
+    assert "nothing left to cancel" in err
+
+
+async def test_jobs_wait_shows_where_the_job_stands(shell: Shell) -> None:
+    shell.write(8)
+    await shell.run("push", "in.csv")
+    shell.api.polls_until_decided = 10_000
+    job = next(iter(shell.api.jobs))
+    code, out, _ = await shell.run("jobs", "wait", job, "--patience", "1")
+    assert code == 3
+    assert "running" in out
+    code, _, err = await shell.run("jobs", "wait", job, "--patience", "1", "--json")
+    assert (code, err) == (3, "")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from app.cli.client.api_client import Response, refuse
 from app.cli.client.errors import UsageError
-from app.cli.client.http import Answer, refuse
-from app.cli.client.reader import ReadOptions, open_source
+from app.cli.client.source_file import FileOptions, open_file
 from app.cli.stack import own_command
 from tests.unit.cli_server import KEY, FakeApi
 
@@ -32,26 +32,6 @@ def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_pat
     assert json.loads(done.stdout)
 
 
-def problems(path: Path) -> list[str]:
-    return [row.problem for row in open_source(str(path), ReadOptions()).rows()]
-
-
-@pytest.mark.parametrize("cell", ["x" * 200_000, '"' + "x" * 200_000 + '"'])
-def test_a_cell_that_is_too_long_is_not_called_an_open_quote(tmp_path: Path, cell: str) -> None:
-    path = tmp_path / "in.csv"
-    path.write_text(f"id,email,bio\nc1,a@b.example,{cell}\nc2,b@b.example,short\n")
-    assert problems(path) == ["a cell has more than 131,072 characters", ""]
-
-
-def test_an_open_quote_is_still_called_one_however_much_follows(tmp_path: Path) -> None:
-    path = tmp_path / "in.csv"
-    rows = "".join(f"c{i},a@b.example,{'x' * 1000}\n" for i in range(2, 200))
-    path.write_text(f'id,email,bio\nc1,a@b.example,"open\n{rows}')
-    first, *others = problems(path)
-    assert first == "a quote is opened in this line and never closed"
-    assert not any(others)
-
-
 @pytest.mark.parametrize(
     ("name", "content", "advice"),
     [
@@ -65,11 +45,11 @@ def test_a_workbook_or_an_archive_is_called_what_it_is(
 ) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=advice):
-        open_source(str(tmp_path / name), ReadOptions())
+        open_file(str(tmp_path / name), FileOptions())
 
 
 def test_a_refusal_ends_in_one_full_stop() -> None:
-    answer = Answer(401, {}, b'{"detail":"This API key is unknown, revoked or misspelled."}')
+    answer = Response(401, {}, b'{"detail":"This API key is unknown, revoked or misspelled."}')
     told = refuse(answer, "http://127.0.0.1:1").detail
     assert "misspelled. Check" in told
 

@@ -13,9 +13,9 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 
 from app import settings
-from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.api_client import ApiClient, check_key, check_url
+from app.cli.client.clock import Clock, Patience, SystemClock
 from app.cli.client.errors import ClientError, UsageError
-from app.cli.client.http import Api, check_key, check_url
 from app.cli.client.progress import clean
 from app.errors import SettingsError
 
@@ -93,9 +93,24 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the AP
 lines_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 
 
-def open_api(url: str | None, key: str | None, clock: SystemClock, patience: Patience) -> Api:
+def open_api(
+    url: str | None,
+    key: str | None,
+    clock: Clock | None = None,
+    patience: Patience | None = None,
+    *,
+    repeatable: bool = True,
+) -> ApiClient:
+    """A client for a command; without `patience`, for single questions.
+
+    What makes something new is not `repeatable` and sent once: nobody could tell which of two responses was the first.
+    """
     found = find_connection(url, key)
-    return Api(found.url, found.key, clock=clock, patience=patience, notify=warn, first_contact=FIRST_CONTACT)
+    clock = clock or SystemClock()
+    patience = patience or Patience(clock, REQUEST_PATIENCE if repeatable else 0.0)
+    return ApiClient(
+        found.url, found.key, clock=clock, patience=patience, notify=warn, first_contact=FIRST_CONTACT
+    )
 
 
 def warn(text: str) -> None:

@@ -38,11 +38,28 @@ class NotFoundError(RefusedError):
     code = "NOT_FOUND"
 
 
+class BrokenDownload(RefusedError):
+    """A download did not come to its end."""
+
+    code = "BROKEN"
+
+
 class CanceledError(ClientError):
     """Somebody canceled the job while its file was sent."""
 
     code = "CANCELED"
     exit_code: ClassVar[int] = 1
+
+
+class JobOver(ClientError):
+    """The job ended without deciding every row: it was canceled, or it failed."""
+
+    code = "OVER"
+
+    def __init__(self, detail: str, *, exit_status: int, not_processed: int) -> None:
+        super().__init__(detail)
+        self.exit_status = exit_status
+        self.not_processed = not_processed
 
 
 class PatienceError(ClientError):

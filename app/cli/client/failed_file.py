@@ -1,33 +1,37 @@
-"""The file of rows that did not make it: what the user sent, with the reasons, ready to be fixed and pushed again."""
+"""The file of failed rows: downloaded from the service, and written in the form of the file that was pushed."""
 
 from __future__ import annotations
 
 import csv
+import heapq
+import io
 import os
-import re
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Final, TextIO
+from typing import IO, Any, Final, TextIO
+from urllib.parse import quote
 
 import msgspec
 
-from app.cli.client.columns import NOTES
-from app.cli.client.csv_file import CsvSource
-from app.cli.client.errors import ClientError, UsageError
-from app.cli.client.json_file import JsonSource, NdjsonSource
-from app.cli.client.results import Note, Results
-from app.cli.client.rows import Row
-from app.domain.files.columns import KEY_PREFIX
+from app.cli.client.api_client import ApiClient
+from app.cli.client.errors import UsageError
+from app.cli.client.outcomes import FailedItems, Note, Outcomes
+from app.cli.client.source_file import CsvFile, SourceFile
+from app.cli.client.upload_body import CSV, NDJSON
+from app.domain.files.columns import NOTES, Columns, guard_key
+from app.domain.files.csv_rows import DELIMITERS
 from app.domain.files.formulas import neutralize, restore
 
 REASONS: Final = ".reasons.ndjson"
+_LONGEST_CELL: Final = 1 << 24
+"""A row that does not fit its header comes back as one cell."""
 
-AnySource = CsvSource | NdjsonSource | JsonSource
 
-
-def check_target(target: str, source: AnySource) -> None:
+def check_target(target: str, source: SourceFile) -> None:
     """Find out before anything is sent whether the file can be written.
 
     Raises:
@@ -38,130 +42,133 @@ def check_target(target: str, source: AnySource) -> None:
         raise UsageError(f"--failed-out {target} is the file being pushed; name another one")
     if path.is_dir() or not os.access(path.parent, os.W_OK):
         raise UsageError(f"--failed-out {target} cannot be written")
-    if isinstance(source, CsvSource):
-        source.check_notes()
+    if isinstance(source, CsvFile) and not source.columns.has_notes:
+        clash = [name for name in source.columns.header if name in NOTES]
+        if clash:
+            raise UsageError(
+                f"--failed-out adds a column {clash[0]!r}, which the file has already; rename it in the file"
+            )
 
 
-def write_failed(target: str, source: AnySource, results: Results) -> int:
-    """Replace `target` by the rows that have a note; their number is returned.
+async def download_items(api: ApiClient, items: FailedItems, media_type: str, out: IO[bytes]) -> None:
+    """Failed items as they were sent, in item order.
+
+    Raises:
+        RefusedError, PatienceError: see `ApiClient.save`.
+    """
+    path = f"/v1/jobs/{quote(items.job_id, safe='')}/items"
+    await api.save(path, params={**items.filters, "sent": "true"}, media_type=media_type, out=out)
+
+
+async def write_failed(api: ApiClient, target: str, source: SourceFile, outcomes: Outcomes) -> int:
+    """Replace `target` by the rows that are not ok; their number is returned.
 
     When there is none, a CSV file is left with its header only and an NDJSON file empty, so that a file of an earlier
     push never passes for this one's. NDJSON goes with `TARGET.reasons.ndjson`, one line for each line of the target.
 
     Raises:
-        ClientError: the source is no longer what was sent.
+        RefusedError, PatienceError: the rows cannot be downloaded.
         OSError: the target cannot be written.
     """
-    pairs = _match(source, results)
-    if isinstance(source, CsvSource):
-        written, on_error = source.encoding.written, source.encoding.on_write
-        with _replace(target, encoding=written, errors=on_error) as out:
-            return _write_csv(out, source, pairs)
+    with ExitStack() as stack:
+        downloads: _Downloads = []
+        for items in outcomes.groups:
+            out = stack.enter_context(tempfile.TemporaryFile(prefix="tranche-failed-"))
+            await download_items(api, items, CSV if isinstance(source, CsvFile) else NDJSON, out)
+            out.seek(0)
+            downloads.append((items, out))
+        if isinstance(source, CsvFile):
+            return _write_csv(target, source, downloads)
+        return _write_ndjson(target, source, downloads)
+
+
+_Downloads = list[tuple[FailedItems, IO[bytes]]]
+
+
+def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
+    count = 0
+    usual = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with _replace(target, encoding=source.written, errors="replace") as out:
+            write = _csv_writer(out, source)
+            tables = [(items, *_read_csv(stream)) for items, stream in downloads]
+            header = [*NOTES, *_own_header(source.columns)]
+            served = tables[0][1] if tables else header
+            # With as many columns they are the same, and the user's names are better known than the service's.
+            _write_header(out, source, header if len(served) == len(header) else served)
+            rows = heapq.merge(
+                *(zip(items.rows, rows, strict=False) for items, _, rows in tables), key=itemgetter(0)
+            )
+            for _, same in groupby(rows, key=itemgetter(0)):
+                write(next(same)[1])
+                count += 1
+    finally:
+        csv.field_size_limit(usual)
+    return count
+
+
+def _read_csv(stream: IO[bytes]) -> tuple[list[str], Iterator[list[str]]]:
+    rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
+    return next(rows, []), rows
+
+
+def _csv_writer(out: TextIO, source: CsvFile) -> Any:
+    return csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n").writerow
+
+
+def _write_header(out: TextIO, source: CsvFile, names: list[str]) -> None:
+    # The delimiter is guessed from this line: nothing in it may look like another one.
+    risky = any(sign in name for name in names for sign in DELIMITERS if sign != source.delimiter)
+    quoting = csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL
+    csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n", quoting=quoting).writerow(names)  # type: ignore[arg-type]
+
+
+def _own_header(columns: Columns) -> list[str]:
+    """The columns that the service gives back, each field under the name it has in the pushed file."""
+    names: list[str] = []
+    for i, (name, target) in enumerate(zip(columns.header, columns.targets, strict=True)):
+        if target is None:
+            continue
+        if i == columns.both:
+            names += ["id", "email"]
+        elif i in columns.attributes:
+            names.append(guard_key(target))
+        else:
+            names.append(restore(name) if columns.has_notes else name)
+    return [neutralize(name) for name in names]
+
+
+def _write_ndjson(target: str, source: SourceFile, downloads: _Downloads) -> int:
+    count, lines = 0, enumerate(source.lines())
     with (
         _replace(target, encoding="utf-8", errors="surrogateescape") as out,
         _replace(target + REASONS, encoding="utf-8", errors="backslashreplace") as reasons,
     ):
-        return _write_ndjson(out, reasons, pairs)
-
-
-def _match(source: AnySource, results: Results) -> Iterator[tuple[Row, list[Note]]]:
-    """Each row that has notes, by reading the source once more: the rows themselves were never kept."""
-    groups = results.by_row()
-    notes = next(groups, None)
-    if notes is None:
-        return
-    for row in source.rows():
-        if row.number != notes[0].number:
-            continue
-        if row.line != notes[0].line:
-            break
-        yield row, notes
-        notes = next(groups, None)
-        if notes is None:
-            return
-    raise ClientError(f"{source.path} has changed since it was sent; its failed rows cannot be told any more")
-
-
-def _summarize(notes: list[Note]) -> tuple[str, str, str]:
-    detail = "; ".join(f"{n.destination}: {n.detail}" if n.destination else n.detail for n in notes)
-    seconds = max(n.retry_after for n in notes)
-    return notes[0].code, detail, f"{seconds:g}"
-
-
-def _write_csv(out: TextIO, source: CsvSource, pairs: Iterator[tuple[Row, list[Note]]]) -> int:
-    # Our columns stand first: a row with too few or too many cells then stays as it was, and fails again until
-    # somebody has fixed it.
-    write: Callable[[list[str]], Any] = csv.writer(
-        out, delimiter=source.delimiter, lineterminator="\r\n"
-    ).writerow
-    write([*NOTES, *_guard_header(source)])
-    count = 0
-    for row, notes in pairs:
-        count += 1
-        own = [_fit(neutralize(cell), out) for cell in _summarize(notes)]
-        if not isinstance(row.original, str):
-            write([*own, *(_guard(cell, source) for cell in row.original)])
-        elif source.columns.has_notes:
-            out.write(row.original + "\r\n")
-        else:
-            prefix = _Cells()
-            csv.writer(prefix, delimiter=source.delimiter, lineterminator="").writerow(own)
-            out.write(f"{prefix.text}{source.delimiter}{row.original}\r\n")
+        streams = (zip(items.rows, stream, items.notes(), strict=False) for items, stream in downloads)
+        for row, same in groupby(heapq.merge(*streams, key=itemgetter(0)), key=itemgetter(0)):
+            found = list(same)
+            line = next((line for number, line in lines if number == row), None)
+            count += 1
+            out.write(found[0][1].decode("utf-8", "surrogateescape"))
+            reason = {"line": count, "source_line": line, **_describe([note for _, _, note in found])}
+            reasons.write(msgspec.json.encode(reason).decode() + "\n")
     return count
 
 
-def _guard(cell: str, source: CsvSource) -> str:
-    """A cell that no spreadsheet runs. A file of failed rows has most of its cells guarded already."""
-    return neutralize(restore(cell) if source.columns.has_notes else cell)
-
-
-def _guard_header(source: CsvSource) -> list[str]:
-    if source.columns.has_notes:
-        return [_guard(name, source) for name in source.own_header]
-    marked = (
-        KEY_PREFIX + name if name == target and name.startswith(KEY_PREFIX) else name
-        for name, target in zip(source.columns.header, source.columns.targets, strict=True)
-    )
-    return [neutralize(name) for name in marked]
-
-
-class _Cells:
-    text = ""
-
-    def write(self, text: str) -> int:
-        self.text += text
-        return len(text)
-
-
-def _fit(text: str, out: TextIO) -> str:
-    """Our words may have letters that the user's encoding lacks."""
-    encoding = out.encoding
-    return text.encode(encoding, "replace").decode(encoding)
-
-
-def _write_ndjson(out: TextIO, reasons: TextIO, pairs: Iterator[tuple[Row, list[Note]]]) -> int:
-    count = 0
-    for row, notes in pairs:
-        count += 1
-        # A line break can only be white space between tokens: inside a JSON string it would be escaped.
-        out.write(re.sub(r"[\r\n]+", " ", str(row.original)) + "\n")
-        reason = {
-            "line": count,
-            "source_line": row.line,
-            "id": row.key or None,
-            "errors": [
-                {
-                    "destination": n.destination or None,
-                    "status": n.status,
-                    "error_code": n.code,
-                    "error_detail": n.detail,
-                    "retry_after_seconds": n.retry_after,
-                }
-                for n in notes
-            ],
-        }
-        reasons.write(msgspec.json.encode(reason).decode() + "\n")
-    return count
+def _describe(notes: list[Note]) -> Mapping[str, object]:
+    return {
+        "id": notes[0].item_id,
+        "errors": [
+            {
+                "destination": note.destination or None,
+                "status": note.status,
+                "error_code": note.code,
+                "error_detail": note.detail,
+                "retry_after_seconds": note.retry_after,
+            }
+            for note in notes
+        ],
+    }
 
 
 @contextmanager

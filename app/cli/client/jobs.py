@@ -1,16 +1,15 @@
-"""Jobs over HTTP: ask for one, wait for it, walk through its items."""
+"""Jobs over HTTP: ask for one, and wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Callable
 from typing import Final
 from urllib.parse import quote
 
+from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Clock, Patience
-from app.cli.client.errors import PatienceError
-from app.cli.client.http import Answer, Api
 from app.cli.client.progress import clean
-from app.cli.client.wire import Item, Job, Page, read
+from app.cli.client.wire import Job, read
 from app.domain.outcomes import FINISHED_JOB_STATES, JobState
 
 MAX_PREFER: Final = 10
@@ -37,7 +36,7 @@ def describe_open(job: Job) -> str:
 class JobWatch:
     """One job, polled. An unchanged answer costs no body (ETag)."""
 
-    def __init__(self, api: Api, job_id: str) -> None:
+    def __init__(self, api: ApiClient, job_id: str) -> None:
         self.job_id = job_id
         self._api = api
         self._path = f"/v1/jobs/{quote(job_id, safe='')}"
@@ -68,38 +67,22 @@ class JobWatch:
         return self._seen
 
 
-async def wait_until_decided(api: Api, job_id: str, clock: Clock, patience: Patience) -> Job:
-    """The job once every item's local outcome is known.
+async def watch_until(
+    watch: JobWatch,
+    done: Callable[[Job], bool],
+    *,
+    clock: Clock,
+    patience: Patience,
+    seen: Callable[[Job], None] = lambda job: None,
+) -> Job:
+    """The job once it is `done`, or as it was when patience ended; `seen` gets every state on the way.
 
     Raises:
-        PatienceError: it was not in time.
+        PatienceError: there was no answer in time.
     """
-    watch = JobWatch(api, job_id)
     while True:
         job = await watch.poll(patience.left())
-        if is_decided(job):
+        seen(job)
+        if done(job) or watch.pause > patience.left():
             return job
-        if watch.pause > patience.left():
-            raise PatienceError(describe_open(job))
         await clock.sleep(watch.pause)
-
-
-async def fetch_pages(
-    api: Api, job_id: str, filters: Mapping[str, str]
-) -> AsyncIterator[tuple[Answer, Page]]:
-    """Every page of a job's items, one after the other."""
-    params = dict(filters)
-    while True:
-        answer = await api.get(f"/v1/jobs/{quote(job_id, safe='')}/items", params=params)
-        page = read(answer.body, Page, api.url)
-        yield answer, page
-        if not page.next_cursor:
-            return
-        params["cursor"] = page.next_cursor
-
-
-async def fetch_items(api: Api, job_id: str, filters: Mapping[str, str] | None = None) -> AsyncIterator[Item]:
-    """Every item of a job that the filters let through."""
-    async for _, page in fetch_pages(api, job_id, filters or {}):
-        for item in page.items:
-            yield item

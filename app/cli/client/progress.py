@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Protocol
 
@@ -10,25 +11,22 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from app.cli.client.clock import Clock
-from app.cli.client.results import Results
 from app.cli.client.wire import Job
 from app.domain.outcomes import OPEN_STATES, JobState
 
+Effects = Mapping[str, Mapping[str, int]]
+"""Items by destination and state."""
 LINE_INTERVAL: Final = 5.0
 """Seconds between two lines of plain progress."""
 
 
 class Display(Protocol):
-    def show(self, results: Results, position: int) -> None:
-        """The state of things; `position` is the number of bytes of the file that were read."""
-        ...
-
     def show_upload(self, position: int, size: int) -> None:
-        """How much of a file that travels as a whole has gone out."""
+        """How much of the file has gone out."""
         ...
 
-    def show_job(self, job: Job, results: Results) -> None:
-        """Where the job stands that has the whole file."""
+    def show_job(self, job: Job, effects: Effects) -> None:
+        """The state of the job that has the file."""
         ...
 
     def say(self, text: str) -> None:
@@ -52,16 +50,11 @@ def clean(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
-def count_rows(results: Results) -> str:
-    text = f"{results.ok.total():,} ok, {results.failed:,} failed"
-    return f"{text}, {results.retry:,} to send again" if results.retry else text
-
-
-def count_effects(results: Results) -> list[tuple[str, int, int]]:
-    """(destination, items settled, items) for each destination that the jobs told of so far."""
+def count_effects(effects: Effects) -> list[tuple[str, int, int]]:
+    """(destination, items settled, items) for each destination."""
     return [
-        (name, sum(n for state, n in counts.items() if state not in OPEN_STATES), counts.total())
-        for name, counts in sorted(results.effects().items())
+        (name, sum(n for state, n in counts.items() if state not in OPEN_STATES), sum(counts.values()))
+        for name, counts in sorted(effects.items())
         if name != "db"
     ]
 
@@ -89,11 +82,9 @@ def describe_job(job: Job) -> str:
 
 
 class Silence:
-    def show(self, results: Results, position: int) -> None: ...
-
     def show_upload(self, position: int, size: int) -> None: ...
 
-    def show_job(self, job: Job, results: Results) -> None: ...
+    def show_job(self, job: Job, effects: Effects) -> None: ...
 
     def say(self, text: str) -> None: ...
 
@@ -112,17 +103,13 @@ class Lines(Silence):
         self._clock = clock
         self._last = clock.now()
 
-    def show(self, results: Results, position: int) -> None:
-        if self._is_due():
-            self.say(", ".join([count_rows(results), *self._describe_effects(results)]))
-
     def show_upload(self, position: int, size: int) -> None:
         if self._is_due():
             self.say(f"{count_bytes(position, size)} uploaded")
 
-    def show_job(self, job: Job, results: Results) -> None:
+    def show_job(self, job: Job, effects: Effects) -> None:
         if self._is_due():
-            self.say(", ".join([describe_job(job), *self._describe_effects(results)]))
+            self.say(", ".join([describe_job(job), *self._describe_effects(effects)]))
 
     def _is_due(self) -> bool:
         if self._clock.now() - self._last < LINE_INTERVAL:
@@ -130,8 +117,8 @@ class Lines(Silence):
         self._last = self._clock.now()
         return True
 
-    def _describe_effects(self, results: Results) -> list[str]:
-        return [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(results)]
+    def _describe_effects(self, effects: Effects) -> list[str]:
+        return [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(effects)]
 
     def say(self, text: str) -> None:
         print(clean(text), file=sys.stderr, flush=True)
@@ -140,7 +127,7 @@ class Lines(Silence):
 class Bars:
     """For people: a bar for the file and one for each destination, on stderr."""
 
-    def __init__(self, size: int = 0) -> None:
+    def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
@@ -148,16 +135,9 @@ class Bars:
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
-        self._size = size
         self._file: TaskID | None = None
         self._job: TaskID | None = None
         self._destinations: dict[str, TaskID] = {}
-
-    def show(self, results: Results, position: int) -> None:
-        if self._file is None:
-            self._file = self._progress.add_task("sent", total=max(1, self._size), state="")
-        self._progress.update(self._file, completed=min(position, self._size), state=count_rows(results))
-        self._show_effects(results)
 
     def show_upload(self, position: int, size: int) -> None:
         if self._file is None:
@@ -166,16 +146,16 @@ class Bars:
             self._file, total=max(1, size), completed=position, state=count_bytes(position, size)
         )
 
-    def show_job(self, job: Job, results: Results) -> None:
+    def show_job(self, job: Job, effects: Effects) -> None:
         if self._job is None:
             self._job = self._progress.add_task("processed", total=None, state="")
         self._progress.update(
             self._job, total=job.progress.items, completed=job.processed, state=describe_job(job)
         )
-        self._show_effects(results)
+        self._show_effects(effects)
 
-    def _show_effects(self, results: Results) -> None:
-        for name, done, total in count_effects(results):
+    def _show_effects(self, effects: Effects) -> None:
+        for name, done, total in count_effects(effects):
             if name not in self._destinations:
                 self._destinations[name] = self._progress.add_task(clean(name), total=total, state="")
             self._progress.update(

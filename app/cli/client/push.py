@@ -1,92 +1,346 @@
-"""A whole push: send the file, wait for the destinations, tell how it ended."""
+"""A whole push: upload the file, follow its job, send again what the service marks `retry`, until nothing is left.
+
+The service answers at once (207) or later (202); either way there is a job, and the job is followed. A push that was
+killed finds its jobs by their idempotency keys and sends nothing twice.
+"""
 
 from __future__ import annotations
 
-import random
+import hashlib
+import re
+import tempfile
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+from urllib.parse import quote
 
 import msgspec
 
-from app.cli.client.batches import group_rows
+from app.cli.client.api_client import ApiClient, Response, refuse
 from app.cli.client.clock import Clock, Patience
-from app.cli.client.effects import wait_for_effects
-from app.cli.client.http import Api
-from app.cli.client.progress import Display
-from app.cli.client.results import Note, Results
-from app.cli.client.rows import Row, Source
-from app.cli.client.summary import Outcome
-from app.cli.client.uploader import SendOptions, Uploader
-from app.domain.outcomes import ErrorCode, ItemStatus
+from app.cli.client.errors import CanceledError, JobOver, NotFoundError, PatienceError, RefusedError
+from app.cli.client.failed_file import download_items
+from app.cli.client.jobs import JobWatch, describe_open, is_decided, is_finished, watch_until
+from app.cli.client.outcomes import FailedItems, Note, Outcomes, PushedJob
+from app.cli.client.progress import Display, counted
+from app.cli.client.source_file import CsvFile, SourceFile, in_options
+from app.cli.client.summary import Ending
+from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is_worth_compressing
+from app.cli.client.wire import Accepted, Item, Job, KeyState, read, read_problem
+from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState
+
+ROUTE: Final = "/v1/contacts:bulk"
+_LINE: Final = re.compile(r"line \d+: ")
+"""Lines are shown beside the reason, so that rows with the same fault have the same reason."""
+_RECEIVING_PAUSE: Final = 2.0
+"""Seconds between two questions whether an upload that was cut off is abandoned."""
+_PAGE: Final = "1000"
+_AT_ONCE: Final = 500_000
+"""Bytes; a larger file has too many items for a response at once, so that the service need not read ahead."""
+_LOST: Final = (EffectState.FAILED, EffectState.DEAD)
+_BAD_FILE: Final = frozenset(
+    {"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TOO_LARGE", "INVALID_PARAMETER"}
+)
+"""Codes of a failed job that no repetition helps, but another file or option."""
 
 
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
-    url: str
-    key: str
-    batch_size: int = 1_000
-    patience: float = 300.0
-    """Seconds; see `clock.Patience`."""
-    first_contact: float | None = None
-    """Seconds; see `http.Api`."""
-    send: SendOptions
+    run: str
+    """Identity of the run; part of every idempotency key."""
+    mark: str = ""
+    """Represents the content of the file in the idempotency key."""
+    params: list[tuple[str, str]] = []
+    """The query of the import."""
+    await_effects: bool = True
+    atomic: bool = False
+    dry_run: bool = False
 
 
 async def push(
-    source: Source,
+    api: ApiClient,
+    source: SourceFile,
     options: PushOptions,
-    results: Results,
+    outcomes: Outcomes,
     display: Display,
     *,
     clock: Clock,
-    rng: random.Random | None = None,
-) -> Outcome:
-    """Send every row of the source and learn what became of it.
+    patience: Patience,
+) -> Ending:
+    """Send the file and learn what became of every row.
 
     Raises:
-        RefusedError: the server refused a whole request for good; `results` has what was decided before.
+        RefusedError: the server refused the file or the request.
+        CanceledError: the job was canceled while the file arrived.
     """
-    began = clock.now()
-    patience = Patience(clock, options.patience)
+    work = _Push(api, source, options, outcomes, display, clock, patience)
+    try:
+        await work.run()
+    except PatienceError as error:
+        return Ending(exit_code=3, trouble=error.detail, items=work.items)
+    except JobOver as over:
+        return Ending(
+            exit_code=over.exit_status,
+            trouble=over.detail,
+            over=True,
+            not_processed=over.not_processed,
+            items=work.items,
+        )
+    return Ending(exit_code=1 if outcomes.lost else 0, items=work.items)
 
-    def reject(row: Row) -> None:
-        results.failed += 1
-        results.add([Note(row.number, row.line, "", ItemStatus.FAILED, ErrorCode.INVALID_FIELD, row.problem)])
 
-    def moved() -> None:
-        display.show(results, source.position)
+class _Push:
+    """The rounds of one push: first the file, then what should be sent again."""
 
-    batches = group_rows(source.rows(), size=options.batch_size, reject=reject)
-    async with Api(
-        options.url,
-        options.key,
-        clock=clock,
-        patience=patience,
-        notify=display.say,
-        rng=rng,
-        first_contact=options.first_contact,
-    ) as api:
-        uploader = Uploader(api, batches, results, options.send, clock=clock, patience=patience, moved=moved)
-        moved()
-        await uploader.run()
-        moved()
-        settled = not results.open_jobs()
-        if not settled and patience.left() > 0:
-            settled = await wait_for_effects(
-                api,
-                results,
-                clock=clock,
-                patience=patience,
-                concurrency=options.send.concurrency,
-                moved=moved,
+    def __init__(
+        self,
+        api: ApiClient,
+        source: SourceFile,
+        options: PushOptions,
+        outcomes: Outcomes,
+        display: Display,
+        clock: Clock,
+        patience: Patience,
+    ) -> None:
+        self._api = api
+        self._source = source
+        self._options = options
+        self._outcomes = outcomes
+        self._display = display
+        self._clock = clock
+        self._patience = patience
+        self._params = [*source.params, *options.params]
+        self.items: int | None = None
+        """Rows of the file as the server counted them, once it has decided all."""
+
+    async def run(self) -> None:
+        """Returns when every row is decided, here and at the destinations.
+
+        Raises:
+            PatienceError: work is left.
+            JobOver: a job ended without deciding all of its rows.
+        """
+        await self._push_file(0)
+        self._patience.start_last_wait()
+        turn = 0
+        while (waiting := self._outcomes.waiting) is not None and not self._options.dry_run:
+            turn += 1
+            if not self._options.atomic:
+                await self._push_waiting(turn, waiting)
+            elif self._only_aborted():
+                await self._push_file(turn, waiting)
+            else:
+                break  # what failed by itself would fail again, and nothing be applied
+        for job in self._outcomes.open_jobs():
+            await self._await_effects(job)
+
+    def _only_aborted(self) -> bool:
+        """Whether no row failed but for others that are to be sent again."""
+        return all(items.clusters.keys() <= {ErrorCode.ATOMIC_ABORTED} for items in self._outcomes.lost)
+
+    async def _push_file(self, turn: int, waiting: FailedItems | None = None) -> None:
+        async def body() -> Body:
+            if waiting is not None:
+                await self._wait(turn, waiting)
+            return self._source.body
+
+        job, sent = await self._follow(await self._submit(self._key(turn), body, self._params))
+        self.items = job.progress.items
+        if self.items is None and job.state not in (JobState.CANCELED, JobState.FAILED):
+            self.items = job.summary.total
+        sent.rows = range(job.summary.total if self.items is None else self.items)
+        self._outcomes.clear()
+        await self._collect(job, sent)
+
+    async def _push_waiting(self, turn: int, waiting: FailedItems) -> None:
+        """The service gives back the rows that wait, and gets them again as they are."""
+        media_type = CSV if isinstance(self._source, CsvFile) else NDJSON
+        with tempfile.NamedTemporaryFile(prefix="tranche-again-") as out:
+
+            async def body() -> Body:
+                await self._wait(turn, waiting)
+                await download_items(self._api, waiting, media_type, out)
+                return FileBody(out.name, media_type)
+
+            job_id = await self._submit(self._key(turn), body, self._options.params)
+        job, sent = await self._follow(job_id)
+        sent.rows = waiting.rows
+        # What was decided replaces "to be sent again" only now: until then it is still true.
+        self._outcomes.waiting = None
+        await self._collect(job, sent)
+
+    def _key(self, turn: int) -> str:
+        """The Idempotency-Key of a round: the same run, options and file always give the same one."""
+        query = "&".join(f"{name}={value}" for name, value in self._params)
+        digest = hashlib.sha256()
+        for part in (self._options.run, f"round {turn}", query, self._options.mark):
+            digest.update(part.encode() + b"\0")
+        return f"push-{digest.hexdigest()[:32]}"
+
+    async def _wait(self, turn: int, waiting: FailedItems) -> None:
+        wait = waiting.retry_after
+        if wait < 1.0:
+            wait = max(wait, self._api.back_off(turn))
+        if wait > self._patience.left():
+            raise PatienceError(f"the next retry is due in {wait:.0f} s")
+        self._display.say(f"sending {counted(len(waiting.rows), 'row')} again in {wait:.0f} s")
+        await self._clock.sleep(wait)
+
+    async def _submit(
+        self, key: str, open_body: Callable[[], Awaitable[Body]], params: Sequence[tuple[str, str]]
+    ) -> str:
+        """The job that has this body, whether it was sent before or has to be now."""
+        tries = 0
+        body: Body | None = None
+        while True:
+            known = await self._find(key)
+            if known is not None and known.state == "expired":
+                raise RefusedError(
+                    "the response to the earlier run is no longer kept by the server; start over with --fresh"
+                )
+            if known is not None and known.state == "running":
+                await self._pause("an upload of this file is still open at the server", _RECEIVING_PAUSE)
+                continue
+            if known is not None and known.job_id:
+                self._outcomes.replayed += not tries
+                return known.job_id
+            if body is None:
+                body = await open_body()
+            answer, trouble = await self._upload(key, body, params)
+            if answer is not None and answer.status < 300:
+                self._outcomes.replayed += answer.headers.get("Idempotency-Replayed", "").lower() == "true"
+                return read(answer.body, Accepted, self._api.url).job_id
+            if answer is not None:
+                trouble = f"the server answered {answer.status}"
+                self._check_refusal(answer)
+            pause = None if answer is None else answer.retry_after
+            await self._pause(trouble, self._api.back_off(tries) if pause is None else pause)
+            tries += 1
+
+    def _check_refusal(self, answer: Response) -> None:
+        if read_problem(answer.body).code == "JOB_CANCELED":
+            raise CanceledError("the job was canceled while the file arrived; nothing of it was imported")
+        if answer.is_final:
+            error = refuse(answer, self._api.url)
+            raise type(error)(in_options(error.detail))
+
+    async def _find(self, key: str) -> KeyState | None:
+        try:
+            answer = await self._api.get(f"/v1/idempotency-keys/{quote(key, safe='')}")
+        except NotFoundError:
+            return None
+        return read(answer.body, KeyState, self._api.url)
+
+    async def _pause(self, trouble: str, seconds: float) -> None:
+        if seconds > self._patience.left():
+            raise PatienceError(f"{trouble}; patience ended")
+        self._display.say(f"{trouble}; trying again in {seconds:.1f} s")
+        await self._clock.sleep(seconds)
+
+    async def _upload(
+        self, key: str, body: Body, params: Sequence[tuple[str, str]]
+    ) -> tuple[Response | None, str]:
+        def moved() -> None:
+            self._patience.renew()
+            self._display.show_upload(body.position, body.size)
+
+        prefer = "respond-async" if body.size > _AT_ONCE else "return=minimal"  # the job has all outcomes
+        headers = {"Content-Type": body.content_type, "Idempotency-Key": key, "Prefer": prefer}
+        pieces = body.pieces()
+        if is_worth_compressing(body):
+            headers["Content-Encoding"] = "zstd"
+            pieces = compress(body.pieces())
+        self._outcomes.requests += 1
+        return await self._api.upload(ROUTE, params=params, headers=headers, pieces=pieces, moved=moved)
+
+    async def _follow(self, job_id: str) -> tuple[Job, PushedJob]:
+        """The job once it is decided what became of every item here, or that nothing more will."""
+        sent = PushedJob(job_id)
+        self._outcomes.jobs.append(sent)
+        processed = -1
+
+        def seen(job: Job) -> None:
+            nonlocal processed
+            self._show(job, sent)
+            if job.processed != processed:
+                processed = job.processed
+                self._patience.renew()
+
+        job = await self._watch(job_id, is_decided, seen)
+        sent.awaited = bool(self._options.await_effects and not self._options.dry_run and job.effects)
+        return job, sent
+
+    async def _await_effects(self, sent: PushedJob) -> None:
+        """Wait for the destinations, and list the rows that one of them refused."""
+        job = await self._watch(sent.job_id, is_finished, lambda job: self._show(job, sent))
+        for name, counts in job.effects.items():
+            for state in _LOST:
+                if counts.get(state):
+                    await self._list(sent, {"destination": name, "status": state.value})
+        sent.awaited = False
+
+    async def _watch(self, job_id: str, done: Callable[[Job], bool], seen: Callable[[Job], None]) -> Job:
+        watch = JobWatch(self._api, job_id)
+        job = await watch_until(watch, done, clock=self._clock, patience=self._patience, seen=seen)
+        if not done(job):
+            raise PatienceError(describe_open(job))
+        return job
+
+    def _show(self, job: Job, sent: PushedJob) -> None:
+        sent.update(job)
+        self._display.show_job(job, self._outcomes.effects())
+
+    async def _collect(self, job: Job, sent: PushedJob) -> None:
+        if job.results:
+            self._outcomes.ok.update(job.results)
+        else:
+            self._outcomes.ok["ok"] += job.summary.succeeded
+        for status, expected in (
+            (ItemStatus.FAILED, job.summary.failed),
+            (ItemStatus.RETRY, job.summary.retry),
+        ):
+            found = await self._list(sent, {"status": status.value}) if expected else None
+            if found is not None and len(found.rows) != expected:
+                raise RefusedError(
+                    f"job {sent.job_id} has {expected} {status} items and lists {len(found.rows)} of them"
+                )
+        if job.state == JobState.CANCELED:
+            raise JobOver(
+                f"job {job.job_id} was canceled: what had been processed stays ({counted(job.processed, 'row')}), "
+                f"{job.not_processed:,} were not processed; pushing the file again imports them",
+                exit_status=1,
+                not_processed=job.not_processed,
             )
-    exit_code = 1 if results.has_failures() else 0
-    if not (uploader.complete and settled):
-        exit_code = 3
-    return Outcome(
-        exit_code=exit_code,
-        file=source.path,
-        run=options.send.run,
-        dry_run=options.send.dry_run,
-        all_sent=uploader.all_answered,
-        trouble=uploader.trouble,
-        blank=source.blank,
-        elapsed=clock.now() - began,
-    )
+        if job.state == JobState.FAILED:
+            code, detail = (job.error.code, job.error.detail) if job.error else ("", "")
+            raise JobOver(
+                f"job {job.job_id} failed ({code or 'no reason was given'}): {in_options(detail)}",
+                exit_status=2 if code in _BAD_FILE else 1,
+                not_processed=job.not_processed,
+            )
+
+    async def _list(self, sent: PushedJob, filters: dict[str, str]) -> FailedItems:
+        """Keep which items of a job are not ok, and why.
+
+        Raises:
+            RefusedError: they are no items of this file.
+        """
+        found = FailedItems(sent.job_id, filters)
+        path = f"/v1/jobs/{quote(sent.job_id, safe='')}/items"
+        async for raw in self._api.list(path, "items", {**filters, "limit": _PAGE}):
+            item = msgspec.json.decode(raw, type=Item)
+            if item.index >= len(sent.rows):
+                raise RefusedError(f"job {sent.job_id} lists item {item.index}, of {len(sent.rows)} sent")
+            found.add(_note(item, sent.rows[item.index], filters.get("destination", "")))
+        if filters["status"] == ItemStatus.RETRY:
+            self._outcomes.waiting = found
+        else:
+            self._outcomes.lost.append(found)
+        return found
+
+
+def _note(item: Item, row: int, destination: str) -> Note:
+    if destination:
+        effect = item.destinations[destination]
+        return Note(row, item.id, destination, effect.state, effect.error_code or "", effect.detail or "")
+    code = item.error_code or (item.errors[0].code if item.errors else "")
+    detail = _LINE.sub("", item.detail, count=1)
+    return Note(row, item.id, "", item.status, code, detail, item.retry_after_seconds or 0.0)

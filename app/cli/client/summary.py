@@ -9,8 +9,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from app.cli.client.outcomes import Outcomes, Reason
 from app.cli.client.progress import clean, counted
-from app.cli.client.results import Reason, Results
+from app.cli.client.source_file import Survey
 from app.domain.outcomes import WarningCode
 
 _LINES: Final = 5
@@ -21,165 +22,177 @@ _WARNINGS: Final[dict[str, str]] = {
 }
 
 
-class Outcome(msgspec.Struct, kw_only=True):
+class Ending(msgspec.Struct, kw_only=True):
     """How a push ended."""
 
     exit_code: int
-    file: str
-    run: str
-    resumed: bool = False
-    dry_run: bool = False
-    mode: str = "batch"
+    trouble: str = ""
     over: bool = False
     """Whether the server ended it for good, before all rows were decided."""
     not_processed: int = 0
     """Rows that nothing was done with, because the job was canceled or failed."""
-    all_sent: bool = True
-    """Whether every row of the file got an answer or waits to be sent again."""
-    trouble: str = ""
+    items: int | None = None
+    """Rows of the file as the server counted them, once every row has an outcome."""
+
+
+class Report(msgspec.Struct, kw_only=True):
+    """Everything that is told at the end of a push."""
+
+    file: str
+    run: str
+    resumed: bool
+    dry_run: bool
+    ending: Ending
+    outcomes: Outcomes
+    survey: Survey
     failed_out: str | None = None
     failed_rows: int = 0
     """Rows written to `failed_out`."""
-    blank: int = 0
-    warnings: dict[tuple[str, str], list[int]] = {}
-    """Lines of rows that were taken with a remark, by its code and the place in the item."""
     elapsed: float = 0.0
 
+    def lines(self, rows: list[int]) -> list[int]:
+        """The lines of these rows, as far as they are known."""
+        return [self.survey.lines[row] for row in rows if row in self.survey.lines]
 
-def as_document(outcome: Outcome, results: Results) -> dict[str, Any]:
+
+def as_document(report: Report) -> dict[str, Any]:
     """The `--json` form. `total = succeeded + failed + retry`; rows never sent are in none of them."""
+    ending, outcomes = report.ending, report.outcomes
     return {
-        "file": outcome.file,
-        "exit_code": outcome.exit_code,
-        "mode": outcome.mode,
-        "run": outcome.run,
-        "resumed": outcome.resumed,
-        "dry_run": outcome.dry_run,
-        "complete": outcome.exit_code in (0, 1) and not outcome.over,
-        "all_sent": outcome.all_sent,
-        "trouble": outcome.trouble or None,
-        "total": results.decided + results.retry,
-        "succeeded": results.ok.total(),
-        "failed": results.failed,
-        "retry": results.retry,
-        "not_processed": outcome.not_processed,
+        "file": report.file,
+        "exit_code": ending.exit_code,
+        "run": report.run,
+        "resumed": report.resumed,
+        "dry_run": report.dry_run,
+        "complete": ending.exit_code in (0, 1) and not ending.over,
+        "all_sent": ending.items is not None,
+        "trouble": ending.trouble or None,
+        "total": outcomes.total,
+        "succeeded": outcomes.ok.total(),
+        "failed": outcomes.failed,
+        "retry": outcomes.retry,
+        "not_processed": ending.not_processed,
         "results": {
-            name: results.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
+            name: outcomes.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
         },
-        "blank_rows": outcome.blank,
+        "blank_rows": report.survey.blank,
         "warnings": [
             {"code": code, "pointer": pointer, "count": len(lines), "lines": lines[:_LINES]}
-            for (code, pointer), lines in outcome.warnings.items()
+            for (code, pointer), lines in report.survey.warnings.items()
         ],
         "failures": [
             {
                 "destination": c.destination or None,
                 "status": c.status,
                 "code": c.code,
-                "count": c.count,
-                "lines": c.lines,
-                "detail": c.detail,
-                "reasons": [{"detail": r.detail, "count": r.count, "lines": r.lines} for r in c.reasons],
+                "count": c.total.count,
+                "lines": report.lines(c.total.rows),
+                "detail": c.total.detail,
+                "reasons": [
+                    {"detail": r.detail, "count": r.count, "lines": report.lines(r.rows)} for r in c.reasons
+                ],
             }
-            for c in results.clusters()
+            for c in outcomes.clusters()
         ],
         "effects": {
-            name: {state: n for state, n in counts.items() if n} for name, counts in results.effects().items()
+            name: {state: n for state, n in counts.items() if n}
+            for name, counts in outcomes.effects().items()
         },
         "jobs": [
             {
                 "job_id": j.job_id,
                 "status_url": f"/v1/jobs/{j.job_id}",
                 "state": j.state or None,
-                "items": len(j.numbers),
+                "items": len(j.rows),
             }
-            for j in results.jobs
+            for j in outcomes.jobs
         ],
-        "failed_out": outcome.failed_out,
-        "failed_rows": outcome.failed_rows,
-        "requests": results.requests,
-        "replayed": results.replayed,
-        "elapsed_seconds": round(outcome.elapsed, 3),
+        "failed_out": report.failed_out,
+        "failed_rows": report.failed_rows,
+        "requests": outcomes.requests,
+        "replayed": outcomes.replayed,
+        "elapsed_seconds": round(report.elapsed, 3),
     }
 
 
-def print_summary(outcome: Outcome, results: Results, console: Console) -> None:
+def print_summary(report: Report, console: Console) -> None:
     """A table of what became of the rows, then what to do next."""
+    ending, outcomes = report.ending, report.outcomes
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(justify="right")
     table.add_column()
-    table.add_row("rows", f"{results.decided + results.retry:,}", _describe_run(outcome, results))
-    for name, count in sorted(results.ok.items()):
+    table.add_row("rows", f"{outcomes.total:,}", _describe_run(report))
+    for name, count in sorted(outcomes.ok.items()):
         table.add_row(f"  {name}", f"{count:,}", "")
-    if results.failed:
-        table.add_row("  failed", f"{results.failed:,}", "")
-    if results.retry:
-        table.add_row("  to send again", f"{results.retry:,}", "")
-    if outcome.not_processed:
-        table.add_row("  not processed", f"{outcome.not_processed:,}", "")
-    for cluster in results.clusters():
+    if outcomes.failed:
+        table.add_row("  failed", f"{outcomes.failed:,}", "")
+    if outcomes.retry:
+        table.add_row("  to send again", f"{outcomes.retry:,}", "")
+    if ending.not_processed:
+        table.add_row("  not processed", f"{ending.not_processed:,}", "")
+    for cluster in outcomes.clusters():
         place = f"{cluster.destination}: " if cluster.destination else ""
-        title, total = f"    {place}{cluster.code}", f"{cluster.count:,}"
+        title, total = f"    {place}{cluster.code}", f"{cluster.total.count:,}"
         for reason in cluster.reasons:
-            table.add_row(Text(clean(title)), total, Text(clean(_describe_reason(reason))))
+            table.add_row(Text(clean(title)), total, Text(clean(_describe_reason(report, reason))))
             title = total = ""
-        if cluster.more:
-            table.add_row(
-                "", "", f"and {cluster.more:,} more with other reasons; --failed-out has all of them"
-            )
-    for (code, pointer), lines in outcome.warnings.items():
+        more = cluster.total.count - sum(reason.count for reason in cluster.reasons)
+        if more:
+            table.add_row("", "", f"and {more:,} more with other reasons; --failed-out has all of them")
+    for (code, pointer), lines in report.survey.warnings.items():
         shown = ", ".join(map(str, lines[:_LINES])) + (", …" if len(lines) > _LINES else "")
-        told = (
-            f"{pointer}: {_WARNINGS.get(code, 'see the documentation')}; line{'s' * (len(lines) > 1)} {shown}"
-        )
-        table.add_row(Text(f"  warning {code}"), f"{len(lines):,}", Text(clean(told)))
-    for name, counts in sorted(results.effects().items()):
+        what = _WARNINGS.get(code, "see the documentation")
+        said = f"{pointer}: {what}; line{'s' * (len(lines) > 1)} {shown}"
+        table.add_row(Text(f"  warning {code}"), f"{len(lines):,}", Text(clean(said)))
+    for name, counts in sorted(outcomes.effects().items()):
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
         if states:
             table.add_row(Text(clean(name)), "", Text(states))
     console.print(table)
-    for hint in _hints(outcome, results):
+    for hint in _hints(report):
         console.print(Text(clean(hint)), soft_wrap=True)  # a command in it can be copied
 
 
-def _describe_reason(reason: Reason) -> str:
-    lines = ", ".join(map(str, reason.lines)) + (", …" if reason.count > len(reason.lines) else "")
-    return f"{'line' if reason.count == 1 else 'lines'} {lines}: {reason.detail}"
+def _describe_reason(report: Report, reason: Reason) -> str:
+    lines = report.lines(reason.rows)
+    if not lines:
+        return reason.detail
+    shown = ", ".join(map(str, lines)) + (", …" if reason.count > len(lines) else "")
+    return f"{'line' if reason.count == 1 else 'lines'} {shown}: {reason.detail}"
 
 
-def _describe_run(outcome: Outcome, results: Results) -> Text:
-    parts = [f"{outcome.elapsed:.1f} s"]
-    if outcome.dry_run:
+def _describe_run(report: Report) -> Text:
+    parts = [f"{report.elapsed:.1f} s"]
+    if report.dry_run:
         parts.append("dry run: nothing was written")
-    if outcome.blank:
-        parts.append(f"{counted(outcome.blank, 'blank row')} skipped")
-    if results.replayed:
-        parts.append(
-            f"{results.replayed:,} of {counted(results.requests, 'request')} had been answered before"
-        )
+    if report.survey.blank:
+        parts.append(f"{counted(report.survey.blank, 'blank row')} skipped")
+    if report.outcomes.replayed:
+        parts.append("the server had the file from the earlier run")
     return Text(", ".join(parts))
 
 
-def _hints(outcome: Outcome, results: Results) -> list[str]:
+def _hints(report: Report) -> list[str]:
+    ending, outcomes = report.ending, report.outcomes
     hints = []
-    jobs = [job.job_id for job in results.jobs]
+    jobs = [job.job_id for job in outcomes.jobs]
     if len(jobs) == 1:
         hints.append(f"job {jobs[0]}")
     elif jobs:
         hints.append(f"jobs {jobs[0]} … {jobs[-1]} ({len(jobs):,}); tranche jobs list shows them")
-    if outcome.failed_rows and outcome.failed_out:
+    if report.failed_rows and report.failed_out:
         hints.append(
-            f"{counted(outcome.failed_rows, 'row')} with what is wrong: {outcome.failed_out}. Fix and push that file"
+            f"{counted(report.failed_rows, 'row')} with what is wrong: {report.failed_out}. Fix and push that file"
         )
-    elif results.failed and not outcome.failed_out:
+    elif outcomes.failed and not report.failed_out:
         hints.append("--failed-out FILE writes the failed rows to a file that can be fixed and pushed")
-    if not (results.decided or results.retry or outcome.not_processed or outcome.trouble):
+    if not (outcomes.total or ending.not_processed or ending.trouble):
         hints.append("the file has no rows: nothing was imported")
-    if outcome.trouble and not outcome.over:
-        hints.append(f"stopped: {outcome.trouble}")
-    if outcome.exit_code == 3:
-        unfinished = [job.job_id for job in results.open_jobs()]
+    if ending.trouble and not ending.over:
+        hints.append(f"stopped: {ending.trouble}")
+    if ending.exit_code == 3:
+        unfinished = [job.job_id for job in outcomes.open_jobs()]
         if unfinished:
             hints.append(f"destinations are still being served: tranche jobs wait {unfinished[0]}")
         hints.append("run the same command again to go on where it stopped; nothing is sent twice")

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
+from app.cli.client.api_client import ApiClient
 from app.cli.client.errors import RefusedError
-from app.cli.client.http import Api
 from app.cli.client.progress import clean
 from app.cli.client.wire import read
 
@@ -27,7 +27,7 @@ class _Destinations(msgspec.Struct, frozen=True):
 
 
 async def find_waits(
-    api: Api, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()
+    api: ApiClient, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()
 ) -> list[str]:
     """A line for each destination where something is open and a reason is known.
 

@@ -1,4 +1,4 @@
-"""The API's answers, as far as the client reads them. Unknown fields are ignored, so that the API may grow."""
+"""The API's responses, as far as the client reads them. Unknown fields are ignored, so that the API may grow."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 import msgspec
 
 from app.cli.client.errors import RefusedError
-from app.domain.outcomes import EffectState
 
 T = TypeVar("T")
 
@@ -19,7 +18,7 @@ class ItemError(msgspec.Struct, frozen=True):
 
 
 class Effect(msgspec.Struct, frozen=True):
-    """Where an item stands at a destination."""
+    """The state of an item at a destination."""
 
     state: str
     error_code: str | None = None
@@ -46,22 +45,8 @@ class Item(msgspec.Struct, frozen=True):
         return "; ".join(f"{e.pointer}: {e.detail}" if e.pointer else e.detail for e in self.errors)
 
 
-class Imported(msgspec.Struct, frozen=True):
-    """The 207 to an import."""
-
-    items: list[Item]
-    job_id: str | None = None
-    effects: dict[str, str] = {}
-
-    @property
-    def awaits_effects(self) -> bool:
-        """Whether the job has to be asked what became of its items at a destination."""
-        settled = (EffectState.OK, EffectState.SKIPPED)
-        return any(name != "db" and state not in settled for name, state in self.effects.items())
-
-
 class Accepted(msgspec.Struct, frozen=True):
-    """The 202 to an import."""
+    """The response to an import, whether it is decided (207) or not yet (202)."""
 
     job_id: str
 
@@ -123,32 +108,6 @@ class Job(msgspec.Struct, frozen=True):
         return max(0, (self.progress.items or 0) - self.processed)
 
 
-class Page(msgspec.Struct, frozen=True):
-    items: list[Item]
-    next_cursor: str | None = None
-
-
-class RawPage(msgspec.Struct, frozen=True):
-    """A page of a job's items that are passed on as they came."""
-
-    items: list[msgspec.Raw]
-    next_cursor: str | None = None
-
-
-class JobPage(msgspec.Struct, frozen=True):
-    """`GET /v1/jobs`; the jobs are passed on as they came."""
-
-    jobs: list[msgspec.Raw]
-    next_cursor: str | None = None
-
-
-class HistoryPage(msgspec.Struct, frozen=True):
-    """`GET /v1/contacts/{id}/history`; the versions are passed on as they came."""
-
-    versions: list[msgspec.Raw]
-    next_cursor: str | None = None
-
-
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457 problem details with our `code` and `request_id`."""
 
@@ -170,6 +129,21 @@ def read(body: bytes, kind: type[T], url: str) -> T:
         raise RefusedError(
             f"{url} gave an answer that is not Tranche's ({error}); is the address right?"
         ) from error
+
+
+def read_page(body: bytes, member: str, url: str) -> tuple[list[msgspec.Raw], str | None]:
+    """The elements of a page of a list, and the cursor of the next page.
+
+    Raises:
+        RefusedError: see `read`.
+    """
+    page = read(body, dict[str, msgspec.Raw], url)
+    elements = read(bytes(page.get(member, b"")), list[msgspec.Raw], url)
+    return elements, read(body, _Cursor, url).next_cursor
+
+
+class _Cursor(msgspec.Struct, frozen=True):
+    next_cursor: str | None = None
 
 
 def read_problem(body: bytes) -> Problem:

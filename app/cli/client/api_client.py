@@ -1,4 +1,4 @@
-"""A small HTTP client that knows which answers mean "later", which mean "never", and how long to wait."""
+"""The HTTP client of the API: it knows which responses are worth another try, and how long to wait for it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import IO, Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -17,6 +17,7 @@ import msgspec
 
 from app.cli.client.clock import Clock, Patience
 from app.cli.client.errors import (
+    BrokenDownload,
     ClientError,
     NotFoundError,
     PatienceError,
@@ -24,7 +25,7 @@ from app.cli.client.errors import (
     TooLargeError,
     UsageError,
 )
-from app.cli.client.wire import read_problem
+from app.cli.client.wire import read_page, read_problem
 
 CONNECT_TIMEOUT: Final = 10.0
 TOTAL_TIMEOUT: Final = 90.0
@@ -37,7 +38,7 @@ _LATER: Final = frozenset({408, 425, 429})
 Notify = Callable[[str], None]
 
 
-class Answer(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True):
     status: int
     headers: Mapping[str, str]
     body: bytes
@@ -89,7 +90,7 @@ def check_key(key: str) -> str:
     return key
 
 
-class Api:
+class ApiClient:
     """One API as one client sees it; used as `async with`."""
 
     def __init__(
@@ -114,7 +115,7 @@ class Api:
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
         self._session: aiohttp.ClientSession | None = None
 
-    async def __aenter__(self) -> Api:
+    async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(
             headers={
                 "Authorization": f"Bearer {self._key}",
@@ -133,8 +134,33 @@ class Api:
 
     async def get(
         self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Answer:
+    ) -> Response:
         return await self.call("GET", path, params=params, headers=headers)
+
+    async def ask(self, method: str, path: str, body: Any = None) -> bytes:
+        """The body of the response to a JSON request; `body` is encoded unless it is None.
+
+        Raises:
+            RefusedError, PatienceError: see `call`.
+        """
+        sent = None if body is None else msgspec.json.encode(body)
+        headers = None if sent is None else {"Content-Type": "application/json"}
+        return (await self.call(method, path, headers=headers, body=sent)).body
+
+    async def list(
+        self, path: str, member: str, params: Mapping[str, str] | None = None
+    ) -> AsyncIterator[msgspec.Raw]:
+        """Every element of a list that comes in pages, where each page has them as `member`."""
+        query = dict(params or {})
+        while True:
+            body = (await self.get(path, params=query)).body
+            self._patience.renew()
+            elements, cursor = read_page(body, member, self.url)
+            for element in elements:
+                yield element
+            if cursor is None:
+                return
+            query["cursor"] = cursor
 
     async def call(
         self,
@@ -144,7 +170,7 @@ class Api:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
-    ) -> Answer:
+    ) -> Response:
         """Send until there is an answer that decides: the same request each time, so it must be safe to repeat.
 
         Raises:
@@ -186,7 +212,7 @@ class Api:
         params: Mapping[str, str] | None,
         headers: Mapping[str, str] | None,
         body: bytes | None,
-    ) -> tuple[Answer | None, str]:
+    ) -> tuple[Response | None, str]:
         session = self._open_session()
         total = min(TOTAL_TIMEOUT, max(5.0, self._patience.left()))
         connect = (
@@ -203,7 +229,7 @@ class Api:
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=total, connect=connect),
             ) as response:
-                return Answer(response.status, response.headers, await response.read()), ""
+                return Response(response.status, response.headers, await response.read()), ""
         except (aiohttp.ClientError, OSError) as error:
             return None, self._explain(error, total)
 
@@ -215,7 +241,7 @@ class Api:
         headers: Mapping[str, str],
         pieces: Iterator[bytes],
         moved: Callable[[], None],
-    ) -> tuple[Answer | None, str]:
+    ) -> tuple[Response | None, str]:
         """One attempt to POST a body of any length: the answer, or why there is none.
 
         An answer that comes before the body has gone out ends the sending: it is a refusal. `moved` is called after
@@ -253,7 +279,7 @@ class Api:
                     timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 ) as response,
             ):
-                answer = Answer(response.status, response.headers, await response.read())
+                answer = Response(response.status, response.headers, await response.read())
                 response.close()
                 return answer, ""
         except (aiohttp.ClientError, OSError) as error:
@@ -266,31 +292,62 @@ class Api:
         path: str,
         *,
         params: Mapping[str, str],
-        headers: Mapping[str, str],
-        began: Callable[[Mapping[str, str]], None],
+        media_type: str,
+        began: Callable[[Mapping[str, str]], None] = lambda fields: None,
     ) -> AsyncIterator[bytes]:
-        """A body of any length, piece by piece; `began` gets the header fields of the answer first.
+        """A body of any length, piece by piece; `began` gets the header fields of the response first.
 
         What was passed on cannot be taken back, so nothing is tried again.
 
         Raises:
-            RefusedError: the server refused, or the body broke off.
+            RefusedError: the server refused.
+            BrokenDownload: the body broke off, or there was no response.
         """
         try:
             async with self._open_session().get(
                 self.url + path,
                 params=params,
-                headers={"X-Request-ID": uuid.uuid4().hex, **headers},
+                headers={"X-Request-ID": uuid.uuid4().hex, "Accept": media_type},
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=STALL_TIMEOUT),
             ) as response:
                 if response.status != 200:
-                    raise refuse(Answer(response.status, response.headers, await response.read()), self.url)
+                    answer = Response(response.status, response.headers, await response.read())
+                    if answer.is_final:
+                        raise refuse(answer, self.url)
+                    raise BrokenDownload(
+                        f"the server answered {answer.status}", retry_after=answer.retry_after
+                    )
                 began(response.headers)
                 async for piece in response.content.iter_any():
                     yield piece
         except (aiohttp.ClientError, OSError) as error:
-            raise RefusedError(self._explain(error, STALL_TIMEOUT)) from error
+            raise BrokenDownload(self._explain(error, STALL_TIMEOUT)) from error
+
+    async def save(self, path: str, *, params: Mapping[str, str], media_type: str, out: IO[bytes]) -> None:
+        """Download to the end of a file, from the beginning again where the connection breaks.
+
+        Raises:
+            RefusedError: the server refused.
+            PatienceError: no download came to its end in time.
+        """
+        begin, tries = out.tell(), 0
+        while True:
+            try:
+                async for piece in self.download(path, params=params, media_type=media_type):
+                    out.write(piece)
+                out.flush()
+                return
+            except BrokenDownload as error:
+                trouble = error.detail
+                wait = self.back_off(tries) if error.retry_after is None else error.retry_after
+            if wait > self._patience.left():
+                raise PatienceError(f"{trouble}; patience ended")
+            self._notify(f"{trouble}; trying again in {wait:.1f} s")
+            await self._clock.sleep(wait)
+            out.seek(begin)
+            out.truncate()
+            tries += 1
 
     def _open_session(self) -> aiohttp.ClientSession:
         assert self._session is not None, "used outside `async with`"
@@ -309,27 +366,27 @@ class Api:
         return f"the connection to {self.url} broke ({type(error).__name__})"
 
 
-def refuse(answer: Answer, url: str) -> RefusedError:
-    """The error for an answer that is final, in words that say what to do."""
-    problem = read_problem(answer.body)
+def refuse(response: Response, url: str) -> RefusedError:
+    """The error for a response that is final, in words that say what to do."""
+    problem = read_problem(response.body)
     said = (problem.detail or problem.title).rstrip(".") or "no reason was given"
     trail = f" [request {problem.request_id}]" if problem.request_id else ""
-    if answer.status == 401:
+    if response.status == 401:
         return RefusedError(
             f"the API key was not accepted (401): {said}. Check TRANCHE_API_KEY or --key{trail}"
         )
-    if answer.status == 403:
+    if response.status == 403:
         return RefusedError(f"the API key may not do this (403): {said}{trail}")
-    if answer.status == 404:
+    if response.status == 404:
         return NotFoundError(f"the server refused the request (404 {problem.code}): {said}{trail}")
-    if answer.status == 413:
+    if response.status == 413:
         return TooLargeError(f"too large (413): {said}{trail}")
-    if 300 <= answer.status < 400:
-        target = answer.headers.get("Location", "")
+    if 300 <= response.status < 400:
+        target = response.headers.get("Location", "")
         return RefusedError(
-            f"{url} redirects ({answer.status}) to {target!r}; give the final address as --url"
+            f"{url} redirects ({response.status}) to {target!r}; give the final address as --url"
         )
     if problem.code.startswith("IDEMPOTENCY_KEY_"):
         said += " -- the answers of the earlier run are no longer there; start over with --fresh"
     code = f" {problem.code}" if problem.code else ""
-    return RefusedError(f"the server refused the request ({answer.status}{code}): {said}{trail}")
+    return RefusedError(f"the server refused the request ({response.status}{code}): {said}{trail}")

@@ -1,0 +1,204 @@
+"""The outcomes of a push: counts of rows that are ok, and the reasons of those that are not.
+
+Rows themselves are not kept, and of reasons a bounded number, so that a file of which every row fails needs little more
+memory than one of which none does.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from array import array
+from bisect import insort
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import IO, Final
+
+import msgspec
+
+from app.cli.client.wire import Job
+
+REASONS: Final = 20
+"""Different reasons shown for one code."""
+SAMPLES: Final = 5
+_MOST_REASONS: Final = 10_000
+"""Different reasons counted for one code."""
+_IN_MEMORY: Final = 1_000_000
+
+
+class Note(msgspec.Struct, frozen=True):
+    """Why a row is not ok: here (`destination` is empty) or at a destination."""
+
+    row: int
+    """From 0; blank lines do not count."""
+    item_id: str | None
+    destination: str
+    status: str
+    code: str
+    detail: str
+    retry_after: float = 0.0
+
+
+_decode_note: Final = msgspec.json.Decoder(Note).decode
+
+
+class Reason(msgspec.Struct):
+    """Rows that are not ok, in the same words; `rows` are the first few."""
+
+    detail: str
+    count: int = 0
+    rows: list[int] = []
+
+    def add(self, row: int) -> None:
+        self.count += 1
+        insort(self.rows, row)
+        del self.rows[SAMPLES:]
+
+
+class Cluster(msgspec.Struct):
+    """Rows that are not ok with the same code at the same place."""
+
+    destination: str
+    status: str
+    code: str
+    total: Reason
+    """All of them; its detail is that of the first."""
+    by_detail: dict[str, Reason] = {}
+
+    def add(self, note: Note) -> None:
+        self.total.add(note.row)
+        reason = self.by_detail.get(note.detail)
+        if reason is None:
+            if len(self.by_detail) >= _MOST_REASONS:
+                return
+            reason = self.by_detail[note.detail] = Reason(note.detail)
+        reason.add(note.row)
+
+    @property
+    def reasons(self) -> list[Reason]:
+        """The most frequent first."""
+        return sorted(self.by_detail.values(), key=lambda reason: (-reason.count, reason.rows))[:REASONS]
+
+
+class FailedItems:
+    """The items of a job that one filter finds, none of them ok; `rows` are their rows in the file, in item order."""
+
+    def __init__(self, job_id: str, filters: dict[str, str]) -> None:
+        self.job_id = job_id
+        self.filters = filters
+        self.rows = array("Q")
+        self.retry_after = 0.0
+        """Seconds before which none of those that wait should be sent again."""
+        self.clusters: dict[str, Cluster] = {}
+        self._notes: IO[bytes] = tempfile.SpooledTemporaryFile(_IN_MEMORY)  # noqa: SIM115
+
+    def add(self, note: Note) -> None:
+        self.rows.append(note.row)
+        self.retry_after = max(self.retry_after, note.retry_after)
+        cluster = self.clusters.get(note.code)
+        if cluster is None:
+            cluster = Cluster(note.destination, note.status, note.code, Reason(note.detail))
+            self.clusters[note.code] = cluster
+        cluster.add(note)
+        self._notes.write(msgspec.json.encode(note) + b"\n")
+
+    def notes(self) -> Iterator[Note]:
+        """As they were added."""
+        self._notes.seek(0)
+        return map(_decode_note, self._notes)
+
+
+class PushedJob(msgspec.Struct):
+    """A job that got rows of the file: `rows[i]` is the row that is the job's item i."""
+
+    job_id: str
+    rows: Sequence[int] = ()
+    state: str = ""
+    effects: dict[str, dict[str, int]] = {}
+    waiting: str = ""
+    """What keeps it from going on, as far as the job says."""
+    awaited: bool = False
+    """Destinations are still to be waited for."""
+
+    def update(self, job: Job) -> None:
+        self.state, self.effects = job.state, job.effects
+        self.waiting = job.waiting.detail if job.waiting else ""
+
+
+class Outcomes:
+    """What has become of the rows so far."""
+
+    def __init__(self) -> None:
+        self.ok: Counter[str] = Counter()
+        """Rows by result: created, updated, unchanged, superseded."""
+        self.lost: list[FailedItems] = []
+        """What failed for good, here or at a destination."""
+        self.waiting: FailedItems | None = None
+        """What is to be sent again."""
+        self.requests = 0
+        self.replayed = 0
+        self.jobs: list[PushedJob] = []
+
+    @property
+    def failed(self) -> int:
+        """Rows that failed for good here."""
+        return sum(len(items.rows) for items in self.lost if "destination" not in items.filters)
+
+    @property
+    def retry(self) -> int:
+        return 0 if self.waiting is None else len(self.waiting.rows)
+
+    @property
+    def total(self) -> int:
+        return self.ok.total() + self.failed + self.retry
+
+    @property
+    def groups(self) -> list[FailedItems]:
+        """Everything that is not ok."""
+        return [*self.lost, *([] if self.waiting is None else [self.waiting])]
+
+    def clear(self) -> None:
+        """Forget every outcome: all rows are sent once more."""
+        self.ok.clear()
+        self.lost.clear()
+        self.waiting = None
+
+    def effects(self) -> dict[str, Counter[str]]:
+        """How many items are in which state at each destination, over all jobs."""
+        return add_effects(job.effects for job in self.jobs)
+
+    def waits(self) -> list[str]:
+        """What the jobs themselves say that they wait for, each once."""
+        return list(dict.fromkeys(job.waiting for job in self.jobs if job.waiting))
+
+    def open_jobs(self) -> list[PushedJob]:
+        return [job for job in self.jobs if job.awaited]
+
+    def clusters(self) -> list[Cluster]:
+        """All reasons by place and code, the most frequent first."""
+        found: dict[tuple[str, str, str], Cluster] = {}
+        for items in self.groups:
+            for cluster in items.clusters.values():
+                key = (cluster.destination, cluster.status, cluster.code)
+                found[key] = _merge(found[key], cluster) if key in found else cluster
+        return sorted(found.values(), key=lambda c: (-c.total.count, c.code, c.destination))
+
+
+def add_effects(effects: Iterable[dict[str, dict[str, int]]]) -> dict[str, Counter[str]]:
+    """The sum of several jobs' effects."""
+    total: dict[str, Counter[str]] = {}
+    for by_name in effects:
+        for name, counts in by_name.items():
+            total.setdefault(name, Counter()).update({s: c for s, c in counts.items() if isinstance(c, int)})
+    return total
+
+
+def _merge(one: Cluster, other: Cluster) -> Cluster:
+    both = Cluster(one.destination, one.status, one.code, _join(one.total, other.total), {**one.by_detail})
+    for detail, reason in other.by_detail.items():
+        known = both.by_detail.get(detail)
+        both.by_detail[detail] = reason if known is None else _join(known, reason)
+    return both
+
+
+def _join(one: Reason, other: Reason) -> Reason:
+    return Reason(one.detail, one.count + other.count, sorted([*one.rows, *other.rows])[:SAMPLES])

@@ -1,0 +1,323 @@
+"""The file to push: its format and encoding, the meaning of its columns, and the line of each row.
+
+The service reads the file. Only its header is read here before it is sent, to show what the columns mean, and all of it
+afterwards, by the same code as in the service, to name the lines of rows that failed.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import re
+from collections.abc import Container, Iterator
+from enum import StrEnum
+from pathlib import PurePath
+from typing import Any, Final
+
+import msgspec
+
+from app.cli.client.errors import UsageError
+from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
+from app.domain.envelope import MalformedBody, split_json
+from app.domain.files import columns as columns_of
+from app.domain.files.columns import SAMPLE, Columns, Wording
+from app.domain.files.csv_rows import Record, Records
+from app.domain.files.ndjson import NdjsonLines
+from app.domain.files.text import BOMS, UTF_8, Decoder
+from app.domain.rules import ItemWarning
+
+_HEAD: Final = 65_536
+_BY_SUFFIX: Final = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
+_FOREIGN: Final = (
+    (b"PK\x03\x04", "is a workbook or a ZIP archive; save the sheet as CSV and push that"),
+    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook; save the sheet as CSV and push that"),
+    (b"\x1f\x8b", "is compressed; push what gunzip makes of it"),
+    (b"\x28\xb5\x2f\xfd", "is compressed; push what unzstd makes of it"),
+)
+"""How files begin that people push by mistake, and what to do about them."""
+_CHARSETS: Final = {
+    UTF_8: "",
+    "utf-16-le": "utf-16le",
+    "utf-16-be": "utf-16be",
+    "cp1252": "windows-1252",
+    "iso8859-15": "iso-8859-15",
+}
+"""Codecs that the service reads a CSV in, by the charset in the content type."""
+_DELIMITERS: Final = {"tab": "\t", "\\t": "\t"}
+_CHARSET: Final = re.compile(r"charset=([\w-]+)")
+
+
+class Format(StrEnum):
+    CSV = "csv"
+    NDJSON = "ndjson"
+    JSON = "json"
+
+
+class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How the user wants the file read; `None`: found out here."""
+
+    format: Format | None = None
+    encoding: str | None = None
+    delimiter: str | None = None
+    mapping: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+
+
+class Survey(msgspec.Struct):
+    """What one reading of the file found."""
+
+    rows: int = 0
+    blank: int = 0
+    """Rows without any content, which the service leaves out."""
+    lines: dict[int, int] = {}
+    """The line that a row begins in, from 1; of a JSON document, the place of the item."""
+    warnings: dict[tuple[str, str], list[int]] = {}
+    """Lines of rows that are imported with a warning, by its code and the place in the item."""
+
+
+class SourceFile:
+    """A file whose format and encoding are known."""
+
+    def __init__(self, path: str, name: str, format_: Format, codec: str, written: str, body: Body) -> None:
+        self.path = path
+        self.name = name
+        self.format = format_
+        self.written = written
+        """The encoding of a file for the same command line."""
+        self.body = body
+        self.params: list[tuple[str, str]] = []
+        """What the service has to be told of the columns."""
+        self._codec = codec
+
+    def survey(self, wanted: Container[int]) -> Survey:
+        """Read the file as the service does; `lines` has the `wanted` rows only."""
+        found = Survey()
+        for line, warnings in self._sound_rows(found):
+            if found.rows in wanted:
+                found.lines[found.rows] = line
+            for warning in warnings:
+                found.warnings.setdefault((warning.code, warning.pointer), []).append(line)
+            found.rows += 1
+        return found
+
+    def lines(self) -> Iterator[int]:
+        """The line of each row, in order."""
+        return (line for line, _ in self._sound_rows(Survey()))
+
+    def _sound_rows(self, found: Survey) -> Iterator[tuple[int, list[ItemWarning]]]:
+        # A file that the service has taken is sound, unless it has changed since.
+        with contextlib.suppress(UsageError, MalformedBody):
+            yield from self._rows(found)
+
+    def _rows(self, found: Survey) -> Iterator[tuple[int, list[ItemWarning]]]:
+        if isinstance(self.body, ItemsBody):
+            for place in range(len(self.body.items)):
+                yield place + 1, []
+            return
+        reader = NdjsonLines()
+        for piece in self.body.pieces():
+            for line in reader.feed(piece):
+                yield line.number, []
+        for line in reader.finish():
+            yield line.number, []
+        found.blank = reader.line - found.rows
+
+
+class CsvFile(SourceFile):
+    """A CSV file whose header is understood.
+
+    Raises:
+        UsageError: the header or an option cannot be used.
+    """
+
+    def __init__(
+        self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions
+    ) -> None:
+        super().__init__(path, name, Format.CSV, codec, written, body)
+        mapping = parse_mapping(options.mapping, options.ignored)
+        for column, field in mapping.items():
+            if ":" in field:
+                raise UsageError(f"--map {column}={field}: the name of a field has no colon")
+            self.params.append(("map", f"{column}:{field}") if field else ("ignore", column))
+        records = Records()
+        header, self.sample = self._read_head(records)
+        self.delimiter = records.delimiter or ","
+        self.columns = _understand(header, mapping, self.sample)
+        wanted = _DELIMITERS.get(options.delimiter or "", options.delimiter)
+        if wanted is not None and wanted != self.delimiter:
+            raise UsageError(
+                f"--delimiter {options.delimiter!r}: the server finds {self.delimiter!r} in the header; a first line "
+                f"sep={wanted} in the file says otherwise"
+            )
+
+    def _read_head(self, records: Records) -> tuple[list[str], list[list[str]]]:
+        """The names of the columns, and the cells of the first rows."""
+        found: list[Record] = []
+        try:
+            for record in self._records(records):
+                found.append(record)
+                if len(found) > SAMPLE:
+                    break
+        except MalformedBody as error:
+            if not found:
+                raise UsageError(f"{self.name}: {in_options(error.detail)}") from error
+        if not found:
+            raise UsageError(f"{self.name} is empty: a CSV file begins with a line of column names")
+        first, *rows = found
+        if first.cells is None:
+            raise UsageError(f"{self.name}, line {first.line}: {first.problem}")
+        if any("\0" in cell for cell in first.cells):
+            raise UsageError(
+                f"{self.name}, line {first.line}: NUL bytes in the header; for UTF-16 without a byte order mark "
+                "say --encoding utf-16-le"
+            )
+        return first.cells, [row.cells for row in rows if row.cells and any(row.cells)]
+
+    def _records(self, records: Records) -> Iterator[Record]:
+        decoder = Decoder(self._codec)
+        with open(self.path, "rb") as stream:
+            while piece := stream.read(_HEAD):
+                yield from records.feed(decoder.feed(piece))
+            yield from records.feed(decoder.finish())
+            yield from records.finish()
+
+    def _rows(self, found: Survey) -> Iterator[tuple[int, list[ItemWarning]]]:
+        records = self._records(Records())
+        next(records, None)
+        for record in records:
+            cells = record.cells
+            if cells is None or (any(cells) and self.columns.fault(cells)):
+                yield record.line, []
+            elif any(cells):
+                yield record.line, self.columns.read(cells)[1]
+            else:
+                found.blank += 1
+
+
+def open_file(path: str, options: FileOptions, *, name: str | None = None) -> SourceFile:
+    """`name` is what the user called the file, where `path` is a temporary copy.
+
+    Raises:
+        UsageError: the file or an option cannot be used, with what to do about it.
+    """
+    shown = "standard input" if name == "-" else name or path
+    head = _read_head(path)
+    for begin, advice in _FOREIGN:
+        if head.startswith(begin):
+            raise UsageError(f"{shown} {advice}")
+    codec, written, marked = _find_encoding(head, options.encoding)
+    kind = options.format or find_format(name or path, head.decode(codec, errors="replace").lstrip("\ufeff"))
+    plain = codec == UTF_8
+    if kind is Format.CSV:
+        charset = "" if marked else _CHARSETS.get(codec)
+        content_type = f"{CSV}; charset={charset}" if charset else CSV
+        body: Body = FileBody(path, content_type, codec if charset is None else None)
+        return CsvFile(path, shown, UTF_8 if marked else codec, written, body, options)
+    for option, value in (
+        ("--map", options.mapping),
+        ("--ignore", options.ignored),
+        ("--delimiter", options.delimiter),
+    ):
+        if value:
+            raise UsageError(f"{option} is for CSV; {shown} is read as {kind} (--format says otherwise)")
+    if kind is Format.NDJSON:
+        body = FileBody(path, NDJSON, None if plain else codec)
+    else:
+        body = ItemsBody(
+            _split_document(b"".join(FileBody(path, "", None if plain else codec).pieces()), shown)
+        )
+    return SourceFile(path, shown, kind, codec, written, body)
+
+
+def find_format(path: str, text: str) -> Format:
+    """The format of a file by its name, else by the first characters of its text.
+
+    A `.json` file may hold one item a line, which its first line shows.
+    """
+    suffix = PurePath(path).suffix.lower()
+    if suffix in _BY_SUFFIX:
+        return Format(_BY_SUFFIX[suffix])
+    begin = text.lstrip()
+    if begin.startswith("["):
+        return Format.JSON
+    if not begin.startswith("{"):
+        return Format.JSON if suffix == ".json" else Format.CSV
+    try:
+        first: Any = msgspec.json.decode(begin.partition("\n")[0].encode(errors="replace"))
+    except (msgspec.DecodeError, RecursionError):
+        return Format.JSON
+    # An item has no list of objects beside its fields; a document whose items have another name has nothing else.
+    wrapped = len(first) == 1 and isinstance(next(iter(first.values())), list)
+    return Format.JSON if isinstance(first.get("items"), list) or wrapped else Format.NDJSON
+
+
+def _read_head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(_HEAD)
+    except OSError as error:
+        raise UsageError(f"{path}: {error.strerror or error}") from error
+
+
+def _find_encoding(head: bytes, wanted: str | None) -> tuple[str, str, bool]:
+    """The codec of a file, the one of a file for the same command line, and whether a byte order mark told it.
+
+    A mark outranks what the user says (WHATWG Encoding Standard, "BOM sniff"), as it does in the service.
+
+    Raises:
+        UsageError: there is no such text encoding.
+    """
+    for bom, name in BOMS:
+        if head.startswith(bom):
+            # A mark asks for a mark: programs that need it to see UTF-8 will read the failed rows as well.
+            return (UTF_8 if name == UTF_8 else name[: len("utf-16")]), "utf-8-sig", True
+    try:
+        codec = codecs.lookup(wanted or UTF_8).name
+        "a".encode(codec)
+    except (LookupError, UnicodeError) as error:
+        raise UsageError(
+            f"--encoding {wanted}: no such text encoding; examples: utf-8, windows-1252"
+        ) from error
+    return codec, codec, False
+
+
+def _split_document(document: bytes, name: str) -> list[bytes | msgspec.Raw]:
+    if document.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
+        document = b'{"items":' + document.removeprefix(codecs.BOM_UTF8) + b"}"
+    try:
+        return split_json(document, max_items=len(document))
+    except MalformedBody as error:
+        raise UsageError(
+            f'{name}: {error.detail}; a JSON file is {{"items": [...]}} or an array of items, and one item a line is '
+            "--format ndjson"
+        ) from error
+
+
+_WORDING: Final = Wording("--map", "=", lambda column, field: f'--map "{column}={field}"', "--ignore")
+
+
+def parse_mapping(pairs: tuple[str, ...], ignored: tuple[str, ...] = ()) -> dict[str, str]:
+    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; ignored columns are mapped to nothing.
+
+    Raises:
+        UsageError: a pair without `=`, two for one column, or a target that looks like a field and is none.
+    """
+    try:
+        return columns_of.parse_mapping(pairs, _WORDING, ignored)
+    except columns_of.MappingError as error:
+        raise UsageError(error.detail) from error
+
+
+def _understand(header: list[str], mapping: dict[str, str], rows: list[list[str]]) -> Columns:
+    try:
+        return columns_of.understand(header, mapping, _WORDING)
+    except columns_of.MissingFields as error:
+        raise UsageError(error.advise(rows).detail) from error
+    except columns_of.HeaderError as error:
+        raise UsageError(error.detail) from error
+
+
+def in_options(detail: str) -> str:
+    """The service names the remedy in HTTP's words; here it is an option."""
+    charset = _CHARSET.search(detail)
+    return f"{detail} (with this command: --encoding {charset[1]})" if charset else detail
