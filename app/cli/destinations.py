@@ -7,179 +7,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any
 
-import aiohttp
 import msgspec
 import rich_click as click
-from redis.asyncio import Redis
 from rich.table import Table
 from rich.text import Text
 
-from app import admin, circuits
-from app import settings as settings_module
+from app import admin
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
-from app.cli import place
 from app.cli.client.connection import print_table
 from app.cli.client.progress import clean
+from app.cli.destination_backends import DestinationBackend, choose_backend
 from app.cli.secret_input import read_secret
-from app.destination_tests import DestinationTestRequest
 from app.domain import destinations as domain
-from app.domain.addresses import parse_networks
-from app.errors import Invalid, NotFound, TrancheError
-from app.redis import make_pool
-from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
-from app.workers import Workers, WorkerWatch
-
-
-class Office(Protocol):
-    """Where destinations are kept; rows are as the API shows them."""
-
-    async def add(self, new: admin.NewDestination) -> dict[str, Any]: ...
-    async def list(self) -> list[dict[str, Any]]: ...
-    async def set_state(self, name: str, state: str) -> None: ...
-    async def change(self, name: str, change: admin.DestinationChange) -> None: ...
-    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None: ...
-    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
-
-
-class OverHttp:
-    """The API's routes."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._base = settings.url.rstrip("/") + "/v1/destinations"
-        self._headers = {"Authorization": f"Bearer {settings.api_key}"}
-
-    async def add(self, new: admin.NewDestination) -> dict[str, Any]:
-        made: dict[str, Any] = await self._ask("POST", "", msgspec.to_builtins(new))
-        return made
-
-    async def list(self) -> list[dict[str, Any]]:
-        answer = await self._ask("GET", "", None)
-        return list(answer["destinations"])
-
-    async def change(self, name: str, change: admin.DestinationChange) -> None:
-        told = {key: value for key, value in msgspec.to_builtins(change).items() if value is not None}
-        await self._ask("PATCH", f"/{name}", told)
-
-    async def set_state(self, name: str, state: str) -> None:
-        method, path = {
-            "paused": ("POST", "/pause"),
-            "active": ("POST", "/resume"),
-            "removed": ("DELETE", ""),
-        }[state]
-        await self._ask(method, f"/{name}{path}", None)
-
-    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
-        if shared:
-            raise Invalid(
-                "--shared is for an operator at the database, since it is about all tenants; name one of them with "
-                "--tenant."
-            )
-        told = {key: value for key, value in msgspec.to_builtins(order).items() if value is not None}
-        await self._ask("POST", f"/{name}/circuit", told)
-
-    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
-        until = time.monotonic() + testing.LONGEST
-        found: dict[str, Any] = await self._ask("POST", f"/{name}/test", msgspec.to_builtins(asked))
-        while found["state"] != "done" and time.monotonic() < until:
-            await asyncio.sleep(0.5)
-            found = await self._ask("GET", f"/{name}/tests/{found['test_id']}", None)
-        return found
-
-    async def _ask(self, method: str, path: str, body: Any) -> Any:
-        try:
-            async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(30), headers=self._headers) as session,
-                session.request(method, self._base + path, json=body) as answer,
-            ):
-                told: Any = await answer.json(content_type=None) if answer.status != 204 else {}
-        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise TrancheError(f"The API at {self._base} did not answer: {error}") from error
-        if answer.status >= 400:
-            raise TrancheError(f"{told.get('detail') or told.get('title')} ({told.get('code')})")
-        return told
-
-
-async def _find_workers(settings: Settings) -> Workers | None:
-    redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
-    try:
-        return await WorkerWatch(redis).look()
-    finally:
-        await redis.aclose()
-
-
-class AtDatabase:
-    """The tables, for an operator."""
-
-    def __init__(self, settings: Settings, tenant: str | None) -> None:
-        self._settings = place.find(settings)
-        self._tenant = tenant
-
-    async def add(self, new: admin.NewDestination) -> dict[str, Any]:
-        vault = Vault(self._settings.secret_key)
-        async with place.connection(self._settings) as connection:
-            tenant_id = (
-                await admin.ensure_tenant(connection, self._tenant)
-                if self._tenant
-                else await admin.find_tenant(connection, None)
-            )
-            private = parse_networks(self._settings.destination_private)
-            added = await admin.add_destination(connection, vault, tenant_id, new, private=private)
-            return _shown(added)
-
-    async def list(self) -> list[dict[str, Any]]:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await admin.find_tenant(connection, self._tenant)
-            there = await _find_workers(self._settings)
-            return [_shown(d) for d in await admin.list_destinations(connection, tenant_id, there)]
-
-    async def change(self, name: str, change: admin.DestinationChange) -> None:
-        vault = Vault(self._settings.secret_key)
-        async with place.connection(self._settings) as connection:
-            tenant_id = await admin.find_tenant(connection, self._tenant)
-            destination_id = await admin.change_destination(connection, vault, tenant_id, name, change)
-        await self._wake(tenant_id, destination_id, f"change:{time.time()}")
-
-    async def set_state(self, name: str, state: str) -> None:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await admin.find_tenant(connection, self._tenant)
-            destination_id = await admin.set_destination_state(connection, tenant_id, name, state)
-        if state != "paused":
-            await self._wake(tenant_id, destination_id, state)
-
-    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await admin.find_tenant(connection, self._tenant)
-            destination_id = await circuits.set_circuit(
-                connection, tenant_id, name, order, actor="tranche", shared=shared
-            )
-        await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
-
-    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
-        return await testing.at_database(self._settings, self._tenant, name, asked)
-
-    async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
-        waker = Waker(self._settings)
-        waker.wake(tenant_id, [destination_id], reason=reason)
-        await asyncio.sleep(0.2)
-        await waker.close()
-
-
-def _shown(destination: admin.Destination) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(destination)
-    return shown
-
-
-def _office(tenant: str | None, url: str | None, key: str | None) -> Office:
-    settings = settings_module.load()
-    settings = msgspec.structs.replace(settings, url=url or settings.url, api_key=key or settings.api_key)
-    return OverHttp(settings) if settings.api_key and not tenant else AtDatabase(settings, tenant)
+from app.errors import Invalid, NotFound
 
 
 def _where(command: Any) -> Any:
@@ -275,7 +119,7 @@ def add(
     if secret is None:
         raise click.UsageError("Missing option '--token-file' (or '--token'): its access token")
     new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=secret, options=chosen)
-    made = asyncio.run(_office(tenant, url, key).add(new))
+    made = asyncio.run(choose_backend(tenant, url, key).add(new))
     click.echo(
         json.dumps(made) if as_json else f"added {made['name']} ({made['kind']} at {made['base_url']})"
     )
@@ -329,8 +173,8 @@ def change(
     """
     secret = read_secret("token", token, token_file)
 
-    async def work(office: Office) -> None:
-        found = next((d for d in await office.list() if d["name"] == name), None)
+    async def work(backend: DestinationBackend) -> None:
+        found = next((d for d in await backend.list() if d["name"] == name), None)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
         chosen = _options(found["kind"], options)
@@ -339,7 +183,7 @@ def change(
             known = chosen.get("fields") or found["options"].get("fields") or {}
             chosen["fields"] = {**known, **_fields(fields)}
         chosen |= dict.fromkeys(defaults)
-        await office.change(name, admin.DestinationChange(token=secret, options=chosen or None))
+        await backend.change(name, admin.DestinationChange(token=secret, options=chosen or None))
 
     _finish(name, work, f"changed {name}", (tenant, url, key), as_json=as_json)
 
@@ -367,7 +211,7 @@ def kinds(as_json: bool) -> None:
 @_where
 def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -> None:
     """List destinations, and why one is not reached at the moment."""
-    found = asyncio.run(_office(tenant, url, key).list())
+    found = asyncio.run(choose_backend(tenant, url, key).list())
     if as_json:
         click.echo(json.dumps(found))
         return
@@ -391,7 +235,7 @@ def list_(as_json: bool, tenant: str | None, url: str | None, key: str | None) -
 
 def _finish(
     name: str,
-    work: Callable[[Office], Coroutine[Any, Any, None]],
+    work: Callable[[DestinationBackend], Coroutine[Any, Any, None]],
     line: str,
     where: tuple[str | None, str | None, str | None],
     *,
@@ -400,12 +244,12 @@ def _finish(
     """Do it, and say so: in words, or by the destination as it is then."""
 
     async def run() -> dict[str, Any]:
-        office = _office(*where)
-        await work(office)
+        backend = choose_backend(*where)
+        await work(backend)
         if not as_json:
             return {}
         gone = {"name": name, "state": "removed"}
-        return next((d for d in await office.list() if d["name"] == name), gone)
+        return next((d for d in await backend.list() if d["name"] == name), gone)
 
     found = asyncio.run(run())
     click.echo(json.dumps(found) if as_json else line)
@@ -423,7 +267,7 @@ def _set_state(
 ) -> None:
     _finish(
         name,
-        lambda office: office.set_state(name, state),
+        lambda backend: backend.set_state(name, state),
         f"{word} {name}",
         (tenant, url, key),
         as_json=as_json,
@@ -477,7 +321,7 @@ def open_(
     order = CircuitOrder(state="open", seconds=seconds)
     _finish(
         name,
-        lambda office: office.set_circuit(name, order, shared=shared),
+        lambda backend: backend.set_circuit(name, order, shared=shared),
         f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s",
         (tenant, url, key),
         as_json=as_json,
@@ -495,7 +339,7 @@ def close(
     """Close its circuit: send at once, whatever opened it."""
     _finish(
         name,
-        lambda office: office.set_circuit(name, CircuitOrder(state="closed"), shared=shared),
+        lambda backend: backend.set_circuit(name, CircuitOrder(state="closed"), shared=shared),
         f"closed the {_circuit_of(shared)} of {name}",
         (tenant, url, key),
         as_json=as_json,
@@ -515,4 +359,4 @@ def remove(name: str, tenant: str | None, url: str | None, key: str | None, as_j
     _set_state(name, "removed", "removed", tenant, url, key, as_json=as_json)
 
 
-destinations.add_command(testing.make_command(lambda *words: _office(*words), _where))
+destinations.add_command(testing.make_command(lambda *words: choose_backend(*words), _where))

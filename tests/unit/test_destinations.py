@@ -112,7 +112,7 @@ def test_every_option_is_described_and_documented(kind: str) -> None:
     assert [name for name in described if f"| `{name}` |" not in text] == []
 
 
-class Office:
+class Backend:
     """Where the command takes a destination to."""
 
     def __init__(self) -> None:
@@ -124,15 +124,15 @@ class Office:
         return shown
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, Office]:
-    office = Office()
-    monkeypatch.setattr(cli, "_office", lambda *_: office)
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, Backend]:
+    backend = Backend()
+    monkeypatch.setattr(cli, "choose_backend", lambda *_: backend)
     given = ["add", "crm", "--base-url", "https://x", "--token", "t", *arguments]
-    return CliRunner().invoke(cli.destinations, given), office
+    return CliRunner().invoke(cli.destinations, given), backend
 
 
 def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    result, office = run(
+    result, backend = run(
         monkeypatch,
         *("--kind", "salesforce", "--batch-size", "150", "--rate", "2.5", "--concurrency", "4"),
         *("--connect-timeout", "2", "--total-timeout", "20"),
@@ -148,7 +148,7 @@ def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch
     )
 
     assert result.exit_code == 0, result.output
-    [new] = office.added
+    [new] = backend.added
     assert new.options == {
         "batch_size": 150,
         "rate": 2.5,
@@ -182,10 +182,10 @@ def test_an_option_is_json_where_that_fits_and_text_where_it_does_not(
 
 @pytest.mark.parametrize("wrong", [["--option", "rate"], ["--field", "company"], ["--field", "=x"]], ids=str)
 def test_what_is_no_pair_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: list[str]) -> None:
-    result, office = run(monkeypatch, "--kind", "http", *wrong)
+    result, backend = run(monkeypatch, "--kind", "http", *wrong)
 
     assert result.exit_code != 0
-    assert office.added == []
+    assert backend.added == []
 
 
 def test_the_kinds_can_be_listed() -> None:

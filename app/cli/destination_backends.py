@@ -1,0 +1,166 @@
+"""Where `tranche destinations` goes: to the API with a key, or to the database as an operator."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any, Protocol
+
+import msgspec
+from redis.asyncio import Redis
+
+from app import admin, circuits
+from app import settings as settings_module
+from app.circuits import CircuitOrder
+from app.cli import destination_tests as testing
+from app.cli import place
+from app.cli.client.connection import open_api
+from app.destination_tests import DestinationTestRequest
+from app.domain.addresses import parse_networks
+from app.errors import Invalid
+from app.redis import make_pool
+from app.settings import Settings
+from app.vault import Vault
+from app.wake import Waker
+from app.workers import Workers, WorkerWatch
+
+
+class DestinationBackend(Protocol):
+    """Where destinations are kept; rows are as the API shows them."""
+
+    async def add(self, new: admin.NewDestination) -> dict[str, Any]: ...
+    async def list(self) -> list[dict[str, Any]]: ...
+    async def set_state(self, name: str, state: str) -> None: ...
+    async def change(self, name: str, change: admin.DestinationChange) -> None: ...
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None: ...
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
+
+
+class ApiBackend:
+    """The API, for whoever has a key."""
+
+    def __init__(self, url: str | None, key: str | None) -> None:
+        self._url, self._key = url, key
+
+    async def add(self, new: admin.NewDestination) -> dict[str, Any]:
+        made: dict[str, Any] = await self._ask("POST", "", new, repeatable=False)
+        return made
+
+    async def list(self) -> list[dict[str, Any]]:
+        answer = await self._ask("GET", "")
+        return list(answer["destinations"])
+
+    async def change(self, name: str, change: admin.DestinationChange) -> None:
+        await self._ask("PATCH", f"/{name}", _given(change))
+
+    async def set_state(self, name: str, state: str) -> None:
+        method, path = {
+            "paused": ("POST", "/pause"),
+            "active": ("POST", "/resume"),
+            "removed": ("DELETE", ""),
+        }[state]
+        await self._ask(method, f"/{name}{path}")
+
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
+        if shared:
+            raise Invalid(
+                "--shared is for an operator at the database, since it is about all tenants; name one of them with "
+                "--tenant."
+            )
+        await self._ask("POST", f"/{name}/circuit", _given(order))
+
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
+        until = time.monotonic() + testing.LONGEST
+        found: dict[str, Any] = await self._ask("POST", f"/{name}/test", asked, repeatable=False)
+        while found["state"] != "done" and time.monotonic() < until:
+            await asyncio.sleep(0.5)
+            found = await self._ask("GET", f"/{name}/tests/{found['test_id']}")
+        return found
+
+    async def _ask(self, method: str, path: str, body: Any = None, *, repeatable: bool = True) -> Any:
+        async with open_api(self._url, self._key, repeatable=repeatable) as api:
+            answer = await api.ask(method, f"/v1/destinations{path}", body)
+        return msgspec.json.decode(answer) if answer else {}
+
+
+def _given(struct: msgspec.Struct) -> dict[str, Any]:
+    """The members that are not None."""
+    return {key: value for key, value in msgspec.to_builtins(struct).items() if value is not None}
+
+
+async def _find_workers(settings: Settings) -> Workers | None:
+    redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
+    try:
+        return await WorkerWatch(redis).look()
+    finally:
+        await redis.aclose()
+
+
+class DatabaseBackend:
+    """The tables, for an operator."""
+
+    def __init__(self, settings: Settings, tenant: str | None) -> None:
+        self._settings = place.find(settings)
+        self._tenant = tenant
+
+    async def add(self, new: admin.NewDestination) -> dict[str, Any]:
+        vault = Vault(self._settings.secret_key)
+        async with place.connection(self._settings) as connection:
+            tenant_id = (
+                await admin.ensure_tenant(connection, self._tenant)
+                if self._tenant
+                else await admin.find_tenant(connection, None)
+            )
+            private = parse_networks(self._settings.destination_private)
+            added = await admin.add_destination(connection, vault, tenant_id, new, private=private)
+            return _shown(added)
+
+    async def list(self) -> list[dict[str, Any]]:
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            there = await _find_workers(self._settings)
+            return [_shown(d) for d in await admin.list_destinations(connection, tenant_id, there)]
+
+    async def change(self, name: str, change: admin.DestinationChange) -> None:
+        vault = Vault(self._settings.secret_key)
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await admin.change_destination(connection, vault, tenant_id, name, change)
+        await self._wake(tenant_id, destination_id, f"change:{time.time()}")
+
+    async def set_state(self, name: str, state: str) -> None:
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await admin.set_destination_state(connection, tenant_id, name, state)
+        if state != "paused":
+            await self._wake(tenant_id, destination_id, state)
+
+    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
+        async with place.connection(self._settings) as connection:
+            tenant_id = await admin.find_tenant(connection, self._tenant)
+            destination_id = await circuits.set_circuit(
+                connection, tenant_id, name, order, actor="tranche", shared=shared
+            )
+        await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
+
+    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
+        return await testing.at_database(self._settings, self._tenant, name, asked)
+
+    async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
+        waker = Waker(self._settings)
+        waker.wake(tenant_id, [destination_id], reason=reason)
+        await asyncio.sleep(0.2)
+        await waker.close()
+
+
+def _shown(destination: admin.Destination) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(destination)
+    return shown
+
+
+def choose_backend(tenant: str | None, url: str | None, key: str | None) -> DestinationBackend:
+    """The API where there is a key and no tenant is named, else the database."""
+    settings = settings_module.load()
+    if tenant or not (key or settings.api_key):
+        return DatabaseBackend(settings, tenant)
+    return ApiBackend(url, key)
