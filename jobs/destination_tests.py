@@ -24,9 +24,9 @@ from app.domain.outcomes import CircuitState, EffectState
 from app.errors import SettingsError
 from app.settings import Settings
 from jobs.crm.port import Contact, Crm, Headers, Seen
+from jobs.delivery.clients import ClientFactory
 from jobs.lanes import LaneWorker
 from jobs.turns import Job
-from jobs.way import Ways
 
 log = structlog.get_logger()
 
@@ -53,7 +53,12 @@ class Tester(LaneWorker):
     """Makes whatever tests are asked for, until it is stopped."""
 
     def __init__(
-        self, database: Database, ways: Ways, settings: Settings, *, monotonic: Callable[[], float]
+        self,
+        database: Database,
+        clients: ClientFactory,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
     ) -> None:
         super().__init__(
             "destination_test",
@@ -64,7 +69,7 @@ class Tester(LaneWorker):
             monotonic=monotonic,
         )
         self._database = database
-        self._ways = ways
+        self._clients = clients
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:
@@ -108,19 +113,19 @@ class Tester(LaneWorker):
 
     async def _make(self, route: Route, claimed: rows.Claimed, key: str, steps: list[Step]) -> None:
         try:
-            way = self._ways.to(route)
+            client = self._clients.connect(route).client
         except (ValueError, SettingsError) as error:
             steps.append(_failed("set-up", f"It cannot be used: {error}"))
             return
-        if way.line is None:
+        if client is None:
             return
         steps += await self._standing(route)
         headers = Headers(claimed.request_id, key)
-        steps += await way.line.crm.check(headers)
+        steps += await client.crm.check(headers)
         if claimed.canary and judge(steps) is Verdict.FAILS:
             steps.append(Step(name="canary", ok=None, detail="Not tried after what failed before."))
         elif claimed.canary:
-            await _send_canary(way.line.crm, key, headers, steps)
+            await _send_canary(client.crm, key, headers, steps)
 
     async def _standing(self, route: Route) -> list[Step]:
         """What holds deliveries back, though it does not hold a test back."""

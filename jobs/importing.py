@@ -9,7 +9,7 @@ from app.chunks import Advance, Processor
 from app.db import processing
 from app.db.pool import Database
 from app.settings import Settings
-from jobs.dispatch import Dispatcher
+from jobs.delivery.dispatcher import Dispatcher
 from jobs.lanes import LaneWorker
 from jobs.turns import Job
 

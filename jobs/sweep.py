@@ -16,7 +16,7 @@ from app.db import canceling, circuits, delivering, processing, receiving, webho
 from app.db.pool import Database
 from app.errors import TrancheError
 from app.settings import Settings
-from jobs.dispatch import Dispatcher
+from jobs.delivery.dispatcher import Dispatcher
 
 log = structlog.get_logger()
 

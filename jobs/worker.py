@@ -32,14 +32,14 @@ from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, ma
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy
 from jobs.breaker.transition_log import TransitionLog
+from jobs.delivery.clients import ClientFactory
+from jobs.delivery.dispatcher import Dispatcher
+from jobs.delivery.rate_limiter import RateLimiter
 from jobs.destination_tests import Tester
-from jobs.dispatch import Dispatcher
 from jobs.egress import Egress
 from jobs.importing import Importer
 from jobs.lanes import LaneWorker
-from jobs.pace import Pace
 from jobs.sweep import Sweeper
-from jobs.way import Ways
 from jobs.webhooks import WebhookSender
 from jobs.workflows import make_runner
 
@@ -112,17 +112,19 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
-    pace = Pace(redis, clock=time.time)
+    rate_limiter = RateLimiter(redis, clock=time.time)
     transitions = TransitionLog(database, monotonic=time.monotonic)
     waker = Waker(settings)
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()
     async with Egress(parse_networks(settings.destination_private)) as egress:
-        ways = Ways(database, breaker, pace, transitions, egress, vault, settings, monotonic=time.monotonic)
+        clients = ClientFactory(
+            database, breaker, rate_limiter, transitions, egress, vault, settings, monotonic=time.monotonic
+        )
         dispatcher = Dispatcher(
             database,
-            ways,
+            clients,
             waker,
             settings,
             monotonic=time.monotonic,
@@ -138,7 +140,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             random=random.random,
             new_id=uuid7,
         )
-        tester = Tester(database, ways, settings, monotonic=time.monotonic)
+        tester = Tester(database, clients, settings, monotonic=time.monotonic)
         lane_workers: tuple[LaneWorker, ...] = (importer, runner, tester)
         sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
         sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)

@@ -215,7 +215,7 @@ def _draw_fault(chance: random.Random) -> Fault:
         return _crm(chance, at, seconds)
     if kind in ("kill_worker", "stop_worker"):
         target = chance.choice(_WORKERS)
-        # Past the lease (`jobs.way`: the longest call and five seconds), or just a hiccup.
+        # Past the lease (`jobs.delivery.policy`: the longest call and five seconds), or just a hiccup.
         seconds = round(
             chance.choice((0.3, 6.6, 6.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2
         )

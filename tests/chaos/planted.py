@@ -59,12 +59,12 @@ def put(owner: Any, name: str, replacement: Any) -> Any:
 
 def hear(change: Callable[[Any], Any]) -> None:
     """Let workers misunderstand what a CRM answers."""
-    from jobs import line
+    from jobs.delivery.guarded_client import GuardedClient
 
     async def call(self: Any, *words: Any) -> Any:
         return change(await original(self, *words))
 
-    original = put(line.Line, "call", call)
+    original = put(GuardedClient, "call", call)
 
 
 def stand(change: Callable[..., Any]) -> None:
@@ -323,10 +323,10 @@ def breaker_ignored() -> None:
 @bug("neighbour")
 def neighbour_heard() -> None:
     """The circuit that tenants share counts calls, whoever makes them."""
-    from jobs import way
     from jobs.breaker.rules import Circuit
+    from jobs.delivery import clients
 
-    put(way, "Circuit", lambda name, _: Circuit(name))
+    put(clients, "Circuit", lambda name, _: Circuit(name))
 
 
 @bug("reject")
@@ -458,8 +458,8 @@ def undo_untold() -> None:
 def tombstone_kept() -> None:
     """A contact whose creation was undone is said to be archived at the CRM, but is not."""
     from app.domain.outcomes import EffectState
-    from jobs import way
     from jobs.crm.port import Health, Outcome, Reply
+    from jobs.delivery import clients
 
     async def archive(contacts: Any, _: Any) -> Any:
         done = [
@@ -475,8 +475,8 @@ def tombstone_kept() -> None:
 
         return connected
 
-    for kind, connect in list(way.ADAPTERS.items()):
-        way.ADAPTERS[kind] = careless(connect)
+    for kind, connect in list(clients.ADAPTERS.items()):
+        clients.ADAPTERS[kind] = careless(connect)
 
 
 @bug("reject")

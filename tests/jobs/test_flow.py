@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 
 from app.settings import Settings
-from jobs.way import settings_for
+from jobs.crm.port import Timeouts
+from jobs.delivery.policy import DeliveryPolicy
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -40,13 +41,16 @@ async def blocked(world: World, code: str, seconds: float = 10) -> dict[str, Any
 
 
 def test_a_lease_outlasts_the_longest_call_of_its_destination() -> None:
-    made = settings_for(Settings(), {"total_timeout": 50, "concurrency": 3, "rate": 7, "id_property": "x"})
-    assert made.crm_total_timeout == 50
-    assert made.delivery_lease > 50
-    assert (made.delivery_concurrency, made.crm_rate) == (3, 7)
-    short = settings_for(Settings(), {"total_timeout": 1})
-    assert (short.crm_connect_timeout, short.delivery_lease) == (1, Settings().delivery_lease)
-    assert settings_for(Settings(), {}) == Settings()
+    options = {"total_timeout": 50, "concurrency": 3, "rate": 7, "id_property": "x"}
+    policy, settings = DeliveryPolicy.of(Settings(), options), Settings()
+    assert policy.timeouts.total == 50
+    assert policy.lease > 50
+    assert (policy.concurrency, policy.rate) == (3, 7)
+    short = DeliveryPolicy.of(settings, {"total_timeout": 1})
+    assert (short.timeouts.connect, short.lease) == (1, settings.delivery_lease)
+    usual = DeliveryPolicy.of(settings, {})
+    assert usual.timeouts == Timeouts(settings.crm_connect_timeout, settings.crm_total_timeout)
+    assert (usual.concurrency, usual.rate) == (settings.delivery_concurrency, settings.crm_rate)
 
 
 async def test_a_destination_has_its_own_concurrency_over_all_workers(world: World) -> None:

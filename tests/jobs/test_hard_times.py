@@ -20,8 +20,8 @@ from app.db import delivering, standing
 from app.domain.outcomes import EffectState, ErrorCode
 from app.errors import DatabaseUnavailable, Overloaded
 from app.letter_choice import Filter, Selection
-from jobs import way
 from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Reply, Seen
+from jobs.delivery import clients, policy
 from jobs.egress import open_session
 from jobs.worker import working
 from tests.jobs.conftest import World, people
@@ -111,7 +111,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Script]:
     """Let the destination of the world be this one."""
 
     def begin(script: Script) -> Script:
-        monkeypatch.setitem(way.ADAPTERS, "hubspot", script.connect)
+        monkeypatch.setitem(clients.ADAPTERS, "hubspot", script.connect)
         return script
 
     return begin
@@ -120,7 +120,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Script], Script]:
 @pytest.fixture
 def brief(monkeypatch: pytest.MonkeyPatch, world: World) -> Any:
     """Settings under which a lease is over after a second."""
-    monkeypatch.setattr(way, "LEASE_MARGIN", 0.0)
+    monkeypatch.setattr(policy, "LEASE_MARGIN", 0.0)
     return msgspec.structs.replace(
         world.settings,
         delivery_lease=1.0,

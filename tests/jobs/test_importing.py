@@ -10,7 +10,7 @@ import msgspec
 
 from app import admin
 from app.wake import Waker
-from jobs.dispatch import Dispatcher
+from jobs.delivery.dispatcher import Dispatcher
 from jobs.sweep import Sweeper
 from jobs.worker import working
 from tests.db.conftest import Desk

@@ -13,55 +13,55 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from app.domain import pace as rules
 from app.settings import Settings
-from jobs.pace import PATIENCE, Pace
+from jobs.delivery import rate_limiter as rules
+from jobs.delivery.rate_limiter import AHEAD, RateLimiter
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
 T = TypeVar("T")
 
 
-async def take_turns(pace: Pace, rate: float, count: int) -> list[float]:
-    """When the turns came, in seconds from the first question."""
-    began, turns = time.monotonic(), []
+async def acquire_slots(limiter: RateLimiter, rate: float, count: int) -> list[float]:
+    """When the slots came, in seconds from the first question."""
+    began, slots = time.monotonic(), []
 
     async def one() -> None:
-        while not (turn := await pace.take("d", rate)).granted:
-            await asyncio.sleep(turn.seconds)
-        await asyncio.sleep(turn.seconds)
-        turns.append(time.monotonic() - began)
+        while not (slot := await limiter.acquire("d", rate)).granted:
+            await asyncio.sleep(slot.seconds)
+        await asyncio.sleep(slot.seconds)
+        slots.append(time.monotonic() - began)
 
     await asyncio.gather(*(one() for _ in range(count)))
-    return sorted(turns)
+    return sorted(slots)
 
 
 async def test_two_workers_keep_one_rate(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as one, Redis.from_url(redis_url) as other:
-        here, there = Pace(one, clock=time.time), Pace(other, clock=time.time)
-        first, second = await asyncio.gather(take_turns(here, 20, 15), take_turns(there, 20, 15))
-    turns = sorted(first + second)
-    assert turns[-1] == pytest.approx(29 / 20, abs=0.3), "thirty calls at twenty a second"
-    for at in turns:
-        assert len([turn for turn in turns if at <= turn < at + 0.5]) <= 10 + 3, "and never many at once"
+        here, there = RateLimiter(one, clock=time.time), RateLimiter(other, clock=time.time)
+        first, second = await asyncio.gather(acquire_slots(here, 20, 15), acquire_slots(there, 20, 15))
+    slots = sorted(first + second)
+    assert slots[-1] == pytest.approx(29 / 20, abs=0.3), "thirty calls at twenty a second"
+    for at in slots:
+        assert len([slot for slot in slots if at <= slot < at + 0.5]) <= 10 + 3, "and never many at once"
 
 
 async def test_without_redis_a_worker_keeps_it_alone() -> None:
-    turns = await take_turns(Pace(None, clock=time.time), 20, 15)
-    assert turns[-1] == pytest.approx(14 / 20, abs=0.2)
+    slots = await acquire_slots(RateLimiter(None, clock=time.time), 20, 15)
+    assert slots[-1] == pytest.approx(14 / 20, abs=0.2)
 
 
-async def test_a_turn_far_ahead_is_not_taken(redis_url: str) -> None:
+async def test_a_slot_far_ahead_is_not_taken(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
-        pace = Pace(redis, clock=time.time)
-        assert (await pace.take("d", 0.1)).wait == 0
+        limiter = RateLimiter(redis, clock=time.time)
+        assert (await limiter.acquire("d", 0.1)).wait == 0
         for _ in range(5):
-            turn = await pace.take("d", 0.1)
-            assert not turn.granted
-            assert turn.seconds == pytest.approx(10 - PATIENCE, abs=0.3), "asking again costs nothing"
-        assert (await pace.take("other", 0.1)).granted, "each destination has its own"
-        await pace.give_back("d", 0.1)
-        assert (await pace.take("d", 0.1)).granted, "a turn that was given back is there again"
+            slot = await limiter.acquire("d", 0.1)
+            assert not slot.granted
+            assert slot.seconds == pytest.approx(10 - AHEAD, abs=0.3), "asking again costs nothing"
+        assert (await limiter.acquire("other", 0.1)).granted, "each destination has its own"
+        await limiter.cancel("d", 0.1)
+        assert (await limiter.acquire("d", 0.1)).granted, "a slot that was given back is there again"
 
 
 async def test_the_crm_sees_no_more_calls_than_its_destination_allows(world: World) -> None:
@@ -80,7 +80,7 @@ async def test_the_crm_sees_no_more_calls_than_its_destination_allows(world: Wor
     for begin in at:
         assert len([moment for moment in at if begin <= moment < begin + 1]) <= 13
     (spent,) = await world.rows("SELECT max(attempt) AS most FROM deliveries")
-    assert spent["most"] <= 3, "waiting for a turn costs no attempt"
+    assert spent["most"] <= 3, "waiting for a slot costs no attempt"
 
 
 async def test_a_long_wait_is_said_and_spends_no_attempt(world: World) -> None:
@@ -130,7 +130,8 @@ def run(redis_url: str) -> Iterator[Callable[[Callable[[Redis], Coroutine[Any, A
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["take", "take", "take", "give_back", "wait", "back"]), st.integers(0, 1_500_000)
+            st.sampled_from(["acquire", "acquire", "acquire", "cancel", "wait", "back"]),
+            st.integers(0, 1_500_000),
         ),
         max_size=40,
     ),
@@ -145,17 +146,17 @@ def test_lua_and_python_agree(
 
     async def compare(redis: Redis) -> None:
         name, now, due = uuid.uuid4().hex, 1_700_000_000_000_000, 0
-        shared = Pace(redis, clock=time.time, pinned_time=lambda: now)
-        patience = rules.microseconds(PATIENCE)
+        shared = RateLimiter(redis, clock=time.time, pinned_time=lambda: now)
+        ahead = rules.microseconds(AHEAD)
         for step, amount in history:
             rate = rates[amount % len(rates)]
             interval = round(1_000_000 / rate)
-            if step == "take":
-                due, turn = rules.take(due, now, interval=interval, patience=patience)
-                assert await shared.take(name, rate) == turn
-            elif step == "give_back":
-                due = rules.give_back(due, now, interval=interval, patience=patience)
-                await shared.give_back(name, rate)
+            if step == "acquire":
+                due, slot = rules.acquire(due, now, interval=interval, ahead=ahead)
+                assert await shared.acquire(name, rate) == slot
+            elif step == "cancel":
+                due = rules.cancel(due, now, interval=interval, ahead=ahead)
+                await shared.cancel(name, rate)
             else:
                 now += amount if step == "wait" else -amount
 

@@ -1,4 +1,4 @@
-"""What is kept of an attempt's calls: all that did not end well, so that an outcome can be explained later."""
+"""The log of an attempt's calls: those that did not end well, so that an outcome can be explained later."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from app.domain.outcomes import EffectState
 from jobs.crm.port import ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50
-"""Of one attempt; halving a batch of 100 down to several guilty contacts makes more. Calls that left something unknown
-are kept whatever their number."""
-_WORDS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back"}
+"""Per attempt; halving a batch of 100 down to several faulty contacts makes more. Calls that left items in doubt are
+kept whatever their number."""
+_VERBS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back"}
 
 
-class Sending(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that is under way."""
+class CallInProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """A call whose answer is awaited."""
 
-    asked: Asked
+    operation: Asked
     event_id: str
     positions: list[int]
     sent_at: datetime
@@ -30,45 +30,47 @@ class Sending(msgspec.Struct, frozen=True, kw_only=True):
     def __str__(self) -> str:
         count = f"{len(self.positions)} contact" + ("s" if len(self.positions) != 1 else "")
         sent_at = self.sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        return f"{_WORDS[self.asked]} of {count} sent {sent_at}, event {self.event_id}"
+        return f"{_VERBS[self.operation]} of {count} sent {sent_at}, event {self.event_id}"
 
 
-class Evidence:
+class CallLog:
     """The calls of one attempt, in order."""
 
     def __init__(self, items: int) -> None:
         self._items = items
         self._calls: list[Call] = []
 
-    def answered(self, sending: Sending, reply: Reply | ReadBack) -> None:
-        """Note a call, unless all of it went well."""
-        count = len(sending.positions)
+    def answered(self, call: CallInProgress, reply: Reply | ReadBack) -> None:
+        """Keep a call, unless all of it went well."""
+        count = len(call.positions)
         if isinstance(reply, Reply):
             bad = [o for o in reply.outcomes if o.state is not EffectState.OK]
             well = count - len(bad)
-            told = next((o.detail for o in bad if o.detail), "")
+            summary = next((o.detail for o in bad if o.detail), "")
             lost = any(o.state is EffectState.UNKNOWN for o in bad)
         else:
-            looks = list((reply.seen or {}).values())
-            well = looks.count(Seen.MATCHES)
-            told = ", ".join(f"{looks.count(word)} {word}" for word in Seen if word in looks)
+            found = list((reply.seen or {}).values())
+            well = found.count(Seen.MATCHES)
+            summary = ", ".join(f"{found.count(word)} {word}" for word in Seen if word in found)
             lost = False
         if well < count or reply.pause is not None:
-            detail = reply.detail or f"{count - well} of {count} not ok: {told}".rstrip(": ")
-            self._note(sending, reply.seconds, reply.status, detail, lost=lost)
+            detail = reply.detail or f"{count - well} of {count} not ok: {summary}".rstrip(": ")
+            self._add(call, reply.seconds, reply.status, detail, lost=lost)
 
-    def broke_off(self, sending: Sending, seconds: float, detail: str) -> None:
-        """The call had no end that we saw."""
-        self._note(sending, seconds, None, detail, lost=sending.asked != "read_back")
+    def interrupted(self, call: CallInProgress, seconds: float, detail: str) -> None:
+        """The call ended before its answer."""
+        self._add(call, seconds, None, detail, lost=call.operation != "read_back")
 
-    def _note(self, sending: Sending, seconds: float, status: int | None, detail: str, *, lost: bool) -> None:
-        every = len(sending.positions) == self._items
+    def _add(
+        self, call: CallInProgress, seconds: float, status: int | None, detail: str, *, lost: bool
+    ) -> None:
+        every = len(call.positions) == self._items
         self._calls.append(
             Call(
-                asked=sending.asked,
-                event_id=sending.event_id,
-                positions=None if every else sending.positions,
-                sent_at=sending.sent_at,
+                asked=call.operation,
+                event_id=call.event_id,
+                positions=None if every else call.positions,
+                sent_at=call.sent_at,
                 milliseconds=round(seconds * 1000),
                 status=status,
                 detail=detail,
@@ -77,7 +79,7 @@ class Evidence:
         )
 
     def kept(self) -> list[Call]:
-        """The first calls and those that left something unknown; the last one says how many are missing."""
+        """The first calls and those that left items in doubt; the last one says how many are missing."""
         if len(self._calls) <= MOST_CALLS:
             return self._calls
         room = MOST_CALLS

@@ -1,8 +1,8 @@
--- The rule of app/domain/pace.py over one number, shared by all workers.
+-- The rule of rate_limiter.py over one number, shared by all workers.
 -- KEYS[1]  when the next call is due, in microseconds of the clock of Redis
--- ARGV     now in microseconds for tests, or ''; interval; patience; 'take' or 'give_back'
+-- ARGV     now in microseconds for tests, or ''; interval; ahead; 'acquire' or 'cancel'
 -- -> granted 0|1, wait in microseconds
-local interval, patience = tonumber(ARGV[2]), tonumber(ARGV[3])
+local interval, ahead = tonumber(ARGV[2]), tonumber(ARGV[3])
 local now
 if ARGV[1] ~= '' then
   now = tonumber(ARGV[1])
@@ -13,22 +13,22 @@ end
 
 local due = tonumber(redis.call('GET', KEYS[1]) or '0')
 local wait = math.max(0, due - now)
-if wait > patience + interval then
+if wait > ahead + interval then
   wait = 0
 end
 
-local function keep(ahead)
+local function keep(distance)
   -- tostring() keeps 14 digits only. Kept a while longer than it says anything, for clocks that go otherwise.
-  local life = math.ceil(ahead / 1000) + 10000
-  redis.call('SET', KEYS[1], string.format('%.0f', now + ahead), 'PX', string.format('%.0f', life))
+  local life = math.ceil(distance / 1000) + 10000
+  redis.call('SET', KEYS[1], string.format('%.0f', now + distance), 'PX', string.format('%.0f', life))
 end
 
-if ARGV[4] == 'give_back' then
+if ARGV[4] == 'cancel' then
   keep(math.max(0, wait - interval))
   return { 1, 0 }
 end
-if wait > patience then
-  return { 0, wait - patience }
+if wait > ahead then
+  return { 0, wait - ahead }
 end
 keep(wait + interval)
 return { 1, wait }

@@ -1,0 +1,176 @@
+"""The calls of one attempt: on a lease that outlasts them, by the guarded client, logged and applied to its items."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Final, TypeVar
+
+from app.db import delivering
+from app.db.delivering import Asked, Claim
+from app.db.pool import Database
+from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode
+from jobs.breaker.rules import Permits, Rejected
+from jobs.crm.port import Contact, Headers, Health, ReadBack, Reply
+from jobs.delivery.attempt_items import AttemptItems, Batch
+from jobs.delivery.call_log import CallInProgress, CallLog
+from jobs.delivery.clients import DestinationContext
+from jobs.delivery.guarded_client import GuardedClient
+from jobs.delivery.recorder import Block
+
+_LEASE_MARGIN: Final = 2.0
+
+_Answer = TypeVar("_Answer", Reply, ReadBack)
+
+
+class AttemptCalls:
+    """Makes calls until one says that no more may follow."""
+
+    def __init__(
+        self,
+        claim: Claim,
+        items: AttemptItems,
+        database: Database,
+        context: DestinationContext,
+        client: GuardedClient,
+        *,
+        leased_until: float,
+        permits: Permits | None,
+        monotonic: Callable[[], float],
+        now: Callable[[], datetime],
+    ) -> None:
+        self._claim = claim
+        self._items = items
+        self._database = database
+        self._context = context
+        self._client = client
+        self._permits = permits
+        self._monotonic = monotonic
+        self._now = now
+        self._in_progress: CallInProgress | None = None
+        """If the worker is stopped during it, nobody knows what becomes of its contacts."""
+        self._last: CallInProgress | None = None
+        self.leased_until = leased_until
+        self.log = CallLog(len(claim.contact_ids))
+        self.made = False
+        """The destination was called."""
+        self.wrote = False
+        """It was sent something; an attempt that only reads does not count."""
+        self.paused = False
+        """The CRM asked for silence."""
+        self.blocked: Block | None = None
+
+    async def write(self, batch: Batch) -> bool:
+        """One call, or halves of it where the CRM refused the whole without naming the faulty contact; false: no more
+        calls."""
+        crm, contacts = self._client.crm, batch.contacts
+        reply = await self._call(
+            batch.operation, contacts, crm.archive if batch.operation == "archive" else crm.push
+        )
+        if reply is None:
+            return False
+        self.wrote = True
+        if reply.rejected_whole and len(contacts) > 1:
+            middle = len(contacts) // 2
+            first, second = (
+                Batch(batch.operation, contacts[:middle]),
+                Batch(batch.operation, contacts[middle:]),
+            )
+            return await self.write(first) and await self.write(second)
+        description = str(self._last)
+        for contact, outcome in zip(contacts, reply.outcomes, strict=True):
+            self._items.apply(contact, outcome, description)
+        return not self.paused
+
+    async def read_back(self, contacts: list[Contact]) -> ReadBack | None:
+        """`None`: no call was made, or it says nothing."""
+        return await self._call("read_back", contacts, self._client.crm.read_back)
+
+    async def _call(
+        self,
+        operation: Asked,
+        contacts: list[Contact],
+        ask: Callable[[list[Contact], Headers], Awaitable[_Answer]],
+    ) -> _Answer | None:
+        """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
+        if not await self._renew_lease():
+            return None
+        headers = Headers(self._claim.request_id, self.event_id(contacts))
+        self._in_progress = self._last = call = CallInProgress(
+            operation=operation,
+            event_id=headers.event_id,
+            positions=self._items.positions(contacts),
+            sent_at=self._now(),
+            started=self._monotonic(),
+        )
+        reply = await self._client.call(lambda: ask(contacts, headers), self._take_permits())
+        self._in_progress = None
+        if isinstance(reply, Rejected):
+            self.blocked = Block(reply.retry_after, reply.code, self._client.explain(reply))
+            return None
+        self.made = True
+        self.log.answered(call, reply)
+        if reply.pause is not None:
+            self.paused = True
+            self.blocked = Block(reply.pause.seconds, reply.pause.code, reply.pause.detail)
+            # It may concern some contacts alone: the answer says what became of the others.
+            return reply if reply.health is Health.SETUP_FAULT or _settles(reply) else None
+        return reply
+
+    def event_id(self, contacts: list[Contact]) -> str:
+        """The same for the same contacts in the same versions under the same options; a job that resends has its own,
+        because it asks for another answer."""
+        claim = self._claim
+        versions = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
+        resent_by = str(claim.job_id) if claim.resent else ""
+        scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", self._context.options_hash, resent_by)
+        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{':'.join(filter(None, scope))}\0{versions}"))
+
+    async def _renew_lease(self) -> bool:
+        """Whether the lease outlasts another call; a call is never made on a lease that may end during it."""
+        policy = self._context.policy
+        need = policy.timeouts.total + _LEASE_MARGIN
+        if self.leased_until - self._monotonic() >= need:
+            return True
+        requested_at = self._monotonic()
+        lease = max(policy.lease, need)
+        async with self._database.connection() as connection:
+            if not await delivering.renew_lease(connection, self._claim, lease):
+                return False
+        self.leased_until = requested_at + lease
+        return True
+
+    def _take_permits(self) -> Permits | None:
+        permits, self._permits = self._permits, None
+        return permits
+
+    async def release(self) -> None:
+        """Return the permits of a call that was not made."""
+        if (permits := self._take_permits()) is not None:
+            await self._client.release(permits)
+
+    def interrupt(self, detail: str) -> None:
+        """The worker stopped during a call: what it was to write is in doubt."""
+        call, self._in_progress = self._in_progress, None
+        if call is None:
+            return
+        self.made = True
+        self.log.interrupted(call, self._monotonic() - call.started, detail)
+        if call.operation == "read_back":
+            return
+        self.wrote = True
+        for position in call.positions:
+            if self._items.states[position] not in OPEN_STATES:
+                continue  # it was part of a repeated call, and was settled before
+            self._items.settle(
+                position,
+                EffectState.UNKNOWN,
+                code=ErrorCode.OUTCOME_UNKNOWN,
+                detail=f"{call}: {detail}",
+            )
+
+
+def _settles(reply: Reply | ReadBack) -> bool:
+    """Whether an answer says of some contacts more than that nothing was done."""
+    return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

@@ -1,0 +1,212 @@
+"""The items of a claimed delivery, as they change during one attempt. No I/O, and nothing here calls the attempt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from app.db.delivering import Asked, Claim, ItemError, Letter, NotRestored, Tried
+from app.db.standing import Standing
+from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from jobs.crm.port import Contact, Outcome
+
+_SINCE: Final = "; since then: "
+"""Between how an item in doubt was sent, which must be kept, and what was found out afterwards."""
+_MOST_ID: Final = 255
+"""Characters of a remote id."""
+_NO_RECORD: Final = ""
+"""As a remote id: the record is gone."""
+
+
+class AttemptItems:
+    """A position is the index of an item in its delivery."""
+
+    def __init__(self, claim: Claim) -> None:
+        self._claim = claim
+        self.states = [LETTER_STATE[letter] for letter in claim.states]
+        self.errors = dict(claim.errors)
+        self.sync_states: dict[str, Standing] = {}
+        """By contact: its present fields, and what the destination holds of it."""
+        self.remote_ids: dict[str, str] = {}
+        """What a read-back found of records that are to be archived."""
+        self.not_restored: dict[str, NotRestored] = {}
+        """By position: what an undo could not restore at this destination."""
+        self._results: dict[int, Tried] = {}
+        self._positions = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
+
+    def open(self) -> list[int]:
+        return [i for i, state in enumerate(self.states) if state in OPEN_STATES]
+
+    def within(self, *states: EffectState) -> list[int]:
+        return [i for state in states for i, found in enumerate(self.states) if found is state]
+
+    def positions(self, contacts: Iterable[Contact]) -> list[int]:
+        return [self._positions[contact.contact_id] for contact in contacts]
+
+    def sync_state(self, position: int) -> Standing:
+        return self.sync_states[self._claim.contact_ids[position]]
+
+    def contact(self, position: int) -> Contact:
+        """The contact's present version, for a call."""
+        s = self.sync_state(position)
+        return Contact(
+            contact_id=s.contact_id,
+            version=s.version,
+            email=None if s.deleted else s.email,
+            first_name=s.first_name,
+            last_name=s.last_name,
+            phone=s.phone,
+            company=s.company,
+            attributes=s.attributes,
+            deleted=s.deleted,
+            remote_id=self.remote_ids.get(s.contact_id, s.remote_id),
+        )
+
+    def set_error(self, position: int, code: ErrorCode, detail: str) -> None:
+        self.errors[str(position)] = ItemError(code.value, detail)
+
+    def mark_in_doubt(self, position: int, detail: str) -> None:
+        """How it was sent stays beside what is known since."""
+        before = self.errors.get(str(position))
+        if before is not None and before.code == ErrorCode.OUTCOME_UNKNOWN:
+            detail = before.detail.partition(_SINCE)[0] + _SINCE + detail
+        self.states[position] = EffectState.UNKNOWN
+        self.set_error(position, ErrorCode.OUTCOME_UNKNOWN, detail)
+
+    def apply(self, contact: Contact, outcome: Outcome, call: str) -> None:
+        """What a call said of one contact; `call` describes it."""
+        position = self._positions[contact.contact_id]
+        if self.states[position] not in OPEN_STATES:
+            return  # it was part of a repeated call, and was settled before
+        detail = outcome.detail
+        if outcome.state is EffectState.UNKNOWN:
+            detail = f"{call}: {detail}" if detail else call
+        self.settle(
+            position,
+            outcome.state,
+            remote_id=outcome.remote_id,
+            code=outcome.code,
+            detail=detail,
+            created=outcome.created,
+        )
+
+    def settle(
+        self,
+        position: int,
+        state: EffectState,
+        *,
+        remote_id: str | None = None,
+        code: ErrorCode | None = None,
+        detail: str = "",
+        created: bool | None = None,
+    ) -> None:
+        """The present version was sent, or need not be, with this result."""
+        self.states[position] = state
+        if code is None:
+            self.errors.pop(str(position), None)
+        else:
+            self.set_error(position, code, detail)
+        s = self.sync_state(position)
+        if remote_id is not None and not (remote_id.isprintable() and len(remote_id) <= _MOST_ID):
+            remote_id = None  # it can neither be used in a call nor be stored
+        held = s.version if state is EffectState.OK else 0
+        if held and s.archived:
+            remote_id = _NO_RECORD
+        self._results[position] = Tried(
+            s.contact_id,
+            state.value,
+            s.version,
+            held,
+            remote_id,
+            code,
+            detail or None,
+            s.troubled,
+            created,
+            dict(found) if (found := {} if created else s.not_restored) and held else None,
+        )
+        if held:
+            self._note_not_restored(position, found)
+
+    def mark_synced(self, position: int) -> None:
+        """The destination holds this version already, or a newer one."""
+        self.states[position] = EffectState.OK
+        self.errors.pop(str(position), None)
+        self._note_not_restored(position, {})
+
+    def keep_record(self, position: int) -> None:
+        """A tombstone whose record is not ours to archive: nothing is sent."""
+        self.settle(position, EffectState.OK)
+
+    def mark_absent(self, position: int) -> None:
+        """A tombstone whose record does not exist, for certain."""
+        s = self.sync_state(position)
+        self.states[position] = EffectState.OK
+        self.errors.pop(str(position), None)
+        self._results[position] = Tried(
+            s.contact_id, EffectState.OK.value, s.version, s.version, _NO_RECORD, None, None, s.troubled
+        )
+
+    def _note_not_restored(self, position: int, found: Mapping[str, int]) -> None:
+        """What the item of an undo could not restore, in a call now or before. A call speaks of the contact's present
+        version; names that another undo withdrew are reported by the item of that one."""
+        s, version = self.sync_state(position), self._claim.versions[position]
+        names = {name for name, at in (*s.not_restored_before.items(), *found.items()) if at == version}
+        if names:
+            self.not_restored[str(position)] = NotRestored(sorted(names), s.created)
+
+    def dead_letter(self, position: int, code: ErrorCode, detail: str) -> None:
+        """Tranche stops trying: an operator must look at it."""
+        self.states[position] = EffectState.DEAD
+        self.set_error(position, code, detail)
+        contact_id = self._claim.contact_ids[position]
+        known = self.sync_states.get(contact_id)
+        version = known.version if known else self._claim.versions[position]
+        self._results[position] = Tried(contact_id, EffectState.DEAD.value, version, 0, None, code, detail)
+
+    def exhaust(self, positions: Iterable[int], attempts: int) -> None:
+        """Attempts or time ran out for them."""
+        for position in positions:
+            last = self.errors.get(str(position), ItemError(ErrorCode.DESTINATION_UNAVAILABLE.value, ""))
+            in_doubt = self.states[position] is EffectState.UNKNOWN
+            code = ErrorCode.OUTCOME_UNKNOWN if in_doubt else ErrorCode.RETRIES_EXHAUSTED
+            tries = f"{attempts} attempt{'' if attempts == 1 else 's'}"
+            self.dead_letter(position, code, f"stopped after {tries}; the last: {last.code}: {last.detail}")
+
+    def results(self) -> list[Tried]:
+        return list(self._results.values())
+
+    def dead_letters(self) -> list[Letter]:
+        """Items that ended failed or dead in this attempt."""
+        claim = self._claim
+        return [
+            Letter(
+                claim.contact_ids[position],
+                claim.versions[position],
+                claim.indexes[position],
+                state.value,
+                self.errors[str(position)].code,
+                self.errors[str(position)].detail,
+            )
+            for position, state in enumerate(self.states)
+            if state in (EffectState.FAILED, EffectState.DEAD)
+            and STATE_LETTER[state] != claim.states[position]
+        ]
+
+
+class Batch(msgspec.Struct, frozen=True):
+    """The contacts of one call that writes."""
+
+    operation: Asked
+    contacts: list[Contact]
+
+
+def batches(contacts: list[Contact], size: int) -> list[Batch]:
+    """The calls that bring these contacts to the destination: first those that write, then those that archive."""
+    operations: tuple[tuple[Asked, bool], ...] = (("push", False), ("archive", True))
+    calls: list[Batch] = []
+    for operation, deleted in operations:
+        due = [contact for contact in contacts if contact.deleted is deleted]
+        calls += [Batch(operation, due[start : start + size]) for start in range(0, len(due), size)]
+    return calls

@@ -1,0 +1,161 @@
+"""Makes the client of a destination from the row that describes it: its policy, adapter, limits and circuits."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from typing import Any, Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import delivering
+from app.db.delivering import Route
+from app.db.pool import Database
+from app.domain.destinations import Limits
+from app.domain.outcomes import ErrorCode
+from app.errors import SettingsError, TrancheError
+from app.settings import Settings
+from app.vault import Vault
+from jobs.breaker.breaker import Breaker
+from jobs.breaker.rules import Circuit, Transition
+from jobs.breaker.transition_log import TransitionLog
+from jobs.crm import ADAPTERS
+from jobs.crm.port import Crm, Timeouts
+from jobs.delivery.concurrency_limit import ConcurrencyLimit
+from jobs.delivery.destination_memory import DestinationMemories, DestinationMemory
+from jobs.delivery.guarded_client import GuardedClient
+from jobs.delivery.policy import DeliveryPolicy
+from jobs.delivery.rate_limiter import RateLimiter
+from jobs.egress import Egress
+
+log = structlog.get_logger()
+
+_BLOCK_TIMEOUT: Final = 1.0
+"""Seconds for which the answer of a call waits at most until its destination is blocked."""
+
+
+class DestinationContext(msgspec.Struct, frozen=True):
+    """What a worker serves one destination with."""
+
+    destination: Route
+    client: GuardedClient | None
+    """`None`: it is removed, and not called any more."""
+    policy: DeliveryPolicy
+    limit: ConcurrencyLimit
+    options_hash: str = ""
+    """Changes with every option that may change the bodies that it is sent."""
+
+
+class ClientFactory:
+    """Circuits, rates and memories of destinations outlive the clients."""
+
+    def __init__(
+        self,
+        database: Database,
+        breaker: Breaker,
+        rate_limiter: RateLimiter,
+        transitions: TransitionLog,
+        egress: Egress,
+        vault: Vault,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._breaker = breaker
+        self._rate_limiter = rate_limiter
+        self._transitions = transitions
+        self._egress = egress
+        self._vault = vault
+        self._settings = settings
+        self._monotonic = monotonic
+        self._memories = DestinationMemories(monotonic)
+
+    def connect(self, destination: Route) -> DestinationContext:
+        """
+        Raises:
+            ValueError: the destination is set up in a way that no worker can use.
+            SettingsError: this worker cannot use it; another one may.
+        """
+        memory = self._memories.of(destination.tenant_id, destination.destination_id)
+        if destination.state == "removed":
+            # What is pending for a removed destination is skipped, whether or not it could be called.
+            policy = DeliveryPolicy.of(self._settings, {})
+            memory.limit.most = policy.concurrency
+            return DestinationContext(destination, None, policy, memory.limit)
+        policy = DeliveryPolicy.of(self._settings, destination.options)
+        memory.limit.most = policy.concurrency
+        client = self._client(destination, policy, memory)
+        return DestinationContext(
+            destination, client, policy, memory.limit, hash_options(destination.options)
+        )
+
+    def _client(self, destination: Route, policy: DeliveryPolicy, memory: DestinationMemory) -> GuardedClient:
+        tenant_id, destination_id = destination.tenant_id, destination.destination_id
+        crm = self._adapter(destination, policy.timeouts)
+        # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
+        crm_circuit = (
+            None
+            if destination.kind == "http"
+            else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
+        )
+        own_circuit = f"connection:{tenant_id}:{destination_id}"
+
+        def on_transition(transition: Transition, reason: str, detail: str) -> None:
+            circuit = "connection" if transition.name == own_circuit else "crm"
+            self._transitions.add(tenant_id, destination_id, circuit, transition, reason, detail)
+
+        async def block(seconds: float, detail: str) -> None:
+            try:
+                async with asyncio.timeout(_BLOCK_TIMEOUT), self._database.connection() as connection:
+                    await delivering.block_destination(
+                        connection, tenant_id, destination_id, seconds, ErrorCode.CIRCUIT_OPEN, detail
+                    )
+            except (TrancheError, asyncpg.PostgresError, TimeoutError) as error:
+                # The next call is rejected, and says it again.
+                log.warning("destination_not_blocked", error=error)
+
+        return GuardedClient(
+            crm,
+            self._breaker,
+            self._rate_limiter,
+            memory,
+            own_circuit=own_circuit,
+            crm_circuit=crm_circuit,
+            rate=policy.rate,
+            timeouts=policy.timeouts,
+            operator_timeouts=Timeouts(self._settings.crm_connect_timeout, self._settings.crm_total_timeout),
+            monotonic=self._monotonic,
+            on_transition=on_transition,
+            block=block,
+        )
+
+    def _adapter(self, destination: Route, timeouts: Timeouts) -> Crm:
+        connect = ADAPTERS.get(destination.kind)
+        if connect is None:
+            raise SettingsError(
+                f"destination {destination.name!r} is of the unknown kind {destination.kind!r}"
+            )
+        token = self._vault.open(
+            destination.credentials,
+            tenant_id=destination.tenant_id,
+            name=destination.name,
+            address=destination.base_url,
+        )
+        return connect(
+            session=self._egress.to(destination.base_url),
+            base_url=destination.base_url,
+            token=token,
+            options=destination.options,
+            timeouts=timeouts,
+        )
+
+
+def hash_options(options: dict[str, Any]) -> str:
+    """The same for two destinations that are sent the same; empty without options."""
+    limits = {"batch_size", *Limits.__struct_fields__}
+    others = {name: value for name, value in options.items() if name not in limits}
+    return hashlib.sha256(msgspec.json.encode(others, order="sorted")).hexdigest()[:16] if others else ""

@@ -1,0 +1,215 @@
+"""Serves one destination in one process: claims what is due, a few deliveries at a time, and runs an attempt for each.
+
+The claims of a destination go one after the other, over all workers, so one claimer a worker claims as many deliveries
+as its concurrency limit leaves room for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+import structlog
+
+from app.db import delivering, flow
+from app.db.delivering import Claim
+from app.db.pool import Database
+from app.domain.outcomes import ErrorCode
+from app.errors import TrancheError
+from jobs.breaker.rules import Permits, Rejected
+from jobs.delivery.attempt import DeliveryAttempt
+from jobs.delivery.clients import DestinationContext
+from jobs.delivery.recorder import Recorder
+
+log = structlog.get_logger()
+
+_GATHER: Final = 0.004
+"""Seconds for more attempts to end, while most are in flight: one claim then serves them all."""
+_PLACE_WAIT: Final = 0.05
+"""Seconds after which a worker that found all places taken by others looks again; doubles each time."""
+_PLACE_WAIT_CAP: Final = 1.0
+
+
+class DestinationWorker:
+    """Runs until nothing is due, the destination is blocked, or its time slice is over."""
+
+    def __init__(
+        self,
+        context: DestinationContext,
+        database: Database,
+        *,
+        notify_after: Callable[[float], None],
+        stopping: Callable[[], bool],
+        monotonic: Callable[[], float],
+        random: Callable[[], float],
+        new_token: Callable[[], uuid.UUID],
+    ) -> None:
+        self.context = context
+        self._database = database
+        self._recorder = Recorder(database, monotonic=monotonic)
+        self._notify_after = notify_after
+        self._stopping = stopping
+        self._monotonic = monotonic
+        self._random = random
+        self._new_token = new_token
+        self._group: asyncio.TaskGroup
+        self._in_flight = 0
+        self._changed = asyncio.Event()
+        """An attempt ended, or something new is due."""
+        self._closed = False
+
+    async def __aenter__(self) -> DestinationWorker:
+        self._group = asyncio.TaskGroup()
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Waits for attempts in flight; canceled, it cancels them."""
+        await self._group.__aexit__(*error)  # type: ignore[arg-type]
+
+    def notify(self) -> None:
+        """Something new may be due."""
+        self._changed.set()
+
+    async def run_until(self, end: float) -> bool:
+        """Claim and send; true: the time slice ended before the work did."""
+        place_wait = _PLACE_WAIT
+        while not self._closed and not self._stopping():
+            if self._monotonic() >= end:
+                return True
+            self._changed.clear()
+            room = self.context.limit.calls - self._in_flight
+            if room <= 0:
+                await self._changed.wait()
+                continue
+            if self._in_flight > 4 * room:
+                await asyncio.sleep(_GATHER)
+                room = self.context.limit.calls - self._in_flight
+            if await self._claim(room):
+                place_wait = _PLACE_WAIT
+                continue
+            if self._closed:
+                break
+            if self._in_flight:
+                # An attempt that ends may make room, or free a contact that something due waits for.
+                await self._changed.wait()
+            elif await self._lacks_place():
+                await asyncio.sleep(place_wait * (0.5 + self._random()))
+                place_wait = min(2 * place_wait, _PLACE_WAIT_CAP)
+            else:
+                break
+        return False
+
+    async def _claim(self, room: int) -> bool:
+        """Claim up to `room` deliveries and begin to send them; false: none was due."""
+        context, client, policy = self.context, self.context.client, self.context.policy
+        destination = context.destination
+        permits: Permits | None = None
+        if client is not None:
+            acquired = await client.acquire()
+            if isinstance(acquired, Rejected):
+                await self._close(acquired.retry_after, acquired.code, client.explain(acquired))
+                return False
+            permits = acquired
+            if permits.probe or client.rate:
+                room = 1  # each of them needs a permit of its own, which is not to be had at once
+        claims: list[Claim] = []
+        leased_until = self._monotonic() + policy.lease
+        token = self._new_token()
+        try:
+            async with self._database.connection() as connection:
+                claims = await delivering.claim_deliveries(
+                    connection,
+                    destination.tenant_id,
+                    destination.destination_id,
+                    token=token,
+                    lease=policy.lease,
+                    concurrency=policy.concurrency,
+                    limit=max(1, room),
+                )
+        except (TrancheError, asyncpg.PostgresError):
+            self._group.create_task(self._release_claim(token, leased_until))
+            raise
+        finally:
+            if client is not None and permits is not None and (not claims or claims[0].removed):
+                await client.release(permits)
+                permits = None
+        for claim in claims:
+            self._in_flight += 1
+            self._group.create_task(self._attempt(context, claim, leased_until, permits))
+            permits = None
+        return bool(claims)
+
+    async def _release_claim(self, token: uuid.UUID, until: float) -> None:
+        destination = self.context.destination
+        try:
+            await self._recorder.release_claim(
+                destination.tenant_id, destination.destination_id, token, until=until
+            )
+        except Exception:
+            log.exception("claim_not_released", destination_id=destination.destination_id)
+
+    async def _attempt(
+        self, context: DestinationContext, claim: Claim, leased_until: float, permits: Permits | None
+    ) -> None:
+        try:
+            if context.client is None or claim.removed:
+                await self._recorder.skip(claim)
+                return
+            attempt = DeliveryAttempt(
+                claim,
+                context,
+                context.client,
+                self._database,
+                self._recorder,
+                leased_until=leased_until,
+                permits=permits,
+                monotonic=self._monotonic,
+                random=self._random,
+            )
+            recorded = await attempt.run()
+            if attempt.blocked_for is not None:
+                self._closed = True
+                self._notify_after(attempt.blocked_for)
+            elif recorded is not None and recorded.wait is not None:
+                self._notify_after(recorded.wait)
+        except (TrancheError, asyncpg.PostgresError) as error:
+            # PostgreSQL is in trouble, and the rescuer comes back to the destination. Raised in a group, the error
+            # would cancel what the other attempts are sending.
+            self._closed = True
+            destination = context.destination
+            log.warning(
+                "attempt_not_recorded",
+                tenant_id=destination.tenant_id,
+                destination_id=destination.destination_id,
+                error=error,
+            )
+        except Exception:
+            self._closed = True
+            log.exception("attempt_failed", delivery_id=claim.delivery_id)
+        finally:
+            self._in_flight -= 1
+            self._changed.set()
+
+    async def _close(self, seconds: float, code: ErrorCode, detail: str) -> None:
+        """Nothing of this destination is due for so long."""
+        self._closed = True
+        destination = self.context.destination
+        async with self._database.connection() as connection:
+            await delivering.block_destination(
+                connection, destination.tenant_id, destination.destination_id, seconds, code, detail
+            )
+        self._notify_after(seconds)
+
+    async def _lacks_place(self) -> bool:
+        destination = self.context.destination
+        async with self._database.connection() as connection:
+            return await flow.lacks_place(
+                connection,
+                destination.tenant_id,
+                destination.destination_id,
+                self.context.policy.concurrency,
+            )

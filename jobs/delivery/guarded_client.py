@@ -1,0 +1,223 @@
+"""The client of one destination: its adapter, behind the rate limiter and the circuits that its calls pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from app.domain.outcomes import CircuitState, ErrorCode
+from jobs.breaker.breaker import Breaker
+from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
+from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
+from jobs.delivery.destination_memory import DestinationMemory
+from jobs.delivery.rate_limiter import RateLimiter
+
+log = structlog.get_logger()
+
+_EARLY: Final = 0.05
+"""Seconds by which a timeout may be early."""
+SHORTEST_BLOCK: Final = 0.1
+"""Seconds for which a setup fault blocks a destination at least: no call may find it between two states."""
+
+_SETUP: Final = "the account lacks something that contacts need there, or refuses to be read"
+
+Answer = TypeVar("Answer", Reply, ReadBack)
+
+
+class GuardedClient:
+    """Calls a CRM at its rate and with the permission of its circuits, and reports to them how it went.
+
+    Args:
+        own_circuit: that of this tenant's connection, which counts every fault.
+        crm_circuit: that of the CRM, which tenants share; `None`: there is none.
+        rate: calls a second, by all workers together; 0: no limit.
+        timeouts: those of the destination.
+        operator_timeouts: those of the settings; a call that timed out with less time says nothing about the CRM.
+        on_transition: receives a transition of a circuit, its reason in our own words, and a detail that may have those
+            of the CRM.
+        block: makes nothing of this destination due for so many seconds, and says why.
+    """
+
+    def __init__(
+        self,
+        crm: Crm,
+        breaker: Breaker,
+        rate_limiter: RateLimiter,
+        memory: DestinationMemory,
+        *,
+        own_circuit: str,
+        crm_circuit: Circuit | None,
+        rate: float,
+        timeouts: Timeouts,
+        operator_timeouts: Timeouts,
+        monotonic: Callable[[], float],
+        on_transition: Callable[[Transition, str, str], None],
+        block: Callable[[float, str], Awaitable[None]],
+    ) -> None:
+        self.crm = crm
+        self.rate = rate
+        self._breaker = breaker
+        self._rate_limiter = rate_limiter
+        self._memory = memory
+        self._own = own_circuit
+        self._shared = crm_circuit
+        self._circuits = (
+            (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
+        )
+        self._timeouts = timeouts
+        self._operator_timeouts = operator_timeouts
+        self._monotonic = monotonic
+        self._on_transition = on_transition
+        self._block = block
+
+    async def acquire(self) -> Permits | Rejected:
+        """Permission for one call, to be passed to `call` or `release`. Waits for its slot, if that comes soon."""
+        if self.rate:
+            # First the slot: the circuits are asked when the call can go out, not a second before.
+            slot = await self._rate_limiter.acquire(self._own, self.rate)
+            if not slot.granted:
+                return Rejected(
+                    name=self._own,
+                    state=CircuitState.CLOSED,
+                    retry_after=slot.seconds,
+                    code=ErrorCode.DESTINATION_RATE_LIMIT,
+                )
+            if slot.wait:
+                await asyncio.sleep(slot.seconds)
+        acquired = await self._breaker.acquire(self._circuits)
+        if isinstance(acquired, Rejected):
+            self._memory.limit.restart()
+            await self._cancel_slot()
+            return acquired
+        self._memory.limit.permitted(acquired)
+        for transition in acquired.transitions:
+            self._note(transition, "its time is over, and a few calls test whether it works again")
+        return acquired
+
+    def explain(self, rejected: Rejected) -> str:
+        """Why no call is made now."""
+        if rejected.code is ErrorCode.DESTINATION_RATE_LIMIT:
+            return f"calls are held back to keep to the {self.rate:g} a second that are set for it"
+        return self._explain(rejected.name, rejected.state)
+
+    def _explain(self, name: str, state: CircuitState) -> str:
+        failure = self._memory.last_failure
+        why = f"; the last call: {failure}" if failure else ""
+        if name != self._own:
+            return f"all calls to this CRM are held back for a while{why}"
+        return f"calls are held back, the circuit of this tenant's connection to the CRM is {state}{why}"
+
+    async def release(self, permits: Permits) -> None:
+        """The call is not made."""
+        await self._cancel(permits)
+        await self._cancel_slot()
+
+    async def call(self, ask: Callable[[], Awaitable[Answer]], permits: Permits | None) -> Answer | Rejected:
+        """Make one call. A call that is canceled counts as nothing."""
+        if permits is None:
+            acquired = await self.acquire()
+            if isinstance(acquired, Rejected):
+                return acquired
+            permits = acquired
+        began = self._monotonic()
+        try:
+            answer = await ask()
+        except BaseException:
+            await self._cancel(permits)
+            raise
+        self._memory.limit.learn(answer, began, self._timeouts)
+        if answer.health is not Health.WELL:
+            self._remember_failure(answer)
+        await self._report(permits, answer)
+        if answer.health is Health.SETUP_FAULT:
+            seconds = await self._block_for_setup()
+            return msgspec.structs.replace(
+                answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN)
+            )
+        return answer
+
+    def _remember_failure(self, answer: Reply | ReadBack) -> None:
+        outcomes = answer.outcomes if isinstance(answer, Reply) else []
+        self._memory.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
+        why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
+        end = "had no answer" if answer.status is None else f"was answered with {answer.status}"
+        self._memory.failure_reason = f"{why}; the last one {end}"
+
+    async def _report(self, permits: Permits, answer: Reply | ReadBack) -> None:
+        verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
+        for transition in await self._breaker.report(verdicts, answer.seconds):
+            if transition is None:
+                continue
+            if transition.after is CircuitState.CLOSED:
+                self._note(transition, "enough calls succeeded again")
+            else:
+                self._note(transition, self._memory.failure_reason, self._memory.last_failure)
+            if transition.after is CircuitState.OPEN:
+                # Before the delivery is recorded, or what waits behind it would not know why for a moment.
+                await self._block(transition.retry_after, self._explain(transition.name, transition.after))
+
+    async def _block_for_setup(self) -> float:
+        """One setup fault is enough to open the circuit of the connection; a probe that meets it again has opened it
+        for longer. Seconds that it stays open."""
+        snapshot = await self._breaker.snapshot(self._own)
+        if snapshot.state is CircuitState.CLOSED:
+            seconds = self._breaker.first_open
+            transition = await self._breaker.force(self._own, CircuitState.OPEN, seconds=seconds)
+            if transition is not None:
+                self._note(transition, self._memory.failure_reason, self._memory.last_failure)
+        else:
+            seconds = max(snapshot.retry_after, SHORTEST_BLOCK)
+        await self._block(seconds, self._explain(self._own, CircuitState.OPEN))
+        return seconds
+
+    async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
+        """Open or close this tenant's connection on an operator's order, or, if there is one, what it shares."""
+        name = self._own if not shared else self._shared.name if self._shared else None
+        if name is None:
+            return
+        transition = await self._breaker.force(name, state, seconds=seconds)
+        if transition is not None:
+            self._note(transition, detail)
+
+    def _judge(self, permit: Permit, answer: Reply | ReadBack) -> Verdict:
+        """What a call says about a circuit that it passed."""
+        if permit.name == self._own:
+            return Verdict.OK if answer.health is Health.WELL else Verdict.FAILED
+        if answer.health is Health.CRM_FAULT:
+            return Verdict.VOID if self._had_less_time(answer) else Verdict.FAILED
+        # A fault of the connection: the CRM answered, unless it was not called at all.
+        called = answer.health is Health.WELL or answer.status is not None
+        return Verdict.OK if called else Verdict.VOID
+
+    def _had_less_time(self, answer: Reply | ReadBack) -> bool:
+        """Whether the call may have failed because its timeout is shorter than the operator's."""
+        own, operator = self._timeouts, self._operator_timeouts
+        if (own.connect >= operator.connect and own.total >= operator.total) or (answer.status or 0) >= 500:
+            return False
+        return min(own.connect, own.total) - _EARLY <= answer.seconds < operator.total
+
+    async def _cancel(self, permits: Permits) -> None:
+        await self._breaker.report([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
+
+    async def _cancel_slot(self) -> None:
+        if self.rate:
+            await self._rate_limiter.cancel(self._own, self.rate)
+
+    def _note(self, transition: Transition, reason: str, detail: str | None = None) -> None:
+        """`detail` may repeat what the CRM said, and so what it was sent: it is for PostgreSQL alone."""
+        log.warning(
+            "circuit_changed",
+            circuit=transition.name,
+            before=transition.before,
+            after=transition.after,
+            opens=transition.opens,
+            retry_after=round(transition.retry_after, 3),
+            reason=reason,
+        )
+        if transition.after is CircuitState.OPEN:
+            self._memory.limit.restart()
+        self._on_transition(transition, reason, reason if detail is None else detail)

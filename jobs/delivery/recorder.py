@@ -1,0 +1,137 @@
+"""Commits what an attempt brought, and retries until it can: a CRM's answer must not be lost to an outage of ours."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.db import delivering
+from app.db.delivering import Claim, Record, Recorded
+from app.db.pool import Connection, Database
+from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.errors import DatabaseUnavailable, Overloaded, StorageFull
+
+log = structlog.get_logger()
+
+_PAUSE: Final = 0.5
+_LONGEST: Final = 600.0
+"""Seconds beyond the lease for which it is worth trying."""
+_TRANSIENT: Final = (
+    DatabaseUnavailable,
+    Overloaded,
+    StorageFull,
+    asyncpg.LockNotAvailableError,
+    asyncpg.QueryCanceledError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+"""What cannot be done now and may be done in a moment."""
+
+
+class Block(msgspec.Struct, frozen=True):
+    """Nothing may be sent to a destination for so many seconds, and why."""
+
+    seconds: float
+    code: ErrorCode
+    detail: str
+
+
+class Recorder:
+    def __init__(self, database: Database, *, monotonic: Callable[[], float]) -> None:
+        self._database = database
+        self._monotonic = monotonic
+
+    async def record(
+        self, claim: Claim, record: Record, *, block: Block | None, called: bool, until: float
+    ) -> Recorded | None:
+        """Record the end of an attempt whose lease lasts `until`. After that another worker may have claimed the
+        delivery, which its token shows.
+
+        `called`: the CRM was reached, so a block that has ended can be cleared. `None`: the lease was lost.
+        """
+        while True:
+            try:
+                async with self._database.connection() as connection:
+                    # The destination first: a delivery that waits again would be claimed at once otherwise.
+                    await _record_block(connection, claim, block, called=called)
+                    recorded = await delivering.record_delivery(connection, claim, record)
+                self._database.storage.note_room()
+                break
+            except _TRANSIENT:
+                if self._monotonic() > until + _LONGEST:
+                    raise
+                await asyncio.sleep(_PAUSE)
+        if recorded is None:
+            log.warning("lease_lost", delivery_id=claim.delivery_id, tenant_id=claim.tenant_id)
+            return None
+        log.info(
+            "delivery_attempted",
+            tenant_id=claim.tenant_id,
+            destination_id=claim.destination_id,
+            delivery_id=claim.delivery_id,
+            job_id=str(claim.job_id),
+            request_id=claim.request_id,
+            attempt=claim.attempt,
+            states=record.states if len(record.states) <= 16 else dict(Counter(record.states)),
+            wait=record.wait,
+            # Code and status alone: what a CRM says may repeat what it was sent, which is people's data.
+            codes=dict(Counter(e.code for e in record.errors.values())),
+            status=next((call.status for call in reversed(record.calls) if call.status is not None), None),
+            job_state=recorded.finished,
+        )
+        return recorded
+
+    async def skip(self, claim: Claim) -> Recorded | None:
+        """The destination was removed: nothing more is sent, and open items are skipped."""
+        is_open = [LETTER_STATE[letter] in OPEN_STATES for letter in claim.states]
+        record = Record(
+            states="".join(
+                STATE_LETTER[EffectState.SKIPPED] if was_open else letter
+                for letter, was_open in zip(claim.states, is_open, strict=True)
+            ),
+            errors={
+                position: error for position, error in claim.errors.items() if not is_open[int(position)]
+            },
+            attempts=claim.attempt - 1,
+            wait=None,
+            absence="clear",
+            tried=[],
+            letters=[],
+        )
+        async with self._database.connection() as connection:
+            return await delivering.record_delivery(connection, claim, record)
+
+    async def release_claim(
+        self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float
+    ) -> None:
+        """A claim failed, but PostgreSQL may have committed it before it could say so. Nobody sends what it claimed, so
+        it is freed here; after the end of its lease it would count as perhaps sent."""
+        checks = 2  # a statement that was cut off may still run in PostgreSQL at the first one
+        while checks and self._monotonic() < until:
+            try:
+                async with self._database.connection() as connection:
+                    count = await delivering.give_back(connection, tenant_id, destination_id, token)
+            except (*_TRANSIENT, asyncpg.PostgresError):
+                count = None
+            if count:
+                log.warning("claim_released", tenant_id=tenant_id, destination_id=destination_id, count=count)
+                return
+            checks -= count is not None
+            await asyncio.sleep(_PAUSE)
+
+
+async def _record_block(connection: Connection, claim: Claim, block: Block | None, *, called: bool) -> None:
+    if block is not None:
+        await delivering.block_destination(
+            connection, claim.tenant_id, claim.destination_id, block.seconds, block.code, block.detail
+        )
+    elif claim.blocked_before and called:
+        await delivering.unblock_destination(connection, claim.tenant_id, claim.destination_id)
