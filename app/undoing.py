@@ -1,4 +1,4 @@
-"""The use case of undoing a job: it is asked for here, and a saga of the workers does it (`jobs.workflows.undo`).
+"""The use case of undoing a job: it is asked for here, and a saga of the workers does it (`jobs.sagas.undo`).
 
 Nothing is ever deleted: the state before each item becomes a new version. A job is undone once; to have its changes
 again, undo the undo job.

@@ -1,4 +1,4 @@
-"""The composition root of a worker process: arq listens, the sweeper searches, the dispatcher delivers."""
+"""The composition root of a worker process: it listens to notifications, polls for due work, and delivers."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy
 from jobs.breaker.transition_log import TransitionLog
 from jobs.delivery.clients import ClientFactory
+from jobs.delivery.destination_tester import DestinationTester
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.delivery.rate_limiter import RateLimiter
-from jobs.destination_tests import Tester
 from jobs.egress import Egress
-from jobs.importing import Importer
-from jobs.lanes import LaneWorker
-from jobs.sweep import Sweeper
+from jobs.imports.worker import ImportWorkers
+from jobs.maintenance.scheduler import Scheduler
+from jobs.sagas.workflows import make_runner
+from jobs.scheduling.worker_pool import PollingWorkerPool
 from jobs.webhooks import WebhookSender
-from jobs.workflows import make_runner
 
 log = structlog.get_logger()
 
@@ -50,30 +50,31 @@ _HEALTH_INTERVAL: Final = 5
 _RECONNECT: Final = 1.0
 _SCHEMA_PAUSE: Final = 2.0
 _STOP_MARGIN: Final = 3.0
-_STOP_CHUNK: Final = 3.0
+_STOP_PIECE: Final = 3.0
 _COLLECT_AT: Final = 20_000
 """Objects made and not yet gone."""
 
 
-async def wake(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None:
-    """The arq job: pass the word on. Returns at once, so that arq's own limits and time-outs never matter."""
+async def notify_destination(ctx: dict[str, Any], tenant_id: int, destination_id: int) -> None:
+    """The arq job: a destination has something due. Returns at once, so that arq's own limits and timeouts never
+    matter."""
     ctx["dispatcher"].serve(tenant_id, destination_id)
 
 
-async def wake_importer(ctx: dict[str, Any]) -> None:
-    """The arq job: there is an import to be processed, or an undo or a destination to test, which come the same way."""
-    for each in ctx["lane_workers"]:
-        each.announce()
+async def notify_pools(ctx: dict[str, Any]) -> None:
+    """The arq job: there is an import to be processed, or an undo, or a destination to test."""
+    for pool in ctx["pools"]:
+        pool.notify()
 
 
-async def listen(settings: Settings, dispatcher: Dispatcher, lane_workers: Sequence[LaneWorker]) -> None:
-    """Take wake-ups from arq for ever, through restarts and absences of Redis."""
+async def listen(settings: Settings, dispatcher: Dispatcher, pools: Sequence[PollingWorkerPool]) -> None:
+    """Receive notifications from arq for ever, through restarts and absences of Redis."""
     while True:
         redis = make_redis(settings, timeout=2)
         worker = Worker(
             functions=[
-                func(wake, name=FUNCTION, keep_result=0, timeout=30, max_tries=3),
-                func(wake_importer, name=IMPORT_FUNCTION, keep_result=0, timeout=30, max_tries=3),
+                func(notify_destination, name=FUNCTION, keep_result=0, timeout=30, max_tries=3),
+                func(notify_pools, name=IMPORT_FUNCTION, keep_result=0, timeout=30, max_tries=3),
             ],
             queue_name=QUEUE,
             redis_pool=redis,
@@ -82,7 +83,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, lane_workers: Seque
             keep_result=0,
             poll_delay=_POLL,
             health_check_interval=_HEALTH_INTERVAL,
-            ctx={"dispatcher": dispatcher, "lane_workers": lane_workers},
+            ctx={"dispatcher": dispatcher, "pools": pools},
             job_serializer=encode,
             job_deserializer=decode,
             log_results=False,
@@ -92,10 +93,10 @@ async def listen(settings: Settings, dispatcher: Dispatcher, lane_workers: Seque
         except (RedisError, OSError) as error:
             log.warning("redis_lost", error=error)
         except Exception:
-            # The sweeper would go on, and nobody would notice that wake-ups are not heard any more.
-            log.exception("listening_broke_off")
+            # The scheduler would go on, and nobody would notice that notifications are not received any more.
+            log.exception("listening_failed")
         finally:
-            # What it cannot tell Redis any more, Redis lets expire; its own cancelled jobs are no news.
+            # What it cannot write to Redis any more expires there; its own canceled jobs are no news.
             with suppress(RedisError, OSError, asyncio.CancelledError):
                 await asyncio.wait_for(worker.close(), 2)
             with suppress(RedisError, OSError):
@@ -108,13 +109,13 @@ async def listen(settings: Settings, dispatcher: Dispatcher, lane_workers: Seque
 
 @asynccontextmanager
 async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
-    """A worker at work; on leaving, calls under way end and are recorded."""
+    """A running worker; on leaving, calls in flight end and are recorded."""
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
     rate_limiter = RateLimiter(redis, clock=time.time)
     transitions = TransitionLog(database, monotonic=time.monotonic)
-    waker = Waker(settings)
+    notifier = Waker(settings)
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()
@@ -125,13 +126,15 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         dispatcher = Dispatcher(
             database,
             clients,
-            waker,
+            notifier,
             settings,
             monotonic=time.monotonic,
             random=random.random,
             new_token=uuid.uuid4,
         )
-        importer = Importer(database, dispatcher, settings, monotonic=time.monotonic, random=random.random)
+        importer = ImportWorkers(
+            database, dispatcher, settings, monotonic=time.monotonic, random=random.random
+        )
         runner = make_runner(
             database,
             settings,
@@ -140,19 +143,17 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             random=random.random,
             new_id=uuid7,
         )
-        tester = Tester(database, clients, settings, monotonic=time.monotonic)
-        lane_workers: tuple[LaneWorker, ...] = (importer, runner, tester)
-        sweeper = Sweeper(database, dispatcher, settings, monotonic=time.monotonic)
+        tester = DestinationTester(database, clients, settings, monotonic=time.monotonic)
+        pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
+        scheduler = Scheduler(database, dispatcher, settings, monotonic=time.monotonic)
         sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
         background = [
-            asyncio.create_task(listen(settings, dispatcher, lane_workers)),
-            asyncio.create_task(sweeper.run()),
+            asyncio.create_task(listen(settings, dispatcher, pools)),
+            asyncio.create_task(scheduler.run()),
             asyncio.create_task(sender.run()),
-            asyncio.create_task(_show_life(redis, worker_id, vault)),
+            asyncio.create_task(_send_heartbeats(redis, worker_id, vault)),
         ]
-        at_work: dict[LaneWorker, asyncio.Task[None]] = {
-            each: asyncio.create_task(each.run()) for each in lane_workers
-        }
+        running = {pool: asyncio.create_task(pool.run()) for pool in pools}
         try:
             yield dispatcher
         finally:
@@ -161,30 +162,30 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
             await asyncio.gather(*background, return_exceptions=True)
             with suppress(RedisError, OSError, TimeoutError):
                 await asyncio.wait_for(workers.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
-            await asyncio.gather(_end(at_work), sender.stop())
+            await asyncio.gather(_end(running), sender.stop())
             await dispatcher.stop(_STOP_MARGIN)
             await transitions.close()
-            await waker.close()
+            await notifier.close()
             await database.close()
             await redis.aclose()
 
 
-async def _show_life(redis: Redis, worker_id: str, vault: Vault) -> None:
-    """Tell whoever asks why nothing moves that this worker is there, and which keys it has."""
+async def _send_heartbeats(redis: Redis, worker_id: str, vault: Vault) -> None:
+    """Show that this worker runs, and which encryption keys it has."""
     while True:
         with suppress(RedisError, OSError):
             await workers.beat(redis, worker_id, vault.key_ids)
         await asyncio.sleep(workers.BEAT)
 
 
-async def _end(working: Mapping[LaneWorker, asyncio.Task[None]]) -> None:
-    """Let chunks and steps under way be committed; one that takes too long is undone, and done again by others."""
-    for each in working:
-        each.stop()
-    await asyncio.wait(working.values(), timeout=_STOP_CHUNK)
-    for task in working.values():
+async def _end(running: Mapping[PollingWorkerPool, asyncio.Task[None]]) -> None:
+    """Let chunks and steps in progress commit; one that takes too long is rolled back, and done again by others."""
+    for pool in running:
+        pool.stop()
+    await asyncio.wait(running.values(), timeout=_STOP_PIECE)
+    for task in running.values():
         task.cancel()
-    await asyncio.gather(*working.values(), return_exceptions=True)
+    await asyncio.gather(*running.values(), return_exceptions=True)
 
 
 def _collect_less() -> None:
@@ -197,7 +198,7 @@ def _collect_less() -> None:
 async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
     """Wait for PostgreSQL and its schema, saying once what is missing: nothing can be done before."""
     database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche worker")
-    told = ""
+    reported = ""
     try:
         while not stopped.is_set():
             try:
@@ -207,9 +208,9 @@ async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
                 fault = error.detail
             if fault is None:
                 return
-            if fault != told:
+            if fault != reported:
                 log.warning("worker_waits", reason=fault)
-                told = fault
+                reported = fault
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _SCHEMA_PAUSE)
     finally:
@@ -217,7 +218,7 @@ async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
 
 
 async def run(settings: Settings, *, quiet: bool = False) -> None:
-    """Work until SIGTERM or SIGINT; then let calls under way end, and stop."""
+    """Work until SIGTERM or SIGINT; then let calls in flight end, and stop."""
     Vault(settings.secret_key)  # raises at once, not only when there is a database
     stopped = asyncio.Event()
     loop = asyncio.get_running_loop()

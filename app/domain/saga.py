@@ -1,7 +1,7 @@
 """Sagas: steps that are done one after the other, each a transaction of its own, and undone in reverse if one fails.
 
-What follows on what, as pure transitions. A step may commit a piece and ask to go on (`Again`), so the step that failed
-may have left something too: undoing begins with that very step, which must bear being undone half done or not at all.
+Pure transitions. A step may commit a piece and ask to go on (`Continue`), so the step that failed may have left
+something too: compensation begins with that very step, which may be half done or not at all.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ Data = Mapping[str, Any]
 
 
 class Done(msgspec.Struct, frozen=True):
-    """The step is done. `data` replaces what was remembered, unless it is `None`; `told` is for the audit log."""
+    """The step is done. `data` replaces what was remembered, unless it is `None`."""
 
     data: Data | None = None
-    told: Data = {}
+    audit_detail: Data = {}
+    """For the audit log."""
 
 
-class Again(msgspec.Struct, frozen=True):
+class Continue(msgspec.Struct, frozen=True):
     """A piece of the step is done, and more of it can be done right away."""
 
     data: Data
@@ -39,12 +40,12 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Failed(msgspec.Struct, frozen=True):
-    """It cannot be done, however often it is tried; the reason is for humans."""
+    """It cannot be done, however often it is tried; the reason is for people to read."""
 
     reason: str
 
 
-Answer = Done | Again | Wait | Failed
+Answer = Done | Continue | Wait | Failed
 
 
 class Position(msgspec.Struct, frozen=True):
@@ -68,11 +69,11 @@ class Position(msgspec.Struct, frozen=True):
 _UNFINISHED: Final = (SagaState.RUNNING, SagaState.COMPENSATING)
 
 
-def follow(at: Position, answer: Answer, *, steps: int) -> Position:
-    """What follows on the answer of a step of a saga that has so many."""
+def transition(at: Position, answer: Answer, *, steps: int) -> Position:
+    """The position after the answer of a step of a saga with so many steps."""
     if isinstance(answer, Wait):
         return _move(at, wait=answer.seconds)
-    if isinstance(answer, Again):
+    if isinstance(answer, Continue):
         return _move(at, data=answer.data)
     if isinstance(answer, Failed):
         return _fail(at, answer.reason)
@@ -86,11 +87,11 @@ def follow(at: Position, answer: Answer, *, steps: int) -> Position:
     return _move(at, step=at.step + 1, data=data)
 
 
-def stumble(at: Position, error: str, policy: RetryPolicy, rng: Callable[[], float]) -> Position:
-    """What follows on an error that the step did not foresee: another try later, but not for ever."""
+def on_error(at: Position, error: str, policy: RetryPolicy, rng: Callable[[], float]) -> Position:
+    """The position after an unexpected error of the step: another try later, but not for ever."""
     attempts = at.attempts + 1
     if attempts >= policy.attempts:
-        return _fail(at, f"given up after {attempts} attempts; the last: {error}")
+        return _fail(at, f"stopped after {attempts} attempts; the last: {error}")
     wait = retry.next_delay(attempts, policy, rng)
     return msgspec.structs.replace(at, attempts=attempts, wait=wait, error=error)
 

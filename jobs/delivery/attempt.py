@@ -35,7 +35,7 @@ _IN_DOUBT_CAP: Final = 30.0
 """Longest wait, in seconds, before an item in doubt is looked up again: soon after a CRM is back, however long it was
 away. Reading costs no attempt, so a short wait uses none up."""
 _NOT_LOADED: Final = 0.5
-"""Seconds before the next attempt of a delivery that could not be loaded."""
+"""Seconds before the next attempt of a delivery that could not be loaded, or had no room."""
 
 
 class DeliveryAttempt:
@@ -80,25 +80,23 @@ class DeliveryAttempt:
             batch_size=client.crm.batch_size,
             grace=context.policy.reconcile_grace,
         )
+        self._memory = context.state.memory
+        self._loaded = 0
+        """Bytes that are reserved in it."""
         self._failed = False
         """By an internal error, which another look-up does not mend."""
 
     async def run(self) -> Recorded | None:
         """Make the attempt and record it; `None`: the lease was lost to another worker."""
-        limit = self._policy.retry.attempts
         try:
-            await self._load()
-            self._drop_overtaken()
-            if self._claim.lost >= limit:
-                # Else a delivery that crashes every worker that sends it would go on for ever.
-                self._exhaust(EffectState.UNKNOWN, EffectState.RETRY)
-            if self._crm.reads_back:
-                await self._reconciliation.run()
-            else:
-                await self._resend()
-            if self._claim.attempt > limit:
-                self._exhaust(EffectState.RETRY)
-            await self._send()
+            return await self._run()
+        finally:
+            self._memory.free(self._loaded)
+
+    async def _run(self) -> Recorded | None:
+        try:
+            if await self._load():
+                await self._deliver()
         except asyncio.CancelledError:
             self._interrupt("the worker was stopped during the call")
             await asyncio.shield(self._finish())
@@ -111,6 +109,20 @@ class DeliveryAttempt:
             log.exception("delivery_failed", delivery_id=self._claim.delivery_id)
             self._fail(type(error).__name__)
         return await self._finish()
+
+    async def _deliver(self) -> None:
+        limit = self._policy.retry.attempts
+        self._drop_overtaken()
+        if self._claim.lost >= limit:
+            # Else a delivery that crashes every worker that sends it would go on for ever.
+            self._exhaust(EffectState.UNKNOWN, EffectState.RETRY)
+        if self._crm.reads_back:
+            await self._reconciliation.run()
+        else:
+            await self._resend()
+        if self._claim.attempt > limit:
+            self._exhaust(EffectState.RETRY)
+        await self._send()
 
     async def _finish(self) -> Recorded | None:
         await self._calls.release()
@@ -131,16 +143,22 @@ class DeliveryAttempt:
     def _called(self) -> bool:
         return self._calls.made or self._failed
 
-    async def _load(self) -> None:
+    async def _load(self) -> bool:
+        """Whether there is room for it; else it waits until other attempts of the destination have ended."""
         claim, items = self._claim, self._items
         ids = [claim.contact_ids[position] for position in items.open()]
         if items.within(EffectState.UNKNOWN) and self._crm.repeatable:
             ids = claim.contact_ids  # a call is repeated with all contacts that were part of it
         if ids:
             async with self._database.connection() as connection:
-                items.sync_states = await standing.contacts_to_send(
+                found = await standing.contacts_to_send(
                     connection, claim.tenant_id, claim.destination_id, ids
                 )
+            size = sum(each.size for each in found.values())
+            if not self._memory.reserve(size):
+                return False
+            self._loaded, items.sync_states = size, found
+        return True
 
     def _drop_overtaken(self) -> None:
         """Do not send what the destination holds already, or never had and must not have, or what is not ours to

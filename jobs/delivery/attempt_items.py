@@ -25,7 +25,7 @@ class AttemptItems:
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
-        self.states = [LETTER_STATE[letter] for letter in claim.states]
+        self.states = [LETTER_STATE[code] for code in claim.states]
         self.errors = dict(claim.errors)
         self.sync_states: dict[str, Standing] = {}
         """By contact: its present fields, and what the destination holds of it."""

@@ -24,8 +24,7 @@ from jobs.breaker.rules import Circuit, Transition
 from jobs.breaker.transition_log import TransitionLog
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Timeouts
-from jobs.delivery.concurrency_limit import ConcurrencyLimit
-from jobs.delivery.destination_memory import DestinationMemories, DestinationMemory
+from jobs.delivery.destination_state import DestinationState, DestinationStates
 from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.policy import DeliveryPolicy
 from jobs.delivery.rate_limiter import RateLimiter
@@ -44,13 +43,13 @@ class DestinationContext(msgspec.Struct, frozen=True):
     client: GuardedClient | None
     """`None`: it is removed, and not called any more."""
     policy: DeliveryPolicy
-    limit: ConcurrencyLimit
+    state: DestinationState
     options_hash: str = ""
     """Changes with every option that may change the bodies that it is sent."""
 
 
 class ClientFactory:
-    """Circuits, rates and memories of destinations outlive the clients."""
+    """Circuits, rates and states of destinations outlive the clients."""
 
     def __init__(
         self,
@@ -72,7 +71,7 @@ class ClientFactory:
         self._vault = vault
         self._settings = settings
         self._monotonic = monotonic
-        self._memories = DestinationMemories(monotonic)
+        self._states = DestinationStates(monotonic)
 
     def connect(self, destination: Route) -> DestinationContext:
         """
@@ -80,20 +79,18 @@ class ClientFactory:
             ValueError: the destination is set up in a way that no worker can use.
             SettingsError: this worker cannot use it; another one may.
         """
-        memory = self._memories.of(destination.tenant_id, destination.destination_id)
+        state = self._states.of(destination.tenant_id, destination.destination_id)
         if destination.state == "removed":
             # What is pending for a removed destination is skipped, whether or not it could be called.
             policy = DeliveryPolicy.of(self._settings, {})
-            memory.limit.most = policy.concurrency
-            return DestinationContext(destination, None, policy, memory.limit)
+            state.limit.most = policy.concurrency
+            return DestinationContext(destination, None, policy, state)
         policy = DeliveryPolicy.of(self._settings, destination.options)
-        memory.limit.most = policy.concurrency
-        client = self._client(destination, policy, memory)
-        return DestinationContext(
-            destination, client, policy, memory.limit, hash_options(destination.options)
-        )
+        state.limit.most = policy.concurrency
+        client = self._client(destination, policy, state)
+        return DestinationContext(destination, client, policy, state, hash_options(destination.options))
 
-    def _client(self, destination: Route, policy: DeliveryPolicy, memory: DestinationMemory) -> GuardedClient:
+    def _client(self, destination: Route, policy: DeliveryPolicy, state: DestinationState) -> GuardedClient:
         tenant_id, destination_id = destination.tenant_id, destination.destination_id
         crm = self._adapter(destination, policy.timeouts)
         # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
@@ -122,7 +119,7 @@ class ClientFactory:
             crm,
             self._breaker,
             self._rate_limiter,
-            memory,
+            state,
             own_circuit=own_circuit,
             crm_circuit=crm_circuit,
             rate=policy.rate,

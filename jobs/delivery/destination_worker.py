@@ -81,13 +81,13 @@ class DestinationWorker:
             if self._monotonic() >= end:
                 return True
             self._changed.clear()
-            room = self.context.limit.calls - self._in_flight
+            room = self.context.state.calls - self._in_flight
             if room <= 0:
                 await self._changed.wait()
                 continue
             if self._in_flight > 4 * room:
                 await asyncio.sleep(_GATHER)
-                room = self.context.limit.calls - self._in_flight
+                room = self.context.state.calls - self._in_flight
             if await self._claim(room):
                 place_wait = _PLACE_WAIT
                 continue

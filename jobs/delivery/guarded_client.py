@@ -13,7 +13,7 @@ from app.domain.outcomes import CircuitState, ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
 from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
-from jobs.delivery.destination_memory import DestinationMemory
+from jobs.delivery.destination_state import DestinationState
 from jobs.delivery.rate_limiter import RateLimiter
 
 log = structlog.get_logger()
@@ -47,7 +47,7 @@ class GuardedClient:
         crm: Crm,
         breaker: Breaker,
         rate_limiter: RateLimiter,
-        memory: DestinationMemory,
+        state: DestinationState,
         *,
         own_circuit: str,
         crm_circuit: Circuit | None,
@@ -62,7 +62,7 @@ class GuardedClient:
         self.rate = rate
         self._breaker = breaker
         self._rate_limiter = rate_limiter
-        self._memory = memory
+        self._state = state
         self._own = own_circuit
         self._shared = crm_circuit
         self._circuits = (
@@ -90,10 +90,10 @@ class GuardedClient:
                 await asyncio.sleep(slot.seconds)
         acquired = await self._breaker.acquire(self._circuits)
         if isinstance(acquired, Rejected):
-            self._memory.limit.restart()
+            self._state.limit.restart()
             await self._cancel_slot()
             return acquired
-        self._memory.limit.permitted(acquired)
+        self._state.limit.permitted(acquired)
         for transition in acquired.transitions:
             self._note(transition, "its time is over, and a few calls test whether it works again")
         return acquired
@@ -105,7 +105,7 @@ class GuardedClient:
         return self._explain(rejected.name, rejected.state)
 
     def _explain(self, name: str, state: CircuitState) -> str:
-        failure = self._memory.last_failure
+        failure = self._state.last_failure
         why = f"; the last call: {failure}" if failure else ""
         if name != self._own:
             return f"all calls to this CRM are held back for a while{why}"
@@ -129,7 +129,7 @@ class GuardedClient:
         except BaseException:
             await self._cancel(permits)
             raise
-        self._memory.limit.learn(answer, began, self._timeouts)
+        self._state.limit.learn(answer, began, self._timeouts)
         if answer.health is not Health.WELL:
             self._remember_failure(answer)
         await self._report(permits, answer)
@@ -142,10 +142,10 @@ class GuardedClient:
 
     def _remember_failure(self, answer: Reply | ReadBack) -> None:
         outcomes = answer.outcomes if isinstance(answer, Reply) else []
-        self._memory.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
+        self._state.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
         why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
         end = "had no answer" if answer.status is None else f"was answered with {answer.status}"
-        self._memory.failure_reason = f"{why}; the last one {end}"
+        self._state.failure_reason = f"{why}; the last one {end}"
 
     async def _report(self, permits: Permits, answer: Reply | ReadBack) -> None:
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
@@ -155,7 +155,7 @@ class GuardedClient:
             if transition.after is CircuitState.CLOSED:
                 self._note(transition, "enough calls succeeded again")
             else:
-                self._note(transition, self._memory.failure_reason, self._memory.last_failure)
+                self._note(transition, self._state.failure_reason, self._state.last_failure)
             if transition.after is CircuitState.OPEN:
                 # Before the delivery is recorded, or what waits behind it would not know why for a moment.
                 await self._block(transition.retry_after, self._explain(transition.name, transition.after))
@@ -168,7 +168,7 @@ class GuardedClient:
             seconds = self._breaker.first_open
             transition = await self._breaker.force(self._own, CircuitState.OPEN, seconds=seconds)
             if transition is not None:
-                self._note(transition, self._memory.failure_reason, self._memory.last_failure)
+                self._note(transition, self._state.failure_reason, self._state.last_failure)
         else:
             seconds = max(snapshot.retry_after, SHORTEST_BLOCK)
         await self._block(seconds, self._explain(self._own, CircuitState.OPEN))
@@ -219,5 +219,5 @@ class GuardedClient:
             reason=reason,
         )
         if transition.after is CircuitState.OPEN:
-            self._memory.limit.restart()
+            self._state.limit.restart()
         self._on_transition(transition, reason, reason if detail is None else detail)

@@ -91,11 +91,11 @@ class Recorder:
 
     async def skip(self, claim: Claim) -> Recorded | None:
         """The destination was removed: nothing more is sent, and open items are skipped."""
-        is_open = [LETTER_STATE[letter] in OPEN_STATES for letter in claim.states]
+        is_open = [LETTER_STATE[code] in OPEN_STATES for code in claim.states]
         record = Record(
             states="".join(
-                STATE_LETTER[EffectState.SKIPPED] if was_open else letter
-                for letter, was_open in zip(claim.states, is_open, strict=True)
+                STATE_LETTER[EffectState.SKIPPED] if was_open else code
+                for code, was_open in zip(claim.states, is_open, strict=True)
             ),
             errors={
                 position: error for position, error in claim.errors.items() if not is_open[int(position)]

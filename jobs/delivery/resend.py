@@ -54,7 +54,7 @@ def plan(
             resends.append(Batch(call.asked, contacts))
         else:
             _split(items, in_doubt, lambda p: items.sync_state(p).tried_version)
-    left = [p for p, letter in enumerate(claim.states) if letter == _UNKNOWN and p not in planned]
+    left = [p for p, code in enumerate(claim.states) if code == _UNKNOWN and p not in planned]
     # The worker died: it had sent what was open then, in batches as always, or nothing.
     if all(_as_claimed(items, claim, p) for p in left):
         resends += batches([items.contact(p) for p in left], size)

@@ -14,8 +14,8 @@ from uuid_utils.compat import uuid7
 from app import undoing
 from app.db.pool import Database
 from app.settings import Settings
-from jobs.saga import Runner, Workflow
-from jobs.workflows import make_workflows
+from jobs.sagas.runner import Runner, Workflow
+from jobs.sagas.workflows import make_workflows
 from tests.db.conftest import Desk
 
 

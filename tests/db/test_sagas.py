@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from app.db import sagas
-from app.domain.saga import Again, Answer, Done, Failed, Wait
-from jobs.saga import Runner, Step, Turn
+from app.domain.saga import Answer, Continue, Done, Failed, Wait
+from jobs.sagas.runner import Runner, Step, StepContext
 from tests.db.conftest import Desk
 from tests.db.saga_rig import drive, hasten, runner_of
 
@@ -34,15 +34,15 @@ class Diary:
         )
 
     def _make(self, name: str) -> Any:
-        async def work(turn: Turn) -> Answer:
+        async def work(context: StepContext) -> Answer:
             script = self._scripts.get(name, [])
             answer = script.pop(0) if script else Done()
-            await turn.connection.execute(
+            await context.connection.execute(
                 "INSERT INTO audit_log (tenant_id, actor, action, subject) VALUES ($1, 'diary', $2, 'x')",
-                turn.tenant_id,
+                context.tenant_id,
                 name,
             )
-            turn.then(lambda: self.after.append(name))
+            context.after_commit(lambda: self.after.append(name))
             if isinstance(answer, Exception):
                 raise answer
             return answer
@@ -71,7 +71,7 @@ async def saga(desk: Desk) -> dict[str, Any]:
 
 async def test_steps_are_done_in_order_and_each_is_in_the_audit_log(desk: Desk) -> None:
     await begin(desk)
-    work = Diary(b=[Again({"n": 1}), Again({"n": 2})])
+    work = Diary(b=[Continue({"n": 1}), Continue({"n": 2})])
     await drive(desk, runner_of(desk, [work]))
     assert await diary(desk) == ["a", "b", "b", "b", "c"] == work.after
     row = await saga(desk)
@@ -161,10 +161,10 @@ async def test_a_runner_that_dies_in_a_step_leaves_it_to_the_next(desk: Desk) ->
     saga_id = await begin(desk)
     work = Diary()
 
-    async def hang(turn: Turn) -> Answer:
-        await turn.connection.execute(
+    async def hang(context: StepContext) -> Answer:
+        await context.connection.execute(
             "INSERT INTO audit_log (tenant_id, actor, action, subject) VALUES ($1, 'diary', 'half', 'x')",
-            turn.tenant_id,
+            context.tenant_id,
         )
         await asyncio.sleep(60)
         return Done()
@@ -185,21 +185,21 @@ async def test_a_runner_that_dies_in_a_step_leaves_it_to_the_next(desk: Desk) ->
 async def test_two_runners_never_do_a_turn_twice(desk: Desk) -> None:
     for n in range(10):
         await begin(desk, uuid.UUID(int=n))
-    scripts = [Again({"n": n}) for n in range(20)]
+    scripts = [Continue({"n": n}) for n in range(20)]
     works = [Diary(), Diary()]
     for work in works:
         work._scripts["b"] = list(scripts) * 10
     # Each saga's own count tells when b is over.
 
-    async def count(turn: Turn) -> Answer:
-        n = turn.data.get("n", 0)
-        await turn.connection.execute(
+    async def count(context: StepContext) -> Answer:
+        n = context.data.get("n", 0)
+        await context.connection.execute(
             "INSERT INTO audit_log (tenant_id, actor, action, subject) VALUES ($1, 'diary', $2, $3)",
-            turn.tenant_id,
+            context.tenant_id,
             f"b{n}",
-            str(turn.saga.subject),
+            str(context.saga.subject),
         )
-        return Again({"n": n + 1}) if n < 20 else Done()
+        return Continue({"n": n + 1}) if n < 20 else Done()
 
     runners: list[Runner] = []
     for work in works:

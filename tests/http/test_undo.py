@@ -16,7 +16,7 @@ import uuid_utils.compat
 from app import admin
 from app.db.pool import Database
 from app.settings import Settings
-from jobs.workflows import make_runner
+from jobs.sagas.workflows import make_runner
 from tests.http.conftest import Api, person
 from tests.http.jobs_by_hand import Db, make_job
 

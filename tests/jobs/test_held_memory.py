@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,11 +13,10 @@ import aiohttp
 import msgspec
 import pytest
 
-from jobs import windows
 from jobs.crm.exchange import Answer, NoAnswer, send
 from jobs.crm.port import Timeouts
+from jobs.delivery import memory_budget
 from jobs.egress import Egress
-from jobs.windows import Windows
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -124,7 +122,7 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though the destination was fast with small ones, and nobody has seen a large one before."""
-    monkeypatch.setattr(windows, "MEMORY_BUDGET", 30_000)
+    monkeypatch.setattr(memory_budget, "BUDGET", 30_000)
     settings = msgspec.structs.replace(world.settings, chunk_size=10)
     world.settings = settings
     await world.sandbox.misbehave(latency={"latency": 0.1})
@@ -140,15 +138,15 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
     assert {row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")} == {1}
 
 
-def test_the_budget_is_shared_by_destinations_and_each_may_load_one_delivery() -> None:
-    busy = Windows(time.monotonic)
-    first, second = busy.of(1, 1), busy.of(1, 2)
-    half = windows.MEMORY_BUDGET // 2
+def test_the_budget_is_shared_by_destinations_and_each_has_room_for_one_delivery() -> None:
+    holding: set[memory_budget.MemoryShare] = set()
+    first, second = memory_budget.MemoryShare(holding), memory_budget.MemoryShare(holding)
+    half = memory_budget.BUDGET // 2
     assert first.reserve(half)
     assert first.reserve(half)
     assert not first.reserve(1)
-    assert second.reserve(windows.MEMORY_BUDGET)
+    assert second.reserve(memory_budget.BUDGET)
     assert not second.reserve(1)
-    second.release(windows.MEMORY_BUDGET)
-    first.release(half)
+    second.free(memory_budget.BUDGET)
+    first.free(half)
     assert first.reserve(half)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from typing import Any
 
 import msgspec
 
 from app import admin
 from app.wake import Waker
 from jobs.delivery.dispatcher import Dispatcher
-from jobs.sweep import Sweeper
+from jobs.maintenance import pruner
+from jobs.maintenance.scheduler import Scheduler
 from jobs.worker import working
 from tests.db.conftest import Desk
 from tests.db.spool import outcomes, spool
@@ -82,14 +82,13 @@ async def test_a_stopped_worker_leaves_whole_chunks(world: World) -> None:
     assert ledger["n"] == 2_000
 
 
-def sweeper_of(world: World, **changes: Any) -> Sweeper:
+def scheduler_of(world: World) -> Scheduler:
     class Nobody:
         def serve(self, tenant_id: int, destination_id: int) -> None:
             """Nothing is delivered here."""
 
     nobody: Dispatcher = Nobody()  # type: ignore[assignment]  # only `serve` is ever called
-    settings = msgspec.structs.replace(world.settings, **changes)
-    return Sweeper(world.database, nobody, settings, monotonic=lambda: 0.0)
+    return Scheduler(world.database, nobody, world.settings, monotonic=lambda: 0.0)
 
 
 async def test_an_upload_whose_receiver_fell_silent_is_given_up(world: World) -> None:
@@ -99,10 +98,10 @@ async def test_an_upload_whose_receiver_fell_silent_is_given_up(world: World) ->
         await connection.execute(
             "UPDATE jobs SET state = 'receiving', step = NULL, receiving_until = now() + interval '1 h'"
         )
-        await sweeper_of(world).sweep()
+        await scheduler_of(world).run_once()
         assert await world.rows("SELECT FROM jobs WHERE state = 'receiving'")
         await connection.execute("UPDATE jobs SET receiving_until = now() - interval '1 s'")
-    await sweeper_of(world).sweep()
+    await scheduler_of(world).run_once()
     (row,) = await world.rows("SELECT state, error FROM jobs WHERE job_id = $1", job_id)
     assert row["state"] == "canceled"
     assert msgspec.json.decode(row["error"])["code"] == "UPLOAD_INTERRUPTED"
@@ -125,7 +124,7 @@ async def test_outcomes_go_when_their_time_is_over_but_not_before(world: World) 
             "UPDATE jobs SET state = 'canceled', finished_at = now() - interval '2 h' WHERE job_id = $1",
             open_job,
         )
-    await sweeper_of(world, job_retention=3600.0).tidy()
+    await pruner.prune(world.database, msgspec.structs.replace(world.settings, job_retention=3600.0))
 
     async def kept(job_id: uuid.UUID) -> tuple[int, int, bool]:
         (row,) = await world.rows(

@@ -30,7 +30,7 @@ from app.domain.outcomes import EventType
 from app.domain.webhooks import EndpointState, MessageState, Policy
 from app.settings import Settings
 from app.vault import Vault
-from jobs.sweep import Sweeper
+from jobs.maintenance import pruner
 from jobs.webhooks import WebhookSender
 from jobs.worker import working
 from tests.http.jobs_by_hand import make_job
@@ -461,8 +461,7 @@ async def test_old_messages_are_forgotten_and_strays_are_closed(desk: Desk, rece
         await connection.execute("UPDATE webhook_messages SET finished_at = finished_at - interval '31 days'")
         # As by a transaction that saw the endpoint when it was still there.
         await connection.execute("UPDATE webhook_endpoints SET state = 'disabled'")
-    dispatcher: Any = None
-    await Sweeper(desk.database, dispatcher, desk.settings, monotonic=time.monotonic).tidy()
+    await pruner.prune(desk.database, desk.settings)
     (message,) = await desk.messages(made.endpoint_id)
     assert (message.state, message.attempts[0].detail) == (MessageState.FAILED, "the endpoint was disabled")
 

@@ -1,4 +1,4 @@
-"""Works on spooled imports: several lanes in each worker, each taking one piece of one job at a time."""
+"""Processes staged imports: a pool of workers, each with one piece of one import at a time."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from app.db import processing
 from app.db.pool import Database
 from app.settings import Settings
 from jobs.delivery.dispatcher import Dispatcher
-from jobs.lanes import LaneWorker
-from jobs.turns import Job
+from jobs.scheduling.fair_queue import Job
+from jobs.scheduling.worker_pool import PollingWorkerPool
 
-_LOOK: Final = 0.25
+_INTERVAL: Final = 0.25
 
 
-class Importer(LaneWorker):
-    """Works on whatever import there is, until it is stopped."""
+class ImportWorkers(PollingWorkerPool):
+    """Processes whatever imports there are, until it is stopped."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Importer(LaneWorker):
             "import",
             settings.import_concurrency,
             storage=database.storage,
-            look=_LOOK,
+            interval=_INTERVAL,
             idle=settings.sweep_interval,
             monotonic=monotonic,
         )

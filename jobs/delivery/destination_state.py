@@ -7,31 +7,39 @@ from collections.abc import Callable
 from typing import Final
 
 from jobs.delivery.concurrency_limit import ConcurrencyLimit
+from jobs.delivery.memory_budget import MemoryShare
 
 _MOST_KEPT: Final = 4_096
 
 
-class DestinationMemory:
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+class DestinationState:
+    def __init__(self, monotonic: Callable[[], float], holding: set[MemoryShare]) -> None:
         self.limit = ConcurrencyLimit(monotonic)
+        self.memory = MemoryShare(holding)
         self.last_failure = ""
         """What the last call met that counted against a circuit, maybe in the CRM's words."""
         self.failure_reason = ""
         """The same in our own."""
 
+    @property
+    def calls(self) -> int:
+        """Calls that this worker makes at a time."""
+        return min(self.limit.calls, self.memory.deliveries)
 
-class DestinationMemories:
+
+class DestinationStates:
     """By tenant and destination, the most recently used."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
-        self._kept: OrderedDict[tuple[int, int], DestinationMemory] = OrderedDict()
+        self._holding: set[MemoryShare] = set()
+        self._kept: OrderedDict[tuple[int, int], DestinationState] = OrderedDict()
 
-    def of(self, tenant_id: int, destination_id: int) -> DestinationMemory:
+    def of(self, tenant_id: int, destination_id: int) -> DestinationState:
         key = (tenant_id, destination_id)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = DestinationMemory(self._monotonic)
+            found = self._kept[key] = DestinationState(self._monotonic, self._holding)
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
         self._kept.move_to_end(key)

@@ -1,19 +1,18 @@
-"""What sagas do, one module a workflow."""
+"""The workflows that there are, and their runner."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
-from typing import Final
 
 from app.db.pool import Database
 from app.settings import Settings
-from jobs.saga import Runner, Workflow
-from jobs.workflows.consistency import Consistency
-from jobs.workflows.undo import Undo
+from jobs.sagas.consistency import Consistency
+from jobs.sagas.runner import Runner, Workflow
+from jobs.sagas.undo import Undo
 
 Serve = Callable[[int, int], None]
-"""Has a destination of a tenant looked at soon."""
+"""Has a destination of a tenant served soon."""
 
 
 def make_workflows(settings: Settings, serve: Serve, *, new_id: Callable[[], uuid.UUID]) -> list[Workflow]:
@@ -32,6 +31,3 @@ def make_runner(
     """The runner of every workflow there is."""
     workflows = make_workflows(settings, serve, new_id=new_id)
     return Runner(database, workflows, settings, monotonic=monotonic, random=random)
-
-
-__all__: Final = ["Consistency", "Undo", "make_runner", "make_workflows"]

@@ -1,4 +1,4 @@
-"""What workflows share that take contacts back: a range of items a turn, then the wait for the destinations."""
+"""Steps that workflows share which restore contacts: a range of items a transaction, then the wait for destinations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from app.domain.outcomes import ErrorCode
 from app.domain.saga import Answer, Done, Wait
 from app.restoring import Restoration, Restored, restore
 from app.settings import Settings
-from jobs.saga import Turn
+from jobs.sagas.runner import StepContext
 
 _LONGEST_WAIT: Final = 30.0
 _SHARE: Final = 0.1
@@ -23,7 +23,7 @@ _SHARE: Final = 0.1
 
 
 class Tally(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a saga has come: what it remembers of it. `before`: the items from this one on are done."""
+    """The progress that a saga remembers. `before`: the items from this one on are done."""
 
     before: int = END
     done: int = 0
@@ -41,7 +41,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
             conflicts=self.conflicts + conflicts,
         )
 
-    def tell(self) -> dict[str, Any]:
+    def audit_detail(self) -> dict[str, Any]:
         return {
             "restored": self.restored,
             "already_taken_back": self.unchanged,
@@ -49,13 +49,13 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def patience(turn: Turn, settings: Settings) -> Wait:
-    """A saga that has waited for long can wait a little longer: a thousand of them must not ask every second."""
-    return Wait(min(max(settings.saga_interval, _SHARE * turn.saga.age), _LONGEST_WAIT))
+def wait_longer(context: StepContext, settings: Settings) -> Wait:
+    """A saga that has waited for long can wait longer: a thousand of them must not ask every second."""
+    return Wait(min(max(settings.saga_interval, _SHARE * context.saga.age), _LONGEST_WAIT))
 
 
-async def take_back(
-    turn: Turn,
+async def restore_range(
+    context: StepContext,
     settings: Settings,
     serve: Callable[[int, int], None],
     job: UndoRow,
@@ -64,8 +64,8 @@ async def take_back(
     of: uuid.UUID,
     first_index: int,
 ) -> Restored:
-    """A range of items, and their destinations are told once it is committed."""
-    tenant_id = turn.tenant_id
+    """Restore a range of items; their destinations are notified once it is committed."""
+    tenant_id = context.tenant_id
     restoration = Restoration(
         tenant_id=tenant_id,
         job_id=job.job_id,
@@ -73,38 +73,38 @@ async def take_back(
         of=of,
         chunk_size=settings.chunk_size,
     )
-    found = await restore(turn.connection, restoration, changes, first_index=first_index)
+    found = await restore(context.connection, restoration, changes, first_index=first_index)
     if found.owed:
 
-        def wake() -> None:
+        def notify() -> None:
             for destination_id in found.owed:
                 serve(tenant_id, destination_id)
 
-        turn.then(wake)
+        context.after_commit(notify)
     return found
 
 
-async def end(turn: Turn, job_id: uuid.UUID) -> None:
-    """Every item of the job is decided; what is left is the destinations'."""
-    if await processing.lock_undo(turn.connection, turn.tenant_id, job_id):
-        await processing.end_import(turn.connection, turn.tenant_id, job_id)
+async def end(context: StepContext, job_id: uuid.UUID) -> None:
+    """Every item of the job is decided; the deliveries remain."""
+    if await processing.lock_undo(context.connection, context.tenant_id, job_id):
+        await processing.end_import(context.connection, context.tenant_id, job_id)
 
 
-async def deliver(turn: Turn, settings: Settings, job_id: uuid.UUID) -> Answer:
+async def deliver(context: StepContext, settings: Settings, job_id: uuid.UUID) -> Answer:
     """Wait until no effect of the job is open; what a destination refused has its dead letters."""
-    job = await undoing.read_undo(turn.connection, turn.tenant_id, job_id)
+    job = await undoing.read_undo(context.connection, context.tenant_id, job_id)
     if job is None or job.finished:
-        return Done(told={"state": job.state} if job else {})
-    return patience(turn, settings)
+        return Done(audit_detail={"state": job.state} if job else {})
+    return wait_longer(context, settings)
 
 
-async def fail(turn: Turn, job_id: uuid.UUID) -> None:
-    """It cannot be taken back to the end. What was, stays: restoring it once more could lose what came since."""
+async def fail(context: StepContext, job_id: uuid.UUID) -> None:
+    """Not all can be restored. What was, remains: restoring it once more could lose later changes."""
     error = answers.as_json(
         {
             "code": ErrorCode.INTERNAL,
-            "detail": "Taking back failed again and again; the workers' log says why. What was taken back stays so; "
-            "progress.not_processed tells how many items were not. Retry this job, and it goes on where it ended.",
+            "detail": "Undoing failed repeatedly; the workers' log says why. What was restored remains so; "
+            "progress.not_processed is the number of items that were not. Retry this job to continue where it ended.",
         }
     )
-    await processing.fail_import(turn.connection, turn.tenant_id, job_id, error)
+    await processing.fail_import(context.connection, context.tenant_id, job_id, error)

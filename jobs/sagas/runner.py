@@ -1,7 +1,7 @@
 """Runs sagas: a step and the move to the next are one transaction, which holds the saga's row.
 
-A worker that dies in a step leaves the saga where it was, and any other goes on with it; two never work on one. What a
-workflow does stands in `jobs.workflows`; the rules of what follows on what in `app.domain.saga`.
+A worker that dies in a step leaves the saga where it was, and any other continues it; two never work on one. The
+workflows are in `jobs.sagas.workflows`, the rules of their transitions in `app.domain.saga`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from app.db.pool import UNREACHABLE, Connection, Database
 from app.db.sagas import Saga
 from app.domain.outcomes import SagaState
 from app.domain.retry import RetryPolicy
-from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, follow, stumble
+from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, on_error, transition
 from app.errors import TrancheError
 from app.settings import Settings
-from jobs.lanes import LaneWorker
-from jobs.turns import Job
+from jobs.scheduling.fair_queue import Job
+from jobs.scheduling.worker_pool import PollingWorkerPool
 
 log = structlog.get_logger()
 
-LANES: Final = 2
+WORKERS: Final = 2
 _UNKNOWN_WAIT: Final = 10.0
 _TRIES: Final = 3
 _HELD_WAIT: Final = 1.0
@@ -38,8 +38,8 @@ _HELD: Final = (*_LOST, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledErro
 """Somebody else holds a row for long: it comes free, so it costs no attempt."""
 
 
-class Turn:
-    """One transaction of a step: what it works with, and what is to be done once it is committed."""
+class StepContext:
+    """One transaction of a step: its connection and saga, and what follows its commit."""
 
     def __init__(self, connection: Connection, saga: Saga) -> None:
         self.connection = connection
@@ -54,8 +54,8 @@ class Turn:
     def data(self) -> Data:
         return self.saga.at.data
 
-    def then(self, call: Callable[[], None]) -> None:
-        """Call this after the commit; it must bear being forgotten by a crash."""
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call this after the commit; a crash may lose it."""
         self._after.append(call)
 
     def committed(self) -> None:
@@ -64,14 +64,14 @@ class Turn:
 
 
 class Step(msgspec.Struct, frozen=True):
-    """A step of a workflow. Both halves work in the transaction of their turn, and may be called again after a crash.
+    """A step of a workflow. Both functions run in their context's transaction, and may be called again after a crash.
 
-    `compensate` takes back what `do` did, or did a part of, or nothing of.
+    `compensate` undoes what `do` did, also if it did a part of it or nothing.
     """
 
     name: str
-    do: Callable[[Turn], Awaitable[Answer]]
-    compensate: Callable[[Turn], Awaitable[Answer]]
+    do: Callable[[StepContext], Awaitable[Answer]]
+    compensate: Callable[[StepContext], Awaitable[Answer]]
 
 
 class Workflow(Protocol):
@@ -84,13 +84,13 @@ class Workflow(Protocol):
     def steps(self) -> Sequence[Step]: ...
 
 
-async def leave(turn: Turn) -> Answer:
-    """The `compensate` of a step that has nothing to take back."""
+async def no_compensation(context: StepContext) -> Answer:
+    """The `compensate` of a step that has nothing to undo."""
     return Done()
 
 
-class Runner(LaneWorker):
-    """Works on whatever saga is due, tenants in turn, until it is stopped."""
+class Runner(PollingWorkerPool):
+    """Works on whatever saga is due, tenants in rotation, until it is stopped."""
 
     def __init__(
         self,
@@ -103,9 +103,9 @@ class Runner(LaneWorker):
     ) -> None:
         super().__init__(
             "saga",
-            LANES,
+            WORKERS,
             storage=database.storage,
-            look=settings.saga_interval,
+            interval=settings.saga_interval,
             idle=settings.saga_interval,
             monotonic=monotonic,
         )
@@ -128,7 +128,7 @@ class Runner(LaneWorker):
             self.forget(job)
 
     async def advance(self, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
-        """Do one turn of a saga; where it stands now. `None`: there was nothing to be had.
+        """Run one transaction of a saga; its position then. `None`: nothing was due.
 
         Raises:
             DatabaseUnavailable, Overloaded: nothing happened.
@@ -136,47 +136,47 @@ class Runner(LaneWorker):
         async with self._database.connection() as connection:
             for attempt in range(1, _TRIES + 1):
                 try:
-                    return await self._turn(connection, tenant_id, saga_id)
+                    return await self._run(connection, tenant_id, saga_id)
                 except _LOST as error:
                     if attempt == _TRIES:
-                        return await self._put_off(connection, tenant_id, saga_id, error)
+                        return await self._postpone(connection, tenant_id, saga_id, error)
                 except _HELD as error:
-                    return await self._put_off(connection, tenant_id, saga_id, error)
+                    return await self._postpone(connection, tenant_id, saga_id, error)
                 except (TrancheError, asyncpg.DiskFullError, *UNREACHABLE):
                     raise
                 except Exception as error:
-                    # A fault of ours: it must neither come again at once and for ever, nor be forgotten.
-                    log.exception("saga_stumbled", tenant_id=tenant_id, saga_id=str(saga_id))
-                    return await self._stumble(connection, tenant_id, saga_id, error)
+                    # An internal error: it must neither come again at once and for ever, nor be forgotten.
+                    log.exception("saga_failed", tenant_id=tenant_id, saga_id=str(saga_id))
+                    return await self._retry(connection, tenant_id, saga_id, error)
         return None
 
-    async def _turn(self, connection: Connection, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
+    async def _run(self, connection: Connection, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
         async with connection.transaction():
             saga = await sagas.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
-            turn = Turn(connection, saga)
+            context = StepContext(connection, saga)
             steps = self._steps(saga)
             step = steps[saga.at.step] if saga.at.step < len(steps) else None
-            answer = await self._ask(turn, step)
-            to = follow(saga.at, answer, steps=len(steps))
+            answer = await self._ask(context, step)
+            to = transition(saga.at, answer, steps=len(steps))
             await sagas.move(connection, saga, to)
-            await self._tell(connection, saga, step.name if step else "", answer, to)
-        turn.committed()
+            await self._audit(connection, saga, step.name if step else "", answer, to)
+        context.committed()
         return to
 
     def _steps(self, saga: Saga) -> Sequence[Step]:
         workflow = self._workflows.get(saga.workflow)
         return () if workflow is None else workflow.steps
 
-    async def _ask(self, turn: Turn, step: Step | None) -> Answer:
+    async def _ask(self, context: StepContext, step: Step | None) -> Answer:
         if step is None:
             # A newer release may have begun it: a worker of that release goes on.
             return Wait(_UNKNOWN_WAIT)
-        compensating = turn.saga.at.state is SagaState.COMPENSATING
-        return await (step.compensate if compensating else step.do)(turn)
+        compensating = context.saga.at.state is SagaState.COMPENSATING
+        return await (step.compensate if compensating else step.do)(context)
 
-    async def _stumble(
+    async def _retry(
         self, connection: Connection, tenant_id: int, saga_id: uuid.UUID, error: Exception
     ) -> Position | None:
         async with connection.transaction():
@@ -184,15 +184,15 @@ class Runner(LaneWorker):
             if saga is None:
                 return None
             steps = self._steps(saga)
-            told = f"{type(error).__name__}: {error}"[:1_000]
-            to = stumble(saga.at, told, self._policy, self._random)
+            message = f"{type(error).__name__}: {error}"[:1_000]
+            to = on_error(saga.at, message, self._policy, self._random)
             await sagas.move(connection, saga, to)
             if to.state is not saga.at.state:
                 name = steps[saga.at.step].name if saga.at.step < len(steps) else ""
-                await self._tell(connection, saga, name, Failed(to.error or told), to)
+                await self._audit(connection, saga, name, Failed(to.error or message), to)
         return to
 
-    async def _put_off(
+    async def _postpone(
         self, connection: Connection, tenant_id: int, saga_id: uuid.UUID, error: Exception
     ) -> Position | None:
         log.info("saga_waits", tenant_id=tenant_id, saga_id=str(saga_id), error=error)
@@ -204,12 +204,12 @@ class Runner(LaneWorker):
             await sagas.move(connection, saga, to)
         return to
 
-    async def _tell(
+    async def _audit(
         self, connection: Connection, saga: Saga, step: str, answer: Answer, to: Position
     ) -> None:
-        """The audit log: every step that came to its end, one way or the other."""
+        """Write every step that succeeded or failed to the audit log."""
         if isinstance(answer, Done):
-            detail: dict[str, object] = dict(answer.told)
+            detail: dict[str, object] = dict(answer.audit_detail)
         elif isinstance(answer, Failed):
             detail = {"reason": answer.reason}
         else:

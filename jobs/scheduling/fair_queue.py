@@ -1,4 +1,4 @@
-"""Whose turn it is: tenants one after the other, and the jobs of a tenant one after the other."""
+"""A fair queue: tenants in rotation, and the jobs of a tenant in rotation."""
 
 from __future__ import annotations
 
@@ -9,36 +9,35 @@ from collections.abc import Iterable
 Job = tuple[int, uuid.UUID]
 
 
-class _Queues:
+class _TenantQueue:
     """The jobs of one tenant, the next one first."""
 
     def __init__(self) -> None:
         self.new: OrderedDict[uuid.UUID, int] = OrderedDict()
-        """Never had a turn; with the number of the last turn before they came."""
+        """Never served; with the number of jobs that had been served when they came."""
         self.known: OrderedDict[uuid.UUID, int] = OrderedDict()
-        """With the number of their last turn."""
+        """Served before; with the number of jobs that had been served then."""
         self.resting: dict[uuid.UUID, float] = {}
         """Until when."""
-        self._turn = 0
-        self._new_had_it = False
+        self._served = 0
+        self._new_was_last = False
 
     def add(self, job_id: uuid.UUID) -> None:
-        self.new[job_id] = self._turn
+        self.new[job_id] = self._served
 
     def next(self, now: float) -> uuid.UUID | None:
-        """A new job does not wait for all others; but however many come, every second turn is for one that has waited
-        longer."""
+        """A new job does not wait for all others; but however many come, every second job is one that waited longer."""
         first = next(iter(self.new), None)
         waiting = next((id_ for id_ in self.known if self.resting.get(id_, 0.0) <= now), None)
-        taken = first or waiting
-        if first and waiting and self._new_had_it and self.known[waiting] <= self.new[first]:
-            taken = waiting
-        if taken is not None:
-            self._new_had_it = taken in self.new
-            self._turn += 1
-            self.forget(taken)
-            self.known[taken] = self._turn
-        return taken
+        chosen = first or waiting
+        if first and waiting and self._new_was_last and self.known[waiting] <= self.new[first]:
+            chosen = waiting
+        if chosen is not None:
+            self._new_was_last = chosen in self.new
+            self._served += 1
+            self.forget(chosen)
+            self.known[chosen] = self._served
+        return chosen
 
     def forget(self, job_id: uuid.UUID) -> None:
         self.new.pop(job_id, None)
@@ -52,12 +51,12 @@ class _Queues:
         return bool(self.new or self.known)
 
 
-class Turns:
-    """A tenant with a hundred jobs has no more turns than one with a single job, and a job of a million rows no more
-    than one of ten."""
+class FairQueue:
+    """A tenant with a hundred jobs is served no more often than one with a single job, and a job of a million rows no
+    more often than one of ten."""
 
     def __init__(self) -> None:
-        self._tenants: OrderedDict[int, _Queues] = OrderedDict()
+        self._tenants: OrderedDict[int, _TenantQueue] = OrderedDict()
         """The first is next."""
 
     def update(self, working: Iterable[Job]) -> None:
@@ -67,12 +66,12 @@ class Turns:
             for job_id in [id_ for id_ in (*jobs.new, *jobs.known) if (tenant_id, id_) not in known]:
                 self.forget((tenant_id, job_id))
         for tenant_id, job_id in sorted(known):
-            jobs = self._tenants.setdefault(tenant_id, _Queues())
+            jobs = self._tenants.setdefault(tenant_id, _TenantQueue())
             if job_id not in jobs:
                 jobs.add(job_id)
 
     def next(self, now: float) -> Job | None:
-        """The job whose turn it is; `None`: none is known that does not rest."""
+        """The next job; `None`: all that are known rest."""
         for tenant_id, jobs in self._tenants.items():
             job_id = jobs.next(now)
             if job_id is not None:
@@ -81,7 +80,7 @@ class Turns:
         return None
 
     def rest(self, job: Job, until: float) -> None:
-        """Nothing is to be had of this job, which had its turn, for a while."""
+        """Skip this job, which was served, for a while."""
         tenant_id, job_id = job
         jobs = self._tenants.get(tenant_id)
         if jobs is not None and job_id in jobs.known:

@@ -1,7 +1,7 @@
-"""Makes the tests of destinations that people ask for: harmless calls, and on request one record there and back.
+"""Runs the tests of destinations that users request: harmless calls, and on request one record written and archived.
 
-A test asks no circuit for permission and reports to none: whoever asks for it wants to know whether the destination
-works now, and a call by hand is no evidence of how deliveries fare. It makes a handful of calls at most.
+A test needs no permit and reports to no circuit: its user wants to know whether the destination works now, and a test
+is no evidence of how deliveries fare. It makes a handful of calls at most.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from app.errors import SettingsError
 from app.settings import Settings
 from jobs.crm.port import Contact, Crm, Headers, Seen
 from jobs.delivery.clients import ClientFactory
-from jobs.lanes import LaneWorker
-from jobs.turns import Job
+from jobs.scheduling.fair_queue import Job
+from jobs.scheduling.worker_pool import PollingWorkerPool
 
 log = structlog.get_logger()
 
-_LANES: Final = 4
-_LOOK: Final = 0.25
+_WORKERS: Final = 4
+_INTERVAL: Final = 0.25
 _LONGEST: Final = 120.0
 """Seconds a test may take in all."""
 _LEASE: Final = _LONGEST + 10.0
@@ -49,7 +49,7 @@ _UNSHOWN: Final = (
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Tester(LaneWorker):
+class DestinationTester(PollingWorkerPool):
     """Makes whatever tests are asked for, until it is stopped."""
 
     def __init__(
@@ -62,9 +62,9 @@ class Tester(LaneWorker):
     ) -> None:
         super().__init__(
             "destination_test",
-            _LANES,
+            _WORKERS,
             storage=database.storage,
-            look=_LOOK,
+            interval=_INTERVAL,
             idle=settings.sweep_interval,
             monotonic=monotonic,
         )
@@ -98,7 +98,7 @@ class Tester(LaneWorker):
         if claimed.left:
             return [_failed("test", f"The worker that made it was stopped before it was done.{left}")]
         if claimed.late:
-            return [_failed("test", "No worker came to it in time, so nothing was called.")]
+            return [_failed("test", "No worker claimed it in time, so nothing was called.")]
         async with self._database.connection() as connection:
             route = await delivering.read_destination(connection, tenant_id, claimed.destination_id)
         if route is None or route.state == "removed":
@@ -108,7 +108,7 @@ class Tester(LaneWorker):
             async with asyncio.timeout(_LONGEST):
                 await self._make(route, claimed, key, steps)
         except TimeoutError:
-            steps.append(_failed("test", f"It was called off after {_LONGEST:g} s.{left}"))
+            steps.append(_failed("test", f"It was canceled after {_LONGEST:g} s.{left}"))
         return steps
 
     async def _make(self, route: Route, claimed: rows.Claimed, key: str, steps: list[Step]) -> None:
@@ -119,7 +119,7 @@ class Tester(LaneWorker):
             return
         if client is None:
             return
-        steps += await self._standing(route)
+        steps += await self._blocked_steps(route)
         headers = Headers(claimed.request_id, key)
         steps += await client.crm.check(headers)
         if claimed.canary and judge(steps) is Verdict.FAILS:
@@ -127,8 +127,8 @@ class Tester(LaneWorker):
         elif claimed.canary:
             await _send_canary(client.crm, key, headers, steps)
 
-    async def _standing(self, route: Route) -> list[Step]:
-        """What holds deliveries back, though it does not hold a test back."""
+    async def _blocked_steps(self, route: Route) -> list[Step]:
+        """What holds deliveries back, though not a test."""
         if route.state == "paused":
             words = "It is paused: nothing is sent there until it is resumed."
             return [Step(name="deliveries", ok=None, detail=words)]
@@ -141,7 +141,7 @@ class Tester(LaneWorker):
 
 
 async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) -> None:
-    """Write a record that is nobody's, read it back, take it away, and see that it is gone."""
+    """Write a record of our own, read it back, archive it, and check that it is gone."""
     if not crm.archives:
         words = "Not tried: the destination has no way to take a record away, so it would stay there."
         steps.append(Step(name="canary", ok=None, detail=words))
@@ -171,13 +171,13 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
             "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
         )
         steps.append(Step(name="read back", ok=None, detail=words))
-    await _take_away(crm, key, remote_id, headers, steps)
+    await _archive(crm, key, remote_id, headers, steps)
 
 
-async def _take_away(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
+async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
     gone = Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=remote_id)
-    told = Headers(headers.request_id, f"{headers.event_id}-gone")
-    reply = await crm.archive([gone], told)
+    archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone")
+    reply = await crm.archive([gone], archive_headers)
     [outcome] = reply.outcomes
     taken = outcome.state is EffectState.OK
     shown = taken and (reply.vouched or crm.reads_back)
@@ -187,7 +187,7 @@ async def _take_away(crm: Crm, key: str, remote_id: str | None, headers: Headers
     steps.append(_step("take away", shown or (None if taken else False), detail, reply.status, reply.seconds))
     if not taken or not crm.reads_back:
         return
-    back = await crm.read_back([gone], told)
+    back = await crm.read_back([gone], archive_headers)
     seen = None if back.seen is None else back.seen.get(key)
     absent = seen is Seen.ABSENT
     detail = (

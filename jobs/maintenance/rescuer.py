@@ -1,0 +1,42 @@
+"""Rescues deliveries whose worker died, and abandons uploads whose heartbeat is lost."""
+
+from __future__ import annotations
+
+import asyncpg
+import structlog
+
+from app.db import canceling, delivering, processing, receiving
+from app.db.pool import Database
+from app.errors import TrancheError
+
+log = structlog.get_logger()
+
+
+async def rescue_deliveries(database: Database) -> None:
+    """Free what is claimed under leases that have expired."""
+    async with database.connection() as connection:
+        rescued = await delivering.release_lost(connection)
+    if rescued:
+        log.warning("deliveries_rescued", count=rescued)
+
+
+async def abandon_uploads(database: Database) -> None:
+    async with database.connection() as connection:
+        tenants = await processing.tenants_with_silent_uploads(connection)
+    for tenant_id in tenants:
+        await _abandon_uploads_of(database, tenant_id)
+
+
+async def _abandon_uploads_of(database: Database, tenant_id: int) -> None:
+    """An error of one tenant must not keep the others from being served."""
+    try:
+        async with database.connection() as connection:
+            async with connection.transaction():
+                abandoned = await receiving.abandon_stale(connection, tenant_id)
+            for job_id in abandoned:
+                await canceling.remove_spool(connection, tenant_id, job_id)
+    except (TrancheError, asyncpg.PostgresError) as error:
+        log.warning("uploads_not_abandoned", tenant_id=tenant_id, error=error)
+        return
+    if abandoned:
+        log.warning("uploads_abandoned", tenant_id=tenant_id, count=len(abandoned))

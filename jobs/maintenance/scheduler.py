@@ -1,0 +1,65 @@
+"""Serves in PostgreSQL whatever no notification announced: the certain half of delivery.
+
+Redis may be away, a notification may be lost, a worker may have died with a lease: a few seconds later the scheduler of
+any worker finds what is due.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from app.db import circuits, delivering
+from app.db.pool import Database
+from app.errors import TrancheError
+from app.settings import Settings
+from jobs.delivery.dispatcher import Dispatcher
+from jobs.maintenance import pruner, rescuer
+
+log = structlog.get_logger()
+
+_PRUNE_INTERVAL: Final = 60.0
+
+
+class Scheduler:
+    """Runs until it is canceled."""
+
+    def __init__(
+        self,
+        database: Database,
+        dispatcher: Dispatcher,
+        settings: Settings,
+        *,
+        monotonic: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._dispatcher = dispatcher
+        self._settings = settings
+        self._monotonic = monotonic
+        self._prune_due = monotonic()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                await self.run_once()
+            except TrancheError as error:
+                log.warning("maintenance_failed", error=error)
+            except Exception:
+                log.exception("maintenance_failed")
+            await asyncio.sleep(self._settings.sweep_interval)
+
+    async def run_once(self) -> None:
+        """Rescue, serve what is due, and prune now and then."""
+        await rescuer.rescue_deliveries(self._database)
+        async with self._database.connection() as connection:
+            due = await delivering.due_destinations(connection)
+            overridden = await circuits.wished_destinations(connection)
+        for tenant_id, destination_id in {*due, *overridden}:
+            self._dispatcher.serve(tenant_id, destination_id)
+        await rescuer.abandon_uploads(self._database)
+        if self._monotonic() >= self._prune_due:
+            self._prune_due = self._monotonic() + _PRUNE_INTERVAL
+            await pruner.prune(self._database, self._settings)

@@ -1,0 +1,1 @@
+"""Sagas: the runner, and what each workflow does."""

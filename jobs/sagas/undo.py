@@ -1,0 +1,62 @@
+"""Undo: every contact that a job changed is restored to its version before, unless somebody changed it since.
+
+1. restore   newest first, a range of items a transaction
+2. deliver   wait until the destinations have it, or it has dead letters
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from app.db import undoing
+from app.domain.saga import Answer, Continue, Done, Failed
+from app.restoring import RANGE
+from app.settings import Settings
+from app.undoing import WORKFLOW
+from jobs.sagas import compensation
+from jobs.sagas.compensation import Tally
+from jobs.sagas.runner import Step, StepContext, no_compensation
+
+
+class Undo:
+    """The subject of its sagas is the undo job."""
+
+    name = WORKFLOW
+
+    def __init__(self, settings: Settings, serve: Callable[[int, int], None]) -> None:
+        self._settings = settings
+        self._serve = serve
+
+    @property
+    def steps(self) -> Sequence[Step]:
+        return (
+            Step("restore", self._restore, self._fail),
+            Step("deliver", self._deliver, no_compensation),
+        )
+
+    async def _restore(self, context: StepContext) -> Answer:
+        tally = msgspec.convert(context.data, Tally)
+        job = await undoing.read_undo(context.connection, context.tenant_id, context.saga.subject)
+        if job is None or job.undo_of is None:
+            return Failed("there is no such undo job")
+        changes = await undoing.read_changes(
+            context.connection, context.tenant_id, job.undo_of, before=tally.before, limit=RANGE
+        )
+        if changes:
+            found = await compensation.restore_range(
+                context, self._settings, self._serve, job, changes, of=job.undo_of, first_index=tally.done
+            )
+            tally = tally.add(found, before=changes[-1].item_index)
+            if len(changes) == RANGE:
+                return Continue(msgspec.structs.asdict(tally))
+        await compensation.end(context, job.job_id)
+        return Done(msgspec.structs.asdict(tally), audit_detail=tally.audit_detail())
+
+    async def _deliver(self, context: StepContext) -> Answer:
+        return await compensation.deliver(context, self._settings, context.saga.subject)
+
+    async def _fail(self, context: StepContext) -> Answer:
+        await compensation.fail(context, context.saga.subject)
+        return Done()
