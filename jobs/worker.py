@@ -36,12 +36,12 @@ from jobs.delivery.clients import ClientFactory
 from jobs.delivery.destination_tester import DestinationTester
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.delivery.rate_limiter import RateLimiter
-from jobs.egress import Egress
 from jobs.imports.worker import ImportWorkers
 from jobs.maintenance.scheduler import Scheduler
+from jobs.outbound.ssrf import DestinationSessions
 from jobs.sagas.workflows import make_runner
 from jobs.scheduling.worker_pool import PollingWorkerPool
-from jobs.webhooks import WebhookSender
+from jobs.webhooks.sender import WebhookSender
 
 log = structlog.get_logger()
 
@@ -119,9 +119,9 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()
-    async with Egress(parse_networks(settings.destination_private)) as egress:
+    async with DestinationSessions(parse_networks(settings.destination_private)) as sessions:
         clients = ClientFactory(
-            database, breaker, rate_limiter, transitions, egress, vault, settings, monotonic=time.monotonic
+            database, breaker, rate_limiter, transitions, sessions, vault, settings, monotonic=time.monotonic
         )
         dispatcher = Dispatcher(
             database,

@@ -1,7 +1,7 @@
 """Which base URL a destination may have: one on the public internet with TLS, or one that the operator names.
 
 A name is looked up only when a call is made, and the address that it stands for is held to the same rules then
-(`jobs.egress`): what is refused here is what would never be called.
+(`jobs.outbound.ssrf`): what is refused here is what would never be called.
 """
 
 from __future__ import annotations

@@ -121,7 +121,7 @@ def judge(
 def url_fault(url: str, private: Iterable[Network]) -> str | None:
     """Why a URL cannot be told of events, as a sentence; `None`: it can.
 
-    A name is looked up only when a call is made, and what it stands for is checked then (jobs.egress).
+    A name is looked up only when a call is made, and what it stands for is checked then (jobs.outbound.ssrf).
     """
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."

@@ -1,4 +1,4 @@
-"""One HTTP exchange with a CRM, told so that an adapter need not know how aiohttp fails.
+"""One HTTP exchange with a CRM, so that an adapter need not know how aiohttp fails.
 
 The one question that matters after a failure is whether the CRM may have acted: `NoAnswer.sent` answers it by
 watching whether the first byte of the body left, not by guessing from the kind of exception.
@@ -6,13 +6,10 @@ watching whether the first byte of the body left, not by guessing from the kind 
 
 from __future__ import annotations
 
-import email.utils
-import re
 import socket
 import ssl
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any, Final
 
 import aiohttp
@@ -21,14 +18,11 @@ from aiohttp.abc import AbstractStreamWriter
 from yarl import URL
 
 from jobs.crm.port import Headers, Timeouts
-from jobs.egress import Refused
-from jobs.tracebacks import drop_tracebacks
+from jobs.outbound.messages import USER_AGENT
+from jobs.outbound.ssrf import AddressRefused
+from jobs.outbound.tracebacks import drop_tracebacks
 
 MAX_ANSWER_BYTES: Final = 8_000_000
-DETAIL_LENGTH: Final = 300
-_LONG_SECRET: Final = 8
-"""Characters of a secret that no word has in it by chance."""
-USER_AGENT: Final = "tranche"
 DISCONNECTED: Final = "the connection ended without an answer"
 
 
@@ -130,7 +124,7 @@ async def send(
     except (aiohttp.ClientError, OSError, UnicodeError) as error:  # TimeoutError is an OSError
         seconds = time.monotonic() - started
         detail = DISCONNECTED if body.refused else _describe(error, seconds)
-        refused = isinstance(_inner(error), Refused)
+        refused = isinstance(_inner(error), AddressRefused)
         drop_tracebacks(error)
         sent = (body.started or method in ("GET", "HEAD")) and not refused
         return NoAnswer(sent=sent, detail=detail, seconds=seconds, refused=refused)
@@ -151,11 +145,11 @@ async def _read(response: aiohttp.ClientResponse) -> tuple[bytes, str]:
 
 
 def _describe(error: BaseException, seconds: float | None) -> str:
-    """What went wrong, for whoever gave the URL: without address and port, which say what a name stands for here."""
+    """What went wrong, for whoever gave the URL: without address and port, which show how names resolve here."""
     if isinstance(error, TimeoutError):
         return "timed out" if seconds is None else f"timed out after {seconds:.1f} s"
     inner = _inner(error)
-    if isinstance(inner, Refused):
+    if isinstance(inner, AddressRefused):
         return str(inner.strerror)
     if isinstance(inner, ssl.SSLError):
         # "certificate has expired" and the like.
@@ -181,30 +175,7 @@ def _inner(error: BaseException) -> BaseException:
     return getattr(error, "os_error", None) or getattr(error, "certificate_error", None) or error
 
 
-def identify(told: Headers) -> dict[str, str]:
-    """The header fields that tell a CRM which call this is; what a header cannot hold is left out of them."""
-    request_id = "".join(c for c in told.request_id if c.isascii() and c.isprintable())
-    return {"X-Request-ID": request_id, "X-Event-ID": told.event_id}
-
-
-def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3), if it does."""
-    value = headers.get("Retry-After", "").strip()
-    if value.isascii() and value.replace(".", "", 1).isdigit():
-        return float(value)
-    try:
-        date = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError, IndexError):
-        return None
-    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
-
-
-def for_humans(text: str, secret: str) -> str:
-    """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-    if len(secret) >= _LONG_SECRET:
-        line = line.replace(secret, "***")
-    elif secret:
-        # Taken out of the middle of words, a short one would be told by the gaps.
-        line = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", line)
-    return line if len(line) <= DETAIL_LENGTH else line[: DETAIL_LENGTH - 1] + "…"
+def identify(headers: Headers) -> dict[str, str]:
+    """The header fields by which a CRM knows the call, without characters that a header cannot hold."""
+    request_id = "".join(c for c in headers.request_id if c.isascii() and c.isprintable())
+    return {"X-Request-ID": request_id, "X-Event-ID": headers.event_id}

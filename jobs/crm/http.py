@@ -38,12 +38,13 @@ from app.domain.destinations import HttpOptions
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm import http_check
 from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer, retry_after
+from jobs.crm.exchange import Answer
 from jobs.crm.http_items import Results, found, key_of, remote_id_of
 from jobs.crm.http_refusals import Reader
 from jobs.crm.mapping import FieldMap, same
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 from jobs.crm.verdict import Judge, Wait, message, objects
+from jobs.outbound.messages import retry_after
 
 BATCH_SIZE: Final = 100
 MOST: Final = 1000

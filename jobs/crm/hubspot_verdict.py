@@ -16,10 +16,11 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from jobs.crm.exchange import Answer, retry_after
+from jobs.crm.exchange import Answer
 from jobs.crm.hubspot_fields import Fields
 from jobs.crm.port import Contact
 from jobs.crm.verdict import LIMIT_SECONDS, Judge, Wait, message, objects, with_remedy
+from jobs.outbound.messages import retry_after
 
 POLICY_SECONDS: Final = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
 MIGRATION_SECONDS: Final = 10.0

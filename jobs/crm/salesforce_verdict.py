@@ -15,10 +15,11 @@ from typing import Any, Final
 import msgspec
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.exchange import Answer, NoAnswer, retry_after
+from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
 from jobs.crm.salesforce_fields import Fields
 from jobs.crm.verdict import LIMIT_SECONDS, Judge, Verdict, Wait, objects, with_remedy
+from jobs.outbound.messages import retry_after
 
 QUOTA_SECONDS: Final = 900.0
 

@@ -12,8 +12,9 @@ from typing import Any, ClassVar, Final
 import msgspec
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.exchange import Answer, NoAnswer, for_humans, retry_after
+from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
+from jobs.outbound.messages import retry_after, sanitize_message
 
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
 """Statuses that speak of what was sent, not of who sent it or where."""
@@ -171,7 +172,7 @@ class Judge:
 
     def words(self, text: str) -> str:
         """Fit to be shown: short, on one line, without the token."""
-        words = for_humans(text, self.token)
+        words = sanitize_message(text, self.token)
         return words[0].upper() + words[1:] if words.startswith("the ") else words
 
 

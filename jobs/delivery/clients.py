@@ -28,7 +28,7 @@ from jobs.delivery.destination_state import DestinationState, DestinationStates
 from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.policy import DeliveryPolicy
 from jobs.delivery.rate_limiter import RateLimiter
-from jobs.egress import Egress
+from jobs.outbound.ssrf import DestinationSessions
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class ClientFactory:
         breaker: Breaker,
         rate_limiter: RateLimiter,
         transitions: TransitionLog,
-        egress: Egress,
+        sessions: DestinationSessions,
         vault: Vault,
         settings: Settings,
         *,
@@ -67,7 +67,7 @@ class ClientFactory:
         self._breaker = breaker
         self._rate_limiter = rate_limiter
         self._transitions = transitions
-        self._egress = egress
+        self._sessions = sessions
         self._vault = vault
         self._settings = settings
         self._monotonic = monotonic
@@ -143,7 +143,7 @@ class ClientFactory:
             address=destination.base_url,
         )
         return connect(
-            session=self._egress.to(destination.base_url),
+            session=self._sessions.to(destination.base_url),
             base_url=destination.base_url,
             token=token,
             options=destination.options,

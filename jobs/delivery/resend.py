@@ -18,7 +18,7 @@ from jobs.delivery.attempt_items import AttemptItems, Batch, batches
 _UNKNOWN: Final = STATE_LETTER[EffectState.UNKNOWN]
 _CHOICE: Final = (
     "the destination cannot be asked whether it arrived, and sending it again might apply it twice: look there; if it "
-    "arrived, mark this dead letter as delivered, if not, replay it"
+    "arrived, settle this dead letter, if not, replay it"
 )
 _CHANGED: Final = (
     "the call cannot be repeated as it was, because other contacts of it have changed since, and "

@@ -396,9 +396,9 @@ def account_blamed_on_items() -> None:
 def message_believed() -> None:
     """A webhook is done with when it was sent, whatever the receiver says."""
     from app.domain.webhooks import MessageState, Verdict
-    from jobs import webhooks
+    from jobs.webhooks import sender
 
-    put(webhooks, "judge", lambda *_, **__: Verdict(MessageState.OK))
+    put(sender, "judge", lambda *_, **__: Verdict(MessageState.OK))
 
 
 @bug()
@@ -406,12 +406,12 @@ def message_renamed() -> None:
     """An event has a new id with every attempt."""
     import uuid
 
-    from jobs import webhooks
+    from jobs.webhooks import sender
 
     def rename(secrets: Any, _: str, at: Any, body: str) -> Any:
         return sign(secrets, str(uuid.uuid4()), at, body)
 
-    sign = put(webhooks, "sign", rename)
+    sign = put(sender, "sign", rename)
 
 
 @bug()

@@ -17,7 +17,7 @@ from app.vault import Vault
 from app.wake import Waker
 from jobs.crm.exchange import NoAnswer, send
 from jobs.crm.port import Timeouts
-from jobs.egress import Egress, Guard, Refused
+from jobs.outbound.ssrf import AddressRefused, DestinationSessions, PublicOnlySocketFactory
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -117,8 +117,12 @@ INWARD = (
 def test_the_guard_makes_no_socket_for_an_inward_address(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     info = (family, socket.SOCK_STREAM, 6, "", (address, 443))
-    for guard in (Guard(), Guard(words="no"), Guard(parse_networks("172.16.0.0/12"), only=True)):
-        with pytest.raises(Refused) as refused:
+    for guard in (
+        PublicOnlySocketFactory(),
+        PublicOnlySocketFactory(words="no"),
+        PublicOnlySocketFactory(parse_networks("172.16.0.0/12"), only=True),
+    ):
+        with pytest.raises(AddressRefused) as refused:
             guard(info)
         assert refused.value.errno == errno.EACCES
         assert address not in str(refused.value)
@@ -127,15 +131,15 @@ def test_the_guard_makes_no_socket_for_an_inward_address(address: str) -> None:
 def test_without_tls_only_named_networks_are_called() -> None:
     public = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("1.1.1.1", 80))
     named = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("10.0.0.1", 80))
-    plain = Guard(parse_networks("10.0.0.0/8"), only=True)
+    plain = PublicOnlySocketFactory(parse_networks("10.0.0.0/8"), only=True)
     plain(named).close()
-    with pytest.raises(Refused):
+    with pytest.raises(AddressRefused):
         plain(public)
-    Guard()(public).close()
+    PublicOnlySocketFactory()(public).close()
 
 
 async def test_the_scheme_chooses_the_way_out() -> None:
-    async with Egress(()) as egress:
+    async with DestinationSessions(()) as egress:
         assert egress.to("https://crm.example") is not egress.to("http://crm.example")
         assert egress.to("https://crm.example") is egress.to("https://other.example/base")
 
@@ -151,7 +155,7 @@ async def test_what_went_wrong_is_told_without_address_and_port() -> None:
     server = await asyncio.start_server(noise, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     told = {}
-    async with server, Egress(LOOPBACK) as egress:
+    async with server, DestinationSessions(LOOPBACK) as egress:
         for url in (
             "https://127.0.0.1:1",
             f"https://127.0.0.1:{port}",

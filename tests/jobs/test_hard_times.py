@@ -22,7 +22,7 @@ from app.errors import DatabaseUnavailable, Overloaded
 from app.letter_choice import Filter, Selection
 from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Reply, Seen
 from jobs.delivery import clients, policy
-from jobs.egress import open_session
+from jobs.outbound.ssrf import open_session
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 from tests.jobs.test_letters import actor, all_letters, fail, read, refuse, replay, retry, sent

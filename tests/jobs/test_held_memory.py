@@ -16,7 +16,7 @@ import pytest
 from jobs.crm.exchange import Answer, NoAnswer, send
 from jobs.crm.port import Timeouts
 from jobs.delivery import memory_budget
-from jobs.egress import Egress
+from jobs.outbound.ssrf import DestinationSessions
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -56,7 +56,7 @@ async def silence(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None
     await reader.read()
 
 
-async def call(egress: Egress, url: str) -> Answer | NoAnswer:
+async def call(egress: DestinationSessions, url: str) -> Answer | NoAnswer:
     payload: dict[str, Any] = {"name": "x" * 1000}
     limits = Timeouts(0.3, 0.5)
     return await send(egress.to(url), "POST", url, payload=payload, headers={}, timeouts=limits)
@@ -78,7 +78,7 @@ async def test_nothing_is_held_of_a_call_that_was_answered_badly(
 ) -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    async with server, Egress(LOOPBACK) as egress:
+    async with server, DestinationSessions(LOOPBACK) as egress:
         with no_body_left():
             answer = await call(egress, f"{scheme}://127.0.0.1:{port}/")
             told = answer.trouble if isinstance(answer, Answer) else answer.detail
@@ -106,7 +106,7 @@ async def test_nothing_is_held_of_a_call_that_reached_nobody(
         return look_up(name, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", find)
-    async with Egress(LOOPBACK) as egress:
+    async with DestinationSessions(LOOPBACK) as egress:
         with no_body_left():
             answers = await asyncio.gather(*(call(egress, url) for _ in range(3)))
             assert {answer.detail[: len(detail)] for answer in answers} == {detail}  # type: ignore[union-attr]

@@ -45,7 +45,7 @@ async def test_an_operator_sees_the_body_of_a_call_that_nobody_can_settle(
     )
     assert [letter["error_code"] for letter in letters] == ["OUTCOME_UNKNOWN"] * 2
     assert '"something_broke"' in letters[0]["detail"]
-    assert "mark this dead letter as delivered" in letters[0]["detail"]
+    assert "settle this dead letter" in letters[0]["detail"]
     assert "secret-of-the-crm" not in letters[0]["detail"]
     assert "something_broke" not in capsys.readouterr().out, "what a CRM answers is not logged"
 

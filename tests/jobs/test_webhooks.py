@@ -31,7 +31,7 @@ from app.domain.webhooks import EndpointState, MessageState, Policy
 from app.settings import Settings
 from app.vault import Vault
 from jobs.maintenance import pruner
-from jobs.webhooks import WebhookSender
+from jobs.webhooks.sender import WebhookSender
 from jobs.worker import working
 from tests.http.jobs_by_hand import make_job
 from tests.jobs.conftest import Sandbox, World, people

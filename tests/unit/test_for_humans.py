@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jobs.crm.exchange import for_humans
+from jobs.outbound.messages import sanitize_message
 
 
 @pytest.mark.parametrize(
@@ -23,9 +23,9 @@ from jobs.crm.exchange import for_humans
 def test_a_secret_is_taken_out_and_a_short_one_only_where_it_stands_alone(
     text: str, secret: str, told: str
 ) -> None:
-    assert for_humans(text, secret) == told
+    assert sanitize_message(text, secret) == told
 
 
 def test_it_is_one_line_of_bounded_length() -> None:
-    assert for_humans("a\nb\0\tc", "") == "a b c"
-    assert len(for_humans("x" * 1_000, "")) == 300
+    assert sanitize_message("a\nb\0\tc", "") == "a b c"
+    assert len(sanitize_message("x" * 1_000, "")) == 300

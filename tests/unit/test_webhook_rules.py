@@ -22,7 +22,7 @@ from app.domain.webhooks import (
 )
 from app.errors import SettingsError
 from app.settings import load
-from jobs.egress import Guard, Refused
+from jobs.outbound.ssrf import AddressRefused, PublicOnlySocketFactory
 
 REFUSED = [
     "0.0.0.0",
@@ -79,13 +79,13 @@ def info(address: str) -> tuple[int, int, int, str, tuple[object, ...]]:
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_the_guard_makes_no_socket_for_what_is_not_the_internet(address: str) -> None:
-    with pytest.raises(Refused, match="is not called"):
-        Guard()(info(address))
+    with pytest.raises(AddressRefused, match="is not called"):
+        PublicOnlySocketFactory()(info(address))
 
 
 @pytest.mark.parametrize("address", OPEN)
 def test_the_guard_lets_the_internet_pass(address: str) -> None:
-    Guard()(info(address)).close()
+    PublicOnlySocketFactory()(info(address)).close()
 
 
 def test_networks_that_an_operator_names_are_let_pass() -> None:

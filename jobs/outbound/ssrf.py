@@ -1,8 +1,8 @@
-"""The guard at the door: calls to URLs that tenants gave us, of webhooks and of destinations, reach the public internet
-and nothing else, unless an operator names a network.
+"""Protection against SSRF: calls to URLs of tenants, for webhooks and destinations, reach the public internet alone,
+unless an operator names a network.
 
 An address is checked when a socket for it is about to be made, after every look-up: neither an address in the URL nor a
-name that stands for something else a moment later gets past it.
+name that resolves otherwise a moment later gets past it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Final, Self
 import aiohttp
 
 from app.domain.addresses import Network, is_named, refusal
-from jobs.lookups import make_resolver
+from jobs.outbound.dns import make_resolver
 
 _LOOKUPS: Final = 64
 """Names of destinations that are looked up at a time: one that is not answered holds up few others."""
@@ -31,15 +31,15 @@ _PLAIN: Final = (
 )
 
 
-class Refused(OSError):
+class AddressRefused(OSError):
     """A call was to go where none may go."""
 
 
-class Guard:
+class PublicOnlySocketFactory:
     """Makes sockets for addresses that may be reached; `allowed` networks may, whatever they are."""
 
     def __init__(self, allowed: Sequence[Network] = (), *, only: bool = False, words: str = "") -> None:
-        """`only`: nothing but `allowed`. `words`: what a caller is told instead of what kind of address it is."""
+        """`only`: nothing but `allowed`. `words`: the error message, instead of the kind of address."""
         self._allowed = tuple(allowed)
         self._only = only
         self._words = words
@@ -50,7 +50,7 @@ class Guard:
         """What aiohttp calls for each address that it is about to connect to (`socket_factory`).
 
         Raises:
-            Refused: nobody may be sent there.
+            AddressRefused: it must not be called.
         """
         family, kind, protocol, _, place = info
         address = ipaddress.ip_address(str(place[0]))
@@ -59,7 +59,7 @@ class Guard:
             why = "is not in a named network"
         if why is not None:
             # Not named: whoever gave the URL reads this, and our names for private addresses are not for them.
-            raise Refused(errno.EACCES, self._words or f"the host's address {why}, and is not called")
+            raise AddressRefused(errno.EACCES, self._words or f"the host's address {why}, and is not called")
         return socket.socket(family=family, type=kind, proto=protocol)
 
 
@@ -69,7 +69,7 @@ def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.Cli
         connector=aiohttp.TCPConnector(
             limit=connections,
             ttl_dns_cache=30,
-            socket_factory=Guard(allowed),
+            socket_factory=PublicOnlySocketFactory(allowed),
             resolver=make_resolver(2 * connections),
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -78,7 +78,7 @@ def open_session(allowed: Sequence[Network], *, connections: int) -> aiohttp.Cli
     )
 
 
-class Egress:
+class DestinationSessions:
     """The ways out to destinations: with TLS to the public internet and to networks that the operator names, without it
     to these alone.
 
@@ -86,8 +86,8 @@ class Egress:
     """
 
     def __init__(self, allowed: Sequence[Network]) -> None:
-        self._secure = _open(Guard(allowed, words=_INWARD))
-        self._plain = _open(Guard(allowed, only=True, words=_PLAIN))
+        self._secure = _open(PublicOnlySocketFactory(allowed, words=_INWARD))
+        self._plain = _open(PublicOnlySocketFactory(allowed, only=True, words=_PLAIN))
 
     def to(self, base_url: str) -> aiohttp.ClientSession:
         """The session for calls there. Whoever follows no redirects cannot leave it."""
@@ -103,10 +103,10 @@ class Egress:
         await self._plain.close()
 
 
-def _open(guard: Guard) -> aiohttp.ClientSession:
+def _open(sockets: PublicOnlySocketFactory) -> aiohttp.ClientSession:
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            limit=0, ttl_dns_cache=30, socket_factory=guard, resolver=make_resolver(_LOOKUPS)
+            limit=0, ttl_dns_cache=30, socket_factory=sockets, resolver=make_resolver(_LOOKUPS)
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         trust_env=False,

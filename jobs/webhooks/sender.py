@@ -1,7 +1,7 @@
-"""Tells tenants' endpoints of events: at least once each, under one event id, in no promised order.
+"""Sends events to tenants' endpoints: each at least once, under one event id, in no promised order.
 
-Messages stand in PostgreSQL, and are claimed there one at a time. A worker that dies with one in its hand leaves it to
-the next: its claim is no more than a due time pushed ahead.
+Messages are stored in PostgreSQL, and claimed there one at a time. A worker that dies with one leaves it to the next:
+a claim is no more than a later due time.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from app.domain.webhooks import MessageState, Policy, Verdict, judge, parse_wait
 from app.errors import TrancheError
 from app.settings import Settings
 from app.vault import WEBHOOK_ENDPOINT, Vault
-from jobs.crm.exchange import DETAIL_LENGTH, USER_AGENT, for_humans, retry_after
-from jobs.egress import open_session
-from jobs.tracebacks import drop_tracebacks
+from jobs.outbound.messages import DETAIL_LENGTH, USER_AGENT, retry_after, sanitize_message
+from jobs.outbound.ssrf import open_session
+from jobs.outbound.tracebacks import drop_tracebacks
 
 log = structlog.get_logger()
 
 _LOOK: Final = 0.5
 """Seconds between looks for what is due, at most: what a first attempt waits for."""
-_LANES: Final = 4
+_MOST_CALLS: Final = 4
 """Most calls of one endpoint at a time in one worker."""
 _LEASE_MARGIN: Final = 10.0
 """Seconds beyond a call's longest time after which a message is due again."""
 _EARLY: Final = 3
-"""Attempts that a message has before an endpoint that fails for long is disabled by it: an endpoint that is told of
-little may have been well for days, and is down for a moment."""
+"""Attempts that a message has before an endpoint that fails for long is disabled by it: an endpoint that receives
+few events may have been well for days, and is down for a moment."""
 _ANSWER: Final = 1_000
 """Bytes of an answer that are read, if it is to be explained."""
 
 
-class _Patience(msgspec.Struct, frozen=True):
+class _Schedule(msgspec.Struct, frozen=True):
     """A policy in numbers: waits, longest call and how long an endpoint may fail, in seconds."""
 
     waits: tuple[float, ...]
@@ -52,13 +52,13 @@ class _Patience(msgspec.Struct, frozen=True):
     disable_after: float | None
 
 
-_GONE: Final = "it answered 410: it wants to be told of nothing any more"
+_GONE: Final = "it answered 410: it wants no more events"
 
 
 class WebhookSender:
-    """Serves every endpoint that has something due, each by a few lanes, all of them by `webhook_concurrency`.
+    """Serves every endpoint that has something due, each by a few tasks, all of them by `webhook_concurrency`.
 
-    An endpoint whose last call failed gets one lane, and all of these together half of the places: one that takes its
+    An endpoint whose last call failed gets one task, and all of these together half of the places: one that takes its
     time and then fails cannot hold up those that answer.
     """
 
@@ -79,8 +79,8 @@ class WebhookSender:
         self._random = random
         self._now = now
         self._policies = {
-            Policy.SHORT: _Patience(parse_waits(settings.webhook_waits), settings.webhook_timeout, None),
-            Policy.STANDARD: _Patience(
+            Policy.SHORT: _Schedule(parse_waits(settings.webhook_waits), settings.webhook_timeout, None),
+            Policy.STANDARD: _Schedule(
                 parse_waits(settings.webhook_standard_waits),
                 settings.webhook_standard_timeout,
                 settings.webhook_disable_after,
@@ -88,23 +88,23 @@ class WebhookSender:
         }
         places = max(1, settings.webhook_concurrency)
         self._places = asyncio.Semaphore(places)
-        self._doubtful_places = asyncio.Semaphore(max(1, places // 2))
+        self._failing_places = asyncio.Semaphore(max(1, places // 2))
         self._session = open_session(addresses.parse_networks(settings.webhook_private), connections=places)
-        self._doubtful: set[tuple[int, int]] = set()
+        self._failing: set[tuple[int, int]] = set()
         """Endpoints whose last call from here failed."""
-        self._serving: set[tuple[int, int]] = set()
+        self._in_progress: set[tuple[int, int]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stopping = False
 
     async def run(self) -> None:
-        """Look for what is due until cancelled; calls under way are for `stop`."""
+        """Look for what is due until canceled; calls in flight are for `stop`."""
         while True:
             try:
                 await self.look()
             except TrancheError as error:
-                log.warning("webhooks_not_looked_for", error=error)
+                log.warning("webhooks_poll_failed", error=error)
             except Exception:
-                log.exception("webhooks_not_looked_for")
+                log.exception("webhooks_poll_failed")
             await asyncio.sleep(min(_LOOK, self._settings.sweep_interval))
 
     async def look(self) -> None:
@@ -112,17 +112,17 @@ class WebhookSender:
         async with self._database.connection() as connection:
             due = await webhooks.due_endpoints(connection)
         for key in due:
-            if key not in self._serving and not self._stopping:
-                self._serving.add(key)
+            if key not in self._in_progress and not self._stopping:
+                self._in_progress.add(key)
                 task = asyncio.create_task(self._serve(key))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
 
     async def stop(self) -> None:
-        """Claim nothing more, let calls under way end and be recorded."""
+        """Claim nothing more, let calls in flight end and be recorded."""
         self._stopping = True
         if self._tasks:
-            longest = max(patience.timeout for patience in self._policies.values())
+            longest = max(schedule.timeout for schedule in self._policies.values())
             _, late = await asyncio.wait(self._tasks, timeout=longest + 1)
             for task in late:
                 task.cancel()
@@ -133,44 +133,44 @@ class WebhookSender:
         try:
             await self._drain(key)
         finally:
-            self._serving.discard(key)
+            self._in_progress.discard(key)
 
     async def _drain(self, key: tuple[int, int]) -> None:
-        """Tell an endpoint of all that is due; a further lane is opened only by a call that went well."""
-        lanes = 0
+        """Send all that is due to an endpoint; only a call that succeeded adds a task."""
+        tasks = 0
 
         async with asyncio.TaskGroup() as group:
 
-            def open_lane() -> None:
-                nonlocal lanes
-                if lanes < _LANES:
-                    lanes += 1
-                    group.create_task(lane())
+            def add_task() -> None:
+                nonlocal tasks
+                if tasks < _MOST_CALLS:
+                    tasks += 1
+                    group.create_task(send_all())
 
-            async def lane() -> None:
-                nonlocal lanes
+            async def send_all() -> None:
+                nonlocal tasks
                 try:
                     while not self._stopping:
-                        went_well = await self._tell_one(key)
-                        if went_well is None or (not went_well and lanes > 1):
+                        went_well = await self._send_one(key)
+                        if went_well is None or (not went_well and tasks > 1):
                             return
                         if went_well:
-                            open_lane()
+                            add_task()
                 except (TrancheError, asyncpg.PostgresError) as error:
                     # What it held is due again when its lease is over.
-                    log.warning("webhooks_left", tenant_id=key[0], endpoint_id=key[1], error=error)
+                    log.warning("webhooks_not_sent", tenant_id=key[0], endpoint_id=key[1], error=error)
                 except Exception:
-                    log.exception("webhooks_left", tenant_id=key[0], endpoint_id=key[1])
+                    log.exception("webhooks_not_sent", tenant_id=key[0], endpoint_id=key[1])
                 finally:
-                    lanes -= 1
+                    tasks -= 1
 
-            open_lane()
+            add_task()
 
-    async def _tell_one(self, key: tuple[int, int]) -> bool | None:
+    async def _send_one(self, key: tuple[int, int]) -> bool | None:
         """Claim and send one; `None`: nothing is due."""
         async with AsyncExitStack() as held:
-            if key in self._doubtful:
-                await held.enter_async_context(self._doubtful_places)
+            if key in self._failing:
+                await held.enter_async_context(self._failing_places)
             await held.enter_async_context(self._places)
             if self._stopping:
                 return None
@@ -185,7 +185,7 @@ class WebhookSender:
                 return None
             attempt, verdict = await self._attempt(claimed)
         well = verdict.state is MessageState.OK
-        (self._doubtful.discard if well else self._doubtful.add)(key)
+        (self._failing.discard if well else self._failing.add)(key)
         async with self._database.connection() as connection:
             if await self._record(connection, claimed, attempt, verdict):
                 await webhooks.close_messages(connection, *key, "the endpoint was disabled")
@@ -262,8 +262,10 @@ class WebhookSender:
         verdict = judge(
             status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked
         )
-        told = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=for_humans(detail, ""))
-        return told, verdict
+        made = WebhookAttempt(
+            at=at, status=status, milliseconds=milliseconds, detail=sanitize_message(detail, "")
+        )
+        return made, verdict
 
     def _secrets(self, claimed: Claimed) -> list[str]:
         """Those that sign now, the newest first."""
@@ -281,7 +283,7 @@ class WebhookSender:
 
 
 async def _explain(answer: aiohttp.ClientResponse) -> str:
-    """What was answered, for humans; the status counts, whatever becomes of the text."""
+    """What was answered, for people to read; the status counts, whatever becomes of the text."""
     if answer.status < 300:
         return "ok"
     if answer.status < 400:
@@ -292,7 +294,7 @@ async def _explain(answer: aiohttp.ClientResponse) -> str:
     except (aiohttp.ClientError, OSError, ValueError) as error:
         drop_tracebacks(error)
     answer.close()
-    said = for_humans(text.decode("utf-8", "replace"), "")
+    said = sanitize_message(text.decode("utf-8", "replace"), "")
     return f"answered {answer.status}{f': {said}' if said else ''}"[:DETAIL_LENGTH]
 
 

@@ -1,7 +1,7 @@
 """Looking up names without holding up others.
 
 A look-up is a call in a thread, and one that is not answered holds its thread for some ten seconds, however soon its
-caller gives up. Sessions for different people's URLs therefore have threads of their own.
+caller stops waiting. Sessions for different people's URLs therefore have threads of their own.
 """
 
 from __future__ import annotations

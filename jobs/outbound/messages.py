@@ -1,0 +1,37 @@
+"""What calls say of us, and what is read of their answers."""
+
+from __future__ import annotations
+
+import email.utils
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+USER_AGENT: Final = "tranche"
+DETAIL_LENGTH: Final = 300
+_LONG_SECRET: Final = 8
+"""Characters of a secret that no word contains by chance."""
+
+
+def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
+    """Seconds that `Retry-After` asks for, as a number or a date (RFC 9110, 10.2.3), if it does."""
+    value = headers.get("Retry-After", "").strip()
+    if value.isascii() and value.replace(".", "", 1).isdigit():
+        return float(value)
+    try:
+        date = email.utils.parsedate_to_datetime(value)
+    except (ValueError, TypeError, IndexError):
+        return None
+    return max(0.0, ((date if date.tzinfo else date.replace(tzinfo=UTC)) - now).total_seconds())
+
+
+def sanitize_message(text: str, secret: str) -> str:
+    """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
+    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    if len(secret) >= _LONG_SECRET:
+        line = line.replace(secret, "***")
+    elif secret:
+        # Taken out of the middle of words, a short one would be shown by the gaps.
+        line = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", line)
+    return line if len(line) <= DETAIL_LENGTH else line[: DETAIL_LENGTH - 1] + "…"
