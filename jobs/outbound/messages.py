@@ -28,10 +28,10 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> float | None:
 
 def sanitize_message(text: str, secret: str) -> str:
     """One line of at most 300 characters that does not contain `secret`, whatever the CRM chose to echo."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    shown = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     if len(secret) >= _LONG_SECRET:
-        line = line.replace(secret, "***")
+        shown = shown.replace(secret, "***")
     elif secret:
         # Taken out of the middle of words, a short one would be shown by the gaps.
-        line = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", line)
-    return line if len(line) <= DETAIL_LENGTH else line[: DETAIL_LENGTH - 1] + "…"
+        shown = re.sub(rf"(?<![A-Za-z0-9]){re.escape(secret)}(?![A-Za-z0-9])", "***", shown)
+    return shown if len(shown) <= DETAIL_LENGTH else shown[: DETAIL_LENGTH - 1] + "…"
