@@ -135,7 +135,7 @@ def sandbox_crm(
     The options that its destination needs are printed. Switch faults while it runs, e.g.:
     curl -X PUT URL/__sandbox__/faults -d '{"status":{"code":503,"seconds":30}}'
     """
-    from jobs.crm.sandbox import KINDS, run
+    from app.sandbox import KINDS, run
 
     if kind not in KINDS:
         raise click.UsageError(f"there is no sandbox for {kind!r}; there are: {', '.join(KINDS)}")

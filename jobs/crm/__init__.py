@@ -1,7 +1,7 @@
 """The CRMs that contacts can be synced to.
 
-A kind is registered in `app.domain.destinations.KINDS`; its adapter is the file of its name in this folder, and
-what makes a connection is called `connect` there.
+A kind is registered in `app.domain.destinations.KINDS`; its folder here has its name, and `adapter.connect` in it makes
+a connection.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from jobs.crm.port import CrmFactory
 
 
 def _find(kind: str) -> CrmFactory:
-    connect: CrmFactory = importlib.import_module(f"{__name__}.{kind}").connect
+    connect: CrmFactory = importlib.import_module(f"{__name__}.{kind}.adapter").connect
     return connect
 
 

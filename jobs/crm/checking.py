@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from app.domain.checks import Step
+from jobs.crm.answers import Judge
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.verdict import Judge
 
 NOBODY: Final = "tranche-check-nobody"
 """A key that no record has."""

@@ -350,11 +350,11 @@ def refused_again() -> None:
 @bug("says_no_http")
 def no_taken_for_ok() -> None:
     """A 2xx whose body says no, or that the call is queued, is taken for done."""
-    from jobs.crm import http_items
-    from jobs.crm.http_refusals import Refusals
+    from jobs.crm.http import items
+    from jobs.crm.http.refusals import Refusals
 
-    put(http_items.Reader, "read", lambda *_, **__: Refusals())
-    put(http_items, "_ACCEPTED", -1)
+    put(items.Reader, "read", lambda *_, **__: Refusals())
+    put(items, "_ACCEPTED", -1)
 
 
 @bug("reject")
@@ -383,9 +383,10 @@ def finished_early() -> None:
 @bug("missing_fields")
 def account_blamed_on_items() -> None:
     """What an account lacks is taken for the fault of the contacts: halves of the call are sent until all failed."""
-    from jobs.crm import hubspot_verdict, salesforce_verdict
+    from jobs.crm.hubspot.answers import HubSpotJudge
+    from jobs.crm.salesforce.answers import SalesforceJudge
 
-    for judge in (hubspot_verdict.HubSpotJudge, salesforce_verdict.SalesforceJudge):
+    for judge in (HubSpotJudge, SalesforceJudge):
         put(judge, "remedy", lambda *_: None)
 
 

@@ -23,9 +23,9 @@ from redis.asyncio import Redis
 from app import admin
 from app.db.migrate import migrate
 from app.embedded import Child, Engines
+from app.sandbox import KINDS
 from app.settings import Settings
 from app.vault import Vault
-from jobs.crm.sandbox import KINDS
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
 from tests.chaos.receiver import Receiver, receiving

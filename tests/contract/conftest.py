@@ -9,9 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from app.sandbox import ANY, KINDS, serving
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Headers, Timeouts
-from jobs.crm.sandbox import ANY, KINDS, serving
 
 TOKEN = "secret-token-1f9c"
 

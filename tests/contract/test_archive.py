@@ -8,9 +8,9 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
+from app.sandbox import ANY, KINDS, serving
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Health, Seen, Timeouts
-from jobs.crm.sandbox import ANY, KINDS, serving
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
 
 OK, RETRY, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.UNKNOWN

@@ -13,9 +13,9 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.http import Http
+from app.sandbox import serving
+from jobs.crm.http.adapter import Http
 from jobs.crm.port import Contact, Health, Seen, Timeouts
-from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 

@@ -15,8 +15,8 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
+from app.sandbox import serving
 from jobs.crm.port import Contact, Health, Reply, Seen
-from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_http import http

@@ -10,10 +10,10 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.hubspot import HubSpot
-from jobs.crm.hubspot_fields import property_name
+from app.sandbox import serving
+from jobs.crm.hubspot.adapter import HubSpot
+from jobs.crm.hubspot.fields import property_name
 from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts
-from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
 from tests.contract.scripted import Script, scripted
 

@@ -10,9 +10,9 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from jobs.crm.hubspot import HubSpot
+from app.sandbox import serving
+from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.port import Contact, Health, Timeouts
-from jobs.crm.sandbox import serving
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 
@@ -334,8 +334,8 @@ def test_the_option_is_adopt_unless_said_otherwise() -> None:
 
 
 def test_a_contact_that_keeps_its_address_at_home_is_nobodys_double() -> None:
-    from jobs.crm.hubspot_adoption import address
-    from jobs.crm.hubspot_fields import Fields
+    from jobs.crm.hubspot.adoption import address
+    from jobs.crm.hubspot.fields import Fields
 
     person = Contact(contact_id="a", version=1, email="A@Example.org ")
     assert address(Fields(destinations.HubSpotOptions()), person) == "a@example.org"

@@ -10,8 +10,8 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
+from app.sandbox import KINDS
 from jobs.crm.port import Crm, Health, Reply, Seen, Timeouts
-from jobs.crm.sandbox import KINDS
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contacts, told
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
+from app.sandbox import KINDS
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, Health, Seen
-from jobs.crm.sandbox import KINDS
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
 
 OK, RETRY, FAILED = EffectState.OK, EffectState.RETRY, EffectState.FAILED

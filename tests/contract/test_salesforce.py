@@ -12,8 +12,8 @@ import pytest
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
 from jobs.crm.port import Contact, Health, Reply, Seen, Timeouts
-from jobs.crm.salesforce import Salesforce
-from jobs.crm.salesforce_fields import field_name, literal, parcels
+from jobs.crm.salesforce.adapter import Salesforce
+from jobs.crm.salesforce.fields import field_name, literal, parcels
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 

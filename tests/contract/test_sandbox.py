@@ -14,9 +14,9 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState
+from app.sandbox import KINDS
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Seen, Timeouts
-from jobs.crm.sandbox import KINDS
 from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
@@ -125,7 +125,7 @@ async def test_the_ledger_can_be_read_from_where_one_left_off(crm: Crm, sandbox:
 
 def start(kind: str, path: Path) -> tuple[subprocess.Popen[str], str]:
     script = (
-        "import sys; from pathlib import Path; from jobs.crm.sandbox import run; "
+        "import sys; from pathlib import Path; from app.sandbox import run; "
         "run(sys.argv[2], ledger_path=Path(sys.argv[1]), fields=['*'], announce=lambda url: print(url, flush=True))"
     )
     process = subprocess.Popen(

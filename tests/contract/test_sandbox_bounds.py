@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from jobs.crm.sandbox import ledger as module
-from jobs.crm.sandbox.ledger import Effect, Kept, Ledger
+from app.sandbox import ledger as module
+from app.sandbox.ledger import Effect, Kept, Ledger
 
 
 def effect(ledger: Ledger, key: str) -> Effect:

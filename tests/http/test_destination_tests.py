@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from app import admin
 from app.cli.destinations import destinations
+from app.sandbox import KINDS, serving
 from app.settings import Settings
-from jobs.crm.sandbox import KINDS, serving
 from jobs.worker import working
 from tests.http.conftest import Answer, Api
 

@@ -17,10 +17,10 @@ import uuid_utils.compat
 from app import admin
 from app.accept import Accepted207, Import, Options, Replay, accept
 from app.db.pool import Database
+from app.sandbox import ANY, serving
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
-from jobs.crm.sandbox import ANY, serving
 from tests.conftest import LOOPBACK
 
 _keys = itertools.count(1)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import tracemalloc
 
-from jobs.crm.sandbox.ledger import Effect
-from jobs.crm.sandbox.records import Records
+from app.sandbox.ledger import Effect
+from app.sandbox.records import Records
 
 
 def effect(number: int) -> Effect:

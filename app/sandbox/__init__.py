@@ -1,0 +1,8 @@
+"""Stand-in CRMs that speak the vendors' wire protocols, misbehave on demand and book every effect."""
+
+from __future__ import annotations
+
+from app.sandbox.server import KINDS, create_app, run, serving
+from app.sandbox.vendor import ANY
+
+__all__ = ["ANY", "KINDS", "create_app", "run", "serving"]

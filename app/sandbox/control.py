@@ -1,0 +1,198 @@
+"""The sandbox's own routes, under `/__sandbox__/`: evidence to read, faults to switch.
+
+| route | what it does |
+|---|---|
+| `GET ledger` | `{"effects","total"}`: the newest 200,000; `?since=SEQ` only later ones, `?portal=` one account's |
+| `GET calls` | `{"calls","total","in_flight","max_concurrent"}`: the newest 50,000; `?since=CALL` |
+| `GET idempotency` | `{"keys":[{"key","calls","replayed"}],"replayed"}`: calls that had a key, or an event id |
+| `GET contacts` | `{"contacts","total"}`; `?portal=` |
+| `POST contacts` | a user makes or edits a record: `{"key_property","key","properties","portal"}` |
+| `DELETE contacts/ID` | a user takes a record away; `?portal=` |
+| `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
+| `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
+| `DELETE faults` | all off; `DELETE faults/KIND` one |
+| `GET schema` | `{"own","declared"}`: fields that every account has, and those that were declared |
+| `PUT schema` | `{"declared":["tranche_id","plan"]}` becomes all that is declared; `*` is every name |
+| `POST reset` | everything as new; `?only=` any of `ledger,contacts,faults,concurrency` |
+| `GET health` | `{"status":"ok","kind"}` |
+
+No token is asked for. A wrong request is answered 400 with `{"error"}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Protocol
+
+import msgspec
+from aiohttp import web
+
+from app.sandbox.faults import FaultError, Refuse, parse
+from app.sandbox.front import DEFAULT_PORTAL, Front
+from app.sandbox.users import Edit, delete, edit
+from app.sandbox.vendor import Schema
+
+PREFIX: Final = "/__sandbox__"
+PARTS: Final = ("ledger", "contacts", "faults", "concurrency")
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+class Listener(Protocol):
+    """Who holds the port; only with one can a connection be refused."""
+
+    async def refuse(self, seconds: float) -> None: ...
+    async def reopen(self) -> None: ...
+
+
+class Control:
+    """The handlers; `listener` is set by who opens the port."""
+
+    def __init__(self, front: Front, kind: str) -> None:
+        self._front = front
+        self._kind = kind
+        self.listener: Listener | None = None
+
+    def routes(self) -> list[web.RouteDef]:
+        return [
+            web.get(f"{PREFIX}/ledger", _safely(self.ledger)),
+            web.get(f"{PREFIX}/calls", _safely(self.calls)),
+            web.get(f"{PREFIX}/idempotency", _safely(self.idempotency)),
+            web.get(f"{PREFIX}/contacts", _safely(self.contacts)),
+            web.post(f"{PREFIX}/contacts", _safely(self.edit_contact)),
+            web.delete(f"{PREFIX}/contacts/{{id}}", _safely(self.delete_contact)),
+            web.get(f"{PREFIX}/faults", _safely(self.faults)),
+            web.put(f"{PREFIX}/faults", _safely(self.replace_faults)),
+            web.put(f"{PREFIX}/faults/{{kind}}", _safely(self.set_fault)),
+            web.delete(f"{PREFIX}/faults", _safely(self.clear_faults)),
+            web.delete(f"{PREFIX}/faults/{{kind}}", _safely(self.clear_faults)),
+            web.get(f"{PREFIX}/schema", _safely(self.schema)),
+            web.put(f"{PREFIX}/schema", _safely(self.declare)),
+            web.post(f"{PREFIX}/reset", _safely(self.reset)),
+            web.get(f"{PREFIX}/health", _safely(self.health)),
+        ]
+
+    async def health(self, _: web.Request) -> object:
+        return {"status": "ok", "kind": self._kind}
+
+    async def ledger(self, request: web.Request) -> object:
+        ledger = self._front.ledger
+        rows = ledger.effects(_since(request), request.query.get("portal"))
+        return {"effects": rows, "total": ledger.effect_count}
+
+    async def calls(self, request: web.Request) -> object:
+        ledger = self._front.ledger
+        since = _since(request)
+        return {
+            "calls": [call for call in ledger.calls if call.call > since],
+            "total": ledger.call_count,
+            "in_flight": ledger.in_flight,
+            "max_concurrent": ledger.max_concurrent,
+        }
+
+    async def idempotency(self, request: web.Request) -> object:
+        keys: dict[str, dict[str, Any]] = {}
+        for call in self._front.ledger.calls:
+            if call.event_id and call.on == "write":
+                row = keys.setdefault(call.event_id, {"key": call.event_id, "calls": 0, "replayed": 0})
+                row["calls"] += 1
+                row["replayed"] += call.replayed
+        return {"keys": list(keys.values()), "replayed": sum(row["replayed"] for row in keys.values())}
+
+    async def contacts(self, request: web.Request) -> object:
+        portal = request.query.get("portal")
+        records = [r for r in self._front.records if portal in (None, r.portal)]
+        return {"contacts": records, "total": len(records)}
+
+    async def edit_contact(self, request: web.Request) -> object:
+        wanted = msgspec.json.decode(await request.read(), type=Edit)
+        return {"contact": edit(self._front.records, self._front.ledger, wanted)}
+
+    async def delete_contact(self, request: web.Request) -> object:
+        portal = request.query.get("portal", DEFAULT_PORTAL)
+        return {"deleted": delete(self._front.records, self._front.ledger, portal, request.match_info["id"])}
+
+    async def faults(self, _: web.Request) -> object:
+        return {"faults": self._front.faults.show()}
+
+    async def replace_faults(self, request: web.Request) -> object:
+        wanted = await _body(request)
+        if not isinstance(wanted, dict):
+            raise FaultError("an object {kind: parameters} is expected")
+        for kind, parameters in wanted.items():
+            parse(kind, parameters)  # all or none
+        await self._clear(None)
+        for kind, parameters in wanted.items():
+            await self._set(kind, parameters)
+        return {"faults": self._front.faults.show()}
+
+    async def set_fault(self, request: web.Request) -> object:
+        await self._set(request.match_info["kind"], await _body(request))
+        return {"faults": self._front.faults.show()}
+
+    async def clear_faults(self, request: web.Request) -> object:
+        await self._clear(request.match_info.get("kind"))
+        return {"faults": self._front.faults.show()}
+
+    async def schema(self, _: web.Request) -> object:
+        schema = self._front.schema
+        return {"own": sorted(schema.own), "declared": sorted(schema.declared)}
+
+    async def declare(self, request: web.Request) -> object:
+        wanted = await _body(request)
+        names = wanted.get("declared") if isinstance(wanted, dict) else None
+        if not isinstance(names, list) or not all(isinstance(name, str) and name for name in names):
+            raise ValueError('{"declared": [names of fields]} is expected')
+        self._front.schema = Schema(self._front.vendor.own_fields, names)
+        return await self.schema(request)
+
+    async def reset(self, request: web.Request) -> object:
+        only = set(request.query.get("only", ",".join(PARTS)).split(","))
+        if not only <= set(PARTS):
+            raise FaultError(f"only: any of {','.join(PARTS)}")
+        if "faults" in only:
+            await self._clear(None)
+        if "ledger" in only:
+            self._front.ledger.clear()
+        if "contacts" in only:
+            self._front.records.clear()
+        if "concurrency" in only:
+            self._front.ledger.max_concurrent = self._front.ledger.in_flight
+        return {"reset": sorted(only)}
+
+    async def _set(self, kind: str, parameters: object) -> None:
+        if kind == Refuse.kind and self.listener is None:
+            raise FaultError("refuse: this sandbox does not hold its own port")
+        fault = self._front.faults.set(kind, parameters)
+        if isinstance(fault, Refuse) and self.listener is not None and fault.seconds is not None:
+            await self.listener.refuse(fault.seconds)
+
+    async def _clear(self, kind: str | None) -> None:
+        self._front.faults.clear(kind)
+        if kind in (None, Refuse.kind) and self.listener is not None:
+            await self.listener.reopen()
+
+
+def _safely(
+    handle: Callable[[web.Request], Awaitable[object]],
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        try:
+            status, answer = 200, await handle(request)
+        except ValueError as error:
+            status, answer = 400, {"error": str(error)}
+        response = web.Response(status=status, body=_encode(answer), content_type="application/json")
+        if request.method == "PUT":
+            response.force_close()  # or the client would reuse this connection while the port is refused
+        return response
+
+    return handler
+
+
+async def _body(request: web.Request) -> Any:
+    raw = await request.read()
+    return msgspec.json.decode(raw) if raw.strip() else None
+
+
+def _since(request: web.Request) -> int:
+    return max(0, int(request.query.get("since", "0")))

@@ -1,0 +1,249 @@
+"""What goes over the wire of HubSpot's batch endpoints, and what speaks against it there."""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from app.sandbox.records import Record
+from app.sandbox.vendor import Answer, Visit
+
+MAX_INPUTS: Final = 100
+UNIQUE: Final = frozenset({"email", "hs_object_id"})
+OWN: Final = UNIQUE | {
+    "address",
+    "annualrevenue",
+    "city",
+    "company",
+    "country",
+    "createdate",
+    "date_of_birth",
+    "degree",
+    "fax",
+    "firstname",
+    "gender",
+    "hs_lead_status",
+    "hs_persona",
+    "industry",
+    "jobtitle",
+    "lastmodifieddate",
+    "lastname",
+    "lifecyclestage",
+    "marital_status",
+    "message",
+    "mobilephone",
+    "numemployees",
+    "phone",
+    "salutation",
+    "school",
+    "state",
+    "twitterhandle",
+    "website",
+    "zip",
+}
+"""Contact properties that every account has; there are some more."""
+READ_ONLY: Final = frozenset({"hs_object_id", "createdate", "lastmodifieddate"})
+MISSING_WORDS: Final = (
+    "Could not get some CONTACT objects, they may be deleted or not exist. Check that ids are valid."
+)
+
+
+class UpsertInput(msgspec.Struct, rename="camel", gc=False):
+    id: str
+    id_property: str
+    properties: dict[str, str]
+    object_write_trace_id: str | None = None
+
+
+class Upsert(msgspec.Struct):
+    inputs: list[UpsertInput]
+
+
+class UpdateInput(msgspec.Struct, rename="camel", gc=False):
+    id: str
+    properties: dict[str, str]
+    id_property: str | None = None
+    object_write_trace_id: str | None = None
+
+
+class Update(msgspec.Struct):
+    inputs: list[UpdateInput]
+
+
+class CreateInput(msgspec.Struct, rename="camel", gc=False):
+    properties: dict[str, str]
+    object_write_trace_id: str | None = None
+
+
+class Create(msgspec.Struct):
+    inputs: list[CreateInput]
+
+
+class ReadInput(msgspec.Struct):
+    id: str
+
+
+class Read(msgspec.Struct, rename="camel"):
+    inputs: list[ReadInput]
+    properties: list[str]
+    properties_with_history: list[str]
+    id_property: str | None = None
+
+
+class Archive(msgspec.Struct):
+    inputs: list[ReadInput]
+
+
+class Result(
+    msgspec.Struct, rename={"created_at": "createdAt", "updated_at": "updatedAt"}, omit_defaults=True
+):
+    id: str
+    properties: dict[str, str | None]
+    created_at: str
+    updated_at: str
+    archived: bool | msgspec.UnsetType = msgspec.UNSET
+    new: bool | msgspec.UnsetType = msgspec.UNSET
+    objectWriteTraceId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the wire's own name
+
+
+class BadRequestError(Exception):
+    """The whole batch is refused."""
+
+    status = 400
+    category = "VALIDATION_ERROR"
+
+    def __init__(self, message: str, **context: list[str]) -> None:
+        super().__init__(message)
+        self.context = context
+
+    @property
+    def answer(self) -> Answer:
+        return refusal(self.status, self.category, str(self), **self.context)
+
+
+class ConflictError(BadRequestError):
+    """A value that must be unique belongs to another contact."""
+
+    status = 409
+    category = "CONFLICT"
+
+
+B = TypeVar("B", Upsert, Update, Create, Read, Archive)
+CREATES: Final = msgspec.json.Decoder(Create)
+UPDATES: Final = msgspec.json.Decoder(Update)
+UPSERTS: Final = msgspec.json.Decoder(Upsert)
+ARCHIVES: Final = msgspec.json.Decoder(Archive)
+READS: Final = msgspec.json.Decoder(Read)
+encode: Final = msgspec.json.Encoder().encode
+Input = UpsertInput | UpdateInput | CreateInput
+InputT = TypeVar("InputT", UpsertInput, UpdateInput, CreateInput)
+
+
+def parse(decoder: msgspec.json.Decoder[B], visit: Visit) -> B:
+    try:
+        body = decoder.decode(visit.body)
+    except (ValueError, RecursionError) as error:
+        raise BadRequestError(f"Invalid input JSON: {error}") from error
+    visit.call.n = len(body.inputs)
+    if not body.inputs:
+        raise BadRequestError("inputs must not be empty")
+    if len(body.inputs) > MAX_INPUTS:
+        raise BadRequestError(
+            f"The number of inputs is {len(body.inputs)}, more than the limit of {MAX_INPUTS}"
+        )
+    if isinstance(body, Create):
+        return body
+    counted = Counter(item.id for item in body.inputs)
+    if len(counted) < len(body.inputs):
+        ids = [key for key, times in counted.items() if times > 1]
+        raise BadRequestError(
+            f"Duplicate IDs found in batch input: [{', '.join(ids)}]. IDs must be unique", ids=ids
+        )
+    return body
+
+
+def check_key(visit: Visit, names: set[str]) -> None:
+    """An id property must be there, and have unique values. The record id is none: an update has it as `id` alone, and
+    an upsert not at all (segmentio/action-destinations 3957 shows the refusal)."""
+    check_properties(visit, [dict.fromkeys(names, "")], written=False)
+    for name in names - {"email"}:
+        if not visit.schema.is_declared(name):
+            raise BadRequestError(f"Unable to perform update/upsert by non-unique 0-1 property {name}")
+
+
+def check_properties(visit: Visit, rows: Iterable[dict[str, str]], *, written: bool = True) -> None:
+    """Properties that the account does not have, or lets nobody write, refuse the batch, in HubSpot's own form."""
+    names = list(dict.fromkeys(name for properties in rows for name in properties))
+    wrong = [
+        (name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
+        for name in visit.missing_fields(names)
+    ]
+    if written:
+        wrong += [(n, f'"{n}" is a read only property', "READ_ONLY_VALUE") for n in names if n in READ_ONLY]
+    if wrong:
+        details = [
+            {"isValid": False, "message": words, "error": code, "name": name, "localizedErrorMessage": words}
+            for name, words, code in wrong
+        ]
+        raise BadRequestError(f"Property values were not valid: {encode(details).decode()}")
+
+
+def normalize(properties: dict[str, str]) -> None:
+    email = properties.get("email")
+    if email is not None:
+        properties["email"] = email.strip().lower()
+
+
+def id_of(item: Input) -> str:
+    """What faults name a contact by."""
+    return getattr(item, "id", "")
+
+
+def conflict(visit: Visit, item: Input) -> str | None:
+    """The contact with this e-mail address, if it is another one, in HubSpot's words."""
+    email = item.properties.get("email")
+    owner = visit.records.find(visit.portal, email, "email") if email else None
+    if owner is None:
+        return None
+    if not isinstance(item, CreateInput):
+        mine = visit.records.find(visit.portal, item.id, item.id_property)
+        if mine is owner:
+            return None
+    return f"Contact already exists. Existing ID: {owner.id}"
+
+
+def taken(name: str, value: str, record_id: str) -> str:
+    words = f"{record_id} already has that value."
+    detail = {"isValid": False, "message": words, "error": "CONFLICTING_UNIQUE_VALUE", "name": name}
+    return f"Property values were not valid: {encode([detail | {'propertyValue': value}]).decode()}"
+
+
+def result_of(record: Record, properties: Mapping[str, str | None]) -> Result:
+    return Result(
+        id=record.id,
+        properties={
+            **properties,
+            "createdate": record.created_at,
+            "hs_object_id": record.id,
+            "lastmodifieddate": record.updated_at,
+        },
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+        archived=False,
+    )
+
+
+def item_error(category: str, message: str, context: dict[str, list[str]] | None) -> dict[str, Any]:
+    error: dict[str, Any] = {"status": "error", "category": category, "message": message}
+    if context is not None:
+        error["context"] = context
+    return error
+
+
+def refusal(status: int, category: str, message: str, **context: list[str]) -> Answer:
+    body = item_error(category, message, context or None) | {"correlationId": str(uuid.uuid4())}
+    return Answer(status=status, body=encode(body))

@@ -1,0 +1,197 @@
+"""The contacts a sandbox holds, each portal (account) its own, found by a unique property or by record id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from app.sandbox.ledger import Effect
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """`properties` is replaced at a change, never mutated: ledger rows share it."""
+
+    id: str
+    portal: str
+    key_property: str
+    key: str
+    properties: dict[str, Any]
+    created_at: str
+    updated_at: str
+    writes: int = 1
+
+
+class Records:
+    """All records of all portals."""
+
+    def __init__(self, make_id: Callable[[int], str]) -> None:
+        self._make_id = make_id
+        self._made = 0
+        """Records that ever were: an id is never given twice."""
+        self._taken: set[str] = set()
+        """Ids of the file that this was restored from, which may begin with any number."""
+        self._by_id: dict[tuple[str, str], Record] = {}
+        self._by_key: dict[tuple[str, str, str], Record] = {}
+        self._by_value: dict[tuple[str, str], dict[Any, list[Record]]] = {}
+        """By portal and property, for properties that were searched."""
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._by_id.values())
+
+    def __len__(self) -> int:
+        return len(self._by_id)
+
+    def find(self, portal: str, key: str, key_property: str | None) -> Record | None:
+        """By a unique property, or by record id without one."""
+        if key_property is None:
+            return self._by_id.get((portal, key))
+        found = self._by_key.get((portal, key_property, key))
+        if found is not None and found.properties.get(key_property) == key:
+            return found
+        return self._search(portal, key_property, key)
+
+    def _search(self, portal: str, name: str, value: str) -> Record | None:
+        """The first record with this value of a property: most searches are for what is not there."""
+        known = self._by_value.get((portal, name))
+        if known is None:
+            known = self._by_value[portal, name] = {}
+            for record in self._by_id.values():
+                if record.portal == portal and name in record.properties:
+                    known.setdefault(record.properties[name], []).append(record)
+        return next(iter(known.get(value, ())), None)
+
+    def _note(self, record: Record, before: dict[str, Any], after: dict[str, Any]) -> None:
+        """The properties of a record changed."""
+        for (portal, name), known in self._by_value.items():
+            was, is_now = before.get(name), after.get(name)
+            if portal != record.portal or was == is_now:
+                continue
+            if was is not None:
+                known[was].remove(record)
+                if not known[was]:
+                    del known[was]
+            if is_now is not None:
+                known.setdefault(is_now, []).append(record)
+
+    def _change(self, record: Record, after: dict[str, Any], at: str) -> None:
+        self._note(record, record.properties, after)
+        record.properties = after
+        record.updated_at = at
+
+    def upsert(
+        self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str
+    ) -> tuple[Record, bool, bool]:
+        """Set these properties, keep the others; an empty string and `None` clear. Gives (record, created, changed)."""
+        record = self.find(portal, key, key_property)
+        if record is not None and (record.key_property, record.key) != (key_property, key):
+            self._rename(record, key_property, key)
+        if record is None:
+            filled = _filled(properties) | {key_property: key}
+            return self._make(portal, key_property, key, filled, at), True, True
+        record.writes += 1
+        held = record.properties
+        same = properties.items() <= held.items()
+        if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
+            return record, False, False
+        self._change(record, _filled(held | properties) | {key_property: key}, at)
+        return record, False, True
+
+    def edit(self, record: Record, properties: dict[str, Any], at: str) -> bool:
+        """Set these properties by hand; an empty string and `None` clear, objects merge. Tells whether that changed
+        anything."""
+        merged = {
+            name: {**held, **value}
+            if isinstance(value, dict) and isinstance(held := record.properties.get(name), dict)
+            else value
+            for name, value in properties.items()
+        }
+        after = _filled(record.properties | merged)
+        if after == record.properties:
+            return False
+        self._change(record, after, at)
+        return True
+
+    def create(
+        self, portal: str, key_property: str, properties: dict[str, Any], at: str
+    ) -> tuple[Record, bool, bool]:
+        """A new record, which may have no key."""
+        key = str(properties.get(key_property) or "")
+        record = self._make(portal, key_property, key, _filled(properties), at)
+        return record, True, True
+
+    def update(
+        self, record: Record, properties: dict[str, Any], at: str, key_property: str | None = None
+    ) -> bool:
+        """Set these properties of a record that is there; whether that changed anything. With `key_property` among
+        them it is found by that from now on."""
+        if key_property is not None and properties.get(key_property):
+            self._rename(record, key_property, str(properties[key_property]))
+        record.writes += 1
+        held = record.properties
+        if all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
+            return False
+        self._change(record, _filled(held | properties), at)
+        return True
+
+    def _make(self, portal: str, key_property: str, key: str, properties: dict[str, Any], at: str) -> Record:
+        while self._make_id(self._made) in self._taken:
+            self._made += 1
+        record = Record(
+            id=self._make_id(self._made),
+            portal=portal,
+            key_property=key_property,
+            key=key,
+            properties=properties,
+            created_at=at,
+            updated_at=at,
+        )
+        self._made += 1
+        self._by_id[portal, record.id] = record
+        if key:
+            self._by_key[portal, key_property, key] = record
+        self._note(record, {}, properties)
+        return record
+
+    def _rename(self, record: Record, key_property: str, key: str) -> None:
+        self._by_key.pop((record.portal, record.key_property, record.key), None)
+        record.key_property, record.key = key_property, key
+        self._by_key[record.portal, key_property, key] = record
+
+    def delete(self, portal: str, record_id: str) -> Record | None:
+        """Take a record away; gives it if it was there."""
+        record = self._by_id.pop((portal, record_id), None)
+        if record is not None:
+            self._by_key.pop((portal, record.key_property, record.key), None)
+            self._note(record, record.properties, {})
+        return record
+
+    def restore(self, effects: Iterable[Effect]) -> None:
+        """Rebuild from the last effect on each record."""
+        for e in effects:
+            self._taken.add(e.id)
+            if e.deleted:
+                continue
+            record = Record(
+                id=e.id,
+                portal=e.portal,
+                key_property=e.key_property,
+                key=e.key,
+                properties=e.properties,
+                created_at=e.at,
+                updated_at=e.at,
+            )
+            self._by_id[e.portal, e.id] = record
+            if e.key:
+                self._by_key[e.portal, e.key_property, e.key] = record
+        self._by_value.clear()
+
+    def clear(self) -> None:
+        self._by_id.clear()
+        self._by_key.clear()
+        self._by_value.clear()
+
+
+def _filled(properties: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in properties.items() if value is not None and value != ""}

@@ -1,0 +1,164 @@
+"""The sandbox as an application, as a context in a test, and as a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import importlib.util
+import signal
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+from aiohttp import web
+
+from app.domain import destinations
+from app.sandbox.control import Control
+from app.sandbox.front import Front
+from app.sandbox.ledger import Ledger
+from app.sandbox.vendor import Vendor
+
+
+def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
+    """The stand-in for a kind is the file of its name in this folder, and what makes one is `Sandbox` there."""
+    for kind in destinations.KINDS:
+        name = f"app.sandbox.{kind}"
+        if importlib.util.find_spec(name) is not None:
+            make: Callable[[], Vendor] = importlib.import_module(name).Sandbox
+            yield kind, make
+
+
+KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
+"""What can be stood in for."""
+
+MAX_REQUEST_BYTES: Final = 32_000_000
+SHUTDOWN_SECONDS: Final = 0.5
+
+CONTROL: Final = web.AppKey("control", Control)
+
+
+def create_app(
+    kind: str = "hubspot", *, ledger_path: Path | None = None, fields: Iterable[str] = ()
+) -> web.Application:
+    """One sandbox: the vendor's routes stand at the root, and under `/portal/{name}` for another account.
+
+    `fields` are declared beside the vendor's own, in every account; `app.sandbox.ANY` declares every name.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
+    ledger = Ledger(ledger_path)
+    front = Front(KINDS[kind](), ledger, fields)
+    control = Control(front, kind)
+    app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+    app[CONTROL] = control
+    app.add_routes(control.routes())
+    for route in front.vendor.routes:
+        for base in ("", "/portal/{portal}"):
+            app.router.add_route(route.method, base + route.path, front.handler(route))
+    app.router.add_route("*", "/{anything:.*}", front.handler(None))
+
+    async def close(_: web.Application) -> None:
+        ledger.close()
+
+    app.on_cleanup.append(close)
+    return app
+
+
+class _Port:
+    """The listening socket, which can be closed for a while and opened again on the same port."""
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+        self._runner = runner
+        self._host = host
+        self.number = port
+        self._site: web.TCPSite | None = None
+        self._timer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._site = web.TCPSite(self._runner, self._host, self.number, backlog=1024)
+        await self._site.start()
+        self.number = self._site.port
+
+    async def refuse(self, seconds: float) -> None:
+        """Close the port; `seconds` later it is open again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        for connection in self._runner.server.connections if self._runner.server is not None else ():
+            connection.close()  # once its request is answered, and at once where it is idle
+        self._timer = asyncio.create_task(self._reopen_after(seconds))
+
+    async def reopen(self) -> None:
+        """Open the port now, if it is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._site is None:
+            await self.open()
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _reopen_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._timer = None
+        await self.open()
+
+
+@contextlib.asynccontextmanager
+async def serving(
+    kind: str = "hubspot",
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ledger_path: Path | None = None,
+    fields: Iterable[str] = (),
+) -> AsyncIterator[str]:
+    """A running sandbox; yields its base URL, e.g. `http://127.0.0.1:40123`. Port 0 takes any free one."""
+    app = create_app(kind, ledger_path=ledger_path, fields=fields)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
+    await runner.setup()
+    listener = _Port(runner, host, port)
+    try:
+        await listener.open()
+        app[CONTROL].listener = listener
+        yield f"http://{f'[{host}]' if ':' in host else host}:{listener.number}"
+    finally:
+        await listener.close()
+        await runner.cleanup()
+
+
+def run(
+    kind: str = "hubspot",
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ledger_path: Path | None = None,
+    *,
+    fields: Iterable[str] = (),
+    announce: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGTERM or SIGINT. `announce` is told the base URL once the port is open.
+
+    Raises:
+        ValueError: an unknown kind.
+        OSError: the port is taken.
+    """
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with serving(kind, host=host, port=port, ledger_path=ledger_path, fields=fields) as base_url:
+            if announce is not None:
+                announce(base_url)
+            await stop.wait()
+
+    asyncio.run(main())

@@ -1,0 +1,69 @@
+"""What people do at a CRM by hand: records that were there before an import, and fields that somebody types later."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from app.sandbox.ledger import Effect, Ledger, timestamp
+from app.sandbox.records import Record, Records
+
+BY: Final = "user"
+
+
+class Edit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A record, by a property with unique values, and what is typed into it; `null` empties a field."""
+
+    portal: str = "default"
+    key_property: str
+    key: str
+    properties: dict[str, Any] = {}
+
+
+def edit(records: Records, ledger: Ledger, wanted: Edit) -> Record:
+    """Make the record if there is none, else set these properties of it; the ledger has a row of it either way."""
+    at = timestamp()
+    record = records.find(wanted.portal, wanted.key, wanted.key_property)
+    created = record is None
+    if record is None:
+        record, *_ = records.upsert(wanted.portal, wanted.key_property, wanted.key, wanted.properties, at)
+        changed = True
+    else:
+        changed = records.edit(record, wanted.properties, at)
+    ledger.apply([_effect(ledger, record, at, changed=changed, created=created)])
+    return record
+
+
+def delete(records: Records, ledger: Ledger, portal: str, record_id: str) -> bool:
+    """Take a record away; false: there is none with this id."""
+    record = records.delete(portal, record_id)
+    if record is not None:
+        ledger.apply([_effect(ledger, record, timestamp(), changed=True, deleted=True)])
+    return record is not None
+
+
+def _effect(
+    ledger: Ledger,
+    record: Record,
+    at: str,
+    *,
+    changed: bool,
+    created: bool = False,
+    deleted: bool = False,
+) -> Effect:
+    return Effect(
+        seq=ledger.next_seq,
+        at=at,
+        call=0,
+        request_id="",
+        portal=record.portal,
+        key_property=record.key_property,
+        key=record.key,
+        id=record.id,
+        properties=record.properties,
+        changed=changed,
+        created=created,
+        deleted=deleted,
+        by=BY,
+    )

@@ -1,0 +1,165 @@
+"""What one CRM's file in this folder provides; the front does the rest (faults, ledger, connections)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, Protocol, TypeVar
+
+import msgspec
+
+from app.sandbox.faults import (
+    Chosen,
+    Faults,
+    Lock,
+    MissingFields,
+    Omit,
+    RateLimit,
+    Reject,
+    RejectBatch,
+    Status,
+    Unauthorized,
+)
+from app.sandbox.ledger import Call, Effect, Ledger
+from app.sandbox.records import Record, Records
+
+C = TypeVar("C", bound=Chosen)
+ANY: Final = "*"
+"""Declared, it stands for every name."""
+Refusal = Unauthorized | RateLimit | Lock | Status
+
+
+class Answer(msgspec.Struct, kw_only=True):
+    """A whole HTTP answer."""
+
+    status: int
+    body: bytes
+    headers: dict[str, str] = {}
+    content_type: str = "application/json"
+    cut: bool = False
+    """Half of the body is sent, then the connection closes."""
+
+
+class Schema:
+    """The fields that an account has: the vendor's own, and those that were declared, as its owner does in the vendor's
+    settings. `ANY` declares every name that the vendor would let one give a field."""
+
+    def __init__(self, own: frozenset[str], declared: Iterable[str] = ()) -> None:
+        self.own = own
+        self.declared = frozenset(declared)
+
+    def has(self, name: str) -> bool:
+        return name in self.own or name in self.declared or ANY in self.declared or ANY in self.own
+
+    def is_declared(self, name: str) -> bool:
+        """Whether it is a field of the account's own making."""
+        return name not in self.own and self.has(name)
+
+
+class Visit(msgspec.Struct, kw_only=True):
+    """One call as a handler sees it. Handlers do not await, so a call is done wholly or not at all."""
+
+    call: Call
+    portal: str
+    path: Mapping[str, str]
+    """The variable parts of the route."""
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+    ledger: Ledger
+    records: Records
+    faults: Faults
+    schema: Schema
+    locked: bool = False
+    """Somebody else holds the records of this call (`Vendor.locks_calls` is false)."""
+
+    def effect(
+        self,
+        record: Record,
+        at: str,
+        seq: int,
+        *,
+        changed: bool,
+        created: bool = False,
+        deleted: bool = False,
+    ) -> Effect:
+        """A row of the ledger for what this call did to a record."""
+        return Effect(
+            seq=seq,
+            at=at,
+            call=self.call.call,
+            request_id=self.call.request_id,
+            portal=self.portal,
+            key_property=record.key_property,
+            key=record.key,
+            id=record.id,
+            properties=record.properties,
+            changed=changed,
+            created=created,
+            deleted=deleted,
+        )
+
+    def missing_fields(self, names: Iterable[str]) -> list[str]:
+        """Those of these fields that do not exist, in their order."""
+        armed = self.faults.active(MissingFields)
+        away = frozenset() if armed is None else armed.fault.names
+        missing = [name for name in names if name in away or not self.schema.has(name)]
+        if any(name in away for name in missing) and MissingFields.kind not in self.call.faults:
+            self.call.faults = [*self.call.faults, MissingFields.kind]
+        return missing
+
+    def rejected(self, key: str, email: str) -> Reject | None:
+        return self._hit(Reject, key, email)
+
+    def rejected_whole(self, items: Iterable[tuple[str, str]]) -> RejectBatch | None:
+        """Whether one of these (key, e-mail) makes the call fail as a whole."""
+        return next((hit for key, email in items if (hit := self._hit(RejectBatch, key, email))), None)
+
+    def omitted(self, key: str, email: str) -> bool:
+        return self._hit(Omit, key, email) is not None
+
+    def _hit(self, cls: type[C], key: str, email: str) -> C | None:
+        armed = self.faults.active(cls)
+        if armed is None or not armed.fault.names(key, email):
+            return None
+        if not armed.strikes("read" if self.call.on == "read" else "write"):
+            return None
+        if cls.kind not in self.call.faults:
+            self.call.faults = [*self.call.faults, cls.kind]
+        return armed.fault
+
+
+class Route(msgspec.Struct, frozen=True):
+    """A method and path of the vendor's API, relative to the base URL."""
+
+    method: str
+    path: str
+    on: Literal["write", "read"]
+    handle: Callable[[Visit], Answer]
+
+
+class Vendor(Protocol):
+    """One kind of CRM on the wire."""
+
+    routes: list[Route]
+    options: dict[str, Any]
+    """Options of a destination that is to be synced to this stand-in."""
+    locks_calls: bool
+    """Whether a lock refuses the whole call; if not, `Visit.locked` tells the handler."""
+    own_fields: frozenset[str]
+    """What every account has; empty for a service that knows no schema."""
+    key_field: str | None
+    """The field of the account's own making that holds our business key by default."""
+
+    def make_id(self, count: int) -> str:
+        """The record id of the next new record."""
+        ...
+
+    def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
+        """The vendor's refusal of these credentials, if it refuses them."""
+        ...
+
+    def refuse(self, fault: Refusal) -> Answer:
+        """The vendor's words for a call that is not done."""
+        ...
+
+    def not_found(self, path: str) -> Answer: ...

@@ -1,0 +1,1 @@
+"""Any HTTP service that takes batches of JSON, as its options describe it."""

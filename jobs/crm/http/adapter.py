@@ -1,0 +1,262 @@
+"""Any service that takes batches of contacts as JSON over HTTP; its options say how it wants them.
+
+By default, of a call along `path`:
+
+    POST /contacts
+    Authorization: Bearer TOKEN
+    X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key,
+    until a human has them sent again or other options give them another shape
+
+    {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
+      "phone":null,"attributes":{"tier":"gold"}}]}
+
+    200 {"results":[{"id":"c1","ok":true,"created":true},{"id":"c2","ok":false,"error":"no such country"}]}
+
+What nobody named is not in it; `null` is what was cleared, until the service has taken it once.
+
+A 2xx whose body says no, or that the call is queued, makes no contact `ok` (`jobs.crm.http.refusals`).
+
+With `read_path`, of a read, where a record in our version or a newer one is what we sent:
+
+    POST /contacts/read {"ids":["c1","c2"]}
+    200 {"contacts":[{"id":"c1","version":3,…}]}
+
+The options are `app.domain.destinations.HttpOptions`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+
+from app.domain import destinations
+from app.domain.checks import Step
+from app.domain.destinations import HttpOptions
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import Judge, Wait, message, objects
+from jobs.crm.connection import Connection
+from jobs.crm.exchange import Answer
+from jobs.crm.http import check
+from jobs.crm.http.items import Results, found, key_of, remote_id_of
+from jobs.crm.http.refusals import Reader
+from jobs.crm.mapping import FieldMap, same
+from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.outbound.messages import retry_after
+
+BATCH_SIZE: Final = 100
+MOST: Final = 1000
+
+
+class HttpJudge(Judge):
+    """Judges the answers of a service of which nothing is known but HTTP."""
+
+    vendor = "the destination"
+
+    def said(self, body: Any) -> str:
+        """Problem details (RFC 9457), `message`, or `error` in any of its usual shapes."""
+        if not isinstance(body, dict):
+            return ""
+        error = body.get("error")
+        inner = message(error) if isinstance(error, dict) else error
+        words = [message(body), inner, body.get("title"), body.get("detail")]
+        return ": ".join(dict.fromkeys(word for word in words if isinstance(word, str) and word))
+
+    def wait(self, answer: Answer, body: Any) -> Wait | None:
+        """409 with `Retry-After`: the first call with this Idempotency-Key is still running."""
+        asked = retry_after(answer.headers, self.now())
+        if answer.status == 409 and asked is not None:
+            return Wait(seconds=asked)
+        return super().wait(answer, body)
+
+
+class Http:
+    """One tenant's connection to one service (`jobs.crm.port.Crm`)."""
+
+    learns = False
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: str,
+        options: dict[str, Any],
+        timeouts: Timeouts,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        chosen = destinations.read(options, HttpOptions)
+        self._options = chosen
+        self.batch_size = chosen.batch_size or BATCH_SIZE
+        self.reads_back = chosen.read_path is not None
+        self.repeatable = chosen.idempotent
+        self.archives = chosen.archive_path is not None or chosen.deleted_field is not None
+        self._connection = Connection(
+            session=session,
+            base_url=base_url,
+            token=token,
+            timeouts=timeouts,
+            header=chosen.auth_header,
+            scheme=chosen.auth_scheme,
+        )
+        self._judge = HttpJudge(token, now)
+        self._results = Results(chosen, self._judge.words, self._judge.said)
+        self._map = FieldMap(
+            key=chosen.id_field,
+            standard=chosen.STANDARD,
+            fields=chosen.fields,
+            name_of=str if chosen.attributes_field is None else _nowhere,
+            taken=chosen.taken(),
+        )
+
+    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """See `jobs.crm.port.Crm.push`."""
+        return await self._send(contacts, headers)
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """See `jobs.crm.http.check`."""
+        return await check.check(self._connection, self._judge, self._options, headers)
+
+    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """By `archive_path`, or as contacts that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
+        path = self._options.archive_path
+        if path is not None:
+            return await self._call(
+                "POST", path, {"ids": [c.contact_id for c in contacts]}, contacts, headers
+            )
+        if self._options.deleted_field is None:
+            return self._cannot(contacts)
+        return await self._send(contacts, headers)
+
+    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+        """By `read_path`; see `jobs.crm.port.Crm.read_back`."""
+        path = self._options.read_path
+        if path is None:
+            raise ValueError("there is no read_path")
+        if not contacts:
+            return ReadBack(seen={}, health=Health.WELL)
+        ids = {"ids": [contact.contact_id for contact in contacts]}
+        answer = await self._connection.call("POST", path, ids, headers)
+        body = answer.json() if isinstance(answer, Answer) and 200 <= answer.status < 300 else None
+        records = found(body, self._options.wrapper or "") if body is not None else None
+        if not isinstance(records, list):
+            return self._judge.unread(answer)
+        refusals = Reader(contacts, self._options.id_field).read(body, results=records)
+        if refusals.unexplained:
+            return self._judge.unread(answer)  # an answer that says no shows nobody absent
+        missing = found(body, "missing")
+        by_key = {key_of(record, self._options.id_field): record for record in objects(records)}
+        seen: dict[str, Seen] = {}
+        remote_ids: dict[str, str] = {}
+        for place, contact in enumerate(contacts):
+            record = by_key.get(contact.contact_id)
+            if record is None and place in refusals.named:
+                continue  # it could not be read, which is not to say that it is not there
+            if record is None or found(record, self._options.deleted_field or "deleted") is True:
+                if record is not None or not isinstance(missing, list) or contact.contact_id in missing:
+                    seen[contact.contact_id] = Seen.ABSENT
+                continue
+            seen[contact.contact_id] = self._compare(contact, record)
+            remote_ids[contact.contact_id] = remote_id_of(record, self._options) or contact.contact_id
+        return ReadBack(
+            seen=seen,
+            remote_ids=remote_ids,
+            health=Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
+        )
+
+    def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:
+        """By version; a service that is not told ours, or tells none, is compared field by field."""
+        if contact.deleted:
+            return Seen.DIFFERS
+        field = self._options.version_field
+        version = found(record, field) if field is not None else None
+        if isinstance(version, int) and not isinstance(version, bool):
+            return Seen.MATCHES if version >= contact.version else Seen.DIFFERS
+        ours = self._fields(contact)
+        nested = self._options.attributes_field
+        attributes = ours.pop(nested, {}) if nested is not None else {}
+        held = record.get(nested) if nested is not None else None
+        theirs = held if isinstance(held, dict) else {}
+        matches = all(
+            same(value, record.get(name), fold=name == "email") for name, value in ours.items()
+        ) and all(same(value, theirs.get(name)) for name, value in attributes.items())
+        return Seen.MATCHES if matches else Seen.DIFFERS
+
+    async def _send(self, contacts: list[Contact], headers: Headers) -> Reply:
+        records = [self._record(contact) for contact in contacts]
+        wrapper = self._options.wrapper
+        payload: object = records
+        for name in reversed(wrapper.split(".") if wrapper is not None else ()):
+            payload = {name: payload}
+        return await self._call(self._options.method, self._options.path, payload, contacts, headers)
+
+    async def _call(
+        self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers
+    ) -> Reply:
+        if len(contacts) > MOST:
+            raise ValueError(f"at most {MOST} contacts a call")
+        if not contacts:
+            return Reply(outcomes=[], health=Health.WELL)
+        key = {"Idempotency-Key": headers.event_id}
+        answer = await self._connection.call(method, path, payload, headers, headers=key)
+        if isinstance(answer, Answer) and 200 <= answer.status < 300:
+            reply = self._results.reply(contacts, answer, payload)
+            if reply is not None:
+                return reply
+        return self._judge.reply(contacts, answer)
+
+    def _record(self, contact: Contact) -> dict[str, Any]:
+        options = self._options
+        record: dict[str, Any] = {options.id_field: contact.contact_id}
+        if options.version_field is not None:
+            record[options.version_field] = contact.version
+        if options.deleted_field is not None:
+            record[options.deleted_field] = contact.deleted
+        return record if contact.deleted else record | self._fields(contact)
+
+    def _fields(self, contact: Contact) -> dict[str, Any]:
+        """Fields and attributes; those attributes that `fields` does not name are in an object of their own."""
+        values = self._told(self._map.sources(contact))
+        if self._options.attributes_field is not None:
+            rest = contact.attributes
+            if self._options.fields:
+                rest = {name: value for name, value in rest.items() if name not in self._options.fields}
+            rest = self._told(rest)
+            if rest:
+                values[self._options.attributes_field] = rest
+        return values
+
+    def _told(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without what was cleared, where the service does not want to be told."""
+        if self._options.nulls == "send":
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+    def _cannot(self, contacts: list[Contact]) -> Reply:
+        words = (
+            "this destination has no way to take a contact away: give it an archive_path or a deleted_field"
+        )
+        return Reply(
+            outcomes=[
+                Outcome(
+                    contact_id=c.contact_id,
+                    state=EffectState.FAILED,
+                    code=ErrorCode.DESTINATION_REJECTED,
+                    detail=words,
+                )
+                for c in contacts
+            ],
+            health=Health.WELL,
+            detail=words,
+        )
+
+
+def _nowhere(_: str) -> None:
+    """An attribute without a name of its own."""
+
+
+connect: Final[CrmFactory] = Http

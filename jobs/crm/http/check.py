@@ -1,0 +1,61 @@
+"""A harmless look at a service of which nothing is known but HTTP.
+
+With `read_path` it is a read of a key that nobody has, as deliveries read. Without it HEAD asks for the path that
+contacts are sent to, or GET where HEAD is not known. Both are safe by RFC 9110, 9.2.1, and show at least whether the
+service is there and whether it refuses the token. Whether it takes contacts only a canary shows.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from app.domain.checks import Step
+from app.domain.destinations import HttpOptions
+from jobs.crm.answers import Judge
+from jobs.crm.checking import NOBODY, is_well, refused, step
+from jobs.crm.connection import Connection
+from jobs.crm.exchange import Answer
+from jobs.crm.http.items import found
+from jobs.crm.http.refusals import Reader
+from jobs.crm.port import Headers
+
+_ASK_GET: Final = frozenset({404, 405, 501})
+_CANARY: Final = "Whether it takes contacts only a test with the canary shows."
+
+
+async def check(connection: Connection, judge: Judge, options: HttpOptions, told: Headers) -> list[Step]:
+    if options.read_path is not None:
+        return [await _read(connection, judge, options, options.read_path, told)]
+    return [await _reach(connection, judge, options.path, told)]
+
+
+async def _read(connection: Connection, judge: Judge, options: HttpOptions, path: str, told: Headers) -> Step:
+    answer = await connection.call("POST", path, {"ids": [NOBODY]}, told)
+    if not is_well(answer):
+        return refused("read", judge, answer, remedy="This is the call to read_path.")
+    body = answer.json() if isinstance(answer, Answer) else None
+    records = found(body, options.wrapper or "")
+    if not isinstance(records, list):
+        where = f"under {options.wrapper!r}" if options.wrapper else "at its top"
+        return step(
+            "read",
+            False,
+            f"The answer of read_path has no list of contacts {where} (option wrapper).",
+            answer,
+        )
+    refusals = Reader([], options.id_field).read(body, results=records)
+    if refusals.unexplained:
+        return step("read", False, f"It answered {answer.status}, but {refusals.sign}.", answer)
+    return step("read", True, "A read of a key that nobody has was answered as it should be.", answer)
+
+
+async def _reach(connection: Connection, judge: Judge, path: str, told: Headers) -> Step:
+    method = "HEAD"
+    answer = await connection.call(method, path, None, told)
+    if answer.status in _ASK_GET:
+        method = "GET"
+        answer = await connection.call(method, path, None, told)
+    asked = f"{method} of the path was answered {answer.status}"
+    if is_well(answer) or answer.status in (400, 404, 405, 406, 415, 422, 501):
+        return step("reach", None, f"{asked}: it is there and did not refuse the token. {_CANARY}", answer)
+    return refused("reach", judge, answer)

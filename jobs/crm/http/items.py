@@ -1,0 +1,383 @@
+"""What any service's answer says of single contacts, read as the destination's options tell."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.destinations import HttpOptions
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import message
+from jobs.crm.exchange import Answer
+from jobs.crm.http.refusals import QUEUED, Reader, Refusals, stored_as_one
+from jobs.crm.port import Contact, Health, Outcome, Reply
+
+WELL: Final = frozenset(
+    {"ok", "success", "succeeded", "created", "updated", "unchanged", "superseded", "accepted", "deleted"}
+)
+THERE_BEFORE: Final = frozenset({"updated", "unchanged", "superseded"})
+"""Words for a record that the call did not make."""
+LATER: Final = frozenset({"retry", "pending", "locked", "rate_limited", "unavailable", "try_later"})
+LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
+GONE_STATUSES: Final = frozenset({404, 410})
+
+_ERROR_NAME: Final = re.compile(
+    r"err|fail|fault|message|detail|description|reason|problem|title|status|code|info|note|text",
+    re.IGNORECASE,
+)
+_MOST_ID: Final = 255
+_SHOWN: Final = 2_000
+"""Bytes of a body that are looked at to show its beginning."""
+_LAST_WORD: Final = re.compile(r"""[^\s"':,\[\]{}]*\Z""")
+_MISSING: Final = object()
+_DEEPEST: Final = 3
+_ACCEPTED: Final = 202
+"""Accepted for processing that is not completed and may never be (RFC 9110, 15.3.3)."""
+
+
+class Results:
+    """Reads the item results of one destination's answers."""
+
+    def __init__(self, options: HttpOptions, words: Callable[[str], str], said: Callable[[Any], str]) -> None:
+        self._options = options
+        self._words = words
+        self._said = said
+        # A result that does not name its contact could be any list, and its texts are shown only where they are errors.
+        last = options.result_error.rpartition(".")[2]
+        self._may_show = options.results_by == "id" or _ERROR_NAME.search(last) is not None
+
+    def reply(self, contacts: list[Contact], answer: Answer, payload: Any) -> Reply | None:
+        """An outcome a contact, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
+        options = self._options
+        if options.results == "ignored":
+            return self._believe(contacts, answer)
+        if answer.trouble:
+            return None
+        empty = not answer.body.strip()
+        body = None if empty else answer.json()
+        if not empty and body is None:
+            return None
+        results = None if empty else found(body, options.results_field)
+        if results is None and look(body, options.results_field) is not _MISSING:
+            return None  # null, where results belong
+        gone = all(contact.deleted for contact in contacts)  # that is not there any more need not be echoed
+        reader = Reader(contacts, options.result_id, by_position=options.results_by == "position")
+        if options.results == "failures":
+            # By its ordinary name a list may be one of successes; what fails is found in it all the same.
+            listed = results if options.results_field != "results" else None
+            refusals = reader.read(body, failures=listed)
+            _doubt_storage(refusals, body, payload)
+            return self._without_results(contacts, answer, refusals, rest_is_well=True)
+        if results is None and (options.results == "optional" or (options.results == "echoed" and gone)):
+            refusals = reader.read(body)
+            _doubt_storage(refusals, body, payload)
+            return self._without_results(contacts, answer, refusals, rest_is_well=False)
+        if results is None and options.results == "echoed":
+            results = []
+        if not isinstance(results, list):
+            return None
+        echoed = options.results == "echoed"
+        placed = self._place_echoes(contacts, results, reader) if echoed else self._place(contacts, results)
+        if placed is None:
+            return None
+        outcomes = [
+            self._echo(contact, placed.get(place, _MISSING), gone=gone)
+            if echoed
+            else self._outcome(contact, placed.get(place))
+            for place, contact in enumerate(contacts)
+        ]
+        return self._tell(answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer))
+
+    def _place(self, contacts: list[Contact], results: list[Any]) -> dict[int, Any] | None:
+        """Position → its result. Two results for one contact are none: which of them holds nobody knows."""
+        if self._options.results_by == "position":
+            return dict(enumerate(results)) if len(results) == len(contacts) else None
+        place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
+        found: dict[int, Any] = {}
+        for result in results:
+            place = place_of.get(key_of(result, self._options.result_id))
+            if place is not None:
+                found[place] = None if place in found else result
+        return found
+
+    def _place_echoes(
+        self, contacts: list[Contact], records: list[Any], reader: Reader
+    ) -> dict[int, Any] | None:
+        """Position → the record that the service shows of it, found by our key or its e-mail address."""
+        if self._options.results_by == "position":
+            return self._place(contacts, records)
+        placed = ((reader.place(record), record) for record in records)
+        return {place: record for place, record in placed if place is not None}
+
+    def _echo(self, contact: Contact, record: Any, *, gone: bool) -> Outcome:
+        if record is _MISSING or record is None:
+            return self._well(contact) if gone else self._unknown(contact, "it did not show this contact")
+        if not isinstance(record, dict):
+            return self._well(contact)
+        options = self._options
+        error = found(record, options.result_error)
+        if look(record, options.result_ok) is not _MISSING or error not in (None, False, "", [], {}):
+            return self._outcome(contact, record)
+        created = _created(look(record, options.result_created), None)
+        return msgspec.structs.replace(self._well(contact, created), remote_id=remote_id_of(record, options))
+
+    def _without_results(
+        self, contacts: list[Contact], answer: Answer, refusals: Refusals, *, rest_is_well: bool
+    ) -> Reply:
+        """What a body says that has no result for each contact; `rest_is_well`: whom it does not blame is done."""
+        queued = refusals.queued or (
+            "202 means that it is queued and not done" if answer.status == _ACCEPTED else ""
+        )
+        if refusals.account:
+            detail = self._words(f"the destination answered {answer.status}, but {refusals.sign}")
+            held = [self._later(contact, detail) for contact in contacts]
+            return self._tell(answer, held, Health.CONNECTION_FAULT, detail)
+        if not refusals.any and not queued:
+            return self._believe(contacts, answer)
+        alone = len(contacts) == 1 and not queued and not refusals.stored
+        alone = alone and bool(refusals.nameless or refusals.counted)
+        if alone:
+            refusals.named.setdefault(0, self._said(answer.json()) or refusals.sign)
+        unexplained = refusals.nameless if rest_is_well else refusals.nameless or refusals.named
+        doubtful = bool(queued or unexplained or refusals.counted > len(refusals.named))
+        if rest_is_well and refusals.named and _only_flags(refusals):
+            doubtful = bool(queued) or refusals.counted > len(refusals.named)
+        why = queued or refusals.sign
+        open_one = self._open(why, answer)
+        outcomes = [
+            self._failed(contact, refusals.named[place])
+            if place in refusals.named
+            else msgspec.structs.replace(open_one, contact_id=contact.contact_id)
+            if doubtful
+            else self._well(contact)
+            for place, contact in enumerate(contacts)
+        ]
+        nobody = not refusals.named and doubtful
+        settles = self._options.read_path is not None or self._options.idempotent
+        # A service that never says what was done would leave one call after the other to an operator.
+        fault = nobody and (not queued or not settles)
+        return self._tell(answer, outcomes, Health.CONNECTION_FAULT if fault else Health.WELL)
+
+    def _weigh(
+        self, contacts: list[Contact], outcomes: list[Outcome], refusals: Refusals, answer: Answer
+    ) -> list[Outcome]:
+        """Results beside which the body says something else are open: only one of the two can be true."""
+        bad = sum(outcome.state != EffectState.OK for outcome in outcomes)
+        doubtful = bool(
+            refusals.queued
+            or refusals.counted > max(bad, len(refusals.named))
+            or ((refusals.nameless or refusals.account) and not bad and not refusals.named)
+        )
+        if not doubtful and not refusals.named:
+            return outcomes
+        weighed = list(outcomes)
+        for place, outcome in enumerate(outcomes):
+            if outcome.state != EffectState.OK:
+                continue
+            if place in refusals.named and self._options.results == "echoed":
+                weighed[place] = self._failed(contacts[place], refusals.named[place])
+            elif place in refusals.named or doubtful:
+                why = refusals.named.get(place) or refusals.sign
+                words = f"its result and the rest of the answer contradict each other: {why}"
+                weighed[place] = msgspec.structs.replace(
+                    self._open(words, answer), contact_id=outcome.contact_id
+                )
+        return weighed
+
+    def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
+        """All is well because nothing says otherwise."""
+        return msgspec.structs.replace(self._tell(answer, self._all_well(contacts, answer)), vouched=False)
+
+    def _tell(
+        self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = ""
+    ) -> Reply:
+        return Reply(
+            outcomes=outcomes, health=health, seconds=answer.seconds, status=answer.status, detail=detail
+        )
+
+    def _outcome(self, contact: Contact, result: Any) -> Outcome:
+        options = self._options
+        if not isinstance(result, dict):
+            return self._unknown(contact, "it did not mention this contact")
+        told = look(result, options.result_ok)
+        error = look(result, options.result_error)
+        words = "" if error is _MISSING or error is None or not self._may_show else _words(error)
+        if told is _MISSING:
+            if words:
+                return self._failed(contact, words)
+            return self._unknown(contact, f"its result has no {options.result_ok!r}")
+        state = _state(told, contact)
+        if state == EffectState.FAILED and found(result, options.result_retry) is True:
+            state = EffectState.RETRY
+        if state == EffectState.OK:
+            return Outcome(
+                contact_id=contact.contact_id,
+                state=state,
+                remote_id=remote_id_of(result, options),
+                created=_created(look(result, options.result_created), told),
+            )
+        if state == EffectState.UNKNOWN:
+            return self._unknown(contact, f"{options.result_ok!r} is {_words(told) or 'neither yes nor no'}")
+        if state == EffectState.FAILED:
+            return self._failed(contact, words)
+        return Outcome(
+            contact_id=contact.contact_id,
+            state=EffectState.RETRY,
+            code=ErrorCode.DESTINATION_UNAVAILABLE,
+            detail=self._words(
+                "the destination could not take this contact now" + (f": {words}" if words else "")
+            ),
+        )
+
+    def _failed(self, contact: Contact, words: str) -> Outcome:
+        return Outcome(
+            contact_id=contact.contact_id,
+            state=EffectState.FAILED,
+            code=ErrorCode.DESTINATION_REJECTED,
+            detail=self._words("the destination rejected this contact" + (f": {words}" if words else "")),
+        )
+
+    def _unknown(self, contact: Contact, words: str) -> Outcome:
+        return Outcome(
+            contact_id=contact.contact_id,
+            state=EffectState.UNKNOWN,
+            code=ErrorCode.OUTCOME_UNKNOWN,
+            detail=self._words(f"the destination's answer leaves this contact open: {words}"),
+        )
+
+    def _open(self, why: str, answer: Answer) -> Outcome:
+        """With the body, by which an operator can tell what to do."""
+        shown = _beginning(answer.body)
+        body = f"; its body: {shown}" if shown.strip() else ""
+        return Outcome(
+            contact_id="",
+            state=EffectState.UNKNOWN,
+            code=ErrorCode.OUTCOME_UNKNOWN,
+            detail=self._words(f"the destination answered {answer.status}, but {why}{body}"),
+        )
+
+    def _later(self, contact: Contact, detail: str) -> Outcome:
+        return Outcome(
+            contact_id=contact.contact_id,
+            state=EffectState.RETRY,
+            code=ErrorCode.DESTINATION_UNAVAILABLE,
+            detail=detail,
+        )
+
+    def _well(self, contact: Contact, created: bool | None = None) -> Outcome:
+        return Outcome(contact_id=contact.contact_id, state=EffectState.OK, created=created)
+
+    def _all_well(self, contacts: list[Contact], answer: Answer) -> list[Outcome]:
+        """201 to a call with one contact says that its record is new (RFC 9110, 15.3.2); of several it says nothing."""
+        created = True if answer.status == 201 and len(contacts) == 1 else None
+        return [self._well(contact, created) for contact in contacts]
+
+
+def _beginning(body: bytes) -> str:
+    """Enough of a body to be shown, which ends between words: half a token would not be known for one."""
+    shown = body[:_SHOWN].decode(errors="replace")
+    return shown if len(body) <= _SHOWN else _LAST_WORD.sub("", shown)
+
+
+def _doubt_storage(refusals: Refusals, body: Any, payload: Any) -> None:
+    if stored_as_one(body, payload):
+        refusals.stored = True
+        refusals.nameless.append("it stored the call as one record, with an id for all of it")
+
+
+def _only_flags(refusals: Refusals) -> bool:
+    """Whether all that names nobody is a word for the whole (`success: false`), which the named ones explain."""
+    return all(sign.startswith("it says ") for sign in refusals.nameless)
+
+
+def look(value: Any, path: str) -> Any:
+    """What stands under names joined by dots; `_MISSING` if it is not there. An empty path is the value itself."""
+    for name in path.split(".") if path else ():
+        if not isinstance(value, dict) or name not in value:
+            return _MISSING
+        value = value[name]
+    return value
+
+
+def found(value: Any, path: str) -> Any:
+    """What stands there, or `None`."""
+    there = look(value, path)
+    return None if there is _MISSING else there
+
+
+def key_of(record: Any, path: str) -> str:
+    """A record's key; a service may write one of digits as a number."""
+    key = found(record, path)
+    return str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
+
+
+def remote_id_of(record: Any, options: HttpOptions) -> str | None:
+    found_id = key_of(record, options.result_remote_id)
+    return found_id if 0 < len(found_id) <= _MOST_ID else None
+
+
+def _created(flag: Any, told: Any) -> bool | None:
+    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither tells."""
+    for said in (flag, told):
+        if said is flag and isinstance(said, bool):
+            return said
+        word = str(said).strip().casefold() if isinstance(said, str | int) else ""
+        if word in ("created", "201"):
+            return True
+        if word in THERE_BEFORE:
+            return False
+    return None
+
+
+def _state(told: Any, contact: Contact) -> EffectState:
+    if isinstance(told, bool):
+        return EffectState.OK if told else EffectState.FAILED
+    if isinstance(told, int):
+        return _state_of_status(told, contact)
+    if isinstance(told, str):
+        word = told.strip().casefold()
+        if word.isascii() and word.isdigit() and len(word) == 3:
+            return _state_of_status(int(word), contact)
+        if word in WELL:
+            return EffectState.OK
+        if word in QUEUED:
+            return EffectState.UNKNOWN
+        return EffectState.RETRY if word in LATER else EffectState.FAILED
+    return EffectState.UNKNOWN
+
+
+def _state_of_status(status: int, contact: Contact) -> EffectState:
+    if status == _ACCEPTED:
+        return EffectState.UNKNOWN
+    if 200 <= status < 300 or (contact.deleted and status in GONE_STATUSES):
+        return EffectState.OK
+    if status in LATER_STATUSES or status == 503:
+        return EffectState.RETRY
+    return EffectState.FAILED if 400 <= status < 500 else EffectState.UNKNOWN
+
+
+def _words(error: Any, depth: int = 0) -> str:
+    """An error in words, be it a string, an object with a message, or a list of either."""
+    if isinstance(error, str):
+        return error
+    if isinstance(error, list) and depth < _DEEPEST:
+        return "; ".join(filter(None, (_words(one, depth + 1) for one in error[:5])))
+    if isinstance(error, dict):
+        told = [error.get(name) for name in ("code", "title", "detail")]
+        words = [word for word in (*told, message(error)) if isinstance(word, str) and word]
+        if words:
+            return ": ".join(dict.fromkeys(words))
+    # Fields with what is wrong about each are shown as they are; what is deeper could be anything a service has to say.
+    return msgspec.json.encode(error).decode() if not _is_deep(error) else ""
+
+
+def _is_deep(error: Any) -> bool:
+    values = error.values() if isinstance(error, dict) else [error]
+    return any(isinstance(x, dict) or (isinstance(x, list) and any(map(_is_nested, x))) for x in values)
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)

@@ -1,0 +1,1 @@
+"""HubSpot: contacts by batch upsert, keyed by a property of their own."""

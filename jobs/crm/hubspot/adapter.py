@@ -1,0 +1,420 @@
+"""HubSpot: contacts by batch upsert and batch read, keyed by a unique property of ours.
+
+The account needs one contact property with unique values that holds our business key: `tranche_id`, or what
+the destination's options name.
+
+The options are `app.domain.destinations.HubSpotOptions`.
+
+Source: HubSpot's reference of the contacts batch endpoints. Every field of an answer is treated as optional,
+as its page on error handling asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+
+from app.domain import destinations
+from app.domain.checks import Step
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import nameless, objects
+from jobs.crm.connection import Connection
+from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.hubspot import check
+from jobs.crm.hubspot.adoption import (
+    ADOPT,
+    address,
+    existing_id,
+    found_by_address,
+    found_by_id,
+    refusal,
+    sort_out,
+)
+from jobs.crm.hubspot.answers import HubSpotJudge
+from jobs.crm.hubspot.fields import Fields
+from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.tally import Tally
+
+UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
+READ: Final = "/crm/v3/objects/contacts/batch/read"
+ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
+UPDATE: Final = "/crm/v3/objects/contacts/batch/update"
+BATCH_SIZE: Final = 100
+_MANY: Final = BATCH_SIZE // 2
+"""Contacts new to us that make a batch look like part of an import, which may be into an account with a history. A few
+are everyday traffic, which a look beforehand would only cost a call more."""
+_LEAST: Final = 0.5
+"""Seconds that even the last call of a push is given."""
+PASSING_CATEGORIES: Final = frozenset(
+    {
+        "RATE_LIMIT",
+        "RATE_LIMITS",
+        "INTERNAL_ERROR",
+        "SERVICE_UNAVAILABLE",
+        "TIMEOUT",
+        "LOCKED",
+        "OBJECT_LOCKED",
+    }
+)
+"""Categories of one item's error that say nothing against the item."""
+
+
+class HubSpot:
+    """One tenant's connection to one HubSpot account (`jobs.crm.port.Crm`)."""
+
+    reads_back = True
+    repeatable = False
+    archives = True
+    learns = True
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: str,
+        options: dict[str, Any],
+        timeouts: Timeouts,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        chosen = destinations.read(options, destinations.HubSpotOptions)
+        self.batch_size = chosen.batch_size or BATCH_SIZE
+        self._fields = Fields(chosen)
+        self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)
+        self._adopts = chosen.on_conflict == "adopt"
+        self._crowded = None if self._adopts else False
+        """Whether most contacts of late were in the account before: then they are looked for first. `None`: nobody
+        knows yet."""
+        self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
+
+    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
+        address: one call where it knew nobody, two where it knew all, three where it knew some
+        (`jobs.crm.hubspot_adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
+        if len(contacts) > BATCH_SIZE:
+            raise ValueError(f"at most {BATCH_SIZE} contacts a call")
+        if not contacts:
+            return Reply(outcomes=[], health=Health.WELL)
+        tally = Tally(contacts)
+        fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
+        if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
+            # Refused first, every batch would cost a call more.
+            await self._settle(
+                tally, dict.fromkeys((c.contact_id for c in fresh), ""), headers, optional=True
+            )
+            self._crowded = 2 * len(tally.outcomes) >= len(fresh)
+        rest = tally.open()
+        if rest and tally.well:
+            answer = await self._upsert(rest, headers, tally.seconds)
+            if self._items(answer) is None:
+                await self._refused(tally, rest, answer, headers)
+            else:
+                await self._answered(tally, rest, answer, headers)
+        return tally.reply()
+
+    async def _answered(
+        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+    ) -> None:
+        """An answer that speaks of each contact; those whose addresses HubSpot knows already may be taken over."""
+        reply, conflicts = self._read(contacts, answer), self._conflicts(contacts, answer)
+        if not self._adopts or not conflicts:
+            tally.add(reply)
+            return
+        self._crowded = 2 * len(conflicts) >= len(contacts)
+        tally.add(reply, but=conflicts)
+        await self._settle(tally, conflicts, headers)
+        for outcome in reply.outcomes:
+            # Not found now: HubSpot's own words are all that is known.
+            tally.outcomes.setdefault(outcome.contact_id, outcome)
+
+    async def _refused(
+        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+    ) -> None:
+        """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
+        body = answer.json() if isinstance(answer, Answer) and answer.status == 409 else None
+        conflict = existing_id(body) if isinstance(body, dict) else None
+        settled = len(tally.outcomes)
+        if conflict is not None:
+            fresh = [c for c in contacts if address(self._fields, c) is not None]
+            named = conflict if len(contacts) == 1 else ""  # of several nobody knows whose address it is
+            tally.seconds += answer.seconds
+            await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), named), headers)
+            # One such contact refuses the next batch as well, which costs a call more than to look for it first.
+            self._crowded = self._adopts and len(tally.outcomes) > settled
+        rest = tally.open()
+        if not rest:
+            return
+        if len(tally.outcomes) == settled:  # it was about something else, or told nothing that helps
+            tally.add(self._judge.reply(rest, answer))
+        elif tally.well:
+            tally.add(self._read(rest, await self._upsert(rest, headers, tally.seconds)))
+
+    async def _settle(
+        self, tally: Tally, conflicts: dict[str, str], headers: Headers, *, optional: bool = False
+    ) -> None:
+        """Look for contacts that HubSpot may know by their address alone, and take them over; who is not found stays
+        open. `conflicts`: contact id → the record that HubSpot named, or an empty string. `optional`: an upsert finds
+        them as well, so a look that is refused leaves all of them open."""
+        contacts = [c for c in tally.open() if c.contact_id in conflicts]
+        if not contacts:
+            return
+        by_id = all(conflicts.values())
+        names = conflicts if by_id else {c.contact_id: address(self._fields, c) or "" for c in contacts}
+        answer = await self._connection.call(
+            "POST",
+            READ,
+            {
+                **({} if by_id else {"idProperty": "email"}),
+                "properties": ["email", self._fields.id_property],
+                "propertiesWithHistory": [],
+                "inputs": [{"id": name} for name in dict.fromkeys(names[c.contact_id] for c in contacts)],
+            },
+            headers,
+            seconds=self._left(tally.seconds),
+        )
+        body = self._items(answer)
+        if body is None:
+            reply = self._judge.not_done(contacts, answer)
+            refused = reply.pause is None and answer.status is not None and answer.status < 500
+            if (
+                optional and refused
+            ):  # a token may write and not read; if it is good for nothing, the upsert says so
+                tally.note(answer)
+            else:
+                tally.add(reply)
+            return
+        tally.note(answer)
+        read = found_by_id if by_id else found_by_address
+        found = read(body, self._fields.id_property)
+        pairs = [(c, found[names[c.contact_id]]) for c in contacts if names[c.contact_id] in found]
+        sorted_out = sort_out(pairs)
+        for contact in contacts:
+            there = sorted_out.adopt.get(contact.contact_id)
+            words = sorted_out.refused.get(contact.contact_id)
+            if there is not None and not self._adopts:
+                words = (
+                    f"HubSpot has this e-mail address already, at record {there}; to take it over: {ADOPT}"
+                )
+            if words is not None:
+                tally.outcomes[contact.contact_id] = refusal(contact, self._judge.words(words))
+        adopted = [c for c in contacts if c.contact_id in sorted_out.adopt] if self._adopts else []
+        if adopted:
+            await self._take_over(tally, adopted, sorted_out.adopt, headers)
+
+    async def _take_over(
+        self, tally: Tally, contacts: list[Contact], records: dict[str, str], headers: Headers
+    ) -> None:
+        inputs = [
+            {
+                "id": records[contact.contact_id],
+                "properties": self._fields.properties(contact),
+                "objectWriteTraceId": str(index),
+            }
+            for index, contact in enumerate(contacts)
+        ]
+        left = self._left(tally.seconds)
+        answer = await self._connection.call("POST", UPDATE, {"inputs": inputs}, headers, seconds=left)
+        reply = self._read(contacts, answer)
+        outcomes = [
+            msgspec.structs.replace(o, created=False) if o.state is EffectState.OK else o
+            for o in reply.outcomes
+        ]
+        tally.add(msgspec.structs.replace(reply, outcomes=outcomes))
+
+    async def _upsert(self, contacts: list[Contact], headers: Headers, spent: float) -> Answer | NoAnswer:
+        inputs = [
+            {
+                "id": contact.contact_id,
+                "idProperty": self._fields.id_property,
+                "properties": self._fields.properties(contact),
+                "objectWriteTraceId": str(index),
+            }
+            for index, contact in enumerate(contacts)
+        ]
+        return await self._connection.call(
+            "POST", UPSERT, {"inputs": inputs}, headers, seconds=self._left(spent)
+        )
+
+    def _left(self, spent: float) -> float | None:
+        """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
+        return max(self._connection.timeouts.total - spent, _LEAST) if spent else None
+
+    def _read(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+        """What a write became of."""
+        body = self._items(answer)
+        if body is None:
+            return self._judge.reply(contacts, answer)
+        lacking = self._judge.lacking(contacts, body)
+        return Reply(
+            outcomes=self._outcomes(contacts, body),
+            health=Health.SETUP_FAULT if lacking else Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
+            detail=lacking or "",
+        )
+
+    def _conflicts(self, contacts: list[Contact], answer: Answer | NoAnswer) -> dict[str, str]:
+        """Contacts refused because HubSpot has their address → the record that has it, as far as it is said."""
+        found: dict[str, str] = {}
+        for error in objects((self._items(answer) or {}).get("errors")):
+            there = existing_id(error)
+            for trace in _context(error, "objectWriteTraceId") if there is not None else ():
+                if trace.isdecimal() and int(trace) < len(contacts):
+                    found[contacts[int(trace)].contact_id] = there or ""
+        return found
+
+    async def check(self, headers: Headers) -> list[Step]:
+        """See `jobs.crm.hubspot.check`."""
+
+        async def call(method: str, path: str, payload: object) -> Answer | NoAnswer:
+            return await self._connection.call(method, path, payload, headers)
+
+        return await check.check(call, self._judge, self._fields.id_property, READ)
+
+    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+        """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""
+        if not contacts:
+            return Reply(outcomes=[], health=Health.WELL)
+        inputs = [{"id": contact.remote_id} for contact in contacts if contact.remote_id is not None]
+        if not inputs:
+            return Reply(outcomes=[nameless(c) for c in contacts], health=Health.WELL)
+        answer = await self._call(ARCHIVE, {"inputs": inputs}, headers)
+        if isinstance(answer, Answer) and answer.status == 204:
+            outcomes = [
+                nameless(c)
+                if c.remote_id is None
+                else Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id)
+                for c in contacts
+            ]
+            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
+        return self._judge.reply(contacts, answer)
+
+    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+        """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
+        if len(contacts) > BATCH_SIZE:
+            raise ValueError(f"at most {BATCH_SIZE} contacts a call")
+        if not contacts:
+            return ReadBack(seen={}, health=Health.WELL)
+        payload = {
+            "idProperty": self._fields.id_property,
+            "properties": self._fields.names(contacts),
+            "propertiesWithHistory": [],  # required, says its OpenAPI document
+            "inputs": [{"id": contact.contact_id} for contact in contacts],
+        }
+        answer = await self._call(READ, payload, headers)
+        body = self._items(answer)
+        if body is None:
+            return self._judge.unread(answer)
+        by_key = {contact.contact_id: contact for contact in contacts}
+        seen: dict[str, Seen] = {}
+        remote_ids: dict[str, str] = {}
+        for error in objects(body.get("errors")):
+            if error.get("category") == "OBJECT_NOT_FOUND":
+                seen |= {key: Seen.ABSENT for key in _context(error, "ids") if key in by_key}
+        for record in objects(body["results"]):
+            values = _properties(record)
+            contact = by_key.get(str(values.get(self._fields.id_property)))
+            if contact is not None:
+                matches = not contact.deleted and self._fields.match(contact, values)
+                seen[contact.contact_id] = Seen.MATCHES if matches else Seen.DIFFERS
+                if record.get("id") is not None:
+                    remote_ids[contact.contact_id] = str(record["id"])
+        return ReadBack(
+            seen=seen,
+            remote_ids=remote_ids,
+            health=Health.WELL,
+            seconds=answer.seconds,
+            status=answer.status,
+        )
+
+    async def _call(self, path: str, payload: object, told: Headers) -> Answer | NoAnswer:
+        return await self._connection.call("POST", path, payload, told)
+
+    def _items(self, answer: Answer | NoAnswer) -> dict[str, Any] | None:
+        """The body of a 2xx that speaks of items, else `None`."""
+        if isinstance(answer, NoAnswer) or not 200 <= answer.status < 300:
+            return None
+        body = answer.json()
+        return body if isinstance(body, dict) and isinstance(body.get("results"), list) else None
+
+    def _outcomes(self, contacts: list[Contact], body: dict[str, Any]) -> list[Outcome]:
+        """Match results and errors to contacts by trace id and key; their order means nothing."""
+        traced = {str(place): place for place in range(len(contacts))}
+        written = dict(self._written(contacts, traced, body["results"]))
+        refused: dict[int, dict[str, Any]] = {}
+        untraced: list[dict[str, Any]] = []
+        for error in objects(body.get("errors")):
+            places = [traced[trace] for trace in _context(error, "objectWriteTraceId") if trace in traced]
+            refused |= dict.fromkeys(places, error)
+            if not places:
+                untraced.append(error)
+        silent = [p for p in range(len(contacts)) if p not in written and p not in refused]
+        if len(silent) == len(untraced) == 1:
+            refused[silent[0]] = untraced[0]
+        lost = "HubSpot did not mention this contact in its answer"
+        if untraced:
+            lost = f"{lost}; it said: {self._judge.said(untraced[0])}"
+        return [
+            self._outcome(contact, written.get(place), refused.get(place), lost)
+            for place, contact in enumerate(contacts)
+        ]
+
+    def _written(
+        self, contacts: list[Contact], traced: Mapping[str, int], results: list[Any]
+    ) -> Iterator[tuple[int, tuple[str, bool | None]]]:
+        """(position, (remote id, whether it is new)) of every result whose key and trace id do not contradict each
+        other."""
+        place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
+        for record in objects(results):
+            by_key = place_of.get(str(_properties(record).get(self._fields.id_property)))
+            trace = record.get("objectWriteTraceId")
+            by_trace = traced.get(trace) if isinstance(trace, str) else None
+            place = by_trace if by_key is None else by_key
+            if place is not None and by_trace in (None, place) and record.get("id") is not None:
+                new = record.get("new")
+                yield place, (str(record["id"]), new if isinstance(new, bool) else None)
+
+    def _outcome(
+        self,
+        contact: Contact,
+        written: tuple[str, bool | None] | None,
+        error: dict[str, Any] | None,
+        lost: str,
+    ) -> Outcome:
+        if error is None and written is not None:
+            remote_id, created = written
+            return Outcome(
+                contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id, created=created
+            )
+        if error is None or written is not None:
+            state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
+            if error is not None:
+                words = f"HubSpot reported both a result and an error: {self._judge.said(error)}"
+        elif error.get("category") in PASSING_CATEGORIES or self._judge.remedy(error, [contact]) is not None:
+            state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
+            words = f"HubSpot could not take this contact now: {self._judge.said(error)}"
+        else:
+            state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
+            words = f"HubSpot rejected this contact: {self._judge.said(error)}"
+            if not self._adopts and existing_id(error) is not None:
+                words = f"{words}. To take it over: {ADOPT}"
+        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
+
+
+def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.get("properties")
+    return values if isinstance(values, dict) else {}
+
+
+def _context(error: Mapping[str, Any], name: str) -> Iterable[str]:
+    """The strings under `context.<name>`, which HubSpot sends as a list."""
+    context = error.get("context")
+    value = context.get(name) if isinstance(context, dict) else None
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+
+
+connect: Final[CrmFactory] = HubSpot

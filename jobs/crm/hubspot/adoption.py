@@ -1,0 +1,116 @@
+"""Contacts that were in the account before: HubSpot has one contact for an e-mail address.
+
+An upsert by our key of somebody whom HubSpot knows by the address alone is refused (`Contact already exists. Existing
+ID: N`, 409, or an error of that input where trace ids were sent). Such a contact is taken over: it is read, and if no
+key of ours is on it, updated by its record id with everything that an upsert would have set, our key included.
+
+A batch of which HubSpot has some costs a read, an update and an upsert, and none of them can go: a conflict names
+the record, not its key; a batch update creates nobody; a batch upsert refuses the record id as `idProperty` ("Unable to
+perform update/upsert by non-unique … property hs_object_id"), and by `email` it overwrites what is not named.
+
+Sources: HubSpot's reference of the contacts batch endpoints, and its guide to contacts ("Partial upserts are not
+supported when using `email` as the `idProperty`"); the wording of the conflict from issues of HubSpot's own clients
+(hubspot-api-python 51, hubspot-api-nodejs 545), that of the refused record id from segmentio/action-destinations 3957.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import objects
+from jobs.crm.hubspot.fields import Fields
+from jobs.crm.port import Contact, Outcome
+
+_EXISTING: Final = re.compile(r"already exists\W+Existing ID:\s*(\d+)", re.IGNORECASE)
+
+ADOPT: Final = "tranche destinations change NAME --option on_conflict=adopt"
+
+
+class Found(msgspec.Struct, frozen=True):
+    """A contact that HubSpot has."""
+
+    record_id: str
+    key: str | None
+    """Our key on it, if there is one."""
+
+
+class Sorted(msgspec.Struct, frozen=True):
+    """What is to be done with contacts whose addresses HubSpot may know."""
+
+    adopt: dict[str, str]
+    """Contact id → id of the record that it takes over."""
+    refused: dict[str, str]
+    """Contact id → why it cannot."""
+
+
+def existing_id(error: Mapping[str, Any]) -> str | None:
+    """The record that has the address already; empty where the words do not say which; `None`: no such conflict."""
+    words = str(error.get("message"))
+    found = _EXISTING.search(words)
+    if found is not None:
+        return found[1]
+    return "" if error.get("category") == "CONFLICT" and "already exists" in words else None
+
+
+def address(fields: Fields, contact: Contact) -> str | None:
+    """The e-mail address that goes there, as HubSpot keeps it."""
+    return fields.properties(contact).get("email", "").strip().lower() or None
+
+
+def found_by_id(body: Mapping[str, Any], key_property: str) -> dict[str, Found]:
+    """Record id → contact, from the answer to a read."""
+    return {f.record_id: f for f, _ in _found(body, key_property)}
+
+
+def found_by_address(body: Mapping[str, Any], key_property: str) -> dict[str, Found]:
+    """E-mail address → contact, from the answer to a read."""
+    return {email: f for f, email in _found(body, key_property) if email}
+
+
+def _found(body: Mapping[str, Any], key_property: str) -> Iterable[tuple[Found, str]]:
+    for record in objects(body.get("results")):
+        values = record.get("properties")
+        if record.get("id") is not None and isinstance(values, dict):
+            key = values.get(key_property)
+            email = str(values.get("email") or "").strip().lower()
+            yield Found(str(record["id"]), str(key) if key else None), email
+
+
+def sort_out(pairs: Iterable[tuple[Contact, Found]]) -> Sorted:
+    """Who may take over whom: nobody is taken from another contact of ours, and a record has one contact."""
+    adopt: dict[str, str] = {}
+    refused: dict[str, str] = {}
+    taken: dict[str, str] = {}
+    for contact, found in pairs:
+        here, there = contact.contact_id, found.record_id
+        owner = found.key or taken.get(there)
+        if found.key == here:
+            continue  # it is the contact itself, and an upsert finds it
+        if owner is not None:
+            refused[here] = (
+                f"HubSpot has one contact for an e-mail address, and this one, record {there}, belongs to your contact "
+                f'"{owner}": give one of the two another address, or import them as one'
+            )
+        elif contact.remote_id is not None and contact.remote_id != there:
+            refused[here] = (
+                f"its e-mail address belongs to another HubSpot contact, record {there}, and it is record "
+                f"{contact.remote_id} itself: merge the two in HubSpot, or give it another address"
+            )
+        else:
+            adopt[here] = there
+            taken[there] = here
+    return Sorted(adopt, refused)
+
+
+def refusal(contact: Contact, words: str) -> Outcome:
+    return Outcome(
+        contact_id=contact.contact_id,
+        state=EffectState.FAILED,
+        code=ErrorCode.DESTINATION_REJECTED,
+        detail=words,
+    )

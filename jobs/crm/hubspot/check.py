@@ -1,0 +1,54 @@
+"""A harmless look at a HubSpot account: a batch read of a key that nobody has, and the property that holds our key.
+
+Sources: HubSpot's reference, Contacts batch read and Properties (`hasUniqueValue`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from app.domain.checks import Step
+from jobs.crm.answers import Judge
+from jobs.crm.checking import NOBODY, is_well, refused, step, was_let_in
+from jobs.crm.exchange import Answer, NoAnswer
+
+PROPERTY = "/crm/v3/properties/contacts/"
+
+Call = Callable[[str, str, object], Awaitable[Answer | NoAnswer]]
+"""Method, path, payload."""
+
+
+async def check(call: Call, judge: Judge, id_property: str, read_path: str) -> list[Step]:
+    make = (
+        f"Make a contact property {id_property!r} (single-line text, values must be unique), or name yours with "
+        "the option id_property."
+    )
+    payload = {
+        "idProperty": id_property,
+        "properties": [id_property],
+        "propertiesWithHistory": [],
+        "inputs": [{"id": NOBODY}],
+    }
+    answer = await call("POST", read_path, payload)
+    if not is_well(answer):
+        return [refused("read", judge, answer)]
+    steps = [step("read", True, "A read of a key that nobody has was answered as it should be.", answer)]
+    answer = await call("GET", PROPERTY + quote(id_property, safe=""), None)
+    body = answer.json() if isinstance(answer, Answer) else None
+    if answer.status == 404:
+        steps.append(step("id property", False, f"There is no such contact property. {make}", answer))
+    elif not was_let_in(answer):
+        words = (
+            "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
+        )
+        steps.append(step("id property", None, words, answer))
+    elif not is_well(answer) or not isinstance(body, dict):
+        steps.append(refused("id property", judge, answer))
+    elif body.get("hasUniqueValue") is not True:
+        steps.append(step("id property", False, f"{id_property!r} may have a value twice. {make}", answer))
+    else:
+        steps.append(
+            step("id property", True, f"{id_property!r} is there, and its values are unique.", answer)
+        )
+    return steps

@@ -1,0 +1,1 @@
+"""Salesforce: contacts by sObject Collections on an external id."""

@@ -1,0 +1,288 @@
+"""What Salesforce's errors mean: those of a whole request, those of one record, and the daily quota.
+
+Sources: REST API Developer Guide, Status Codes and Error Responses and Limit Info Header; SOAP API Developer
+Guide, Core Data Types (StatusCode). The allowance of API calls is one of the last 24 hours, so there is no
+moment at which it starts anew: what is spent comes back little by little.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, with_remedy
+from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
+from jobs.crm.salesforce.fields import Fields
+from jobs.outbound.messages import retry_after
+
+QUOTA_SECONDS: Final = 900.0
+
+PASSING: Final = frozenset(
+    {
+        "UNABLE_TO_LOCK_ROW",
+        "SERVER_UNAVAILABLE",
+        "REQUEST_LIMIT_EXCEEDED",
+        "REQUEST_RUNNING_TOO_LONG",
+        "QUERY_TIMEOUT",
+        "STORAGE_LIMIT_EXCEEDED",
+        "UNKNOWN_EXCEPTION",
+        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
+        "PROCESSING_HALTED",
+    }
+)
+"""Status codes of one record's error that say nothing against the record."""
+
+GONE: Final = frozenset({"ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERENCE_KEY"})
+"""What a deletion says of a record that is in the recycle bin, or has left it."""
+
+SETTINGS: Final = frozenset(
+    {
+        "API_CURRENTLY_DISABLED",
+        "API_DISABLED_FOR_ORG",
+        "INSUFFICIENT_ACCESS",
+        "INVALID_SESSION_ID",
+        "INVALID_TYPE",
+        "NOT_FOUND",
+        "UNSUPPORTED_API_VERSION",
+    }
+)
+"""Codes of a refused request that speak of the connection, whatever their HTTP status."""
+
+_NO_ACCESS: Final = frozenset({"INVALID_FIELD_FOR_INSERT_UPDATE"})
+_NO_FIELD: Final = _NO_ACCESS | {"INVALID_FIELD"}
+_TRIGGERS: Final = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
+_NO_COLUMN: Final = re.compile(r"No such column '([^']+)'")
+_FIELDS: Final = re.compile(r"fields: (\w+)")
+_USAGE: Final = re.compile(r"(?<![\w-])api-usage=(\d{1,15})/(\d{1,15})")
+
+
+class SalesforceJudge(Judge):
+    """Judges the answers of one organisation."""
+
+    vendor = "Salesforce"
+
+    def __init__(self, token: str, fields: Fields, now: Callable[[], datetime]) -> None:
+        super().__init__(token, now)
+        self._fields = fields
+        self._key = fields.external_id_field
+
+    def said(self, body: Any) -> str:
+        """Errors of a request are a list of `{"errorCode","message","fields"}`."""
+        return "; ".join(dict.fromkeys(filter(None, map(_told, objects(body)))))
+
+    def is_setting(self, answer: Answer, body: Any) -> bool:
+        """The request can never work here."""
+        return bool(codes(body) & SETTINGS)
+
+    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
+        """A column or the external id field is missing, or this user may not write it."""
+        lacking = next(self._lacking(body), None)
+        if lacking is None:
+            return None
+        name, code = lacking
+        if name.casefold() == self._key.casefold():
+            return (
+                f"Give Contact the field {self._key} (text of 255 characters, External ID, Unique, case-sensitive) and "
+                "the user of the token access to it, or name the one that holds your key "
+                "(tranche destinations change NAME --option external_id_field=THEIRS)"
+            )
+        ours = self._fields.source_of(name, contacts) or name
+        do = (
+            "Let the user of the token edit it, give"
+            if code in _NO_ACCESS
+            else f"Create {name} on Contact, give"
+        )
+        return (
+            f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), or keep it '
+            f'at home (--field "{ours}=")'
+        )
+
+    def lacking(self, contacts: Sequence[Contact], results: Sequence[Any]) -> str | None:
+        """The words and the remedy, where results of single records say that the organisation lacks something."""
+        for result in results:
+            errors = (
+                result.get("errors") if isinstance(result, dict) and result.get("success") is False else None
+            )
+            remedy = self.remedy(errors, contacts)
+            if remedy is not None:
+                return with_remedy(self.words(f"Salesforce refused records: {self.said(errors)}"), remedy)
+        return None
+
+    def _lacking(self, errors: Any) -> Iterator[tuple[str, str]]:
+        """(field, code) of each column that is not there, or that may not be written."""
+        for error in objects(errors):
+            code, words = _code(error), str(error.get("message"))
+            if code == "NOT_FOUND" and "external id field" in words.casefold():
+                yield self._key, code
+            elif code in _NO_FIELD:
+                fields = error.get("fields")
+                named = [f for f in fields if isinstance(f, str)] if isinstance(fields, list) else []
+                found = _NO_COLUMN.findall(words) or named or _FIELDS.findall(words)
+                yield from ((name, code) for name in found)
+
+    def wait(self, answer: Answer, body: Any) -> Wait | None:
+        if "REQUEST_LIMIT_EXCEEDED" in codes(body):
+            asked = retry_after(answer.headers, self.now())
+            return Wait(
+                seconds=self._limit_seconds(answer, body) if asked is None else asked,
+                code=ErrorCode.DESTINATION_RATE_LIMIT,
+            )
+        if "SERVER_UNAVAILABLE" in codes(body):
+            return Wait(seconds=retry_after(answer.headers, self.now()), health=Health.CRM_FAULT)
+        return super().wait(answer, body)
+
+    def _limit_seconds(self, answer: Answer, body: Any) -> float:
+        """Too many calls at a time pass quickly; the day's allowance does not."""
+        usage = usage_of(answer)
+        spent = usage is not None and usage[0] >= usage[1]
+        return QUOTA_SECONDS if spent or "TotalRequests" in self.said(body) else LIMIT_SECONDS
+
+    def verdict(self, answer: Answer | NoAnswer, contacts: Sequence[Contact] = ()) -> Verdict:
+        """300: several records have this external id, and which of them is meant nobody knows."""
+        if isinstance(answer, Answer) and answer.status == 300:
+            return Verdict(
+                health=Health.WELL,
+                detail=self.words(
+                    f"Salesforce answered 300: several records have one {self._key}; merge them"
+                ),
+                refused=True,
+            )
+        return super().verdict(answer, contacts)
+
+    def written(self, contact: Contact, result: Any) -> Outcome:
+        """The outcome of one record of an upsert."""
+        outcome = self._outcome(contact, result, "rejected this contact")
+        created = result.get("created") if isinstance(result, dict) else None
+        if outcome.state is EffectState.OK and isinstance(created, bool):
+            return msgspec.structs.replace(outcome, created=created)
+        return outcome
+
+    def created(self, contact: Contact, result: Any) -> Outcome:
+        """The outcome of one record of a creation, whose answer has no flag for it: what went well is new."""
+        outcome = self._outcome(contact, result, "rejected this contact")
+        if outcome.state is EffectState.OK:
+            return msgspec.structs.replace(outcome, created=True)
+        return outcome
+
+    def deleted(self, contact: Contact, result: Any) -> Outcome:
+        """The outcome of one record of a deletion; one that is not there (any more) is well."""
+        if isinstance(result, dict) and codes(result.get("errors")) & GONE:
+            return Outcome(contact_id=contact.contact_id, state=EffectState.OK, remote_id=contact.remote_id)
+        return self._outcome(contact, result, "would not delete this contact")
+
+    def _outcome(self, contact: Contact, result: Any, refusal: str) -> Outcome:
+        found = result if isinstance(result, dict) else {}
+        if found.get("success") is True:
+            return Outcome(
+                contact_id=contact.contact_id,
+                state=EffectState.OK,
+                remote_id=str(found["id"]) if found.get("id") else contact.remote_id,
+            )
+        said = self.said(found.get("errors"))
+        if found.get("success") is not False:
+            state, code = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN
+            words = "Salesforce did not say what became of this contact"
+        elif self._passes(found.get("errors")) or any(self._lacking(found.get("errors"))):
+            state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
+            words = "Salesforce could not take this contact now"
+        else:
+            state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
+            words = f"Salesforce {refusal}"
+        detail = self.words(f"{words}: {said}" if said else words)
+        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=detail)
+
+    def _passes(self, errors: Any) -> bool:
+        """Somebody made a record with this key at the same time: an upsert that found none, and a creation, cannot
+        make one, and the next upsert finds it."""
+        words = f"{self._key} duplicates value on record".casefold()
+        race = any(
+            _code(error) == "DUPLICATE_VALUE" and words in str(error.get("message")).casefold()
+            for error in objects(errors)
+        )
+        return race or any(_code(error) in PASSING or _within_trigger(error) for error in objects(errors))
+
+
+def lacks(result: Any, field: str) -> bool:
+    """Whether a record of an upsert was refused for the want of this field alone: there is none yet, and it cannot be
+    made without."""
+    errors = result.get("errors") if isinstance(result, dict) else None
+    return codes(errors) == {"REQUIRED_FIELD_MISSING"} and all(
+        isinstance(error.get("fields"), list)
+        and [str(name).casefold() for name in error["fields"]] == [field.casefold()]
+        for error in objects(errors)
+    )
+
+
+class Quota:
+    """What is left of the organisation's calls; beyond `share` of them none is made for a while."""
+
+    def __init__(self, share: float, monotonic: Callable[[], float]) -> None:
+        self._share = share
+        self._monotonic = monotonic
+        self._until = 0.0
+        self._detail = ""
+
+    def note(self, answer: Answer | NoAnswer) -> None:
+        usage = None if isinstance(answer, NoAnswer) else usage_of(answer)
+        if usage is not None and usage[0] >= usage[1] * self._share:
+            self._until = self._monotonic() + QUOTA_SECONDS
+            self._detail = (
+                f"{usage[0]} of the organisation's {usage[1]} API calls of the last 24 hours are used"
+                + (f", and quota_share lets go to {self._share:g} of them" if self._share < 1 else "")
+            )
+
+    def pause(self) -> Pause | None:
+        left = self._until - self._monotonic()
+        return Pause(left, self._detail) if left > 0 else None
+
+    def closed(self, contacts: list[Contact], pause: Pause) -> Reply:
+        """The answer to a call that was not made."""
+        code = ErrorCode.DESTINATION_RATE_LIMIT
+        return Reply(
+            outcomes=[
+                Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=pause.detail)
+                for c in contacts
+            ],
+            health=Health.WELL,
+            pause=pause,
+            detail=pause.detail,
+        )
+
+    def unread(self, pause: Pause) -> ReadBack:
+        return ReadBack(seen=None, health=Health.WELL, pause=pause, detail=pause.detail)
+
+
+def usage_of(answer: Answer) -> tuple[int, int] | None:
+    """Calls used and allowed, as `Sforce-Limit-Info` tells them."""
+    found = _USAGE.search(answer.headers.get("Sforce-Limit-Info", ""))
+    return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
+
+
+def codes(errors: Any) -> frozenset[str]:
+    return frozenset(map(_code, objects(errors)))
+
+
+def _code(error: Mapping[str, Any]) -> str:
+    return str(error.get("errorCode") or error.get("statusCode") or "")
+
+
+def _within_trigger(error: Mapping[str, Any]) -> bool:
+    """A trigger or flow of the organisation met something that passes; its words stand within those of the trigger."""
+    if _code(error) not in _TRIGGERS:
+        return False
+    words = str(error.get("message"))
+    return any(re.search(rf"\b{code}\b", words) for code in PASSING)
+
+
+def _told(error: Mapping[str, Any]) -> str:
+    words = [_code(error), error.get("message")]
+    said = ": ".join(word for word in words if isinstance(word, str) and word)
+    fields = error.get("fields")
+    named = [f for f in fields if isinstance(f, str) and f not in said] if isinstance(fields, list) else []
+    return f"{said} ({', '.join(named)})" if named else said

@@ -1,0 +1,70 @@
+"""A harmless look at a Salesforce organisation: what Contact is made of, and a query for a key that nobody has.
+
+Source: REST API Developer Guide, sObject Describe; Object Reference, DescribeSObjectResult (`externalId`, `unique`,
+`caseSensitive`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from app.domain.checks import Step
+from app.domain.destinations import SalesforceOptions
+from jobs.crm.answers import Judge, objects
+from jobs.crm.checking import is_well, refused, step
+from jobs.crm.exchange import Answer, NoAnswer
+
+Get = Callable[[str], Awaitable[Answer | NoAnswer]]
+"""Of a path."""
+
+
+async def check(get: Get, judge: Judge, options: SalesforceOptions, base: str, query: str) -> list[Step]:
+    """`query` is the path of a query by our key."""
+    answer = await get(f"{base}/sobjects/Contact/describe")
+    if not is_well(answer):
+        return [refused("describe", judge, answer)]
+    fields = _fields(answer)
+    if not fields:
+        return [step("describe", False, "The description of Contact lists no fields.", answer)]
+    steps = [_key(options.external_id_field, fields, answer), *_mapped(options, fields, answer)]
+    answer = await get(query)
+    if is_well(answer):
+        words = "A query for a key that nobody has was answered as it should be."
+        return [*steps, step("read", True, words, answer)]
+    return [*steps, refused("read", judge, answer)]
+
+
+def _fields(answer: Answer | NoAnswer) -> dict[str, dict[str, Any]]:
+    body = answer.json() if isinstance(answer, Answer) else None
+    listed = objects(body.get("fields")) if isinstance(body, dict) else ()
+    return {str(field.get("name")).casefold(): field for field in listed}
+
+
+def _key(name: str, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> Step:
+    make = "It must be text of 255 characters, External ID, Unique and case-sensitive."
+    field = fields.get(name.casefold())
+    if field is None:
+        words = f"Contact has no field {name}, or the user may not see it. {make}"
+        return step("external id", False, words, answer)
+    wanted = {"externalId": "an external id", "unique": "unique", "caseSensitive": "case-sensitive"}
+    lacking = [words for flag, words in wanted.items() if field.get(flag) is not True]
+    if lacking:
+        return step("external id", False, f"{name} is not {' and not '.join(lacking)}. {make}", answer)
+    words = f"{name} is there: an external id, unique and case-sensitive."
+    return step("external id", True, words, answer)
+
+
+def _mapped(
+    options: SalesforceOptions, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer
+) -> list[Step]:
+    """Fields that standard fields and `fields` go to."""
+    names = {**options.STANDARD, **options.fields}
+    missing = sorted({name for name in names.values() if name is not None and name.casefold() not in fields})
+    if not missing:
+        return [step("fields", True, "Contact has every field that is mapped.", answer)]
+    words = (
+        f"Contact has no field {', '.join(missing)}, or the user may not see it. Make it, name another "
+        "(--field OURS=THEIRS), or keep ours at home (--field OURS=)."
+    )
+    return [step("fields", False, words, answer)]

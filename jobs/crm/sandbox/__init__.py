@@ -1,8 +1,0 @@
-"""Stand-in CRMs that speak the vendors' wire protocols, misbehave on demand and book every effect."""
-
-from __future__ import annotations
-
-from jobs.crm.sandbox.server import KINDS, create_app, run, serving
-from jobs.crm.sandbox.vendor import ANY
-
-__all__ = ["ANY", "KINDS", "create_app", "run", "serving"]
