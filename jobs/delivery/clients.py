@@ -92,7 +92,14 @@ class ClientFactory:
 
     def _client(self, destination: Route, policy: DeliveryPolicy, state: DestinationState) -> GuardedClient:
         tenant_id, destination_id = destination.tenant_id, destination.destination_id
-        crm = self._adapter(destination, policy.timeouts)
+        made_of = (
+            destination.kind,
+            destination.base_url,
+            destination.credentials,
+            destination.options,
+            policy.timeouts,
+        )
+        crm = state.adapter(made_of, lambda: self._adapter(destination, policy.timeouts))
         # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
         crm_circuit = (
             None

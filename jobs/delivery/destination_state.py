@@ -6,6 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
+from jobs.crm.port import Crm
 from jobs.delivery.concurrency_limit import ConcurrencyLimit
 from jobs.delivery.memory_budget import MemoryShare
 
@@ -20,6 +21,19 @@ class DestinationState:
         """What the last call met that counted against a circuit, maybe in the CRM's words."""
         self.failure_reason = ""
         """The same in our own."""
+        self._adapter: tuple[object, Crm] | None = None
+
+    def adapter(self, made_of: object, make: Callable[[], Crm]) -> Crm:
+        """The adapter of the time slice before if it learns, unless it is to be made of something else now.
+
+        Raises:
+            Exception: whatever `make` raises.
+        """
+        if self._adapter is not None and self._adapter[0] == made_of:
+            return self._adapter[1]
+        crm = make()
+        self._adapter = (made_of, crm) if crm.learns else None
+        return crm
 
     @property
     def calls(self) -> int:
