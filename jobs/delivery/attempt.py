@@ -91,7 +91,7 @@ class DeliveryAttempt:
         try:
             return await self._run()
         finally:
-            self._memory.free(self._loaded)
+            self._memory.release(self._loaded)
 
     async def _run(self) -> Recorded | None:
         try:

@@ -24,7 +24,7 @@ class MemoryShare:
         return max(1, self._share // self._largest)
 
     def reserve(self, size: int) -> bool:
-        """Whether there is room for a delivery of so many bytes, to be freed by `free`. There always is for one."""
+        """Whether there is room for a delivery of so many bytes, to be freed by `release`. There always is for one."""
         self._largest = max(size, self._largest * 9 // 10, 1)
         if self._held and self._held + size > self._share:
             return False
@@ -32,7 +32,7 @@ class MemoryShare:
         self._holding.add(self)
         return True
 
-    def free(self, size: int) -> None:
+    def release(self, size: int) -> None:
         self._held -= size
         if not self._held:
             self._holding.discard(self)

@@ -147,6 +147,6 @@ def test_the_budget_is_shared_by_destinations_and_each_has_room_for_one_delivery
     assert not first.reserve(1)
     assert second.reserve(memory_budget.BUDGET)
     assert not second.reserve(1)
-    second.free(memory_budget.BUDGET)
-    first.free(half)
+    second.release(memory_budget.BUDGET)
+    first.release(half)
     assert first.reserve(half)
