@@ -131,9 +131,6 @@ class Api(Litestar):
 async def _answer(error: TrancheError, noted: exchange.Exchange, send: Any) -> None:
     status, headers, body = problems.render(error, noted.request_id, authenticated=noted.presented)
     fields = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
-    fields += [
-        (b"content-type", problems.MEDIA_TYPE.encode()),
-        (b"content-length", str(len(body)).encode()),
-    ]
+    fields += [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": fields})
     await send({"type": "http.response.body", "body": body})

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from app import keys
-from app.db.pool import Database
+from app.db.pool import Connection
 from app.http.auth import ADMIN
 from app.http.operation import Answer, Path, Reply, operation
 from app.keys import Key, KeyChange, NewKey, Principal
@@ -18,8 +18,7 @@ _TAG: Final = "keys"
 _NO_STORE: Final = "no-store"
 
 KeyId = Annotated[
-    str,
-    Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4"),
+    str, Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4")
 ]
 
 
@@ -47,13 +46,12 @@ def show_secret(key: Key, secret: str) -> KeySecret:
 
 
 @operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them, oldest first.", cache=_NO_STORE))
-async def list_keys(principal: Principal, database: Database) -> KeyList:
+async def list_keys(principal: Principal, connection: Connection) -> KeyList:
     """The tenant's API keys.
 
     Also revoked ones, with their last use to about a minute. Secrets are never shown.
     """
-    async with database.connection() as connection:
-        return KeyList(await keys.list_keys(connection, principal.tenant_id))
+    return KeyList(await keys.list_keys(connection, principal.tenant_id))
 
 
 @operation(
@@ -63,50 +61,46 @@ async def list_keys(principal: Principal, database: Database) -> KeyList:
     access=ADMIN,
     answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
 )
-async def create_key(body: NewKey, principal: Principal, database: Database) -> Reply[KeySecret]:
+async def create_key(body: NewKey, principal: Principal, connection: Connection) -> Reply[KeySecret]:
     """Create an API key.
 
     A key with only the scope `import` sees, cancels, retries and undoes the jobs that it requested. `read` allows
     reading everything of the tenant, `admin` changing everything. Only this answer shows the key.
     """
-    async with database.connection() as connection:
-        key_id, secret = await keys.add_key(connection, principal.tenant_id, body, actor=principal.key_id)
-        made = await keys.read_key(connection, principal.tenant_id, key_id)
+    key_id, secret = await keys.add_key(connection, principal.tenant_id, body, actor=principal.key_id)
+    made = await keys.read_key(connection, principal.tenant_id, key_id)
     return Reply(show_secret(made, secret), 201, {"Location": f"{PATH}/{key_id}"})
 
 
 @operation("GET", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
-async def read_key(key_id: KeyId, principal: Principal, database: Database) -> Key:
+async def read_key(key_id: KeyId, principal: Principal, connection: Connection) -> Key:
     """One API key."""
-    async with database.connection() as connection:
-        return await keys.read_key(connection, principal.tenant_id, key_id)
+    return await keys.read_key(connection, principal.tenant_id, key_id)
 
 
 @operation("PATCH", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
-async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, database: Database) -> Key:
+async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, connection: Connection) -> Key:
     """Change a key's name or expiry.
 
     `expires_at: null`: it never expires.
     """
-    async with database.connection() as connection:
-        return await keys.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
+    return await keys.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
 
 
 @operation("DELETE", _KEY, tag=_TAG, access=ADMIN, answers=Answer("It is revoked.", 204))
-async def revoke_key(key_id: KeyId, principal: Principal, database: Database) -> None:
+async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection) -> None:
     """Revoke an API key.
 
     It is refused from now on, permanently; its event streams end.
     """
-    async with database.connection() as connection:
-        await keys.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
+    await keys.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
 
 
 @operation(
     "POST", _KEY + "/rotate", tag=_TAG, access=ADMIN, answers=Answer("The renewed key.", cache=_NO_STORE)
 )
 async def rotate_key(
-    key_id: KeyId, body: KeyRotation | None, principal: Principal, database: Database
+    key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection
 ) -> KeySecret:
     """Renew the secret of an API key.
 
@@ -114,8 +108,5 @@ async def rotate_key(
     that clients can be changed one after the other.
     """
     keep = (body or KeyRotation()).keep_seconds
-    async with database.connection() as connection:
-        secret = await keys.rotate_key(
-            connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id
-        )
-        return show_secret(await keys.read_key(connection, principal.tenant_id, key_id), secret)
+    secret = await keys.rotate_key(connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id)
+    return show_secret(await keys.read_key(connection, principal.tenant_id, key_id), secret)

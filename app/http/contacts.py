@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from litestar import Request
 
 from app import status
-from app.db.pool import Database
+from app.db.pool import Connection
 from app.http import history
 from app.http.auth import Scopes
 from app.http.operation import Answer, Operation, operation
@@ -27,11 +27,10 @@ def _route(request: Request[Any, Any, Any]) -> Operation | None:
     instead=_route,
 )
 async def read_contact(
-    contact_id: Annotated[str, history.CONTACT_ID], principal: Principal, database: Database
+    contact_id: Annotated[str, history.CONTACT_ID], principal: Principal, connection: Connection
 ) -> status.Contact:
     """A contact and its state at every destination.
 
     The current version, with its state at every destination.
     """
-    async with database.connection() as connection:
-        return await status.read_contact(connection, principal.tenant_id, contact_id)
+    return await status.read_contact(connection, principal.tenant_id, contact_id)

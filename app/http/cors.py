@@ -65,11 +65,7 @@ class Cors:
         if origin is None:
             return [_VARY]
         exposed = ", ".join(_EXPOSED).encode()
-        return [
-            _VARY,
-            (b"access-control-allow-origin", origin),
-            (b"access-control-expose-headers", exposed),
-        ]
+        return [_VARY, (b"access-control-allow-origin", origin), (b"access-control-expose-headers", exposed)]
 
     def preflight_fields(self, scope: Any, methods: bytes) -> _Fields:
         """What the answer to a preflight carries beside; nothing where it is none, or the page is not allowed."""

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 from uuid_utils.compat import uuid7
 
 from app import letter_views, letters
-from app.db.pool import Database
+from app.db.pool import Connection, Database
 from app.errors import Invalid, NotFound
 from app.http.auth import ADMIN, READING
 from app.http.cursors import Cursor, Number
@@ -63,26 +63,25 @@ _DEAD_LETTER_ID: Final = Path(
     access=READING,
     answers=Answer(
         "A page of dead letters. A filtered one may hold fewer than `limit`, even none, and still have a next "
-        "one.",
+        "one."
     ),
     errors=(404,),
 )
 async def list_dead_letters(
-    query: DeadLetterQuery, principal: Principal, database: Database
+    query: DeadLetterQuery, principal: Principal, connection: Connection
 ) -> DeadLetterList:
     """Dead letters, newest first.
 
     The open ones, unless `resolution` says otherwise.
     """
-    async with database.connection() as connection:
-        page = await letter_views.list_letters(
-            connection,
-            principal.tenant_id,
-            query.filter(),
-            resolution=query.resolution,
-            before=_CURSOR.decode(query.cursor),
-            limit=query.limit,
-        )
+    page = await letter_views.list_letters(
+        connection,
+        principal.tenant_id,
+        query.filter(),
+        resolution=query.resolution,
+        before=_CURSOR.decode(query.cursor),
+        limit=query.limit,
+    )
     return DeadLetterList(page.letters, _CURSOR.encode(page.position))
 
 
@@ -94,13 +93,14 @@ async def list_dead_letters(
     answers=Answer("The reasons, with their frequency."),
     errors=(404,),
 )
-async def cluster_dead_letters(query: ClusterQuery, principal: Principal, database: Database) -> ClusterList:
+async def cluster_dead_letters(
+    query: ClusterQuery, principal: Principal, connection: Connection
+) -> ClusterList:
     """Open dead letters by destination and code.
 
     The most frequent reason first, each with sample ids.
     """
-    async with database.connection() as connection:
-        found = await letter_views.list_clusters(connection, principal.tenant_id, query.filter())
+    found = await letter_views.list_clusters(connection, principal.tenant_id, query.filter())
     return ClusterList(found, sum(cluster.count for cluster in found))
 
 
@@ -112,14 +112,13 @@ async def cluster_dead_letters(query: ClusterQuery, principal: Principal, databa
     answers=Answer("The dead letter."),
 )
 async def read_dead_letter(
-    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, database: Database
+    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, connection: Connection
 ) -> letter_views.LetterDetail:
     """One dead letter with everything needed to decide.
 
     Its reason, the calls with times and answers, the payload of a replay, its history, and the possible resolutions.
     """
-    async with database.connection() as connection:
-        return await letter_views.read_letter(connection, principal.tenant_id, dead_letter_id)
+    return await letter_views.read_letter(connection, principal.tenant_id, dead_letter_id)
 
 
 def _describe_replay(settings: Settings) -> str:

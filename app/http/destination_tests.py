@@ -8,7 +8,7 @@ from typing import Annotated, Final
 from uuid_utils.compat import uuid7
 
 from app import destination_tests
-from app.db.pool import Database
+from app.db.pool import Connection, Database
 from app.destination_tests import DestinationTest, DestinationTestRequest
 from app.errors import NotFound
 from app.http.auth import ADMIN
@@ -28,9 +28,7 @@ _TAG: Final = "destinations"
 Prefer = Annotated[
     Preferences,
     Header(
-        name="Prefer",
-        description="`wait=N` delays the answer for N seconds at most.",
-        read=read_preferences,
+        name="Prefer", description="`wait=N` delays the answer for N seconds at most.", read=read_preferences
     ),
 ]
 
@@ -120,12 +118,11 @@ async def test_destination(
     answers=Answer("The test.", headers=("MaybeRetryAfter",)),
 )
 async def read_destination_test(
-    name: Name, test_id: TestId, principal: Principal, database: Database
+    name: Name, test_id: TestId, principal: Principal, connection: Connection
 ) -> Reply[DestinationTest]:
     """A test of a destination.
 
     Kept for a day.
     """
-    async with database.connection() as connection:
-        found = await destination_tests.read(connection, principal.tenant_id, name, test_id)
+    found = await destination_tests.read(connection, principal.tenant_id, name, test_id)
     return Reply(found, headers={} if found.state == "done" else {"Retry-After": "1"})

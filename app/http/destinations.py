@@ -10,7 +10,7 @@ import msgspec
 from app import admin, circuits
 from app.admin import Destination, DestinationChange, NewDestination
 from app.circuits import DEFAULT_SECONDS, MOST_SECONDS, CircuitHistory, CircuitOrder
-from app.db.pool import Database
+from app.db.pool import Connection, Database
 from app.domain.addresses import parse_networks
 from app.errors import NotFound
 from app.http.auth import ADMIN, READING
@@ -91,23 +91,22 @@ async def list_destinations(principal: Principal, destinations: Destinations) ->
     errors=(409,),
 )
 async def add_destination(
-    body: NewDestination, principal: Principal, settings: Settings, database: Database
+    body: NewDestination, principal: Principal, settings: Settings, connection: Connection
 ) -> Reply[Destination]:
     """Add a destination.
 
     Contacts that change from now on are synced to it.
     """
     vault = open_vault(settings)
-    async with database.connection() as connection:
-        added = await admin.add_destination(
-            connection,
-            vault,
-            principal.tenant_id,
-            body,
-            private=parse_networks(settings.destination_private),
-            most=settings.max_destinations,
-            actor=principal.key_id,
-        )
+    added = await admin.add_destination(
+        connection,
+        vault,
+        principal.tenant_id,
+        body,
+        private=parse_networks(settings.destination_private),
+        most=settings.max_destinations,
+        actor=principal.key_id,
+    )
     return Reply(added, 201, {"Location": f"{PATH}/{quote(added.name)}"})
 
 
@@ -178,14 +177,10 @@ async def resume_destination(
 
 
 @operation(
-    "GET",
-    _DESTINATION + "/circuit",
-    tag=_TAG,
-    access=READING,
-    answers=Answer("The circuit and its changes."),
+    "GET", _DESTINATION + "/circuit", tag=_TAG, access=READING, answers=Answer("The circuit and its changes.")
 )
 async def read_circuit(
-    name: Name, query: CircuitQuery, principal: Principal, database: Database
+    name: Name, query: CircuitQuery, principal: Principal, connection: Connection
 ) -> CircuitHistory:
     """The circuit of a destination.
 
@@ -193,8 +188,7 @@ async def read_circuit(
     allows a few probes. If calls of several tenants to one CRM fail, all calls to it are suspended for a while: the
     destination then shows `CIRCUIT_OPEN` and the seconds.
     """
-    async with database.connection() as connection:
-        return await circuits.read_circuit(connection, principal.tenant_id, name, query.limit)
+    return await circuits.read_circuit(connection, principal.tenant_id, name, query.limit)
 
 
 def _describe_circuit(_: Settings) -> str:

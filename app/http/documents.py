@@ -23,10 +23,7 @@ _POLICY: Final = (
 
 def _document(media_type: str, schema_type: str) -> Answer:
     return Answer(
-        "The document.",
-        headers=("SecurityPolicy",),
-        cache=_KEPT,
-        content={media_type: {"type": schema_type}},
+        "The document.", headers=("SecurityPolicy",), cache=_KEPT, content={media_type: {"type": schema_type}}
     )
 
 

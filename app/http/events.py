@@ -166,9 +166,7 @@ def _describe_events(settings: Settings) -> str:
     description=_describe_events,
     answers=(
         Answer(
-            "Events, as they happen.",
-            headers=("CacheControl", "Buffering"),
-            content={headers.EVENTS: _EVENT},
+            "Events, as they happen.", headers=("CacheControl", "Buffering"), content={headers.EVENTS: _EVENT}
         ),
         Answer(
             "The job is finished, and the client has its last event: do not reconnect.",

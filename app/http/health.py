@@ -73,11 +73,7 @@ _FAILING: Final = Answer(
     ),
 )
 async def read_health(
-    fields: Fields,
-    principal: Principal | None,
-    settings: Settings,
-    database: Database,
-    engines: Engines,
+    fields: Fields, principal: Principal | None, settings: Settings, database: Database, engines: Engines
 ) -> Reply[Health]:
     """Every engine and destination.
 

@@ -9,7 +9,7 @@ import msgspec
 from litestar import Request
 
 from app import audit, history
-from app.db.pool import Database
+from app.db.pool import Connection
 from app.http.auth import READING, Scopes
 from app.http.cursors import Cursor, Index, NextCursor, Number
 from app.http.exchange import exchange_of
@@ -64,41 +64,29 @@ def is_history(request: Request[Any, Any, Any]) -> bool:
     answers=Answer("A page of versions.", cache="private, no-cache"),
 )
 async def read_contact_history(
-    contact_id: Annotated[str, CONTACT_ID], query: Page, principal: Principal, database: Database
+    contact_id: Annotated[str, CONTACT_ID], query: Page, principal: Principal, connection: Connection
 ) -> ContactHistory:
     """Every version of a contact.
 
     Newest first: who changed what, when, and whether it was undone. Also for a contact whose creation was undone.
     """
-    async with database.connection() as connection:
-        page = await history.read_history(
-            connection,
-            principal.tenant_id,
-            contact_id,
-            after=_VERSIONS.decode(query.cursor),
-            limit=query.limit,
-        )
+    page = await history.read_history(
+        connection, principal.tenant_id, contact_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
+    )
     return ContactHistory(page.versions, _VERSIONS.encode(page.last))
 
 
-@operation(
-    "GET",
-    "/v1/audit-log",
-    tag="audit",
-    access=READING,
-    answers=Answer("A page of entries."),
-)
-async def read_audit_log(query: AuditPage, principal: Principal, database: Database) -> AuditLog:
+@operation("GET", "/v1/audit-log", tag="audit", access=READING, answers=Answer("A page of entries."))
+async def read_audit_log(query: AuditPage, principal: Principal, connection: Connection) -> AuditLog:
     """Who did what, when.
 
     Newest first: the steps of undos and compensations, and what operators decided.
     """
-    async with database.connection() as connection:
-        entries, more = await audit.read_log(
-            connection,
-            principal.tenant_id,
-            subject=query.subject,
-            before=_ENTRIES.decode(query.cursor),
-            limit=query.limit,
-        )
+    entries, more = await audit.read_log(
+        connection,
+        principal.tenant_id,
+        subject=query.subject,
+        before=_ENTRIES.decode(query.cursor),
+        limit=query.limit,
+    )
     return AuditLog(entries, _ENTRIES.encode(more))

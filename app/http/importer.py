@@ -160,11 +160,7 @@ class Importer:
                     for name, word in decided.effects.items()
                 }
                 body = answers.compose(
-                    decided.job_id,
-                    decided.summary,
-                    effects,
-                    decided.shown,
-                    dry_run=batch.options.dry_run,
+                    decided.job_id, decided.summary, effects, decided.shown, dry_run=batch.options.dry_run
                 )
             if await imports.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, pack(body)):
                 return body

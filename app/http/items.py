@@ -118,10 +118,7 @@ async def list_items(
     offers = (headers.NDJSON, headers.CSV) if query.sent else (headers.JSON, headers.NDJSON, headers.CSV)
     media_type = headers.choose_type(fields, offers)
     wanted = selection.Filter(
-        query.status,
-        query.destination,
-        query.error_code,
-        lost=query.sent or media_type == headers.CSV,
+        query.status, query.destination, query.error_code, lost=query.sent or media_type == headers.CSV
     )
     ndjson = media_type == headers.NDJSON
     wanted.check()
@@ -170,11 +167,7 @@ async def list_items(
 
 
 def _link_rest(
-    request: Request[Any, Any, Any],
-    job_id: uuid.UUID,
-    position: int | None,
-    *,
-    waiting: bool,
+    request: Request[Any, Any, Any], job_id: uuid.UUID, position: int | None, *, waiting: bool
 ) -> dict[str, str]:
     """Where the next page is, and when something will be there if that is only being decided."""
     fields = link_next(request.scope, _cursor(job_id, position)) | {"Vary": "Accept"}

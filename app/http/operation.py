@@ -5,6 +5,7 @@ What a handler takes by its annotations is what it is given, and what is documen
 - `query: Struct` — the query string, see `app.http.query`; without it there are no parameters;
 - `body: Struct` — a small JSON body; `body: Struct | None`: one that may be left out;
 - `Annotated[T, Path(…)]`, `Annotated[T, Header(…)]` — a part of the path or a header field;
+- `connection: Connection` — to the database, for as long as the handler runs;
 - `media_type: str` — the one that was negotiated; `Principal` — who calls;
 - `Request`, `Fields`, `Exchange` — of the request;
 - any other type — the one object of this type in the process, see `app.http.resources`.
@@ -30,6 +31,7 @@ from litestar import Request, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
+from app.db.pool import Database
 from app.errors import NotFound
 from app.http.cursors import link_next
 from app.http.exchange import Exchange, exchange_of
@@ -218,7 +220,7 @@ def operation(
         caches = {one.status: {"Cache-Control": one.cache} for one in shown if one.cache}
         first, links = shown[0].status, shown[0].paged
         read_query = None if any_query else compile_query(hints.get("query", _NoParameters))
-        wants_query, wants_body = "query" in hints, body is not None
+        wants_query, wants_body, wants_connection = "query" in hints, body is not None, "connection" in hints
         optional = NoneType in get_args(body)
 
         async def handle(request: Request[Any, Any, Any]) -> ASGIResponse:
@@ -240,7 +242,11 @@ def operation(
                 arguments["body"] = await read_json(
                     request, asked.resources, asked.fields, body_types[0], optional=optional
                 )
-            result = await function(**arguments)
+            if wants_connection:
+                async with asked.resources[Database].connection() as arguments["connection"]:
+                    result = await function(**arguments)
+            else:
+                result = await function(**arguments)
             if links and not isinstance(result, ASGIResponse):
                 result = Reply(result, headers=link_next(request.scope, result.next_cursor))
             return _answer(result, first, caches)
@@ -301,7 +307,7 @@ def _compile(
     binds: list[tuple[str, Bind]] = []
     parameters: list[tuple[str, Path | Header]] = []
     for name, hint in hints.items():
-        if name in ("query", "body"):
+        if name in ("query", "body", "connection"):
             continue
         marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Path | Header)]
         if marks:

@@ -72,12 +72,7 @@ async def retry_job(
     if any("\0" in name for name in destinations or ()):
         raise Invalid("A destination's name holds a NUL character.")
     taken = await letters.retry(
-        database,
-        dead_letters.actor_of(principal, exchange),
-        job_id,
-        destinations,
-        settings,
-        new_id=uuid7,
+        database, dead_letters.actor_of(principal, exchange), job_id, destinations, settings, new_id=uuid7
     )
     waker.wake(principal.tenant_id, taken.owed, reason=f"retry:{exchange.request_id}")
     if taken.kind == JobKind.UNDO:

@@ -56,7 +56,4 @@ _FEATURES: Final = (
 OPERATIONS: Final = tuple(
     one for feature in _FEATURES for one in vars(feature).values() if isinstance(one, Operation)
 )
-ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (
-    *(one.route for one in OPERATIONS),
-    documents.favicon,
-)
+ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (*(one.route for one in OPERATIONS), documents.favicon)

@@ -9,7 +9,7 @@ import msgspec
 
 from app import keys
 from app.db import audit
-from app.db.pool import Connection, Database
+from app.db.pool import Connection
 from app.errors import Conflict, NotFound
 from app.http.api_keys import KeySecret, show_secret
 from app.http.auth import OPERATOR
@@ -45,10 +45,9 @@ class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @operation("GET", PATH, tag=_TAG, access=OPERATOR, answers=Answer("All of them, by name.", cache=_NO_STORE))
-async def list_tenants(database: Database) -> TenantList:
+async def list_tenants(connection: Connection) -> TenantList:
     """All tenants."""
-    async with database.connection() as connection:
-        return TenantList(await keys.list_tenants(connection))
+    return TenantList(await keys.list_tenants(connection))
 
 
 @operation(
@@ -59,36 +58,33 @@ async def list_tenants(database: Database) -> TenantList:
     answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE),
     errors=(409,),
 )
-async def create_tenant(body: NewTenant, database: Database) -> Reply[Tenant]:
+async def create_tenant(body: NewTenant, connection: Connection) -> Reply[Tenant]:
     """Create a tenant.
 
     It has no key yet: create one at `…/keys`.
     """
-    async with database.connection() as connection:
-        if "\0" not in body.name and await keys.list_tenants(connection, body.name):
-            raise Conflict(f"There is a tenant {body.name!r} already.")
-        await keys.ensure_tenant(connection, body.name)
-        (made,) = await keys.list_tenants(connection, body.name)
+    if "\0" not in body.name and await keys.list_tenants(connection, body.name):
+        raise Conflict(f"There is a tenant {body.name!r} already.")
+    await keys.ensure_tenant(connection, body.name)
+    (made,) = await keys.list_tenants(connection, body.name)
     return Reply(made, 201, {"Location": f"{PATH}/{quote(made.name)}"})
 
 
 @operation("GET", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
-async def read_tenant(name: Name, database: Database) -> Tenant:
+async def read_tenant(name: Name, connection: Connection) -> Tenant:
     """One tenant."""
-    async with database.connection() as connection:
-        return await _read(connection, name)
+    return await _read(connection, name)
 
 
 @operation("PATCH", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
-async def change_tenant(name: Name, body: TenantChange, database: Database) -> Tenant:
+async def change_tenant(name: Name, body: TenantChange, connection: Connection) -> Tenant:
     """Disable a tenant, or enable it again.
 
     While it is disabled, its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
     Nothing is lost: all work continues once it is enabled.
     """
-    async with database.connection() as connection:
-        tenant = await _read(connection, name)
-        return await keys.set_tenant_disabled(connection, tenant.name, body.disabled)
+    tenant = await _read(connection, name)
+    return await keys.set_tenant_disabled(connection, tenant.name, body.disabled)
 
 
 @operation(
@@ -98,16 +94,15 @@ async def change_tenant(name: Name, body: TenantChange, database: Database) -> T
     access=OPERATOR,
     answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
 )
-async def create_tenant_key(name: Name, body: NewKey, database: Database) -> Reply[KeySecret]:
+async def create_tenant_key(name: Name, body: NewKey, connection: Connection) -> Reply[KeySecret]:
     """Create an API key of a tenant.
 
     A first key with the scope `admin` can create the others itself.
     """
-    async with database.connection() as connection:
-        tenant = await _read(connection, name)
-        tenant_id = await keys.find_tenant(connection, tenant.name)
-        key_id, secret = await keys.add_key(connection, tenant_id, body, actor=audit.OPERATOR)
-        made = await keys.read_key(connection, tenant_id, key_id)
+    tenant = await _read(connection, name)
+    tenant_id = await keys.find_tenant(connection, tenant.name)
+    key_id, secret = await keys.add_key(connection, tenant_id, body, actor=audit.OPERATOR)
+    made = await keys.read_key(connection, tenant_id, key_id)
     return Reply(show_secret(made, secret), 201, {"Location": f"/v1/keys/{key_id}"})
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 import msgspec
 
 from app import webhooks
-from app.db.pool import Database
+from app.db.pool import Connection, Database
 from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
 from app.domain.webhooks import TEST_EVENT, MessageState
 from app.errors import NotFound
@@ -95,10 +95,9 @@ MessageId = Annotated[
 
 
 @operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them."))
-async def list_webhook_endpoints(principal: Principal, database: Database) -> WebhookEndpointList:
+async def list_webhook_endpoints(principal: Principal, connection: Connection) -> WebhookEndpointList:
     """The tenant's webhook endpoints."""
-    async with database.connection() as connection:
-        return WebhookEndpointList(await list_endpoints(connection, principal.tenant_id))
+    return WebhookEndpointList(await list_endpoints(connection, principal.tenant_id))
 
 
 @operation(
@@ -124,11 +123,10 @@ async def add_webhook_endpoint(
 
 @operation("GET", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
 async def read_webhook_endpoint(
-    endpoint_id: EndpointId, principal: Principal, database: Database
+    endpoint_id: EndpointId, principal: Principal, connection: Connection
 ) -> WebhookEndpoint:
     """One webhook endpoint."""
-    async with database.connection() as connection:
-        return await webhooks.read(connection, principal.tenant_id, endpoint_id)
+    return await webhooks.read(connection, principal.tenant_id, endpoint_id)
 
 
 @operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
@@ -179,12 +177,7 @@ async def rotate_webhook_secret(
     """Give a webhook endpoint a new secret."""
     keep = settings.webhook_rotation if body is None or body.keep_seconds is None else body.keep_seconds
     return await webhooks.rotate(
-        database,
-        open_vault(settings),
-        principal.tenant_id,
-        endpoint_id,
-        keep=keep,
-        actor=principal.key_id,
+        database, open_vault(settings), principal.tenant_id, endpoint_id, keep=keep, actor=principal.key_id
     )
 
 
@@ -219,28 +212,26 @@ async def test_webhook_endpoint(
     answers=Answer("A page of messages."),
 )
 async def list_webhook_messages(
-    endpoint_id: EndpointId, query: MessagePage, principal: Principal, database: Database
+    endpoint_id: EndpointId, query: MessagePage, principal: Principal, connection: Connection
 ) -> WebhookMessageList:
     """Messages to an endpoint, newest first."""
-    async with database.connection() as connection:
-        found, more = await webhooks.read_messages(
-            connection,
-            principal.tenant_id,
-            endpoint_id,
-            state=query.state,
-            before=_CURSOR.decode(query.cursor),
-            limit=query.limit,
-        )
+    found, more = await webhooks.read_messages(
+        connection,
+        principal.tenant_id,
+        endpoint_id,
+        state=query.state,
+        before=_CURSOR.decode(query.cursor),
+        limit=query.limit,
+    )
     return WebhookMessageList(found, _CURSOR.encode(more))
 
 
 @operation("GET", _MESSAGE, tag=_TAG, access=ADMIN, answers=Answer("The message."))
 async def read_webhook_message(
-    endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
+    endpoint_id: EndpointId, message_id: MessageId, principal: Principal, connection: Connection
 ) -> WebhookMessage:
     """One message with its attempts."""
-    async with database.connection() as connection:
-        return await webhooks.read_message(connection, principal.tenant_id, endpoint_id, message_id)
+    return await webhooks.read_message(connection, principal.tenant_id, endpoint_id, message_id)
 
 
 @operation(

@@ -91,10 +91,7 @@ def _object(**properties: Any) -> dict[str, Any]:
 
 _CIRCUIT: Final = _object(
     destination=TEXT,
-    circuit={
-        "enum": ["connection"],
-        "description": "That of this tenant's connection to it.",
-    },
+    circuit={"enum": ["connection"], "description": "That of this tenant's connection to it."},
     before=TEXT,
     after=TEXT,
     opens=_WHOLE,
