@@ -161,22 +161,14 @@ class DecisionAnswer(msgspec.Struct):
 
 def describe(taken: Taken) -> dict[str, Any]:
     """The fields of an `AttemptAnswer`."""
-    job_id = taken.job_id
-    return {
-        "job_id": job_id,
-        "kind": taken.kind,
-        "state": taken.state,
-        "root_job_id": taken.root_job_id,
-        "taken": taken.taken,
-        "items": taken.items,
-        "due": taken.due,
-        "remaining": taken.remaining,
-        "skipped": taken.skipped,
-        "status_url": f"/v1/jobs/{job_id}",
-        "items_url": f"/v1/jobs/{job_id}/items",
-        "events_url": f"/v1/jobs/{job_id}/events",
-        "cancel_url": f"/v1/jobs/{job_id}/cancel",
-        "effects": taken.effects,
+    fields = msgspec.structs.asdict(taken)
+    del fields["owed"], fields["jobs"]
+    job = f"/v1/jobs/{taken.job_id}"
+    return fields | {
+        "status_url": job,
+        "items_url": f"{job}/items",
+        "events_url": f"{job}/events",
+        "cancel_url": f"{job}/cancel",
     }
 
 

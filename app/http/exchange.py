@@ -5,12 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote
 
 import msgspec
 from uuid_utils.compat import uuid7
-
-from app.errors import NotFound
 
 _KEY: Final = "tranche.exchange"
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -54,24 +52,6 @@ def _read_path(scope: Any) -> str:
     if raw is None:
         return quote(scope["path"], safe="/:@!$&'()*+,;=~")
     return raw.partition(b"?")[0].decode("latin-1")
-
-
-def read_tail(scope: Any, prefix: str, suffix: str = "") -> str:
-    """The text between `prefix` and `suffix` of the path, decoded; slashes, encoded or not, belong to it.
-
-    Raises:
-        NotFound: it is not UTF-8, or holds what no stored text can hold.
-    """
-    tail = unquote_to_bytes(
-        exchange_of(scope).path.removeprefix(prefix).removesuffix(suffix).encode("latin-1")
-    )
-    try:
-        text = tail.decode()
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise NotFound()
-    return text
 
 
 def exchange_of(scope: Mapping[str, Any]) -> Exchange:
