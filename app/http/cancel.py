@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from app import canceling, status
+from typing import Any
+
+from app import canceling
 from app.db.pool import Database
 from app.http.auth import CHANGING
-from app.http.jobs import CACHE, job_headers
-from app.http.operation import Answer, Reply, operation
+from app.http.job_documents import JobDocuments, job_answer
+from app.http.operation import Reply, operation
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId
-from app.http.views import JobViews
 from app.keys import Principal
 
 
@@ -18,16 +19,14 @@ from app.keys import Principal
     "/v1/jobs/{job_id}/cancel",
     tag="jobs",
     access=CHANGING,
-    answers=Answer(
-        "The job is canceled; `progress.not_processed` items were not applied.",
-        headers=("ETag", "MaybeRetryAfter"),
-        cache=CACHE,
+    answers=job_answer(
+        "The job is canceled; `progress.not_processed` items were not applied.", headers=("MaybeRetryAfter",)
     ),
     errors=(409,),
 )
 async def cancel_job(
-    job_id: JobId, principal: Principal, database: Database, owners: JobOwners, views: JobViews
-) -> Reply[status.Job]:
+    job_id: JobId, principal: Principal, database: Database, owners: JobOwners, jobs: JobDocuments
+) -> Reply[Any]:
     """Cancel an import.
 
     Items that are not applied yet will not be; applied items remain and are delivered. Canceling a job again changes
@@ -36,5 +35,4 @@ async def cancel_job(
     """
     await owners.check_change(principal, job_id)
     await canceling.cancel(database, principal.tenant_id, job_id, actor=principal.key_id)
-    view = await views.read(principal.tenant_id, job_id, at_least=None)
-    return Reply(view.body, headers=job_headers(view, view.next_in))
+    return await jobs.reply(principal.tenant_id, job_id)

@@ -1,4 +1,4 @@
-"""`/v1/contacts/{id}/history` and `/v1/audit-log`: who changed what, when."""
+"""`/v1/contacts/{id}/history`: who changed what, when."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 import msgspec
 from litestar import Request
 
-from app import audit, history
+from app import history
 from app.db.pool import Connection
-from app.http.auth import READING, Scopes
-from app.http.cursors import Cursor, Index, NextCursor, Number
+from app.http.auth import Scopes
+from app.http.cursors import Cursor, Index, NextCursor
 from app.http.exchange import exchange_of
 from app.http.operation import Answer, Path, operation
 from app.http.parameters import Page
@@ -20,7 +20,6 @@ from app.keys import Principal
 _SUFFIX: Final = "/history"
 _PREFIX: Final = "/v1/contacts/"
 _VERSIONS: Final = Cursor[tuple[uuid.UUID, int]]("history", tuple[uuid.UUID, Index])
-_ENTRIES: Final = Cursor[int]("audit", Number)
 
 CONTACT_ID: Final = Path(
     description="The business key; percent-encode it, slashes too.",
@@ -35,18 +34,6 @@ class ContactHistory(msgspec.Struct):
 
     versions: list[history.Version]
     next_cursor: NextCursor
-
-
-class AuditLog(msgspec.Struct):
-    """A page of the audit log, newest first; `next_cursor` is null on the last one."""
-
-    entries: list[audit.AuditEntry]
-    next_cursor: NextCursor
-
-
-class AuditPage(Page, frozen=True, kw_only=True):
-    subject: Annotated[str | None, audit.SUBJECT] = None
-    """Only what concerns this one."""
 
 
 def is_history(request: Request[Any, Any, Any]) -> bool:
@@ -74,19 +61,3 @@ async def read_contact_history(
         connection, principal.tenant_id, contact_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
     )
     return ContactHistory(page.versions, _VERSIONS.encode(page.last))
-
-
-@operation("GET", "/v1/audit-log", tag="audit", access=READING, answers=Answer("A page of entries."))
-async def read_audit_log(query: AuditPage, principal: Principal, connection: Connection) -> AuditLog:
-    """Who did what, when.
-
-    Newest first: the steps of undos and compensations, and what operators decided.
-    """
-    entries, more = await audit.read_log(
-        connection,
-        principal.tenant_id,
-        subject=query.subject,
-        before=_ENTRIES.decode(query.cursor),
-        limit=query.limit,
-    )
-    return AuditLog(entries, _ENTRIES.encode(more))

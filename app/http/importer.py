@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import uuid
 from collections.abc import AsyncIterator
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import msgspec
 from litestar.response.base import ASGIResponse
@@ -27,7 +28,6 @@ from app.http.headers import Fields, Preferences
 from app.http.intake import Intake, Place
 from app.http.operation import respond
 from app.http.principals import Principals
-from app.http.watcher import JobWatcher
 from app.keys import Principal
 from app.settings import Settings
 from app.spool import Upload
@@ -62,6 +62,13 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
         return self.upload.options
 
 
+class Waiter(Protocol):
+    """Waits for jobs."""
+
+    async def wait(self, tenant_id: int, job_id: uuid.UUID, *, seconds: float) -> bool:
+        """True once the job is finished; false after `seconds`."""
+
+
 class Importer:
     """Reads bodies, and has them imported at once or later."""
 
@@ -71,7 +78,7 @@ class Importer:
         database: Database,
         intake: Intake,
         waker: Waker,
-        watcher: JobWatcher,
+        watcher: Waiter,
         principals: Principals,
     ) -> None:
         self._settings = settings

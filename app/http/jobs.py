@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import uuid
 from typing import Annotated, Final
 
@@ -14,16 +13,15 @@ from app.http.auth import FOLLOWING, POLLING
 from app.http.cursors import Cursor, NextCursor
 from app.http.exchange import Exchange
 from app.http.headers import Preferences
+from app.http.job_documents import CACHE
 from app.http.long_poll import LongPoll
 from app.http.operation import Answer, Header, Reply, operation
 from app.http.ownership import JobOwners, reads_all
 from app.http.parameters import JobId, Page, Prefer
-from app.http.views import JobViews, View, read_etags
+from app.http.views import JobViews, read_etags
 from app.keys import Principal
 from app.workers import WorkerWatch
 
-CACHE: Final = "private, no-cache"
-"""Of every representation of a job."""
 _CURSOR: Final = Cursor[uuid.UUID]("jobs", uuid.UUID)
 _FIELDS: Final = ("ETag", "MaybeRetryAfter", "PreferenceApplied")
 
@@ -94,15 +92,7 @@ async def read_job(
     newest = max((revision for revision in known if isinstance(revision, int)), default=0)
     view = await views.read(principal.tenant_id, job_id, at_least=None if changed else newest)
     applied = Preferences(wait=preferences.wait).applied(waited=True)
-    headers = job_headers(view, views.advise(principal.tenant_id, job_id, view)) | applied
+    headers = view.headers(views.advise(principal.tenant_id, job_id, view)) | applied
     if view.tag in known or "*" in known:
         return Reply(b"", 304, headers)
     return Reply(view.body, headers=headers)
-
-
-def job_headers(view: View, again_in: float | None) -> dict[str, str]:
-    """The header fields of a job's representation; `again_in`: seconds, `None` once it is finished."""
-    fields = {"ETag": view.etag}
-    if again_in is not None:
-        fields["Retry-After"] = str(max(1, math.ceil(again_in)))
-    return fields

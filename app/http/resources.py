@@ -12,10 +12,10 @@ STATE_KEY: Final = "resources"
 
 
 class Resources:
-    """Objects by their type."""
+    """Objects by their type, or one that theirs is derived from."""
 
     def __init__(self, *resources: object) -> None:
-        self._by_type: dict[type, Any] = {type(one): one for one in resources}
+        self._by_type: dict[type, Any] = {kind: one for one in resources for kind in type(one).__mro__}
 
     def __getitem__(self, kind: type[T]) -> T:
         found: T = self._by_type[kind]

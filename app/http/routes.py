@@ -8,6 +8,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from app.http import (
     api_keys,
+    audit_log,
     cancel,
     contacts,
     dead_letters,
@@ -34,6 +35,7 @@ _FEATURES: Final = (
     imports,
     contacts,
     history,
+    audit_log,
     jobs,
     cancel,
     retry,

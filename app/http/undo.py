@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from uuid_utils.compat import uuid7
 
-from app import status, undoing
+from app import undoing
 from app.db.pool import Database
 from app.http.auth import CHANGING
 from app.http.exchange import Exchange
-from app.http.jobs import CACHE, job_headers
-from app.http.operation import Answer, Reply, operation
+from app.http.job_documents import JobDocuments, job_answer
+from app.http.operation import Reply, operation
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId
-from app.http.views import JobViews
 from app.keys import Principal
 from app.wake import Waker
 
@@ -22,7 +23,7 @@ from app.wake import Waker
     "/v1/jobs/{job_id}/undo",
     tag="jobs",
     access=CHANGING,
-    answers=Answer("The undo job.", 202, headers=("Location", "RetryAfter", "ETag"), cache=CACHE),
+    answers=job_answer("The undo job.", 202, headers=("Location", "RetryAfter")),
     errors=(409,),
 )
 async def undo_job(
@@ -31,9 +32,9 @@ async def undo_job(
     exchange: Exchange,
     database: Database,
     owners: JobOwners,
-    views: JobViews,
+    jobs: JobDocuments,
     waker: Waker,
-) -> Reply[status.Job]:
+) -> Reply[Any]:
     """Undo a job.
 
     Each contact that the job changed gets its earlier state as a new version, and one that it created is removed;
@@ -53,6 +54,4 @@ async def undo_job(
     )
     if asked.new:
         waker.wake_imports(principal.tenant_id, asked.job_id)
-    view = await views.read(principal.tenant_id, asked.job_id, at_least=None)
-    headers = job_headers(view, view.next_in or 0.0) | {"Location": f"/v1/jobs/{asked.job_id}"}
-    return Reply(view.body, 202, headers)
+    return await jobs.reply(principal.tenant_id, asked.job_id, 202)

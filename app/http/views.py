@@ -7,11 +7,12 @@ that ask at about the same time do so with one query, and the body is read again
 from __future__ import annotations
 
 import asyncio
+import math
 import uuid
 import zlib
 from collections import OrderedDict
 from contextvars import Context
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET
@@ -23,6 +24,8 @@ from app.domain.outcomes import JobState
 from app.errors import NotFound
 from app.http.crowds import Crowds
 from app.http.flights import Flights
+from app.http.job_documents import JobDocuments
+from app.http.operation import Reply
 from app.workers import WorkerWatch
 
 MOST: Final = 1_000
@@ -81,6 +84,13 @@ class View(msgspec.Struct):
         told = f"w{zlib.crc32(self.lack.detail.encode()):08x}" if self.lack else ""
         return "-".join(filter(None, (f"{_REPRESENTATION}-{self.revision}", self.mark, told)))
 
+    def headers(self, again_in: float | None) -> dict[str, str]:
+        """Of its representation; `again_in`: seconds until polling again is worth while, None once it is finished."""
+        fields = {"ETag": self.etag}
+        if again_in is not None:
+            fields["Retry-After"] = str(max(1, math.ceil(again_in)))
+        return fields
+
     @property
     def pause(self) -> float:
         """Seconds before it is worth its price to read the job again."""
@@ -101,7 +111,7 @@ def read_etags(field: str) -> set[int | str]:
     return found
 
 
-class JobViews:
+class JobViews(JobDocuments):
     """The views of one process. What it showed once it never goes back behind."""
 
     def __init__(self, database: Database, workers: WorkerWatch | None = None) -> None:
@@ -122,6 +132,14 @@ class JobViews:
             NotFound: the tenant has no such job.
         """
         return await self.explain(await self._find((tenant_id, job_id), at_least))
+
+    async def reply(self, tenant_id: int, job_id: uuid.UUID, status: int = 200) -> Reply[Any]:
+        view = await self.read(tenant_id, job_id, at_least=None)
+        if status == 202:
+            return Reply(
+                view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"}
+            )
+        return Reply(view.body, status, view.headers(view.next_in))
 
     async def explain(self, view: View) -> View:
         """The same view, with what workers lack now to go on with the job."""
