@@ -36,11 +36,17 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Which open letters; a condition that is left out does not matter."""
 
     destination: str | None = None
+    """Only at this destination."""
     error_code: ErrorCode | None = None
+    """Only with this code."""
     state: Literal["failed", "dead"] | None = None
+    """Refused for good, or no longer tried."""
     job_id: uuid.UUID | None = None
+    """Only those that this job began, or caused."""
     contact_id: str | None = None
+    """Only of this contact."""
     created_before: datetime | None = None
+    """Only older ones; with a UTC offset."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):

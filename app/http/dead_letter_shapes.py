@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 
 from app import letter_views
-from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
+from app.domain.outcomes import EffectState, JobKind, JobState, Resolution
 from app.errors import Invalid
 from app.http.cursors import NextCursor
 from app.http.parameters import MOST
@@ -53,31 +53,7 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     reason: Reason
 
 
-class ClusterQuery(msgspec.Struct, frozen=True, kw_only=True):
-    destination: str | None = None
-    """Only at this destination."""
-    error_code: ErrorCode | None = None
-    """Only with this code."""
-    state: Literal["failed", "dead"] | None = None
-    """Refused for good, or no longer tried."""
-    job_id: uuid.UUID | None = None
-    """Only those that this job began, or caused."""
-    contact_id: str | None = None
-    """Only of this contact."""
-
-    def filter(self) -> Filter:
-        return check_filter(
-            Filter(
-                destination=self.destination,
-                error_code=self.error_code,
-                state=self.state,
-                job_id=self.job_id,
-                contact_id=self.contact_id,
-            )
-        )
-
-
-class DeadLetterQuery(ClusterQuery, frozen=True, kw_only=True):
+class DeadLetterQuery(Filter, frozen=True, kw_only=True):
     resolution: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [str(r) for r in RESOLUTIONS]})] = (
         "open"
     )

@@ -15,7 +15,6 @@ from app.http.cursors import Cursor, Number
 from app.http.dead_letter_shapes import (
     Choice,
     ClusterList,
-    ClusterQuery,
     DeadLetterList,
     DeadLetterQuery,
     DecisionAnswer,
@@ -77,7 +76,7 @@ async def list_dead_letters(
     page = await letter_views.list_letters(
         connection,
         principal.tenant_id,
-        query.filter(),
+        check_filter(query),
         resolution=query.resolution,
         before=_CURSOR.decode(query.cursor),
         limit=query.limit,
@@ -93,14 +92,12 @@ async def list_dead_letters(
     answers=Answer("The reasons, with their frequency."),
     errors=(404,),
 )
-async def cluster_dead_letters(
-    query: ClusterQuery, principal: Principal, connection: Connection
-) -> ClusterList:
+async def cluster_dead_letters(query: Filter, principal: Principal, connection: Connection) -> ClusterList:
     """Open dead letters by destination and code.
 
     The most frequent reason first, each with sample ids.
     """
-    found = await letter_views.list_clusters(connection, principal.tenant_id, query.filter())
+    found = await letter_views.list_clusters(connection, principal.tenant_id, check_filter(query))
     return ClusterList(found, sum(cluster.count for cluster in found))
 
 

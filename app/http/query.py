@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
@@ -108,7 +109,9 @@ def _compile(kind: types.Type, extra: Mapping[str, Any] | None = None) -> _Param
         case types.LiteralType(values=values):
             read = _reader_of_word({str(value): value for value in values})
         case types.UUIDType():
-            read = _read_uuid
+            read = _reader_of(uuid.UUID, "a UUID")
+        case types.DateTimeType():
+            read = _reader_of(datetime, "an RFC 3339 timestamp, as 2026-01-15T09:30:00Z")
         case types.StrType() if extra and "enum" in extra:
             read = _reader_of_word({word: word for word in extra["enum"]})
         case types.StrType():
@@ -128,11 +131,14 @@ def _read_flag(name: str, text: str) -> bool:
     return text in ("true", "1")
 
 
-def _read_uuid(name: str, text: str) -> uuid.UUID:
-    try:
-        return msgspec.convert(text, uuid.UUID)
-    except msgspec.ValidationError:
-        raise Invalid(f"{name}={_quote(text)} must be a UUID.") from None
+def _reader_of(kind: type[Any], what: str) -> Read:
+    def read(name: str, text: str) -> Any:
+        try:
+            return msgspec.convert(text, kind)
+        except msgspec.ValidationError:
+            raise Invalid(f"{name}={_quote(text)} must be {what}.") from None
+
+    return read
 
 
 def _reader_of_number(least: int, most: int) -> Read:

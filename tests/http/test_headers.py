@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -50,6 +51,7 @@ class Query(msgspec.Struct):
     order: Literal["up", "down"] = "up"
     job_id: uuid.UUID | None = None
     name: str | None = None
+    before: datetime | None = None
     map: list[str] = []
 
 
@@ -66,7 +68,7 @@ def test_no_query_makes_anything_but_a_refusal(pairs: list[tuple[bytes, bytes]])
 
 def test_a_query_is_read_as_its_types_say() -> None:
     query = b"limit=20&atomic=1&code=INTERNAL&order=down&name=%C3%A9&map=a%3Ab&map=c"
-    found = Query(20, True, ErrorCode.INTERNAL, "down", None, "é", ["a:b", "c"])
+    found = Query(20, True, ErrorCode.INTERNAL, "down", None, "é", None, ["a:b", "c"])
     assert read_query({"query_string": query}) == found
     assert read_query({"query_string": b""}) == Query()
 
@@ -79,8 +81,12 @@ def test_a_query_is_read_as_its_types_say() -> None:
         (b"atomic=yes", 'atomic="yes" must be true or false.'),
         (b"order=in", 'order="in" must be one of: down, up.'),
         (b"job_id=1", 'job_id="1" must be a UUID.'),
+        (b"before=now", 'before="now" must be an RFC 3339 timestamp, as 2026-01-15T09:30:00Z.'),
         (b"name=a&name=b", "The parameter name appears twice; send it once."),
-        (b"x=1", 'There is no parameter "x"; there are: atomic, code, job_id, limit, map, name, order.'),
+        (
+            b"x=1",
+            'There is no parameter "x"; there are: atomic, before, code, job_id, limit, map, name, order.',
+        ),
     ],
 )
 def test_a_query_is_refused_with_what_is_allowed(query: bytes, detail: str) -> None:

@@ -51,12 +51,11 @@ def make_document(operations: Iterable[Operation], settings: Settings) -> dict[s
     """The document for a service with these limits."""
     operations = tuple(operations)
     queries = [one.query for one in operations if one.query]
-    schemas = make_schemas(
-        [problems.Problem, ErrorCode, *queries, *(kind for one in operations for kind in one.types)]
-    )
+    bodies = [problems.Problem, ErrorCode, *(kind for one in operations for kind in one.types)]
+    schemas = make_schemas([*queries, *bodies])
     parameters = {query: describe_query(schemas[query.__name__]) for query in queries}
-    for struct in parameters:
-        del schemas[struct.__name__]
+    for name in {query.__name__ for query in queries} - make_schemas(bodies).keys():
+        del schemas[name]
     paths: dict[str, Any] = {}
     for one in operations:
         query = parameters[one.query] if one.query else []
