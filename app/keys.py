@@ -18,6 +18,7 @@ from app.db import audit
 from app.db.pool import Connection
 from app.db.sql import QUERIES
 from app.domain import tokens
+from app.domain.principal import Principal as Principal
 from app.errors import Invalid, NotFound, TenantDisabled, Unauthorized
 
 SCOPES: Final = ("import", "read", "admin")
@@ -28,14 +29,6 @@ _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_NAME: Final = 100
 _NO_KEY: Final = "There is no such API key."
 _NO_HASH: Final = bytes(32)
-
-
-class Principal(msgspec.Struct, frozen=True):
-    """Who is asking."""
-
-    tenant_id: int
-    key_id: str
-    scopes: frozenset[str]
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,9 +8,10 @@ import msgspec
 
 from app import keys
 from app.db.pool import Connection
+from app.domain.principal import Principal
 from app.http.auth import ADMIN
 from app.http.operation import Answer, Path, Reply, operation
-from app.keys import Key, KeyChange, NewKey, Principal
+from app.keys import Key, KeyChange, NewKey
 
 PATH: Final = "/v1/keys"
 _KEY: Final = PATH + "/{key_id}"

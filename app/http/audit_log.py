@@ -8,11 +8,11 @@ import msgspec
 
 from app import audit
 from app.db.pool import Connection
+from app.domain.principal import Principal
 from app.http.auth import READING
 from app.http.cursors import Cursor, NextCursor, Number
 from app.http.operation import Answer, operation
 from app.http.parameters import Page
-from app.keys import Principal
 
 _ENTRIES: Final = Cursor[int]("audit", Number)
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from app.db.turns import ACTING
+from app.domain.principal import Principal
 from app.errors import Forbidden, Unauthorized
 from app.http.headers import Fields
 from app.http.last_used import LastUsed
-from app.http.operation import Access, Asked
+from app.http.operation import Access, Call
 from app.http.principals import Principals
-from app.keys import Principal
 from app.settings import Settings
 
 UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
@@ -21,7 +21,7 @@ UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
 class Scopes(Access):
     """The holder of an API key with one of these scopes.
 
-    The database is asked each time, so that a revoked key is out at once; for polls, which change nothing and come in
+    The database is call each time, so that a revoked key is out at once; for polls, which change nothing and come in
     thousands, an answer of the last second is good enough (`recent`).
     """
 
@@ -32,13 +32,13 @@ class Scopes(Access):
         self.remark = f"Needs the scope {', '.join(others)}{' or ' if others else ''}{last}."
         self._refusal = f"This needs a key with the scope {' or '.join(sorted(scopes))}."
 
-    async def admit(self, asked: Asked) -> Principal:
+    async def admit(self, call: Call) -> Principal:
         """
         Raises:
             Unauthorized: there is no key, or it is unknown, revoked or misspelled.
             Forbidden: the key has none of the scopes.
         """
-        principal = await identify(asked, recent=self._recent)
+        principal = await identify(call, recent=self._recent)
         if principal is None:
             raise Unauthorized()
         if self.scopes.isdisjoint(principal.scopes):
@@ -47,33 +47,33 @@ class Scopes(Access):
 
 
 FOLLOWING: Final = Scopes("read", "import", "admin")
-"""Who may read jobs and idempotency keys: `import` alone those that it asked for itself (`app.http.ownership`)."""
+"""Who may read jobs and idempotency keys: `import` alone those that it call for itself (`app.http.ownership`)."""
 POLLING: Final = Scopes("read", "import", "admin", recent=True)
 CHANGING: Final = Scopes("import", "admin")
 READING: Final = Scopes("read", "admin")
 ADMIN: Final = Scopes("admin")
 
 
-async def identify(asked: Asked, *, recent: bool = False) -> Principal | None:
+async def identify(call: Call, *, recent: bool = False) -> Principal | None:
     """Who calls; `None` without a key.
 
     Raises:
         Unauthorized: there is a key, but it is no good.
     """
-    sent = asked.fields.one("authorization")
+    sent = call.fields.one("authorization")
     if sent is None:
         return None
-    exchange = asked.exchange
+    exchange = call.exchange
     exchange.presented = True
     scheme, _, token = sent.partition(" ")
     if scheme.lower() != "bearer":
         raise Unauthorized()
-    principal = await asked.resources[Principals].find(token.strip(), recent=recent)
+    principal = await call.resources[Principals].find(token.strip(), recent=recent)
     if principal is None:
         raise Unauthorized(UNKNOWN_KEY)
     ACTING.set(principal.tenant_id)
     exchange.tenant_id, exchange.key_id = principal.tenant_id, principal.key_id
-    asked.resources[LastUsed].note(principal.tenant_id, principal.key_id)
+    call.resources[LastUsed].note(principal.tenant_id, principal.key_id)
     return principal
 
 
@@ -82,20 +82,20 @@ class _Operator(Access):
 
     remark = "Needs the operator's token (TRANCHE_OPERATOR_TOKEN) in place of an API key."
 
-    async def admit(self, asked: Asked) -> None:
+    async def admit(self, call: Call) -> None:
         """
         Raises:
             Unauthorized: there is no token, or another one.
             Forbidden: the service has no operator's token.
         """
-        expected = asked.resources[Settings].operator_token
+        expected = call.resources[Settings].operator_token
         if not expected:
             raise Forbidden(
                 "Tenants are managed with `tranche tenants`, or here with the token of TRANCHE_OPERATOR_TOKEN, which "
                 "is not set."
             )
-        asked.exchange.presented = asked.fields.one("authorization") is not None
-        if not is_operator(asked.fields, expected):
+        call.exchange.presented = call.fields.one("authorization") is not None
+        if not is_operator(call.fields, expected):
             raise Unauthorized("This needs the operator's token: `Authorization: Bearer …`.")
 
 

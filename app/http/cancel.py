@@ -6,12 +6,12 @@ from typing import Any
 
 from app import canceling
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.http.auth import CHANGING
 from app.http.job_documents import JobDocuments, job_answer
 from app.http.operation import Reply, operation
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId
-from app.keys import Principal
 
 
 @operation(

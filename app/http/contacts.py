@@ -8,10 +8,10 @@ from litestar import Request
 
 from app import status
 from app.db.pool import Connection
+from app.domain.principal import Principal
 from app.http import history
 from app.http.auth import Scopes
 from app.http.operation import Answer, Operation, operation
-from app.keys import Principal
 
 
 def _route(request: Request[Any, Any, Any]) -> Operation | None:

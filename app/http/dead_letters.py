@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 
 from app import letter_views, letters
 from app.db.pool import Connection, Database
+from app.domain.principal import Principal
 from app.errors import Invalid, NotFound
 from app.http.auth import ADMIN, READING
 from app.http.cursors import Cursor, Number
@@ -29,7 +30,6 @@ from app.http.dead_letter_shapes import (
 )
 from app.http.exchange import Exchange
 from app.http.operation import Answer, Path, Reply, operation
-from app.keys import Principal
 from app.letter_choice import MOST as MOST_TAKEN
 from app.letter_choice import Actor, Filter, Selection
 from app.settings import Settings

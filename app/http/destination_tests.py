@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 from app import destination_tests
 from app.db.pool import Connection, Database
 from app.destination_tests import DestinationTest, DestinationTestRequest
+from app.domain.principal import Principal
 from app.errors import NotFound
 from app.http.auth import ADMIN
 from app.http.destinations import PATH, Name
@@ -17,7 +18,6 @@ from app.http.exchange import Exchange
 from app.http.headers import Preferences
 from app.http.operation import Answer, Header, Path, Reply, operation
 from app.http.parameters import read_preferences
-from app.keys import Principal
 from app.settings import Settings
 from app.wake import Waker
 

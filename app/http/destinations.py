@@ -12,12 +12,12 @@ from app.admin import Destination, DestinationChange, NewDestination
 from app.circuits import DEFAULT_SECONDS, MOST_SECONDS, CircuitHistory, CircuitOrder
 from app.db.pool import Connection, Database
 from app.domain.addresses import parse_networks
+from app.domain.principal import Principal
 from app.errors import NotFound
 from app.http.auth import ADMIN, READING
 from app.http.exchange import Exchange
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.secret_key import open_vault
-from app.keys import Principal
 from app.settings import Settings
 from app.wake import Waker
 from app.workers import WorkerWatch

@@ -14,19 +14,19 @@ from litestar.response.base import ASGIResponse
 from app import stream_tokens
 from app.db.pool import Database
 from app.db.turns import ACTING, STRANGERS
+from app.domain.principal import Principal
 from app.errors import TrancheError, Unauthorized
 from app.http import headers
 from app.http.auth import FOLLOWING, POLLING
 from app.http.exchange import Exchange
 from app.http.intake import Intake
-from app.http.operation import Access, Answer, Asked, Header, operation, respond
+from app.http.operation import Access, Answer, Call, Header, operation, respond
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId, parse_job_id
 from app.http.principals import Principals
 from app.http.query import compile_query
 from app.http.views import JobViews, View
 from app.http.watcher import JobWatcher
-from app.keys import Principal
 from app.settings import Settings
 from app.stream_tokens import StreamToken
 
@@ -95,15 +95,15 @@ class _KeyOrToken(Access):
     security = ({"apiKey": []}, {"streamToken": []})
     _read_query = staticmethod(compile_query(EventQuery))
 
-    async def admit(self, asked: Asked) -> Principal:
-        scope = asked.request.scope
-        if asked.fields.one("authorization") is not None or b"token=" not in scope["query_string"]:
-            return await POLLING.admit(asked)
+    async def admit(self, call: Call) -> Principal:
+        scope = call.request.scope
+        if call.fields.one("authorization") is not None or b"token=" not in scope["query_string"]:
+            return await POLLING.admit(call)
         token = self._read_query(scope).token or ""
-        wanted = parse_job_id(asked.request.path_params["job_id"])
-        asked.exchange.presented = True
+        wanted = parse_job_id(call.request.path_params["job_id"])
+        call.exchange.presented = True
         ACTING.set(STRANGERS)
-        async with asked.resources[Database].connection() as connection:
+        async with call.resources[Database].connection() as connection:
             found = await stream_tokens.authenticate(connection, token, wanted)
         if found is None or found.scopes.isdisjoint(FOLLOWING.scopes):
             raise Unauthorized(
@@ -111,13 +111,13 @@ class _KeyOrToken(Access):
                 "/v1/jobs/{id}/stream-token."
             )
         ACTING.set(found.tenant_id)
-        asked.exchange.tenant_id = found.tenant_id
+        call.exchange.tenant_id = found.tenant_id
         return found
 
 
-def _read_last(asked: Asked) -> int:
+def _read_last(call: Call) -> int:
     """The revision that the client has; 0: none. What is no revision of ours is ignored."""
-    text = asked.fields.all("last-event-id")
+    text = call.fields.all("last-event-id")
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= 18 else 0
 
 

@@ -10,12 +10,12 @@ import msgspec
 from app.db import reading
 from app.db.pool import Database
 from app.db.reading import HealthRow
+from app.domain.principal import Principal
 from app.errors import TrancheError, Unauthorized
 from app.http.auth import identify, is_operator
 from app.http.engines import Check, Checks, Engines, Word, timed
 from app.http.headers import Fields
-from app.http.operation import EVERYBODY, Access, Answer, Asked, Reply, operation
-from app.keys import Principal
+from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation
 from app.settings import Settings
 
 LONG_UNKNOWN: Final = 60
@@ -35,16 +35,16 @@ class _OptionalKey(Access):
     security = ({}, {"apiKey": []})
     errors = (401,)
 
-    async def admit(self, asked: Asked) -> Principal | None:
+    async def admit(self, call: Call) -> Principal | None:
         """
         Raises:
             Unauthorized: the key is no good.
         """
-        settings = asked.resources[Settings]
-        if asked.fields.one("authorization") is None or _is_operator(asked.fields, settings):
+        settings = call.resources[Settings]
+        if call.fields.one("authorization") is None or _is_operator(call.fields, settings):
             return None
         try:
-            return await identify(asked)
+            return await identify(call)
         except Unauthorized:
             raise
         except TrancheError:

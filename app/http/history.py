@@ -10,12 +10,12 @@ from litestar import Request
 
 from app import history
 from app.db.pool import Connection
+from app.domain.principal import Principal
 from app.http.auth import Scopes
 from app.http.cursors import Cursor, Index, NextCursor
 from app.http.exchange import exchange_of
 from app.http.operation import Answer, Path, operation
 from app.http.parameters import Page
-from app.keys import Principal
 
 _SUFFIX: Final = "/history"
 _PREFIX: Final = "/v1/contacts/"

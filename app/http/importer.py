@@ -20,6 +20,7 @@ from app.db.packing import pack
 from app.db.pool import Database
 from app.domain import answers
 from app.domain.envelope import TooManyItems
+from app.domain.principal import Principal
 from app.errors import Unauthorized
 from app.http.auth import Scopes
 from app.http.bodies import Limits, open_body
@@ -28,7 +29,6 @@ from app.http.headers import Fields, Preferences
 from app.http.intake import Intake, Place
 from app.http.operation import respond
 from app.http.principals import Principals
-from app.keys import Principal
 from app.settings import Settings
 from app.spool import Upload
 from app.wake import Waker

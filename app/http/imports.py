@@ -13,15 +13,15 @@ from app.domain import answers
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
 from app.domain.outcomes import Consistency
+from app.domain.principal import Principal
 from app.domain.rows import Item
 from app.errors import Invalid
 from app.http import headers
 from app.http.exchange import Exchange
 from app.http.headers import Fields, Preferences
 from app.http.importer import ROUTE, SCOPES, Importer, ImportRequest
-from app.http.operation import Answer, Asked, Header, operation
+from app.http.operation import Answer, Call, Header, operation
 from app.http.parameters import describe_wait, read_preferences
-from app.keys import Principal
 from app.settings import Settings
 from app.spool import QueuedAnswer, Upload
 
@@ -46,8 +46,8 @@ class ImportQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Leaves a column of a CSV out; repeat it for more."""
 
 
-def _read_key(asked: Asked) -> str:
-    key, asked.exchange.idempotency_key = headers.read_key(asked.fields)
+def _read_key(call: Call) -> str:
+    key, call.exchange.idempotency_key = headers.read_key(call.fields)
     return key
 
 

@@ -14,6 +14,7 @@ from msgspec import UNSET, UnsetType
 from app import failed_rows, items, selection
 from app.db.pool import Database
 from app.domain.outcomes import EffectState, ErrorCode, ItemStatus
+from app.domain.principal import Principal
 from app.http import headers
 from app.http.auth import FOLLOWING
 from app.http.cursors import Cursor, Index, NextCursor, link_next
@@ -23,7 +24,6 @@ from app.http.headers import Fields
 from app.http.operation import Answer, operation, respond
 from app.http.ownership import JobOwners
 from app.http.parameters import MOST, JobId
-from app.keys import Principal
 
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
 POLL_SECONDS: Final = 1

@@ -9,6 +9,7 @@ import msgspec
 
 from app import status
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.http.auth import FOLLOWING, POLLING
 from app.http.cursors import Cursor, NextCursor
 from app.http.exchange import Exchange
@@ -19,7 +20,6 @@ from app.http.operation import Answer, Header, Reply, operation
 from app.http.ownership import JobOwners, reads_all
 from app.http.parameters import JobId, Page, Prefer
 from app.http.views import JobViews, read_etags
-from app.keys import Principal
 from app.workers import WorkerWatch
 
 _CURSOR: Final = Cursor[uuid.UUID]("jobs", uuid.UUID)
@@ -30,7 +30,7 @@ KnownTags = Annotated[
     Header(
         name="If-None-Match",
         description="ETags that the client has already.",
-        read=lambda asked: read_etags(asked.fields.all("if-none-match")),
+        read=lambda call: read_etags(call.fields.all("if-none-match")),
     ),
 ]
 

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from app import status
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.errors import NotFound
 from app.http import headers
 from app.http.auth import FOLLOWING
@@ -13,7 +14,6 @@ from app.http.errors import KeyInvalid
 from app.http.importer import ROUTE
 from app.http.operation import Answer, Path, operation
 from app.http.ownership import JobOwners
-from app.keys import Principal
 
 
 def _parse_key(text: str) -> str:

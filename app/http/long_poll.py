@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+from app.domain.principal import Principal
 from app.http.intake import Intake
 from app.http.principals import Principals
 from app.http.views import JobViews
 from app.http.watcher import JobWatcher
-from app.keys import Principal
 
 
 class LongPoll:

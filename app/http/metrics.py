@@ -17,10 +17,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.db.metrics import Figure
+from app.domain.principal import Principal
 from app.http.auth import READING, is_operator
 from app.http.figures import Figures
-from app.http.operation import Access, Answer, Asked, operation, respond
-from app.keys import Principal
+from app.http.operation import Access, Answer, Call, operation, respond
 from app.settings import Settings
 from app.telemetry import Event, RequestServed
 
@@ -103,10 +103,10 @@ class _Gauges(Collector):
 class _KeyOrOperator(Access):
     """The holder of an API key, or the operator."""
 
-    async def admit(self, asked: Asked) -> Principal | None:
-        if is_operator(asked.fields, asked.resources[Settings].metrics_token):
+    async def admit(self, call: Call) -> Principal | None:
+        if is_operator(call.fields, call.resources[Settings].metrics_token):
             return None
-        return await READING.admit(asked)
+        return await READING.admit(call)
 
 
 @operation(

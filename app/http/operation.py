@@ -32,6 +32,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.errors import NotFound
 from app.http.cursors import link_next
 from app.http.exchange import Exchange, exchange_of
@@ -39,7 +40,6 @@ from app.http.headers import JSON, Fields, choose_type
 from app.http.json_bodies import read_json
 from app.http.query import compile_query
 from app.http.resources import resources_of
-from app.keys import Principal
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -51,7 +51,7 @@ _WITH_RESULT: Final = frozenset({200, 201, 202, 207})
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Asked:
+class Call:
     """One request, as far as it was read."""
 
     __slots__ = ("exchange", "fields", "media_type", "principal", "request", "resources")
@@ -65,7 +65,7 @@ class Asked:
         self.media_type = JSON
 
 
-Bind = Callable[[Asked], Any]
+Bind = Callable[[Call], Any]
 
 
 class Access(ABC):
@@ -79,7 +79,7 @@ class Access(ABC):
     """Statuses of those who may not."""
 
     @abstractmethod
-    async def admit(self, asked: Asked) -> Principal | None:
+    async def admit(self, call: Call) -> Principal | None:
         """Who calls; None: it does not matter.
 
         Raises:
@@ -91,7 +91,7 @@ class _Everybody(Access):
     security = ()
     errors = ()
 
-    async def admit(self, asked: Asked) -> None:
+    async def admit(self, call: Call) -> None:
         return None
 
 
@@ -116,7 +116,7 @@ class Header:
 
     name: str
     description: Text
-    read: Callable[[Asked], Any]
+    read: Callable[[Call], Any]
     schema: Mapping[str, Any] = field(default_factory=lambda: {"type": "string"})
     required: bool = False
 
@@ -227,23 +227,23 @@ def operation(
             if instead is not None and (other := instead(request)) is not None:
                 request.scope["path_template"] = other.path
                 return await other.handle(request)
-            asked = Asked(request)
-            asked.principal = await access.admit(asked)
+            call = Call(request)
+            call.principal = await access.admit(call)
             if offers:
-                asked.media_type = choose_type(asked.fields, offers)
+                call.media_type = choose_type(call.fields, offers)
             arguments: dict[str, Any] = {}
             if read_query is not None:
                 query = read_query(request.scope)
                 if wants_query:
                     arguments["query"] = query
             for name, bind in binds:
-                arguments[name] = bind(asked)
+                arguments[name] = bind(call)
             if wants_body:
                 arguments["body"] = await read_json(
-                    request, asked.resources, asked.fields, body_types[0], optional=optional
+                    request, call.resources, call.fields, body_types[0], optional=optional
                 )
             if wants_connection:
-                async with asked.resources[Database].connection() as arguments["connection"]:
+                async with call.resources[Database].connection() as arguments["connection"]:
                     result = await function(**arguments)
             else:
                 result = await function(**arguments)
@@ -316,7 +316,7 @@ def _compile(
                 (name, _bind_path(name, marks[0], path) if isinstance(marks[0], Path) else marks[0].read)
             )
         elif name == "media_type":
-            binds.append((name, lambda asked: asked.media_type))
+            binds.append((name, lambda call: call.media_type))
         else:
             binds.append((name, _OF_REQUEST.get(hint) or _bind_resource(hint)))
     declared = {name for name, mark in parameters if isinstance(mark, Path)}
@@ -325,24 +325,24 @@ def _compile(
 
 
 _OF_REQUEST: Final[dict[Any, Bind]] = {
-    Request: lambda asked: asked.request,
-    Request[Any, Any, Any]: lambda asked: asked.request,
-    Fields: lambda asked: asked.fields,
-    Exchange: lambda asked: asked.exchange,
-    Principal: lambda asked: asked.principal,
-    Principal | None: lambda asked: asked.principal,
+    Request: lambda call: call.request,
+    Request[Any, Any, Any]: lambda call: call.request,
+    Fields: lambda call: call.fields,
+    Exchange: lambda call: call.exchange,
+    Principal: lambda call: call.principal,
+    Principal | None: lambda call: call.principal,
 }
 
 
 def _bind_resource(kind: type[Any]) -> Bind:
-    return lambda asked: asked.resources[kind]
+    return lambda call: call.resources[kind]
 
 
 def _bind_path(name: str, mark: Path, path: str) -> Bind:
     if mark.rest:
         before, after = path.split(f"{{{name}}}")
-        return lambda asked: mark.parse(decode(asked.exchange.path.removeprefix(before).removesuffix(after)))
-    return lambda asked: mark.parse(decode(asked.request.path_params[name]))
+        return lambda call: mark.parse(decode(call.exchange.path.removeprefix(before).removesuffix(after)))
+    return lambda call: mark.parse(decode(call.request.path_params[name]))
 
 
 def decode(text: str) -> str:

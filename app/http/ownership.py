@@ -8,8 +8,8 @@ from typing import Final
 
 from app.db import ownership
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.errors import Forbidden, NotFound
-from app.keys import Principal
 
 _MOST: Final = 10_000
 _READING: Final = frozenset({"read", "admin"})

@@ -10,7 +10,7 @@ import msgspec
 from app.errors import NotFound
 from app.http import headers
 from app.http.headers import Preferences
-from app.http.operation import Asked, Header, Path
+from app.http.operation import Call, Header, Path
 from app.settings import Settings
 
 MOST: Final = 1_000
@@ -48,8 +48,8 @@ JobId = Annotated[
 ]
 
 
-def read_preferences(asked: Asked) -> Preferences:
-    return headers.read_preferences(asked.fields, max_wait=asked.resources[Settings].max_wait)
+def read_preferences(call: Call) -> Preferences:
+    return headers.read_preferences(call.fields, max_wait=call.resources[Settings].max_wait)
 
 
 def describe_wait(settings: Settings) -> str:
@@ -62,12 +62,12 @@ def describe_wait(settings: Settings) -> str:
 Prefer = Annotated[Preferences, Header(name="Prefer", description=describe_wait, read=read_preferences)]
 
 
-def read_optional_key(asked: Asked) -> str | None:
+def read_optional_key(call: Call) -> str | None:
     """The key as it was sent, which every answer from here on echoes."""
-    if not asked.fields.one("idempotency-key"):
+    if not call.fields.one("idempotency-key"):
         return None
-    _, asked.exchange.idempotency_key = headers.read_key(asked.fields)
-    return asked.exchange.idempotency_key
+    _, call.exchange.idempotency_key = headers.read_key(call.fields)
+    return call.exchange.idempotency_key
 
 
 OptionalKey = Annotated[

@@ -17,9 +17,9 @@ from app import keys
 from app.db.pool import Database
 from app.db.turns import ACTING, STRANGERS
 from app.domain import tokens
+from app.domain.principal import Principal
 from app.errors import TrancheError, Unauthorized
 from app.http.flights import Flights
-from app.keys import Principal
 
 log = structlog.get_logger()
 
@@ -70,7 +70,7 @@ class Principals:
         left = until - asyncio.get_running_loop().time()
         if known is not None and left > 0:
             if left < RECENT / 2:
-                # Asked for ahead of time, once for all: else all who come just then would wait.
+                # Call for ahead of time, once for all: else all who come just then would wait.
                 self._looking.start(digest, lambda: self._learn(secret, digest))
             return known
         return await self._looking.share(digest, lambda: self._learn(secret, digest))

@@ -10,6 +10,7 @@ from uuid_utils.compat import uuid7
 from app import letters
 from app.db.pool import Database
 from app.domain.outcomes import JobKind
+from app.domain.principal import Principal
 from app.errors import Invalid
 from app.http import dead_letters
 from app.http.auth import CHANGING
@@ -18,7 +19,6 @@ from app.http.exchange import Exchange
 from app.http.operation import Answer, Reply, operation
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId, OptionalKey
-from app.keys import Principal
 from app.letter_choice import MOST
 from app.settings import Settings
 from app.wake import Waker

@@ -8,13 +8,13 @@ from uuid_utils.compat import uuid7
 
 from app import undoing
 from app.db.pool import Database
+from app.domain.principal import Principal
 from app.http.auth import CHANGING
 from app.http.exchange import Exchange
 from app.http.job_documents import JobDocuments, job_answer
 from app.http.operation import Reply, operation
 from app.http.ownership import JobOwners
 from app.http.parameters import JobId
-from app.keys import Principal
 from app.wake import Waker
 
 

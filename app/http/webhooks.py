@@ -11,6 +11,7 @@ import msgspec
 from app import webhooks
 from app.db.pool import Connection, Database
 from app.db.webhooks import WebhookEndpoint, WebhookMessage, list_endpoints
+from app.domain.principal import Principal
 from app.domain.webhooks import TEST_EVENT, MessageState
 from app.errors import NotFound
 from app.http.auth import ADMIN
@@ -18,7 +19,6 @@ from app.http.cursors import Cursor, NextCursor, Number
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.parameters import Page
 from app.http.secret_key import open_vault
-from app.keys import Principal
 from app.settings import Settings
 from app.webhooks import MOST_ENDPOINTS, NewWebhookEndpoint, WebhookEndpointChange, WebhookSecret
 

@@ -1,0 +1,13 @@
+"""Who calls."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """The holder of an API key of a tenant."""
+
+    tenant_id: int
+    key_id: str
+    scopes: frozenset[str]
