@@ -14,7 +14,7 @@ from typing import Final, Self
 
 import msgspec
 
-from app.admin import Principal
+from app.domain.principal import Principal
 from app.errors import Overloaded, QuotaExceeded
 from app.settings import PREFIX, Settings
 
