@@ -58,7 +58,7 @@ _MOST_EFFORT: Final = 262_144
 """Bytes of items that may be read thoroughly within the transaction: some tens of milliseconds."""
 _BUSY_SECONDS: Final = 1.0
 _RECEIVING_SECONDS: Final = 5.0
-"""A body that arrives may be there, or given up, much sooner than its lease says."""
+"""A body that is arriving may be complete, or abandoned, much sooner than its lease says."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +70,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     consistency: Consistency = Consistency.NONE
     minimal: bool = False
     wait: float = 0.0
-    """Seconds for which the caller will hold the answer back to tell of effects."""
+    """Seconds for which the caller delays the answer to include effects."""
 
     @property
     def consistent(self) -> bool:
@@ -132,7 +132,7 @@ class Digest(Protocol):
 
 
 def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
-    """Tells requests under one key apart: the body, what it is read as, and whatever changes its effect."""
+    """Distinguishes requests under one key: the body, its format, and every option that changes its effect."""
     return seal(hashlib.sha256(body), options, form)
 
 
@@ -242,9 +242,9 @@ async def _write(
 
 
 async def claim_key(connection: Connection, request: Claimant) -> imports.KeyClaim:
-    """What stands under this key; if nothing does, this transaction is the one that may put something there.
+    """The stored request of this key; if there is none, this transaction may store one.
 
-    A body that arrived under it and fell silent is given up here, so that its key is free.
+    An upload under this key whose heartbeat is lost is abandoned here, so that the key is free.
 
     Raises:
         KeyBusy: another request runs under this key, or its body is still arriving.
@@ -265,7 +265,7 @@ async def claim_key(connection: Connection, request: Claimant) -> imports.KeyCla
 
 
 def answered(claim: imports.KeyClaim, mark: bytes) -> Replay | None:
-    """The answer that stands under the key; None: there is none yet.
+    """The answer that is stored under the key; None: there is none yet.
 
     Raises:
         KeyExpired, KeyReused, KeyBusy: see the phases above.
@@ -385,7 +385,7 @@ async def _cut(request: Import, settings: Settings) -> Contents:
     """The body in pieces, cut in steps between which others have their turn.
 
     Raises:
-        TooManyItems: too many to be answered in the request: the caller spools them.
+        TooManyItems: too many to be answered in the request: the caller stages them.
         MalformedRequest, InvalidHeader: it cannot be cut.
     """
     steps = read_by_steps(request.body, request.form, max_items=settings.max_sync_items)

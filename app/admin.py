@@ -84,7 +84,7 @@ class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     token: Annotated[str | None, _TOKEN] = None
     """Kept encrypted and never shown again."""
     options: dict[str, Any] | None = None
-    """Those that are named change, the others stay as they are; null stands for the default."""
+    """Those that are named change, the others stay as they are; null is the default."""
 
 
 async def add_destination(
@@ -107,7 +107,7 @@ async def add_destination(
         Conflict: the tenant has a destination of this name, or `most`.
     """
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
-        raise Invalid(f"{new.name!r} is no destination name: use a-z, 0-9, '-' and '_', not 'db'.")
+        raise Invalid(f"{new.name!r} is not a valid destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     options = _check_options(new.kind, new.options)
     if (fault := base_url_fault(new.base_url, private)) is not None:
         raise Invalid(fault)
@@ -151,14 +151,14 @@ async def change_destination(
     """Give a destination another token, or other options; returns its id.
 
     Workers go by it from their next call on. A new token is tried at once, whatever circuit the one before opened.
-    What has arrived is not sent again because it would now look different there.
+    Contacts that have arrived are not sent again because of new options.
 
     Raises:
         Invalid: the token or an option cannot be used, or nothing is to be changed.
         NotFound: there is no such destination.
     """
     if change.token is None and not change.options:
-        raise Invalid("Nothing is to be changed: give a token or options.")
+        raise Invalid("There is nothing to change: give a token or options.")
     token = None if change.token is None else _check_token(change.token)
     async with connection.transaction():
         row = await connection.fetchrow(QUERIES["lock_destination_options"], tenant_id, name)

@@ -1,7 +1,7 @@
 """What became of a job's items over all attempts: a part of the read model.
 
-A job's own counts say what its own attempt came to. What failed may be sent again, by retries of the job and by replays
-of its dead letters; the merged view follows each letter along its chain to where it stands now.
+A job's own counts say what its own attempt came to. Failed items may be sent again, by retries of the job and
+by replays of its dead letters; the merged view follows each dead letter along its chain to its current state.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from app.domain.outcomes import JobKind, JobState
 
 
 class Attempt(msgspec.Struct, frozen=True):
-    """A job that sent items: the first one, a retry, or a replay of letters."""
+    """A job that sent items: the first one, a retry, or a replay of dead letters."""
 
     job_id: uuid.UUID
     kind: JobKind
@@ -38,7 +38,7 @@ class Merged(msgspec.Struct, frozen=True):
     open: int = 0
     """An attempt that is not finished has them."""
     failed: int = 0
-    """A dead letter waits for a human."""
+    """A dead letter waits for an operator."""
     dropped: int = 0
     """An operator dropped them, or another destination refused them and all were to have them or none."""
     skipped: int = 0

@@ -1,4 +1,4 @@
-"""The audit log as it is shown: who did what, when. Steps of sagas stand in it, and what humans decided."""
+"""The audit log as it is shown: who did what, when, including steps of sagas and decisions of operators."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from app.domain.rows import Piece
 
 
 class Booked(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts of the items that were booked, and whether destinations are owed something."""
+    """Counts of the recorded items, and whether deliveries were written."""
 
     summary: Summary
     results: dict[str, int]

@@ -19,17 +19,15 @@ log = structlog.get_logger()
 
 ERROR: Final = JobError(
     "CANCELED",
-    "The job was canceled. What was applied before stays and goes on to its destinations; `progress.not_processed` "
-    "tells how many items were not applied.",
+    "The job was canceled. Items that were applied before remain and are delivered to their destinations; "
+    "`progress.not_processed` counts the others.",
 )
 _REASONS: Final = {
-    JobState.SYNCING: "Every item of this job is applied and on its way to the destinations; to hold it back there, "
-    "pause a destination or remove it.",
-    JobState.FAILED: "This job has failed already; its error tells why.",
+    JobState.SYNCING: "Every item of this job is applied and being delivered; to stop the delivery, pause "
+    "or remove a destination.",
+    JobState.FAILED: "This job has failed already; its error has the reason.",
 }
-_UNDO: Final = (
-    "An undo goes to its end, so that nobody has to guess what it left; then it can be undone itself."
-)
+_UNDO: Final = "An undo cannot be canceled; once it has finished, it can be undone itself."
 _WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 _DONE: Final = "This job is completed: every item is decided, so there is nothing left to cancel."
 

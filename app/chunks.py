@@ -1,7 +1,7 @@
-"""The use case: a spooled import is processed piece by piece, each in one transaction that also takes it off the spool.
+"""The use case: a staged import is processed chunk by chunk, each in one transaction that also removes it from staging.
 
-What a worker did not commit never happened, and what is still spooled is what is still to be done; so nothing is
-skipped and nothing done twice, wherever a worker stops. The phases, each with its exits:
+Uncommitted work never happened, and the staged chunks are the remaining work; so nothing is skipped and
+nothing is done twice, wherever a worker stops. The phases, each with its exits:
 
 1. check    no id stands twice → 3 · some may → collect them, chunk by chunk, and settle what they mean
 2. settle   equal ones follow their leader · differing ones fail, or the last one leads
@@ -48,13 +48,13 @@ _BACKOFF: Final = 0.25
 _BACKOFF_CAP: Final = 10.0
 _WHOLE_FILE: Final = (Step.CHECK, Step.SETTLE, Step.ATOMIC)
 _STUCK: Final = (
-    "Processing failed again and again; it was reported to the operators. What was applied stays; "
-    "progress.not_processed tells how many items were not."
+    "Processing failed repeatedly; the error was logged. Applied items remain; progress.not_processed "
+    "counts the others."
 )
 FULL: Final = {
     "code": StorageFull.code,
-    "detail": "The database has no disk space left. Nothing is lost; the job goes on by itself once an operator has "
-    "freed or added space.",
+    "detail": "The database has no disk space left. Nothing is lost; the job continues by itself once an "
+    "operator has freed or added space.",
 }
 """What a job waits for."""
 _HELD: Final = (
@@ -95,13 +95,13 @@ class Processor:
         random: Callable[[], float],
         owed: Callable[[int, list[int]], None],
     ) -> None:
-        """`owed` is called with a tenant and its destinations once something for them is committed."""
+        """`owed` is called with a tenant and its destinations once deliveries for them are committed."""
         self._database = database
         self._settings = settings
         self._random = random
         self._owed = owed
         self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
-        """Work that goes over a whole file takes long, and small imports must not wait for all lanes of a worker."""
+        """Work on a whole file takes long, and small imports must not wait for all tasks of a worker."""
 
     async def advance(self, tenant_id: int, job_id: uuid.UUID) -> Advance:
         """Do one piece of work for a job, if there is any to be had.

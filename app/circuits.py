@@ -40,7 +40,7 @@ async def set_circuit(
     actor: str,
     shared: bool = False,
 ) -> int:
-    """Open or close the circuit of a tenant's connection by hand; returns the destination's id.
+    """Override the circuit of a tenant's connection; returns the destination's id.
 
     From now on nothing is sent to it, or again; the next worker that comes by sets the circuit. `shared`: that of its
     CRM instead, for all tenants who call it, which is an operator's to order.

@@ -89,7 +89,7 @@ async def ask(
             most=MOST_OPEN,
         )
         if not inserted:
-            raise Conflict(f"{MOST_OPEN} tests are under way already; wait until one of them is done.")
+            raise Conflict(f"{MOST_OPEN} tests are running already; wait until one of them is done.")
         await audit.write(
             connection,
             tenant_id,

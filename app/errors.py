@@ -40,20 +40,20 @@ class DatabaseUnavailable(TrancheError):
 
 
 class StorageFull(TrancheError):
-    """The database has no disk space left, so nothing of this was stored. An operator frees or adds space; then the
-    same request, with the same Idempotency-Key, goes through."""
+    """The database has no disk space left, so nothing was stored. Once an operator has freed or added space,
+    the same request with the same Idempotency-Key succeeds."""
 
     code = "STORAGE_FULL"
 
 
 class Overloaded(TrancheError):
-    """Too much is going on at once. Send the same request again after the time given."""
+    """The service is overloaded. Send the same request again after the time given."""
 
     code = "OVERLOADED"
 
 
 class QuotaExceeded(TrancheError):
-    """This tenant or key has as much under way as it may have. Send the same request again after the time given."""
+    """A limit of this tenant or key is reached. Send the same request again after the time given."""
 
     code = "QUOTA_EXCEEDED"
 
@@ -89,13 +89,13 @@ class KeyReused(TrancheError):
 
 
 class KeyExpired(TrancheError):
-    """The answer of this Idempotency-Key is no longer kept, and what it did is not done again; use a new key."""
+    """The answer of this Idempotency-Key is no longer kept, and its work is not repeated; use a new key."""
 
     code = "IDEMPOTENCY_KEY_EXPIRED"
 
 
 class NotFound(TrancheError):
-    """There is no such thing, or it belongs to somebody else."""
+    """Not found."""
 
     code = "NOT_FOUND"
 
@@ -113,7 +113,8 @@ class Forbidden(TrancheError):
 
 
 class TenantDisabled(TrancheError):
-    """This tenant is disabled. What was accepted is kept and goes on once the operator of the service enables it."""
+    """This tenant is disabled. Accepted work is kept, and continues once the operator of the service enables
+    the tenant."""
 
     code = "TENANT_DISABLED"
 
@@ -125,7 +126,7 @@ class Invalid(TrancheError):
 
 
 class Conflict(TrancheError):
-    """What is there already stands in the way."""
+    """The request conflicts with the current state of the resource."""
 
     code = "CONFLICT"
 
@@ -137,7 +138,7 @@ class JobNotCancelable(TrancheError):
 
 
 class JobNotUndoable(TrancheError):
-    """This job changed nothing that could be taken back, or is still at work."""
+    """This job changed nothing that could be undone, or it is still running."""
 
     code = "JOB_NOT_UNDOABLE"
 
@@ -149,13 +150,13 @@ class JobCanceled(TrancheError):
 
 
 class NoWorker(TrancheError):
-    """No worker has taken the test, and it was withdrawn. Start one with `tranche worker` and ask again."""
+    """No worker claimed the test, so it was withdrawn. Start one with `tranche worker` and send the request again."""
 
     code = "NO_WORKER"
 
 
 class EndpointDisabled(TrancheError):
-    """This webhook endpoint is disabled and is told of nothing; set its state to active first."""
+    """This webhook endpoint is disabled and receives nothing; set its state to active first."""
 
     code = "WEBHOOK_ENDPOINT_DISABLED"
 
@@ -167,7 +168,7 @@ class JobNotRetryable(TrancheError):
 
 
 class NothingToRetry(TrancheError):
-    """Nothing of this job failed or waits at these destinations, so there is nothing to send again."""
+    """No item of this job failed or waits at these destinations, so there is nothing to send again."""
 
     code = "NOTHING_TO_RETRY"
 
@@ -179,4 +180,4 @@ class OutcomesExpired(TrancheError):
 
 
 class ClientGone(Exception):
-    """The client closed the connection before its request was complete: there is nobody left to be told."""
+    """The client closed the connection before its request was complete: nobody is left to answer."""

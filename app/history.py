@@ -1,4 +1,4 @@
-"""The history of a contact: every version with who made it, when, and what stood before. Nothing of it is ever lost,
+"""The history of a contact: every version with who made it, when, and its previous state. Nothing of it is ever lost,
 not by an undo either, which is a version like any other."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from app.errors import NotFound
 
 
 class ContactFields(msgspec.Struct, frozen=True, kw_only=True):
-    """A contact as it stood."""
+    """A contact in that version."""
 
     source_version: int | None
     email: str

@@ -222,7 +222,7 @@ async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, Des
 async def _tell_letters(
     job: JobRef, lost: dict[tuple[int, int], str], owed: dict[int, dict[str, DestinationOutcome]]
 ) -> None:
-    """What has become since of the letters that items (delivery, index) left."""
+    """The current state of the dead letters that items (delivery, index) left."""
     for end in await letters.letters_of_items(job.connection, job.tenant_id, list(lost)):
         there = owed[end.item_index]
         name = lost[(end.delivery_id, end.item_index)]

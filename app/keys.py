@@ -81,7 +81,9 @@ async def ensure_tenant(connection: Connection, name: str, *, actor: str = audit
     if found:
         return int(found[0]["tenant_id"])
     if not _TENANT.fullmatch(name):
-        raise Invalid(f"{name!r} is no tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
+        raise Invalid(
+            f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters."
+        )
     async with connection.transaction():
         tenant_id = int(await connection.fetchval(QUERIES["ensure_tenant"], name))
         await _note(connection, tenant_id, "tenant.create", f"tenant:{name}", actor)
@@ -234,7 +236,7 @@ async def end_key(connection: Connection, tenant_id: int, key_id: str, *, actor:
 async def change_key(
     connection: Connection, tenant_id: int, key_id: str, change: KeyChange, *, actor: str
 ) -> Key:
-    """Give a key another name or another end.
+    """Change the name or the expiry of a key.
 
     Raises:
         Invalid: a value cannot be used, or nothing is to be changed.
@@ -244,7 +246,7 @@ async def change_key(
         name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET
     }
     if not detail:
-        raise Invalid("Nothing is to be changed: give a name or expires_at.")
+        raise Invalid("There is nothing to change: give a name or expires_at.")
     name = None if change.name is msgspec.UNSET else _check_name(change.name).strip()
     ends = None if change.expires_at is msgspec.UNSET else _check_expiry(change.expires_at)
     async with connection.transaction():
@@ -364,7 +366,7 @@ def _check_expiry(expires_at: datetime | None) -> datetime | None:
     if expires_at.tzinfo is None:
         raise Invalid("expires_at: give a time zone, as in 2027-01-31T00:00:00Z.")
     if expires_at <= datetime.now(UTC):
-        raise Invalid("expires_at: this time is over; to end a key now, revoke it.")
+        raise Invalid("expires_at is in the past; to end a key now, revoke it.")
     return expires_at
 
 

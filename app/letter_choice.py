@@ -17,11 +17,11 @@ from app.domain.outcomes import ErrorCode
 from app.errors import NotFound
 
 MOST: Final = 10_000
-"""Letters that one job takes, or one decision ends: a transaction of about a second."""
+"""Dead letters that one job claims, or one decision ends: a transaction of about a second."""
 MOST_IDS: Final = 1_000
-"""Letters that can be named one by one."""
+"""Dead letters that can be named one by one."""
 REMOVED: Final = "destination_removed"
-"""Why a letter is passed over, beside the words of `Resolution`."""
+"""Why a dead letter is skipped, beside the words of `Resolution`."""
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -33,7 +33,7 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which open letters; a condition that is left out does not matter."""
+    """Which open dead letters; conditions that are left out match all."""
 
     destination: str | None = None
     """Only at this destination."""
@@ -50,14 +50,14 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Letters by id, or all open ones that a filter lets through."""
+    """Dead letters by id, or all open ones that match a filter."""
 
     ids: Sequence[int] | None = None
     wanted: Filter = Filter()
 
 
 class Skipped(msgspec.Struct, frozen=True):
-    """Letters that were asked for and left alone: ended before, or for a destination that is removed."""
+    """Dead letters that were requested and left alone: ended before, or for a destination that is removed."""
 
     destination: str
     reason: str
@@ -120,7 +120,7 @@ async def condition(connection: Connection, tenant_id: int, wanted: Filter) -> C
 async def lock(
     connection: Connection, tenant_id: int, selection: Selection, places: Places, *, replaying: bool
 ) -> tuple[list[LetterRow], list[Skipped], bool, Condition | None]:
-    """Open letters of the selection, those that are left alone, whether there may be more, and the condition."""
+    """Open dead letters of the selection, those that are left alone, whether there may be more, and the condition."""
     if selection.ids is not None:
         known = await read_all(connection, tenant_id, selection.ids)
         able, skipped = part(known, places, replaying=replaying)
@@ -138,7 +138,7 @@ async def lock(
 async def lock_chosen(
     connection: Connection, tenant_id: int, wanted: Condition
 ) -> tuple[list[LetterRow], bool]:
-    """At most `MOST` letters, and whether there may be more. Where others had the same idea, the next ones."""
+    """At most `MOST` dead letters, and whether there may be more. Where others had the same idea, the next ones."""
     while True:
         ids = await rows.choose(connection, tenant_id, wanted, MOST)
         locked = await rows.lock(connection, tenant_id, ids) if ids else []
@@ -157,7 +157,7 @@ async def read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -
 def part(
     letters: Sequence[LetterRow], places: Places, *, replaying: bool
 ) -> tuple[list[LetterRow], list[Skipped]]:
-    """Letters that can be decided about, and why the others cannot."""
+    """Dead letters that can be resolved, and why the others cannot."""
     able: list[LetterRow] = []
     left: Counter[tuple[str, str]] = Counter()
     for letter in letters:
@@ -173,7 +173,7 @@ def part(
 async def count_removed(
     connection: Connection, tenant_id: int, wanted: Condition, places: Places
 ) -> list[Skipped]:
-    """Open letters at destinations that nothing can be sent to any more."""
+    """Open dead letters at destinations that nothing can be sent to any more."""
     removed = [i for i in wanted.destination_ids if places.is_removed(i)]
     if not removed:
         return []
@@ -191,7 +191,7 @@ async def count(connection: Connection, tenant_id: int, wanted: Condition) -> in
 
 
 def cluster(letters: Iterable[LetterRow]) -> list[ClusterRow]:
-    """Letters counted as PostgreSQL counts them."""
+    """Dead letters as counted by PostgreSQL."""
     groups: dict[tuple[int, str], list[LetterRow]] = {}
     for letter in letters:
         groups.setdefault((letter.destination_id, letter.error_code), []).append(letter)

@@ -19,13 +19,13 @@ from app.letter_choice import Filter, condition, read_places
 
 
 class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """What Tranche gave up on: one item at one destination."""
+    """An item that is no longer tried at one destination."""
 
     id: int
     destination: str
     contact_id: str
     version: int
-    """That was to be there; a replay sends the contact as it stands then."""
+    """The version that was to be delivered; a replay sends the current one."""
     state: Literal["failed", "dead"]
     error_code: ErrorCode
     detail: str
@@ -36,10 +36,10 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
     root_job_id: uuid.UUID
     """The job that it all began with."""
     chain_id: int
-    """The first letter of this item here; replays that fail again add to its chain."""
+    """The first dead letter of this item here; replays that fail again add to its chain."""
     request_id: str
     resolution: Resolution | None
-    """How it came to its end; null while it waits for a human."""
+    """How it ended; null while it waits for an operator."""
     resolved_at: datetime | None
     resolved_by: str | None
     note: str | None
@@ -50,11 +50,11 @@ class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
 class LetterPage(msgspec.Struct, frozen=True):
     letters: list[DeadLetter]
     position: int | None
-    """What to ask the next page to stand before; `None`: that was all."""
+    """The cursor of the next page; `None`: that was all."""
 
 
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
-    """Open letters of one destination with one code."""
+    """Open dead letters of one destination with one code."""
 
     destination: str
     error_code: ErrorCode
@@ -114,7 +114,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
-    """The version that the letter is about, and the item that made it."""
+    """The version that the dead letter is about, and the item that made it."""
 
     job_id: uuid.UUID
     item_index: int
@@ -124,20 +124,20 @@ class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LetterDetail(DeadLetter, frozen=True, kw_only=True):
-    """A letter with all that a human needs to decide."""
+    """A dead letter with all that an operator needs to decide."""
 
     choices: list[Literal["replay", "drop", "settle"]]
     """What makes sense now."""
     payload: Payload | None
     """The contact as a replay would send it now; null: there is none any more, so its deletion would be sent."""
     failed_version: FailedVersion | None
-    """The version that the letter is about, and the item that made it; null once it is no longer known."""
+    """The version that the dead letter is about, and the item that made it; null once it is no longer known."""
     headers: dict[str, list[str]]
     """That went along with the calls, to find them at the CRM and in logs."""
     calls: list[Call]
     """Evidence, the last call first; calls that ended well for the item are in the log alone."""
     chain: list[Link]
-    """This letter and those of the same item before and after it, oldest first."""
+    """This dead letter and those of the same item before and after it, oldest first."""
 
 
 async def list_letters(
@@ -162,7 +162,7 @@ async def list_letters(
 
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
-    """Open letters by destination and code, the most frequent first.
+    """Open dead letters by destination and code, the most frequent first.
 
     Raises:
         NotFound: see `list_letters`.
@@ -190,7 +190,7 @@ async def read_letter(connection: Connection, tenant_id: int, letter_id: int) ->
     """One letter, as of one moment.
 
     Raises:
-        NotFound: the tenant has no such letter.
+        NotFound: the tenant has no such dead letter.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         found = await rows.read_letters(connection, tenant_id, [letter_id])

@@ -1,13 +1,13 @@
-"""The use case of dead letters: a human has them sent again, or says what became of them.
+"""The use case of dead letters: an operator replays, drops or settles them.
 
-Retrying a job and replaying letters are one thing. In one transaction letters that are open are taken (`replayed`), a
-job is made that names them, and destinations are owed their contacts again; so nothing is taken twice, whoever asks how
-often. Sync is state-based: a contact is sent as it stands, once, however many of its letters are taken. One that fails
-again leaves a new letter in the same chain.
+Retrying a job and replaying dead letters are one thing. In one transaction open dead letters are claimed
+(`replayed`), a job is created that names them, and deliveries are written for their contacts; so none is
+claimed twice, however often it is requested. Sync is state-based: a contact is sent in its current version,
+once, however many of its dead letters are claimed. One that fails again leaves a new dead letter in the same chain.
 
-A transaction takes at most `letter_choice.MOST` letters; the answer tells how many are left: asking again takes them.
+A transaction claims at most `letter_choice.MOST` dead letters; the answer says how many are left for the next request.
 
-Order of locks, as in recordings: letters, what destinations hold, jobs. Deliveries that somebody holds are passed over.
+Order of locks, as in recordings: dead letters, sync states, jobs. Deliveries that somebody holds are passed over.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ T = TypeVar("T")
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """Letters that came to their end by a human's word."""
+    """Dead letters that an operator resolved."""
 
     decided: int
     remaining: int
@@ -72,7 +72,7 @@ async def retry(
     *,
     new_id: Callable[[], uuid.UUID],
 ) -> Taken:
-    """Send again what failed of a job and its retries, and what waits of it without waiting any longer.
+    """Retry the failed items of a job and its retries, and what waits of it without waiting any longer.
 
     Where nothing is to be sent again but an attempt is under way, that one is the answer. A job that takes something
     back, and failed at it, goes on where it ended; it is its own retry.
@@ -178,7 +178,7 @@ async def _find_under_way(
 def _tell_removed(skipped: Sequence[Skipped]) -> str:
     names = ", ".join(sorted({s.destination for s in skipped}))
     return (
-        f"What failed of this job was for destinations that are removed ({names}); nothing can be sent there."
+        f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
         if names
         else ""
     )
@@ -193,10 +193,10 @@ async def replay(
     rate: float | None,
     new_id: Callable[[], uuid.UUID],
 ) -> Taken:
-    """Send again what these letters tell of. Letters that somebody has taken already are left to whoever did.
+    """Send the items of these dead letters again. Dead letters that are claimed already are left alone.
 
     Raises:
-        NotFound: a letter, destination or job that is named does not exist.
+        NotFound: a dead letter, destination or job that is named does not exist.
     """
 
     async def work(connection: Connection) -> Taken:
@@ -220,10 +220,10 @@ async def replay(
 
 
 async def drop(database: Database, actor: Actor, selection: Selection, reason: str) -> Decided:
-    """A human says that these are not worth sending; their history stays.
+    """An operator states that these are not worth sending; their history remains.
 
     Raises:
-        NotFound: a letter, destination or job that is named does not exist.
+        NotFound: a dead letter, destination or job that is named does not exist.
     """
 
     async def work(connection: Connection) -> Decided:
@@ -240,10 +240,10 @@ async def drop(database: Database, actor: Actor, selection: Selection, reason: s
 
 
 async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: str) -> Decided:
-    """A human says that the destinations have what these letters are in doubt about.
+    """An operator states that the destinations have the items of these dead letters.
 
     Raises:
-        NotFound: there is no such letter.
+        NotFound: there is no such dead letter.
         Conflict: one of them is in no doubt.
     """
     selection = Selection(ids=ids)
@@ -255,7 +255,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:
             raise Conflict(
-                f"Only letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {show(certain)}. "
+                f"Only dead letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {show(certain)}. "
                 "Nothing was changed; replay or drop those."
             )
         if locked:
@@ -273,7 +273,7 @@ async def preview(
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
 
     Raises:
-        NotFound: a letter, destination or job that is named does not exist.
+        NotFound: a dead letter, destination or job that is named does not exist.
     """
     async with database.connection() as connection:
         places = await read_places(connection, tenant_id)
@@ -301,7 +301,7 @@ async def _take(
     rate: float,
     new_id: Callable[[], uuid.UUID],
 ) -> Taken | None:
-    """Make the job that answers for these letters; `None`: there are none."""
+    """Create the job that sends these dead letters; `None`: there are none."""
     if not locked:
         return None
     taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
@@ -349,7 +349,7 @@ async def _note(
     places: Places,
     detail: dict[str, object],
 ) -> None:
-    """Into the audit log: a row for each letter that was named, else one for each destination."""
+    """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
     if selection.ids is not None:
         subjects = [(f"dead_letter:{x.dead_letter_id}", answers.as_json(detail)) for x in locked]
     else:

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as ConnectionLost
 
 
 class _Plain(AbstractConnection):
-    """Whoever writes while the other side hangs up is told so by redis-py (5.3) in an `AttributeError` or a `TypeError`
+    """A write while the other side hangs up fails in redis-py (5.3) with an `AttributeError` or a `TypeError`
     of the transport that is gone (its issue 4287), and by uvloop in a `RuntimeError` where it is closed. Nobody who is
     prepared for an absent Redis would catch these."""
 

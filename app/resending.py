@@ -1,4 +1,4 @@
-"""The job that sends dead letters again: what it owes, to whom, and how fast."""
+"""The job that sends dead letters again: its deliveries, and how fast they become due."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     taken: int = 0
     items: int = 0
     remaining: int = 0
-    """Open letters that are left for the next time."""
+    """Open dead letters that are left for the next time."""
     due: int = 0
     """Items that waited for their next attempt, and wait no more."""
     skipped: list[Skipped]
     jobs: list[uuid.UUID]
-    """Every job that has letters of this selection, the new one last."""
+    """Every job that has dead letters of this selection, the new one last."""
     effects: dict[str, EffectState]
     owed: list[int]
     """Destinations to wake workers for."""
@@ -52,7 +52,7 @@ async def send_again(
     rate: float,
     new_id: Callable[[], uuid.UUID],
 ) -> Taken:
-    """Make the job that answers for these letters, of which there is one at least."""
+    """Create the job that sends these dead letters, of which there is at least one."""
     job_id = new_id()
     # One item a contact: it is sent as it stands, and no delivery may name it twice.
     newest: dict[int, dict[str, LetterRow]] = {}

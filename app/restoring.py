@@ -1,4 +1,4 @@
-"""Gives contacts back what stood before some items of a job, a range at a time, within the caller's transaction.
+"""Restores the state of contacts before some items of a job, a range at a time, within the caller's transaction.
 
 What comes of it is booked like a chunk of an import: outcomes, counts, and deliveries to every destination, which are
 sent the contacts as they then stand. Every exit of an item:

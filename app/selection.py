@@ -18,7 +18,8 @@ LOST_STATES: Final = frozenset({EffectState.FAILED, EffectState.DEAD})
 
 
 class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where one item stands at one destination. `version` is what this job owes it; a newer one may be sent."""
+    """The state of one item at one destination. `version` is the one that this job delivers; a newer one may
+    be sent."""
 
     state: EffectState
     version: int
@@ -28,18 +29,18 @@ class DestinationOutcome(msgspec.Struct, frozen=True, kw_only=True, omit_default
     retry_after_seconds: int | None = None
     """Until Tranche itself tries again, or at least could."""
     dead_letter_id: int | None = None
-    """Of an item that is `failed` or `dead` there: what a human decides about."""
+    """The dead letter of an item that is `failed` or `dead` there."""
     resolution: Resolution | None = None
-    """How that letter came to its end."""
+    """How that dead letter ended."""
     replayed_by: uuid.UUID | None = None
-    """The job that has sent it again since: its outcome stands there."""
+    """The job that has sent it again since, and has its outcome."""
     not_restored: list[str] | None = None
     """Of an undo: fields that are left there as they are, because nobody knows what they held before; attributes as
     `attributes.KEY`. `detail` says why. With `email` among them, the whole record was left."""
 
 
 class JobItem(ItemOutcome, omit_defaults=True, kw_only=True):
-    """An item's outcome here and at every destination it was owed to."""
+    """An item's outcome here and at every destination it was to be delivered to."""
 
     destinations: dict[str, DestinationOutcome]
 
@@ -135,7 +136,7 @@ class Filter(msgspec.Struct, frozen=True):
 
     @property
     def mark(self) -> bytes | None:
-        """What the JSON of an outcome must hold to be taken; None where that alone cannot tell.
+        """What the JSON of an outcome must hold to be taken; None if that alone does not decide it.
 
         Text cannot hold it by chance: its quotes are escaped.
         """

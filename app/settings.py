@@ -50,7 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
     engine_user: Annotated[
-        str, Doc("as root, the system user who runs the embedded engines; made when there is none", "name")
+        str, Doc("as root, the system user who runs the embedded engines; created if missing", "name")
     ] = "tranche"
     secret_key: Annotated[
         str,
@@ -72,12 +72,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
 
     operator_token: Annotated[
-        str, Doc("bearer token of whoever runs the service, for /v1/tenants; empty: nobody", secret=True)
+        str, Doc("bearer token of the operator of the service, for /v1/tenants; empty: nobody", secret=True)
     ] = ""
 
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_pool_share: Annotated[
-        int, Doc("…that the API uses for one tenant while others ask as well", "connections")
+        int, Doc("…of them that the API uses for one tenant while others wait", "connections")
     ] = 3
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
@@ -116,10 +116,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     body_timeout: Annotated[
-        float, Doc("longest time for a request's body to arrive, then 408: a stalled one holds a place", "s")
+        float,
+        Doc("longest time for a request's body to arrive, then 408: a stalled one occupies a slot", "s"),
     ] = 60.0
     receive_lease: Annotated[
-        float, Doc("a body whose API process fell silent is given up after, and its key is free again", "s")
+        float,
+        Doc(
+            "a body is abandoned, and its key is free again, if its API process sent no heartbeat "
+            "for this long",
+            "s",
+        ),
     ] = 20.0
     max_requests: Annotated[
         int, Doc("bodies one API process receives or works on at a time; more get 503", "requests")
@@ -158,18 +164,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     )
     import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
     import_attempts: Annotated[
-        int, Doc("tries to get at locked contacts before the items are `retry`", "attempts")
+        int, Doc("attempts to lock contacts before the items are `retry`", "attempts")
     ] = 20
     job_retention: Annotated[
         float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)
     ] = 2_592_000.0
     stream_seconds: Annotated[
-        float, Doc("an event stream ends after this, and the client resumes it: a server can then stop", "s")
+        float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0
 
     stream_token_seconds: Annotated[
         float,
-        Doc("a token for one job's event stream, which a browser puts in the address, is good for", "s"),
+        Doc("a token for one job's event stream is valid for", "s"),
     ] = 3_600.0
     cors_origins: Annotated[
         str,
@@ -189,42 +195,40 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     delivery_backoff_base: Annotated[
         float, Doc("first backoff is random between 0 and this", "s", zero=True)
     ] = 1.0
-    delivery_backoff_cap: Annotated[float, Doc("no backoff is longer", "s")] = 600.0
-    delivery_lease: Annotated[float, Doc("a delivery of a dead worker is taken over after", "s")] = 30.0
+    delivery_backoff_cap: Annotated[float, Doc("longest backoff", "s")] = 600.0
+    delivery_lease: Annotated[float, Doc("a delivery of a dead worker is rescued after", "s")] = 30.0
     delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = (
         1.0
     )
     reconcile_grace: Annotated[
-        float, Doc("an unknown item must be absent twice, this far apart", "s", zero=True)
+        float, Doc("an unknown item must be absent in two reads, this far apart", "s", zero=True)
     ] = 2.0
     sweep_interval: Annotated[
-        float, Doc("how often PostgreSQL is searched for work that no wake-up announced", "s")
+        float, Doc("how often PostgreSQL is searched for due work without a notification", "s")
     ] = 2.0
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
-    crm_total_timeout: Annotated[float, Doc("longest call to a CRM, all in all", "s")] = 10.0
+    crm_total_timeout: Annotated[float, Doc("longest call to a CRM in total", "s")] = 10.0
 
     crm_rate: Annotated[
         float,
-        Doc("most calls a second to one destination, all workers; 0: as many as it takes", "1/s", zero=True),
+        Doc("most calls per second to one destination, all workers; 0: no limit", "1/s", zero=True),
     ] = 0.0
 
     destination_private: Annotated[
         str,
         Doc(
-            "networks that are not the public internet and that destinations may reach nevertheless, without TLS too",
+            "private networks that destinations may reach nevertheless, also without TLS",
             "CIDR, separated by commas",
         ),
     ] = ""
 
     replay_rate: Annotated[float, Doc("items a second that a retry or replay makes due", "1/s")] = 1_000.0
-    saga_interval: Annotated[float, Doc("how often a saga looks whether what it waits for is there", "s")] = (
-        1.0
-    )
+    saga_interval: Annotated[float, Doc("how often a waiting saga checks its condition", "s")] = 1.0
     saga_attempts: Annotated[
-        int, Doc("errors of one step of a saga before it is undone, or waits for a human", "attempts")
+        int, Doc("errors of one step of a saga before it is undone, or waits for an operator", "attempts")
     ] = 20
 
-    webhook_timeout: Annotated[float, Doc("longest call of a webhook, all in all", "s")] = 3.0
+    webhook_timeout: Annotated[float, Doc("longest call of a webhook in total", "s")] = 3.0
     webhook_waits: Annotated[
         str,
         Doc(
@@ -243,14 +247,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 432_000.0
     webhook_concurrency: Annotated[int, Doc("webhooks in flight in one worker", "calls")] = 20
     webhook_rotation: Annotated[
-        float, Doc("a secret that was rotated away signs as well for", "s", zero=True)
+        float, Doc("after a rotation the previous secret signs as well for", "s", zero=True)
     ] = 86_400.0
-    webhook_retention: Annotated[float, Doc("messages that are settled are kept for", "s")] = 2_592_000.0
+    webhook_retention: Annotated[float, Doc("settled messages are kept for", "s")] = 2_592_000.0
     webhook_private: Annotated[
         str, Doc("private networks that webhooks may reach nevertheless", "CIDR, separated by commas")
     ] = ""
 
-    breaker_window: Annotated[float, Doc("calls of this long count", "s")] = 30.0
+    breaker_window: Annotated[float, Doc("length of the window in which calls count", "s")] = 30.0
     breaker_min_calls: Annotated[int, Doc("fewer calls in the window never open a circuit", "calls")] = 10
     breaker_failure_rate: Annotated[float, Doc("share of failed calls that opens a circuit", "0-1")] = 0.5
     breaker_slow_rate: Annotated[float, Doc("share of slow calls that opens a circuit", "0-1")] = 0.8
@@ -349,7 +353,7 @@ def parse_origins(text: str) -> frozenset[str]:
     for origin in origins:
         if origin != "*" and not _ORIGIN.fullmatch(origin):
             raise ValueError(
-                f"{origin!r} is no origin: write it as browsers send it, like https://app.example.com or "
+                f"{origin!r} is not an origin: write it as browsers send it, like https://app.example.com or "
                 "http://localhost:3000, in lower case and without a path"
             )
     return frozenset(origins)

@@ -91,7 +91,7 @@ class Accepted202(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def retry_after(self) -> int:
-        """Seconds after which there may be more to tell."""
+        """Seconds after which there may be progress."""
         return min(max(1, math.ceil(self.items / _ITEMS_PER_SECOND)), _LONGEST_ADVICE)
 
 
@@ -140,7 +140,7 @@ async def receive(
 
 
 class _Intake:
-    """One body on its way into the spool."""
+    """One upload on its way into staging."""
 
     def __init__(
         self,
@@ -165,7 +165,7 @@ class _Intake:
         self._checked = 0
         """Bytes that had arrived when quotas were last looked at."""
         self._heard = 0.0
-        """When the job was last told that its body is still arriving."""
+        """When the last heartbeat of the upload was written."""
 
     async def run(self, body: AsyncIterator[bytes]) -> Accepted202 | Replay:
         async with self._database.connection() as connection, connection.transaction():
@@ -259,7 +259,7 @@ class _Intake:
             )
 
     async def _store(self, packed: _Packed) -> None:
-        """A chunk into the spool; the first one makes the job."""
+        """Stages a chunk; the first one creates the job."""
         if self._arrival is None:
             await self._begin(packed)
         else:
@@ -381,7 +381,11 @@ class _Intake:
         elif isinstance(error, TrancheError):
             state, code, detail = JobState.FAILED, error.code, error.detail
         else:
-            state, code, detail = JobState.FAILED, TrancheError.code, "It was reported to the operators."
+            state, code, detail = (
+                JobState.FAILED,
+                TrancheError.code,
+                "An internal error occurred; it was logged.",
+            )
         told = answers.as_json({"code": code, "detail": detail})
         try:
             async with self._database.connection() as connection:
@@ -410,7 +414,7 @@ async def _explain(connection: Connection, arrival: receiving.Arrival) -> Tranch
         )
     if found[1] == receiving.INTERRUPTED:
         return Overloaded(
-            "The body was given up, because the service fell silent while it arrived; send it again.",
+            "The upload was abandoned because the server stopped responding; send it again.",
             retry_after=1.0,
         )
     return JobCanceled()

@@ -384,8 +384,8 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
         raise NotFound("There is no such contact.")
     if not row.email:
         raise NotFound(
-            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), and an "
-            "import of this id makes it anew."
+            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
+            f"and an import of this id creates it again."
         )
     syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
     named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}

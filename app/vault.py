@@ -49,7 +49,7 @@ def parse_keys(secret_key: str) -> list[bytes]:
 
 
 def key_id(key: bytes) -> bytes:
-    """Names a key without telling anything of it: it has 256 random bits."""
+    """Identifies a key without revealing it: it has 256 random bits."""
     return hashlib.sha256(b"tranche key id\0" + key).digest()[:_ID]
 
 
@@ -108,8 +108,8 @@ class Vault:
                 f"{', '.join(self.key_ids)} (`tranche secrets list`)"
             )
         raise SettingsError(
-            f"{whose} were encrypted for another name, tenant or address: the row was changed in the database; "
-            "give the secret anew"
+            f"{whose} were encrypted for another name, tenant or address: the row was changed in the "
+            f"database; set the secret again"
         )
 
     def is_current(self, sealed: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""Tells workers, through arq, that a destination has something due. Best effort: the sweeper finds it anyway."""
+"""Notifies workers, through arq, that a destination has something due. Best effort: the sweeper finds it anyway."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The use case of webhook endpoints: who is told of what, under which secret, and what became of it."""
+"""The use case of webhook endpoints: their events, secrets and messages."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class NewWebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     url: WebhookUrl
     """https://, unless its address is in a network that the operator named."""
     events: list[EventType] | None = None
-    """What it is told of; absent: everything, also what later releases tell of the kinds known today."""
+    """The events that it receives; absent: all."""
     policy: Policy = Policy.SHORT
     """`short`: five retries in 75 minutes, and a 4xx that no retry mends is final. `standard`: all but 2xx and 410 is
     tried again, over three days, calls may take 15 s, and an endpoint that fails for five days is disabled."""
@@ -87,7 +87,7 @@ async def add(
     *,
     actor: str,
 ) -> WebhookSecret:
-    """Add an endpoint; it is told of what happens from now on.
+    """Add an endpoint; it receives future events.
 
     Raises:
         Invalid: the URL or the events cannot be used, or the tenant has `MOST_ENDPOINTS`.
@@ -101,7 +101,7 @@ async def add(
         )
         if endpoint_id is None:
             raise Invalid(
-                f"There are {MOST_ENDPOINTS} webhook endpoints, which is the most; remove one first."
+                f"There are {MOST_ENDPOINTS} webhook endpoints, which is the limit; remove one first."
             )
         await webhooks.set_secret(
             connection, tenant_id, endpoint_id, _seal(vault, secret, tenant_id, endpoint_id), keep=None
@@ -161,7 +161,7 @@ async def change(
 
 
 async def remove(database: Database, tenant_id: int, endpoint_id: int, *, actor: str) -> None:
-    """Tell it of nothing more.
+    """Remove it.
 
     Raises:
         NotFound: there is none.
@@ -197,7 +197,7 @@ async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> Web
 
     Raises:
         NotFound: there is no such endpoint.
-        EndpointDisabled: it is told of nothing.
+        EndpointDisabled: it is disabled.
     """
     async with database.connection() as connection:
         added = await webhooks.add_test_message(connection, tenant_id, endpoint_id, TEST_EVENT)
@@ -256,7 +256,7 @@ async def replay_message(
 
     Raises:
         NotFound: there is no such message.
-        EndpointDisabled: the endpoint is told of nothing.
+        EndpointDisabled: the endpoint is disabled.
     """
     async with database.connection() as connection:
         await _check_active(connection, tenant_id, endpoint_id)
@@ -270,7 +270,7 @@ async def replay_messages(database: Database, tenant_id: int, endpoint_id: int, 
     Raises:
         Invalid: they need no replay.
         NotFound: there is no such endpoint.
-        EndpointDisabled: the endpoint is told of nothing.
+        EndpointDisabled: the endpoint is disabled.
     """
     if state not in REPLAYABLE:
         raise Invalid(f"state is {' or '.join(REPLAYABLE)}: what is to be sent again.")

@@ -24,7 +24,7 @@ from app.cli.client.progress import clean
 
 @click.group("contacts")
 def contacts_group() -> None:
-    """Contacts one by one: where each stands, and who changed what when."""
+    """Single contacts: their state at each destination, and their history."""
 
 
 @contacts_group.command("show")
@@ -35,7 +35,7 @@ def contacts_group() -> None:
 def show_command(
     context: click.Context, /, contact: str, url: str | None, key: str | None, as_json: bool
 ) -> None:
-    """A contact as it stands, and where it has arrived."""
+    """A contact, and its state at every destination."""
 
     async def work() -> int:
         async with open_api(url, key) as api:
@@ -114,7 +114,7 @@ def _describe(version: dict[str, Any]) -> list[Text]:
 def _tell_change(version: dict[str, Any]) -> str:
     before, after = version.get("before"), version.get("after")
     if after is None:
-        return "taken away: its creation was undone"
+        return "removed: its creation was undone"
     if before is None:
         return "created"
     changed = [name for name in after if after[name] != before.get(name)]

@@ -51,14 +51,16 @@ class _Decision(msgspec.Struct, frozen=True):
 
 @click.group("dead-letters")
 def dead_letters_group() -> None:
-    """What Tranche gave up on: look at it, send it again, or say what became of it."""
+    """Items that are no longer tried: inspect, replay, drop or settle them."""
 
 
 def _filter_options(command: F) -> F:
     for option in (
         click.option("--contact", "contact_id", help="Only of this contact."),
         click.option("--job", "job_id", help="Only of this job."),
-        click.option("--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or given up."),
+        click.option(
+            "--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or no longer tried."
+        ),
         click.option("--error-code", help="Only with this code."),
         click.option("--destination", help="Only at this destination."),
     ):
@@ -68,7 +70,7 @@ def _filter_options(command: F) -> F:
 
 def _choice_options(command: F) -> F:
     """Which letters to decide about."""
-    command = click.option("--all", "everything", is_flag=True, help="Every open letter.")(command)
+    command = click.option("--all", "everything", is_flag=True, help="Every open dead letter.")(command)
     return click.argument("ids", nargs=-1, type=click.IntRange(min=1))(_filter_options(command))
 
 
@@ -137,7 +139,7 @@ def _describe(letter: dict[str, Any]) -> list[Text]:
 def show_command(
     context: click.Context, /, letter: int, url: str | None, key: str | None, as_json: bool
 ) -> None:
-    """One letter: its reason, its attempts with times and answers, its history, and what can be done."""
+    """One dead letter: its reason, attempts with times and answers, history, and choices."""
 
     async def work() -> int:
         async with open_api(url, key) as api:
@@ -186,7 +188,7 @@ def _tell_letter(letter: dict[str, Any]) -> list[str]:
 def clusters_command(
     context: click.Context, /, url: str | None, key: str | None, as_json: bool, **filters: str | None
 ) -> None:
-    """Open letters by destination and code, the most frequent first."""
+    """Open dead letters by destination and code, the most frequent first."""
 
     async def work() -> int:
         params = {name: value for name, value in filters.items() if value is not None}
@@ -216,7 +218,7 @@ def _print_clusters(body: bytes, as_json: bool) -> None:
 @dead_letters_group.command("replay")
 @connection_options
 @_choice_options
-@click.option("--preview", is_flag=True, help="Tell what would be taken, and change nothing.")
+@click.option("--preview", is_flag=True, help="Show what would be claimed, and change nothing.")
 @click.option("--rate", type=click.FloatRange(min=1), help="Items a second at a destination.")
 @click.option("--wait", "wait", is_flag=True, help="Wait until it is finished.")
 @patience_option
@@ -236,7 +238,7 @@ def replay_command(
     as_json: bool,
     **filters: str | None,
 ) -> None:
-    """Send letters again, by id or by filter. Letters that were taken already are not taken twice."""
+    """Send dead letters again, by id or by filter. None is replayed twice."""
 
     async def work() -> int:
         chosen = _choose(ids, everything, filters)
@@ -272,7 +274,7 @@ def drop_command(
     as_json: bool,
     **filters: str | None,
 ) -> None:
-    """Say that letters are not worth sending. Their history stays."""
+    """Drop dead letters that are not worth sending. Their history remains."""
 
     async def work() -> int:
         chosen = _choose(ids, everything, filters)
@@ -299,7 +301,7 @@ def settle_command(
     reason: str,
     as_json: bool,
 ) -> None:
-    """Say that the destination has what OUTCOME_UNKNOWN letters are in doubt about."""
+    """Confirm that items with OUTCOME_UNKNOWN have arrived."""
 
     async def work() -> int:
         async with open_api(url, key) as api:

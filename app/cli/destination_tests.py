@@ -66,16 +66,15 @@ def make_command(
 
     @click.command()
     @click.argument("name")
-    @click.option("--canary", is_flag=True, help="Also write one record, read it back and take it away.")
+    @click.option("--canary", is_flag=True, help="Also write one record, read it back and remove it.")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @where
     def test(
         name: str, canary: bool, as_json: bool, tenant: str | None, url: str | None, key: str | None
     ) -> None:
-        """Make a harmless call and say what was seen; exit code 1 unless it works.
+        """Make harmless calls and report the result; exit code 1 unless it works.
 
-        A worker looks whether the CRM is there, takes the token, and is set up as it must be. Circuits do not hold it
-        back.
+        A worker checks that the CRM answers, accepts the token, and is set up correctly. Circuits do not delay it.
         """
         asked = DestinationTestRequest(canary=canary)
         found = asyncio.run(tests(tenant, url, key).test(name, asked))

@@ -61,7 +61,7 @@ def _choices(command: Any) -> Any:
             "fields",
             multiple=True,
             metavar="OURS=THEIRS",
-            help="The name of a field or attribute there; nothing after = keeps it at home (repeatable).",
+            help="The name of a field or attribute there; nothing after = excludes it (repeatable).",
         ),
         click.option(
             "--option",
@@ -167,9 +167,9 @@ def change(
     key: str | None,
     **limits: float | None,
 ) -> None:
-    """Give a destination another token, or other options; what waits goes on with them.
+    """Set another token or other options; waiting deliveries continue with them.
 
-    What has arrived is not sent again because it would now look different there.
+    Contacts that have arrived are not sent again because of new options.
     """
     secret = read_secret("token", token, token_file)
 
@@ -279,7 +279,7 @@ def _set_state(
 @_json_option
 @_where
 def pause(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Send nothing until resumed; what is owed waits and spends no attempt."""
+    """Send nothing until resumed; deliveries wait and spend no attempt."""
     _set_state(name, "paused", "paused", tenant, url, key, as_json=as_json)
 
 
@@ -288,7 +288,7 @@ def pause(name: str, tenant: str | None, url: str | None, key: str | None, as_js
 @_json_option
 @_where
 def resume(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Go on sending, now."""
+    """Continue sending at once."""
     _set_state(name, "active", "resumed", tenant, url, key, as_json=as_json)
 
 
@@ -317,7 +317,7 @@ def open_(
     url: str | None,
     key: str | None,
 ) -> None:
-    """Open its circuit: send nothing for a while, then let a few calls try. What is owed spends no attempt."""
+    """Open its circuit: send nothing for a while, then make a few probes. Deliveries spend no attempt."""
     order = CircuitOrder(state="open", seconds=seconds)
     _finish(
         name,
@@ -355,7 +355,7 @@ def _circuit_of(shared: bool) -> str:
 @_json_option
 @_where
 def remove(name: str, tenant: str | None, url: str | None, key: str | None, as_json: bool) -> None:
-    """Send nothing more; what was still owed is marked skipped. History stays."""
+    """Send nothing more; pending deliveries are marked skipped. History remains."""
     _set_state(name, "removed", "removed", tenant, url, key, as_json=as_json)
 
 

@@ -74,7 +74,7 @@ patience_option = click.option(
     default=300,
     show_default=True,
     metavar="SECONDS",
-    help="Longest wait.",
+    help="Timeout.",
 )
 
 
@@ -97,7 +97,7 @@ def retry_command(
     patience: float,
     as_json: bool,
 ) -> None:
-    """Send again what failed of a job, and nothing else. Asked twice, it is done once.
+    """Send again only the failed items of a job. A repeated request does it once.
 
     Exit code with --wait: 0 completed, 1 with failures, 3 still running.
     """

@@ -79,7 +79,7 @@ def _describe(job: dict[str, Any]) -> list[Text]:
 def show_command(
     context: click.Context, /, job: str, url: str | None, key: str | None, as_json: bool
 ) -> None:
-    """One job: its state, its items by outcome, and what the destinations made of them."""
+    """One job: its state, its items by outcome, and their effects at the destinations."""
 
     async def work() -> int:
         async with open_api(url, key) as api:
@@ -104,7 +104,7 @@ def show_command(
     default=300,
     show_default=True,
     metavar="SECONDS",
-    help="Longest wait.",
+    help="Timeout.",
 )
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
@@ -157,7 +157,7 @@ def _choose_display(clock: SystemClock, *, silent: bool) -> Display:
 def cancel_command(
     context: click.Context, /, job: str, url: str | None, key: str | None, as_json: bool
 ) -> None:
-    """Stop an import. What was applied stays, and goes on to its destinations; the rest is left alone."""
+    """Stop an import. Applied items remain and are delivered; the rest is not processed."""
 
     async def work() -> int:
         async with open_api(url, key) as api:
@@ -193,7 +193,7 @@ def _tell_canceled(job: Job) -> str:
     default=300,
     show_default=True,
     metavar="SECONDS",
-    help="Longest wait.",
+    help="Timeout.",
 )
 @json_option
 @click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
@@ -209,10 +209,10 @@ def undo_command(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Take back what a job changed: each contact gets back what stood before, unless somebody changed it since.
+    """Undo a job: restore the earlier state of each contact, unless somebody changed it since.
 
-    Nothing is deleted from any history, and asking twice undoes once; to have the changes again, undo the undo job.
-    Exit code with --wait: 0 all taken back, 1 some contacts were left alone or a destination refused, 3 still running.
+    No history is deleted, and a repeated request undoes once; to redo the changes, undo the undo job.
+    Exit code with --wait: 0 all restored, 1 some contacts were left alone or a destination refused, 3 still running.
     """
 
     async def work() -> int:
@@ -251,11 +251,11 @@ def _tell_undone(job: str, undo: Job) -> str:
     back = undo.results.get("updated", 0)
     parts = [f"{counted(back, 'contact')} restored"]
     if undo.results.get("unchanged"):
-        parts.append(f"{undo.results['unchanged']:,} had been taken back before")
+        parts.append(f"{undo.results['unchanged']:,} had been undone before")
     if undo.summary.failed:
         parts.append(
             f"{undo.summary.failed:,} had been changed since and were left as they are "
-            f"(`tranche jobs items {name} --status failed` tells by whom)"
+            f"(`tranche jobs items {name} --status failed` shows by whom)"
         )
     refused = sum(counts.get("failed", 0) + counts.get("dead", 0) for counts in undo.effects.values())
     if refused:

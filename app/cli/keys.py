@@ -72,7 +72,7 @@ def keys() -> None:
 @click.option("--expires-in", type=Span(), help="When it ends, as in 90d or 12h; never if nothing is said.")
 @json_option
 def create(tenant: str, scopes: str, name: str, expires_in: float | None, as_json: bool) -> None:
-    """Make a key and print it, this once: it is stored hashed."""
+    """Create a key and print it once: only its hash is stored."""
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     ends = _after(expires_in)
     key = on_database(
@@ -119,7 +119,7 @@ def list_(tenant: str | None, as_json: bool) -> None:
 @click.option("--never-expires", is_flag=True, help="It has no end.")
 @json_option
 def change(key: str, name: str | None, expires_in: float | None, never_expires: bool, as_json: bool) -> None:
-    """Give a key another name or another end."""
+    """Change the name or the expiry of a key."""
     if never_expires and expires_in is not None:
         raise click.UsageError("--expires-in and --never-expires exclude each other.")
     given = never_expires or expires_in is not None
@@ -150,7 +150,7 @@ def change(key: str, name: str | None, expires_in: float | None, never_expires: 
 )
 @json_option
 def rotate(key: str, keep: float, as_json: bool) -> None:
-    """Renew the secret of a key and print the new key, this once. Its id, scopes and jobs stay."""
+    """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""
 
     async def work(connection: Connection) -> tuple[str, str]:
         tenant_id, key_id = await service.find_key(connection, key)

@@ -44,7 +44,7 @@ class LazyGroup(click.RichGroup):
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="tranche", prog_name="tranche")
 def tranche() -> None:
-    """A bulk import API that tells the truth about every item."""
+    """A bulk import API with one result per item."""
 
 
 def main() -> None:

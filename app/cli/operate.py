@@ -104,7 +104,7 @@ def settings(as_json: bool) -> None:
 
 @click.command("sandbox-crm")
 @click.option(
-    "--kind", default="hubspot", show_default=True, help="What to stand in for: hubspot, salesforce or http."
+    "--kind", default="hubspot", show_default=True, help="Which CRM to simulate: hubspot, salesforce or http."
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on.  [default: a free one]")
@@ -128,7 +128,7 @@ def sandbox_crm(
     bare: bool,
     quiet: bool,
 ) -> None:
-    """Run a stand-in CRM that speaks the real wire protocol and misbehaves on demand.
+    """Run a sandbox CRM that speaks the real wire protocol and fails on demand.
 
     Like the real ones it refuses fields that the account does not have: --field declares more.
 

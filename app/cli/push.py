@@ -107,7 +107,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     "--format",
     "format_",
     type=click.Choice([f.value for f in Format]),
-    help="By name and content if not told.",
+    help="Default: by name and content.",
 )
 @click.option(
     "--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]"
@@ -125,7 +125,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     type=click.Choice([word.value for word in Consistency]),
     default=Consistency.NONE.value,
     show_default=True,
-    help="all_destinations: a row that one destination finally refuses is taken back at the others, and here.",
+    help="all_destinations: a row that one destination finally refuses is undone at the others, and here.",
 )
 @click.option("--atomic", is_flag=True, help="All rows or none.")
 @click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
@@ -197,7 +197,7 @@ def push_command(
             return _preview(file, read_options(), as_json=bool(options["as_json"]))
         return await _push(build(), SystemClock())
 
-    hint = "Run the same command again to go on where it stopped; nothing is sent twice."
+    hint = "Run the same command again to resume; nothing is sent twice."
     context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
 
 
@@ -412,7 +412,7 @@ def _print_report(request: _Request, report: Report) -> None:
         counts = report.outcomes.effects().values()
         if request.consistency != Consistency.NONE and any(c.get("failed") or c.get("dead") for c in counts):
             print(
-                "what a destination refused is taken back everywhere: `tranche jobs show` names the job that does it "
+                "what a destination refused is undone everywhere: `tranche jobs show` names the job that does it "
                 "as compensated_by"
             )
     if ending.over:

@@ -34,7 +34,7 @@ def list_(as_json: bool) -> None:
     for use in found:
         what = "encrypts" if use.encrypts else "decrypts" if use.known else "not in TRANCHE_SECRET_KEY"
         if use.key == key_rotation.OLDER:
-            what = "under one of the keys before their ids were kept; `tranche secrets rotate` tells"
+            what = "under one of the keys before their ids were stored; `tranche secrets rotate` shows which"
         click.echo(f"{use.key:10}  {use.secrets:6}  {what}")
 
 
@@ -43,7 +43,7 @@ def list_(as_json: bool) -> None:
 def rotate(as_json: bool) -> None:
     """Encrypt every stored credential, of all tenants, with the first key of TRANCHE_SECRET_KEY.
 
-    May run beside the service, be stopped, and be run again. Exits with 1 if some could not be decrypted.
+    It may run while the service runs, and may be stopped and run again. Exits with 1 if some could not be decrypted.
     """
 
     async def work() -> key_rotation.Rotation:

@@ -35,7 +35,7 @@ _PORT_SECONDS: Final = 2.0
 """How long the remains of one that was killed may still hold a port."""
 TENANT: Final = "default"
 SANDBOX: Final = "hubspot"
-"""Name of the destination that the sandbox CRM stands behind."""
+"""Name of the destination of the sandbox CRM."""
 
 
 def own_command(*words: str) -> list[str]:

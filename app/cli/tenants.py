@@ -17,7 +17,7 @@ def tenants() -> None:
 @tenants.command("list")
 @json_option
 def list_(as_json: bool) -> None:
-    """List tenants, with how many keys of theirs are in force."""
+    """List tenants, with the number of their valid keys."""
     found = on_database(service.list_tenants)
     if as_json:
         print_json(found)
@@ -32,7 +32,7 @@ def list_(as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def create(name: str, as_json: bool) -> None:
-    """Make a tenant; one that is there is left as it is."""
+    """Create a tenant; an existing one is left as it is."""
 
     async def work(connection: Connection) -> service.Tenant:
         await service.ensure_tenant(connection, name)
@@ -45,7 +45,7 @@ def create(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def disable(name: str, as_json: bool) -> None:
-    """Refuse its keys, and leave alone what is owed for it; nothing is lost."""
+    """Refuse its keys and stop all its work; nothing is lost."""
     _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, True)), as_json)
 
 
@@ -53,7 +53,7 @@ def disable(name: str, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def enable(name: str, as_json: bool) -> None:
-    """Let a disabled tenant go on where it was."""
+    """Enable a disabled tenant; its work continues."""
     _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, False)), as_json)
 
 

@@ -21,10 +21,10 @@ from app.telemetry import configure
 @click.option("--port", default=8000, show_default=True, help="Port of the API.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where data is kept.  [default: .tranche]")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="API processes.")
-@click.option("--sandbox", is_flag=True, help="Also run a stand-in CRM, and sync contacts to it.")
-@click.option("--sandbox-port", default=8001, show_default=True, help="Port of the stand-in CRM.")
+@click.option("--sandbox", is_flag=True, help="Also run a sandbox CRM, and sync contacts to it.")
+@click.option("--sandbox-port", default=8001, show_default=True, help="Port of the sandbox CRM.")
 def up(port: int, data_dir: Path | None, workers: int, sandbox: bool, sandbox_port: int) -> None:
-    """Run everything: PostgreSQL and Valkey from wheels, API and worker. Ctrl-C stops it all, data stays.
+    """Run everything: PostgreSQL and Valkey from wheels, API and worker. Ctrl-C stops everything; the data remains.
 
     With TRANCHE_DATABASE_URL and TRANCHE_REDIS_URL set, those servers are used instead.
     """
@@ -70,7 +70,7 @@ def _announce(stack: Stack) -> None:
     click.echo(f"Tranche is up at {stack.url}  (API reference: {stack.url}/docs)")
     if stack.sandbox_url:
         click.echo(
-            f"A stand-in CRM is at {stack.sandbox_url}; switch its faults at {stack.sandbox_url}/__sandbox__/faults"
+            f"A sandbox CRM is at {stack.sandbox_url}; switch its faults at {stack.sandbox_url}/__sandbox__/faults"
         )
     if stack.first_key:
         click.echo(f"API key (shown this once): {stack.first_key}")

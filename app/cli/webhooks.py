@@ -38,7 +38,7 @@ Work = Callable[[ApiClient], Coroutine[Any, Any, int]]
 
 @click.group()
 def webhooks() -> None:
-    """Endpoints that are told of events, signed; needs a key with the scope admin."""
+    """Endpoints that receive signed events; needs a key with the scope admin."""
 
 
 def _run(
@@ -92,7 +92,7 @@ def _message_line(told: dict[str, Any]) -> str:
     "events",
     multiple=True,
     type=click.Choice(_EVENTS),
-    help="Be told of this (repeatable).  [default: all]",
+    help="Receive this event (repeatable).  [default: all]",
 )
 @_policy_option
 @json_option
@@ -105,7 +105,7 @@ def add(
     url: str | None,
     key: str | None,
 ) -> None:
-    """Tell URL of what happens from now on. Prints the secret, which nobody can read again."""
+    """Send future events to URL. Prints the secret, which cannot be read again."""
 
     async def work(api: ApiClient) -> int:
         made = await _ask(api, "POST", "", {"url": address} | _wanted(events=list(events), policy=policy))
@@ -150,7 +150,11 @@ def show(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None
 @_id_argument
 @click.option("--address", metavar="URL", help="Call this URL from now on.")
 @click.option(
-    "--event", "events", multiple=True, type=click.Choice(_EVENTS), help="Be told of this alone (repeatable)."
+    "--event",
+    "events",
+    multiple=True,
+    type=click.Choice(_EVENTS),
+    help="Receive only this event (repeatable).",
 )
 @_policy_option
 @json_option
@@ -191,7 +195,7 @@ def _set_state(endpoint: int, state: str, word: str, as_json: bool, url: str | N
 @json_option
 @connection_options
 def enable(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
-    """Tell an endpoint of events again; see also: replay."""
+    """Send events to an endpoint again; see also: replay."""
     _set_state(endpoint, "active", "enable", as_json, url, key)
 
 
@@ -200,7 +204,7 @@ def enable(endpoint: int, as_json: bool, url: str | None, key: str | None) -> No
 @json_option
 @connection_options
 def disable(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
-    """Tell it of nothing; what waits for it is marked failed."""
+    """Send it nothing; waiting messages are marked failed."""
     _set_state(endpoint, "disabled", "disable", as_json, url, key)
 
 
@@ -209,7 +213,7 @@ def disable(endpoint: int, as_json: bool, url: str | None, key: str | None) -> N
 @json_option
 @connection_options
 def remove(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
-    """Tell it of nothing, ever again."""
+    """Remove an endpoint."""
 
     async def work(api: ApiClient) -> int:
         await _ask(api, "DELETE", f"/{endpoint}")
@@ -247,7 +251,7 @@ def rotate(endpoint: int, keep: float | None, as_json: bool, url: str | None, ke
 @json_option
 @connection_options
 def test_(endpoint: int, as_json: bool, url: str | None, key: str | None) -> None:
-    """Send a test event and wait for its first attempt; exit code 1 if that did not go well."""
+    """Send a test event and wait for its first attempt; exit code 1 if it failed."""
 
     async def work(api: ApiClient) -> int:
         told = await _ask(api, "POST", f"/{endpoint}/test")
@@ -270,7 +274,7 @@ def test_(endpoint: int, as_json: bool, url: str | None, key: str | None) -> Non
 def messages(
     endpoint: int, state: str | None, limit: int, as_json: bool, url: str | None, key: str | None
 ) -> None:
-    """What an endpoint was told, newest first, and how its attempts went."""
+    """Messages to an endpoint, newest first, with their attempts."""
 
     async def work(api: ApiClient) -> int:
         found = api.list(f"{_BASE}/{endpoint}/messages", "messages", {"state": state} if state else {})
@@ -291,7 +295,7 @@ def messages(
 def replay(
     endpoint: int, message: int | None, state: str, as_json: bool, url: str | None, key: str | None
 ) -> None:
-    """Send again what did not arrive, under the same event ids."""
+    """Send messages again that did not arrive, under the same event ids."""
 
     async def work(api: ApiClient) -> int:
         if message is not None:

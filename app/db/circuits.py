@@ -149,7 +149,7 @@ async def read_circuits(connection: Connection, tenant_id: int) -> dict[str, Cir
             circuit = msgspec.structs.replace(
                 circuit,
                 state=CircuitState(row["wish"]),
-                detail="asked for by hand; a worker is about to do it",
+                detail="requested by an operator; a worker is about to apply it",
             )
         found[row["name"]] = circuit
     return found

@@ -48,7 +48,7 @@ class LetterRow(msgspec.Struct, frozen=True):
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
-    """Open letters of one destination with one code."""
+    """Open dead letters of one destination with one code."""
 
     destination_id: int
     error_code: str

@@ -85,7 +85,7 @@ class Storage:
             return  # several writers met the same trouble
         if not self._wait:
             log.error(
-                "storage_full", remedy="free or add disk space for PostgreSQL; work goes on by itself then"
+                "storage_full", remedy="free or add disk space for PostgreSQL; work then continues by itself"
             )
         self._wait = min(max(FULL_WAIT, self._wait * 2), FULL_WAIT_CAP)
         self._until = self._clock() + self._wait

@@ -16,7 +16,7 @@ from app.domain.outcomes import FINISHED_JOB_STATES, JobState
 
 INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
 """Why a job whose body did not arrive whole was canceled."""
-_SILENT: Final = "the process that received the body fell silent before the body was complete; send it again"
+_SILENT: Final = "the process that received the body stopped before the body was complete; send it again"
 _STROKE: Final = 5
 """Jobs given up in one transaction."""
 

@@ -71,7 +71,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def failed(index: int, contact_id: str | None, errors: list[FieldError]) -> ItemOutcome:
-    """An item that will fail again as it stands; its first error names it."""
+    """An item that will fail again unchanged; its first error names it."""
     return ItemOutcome(
         index, contact_id, ItemStatus.FAILED, error_code=errors[0].code, retry_after_seconds=0, errors=errors
     )
@@ -130,7 +130,7 @@ def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
 
 
 def job_state(summary: Summary, *, owed: bool) -> JobState:
-    """Where a job stands once its items are decided here; `owed`: some destination is owed a delivery."""
+    """The state of a job once its items are decided here; `owed`: some destination has a pending delivery."""
     if owed:
         return JobState.SYNCING
     return JobState.COMPLETED if summary.succeeded == summary.total else JobState.COMPLETED_WITH_FAILURES

@@ -39,7 +39,7 @@ def base_url_fault(url: str, private: Iterable[Network]) -> str | None:
     if host is None:
         # Not repeated where it may hold a password: a URL is shown to whoever may read, and appears in logs.
         shown = "A URL with a user or password" if "@" in url else repr(url)
-        return f"{shown} is no base URL; it looks like https://api.example.com."
+        return f"{shown} is not a base URL, such as https://api.example.com."
     named = tuple(private)
     addresses = _addresses_of(host)
     reasons = [refusal(address, named) for address in addresses]
@@ -52,7 +52,8 @@ def base_url_fault(url: str, private: Iterable[Network]) -> str | None:
         inside = any(is_named(address, named) for address in addresses) if addresses else bool(named)
         if not inside:
             return (
-                "The base URL must begin with https://, or the token and the contacts can be read on the way; "
+                "The base URL must begin with https://, because the token and the contacts could otherwise "
+                "be read in transit; "
                 f"http:// is for hosts in the networks of {SETTING}, which the operator sets."
             )
     return None

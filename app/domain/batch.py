@@ -34,7 +34,7 @@ class Batch(msgspec.Struct, frozen=True):
 
     `applied` has unique ids in code point order, which is the order of PostgreSQL's collation "C": writers
     that all lock rows in this order cannot deadlock. `followers` and `superseded` map the index of an item to
-    that of the applied one that stands for it: an equal one, or a later one (`last_wins`).
+    that of the applied one that represents it: an equal one, or a later one (`last_wins`).
     """
 
     applied: list[Accepted]

@@ -1,6 +1,6 @@
 """The kinds of destination there are, and what each lets one choose.
 
-Adding a kind is one registration here (`KINDS`) and one file `jobs/crm/<kind>.py`; `docs/adapters.md` tells how.
+Adding a kind is one registration here (`KINDS`) and one file `jobs/crm/<kind>.py`; see `docs/adapters.md`.
 Options are checked when a destination is added. A worker reads what is stored and passes over options that its
 release does not know.
 """
@@ -63,21 +63,21 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
         "company": "company",
     }
 
-    batch_size: Annotated[int, Meta(ge=1, le=100, description="most contacts a call")] | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=100, description="most contacts per call")] | None = None
     id_property: Annotated[
         Name, Meta(description="internal name of the contact property with unique values that holds our key")
     ] = "tranche_id"
     on_conflict: Annotated[
         Literal["adopt", "fail"],
         Meta(
-            description="adopt or fail where HubSpot has a contact with this e-mail address that has no key of ours"
+            description="adopt or fail, if HubSpot has a contact with this e-mail address and no key of ours"
         ),
     ] = "adopt"
     properties: Annotated[
-        Names, Meta(description="the older name of `fields`, for attributes alone; `fields` goes first")
+        Names, Meta(description="older name of `fields`, for attributes only; `fields` takes precedence")
     ] = msgspec.field(default_factory=dict)
     time_zone: Annotated[
-        str, Meta(description="IANA time zone of the account, in which its daily quota starts anew")
+        str, Meta(description="IANA time zone of the account, in which its daily quota resets")
     ] = "UTC"
 
     def __post_init__(self) -> None:
@@ -90,7 +90,7 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
         try:
             ZoneInfo(self.time_zone)
         except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-            raise ValueError(f"time_zone is no known IANA time zone: {self.time_zone!r}") from error
+            raise ValueError(f"time_zone is not a known IANA time zone: {self.time_zone!r}") from error
 
     def taken(self) -> list[str]:
         return [self.id_property]
@@ -106,7 +106,7 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     }
     CASE_MATTERS = False
 
-    batch_size: Annotated[int, Meta(ge=1, le=200, description="most contacts a call")] | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=200, description="most contacts per call")] | None = None
     external_id_field: Annotated[
         str,
         Meta(
@@ -117,11 +117,11 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     ] = "Tranche_Id__c"
     api_version: Annotated[
         str,
-        Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z", description="of the REST API; 46.0 is the oldest that can"),
+        Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z", description="version of the REST API, 46.0 or later"),
     ] = "60.0"
     default_last_name: Annotated[
         Name | None,
-        Meta(description="LastName of contacts that have none; without it Salesforce refuses them"),
+        Meta(description="LastName of new contacts that have none; without it Salesforce refuses them"),
     ] = None
     quota_share: Annotated[
         float,
@@ -135,7 +135,7 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
                 not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")
             ):
                 raise ValueError(
-                    f"fields: {target!r}, for {source!r}, is no API name of a field, like Tier__c"
+                    f"fields: {target!r}, for {source!r}, is not an API name of a field, like Tier__c"
                 )
         if self.external_id_field.lower() == "id":
             raise ValueError("external_id_field: Id is Salesforce's own; name an external id field of yours")
@@ -147,19 +147,20 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 
 
 class HttpOptions(Options, frozen=True, kw_only=True):
-    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
     path: Annotated[Path, Meta(description="where contacts are sent, appended to the base URL")] = "/contacts"
     method: Annotated[Literal["POST", "PUT", "PATCH"], Meta(description="POST, PUT or PATCH")] = "POST"
     read_path: Annotated[
         Path | None,
         Meta(
-            description='where `POST {"ids":[…]}` tells what is there; null: a lost answer cannot be settled by reading'
+            description='where `POST {"ids":[…]}` returns the stored contacts; null: a lost answer cannot '
+            "be settled by reading"
         ),
     ] = None
     archive_path: Annotated[
         Path | None,
         Meta(
-            description='where `POST {"ids":[…]}` takes contacts away; null: they are sent as deleted along the path'
+            description='where `POST {"ids":[…]}` removes contacts; null: they are sent as deleted to `path`'
         ),
     ] = None
     auth_header: Annotated[
@@ -181,7 +182,7 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     wrapper: Annotated[
         Name | None,
         Meta(
-            description="key of the list of contacts, with dots for one within another; null: the body is the list"
+            description="key of the list of contacts, with dots for nested keys; null: the body is the list"
         ),
     ] = "contacts"
     id_field: Annotated[Name, Meta(description="field with our key")] = "id"
@@ -190,25 +191,28 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     ] = "version"
     deleted_field: Annotated[
         Name | None,
-        Meta(description="field that is true for one to be taken away; null: only archive_path can"),
+        Meta(
+            description="field that is true for a contact to be removed; null: only archive_path can remove"
+        ),
     ] = "deleted"
     attributes_field: Annotated[
         Name | None,
         Meta(
-            description="object with the attributes that `fields` does not name; null: they stand beside the fields"
+            description="object with the attributes that `fields` does not name; null: they are placed "
+            "beside the fields"
         ),
     ] = "attributes"
     nulls: Annotated[
         Literal["send", "omit"],
         Meta(
-            description="whether a field that was cleared is sent as null, or left out like one never named"
+            description="whether a cleared field is sent as null, or left out like a field that was never named"
         ),
     ] = "send"
     results: Annotated[
         Literal["optional", "required", "failures", "echoed", "ignored"],
         Meta(
-            description="what a 2xx lists: results, optional or required; failures, and the rest is well; "
-            "echoed records, which are stored; or ignored: the status alone counts"
+            description="what a 2xx lists: results (optional or required), only failures, echoed records, "
+            "or nothing of use (ignored: only the status counts)"
         ),
     ] = "optional"
     results_field: Annotated[
@@ -219,7 +223,7 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     ] = "results"
     results_by: Annotated[
         Literal["id", "position"],
-        Meta(description="whether item results name their contact or stand in its place"),
+        Meta(description="whether item results name their contact or have its position"),
     ] = "id"
     result_id: Annotated[FieldPath, Meta(description="field of an item result: our key")] = "id"
     result_ok: Annotated[
@@ -229,23 +233,26 @@ class HttpOptions(Options, frozen=True, kw_only=True):
         ),
     ] = "ok"
     result_retry: Annotated[
-        FieldPath, Meta(description="field of an item result that failed: true if it is worth sending again")
+        FieldPath, Meta(description="field of a failed item result: true if it is worth sending again")
     ] = "retry"
-    result_error: Annotated[FieldPath, Meta(description="field of an item result: what went wrong")] = "error"
+    result_error: Annotated[
+        FieldPath, Meta(description="field of an item result: the reason of the failure")
+    ] = "error"
     result_remote_id: Annotated[
         FieldPath, Meta(description="field of an item result or record: its id there")
     ] = "remote_id"
     result_created: Annotated[
         FieldPath,
         Meta(
-            description="field of an item result: whether the call made the record, as true or false, 201 or `created`"
+            description="field of an item result: whether the call created the record, as true or false, "
+            "201 or `created`"
         ),
     ] = "created"
     idempotent: Annotated[
         bool,
         Meta(
-            description="a lost answer is sent again: the service upserts by our key, or does no call twice that has "
-            "one Idempotency-Key"
+            description="a lost answer is sent again: the service upserts by our key, or does not repeat a "
+            "call with a known Idempotency-Key"
         ),
     ] = False
 
@@ -306,7 +313,7 @@ def parse(kind: str, options: Mapping[str, Any]) -> Options:
         OptionsError: no such kind, an unknown option, or a value that cannot be used.
     """
     if kind not in KINDS:
-        raise OptionsError(f"{kind!r} is no kind of destination; there are: {', '.join(KINDS)}.")
+        raise OptionsError(f"{kind!r} is not a kind of destination; there are: {', '.join(KINDS)}.")
     return convert(KINDS[kind].options, options, kind)
 
 

@@ -1,9 +1,9 @@
 """E-mail addresses: what is none, and why.
 
-Source: RFC 5321, 6531 and 5890. No address is looked up, quoted local parts are refused, a domain needs a dot, special
-names may stand. In ASCII these are the rules of the library email-validator, which takes fifty times as long, and a
-body can hold many addresses. In a domain of another script letters, digits and marks are allowed; which of them a
-registry takes beside one another is not judged.
+Source: RFC 5321, 6531 and 5890. No address is looked up, quoted local parts are refused, a domain needs a dot,
+special names are allowed. In ASCII these are the rules of the library email-validator, which takes fifty times
+as long, and a body can hold many addresses. In a domain of another script letters, digits and marks are
+allowed; which of them a registry takes beside one another is not judged.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _MAX_LABEL: Final = 63
 _NO_LOCAL: Final = re.compile(r"[^A-Za-z0-9!#$%&'*+/=?^_`{|}~.\u0080-\U0010ffff-]")
 _NO_DOMAIN: Final = re.compile(r"[^A-Za-z0-9.\u0080-\U0010ffff-]")
 _FOREIGN: Final = re.compile(r"[^\w\0-\x7f]")
-"""What is neither ASCII nor a letter or digit of any script."""
+"""Characters that are neither ASCII nor alphanumeric in any script."""
 _FIRST: Final = re.compile(r".", re.S)
 _JOINERS: Final = "\u200c\u200d\u00b7\u30fb\u0375\u05f3\u05f4"
-"""Allowed between some letters (RFC 5892, appendix A)."""
+"""Allowed between some characters (RFC 5892, appendix A)."""
 _RESERVED_LABEL: Final = re.compile(r"(?:^|\.)(?!xn)..--", re.I)
 
 
@@ -54,7 +54,7 @@ def find_fault(value: str) -> str | None:
 
 
 def _is_number(domain: str) -> bool:
-    """Whether the last label cannot be a top-level domain: all of these end in a letter (RFC 3696, section 2)."""
+    """Whether the last label cannot be a top-level domain: all of these end alphabetically (RFC 3696, section 2)."""
     last = domain.rpartition(".")[2]
     if not last.isascii():
         last = unicodedata.normalize("NFKC", last)
@@ -68,19 +68,17 @@ def _find_domain_fault(domain: str) -> str | None:
     if len(domain) > _MAX_DOMAIN:
         return f"the part after the @-sign is longer than {_MAX_DOMAIN} characters"
     if domain[0] == "." or domain[-1] == "." or ".." in domain:
-        return (
-            "in the part after the @-sign a period stands at the beginning, at the end or beside another one"
-        )
+        return "in the part after the @-sign a period is at the beginning, at the end or beside another one"
     if domain[0] == "-" or domain[-1] == "-" or ".-" in domain or "-." in domain:
         return "in the part after the @-sign a name begins or ends with a hyphen"
     if _RESERVED_LABEL.search(domain):
-        return "in the part after the @-sign two hyphens follow two letters"
+        return "in the part after the @-sign two hyphens follow two characters"
     if domain.isascii() and "xn--" not in domain.lower():
         long = max(map(len, domain.split("."))) > _MAX_LABEL
     else:
         labels = [*map(_encode_label, domain.split("."))]
         if None in labels:
-            return "the part after the @-sign is invalid: it is no name in letters of another script (IDNA)"
+            return "the part after the @-sign is not a valid internationalized name (IDNA)"
         long = max(len(label or "") for label in labels) > _MAX_LABEL
     return f"in the part after the @-sign a name is longer than {_MAX_LABEL} characters" if long else None
 

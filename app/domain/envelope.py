@@ -145,7 +145,7 @@ def no_object(head: bytes, found: bytes, at: int) -> MalformedBody:
 
 
 def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
-    """Offset of the '[' of the member "items" that must stand at `at`."""
+    """Offset of the '[' of the member "items" that must be at `at`."""
     member = lexical.MEMBER_NAME.match(body, at)
     if member is None:
         raise no_member(body[at : at + 1], at, seen=seen)
@@ -165,7 +165,7 @@ def no_member(found: bytes, at: int, *, seen: bool) -> MalformedBody:
 def check_name(member: bytes, at: int, *, seen: bool) -> None:
     """
     Raises:
-        MalformedBody: it is not the name that may stand here.
+        MalformedBody: it is not the name that is allowed here.
     """
     try:
         name = msgspec.json.decode(member, type=str)
@@ -178,7 +178,7 @@ def check_name(member: bytes, at: int, *, seen: bool) -> None:
             at,
         )
     if seen:
-        raise MalformedBody(f'"items" stands in the body twice, again at byte {at}; send one array', at)
+        raise MalformedBody(f'"items" appears in the body twice, again at byte {at}; send one array', at)
 
 
 def no_array(at: int) -> MalformedBody:
@@ -195,8 +195,8 @@ def check_certain(item: bytes, start: int) -> None:
     """Refuse an item that may be several.
 
     Two stray quotes or brackets in two items make one span of everything between them, and the cut then
-    swallows the items in the middle. Such a span is not valid JSON, and the boundary of two items stands inside
-    a string or among brackets that do not match.
+    swallows the items in the middle. Such a span is not valid JSON, and the boundary of two items is inside a
+    string or among brackets that do not match.
 
     Raises:
         StructureError: it may be.

@@ -34,9 +34,7 @@ class Undecided(msgspec.Struct, frozen=True):
 
 
 LOCKED: Final = Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
-BROKEN: Final = Undecided(
-    ErrorCode.INTERNAL, "the items could not be stored; it was reported to the operators"
-)
+BROKEN: Final = Undecided(ErrorCode.INTERNAL, "the items could not be stored; the error was logged")
 
 
 class Items:
@@ -52,8 +50,8 @@ class Items:
         refused: Iterable[Rejected] = (),
         effort: Effort | None = None,
     ) -> None:
-        """`indexes`: where the pieces stand in the request, if they are not all of it. `refused`: what is known of some
-        of them beforehand. `effort`: of an earlier reading of the same pieces."""
+        """`indexes`: positions of the raw items in the request, if they are not all of it. `refused`: what is
+        known of some of them beforehand. `effort`: of an earlier reading of the same pieces."""
         self.pieces = pieces
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
@@ -61,7 +59,7 @@ class Items:
         self._pieces: Sequence[bytes | msgspec.Raw] = []
         self._warnings: dict[int, list[ItemWarning]] = {}
         self._places: Sequence[int] = self._indexes
-        """Where each piece that can be read stood."""
+        """Position of each raw item that can be read."""
         if self._refused or not _READABLE.issuperset(map(type, pieces)):
             self._sort_out()
         else:
@@ -93,7 +91,7 @@ class Items:
     def parts(self) -> Iterator[list[Accepted]]:
         """Accepted items, ids rising over all parts; each part is read when it is asked for.
 
-        A batch whose ids repeat, or cannot be told beforehand, is read whole before its first part. An empty part is a
+        A batch whose ids repeat, or are not known beforehand, is read whole before its first part. An empty part is a
         good time for others to have their turn.
 
         Raises:

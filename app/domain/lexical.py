@@ -1,7 +1,7 @@
 """Finding where JSON values begin and end without understanding them.
 
-Used where a parser has given up: a parser fails a whole body for one bad value, and recursion fails for one
-deep value. Here only quotes, brackets and commas count, every scan is linear, and nothing recurses.
+Used after a parser has failed: a parser fails a whole body for one bad value, and recursion fails for one deep
+value. Here only quotes, brackets and commas count, every scan is linear, and nothing recurses.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_DEPTH: Final = 100_000
 
 
 class StructureError(ValueError):
-    """The bytes have no certain structure from `offset` on; `detail` says what stands there."""
+    """The bytes have no certain structure from `offset` on; `detail` says what is there."""
 
     def __init__(self, offset: int, detail: str) -> None:
         super().__init__(detail)
@@ -103,11 +103,11 @@ def never_closed(offset: int, opener: bytes) -> StructureError:
     """Of a container or string that begins at `offset`."""
     if opener == b'"':
         return StructureError(offset, "the string that begins here is never closed")
-    return StructureError(offset, f"the '{opener.decode()}' that stands here is never closed")
+    return StructureError(offset, f"the '{opener.decode()}' here is never closed")
 
 
 def not_separated(offset: int, found: bytes, closer: str) -> StructureError:
-    """Of what stands at `offset`, where a comma or the `closer` should; nothing is found at the end."""
+    """For the text at `offset`, where a comma or the `closer` should be; nothing is found at the end."""
     if not found:
         return StructureError(offset, f"the end came before the closing '{closer}'")
     if found == b'"':
@@ -127,7 +127,7 @@ def split_values(data: bytes, offset: int, *, closer: str, limit: int) -> tuple[
     With `closer` "}" a value is a whole member, `"name": value`.
 
     Raises:
-        StructureError: not closed, a value is missing, or something stands between two values.
+        StructureError: not closed, a value is missing, or something is between two values.
         LimitError: more than `limit` values.
     """
     end_byte = ord(closer)

@@ -1,12 +1,12 @@
 """What is known of each field and attribute of a contact: never named, set, cleared by null, or taken back by an undo.
 
 A name is that of a standard field, or `attributes.` and the key of an attribute. A name with a value is set; one
-without is cleared if `cleared` has it, and was never named otherwise. `cleared` tells in which version that happened,
-so a destination that is known to hold that version, or a later one, need not be told again. What is kept of a name
-that has a value by now means nothing.
+without is cleared if `cleared` has it, and was never named otherwise. `cleared` has the version in which that
+happened, so that it is not sent again to a destination that is known to hold that version, or a later one.
+What is kept of a name that has a value by now means nothing.
 
-`withdrawn` are names that an undo took back to "never named". What stood at a destination before they were named is
-known only where our call made the record: nothing.
+`withdrawn` are names that an undo took back to "never named". The values at a destination before they were
+named are known only if our call created the record: there were none.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Withdrawn(msgspec.Struct, frozen=True, omit_defaults=True):
     at: int
     """The version that did so."""
     since: int
-    """The version that had named it; a destination that never had it, or a later one, was told nothing."""
+    """The version that had named it; a destination that never had it, or a later one, received nothing."""
     cleared: bool = False
     """It had been cleared, not set."""
 
@@ -77,7 +77,7 @@ def read_withdrawn(text: str | None) -> Takings:
 def take_back(
     now: Known, before: Known, withdrawn: Takings, *, version: int, since: int
 ) -> tuple[Cleared, Takings]:
-    """What is to be kept of a contact that gets back, as `version`, what stood before its version `since`.
+    """The names of a contact that gets back, as `version`, its state before its version `since`.
 
     What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew.
     """
@@ -90,7 +90,8 @@ def take_back(
 
 
 class Words(msgspec.Struct, frozen=True):
-    """What one destination is told beside the values: names to `clear`; and what it holds that nobody can restore."""
+    """What one destination receives beside the values: names to `clear`; and the names there that cannot be
+    restored."""
 
     clear: frozenset[str] = frozenset()
     not_restored: Mapping[str, int] = {}

@@ -41,18 +41,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     CASE_MATTERS: ClassVar[bool] = True
     """Whether two names there may differ in case alone."""
 
-    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts a call")] | None = None
+    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
     concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
-    rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls a second")] | None = None
+    rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls per second")] | None = None
     connect_timeout: (
         Annotated[float, Meta(ge=0.1, le=60, description="seconds to wait for a connection")] | None
     ) = None
-    total_timeout: (
-        Annotated[float, Meta(ge=1, le=60, description="seconds a call may take in all")] | None
-    ) = None
+    total_timeout: Annotated[float, Meta(ge=1, le=60, description="seconds for the whole call")] | None = None
     fields: Annotated[
         Names,
-        Meta(description="our field or attribute → the name it has there, or null to keep it at home"),
+        Meta(description="our field or attribute → its name there, or null: it is not sent"),
     ] = {}
 
     @property
@@ -139,7 +137,7 @@ def _explain(cls: type[Options], message: str, kind: str | None) -> str:
     place = _PLACE.match(message)
     if place is None:
         return f"options: {message}."
-    what = "It has characters that cannot stand there" if "matching regex" in place[1] else place[1]
+    what = "It has characters that are not allowed there" if "matching regex" in place[1] else place[1]
     option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
     told = option.words if option is not None else ""
     return f"options.{place[2]}: {what}." + (f" ({told[0].upper()}{told[1:]}.)" if told else "")

@@ -26,7 +26,7 @@ class Result(StrEnum):
     UPDATED = "updated"
     UNCHANGED = "unchanged"
     SUPERSEDED = "superseded"
-    """A newer `source_version`, or a later item of the same batch, stands already."""
+    """A newer `source_version`, or a later item of the same batch, is stored already."""
 
 
 class WarningCode(StrEnum):
@@ -35,7 +35,7 @@ class WarningCode(StrEnum):
     TRIMMED = "TRIMMED"
     """White space around a cell was left out."""
     FORMULA = "FORMULA"
-    """A spreadsheet's formula (`="007"`) stands where a value should."""
+    """A spreadsheet's formula (`="007"`) is in the place of a value."""
     NUMBER_FORMAT = "NUMBER_FORMAT"
     """A spreadsheet has written a number in scientific notation (`1.0E+05`)."""
 
@@ -68,10 +68,11 @@ SENTENCES: Final[dict[ErrorCode, str]] = {
     ErrorCode.DESTINATION_REJECTED: "The destination refused it; the dead letter has the destination's own words.",
     ErrorCode.DESTINATION_RATE_LIMIT: "The destination limits how often it may be called.",
     ErrorCode.DESTINATION_UNAVAILABLE: "The destination could not be reached, or could not be used.",
-    ErrorCode.CIRCUIT_OPEN: "Calls to the destination are held back.",
-    ErrorCode.OUTCOME_UNKNOWN: "It was sent, and whether it arrived is not known; somebody has to look there.",
-    ErrorCode.RETRIES_EXHAUSTED: "The attempts or the time for it ran out; the dead letter says what the last one met.",
-    ErrorCode.INTERNAL: "An error of Tranche's own; the log of the worker has it.",
+    ErrorCode.CIRCUIT_OPEN: "Calls to the destination are suspended.",
+    ErrorCode.OUTCOME_UNKNOWN: "It was sent, but it is not known whether it arrived; an operator must look there.",
+    ErrorCode.RETRIES_EXHAUSTED: "The attempts or the time ran out; the dead letter has the result of the "
+    "last attempt.",
+    ErrorCode.INTERNAL: "An internal error of Tranche; the worker's log has the details.",
 }
 """What webhooks say of an item that did not arrive: our own words, never those of a CRM, which may repeat what it
 was sent."""
@@ -79,7 +80,7 @@ OTHER_SENTENCE: Final = "It did not arrive; the dead letter says why."
 
 
 class EffectState(StrEnum):
-    """Where one item stands at one destination."""
+    """The state of one item at one destination."""
 
     PENDING = "pending"
     """Not tried yet, or postponed without an attempt (open circuit, 429, pause)."""
@@ -88,11 +89,11 @@ class EffectState(StrEnum):
     RETRY = "retry"
     """An attempt failed for a passing reason; Tranche tries again by itself."""
     FAILED = "failed"
-    """The destination refused the item for good; a dead letter tells why."""
+    """The destination refused the item for good; a dead letter has the reason."""
     UNKNOWN = "unknown"
     """Sent, but the answer was lost; settled by reading the destination back."""
     DEAD = "dead"
-    """Attempts or time ran out; a dead letter waits for a human."""
+    """Attempts or time ran out; a dead letter waits for an operator."""
     SKIPPED = "skipped"
     """Nothing to send: the destination was removed before the first attempt, or the request was a dry run."""
 
@@ -142,16 +143,16 @@ class Consistency(StrEnum):
     """What a batch asks for where one destination refuses what the others take."""
 
     NONE = "none"
-    """Each destination stands for itself."""
+    """Destinations are independent."""
     ALL_DESTINATIONS = "all_destinations"
     """An item that one destination finally refuses is taken back at the others, and here."""
 
 
 class Step(StrEnum):
-    """What the spooled chunks of a queued or running import need next, in this order."""
+    """What the staged chunks of a queued or running import need next, in this order."""
 
     CHECK = "check"
-    """Does any id stand in the file twice?"""
+    """Does any id appear in the file twice?"""
     COLLECT = "collect"
     """Some do: the items that have them are read."""
     SETTLE = "settle"
@@ -168,11 +169,12 @@ class Resolution(StrEnum):
     """How a dead letter came to its end."""
 
     REPLAYED = "replayed"
-    """It is sent again by the job that the letter names; if that fails, there is a new letter in the same chain."""
+    """It is sent again by the job that the dead letter names; if that fails, there is a new dead letter in the
+    same chain."""
     DELIVERED = "delivered"
-    """A human says that the destination has it."""
+    """An operator states that the destination has it."""
     DROPPED = "dropped"
-    """A human says that it is not worth sending."""
+    """An operator states that it is not worth sending."""
     SUPERSEDED = "superseded"
     """A newer version of the contact has arrived there since."""
 
@@ -194,11 +196,11 @@ class SagaState(StrEnum):
     DONE = "done"
     COMPENSATED = "compensated"
     FAILED = "failed"
-    """Neither forward nor back: it waits for a human."""
+    """Neither forward nor back: it waits for an operator."""
 
 
 class EventType(StrEnum):
-    """What webhook endpoints can be told of."""
+    """The events that webhook endpoints can receive."""
 
     JOB_FINISHED = "job.finished"
     ITEM_DEAD = "item.dead"

@@ -1,4 +1,4 @@
-"""Ids that stand in a file more than once: what that means for the items of one of its chunks.
+"""Ids that appear in a file more than once: what that means for the items of one of its chunks.
 
 A file is one batch, whatever chunks it is cut into, so its repeated ids are settled before any chunk is applied.
 """
@@ -18,7 +18,7 @@ from app.domain.rows import Piece, Rejected
 
 class Verdict(StrEnum):
     ALONE = "alone"
-    """Its id stands once after all: only a hash was shared, or the others are no items."""
+    """Its id is unique after all: only a hash was shared, or the others are not items."""
     LEADER = "leader"
     """It is applied, for others too."""
     EQUAL = "equal"

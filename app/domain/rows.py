@@ -1,4 +1,4 @@
-"""The bytes of an item → a row that can be stored, or a rejection that tells all that is wrong with it.
+"""The bytes of an item → a row that can be stored, or a rejection with all its errors.
 
 The usual item is decoded once, by msgspec, with its constraints checked on the way. Whatever that refuses is
 read again by `app.domain.diagnosis`, which knows the same rules and words for every fault.
@@ -96,7 +96,7 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unfit(msgspec.Struct, frozen=True, gc=False):
-    """Stands among the pieces where something of a file cannot become an item, and says why."""
+    """Takes the position of a part of a file that cannot become an item, and says why."""
 
     errors: list[FieldError]
     contact_id: str | None = None
@@ -139,7 +139,7 @@ _email_fault: Final = rules.email_fault
 def key_order(pieces: Sequence[bytes | msgspec.Raw]) -> list[int] | None:
     """Indexes of the items in the order of their ids, before the items are read.
 
-    None when an id cannot be read so quickly, or stands twice.
+    None if an id cannot be read so quickly, or appears twice.
     """
     try:
         ids = [_decode_id(piece).id for piece in pieces]
@@ -225,7 +225,7 @@ def read_items(
 
 
 def _read(index: int, raw: bytes) -> Accepted | None:
-    """The row of a sound item without an escaped NUL; None when only the thorough reading can tell."""
+    """The row of a sound item without an escaped NUL; None if only the thorough reading can decide."""
     try:
         item = _decode(raw)
     except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors

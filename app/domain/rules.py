@@ -1,8 +1,8 @@
-"""What each field of a contact may hold, and the words that tell a user what is wrong and what to do.
+"""What each field of a contact may hold, and the messages that say what is wrong and what to do.
 
-Values are judged as they were sent: nothing is trimmed or rewritten here, because an import that changes data
-silently does not tell the truth. White space around an e-mail address is therefore an error that shows the
-address without it; readers of files (CSV) trim cells before they make items.
+Values are judged as they were sent: nothing is trimmed or rewritten here, because an import must not change
+data silently. White space around an e-mail address is therefore an error that shows the address without it;
+readers of files (CSV) trim cells before they make items.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Object(dict[str, Any]):
 
 
 class Unreadable(msgspec.Struct, frozen=True):
-    """Stands where a value could not be decoded."""
+    """Takes the place of a value that could not be decoded."""
 
     detail: str
 
@@ -187,7 +187,7 @@ def check_counter(name: str, value: object) -> FieldError | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return _fault(name, f"must be a whole number, not {kind(value)}")
     if not 0 <= value <= MAX_INT:
-        return _fault(name, f"must lie from 0 to {MAX_INT}")
+        return _fault(name, f"must be from 0 to {MAX_INT}")
     if isinstance(value, float):
         return _fault(name, "must be a whole number, written without fraction and exponent")
     return None
@@ -243,7 +243,7 @@ def _check_names(value: dict[str, Any], path: tuple[str | int, ...]) -> Iterator
 
 def repeated_faults(repeated: dict[str, int], *path: str | int) -> Iterator[FieldError]:
     for name, count in repeated.items():
-        detail = f"{quote(name)} stands {count} times in one object; keep one"
+        detail = f"{quote(name)} appears {count} times in one object; keep one"
         yield FieldError(ErrorCode.INVALID_FIELD, pointer(*path, name), detail)
 
 

@@ -8,11 +8,11 @@ from typing import Final
 _SHORTEST: Final = 3
 _END: Final = 2
 _LONG: Final = 2 * _END
-"""Letters from which the two ends of a word have none in common."""
+"""Length from which the two ends of a word do not overlap."""
 
 
 class Index:
-    """Words and what they stand for, found in a time that does not grow with their number.
+    """Words and their meanings, found in a time that does not grow with their number.
 
     A slip is a letter that is missing, added, wrong or exchanged with its neighbour: leaving out one letter of each of
     two words makes them equal then (the symmetric deletion of SymSpell).
@@ -30,7 +30,7 @@ class Index:
         self._ends = {word[-_END:] for word in self._near}
 
     def find(self, word: str) -> str | None:
-        """What the word, or the nearest one, stands for; None where none is near."""
+        """The meaning of the word, or of the nearest one; None where none is near."""
         if word in self._words:
             return self._words[word]
         if not _SHORTEST <= len(word) <= self._longest + 1:

@@ -1,4 +1,4 @@
-"""Webhooks, as rules: which URL may be told, what an answer means, when to try again, how a message is signed.
+"""Webhooks, as rules: which URL is allowed, what an answer means, when to retry, how a message is signed.
 
 Headers and signatures are those of Standard Webhooks (standardwebhooks.com): a receiver needs no code of ours.
 """
@@ -127,10 +127,10 @@ def url_fault(url: str, private: Iterable[Network]) -> str | None:
         return f"The URL is longer than {MAX_URL} characters."
     if "@" in url.partition("://")[2].partition("/")[0]:
         # Not repeated: a URL stands in lists and logs.
-        return "A URL with a user or password cannot be used; the signature tells the receiver who calls."
+        return "A URL with a user or password cannot be used; the signature identifies the caller."
     host = _host_of(url) if _URL.fullmatch(url) else None
     if host is None:
-        return f"{url[:200]!r} is no URL to send to; it looks like https://example.com/webhooks."
+        return f"{url[:200]!r} is not a URL to send to, such as https://example.com/webhooks."
     private = tuple(private)
     address = parse_address(host)
     if address is not None and (why := refusal(address, private)) is not None:

@@ -1,4 +1,4 @@
-"""Becomes another program, after tying its life to its parent's and giving up root.
+"""Becomes another program, after tying its life to its parent's and dropping root.
 
 Run as a script (`python -I -S launch.py …`), never imported: it works between fork and exec, where code of a
 threaded parent must not run, and it needs nothing but the standard library.
@@ -16,7 +16,7 @@ import struct
 import sys
 
 REFUSED = 77
-"""Exit code of a launch that did not come to its exec; standard error tells why."""
+"""Exit code of a launch that did not reach its exec; standard error has the reason."""
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def become(uid: int, gid: int, reach: list[str]) -> None:
-    """Give up root for good, but keep the right to pass private folders where `reach` lies in one."""
+    """Drop root permanently, but keep the right to pass private folders if `reach` is in one."""
     if LINUX:
         prctl(PR_SET_KEEPCAPS, 1)
     try:

@@ -25,7 +25,7 @@ from app.embedded.identity import Identity
 
 LAUNCHER: Final = Path(__file__).with_name("launch.py")
 POLL: Final = 0.02
-"""Seconds between two looks where the system cannot tell of an exit by itself (macOS)."""
+"""Seconds between two checks if the system cannot report an exit by itself (macOS)."""
 
 
 class Child:

@@ -1,4 +1,4 @@
-"""What a data folder tells: who holds it and where its engines listen.
+"""The contents of a data folder: its owner and where its engines listen.
 
 lock                 held (flock) by the one supervisor; holds its process id
 run.json             while the engines are up: their URLs, for other commands

@@ -110,8 +110,8 @@ def open_body(
 ) -> AsyncGenerator[bytes]:
     """The pieces of a body as they arrive, inflated, 64 KB each at the most; to be closed (`aclosing`).
 
-    Other requests get their turn between two pieces. `hold` is told of the bytes that inflating keeps, before it does,
-    and may raise.
+    Other requests get their turn between two pieces. `hold` is called with the bytes that inflating keeps,
+    before it does, and may raise.
 
     Raises:
         UnsupportedEncoding: the encoding is neither gzip, zstd nor identity.

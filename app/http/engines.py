@@ -27,7 +27,7 @@ PATIENCE: Final = 2.0
 RECENT: Final = 2.0
 """Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
 RECENT_FAILURE: Final = 0.5
-"""…if something failed: that it is well again is told sooner."""
+"""…if something failed: a recovery is noticed sooner."""
 
 
 class Check(msgspec.Struct, omit_defaults=True):

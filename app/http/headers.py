@@ -39,7 +39,7 @@ class Fields:
         if values is None:
             return None
         if len(values) > 1:
-            raise MalformedRequest(f"The header {name} stands {len(values)} times; send it once.")
+            raise MalformedRequest(f"The {name} header appears {len(values)} times; send it once.")
         return values[0].decode("latin-1").strip(" \t")
 
     def all(self, name: str) -> str:
@@ -139,7 +139,7 @@ def choose_type(fields: Fields, offers: tuple[str, ...] = (JSON,)) -> str:
         if quality > liked:
             best, liked = offer, quality
     if liked == 0.0:
-        raise NotAcceptable(f"This resource is there as {' or '.join(offers)}.")
+        raise NotAcceptable(f"This resource is available as {' or '.join(offers)}.")
     return best
 
 
@@ -197,17 +197,19 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
     family = _FAMILIES.get(media_type)
     if family is None or (family is not Family.JSON and len(offers) == 1):
         shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
-        raise UnsupportedMediaType(f"{shown!r} is not taken here; send {' or '.join(offers)}.", headers=told)
+        raise UnsupportedMediaType(
+            f"{shown!r} is not supported here; send {' or '.join(offers)}.", headers=told
+        )
     charset = _CHARSET.search(sent)
     codec = UTF_8 if charset is None else CHARSETS.get(charset[1].lower())
     if family is Family.CSV:
         if codec is None:
             raise UnsupportedMediaType(
-                f"This charset is not taken; send one of: {', '.join(CHARSETS)}.", headers=told
+                f"This charset is not supported; send one of: {', '.join(CHARSETS)}.", headers=told
             )
         if _HEADER_ROW.search(sent):
             raise UnsupportedMediaType(
-                "A CSV without a header row is not taken: its first line has to name the columns.",
+                "A CSV without a header row is not supported: its first line must name the columns.",
                 headers=told,
             )
     elif codec != UTF_8:

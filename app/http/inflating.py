@@ -136,8 +136,8 @@ def _slice(data: bytes) -> Iterator[bytes]:
 
 
 def open_inflater(encoding: str, hold: Callable[[int], None]) -> Inflater | None:
-    """By the value of Content-Encoding; None: it is not known. `hold` is told of the bytes that it will keep beside
-    what comes out, before it does, and may raise."""
+    """By the value of Content-Encoding; None: it is not known. `hold` is called with the bytes that it will
+    keep beside its output, before it does, and may raise."""
     if encoding == "identity":
         return Plain()
     if encoding in ("gzip", "x-gzip"):

@@ -38,8 +38,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 class Shares:
     """A quantity that tenants hold parts of.
 
-    Beside its limit, a tenant never holds more than it leaves for all others: however many crowd in, somebody who
-    holds nothing yet still finds something (as in Choudhury and Hahne's dynamic thresholds for shared buffers).
+    Beside its limit, a tenant never holds more than it leaves for all others: however many arrive, a tenant
+    that holds nothing yet still gets something (as in Choudhury and Hahne's dynamic thresholds for shared buffers).
     """
 
     def __init__(self, limit: Limit) -> None:
@@ -140,7 +140,7 @@ class Intake:
                 tenant=s.max_requests_tenant,
                 key=s.max_requests_key,
                 setting=f"{PREFIX}MAX_REQUESTS",
-                held="requests with a body under way",
+                held="requests with a body in progress",
             )
         )
         self.bytes = Shares(
@@ -149,7 +149,7 @@ class Intake:
                 tenant=s.body_memory_tenant,
                 key=s.body_memory_key,
                 setting=f"{PREFIX}BODY_MEMORY",
-                held="bytes of bodies under way",
+                held="bytes of bodies in progress",
             )
         )
 

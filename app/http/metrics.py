@@ -51,11 +51,11 @@ _FIGURES: Final = {
     "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
     "unknown_oldest_seconds": (
         "tranche_effects_unknown_oldest_seconds",
-        "Age of the oldest delivery with an item of which nobody knows whether it arrived.",
+        "Age of the oldest delivery with an item in doubt.",
         "",
     ),
-    "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for a human, by code.", "code"),
-    "sagas": ("tranche_sagas_unfinished", "Sagas under way.", "state"),
+    "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for an operator, by code.", "code"),
+    "sagas": ("tranche_sagas_unfinished", "Sagas in progress.", "state"),
     "destinations": (
         "tranche_destinations",
         "Destinations: active, paused, or blocked for a while.",

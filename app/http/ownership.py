@@ -35,7 +35,7 @@ class JobOwners:
         """
         if not reads_all(principal) and not await self._owns(principal, job_id):
             raise Forbidden(
-                "Another API key asked for this job; to read it takes a key with the scope read or admin."
+                "Another API key requested this job; reading it needs a key with the scope read or admin."
             )
 
     async def check_change(self, principal: Principal, job_id: uuid.UUID) -> None:
@@ -46,7 +46,8 @@ class JobOwners:
         """
         if "admin" not in principal.scopes and not await self._owns(principal, job_id):
             raise Forbidden(
-                "Another API key asked for this job; to cancel, retry or undo it takes a key with the scope admin."
+                "Another API key requested this job; canceling, retrying or undoing it needs a key with the "
+                "scope admin."
             )
 
     async def _owns(self, principal: Principal, job_id: uuid.UUID) -> bool:

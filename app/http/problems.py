@@ -53,13 +53,13 @@ KINDS: Final = {
     "FORBIDDEN": Kind(403, "The API key lacks a scope"),
     "TENANT_DISABLED": Kind(403, "The tenant is disabled"),
     "NOT_FOUND": Kind(404, "Not found"),
-    "METHOD_NOT_ALLOWED": Kind(405, "The resource does not know this method"),
+    "METHOD_NOT_ALLOWED": Kind(405, "The resource does not support this method"),
     "NOT_ACCEPTABLE": Kind(406, "No acceptable representation"),
     "BODY_TIMEOUT": Kind(408, "The body did not arrive in time"),
     "IDEMPOTENCY_KEY_IN_USE": Kind(409, "The first request with this key is still running"),
-    "CONFLICT": Kind(409, "The thing exists already"),
+    "CONFLICT": Kind(409, "Conflict with the current state"),
     "JOB_NOT_CANCELABLE": Kind(409, "There is nothing left to cancel"),
-    "JOB_NOT_UNDOABLE": Kind(409, "There is nothing to take back"),
+    "JOB_NOT_UNDOABLE": Kind(409, "There is nothing to undo"),
     "JOB_CANCELED": Kind(409, "The job was canceled"),
     "WEBHOOK_ENDPOINT_DISABLED": Kind(409, "The webhook endpoint is disabled"),
     "JOB_NOT_RETRYABLE": Kind(409, "The job is still deciding its items"),
@@ -71,8 +71,8 @@ KINDS: Final = {
     "IDEMPOTENCY_KEY_REUSED": Kind(422, "The key was used with another request"),
     "IDEMPOTENCY_KEY_EXPIRED": Kind(422, "The answer of this key is no longer kept"),
     "QUOTA_EXCEEDED": Kind(429, "A limit of this tenant or key is reached"),
-    "INTERNAL": Kind(500, "Something is wrong on our side"),
-    "OVERLOADED": Kind(503, "Too much is going on at once"),
+    "INTERNAL": Kind(500, "Internal error"),
+    "OVERLOADED": Kind(503, "The service is overloaded"),
     "NO_WORKER": Kind(503, "No worker runs"),
     "DATABASE_UNAVAILABLE": Kind(503, "The database cannot be reached"),
     "STORAGE_FULL": Kind(503, "The database has no disk space left"),
@@ -105,7 +105,7 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]
     if known is None:
         log.error("request_failed", exc_info=error, request_id=exchange.request_id)
         known = TrancheError(
-            "It was reported to the operators. Nothing was changed unless a job tells of it."
+            "An internal error occurred; it was logged with this request_id. Nothing was changed unless a job shows it."
         )
     exchange.code = known.code
     status, headers, body = render(known, exchange.request_id, authenticated=exchange.presented)
@@ -153,7 +153,7 @@ def recognize(error: Exception) -> TrancheError | None:
         return _from_framework(error)
     if isinstance(error, _SCHEMA_MISSING):
         return DatabaseUnavailable(
-            "The database lacks this release's schema; an operator runs: tranche migrate", retry_after=5.0
+            "The database lacks this release's schema; an operator must run: tranche migrate", retry_after=5.0
         )
     if isinstance(error, asyncpg.QueryCanceledError | asyncpg.LockNotAvailableError):
         return Overloaded(retry_after=1.0)
@@ -167,7 +167,7 @@ def recognize(error: Exception) -> TrancheError | None:
 
 def _from_framework(error: HTTPException) -> TrancheError | None:
     if error.status_code == 404:
-        return NotFound("There is nothing at this address; /docs and /openapi.json list what there is.")
+        return NotFound("There is nothing at this address; /docs and /openapi.json list all routes.")
     if error.status_code == 405:
         allow = (error.headers or {}).get("allow", "")
         methods = {m.strip() for m in allow.split(",") if m.strip()}

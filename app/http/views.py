@@ -37,7 +37,7 @@ YOUNG: Final = 0.2
 SHARE: Final = 10.0
 """…or this many times as long as it took to read: reading never takes more than a tenth of the time."""
 STALE: Final = 0.5
-"""Seconds for which a view may be shown whose job tells of other jobs' work, which its revision knows nothing of."""
+"""Seconds for which a view may be shown whose job includes other jobs' work, which its revision does not count."""
 DEAR: Final = 0.1
 """Seconds of reading from which a finished job that changes with others' work is read as seldom as an open one."""
 _REPRESENTATION: Final = 3
@@ -62,7 +62,7 @@ class View(msgspec.Struct):
     cost: float
     """Seconds that reading it took."""
     mark: str = ""
-    """Of the body, where the revision alone does not tell it from another (`status.Job.merged`)."""
+    """Digest of the body, if the revision alone does not identify it (`status.Job.merged`)."""
     read: status.JobView | None = None
     """What the body was made of, while workers may be missing."""
     lack: status.JobError | None = None
@@ -124,9 +124,9 @@ class JobViews(JobDocuments):
         self._looking: asyncio.Task[None] | None = None
 
     async def read(self, tenant_id: int, job_id: uuid.UUID, *, at_least: int | None = 0) -> View:
-        """The job, not before the revision `at_least`; `None`: as it stands now, whatever that costs.
+        """The job, not before the revision `at_least`; `None`: the current one, whatever that costs.
 
-        A finished job is told as it stands now, unless reading it is dear.
+        A finished job is read again, unless that is expensive.
 
         Raises:
             NotFound: the tenant has no such job.
@@ -196,7 +196,7 @@ class JobViews(JobDocuments):
         return max(view.next_in, self._crowds.advise((tenant_id, job_id)))
 
     async def look(self, tenant_id: int, job_id: uuid.UUID) -> Revision:
-        """The job's revision as it stands now.
+        """The job's current revision.
 
         Raises:
             NotFound: the tenant has no such job.

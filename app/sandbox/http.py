@@ -136,7 +136,7 @@ class HttpSandbox:
         kept = None if key is None else visit.ledger.kept.get((visit.portal, key))
         if kept is not None:
             if kept.digest != digest:
-                return _error(422, "key_reused", "This Idempotency-Key stands for another call.")
+                return _error(422, "key_reused", "This Idempotency-Key was used for another call.")
             visit.call.replayed = True
             return Answer(
                 status=kept.status, body=kept.body.encode(), headers={"Idempotency-Replayed": "true"}
@@ -240,7 +240,7 @@ def _check(visit: Visit, contacts: list[dict[str, Any]]) -> None:
             raise RefusedError(422, "unknown_field", f"There is no field {missing!r}.")
     twice = [key for key, times in Counter(c["id"] for c in contacts).items() if times > 1]
     if twice:
-        raise RefusedError(422, "twice", f"These ids stand twice in it: {', '.join(twice)}")
+        raise RefusedError(422, "twice", f"These ids appear twice in it: {', '.join(twice)}")
     whole = visit.rejected_whole((c["id"], str(c.get("email"))) for c in contacts)
     if whole is not None:
         raise RefusedError(400, "rejected", whole.message)

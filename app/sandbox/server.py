@@ -30,7 +30,7 @@ def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
 
 
 KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
-"""What can be stood in for."""
+"""The kinds that have a sandbox."""
 
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5
@@ -41,7 +41,7 @@ CONTROL: Final = web.AppKey("control", Control)
 def create_app(
     kind: str = "hubspot", *, ledger_path: Path | None = None, fields: Iterable[str] = ()
 ) -> web.Application:
-    """One sandbox: the vendor's routes stand at the root, and under `/portal/{name}` for another account.
+    """One sandbox: the vendor's routes are at the root, and under `/portal/{name}` for another account.
 
     `fields` are declared beside the vendor's own, in every account; `app.sandbox.ANY` declares every name.
 
@@ -144,7 +144,7 @@ def run(
     fields: Iterable[str] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` is told the base URL once the port is open.
+    """Serve until SIGTERM or SIGINT. `announce` is called with the base URL once the port is open.
 
     Raises:
         ValueError: an unknown kind.

@@ -24,7 +24,7 @@ from app.sandbox.records import Record, Records
 
 C = TypeVar("C", bound=Chosen)
 ANY: Final = "*"
-"""Declared, it stands for every name."""
+"""If declared, it means every name."""
 Refusal = Unauthorized | RateLimit | Lock | Status
 
 
@@ -144,7 +144,7 @@ class Vendor(Protocol):
     options: dict[str, Any]
     """Options of a destination that is to be synced to this stand-in."""
     locks_calls: bool
-    """Whether a lock refuses the whole call; if not, `Visit.locked` tells the handler."""
+    """Whether a lock refuses the whole call; if not, `Visit.locked` informs the handler."""
     own_fields: frozenset[str]
     """What every account has; empty for a service that knows no schema."""
     key_field: str | None

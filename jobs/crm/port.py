@@ -90,13 +90,13 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     """How long the call took, for the slow-call rate."""
     rejected_whole: bool = False
-    """Several contacts were refused together, nothing of them was done, and the answer does not tell which is
-    guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch tell; one contact alone
+    """Several contacts were refused together, nothing of them was done, and the answer does not say which is
+    faulty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch tell; one contact alone
     that is refused is `FAILED`."""
     status: int | None = None
     """The HTTP status that was answered; `None`: there was no answer."""
     detail: str = ""
-    """What the whole call met, for humans; empty where each outcome tells its own story. With a `SETUP_FAULT` the
+    """A description of the whole call; empty if each outcome has its own. With a `SETUP_FAULT` the
     vendor's own words and the remedy."""
     vouched: bool = True
     """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
@@ -134,7 +134,7 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Headers(msgspec.Struct, frozen=True):
-    """What a call tells the CRM about itself, beside its contents."""
+    """The metadata that a call sends beside its contents."""
 
     request_id: str
     """Of the request that it all began with: `X-Request-ID`."""
@@ -149,7 +149,7 @@ class Crm(Protocol):
     batch_size: int
     """Most contacts a call may carry."""
     reads_back: bool
-    """Whether `read_back` can settle a lost answer; if not, a human must, unless `repeatable`."""
+    """Whether `read_back` can settle a lost answer; if not, an operator must, unless `repeatable`."""
     repeatable: bool
     """Whether the same call may be sent again: the CRM does none twice that has one `Idempotency-Key`, or a repetition
     changes nothing there."""

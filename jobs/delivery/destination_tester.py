@@ -38,8 +38,8 @@ _LEASE: Final = _LONGEST + 10.0
 _LATE: Final = 60.0
 """Seconds after which nobody waits for a test any more."""
 _SEEN: Final = {
-    Seen.MATCHES: "It is there with what was sent.",
-    Seen.DIFFERS: "It is there, but not with what was sent.",
+    Seen.MATCHES: "It is there with the values that were sent.",
+    Seen.DIFFERS: "It is there, but with other values than were sent.",
     Seen.ABSENT: "It is not there.",
 }
 _UNSHOWN: Final = (
@@ -123,7 +123,7 @@ class DestinationTester(PollingWorkerPool):
         headers = Headers(claimed.request_id, key)
         steps += await client.crm.check(headers)
         if claimed.canary and judge(steps) is Verdict.FAILS:
-            steps.append(Step(name="canary", ok=None, detail="Not tried after what failed before."))
+            steps.append(Step(name="canary", ok=None, detail="Not tried after the failure before."))
         elif claimed.canary:
             await _send_canary(client.crm, key, headers, steps)
 
@@ -143,7 +143,7 @@ class DestinationTester(PollingWorkerPool):
 async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) -> None:
     """Write a record of our own, read it back, archive it, and check that it is gone."""
     if not crm.archives:
-        words = "Not tried: the destination has no way to take a record away, so it would stay there."
+        words = "Not tried: the destination cannot remove records, so it would stay there."
         steps.append(Step(name="canary", ok=None, detail=words))
         return
     contact = Contact(
@@ -183,7 +183,7 @@ async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, 
     shown = taken and (reply.vouched or crm.reads_back)
     detail = f"Remove the record {key} there. {outcome.detail or reply.detail}"
     if taken:
-        detail = "It was taken away." if shown else f"{_UNSHOWN} Look for {key}."
+        detail = "It was removed." if shown else f"{_UNSHOWN} Look for {key}."
     steps.append(_step("take away", shown or (None if taken else False), detail, reply.status, reply.seconds))
     if not taken or not crm.reads_back:
         return

@@ -101,15 +101,15 @@ class GuardedClient:
     def explain(self, rejected: Rejected) -> str:
         """Why no call is made now."""
         if rejected.code is ErrorCode.DESTINATION_RATE_LIMIT:
-            return f"calls are held back to keep to the {self.rate:g} a second that are set for it"
+            return f"calls are delayed to keep to the {self.rate:g} per second that are set for it"
         return self._explain(rejected.name, rejected.state)
 
     def _explain(self, name: str, state: CircuitState) -> str:
         failure = self._state.last_failure
         why = f"; the last call: {failure}" if failure else ""
         if name != self._own:
-            return f"all calls to this CRM are held back for a while{why}"
-        return f"calls are held back, the circuit of this tenant's connection to the CRM is {state}{why}"
+            return f"all calls to this CRM are suspended for a while{why}"
+        return f"calls are suspended, the circuit of this tenant's connection to the CRM is {state}{why}"
 
     async def release(self, permits: Permits) -> None:
         """The call is not made."""

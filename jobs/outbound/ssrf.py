@@ -26,8 +26,8 @@ _INWARD: Final = (
     "network in TRANCHE_DESTINATION_PRIVATE"
 )
 _PLAIN: Final = (
-    "its base URL begins with http://, which is for the networks of TRANCHE_DESTINATION_PRIVATE alone; add it anew "
-    "with https://, or let the operator name its network"
+    "its base URL begins with http://, which is only for the networks of TRANCHE_DESTINATION_PRIVATE; add "
+    "it again with https://, or let the operator name its network"
 )
 
 

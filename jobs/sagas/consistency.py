@@ -92,7 +92,7 @@ class Consistency:
             return Continue(Memory(job=memory.job, tally=msgspec.structs.replace(tally, before=low)).keep())
         job = await self._find_job(context, memory.job)
         if job is None:
-            return Failed("there is no such import")
+            return Failed("the import does not exist")
         await undoing.grow_undo(context.connection, context.tenant_id, job.job_id, len(changes))
         found = await compensation.restore_range(
             context, self._settings, self._serve, job, changes, of=imported, first_index=tally.done

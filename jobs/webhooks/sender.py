@@ -206,7 +206,7 @@ class WebhookSender:
         """Whether the endpoint is disabled by it."""
         policy = self._policies[claimed.policy]
         early = claimed.attempt < min(_EARLY, len(policy.waits) + 1)
-        too_long = f"no attempt has gone well for {(policy.disable_after or 0) / 86_400:.3g} days"
+        too_long = f"no attempt has succeeded for {(policy.disable_after or 0) / 86_400:.3g} days"
         async with connection.transaction():
             disabled = await webhooks.record_attempt(
                 connection,

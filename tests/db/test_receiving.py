@@ -123,7 +123,7 @@ async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -
         states, spooled, _ = await left(desk)
         assert (states, spooled) == (["canceled"], 0)
 
-    with pytest.raises(Overloaded, match="fell silent"):
+    with pytest.raises(Overloaded, match="stopped"):
         await receive(desk, arrive(BODY, 10, fall_silent))
     (row,) = await desk.rows("SELECT error FROM jobs")
     assert msgspec.json.decode(row["error"])["code"] == "UPLOAD_INTERRUPTED"
@@ -137,7 +137,7 @@ async def test_the_key_of_a_silent_upload_is_free_before_anybody_sweeps(desk: De
         await desk.execute("UPDATE idempotency_keys SET answering_until = now()")
         await desk.push(people(1), key="k")
 
-    with pytest.raises(Overloaded, match="fell silent"):
+    with pytest.raises(Overloaded, match="stopped"):
         await receive(desk, arrive(BODY, 10, fall_silent_and_be_overtaken))
     states, spooled, keys = await left(desk)
     assert (states, spooled, keys) == (["canceled", "completed"], 0, 1)

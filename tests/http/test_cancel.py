@@ -60,7 +60,11 @@ async def test_a_canceled_job_tells_what_was_not_processed(
 
 @pytest.mark.parametrize(
     ("state", "word"),
-    [("syncing", "pause a destination"), ("completed", "nothing left"), ("failed", "failed already")],
+    [
+        ("syncing", "pause or remove a destination"),
+        ("completed", "nothing left"),
+        ("failed", "failed already"),
+    ],
 )
 async def test_what_is_decided_cannot_be_canceled(api: Api, db: Db, state: str, word: str) -> None:
     job_id = await make_job(db, state, processed=10_000)

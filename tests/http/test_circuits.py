@@ -48,7 +48,7 @@ async def test_opening_by_hand_is_said_everywhere_at_once(api: Api, db: Db) -> N
     assert opened.status == 200, opened.body
     told = opened.json()
     assert told["circuit"]["state"] == "open"
-    assert (told["error_code"], told["detail"]) == ("CIRCUIT_OPEN", "opened by hand")
+    assert (told["error_code"], told["detail"]) == ("CIRCUIT_OPEN", "opened by an operator")
     assert 88 <= told["retry_after_seconds"] <= 90
     item = (await api.get(pushed["items_url"])).json()["items"][0]["destinations"]["hubspot"]
     assert item["error_code"] == "CIRCUIT_OPEN"
@@ -165,7 +165,7 @@ async def test_the_commands_open_and_close(api: Api, db: Db, settings: Settings)
     opened = await tranche("open", "hubspot", "--for", "60", *here)
     assert (opened.exit_code, opened.output) == (0, "opened the circuit of hubspot for 60 s\n"), opened
     listed = await tranche("list", *here)
-    assert "CIRCUIT_OPEN for 60 s: opened by hand  circuit open" in listed.output
+    assert "CIRCUIT_OPEN for 60 s: opened by an operator  circuit open" in listed.output
     engines = {
         "TRANCHE_DATABASE_URL": settings.database_url,
         "TRANCHE_REDIS_URL": settings.redis_url,

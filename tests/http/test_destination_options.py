@@ -116,7 +116,7 @@ async def test_an_address_that_nobody_can_call_is_refused(api: Api, url: str) ->
     [
         ("DESTINATION_RATE_LIMIT", "x", None),
         ("CIRCUIT_OPEN", "the account lacks a property", None),
-        ("CIRCUIT_OPEN", "opened by hand", "CIRCUIT_OPEN"),
+        ("CIRCUIT_OPEN", "opened by an operator", "CIRCUIT_OPEN"),
         ("DESTINATION_UNAVAILABLE", "x", "DESTINATION_UNAVAILABLE"),
     ],
 )

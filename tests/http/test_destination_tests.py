@@ -102,7 +102,7 @@ async def test_the_command_says_what_was_seen(api: Api, settings: Settings) -> N
         result = await shell("--canary")
         assert result.exit_code == 0, result.output
         assert "shop works" in result.output
-        assert "It was taken away." in result.output
+        assert "It was removed." in result.output
         told = msgspec.json.decode((await shell("--json")).output)
         assert told["verdict"] == "works"
         await api.request("PATCH", "/v1/destinations/shop", data=msgspec.json.encode({"token": "bad-token"}))

@@ -183,7 +183,7 @@ def test_the_content_type_tells_how_to_read(sent: str, meant: tuple[Family, str]
     [
         (
             "text/html",
-            "'text/html' is not taken here; send application/json or application/x-ndjson or text/csv",
+            "'text/html' is not supported here; send application/json or application/x-ndjson or text/csv",
         ),
         ("text/csv; charset=klingon", "windows-1252"),
         ("text/csv; header=absent", "first line"),

@@ -236,7 +236,7 @@ async def test_from_the_shell(api: Api, settings: Settings) -> None:
     assert "1 had been changed since" in out
     code, out, _ = await run_cli(api, "contacts", "history", "c1")
     assert code == 0
-    assert "taken away" in out
+    assert "removed" in out
     assert "created" in out
     code, out, _ = await run_cli(api, "contacts", "history", "c1", "--json")
     assert len(out.splitlines()) == 2

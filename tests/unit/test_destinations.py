@@ -20,7 +20,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 @pytest.mark.parametrize(
     ("kind", "options", "words"),
     [
-        ("fax", {}, "'fax' is no kind of destination; there are: hubspot, salesforce, http."),
+        ("fax", {}, "'fax' is not a kind of destination; there are: hubspot, salesforce, http."),
         (
             "hubspot",
             {"batchsize": 5},
@@ -29,12 +29,12 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
         (
             "hubspot",
             {"batch_size": 101},
-            "options.batch_size: Expected `int` <= 100. (Most contacts a call.)",
+            "options.batch_size: Expected `int` <= 100. (Most contacts per call.)",
         ),
         ("salesforce", {"batch_size": 201}, "options.batch_size: Expected `int` <= 200."),
         ("http", {"batch_size": True}, "options.batch_size: Expected `int | null`, got `bool`."),
         ("http", {"concurrency": 65}, "options.concurrency: Expected `int` <= 64."),
-        ("http", {"rate": 0}, "options.rate: Expected `float` >= 0.001. (Most calls a second.)"),
+        ("http", {"rate": 0}, "options.rate: Expected `float` >= 0.001. (Most calls per second.)"),
         ("http", {"rate": float("nan")}, "options.rate: "),
         ("http", {"total_timeout": 61}, "options.total_timeout: Expected `float` <= 60.0."),
         # Milliseconds taken for seconds would fail every call, and open the circuit that all share.
@@ -63,9 +63,9 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
             "'a' cannot go to 'TRANCHE_ID__C', which has another",
         ),
         ("hubspot", {"fields": {"a": "tranche_id"}}, "'a' cannot go to 'tranche_id', which has another use"),
-        ("http", {"path": "contacts"}, "options.path: It has characters that cannot stand there. (Where "),
+        ("http", {"path": "contacts"}, "options.path: It has characters that are not allowed there. (Where "),
         ("http", {"method": "DELETE"}, "options.method: Invalid enum value 'DELETE'. (POST, PUT or PATCH.)"),
-        ("hubspot", {"time_zone": "Mars/Olympus"}, "time_zone is no known IANA time zone: 'Mars/Olympus'"),
+        ("hubspot", {"time_zone": "Mars/Olympus"}, "time_zone is not a known IANA time zone: 'Mars/Olympus'"),
     ],
     ids=str,
 )

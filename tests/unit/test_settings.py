@@ -141,7 +141,7 @@ def test_passwords_in_urls(url: str, shown: str) -> None:
     "origins", ["app.example.com", "https://App.example.com", "https://a.example/", "https://"]
 )
 def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
-    with pytest.raises(SettingsError, match="no origin"):
+    with pytest.raises(SettingsError, match="not an origin"):
         load({"TRANCHE_CORS_ORIGINS": origins})
 
 

@@ -72,7 +72,7 @@ TEXTS: Final = {
     r"\bpatience\b": "timeout",
     r"\bborne\b|\binsists?\b": "tolerated; retries",
     r"\bsalesm[ae]n\b": "somebody at the CRM",
-    r"\bis none of\b|\bno such thing\b": "must be one of, not found",
+    r"\bis none of:|\bno such thing\b": "must be one of, not found",
     r"\bspool(?:s|ed|ing)?\b": "stage, staging",
     r"\bwake-ups?\b|\bwaker\b": "notification, notifier",
 }

@@ -17,7 +17,7 @@ from app.domain.outcomes import WarningCode
 _LINES: Final = 5
 _WARNINGS: Final[dict[str, str]] = {
     WarningCode.TRIMMED: "white space around the value was left out",
-    WarningCode.FORMULA: "a spreadsheet's formula was taken as it stands; write the bare value",
+    WarningCode.FORMULA: "a spreadsheet's formula was used as it is; write the plain value",
     WarningCode.NUMBER_FORMAT: "a number that a spreadsheet shortened; format the column as text",
 }
 
@@ -195,5 +195,5 @@ def _hints(report: Report) -> list[str]:
         unfinished = [job.job_id for job in outcomes.open_jobs()]
         if unfinished:
             hints.append(f"destinations are still being served: tranche jobs wait {unfinished[0]}")
-        hints.append("run the same command again to go on where it stopped; nothing is sent twice")
+        hints.append("run the same command again to resume; nothing is sent twice")
     return hints

@@ -50,7 +50,7 @@ FROM (
         o.destination_id,
         ($3::bytea IS NOT NULL OR $4::text IS NOT NULL AND (o.blocked_code = 'CIRCUIT_OPEN') IS TRUE)
             AND o.circuit_wish IS NULL
-            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by hand') IS NOT TRUE AS anew,
+            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by an operator') IS NOT TRUE AS anew,
         $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster
     FROM destinations o
     WHERE o.tenant_id = $1 AND o.name = $2 AND o.state <> 'removed'

@@ -14,7 +14,7 @@ WITH asked AS (
         ),
         blocked_until = CASE WHEN $3 = 'open' THEN now() + $4::interval END,
         blocked_code = CASE WHEN $3 = 'open' THEN 'CIRCUIT_OPEN' END,
-        blocked_detail = CASE WHEN $3 = 'open' THEN 'opened by hand' END
+        blocked_detail = CASE WHEN $3 = 'open' THEN 'opened by an operator' END
     WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
     RETURNING d.destination_id, d.name, d.kind, d.base_url
 ),

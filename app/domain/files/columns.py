@@ -151,9 +151,7 @@ def _check_target(source: str, target: str, wording: Wording) -> str:
 
 def _note_spreadsheet(field: str, value: str) -> ItemWarning:
     if value.startswith("="):
-        detail = (
-            f"{_quote(value)} is a spreadsheet's formula and was taken as it stands; write the bare value"
-        )
+        detail = f"{_quote(value)} is a spreadsheet's formula and was used as it is; write the plain value"
         return ItemWarning(WarningCode.FORMULA, pointer(field), detail)
     detail = f"{_quote(value)} looks like a number that a spreadsheet shortened; format the column as text"
     return ItemWarning(WarningCode.NUMBER_FORMAT, pointer(field), detail)
@@ -163,7 +161,7 @@ class Columns(msgspec.Struct):
     """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is left out, for
     it is a note (`has_notes`) or was ignored.
 
-    `header` stands as it was sent, but for columns without a name at its end: a delimiter too many makes them. Rows
+    `header` is as it was sent, without unnamed columns at its end: a trailing delimiter makes them. Rows
     have it or not, and nothing but emptiness in the `spare` cells.
     """
 

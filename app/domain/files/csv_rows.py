@@ -14,7 +14,7 @@ import msgspec
 from app.domain.files.lines import MAX_LINE, Line, Lines
 
 DELIMITERS: Final = (",", ";", "\t", "|")
-"""What is tried where nobody told; the first of equals wins."""
+"""Tried if no delimiter is given; the first of equal candidates wins."""
 
 _TOLD_DELIMITER: Final = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
 _STEP: Final = 16_384
@@ -170,7 +170,7 @@ class Records:
             yield from self._read_carefully(final=final)
 
     def _begin(self) -> None:
-        """Take the delimiter that Excel's first line, `sep=;`, tells."""
+        """Use the delimiter of Excel's first line, `sep=;`."""
         for at, line in enumerate(self._held):
             if line is None or line.strip("\r\n"):
                 self._begun = True

@@ -131,7 +131,7 @@ def _repeats_names(piece: bytes) -> bool:
 
 
 class _Repeated(Exception):
-    """A name stands twice in one object."""
+    """A name appears twice in one object."""
 
 
 def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:

@@ -319,8 +319,8 @@ class _Span:
 
 
 class _Doubt:
-    """What `envelope.check_certain` asks, of an item that nobody holds. That such an item is sound JSON cannot be
-    told, so one with the boundary of two items inside a string is refused even if it is."""
+    """What `envelope.check_certain` asks, of an item that nobody holds. It cannot be known whether such an
+    item is valid JSON, so one with the boundary of two items inside a string is refused even if it is."""
 
     def __init__(self, start: int) -> None:
         self._start = start

@@ -1,4 +1,4 @@
-"""How pieces are kept between two processes: the items of a spooled chunk, and the sources of items that failed."""
+"""How raw items are stored between two processes: the items of a staged chunk, and the sources of items that failed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ FOREIGN: Final = (
     (b"\x28\xb5\x2f\xfd", "is compressed with zstd: send it with Content-Encoding: zstd"),
     (b"%PDF", "is a PDF, not text: save the table as CSV and send that"),
 )
-"""How files begin that people send by mistake, and what to tell them."""
+"""How files begin that people send by mistake, and the message for each."""
 
 
 def refuse_foreign(head: bytes) -> None:
@@ -66,7 +66,7 @@ def refuse_foreign(head: bytes) -> None:
 class UndecodableText(MalformedBody):
     """Some bytes are no text in the file's encoding; `line` counts from 1.
 
-    `before` is the sound text that stood before them and did not come out yet.
+    `before` is the valid text before them that was not yet returned.
     """
 
     def __init__(self, detail: str, offset: int, line: int, before: str = "") -> None:
@@ -76,7 +76,7 @@ class UndecodableText(MalformedBody):
 
 
 class Decoder:
-    """Bytes → text without a byte order mark. A mark outranks the charset that was told (WHATWG, "BOM sniff").
+    """Bytes → text without a byte order mark. A mark outranks the declared charset (WHATWG, "BOM sniff").
 
     Raises:
         UndecodableText: from `feed` and `finish`, at the first byte that is no text; the machine is done then.

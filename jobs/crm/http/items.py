@@ -1,4 +1,4 @@
-"""What any service's answer says of single contacts, read as the destination's options tell."""
+"""What a service's answer says about single contacts, read according to the destination's options."""
 
 from __future__ import annotations
 
@@ -249,7 +249,7 @@ class Results:
         )
 
     def _open(self, why: str, answer: Answer) -> Outcome:
-        """With the body, by which an operator can tell what to do."""
+        """With the body, from which an operator can decide what to do."""
         shown = _beginning(answer.body)
         body = f"; its body: {shown}" if shown.strip() else ""
         return Outcome(
@@ -294,7 +294,7 @@ def _only_flags(refusals: Refusals) -> bool:
 
 
 def look(value: Any, path: str) -> Any:
-    """What stands under names joined by dots; `_MISSING` if it is not there. An empty path is the value itself."""
+    """The value under names joined by dots; `_MISSING` if it is not there. An empty path is the value itself."""
     for name in path.split(".") if path else ():
         if not isinstance(value, dict) or name not in value:
             return _MISSING
@@ -303,7 +303,7 @@ def look(value: Any, path: str) -> Any:
 
 
 def found(value: Any, path: str) -> Any:
-    """What stands there, or `None`."""
+    """The value there, or `None`."""
     there = look(value, path)
     return None if there is _MISSING else there
 
@@ -320,7 +320,8 @@ def remote_id_of(record: Any, options: HttpOptions) -> str | None:
 
 
 def _created(flag: Any, told: Any) -> bool | None:
-    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither tells."""
+    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither
+    decides."""
     for said in (flag, told):
         if said is flag and isinstance(said, bool):
             return said

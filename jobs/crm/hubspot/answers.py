@@ -67,10 +67,14 @@ class HubSpotJudge(Judge):
             )
         for name, code in lacking.items():
             ours = self._fields.source_of(name, contacts) or name
-            do = "HubSpot lets nobody write it: give" if code == _READ_ONLY else "Create it in HubSpot, give"
+            do = (
+                "HubSpot does not allow writing it: give"
+                if code == _READ_ONLY
+                else "Create it in HubSpot, give"
+            )
             return (
-                f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), or '
-                f'keep it at home (--field "{ours}=")'
+                f'{do} "{ours}" another name there (tranche destinations change NAME --field '
+                f'"{ours}=THEIRS"), or exclude it (--field "{ours}=")'
             )
         return None
 

@@ -3,7 +3,7 @@
 The organisation needs one custom field of Contact, text of 255 characters, marked External ID, Unique and
 case-sensitive: `Tranche_Id__c`, or what the options name (`app.domain.destinations.SalesforceOptions`).
 
-A collection is done record by record (`allOrNone: false`), and its results stand in the order of the request.
+A collection is done record by record (`allOrNone: false`), and its results are in the order of the request.
 Reading back is SOQL on that field: it reads the database itself, where a search reads an index that lags.
 
 Source: REST API Developer Guide, sObject Collections (Upsert, Create, Delete) and Query.

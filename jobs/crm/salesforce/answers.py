@@ -99,8 +99,8 @@ class SalesforceJudge(Judge):
             else f"Create {name} on Contact, give"
         )
         return (
-            f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), or keep it '
-            f'at home (--field "{ours}=")'
+            f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), '
+            f'or exclude it (--field "{ours}=")'
         )
 
     def lacking(self, contacts: Sequence[Contact], results: Sequence[Any]) -> str | None:

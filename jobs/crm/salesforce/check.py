@@ -65,6 +65,6 @@ def _mapped(
         return [step("fields", True, "Contact has every field that is mapped.", answer)]
     words = (
         f"Contact has no field {', '.join(missing)}, or the user may not see it. Make it, name another "
-        "(--field OURS=THEIRS), or keep ours at home (--field OURS=)."
+        "(--field OURS=THEIRS), or exclude ours (--field OURS=)."
     )
     return [step("fields", False, words, answer)]

@@ -75,7 +75,7 @@ async def test_opened_by_hand_nothing_is_sent_until_its_time_is_over(world: Worl
     async with working(world.settings):
         await order(world, "open", 1.5)
         destination = await shown(world)
-        assert (destination.error_code, destination.detail) == ("CIRCUIT_OPEN", "opened by hand")
+        assert (destination.error_code, destination.detail) == ("CIRCUIT_OPEN", "opened by an operator")
         assert destination.retry_after_seconds == 2
 
         async def applied() -> bool:
@@ -332,5 +332,5 @@ async def test_another_token_does_not_close_what_was_opened_by_hand(world: World
         await world.push(people(1))
         await asyncio.sleep(0.5)
     found = await shown(world)
-    assert (found.error_code, found.detail) == ("CIRCUIT_OPEN", "opened by hand")
+    assert (found.error_code, found.detail) == ("CIRCUIT_OPEN", "opened by an operator")
     assert await world.sandbox.calls() == []

@@ -186,7 +186,7 @@ async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
         held = await shown(c)
         assert held.error_code == "CIRCUIT_OPEN"
         assert 1 <= held.retry_after_seconds <= 30
-        assert held.detail == "all calls to this CRM are held back for a while"
+        assert held.detail == "all calls to this CRM are suspended for a while"
         assert (held.circuit.state, held.circuit.openings_24h) == ("closed", 0)
         async with c.database.connection() as connection:
             seen = await circuits.read_circuit(connection, c.tenant_id, "crm", 20)

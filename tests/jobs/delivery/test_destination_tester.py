@@ -284,7 +284,7 @@ async def test_a_tenant_has_a_few_tests_at_a_time_and_old_ones_go(world: World) 
     await add(world, "http", "http://127.0.0.1:9")
     for _ in range(destination_tests.MOST_OPEN):
         await ask(world)
-    with pytest.raises(Conflict, match="under way"):
+    with pytest.raises(Conflict, match="running already"):
         await ask(world)
     await world.rows("UPDATE destination_tests SET created_at = now() - interval '25 hours' RETURNING 1")
     await ask(world)

@@ -294,7 +294,7 @@ async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
         assert [m.state for m in found] == [MessageState.FAILED, MessageState.DEAD]
         assert await desk.state(broken.endpoint_id) == (
             EndpointState.DISABLED,
-            "no attempt has gone well for 5 days",
+            "no attempt has succeeded for 5 days",
         )
         await desk.settled(other.endpoint_id)
     (told,) = receiver.told("/other")
