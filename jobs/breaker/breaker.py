@@ -121,6 +121,16 @@ class Breaker:
         found = await self._ask(lambda store: store.snapshot(name))
         return self._memory.snapshot(name) if found is None else found[0]
 
+    async def settle(self, name: str) -> Transition | None:
+        """Nothing waits for this circuit any more: it closes if it is half-open and its probes succeeded.
+
+        Without Redis the first success has closed it.
+        """
+        found = await self._ask(lambda store: store.settle(name))
+        if found is not None and found[0] is not None:
+            self._memory.forget(name)
+        return None if found is None else found[0]
+
     async def force(
         self, name: str, state: CircuitState, *, seconds: float | None = None
     ) -> Transition | None:

@@ -22,7 +22,7 @@ from jobs.breaker.rules import (
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-SCRIPTS: Final = ("acquire", "report", "snapshot", "force")
+SCRIPTS: Final = ("acquire", "report", "snapshot", "force", "settle")
 QUORUM: Final = 2
 """Tenants whose calls must fail before a circuit that they share holds anybody back."""
 _STATES: Final = (CircuitState.CLOSED, CircuitState.OPEN, CircuitState.HALF_OPEN)  # as numbered in common.lua
@@ -103,6 +103,9 @@ class RedisStore:
 
     async def force(self, name: str, state: CircuitState, seconds: float) -> Transition | None:
         return _transition(name, await self._run("force", [name], state.value, _milliseconds(seconds)))
+
+    async def settle(self, name: str) -> Transition | None:
+        return _transition(name, await self._run("settle", [name]))
 
     async def _run(self, script: str, names: Sequence[str], *arguments: str | int) -> list[int]:
         now = "" if self._pinned_time is None else self._pinned_time()

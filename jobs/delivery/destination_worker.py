@@ -60,6 +60,8 @@ class DestinationWorker:
         self._changed = asyncio.Event()
         """An attempt ended, or something new is due."""
         self._closed = False
+        self._half_open = False
+        """Whether the circuit of the connection was half-open at the last claim."""
 
     async def __aenter__(self) -> DestinationWorker:
         self._group = asyncio.TaskGroup()
@@ -100,8 +102,19 @@ class DestinationWorker:
                 await asyncio.sleep(place_wait * (0.5 + self._random()))
                 place_wait = min(2 * place_wait, _PLACE_WAIT_CAP)
             else:
+                await self._settle()
                 break
         return False
+
+    async def _settle(self) -> None:
+        """Let a half-open circuit close if nothing is left that could probe it."""
+        context, destination = self.context, self.context.destination
+        if context.client is None or not self._half_open:
+            return
+        async with self._database.connection() as connection:
+            owes = await flow.owes(connection, destination.tenant_id, destination.destination_id)
+        if not owes:
+            await context.client.settle()
 
     async def _claim(self, room: int) -> bool:
         """Claim up to `room` deliveries and begin to send them; false: none was due."""
@@ -114,6 +127,7 @@ class DestinationWorker:
                 await self._close(acquired.retry_after, acquired.code, client.explain(acquired))
                 return False
             permits = acquired
+            self._half_open = client.is_half_open(permits)
             if permits.probe or client.rate:
                 room = 1  # each of them needs a permit of its own, which is not to be had at once
         claims: list[Claim] = []

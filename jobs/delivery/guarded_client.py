@@ -174,6 +174,16 @@ class GuardedClient:
         await self._block(seconds, self._explain(self._own, CircuitState.OPEN))
         return seconds
 
+    def is_half_open(self, permits: Permits) -> bool:
+        """Whether the circuit of this tenant's connection was half-open when these were granted."""
+        return any(permit.probe for permit in permits.permits if permit.name == self._own)
+
+    async def settle(self) -> None:
+        """Nothing is left to be sent: the circuit of the connection closes if its probes succeeded."""
+        transition = await self._breaker.settle(self._own)
+        if transition is not None:
+            self._note(transition, "every call that waited succeeded")
+
     async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
         """Open or close this tenant's connection on an operator's order, or, if there is one, what it shares."""
         name = self._own if not shared else self._shared.name if self._shared else None

@@ -14,3 +14,11 @@ SELECT
     ) >= $3::int
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2;
+
+-- name: owes
+-- Whether anything is to be sent to a destination ($2), whenever it is due, or is under way.
+SELECT EXISTS (
+    SELECT FROM deliveries x WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending'
+) OR EXISTS (
+    SELECT FROM deliveries x WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'sending'
+);

@@ -89,6 +89,9 @@ class Driver:
     def force(self, state: CircuitState, seconds: float = 0.0) -> Transition | None:
         return self._ask(lambda store: store.force(self.name, state, seconds))
 
+    def settle(self) -> Transition | None:
+        return self._ask(lambda store: store.settle(self.name))
+
     def trip(self) -> Transition:
         """Fail until it opens."""
         for _ in range(100):

@@ -334,3 +334,21 @@ async def test_another_token_does_not_close_what_was_opened_by_hand(world: World
     found = await shown(world)
     assert (found.error_code, found.detail) == ("CIRCUIT_OPEN", "opened by an operator")
     assert await world.sandbox.calls() == []
+
+
+async def test_a_circuit_closes_when_what_waited_for_it_went_well(world: World) -> None:
+    """Less waits than the probes that would close it: nothing is left to hold back, and nobody is left to probe."""
+    await world.sandbox.misbehave(status={"code": 503, "times": 4})
+    async with working(msgspec.structs.replace(world.settings, **BREAKER)):
+        job = await world.push(people(100))
+        assert await world.finished(job.job_id) == "completed"
+
+        async def closed() -> bool:
+            return (await shown(world)).circuit.state == "closed"
+
+        await until(closed, 3)
+    assert await changes(world) == [
+        ("connection", "closed", "open"),
+        ("connection", "open", "half_open"),
+        ("connection", "half_open", "closed"),
+    ]

@@ -80,6 +80,28 @@ def test_half_open_lets_few_probes_through_and_enough_successes_close(run: Run) 
     assert circuit.granted().token == 0
 
 
+def test_where_nothing_waits_one_success_closes(run: Run) -> None:
+    circuit, first = half_open(run)
+    second = circuit.granted()
+    assert circuit.settle() is None, "nobody knows yet how its probes end"
+    circuit.end(first)
+    assert circuit.settle() is None, "one is still under way"
+    circuit.cancel(second)
+    assert circuit.settle() == Transition(
+        name=circuit.name, before=CircuitState.HALF_OPEN, after=CircuitState.CLOSED, opens=1, retry_after=0.0
+    )
+    assert circuit.settle() is None
+    assert circuit.trip().opens == 2, "so soon it is still the same trouble"
+    assert circuit.settle() is None
+
+
+def test_a_slow_success_does_not_close_either(run: Run) -> None:
+    circuit, probe = half_open(run)
+    circuit.end(probe, took=2_000)
+    assert circuit.settle() is None
+    assert circuit.state is CircuitState.HALF_OPEN
+
+
 def test_one_failed_probe_opens_again_for_longer(run: Run) -> None:
     circuit, probe = half_open(run)
     change = circuit.end(probe, failed=True)
