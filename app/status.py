@@ -57,7 +57,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is with its items, here; what destinations make of them is told by its effects."""
+    """The progress of a job with its items, here; its effects have the outcomes at destinations."""
 
     items: int | None
     """Of the request; null while its body arrives."""
@@ -114,7 +114,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
     attempts: list[Attempt] | UnsetType = UNSET
     """The first one, its retries and replays of its dead letters; absent if there was only one."""
     merged: dict[str, Merged] | UnsetType = UNSET
-    """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
+    """By destination, over all attempts; present once some have failed and the job is finished, or was retried."""
     undo_of: uuid.UUID | None = None
     """The job whose changes this one takes back."""
     undone_by: uuid.UUID | None = None
@@ -171,7 +171,7 @@ _KeyState = Literal["completed", "running", "expired"]
 
 
 class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands under an idempotency key; a request that runs has a job to name once a part of its body is stored."""
+    """The state of an idempotency key; a running request has a job once a part of its body is stored."""
 
     key: str
     state: _KeyState
@@ -183,7 +183,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the newest version of a contact stands at one destination."""
+    """The state of the newest version of a contact at one destination."""
 
     state: EffectState
     synced_version: int = 0
