@@ -34,10 +34,11 @@ from app.consistency import promise
 from app.db import imports, receiving
 from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
+from app.db.transactions import COLLIDED, HELD, retried
 from app.domain import answers, envelope
 from app.domain.batch import JobOptions
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Contents, Family, Form, Kept, read_by_steps, read_quickly
+from app.domain.files.pieces import Contents, Family, Form, read_by_steps, read_quickly
 from app.domain.items import BROKEN, LOCKED, Items, Undecided
 from app.domain.outcomes import Consistency, EffectState
 from app.domain.rows import Effort, Laborious
@@ -53,7 +54,8 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
-TRANSACTION_TRIES: Final = 3
+_MET: Final = (*COLLIDED, asyncpg.UniqueViolationError)
+"""A unique violation is the key itself, that somebody else committed meanwhile."""
 _MOST_EFFORT: Final = 262_144
 """Bytes of items that may be read thoroughly within the transaction: some tens of milliseconds."""
 _BUSY_SECONDS: Final = 1.0
@@ -61,13 +63,9 @@ _RECEIVING_SECONDS: Final = 5.0
 """A body that is arriving may be complete, or abandoned, much sooner than its lease says."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class Options(JobOptions, frozen=True, kw_only=True):
     """How a batch is to be taken."""
 
-    atomic: bool = False
-    last_wins: bool = False
-    dry_run: bool = False
-    consistency: Consistency = Consistency.NONE
     minimal: bool = False
     wait: float = 0.0
     """Seconds for which the caller delays the answer to include effects."""
@@ -78,30 +76,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         return self.consistency is Consistency.ALL_DESTINATIONS and not self.dry_run
 
 
-class Import(msgspec.Struct, frozen=True, kw_only=True):
-    """A batch as it came in."""
+class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to import a batch, but for its body."""
 
     tenant_id: int
     key_id: str
     request_id: str
     route: str
     key: str
-    body: bytes
     options: Options
     form: Form = Form()
-
-
-class Claimant(Protocol):
-    """Whoever comes with a key."""
-
-    @property
-    def tenant_id(self) -> int: ...
-
-    @property
-    def route(self) -> str: ...
-
-    @property
-    def key(self) -> str: ...
 
 
 class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +134,8 @@ def seal(body: Digest, options: Options, form: Form) -> bytes:
 
 async def accept(
     database: Database,
-    request: Import,
+    request: ImportRequest,
+    body: bytes,
     settings: Settings,
     *,
     new_id: Callable[[], uuid.UUID],
@@ -164,84 +149,145 @@ async def accept(
         TooManyItems: it holds more than can be answered in the request; nothing happened.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
-    mark = fingerprint(request.body, request.options, request.form)
-    contents = read_quickly(request.body, request.form, max_items=settings.max_sync_items)
+    mark = fingerprint(body, request.options, request.form)
+    contents = read_quickly(body, request.form, max_items=settings.max_sync_items)
     if contents is None:
         async with database.connection() as connection, connection.transaction():
             replay = answered(await claim_key(connection, request), mark)
         if replay is not None:
             return replay
-        contents = await _cut(request, settings)
-    effort = Effort(_MOST_EFFORT)
-    while True:
-        try:
-            return await _write(database, request, contents, effort, settings, mark, new_id, random)
-        except Laborious:
-            items = _collect(request, contents, effort, settings)
-            for _ in items.examine():
-                await asyncio.sleep(0)
+        contents = await _cut(body, request.form, settings)
+    return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random).run()
 
 
-async def _write(
-    database: Database,
-    request: Import,
-    contents: Contents,
-    effort: Effort,
-    settings: Settings,
-    mark: bytes,
-    new_id: Callable[[], uuid.UUID],
-    random: Callable[[], float],
-) -> Accepted207 | Replay:
-    """
-    Raises:
-        Laborious: the items must be examined first; nothing happened.
-        Others: see `accept`.
-    """
-    undecided: Undecided | None = None
-    async with database.connection() as connection:
-        for attempt in range(1, TRANSACTION_TRIES + 2):
+class _Acceptance:
+    """A batch that is cut into items, and the one transaction that takes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        request: ImportRequest,
+        size: int,
+        contents: Contents,
+        mark: bytes,
+        settings: Settings,
+        new_id: Callable[[], uuid.UUID],
+        random: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._request = request
+        self._size = size
+        self._contents = contents
+        self._mark = mark
+        self._settings = settings
+        self._new_id = new_id
+        self._random = random
+        self._effort = Effort(_MOST_EFFORT)
+
+    async def run(self) -> Accepted207 | Replay:
+        while True:
             try:
-                async with connection.transaction():
-                    replay = answered(claim := await claim_key(connection, request), mark)
-                    if replay is not None:
-                        return replay
-                    items = _collect(request, contents, effort, settings)
-                    return await _run(
-                        connection,
-                        request,
-                        items,
-                        contents.kept,
-                        settings,
-                        mark,
-                        claim,
-                        undecided,
-                        new_id,
-                        random,
-                    )
-            except (
-                asyncpg.DeadlockDetectedError,
-                asyncpg.SerializationError,
-                asyncpg.UniqueViolationError,
-            ) as error:
-                # A unique violation is the key itself, that somebody else committed meanwhile.
-                log.info(
-                    "import_again", attempt=attempt, error=type(error).__name__, request_id=request.request_id
-                )
-                if attempt >= TRANSACTION_TRIES:
+                return await self._decide()
+            except Laborious:  # the items must be examined first; nothing happened
+                for _ in self._collect().examine():
+                    await asyncio.sleep(0)
+
+    async def _decide(self) -> Accepted207 | Replay:
+        undecided: Undecided | None = None
+        request_id = self._request.request_id
+
+        async def transaction() -> Accepted207 | Replay:
+            async with connection.transaction():
+                claim = await claim_key(connection, self._request)
+                return answered(claim, self._mark) or await self._take(connection, claim, undecided)
+
+        async with self._database.connection() as connection:
+            for _ in range(2):  # if the items cannot be decided, at least that is recorded
+                try:
+                    return await retried(transaction, on=_MET)
+                except (*_MET, *HELD) as error:
+                    log.warning("import_undecided", error=type(error).__name__, request_id=request_id)
                     undecided = LOCKED
-            except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
-                log.warning("import_undecided", error=type(error).__name__, request_id=request.request_id)
-                if undecided is not None:
-                    break  # not even that could be recorded
-                undecided = LOCKED
-            except asyncpg.DataError as error:
-                # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
-                log.error("import_data_error", error=error, request_id=request.request_id)
-                undecided = BROKEN
-    raise Overloaded(retry_after=settings.db_lock_timeout)
+                except asyncpg.DataError as error:
+                    # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
+                    log.error("import_data_error", error=error, request_id=request_id)
+                    undecided = BROKEN
+        raise Overloaded(retry_after=self._settings.db_lock_timeout)
+
+    def _collect(self) -> Items:
+        return Items(
+            self._contents.pieces,
+            last_wins=self._request.options.last_wins,
+            max_item_bytes=self._settings.max_item_bytes,
+            effort=self._effort,
+        )
+
+    async def _take(
+        self, connection: Connection, claim: imports.KeyClaim, undecided: Undecided | None
+    ) -> Accepted207:
+        request, settings, items = self._request, self._settings, self._collect()
+        options = request.options
+        job_id = self._new_id()
+        if undecided is None:
+            await upsert.write(
+                connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
+            )
+        else:
+            seconds = math.ceil(settings.db_lock_timeout * (1 + self._random()))
+            items.postpone(undecided, seconds)
+        destinations = claim.destinations
+        booked = await book(
+            connection,
+            request.tenant_id,
+            job_id,
+            request.request_id,
+            items.outcomes,
+            items.pieces,
+            destination_ids=list(destinations),
+            chunk_size=settings.chunk_size,
+            dry_run=options.dry_run,
+        )
+        summary = booked.summary
+        effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
+            destinations.values(), EffectState.PENDING if booked.owed else EffectState.SKIPPED
+        )
+        shown = answers.encode_items(answers.not_ok(items.outcomes)) if options.minimal else booked.encoded
+        body = answers.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
+        await imports.insert_import(
+            connection,
+            imports.ImportRecord(
+                tenant_id=request.tenant_id,
+                job_id=job_id,
+                pending=booked.owed,
+                request_id=request.request_id,
+                key_id=request.key_id,
+                options=encode_options(options),
+                summary=summary,
+                results=answers.as_json(booked.results),
+                body_bytes=self._size,
+                form=answers.as_json(self._contents.kept),
+                route=request.route,
+                key=request.key,
+                fingerprint=self._mark,
+                status=207,
+                answer=pack(body),
+                retention=settings.idempotency_retention,
+                holding=options.wait or None,
+            ),
+        )
+        if options.consistent and booked.owed:
+            await promise(connection, request.tenant_id, job_id, key_id=request.key_id)
+        return Accepted207(
+            job_id=job_id,
+            body=body,
+            shown=shown,
+            summary=summary,
+            effects=effects,
+            owed=list(destinations) if booked.owed else [],
+        )
 
 
-async def claim_key(connection: Connection, request: Claimant) -> imports.KeyClaim:
+async def claim_key(connection: Connection, request: ImportRequest) -> imports.KeyClaim:
     """The stored request of this key; if there is none, this transaction may store one.
 
     An upload under this key whose heartbeat is lost is abandoned here, so that the key is free.
@@ -291,79 +337,6 @@ def check_kept(claim: imports.KeyClaim) -> None:
         raise KeyExpired()
 
 
-async def _run(
-    connection: Connection,
-    request: Import,
-    items: Items,
-    kept: Kept,
-    settings: Settings,
-    mark: bytes,
-    claim: imports.KeyClaim,
-    undecided: Undecided | None,
-    new_id: Callable[[], uuid.UUID],
-    random: Callable[[], float],
-) -> Accepted207:
-    options = request.options
-    job_id = new_id()
-    if undecided is None:
-        await upsert.write(
-            connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
-        )
-    else:
-        seconds = math.ceil(settings.db_lock_timeout * (1 + random()))
-        items.postpone(undecided, seconds)
-    destinations = claim.destinations
-    booked = await book(
-        connection,
-        request.tenant_id,
-        job_id,
-        request.request_id,
-        items.outcomes,
-        items.pieces,
-        destination_ids=list(destinations),
-        chunk_size=settings.chunk_size,
-        dry_run=options.dry_run,
-    )
-    summary = booked.summary
-    effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
-        destinations.values(), EffectState.PENDING if booked.owed else EffectState.SKIPPED
-    )
-    shown = answers.encode_items(answers.not_ok(items.outcomes)) if options.minimal else booked.encoded
-    body = answers.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
-    await imports.insert_import(
-        connection,
-        imports.ImportRecord(
-            tenant_id=request.tenant_id,
-            job_id=job_id,
-            state=answers.job_state(summary, owed=booked.owed),
-            request_id=request.request_id,
-            key_id=request.key_id,
-            options=encode_options(options),
-            summary=summary,
-            results=answers.as_json(booked.results),
-            body_bytes=len(request.body),
-            form=answers.as_json(kept),
-            route=request.route,
-            key=request.key,
-            fingerprint=mark,
-            status=207,
-            answer=pack(body),
-            retention=settings.idempotency_retention,
-            holding=options.wait or None,
-        ),
-    )
-    if options.consistent and booked.owed:
-        await promise(connection, request.tenant_id, job_id, key_id=request.key_id)
-    return Accepted207(
-        job_id=job_id,
-        body=body,
-        shown=shown,
-        summary=summary,
-        effects=effects,
-        owed=list(destinations) if booked.owed else [],
-    )
-
-
 def _database_effect(options: Options, summary: answers.Summary) -> EffectState:
     """`skipped`: nothing was written, because nothing was to be or because `atomic` took it all back."""
     aborted = options.atomic and summary.succeeded < summary.total
@@ -372,23 +345,18 @@ def _database_effect(options: Options, summary: answers.Summary) -> EffectState:
 
 def encode_options(options: Options) -> str:
     """What of the options a job keeps, as JSON."""
-    kept = JobOptions(
-        atomic=options.atomic,
-        last_wins=options.last_wins,
-        dry_run=options.dry_run,
-        consistency=options.consistency,
-    )
-    return answers.as_json(kept)
+    kept = {name: getattr(options, name) for name in JobOptions.__struct_fields__}
+    return answers.as_json(JobOptions(**kept))
 
 
-async def _cut(request: Import, settings: Settings) -> Contents:
+async def _cut(body: bytes, form: Form, settings: Settings) -> Contents:
     """The body in pieces, cut in steps between which others have their turn.
 
     Raises:
         TooManyItems: too many to be answered in the request: the caller stages them.
         MalformedRequest, InvalidHeader: it cannot be cut.
     """
-    steps = read_by_steps(request.body, request.form, max_items=settings.max_sync_items)
+    steps = read_by_steps(body, form, max_items=settings.max_sync_items)
     try:
         while True:
             try:
@@ -403,12 +371,3 @@ async def _cut(request: Import, settings: Settings) -> Contents:
         raise MalformedRequest(error.detail) from error
     except HeaderError as error:
         raise InvalidHeader(error.detail) from error
-
-
-def _collect(request: Import, contents: Contents, effort: Effort, settings: Settings) -> Items:
-    return Items(
-        contents.pieces,
-        last_wins=request.options.last_wins,
-        max_item_bytes=settings.max_item_bytes,
-        effort=effort,
-    )

@@ -12,9 +12,10 @@ from typing import Final
 
 import msgspec
 
-from app.db import audit, delivering
+from app.db import audit, keys
+from app.db import secrets as rows
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.secrets import Replace
 from app.errors import SettingsError
 from app.vault import DESTINATION, WEBHOOK_ENDPOINT, Vault
 
@@ -61,14 +62,13 @@ class _Sealed(msgspec.Struct, frozen=True):
     address: str
     number: int
     sealed: bytes
-    query: str
-    """That replaces it."""
+    replace: Replace
 
 
 async def rotate(connection: Connection, vault: Vault) -> Rotation:
     """Encrypt every secret with the first key."""
     done = Rotation(key=vault.key_ids[0])
-    for tenant_id in await delivering.all_tenants(connection):
+    for tenant_id in await keys.all_tenants(connection):
         rotated = 0
         for _ in range(_TRIES):
             left, unreadable, found = 0, [], 0
@@ -104,7 +104,7 @@ async def rotate(connection: Connection, vault: Vault) -> Rotation:
 async def count(connection: Connection, vault: Vault) -> list[KeyUse]:
     """Every key of ours, the one that encrypts first, and then those that are not ours."""
     used: Counter[str] = Counter()
-    for tenant_id in await delivering.all_tenants(connection):
+    for tenant_id in await keys.all_tenants(connection):
         async for secret in _sealed(connection, tenant_id):
             used[_key_of(vault, secret)] += 1
     ours = vault.key_ids
@@ -115,24 +115,17 @@ async def count(connection: Connection, vault: Vault) -> list[KeyUse]:
 
 
 async def _sealed(connection: Connection, tenant_id: int) -> AsyncIterator[_Sealed]:
-    for row in await connection.fetch(QUERIES["sealed_destinations"], tenant_id):
-        yield _Sealed(
-            tenant_id,
-            DESTINATION,
-            row["name"],
-            row["base_url"],
-            row["destination_id"],
-            row["credentials"],
-            QUERIES["reseal_destination"],
-        )
-    for row in await connection.fetch(QUERIES["sealed_endpoints"], tenant_id):
-        for column, query in (
-            ("secret", QUERIES["reseal_endpoint"]),
-            ("previous_secret", QUERIES["reseal_endpoint_before"]),
+    for row in await rows.sealed_destinations(connection, tenant_id):
+        place = (row.destination_id, row.credentials, rows.reseal_destination)
+        yield _Sealed(tenant_id, DESTINATION, row.name, row.base_url, *place)
+    for endpoint in await rows.sealed_endpoints(connection, tenant_id):
+        number = endpoint.endpoint_id
+        for secret, replace in (
+            (endpoint.secret, rows.reseal_endpoint),
+            (endpoint.previous_secret, rows.reseal_endpoint_before),
         ):
-            if row[column]:  # an endpoint has none before its own is made
-                number = row["endpoint_id"]
-                yield _Sealed(tenant_id, WEBHOOK_ENDPOINT, str(number), "", number, row[column], query)
+            if secret:
+                yield _Sealed(tenant_id, WEBHOOK_ENDPOINT, str(number), "", number, secret, replace)
 
 
 def _reseal(vault: Vault, secret: _Sealed) -> bytes | None:
@@ -152,8 +145,7 @@ def _reseal(vault: Vault, secret: _Sealed) -> bytes | None:
 
 
 async def _replace(connection: Connection, secret: _Sealed, anew: bytes) -> bool:
-    done = await connection.execute(secret.query, secret.tenant_id, secret.number, secret.sealed, anew)
-    return str(done) == "UPDATE 1"
+    return await secret.replace(connection, secret.tenant_id, secret.number, secret.sealed, anew) == 1
 
 
 def _key_of(vault: Vault, secret: _Sealed) -> str:

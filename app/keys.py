@@ -8,17 +8,18 @@ from __future__ import annotations
 import hmac
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import msgspec
 
 from app.db import audit
+from app.db import keys as rows
+from app.db.keys import Key, LockedKey, Tenant
 from app.db.pool import Connection
-from app.db.sql import QUERIES
 from app.domain import tokens
-from app.domain.principal import Principal as Principal
+from app.domain.principal import Principal
 from app.errors import Invalid, NotFound, TenantDisabled, Unauthorized
 
 SCOPES: Final = ("import", "read", "admin")
@@ -30,21 +31,9 @@ _MOST_NAME: Final = 100
 _NO_KEY: Final = "There is no such API key."
 _NO_HASH: Final = bytes(32)
 
-
-class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """An API key as it is shown; its secret never is."""
-
-    tenant: str
-    key_id: str
-    name: str
-    scopes: list[str]
-    created_at: datetime
-    expires_at: datetime | None
-    last_used_at: datetime | None
-    """To about a minute."""
-    revoked_at: datetime | None
-    previous_until: datetime | None
-    """Until then the secret before the last rotation is good as well."""
+list_tenants: Final = rows.list_tenants
+list_keys: Final = rows.list_keys
+find_good_keys: Final = rows.find_good_keys
 
 
 class NewKey(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,29 +52,21 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """null: it never expires."""
 
 
-class Tenant(msgspec.Struct, frozen=True, kw_only=True):
-    name: str
-    created_at: datetime
-    disabled_at: datetime | None
-    keys: int
-    """That are neither revoked nor expired."""
-
-
 async def ensure_tenant(connection: Connection, name: str, *, actor: str = audit.OPERATOR) -> int:
     """The tenant of this name, made if it does not exist.
 
     Raises:
         Invalid: no tenant can have this name.
     """
-    found = await connection.fetch(QUERIES["find_tenants"], name)
+    found = await rows.find_tenants(connection, name)
     if found:
-        return int(found[0]["tenant_id"])
+        return found[0][0]
     if not _TENANT.fullmatch(name):
         raise Invalid(
             f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters."
         )
     async with connection.transaction():
-        tenant_id = int(await connection.fetchval(QUERIES["ensure_tenant"], name))
+        tenant_id = await rows.ensure_tenant(connection, name)
         await _note(connection, tenant_id, "tenant.create", f"tenant:{name}", actor)
     return tenant_id
 
@@ -97,19 +78,14 @@ async def find_tenant(connection: Connection, name: str | None) -> int:
         NotFound: there is none.
         Invalid: there are several, and none was named.
     """
-    found = await connection.fetch(QUERIES["find_tenants"], name)
+    found = await rows.find_tenants(connection, name)
     if len(found) == 1:
-        return int(found[0]["tenant_id"])
+        return found[0][0]
     if not found:
         which = "no tenant yet" if name is None else f"no tenant {name!r}"
         raise NotFound(f"There is {which}; make one with: tranche keys create --tenant NAME")
-    names = ", ".join(row["name"] for row in found)
+    names = ", ".join(name for _, name in found)
     raise Invalid(f"There are several tenants ({names}); choose one with --tenant.")
-
-
-async def list_tenants(connection: Connection, name: str | None = None) -> list[Tenant]:
-    """By name; of one name, or all."""
-    return [Tenant(**dict(row)) for row in await connection.fetch(QUERIES["list_tenants"], name)]
 
 
 async def set_tenant_disabled(
@@ -124,14 +100,12 @@ async def set_tenant_disabled(
         NotFound: there is no such tenant.
     """
     async with connection.transaction():
-        tenant_id = await connection.fetchval(
-            QUERIES["set_tenant_disabled"], name, disabled, datetime.now(UTC)
-        )
+        tenant_id = await rows.set_tenant_disabled(connection, name, disabled, datetime.now(UTC))
         if tenant_id is None:
             raise NotFound(f"There is no tenant {name!r}; `tranche tenants list` shows them.")
         word = "tenant.disable" if disabled else "tenant.enable"
         await _note(connection, tenant_id, word, f"tenant:{name}", actor)
-        return (await list_tenants(connection, name))[0]
+        return (await rows.list_tenants(connection, name))[0]
 
 
 async def create_key(
@@ -165,8 +139,8 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
     secret, token = tokens.make(tenant_id, os.urandom(tokens.ID_BYTES), os.urandom(tokens.SECRET_BYTES))
     ordered = [scope for scope in SCOPES if scope in new.scopes]
     async with connection.transaction():
-        await connection.execute(
-            QUERIES["insert_key"],
+        await rows.insert_key(
+            connection,
             tenant_id,
             token.key_id,
             token.secret_hash,
@@ -179,17 +153,12 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
     return token.key_id, secret
 
 
-async def list_keys(connection: Connection, tenant_id: int | None, key_id: str | None = None) -> list[Key]:
-    """Of one tenant, or of all of them; revoked ones too. `key_id`: this one alone."""
-    return [Key(**dict(row)) for row in await connection.fetch(QUERIES["list_keys"], tenant_id, key_id)]
-
-
 async def read_key(connection: Connection, tenant_id: int, key_id: str) -> Key:
     """
     Raises:
         NotFound: the tenant has no such key.
     """
-    found = await list_keys(connection, tenant_id, key_id)
+    found = await rows.list_keys(connection, tenant_id, key_id)
     if not found:
         raise NotFound(_NO_KEY)
     return found[0]
@@ -203,10 +172,10 @@ async def find_key(connection: Connection, key: str) -> tuple[int, str]:
     """
     parsed = tokens.parse(key)
     key_id = parsed.key_id if parsed else key
-    tenant_id = await connection.fetchval(QUERIES["find_key_owner"], key_id)
+    tenant_id = await rows.find_key_owner(connection, key_id)
     if tenant_id is None:
         raise NotFound(f"There is no key {key[:16]!r}; `tranche keys list` shows them.")
-    return int(tenant_id), key_id
+    return tenant_id, key_id
 
 
 async def revoke_key(connection: Connection, key: str) -> str:
@@ -227,9 +196,9 @@ async def end_key(connection: Connection, tenant_id: int, key_id: str, *, actor:
         NotFound: the tenant has no such key.
     """
     async with connection.transaction():
-        if (await _lock(connection, tenant_id, key_id))["revoked"]:
+        if (await _lock(connection, tenant_id, key_id)).revoked:
             return
-        await connection.execute(QUERIES["revoke_key"], tenant_id, key_id, datetime.now(UTC))
+        await rows.revoke_key(connection, tenant_id, key_id, datetime.now(UTC))
         await _note(connection, tenant_id, "key.revoke", f"key:{key_id}", actor)
 
 
@@ -250,10 +219,10 @@ async def change_key(
     name = None if change.name is msgspec.UNSET else _check_name(change.name).strip()
     ends = None if change.expires_at is msgspec.UNSET else _check_expiry(change.expires_at)
     async with connection.transaction():
-        if (await _lock(connection, tenant_id, key_id))["revoked"]:
+        if (await _lock(connection, tenant_id, key_id)).revoked:
             raise NotFound("This API key is revoked; make another one.")
         given = change.expires_at is not msgspec.UNSET
-        await connection.execute(QUERIES["change_key"], tenant_id, key_id, name, given, ends)
+        await rows.change_key(connection, tenant_id, key_id, name, given, ends)
         await _note(connection, tenant_id, "key.change", f"key:{key_id}", actor, detail)
         return await read_key(connection, tenant_id, key_id)
 
@@ -272,13 +241,13 @@ async def rotate_key(
     if not 0 <= keep <= MOST_KEEP_SECONDS:
         raise Invalid(f"keep_seconds: must be from 0 to {MOST_KEEP_SECONDS:g} (30 days).")
     async with connection.transaction():
-        row = await _lock(connection, tenant_id, key_id)
-        if row["revoked"] or row["expired"]:
-            what = "revoked" if row["revoked"] else "expired"
+        found = await _lock(connection, tenant_id, key_id)
+        if found.revoked or found.expired:
+            what = "revoked" if found.revoked else "expired"
             raise NotFound(f"This API key is {what}; make another one.")
         secret, token = tokens.make(tenant_id, bytes.fromhex(key_id), os.urandom(tokens.SECRET_BYTES))
         until = datetime.now(UTC) + timedelta(seconds=keep)
-        await connection.execute(QUERIES["rotate_key"], tenant_id, key_id, token.secret_hash, until)
+        await rows.rotate_key(connection, tenant_id, key_id, token.secret_hash, until)
         await _note(connection, tenant_id, "key.rotate", f"key:{key_id}", actor, {"keep_seconds": keep})
     return secret
 
@@ -311,35 +280,29 @@ async def find_principal(
         Unauthorized: the key has expired.
         TenantDisabled: the key is good, but its tenant is disabled.
     """
-    row = await connection.fetchrow(QUERIES["find_key"], tenant_id, key_id)
+    row = await rows.find_key(connection, tenant_id, key_id)
     # Compared in any case: an id that exists takes no longer than one that does not.
-    current = proves(_NO_HASH if row is None else row["secret_hash"])
+    current = proves(_NO_HASH if row is None else row.secret_hash)
     if row is None:
         return None
-    previous = row["previous_hash"] is not None and proves(row["previous_hash"])
+    previous = row.previous_hash is not None and proves(row.previous_hash)
     if not current and not previous:
         return None
-    if row["expired"]:
+    if row.expired:
         raise Unauthorized(
-            f"This API key expired on {row['expires_at']:%Y-%m-%d %H:%M} UTC; an administrator makes another one "
+            f"This API key expired on {row.expires_at:%Y-%m-%d %H:%M} UTC; an administrator makes another one "
             "or gives this one more time."
         )
-    if row["disabled"]:
+    if row.disabled:
         raise TenantDisabled()
-    return Principal(tenant_id, key_id, frozenset(row["scopes"]))
-
-
-async def find_good_keys(connection: Connection, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
-    """Those of `keys` (tenant and key id) that `authenticate` would still take."""
-    rows = await connection.fetch(QUERIES["find_good_keys"], [t for t, _ in keys], [k for _, k in keys])
-    return {(row["tenant_id"], row["key_id"]) for row in rows}
+    return Principal(tenant_id, key_id, frozenset(row.scopes))
 
 
 async def note_uses(connection: Connection, uses: dict[tuple[int, str], datetime]) -> None:
     """Write down when keys (tenant, key id) were last used."""
     ordered = sorted(uses.items())
-    await connection.execute(
-        QUERIES["note_key_uses"],
+    await rows.note_key_uses(
+        connection,
         [tenant_id for (tenant_id, _), _ in ordered],
         [key_id for (_, key_id), _ in ordered],
         [at for _, at in ordered],
@@ -370,11 +333,11 @@ def _check_expiry(expires_at: datetime | None) -> datetime | None:
     return expires_at
 
 
-async def _lock(connection: Connection, tenant_id: int, key_id: str) -> Any:
-    row = await connection.fetchrow(QUERIES["lock_key"], tenant_id, key_id)
-    if row is None:
+async def _lock(connection: Connection, tenant_id: int, key_id: str) -> LockedKey:
+    found = await rows.lock_key(connection, tenant_id, key_id)
+    if found is None:
         raise NotFound(_NO_KEY)
-    return row
+    return found
 
 
 async def _note(

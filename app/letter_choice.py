@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import uuid
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
 from app.db import letters as rows
-from app.db.letters import ClusterRow, Condition, DestinationRow, LetterRow
+from app.db.letters import ClusterRow, DestinationRow, Filter, LetterRow
 from app.db.pool import Connection
-from app.domain.outcomes import ErrorCode
 from app.errors import NotFound
 
 MOST: Final = 10_000
@@ -30,23 +27,6 @@ class Actor(msgspec.Struct, frozen=True):
     tenant_id: int
     key_id: str
     request_id: str
-
-
-class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which open dead letters; conditions that are left out match all."""
-
-    destination: str | None = None
-    """Only at this destination."""
-    error_code: ErrorCode | None = None
-    """Only with this code."""
-    state: Literal["failed", "dead"] | None = None
-    """Refused for good, or no longer tried."""
-    job_id: uuid.UUID | None = None
-    """Only those that this job began, or caused."""
-    contact_id: str | None = None
-    """Only of this contact."""
-    created_before: datetime | None = None
-    """Only older ones; with a UTC offset."""
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,17 +56,17 @@ class Places:
     def is_removed(self, destination_id: int) -> bool:
         return self._by_id[destination_id].removed
 
-    def select(self, name: str | None, *, present: bool = False) -> list[int]:
-        """All of this name, or all; `present`: only such as are not removed.
+    def present(self, destination_ids: Sequence[int]) -> list[int]:
+        """Those that are not removed."""
+        return [i for i in destination_ids if not self.is_removed(i)]
+
+    def select(self, name: str | None) -> list[int]:
+        """All of this name, or all.
 
         Raises:
             NotFound: there is none of this name.
         """
-        found = [
-            place.destination_id
-            for place in self._by_id.values()
-            if name in (None, place.name) and not (present and place.removed)
-        ]
+        found = [place.destination_id for place in self._by_id.values() if name in (None, place.name)]
         if name is not None and not found:
             known = sorted({p.name for p in self._by_id.values() if not p.removed})
             raise NotFound(
@@ -99,48 +79,41 @@ async def read_places(connection: Connection, tenant_id: int) -> Places:
     return Places(await rows.read_destinations(connection, tenant_id))
 
 
-async def condition(connection: Connection, tenant_id: int, wanted: Filter) -> Condition:
-    """
+async def find_meant(connection: Connection, tenant_id: int, wanted: Filter, places: Places) -> list[int]:
+    """The destinations of a filter.
+
     Raises:
-        NotFound: the filter names a destination or job that there is not.
+        NotFound: it names a destination or job that there is not.
     """
-    places = await read_places(connection, tenant_id)
     if wanted.job_id is not None and await rows.read_job(connection, tenant_id, wanted.job_id) is None:
         raise NotFound("There is no such job.")
-    return Condition(
-        destination_ids=places.select(wanted.destination),
-        job_id=wanted.job_id,
-        error_code=wanted.error_code,
-        state=wanted.state,
-        contact_id=wanted.contact_id,
-        created_before=wanted.created_before,
-    )
+    return places.select(wanted.destination)
 
 
 async def lock(
     connection: Connection, tenant_id: int, selection: Selection, places: Places, *, replaying: bool
-) -> tuple[list[LetterRow], list[Skipped], bool, Condition | None]:
-    """Open dead letters of the selection, those that are left alone, whether there may be more, and the condition."""
+) -> tuple[list[LetterRow], list[Skipped], list[int]]:
+    """Open dead letters of the selection, those that are left alone, and the destinations where there may be more."""
     if selection.ids is not None:
         known = await read_all(connection, tenant_id, selection.ids)
         able, skipped = part(known, places, replaying=replaying)
-        return await rows.lock(connection, tenant_id, [x.dead_letter_id for x in able]), skipped, False, None
-    wanted = await condition(connection, tenant_id, selection.wanted)
+        return await rows.lock(connection, tenant_id, [x.dead_letter_id for x in able]), skipped, []
+    wanted = selection.wanted
+    meant = await find_meant(connection, tenant_id, wanted, places)
     skipped = []
     if replaying:
-        skipped = await count_removed(connection, tenant_id, wanted, places)
-        present = [i for i in wanted.destination_ids if not places.is_removed(i)]
-        wanted = msgspec.structs.replace(wanted, destination_ids=present)
-    locked, full = await lock_chosen(connection, tenant_id, wanted)
-    return locked, skipped, full, wanted
+        skipped = await count_removed(connection, tenant_id, wanted, meant, places)
+        meant = places.present(meant)
+    locked, full = await lock_chosen(connection, tenant_id, wanted, meant)
+    return locked, skipped, meant if full else []
 
 
 async def lock_chosen(
-    connection: Connection, tenant_id: int, wanted: Condition
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
 ) -> tuple[list[LetterRow], bool]:
     """At most `MOST` dead letters, and whether there may be more. Where others had the same idea, the next ones."""
     while True:
-        ids = await rows.choose(connection, tenant_id, wanted, MOST)
+        ids = await rows.choose(connection, tenant_id, wanted, destination_ids, MOST)
         locked = await rows.lock(connection, tenant_id, ids) if ids else []
         if locked or len(ids) < MOST:
             return locked, len(ids) == MOST
@@ -171,23 +144,23 @@ def part(
 
 
 async def count_removed(
-    connection: Connection, tenant_id: int, wanted: Condition, places: Places
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], places: Places
 ) -> list[Skipped]:
     """Open dead letters at destinations that nothing can be sent to any more."""
-    removed = [i for i in wanted.destination_ids if places.is_removed(i)]
-    if not removed:
-        return []
-    clusters = await rows.read_clusters(
-        connection, tenant_id, msgspec.structs.replace(wanted, destination_ids=removed)
-    )
+    removed = [i for i in destination_ids if places.is_removed(i)]
     counts: Counter[str] = Counter()
-    for found in clusters:
+    for found in await rows.read_clusters(connection, tenant_id, wanted, removed) if removed else ():
         counts[places.name(found.destination_id)] += found.count
     return [Skipped(name, REMOVED, count) for name, count in sorted(counts.items())]
 
 
-async def count(connection: Connection, tenant_id: int, wanted: Condition) -> int:
-    return sum(found.count for found in await rows.read_clusters(connection, tenant_id, wanted))
+async def count(
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
+) -> int:
+    if not destination_ids:
+        return 0
+    found = await rows.read_clusters(connection, tenant_id, wanted, destination_ids)
+    return sum(cluster.count for cluster in found)
 
 
 def cluster(letters: Iterable[LetterRow]) -> list[ClusterRow]:

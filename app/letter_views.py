@@ -10,40 +10,45 @@ import msgspec
 
 from app.db import letters as rows
 from app.db import reading
-from app.db.letters import CallRow, ClusterRow, LetterRow, VersionRow
+from app.db.letters import CallRow, ClusterRow, Filter, LetterRow, VersionRow
 from app.db.pool import Connection
 from app.domain.answers import JsonObject
 from app.domain.outcomes import ErrorCode, Resolution
 from app.errors import NotFound
-from app.letter_choice import Filter, condition, read_places
+from app.letter_choice import find_meant, read_places
 
 
-class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
-    """An item that is no longer tried at one destination."""
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead letter of a chain, and how it ended."""
 
     id: int
-    destination: str
-    contact_id: str
-    version: int
-    """The version that was to be delivered; a replay sends the current one."""
+    job_id: uuid.UUID
     state: Literal["failed", "dead"]
     error_code: ErrorCode
     detail: str
     attempts: int
     created_at: datetime
-    job_id: uuid.UUID
-    item_index: int
-    root_job_id: uuid.UUID
-    """The job that it all began with."""
-    chain_id: int
-    """The first dead letter of this item here; replays that fail again add to its chain."""
-    request_id: str
     resolution: Resolution | None
     """How it ended; null while it waits for an operator."""
     resolved_at: datetime | None
     resolved_by: str | None
     note: str | None
     replay_job_id: uuid.UUID | None
+
+
+class DeadLetter(Link, frozen=True, kw_only=True):
+    """An item that is no longer tried at one destination."""
+
+    destination: str
+    contact_id: str
+    version: int
+    """The version that was to be delivered; a replay sends the current one."""
+    item_index: int
+    root_job_id: uuid.UUID
+    """The job that it all began with."""
+    chain_id: int
+    """The first dead letter of this item here; replays that fail again add to its chain."""
+    request_id: str
     url: str
 
 
@@ -67,23 +72,6 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """The first ids."""
     detail: str
     """Of the first one."""
-
-
-class Link(msgspec.Struct, frozen=True, kw_only=True):
-    """One letter of a chain, and how it ended."""
-
-    id: int
-    job_id: uuid.UUID
-    state: Literal["failed", "dead"]
-    error_code: ErrorCode
-    detail: str
-    attempts: int
-    created_at: datetime
-    resolution: Resolution | None
-    resolved_at: datetime | None
-    resolved_by: str | None
-    note: str | None
-    replay_job_id: uuid.UUID | None
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +140,8 @@ async def list_letters(
     window = await rows.list_letters(
         connection,
         tenant_id,
-        await condition(connection, tenant_id, wanted),
+        wanted,
+        await find_meant(connection, tenant_id, wanted, places),
         resolution=resolution,
         before=rows.NEWEST if before is None else before,
         limit=limit,
@@ -168,7 +157,8 @@ async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) 
         NotFound: see `list_letters`.
     """
     places = await read_places(connection, tenant_id)
-    found = await rows.read_clusters(connection, tenant_id, await condition(connection, tenant_id, wanted))
+    meant = await find_meant(connection, tenant_id, wanted, places)
+    found = await rows.read_clusters(connection, tenant_id, wanted, meant)
     return [describe_cluster(row, places.name(row.destination_id)) for row in found]
 
 
@@ -215,26 +205,12 @@ async def read_letter(connection: Connection, tenant_id: int, letter_id: int) ->
 
 
 def _describe(row: LetterRow, destination: str) -> dict[str, Any]:
-    return {
+    found = msgspec.structs.asdict(row)
+    return {name: found[name] for name in DeadLetter.__struct_fields__ if name in found} | {
         "id": row.dead_letter_id,
         "destination": destination,
-        "contact_id": row.contact_id,
-        "version": row.version,
-        "state": row.state,
-        "error_code": ErrorCode(row.error_code),
         "detail": row.error_detail,
-        "attempts": row.attempts,
-        "created_at": row.created_at,
-        "job_id": row.job_id,
-        "item_index": row.item_index,
-        "root_job_id": row.root_job_id,
         "chain_id": row.chain_id or row.dead_letter_id,
-        "request_id": row.request_id,
-        "resolution": None if row.resolution is None else Resolution(row.resolution),
-        "resolved_at": row.resolved_at,
-        "resolved_by": row.resolved_by,
-        "note": row.note,
-        "replay_job_id": row.replay_job_id,
         "url": f"/v1/dead-letters/{row.dead_letter_id}",
     }
 

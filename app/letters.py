@@ -17,14 +17,14 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
-import asyncpg
 import msgspec
 import structlog
 
 from app.db import letters as rows
 from app.db import undoing
-from app.db.letters import ClusterRow, Condition, JobRow, LetterRow
+from app.db.letters import ClusterRow, Filter, JobRow, LetterRow
 from app.db.pool import Connection, Database
+from app.db.transactions import COLLIDED, retried
 from app.domain import answers
 from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Resolution
 from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
@@ -34,9 +34,9 @@ from app.letter_choice import (
     Selection,
     Skipped,
     cluster,
-    condition,
     count,
     count_removed,
+    find_meant,
     lock,
     lock_chosen,
     part,
@@ -49,7 +49,6 @@ from app.settings import Settings
 
 log = structlog.get_logger()
 
-_TRIES: Final = 3
 _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 
 T = TypeVar("T")
@@ -96,17 +95,14 @@ async def retry(
         places = await read_places(connection, tenant_id)
         named = [places.select(name) for name in destinations] if destinations is not None else None
         chosen = sorted({i for ids in named for i in ids}) if named is not None else places.select(None)
-        present = [i for i in chosen if not places.is_removed(i)]
+        present = places.present(chosen)
         due = await rows.make_due(connection, tenant_id, root, present)
-        wanted = Condition(destination_ids=present, job_id=root)
-        locked, full = await lock_chosen(connection, tenant_id, wanted)
+        wanted = Filter(job_id=root)
+        locked, full = await lock_chosen(connection, tenant_id, wanted, present)
         taken = await _take(
             connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
         )
-        lost = [i for i in chosen if places.is_removed(i)]
-        skipped = await count_removed(
-            connection, tenant_id, Condition(destination_ids=lost, job_id=root), places
-        )
+        skipped = await count_removed(connection, tenant_id, wanted, chosen, places)
         if taken is None:
             return await _find_under_way(connection, tenant_id, root, present, due, skipped, places)
         await rows.note_decision(
@@ -121,7 +117,7 @@ async def retry(
                 )
             ],
         )
-        remaining = await count(connection, tenant_id, wanted) if full else 0
+        remaining = await count(connection, tenant_id, wanted, present if full else ())
         return msgspec.structs.replace(
             taken, due=due, remaining=remaining, skipped=skipped, owed=present if due else taken.owed
         )
@@ -202,7 +198,7 @@ async def replay(
     async def work(connection: Connection) -> Taken:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, full, wanted = await lock(connection, tenant_id, selection, places, replaying=True)
+        locked, skipped, left = await lock(connection, tenant_id, selection, places, replaying=True)
         pace = rate or settings.replay_rate
         found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
         known = await rows.read_letters(connection, tenant_id, selection.ids or ())
@@ -213,7 +209,7 @@ async def replay(
             connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
         )
         jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
-        remaining = await count(connection, tenant_id, wanted) if wanted and full else 0
+        remaining = await count(connection, tenant_id, selection.wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
@@ -228,12 +224,10 @@ async def drop(database: Database, actor: Actor, selection: Selection, reason: s
 
     async def work(connection: Connection) -> Decided:
         places = await read_places(connection, actor.tenant_id)
-        locked, skipped, full, wanted = await lock(
-            connection, actor.tenant_id, selection, places, replaying=False
-        )
+        locked, skipped, left = await lock(connection, actor.tenant_id, selection, places, replaying=False)
         await _end(connection, actor, locked, Resolution.DROPPED, reason)
         await _note(connection, actor, "dead_letters.drop", selection, locked, places, {"reason": reason})
-        remaining = await count(connection, actor.tenant_id, wanted) if wanted and full else 0
+        remaining = await count(connection, actor.tenant_id, selection.wanted, left)
         return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
 
     return await _decide(database, work)
@@ -251,7 +245,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
     async def work(connection: Connection) -> Decided:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, _, _ = await lock(connection, tenant_id, selection, places, replaying=False)
+        locked, skipped, _ = await lock(connection, tenant_id, selection, places, replaying=False)
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:
             raise Conflict(
@@ -281,13 +275,10 @@ async def preview(
             found = await read_all(connection, tenant_id, selection.ids)
             able, skipped = part(found, places, replaying=True)
             return cluster(able), skipped, places
-        wanted = await condition(connection, tenant_id, selection.wanted)
-        present = [i for i in wanted.destination_ids if not places.is_removed(i)]
-        clusters = await rows.read_clusters(
-            connection, tenant_id, msgspec.structs.replace(wanted, destination_ids=present)
-        )
-        skipped = await count_removed(connection, tenant_id, wanted, places)
-        return clusters, skipped, places
+        wanted = selection.wanted
+        meant = await find_meant(connection, tenant_id, wanted, places)
+        clusters = await rows.read_clusters(connection, tenant_id, wanted, places.present(meant))
+        return clusters, await count_removed(connection, tenant_id, wanted, meant, places), places
 
 
 async def _take(
@@ -366,15 +357,20 @@ async def _note(
 
 
 async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """One transaction, tried again when PostgreSQL chose it as a deadlock's victim."""
+    """
+    Raises:
+        Overloaded: others were in the way of this transaction, however often it was tried.
+    """
+
+    async def transaction() -> T:
+        async with connection.transaction():
+            return await work(connection)
+
     async with database.connection() as connection:
-        for _ in range(_TRIES):
-            try:
-                async with connection.transaction():
-                    return await work(connection)
-            except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as error:
-                log.info("letters_again", error=type(error).__name__)
-    raise Overloaded(retry_after=1.0)
+        try:
+            return await retried(transaction)
+        except COLLIDED as error:
+            raise Overloaded(retry_after=1.0) from error
 
 
 def check_reason(reason: str) -> str:

@@ -123,7 +123,7 @@ def _name(change: Change, found: Standing, before: Before | None) -> tuple[Clear
     return naming.take_back(
         found.known,
         naming.NOTHING if before is None else before.known,
-        found.withdrawn,
+        naming.read_withdrawn(found.withdrawn),
         version=found.version + 1,
         since=change.version,
     )

@@ -19,25 +19,26 @@ import asyncio
 import hashlib
 import math
 import uuid
-from collections.abc import AsyncIterator, Callable
-from typing import Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final, TypeVar
 
 import asyncpg
 import msgspec
 import structlog
 
 from app import accept
-from app.accept import Options, Replay
+from app.accept import ImportRequest, Replay
 from app.consistency import promise
 from app.db import canceling, receiving
 from app.db.imports import KeyClaim
 from app.db.packing import pack
 from app.db.pool import Connection, Database
+from app.db.transactions import retried
 from app.domain import answers
 from app.domain.envelope import MalformedBody
 from app.domain.files.chunks import Chunk, Chunker
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Family, Form, Reader, keep, open_reader
+from app.domain.files.pieces import Family, Reader, keep, open_reader
 from app.domain.files.spooled import encode_pieces
 from app.domain.outcomes import EffectState, JobState, Step
 from app.domain.rows import Piece, read_ids
@@ -54,9 +55,10 @@ from app.errors import (
 )
 from app.settings import PREFIX, Settings
 
+T = TypeVar("T")
+
 log = structlog.get_logger()
 
-_TRIES: Final = 3
 _ITEMS_PER_SECOND: Final = 20_000
 _LONGEST_ADVICE: Final = 10
 _QUOTA_SECONDS: Final = 10.0
@@ -68,18 +70,6 @@ _INTERRUPTED: Final = (
     "the client closed the connection before the body was complete; nothing of it was applied"
 )
 _UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, {})
-
-
-class Upload(msgspec.Struct, frozen=True, kw_only=True):
-    """A request whose body is going to arrive."""
-
-    tenant_id: int
-    key_id: str
-    request_id: str
-    route: str
-    key: str
-    options: Options
-    form: Form
 
 
 class Accepted202(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,17 +98,13 @@ class QueuedAnswer(msgspec.Struct, omit_defaults=True):
     dry_run: bool = False
 
 
-class _Packed(msgspec.Struct, frozen=True):
-    """A chunk as it is stored."""
-
-    first_index: int
-    ids: list[str | None]
-    rows: bytes
+_Packed = tuple[int, list[str | None], bytes]
+"""A chunk as it is stored: first index, ids, rows."""
 
 
 async def receive(
     database: Database,
-    upload: Upload,
+    upload: ImportRequest,
     body: AsyncIterator[bytes],
     settings: Settings,
     *,
@@ -145,7 +131,7 @@ class _Intake:
     def __init__(
         self,
         database: Database,
-        upload: Upload,
+        upload: ImportRequest,
         settings: Settings,
         new_id: Callable[[], uuid.UUID],
         clock: Callable[[], float],
@@ -267,28 +253,35 @@ class _Intake:
                 await self._renew(connection, self._arrival)
                 if self._size - self._checked >= _QUOTA_BYTES:
                     await self._check_quota(connection, more=0)
-                await _insert(connection, self._arrival, packed)
+                await receiving.store(connection, self._arrival, *packed)
         self._heard = self._clock()
 
     async def _begin(self, packed: _Packed) -> None:
         """Job, key and first chunk, unless the key was answered since we looked."""
         arrival = self._announce()
-        for attempt in range(1, _TRIES + 1):
-            try:
-                async with self._database.connection() as connection, connection.transaction():
-                    self._claim = await accept.claim_key(connection, self._upload)
-                    if self._replaying:
-                        return
-                    await receiving.begin(connection, arrival)
-                    await receiving.renew(connection, arrival, self._size)
-                    await _insert(connection, arrival, packed)
-            except asyncpg.UniqueViolationError:
-                # Somebody else committed something under the key while we looked.
-                if attempt == _TRIES:
-                    raise Overloaded(retry_after=1.0) from None
-            else:
-                self._arrival = arrival
-                return
+
+        async def begin(connection: Connection) -> None:
+            self._claim = await accept.claim_key(connection, self._upload)
+            if not self._replaying:
+                await receiving.begin(connection, arrival)
+                await receiving.renew(connection, arrival, self._size)
+                await receiving.store(connection, arrival, *packed)
+
+        await self._under_key(begin)
+        if not self._replaying:
+            self._arrival = arrival
+
+    async def _under_key(self, work: Callable[[Connection], Awaitable[T]]) -> T:
+        """One transaction, tried again where somebody else committed something under the key while we looked."""
+
+        async def transaction() -> T:
+            async with self._database.connection() as connection, connection.transaction():
+                return await work(connection)
+
+        try:
+            return await retried(transaction, on=(asyncpg.UniqueViolationError,))
+        except asyncpg.UniqueViolationError:
+            raise Overloaded(retry_after=1.0) from None
 
     def _announce(self) -> receiving.Arrival:
         upload, settings = self._upload, self._settings
@@ -314,13 +307,7 @@ class _Intake:
         rest = self._chunker.finish()
         packed = None if rest is None else _pack(rest)
         mark = accept.seal(self._digest, self._upload.options, self._upload.form)
-        for _ in range(_TRIES):
-            try:
-                async with self._database.connection() as connection, connection.transaction():
-                    return await self._settle(connection, packed, mark)
-            except asyncpg.UniqueViolationError:
-                continue  # as in _begin
-        raise Overloaded(retry_after=1.0)
+        return await self._under_key(lambda connection: self._settle(connection, packed, mark))
 
     async def _settle(
         self, connection: Connection, packed: _Packed | None, mark: bytes
@@ -337,7 +324,7 @@ class _Intake:
             arrival = self._announce()
             await receiving.begin(connection, arrival)
         if packed is not None:
-            await _insert(connection, arrival, packed)
+            await receiving.store(connection, arrival, *packed)
         answer = self._answer(arrival.job_id)
         done = await receiving.finish(
             connection,
@@ -397,11 +384,7 @@ class _Intake:
 
 
 def _pack(chunk: Chunk) -> _Packed:
-    return _Packed(chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces)))
-
-
-async def _insert(connection: Connection, arrival: receiving.Arrival, packed: _Packed) -> None:
-    await receiving.store(connection, arrival, packed.first_index, packed.ids, packed.rows)
+    return (chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces)))
 
 
 async def _explain(connection: Connection, arrival: receiving.Arrival) -> TrancheError:

@@ -57,7 +57,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """The progress of a job with its items, here; its effects have the outcomes at destinations."""
+    """How far a job is with its items, here; what destinations make of them is told by its effects."""
 
     items: int | None
     """Of the request; null while its body arrives."""
@@ -114,7 +114,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
     attempts: list[Attempt] | UnsetType = UNSET
     """The first one, its retries and replays of its dead letters; absent if there was only one."""
     merged: dict[str, Merged] | UnsetType = UNSET
-    """By destination, over all attempts; present once some have failed and the job is finished, or was retried."""
+    """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
     undo_of: uuid.UUID | None = None
     """The job whose changes this one takes back."""
     undone_by: uuid.UUID | None = None
@@ -171,7 +171,7 @@ _KeyState = Literal["completed", "running", "expired"]
 
 
 class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state of an idempotency key; a running request has a job once a part of its body is stored."""
+    """What stands under an idempotency key; a request that runs has a job to name once a part of its body is stored."""
 
     key: str
     state: _KeyState
@@ -183,7 +183,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state of the newest version of a contact at one destination."""
+    """Where the newest version of a contact stands at one destination."""
 
     state: EffectState
     synced_version: int = 0
@@ -261,7 +261,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         is_undo = row.kind == JobKind.UNDO
         left = await reading.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
     failures = _merge_clusters(local) + [
-        Failure(name, ErrorCode(c.code), c.count, c.samples) for name, c in remote
+        Failure(c.name, ErrorCode(c.code), c.count, c.samples) for c in remote
     ]
     job = Job(
         **_summarize(row, effects.get(job_id, [])),

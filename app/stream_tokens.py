@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from app.db.keys import find_key
 from app.db.pool import Connection
-from app.db.sql import QUERIES
 from app.domain import stream_tokens
+from app.domain.principal import Principal
 from app.errors import NotFound
-from app.keys import Principal, find_principal
+from app.keys import find_principal
 
 
 class StreamToken(msgspec.Struct, frozen=True):
@@ -32,12 +33,12 @@ async def make(
     Raises:
         NotFound: the key was revoked meanwhile.
     """
-    key = await connection.fetchrow(QUERIES["find_key"], principal.tenant_id, principal.key_id)
+    key = await find_key(connection, principal.tenant_id, principal.key_id)
     if key is None:
         raise NotFound("The API key was revoked.")
     expires = int(time.time() + seconds)
     token = stream_tokens.make(
-        principal.tenant_id, principal.key_id, key["secret_hash"], job_id, expires=expires
+        principal.tenant_id, principal.key_id, key.secret_hash, job_id, expires=expires
     )
     return StreamToken(token, f"/v1/jobs/{job_id}/events?token={token}", datetime.fromtimestamp(expires, UTC))
 

@@ -11,7 +11,7 @@ import msgspec
 import rich_click as click
 from uuid_utils.compat import uuid7
 
-from app import admin, destination_tests
+from app import destination_tests, keys
 from app.cli import place
 from app.db import audit
 from app.destination_tests import DestinationTestRequest
@@ -38,7 +38,7 @@ async def at_database(
     waker = Waker(settings)
     async with place.database(settings) as database:
         async with database.connection() as connection:
-            tenant_id = await admin.find_tenant(connection, tenant)
+            tenant_id = await keys.find_tenant(connection, tenant)
             test_id = await destination_tests.ask(
                 connection,
                 tenant_id,

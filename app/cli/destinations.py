@@ -15,7 +15,7 @@ import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
-from app import admin
+from app import destinations as service
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
 from app.cli.client.connection import print_table
@@ -86,7 +86,7 @@ _json_option = click.option("--json", "as_json", is_flag=True, help="Print the d
 
 @destinations.command()
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(admin.KINDS), help="Which CRM it is.")
+@click.option("--kind", required=True, type=click.Choice(service.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
 @_token
 @_choices
@@ -118,7 +118,7 @@ def add(
     secret = read_secret("token", token, token_file)
     if secret is None:
         raise click.UsageError("Missing option '--token-file' (or '--token'): its access token")
-    new = admin.NewDestination(name=name, kind=kind, base_url=base_url, token=secret, options=chosen)
+    new = service.NewDestination(name=name, kind=kind, base_url=base_url, token=secret, options=chosen)
     made = asyncio.run(choose_backend(tenant, url, key).add(new))
     click.echo(
         json.dumps(made) if as_json else f"added {made['name']} ({made['kind']} at {made['base_url']})"
@@ -183,7 +183,7 @@ def change(
             known = chosen.get("fields") or found["options"].get("fields") or {}
             chosen["fields"] = {**known, **_fields(fields)}
         chosen |= dict.fromkeys(defaults)
-        await backend.change(name, admin.DestinationChange(token=secret, options=chosen or None))
+        await backend.change(name, service.DestinationChange(token=secret, options=chosen or None))
 
     _finish(name, work, f"changed {name}", (tenant, url, key), as_json=as_json)
 

@@ -14,6 +14,7 @@ from app import keys as service
 from app.cli import place
 from app.cli.client.progress import clean
 from app.db import audit
+from app.db.keys import Key
 from app.db.pool import Connection
 
 T = TypeVar("T")
@@ -90,7 +91,7 @@ def create(tenant: str, scopes: str, name: str, expires_in: float | None, as_jso
 def list_(tenant: str | None, as_json: bool) -> None:
     """List keys, without their secrets."""
 
-    async def work(connection: Connection) -> list[service.Key]:
+    async def work(connection: Connection) -> list[Key]:
         found = None if tenant is None else await service.find_tenant(connection, tenant)
         return await service.list_keys(connection, found)
 
@@ -128,7 +129,7 @@ def change(key: str, name: str | None, expires_in: float | None, never_expires: 
         expires_at=_after(expires_in) if given else msgspec.UNSET,
     )
 
-    async def work(connection: Connection) -> service.Key:
+    async def work(connection: Connection) -> Key:
         tenant_id, key_id = await service.find_key(connection, key)
         return await service.change_key(connection, tenant_id, key_id, wanted, actor=audit.OPERATOR)
 
@@ -180,7 +181,7 @@ def _after(seconds: float | None) -> datetime | None:
     return None if seconds is None else datetime.now(UTC) + timedelta(seconds=seconds)
 
 
-def _state(key: service.Key) -> str:
+def _state(key: Key) -> str:
     if key.revoked_at:
         return f"revoked {show_time(key.revoked_at, '')}"
     if key.expires_at and key.expires_at <= datetime.now(UTC):

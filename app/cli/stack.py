@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 import structlog
 
-from app import admin, keys
+from app import destinations, keys
 from app.cli import place
 from app.cli.server import claim_port
 from app.db.migrate import migrate
@@ -122,17 +122,17 @@ class Stack:
     async def _furnish(self) -> None:
         """A first key, and the sandbox as a destination."""
         async with place.connection(self.settings) as connection:
-            tenant_id = await admin.ensure_tenant(connection, TENANT)
+            tenant_id = await keys.ensure_tenant(connection, TENANT)
             if not await keys.list_keys(connection, tenant_id):
-                self.first_key = await admin.create_key(connection, TENANT, list(admin.SCOPES))
+                self.first_key = await keys.create_key(connection, TENANT, list(keys.SCOPES))
             if self.sandbox_url:
-                new = admin.NewDestination(
+                new = destinations.NewDestination(
                     name=SANDBOX,
                     kind="hubspot",
                     base_url=self.sandbox_url,
                     token="sandbox",  # noqa: S106
                 )
-                for known in await admin.list_destinations(connection, tenant_id):
+                for known in await destinations.list_destinations(connection, tenant_id):
                     if known.name == SANDBOX and known.base_url != self.sandbox_url:
                         raise Conflict(
                             f"The destination {SANDBOX!r} is {known.base_url}, not this sandbox; choose its old port "
@@ -142,7 +142,7 @@ class Stack:
                         return
                 private = parse_networks(self.settings.destination_private)
                 vault = Vault(self.settings.secret_key)
-                await admin.add_destination(connection, vault, tenant_id, new, private=private)
+                await destinations.add_destination(connection, vault, tenant_id, new, private=private)
 
     def _parts(self) -> dict[str, list[str]]:
         """The words that start each part, in starting order."""

@@ -6,6 +6,7 @@ import rich_click as click
 
 from app import keys as service
 from app.cli.keys import json_option, on_database, print_json, show_time
+from app.db.keys import Tenant
 from app.db.pool import Connection
 
 
@@ -34,7 +35,7 @@ def list_(as_json: bool) -> None:
 def create(name: str, as_json: bool) -> None:
     """Create a tenant; an existing one is left as it is."""
 
-    async def work(connection: Connection) -> service.Tenant:
+    async def work(connection: Connection) -> Tenant:
         await service.ensure_tenant(connection, name)
         return (await service.list_tenants(connection, name))[0]
 
@@ -57,7 +58,7 @@ def enable(name: str, as_json: bool) -> None:
     _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, False)), as_json)
 
 
-def _show(tenant: service.Tenant, as_json: bool) -> None:
+def _show(tenant: Tenant, as_json: bool) -> None:
     if as_json:
         print_json(tenant)
     else:

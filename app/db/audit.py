@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Json, Query
 
 SYSTEM = "tranche"
 """The actor where nobody asked."""
@@ -27,6 +27,9 @@ class Entry(msgspec.Struct, frozen=True):
     """JSON."""
 
 
+_write = Query[[int, str, str, str, Json[Mapping[str, Any]]], None]("write_audit")
+
+
 async def write(
     connection: Connection,
     tenant_id: int,
@@ -36,9 +39,12 @@ async def write(
     subject: str,
     detail: Mapping[str, Any] | None = None,
 ) -> None:
-    """Within the transaction of what it tells of. `subject` is like `job:ID` or `destination:NAME`."""
-    told = msgspec.json.encode(detail or {}).decode()
-    await connection.execute(QUERIES["write_audit"], tenant_id, actor, action, subject, told)
+    """Within the transaction of what it reports. `subject` is like `job:ID` or `destination:NAME`."""
+    await _write(connection, tenant_id, actor, action, subject, detail or {})
+
+
+_read_all = Query[[int, int | None, int], list[Entry]]("read_audit")
+_read_of = Query[[int, int | None, int, str], list[Entry]]("read_audit_of")
 
 
 async def read(
@@ -46,7 +52,5 @@ async def read(
 ) -> list[Entry]:
     """Newest first; of one subject, or of all."""
     if subject is None:
-        rows = await connection.fetch(QUERIES["read_audit"], tenant_id, before, limit)
-    else:
-        rows = await connection.fetch(QUERIES["read_audit_of"], tenant_id, before, limit, subject)
-    return [Entry(*row) for row in rows]
+        return await _read_all(connection, tenant_id, before, limit)
+    return await _read_of(connection, tenant_id, before, limit, subject)

@@ -9,7 +9,7 @@ import msgspec
 
 from app.db.columns import numbers, texts
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import query
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,27 +33,32 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     chunk_size: int
 
 
+@query("record_chunk")
+async def _record_chunk(
+    connection: Connection,
+    chunk: Chunk,
+    owed_ids: str | None,
+    owed_versions: str | None,
+    owed_indexes: str | None,
+    firsts: list[int],
+    lasts: list[int],
+    separator: str,
+    null: str,
+) -> None: ...
+
+
 async def record_chunk(connection: Connection, chunk: Chunk) -> None:
-    c = chunk
-    firsts = range(1, len(c.contact_ids) + 1, c.chunk_size)
-    lasts = [min(first + c.chunk_size - 1, len(c.contact_ids)) for first in firsts]
-    owed = texts([c.contact_ids])
-    await connection.execute(
-        QUERIES["record_chunk"],
-        c.tenant_id,
-        c.job_id,
-        c.request_id,
-        c.first_index,
-        c.item_count,
-        c.failures,
-        c.outcomes,
-        c.sources,
-        c.destination_ids,
+    count = len(chunk.contact_ids)
+    firsts = range(1, count + 1, chunk.chunk_size)
+    owed = texts([chunk.contact_ids])
+    await _record_chunk(
+        connection,
+        chunk,
         owed.columns[0],
-        numbers(c.versions),
-        numbers(c.indexes),
+        numbers(chunk.versions),
+        numbers(chunk.indexes),
         list(firsts),
-        lasts,
+        [min(first + chunk.chunk_size - 1, count) for first in firsts],
         owed.separator,
         owed.null,
     )

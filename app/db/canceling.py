@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from typing import Final
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Affected, Found, Query
 from app.db.strokes import in_strokes
 from app.domain.outcomes import JobState
 
-_CHUNKS: Final = 100
-_REPEATS: Final = 10_000
-"""Rows that one statement removes, so that it never takes long."""
-
-
-async def cancel_job(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> bool:
-    """False: the job has no item left to decide, or does not exist. `error`: JSON, why."""
-    return await connection.fetchval(QUERIES["cancel_job"], tenant_id, job_id, error) is not None
-
-
-async def read_state(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobState | None:
-    state = await connection.fetchval(QUERIES["read_job_state"], tenant_id, job_id)
-    return None if state is None else JobState(state)
+cancel_job = Query[[int, uuid.UUID, str], Found]("cancel_job")
+"""(tenant_id, job_id, error) False: the job has no item left to decide, or does not exist. `error`: JSON, why."""
+read_state = Query[[int, uuid.UUID], JobState | None]("read_job_state")
+_remove_chunks = Query[[int, uuid.UUID], Affected]("remove_chunks")
+_remove_repeats = Query[[int, uuid.UUID], Affected]("remove_repeats")
+_is_spooled = Query[[int, uuid.UUID], bool]("is_spooled")
 
 
 async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
@@ -30,12 +22,10 @@ async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID
 
     False: some is left, because somebody holds it or because it is much; call again later.
     """
-    for query, most in ((QUERIES["remove_chunks"], _CHUNKS), (QUERIES["remove_repeats"], _REPEATS)):
-        await in_strokes(connection, query, tenant_id, job_id, stroke=most)
-    return not await connection.fetchval(QUERIES["is_spooled"], tenant_id, job_id)
+    await in_strokes(_remove_chunks, connection, tenant_id, job_id, stroke=100)
+    await in_strokes(_remove_repeats, connection, tenant_id, job_id, stroke=10_000)
+    return not await _is_spooled(connection, tenant_id, job_id)
 
 
-async def orphaned_spools(connection: Connection) -> list[tuple[int, uuid.UUID]]:
-    """Jobs (tenant, job) with a spool that they need no more, for `remove_spool`."""
-    rows = await connection.fetch(QUERIES["orphaned_spools"])
-    return [(row["tenant_id"], row["job_id"]) for row in rows]
+orphaned_spools = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_spools")
+"""Jobs (tenant, job) with a spool that they need no more, for `remove_spool`."""

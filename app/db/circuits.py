@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Affected, Query, Seconds, query
 from app.db.strokes import in_strokes
 from app.domain.outcomes import CircuitState
 
@@ -57,6 +57,9 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """That are left of it."""
 
 
+_ask_circuit = Query[[int, str, CircuitState, Seconds, str, str | None], int | None]("ask_circuit")
+
+
 async def ask_circuit(
     connection: Connection,
     tenant_id: int,
@@ -69,33 +72,24 @@ async def ask_circuit(
 ) -> int | None:
     """Open or close a destination by hand, or what it shares with other tenants; returns its id, or `None` if there is
     none of that name."""
-    circuit = "crm" if shared else None
-    found = await connection.fetchval(
-        QUERIES["ask_circuit"], tenant_id, name, state.value, timedelta(seconds=seconds), actor, circuit
-    )
-    return None if found is None else int(found)
+    return await _ask_circuit(connection, tenant_id, name, state, seconds, actor, "crm" if shared else None)
 
 
-async def wished_destinations(connection: Connection) -> list[tuple[int, int]]:
-    rows = await connection.fetch(QUERIES["wished_destinations"])
-    return [(row["tenant_id"], row["destination_id"]) for row in rows]
-
-
-async def read_wish(connection: Connection, tenant_id: int, destination_id: int) -> Wish | None:
-    row = await connection.fetchrow(QUERIES["read_circuit_wish"], tenant_id, destination_id)
-    return None if row is None else Wish(**(dict(row) | {"state": CircuitState(row["state"])}))
+wished_destinations = Query[[], list[tuple[int, int]]]("wished_destinations")
+read_wish = Query[[int, int], Wish | None]("read_circuit_wish")
+"""(tenant_id, destination_id)"""
+_clear_wish = Query[[int, int, str, bool], None]("clear_circuit_wish")
 
 
 async def clear_wish(connection: Connection, tenant_id: int, destination_id: int, wish: Wish) -> None:
-    closed = wish.state is CircuitState.CLOSED
-    await connection.execute(QUERIES["clear_circuit_wish"], tenant_id, destination_id, wish.wish, closed)
+    await _clear_wish(connection, tenant_id, destination_id, wish.wish, wish.state is CircuitState.CLOSED)
 
 
-async def unblock_crm(connection: Connection, kind: str, base_url: str) -> None:
-    """Let everybody's calls to a CRM be due, where a circuit held them back."""
-    await connection.execute(QUERIES["unblock_crm"], kind, base_url)
+unblock_crm = Query[[str, str], None]("unblock_crm")
+"""(kind, base_url) Let everybody's calls to a CRM be due, where a circuit held them back."""
 
 
+@query("record_circuit_change")
 async def record_change(
     connection: Connection,
     tenant_id: int,
@@ -108,50 +102,49 @@ async def record_change(
     seconds: float,
     reason: str,
     detail: str,
-    ago: float,
-) -> int:
+    ago: Seconds,
+) -> Affected:
     """Write down a change that a call of this destination met; returns how many rows it made.
 
     Of its own connection the tenant's webhooks are told, by `reason`. `detail` is kept here.
     """
-    rows = await connection.fetch(
-        QUERIES["record_circuit_change"],
-        tenant_id,
-        destination_id,
-        circuit,
-        before.value,
-        after.value,
-        opens,
-        seconds,
-        detail,
-        timedelta(seconds=ago),
-        reason,
-    )
-    return len(rows)
+
+
+_count_openings = Query[[int], list[tuple[str, int]]]("count_openings")
+
+
+class _LastChange(msgspec.Struct, frozen=True):
+    name: str
+    at: datetime | None
+    after: str | None
+    detail: str | None
+    wish: str | None
+    left_open: float | None
+
+
+_read_circuits = Query[[int], list[_LastChange]]("read_circuits")
 
 
 async def read_circuits(connection: Connection, tenant_id: int) -> dict[str, Circuit]:
     """The circuits of a tenant's own connections, by destination."""
-    openings = {
-        row["name"]: row["openings"] for row in await connection.fetch(QUERIES["count_openings"], tenant_id)
-    }
+    openings = dict(await _count_openings(connection, tenant_id))
     found: dict[str, Circuit] = {}
-    for row in await connection.fetch(QUERIES["read_circuits"], tenant_id):
-        state, left = _state(row["after"], row["left_open"])
+    for row in await _read_circuits(connection, tenant_id):
+        state, left = _state(row.after, row.left_open)
         circuit = Circuit(
             state=state,
-            since=row["at"],
+            since=row.at,
             retry_after_seconds=left,
-            openings_24h=openings.get(row["name"], 0),
-            detail=None if state is CircuitState.CLOSED else row["detail"],
+            openings_24h=openings.get(row.name, 0),
+            detail=None if state is CircuitState.CLOSED else row.detail,
         )
-        if row["wish"] is not None:
+        if row.wish is not None:
             circuit = msgspec.structs.replace(
                 circuit,
-                state=CircuitState(row["wish"]),
+                state=CircuitState(row.wish),
                 detail="requested by an operator; a worker is about to apply it",
             )
-        found[row["name"]] = circuit
+        found[row.name] = circuit
     return found
 
 
@@ -164,16 +157,10 @@ def _state(after: str | None, left_open: float | None) -> tuple[CircuitState, in
     return CircuitState.HALF_OPEN, 0
 
 
-async def list_changes(connection: Connection, tenant_id: int, name: str, limit: int) -> list[CircuitChange]:
-    """The latest changes of a tenant's own connection to a destination, newest first."""
-    rows = await connection.fetch(QUERIES["list_circuit_changes"], tenant_id, name, limit)
-    return [
-        CircuitChange(
-            **(dict(row) | {"before": CircuitState(row["before"]), "after": CircuitState(row["after"])})
-        )
-        for row in rows
-    ]
+list_changes = Query[[int, str, int], list[CircuitChange]]("list_circuit_changes")
+"""(tenant_id, name, limit) The latest changes of a tenant's own connection to a destination, newest first."""
+_forget_changes = Query[[int, timedelta], Affected]("forget_circuit_changes")
 
 
 async def forget_changes(connection: Connection, tenant_id: int) -> None:
-    await in_strokes(connection, QUERIES["forget_circuit_changes"], tenant_id, RETENTION)
+    await in_strokes(_forget_changes, connection, tenant_id, RETENTION)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
 from app.db.columns import numbers, texts
 from app.db.pool import Connection
-from app.db.sql import QUERIES
-from app.db.strokes import in_strokes
+from app.db.query import Affected, Found, Json, Query, Seconds, query
 from app.domain.outcomes import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
 from app.domain.webhooks import LISTED_BYTES
 
@@ -30,7 +29,7 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     kind: str
     base_url: str
     credentials: bytes
-    options: dict[str, Any]
+    options: Json[dict[str, Any]]
     state: str
 
 
@@ -54,7 +53,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     versions: list[int]
     indexes: list[int]
     states: str
-    errors: dict[str, ItemError]
+    errors: Json[dict[str, ItemError]]
     attempt: int
     """This one included."""
     age: float
@@ -146,9 +145,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """The end of one attempt."""
 
     states: str
-    errors: dict[str, ItemError]
+    errors: Json[dict[str, ItemError]]
     attempts: int
-    wait: float | None
+    wait: Seconds | None
     """Seconds before the next attempt; `None`: every item is settled."""
     absence: Literal["keep", "now", "clear"]
     tried: Sequence[Tried]
@@ -174,25 +173,38 @@ class Recorded(msgspec.Struct, frozen=True):
 
 
 _SAMPLES: Final = 5
-_errors: Final = msgspec.json.Decoder(dict[str, ItemError]).decode
-_options: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def _as_json(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-async def due_destinations(connection: Connection) -> list[tuple[int, int]]:
-    rows = await connection.fetch(QUERIES["due_destinations"])
-    return [(row["tenant_id"], row["destination_id"]) for row in rows]
+due_destinations = Query[[], list[tuple[int, int]]]("due_destinations")
+read_destination = Query[[int, int], Route | None]("read_destination")
+"""(tenant_id, destination_id)"""
 
 
-async def read_destination(connection: Connection, tenant_id: int, destination_id: int) -> Route | None:
-    row = await connection.fetchrow(QUERIES["read_destination"], tenant_id, destination_id)
-    if row is None:
-        return None
-    fields = dict(row) | {"options": _options(row["options"])}
-    return Route(tenant_id=tenant_id, destination_id=destination_id, **fields)
+class _Gate(msgspec.Struct, frozen=True):
+    open: bool
+    removed: bool
+    blocked_before: bool
+
+
+_lock_destination = Query[[int, int], _Gate | None]("lock_destination")
+
+
+@query("claim_deliveries")
+async def _claim_deliveries(
+    connection: Connection,
+    tenant_id: int,
+    destination_id: int,
+    token: uuid.UUID,
+    lease: Seconds,
+    concurrency: int,
+    limit: int,
+    removed: bool,
+    blocked_before: bool,
+) -> list[Claim]: ...
 
 
 async def claim_deliveries(
@@ -211,69 +223,29 @@ async def claim_deliveries(
     the moment from which their leases run.
     """
     async with connection.transaction():
-        gate = await connection.fetchrow(QUERIES["lock_destination"], tenant_id, destination_id)
-        if gate is None or not gate["open"]:
+        gate = await _lock_destination(connection, tenant_id, destination_id)
+        if gate is None or not gate.open:
             return []
-        rows = await connection.fetch(
-            QUERIES["claim_deliveries"],
+        claims = await _claim_deliveries(
+            connection,
             tenant_id,
             destination_id,
             token,
-            timedelta(seconds=lease),
+            lease,
             concurrency,
             limit,
+            gate.removed,
+            gate.blocked_before,
         )
-    blocked_before, removed = gate["blocked_before"], gate["removed"]
-    claims = [
-        Claim(
-            tenant_id=tenant_id,
-            destination_id=destination_id,
-            token=token,
-            blocked_before=blocked_before,
-            removed=removed,
-            **(dict(row) | {"errors": _errors(row["errors"])}),
-        )
-        for row in rows
-    ]
     return sorted(claims, key=lambda claim: claim.delivery_id)
 
 
-async def claim_delivery(
-    connection: Connection,
-    tenant_id: int,
-    destination_id: int,
-    *,
-    token: uuid.UUID,
-    lease: float,
-    concurrency: int,
-) -> Claim | None:
-    """Claim one due delivery; see `claim_deliveries`."""
-    claims = await claim_deliveries(
-        connection, tenant_id, destination_id, token=token, lease=lease, concurrency=concurrency, limit=1
-    )
-    return claims[0] if claims else None
-
-
-async def give_back(connection: Connection, tenant_id: int, destination_id: int, token: uuid.UUID) -> int:
-    """How many deliveries a claim with this token had taken, and holds no more."""
-    told = await connection.execute(QUERIES["give_back"], tenant_id, destination_id, token)
-    return int(told.rpartition(" ")[2])
-
-
-async def renew_lease(connection: Connection, claim: Claim, lease: float) -> bool:
-    """False: the lease was lost to somebody else."""
-    return (
-        await connection.fetchval(
-            QUERIES["renew_lease"], claim.tenant_id, claim.delivery_id, claim.token, timedelta(seconds=lease)
-        )
-        is not None
-    )
-
-
-async def lost_calls(connection: Connection, claim: Claim) -> list[LostCall]:
-    """The writing calls of a delivery that are known to have left something unknown, the latest first."""
-    rows = await connection.fetch(QUERIES["lost_calls"], claim.tenant_id, claim.delivery_id)
-    return [LostCall(*row) for row in rows]
+give_back = Query[[int, int, uuid.UUID], Affected]("give_back")
+"""(tenant_id, destination_id, token) How many deliveries a claim with this token had taken, and holds no more."""
+renew_lease = Query[[Claim, Seconds], Found]("renew_lease")
+"""(claim, lease) False: the lease was lost to somebody else."""
+lost_calls = Query[[Claim], list[LostCall]]("lost_calls")
+"""(claim) The writing calls of a delivery that are known to have left something unknown, the latest first."""
 
 
 def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> dict[str, Cluster]:
@@ -287,11 +259,23 @@ def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> d
     return clusters
 
 
-async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
-    """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
-    tried = sorted(record.tried, key=lambda t: t.contact_id)
-    letters = record.letters
-    arrived = [t for t in tried if t.troubled and t.held]
+class _Columns(msgspec.Struct, frozen=True):
+    """Contacts that were tried; see the query."""
+
+    tried_ids: str | None
+    tried_states: str | None
+    remote_ids: str | None
+    codes: str | None
+    details: str | None
+    created: str | None
+    left_there: str | None
+    tried_versions: str | None
+    held_versions: str | None
+    separator: str
+    null: str
+
+
+def _join(tried: Sequence[Tried]) -> _Columns:
     known = texts(
         [
             [t.contact_id for t in tried],
@@ -303,109 +287,82 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
             [None if not t.not_restored else _as_json(t.not_restored) for t in tried],
         ]
     )
-    ids, states, remote_ids, codes, details, created, not_restored = known.columns
+    ids, states, remote_ids, codes, details, created, left = known.columns
+    versions = (numbers(t.version for t in tried), numbers(t.held for t in tried))
+    marks = (known.separator, known.null)
+    return _Columns(ids, states, remote_ids, codes, details, created, left, *versions, *marks)
+
+
+@query("supersede_letters")
+async def _supersede_letters(
+    connection: Connection, claim: Claim, arrived_ids: list[str], arrived_versions: list[int]
+) -> None: ...
+
+
+@query("record_delivery")
+async def _record_delivery(
+    connection: Connection,
+    claim: Claim,
+    record: Record,
+    columns: _Columns,
+    failures: Json[dict[str, Cluster]],
+    not_restored: Json[Mapping[str, NotRestored]] | None,
+) -> tuple[uuid.UUID, int] | None:
+    """The job, and how many of its items are still open at the destination."""
+
+
+_record_calls = Query[[Claim, Json[Sequence[Call]]], None]("record_calls")
+_bury_letters = Query[[Claim, Json[Sequence[Letter]]], None]("bury_letters")
+
+
+@query("tell_letters")
+async def _tell_letters(
+    connection: Connection, claim: Claim, item_indexes: list[int], sentences: str, most_bytes: int
+) -> None: ...
+
+
+_finish_job = Query[[int, uuid.UUID], str | None]("finish_job")
+
+
+async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
+    """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
+    tried = sorted(record.tried, key=lambda t: t.contact_id)
+    arrived = [t for t in tried if t.troubled and t.held]
+    failures = count_failures(record.errors, claim.indexes)
     async with connection.transaction():
         if arrived:
-            await connection.execute(
-                QUERIES["supersede_letters"],
-                claim.tenant_id,
-                claim.destination_id,
-                claim.delivery_id,
-                claim.token,
-                [t.contact_id for t in arrived],
-                [t.held for t in arrived],
+            await _supersede_letters(
+                connection, claim, [t.contact_id for t in arrived], [t.held for t in arrived]
             )
-        row = await connection.fetchrow(
-            QUERIES["record_delivery"],
-            claim.tenant_id,
-            claim.delivery_id,
-            claim.token,
-            record.states,
-            _as_json(record.errors),
-            record.attempts,
-            None if record.wait is None else timedelta(seconds=record.wait),
-            record.absence,
-            _as_json(count_failures(record.errors, claim.indexes)),
-            ids,
-            states,
-            numbers(t.version for t in tried),
-            numbers(t.held for t in tried),
-            remote_ids,
-            codes,
-            details,
-            known.separator,
-            known.null,
-            created,
-            not_restored,
-            _as_json(record.not_restored) if record.not_restored else None,
+        recorded = await _record_delivery(
+            connection, claim, record, _join(tried), failures, record.not_restored or None
         )
-        if row is None:
+        if recorded is None:
             return None
+        job_id, still_open = recorded
         if record.calls:
-            await connection.execute(
-                QUERIES["record_calls"],
-                claim.tenant_id,
-                claim.delivery_id,
-                claim.attempt,
-                msgspec.json.encode(record.calls).decode(),
-            )
-        if letters:
-            indexes = [x.item_index for x in letters]
-            await connection.execute(
-                QUERIES["bury_letters"],
-                claim.tenant_id,
-                claim.delivery_id,
-                [x.contact_id for x in letters],
-                [x.version for x in letters],
-                indexes,
-                [x.state for x in letters],
-                [x.code for x in letters],
-                [x.detail for x in letters],
-            )
-            await connection.execute(
-                QUERIES["tell_letters"],
-                claim.tenant_id,
-                claim.delivery_id,
-                indexes,
-                _SENTENCES,
-                LISTED_BYTES,
-            )
-        finished = None
-        if row["open"] == 0:
-            finished = await connection.fetchval(QUERIES["finish_job"], claim.tenant_id, row["job_id"])
-        return Recorded(row["job_id"], finished, record.wait)
+            await _record_calls(connection, claim, record.calls)
+        if record.letters:
+            await _bury_letters(connection, claim, record.letters)
+            indexes = [letter.item_index for letter in record.letters]
+            await _tell_letters(connection, claim, indexes, _SENTENCES, LISTED_BYTES)
+        finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
+        return Recorded(job_id, finished, record.wait)
 
 
-async def block_destination(
-    connection: Connection, tenant_id: int, destination_id: int, seconds: float, code: str, detail: str
-) -> None:
-    """Nothing of this destination is due for `seconds`."""
-    await connection.execute(
-        QUERIES["block_destination"], tenant_id, destination_id, timedelta(seconds=seconds), code, detail
-    )
-
-
-async def unblock_destination(connection: Connection, tenant_id: int, destination_id: int) -> None:
-    await connection.execute(QUERIES["unblock_destination"], tenant_id, destination_id)
+block_destination = Query[[int, int, Seconds, str, str], None]("block_destination")
+"""(tenant_id, destination_id, seconds, code, detail) Nothing of this destination is due for `seconds`."""
+unblock_destination = Query[[int, int], None]("unblock_destination")
+"""(tenant_id, destination_id)"""
+_tenants_sending = Query[[], list[int]]("tenants_sending")
+_lost_deliveries = Query[[int], list[tuple[int, int]]]("lost_deliveries")
+_release_lost = Query[[int, int], Found]("release_lost")
 
 
 async def release_lost(connection: Connection) -> int:
     """Free the deliveries whose worker did not come back; returns how many."""
     released = 0
-    for tenant in await connection.fetch(QUERIES["tenants_sending"]):
-        for row in await connection.fetch(QUERIES["lost_deliveries"], tenant["tenant_id"]):
-            done = await connection.fetchval(QUERIES["release_lost"], row["tenant_id"], row["delivery_id"])
-            released += done is not None
+    for tenant_id in await _tenants_sending(connection):
+        for lost in await _lost_deliveries(connection, tenant_id):
+            released += await _release_lost(connection, *lost)
     return released
-
-
-async def all_tenants(connection: Connection) -> list[int]:
-    return [row["tenant_id"] for row in await connection.fetch(QUERIES["all_tenants"])]
-
-
-async def forget_answers(connection: Connection, memory: float) -> None:
-    """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
-    past = timedelta(seconds=memory)
-    for tenant_id in await all_tenants(connection):
-        await in_strokes(connection, QUERIES["expire_answers"], tenant_id)
-        await in_strokes(connection, QUERIES["forget_keys"], tenant_id, past)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Found, Query, Seconds, query
 
 
 class Claimed(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,16 +23,13 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     """Whoever asked for it does not wait any more."""
 
 
-async def find_destination(connection: Connection, tenant_id: int, name: str) -> tuple[int, str] | None:
-    """Id and state of a destination."""
-    row = await connection.fetchrow(QUERIES["find_destination_to_test"], tenant_id, name)
-    return None if row is None else (row["destination_id"], row["state"])
+find_destination = Query[[int, str], tuple[int, str] | None]("find_destination_to_test")
+"""(tenant_id, name) Id and state of a destination."""
+forget = Query[[int], None]("forget_destination_tests")
+"""(tenant_id)"""
 
 
-async def forget(connection: Connection, tenant_id: int) -> None:
-    await connection.execute(QUERIES["forget_destination_tests"], tenant_id)
-
-
+@query("insert_destination_test")
 async def insert(
     connection: Connection,
     tenant_id: int,
@@ -43,48 +39,24 @@ async def insert(
     canary: bool,
     request_id: str,
     most: int,
-) -> bool:
+) -> Found:
     """False: the tenant has `most` of them under way."""
-    query = QUERIES["insert_destination_test"]
-    return (
-        await connection.fetchval(query, tenant_id, test_id, destination_id, canary, request_id, most)
-        is not None
-    )
 
 
-async def due(connection: Connection) -> list[tuple[int, uuid.UUID]]:
-    """(tenant, test)"""
-    rows = await connection.fetch(QUERIES["due_destination_tests"])
-    return [(row["tenant_id"], row["test_id"]) for row in rows]
+due = Query[[], list[tuple[int, uuid.UUID]]]("due_destination_tests")
+"""(tenant, test)"""
 
 
+@query("claim_destination_test")
 async def claim(
-    connection: Connection, tenant_id: int, test_id: uuid.UUID, *, lease: float, late: float
+    connection: Connection, tenant_id: int, test_id: uuid.UUID, *, lease: Seconds, late: Seconds
 ) -> Claimed | None:
     """`None`: somebody else has it, or it is done."""
-    row = await connection.fetchrow(
-        QUERIES["claim_destination_test"],
-        tenant_id,
-        test_id,
-        timedelta(seconds=lease),
-        timedelta(seconds=late),
-    )
-    return None if row is None else Claimed(**dict(row))
 
 
-async def finish(connection: Connection, tenant_id: int, test_id: uuid.UUID, steps: bytes) -> None:
-    await connection.execute(QUERIES["finish_destination_test"], tenant_id, test_id, steps.decode())
-
-
-async def withdraw(connection: Connection, tenant_id: int, test_id: uuid.UUID) -> bool:
-    """False: a worker makes it."""
-    query = QUERIES["withdraw_destination_test"]
-    return await connection.fetchval(query, tenant_id, test_id) is not None
-
-
-async def read(
-    connection: Connection, tenant_id: int, test_id: uuid.UUID, name: str
-) -> dict[str, Any] | None:
-    """The columns of the query; `steps` is JSON."""
-    row = await connection.fetchrow(QUERIES["read_destination_test"], tenant_id, test_id, name)
-    return None if row is None else dict(row)
+finish = Query[[int, uuid.UUID, str], None]("finish_destination_test")
+"""(tenant_id, test_id, steps) `steps`: JSON."""
+withdraw = Query[[int, uuid.UUID], Found]("withdraw_destination_test")
+"""(tenant_id, test_id) False: a worker makes it."""
+read = Query[[int, uuid.UUID, str], dict[str, Any] | None]("read_destination_test")
+"""(tenant_id, test_id, name) The columns of the query; `steps` is JSON."""

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.db.sql import QUERIES
+from app.db.query import Query
 
 if TYPE_CHECKING:
-    from app.db.pool import Connection
+    pass
 
 
 class LettersRow(msgspec.Struct, frozen=True):
@@ -45,19 +45,7 @@ class AttemptRow(msgspec.Struct, frozen=True):
     destinations: list[str]
 
 
-async def read_letters(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> list[LettersRow]:
-    rows = await connection.fetch(QUERIES["read_outcome_of_letters"], tenant_id, job_id)
-    return [LettersRow(*row) for row in rows]
-
-
-async def read_effects(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> list[EffectsRow]:
-    rows = await connection.fetch(QUERIES["read_own_effects"], tenant_id, job_id)
-    return [EffectsRow(*row) for row in rows]
-
-
-async def read_attempts(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, replays: Sequence[uuid.UUID]
-) -> list[AttemptRow]:
-    """Oldest first; the job itself is one."""
-    rows = await connection.fetch(QUERIES["read_attempts"], tenant_id, job_id, list(replays))
-    return [AttemptRow(*row) for row in rows]
+read_letters = Query[[int, uuid.UUID], list[LettersRow]]("read_outcome_of_letters")
+read_effects = Query[[int, uuid.UUID], list[EffectsRow]]("read_own_effects")
+read_attempts = Query[[int, uuid.UUID, Sequence[uuid.UUID]], list[AttemptRow]]("read_attempts")
+"""(tenant_id, job_id, replays) Oldest first; the job itself is one."""

@@ -8,7 +8,7 @@ from datetime import datetime
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Query
 
 Place = tuple[uuid.UUID, int]
 """A job and the item in it that made a version."""
@@ -34,8 +34,9 @@ class VersionRow(msgspec.Struct, frozen=True):
     undone_by: uuid.UUID | None
 
 
-async def contact_exists(connection: Connection, tenant_id: int, contact_id: str) -> bool:
-    return bool(await connection.fetchval(QUERIES["contact_exists"], tenant_id, contact_id))
+contact_exists = Query[[int, str], bool]("contact_exists")
+"""(tenant_id, contact_id)"""
+_read_history = Query[[int, str, uuid.UUID | None, int | None, int], list[VersionRow]]("read_history")
 
 
 async def read_history(
@@ -43,5 +44,4 @@ async def read_history(
 ) -> list[VersionRow]:
     """Newest first, after the version that `after` made (`None`: from the newest)."""
     job_id, item_index = after or (None, None)
-    rows = await connection.fetch(QUERIES["read_history"], tenant_id, contact_id, job_id, item_index, limit)
-    return [VersionRow(*row) for row in rows]
+    return await _read_history(connection, tenant_id, contact_id, job_id, item_index, limit)

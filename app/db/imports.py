@@ -5,18 +5,19 @@ from __future__ import annotations
 import hashlib
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 
 import msgspec
 
 from app.db.columns import numbers, texts
+from app.db.keys import all_tenants
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Affected, Found, Query, Seconds, query
+from app.db.strokes import in_strokes
 from app.domain.answers import Summary
 
 
 class KeyClaim(msgspec.Struct, frozen=True):
-    """The stored request of an idempotency key, and the tenant's destinations."""
+    """What stands under an idempotency key, and where the tenant's contacts go."""
 
     claimed: bool
     """Nobody else is running this key now."""
@@ -37,14 +38,28 @@ def lock_number(tenant_id: int, route: str, key: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
+class _KeyRow(msgspec.Struct, frozen=True):
+    claimed: bool
+    fingerprint: bytes | None
+    status: int | None
+    answer: bytes | None
+    expired: bool | None
+    answering: float | None
+    job_id: uuid.UUID | None
+    destination_ids: list[int]
+    destination_names: list[str]
+
+
+_claim_key = Query[[int, int, str, str], _KeyRow]("claim_key")
+
+
 async def claim_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyClaim:
-    row = await connection.fetchrow(
-        QUERIES["claim_key"], tenant_id, lock_number(tenant_id, route, key), route, key
+    row = await _claim_key(connection, tenant_id, lock_number(tenant_id, route, key), route, key)
+    destinations = dict(zip(row.destination_ids, row.destination_names, strict=True))
+    answering = row.answering or 0.0
+    return KeyClaim(
+        row.claimed, row.fingerprint, row.status, row.answer, row.expired, answering, row.job_id, destinations
     )
-    assert row is not None
-    claimed, fingerprint, status, answer, expired, answering, job_id, ids, names = row
-    destinations = dict(zip(ids, names, strict=True))
-    return KeyClaim(claimed, fingerprint, status, answer, expired, answering or 0.0, job_id, destinations)
 
 
 class Columns(msgspec.Struct, frozen=True):
@@ -66,9 +81,35 @@ class Columns(msgspec.Struct, frozen=True):
     """Versions that must stand; 0: no contact must."""
 
 
-async def existing_contacts(connection: Connection, tenant_id: int, contact_ids: Sequence[str]) -> set[str]:
-    rows = await connection.fetch(QUERIES["existing_contacts"], tenant_id, contact_ids)
-    return {row["contact_id"] for row in rows}
+existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")
+"""(tenant_id, contact_ids)"""
+
+
+class _Written(msgspec.Struct, frozen=True):
+    indexes: list[int] | None
+    versions: list[int] | None
+
+
+@query("upsert_contacts")
+async def _upsert_contacts(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    contact_ids: str | None,
+    masks: str | None,
+    emails: str | None,
+    first_names: str | None,
+    last_names: str | None,
+    phones: str | None,
+    companies: str | None,
+    attributes: str | None,
+    source_versions: str | None,
+    indexes: str | None,
+    separator: str,
+    null: str,
+    removed: str | None,
+    expected: str | None,
+) -> _Written: ...
 
 
 async def upsert_contacts(
@@ -79,14 +120,19 @@ async def upsert_contacts(
     joined = texts(
         [c.contact_ids, c.emails, c.first_names, c.last_names, c.phones, c.companies, c.attributes, c.removed]
     )
-    contact_ids, *others, removed = joined.columns
-    row = await connection.fetchrow(
-        QUERIES["upsert_contacts"],
+    ids, emails, first_names, last_names, phones, companies, attributes, removed = joined.columns
+    written = await _upsert_contacts(
+        connection,
         tenant_id,
         job_id,
-        contact_ids,
+        ids,
         numbers(c.masks),
-        *others,
+        emails,
+        first_names,
+        last_names,
+        phones,
+        companies,
+        attributes,
         numbers(c.source_versions),
         numbers(c.indexes),
         joined.separator,
@@ -94,29 +140,32 @@ async def upsert_contacts(
         removed,
         numbers(c.expected),
     )
-    assert row is not None
-    return dict(zip(row[0] or (), row[1] or (), strict=True))
+    return dict(zip(written.indexes or (), written.versions or (), strict=True))
 
 
 class Unwritten(msgspec.Struct, frozen=True):
     """A contact that the upsert left as it was."""
 
+    contact_id: str
     version: int
     source_version: int | None
+
+
+_read_unwritten = Query[[int, Sequence[str]], list[Unwritten]]("unwritten_contacts")
 
 
 async def unwritten_contacts(
     connection: Connection, tenant_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Unwritten]:
-    rows = await connection.fetch(QUERIES["unwritten_contacts"], tenant_id, contact_ids)
-    return {row["contact_id"]: Unwritten(row["version"], row["source_version"]) for row in rows}
+    return {row.contact_id: row for row in await _read_unwritten(connection, tenant_id, contact_ids)}
+
+
+_touch_contacts = Query[[int, list[str], list[int]], None]("touch_contacts")
 
 
 async def touch_contacts(connection: Connection, tenant_id: int, source_versions: dict[str, int]) -> None:
     """Keep newer source versions of contacts that are locked and otherwise unchanged."""
-    await connection.execute(
-        QUERIES["touch_contacts"], tenant_id, list(source_versions), list(source_versions.values())
-    )
+    await _touch_contacts(connection, tenant_id, list(source_versions), list(source_versions.values()))
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -124,7 +173,8 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int
     job_id: uuid.UUID
-    state: str
+    pending: bool
+    """Whether a delivery to some destination is pending."""
     request_id: str
     key_id: str
     options: str
@@ -137,38 +187,26 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: bytes
     status: int
     answer: bytes
-    retention: float
-    holding: float | None
+    retention: Seconds
+    holding: Seconds | None
     """Seconds for which the answer is held back (`Prefer: wait`)."""
 
 
+_insert_import = Query[[ImportRecord, Summary], None]("insert_import")
+
+
 async def insert_import(connection: Connection, record: ImportRecord) -> None:
-    r = record
-    await connection.execute(
-        QUERIES["insert_import"],
-        r.tenant_id,
-        r.job_id,
-        r.state,
-        r.request_id,
-        r.key_id,
-        r.options,
-        r.summary.total,
-        r.summary.succeeded,
-        r.summary.failed,
-        r.summary.retry,
-        r.results,
-        r.body_bytes,
-        r.form,
-        r.route,
-        r.key,
-        r.fingerprint,
-        r.status,
-        r.answer,
-        timedelta(seconds=r.retention),
-        None if r.holding is None else timedelta(seconds=r.holding),
-    )
+    await _insert_import(connection, record, record.summary)
 
 
-async def settle_answer(connection: Connection, tenant_id: int, route: str, key: str, answer: bytes) -> bool:
-    """Put the answer that was held back in place; false if its time was over."""
-    return await connection.fetchval(QUERIES["settle_answer"], tenant_id, route, key, answer) is not None
+settle_answer = Query[[int, str, str, bytes], Found]("settle_answer")
+"""(tenant_id, route, key, answer) Put the answer that was held back in place; false if its time was over."""
+_expire_answers = Query[[int], Affected]("expire_answers")
+_forget_keys = Query[[int, Seconds], Affected]("forget_keys")
+
+
+async def forget_answers(connection: Connection, memory: float) -> None:
+    """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
+    for tenant_id in await all_tenants(connection):
+        await in_strokes(_expire_answers, connection, tenant_id)
+        await in_strokes(_forget_keys, connection, tenant_id, memory)

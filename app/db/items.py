@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from app.db.pool import Connection
+from app.db.query import query
 from app.db.sql import QUERIES
 
 Range = tuple[int, int]
@@ -80,75 +81,55 @@ class JobRef(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
 
 
-async def read_job(job: JobRef) -> JobRow | None:
-    row = await job.connection.fetchrow(QUERIES["items_job"], job.tenant_id, job.job_id)
-    return None if row is None else JobRow(*row)
+@query("items_job")
+async def read_job(job: JobRef) -> JobRow | None: ...
 
 
-async def read_places(job: JobRef) -> list[PlaceRow]:
-    rows = await job.connection.fetch(QUERIES["items_places"], job.tenant_id, job.job_id)
-    return [PlaceRow(*row) for row in rows]
+@query("items_places")
+async def read_places(job: JobRef) -> list[PlaceRow]: ...
 
 
-async def next_chunks(job: JobRef, first: int, limit: int) -> list[Range]:
-    rows = await job.connection.fetch(QUERIES["next_chunks"], job.tenant_id, job.job_id, first, limit)
-    return [(low, high) for low, high in rows]
+@query
+async def next_chunks(job: JobRef, first: int, limit: int) -> list[Range]: ...
 
 
+@query
 async def next_sound_chunks(job: JobRef, first: int, limit: int) -> list[Range]:
     """Runs that hold an item that is ok."""
-    rows = await job.connection.fetch(QUERIES["next_sound_chunks"], job.tenant_id, job.job_id, first, limit)
-    return [(low, high) for low, high in rows]
 
 
+@query
 async def next_faulty_chunks(job: JobRef, first: int, limit: int, codes: Sequence[str]) -> list[Range]:
     """Runs that hold an item with one of the codes."""
-    rows = await job.connection.fetch(
-        QUERIES["next_faulty_chunks"], job.tenant_id, job.job_id, first, limit, codes
-    )
-    return [(low, high) for low, high in rows]
 
 
+@query
 async def next_deliveries(
     job: JobRef, destination_id: int, first: int, last: int, limit: int, *, letters: str | None
 ) -> list[Range]:
     """Those that begin at `last` at the latest; `letters` is a pattern of the states that one of its items has."""
-    rows = await job.connection.fetch(
-        QUERIES["next_deliveries"], job.tenant_id, job.job_id, destination_id, first, last, limit, letters
-    )
-    return [(low, high) for low, high in rows]
 
 
+@query
 async def next_faulty_deliveries(
     job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, letters: str | None
-) -> list[Range]:
-    rows = await job.connection.fetch(
-        QUERIES["next_faulty_deliveries"],
-        job.tenant_id,
-        job.job_id,
-        destination_id,
-        first,
-        limit,
-        code,
-        letters,
-    )
-    return [(low, high) for low, high in rows]
+) -> list[Range]: ...
 
 
+@query
 async def next_open_deliveries(
     job: JobRef, destination_id: int, first: int, limit: int, *, letters: str | None
 ) -> list[Range]:
     """All that are open are looked at: for a destination with few of them."""
-    rows = await job.connection.fetch(
-        QUERIES["next_open_deliveries"], job.tenant_id, job.job_id, destination_id, first, limit, letters
-    )
-    return [(low, high) for low, high in rows]
+
+
+@query("chunks_in")
+async def _read_chunks(job: JobRef, lows: list[int], highs: list[int]) -> list[ChunkRow]: ...
 
 
 async def read_chunks(job: JobRef, ranges: Sequence[Range]) -> list[ChunkRow]:
     """Those that hold items of the ranges, in item order."""
-    rows = await job.connection.fetch(QUERIES["chunks_in"], job.tenant_id, job.job_id, *_columns(ranges))
-    return [ChunkRow(*row) for row in rows]
+    return await _read_chunks(job, *_columns(ranges))
 
 
 async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[bytes]:
@@ -156,21 +137,27 @@ async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[by
 
     A run may be megabytes, so they come one after the other; must be read in a transaction.
     """
-    query = QUERIES["sources_in"]
-    async for row in job.connection.cursor(query, job.tenant_id, job.job_id, *_columns(ranges), prefetch=4):
+    arguments = (job.tenant_id, job.job_id, *_columns(ranges))
+    async for row in job.connection.cursor(QUERIES["sources_in"], *arguments, prefetch=4):
         yield row["sources"]
+
+
+@query("deliveries_in")
+async def _read_deliveries(job: JobRef, lows: list[int], highs: list[int]) -> list[DeliveryRow]: ...
 
 
 async def read_deliveries(job: JobRef, ranges: Sequence[Range]) -> list[DeliveryRow]:
     """Those that hold items of the ranges."""
-    rows = await job.connection.fetch(QUERIES["deliveries_in"], job.tenant_id, job.job_id, *_columns(ranges))
-    return [DeliveryRow(*row) for row in rows]
+    return await _read_deliveries(job, *_columns(ranges))
+
+
+@query("versions_of_items")
+async def _read_versions(job: JobRef, indexes: Sequence[int]) -> list[VersionRow]: ...
 
 
 async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, VersionRow]:
     """By item index; items that changed nothing left none."""
-    rows = await job.connection.fetch(QUERIES["versions_of_items"], job.tenant_id, job.job_id, indexes)
-    return {row["item_index"]: VersionRow(*row) for row in rows}
+    return {row.item_index: row for row in await _read_versions(job, indexes)}
 
 
 def _columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Query, query
+from app.domain.outcomes import ErrorCode
 
 LOOK: Final = 5_000
 """Letters that are looked at for one page."""
@@ -61,15 +62,21 @@ class ClusterRow(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Condition(msgspec.Struct, frozen=True, kw_only=True):
-    """Which open letters; `None`: any. `destination_ids` are always all that are meant."""
+class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which open dead letters; conditions that are left out match all."""
 
-    destination_ids: Sequence[int]
+    destination: str | None = None
+    """Only at this destination."""
+    error_code: ErrorCode | None = None
+    """Only with this code."""
+    state: Literal["failed", "dead"] | None = None
+    """Refused for good, or no longer tried."""
     job_id: uuid.UUID | None = None
-    error_code: str | None = None
-    state: str | None = None
+    """Only those that this job began, or caused."""
     contact_id: str | None = None
+    """Only of this contact."""
     created_before: datetime | None = None
+    """Only older ones; with a UTC offset."""
 
 
 class Window(msgspec.Struct, frozen=True):
@@ -156,95 +163,87 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True):
     """First and last position from 1, and the seconds after which it is due."""
 
 
-async def read_destinations(connection: Connection, tenant_id: int) -> list[DestinationRow]:
-    rows = await connection.fetch(QUERIES["letter_destinations"], tenant_id)
-    return [DestinationRow(*row) for row in rows]
+read_destinations = Query[[int], list[DestinationRow]]("letter_destinations")
+"""(tenant_id)"""
 
 
-async def choose(connection: Connection, tenant_id: int, wanted: Condition, limit: int) -> list[int]:
+@query("choose_letters")
+async def choose(
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
+) -> list[int]:
     """Ids of open letters, contact by contact."""
-    rows = await connection.fetch(QUERIES["choose_letters"], tenant_id, *_arguments(wanted), limit)
-    return [row["dead_letter_id"] for row in rows]
 
 
-async def read_clusters(connection: Connection, tenant_id: int, wanted: Condition) -> list[ClusterRow]:
+@query("letter_clusters")
+async def read_clusters(
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
+) -> list[ClusterRow]:
     """The most frequent first."""
-    rows = await connection.fetch(QUERIES["letter_clusters"], tenant_id, *_arguments(wanted))
-    return [ClusterRow(*row) for row in rows]
 
 
-def _arguments(wanted: Condition) -> tuple[object, ...]:
-    return (
-        wanted.job_id,
-        list(wanted.destination_ids),
-        wanted.error_code,
-        wanted.state,
-        wanted.contact_id,
-        wanted.created_before,
-    )
+@query("list_letters")
+async def _list_letters(
+    connection: Connection,
+    tenant_id: int,
+    wanted: Filter,
+    destination_ids: Sequence[int],
+    resolution: str,
+    before: int,
+    most_looked: int,
+    limit: int,
+) -> list[dict[str, Any]]: ...
 
 
 async def list_letters(
-    connection: Connection, tenant_id: int, wanted: Condition, *, resolution: str, before: int, limit: int
+    connection: Connection,
+    tenant_id: int,
+    wanted: Filter,
+    destination_ids: Sequence[int],
+    *,
+    resolution: str,
+    before: int,
+    limit: int,
 ) -> Window:
     """A page, newest first; `resolution`: `open`, `any`, or how they ended."""
-    rows = await connection.fetch(
-        QUERIES["list_letters"],
-        tenant_id,
-        before,
-        wanted.job_id,
-        wanted.contact_id,
-        list(wanted.destination_ids),
-        wanted.error_code,
-        resolution,
-        wanted.state,
-        LOOK,
-        limit,
+    rows = await _list_letters(
+        connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit
     )
-    found = [LetterRow(*list(row)[2:]) for row in rows if row["dead_letter_id"] is not None]
+    ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
+    found = [LetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
     if len(found) == limit:
         return Window(found, found[-1].dead_letter_id)
-    return Window(found, rows[0]["low"] if rows[0]["looked"] >= LOOK else None)
+    return Window(found, low if looked >= LOOK else None)
 
 
-async def read_letters(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[LetterRow]:
-    """Those that there are."""
-    return [LetterRow(*row) for row in await connection.fetch(QUERIES["read_letters"], tenant_id, ids)]
-
-
-async def read_chain(connection: Connection, tenant_id: int, first: int) -> list[LetterRow]:
-    """The letter `first` and those that replays added, oldest first; of many the last hundred."""
-    return [LetterRow(*row) for row in await connection.fetch(QUERIES["read_chain"], tenant_id, first)]
+read_letters = Query[[int, Sequence[int]], list[LetterRow]]("read_letters")
+"""(tenant_id, ids) Those that there are."""
+read_chain = Query[[int, int], list[LetterRow]]("read_chain")
+"""(tenant_id, first) The letter `first` and those that replays added, oldest first; of many the last hundred."""
+_read_calls = Query[[int, int, int], list[CallRow]]("read_calls")
 
 
 async def read_calls(connection: Connection, letter: LetterRow, tenant_id: int) -> list[CallRow]:
     """Calls to the CRM that did not end well for the letter's item, the last one first."""
-    rows = await connection.fetch(QUERIES["read_calls"], tenant_id, letter.delivery_id, letter.item_index)
-    return [CallRow(*row) for row in rows]
+    return await _read_calls(connection, tenant_id, letter.delivery_id, letter.item_index)
 
 
-async def read_version(
-    connection: Connection, tenant_id: int, contact_id: str, version: int
-) -> VersionRow | None:
-    row = await connection.fetchrow(QUERIES["read_version"], tenant_id, contact_id, version)
-    return None if row is None else VersionRow(*row)
+read_version = Query[[int, str, int], VersionRow | None]("read_version")
+"""(tenant_id, contact_id, version)"""
+_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of_items")
 
 
 async def letters_of_items(
     connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
 ) -> list[EndRow]:
     """Of items (delivery, index) that left a letter."""
-    rows = await connection.fetch(
-        QUERIES["letters_of_items"], tenant_id, [delivery for delivery, _ in items], [i for _, i in items]
-    )
-    return [EndRow(*row) for row in rows]
+    return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])
 
 
-async def lock(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[LetterRow]:
-    """Those that are open, for the caller's transaction alone."""
-    return [LetterRow(*row) for row in await connection.fetch(QUERIES["lock_letters"], tenant_id, ids)]
+lock = Query[[int, Sequence[int]], list[LetterRow]]("lock_letters")
+"""(tenant_id, ids) Those that are open, for the caller's transaction alone."""
 
 
+@query("resolve_letters")
 async def resolve(
     connection: Connection,
     tenant_id: int,
@@ -256,83 +255,71 @@ async def resolve(
     job_id: uuid.UUID | None = None,
 ) -> None:
     """End letters that the caller's transaction holds."""
-    await connection.execute(QUERIES["resolve_letters"], tenant_id, ids, resolution, actor, note, job_id)
 
 
-async def touch_roots(connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]) -> None:
-    await connection.execute(QUERIES["touch_roots"], tenant_id, job_ids)
+touch_roots = Query[[int, Sequence[uuid.UUID]], None]("touch_roots")
+"""(tenant_id, job_ids)"""
+
+
+@query("insert_attempt")
+async def _insert_attempt(
+    connection: Connection, attempt: Attempt, destination_ids: list[int], items: list[int]
+) -> None: ...
 
 
 async def insert_attempt(connection: Connection, attempt: Attempt) -> None:
-    a = attempt
-    await connection.execute(
-        QUERIES["insert_attempt"],
-        a.tenant_id,
-        a.job_id,
-        a.kind,
-        a.root_job_id,
-        a.request_id,
-        a.key_id,
-        a.total,
-        list(a.owed),
-        list(a.owed.values()),
-    )
+    await _insert_attempt(connection, attempt, list(attempt.owed), list(attempt.owed.values()))
 
 
+@query("insert_attempt_chunk")
 async def insert_chunk(
     connection: Connection, attempt: Attempt, first_index: int, item_count: int, outcomes: bytes
 ) -> None:
     """`outcomes`: packed."""
-    await connection.execute(
-        QUERIES["insert_attempt_chunk"],
-        attempt.tenant_id,
-        attempt.job_id,
-        first_index,
-        item_count,
-        outcomes,
-    )
+
+
+@query("insert_attempt_deliveries")
+async def _insert_deliveries(
+    connection: Connection,
+    attempt: Attempt,
+    owed: Owed,
+    lows: list[int],
+    highs: list[int],
+    seconds: list[float],
+) -> None: ...
 
 
 async def insert_deliveries(connection: Connection, attempt: Attempt, owed: Owed) -> None:
-    await connection.execute(
-        QUERIES["insert_attempt_deliveries"],
-        attempt.tenant_id,
-        owed.destination_id,
-        attempt.job_id,
-        attempt.request_id,
-        owed.contact_ids,
-        owed.versions,
-        owed.indexes,
-        owed.letters,
-        [low for low, _, _ in owed.cuts],
-        [high for _, high, _ in owed.cuts],
-        [seconds for _, _, seconds in owed.cuts],
-    )
+    lows, highs = [low for low, _, _ in owed.cuts], [high for _, high, _ in owed.cuts]
+    await _insert_deliveries(connection, attempt, owed, lows, highs, [cut[2] for cut in owed.cuts])
+
+
+_paced_until = Query[[int, int], float | None]("paced_until")
 
 
 async def paced_until(connection: Connection, tenant_id: int, destination_id: int) -> float:
     """Seconds until all that was paced before is due."""
-    seconds: float | None = await connection.fetchval(QUERIES["paced_until"], tenant_id, destination_id)
-    return max(seconds or 0.0, 0.0)
+    return max(await _paced_until(connection, tenant_id, destination_id) or 0.0, 0.0)
 
 
-async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobRow | None:
-    row = await connection.fetchrow(QUERIES["attempt_job"], tenant_id, job_id)
-    return None if row is None else JobRow(*row)
+read_job = Query[[int, uuid.UUID], JobRow | None]("attempt_job")
 
 
+@query
 async def make_due(
-    connection: Connection, tenant_id: int, root: uuid.UUID, destination_ids: Sequence[int]
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
 ) -> int:
     """Items of the family whose next attempt was later and is now."""
-    return int(await connection.fetchval(QUERIES["make_due"], tenant_id, root, destination_ids))
 
 
+@query("attempt_under_way")
 async def find_under_way(
-    connection: Connection, tenant_id: int, root: uuid.UUID, destination_ids: Sequence[int]
-) -> UnderWay | None:
-    row = await connection.fetchrow(QUERIES["attempt_under_way"], tenant_id, root, destination_ids)
-    return None if row is None else UnderWay(*row)
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
+) -> UnderWay | None: ...
+
+
+_supersede_settled = Query[[int, list[int], list[str], list[int], list[int], str], None]("supersede_settled")
+_settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_syncs")
 
 
 async def settle_syncs(
@@ -349,19 +336,16 @@ async def settle_syncs(
         list(newest.values()),
     )
     settled = [letter.dead_letter_id for letter in letters]
-    await connection.execute(QUERIES["supersede_settled"], tenant_id, *places, settled, actor)
-    await connection.execute(QUERIES["settle_syncs"], tenant_id, *places)
+    await _supersede_settled(connection, tenant_id, *places, settled, actor)
+    await _settle_syncs(connection, tenant_id, *places)
+
+
+_note_decision = Query[[int, str, str, list[str], list[str]], None]("note_decision")
 
 
 async def note_decision(
     connection: Connection, tenant_id: int, *, actor: str, action: str, subjects: Sequence[tuple[str, str]]
 ) -> None:
     """`subjects`: each with a JSON text of details."""
-    await connection.execute(
-        QUERIES["note_decision"],
-        tenant_id,
-        actor,
-        action,
-        [subject for subject, _ in subjects],
-        [detail for _, detail in subjects],
-    )
+    names, details = [subject for subject, _ in subjects], [detail for _, detail in subjects]
+    await _note_decision(connection, tenant_id, actor, action, names, details)

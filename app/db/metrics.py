@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from app.db.delivering import all_tenants
+from app.db.keys import all_tenants
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Query
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -17,7 +17,11 @@ class Figure(msgspec.Struct, frozen=True):
     value: float
 
 
+_read_figures = Query[[list[int]], list[Figure]]("read_figures")
+
+
 async def read_figures(connection: Connection, tenant_id: int | None) -> list[Figure]:
     """Of one tenant, or of all together."""
-    tenants = await all_tenants(connection) if tenant_id is None else [tenant_id]
-    return [Figure(*row) for row in await connection.fetch(QUERIES["read_figures"], tenants)]
+    return await _read_figures(
+        connection, await all_tenants(connection) if tenant_id is None else [tenant_id]
+    )

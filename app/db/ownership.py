@@ -5,10 +5,12 @@ from __future__ import annotations
 import uuid
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Query
+
+_read_keys = Query[[int, uuid.UUID], tuple[str | None, str | None] | None]("read_job_keys")
 
 
 async def read_job_keys(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> frozenset[str]:
     """The keys that asked for this job or for the one that it began with; none: there is no such job."""
-    row = await connection.fetchrow(QUERIES["read_job_keys"], tenant_id, job_id)
-    return frozenset() if row is None else frozenset(key for key in row if key is not None)
+    keys = await _read_keys(connection, tenant_id, job_id)
+    return frozenset(key for key in keys or () if key is not None)

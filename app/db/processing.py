@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Affected, Found, Query, Seconds, query
 from app.db.strokes import in_strokes
 from app.domain.answers import Summary
 
@@ -47,26 +46,13 @@ class Repeat(msgspec.Struct, frozen=True):
     """The leader's, as JSON."""
 
 
-async def working_imports(connection: Connection) -> list[tuple[int, uuid.UUID]]:
-    return [(row["tenant_id"], row["job_id"]) for row in await connection.fetch(QUERIES["working_imports"])]
-
-
-async def read_processing(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Processing | None:
-    row = await connection.fetchrow(QUERIES["read_processing"], tenant_id, job_id)
-    return None if row is None else Processing(*row)
-
-
-async def claim_chunk(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, step: str
-) -> SpooledChunk | None:
-    row = await connection.fetchrow(QUERIES["claim_chunk"], tenant_id, job_id, step)
-    return None if row is None else SpooledChunk(*row)
-
-
-async def claim_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> tuple[int, int] | None:
-    """The first index that is still spooled, and the attempts spent; `None`: not to be had now."""
-    row = await connection.fetchrow(QUERIES["claim_job"], tenant_id, job_id)
-    return None if row is None else (row["first_index"], row["attempts"])
+working_imports = Query[[], list[tuple[int, uuid.UUID]]]("working_imports")
+read_processing = Query[[int, uuid.UUID], Processing | None]("read_processing")
+claim_chunk = Query[[int, uuid.UUID, str], SpooledChunk | None]("claim_chunk")
+"""(tenant_id, job_id, step)"""
+claim_job = Query[[int, uuid.UUID], tuple[int, int] | None]("claim_job")
+"""The first index that is still spooled, and the attempts spent; `None`: not to be had now."""
+_read_spool = Query[[int, uuid.UUID, int], list[tuple[int, int, bytes]]]("read_spool")
 
 
 async def read_spool(
@@ -74,13 +60,10 @@ async def read_spool(
 ) -> AsyncIterator[tuple[int, int, bytes]]:
     """First index, item count and rows of every chunk, a few at a time."""
     start = 0
-    while True:
-        found = await connection.fetch(QUERIES["read_spool"], tenant_id, job_id, start)
-        for row in found:
-            yield row["first_index"], row["item_count"], row["rows"]
-        if not found:
-            return
-        start = found[-1]["first_index"] + 1
+    while found := await _read_spool(connection, tenant_id, job_id, start):
+        for chunk in found:
+            yield chunk
+        start = found[-1][0] + 1
 
 
 async def allow_long(connection: Connection) -> None:
@@ -93,124 +76,71 @@ async def allow_long(connection: Connection) -> None:
             await connection.execute("SELECT set_config('transaction_timeout', $1, true)", value)
 
 
-async def has_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    return bool(await connection.fetchval(QUERIES["has_repeats"], tenant_id, job_id, timeout=LONG_SECONDS))
-
-
-async def find_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
-    """Note the items that may repeat an id; returns how many."""
-    found: int = await connection.fetchval(QUERIES["find_repeats"], tenant_id, job_id, timeout=LONG_SECONDS)
-    return found
+has_repeats = Query[[int, uuid.UUID], bool]("has_repeats", timeout=LONG_SECONDS)
+find_repeats = Query[[int, uuid.UUID], int]("find_repeats", timeout=LONG_SECONDS)
+"""Note the items that may repeat an id; returns how many."""
+_chunk_repeats = Query[[int, uuid.UUID, int, int], list[Repeat]]("chunk_repeats")
 
 
 async def chunk_repeats(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, chunk: SpooledChunk
 ) -> list[Repeat]:
     last = chunk.first_index + chunk.item_count - 1
-    rows = await connection.fetch(QUERIES["chunk_repeats"], tenant_id, job_id, chunk.first_index, last)
-    return [Repeat(*row) for row in rows]
+    return await _chunk_repeats(connection, tenant_id, job_id, chunk.first_index, last)
 
 
-async def collect_repeats(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    indexes: Sequence[int],
-    contact_ids: Sequence[str],
-    digests: Sequence[bytes],
-) -> None:
-    await connection.execute(QUERIES["collect_repeats"], tenant_id, job_id, indexes, contact_ids, digests)
+collect_repeats = Query[[int, uuid.UUID, Sequence[int], Sequence[str], Sequence[bytes]], None](
+    "collect_repeats"
+)
+"""(tenant_id, job_id, indexes, contact_ids, digests)"""
 
 
+@query(timeout=LONG_SECONDS)
 async def settle_repeats(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, *, last_wins: bool
-) -> None:
-    await connection.execute(QUERIES["settle_repeats"], tenant_id, job_id, last_wins, timeout=LONG_SECONDS)
+) -> None: ...
+
+
+_tell_leaders = Query[[int, uuid.UUID, list[int], list[str]], None]("tell_leaders")
 
 
 async def tell_leaders(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, outcomes: Mapping[int, str]
 ) -> None:
-    await connection.execute(
-        QUERIES["tell_leaders"], tenant_id, job_id, list(outcomes), list(outcomes.values())
-    )
+    await _tell_leaders(connection, tenant_id, job_id, list(outcomes), list(outcomes.values()))
 
 
+@query
 async def count_items(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, summary: Summary, results: str
-) -> bool:
+) -> Found:
     """False: the job was canceled meanwhile."""
-    s = summary
-    counted = await connection.fetchval(
-        QUERIES["count_items"], tenant_id, job_id, s.total, s.succeeded, s.failed, s.retry, results
-    )
-    return counted is not None
 
 
-async def move_chunk(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first_index: int, step: str
-) -> None:
-    await connection.execute(QUERIES["move_chunk"], tenant_id, job_id, first_index, step)
+move_chunk = Query[[int, uuid.UUID, int, str], None]("move_chunk")
+"""(tenant_id, job_id, first_index, step)"""
+postpone_chunk = Query[[int, uuid.UUID, int, Seconds], None]("postpone_chunk")
+"""(tenant_id, job_id, first_index, seconds)"""
+drop_chunks = Query[[int, uuid.UUID, int, int], None]("drop_chunks")
+"""(tenant_id, job_id, first, last)"""
+lock_import = Query[[int, uuid.UUID], str | None]("lock_import")
+"""The step the job is at; `None`: it is being processed no longer."""
+lock_undo = Query[[int, uuid.UUID], Found]("lock_undo")
+"""The same for a job that takes something back; false: all of its items are decided."""
+steps_left = Query[[int, uuid.UUID], set[str]]("steps_left")
+say_waiting = Query[[int, uuid.UUID, str], None]("say_waiting")
+"""(tenant_id, job_id, waiting) `waiting`: JSON, what keeps the job from going on. It is gone with the next chunk."""
+fail_import = Query[[int, uuid.UUID, str], None]("fail_import")
+"""(tenant_id, job_id, error) End a job that cannot be processed; what is spooled of it is for the sweepers."""
+take_step = Query[[int, uuid.UUID, str], None]("take_step")
+"""(tenant_id, job_id, step)"""
+end_import = Query[[int, uuid.UUID], str | None]("end_import")
+"""The state it goes on in."""
+read_outcomes = Query[[int, uuid.UUID, int], tuple[bytes, bytes | None]]("read_outcomes")
+"""(tenant_id, job_id, first_index) Outcomes and sources of a chunk that was applied, both packed."""
 
 
-async def postpone_chunk(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first_index: int, seconds: float
-) -> None:
-    await connection.execute(
-        QUERIES["postpone_chunk"], tenant_id, job_id, first_index, timedelta(seconds=seconds)
-    )
-
-
-async def drop_chunks(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first: int, last: int
-) -> None:
-    await connection.execute(QUERIES["drop_chunks"], tenant_id, job_id, first, last)
-
-
-async def lock_import(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> str | None:
-    """The step the job is at; `None`: it is being processed no longer."""
-    step: str | None = await connection.fetchval(QUERIES["lock_import"], tenant_id, job_id)
-    return step
-
-
-async def lock_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    """The same for a job that takes something back; false: all of its items are decided."""
-    return await connection.fetchval(QUERIES["lock_undo"], tenant_id, job_id) is not None
-
-
-async def steps_left(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> set[str]:
-    return {row["step"] for row in await connection.fetch(QUERIES["steps_left"], tenant_id, job_id)}
-
-
-async def say_waiting(connection: Connection, tenant_id: int, job_id: uuid.UUID, waiting: str) -> None:
-    """`waiting`: JSON, what keeps the job from going on. It is gone with the next chunk."""
-    await connection.execute(QUERIES["say_waiting"], tenant_id, job_id, waiting)
-
-
-async def fail_import(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> None:
-    """End a job that cannot be processed; what is spooled of it is for the sweepers."""
-    await connection.execute(QUERIES["fail_import"], tenant_id, job_id, error)
-
-
-async def take_step(connection: Connection, tenant_id: int, job_id: uuid.UUID, step: str) -> None:
-    await connection.execute(QUERIES["take_step"], tenant_id, job_id, step)
-
-
-async def end_import(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> str | None:
-    """The state it goes on in."""
-    state: str | None = await connection.fetchval(QUERIES["end_import"], tenant_id, job_id)
-    return state
-
-
-async def read_outcomes(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, first_index: int
-) -> tuple[bytes, bytes | None]:
-    """Outcomes and sources of a chunk that was applied, both packed."""
-    row = await connection.fetchrow(QUERIES["read_outcomes"], tenant_id, job_id, first_index)
-    assert row is not None
-    return row["outcomes"], row["sources"]
-
-
+@query
 async def rewrite_outcomes(
     connection: Connection,
     tenant_id: int,
@@ -220,28 +150,23 @@ async def rewrite_outcomes(
     failures: str,
     outcomes: bytes,
     sources: bytes | None,
-) -> None:
-    await connection.execute(
-        QUERIES["rewrite_outcomes"], tenant_id, job_id, first_index, failures, outcomes, sources
-    )
+) -> None: ...
 
 
-async def owing_destinations(connection: Connection, tenant_id: int) -> list[int]:
-    rows = await connection.fetch(QUERIES["owing_destinations"], tenant_id)
-    return [row["destination_id"] for row in rows]
-
-
-async def tenants_with_silent_uploads(connection: Connection) -> list[int]:
-    rows = await connection.fetch(QUERIES["tenants_with_silent_uploads"])
-    return [row["tenant_id"] for row in rows]
+owing_destinations = Query[[int], list[int]]("owing_destinations")
+"""(tenant_id)"""
+tenants_with_silent_uploads = Query[[], list[int]]("tenants_with_silent_uploads")
+_read_expired = Query[[int, Seconds], list[uuid.UUID]]("expired_jobs")
+_trim_outcomes = Query[[int, uuid.UUID], Affected]("trim_outcomes")
+_trim_deliveries = Query[[int, uuid.UUID], Affected]("trim_deliveries")
+_mark_trimmed = Query[[int, uuid.UUID], Found]("mark_trimmed")
 
 
 async def trim_jobs(connection: Connection, tenant_id: int, retention: float) -> int:
     """Drop the outcomes of jobs that ended `retention` seconds ago; how many jobs, a bounded number a call."""
     trimmed = 0
-    for row in await connection.fetch(QUERIES["expired_jobs"], tenant_id, timedelta(seconds=retention)):
-        job_id = row["job_id"]
-        for query in (QUERIES["trim_outcomes"], QUERIES["trim_deliveries"]):
-            await in_strokes(connection, query, tenant_id, job_id)
-        trimmed += await connection.fetchval(QUERIES["mark_trimmed"], tenant_id, job_id) is not None
+    for job_id in await _read_expired(connection, tenant_id, retention):
+        for trim in (_trim_outcomes, _trim_deliveries):
+            await in_strokes(trim, connection, tenant_id, job_id)
+        trimmed += await _mark_trimmed(connection, tenant_id, job_id)
     return trimmed

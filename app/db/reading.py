@@ -5,12 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from app.db.imports import lock_number
-from app.db.sql import QUERIES
+from app.db.query import Json, Query
 
 if TYPE_CHECKING:
     from app.db.pool import Connection
@@ -63,6 +63,13 @@ class EffectRow(msgspec.Struct, frozen=True):
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
+    code: str
+    count: int
+    samples: Json[list[int]]
+
+
+class DestinationClusterRow(msgspec.Struct, frozen=True):
+    name: str
     code: str
     count: int
     samples: list[int]
@@ -135,9 +142,9 @@ class HealthRow(msgspec.Struct, frozen=True):
     """Seconds since the first of them became unknown."""
 
 
-async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobRow | None:
-    row = await connection.fetchrow(QUERIES["read_job"], tenant_id, job_id)
-    return None if row is None else JobRow(*row)
+read_job = Query[[int, uuid.UUID], JobRow | None]("read_job")
+_read_jobs = Query[[int, uuid.UUID | None, int], list[JobRow]]("read_jobs")
+_read_jobs_of_key = Query[[int, uuid.UUID | None, int, str], list[JobRow]]("read_jobs_of_key")
 
 
 async def read_jobs(
@@ -145,81 +152,58 @@ async def read_jobs(
 ) -> list[JobRow]:
     """Newest first; those that one API key asked for, or all."""
     if of_key is None:
-        rows = await connection.fetch(QUERIES["read_jobs"], tenant_id, before, limit)
-    else:
-        rows = await connection.fetch(QUERIES["read_jobs_of_key"], tenant_id, before, limit, of_key)
-    return [JobRow(*row) for row in rows]
+        return await _read_jobs(connection, tenant_id, before, limit)
+    return await _read_jobs_of_key(connection, tenant_id, before, limit, of_key)
+
+
+_read_effects = Query[[int, Sequence[uuid.UUID]], list[EffectRow]]("read_effects")
 
 
 async def read_effects(
     connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, list[EffectRow]]:
     effects: dict[uuid.UUID, list[EffectRow]] = {}
-    for row in await connection.fetch(QUERIES["read_effects"], tenant_id, job_ids):
-        effects.setdefault(row["job_id"], []).append(EffectRow(*row))
+    for row in await _read_effects(connection, tenant_id, job_ids):
+        effects.setdefault(row.job_id, []).append(row)
     return effects
 
 
-async def read_local_failures(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> list[ClusterRow]:
-    """By error code, once for each run of items that the job holds."""
-    rows = await connection.fetch(QUERIES["read_local_failures"], tenant_id, job_id)
-    return [ClusterRow(code, count, msgspec.json.decode(samples)) for code, count, samples in rows]
-
-
-async def read_destination_failures(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID
-) -> list[tuple[str, ClusterRow]]:
-    """By destination and error code."""
-    rows = await connection.fetch(QUERIES["read_destination_failures"], tenant_id, job_id)
-    return [(name, ClusterRow(code, count, samples)) for name, code, count, samples in rows]
+read_local_failures = Query[[int, uuid.UUID], list[ClusterRow]]("read_local_failures")
+"""By error code, once for each run of items that the job holds."""
+read_destination_failures = Query[[int, uuid.UUID], list[DestinationClusterRow]]("read_destination_failures")
+"""By destination and error code."""
+_read_not_restored = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_not_restored")
 
 
 async def read_not_restored(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> dict[str, int]:
     """By destination, items of an undo of which something was left as it is there."""
-    rows = await connection.fetch(QUERIES["read_not_restored"], tenant_id, job_id)
-    return {row["name"]: row["count"] for row in rows}
+    return dict(await _read_not_restored(connection, tenant_id, job_id))
 
 
-async def read_next_attempt(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> float | None:
-    """Seconds until something more happens to this job by itself."""
-    value: float | None = await connection.fetchval(QUERIES["read_next_attempt"], tenant_id, job_id)
-    return value
+read_next_attempt = Query[[int, uuid.UUID], float | None]("read_next_attempt")
+"""Seconds until something more happens to this job by itself."""
+_read_revisions = Query[[list[int], list[uuid.UUID]], list[Revision]]("read_revisions")
 
 
 async def read_revisions(connection: Connection, jobs: Sequence[tuple[int, uuid.UUID]]) -> list[Revision]:
     """Of the jobs (tenant, job) that exist."""
-    rows = await connection.fetch(
-        QUERIES["read_revisions"], [tenant for tenant, _ in jobs], [job for _, job in jobs]
-    )
-    return [Revision(*row) for row in rows]
+    return await _read_revisions(connection, [tenant for tenant, _ in jobs], [job for _, job in jobs])
 
 
-async def read_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyRow | None:
-    row = await connection.fetchrow(QUERIES["read_key"], tenant_id, route, key)
-    return None if row is None else KeyRow(*row)
+read_key = Query[[int, str, str], KeyRow | None]("read_key")
+"""(tenant_id, route, key)"""
+_lock_is_held = Query[[int], bool]("key_is_running")
 
 
 async def key_is_running(connection: Connection, tenant_id: int, route: str, key: str) -> bool:
     """Whether a request with this key is inside its transaction now."""
-    return bool(await connection.fetchval(QUERIES["key_is_running"], lock_number(tenant_id, route, key)))
+    return await _lock_is_held(connection, lock_number(tenant_id, route, key))
 
 
-async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> ContactRow | None:
-    row = await connection.fetchrow(QUERIES["read_contact"], tenant_id, contact_id)
-    return None if row is None else ContactRow(*row)
-
-
-async def read_contact_syncs(connection: Connection, tenant_id: int, contact_id: str) -> list[SyncRow]:
-    rows = await connection.fetch(QUERIES["read_contact_syncs"], tenant_id, contact_id)
-    return [SyncRow(*row) for row in rows]
-
-
-async def read_health(connection: Connection, tenant_id: int | None) -> list[HealthRow]:
-    """Every destination of one tenant, or of all of them."""
-    rows: list[Any] = await connection.fetch(QUERIES["read_health"], tenant_id)
-    return [HealthRow(*row) for row in rows]
-
-
-async def read_schema_version(connection: Connection) -> str | None:
-    version: str | None = await connection.fetchval(QUERIES["read_schema_version"])
-    return version
+read_contact = Query[[int, str], ContactRow | None]("read_contact")
+"""(tenant_id, contact_id)"""
+read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
+"""(tenant_id, contact_id)"""
+read_health = Query[[int | None], list[HealthRow]]("read_health")
+"""Every destination of one tenant, or of all of them."""
+read_schema_version = Query[[], str | None]("read_schema_version")

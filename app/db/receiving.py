@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from app.db.columns import texts
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Found, Query, Seconds, query
 from app.domain.outcomes import FINISHED_JOB_STATES, JobState
 
 INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
@@ -31,9 +30,9 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     options: str
     route: str
     key: str
-    lease: float
+    lease: Seconds
     """Seconds without a word after which it is given up."""
-    retention: float
+    retention: Seconds
 
 
 class Spooling(msgspec.Struct, frozen=True):
@@ -43,44 +42,31 @@ class Spooling(msgspec.Struct, frozen=True):
     bytes: int
 
 
-async def read_spooling(connection: Connection, tenant_id: int) -> Spooling:
-    row = await connection.fetchrow(QUERIES["read_spooling"], tenant_id)
-    assert row is not None
-    return Spooling(row["jobs"], row["bytes"])
+read_spooling = Query[[int], Spooling]("read_spooling")
+"""(tenant_id)"""
+begin = Query[[Arrival], None]("begin_receiving")
+"""(arrival) Raises:
+    asyncpg.UniqueViolationError: somebody else put something under this key meanwhile.
+"""
+renew = Query[[Arrival, int], Found]("renew_receiving")
+"""(arrival, size)
+
+Say that the body is still arriving, `size` bytes so far; false: its job is no longer being received.
+"""
 
 
-async def begin(connection: Connection, arrival: Arrival) -> None:
-    """
-    Raises:
-        asyncpg.UniqueViolationError: somebody else put something under this key meanwhile.
-    """
-    a = arrival
-    await connection.execute(
-        QUERIES["begin_receiving"],
-        a.tenant_id,
-        a.job_id,
-        a.request_id,
-        a.key_id,
-        a.options,
-        timedelta(seconds=a.lease),
-        a.route,
-        a.key,
-        timedelta(seconds=a.retention),
-    )
-
-
-async def renew(connection: Connection, arrival: Arrival, size: int) -> bool:
-    """Say that the body is still arriving, `size` bytes so far; false: its job is no longer being received."""
-    row = await connection.fetchrow(
-        QUERIES["renew_receiving"],
-        arrival.tenant_id,
-        arrival.job_id,
-        size,
-        timedelta(seconds=arrival.lease),
-        arrival.route,
-        arrival.key,
-    )
-    return row is not None
+@query("spool_chunk")
+async def _store(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    first_index: int,
+    item_count: int,
+    ids: str | None,
+    separator: str,
+    null: str,
+    rows: bytes,
+) -> None: ...
 
 
 async def store(
@@ -88,19 +74,12 @@ async def store(
 ) -> None:
     """Spool a chunk; `ids` has one entry an item, `rows` are the items packed (app.domain.files.spooled)."""
     joined = texts([ids])
-    await connection.execute(
-        QUERIES["spool_chunk"],
-        arrival.tenant_id,
-        arrival.job_id,
-        first_index,
-        len(ids),
-        joined.columns[0],
-        joined.separator,
-        joined.null,
-        rows,
-    )
+    (joined_ids,) = joined.columns
+    place = (arrival.tenant_id, arrival.job_id, first_index, len(ids))
+    await _store(connection, *place, joined_ids, joined.separator, joined.null, rows)
 
 
+@query("finish_receiving")
 async def finish(
     connection: Connection,
     arrival: Arrival,
@@ -111,31 +90,14 @@ async def finish(
     form: str,
     fingerprint: bytes,
     answer: bytes,
-) -> bool:
+) -> Found:
     """The body is whole; false: its job is no longer being received, or not all of its chunks are there."""
-    row = await connection.fetchrow(
-        QUERIES["finish_receiving"],
-        arrival.tenant_id,
-        arrival.job_id,
-        step,
-        items,
-        size,
-        form,
-        arrival.route,
-        arrival.key,
-        fingerprint,
-        answer,
-        timedelta(seconds=arrival.retention),
-    )
-    return row is not None
 
 
-async def read_state(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID
-) -> tuple[str, str | None] | None:
-    """State and error code of a job."""
-    row = await connection.fetchrow(QUERIES["read_receiving"], tenant_id, job_id)
-    return None if row is None else (row["state"], row["code"])
+read_state = Query[[int, uuid.UUID], tuple[str, str | None] | None]("read_receiving")
+"""State and error code of a job."""
+_end = Query[[int, uuid.UUID, JobState, str, bool], None]("end_receiving")
+_free_key = Query[[int, str, str, uuid.UUID], None]("free_key")
 
 
 async def give_up(connection: Connection, arrival: Arrival, state: JobState, error: str) -> None:
@@ -143,9 +105,7 @@ async def give_up(connection: Connection, arrival: Arrival, state: JobState, err
 
     Does nothing to a body that was taken as a whole.
     """
-    await connection.execute(
-        QUERIES["end_receiving"], arrival.tenant_id, arrival.job_id, state.value, error, False
-    )
+    await _end(connection, arrival.tenant_id, arrival.job_id, state, error, False)
     await _free(connection, arrival.tenant_id, arrival.job_id, arrival.route, arrival.key)
 
 
@@ -155,10 +115,13 @@ async def abandon(connection: Connection, tenant_id: int, job_id: uuid.UUID, rou
     return await _free(connection, tenant_id, job_id, route, key)
 
 
+_read_stale = Query[[int, int], list[uuid.UUID]]("stale_receiving")
+
+
 async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
     """Give up bodies of which nobody has heard for too long, a few a call; their spools are for
     `canceling.remove_spool`. Must run in a transaction."""
-    stale = [row["job_id"] for row in await connection.fetch(QUERIES["stale_receiving"], tenant_id, _STROKE)]
+    stale = await _read_stale(connection, tenant_id, _STROKE)
     for job_id in stale:
         await _end_silent(connection, tenant_id, job_id)
     return stale
@@ -166,9 +129,7 @@ async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUI
 
 async def _end_silent(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> None:
     error = msgspec.json.encode({"code": INTERRUPTED, "detail": _SILENT}).decode()
-    await connection.execute(
-        QUERIES["end_receiving"], tenant_id, job_id, JobState.CANCELED.value, error, True
-    )
+    await _end(connection, tenant_id, job_id, JobState.CANCELED, error, True)
 
 
 async def _free(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
@@ -176,5 +137,5 @@ async def _free(connection: Connection, tenant_id: int, job_id: uuid.UUID, route
     found = await read_state(connection, tenant_id, job_id)
     if found is not None and found[0] not in FINISHED_JOB_STATES:
         return False
-    await connection.execute(QUERIES["free_key"], tenant_id, route, key, job_id)
+    await _free_key(connection, tenant_id, route, key, job_id)
     return True

@@ -7,10 +7,14 @@ from collections.abc import Callable
 from typing import Final
 
 from app.db.pool import Database
-from app.db.sql import QUERIES
+from app.db.query import Query
 
 _FRESH: Final = 10.0
 """Seconds for which room that was found is taken to be there still."""
+
+
+_probe_memory = Query[[], None]("probe_memory")
+_probe_room = Query[[], None]("probe_room")
 
 
 class RoomProbe:
@@ -31,7 +35,7 @@ class RoomProbe:
         if self._clock() < self._fresh_until and not self._database.storage.is_full:
             return
         async with self._database.connection() as connection, connection.transaction():
-            await connection.execute(QUERIES["probe_memory"])
-            await connection.execute(QUERIES["probe_room"])
+            await _probe_memory(connection)
+            await _probe_room(connection)
         self._database.storage.note_room()
         self._fresh_until = self._clock() + _FRESH

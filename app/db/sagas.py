@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from datetime import timedelta
 
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Found, Json, Query, Seconds, query
 from app.domain.outcomes import SagaState
 from app.domain.saga import Data, Position
 
@@ -26,6 +25,20 @@ class Saga(msgspec.Struct, frozen=True):
     at: Position
 
 
+class _SagaRow(msgspec.Struct, frozen=True):
+    saga_id: uuid.UUID
+    workflow: str
+    subject: uuid.UUID
+    state: SagaState
+    step: int
+    data: Json[Data]
+    attempts: int
+    error: str | None
+    actor: str
+    age: float
+
+
+@query("insert_saga")
 async def begin(
     connection: Connection,
     tenant_id: int,
@@ -34,46 +47,40 @@ async def begin(
     workflow: str,
     subject: uuid.UUID,
     actor: str,
-    data: Data | None = None,
-) -> bool:
+    data: Json[Data] = {},  # noqa: B006
+) -> Found:
     """False: there is one of this workflow for this subject already."""
-    told = msgspec.json.encode(data or {}).decode()
-    return (
-        await connection.fetchval(QUERIES["insert_saga"], tenant_id, saga_id, workflow, subject, actor, told)
-        is not None
-    )
 
 
-async def due(connection: Connection) -> list[tuple[int, uuid.UUID]]:
-    """(tenant, saga)"""
-    return [(row["tenant_id"], row["saga_id"]) for row in await connection.fetch(QUERIES["due_sagas"])]
+due = Query[[], list[tuple[int, uuid.UUID]]]("due_sagas")
+"""(tenant, saga)"""
+_claim = Query[[int, uuid.UUID], _SagaRow | None]("claim_saga")
 
 
 async def claim(connection: Connection, tenant_id: int, saga_id: uuid.UUID) -> Saga | None:
     """Held until the transaction ends; `None`: there is nothing to be had of it now."""
-    row = await connection.fetchrow(QUERIES["claim_saga"], tenant_id, saga_id)
+    row = await _claim(connection, tenant_id, saga_id)
     if row is None:
         return None
-    at = Position(
-        SagaState(row["state"]),
-        row["step"],
-        msgspec.json.decode(row["data"]),
-        row["attempts"],
-        error=row["error"],
-    )
-    return Saga(tenant_id, row["saga_id"], row["workflow"], row["subject"], row["actor"], row["age"], at)
+    at = Position(row.state, row.step, row.data, row.attempts, error=row.error)
+    return Saga(tenant_id, row.saga_id, row.workflow, row.subject, row.actor, row.age, at)
+
+
+@query("move_saga")
+async def _move(
+    connection: Connection,
+    tenant_id: int,
+    saga_id: uuid.UUID,
+    state: SagaState,
+    step: int,
+    data: Json[Data],
+    attempts: int,
+    wait: Seconds,
+    error: str | None,
+    finished: bool,
+) -> None: ...
 
 
 async def move(connection: Connection, saga: Saga, to: Position) -> None:
-    await connection.execute(
-        QUERIES["move_saga"],
-        saga.tenant_id,
-        saga.saga_id,
-        to.state,
-        to.step,
-        msgspec.json.encode(to.data).decode(),
-        to.attempts,
-        timedelta(seconds=to.wait),
-        to.error,
-        to.finished,
-    )
+    moved = (to.state, to.step, to.data, to.attempts, to.wait, to.error, to.finished)
+    await _move(connection, saga.tenant_id, saga.saga_id, *moved)

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Query
 from app.domain import naming
 from app.domain.naming import ATTRIBUTE
 from app.domain.options import STANDARD_FIELDS
@@ -73,11 +73,23 @@ _attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
 
 
+class _LostKeys(msgspec.Struct, frozen=True):
+    """Attribute keys that a contact has lost since the version that a destination holds, and those that it holds."""
+
+    contact_id: str
+    keys: list[str]
+    held: list[str] | None
+
+
+_read_contacts = Query[[int, int, Sequence[str]], list[dict[str, Any]]]("contacts_to_send")
+_read_lost = Query[[int, Sequence[str], Sequence[int]], list[_LostKeys]]("lost_attributes")
+
+
 async def contacts_to_send(
     connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
-    rows = await connection.fetch(QUERIES["contacts_to_send"], tenant_id, destination_id, contact_ids)
-    found = {row["contact_id"]: _read(dict(row)) for row in rows}
+    rows = await _read_contacts(connection, tenant_id, destination_id, contact_ids)
+    found = {row["contact_id"]: _read(row) for row in rows}
     refused = [s for s in found.values() if s.refused and None in s.attributes.values()]
     if refused:
         await _drop_refused(connection, tenant_id, refused)
@@ -114,13 +126,9 @@ def _read(row: dict[str, Any]) -> Standing:
 
 async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[Standing]) -> None:
     """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
-    rows = await connection.fetch(
-        QUERIES["lost_attributes"],
-        tenant_id,
-        [s.contact_id for s in refused],
-        [s.synced_version for s in refused],
-    )
-    never = {row["contact_id"]: set(row["keys"]).difference(row["held"] or ()) for row in rows}
+    ids, versions = [s.contact_id for s in refused], [s.synced_version for s in refused]
+    lost = await _read_lost(connection, tenant_id, ids, versions)
+    never = {row.contact_id: set(row.keys).difference(row.held or ()) for row in lost}
     for standing in refused:
         for key in never.get(standing.contact_id, ()):
             if key in standing.attributes and standing.attributes[key] is None:

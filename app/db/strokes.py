@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from app.db.pool import Connection
@@ -12,9 +13,17 @@ _MOST: Final = 30
 """Statements a call: other work waits behind them."""
 
 
-async def in_strokes(connection: Connection, query: str, *arguments: object, stroke: int = STROKE) -> None:
-    """Run a query that takes at most `stroke` rows, until it takes fewer or has had its turn."""
+async def in_strokes(
+    statement: Callable[..., Awaitable[int]],
+    connection: Connection,
+    *arguments: object,
+    stroke: int = STROKE,
+) -> int:
+    """Run a statement that touches at most `stroke` rows, until it touches fewer or has had its turn; how many."""
+    total = 0
     for _ in range(_MOST):
-        done = await connection.execute(query, *arguments)  # "DELETE 17"
-        if int(done.rpartition(" ")[2]) < stroke:
-            return
+        done = await statement(connection, *arguments)
+        total += done
+        if done < stroke:
+            break
+    return total

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 import msgspec
 
 from app.db import audit
 from app.db.pool import Connection
 from app.db.processing import LONG_SECONDS, allow_long
-from app.db.sql import QUERIES
+from app.db.query import Found, Query, query
 from app.domain import naming
 from app.domain.naming import Cleared, Known, Takings
+from app.domain.options import STANDARD_FIELDS
 
 _attributes: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -63,18 +64,39 @@ class Change(msgspec.Struct, frozen=True):
     prev_item_index: int | None
 
 
-class Standing(msgspec.Struct, frozen=True):
-    """A contact that is locked, with who made this version and the one before."""
+class Version(msgspec.Struct, frozen=True):
+    """A version of a contact."""
 
     contact_id: str
-    version: int
     source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    cleared: str | None
+
+    def know(self, attributes: Iterable[str]) -> Known:
+        """What is known of it, which has these attributes."""
+        fields = [getattr(self, name) for name in STANDARD_FIELDS]
+        return naming.know(fields, attributes, naming.read_cleared(self.cleared))
+
+
+class Standing(Version, frozen=True):
+    """A contact that is locked, with who made this version and the one before."""
+
+    version: int
     job_id: uuid.UUID
     item_index: int
     prev_job_id: uuid.UUID | None
     prev_item_index: int | None
-    known: Known
-    withdrawn: Takings
+    keys: list[str]
+    """Of its attributes."""
+    withdrawn: str | None
+
+    @property
+    def known(self) -> Known:
+        return self.know(self.keys)
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -86,18 +108,16 @@ class Maker(msgspec.Struct, frozen=True):
     request_id: str
 
 
-class Before(msgspec.Struct, frozen=True):
+class Before(Version, frozen=True):
     """A contact as it stood before an item."""
 
-    contact_id: str
-    source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
+    place: int
+    """Among what was asked for, from 1."""
     attributes: str
-    known: Known
+
+    @property
+    def known(self) -> Known:
+        return self.know(_attributes(self.attributes))
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -113,15 +133,10 @@ class Relatives(msgspec.Struct, frozen=True):
     compensated_by: uuid.UUID | None = None
 
 
-async def lock_undoable(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Undoable | None:
-    row = await connection.fetchrow(QUERIES["lock_undoable"], tenant_id, job_id)
-    return None if row is None else Undoable(*row)
-
-
-async def find_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> uuid.UUID | None:
-    """The undo job of a job that is locked."""
-    found: uuid.UUID | None = await connection.fetchval(QUERIES["find_undo"], tenant_id, job_id)
-    return found
+lock_undoable = Query[[int, uuid.UUID], Undoable | None]("lock_undoable")
+find_undo = Query[[int, uuid.UUID], uuid.UUID | None]("find_undo")
+"""The undo job of a job that is locked."""
+_resume_undo = Query[[int, uuid.UUID], Found]("resume_undo")
 
 
 async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, *, actor: str) -> bool:
@@ -129,75 +144,59 @@ async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID,
 
     False: this is no such job, or it did not fail, so there is nothing to be taken up.
     """
-    resumed = await connection.fetchval(QUERIES["resume_undo"], tenant_id, job_id) is not None
+    resumed = await _resume_undo(connection, tenant_id, job_id)
     if resumed:
         await audit.write(connection, tenant_id, actor=actor, action="undo.resume", subject=f"job:{job_id}")
     return resumed
 
 
+_count_changes = Query[[int, uuid.UUID], int]("count_changes", timeout=LONG_SECONDS)
+
+
 async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
     """Of tens of millions this takes its time."""
     await allow_long(connection)
-    count: int = await connection.fetchval(QUERIES["count_changes"], tenant_id, job_id, timeout=LONG_SECONDS)
-    return count
+    return await _count_changes(connection, tenant_id, job_id)
 
 
-async def insert_undo(connection: Connection, new: NewUndo) -> None:
-    await connection.execute(
-        QUERIES["insert_undo"],
-        new.tenant_id,
-        new.job_id,
-        new.root_job_id,
-        new.request_id,
-        new.key_id,
-        new.undo_of,
-        new.items,
-    )
+insert_undo = Query[[NewUndo], None]("insert_undo")
+"""(new)"""
+grow_undo = Query[[int, uuid.UUID, int], None]("grow_undo")
+"""(tenant_id, job_id, by)"""
+read_undo = Query[[int, uuid.UUID], UndoRow | None]("read_undo")
 
 
-async def grow_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, by: int) -> None:
-    await connection.execute(QUERIES["grow_undo"], tenant_id, job_id, by)
-
-
-async def read_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> UndoRow | None:
-    row = await connection.fetchrow(QUERIES["read_undo"], tenant_id, job_id)
-    return None if row is None else UndoRow(*row)
-
-
+@query("undo_items")
 async def read_changes(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, *, before: int, limit: int
 ) -> list[Change]:
     """What a job changed, the last item before the index `before` first."""
-    rows = await connection.fetch(QUERIES["undo_items"], tenant_id, job_id, before, limit)
-    return [Change(*row) for row in rows]
 
 
-async def read_changes_of(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, indexes: Sequence[int]
-) -> list[Change]:
-    """What these items changed, the last one first; those that changed nothing are left out."""
-    rows = await connection.fetch(QUERIES["undo_items_at"], tenant_id, job_id, indexes)
-    return [Change(*row) for row in rows]
+read_changes_of = Query[[int, uuid.UUID, Sequence[int]], list[Change]]("undo_items_at")
+"""(tenant_id, job_id, indexes)
+
+What these items changed, the last one first; those that changed nothing are left out.
+"""
+_lock_contacts = Query[[int, Sequence[str]], list[Standing]]("lock_contacts")
 
 
 async def lock_contacts(
     connection: Connection, tenant_id: int, contact_ids: Sequence[str]
 ) -> dict[str, Standing]:
-    rows = await connection.fetch(QUERIES["lock_contacts"], tenant_id, contact_ids)
-    return {row["contact_id"]: _read_standing(tuple(row)) for row in rows}
+    return {row.contact_id: row for row in await _lock_contacts(connection, tenant_id, contact_ids)}
 
 
-def _read_standing(row: tuple[Any, ...]) -> Standing:
-    keys, cleared, withdrawn = row[12:]
-    known = naming.know(row[7:12], keys, naming.read_cleared(cleared))
-    return Standing(*(*row[:7], known, naming.read_withdrawn(withdrawn)))
+_read_makers = Query[[int, Sequence[uuid.UUID]], list[Maker]]("read_makers")
 
 
 async def read_makers(
     connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]
 ) -> dict[uuid.UUID, Maker]:
-    rows = await connection.fetch(QUERIES["read_makers"], tenant_id, job_ids)
-    return {row["job_id"]: Maker(*row) for row in rows}
+    return {maker.job_id: maker for maker in await _read_makers(connection, tenant_id, job_ids)}
+
+
+_find_own = Query[[int, list[uuid.UUID], list[int], list[int], uuid.UUID], list[int]]("find_own")
 
 
 async def find_own(
@@ -208,33 +207,40 @@ async def find_own(
     standing: Sequence[Standing],
 ) -> set[int]:
     """Places of changes of the job whose very versions stand again, restored by undos of what came after them."""
-    rows = await connection.fetch(
-        QUERIES["find_own"],
+    places = await _find_own(
+        connection,
         tenant_id,
         [found.job_id for found in standing],
         [found.item_index for found in standing],
         [change.item_index for change in changes],
         job_id,
     )
-    return {row["place"] - 1 for row in rows}
+    return {place - 1 for place in places}
+
+
+_read_befores = Query[[int, list[uuid.UUID | None], list[int | None]], list[Before]]("read_befores")
 
 
 async def read_befores(
     connection: Connection, tenant_id: int, changes: Sequence[Change]
 ) -> dict[int, Before]:
     """What stood before each change, by its place among them; where there was nothing it is left out."""
-    rows = await connection.fetch(
-        QUERIES["read_befores"],
-        tenant_id,
-        [change.prev_job_id for change in changes],
-        [change.prev_item_index for change in changes],
-    )
-    return {row["place"] - 1: _read_before(tuple(row)[1:]) for row in rows}
+    jobs, indexes = [change.prev_job_id for change in changes], [change.prev_item_index for change in changes]
+    return {row.place - 1: row for row in await _read_befores(connection, tenant_id, jobs, indexes)}
 
 
-def _read_before(row: tuple[Any, ...]) -> Before:
-    *found, cleared = row
-    return Before(*(*found, naming.know(row[2:7], _attributes(row[7]), naming.read_cleared(cleared))))
+@query("restore_contacts")
+async def _restore(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    contact_ids: list[str],
+    places: list[int],
+    prev_job_ids: list[uuid.UUID | None],
+    prev_item_indexes: list[int | None],
+    cleared: list[str | None],
+    withdrawn: list[str | None],
+) -> int: ...
 
 
 async def restore(
@@ -252,8 +258,8 @@ async def restore(
     if not changes:
         return 0
     rows = sorted(zip(changes, places, namings, strict=True), key=lambda row: row[0].contact_id)
-    written: int = await connection.fetchval(
-        QUERIES["restore_contacts"],
+    return await _restore(
+        connection,
         tenant_id,
         job_id,
         [change.contact_id for change, *_ in rows],
@@ -263,39 +269,35 @@ async def restore(
         [_as_json(cleared) for *_, (cleared, _) in rows],
         [_as_json(withdrawn) for *_, (_, withdrawn) in rows],
     )
-    return written
 
 
 def _as_json(value: Cleared | Takings) -> str | None:
     return msgspec.json.encode(value).decode() if value else None
 
 
-async def is_unsettled(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    """Whether anything of an import can still change at a destination."""
-    return bool(await connection.fetchval(QUERIES["read_unsettled"], tenant_id, job_id))
+is_unsettled = Query[[int, uuid.UUID], bool | None]("read_unsettled")
+"""Whether anything of an import can still change at a destination."""
 
 
+@query
 async def last_refused(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, *, before: int
 ) -> int | None:
     """No item after this one, and before the index `before`, was finally refused; `None`: none at all."""
-    index: int | None = await connection.fetchval(QUERIES["last_refused"], tenant_id, job_id, before)
-    return index
 
 
-async def read_refused(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, low: int, high: int
-) -> list[Refused]:
-    rows = await connection.fetch(QUERIES["refused_items"], tenant_id, job_id, low, high)
-    return [Refused(*row) for row in rows]
+read_refused = Query[[int, uuid.UUID, int, int], list[Refused]]("refused_items")
+"""(tenant_id, job_id, low, high)"""
 
 
+@query
 async def drop_letters(
     connection: Connection, tenant_id: int, letters: Sequence[int], *, by: str, note: str
-) -> None:
-    await connection.execute(QUERIES["drop_letters"], tenant_id, letters, by, note)
+) -> None: ...
+
+
+_read_relatives = Query[[int, uuid.UUID], Relatives | None]("read_relatives")
 
 
 async def read_relatives(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Relatives:
-    row = await connection.fetchrow(QUERIES["read_relatives"], tenant_id, job_id)
-    return Relatives() if row is None else Relatives(*row)
+    return await _read_relatives(connection, tenant_id, job_id) or Relatives()

@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 import msgspec
 
 from app.db.pool import Connection
-from app.db.sql import QUERIES
+from app.db.query import Affected, Found, Json, Query, Seconds, query
+from app.db.strokes import in_strokes
 from app.domain.answers import JsonObject
 from app.domain.webhooks import MOST_ATTEMPTS_KEPT, EndpointState, MessageState, Policy, Verdict
 
-_STROKE: Final = 1_000
-_MOST_STROKES: Final = 30
 LAST: Final = 2**63 - 1
 """Later than any message."""
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """An endpoint that receives a tenant's events; its secret is never shown again."""
+    """Where a tenant is told of events; its secret is never shown again."""
 
     endpoint_id: int
     url: str
@@ -52,13 +51,13 @@ class WebhookMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     message_id: int
     event_id: uuid.UUID
-    """The same over all attempts and replays: receivers recognize repetitions by it."""
+    """The same over all attempts and replays: receivers tell repetitions by it."""
     type: str
     state: MessageState
     attempt: int
     """How many were begun since it was written or replayed."""
-    attempts: list[WebhookAttempt]
-    payload: JsonObject
+    attempts: Json[list[WebhookAttempt]]
+    payload: Json[JsonObject]
     """What is sent."""
     created_at: datetime
     next_attempt_at: datetime | None
@@ -80,6 +79,11 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
     previous_secret: bytes | None
 
 
+lock_tenant = Query[[int], None]("lock_tenant")
+"""(tenant_id)"""
+_insert_endpoint = Query[[int, str, Sequence[str], int, Policy], int | None]("insert_endpoint")
+
+
 async def add_endpoint(
     connection: Connection,
     tenant_id: int,
@@ -93,42 +97,24 @@ async def add_endpoint(
 
     Must run in a transaction.
     """
-    await connection.execute(QUERIES["lock_tenant"], tenant_id)
-    added: int | None = await connection.fetchval(
-        QUERIES["insert_endpoint"], tenant_id, url, list(events), most, policy
-    )
-    return added
+    await lock_tenant(connection, tenant_id)
+    return await _insert_endpoint(connection, tenant_id, url, events, most, policy)
 
 
+@query("set_endpoint_secret")
 async def set_secret(
-    connection: Connection, tenant_id: int, endpoint_id: int, sealed: bytes, *, keep: float | None
-) -> bool:
+    connection: Connection, tenant_id: int, endpoint_id: int, sealed: bytes, *, keep: Seconds | None
+) -> Found:
     """`keep`: seconds for which the secret before signs as well. False: there is no such endpoint."""
-    kept = None if keep is None else timedelta(seconds=keep)
-    done = await connection.fetchval(QUERIES["set_endpoint_secret"], tenant_id, endpoint_id, sealed, kept)
-    return done is not None
 
 
+@query
 async def list_endpoints(
     connection: Connection, tenant_id: int, endpoint_id: int | None = None
-) -> list[WebhookEndpoint]:
-    rows = await connection.fetch(QUERIES["list_endpoints"], tenant_id, endpoint_id)
-    return [
-        WebhookEndpoint(
-            endpoint_id=row["endpoint_id"],
-            url=row["url"],
-            events=row["events"],
-            policy=Policy(row["policy"]),
-            state=EndpointState(row["state"]),
-            detail=row["detail"],
-            failing_since=row["failing_since"],
-            created_at=row["created_at"],
-            previous_until=row["previous_until"],
-        )
-        for row in rows
-    ]
+) -> list[WebhookEndpoint]: ...
 
 
+@query
 async def change_endpoint(
     connection: Connection,
     tenant_id: int,
@@ -138,42 +124,35 @@ async def change_endpoint(
     events: Sequence[str] | None = None,
     state: EndpointState | None = None,
     policy: Policy | None = None,
-) -> bool:
+) -> Found:
     """`None` leaves as it is. False: there is no such endpoint."""
-    changed = await connection.fetchval(
-        QUERIES["change_endpoint"],
-        tenant_id,
-        endpoint_id,
-        url,
-        None if events is None else list(events),
-        state,
-        policy,
-    )
-    return changed is not None
+
+
+_close_messages = Query[[int, int, str], Affected]("close_messages")
 
 
 async def close_messages(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> int:
     """End what waits for an endpoint that is not active, a bounded number a call; how many."""
-    return await _in_strokes(connection, QUERIES["close_messages"], tenant_id, endpoint_id, why)
+    return await in_strokes(_close_messages, connection, tenant_id, endpoint_id, why)
+
+
+_read_strays = Query[[], list[tuple[int, int, str]]]("stray_endpoints")
 
 
 async def close_strays(connection: Connection) -> int:
     """End what was written for endpoints while they were closed; how many."""
     closed = 0
-    for row in await connection.fetch(QUERIES["stray_endpoints"]):
-        why = f"the endpoint was {row['state']}"
-        closed += await close_messages(connection, row["tenant_id"], row["endpoint_id"], why)
+    for tenant_id, endpoint_id, state in await _read_strays(connection):
+        closed += await close_messages(connection, tenant_id, endpoint_id, f"the endpoint was {state}")
     return closed
 
 
-async def add_test_message(
-    connection: Connection, tenant_id: int, endpoint_id: int, event_type: str
-) -> int | None:
-    """`None`: there is no such endpoint, or it is not active."""
-    added: int | None = await connection.fetchval(
-        QUERIES["insert_test_message"], tenant_id, endpoint_id, event_type
-    )
-    return added
+add_test_message = Query[[int, int, str], int | None]("insert_test_message")
+"""(tenant_id, endpoint_id, event_type) `None`: there is no such endpoint, or it is not active."""
+_list_messages = Query[[int, int, int, int], list[WebhookMessage]]("list_messages")
+_list_messages_in_state = Query[[int, int, int, int, MessageState], list[WebhookMessage]](
+    "list_messages_in_state"
+)
 
 
 async def list_messages(
@@ -186,56 +165,26 @@ async def list_messages(
     limit: int,
 ) -> list[WebhookMessage]:
     """Newest first."""
-    arguments = (tenant_id, endpoint_id, before, limit)
     if state is None:
-        rows = await connection.fetch(QUERIES["list_messages"], *arguments)
-    else:
-        rows = await connection.fetch(QUERIES["list_messages_in_state"], *arguments, state)
-    return [
-        WebhookMessage(
-            message_id=row["message_id"],
-            event_id=row["event_id"],
-            type=row["type"],
-            state=MessageState(row["state"]),
-            attempt=row["attempt"],
-            attempts=msgspec.json.decode(row["attempts"], type=list[WebhookAttempt]),
-            payload=msgspec.Raw(row["body"].encode()),
-            created_at=row["created_at"],
-            next_attempt_at=row["next_attempt_at"],
-            finished_at=row["finished_at"],
-        )
-        for row in rows
-    ]
+        return await _list_messages(connection, tenant_id, endpoint_id, before, limit)
+    return await _list_messages_in_state(connection, tenant_id, endpoint_id, before, limit, state)
 
 
-async def replay_message(connection: Connection, tenant_id: int, endpoint_id: int, message_id: int) -> bool:
-    """False: it is pending, or there is none."""
-    done = await connection.execute(QUERIES["replay_message"], tenant_id, endpoint_id, message_id)
-    return done != "UPDATE 0"
+replay_message = Query[[int, int, int], Affected]("replay_message")
+"""(tenant_id, endpoint_id, message_id) 0: it is pending, or there is none."""
+_replay_messages = Query[[int, int, MessageState], Affected]("replay_messages")
 
 
 async def replay_messages(
     connection: Connection, tenant_id: int, endpoint_id: int, state: MessageState
 ) -> int:
     """Send those in this state again, a bounded number a call; how many."""
-    return await _in_strokes(connection, QUERIES["replay_messages"], tenant_id, endpoint_id, state)
+    return await in_strokes(_replay_messages, connection, tenant_id, endpoint_id, state)
 
 
-async def _in_strokes(connection: Connection, query: str, *arguments: object) -> int:
-    """Each stroke commits by itself."""
-    total = 0
-    for _ in range(_MOST_STROKES):
-        done = int((await connection.execute(query, *arguments)).rpartition(" ")[2])
-        total += done
-        if done < _STROKE:
-            break
-    return total
-
-
-async def due_endpoints(connection: Connection) -> list[tuple[int, int]]:
-    """Tenant and endpoint of each that has something to be told now."""
-    rows = await connection.fetch(QUERIES["due_endpoints"])
-    return [(row["tenant_id"], row["endpoint_id"]) for row in rows]
+due_endpoints = Query[[], list[tuple[int, int]]]("due_endpoints")
+"""Tenant and endpoint of each that has something to be told now."""
+_claim_message = Query[[int, int, Seconds, Seconds], Claimed | None]("claim_message")
 
 
 async def claim_message(
@@ -250,17 +199,26 @@ async def claim_message(
 
     `standard_lease` is that of endpoints with the policy `standard`; None: the same.
     """
-    row = await connection.fetchrow(
-        QUERIES["claim_message"],
-        tenant_id,
-        endpoint_id,
-        timedelta(seconds=lease),
-        timedelta(seconds=lease if standard_lease is None else standard_lease),
-    )
-    if row is None:
-        return None
-    found = dict(row) | {"policy": Policy(row["policy"])}
-    return Claimed(tenant_id=tenant_id, endpoint_id=endpoint_id, **found)
+    standard = lease if standard_lease is None else standard_lease
+    return await _claim_message(connection, tenant_id, endpoint_id, lease, standard)
+
+
+@query("record_attempt")
+async def _record_attempt(
+    connection: Connection,
+    tenant_id: int,
+    message_id: int,
+    number: int,
+    state: MessageState,
+    wait: Seconds,
+    attempt: Json[WebhookAttempt],
+    most_kept: int,
+    at: datetime,
+    ok: bool,
+    disabled_because: str | None,
+    patience: Seconds | None,
+    why: str,
+) -> bool | None: ...
 
 
 async def record_attempt(
@@ -276,29 +234,29 @@ async def record_attempt(
 
     `patience`: seconds for which an endpoint may fail before it is disabled, and `why` it then is; None: for ever.
     """
-    disabled = await connection.fetchval(
-        QUERIES["record_attempt"],
+    disabled = await _record_attempt(
+        connection,
         claimed.tenant_id,
         claimed.message_id,
         claimed.attempt,
         verdict.state,
-        timedelta(seconds=verdict.wait),
-        msgspec.json.encode(attempt).decode(),
+        verdict.wait,
+        attempt,
         MOST_ATTEMPTS_KEPT,
         attempt.at,
         verdict.state is MessageState.OK,
         attempt.detail if verdict.disable else None,
-        None if patience is None else timedelta(seconds=patience),
+        patience,
         why,
     )
     return bool(disabled)
 
 
-async def tell_disabled(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> None:
-    """Emit `webhook.disabled`; within the transaction that disables it."""
-    await connection.execute(QUERIES["tell_disabled"], tenant_id, endpoint_id, why)
+tell_disabled = Query[[int, int, str], None]("tell_disabled")
+"""(tenant_id, endpoint_id, why) Emit `webhook.disabled`; within the transaction that disables it."""
+_forget_messages = Query[[int, Seconds], Affected]("forget_messages")
 
 
 async def forget_messages(connection: Connection, tenant_id: int, retention: float) -> int:
     """Drop settled messages past their time, a bounded number a call; how many."""
-    return await _in_strokes(connection, QUERIES["forget_messages"], tenant_id, timedelta(seconds=retention))
+    return await in_strokes(_forget_messages, connection, tenant_id, retention)

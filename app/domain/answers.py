@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState, Result
+from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, Result
 from app.domain.rules import FieldError, ItemWarning
 
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
@@ -127,13 +127,6 @@ def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
         if len(found.samples) < SAMPLES:
             found.samples.append(item.index)
     return clusters
-
-
-def job_state(summary: Summary, *, owed: bool) -> JobState:
-    """The state of a job once its items are decided here; `owed`: some destination has a pending delivery."""
-    if owed:
-        return JobState.SYNCING
-    return JobState.COMPLETED if summary.succeeded == summary.total else JobState.COMPLETED_WITH_FAILURES
 
 
 _WORST_FIRST: Final = (

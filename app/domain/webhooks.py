@@ -38,12 +38,12 @@ _URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+([/?][^\s#\x00-\x1f]*)?
 class EndpointState(StrEnum):
     ACTIVE = "active"
     DISABLED = "disabled"
-    """By an operator, or because the receiver answered 410."""
+    """By a human, or because the receiver answered 410."""
     REMOVED = "removed"
 
 
 class MessageState(StrEnum):
-    """The state of one event at one endpoint."""
+    """Where one event stands at one endpoint."""
 
     PENDING = "pending"
     OK = "ok"

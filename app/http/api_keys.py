@@ -7,11 +7,12 @@ from typing import Annotated, Final
 import msgspec
 
 from app import keys
+from app.db.keys import Key
 from app.db.pool import Connection
 from app.domain.principal import Principal
 from app.http.auth import ADMIN
 from app.http.operation import Answer, Path, Reply, operation
-from app.keys import Key, KeyChange, NewKey
+from app.keys import KeyChange, NewKey
 
 PATH: Final = "/v1/keys"
 _KEY: Final = PATH + "/{key_id}"

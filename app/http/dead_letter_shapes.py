@@ -9,11 +9,12 @@ from typing import Annotated, Any, Final
 import msgspec
 
 from app import letter_views
+from app.db.letters import Filter
 from app.domain.outcomes import EffectState, JobKind, JobState, Resolution
 from app.errors import Invalid
 from app.http.cursors import NextCursor
 from app.http.parameters import MOST
-from app.letter_choice import MOST_IDS, Filter, Skipped
+from app.letter_choice import MOST_IDS, Skipped
 from app.resending import Taken
 
 RESOLUTIONS: Final = ("open", *Resolution, "any")

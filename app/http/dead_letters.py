@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final
 from uuid_utils.compat import uuid7
 
 from app import letter_views, letters
+from app.db.letters import Filter
 from app.db.pool import Connection, Database
 from app.domain.principal import Principal
 from app.errors import Invalid, NotFound
@@ -31,7 +32,7 @@ from app.http.dead_letter_shapes import (
 from app.http.exchange import Exchange
 from app.http.operation import Answer, Path, Reply, operation
 from app.letter_choice import MOST as MOST_TAKEN
-from app.letter_choice import Actor, Filter, Selection
+from app.letter_choice import Actor, Selection
 from app.settings import Settings
 from app.wake import Waker
 

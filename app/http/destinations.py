@@ -7,10 +7,11 @@ from urllib.parse import quote
 
 import msgspec
 
-from app import admin, circuits
-from app.admin import Destination, DestinationChange, NewDestination
+from app import circuits
+from app import destinations as service
 from app.circuits import DEFAULT_SECONDS, MOST_SECONDS, CircuitHistory, CircuitOrder
 from app.db.pool import Connection, Database
+from app.destinations import Destination, DestinationChange, NewDestination
 from app.domain.addresses import parse_networks
 from app.domain.principal import Principal
 from app.errors import NotFound
@@ -51,7 +52,7 @@ class Destinations:
     async def read_all(self, tenant_id: int) -> list[Destination]:
         workers = await self._workers.look()
         async with self._database.connection() as connection:
-            return await admin.list_destinations(connection, tenant_id, workers)
+            return await service.list_destinations(connection, tenant_id, workers)
 
     async def find(self, tenant_id: int, name: str) -> Destination:
         """
@@ -65,7 +66,7 @@ class Destinations:
 
     async def set_state(self, principal: Principal, name: str, state: str, request_id: str) -> None:
         async with self._database.connection() as connection:
-            destination_id = await admin.set_destination_state(
+            destination_id = await service.set_destination_state(
                 connection, principal.tenant_id, name, state, actor=principal.key_id
             )
         if state != "paused":
@@ -98,7 +99,7 @@ async def add_destination(
     Contacts that change from now on are synced to it.
     """
     vault = open_vault(settings)
-    added = await admin.add_destination(
+    added = await service.add_destination(
         connection,
         vault,
         principal.tenant_id,
@@ -134,7 +135,7 @@ async def change_destination(
     """
     vault = open_vault(settings)
     async with database.connection() as connection:
-        destination_id = await admin.change_destination(
+        destination_id = await service.change_destination(
             connection, vault, principal.tenant_id, name, body, actor=principal.key_id
         )
     waker.wake(principal.tenant_id, [destination_id], reason=f"change:{exchange.request_id}")

@@ -14,7 +14,7 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app import accept, spool, status
-from app.accept import Accepted207, Import, Options, Replay
+from app.accept import Accepted207, ImportRequest, Options, Replay
 from app.db import imports
 from app.db.packing import pack
 from app.db.pool import Database
@@ -30,7 +30,6 @@ from app.http.intake import Intake, Place
 from app.http.operation import respond
 from app.http.principals import Principals
 from app.settings import Settings
-from app.spool import Upload
 from app.wake import Waker
 
 ROUTE: Final = "POST /v1/contacts:bulk"
@@ -47,10 +46,10 @@ class _Named(msgspec.Struct):
     job_id: str
 
 
-class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
+class ReceivedImport(msgspec.Struct, frozen=True, kw_only=True):
     """A request but for its body."""
 
-    upload: Upload
+    upload: ImportRequest
     fields: Fields
     preferences: Preferences
     exchange: Exchange
@@ -88,11 +87,11 @@ class Importer:
         self._watcher = watcher
         self._principals = principals
 
-    async def take(self, receive: Any, asked: ImportRequest) -> ASGIResponse:
+    async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
         with self._intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
             return await self._take(receive, asked, place)
 
-    async def _take(self, receive: Any, asked: ImportRequest, place: Place) -> ASGIResponse:
+    async def _take(self, receive: Any, asked: ReceivedImport, place: Place) -> ASGIResponse:
         settings = self._settings
         limits = _limit(settings, asked.options)
         ahead = not asked.preferences.respond_async
@@ -101,31 +100,35 @@ class Importer:
         async with contextlib.aclosing(open_body(receive, asked.fields, limits, place.hold_window)) as body:
             held: list[bytes] = []
             if ahead and await _read_ahead(body, held, settings.max_sync_bytes, place):
-                batch = Import(**msgspec.structs.asdict(asked.upload), body=b"".join(held))
                 # Too many items are no fault: they are stored, and processed afterwards.
                 with contextlib.suppress(TooManyItems):
-                    return await self._answer_now(asked, batch)
+                    return await self._answer_now(asked, b"".join(held))
             return await self._answer_later(asked, _chain(held, body, place, _spooling(settings)))
 
-    async def _answer_now(self, asked: ImportRequest, batch: Import) -> ASGIResponse:
+    async def _answer_now(self, asked: ReceivedImport, body: bytes) -> ASGIResponse:
         wait = asked.preferences.wait
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
         async with self._database.turn():
             decided = await accept.accept(
-                self._database, batch, self._settings, new_id=uuid7, random=random.SystemRandom().random
+                self._database,
+                asked.upload,
+                body,
+                self._settings,
+                new_id=uuid7,
+                random=random.SystemRandom().random,
             )
         if isinstance(decided, Replay):
             return _replay(decided, asked.echo)
         asked.exchange.items = decided.summary.total
-        self._waker.wake(batch.tenant_id, decided.owed, reason=str(decided.job_id))
+        self._waker.wake(asked.upload.tenant_id, decided.owed, reason=str(decided.job_id))
         if wait:
-            settled = await self._hold(batch, decided, asked.exchange.started + wait)
+            settled = await self._hold(asked.upload, decided, asked.exchange.started + wait)
             if isinstance(settled, Replay):
                 return _replay(settled, asked.echo)
             return _answer(decided, settled, asked.echo, asked.preferences)
         return _answer(decided, decided.body, asked.echo, asked.preferences)
 
-    async def _answer_later(self, asked: ImportRequest, body: AsyncIterator[bytes]) -> ASGIResponse:
+    async def _answer_later(self, asked: ReceivedImport, body: AsyncIterator[bytes]) -> ASGIResponse:
         """Store the body. `Prefer: wait` is not heeded here: nothing will be settled so soon."""
         loop = asyncio.get_running_loop()
         upload = asked.upload
@@ -144,7 +147,7 @@ class Importer:
             accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True)
         )
 
-    async def _hold(self, batch: Import, decided: Accepted207, until: float) -> bytes | Replay:
+    async def _hold(self, batch: ImportRequest, decided: Accepted207, until: float) -> bytes | Replay:
         """Wait for the effects, and put the answer that shows them in the place of the one committed.
 
         Nothing is lost if this never ends: the answer that was committed with the import remains.

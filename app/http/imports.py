@@ -8,7 +8,7 @@ import msgspec
 from litestar import Request
 from litestar.response.base import ASGIResponse
 
-from app.accept import Options
+from app.accept import ImportRequest, Options
 from app.domain import answers
 from app.domain.files.columns import MappingError, parse_mapping
 from app.domain.files.pieces import WORDING, Family, Form
@@ -19,11 +19,11 @@ from app.errors import Invalid
 from app.http import headers
 from app.http.exchange import Exchange
 from app.http.headers import Fields, Preferences
-from app.http.importer import ROUTE, SCOPES, Importer, ImportRequest
+from app.http.importer import ROUTE, SCOPES, Importer, ReceivedImport
 from app.http.operation import Answer, Call, Header, operation
 from app.http.parameters import describe_wait, read_preferences
 from app.settings import Settings
-from app.spool import QueuedAnswer, Upload
+from app.spool import QueuedAnswer
 
 _SETTLING: Final = 5.0
 """Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
@@ -175,7 +175,7 @@ async def import_contacts(
         minimal=preferences.minimal,
         wait=preferences.wait + _SETTLING if preferences.wait else 0.0,
     )
-    upload = Upload(
+    upload = ImportRequest(
         tenant_id=principal.tenant_id,
         key_id=principal.key_id,
         request_id=exchange.request_id,
@@ -184,7 +184,7 @@ async def import_contacts(
         options=options,
         form=_read_form(query, fields),
     )
-    asked = ImportRequest(
+    asked = ReceivedImport(
         upload=upload,
         fields=fields,
         preferences=preferences,

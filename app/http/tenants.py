@@ -9,12 +9,13 @@ import msgspec
 
 from app import keys
 from app.db import audit
+from app.db.keys import Tenant
 from app.db.pool import Connection
 from app.errors import Conflict, NotFound
 from app.http.api_keys import KeySecret, show_secret
 from app.http.auth import OPERATOR
 from app.http.operation import Answer, Path, Reply, operation
-from app.keys import NewKey, Tenant
+from app.keys import NewKey
 
 PATH: Final = "/v1/tenants"
 _TENANT: Final = PATH + "/{name}"

@@ -82,7 +82,7 @@ class DestinationTester(PollingWorkerPool):
         if claimed is not None:
             steps = await self._test(tenant_id, test_id, claimed)
             async with self._database.connection() as connection:
-                await rows.finish(connection, tenant_id, test_id, _encode(steps))
+                await rows.finish(connection, tenant_id, test_id, _encode(steps).decode())
             log.info(
                 "destination_tested",
                 tenant_id=tenant_id,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.chunks import Advance, Processor
+from app.chunk_steps import Advance
+from app.chunks import Processor
 from app.db import processing
 from app.db.pool import Database
 from app.settings import Settings

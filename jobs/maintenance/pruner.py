@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from app.db import canceling, circuits, delivering, processing, webhooks
+from app.db import canceling, circuits, imports, keys, processing, webhooks
 from app.db.pool import Database
 from app.settings import Settings
 
@@ -13,10 +13,10 @@ log = structlog.get_logger()
 
 async def prune(database: Database, settings: Settings) -> None:
     async with database.connection() as connection:
-        await delivering.forget_answers(connection, settings.idempotency_memory)
+        await imports.forget_answers(connection, settings.idempotency_memory)
         await webhooks.close_strays(connection)
         orphans = await canceling.orphaned_spools(connection)
-        tenants = await delivering.all_tenants(connection)
+        tenants = await keys.all_tenants(connection)
     for tenant_id, job_id in orphans:
         async with database.connection() as connection:
             await canceling.remove_spool(connection, tenant_id, job_id)

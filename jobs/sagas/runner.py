@@ -17,6 +17,7 @@ import structlog
 from app.db import audit, sagas
 from app.db.pool import UNREACHABLE, Connection, Database
 from app.db.sagas import Saga
+from app.db.transactions import COLLIDED, HELD, retried
 from app.domain.outcomes import SagaState
 from app.domain.retry import RetryPolicy
 from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, on_error, transition
@@ -29,13 +30,9 @@ log = structlog.get_logger()
 
 WORKERS: Final = 2
 _UNKNOWN_WAIT: Final = 10.0
-_TRIES: Final = 3
 _HELD_WAIT: Final = 1.0
 _BACKOFF_BASE: Final = 0.5
 _BACKOFF_CAP: Final = 30.0
-_LOST: Final = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-_HELD: Final = (*_LOST, asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError)
-"""Somebody else holds a row for long: it comes free, so it costs no attempt."""
 
 
 class StepContext:
@@ -134,21 +131,17 @@ class Runner(PollingWorkerPool):
             DatabaseUnavailable, Overloaded: nothing happened.
         """
         async with self._database.connection() as connection:
-            for attempt in range(1, _TRIES + 1):
-                try:
-                    return await self._run(connection, tenant_id, saga_id)
-                except _LOST as error:
-                    if attempt == _TRIES:
-                        return await self._postpone(connection, tenant_id, saga_id, error)
-                except _HELD as error:
-                    return await self._postpone(connection, tenant_id, saga_id, error)
-                except (TrancheError, asyncpg.DiskFullError, *UNREACHABLE):
-                    raise
-                except Exception as error:
-                    # An internal error: it must neither come again at once and for ever, nor be forgotten.
-                    log.exception("saga_failed", tenant_id=tenant_id, saga_id=str(saga_id))
-                    return await self._retry(connection, tenant_id, saga_id, error)
-        return None
+            try:
+                return await retried(lambda: self._run(connection, tenant_id, saga_id))
+            except (*COLLIDED, *HELD) as error:
+                # Somebody else holds a row for long: it comes free, so it costs no attempt.
+                return await self._postpone(connection, tenant_id, saga_id, error)
+            except (TrancheError, asyncpg.DiskFullError, *UNREACHABLE):
+                raise
+            except Exception as error:
+                # An internal error: it must neither come again at once and for ever, nor be forgotten.
+                log.exception("saga_failed", tenant_id=tenant_id, saga_id=str(saga_id))
+                return await self._retry(connection, tenant_id, saga_id, error)
 
     async def _run(self, connection: Connection, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
         async with connection.transaction():

@@ -17,7 +17,7 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from app import admin
+from app import destinations, keys
 from app.cli import place
 from app.db.migrate import migrate
 from app.domain.addresses import parse_networks
@@ -59,13 +59,15 @@ async def installation(
         )
         await migrate(settings.database_url)
         async with place.connection(settings) as connection:
-            key = await admin.create_key(connection, "bench", list(admin.SCOPES))
-            tenant_id = await admin.find_tenant(connection, "bench")
-            await admin.add_destination(
+            key = await keys.create_key(connection, "bench", list(keys.SCOPES))
+            tenant_id = await keys.find_tenant(connection, "bench")
+            await destinations.add_destination(
                 connection,
                 Vault(settings.secret_key),
                 tenant_id,
-                admin.NewDestination(name="hubspot", kind="hubspot", base_url=destination, token="bench"),
+                destinations.NewDestination(
+                    name="hubspot", kind="hubspot", base_url=destination, token="bench"
+                ),
                 private=parse_networks(settings.destination_private),
             )
         port = free_port()

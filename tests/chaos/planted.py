@@ -152,7 +152,7 @@ def chunk_dropped() -> None:
     """A chunk whose locks were not to be had is taken for done. (Here some are not to be had for no reason.)"""
     import asyncpg
 
-    from app import chunks
+    from app import chunk_steps
     from app.db import processing
 
     async def apply(self: Any, chunk: Any, undecided: Any) -> None:
@@ -166,8 +166,8 @@ def chunk_dropped() -> None:
             await processing.drop_chunks(self._connection, *self._job, first, first)
         return False
 
-    original = put(chunks._Unit, "_apply", apply)
-    put(chunks._Unit, "_postpone", drop)
+    original = put(chunk_steps.Unit, "_apply", apply)
+    put(chunk_steps.Unit, "_postpone", drop)
 
 
 @bug("cancel")
@@ -279,7 +279,7 @@ def token_ignored() -> None:
     """A worker whose lease was lost records its outcomes over those of the one that came after it."""
     alter(
         "record_delivery",
-        "AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE",
+        "AND d.lease_token = $3\n        AND (d.state = 'sending') IS TRUE",
         "AND $3::uuid IS NOT NULL",
     )
 
@@ -377,7 +377,7 @@ def counted_twice() -> None:
 @bug()
 def finished_early() -> None:
     """A job is finished when one destination has all, whatever the other one is still owed."""
-    alter("finish_job", "e.pending + e.retry + e.unknown > 0", "false")
+    alter("finish_job", "coalesce(sum(x.pending + x.retry + x.unknown), 0) AS open", "0 AS open")
 
 
 @bug("missing_fields")
@@ -418,7 +418,7 @@ def message_renamed() -> None:
 @bug()
 def job_untold() -> None:
     """Nobody is told of a job that a destination's last word ends."""
-    alter("finish_job", "emit_event($1,", "emit_event(-1,")
+    alter("finish_job", "RETURNING j.state, emit_job_finished(j)", "RETURNING j.state")
 
 
 @bug("reject")

@@ -20,7 +20,8 @@ import asyncpg
 import msgspec
 from redis.asyncio import Redis
 
-from app import admin
+from app import destinations as service
+from app import keys
 from app.db.migrate import migrate
 from app.embedded import Child, Engines
 from app.sandbox import KINDS
@@ -278,10 +279,10 @@ class Stage:
         self._rounds += 1
         name = f"round-{seed}-{os.getpid()}-{self._rounds}"
         async with self.database() as connection:
-            key = await admin.create_key(connection, name, list(admin.SCOPES))
-            tenant_id = await admin.find_tenant(connection, name)
+            key = await keys.create_key(connection, name, list(keys.SCOPES))
+            tenant_id = await keys.find_tenant(connection, name)
             for crm in CRMS:
-                new = admin.NewDestination(
+                new = service.NewDestination(
                     name=crm.removeprefix("crm_"),
                     kind=self.kinds[crm],
                     options=OPTIONS[self.kinds[crm]],
@@ -289,7 +290,7 @@ class Stage:
                     token="pat-chaos",
                 )
                 vault = Vault(self.settings.secret_key)
-                await admin.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
+                await service.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
             rows = await connection.fetch(
                 "SELECT name, destination_id FROM destinations WHERE tenant_id = $1", tenant_id
             )

@@ -12,8 +12,8 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import admin
-from app.accept import Accepted207, Import, Options, Replay, accept
+from app import destinations, keys
+from app.accept import Accepted207, ImportRequest, Options, Replay, accept
 from app.db.pool import Database
 from app.settings import Settings
 from app.vault import Vault
@@ -34,8 +34,12 @@ class Desk:
     async def add_destination(self, name: str) -> int:
         """Its id; the address leads nowhere."""
         async with self.database.connection() as connection:
-            new = admin.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:9", token="pat")
-            await admin.add_destination(connection, Vault(SECRET_KEY), self.tenant_id, new, private=LOOPBACK)
+            new = destinations.NewDestination(
+                name=name, kind="hubspot", base_url="http://127.0.0.1:9", token="pat"
+            )
+            await destinations.add_destination(
+                connection, Vault(SECRET_KEY), self.tenant_id, new, private=LOOPBACK
+            )
         (row,) = await self.rows("SELECT destination_id FROM destinations WHERE name = $1", name)
         return int(row["destination_id"])
 
@@ -50,17 +54,22 @@ class Desk:
     ) -> Accepted207 | Replay:
         """Under a key of its own unless one is given; `draw` is the source of randomness, 0 to 1."""
         number = next(_numbers)
-        request = Import(
+        request = ImportRequest(
             tenant_id=self.tenant_id,
             key_id="test",
             request_id=f"request-{number}",
             route=ROUTE,
             key=key or f"key-{number}",
-            body=items if isinstance(items, bytes) else msgspec.json.encode({"items": items}),
             options=Options(**options),
         )
+        body = items if isinstance(items, bytes) else msgspec.json.encode({"items": items})
         return await accept(
-            self.database, request, settings or self.settings, new_id=uuid_utils.compat.uuid7, random=draw
+            self.database,
+            request,
+            body,
+            settings or self.settings,
+            new_id=uuid_utils.compat.uuid7,
+            random=draw,
         )
 
     async def push(self, items: list[dict[str, Any]] | bytes, **options: Any) -> Accepted207:
@@ -97,7 +106,7 @@ def bare_settings(database_url: str) -> Settings:
 async def desk(bare_settings: Settings) -> AsyncIterator[Desk]:
     database = Database(bare_settings, application_name="tests")
     async with database.connection() as connection:
-        tenant_id = await admin.ensure_tenant(connection, "acme")
+        tenant_id = await keys.ensure_tenant(connection, "acme")
     yield Desk(bare_settings, database, tenant_id)
     await database.close()
 

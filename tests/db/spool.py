@@ -10,7 +10,8 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from app.chunks import Advance, Processor
+from app.chunk_steps import Advance
+from app.chunks import Processor
 from app.db.packing import pack
 from app.domain import rows
 from app.domain.files.spooled import encode_pieces

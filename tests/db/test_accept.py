@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from app.accept import Accepted207, Replay
-from app.db import delivering, imports
+from app.db import imports
 from app.db.packing import pack
 from app.db.pool import Database
 from app.domain.envelope import TooManyItems
@@ -100,7 +100,7 @@ class TestKeys:
             with pytest.raises(KeyExpired):
                 await desk.send(body, key="k")
         async with desk.database.connection() as connection:
-            await delivering.forget_answers(connection, 30 * DAY)
+            await imports.forget_answers(connection, 30 * DAY)
         assert await desk.rows("SELECT answer FROM idempotency_keys") == [{"answer": None}]
         with pytest.raises(KeyExpired):
             await desk.send(people(1), key="k")
@@ -114,7 +114,7 @@ class TestKeys:
             SET expires_at = now() - interval '29 days' - CASE key WHEN 'old' THEN 2 ELSE 0 END * interval '1 day'"""
         )
         async with desk.database.connection() as connection:
-            await delivering.forget_answers(connection, 30 * DAY)
+            await imports.forget_answers(connection, 30 * DAY)
         assert told(await desk.push(people(2), key="old"))[1] == ("ok", "created", 1)
         with pytest.raises(KeyExpired):
             await desk.send(people(1, company="Else"), key="young")
@@ -122,7 +122,7 @@ class TestKeys:
     async def test_a_live_answer_survives_the_sweeper(self, desk: Desk) -> None:
         first = await desk.push(people(1), key="k")
         async with desk.database.connection() as connection:
-            await delivering.forget_answers(connection, 0)
+            await imports.forget_answers(connection, 0)
         assert await desk.send(people(1), key="k") == Replay(207, first.body)
 
     async def test_an_answer_held_back_is_busy(self, desk: Desk) -> None:

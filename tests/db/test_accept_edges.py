@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.db import delivering
+from app.db import imports
 from app.db.pool import Database
 from app.errors import Overloaded
 from tests.db.conftest import Desk, people, told
@@ -43,9 +43,29 @@ async def test_housekeeping_keeps_up_with_many_answers(desk: Desk) -> None:
 
     async def forget() -> None:
         async with desk.database.connection() as connection:
-            await delivering.forget_answers(connection, 50.0)
+            await imports.forget_answers(connection, 50.0)
 
     await asyncio.gather(forget(), forget())
     left = await desk.rows("SELECT key, answer FROM idempotency_keys ORDER BY key")
     assert len(left) == 2501
     assert [row["key"] for row in left if row["answer"] is not None] == ["k"]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "owed", "state"),
+    [
+        (2, 0, True, "syncing"),
+        (1, 1, True, "syncing"),
+        (0, 2, True, "completed_with_failures"),
+        (2, 0, False, "completed"),
+        (0, 0, False, "completed"),
+        (1, 1, False, "completed_with_failures"),
+    ],
+)
+async def test_where_a_job_begins(desk: Desk, good: int, bad: int, owed: bool, state: str) -> None:
+    """At its end, unless some destination is owed what was changed."""
+    if owed:
+        await desk.add_destination("hubspot")
+    await desk.push([*people(good), *[{"id": f"bad{n}"} for n in range(bad)]])
+    (job,) = await desk.rows("SELECT state, finished_at IS NULL AS open FROM jobs")
+    assert job == {"state": state, "open": state == "syncing"}

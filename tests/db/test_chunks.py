@@ -11,8 +11,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import admin
-from app.chunks import Advance
+from app import keys
+from app.chunk_steps import Advance
 from app.db import canceling
 from app.domain.outcomes import ErrorCode
 from app.domain.rows import Unfit
@@ -101,7 +101,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
     one = await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", desk.tenant_id)
 
     async with desk.database.connection() as connection:
-        other = await admin.ensure_tenant(connection, "other")
+        other = await keys.ensure_tenant(connection, "other")
     twin = Desk(desk.settings, desk.database, other)
     await twin.push(before)
     job_id = await spool(twin, items, chunk=rng.choice([1, 7, 25]), **options)
@@ -183,7 +183,7 @@ async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk)
     await killer.close()
     assert kills > 3
     async with desk.database.connection() as connection:
-        calm = Desk(desk.settings, desk.database, await admin.ensure_tenant(connection, "calm"))
+        calm = Desk(desk.settings, desk.database, await keys.ensure_tenant(connection, "calm"))
     twin = await spool(calm, items, chunk=20)
     await process(calm, twin)
     assert await outcomes(desk, job_id) == await outcomes(calm, twin)

@@ -17,6 +17,7 @@ from app.errors import KeyReused
 from app.letter_choice import Actor, Selection
 from app.letters import replay, retry
 from app.status import Job
+from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
 from tests.db.saga_rig import drive, hasten, runner_of
 from tests.db.test_undo import contacts, fields, job
@@ -28,7 +29,7 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
     """Whatever is due there arrives, or is refused for good."""
     async with desk.database.connection() as connection:
         while True:
-            claim = await delivering.claim_delivery(
+            claim = await claim_delivery(
                 connection, desk.tenant_id, destination, token=uuid.uuid4(), lease=30.0, concurrency=8
             )
             if not isinstance(claim, Claim):

@@ -15,11 +15,12 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app import admin
+from app import destinations
 from app.db import delivering, reading, standing
 from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Tried
 from app.db.sql import QUERIES
 from app.domain.outcomes import LETTER_STATE, STATE_LETTER
+from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
 
 
@@ -38,7 +39,7 @@ class Line:
 
     async def claim(self, *, lease: float = 30.0, concurrency: int = 8) -> Claim | None:
         async with self.desk.database.connection() as connection:
-            return await delivering.claim_delivery(
+            return await claim_delivery(
                 connection,
                 self.desk.tenant_id,
                 self.destination_id,
@@ -272,7 +273,7 @@ class TestGate:
         """Paused: work waits. Removed: it is claimed, so that it can be skipped."""
         await line.owe("a")
         async with line.desk.database.connection() as connection:
-            await admin.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
+            await destinations.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
             route = await delivering.read_destination(connection, line.desk.tenant_id, line.destination_id)
         assert route is not None
         assert route.state == state
@@ -430,8 +431,8 @@ class TestRecord:
         async with line.desk.database.connection() as connection:
             found = await reading.read_destination_failures(connection, line.desk.tenant_id, job_id)
         assert found == [
-            ("hubspot", reading.ClusterRow("DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9])),
-            ("hubspot", reading.ClusterRow("DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22])),
+            reading.DestinationClusterRow("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
+            reading.DestinationClusterRow("hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]),
         ]
 
     async def test_an_older_version_never_hides_a_newer_one(self, line: Line) -> None:

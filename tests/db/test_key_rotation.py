@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from app import admin, key_rotation, webhooks
+from app import destinations, key_rotation, keys, webhooks
 from app.domain.webhooks import EndpointState
 from app.errors import SettingsError
 from app.vault import WEBHOOK_ENDPOINT, Vault
@@ -18,12 +18,12 @@ async def furnish(desk: Desk, tenant: str) -> int:
     """A tenant with two destinations, the second one of an older release, and an endpoint with two secrets."""
     old = Vault(OLD)
     async with desk.database.connection() as connection:
-        tenant_id = await admin.ensure_tenant(connection, tenant)
+        tenant_id = await keys.ensure_tenant(connection, tenant)
         for name in ("one", "two"):
-            new = admin.NewDestination(
+            new = destinations.NewDestination(
                 name=name, kind="hubspot", base_url="http://127.0.0.1:9", token=f"pat-{tenant}-{name}"
             )
-            await admin.add_destination(connection, old, tenant_id, new, private=LOOPBACK)
+            await destinations.add_destination(connection, old, tenant_id, new, private=LOOPBACK)
     sealed = seal_older(OLD, f"pat-{tenant}-two", tenant_id=tenant_id, name="two")
     await desk.execute(
         "UPDATE destinations SET credentials = $2 WHERE tenant_id = $1 AND name = 'two'", tenant_id, sealed
@@ -105,8 +105,8 @@ async def test_a_token_that_changes_meanwhile_is_not_overwritten(
         if secret.name == "one" and not changed:
             changed.append(secret)
             async with desk.database.connection() as other:
-                change = admin.DestinationChange(token="pat-changed")
-                await admin.change_destination(other, Vault(OLD), tenant_id, "one", change)
+                change = destinations.DestinationChange(token="pat-changed")
+                await destinations.change_destination(other, Vault(OLD), tenant_id, "one", change)
         return await replace(connection, secret, anew)
 
     monkeypatch.setattr(key_rotation, "_replace", late)
@@ -127,7 +127,7 @@ async def test_what_is_removed_keeps_no_credentials(desk: Desk) -> None:
     tenant_id = await furnish(desk, "a")
     async with desk.database.connection() as connection:
         for name in ("one", "two"):
-            await admin.set_destination_state(connection, tenant_id, name, "removed")
+            await destinations.set_destination_state(connection, tenant_id, name, "removed")
     (endpoint,) = await desk.rows("SELECT endpoint_id FROM webhook_endpoints")
     await webhooks.remove(desk.database, tenant_id, endpoint["endpoint_id"], actor="test")
     assert await desk.rows("SELECT FROM webhook_endpoints WHERE state <> $1", EndpointState.REMOVED) == []

@@ -8,22 +8,30 @@ import json
 import os
 import pkgutil
 import re
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import asyncpg
+import msgspec
 import pytest
 
-import app
+import app.db
 import jobs
+from app.db.query import DECLARED, Json, fields_of, plan
 from app.db.sql import QUERIES
 from app.embedded import Engines
 from tests.conftest import TEMPLATE, with_path
 from tests.db import hot
 from tests.db.filling import fill
 from tests.db.hot.values import NULLS, Hot
+
+for _module in pkgutil.iter_modules(app.db.__path__, "app.db."):
+    importlib.import_module(_module.name)
 
 HOT: Hot = {}
 for _area in pkgutil.iter_modules(hot.__path__):
@@ -114,6 +122,97 @@ async def test_a_query_fits_the_schema(filled: asyncpg.Connection[Any], name: st
     await filled.prepare(QUERIES[name])
 
 
+TYPES: dict[str, tuple[type, ...]] = {
+    "bool": (bool,),
+    "bytea": (bytes,),
+    "float8": (float,),
+    "interval": (timedelta,),
+    "jsonb": (str,),
+    "name": (str,),
+    "numeric": (float,),
+    "text": (str,),
+    "timestamptz": (datetime,),
+    "uuid": (uuid.UUID,),
+    "varchar": (str,),
+    **dict.fromkeys(("int2", "int4", "int8"), (int,)),
+}
+"""What asyncpg makes of PostgreSQL's types."""
+
+
+def fits(kind: Any, column: str) -> bool:
+    """Whether a value of a PostgreSQL type is one of this annotation, or may be given as one."""
+    if kind is Any:
+        return True
+    parts = [part for part in get_args(kind) if part is not NoneType] if is_union(kind) else [kind]
+    (kind,) = parts
+    if get_origin(kind) is Literal:
+        kind = str
+    if get_origin(kind) is Annotated:
+        given = {"json": str, "seconds": timedelta}
+        kind = next((given[word] for word in kind.__metadata__ if word in given), kind.__origin__)
+    if column.endswith("[]"):
+        (kind,) = get_args(kind)
+        return fits(kind, column.removesuffix("[]"))
+    return isinstance(kind, type) and issubclass(kind, TYPES[column])
+
+
+def is_union(kind: Any) -> bool:
+    return get_origin(kind) in (Union, UnionType)
+
+
+def name_of(kind: asyncpg.Type) -> str:
+    return f"{kind.name.removesuffix('[]')}[]" if kind.kind == "array" else kind.name
+
+
+@pytest.mark.parametrize("name", sorted(DECLARED))
+async def test_a_declaration_is_the_querys(filled: asyncpg.Connection[Any], name: str) -> None:
+    """Its parameters and the fields of its rows are those of the query, by number, name and type."""
+    declared = DECLARED[name]()
+    statement = await filled.prepare(QUERIES[name])
+    parameters = [name_of(parameter) for parameter in statement.get_parameters()]
+    assert len(declared.arguments) == len(parameters)
+    wrong = [pair for pair in zip(declared.arguments, parameters, strict=True) if not fits(*pair)]
+    assert not wrong
+    columns = {a.name: name_of(a.type) for a in statement.get_attributes() if a.type.name != "void"}
+    if declared.row is None:
+        return
+    plan(name, declared.row, tuple(columns))
+    if get_origin(declared.row) is dict:
+        return
+    fields = fields_of(declared.row)
+    if fields:
+        kinds = [fields[column] for column in columns]
+    elif get_origin(declared.row) is tuple:
+        kinds = list(get_args(declared.row))
+    else:  # the first column; what others call makes something happen
+        kinds = [declared.row, *[Any] * (len(columns) - 1)]
+    wrong = [pair for pair in zip(kinds, columns.values(), strict=True) if not fits(*pair)]
+    assert not wrong
+
+
+def test_every_query_is_declared_once() -> None:
+    """By a function, or by the one module that reads it row by row."""
+    assert set(QUERIES) - set(DECLARED) == {"sources_in"}
+
+
+class Pair(msgspec.Struct, frozen=True):
+    one: int
+    other: Json[list[int]] | None
+
+
+def test_rows_are_read_by_name() -> None:
+    """Whatever the order of the columns, and their JSON decoded."""
+    read = plan("pairs", Pair, ("other", "one"))
+    assert read({"other": "[2]", "one": 1}) == Pair(1, [2])
+    assert read({"other": None, "one": 1}) == Pair(1, None)
+
+
+@pytest.mark.parametrize("columns", [("one",), ("one", "others"), ("one", "other", "third")])
+def test_a_row_of_other_columns_is_refused(columns: tuple[str, ...]) -> None:
+    with pytest.raises(TypeError, match="pairs and Pair do not agree"):
+        plan("pairs", Pair, columns)
+
+
 YOUNG = """
     DELETE FROM pg_proc p
     WHERE p.pronamespace = 'pg_catalog'::regnamespace AND (
@@ -148,7 +247,7 @@ def test_every_query_is_used() -> None:
     named = {
         name for path in files for name in re.findall(r'QUERIES\["(\w+)"\]', path.read_text(encoding="utf-8"))
     }
-    assert named == set(QUERIES)
+    assert named | set(DECLARED) == set(QUERIES)
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -14,11 +14,11 @@ import pytest
 import uuid_utils.compat
 
 from app import spool
-from app.accept import Options, Replay
-from app.db import canceling, delivering, receiving
+from app.accept import ImportRequest, Options, Replay
+from app.db import canceling, imports, receiving
 from app.domain.files.pieces import Family, Form
 from app.errors import ClientGone, DatabaseUnavailable, KeyBusy, KeyReused, Overloaded
-from app.spool import Accepted202, Upload
+from app.spool import Accepted202
 from tests.db.conftest import ROUTE, Desk, people
 
 BODY = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(500))
@@ -44,7 +44,7 @@ async def receive(
     chunk: int = 20,
     **options: Any,
 ) -> Accepted202 | Replay:
-    upload = Upload(
+    upload = ImportRequest(
         tenant_id=desk.tenant_id,
         key_id="test",
         request_id="request",
@@ -260,7 +260,7 @@ async def test_a_key_is_not_forgotten_while_its_body_arrives(desk: Desk) -> None
     async def forget() -> None:
         await desk.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 minute'")
         async with desk.database.connection() as connection:
-            await delivering.forget_answers(connection, 0)
+            await imports.forget_answers(connection, 0)
 
     first = await accepted(desk, arrive(BODY, 10, forget))
     again = await receive(desk, arrive(BODY))

@@ -9,11 +9,12 @@ import uuid
 import asyncpg
 import pytest
 
-from app import admin
+from app import destinations, keys
 from app.db import canceling, delivering
 from app.db.delivering import Record, Tried
 from app.db.sql import QUERIES
 from app.vault import Vault
+from tests.claims import claim_delivery
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import Db, make_job
@@ -77,8 +78,8 @@ async def test_what_is_decided_cannot_be_canceled(api: Api, db: Db, state: str, 
 
 async def test_only_who_imports_or_administers_may_cancel(api: Api, db: Db) -> None:
     job_id = await make_job(db)
-    reader = api.as_key(await admin.create_key(db, "acme", ["read"]))
-    stranger = api.as_key(await admin.create_key(db, "other", ["import"]))
+    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
+    stranger = api.as_key(await keys.create_key(db, "other", ["import"]))
     assert (await cancel(reader, job_id)).status == 403
     assert (await cancel(api.as_key(None), job_id)).status == 401
     assert (await cancel(stranger, job_id)).status == 404
@@ -149,8 +150,10 @@ async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
 
 async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
-    new = admin.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
+    new = destinations.NewDestination(
+        name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t"
+    )
+    await destinations.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
     job_id = (await api.push([person(1), person(2)])).json()["job_id"]
     # As if more of its file were still to come.
     await db.execute("UPDATE jobs SET state = 'running', items = 5, applied_at = NULL")
@@ -159,9 +162,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     assert first.json()["effects"]["hubspot"]["pending"] == 2
 
     destination_id = await db.fetchval("SELECT destination_id FROM destinations")
-    claim = await delivering.claim_delivery(
-        db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8
-    )
+    claim = await claim_delivery(db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8)
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
     done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[])

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app import admin, workers
+from app import keys, workers
 from app.embedded import Engines
 from app.settings import Settings
 from app.vault import Vault
@@ -43,7 +43,7 @@ async def test_only_a_key_shows_destinations_by_name(
 ) -> None:
     await pretend_worker(settings)
     await add(api)
-    stranger = api.as_key(await admin.create_key(db, "other", ["import"]))
+    stranger = api.as_key(await keys.create_key(db, "other", ["import"]))
     assert (await api.get("/health")).status == 200
     await db.execute(
         "UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN'"
@@ -109,7 +109,7 @@ async def test_a_schema_of_another_release_is_not_ready(api: Api, db: asyncpg.Co
 async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) -> None:
     settings = quick(*own_engines.app_urls, db_connect_timeout=1.0, db_acquire_timeout=2.0)
     connection = await asyncpg.connect(settings.database_url)
-    key = await admin.create_key(connection, "acme", ["import", "read", "admin"])
+    key = await keys.create_key(connection, "acme", ["import", "read", "admin"])
     await connection.close()
     async with serve(settings) as url, aiohttp_session() as session:
         api = Api(session, url, key)

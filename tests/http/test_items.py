@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations
 from app.db import delivering
 from app.db.packing import pack
 from app.domain.files.spooled import encode_sources
@@ -26,8 +26,8 @@ SENT = "?sent=true"
 
 async def add_destination(db: Db, name: str) -> int:
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
-    new = admin.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
+    new = destinations.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:1", token="t")
+    await destinations.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations WHERE name = $1", name)
     return found
 

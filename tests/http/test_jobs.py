@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations
 from app.db import delivering
 from app.http.views import YOUNG
 from app.vault import Vault
@@ -24,8 +24,10 @@ Db: TypeAlias = "asyncpg.Connection[Any]"
 async def hubspot(db: Db, api: Api) -> int:
     """A destination of the tenant; no worker runs, so the test itself says what became of deliveries."""
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
-    new = admin.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await admin.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
+    new = destinations.NewDestination(
+        name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t"
+    )
+    await destinations.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations")
     return found
 

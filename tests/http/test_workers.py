@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app import admin, workers
+from app import keys, workers
 from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Patience, SystemClock
 from app.cli.client.jobs import JobWatch, is_finished, watch_until
@@ -99,7 +99,7 @@ async def test_a_job_says_that_no_worker_runs(
 ) -> None:
     """To a key with the scope `import` alone as well: its own jobs are all that it may read."""
     await add(api)
-    mine = api.as_key(await admin.create_key(db, "acme", ["import"]))
+    mine = api.as_key(await keys.create_key(db, "acme", ["import"]))
     assert (await mine.get("/v1/destinations")).status == 403
     job_id = (await mine.push([person(1)])).json()["job_id"]
     told = await mine.get(f"/v1/jobs/{job_id}")
@@ -215,7 +215,7 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     api: Api, db: asyncpg.Connection[Any]
 ) -> None:
     await add(api)
-    mine = api.as_key(await admin.create_key(db, "acme", ["import"]))
+    mine = api.as_key(await keys.create_key(db, "acme", ["import"]))
     job_id = (await mine.push([person(1)])).json()["job_id"]
     clock = SystemClock()
     why = ["no worker has been seen yet; start one with: tranche worker"]

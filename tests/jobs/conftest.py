@@ -14,8 +14,8 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import admin
-from app.accept import Accepted207, Import, Options, Replay, accept
+from app import destinations, keys
+from app.accept import Accepted207, ImportRequest, Options, Replay, accept
 from app.db.pool import Database
 from app.sandbox import ANY, serving
 from app.settings import Settings
@@ -87,15 +87,15 @@ class World:
     async def push(self, items: list[dict[str, Any]], **options: Any) -> Accepted207:
         answer = await accept(
             self.database,
-            Import(
+            ImportRequest(
                 tenant_id=self.tenant_id,
                 key_id="test",
                 request_id=f"request-{next(_keys)}",
                 route="POST /v1/contacts:bulk",
                 key=f"key-{next(_keys)}",
-                body=msgspec.json.encode({"items": items}),
                 options=Options(**options),
             ),
+            msgspec.json.encode({"items": items}),
             self.settings,
             new_id=uuid_utils.compat.uuid7,
             random=random.random,
@@ -145,12 +145,14 @@ async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[Worl
     database = Database(settings, application_name="tests")
     waker = Waker(settings)
     async with database.connection() as connection:
-        tenant_id = await admin.ensure_tenant(connection, "acme")
-        await admin.add_destination(
+        tenant_id = await keys.ensure_tenant(connection, "acme")
+        await destinations.add_destination(
             connection,
             Vault(settings.secret_key),
             tenant_id,
-            admin.NewDestination(name="hubspot", kind="hubspot", base_url=sandbox.base_url, token="pat-good"),
+            destinations.NewDestination(
+                name="hubspot", kind="hubspot", base_url=sandbox.base_url, token="pat-good"
+            ),
             private=LOOPBACK,
         )
     yield World(settings, database, sandbox, tenant_id, waker)

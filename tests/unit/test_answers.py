@@ -7,13 +7,12 @@ from collections import Counter
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import answers
 from app.domain.answers import SAMPLES, Cluster, ItemOutcome, Summary
-from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode, ItemStatus, JobState, Result
+from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode, ItemStatus, Result
 from app.domain.rules import FieldError
 
 _JOB = uuid.UUID("0199aaaa-0000-7000-8000-000000000001")
@@ -127,21 +126,6 @@ def test_a_dry_run_says_so() -> None:
 def test_an_item_whose_id_could_not_be_read_has_null() -> None:
     (item,) = _compose([answers.failed(0, None, [FieldError(ErrorCode.INVALID_FIELD, "", "no")])])["items"]
     assert item["id"] is None
-
-
-@pytest.mark.parametrize(
-    ("summary", "owed", "state"),
-    [
-        (Summary(2, 2, 0, 0), True, JobState.SYNCING),
-        (Summary(2, 1, 1, 0), True, JobState.SYNCING),
-        (Summary(2, 2, 0, 0), False, JobState.COMPLETED),
-        (Summary(0, 0, 0, 0), False, JobState.COMPLETED),
-        (Summary(2, 1, 1, 0), False, JobState.COMPLETED_WITH_FAILURES),
-        (Summary(2, 1, 0, 1), False, JobState.COMPLETED_WITH_FAILURES),
-    ],
-)
-def test_where_a_job_begins(summary: Summary, owed: bool, state: JobState) -> None:
-    assert answers.job_state(summary, owed=owed) is state
 
 
 @given(st.dictionaries(st.sampled_from(list(EffectState)), st.integers(0, 3)))

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from app import admin
+from app import destinations as service
 from app.cli import destinations as cli
 from app.domain import destinations
 from app.domain.destinations import Limits, OptionsError
@@ -116,9 +116,9 @@ class Backend:
     """Where the command takes a destination to."""
 
     def __init__(self) -> None:
-        self.added: list[admin.NewDestination] = []
+        self.added: list[service.NewDestination] = []
 
-    async def add(self, new: admin.NewDestination) -> dict[str, Any]:
+    async def add(self, new: service.NewDestination) -> dict[str, Any]:
         self.added.append(new)
         shown: dict[str, Any] = msgspec.to_builtins(new)
         return shown

@@ -100,8 +100,8 @@ def wrong_names(names: set[str], path: str) -> list[str]:
 
 
 def wrong_words(text: str) -> list[str]:
-    """What is wrong with `text`, one finding a word. Code in it is left to the names."""
-    text = " ".join(_CODE.sub(" ", text).split())
+    """What is wrong with `text`, one finding a word."""
+    text = " ".join(text.split())
     return [
         f"…{text[max(0, found.start() - 30) : found.end() + 30]}…: not {found[0]!r}; {better}"
         for pattern, better in _TEXTS
@@ -121,7 +121,7 @@ def findings(path: Path) -> dict[str, list[str]]:
     elif path.suffix in {".sql", ".lua"}:
         found["names"] = wrong_names({path.stem, *_WORD.findall(_COMMENTS.sub(" ", text))}, where)
     else:
-        found["text"] = wrong_words(text)
+        found["text"] = wrong_words(_CODE.sub(" ", text))
     return {kind: wrong for kind, wrong in found.items() if wrong}
 
 

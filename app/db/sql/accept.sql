@@ -27,6 +27,24 @@ LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4
 -- Which of these contacts there are. Contacts are never deleted, so nobody has to hold what is found.
 SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
 
+-- part: enter_in_ledger
+-- The end of every statement `written` that gives contacts a new version, made by items of the job $2: the version is
+-- entered in the ledger.
+RETURNING
+        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
+        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
+),
+entered AS (
+    INSERT INTO ledger (
+        tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
+        email, first_name, last_name, phone, company, attributes, cleared
+    )
+    SELECT
+        $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
+        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
+    FROM written w
+)
+
 -- name: upsert_contacts
 -- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
@@ -120,20 +138,7 @@ WITH written AS (
             OR excluded.cleared IS NOT NULL
                 AND NOT coalesce(c.cleared, '{}') ?& ARRAY(SELECT jsonb_object_keys(excluded.cleared))
         )
-    RETURNING
-        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
-        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
-),
-entered AS (
-    INSERT INTO ledger (
-        tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        email, first_name, last_name, phone, company, attributes, cleared
-    )
-    SELECT
-        $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
-    FROM written w
-)
+    {{enter_in_ledger}}
 SELECT array_agg(w.item_index) AS indexes, array_agg(w.version) AS versions
 FROM written w;
 
@@ -158,13 +163,15 @@ WITH job AS (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
     )
-    VALUES (
-        $1, $2, 'import', $3, $2, $4, $5, $6::text::jsonb, $7, $8, $9, $10, $11::text::jsonb, $7, $12, now(), now(),
-        CASE WHEN $3 = 'syncing' THEN NULL ELSE now() END, $13::text::jsonb
-    )
+    SELECT
+        :tenant_id, :job_id, 'import', {{job_state}}, :job_id, :request_id, :key_id, :options::text::jsonb,
+        j.total, j.succeeded, :failed, :retry, :results::text::jsonb, j.total, :body_bytes, now(), now(),
+        CASE WHEN e.open = 0 THEN now() END, :form::text::jsonb
+    FROM (VALUES (:total::int, :succeeded::int)) AS j(total, succeeded)
+    CROSS JOIN (VALUES (:pending::boolean::int, 0)) AS e(open, lost)
     RETURNING CASE
         WHEN j.finished_at IS NOT NULL
-            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state = 'active')
+            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = :tenant_id AND w.state = 'active')
         THEN emit_job_finished(j)
     END
 )
@@ -172,8 +179,8 @@ INSERT INTO idempotency_keys (
     tenant_id, route, key, fingerprint, job_id, status, answer, expires_at, answering_until
 )
 VALUES (
-    $1, $14, $15, $16, $2, $17, $18, now() + $19::interval,
-    CASE WHEN $20::interval IS NULL THEN NULL ELSE now() + $20::interval END
+    :tenant_id, :route, :key, :fingerprint, :job_id, :status, :answer, now() + :retention::interval,
+    now() + :holding::interval
 );
 
 -- name: settle_answer
@@ -183,3 +190,25 @@ UPDATE idempotency_keys
 SET answer = $4, answering_until = NULL
 WHERE tenant_id = $1 AND route = $2 AND key = $3 AND answering_until > now()
 RETURNING 1;
+
+-- name: expire_answers
+-- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
+UPDATE idempotency_keys
+SET answer = NULL
+WHERE tenant_id = $1 AND (route, key) IN (
+    SELECT k.route, k.key FROM idempotency_keys k
+    WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
+    ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+);
+
+-- name: forget_keys
+-- A key under which a body is still arriving is as old as its first chunk, and gets its time anew with the answer.
+DELETE FROM idempotency_keys
+WHERE tenant_id = $1 AND (route, key) IN (
+    SELECT k.route, k.key FROM idempotency_keys k
+    WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
+        AND (k.fingerprint IS NOT NULL OR k.answering_until < now())
+    ORDER BY k.expires_at LIMIT 1000
+    FOR UPDATE SKIP LOCKED
+);

@@ -13,16 +13,19 @@ RETURNING 1, emit_job_finished(j);
 -- name: read_job_state
 SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
 
+-- part: is_at_its_end
+NOT EXISTS (
+    SELECT FROM jobs j
+    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
+)
+
 -- name: remove_chunks
 -- Some of what is spooled of a job that is at its end; a chunk that somebody still holds is left. The spool of any other
 -- job is acknowledged work, whoever asks. An array, not a join: PostgreSQL may know nothing of the table yet, and would
 -- compare every row with every other.
 DELETE FROM spool_chunks
 WHERE tenant_id = $1 AND job_id = $2
-    AND NOT EXISTS (
-        SELECT FROM jobs j
-        WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
-    )
+    AND {{is_at_its_end}}
     AND first_index = ANY (ARRAY(
     SELECT s.first_index FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
     ORDER BY s.first_index LIMIT 100
@@ -32,10 +35,7 @@ WHERE tenant_id = $1 AND job_id = $2
 -- name: remove_repeats
 DELETE FROM spool_repeats
 WHERE tenant_id = $1 AND job_id = $2
-    AND NOT EXISTS (
-        SELECT FROM jobs j
-        WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running')
-    )
+    AND {{is_at_its_end}}
     AND item_index = ANY (ARRAY(
     SELECT r.item_index FROM spool_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2
     ORDER BY r.item_index LIMIT 10000

@@ -61,29 +61,29 @@ SET blocked_until = NULL, blocked_code = NULL, blocked_detail = NULL
 WHERE d.kind = $1 AND d.base_url = $2 AND d.blocked_code = 'CIRCUIT_OPEN';
 
 -- name: record_circuit_change
--- $1 tenant and $2 destination whose call it was  $3 circuit  $4 before  $5 after  $6 opens  $7 seconds  $8 detail
--- $9 how long ago it was  $10 why, in our own words: webhooks are told nothing that a CRM said
--- What tenants share is written down for the operator, and no tenant is told of it: it speaks of others.
+-- A change of the circuit that a call of this destination met so long ago. `reason` is in our own words: webhooks are told
+-- nothing that a CRM said. What tenants share is written down for the operator, and no tenant is told of it: it speaks of
+-- others.
 WITH noted AS (
     INSERT INTO circuit_changes (tenant_id, destination_id, at, circuit, before, after, opens, seconds, detail)
-    SELECT d.tenant_id, d.destination_id, now() - $9::interval, $3, $4, $5, $6, $7::float8, $8
+    SELECT d.tenant_id, d.destination_id, now() - :ago::interval, :circuit, :before, :after, :opens, :seconds::float8, :detail
     FROM destinations d
-    WHERE d.tenant_id = $1 AND d.destination_id = $2
+    WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id
     RETURNING tenant_id, destination_id
 )
 SELECT
     d.tenant_id, d.destination_id,
-    CASE WHEN $3::text = 'connection' AND $5::text IN ('open', 'closed') THEN emit_event(
+    CASE WHEN :circuit::text = 'connection' AND :after::text IN ('open', 'closed') THEN emit_event(
         d.tenant_id,
-        CASE $5 WHEN 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END,
+        CASE :after WHEN 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END,
         jsonb_build_object(
-            'destination', d.name, 'circuit', $3, 'before', $4::text, 'after', $5, 'opens', $6::int,
-            'retry_after_seconds', ceil($7::float8)::int, 'detail', $10::text
+            'destination', d.name, 'circuit', :circuit, 'before', :before::text, 'after', :after, 'opens', :opens::int,
+            'retry_after_seconds', ceil(:seconds::float8)::int, 'detail', :reason::text
         )
     ) END AS told
 FROM noted n
 JOIN destinations d ON d.tenant_id = n.tenant_id AND d.destination_id = n.destination_id
-WHERE d.tenant_id = $1;
+WHERE d.tenant_id = :tenant_id;
 
 -- name: read_circuits
 -- The last change of a tenant's connection to each of its destinations; an index probe a destination.

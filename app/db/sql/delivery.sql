@@ -14,7 +14,7 @@ WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR
     );
 
 -- name: read_destination
-SELECT d.name, d.kind, d.base_url, d.credentials, d.options, d.state
+SELECT d.tenant_id, d.destination_id, d.name, d.kind, d.base_url, d.credentials, d.options, d.state
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2;
 
@@ -35,7 +35,7 @@ FOR NO KEY UPDATE OF d;
 -- name: claim_deliveries
 -- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions
 -- at the CRM must not go backwards.
---   $3 token  $4 lease  $5 most deliveries in flight  $6 most deliveries of this claim
+--   $3 token  $4 lease  $5 most deliveries in flight  $6 most deliveries of this claim  $7 $8 what lock_destination said
 -- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
 -- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
@@ -78,7 +78,8 @@ WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
     WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.contact_id = ANY (q.contact_ids))
 ))
 RETURNING
-    d.delivery_id, d.job_id, d.request_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost,
+    d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.contact_ids, d.versions,
+    d.indexes, d.states, d.errors, d.attempt, d.lost, $7::boolean AS removed, $8::boolean AS blocked_before,
     d.letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
@@ -93,8 +94,8 @@ WHERE tenant_id = $1 AND destination_id = $2 AND state = 'sending' AND lease_tok
 
 -- name: renew_lease
 UPDATE deliveries
-SET lease_until = now() + $4::interval
-WHERE tenant_id = $1 AND delivery_id = $2 AND lease_token = $3 AND state = 'sending'
+SET lease_until = now() + :lease::interval
+WHERE tenant_id = :tenant_id AND delivery_id = :delivery_id AND lease_token = :token AND state = 'sending'
 RETURNING 1;
 
 -- name: contacts_to_send
@@ -148,39 +149,44 @@ GROUP BY p.contact_id;
 
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
---   $4 states  $5 errors  $6 attempts spent  $7 wait before the next attempt (NULL: nothing is left to do)
---   $8 first absence: 'keep', 'now' or 'clear'  $9 failures: the errors counted by code
---   settled or tried contacts, each column as app.db.columns joins them: $10 ids (sorted)  $11 state words (NULL: all
---   ok)  $12 versions tried  $13 versions held (0: unknown)  $14 remote ids (empty: to be forgotten)  $15 error codes
---   $16 error details  $17 separator  $18 mark of NULL  $19 whether our call made the record ('t', 'f' or NULL)
---   $20 what could not be restored there (JSON or NULL)  $21 the same of the delivery's items, by position
+--   attempts  that are spent
+--   wait      before the next attempt; NULL: nothing is left to do
+--   absence   the first one: 'keep', 'now' or 'clear'
+--   failures  the errors counted by code
+--   settled or tried contacts, each column as app.db.columns joins them:
+--     tried_ids (sorted) · tried_states (NULL: all ok) · tried_versions · held_versions (0: unknown) · remote_ids (empty: to
+--     be forgotten) · codes · details · created, whether our call made the record ('t', 'f' or NULL) · left_there, what
+--     could not be restored there (JSON or NULL)
+--   not_restored  the same of the delivery's items, by position
 -- What few deliveries need (letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
 -- to plan anew each time, which costs more than to record a hundred contacts.
 WITH held AS MATERIALIZED (
     SELECT d.delivery_id, d.destination_id, d.job_id, d.states
     FROM deliveries d
-    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.lease_token = $3 AND (d.state = 'sending') IS TRUE
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token
+        AND (d.state = 'sending') IS TRUE
     FOR UPDATE
 ),
 recorded AS (
     UPDATE deliveries d
     SET
-        states = $4,
-        errors = $5::text::jsonb,
-        failures = $9::text::jsonb,
-        attempt = $6,
-        state = CASE WHEN $7::interval IS NULL THEN 'done' ELSE 'pending' END,
-        next_attempt_at = CASE WHEN $7::interval IS NULL THEN d.next_attempt_at ELSE now() + $7::interval END,
-        finished_at = CASE WHEN $7::interval IS NULL THEN now() END,
-        absent_since = CASE $8::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
-        unknown_since = CASE WHEN $4 LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        states = :states,
+        errors = :errors::text::jsonb,
+        failures = :failures::text::jsonb,
+        attempt = :attempts,
+        state = CASE WHEN :wait::interval IS NULL THEN 'done' ELSE 'pending' END,
+        next_attempt_at = CASE WHEN :wait::interval IS NULL THEN d.next_attempt_at ELSE now() + :wait::interval END,
+        finished_at = CASE WHEN :wait::interval IS NULL THEN now() END,
+        absent_since = CASE :absence::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
+        unknown_since = CASE WHEN :states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
         not_restored = CASE
-            WHEN $21::text IS NULL THEN d.not_restored ELSE coalesce(d.not_restored, '{}') || $21::text::jsonb
+            WHEN :not_restored::text IS NULL THEN d.not_restored
+            ELSE coalesce(d.not_restored, '{}') || :not_restored::text::jsonb
         END,
         lost = 0,
         lease_token = NULL,
         lease_until = NULL
-    WHERE d.tenant_id = $1 AND d.delivery_id = (SELECT h.delivery_id FROM held h)
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = (SELECT h.delivery_id FROM held h)
 ),
 synced AS (
     INSERT INTO contact_syncs AS s (
@@ -188,17 +194,18 @@ synced AS (
         error_code, error_detail, doubted_at, created, not_restored
     )
     SELECT
-        $1, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
+        :tenant_id, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
         coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
         -- An attempt that only looked, and did not find it, has left nothing on its way.
-        CASE WHEN t.state = 'unknown' AND $8 = 'clear' THEN now() END,
+        CASE WHEN t.state = 'unknown' AND :absence = 'clear' THEN now() END,
         CASE WHEN t.created = 't' THEN true WHEN t.created = 'f' THEN false END,
         t.not_restored::jsonb
     FROM held h
     CROSS JOIN unnest(
-        split_column($10, $17, $18), split_column($11, $17, $18), $12::text::bigint[], $13::text::bigint[],
-        split_column($14, $17, $18), split_column($15, $17, $18), split_column($16, $17, $18),
-        split_column($19, $17, $18), split_column($20, $17, $18)
+        split_column(:tried_ids, :separator, :null), split_column(:tried_states, :separator, :null),
+        :tried_versions::text::bigint[], :held_versions::text::bigint[], split_column(:remote_ids, :separator, :null),
+        split_column(:codes, :separator, :null), split_column(:details, :separator, :null),
+        split_column(:created, :separator, :null), split_column(:left_there, :separator, :null)
     ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
     ORDER BY t.contact_id
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
@@ -233,63 +240,62 @@ synced AS (
 counted AS (
     UPDATE effects e
     SET
-        pending = e.pending + letters($4, 'p') - letters(h.states, 'p'),
-        ok = e.ok + letters($4, 'o') - letters(h.states, 'o'),
-        retry = e.retry + letters($4, 'r') - letters(h.states, 'r'),
-        failed = e.failed + letters($4, 'f') - letters(h.states, 'f'),
-        unknown = e.unknown + letters($4, 'u') - letters(h.states, 'u'),
-        dead = e.dead + letters($4, 'd') - letters(h.states, 'd'),
-        skipped = e.skipped + letters($4, 's') - letters(h.states, 's')
+        pending = e.pending + letters(:states, 'p') - letters(h.states, 'p'),
+        ok = e.ok + letters(:states, 'o') - letters(h.states, 'o'),
+        retry = e.retry + letters(:states, 'r') - letters(h.states, 'r'),
+        failed = e.failed + letters(:states, 'f') - letters(h.states, 'f'),
+        unknown = e.unknown + letters(:states, 'u') - letters(h.states, 'u'),
+        dead = e.dead + letters(:states, 'd') - letters(h.states, 'd'),
+        skipped = e.skipped + letters(:states, 's') - letters(h.states, 's')
     FROM held h
-    WHERE e.tenant_id = $1 AND e.job_id = h.job_id AND e.destination_id = h.destination_id
+    WHERE e.tenant_id = :tenant_id AND e.job_id = h.job_id AND e.destination_id = h.destination_id
     RETURNING e.pending + e.retry + e.unknown AS open
 ),
 revised AS (
     -- Also the lock that makes the last two recordings of a job see one another in finish_job.
     UPDATE jobs j
     SET revision = j.revision + 1
-    WHERE j.tenant_id = $1 AND j.job_id = (SELECT h.job_id FROM held h)
+    WHERE j.tenant_id = :tenant_id AND j.job_id = (SELECT h.job_id FROM held h)
 )
 SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
 
 -- name: bury_letters
--- The dead letters that an attempt leaves, after record_delivery in its transaction: $3 contacts  $4 versions  $5 item
--- indexes  $6 states  $7 codes  $8 details
+-- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
 INSERT INTO dead_letters (
     tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    $1, d.destination_id, t.contact_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
+    :tenant_id, d.destination_id, t.contact_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
     d.attempt, d.request_id,
-    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = d.job_id)),
+    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM deliveries d
-CROSS JOIN unnest($3::text[], $4::bigint[], $5::int[], $6::text[], $7::text[], $8::text[])
-    AS t(contact_id, version, item_index, state, code, detail)
+CROSS JOIN jsonb_to_recordset(:letters::text::jsonb)
+    AS t(contact_id text, version bigint, item_index int, state text, code text, detail text)
 -- The letter before, where this delivery was to answer for one.
 LEFT JOIN LATERAL (
     SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
-    WHERE x.tenant_id = $1 AND x.dead_letter_id = d.letters[array_position(d.indexes, t.item_index)]
+    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.letters[array_position(d.indexes, t.item_index)]
     LIMIT 1
 ) b ON true
-WHERE d.tenant_id = $1 AND d.delivery_id = $2
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
 ON CONFLICT DO NOTHING;
 
 -- name: supersede_letters
--- Dead letters of contacts ($5) that arrived in these versions ($6) need nobody any more. Comes before record_delivery
+-- Dead letters of contacts that arrived in these versions need nobody any more. Comes before record_delivery
 -- in its transaction: whoever replays letters locks them first, too.
 UPDATE dead_letters l
 SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
-WHERE l.tenant_id = $1 AND l.resolution IS NULL
+WHERE l.tenant_id = :tenant_id AND l.resolution IS NULL
     AND l.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id
-        FROM unnest($5::text[], $6::bigint[]) AS t(contact_id, version)
+        FROM unnest(:arrived_ids::text[], :arrived_versions::bigint[]) AS t(contact_id, version)
         CROSS JOIN LATERAL (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = t.contact_id
+            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.contact_id = t.contact_id
                 AND x.version <= t.version AND x.resolution IS NULL
             LIMIT 100
         ) o
@@ -297,26 +303,26 @@ WHERE l.tenant_id = $1 AND l.resolution IS NULL
     ))
     AND EXISTS (
         SELECT FROM deliveries d
-        WHERE d.tenant_id = $1 AND d.delivery_id = $3 AND d.lease_token = $4 AND d.state = 'sending'
+        WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
     );
 
 -- name: record_calls
--- Calls ($4, JSON) of the attempt $3 that did not end well. An attempt that was given back has the number of the next
+-- Calls (JSON) of an attempt that did not end well. An attempt that was given back has the number of the next
 -- one: their calls are counted on, and what waits for long at a closed door does not fill the table.
 INSERT INTO delivery_calls (
     tenant_id, delivery_id, attempt, call, asked, event_id, positions, sent_at, milliseconds, status, detail
 )
 SELECT
-    $1, $2, $3, coalesce(m.call + 1, 0) + (e.place - 1)::int, c.asked, c.event_id, c.positions, c.sent_at,
+    :tenant_id, :delivery_id, :attempt, coalesce(m.call + 1, 0) + (e.place - 1)::int, c.asked, c.event_id, c.positions, c.sent_at,
     c.milliseconds, c.status, c.detail
-FROM jsonb_array_elements($4::text::jsonb) WITH ORDINALITY AS e(call, place)
+FROM jsonb_array_elements(:calls::text::jsonb) WITH ORDINALITY AS e(call, place)
 CROSS JOIN LATERAL jsonb_to_record(e.call) AS c(
     asked text, event_id text, positions integer[], sent_at timestamptz, milliseconds integer, status integer,
     detail text, lost boolean
 )
 CROSS JOIN (
     SELECT max(x.call) AS call FROM delivery_calls x
-    WHERE x.tenant_id = $1 AND x.delivery_id = $2 AND x.attempt = $3
+    WHERE x.tenant_id = :tenant_id AND x.delivery_id = :delivery_id AND x.attempt = :attempt
 ) m
 WHERE c.lost OR coalesce(m.call, 0) < 100;
 
@@ -324,70 +330,39 @@ WHERE c.lost OR coalesce(m.call, 0) < 100;
 -- The writing calls of a delivery, the latest first.
 SELECT c.asked, c.event_id, c.positions
 FROM delivery_calls c
-WHERE c.tenant_id = $1 AND c.delivery_id = $2 AND c.asked <> 'read_back'
+WHERE c.tenant_id = :tenant_id AND c.delivery_id = :delivery_id AND c.asked <> 'read_back'
 ORDER BY c.attempt DESC, c.call DESC;
 
 -- name: tell_letters
--- Tells of the letters that a delivery has just left for these of its items ($3), with our own sentence for each code
--- ($4, JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to $5 bytes are
+-- Tells of the letters that a delivery has just left for these of its items, with our own sentence for each code
+-- (JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to so many bytes are
 -- listed, so that the body stays small; `count` is how many there are, and `items_url` leads to all.
 WITH told AS (
     SELECT
         l.destination_id, l.job_id, l.root_job_id, l.item_index,
         jsonb_build_object(
             'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
-            'code', l.error_code, 'detail', coalesce($4::text::jsonb ->> l.error_code, ''), 'dead_letter_id', l.dead_letter_id
+            'code', l.error_code, 'detail', coalesce(:sentences::text::jsonb ->> l.error_code, ''),
+            'dead_letter_id', l.dead_letter_id
         ) AS item
     FROM dead_letters l
-    WHERE l.tenant_id = $1 AND l.delivery_id = $2 AND l.item_index = ANY ($3::int[])
+    WHERE l.tenant_id = :tenant_id AND l.delivery_id = :delivery_id AND l.item_index = ANY (:item_indexes::int[])
 ),
 measured AS (
     SELECT t.*, sum(octet_length(t.item::text)) OVER (PARTITION BY t.job_id ORDER BY t.item_index) AS bytes
     FROM told t
 )
-SELECT emit_event($1, 'item.dead', jsonb_build_object(
+SELECT emit_event(:tenant_id, 'item.dead', jsonb_build_object(
     'destination', d.name,
     'job_id', m.job_id,
     'root_job_id', m.root_job_id,
     'count', count(*),
-    'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= $5::int),
+    'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= :most_bytes::int),
     'items_url', '/v1/dead-letters?job_id=' || m.job_id || '&destination=' || d.name
 ))
 FROM measured m
-JOIN destinations d ON d.tenant_id = $1 AND d.destination_id = m.destination_id
+JOIN destinations d ON d.tenant_id = :tenant_id AND d.destination_id = m.destination_id
 GROUP BY d.name, m.job_id, m.root_job_id;
-
--- name: finish_job
--- Ends a job whose every effect is settled, and tells of it. Runs after record_delivery in the same transaction, which
--- holds the job's row: whoever comes second sees the effects of the first.
-WITH finished AS (
-    UPDATE jobs j
-    SET
-        state = CASE
-            WHEN j.succeeded = j.total AND NOT EXISTS (
-                SELECT FROM effects e
-                WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.failed + e.dead > 0
-            ) THEN 'completed'
-            ELSE 'completed_with_failures'
-        END,
-        finished_at = now(),
-        revision = j.revision + 1
-    WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'syncing'
-        AND NOT EXISTS (
-            SELECT FROM effects e
-            WHERE e.tenant_id = $1 AND e.job_id = $2 AND e.pending + e.retry + e.unknown > 0
-        )
-    RETURNING j.job_id, j.kind, j.root_job_id, j.state, j.total, j.succeeded, j.failed, j.retry
-)
-SELECT
-    f.state,
-    emit_event($1, 'job.finished', jsonb_build_object(
-        'job_id', f.job_id, 'kind', f.kind, 'root_job_id', f.root_job_id, 'state', f.state,
-        'summary', jsonb_build_object(
-            'total', f.total, 'succeeded', f.succeeded, 'failed', f.failed, 'retry', f.retry
-        )
-    ))
-FROM finished f;
 
 -- name: block_destination
 -- Nothing of this destination is due for a while; never shortens a wait that somebody else has set.
@@ -512,28 +487,3 @@ revised AS (
 )
 -- Naming the counters makes them come before the job, as in record_delivery: one order of locks, no deadlock.
 SELECT l.delivery_id FROM lost l LEFT JOIN counted ON true;
-
--- name: expire_answers
--- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
-UPDATE idempotency_keys
-SET answer = NULL
-WHERE tenant_id = $1 AND (route, key) IN (
-    SELECT k.route, k.key FROM idempotency_keys k
-    WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
-    ORDER BY k.expires_at LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-);
-
--- name: forget_keys
--- A key under which a body is still arriving is as old as its first chunk, and gets its time anew with the answer.
-DELETE FROM idempotency_keys
-WHERE tenant_id = $1 AND (route, key) IN (
-    SELECT k.route, k.key FROM idempotency_keys k
-    WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
-        AND (k.fingerprint IS NOT NULL OR k.answering_until < now())
-    ORDER BY k.expires_at LIMIT 1000
-    FOR UPDATE SKIP LOCKED
-);
-
--- name: all_tenants
-SELECT tenant_id FROM tenants ORDER BY tenant_id;

@@ -27,8 +27,7 @@ JOIN destinations d ON d.tenant_id = e.tenant_id AND d.destination_id = e.destin
 WHERE e.tenant_id = $1 AND e.job_id = $2
 ORDER BY d.name, d.destination_id;
 
--- name: next_chunks
--- Runs from the item $3 on, the one that holds it first.
+-- part: chunks_from
 SELECT c.first_index, c.first_index + c.item_count - 1 AS last_index
 FROM job_chunks c
 WHERE c.tenant_id = $1 AND c.job_id = $2
@@ -37,19 +36,16 @@ WHERE c.tenant_id = $1 AND c.job_id = $2
         WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.first_index <= $3 ORDER BY m.first_index DESC LIMIT 1
     ), 0)
     AND c.first_index + c.item_count > $3
+
+-- name: next_chunks
+-- Runs from the item $3 on, the one that holds it first.
+{{chunks_from}}
 ORDER BY c.first_index
 LIMIT $4;
 
 -- name: next_sound_chunks
 -- The same, but only runs with an item that is ok.
-SELECT c.first_index, c.first_index + c.item_count - 1 AS last_index
-FROM job_chunks c
-WHERE c.tenant_id = $1 AND c.job_id = $2
-    AND c.first_index >= coalesce((
-        SELECT m.first_index FROM job_chunks m
-        WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.first_index <= $3 ORDER BY m.first_index DESC LIMIT 1
-    ), 0)
-    AND c.first_index + c.item_count > $3
+{{chunks_from}}
     AND c.item_count > (SELECT coalesce(sum((f.value ->> 'count')::int), 0) FROM jsonb_each(c.failures) f)
 ORDER BY c.first_index
 LIMIT $4;
@@ -115,24 +111,27 @@ WHERE o.last_index >= $4 AND (o.states ~ $6::text) IS NOT FALSE
 ORDER BY o.first_index
 LIMIT $5;
 
+-- part: in_ranges
+c.first_index = ANY (ARRAY(
+    SELECT k.first_index
+    FROM unnest($3::int[], $4::int[]) AS r(low, high)
+    CROSS JOIN LATERAL (
+        SELECT m.first_index FROM job_chunks m
+        WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.first_index <= r.high
+            AND m.first_index >= coalesce((
+                SELECT n.first_index FROM job_chunks n
+                WHERE n.tenant_id = $1 AND n.job_id = $2 AND n.first_index <= r.low
+                ORDER BY n.first_index DESC LIMIT 1
+            ), 0)
+    ) k
+))
+
 -- name: chunks_in
 -- Outcomes that hold items of the ranges $3 to $4.
 SELECT c.first_index, c.item_count, c.outcomes
 FROM job_chunks c
 WHERE c.tenant_id = $1 AND c.job_id = $2
-    AND c.first_index = ANY (ARRAY(
-        SELECT k.first_index
-        FROM unnest($3::int[], $4::int[]) AS r(low, high)
-        CROSS JOIN LATERAL (
-            SELECT m.first_index FROM job_chunks m
-            WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.first_index <= r.high
-                AND m.first_index >= coalesce((
-                    SELECT n.first_index FROM job_chunks n
-                    WHERE n.tenant_id = $1 AND n.job_id = $2 AND n.first_index <= r.low
-                    ORDER BY n.first_index DESC LIMIT 1
-                ), 0)
-        ) k
-    ))
+    AND {{in_ranges}}
 ORDER BY c.first_index;
 
 -- name: sources_in
@@ -140,19 +139,7 @@ ORDER BY c.first_index;
 SELECT c.sources
 FROM job_chunks c
 WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.sources IS NOT NULL
-    AND c.first_index = ANY (ARRAY(
-        SELECT k.first_index
-        FROM unnest($3::int[], $4::int[]) AS r(low, high)
-        CROSS JOIN LATERAL (
-            SELECT m.first_index FROM job_chunks m
-            WHERE m.tenant_id = $1 AND m.job_id = $2 AND m.first_index <= r.high
-                AND m.first_index >= coalesce((
-                    SELECT n.first_index FROM job_chunks n
-                    WHERE n.tenant_id = $1 AND n.job_id = $2 AND n.first_index <= r.low
-                    ORDER BY n.first_index DESC LIMIT 1
-                ), 0)
-        ) k
-    ))
+    AND {{in_ranges}}
 ORDER BY c.first_index;
 
 -- name: deliveries_in

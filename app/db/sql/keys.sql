@@ -1,5 +1,8 @@
 -- Tenants and their API keys.
 
+-- name: all_tenants
+SELECT tenant_id FROM tenants ORDER BY tenant_id;
+
 -- name: ensure_tenant
 INSERT INTO tenants (name) VALUES ($1)
 ON CONFLICT (name) DO UPDATE SET name = excluded.name
@@ -64,7 +67,7 @@ ORDER BY t.name, k.created_at, k.key_id;
 SELECT k.tenant_id FROM api_keys k WHERE k.key_id = $1;
 
 -- name: lock_key
-SELECT k.key_id, k.revoked_at IS NOT NULL AS revoked, coalesce(k.expires_at <= now(), false) AS expired
+SELECT k.revoked_at IS NOT NULL AS revoked, coalesce(k.expires_at <= now(), false) AS expired
 FROM api_keys k
 WHERE k.tenant_id = $1 AND k.key_id = $2
 FOR NO KEY UPDATE;

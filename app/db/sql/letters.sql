@@ -10,155 +10,139 @@ FROM destinations d
 WHERE d.tenant_id = $1
 ORDER BY d.name, d.destination_id;
 
--- name: choose_letters
--- Ids of open letters: of the job $2 (those that it began, and those that it and its retries ran into) or, without one,
--- of all.
---   $3 destinations  $4 code  $5 state  $6 contact  $7 created before (NULL: any)  $8 most
-WITH chosen AS (
+-- part: letter_columns
+l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+
+-- part: job_and_retries
+SELECT :job_id::uuid AS job_id
+UNION ALL
+SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :job_id AND j.root_job_id <> j.job_id
+
+-- part: chosen_letters
+-- The open letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
+-- without one, of all; by destination, code, state, contact and time (NULL: any).
+SELECT c.dead_letter_id, c.destination_id, c.contact_id, c.error_code, c.state, c.created_at
+FROM (
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
-    WHERE $2::uuid IS NULL AND l.tenant_id = $1 AND l.destination_id = ANY ($3::int[]) AND l.resolution IS NULL
+    WHERE :job_id::uuid IS NULL AND l.tenant_id = :tenant_id AND l.destination_id = ANY (:destination_ids::int[])
+        AND l.resolution IS NULL
     UNION ALL
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
-    WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
+    WHERE :job_id IS NOT NULL AND l.tenant_id = :tenant_id AND l.root_job_id = :job_id AND l.resolution IS NULL
     UNION ALL
     SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
     FROM (
-        SELECT $2::uuid AS job_id
-        UNION ALL
-        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
+        {{job_and_retries}}
     ) f
-    JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
-    JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
-    WHERE $2 IS NOT NULL AND l.root_job_id <> $2 AND l.resolution IS NULL
-)
+    JOIN deliveries d ON d.tenant_id = :tenant_id AND d.job_id = f.job_id AND d.failures <> '{}'
+    JOIN dead_letters l ON l.tenant_id = :tenant_id AND l.delivery_id = d.delivery_id
+    WHERE :job_id IS NOT NULL AND l.root_job_id <> :job_id AND l.resolution IS NULL
+) c
+WHERE c.destination_id = ANY (:destination_ids::int[])
+    AND (c.error_code = :error_code::text) IS NOT FALSE
+    AND (c.state = :state::text) IS NOT FALSE
+    AND (c.contact_id = :contact_id::text) IS NOT FALSE
+    AND (c.created_at < :created_before::timestamptz) IS NOT FALSE
+
+-- name: choose_letters
+-- Their ids, contact by contact.
 SELECT c.dead_letter_id
-FROM chosen c
-WHERE c.destination_id = ANY ($3)
-    AND (c.error_code = $4::text) IS NOT FALSE
-    AND (c.state = $5::text) IS NOT FALSE
-    AND (c.contact_id = $6::text) IS NOT FALSE
-    AND (c.created_at < $7::timestamptz) IS NOT FALSE
+FROM (
+    {{chosen_letters}}
+) c
 ORDER BY c.destination_id, c.contact_id, c.dead_letter_id
-LIMIT $8;
+LIMIT :limit;
 
 -- name: letter_clusters
 -- The same letters, counted by destination and code.
-WITH chosen AS (
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
-    FROM dead_letters l
-    WHERE $2::uuid IS NULL AND l.tenant_id = $1 AND l.destination_id = ANY ($3::int[]) AND l.resolution IS NULL
-    UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
-    FROM dead_letters l
-    WHERE $2 IS NOT NULL AND l.tenant_id = $1 AND l.root_job_id = $2 AND l.resolution IS NULL
-    UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
-    FROM (
-        SELECT $2::uuid AS job_id
-        UNION ALL
-        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
-    ) f
-    JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
-    JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
-    WHERE $2 IS NOT NULL AND l.root_job_id <> $2 AND l.resolution IS NULL
-),
-counted AS (
+WITH counted AS (
     SELECT
         c.destination_id, c.error_code, count(*) AS count,
         count(*) FILTER (WHERE c.state = 'failed') AS failed, count(*) FILTER (WHERE c.state = 'dead') AS dead,
         min(c.created_at) AS oldest, max(c.created_at) AS newest,
         (array_agg(c.dead_letter_id ORDER BY c.dead_letter_id))[1:5] AS samples
-    FROM chosen c
-    WHERE c.destination_id = ANY ($3)
-        AND (c.error_code = $4::text) IS NOT FALSE
-        AND (c.state = $5::text) IS NOT FALSE
-        AND (c.contact_id = $6::text) IS NOT FALSE
-        AND (c.created_at < $7::timestamptz) IS NOT FALSE
+    FROM (
+        {{chosen_letters}}
+    ) c
     GROUP BY c.destination_id, c.error_code
 )
 SELECT
     n.destination_id, n.error_code, n.count, n.failed, n.dead, n.oldest, n.newest, n.samples,
     (
         SELECT l.error_detail FROM dead_letters l
-        WHERE l.tenant_id = $1 AND l.dead_letter_id = n.samples[1]
+        WHERE l.tenant_id = :tenant_id AND l.dead_letter_id = n.samples[1]
     ) AS detail
 FROM counted n
 ORDER BY n.count DESC, n.destination_id, n.error_code;
 
 -- name: list_letters
--- A page of letters, newest first, that stand before the id $2. Only the newest $9 of those that the way leads by are
--- looked at: the page may hold fewer than it could, and says how low it looked.
---   the way: by $3 job · by $4 contact · over those that are open ($7) · over all
---   $5 destinations  $6 code  $7 resolution ('open', 'any' or a word)  $8 state  $10 most
+-- A page of letters, newest first, that stand before an id. Only the newest of those that the way leads by are looked at:
+-- the page may hold fewer than it could, and says how low it looked.
+--   the way: by job · by contact · over those that are open (`resolution`: 'open', 'any' or a word) · over all
 -- A way that is not gone is a constant's question, and costs nothing.
 WITH looked AS MATERIALIZED (
     (
         SELECT l.* FROM dead_letters l
-        WHERE $3::uuid IS NULL AND $4::text IS NULL AND $7::text = 'open'
-            AND l.tenant_id = $1 AND l.resolution IS NULL AND l.dead_letter_id < $2
+        WHERE :job_id::uuid IS NULL AND :contact_id::text IS NULL AND :resolution::text = 'open'
+            AND l.tenant_id = :tenant_id AND l.resolution IS NULL AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
-        LIMIT $9
+        LIMIT :most_looked
     )
     UNION ALL
     (
         SELECT l.* FROM dead_letters l
-        WHERE $3 IS NULL AND $4 IS NULL AND $7 <> 'open' AND l.tenant_id = $1 AND l.dead_letter_id < $2
+        WHERE :job_id IS NULL AND :contact_id IS NULL AND :resolution <> 'open' AND l.tenant_id = :tenant_id AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
-        LIMIT $9
+        LIMIT :most_looked
     )
     UNION ALL
     (
         SELECT l.* FROM dead_letters l
-        WHERE $3 IS NULL AND $4 IS NOT NULL
-            AND l.tenant_id = $1 AND l.contact_id = $4 AND l.dead_letter_id < $2
+        WHERE :job_id IS NULL AND :contact_id IS NOT NULL
+            AND l.tenant_id = :tenant_id AND l.contact_id = :contact_id AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
-        LIMIT $9
+        LIMIT :most_looked
     )
     UNION ALL
     (
         SELECT l.*
         FROM (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE $3 IS NOT NULL AND x.tenant_id = $1 AND x.root_job_id = $3 AND x.dead_letter_id < $2
+            WHERE :job_id IS NOT NULL AND x.tenant_id = :tenant_id AND x.root_job_id = :job_id AND x.dead_letter_id < :before
             UNION
             SELECT x.dead_letter_id
             FROM (
-                SELECT $3::uuid AS job_id
-                UNION ALL
-                SELECT j.job_id FROM jobs j
-                WHERE j.tenant_id = $1 AND j.root_job_id = $3 AND j.root_job_id <> j.job_id
+                {{job_and_retries}}
             ) f
-            JOIN deliveries d ON d.tenant_id = $1 AND d.job_id = f.job_id AND d.failures <> '{}'
-            JOIN dead_letters x ON x.tenant_id = $1 AND x.delivery_id = d.delivery_id
-            WHERE $3 IS NOT NULL AND x.dead_letter_id < $2
+            JOIN deliveries d ON d.tenant_id = :tenant_id AND d.job_id = f.job_id AND d.failures <> '{}'
+            JOIN dead_letters x ON x.tenant_id = :tenant_id AND x.delivery_id = d.delivery_id
+            WHERE :job_id IS NOT NULL AND x.dead_letter_id < :before
             ORDER BY 1 DESC
-            LIMIT $9
+            LIMIT :most_looked
         ) k
-        JOIN dead_letters l ON l.tenant_id = $1 AND l.dead_letter_id = k.dead_letter_id
+        JOIN dead_letters l ON l.tenant_id = :tenant_id AND l.dead_letter_id = k.dead_letter_id
     )
 )
 SELECT
     (SELECT min(m.dead_letter_id) FROM looked m) AS low, (SELECT count(*) FROM looked m) AS looked,
-    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
-    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+    {{letter_columns}}
 FROM (SELECT 1) one
-LEFT JOIN looked l ON l.destination_id = ANY ($5::int[])
-    AND (l.error_code = $6::text) IS NOT FALSE
-    AND (l.state = $8::text) IS NOT FALSE
-    AND (l.contact_id = $4) IS NOT FALSE
-    AND ($7 = 'any' OR coalesce(l.resolution, 'open') = $7)
+LEFT JOIN looked l ON l.destination_id = ANY (:destination_ids::int[])
+    AND (l.error_code = :error_code::text) IS NOT FALSE
+    AND (l.state = :state::text) IS NOT FALSE
+    AND (l.contact_id = :contact_id) IS NOT FALSE
+    AND (:resolution = 'any' OR coalesce(l.resolution, 'open') = :resolution)
 ORDER BY l.dead_letter_id DESC
-LIMIT $10;
+LIMIT :limit;
 
 -- name: read_letters
 -- Letters by id, however they ended.
 SELECT
-    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
-    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+    {{letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
 ORDER BY l.dead_letter_id;
@@ -166,9 +150,7 @@ ORDER BY l.dead_letter_id;
 -- name: read_chain
 -- The letter that a chain began with ($2) and those that replays added.
 SELECT
-    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
-    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+    {{letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1
     AND l.dead_letter_id = ANY (
@@ -227,9 +209,7 @@ CROSS JOIN LATERAL (
 -- name: lock_letters
 -- Those of these letters that are open, for this transaction alone.
 SELECT
-    l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
-    l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+    {{letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL
 ORDER BY l.dead_letter_id
@@ -254,11 +234,11 @@ SET revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = ANY (ARRAY(SELECT h.job_id FROM held h));
 
 -- name: insert_attempt
--- The job that sends letters again: its $7 items are decided, and owed to the destinations $8, $9 of them to each.
+-- The job that sends letters again: its items are decided, and so many of them owed to each destination.
 WITH effect AS (
     INSERT INTO effects (tenant_id, job_id, destination_id, pending)
-    SELECT $1, $2, e.destination_id, e.items
-    FROM unnest($8::int[], $9::int[]) AS e(destination_id, items)
+    SELECT :tenant_id, :job_id, e.destination_id, e.items
+    FROM unnest(:destination_ids::int[], :items::int[]) AS e(destination_id, items)
     ORDER BY e.destination_id
 )
 INSERT INTO jobs (
@@ -266,24 +246,25 @@ INSERT INTO jobs (
     started_at, applied_at
 )
 VALUES (
-    $1, $2, $3, 'syncing', $4, $5, $6, $7, $7, 0, 0, jsonb_build_object('unchanged', $7::int), $7, now(), now()
+    :tenant_id, :job_id, :kind, 'syncing', :root_job_id, :request_id, :key_id, :total, :total, 0, 0,
+    jsonb_build_object('unchanged', :total::int), :total, now(), now()
 );
 
 -- name: insert_attempt_chunk
-INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VALUES ($1, $2, $3, $4, $5);
+INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VALUES (:tenant_id, :job_id, :first_index, :item_count, :outcomes);
 
 -- name: insert_attempt_deliveries
--- What one destination ($2) is owed again: the columns $5 contacts, $6 versions, $7 indexes and $8 letters, cut at $9
--- (first positions) and $10 (last positions); each delivery is due after $11 seconds.
+-- What one destination is owed again: columns that are cut at first positions (lows) and last ones (highs); each delivery
+-- is due after its seconds.
 INSERT INTO deliveries (
     tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, letters,
     states, next_attempt_at
 )
 SELECT
-    $1, $2, $3, $4, ($7::int[])[c.low], ($7::int[])[c.high], ($5::text[])[c.low:c.high], ($6::bigint[])[c.low:c.high],
-    ($7::int[])[c.low:c.high], ($8::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
+    :tenant_id, :destination_id, :job_id, :request_id, (:indexes::int[])[c.low], (:indexes::int[])[c.high],
+    (:contact_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
     now() + c.seconds * interval '1 second'
-FROM unnest($9::int[], $10::int[], $11::float8[]) AS c(low, high, seconds)
+FROM unnest(:lows::int[], :highs::int[], :seconds::float8[]) AS c(low, high, seconds)
 ORDER BY c.low;
 
 -- name: paced_until
@@ -303,20 +284,18 @@ WHERE w.letters IS NOT NULL AND w.attempt = 0;
 SELECT j.kind, j.state, j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
 
 -- name: make_due
--- Deliveries of a job and its retries to the destinations $3 that wait after an attempt are due now. One that nobody
+-- Deliveries of a job and its retries to these destinations that wait after an attempt are due now. One that nobody
 -- has tried waits for its turn, because a replay is paced; one that somebody holds is being seen to. IS TRUE and the
 -- LIMIT, which none reaches, keep the planner from walking through all that a tenant has due.
 WITH waiting AS MATERIALIZED (
     SELECT d.delivery_id
     FROM (
-        SELECT $2::uuid AS job_id
-        UNION ALL
-        SELECT j.job_id FROM jobs j WHERE j.tenant_id = $1 AND j.root_job_id = $2 AND j.root_job_id <> j.job_id
+        {{job_and_retries}}
     ) f
-    CROSS JOIN unnest($3::int[]) AS p(destination_id)
+    CROSS JOIN unnest(:destination_ids::int[]) AS p(destination_id)
     CROSS JOIN LATERAL (
         SELECT x.delivery_id FROM deliveries x
-        WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = p.destination_id
+        WHERE x.tenant_id = :tenant_id AND x.job_id = f.job_id AND x.destination_id = p.destination_id
             AND x.state <> 'done' AND (x.state = 'pending') IS TRUE AND x.attempt > 0 AND x.next_attempt_at > now()
         LIMIT 1000000
     ) d
@@ -324,7 +303,7 @@ WITH waiting AS MATERIALIZED (
 held AS MATERIALIZED (
     SELECT d.delivery_id, letters(d.states, 'p') + letters(d.states, 'r') + letters(d.states, 'u') AS items
     FROM deliveries d
-    WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(SELECT w.delivery_id FROM waiting w))
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(SELECT w.delivery_id FROM waiting w))
         AND (d.state = 'pending') IS TRUE
     ORDER BY d.delivery_id
     FOR UPDATE SKIP LOCKED
@@ -332,35 +311,33 @@ held AS MATERIALIZED (
 moved AS (
     UPDATE deliveries d
     SET next_attempt_at = now()
-    WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(SELECT h.delivery_id FROM held h))
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(SELECT h.delivery_id FROM held h))
 )
 SELECT coalesce(sum(h.items), 0)::int FROM held h;
 
 -- name: attempt_under_way
--- The newest job of a family that still has something to do at one of the destinations $3, and at which.
+-- The newest job of a family that still has something to do at one of these destinations, and at which.
 SELECT j.job_id, j.kind, j.state, j.root_job_id, e.destination_ids
 FROM (
-    SELECT $2::uuid AS job_id
-    UNION ALL
-    SELECT m.job_id FROM jobs m WHERE m.tenant_id = $1 AND m.root_job_id = $2 AND m.root_job_id <> m.job_id
+    {{job_and_retries}}
     UNION
     -- Replays that have taken its letters; of very many the latest are looked at.
     SELECT r.replay_job_id
     FROM (
         SELECT l.replay_job_id FROM dead_letters l
-        WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.destination_id = ANY ($3::int[])
+        WHERE l.tenant_id = :tenant_id AND l.root_job_id = :job_id AND l.destination_id = ANY (:destination_ids::int[])
         ORDER BY l.dead_letter_id DESC
         LIMIT 1000
     ) r
     WHERE r.replay_job_id IS NOT NULL
 ) f
-JOIN jobs j ON j.tenant_id = $1 AND j.job_id = f.job_id
+JOIN jobs j ON j.tenant_id = :tenant_id AND j.job_id = f.job_id
 CROSS JOIN LATERAL (
     SELECT array_agg(x.destination_id) AS destination_ids FROM effects x
-    WHERE x.tenant_id = $1 AND x.job_id = f.job_id AND x.destination_id = ANY ($3::int[])
+    WHERE x.tenant_id = :tenant_id AND x.job_id = f.job_id AND x.destination_id = ANY (:destination_ids::int[])
         AND x.pending + x.retry + x.unknown > 0
 ) e
-WHERE j.state = 'syncing' AND (j.kind <> 'undo' OR j.job_id = $2) AND e.destination_ids IS NOT NULL
+WHERE j.state = 'syncing' AND (j.kind <> 'undo' OR j.job_id = :job_id) AND e.destination_ids IS NOT NULL
 ORDER BY j.job_id DESC
 LIMIT 1;
 

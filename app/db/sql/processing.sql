@@ -162,13 +162,13 @@ WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
 -- undo the chunk.
 UPDATE jobs j
 SET
-    total = j.total + $3, succeeded = j.succeeded + $4, failed = j.failed + $5, retry = j.retry + $6,
-    results = add_counts(j.results, $7::text::jsonb),
+    total = j.total + :total, succeeded = j.succeeded + :succeeded, failed = j.failed + :failed, retry = j.retry + :retry,
+    results = add_counts(j.results, :results::text::jsonb),
     state = 'running',
     started_at = coalesce(j.started_at, now()),
     waiting = NULL,
     revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
+WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state IN ('queued', 'running')
 RETURNING 1;
 
 -- name: move_chunk
@@ -223,33 +223,8 @@ UPDATE jobs j
 SET step = $3, started_at = coalesce(j.started_at, now()), revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 
--- name: end_import
--- Every item is decided. Runs after lock_import in the same transaction: a recording that comes later finds the new
--- state, one that came before has its effects counted here.
-UPDATE jobs j
-SET
-    step = NULL,
-    waiting = NULL,
-    started_at = coalesce(j.started_at, now()),
-    applied_at = now(),
-    state = CASE
-        WHEN e.open > 0 THEN 'syncing'
-        WHEN j.succeeded = j.total AND e.lost = 0 THEN 'completed'
-        ELSE 'completed_with_failures'
-    END,
-    finished_at = CASE WHEN e.open > 0 THEN NULL ELSE now() END,
-    revision = j.revision + 1
-FROM (
-    SELECT
-        coalesce(sum(x.pending + x.retry + x.unknown), 0) AS open, coalesce(sum(x.failed + x.dead), 0) AS lost
-    FROM effects x
-    WHERE x.tenant_id = $1 AND x.job_id = $2
-) e
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
-RETURNING j.state, emit_job_finished(j);
-
 -- name: read_outcomes
-SELECT c.item_count, c.outcomes, c.sources
+SELECT c.outcomes, c.sources
 FROM job_chunks c
 WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.first_index = $3;
 

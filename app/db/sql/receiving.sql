@@ -8,25 +8,28 @@ WITH job AS (
         tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, receiving_until
     )
-    VALUES ($1, $2, 'import', 'receiving', $2, $3, $4, $5::text::jsonb, 0, 0, 0, 0, now() + $6::interval)
+    VALUES (
+        :tenant_id, :job_id, 'import', 'receiving', :job_id, :request_id, :key_id, :options::text::jsonb, 0, 0, 0, 0,
+        now() + :lease::interval
+    )
 )
 INSERT INTO idempotency_keys (tenant_id, route, key, job_id, expires_at, answering_until)
-VALUES ($1, $7, $8, $2, now() + $9::interval, now() + $6::interval);
+VALUES (:tenant_id, :route, :key, :job_id, now() + :retention::interval, now() + :lease::interval);
 
 -- name: renew_receiving
 -- The body is still arriving; no row: the job is no longer being received. Nobody waits for the disk: a crash that
 -- forgets this has lost the body as well.
 WITH job AS (
     UPDATE jobs
-    SET bytes = $3, receiving_until = now() + $4::interval, revision = revision + 1
-    WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving'
+    SET bytes = :size, receiving_until = now() + :lease::interval, revision = revision + 1
+    WHERE tenant_id = :tenant_id AND job_id = :job_id AND state = 'receiving'
     RETURNING job_id
 ),
 key AS (
     UPDATE idempotency_keys k
-    SET answering_until = now() + $4::interval
+    SET answering_until = now() + :lease::interval
     FROM job j
-    WHERE k.tenant_id = $1 AND k.route = $5 AND k.key = $6 AND k.job_id = j.job_id
+    WHERE k.tenant_id = :tenant_id AND k.route = :route AND k.key = :key AND k.job_id = j.job_id
 )
 SELECT set_config('synchronous_commit', 'off', true) FROM job;
 
@@ -52,17 +55,17 @@ VALUES (
 WITH job AS (
     UPDATE jobs
     SET
-        state = 'queued', step = $3, items = $4, bytes = $5, form = $6::text::jsonb, receiving_until = NULL,
+        state = 'queued', step = :step, items = :items, bytes = :size, form = :form::text::jsonb, receiving_until = NULL,
         revision = revision + 1
-    WHERE tenant_id = $1 AND job_id = $2 AND state = 'receiving' AND $4::int = (
-        SELECT coalesce(sum(s.item_count), 0) FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
+    WHERE tenant_id = :tenant_id AND job_id = :job_id AND state = 'receiving' AND :items::int = (
+        SELECT coalesce(sum(s.item_count), 0) FROM spool_chunks s WHERE s.tenant_id = :tenant_id AND s.job_id = :job_id
     )
     RETURNING job_id
 )
 UPDATE idempotency_keys k
-SET fingerprint = $9, status = 202, answer = $10, answering_until = NULL, expires_at = now() + $11::interval
+SET fingerprint = :fingerprint, status = 202, answer = :answer, answering_until = NULL, expires_at = now() + :retention::interval
 FROM job j
-WHERE k.tenant_id = $1 AND k.route = $7 AND k.key = $8 AND k.job_id = j.job_id
+WHERE k.tenant_id = :tenant_id AND k.route = :route AND k.key = :key AND k.job_id = j.job_id
 RETURNING 1;
 
 -- name: end_receiving

@@ -1,16 +1,16 @@
 -- The read model: what HTTP, the command line and health checks show.
 
+-- part: job_columns
+j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
+    j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting,
+    -- An import of a release before file imports never told its size apart; an upload cut off has none.
+    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
+    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
+
 -- name: read_job
 -- A job tells of its retries, so their revisions count as its own.
 SELECT
-    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision + coalesce(f.revision, 0) AS revision, j.created_at, j.finished_at,
-    -- An import of a release before file imports never told its size apart; an upload cut off has none.
-    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
-    j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked,
-    f.revision IS NOT NULL AS retried,
-    j.waiting
+    {{job_columns}}, j.revision + coalesce(f.revision, 0) AS revision, f.revision IS NOT NULL AS retried
 FROM jobs j
 CROSS JOIN LATERAL (
     SELECT sum(m.revision)::bigint AS revision FROM jobs m
@@ -21,13 +21,7 @@ WHERE j.tenant_id = $1 AND j.job_id = $2;
 -- name: read_jobs
 -- A page of jobs, newest first, before the job $2 (NULL: from the newest). No "OR": a generic plan would read all.
 SELECT
-    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision, j.created_at, j.finished_at,
-    -- An import of a release before file imports never told its size apart; an upload cut off has none.
-    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
-    j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried,
-    j.waiting
+    {{job_columns}}, j.revision, false AS retried
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY j.job_id DESC
@@ -36,13 +30,7 @@ LIMIT $3;
 -- name: read_jobs_of_key
 -- The same of the jobs that the key $4 asked for.
 SELECT
-    j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry,
-    j.results, j.revision, j.created_at, j.finished_at,
-    -- An import of a release before file imports never told its size apart; an upload cut off has none.
-    coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
-    j.bytes, j.started_at, j.applied_at, j.error,
-    extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked, false AS retried,
-    j.waiting
+    {{job_columns}}, j.revision, false AS retried
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.key_id = $4 AND j.key_id <> '' AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
 ORDER BY j.job_id DESC
@@ -187,13 +175,7 @@ SELECT
     coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d
 JOIN tenants t ON t.tenant_id = d.tenant_id
-LEFT JOIN LATERAL (
-    SELECT
-        sum(letters(x.states, 'u')) AS count,
-        extract(epoch FROM now() - min(x.unknown_since)) AS seconds
-    FROM deliveries x
-    WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
-) u ON true
+{{unknown_items}}
 WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
 ORDER BY t.name, d.name;
 

@@ -38,14 +38,15 @@ RETURNING 1;
 SELECT count(*)::int FROM ledger l WHERE l.tenant_id = $1 AND l.job_id = $2;
 
 -- name: insert_undo
--- The job that takes something back: of $6, or of items of its root $3 (NULL). The job that is taken back shows it.
+-- The job that takes something back: of `undo_of`, or of items of its root (NULL). The job that is taken back shows it.
 WITH shown AS (
-    UPDATE jobs SET revision = revision + 1 WHERE tenant_id = $1 AND job_id = coalesce($6::uuid, $3::uuid)
+    UPDATE jobs SET revision = revision + 1
+    WHERE tenant_id = :tenant_id AND job_id = coalesce(:undo_of::uuid, :root_job_id::uuid)
 )
 INSERT INTO jobs (
     tenant_id, job_id, kind, state, root_job_id, request_id, key_id, undo_of, total, succeeded, failed, retry, items
 )
-VALUES ($1, $2, 'undo', 'queued', $3, $4, $5, $6, 0, 0, 0, 0, $7);
+VALUES (:tenant_id, :job_id, 'undo', 'queued', :root_job_id, :request_id, :key_id, :undo_of, 0, 0, 0, 0, :items);
 
 -- name: grow_undo
 -- So many items more were found to be taken back.
@@ -166,20 +167,7 @@ written AS (
         withdrawn = p.withdrawn::jsonb
     FROM past p
     WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]) AND c.contact_id = p.contact_id
-    RETURNING
-        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
-        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
-),
-entered AS (
-    INSERT INTO ledger (
-        tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        email, first_name, last_name, phone, company, attributes, cleared
-    )
-    SELECT
-        $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
-    FROM written w
-)
+    {{enter_in_ledger}}
 SELECT count(*)::int FROM written;
 
 -- name: read_unsettled

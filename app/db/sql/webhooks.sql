@@ -85,21 +85,21 @@ CROSS JOIN (SELECT gen_random_uuid() AS event_id) e
 WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state = 'active'
 RETURNING message_id;
 
--- name: list_messages
--- Newest first, before $3.
+-- part: messages
 SELECT
-    m.message_id, m.event_id, m.type, m.state, m.attempt, m.attempts, m.body, m.created_at, m.finished_at,
+    m.message_id, m.event_id, m.type, m.state, m.attempt, m.attempts, m.body AS payload, m.created_at, m.finished_at,
     CASE WHEN m.state = 'pending' THEN m.next_attempt_at END AS next_attempt_at
 FROM webhook_messages m
+
+-- name: list_messages
+-- Newest first, before $3.
+{{messages}}
 WHERE m.tenant_id = $1 AND m.endpoint_id = $2 AND m.message_id < $3
 ORDER BY m.message_id DESC
 LIMIT $4;
 
 -- name: list_messages_in_state
-SELECT
-    m.message_id, m.event_id, m.type, m.state, m.attempt, m.attempts, m.body, m.created_at, m.finished_at,
-    CASE WHEN m.state = 'pending' THEN m.next_attempt_at END AS next_attempt_at
-FROM webhook_messages m
+{{messages}}
 WHERE m.tenant_id = $1 AND m.endpoint_id = $2 AND m.state = $5 AND m.message_id < $3
 ORDER BY m.message_id DESC
 LIMIT $4;
@@ -153,7 +153,7 @@ WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message
     FOR UPDATE SKIP LOCKED
 )
 RETURNING
-    m.message_id, m.event_id, m.body, m.attempt, w.url, w.policy, w.secret,
+    m.tenant_id, m.endpoint_id, m.message_id, m.event_id, m.body, m.attempt, w.url, w.policy, w.secret,
     CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret;
 
 -- name: record_attempt

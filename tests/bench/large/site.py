@@ -16,7 +16,7 @@ import asyncpg
 import msgspec
 import psutil
 
-from app import admin
+from app import keys
 from app.cli import place
 from app.db.migrate import migrate
 from app.embedded import Engines
@@ -82,7 +82,7 @@ class Site:
         """The key of a second tenant, which has no destination."""
         if not self.other_key:
             async with place.connection(self.tranche.settings) as connection:
-                self.other_key = await admin.create_key(connection, "other", list(admin.SCOPES))
+                self.other_key = await keys.create_key(connection, "other", list(keys.SCOPES))
         return self.other_key
 
     async def execute(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:

@@ -8,27 +8,30 @@ from tests.db.hot.values import CONTACTS, JOB, TOKEN, TRIED, Hot
 
 HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
-    "claim_deliveries": (f"3, 5, {TOKEN}, '30 s', 8, 8", {"deliveries_due", "deliveries_sending"}),
-    "renew_lease": (f"3, 500, {TOKEN}, '30 s'", {"deliveries_pkey"}),
+    "claim_deliveries": (
+        f"3, 5, {TOKEN}, '30 s', 8, 8, false, false",
+        {"deliveries_due", "deliveries_sending"},
+    ),
+    "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
     "lost_attributes": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
     "record_delivery": (
-        f"3, 500, {TOKEN}, 'oo', '{{}}', 1, NULL, 'keep', '{{}}', {TRIED}",
+        f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},
     ),
     "bury_letters": (
-        "3, 5, '{c1,c2}', '{1,1}', '{0,1}', '{failed,dead}', '{X,X}', '{no,no}'",
+        """3, '[{"contact_id":"c1","version":1,"item_index":0,"state":"dead","code":"X","detail":"no"}]', 5""",
         {"deliveries_pkey", "dead_letters_pkey", "jobs_pkey"},
     ),
     "supersede_letters": (
-        f"3, 5, 500, {TOKEN}, {CONTACTS}, '{{1,1,1}}'",
+        f"3, {CONTACTS}, '{{1,1,1}}', 5, 500, {TOKEN}",
         {"dead_letters_contact", "deliveries_pkey"},
     ),
     "hasten_deliveries": ("3, 5, false", {"deliveries_due", "deliveries_pkey"}),
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
-    "tell_letters": ("3, 5, '{0,1}', '{}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
+    "tell_letters": ("3, '{}', 5, '{0,1}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
     "list_destinations": ("3", {"deliveries_unknown"}),
     "read_health": ("3", {"deliveries_unknown"}),

@@ -12,7 +12,7 @@ HOT: Final[Hot] = {
     "choose_letters": (f"3, {JOB}, '{{5,6}}', {_ANY}, 100", {"dead_letters_root", "deliveries_faulty"}),
     "letter_clusters": (f"3, {JOB}, '{{5,6}}', {_ANY}", {"dead_letters_root", "deliveries_faulty"}),
     "list_letters": (
-        "3, 1000000, NULL, NULL, '{5,6}', NULL, 'open', NULL, 50, 10",
+        "3, NULL, NULL, 'open', 1000000, 50, '{5,6}', NULL, NULL, 10",
         {"dead_letters_waiting"},
     ),
     "read_letters": ("3, '{1500,1501}'", {"dead_letters_pkey"}),

@@ -15,7 +15,7 @@ HOT: Final[Hot] = {
     "claim_job": (f"3, {JOB}", {"spool_chunks_pkey"}),
     "read_spool": (_CHUNK, {"spool_chunks_pkey"}),
     "chunk_repeats": (f"{_CHUNK}, 999", {"spool_repeats_pkey"}),
-    "count_items": (f"3, {JOB}, 1, 1, 0, 0, '{{}}'", {"jobs_working"}),
+    "count_items": (f"3, 1, 1, 0, 0, '{{}}', {JOB}", {"jobs_working"}),
     "drop_chunks": (f"{_CHUNK}, 0", {"spool_chunks_pkey"}),
     "end_import": (f"3, {JOB}", {"jobs_working", "effects_pkey"}),
     "read_outcomes": (_CHUNK, {"job_chunks_pkey"}),

@@ -7,9 +7,9 @@ from typing import Final
 from tests.db.hot.values import JOB, Hot
 
 HOT: Final[Hot] = {
-    "renew_receiving": (f"3, {JOB}, 1, '20 s', 'route', 'key-5'", {"jobs_working", "idempotency_keys_pkey"}),
+    "renew_receiving": (f"3, 1, '20 s', {JOB}, 'route', 'key-5'", {"jobs_working", "idempotency_keys_pkey"}),
     "finish_receiving": (
-        f"3, {JOB}, 'check', 10, 1, '{{}}', 'route', 'key-5', '', '', '1 day'",
+        f"3, 'check', 10, 1, '{{}}', {JOB}, '', '', '1 day', 'route', 'key-5'",
         {"jobs_working", "idempotency_keys_pkey"},
     ),
     "end_receiving": (f"3, {JOB}, 'canceled', '{{}}', true", {"jobs_working"}),

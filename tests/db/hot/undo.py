@@ -11,7 +11,7 @@ HOT: Final[Hot] = {
     "find_undo": (f"3, {JOB}", {"jobs_undo"}),
     "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
     "count_changes": (f"3, {JOB}", {"ledger_pkey"}),
-    "insert_undo": (f"3, {JOB}, {JOB}, 'r', 'k', {JOB}, 1", {"jobs_pkey"}),
+    "insert_undo": (f"3, {JOB}, {JOB}, {JOB}, 'r', 'k', 1", {"jobs_pkey"}),
     "grow_undo": (f"3, {JOB}, 1", {"jobs_pkey"}),
     "read_undo": (f"3, {JOB}", {"jobs_pkey"}),
     "undo_items": (f"3, {JOB}, 2147483647, 1000", {"ledger_pkey"}),

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app import admin, circuits
+from app import circuits, destinations, keys
 from app.circuits import CircuitOrder
 from app.vault import Vault
 from app.wake import Waker
@@ -36,9 +36,9 @@ async def order(world: World, state: Any, seconds: float | None = None, *, wake:
         await waker.close()
 
 
-async def shown(world: World) -> admin.Destination:
+async def shown(world: World) -> destinations.Destination:
     async with world.database.connection() as connection:
-        (found,) = await admin.list_destinations(connection, world.tenant_id)
+        (found,) = await destinations.list_destinations(connection, world.tenant_id)
     return found
 
 
@@ -179,12 +179,14 @@ async def test_a_wish_that_nobody_was_woken_for_is_found(world: World) -> None:
 async def test_a_change_is_told_to_the_tenant_whose_connection_it_is_alone(world: World) -> None:
     """Another tenant at the same CRM hears nothing of it."""
     async with world.database.connection() as connection:
-        near = await admin.ensure_tenant(connection, "near")
-        await admin.add_destination(
+        near = await keys.ensure_tenant(connection, "near")
+        await destinations.add_destination(
             connection,
             Vault(world.settings.secret_key),
             near,
-            admin.NewDestination(name="theirs", kind="hubspot", base_url=world.sandbox.base_url, token="t"),
+            destinations.NewDestination(
+                name="theirs", kind="hubspot", base_url=world.sandbox.base_url, token="t"
+            ),
             private=LOOPBACK,
         )
     for tenant_id in (world.tenant_id, near):
@@ -300,12 +302,12 @@ async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_
             await until(is_open)
             await world.rows("UPDATE deliveries SET next_attempt_at = now() + interval '1 hour'")
             async with world.database.connection() as connection:
-                found = await admin.change_destination(
+                found = await destinations.change_destination(
                     connection,
                     Vault(settings.secret_key),
                     world.tenant_id,
                     "hubspot",
-                    admin.DestinationChange(token="second"),
+                    destinations.DestinationChange(token="second"),
                 )
             waker = Waker(settings)
             waker.wake(world.tenant_id, [found], reason="test:token")
@@ -322,12 +324,12 @@ async def test_another_token_does_not_close_what_was_opened_by_hand(world: World
     async with working(msgspec.structs.replace(world.settings, **BREAKER)):
         await order(world, "open", 60)
         async with world.database.connection() as connection:
-            await admin.change_destination(
+            await destinations.change_destination(
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
                 "hubspot",
-                admin.DestinationChange(token="pat-good"),
+                destinations.DestinationChange(token="pat-good"),
             )
         await world.push(people(1))
         await asyncio.sleep(0.5)

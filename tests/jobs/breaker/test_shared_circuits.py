@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from app import admin, circuits
+from app import circuits, destinations, keys
 from app.circuits import CircuitOrder
 from app.settings import Settings
 from app.vault import Vault
@@ -70,10 +70,12 @@ async def crm() -> AsyncIterator[tuple[Crm, str]]:
 async def move_in(world: World, name: str, base_url: str, kind: str = "hubspot", **options: Any) -> World:
     """Another tenant of the same installation, with a destination there; its token is its name."""
     async with world.database.connection() as connection:
-        tenant_id = await admin.ensure_tenant(connection, name)
-        new = admin.NewDestination(name="crm", kind=kind, base_url=base_url, token=name, options=options)
+        tenant_id = await keys.ensure_tenant(connection, name)
+        new = destinations.NewDestination(
+            name="crm", kind=kind, base_url=base_url, token=name, options=options
+        )
         vault = Vault(world.settings.secret_key)
-        await admin.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
+        await destinations.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
     return World(world.settings, world.database, world.sandbox, tenant_id, world._waker)
 
 

@@ -6,7 +6,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations as service
 from app.domain import destinations
 from app.sandbox import ANY, KINDS, serving
 from app.vault import Vault
@@ -22,12 +22,12 @@ async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
     async with serving(kind, fields=[ANY]) as url, aiohttp.ClientSession() as session:
         sandbox = Sandbox(url, session)
         async with world.database.connection() as connection:
-            await admin.set_destination_state(connection, world.tenant_id, "hubspot", "removed")
-            await admin.add_destination(
+            await service.set_destination_state(connection, world.tenant_id, "hubspot", "removed")
+            await service.add_destination(
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
-                admin.NewDestination(
+                service.NewDestination(
                     name="crm",
                     kind=kind,
                     base_url=url,

@@ -12,8 +12,9 @@ import pytest
 import uuid_utils.compat
 
 from app import items, letter_choice, letter_views, letters, selection, status
+from app.db.letters import Filter
 from app.errors import Conflict, NotFound, NothingToRetry
-from app.letter_choice import Actor, Filter, Selection
+from app.letter_choice import Actor, Selection
 from app.letters import Decided
 from app.resending import Taken
 from jobs.worker import working

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import admin
+from app import destinations
 from app.db import delivering, standing
 from app.db.delivering import Claim, Record, Recorded, Tried
 from app.errors import Invalid
@@ -25,6 +25,7 @@ from app.vault import Vault
 from app.wake import QUEUE, Waker
 from jobs.crm.hubspot import adapter as hubspot
 from jobs.worker import working
+from tests.claims import claim_delivery
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
 
@@ -54,7 +55,7 @@ async def take(world: World, *, lease: float = 30.0) -> Claim:
     """The next delivery, claimed as a worker would."""
     (row,) = await world.rows("SELECT destination_id FROM destinations WHERE state = 'active'")
     async with world.database.connection() as connection:
-        claim = await delivering.claim_delivery(
+        claim = await claim_delivery(
             connection,
             world.tenant_id,
             row["destination_id"],
@@ -101,7 +102,7 @@ async def test_releasing_a_lost_delivery_while_another_of_its_job_is_recorded(wo
 
 async def set_state(world: World, name: str, state: str) -> None:
     async with world.database.connection() as connection:
-        await admin.set_destination_state(connection, world.tenant_id, name, state)
+        await destinations.set_destination_state(connection, world.tenant_id, name, state)
 
 
 async def replace_destination(world: World, **changes: Any) -> None:
@@ -113,11 +114,11 @@ async def replace_destination(world: World, **changes: Any) -> None:
 async def add_destination(world: World, **changes: Any) -> None:
     fields = {"name": "hubspot", "kind": "hubspot", "base_url": world.sandbox.base_url, "token": "pat-good"}
     async with world.database.connection() as connection:
-        await admin.add_destination(
+        await destinations.add_destination(
             connection,
             Vault(world.settings.secret_key),
             world.tenant_id,
-            admin.NewDestination(**(fields | changes)),
+            destinations.NewDestination(**(fields | changes)),
             private=LOOPBACK,
         )
 

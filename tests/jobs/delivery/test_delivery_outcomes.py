@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations
 from app.domain.outcomes import EffectState, ErrorCode
 from app.settings import Settings
 from jobs.crm import ADAPTERS
@@ -325,7 +325,7 @@ class TestUnknown:
                 while crm.asked.count("read_back") < 6:
                     await asyncio.sleep(0.02)
             async with world.database.connection() as connection:
-                (shown,) = await admin.list_destinations(connection, world.tenant_id)
+                (shown,) = await destinations.list_destinations(connection, world.tenant_id)
             assert shown.unknown.count == 4
             assert shown.unknown.oldest_seconds <= 20
             (errors_,) = await errors(world)
@@ -334,7 +334,7 @@ class TestUnknown:
             crm.silent = False
             assert await world.finished(answer.job_id, 2) == "completed"
             async with world.database.connection() as connection:
-                (shown,) = await admin.list_destinations(connection, world.tenant_id)
+                (shown,) = await destinations.list_destinations(connection, world.tenant_id)
             assert shown.unknown.count == 0
         assert crm.asked.count("push") == 1
 

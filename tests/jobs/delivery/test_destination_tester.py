@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import admin, destination_tests
+from app import destination_tests, destinations
 from app.destination_tests import DestinationTest, DestinationTestRequest
 from app.domain.checks import Step, Verdict, judge
 from app.errors import Conflict, NotFound, NoWorker
@@ -29,9 +29,9 @@ CANARY = DestinationTestRequest(canary=True)
 async def add(
     world: World, kind: str, url: str, *, name: str = "crm", token: str = "good", **options: Any
 ) -> None:
-    new = admin.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
+    new = destinations.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
     async with world.database.connection() as connection:
-        await admin.add_destination(
+        await destinations.add_destination(
             connection, Vault(world.settings.secret_key), world.tenant_id, new, private=LOOPBACK
         )
 
@@ -242,7 +242,7 @@ async def test_circuits_and_pauses_are_said_and_hold_no_test_back(world: World) 
         assert "open" in found.steps[0].detail
 
         async with world.database.connection() as connection:
-            await admin.set_destination_state(connection, world.tenant_id, "crm", "paused")
+            await destinations.set_destination_state(connection, world.tenant_id, "crm", "paused")
         found = await run(world, DestinationTestRequest())
         assert "paused" in found.steps[0].detail
         with pytest.raises(Conflict, match="paused"):

@@ -17,13 +17,15 @@ from uuid_utils.compat import uuid7
 import jobs.worker
 from app import letters, undoing
 from app.db import delivering, standing
+from app.db.letters import Filter
 from app.domain.outcomes import EffectState, ErrorCode
 from app.errors import DatabaseUnavailable, Overloaded
-from app.letter_choice import Filter, Selection
+from app.letter_choice import Selection
 from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Reply, Seen
 from jobs.delivery import clients, policy
 from jobs.outbound.ssrf import open_session
 from jobs.worker import working
+from tests.claims import claim_delivery
 from tests.jobs.conftest import World, people
 from tests.jobs.delivery.test_dead_letters import actor, all_letters, fail, read, refuse, replay, retry, sent
 
@@ -274,7 +276,7 @@ async def test_what_a_killed_worker_may_have_sent_is_looked_for_by_every_deliver
     await world.rows(due, second.job_id, 3600)
     (place,) = await world.rows("SELECT destination_id FROM destinations")
     async with world.database.connection() as connection:
-        claim = await delivering.claim_delivery(
+        claim = await claim_delivery(
             connection,
             world.tenant_id,
             place["destination_id"],

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations
 from app.domain.addresses import parse_networks
 from app.settings import Settings
 from app.vault import Vault
@@ -28,13 +28,13 @@ def unnamed(settings: Settings, networks: str = "") -> Settings:
     return msgspec.structs.replace(settings, destination_private=networks)
 
 
-async def shown(world: World) -> admin.Destination:
+async def shown(world: World) -> destinations.Destination:
     async with world.database.connection() as connection:
-        (found,) = await admin.list_destinations(connection, world.tenant_id)
+        (found,) = await destinations.list_destinations(connection, world.tenant_id)
     return found
 
 
-async def held(world: World, settings: Settings) -> admin.Destination:
+async def held(world: World, settings: Settings) -> destinations.Destination:
     """Work until the destination is held; what is shown of it then."""
     async with working(settings):
 

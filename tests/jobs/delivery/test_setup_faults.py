@@ -10,7 +10,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from app import admin
+from app import destinations
 from app.accept import Accepted207
 from app.sandbox import serving
 from app.vault import Vault
@@ -51,12 +51,12 @@ async def declare(sandbox: Sandbox, *names: str) -> None:
 async def change(world: World, **options: Any) -> None:
     """What `tranche destinations change` does, and the wake-up that the API sends after it."""
     async with world.database.connection() as connection:
-        found = await admin.change_destination(
+        found = await destinations.change_destination(
             connection,
             Vault(world.settings.secret_key),
             world.tenant_id,
             "hubspot",
-            admin.DestinationChange(options=options),
+            destinations.DestinationChange(options=options),
         )
     waker = Waker(world.settings)
     waker.wake(world.tenant_id, [found], reason="test:change")

@@ -7,7 +7,7 @@ import uuid
 
 import msgspec
 
-from app import admin
+from app import keys
 from app.wake import Waker
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.maintenance import pruner
@@ -49,7 +49,7 @@ async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> Non
     """Neither one of the same tenant nor one of another."""
     settings = msgspec.structs.replace(world.settings, import_concurrency=1)
     async with world.database.connection() as connection:
-        other = await admin.ensure_tenant(connection, "small")
+        other = await keys.ensure_tenant(connection, "small")
     large = await spool(desk_of(world), people(3_000), chunk=10)
     async with working(settings):
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", large):

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from uuid_utils.compat import uuid7
 
-from app import admin, undoing
+from app import destinations, undoing
 from app.domain.outcomes import Consistency
 from app.sandbox import ANY, serving
 from app.vault import Vault
@@ -40,11 +40,13 @@ async def second(world: World) -> AsyncIterator[Sandbox]:
     """Another CRM of the same tenant: the destination `other`."""
     async with serving(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
         async with world.database.connection() as connection:
-            await admin.add_destination(
+            await destinations.add_destination(
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
-                admin.NewDestination(name="other", kind="hubspot", base_url=base_url, token="pat-good"),
+                destinations.NewDestination(
+                    name="other", kind="hubspot", base_url=base_url, token="pat-good"
+                ),
                 private=LOOPBACK,
             )
         yield Sandbox(base_url, session)

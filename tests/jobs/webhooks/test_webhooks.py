@@ -20,7 +20,7 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from app import admin, webhooks
+from app import keys, webhooks
 from app.canceling import cancel
 from app.db import audit
 from app.db import webhooks as rows
@@ -139,7 +139,7 @@ class Desk:
 async def desk(settings: Settings) -> AsyncIterator[Desk]:
     database = Database(settings, application_name="tests")
     async with database.connection() as connection:
-        tenant_id = await admin.ensure_tenant(connection, "acme")
+        tenant_id = await keys.ensure_tenant(connection, "acme")
     yield Desk(database, settings, tenant_id)
     await database.close()
 

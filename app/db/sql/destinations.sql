@@ -5,15 +5,10 @@ SELECT count(*)::int FROM destinations d WHERE d.tenant_id = $1 AND d.state <> '
 
 -- name: insert_destination
 INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb)
-RETURNING destination_id;
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb);
 
--- name: list_destinations
-SELECT
-    d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
-FROM destinations d
+-- part: unknown_items
+-- Of the destination d: how many items have an unknown outcome, and since when.
 LEFT JOIN LATERAL (
     SELECT
         sum(letters(x.states, 'u')) AS count,
@@ -21,6 +16,14 @@ LEFT JOIN LATERAL (
     FROM deliveries x
     WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
 ) u ON true
+
+-- name: list_destinations
+SELECT
+    d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
+FROM destinations d
+{{unknown_items}}
 WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 

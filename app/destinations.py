@@ -11,25 +11,19 @@ import asyncpg
 import msgspec
 
 from app.db import audit, circuits
+from app.db import destinations as rows
 from app.db.circuits import Circuit
+from app.db.destinations import DestinationRow
 from app.db.pool import Connection
-from app.db.sql import QUERIES
-from app.domain import destinations
+from app.domain import destinations as kinds
 from app.domain.addresses import Network
 from app.domain.base_urls import base_url_fault
 from app.errors import Conflict, Invalid, NotFound
-from app.keys import SCOPES as SCOPES
-from app.keys import Principal as Principal
-from app.keys import authenticate as authenticate
-from app.keys import create_key as create_key
-from app.keys import ensure_tenant as ensure_tenant
-from app.keys import find_tenant as find_tenant
-from app.keys import revoke_key as revoke_key
 from app.settings import PREFIX
 from app.vault import Vault
 from app.workers import Workers
 
-KINDS: Final = tuple(destinations.KINDS)
+KINDS: Final = tuple(kinds.KINDS)
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
@@ -116,20 +110,14 @@ async def add_destination(
     try:
         async with connection.transaction():
             if most is not None:
-                count = await connection.fetchval(QUERIES["count_destinations"], tenant_id)
+                count = await rows.count_destinations(connection, tenant_id)
                 if count >= most:
                     raise Conflict(
                         f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
                         f"may raise {PREFIX}MAX_DESTINATIONS."
                     )
-            await connection.execute(
-                QUERIES["insert_destination"],
-                tenant_id,
-                new.name,
-                new.kind,
-                base_url,
-                sealed,
-                options,
+            await rows.insert_destination(
+                connection, tenant_id, new.name, new.kind, base_url, sealed, options
             )
             await _note(connection, tenant_id, new.name, "add", actor, {"kind": new.kind})
     except asyncpg.UniqueViolationError as error:
@@ -161,35 +149,33 @@ async def change_destination(
         raise Invalid("There is nothing to change: give a token or options.")
     token = None if change.token is None else _check_token(change.token)
     async with connection.transaction():
-        row = await connection.fetchrow(QUERIES["lock_destination_options"], tenant_id, name)
-        if row is None:
+        found = await rows.lock_destination(connection, tenant_id, name)
+        if found is None:
             raise NotFound(f"There is no destination {name!r}.")
         sealed = None
         if token is not None:
-            sealed = vault.seal(token, tenant_id=tenant_id, name=name, address=row["base_url"])
+            sealed = vault.seal(token, tenant_id=tenant_id, name=name, address=found.base_url)
         options = None
         if change.options:
-            stored = msgspec.json.decode(row["options"])
-            strange = change.options.keys() - stored.keys() - destinations.names_of(row["kind"])
+            stored = found.options
+            strange = change.options.keys() - stored.keys() - kinds.names_of(found.kind)
             if strange:  # null would take away what is not there, and hide a slip of the pen
-                _check_options(row["kind"], dict.fromkeys(strange))
+                _check_options(found.kind, dict.fromkeys(strange))
             merged = {**stored, **change.options}
             kept = {option: value for option, value in merged.items() if value is not None}
-            options = _check_options(row["kind"], kept)
-        found = await connection.fetchval(
-            QUERIES["change_destination"], tenant_id, name, sealed, options, actor
-        )
+            options = _check_options(found.kind, kept)
+        destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor)
         if sealed is not None:
-            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found, False)
+            await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
         told: dict[str, Any] = {"options": change.options} if change.options else {}
         await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
-    return int(found)
+    return destination_id
 
 
 def _check_options(kind: str, options: dict[str, Any]) -> str:
     try:
-        destinations.parse(kind, options)
-    except destinations.OptionsError as error:
+        kinds.parse(kind, options)
+    except kinds.OptionsError as error:
         raise Invalid(str(error)) from error
     text = msgspec.json.encode(options).decode()
     if "\\u0000" in text:
@@ -225,24 +211,24 @@ async def list_destinations(
     standing = await circuits.read_circuits(connection, tenant_id)
     return [
         Destination(
-            name=row["name"],
-            kind=row["kind"],
-            base_url=row["base_url"],
-            options=msgspec.json.decode(row["options"]),
-            state=row["state"],
-            created_at=row["created_at"],
-            error_code=row["blocked_code"] if row["blocked_for"] else None,
-            detail=row["blocked_detail"] if row["blocked_for"] else _find_absence(row, workers),
-            retry_after_seconds=-int(-row["blocked_for"] // 1),
-            unknown=Unknown(row["unknown"], row["unknown_for"]),
-            circuit=standing.get(row["name"], Circuit()),
+            name=row.name,
+            kind=row.kind,
+            base_url=row.base_url,
+            options=row.options,
+            state=row.state,
+            created_at=row.created_at,
+            error_code=row.blocked_code if row.blocked_for else None,
+            detail=row.blocked_detail if row.blocked_for else _find_absence(row, workers),
+            retry_after_seconds=-int(-row.blocked_for // 1),
+            unknown=Unknown(row.unknown, row.unknown_for),
+            circuit=standing.get(row.name, Circuit()),
         )
-        for row in await connection.fetch(QUERIES["list_destinations"], tenant_id)
+        for row in await rows.list_destinations(connection, tenant_id)
     ]
 
 
-def _find_absence(row: Any, workers: Workers | None) -> str | None:
-    return workers.why_nobody(row["credentials"]) if workers and row["state"] == "active" else None
+def _find_absence(row: DestinationRow, workers: Workers | None) -> str | None:
+    return workers.why_nobody(row.credentials) if workers and row.state == "active" else None
 
 
 async def set_destination_state(
@@ -250,11 +236,11 @@ async def set_destination_state(
 ) -> int:
     """`active`, `paused` or `removed`; returns the destination's id."""
     async with connection.transaction():
-        found = await connection.fetchval(QUERIES["set_destination_state"], tenant_id, name, state)
+        found = await rows.set_destination_state(connection, tenant_id, name, state)
         if found is None:
             raise NotFound(f"There is no destination {name!r}.")
         if state == "removed":
             # What is owed there is skipped, whatever it waited for.
-            await connection.execute(QUERIES["hasten_deliveries"], tenant_id, found, True)
+            await rows.hasten_deliveries(connection, tenant_id, found, True)
         await _note(connection, tenant_id, name, _WORDS[state], actor, {})
-    return int(found)
+    return found

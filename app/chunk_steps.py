@@ -1,0 +1,347 @@
+"""The steps of a staged import: one piece of work of one job, over one connection (see `app.chunks`)."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from enum import Enum
+from typing import Final
+
+import asyncpg
+import msgspec
+import structlog
+
+from app import upsert
+from app.booking import Booked, book
+from app.db import canceling, processing
+from app.db.packing import pack, unpack
+from app.db.pool import UNREACHABLE, Connection
+from app.db.processing import Processing, SpooledChunk
+from app.db.transactions import COLLIDED, HELD, retried
+from app.domain import answers, batch, rows
+from app.domain.answers import ItemOutcome, Summary
+from app.domain.batch import JobOptions
+from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
+from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
+from app.domain.outcomes import ErrorCode, Step
+from app.domain.repeats import Verdict, plan
+from app.domain.rows import Accepted, Noted, Piece, Unfit
+from app.errors import StorageFull
+from app.settings import Settings
+
+log = structlog.get_logger()
+
+_BACKOFF: Final = 0.25
+_BACKOFF_CAP: Final = 10.0
+WHOLE_FILE: Final = (Step.CHECK, Step.SETTLE, Step.ATOMIC)
+_STUCK: Final = (
+    "Processing failed repeatedly; the error was logged. Applied items remain; progress.not_processed "
+    "counts the others."
+)
+FULL: Final = {
+    "code": StorageFull.code,
+    "detail": "The database has no disk space left. Nothing is lost; the job continues by itself once an "
+    "operator has freed or added space.",
+}
+"""What a job waits for."""
+
+
+class Advance(Enum):
+    """What came of one look at a job."""
+
+    WORKED = "worked"
+    WAITING = "waiting"
+    """What is left is in other hands, or must wait."""
+    DONE = "done"
+    """Nothing is left to be processed."""
+
+
+class Exhausted(Exception):
+    """The step of a whole file was tried as often as it may be."""
+
+
+class Canceled(Exception):
+    """The job is no longer to be processed; the transaction is undone."""
+
+
+class Unit:
+    """One piece of work of one job, over one connection."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        tenant_id: int,
+        job_id: uuid.UUID,
+        job: Processing,
+        settings: Settings,
+        random: Callable[[], float],
+    ) -> None:
+        self._connection = connection
+        self._job = (tenant_id, job_id)
+        self._tenant_id = tenant_id
+        self._job_id = job_id
+        self._processing = job
+        self._options = msgspec.json.decode(job.options, type=JobOptions)
+        self._settings = settings
+        self._random = random
+        self._claimed: tuple[int, int] | None = None
+        """First index and spent attempts of what is being worked on."""
+        self.pending: list[int] = []
+
+    async def work(self) -> bool:
+        """False: there was nothing to be had."""
+        step = self._processing.step
+        undecided: Undecided | None = None
+
+        async def transaction() -> bool:
+            self._claimed = None
+            async with self._connection.transaction():
+                return await self._step(step, undecided)
+
+        while True:
+            try:
+                return await retried(transaction)
+            except (*COLLIDED, *HELD) as error:
+                return await self._postpone(error)
+            except asyncpg.DataError as error:
+                # Validation should let nothing through that PostgreSQL refuses; if it does, no item is reported as ok.
+                if undecided is not None:
+                    raise
+                log.error("chunk_data_error", job_id=str(self._job_id), error=error)
+                undecided = BROKEN
+
+    async def _step(self, step: str, undecided: Undecided | None) -> bool:
+        if step == Step.CHECK:
+            return await self._check()
+        if step == Step.SETTLE:
+            return await self._settle()
+        if step == Step.ATOMIC:
+            return await self._apply_all(undecided)
+        chunk = await processing.claim_chunk(self._connection, *self._job, step)
+        if chunk is None:
+            return False
+        self._claimed = (chunk.first_index, chunk.attempts)
+        if step == Step.COLLECT:
+            await self._collect(chunk)
+        elif step == Step.RESOLVE:
+            await self._resolve(chunk)
+        else:
+            await self._apply(chunk, undecided or self._given_up(chunk.attempts))
+        return True
+
+    async def on_error(self) -> Advance:
+        """Something went wrong that nobody foresaw: try again later, but not for ever."""
+        if self._claimed is None:
+            return Advance.WAITING
+        if self._claimed[1] + 1 < self._settings.import_attempts:
+            await self._put_off()
+            return Advance.WAITING
+        return await self.fail()
+
+    async def fail(self) -> Advance:
+        error = answers.as_json({"code": ErrorCode.INTERNAL, "detail": _STUCK})
+        await processing.fail_import(self._connection, *self._job, error)
+        log.error("import_failed", tenant_id=self._tenant_id, job_id=str(self._job_id))
+        return Advance.DONE
+
+    async def say_full(self) -> None:
+        """Let the job say what it waits for, as far as there is room for that."""
+        with suppress(asyncpg.PostgresError, *UNREACHABLE):
+            await processing.say_waiting(self._connection, *self._job, answers.as_json(FULL))
+
+    def _given_up(self, attempts: int) -> Undecided | None:
+        return LOCKED if attempts >= self._settings.import_attempts else None
+
+    async def _postpone(self, error: Exception) -> bool:
+        """The locks were not to be had; what was claimed is left alone for a while."""
+        log.info("chunk_postponed", job_id=str(self._job_id), claimed=self._claimed, error=error)
+        if self._claimed is not None:
+            await self._put_off()
+        return False
+
+    async def _put_off(self) -> None:
+        assert self._claimed is not None
+        first_index, attempts = self._claimed
+        seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
+        await processing.postpone_chunk(self._connection, *self._job, first_index, seconds)
+
+    async def _claim_job(self, step: Step) -> bool:
+        """Be the only one who works on the job's present step, if it is `step`."""
+        self._claimed = await processing.claim_job(self._connection, *self._job)
+        if self._claimed is None:
+            return False
+        # The claim may have waited for whoever did this step already.
+        now = await processing.read_processing(self._connection, *self._job)
+        if now is None or now.step != step:
+            return False
+        if step != Step.ATOMIC and self._claimed[1] >= self._settings.import_attempts:
+            raise Exhausted
+        await processing.allow_long(self._connection)
+        return True
+
+    async def _check(self) -> bool:
+        if not await self._claim_job(Step.CHECK):
+            return False
+        repeats = await processing.has_repeats(self._connection, *self._job)
+        if repeats:
+            repeats = await processing.find_repeats(self._connection, *self._job) > 0
+        await processing.take_step(self._connection, *self._job, Step.COLLECT if repeats else Step.APPLY)
+        return True
+
+    async def _collect(self, chunk: SpooledChunk) -> None:
+        pieces = decode_pieces(unpack(chunk.rows))
+        found = await processing.chunk_repeats(self._connection, *self._job, chunk)
+        places = [
+            r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], Unfit)
+        ]
+        read = rows.read_items(
+            [_raw(pieces[index - chunk.first_index]) for index in places],
+            max_item_bytes=self._settings.max_item_bytes,
+            indexes=places,
+        )
+        accepted = [row for row in read if isinstance(row, Accepted)]
+        await processing.collect_repeats(
+            self._connection,
+            *self._job,
+            [row.index for row in accepted],
+            [row.contact_id for row in accepted],
+            [batch.digest(row) for row in accepted],
+        )
+        await processing.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)
+
+    async def _settle(self) -> bool:
+        if not await self._claim_job(Step.SETTLE):
+            return False
+        await processing.settle_repeats(self._connection, *self._job, last_wins=self._options.last_wins)
+        await processing.take_step(self._connection, *self._job, Step.APPLY)
+        return True
+
+    async def _apply(self, chunk: SpooledChunk, undecided: Undecided | None) -> None:
+        pieces = decode_pieces(unpack(chunk.rows))
+        found = await processing.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
+        planned = plan(chunk.first_index, pieces, found, max_item_bytes=self._settings.max_item_bytes)
+        items = planned.items
+        await self._decide(items, undecided, atomic=False)
+        booked = await self._book(items.outcomes, items.pieces, chunk.first_index, chunk.item_count)
+        if planned.leaders:
+            outcomes = {outcome.index: outcome for outcome in items.outcomes}
+            reported = {index: answers.as_json(outcomes[index]) for index in planned.leaders}
+            await processing.tell_leaders(self._connection, *self._job, reported)
+        if planned.waiting:
+            await processing.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
+        else:
+            await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
+        await self._count(booked.summary, booked.results)
+
+    async def _apply_all(self, undecided: Undecided | None) -> bool:
+        """The whole file at once: its size is bounded for the sake of this."""
+        if not await self._claim_job(Step.ATOMIC):
+            return False
+        assert self._claimed is not None
+        pieces: list[Piece] = []
+        spans: list[tuple[int, int]] = []
+        async for first, count, packed in processing.read_spool(self._connection, *self._job):
+            pieces += decode_pieces(unpack(packed))
+            spans.append((first, count))
+        items = Items(pieces, last_wins=self._options.last_wins, max_item_bytes=self._settings.max_item_bytes)
+        await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
+        booked = []
+        for first, count in spans:
+            part = slice(first, first + count)
+            booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
+        await processing.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
+        for each in booked:
+            await self._count(each.summary, each.results)
+        return True
+
+    async def _decide(self, items: Items, undecided: Undecided | None, *, atomic: bool) -> None:
+        if undecided is None:
+            await upsert.write(
+                self._connection, *self._job, items, atomic=atomic, dry_run=self._options.dry_run
+            )
+        else:
+            seconds = math.ceil(self._settings.db_lock_timeout * (1 + self._random()))
+            items.postpone(undecided, seconds)
+
+    async def _book(
+        self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int
+    ) -> Booked:
+        destination_ids = await processing.owing_destinations(self._connection, self._tenant_id)
+        booked = await book(
+            self._connection,
+            *self._job,
+            self._processing.request_id,
+            outcomes,
+            pieces,
+            first_index=first_index,
+            item_count=item_count,
+            destination_ids=destination_ids,
+            chunk_size=self._settings.chunk_size,
+            dry_run=self._options.dry_run,
+        )
+        if booked.owed:
+            self.pending = destination_ids
+        return booked
+
+    async def _count(self, summary: Summary, results: dict[str, int]) -> None:
+        """The job's own row comes last: it is held until the commit, and every chunk of the job needs it.
+
+        Raises:
+            Canceled: the job was canceled meanwhile.
+        """
+        if not await processing.count_items(self._connection, *self._job, summary, answers.as_json(results)):
+            raise Canceled
+
+    async def _resolve(self, chunk: SpooledChunk) -> None:
+        """Give the items that waited the outcome of their leader."""
+        packed, packed_sources = await processing.read_outcomes(
+            self._connection, *self._job, chunk.first_index
+        )
+        followers = [
+            (answers.follow if found.verdict == Verdict.EQUAL else answers.give_way)(
+                found.item_index, msgspec.json.decode(found.outcome or b"", type=ItemOutcome)
+            )
+            for found in await processing.chunk_repeats(self._connection, *self._job, chunk)
+            if found.verdict in (Verdict.EQUAL, Verdict.OLDER)
+        ]
+        outcomes = sorted([*answers.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
+        pieces = decode_pieces(unpack(chunk.rows))
+        kept = decode_sources(unpack(packed_sources)) if packed_sources else {}
+        kept |= sources(followers, [pieces[o.index - chunk.first_index] for o in followers])
+        await processing.rewrite_outcomes(
+            self._connection,
+            *self._job,
+            chunk.first_index,
+            failures=answers.as_json(answers.cluster(outcomes)),
+            outcomes=pack(answers.encode_items(outcomes)),
+            sources=pack(encode_sources(kept)) if kept else None,
+        )
+        await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
+        await self._count(answers.summarize(followers), answers.count_results(followers))
+
+    async def move_on(self) -> Advance:
+        """Take the next step if the present one is done by everybody."""
+        async with self._connection.transaction():
+            step = await processing.lock_import(self._connection, *self._job)
+            if step is None:
+                return Advance.DONE
+            left = await processing.steps_left(self._connection, *self._job)
+            if step in left or (left and step in WHOLE_FILE):
+                return Advance.WAITING
+            if left:
+                await processing.take_step(
+                    self._connection, *self._job, Step.SETTLE if step == Step.COLLECT else Step.RESOLVE
+                )
+                return Advance.WORKED
+            state = await processing.end_import(self._connection, *self._job)
+        log.info("import_processed", tenant_id=self._tenant_id, job_id=str(self._job_id), state=state)
+        # Millions of repeated ids take longer than a statement may; what is left here, a sweeper finds.
+        await canceling.remove_spool(self._connection, *self._job)
+        return Advance.DONE
+
+
+def _raw(piece: Piece) -> bytes:
+    assert not isinstance(piece, Unfit)
+    return piece.item if isinstance(piece, Noted) else bytes(piece)
