@@ -89,7 +89,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
-    """A decided batch. `owed`: destinations were given deliveries, so a wake-up is worth while."""
+    """A decided batch. `owed`: deliveries were written, so their destinations are to be notified."""
 
     job_id: uuid.UUID
     body: bytes

@@ -7,7 +7,7 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 2. settle   equal ones follow their leader · differing ones fail, or the last one leads
 3. apply    a chunk is written and booked → next · locks not had → later, at last `retry` · canceled → undone
 4. resolve  items that wait for a leader get its outcome
-5. end      → syncing, or finished where nothing is owed
+5. end      → syncing, or finished if nothing is to be delivered
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How far the items of a job can be read: below `end`; `growing`: there will be more. `kept` tells of its file."""
+    """How far the items of a job can be read: below `end`; `growing`: there will be more. `kept` describes its file."""
 
     end: int
     growing: bool

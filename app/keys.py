@@ -93,8 +93,8 @@ async def set_tenant_disabled(
 ) -> Tenant:
     """Disable a tenant, or enable it again.
 
-    While it is disabled its keys are refused, its streams end, and workers leave alone what is owed for it: nothing is
-    lost, and everything goes on once it is enabled.
+    While it is disabled its keys are refused, its streams end, and workers do nothing for it: nothing is lost,
+    and all work continues once it is enabled.
 
     Raises:
         NotFound: there is no such tenant.

@@ -126,10 +126,10 @@ def _key_id(settings: Settings) -> str | None:
 
 @contextmanager
 def _hear_shutdown(callback: Callable[[], None]) -> Iterator[None]:
-    """Call back as soon as the process is told to end.
+    """Call back as soon as the process is asked to end.
 
     A server waits for its open requests before it ends the lifespan, and some of them wait up to `max_wait`
-    seconds for effects. The handlers that stand there are the server's own and go on being called.
+    seconds for effects. The existing handlers are the server's own and are still called.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
 """Restores the state of contacts before some items of a job, a range at a time, within the caller's transaction.
 
-What comes of it is booked like a chunk of an import: outcomes, counts, and deliveries to every destination, which are
-sent the contacts as they then stand. Every exit of an item:
+The result is recorded like a chunk of an import: outcomes, counts, and deliveries to every destination, which
+get the contacts in their version at that time. Every exit of an item:
 
 - restored   the version is still the item's own, or is so again because what came after was undone → the one before
              becomes a new version, or the contact a tombstone
@@ -92,7 +92,7 @@ async def restore(
 async def _find_own(
     connection: Connection, job: Restoration, changes: Sequence[Change], standing: Sequence[Standing]
 ) -> tuple[set[int], dict[uuid.UUID, Maker]]:
-    """Places of changes whose version stands, or stands again; and who made the versions that stand elsewhere."""
+    """Positions of changes whose version is current, or current again; and who made the other current versions."""
     own = {place for place, c in enumerate(changes) if _is_own(job, c, standing[place])}
     others = [place for place in range(len(changes)) if place not in own]
     if not others:
@@ -130,7 +130,7 @@ def _name(change: Change, found: Standing, before: Before | None) -> tuple[Clear
 
 
 def _is_own(job: Restoration, change: Change, found: Standing) -> bool:
-    """Whether the contact stands exactly as the item left it. A later item that said the same, under a newer
+    """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
     made = (found.job_id, found.item_index, found.version)
     return (

@@ -132,7 +132,7 @@ class Needs(msgspec.Struct, frozen=True):
     work: bool
     """Its own items are to be processed."""
     places: dict[str, bytes]
-    """Destinations that it owes something, by name: the beginning of their credentials."""
+    """Destinations with pending deliveries, by name: the beginning of their credentials."""
 
     def find_lack(self, workers: Workers | None) -> JobError | None:
         """Why none of `workers` can go on with it, or with a part of it."""
@@ -218,14 +218,14 @@ class Contact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Standstill(msgspec.Struct, frozen=True):
-    """Why an open item does not move, and for how many seconds (`None`: until a human acts)."""
+    """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
 
     code: str | None
     detail: str
     seconds: int | None
 
     def describe(self, before: str | None) -> str:
-        """With what the item met before it came to stand: a circuit is open for reasons, and they are these."""
+        """With the last failure of the item, because it explains why the circuit is open."""
         return (
             self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
         )
@@ -234,7 +234,7 @@ class Standstill(msgspec.Struct, frozen=True):
 def explain_wait(
     *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
 ) -> Standstill | None:
-    """`None` when nothing stands in the way of this destination."""
+    """`None` if nothing blocks this destination."""
     if paused:
         return Standstill(None, PAUSED, None)
     if blocked_for and blocked_code:
@@ -278,7 +278,7 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
 async def _read_attempts(
     connection: Connection, tenant_id: int, row: JobRow, effects: Iterable[EffectRow]
 ) -> dict[str, Any]:
-    """What a job tells of all attempts, where there may be something to tell: a poll of any other stays cheap."""
+    """The results of a job over all attempts, if there may be any: a poll of any other job stays cheap."""
     is_retry = row.kind == JobKind.RETRY
     lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
     if not (is_retry or row.retried or lost):
@@ -374,7 +374,7 @@ async def read_key(connection: Connection, tenant_id: int, route: str, key: str)
 
 
 async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> Contact:
-    """A contact as it stands, with its state at every destination the tenant has.
+    """A contact in its current version, with its state at every destination of the tenant.
 
     Raises:
         NotFound: the tenant has no such contact.

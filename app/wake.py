@@ -27,7 +27,7 @@ _IMPORT_CALLS: Final = 4
 _PATIENCE: Final = 0.5
 _SILENCE: Final = 1.0
 _LIFE: Final = 60.0
-"""Seconds after its time that a wake-up is still of use."""
+"""Seconds after its time that a notification is still useful."""
 
 
 def encode(value: Any) -> bytes:
@@ -52,7 +52,7 @@ _Call = tuple[tuple[Any, ...], str]
 
 
 class Waker:
-    """Sends wake-ups without ever making its caller wait for Redis."""
+    """Sends notifications without ever making its caller wait for Redis."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -64,7 +64,7 @@ class Waker:
     def wake(
         self, tenant_id: int, destination_ids: Iterable[int], *, reason: str, delay: float = 0.0
     ) -> None:
-        """Schedule a wake-up for each destination; `reason` makes repeated ones for one cause a single one."""
+        """Schedule a notification for each destination; `reason` makes repeated ones for one cause a single one."""
         ids = list(destination_ids)
         if not ids or asyncio.get_running_loop().time() < self._silent_until:
             return
@@ -72,7 +72,7 @@ class Waker:
         self._spawn(calls, delay)
 
     def wake_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
-        """Tell workers that an import is there to be processed, or an undo or a test of a destination of this id."""
+        """Notify workers that an import is to be processed, or an undo, or a test of a destination of this id."""
         if asyncio.get_running_loop().time() >= self._silent_until:
             self._spawn(
                 [((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0

@@ -13,7 +13,7 @@ from app.db.query import query
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
-    """A run of decided items and what destinations are owed of them."""
+    """A run of decided items and their deliveries."""
 
     tenant_id: int
     job_id: uuid.UUID
@@ -27,7 +27,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Of the items that are not `ok`."""
     destination_ids: Sequence[int]
     contact_ids: Sequence[str]
-    """Of the items that destinations are owed, in item order; `versions` and `indexes` likewise."""
+    """Of the items to be delivered, in item order; `versions` and `indexes` likewise."""
     versions: Sequence[int]
     indexes: Sequence[int]
     chunk_size: int

@@ -18,7 +18,7 @@ _is_spooled = Query[[int, uuid.UUID], bool]("is_spooled")
 
 
 async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
-    """Remove what is spooled of a job that is at its end; each stroke commits by itself.
+    """Remove the staged chunks of a finished job; each statement commits by itself.
 
     False: some is left, because somebody holds it or because it is much; call again later.
     """
@@ -28,4 +28,4 @@ async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID
 
 
 orphaned_spools = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_spools")
-"""Jobs (tenant, job) with a spool that they need no more, for `remove_spool`."""
+"""Finished jobs (tenant, job) with staged chunks, for `remove_spool`."""

@@ -47,7 +47,7 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants of a destination's circuits."""
 
     wish: str
-    """As it stands there."""
+    """The current state there."""
     state: CircuitState
     by: str
     circuit: str | None
@@ -70,8 +70,8 @@ async def ask_circuit(
     *,
     shared: bool = False,
 ) -> int | None:
-    """Open or close a destination by hand, or what it shares with other tenants; returns its id, or `None` if there is
-    none of that name."""
+    """Override the circuit of a destination, or the one that it shares with other tenants; returns its id, or
+    `None` if no destination has that name."""
     return await _ask_circuit(connection, tenant_id, name, state, seconds, actor, "crm" if shared else None)
 
 
@@ -106,7 +106,7 @@ async def record_change(
 ) -> Affected:
     """Write down a change that a call of this destination met; returns how many rows it made.
 
-    Of its own connection the tenant's webhooks are told, by `reason`. `detail` is kept here.
+    Changes of its own connection are sent to the tenant's webhooks, with `reason`. `detail` is kept here.
     """
 
 

@@ -67,7 +67,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     lost: int
     """Workers in a row that did not come back from it."""
     resent: bool
-    """A human had it sent again."""
+    """An operator requested that it be sent again."""
     blocked_before: bool
     """The destination was blocked and the time is over: a success clears it."""
     removed: bool
@@ -93,7 +93,7 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
     held: int
     """The version that the destination has for certain; 0: not known."""
     remote_id: str | None
-    """That was told; empty: the record is gone, and its id with it."""
+    """The record's id there; empty: the record is gone, and its id with it."""
     code: str | None
     detail: str | None
     troubled: bool = False
@@ -105,7 +105,7 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
 
 
 class Letter(msgspec.Struct, frozen=True):
-    """An item that Tranche gives up on."""
+    """An item that is no longer tried."""
 
     contact_id: str
     version: int

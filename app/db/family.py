@@ -1,4 +1,4 @@
-"""The queries of a job's family (its retries, and replays of its letters), typed."""
+"""The queries of a job's lineage (its retries, and replays of its dead letters), typed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LettersRow(msgspec.Struct, frozen=True):
-    """Letters that a job's own deliveries left at one destination, by where they have come to since."""
+    """Dead letters that a job's own deliveries left at one destination, by their current state."""
 
     destination_id: int
     ok: int
@@ -25,7 +25,7 @@ class LettersRow(msgspec.Struct, frozen=True):
     dropped: int
     skipped: int
     replays: list[uuid.UUID]
-    """Jobs that took any of the job's letters; the same in each row."""
+    """Jobs that claimed any of the job's dead letters; the same in each row."""
 
 
 class EffectsRow(msgspec.Struct, frozen=True):

@@ -78,7 +78,7 @@ class Columns(msgspec.Struct, frozen=True):
     removed: list[str | None]
     """Attribute keys to remove, as JSON arrays."""
     expected: list[int | None]
-    """Versions that must stand; 0: no contact must."""
+    """Versions that the contacts must have; 0: the contact must not exist."""
 
 
 existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")

@@ -15,7 +15,7 @@ Range = tuple[int, int]
 
 
 class JobRow(msgspec.Struct, frozen=True):
-    """`undecided` is the first item that is still spooled, `booked` the first index after the last outcomes."""
+    """`undecided` is the first item that is still staged, `booked` the first index after the last outcomes."""
 
     items: int
     state: str

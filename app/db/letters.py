@@ -14,9 +14,9 @@ from app.db.query import Query, query
 from app.domain.outcomes import ErrorCode
 
 LOOK: Final = 5_000
-"""Letters that are looked at for one page."""
+"""Dead letters that are read for one page."""
 NEWEST: Final = 2**63 - 1
-"""No letter has a higher id."""
+"""No dead letter has a higher id."""
 
 
 class DestinationRow(msgspec.Struct, frozen=True):
@@ -80,7 +80,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Window(msgspec.Struct, frozen=True):
-    """Letters of a page; `position`: where to look on, before that id; `None`: there are no more."""
+    """Dead letters of a page; `position`: where to look on, before that id; `None`: there are no more."""
 
     letters: list[LetterRow]
     position: int | None
@@ -113,7 +113,7 @@ class VersionRow(msgspec.Struct, frozen=True):
 
 
 class EndRow(msgspec.Struct, frozen=True):
-    """How the letter that an item of a delivery left came to its end."""
+    """How the dead letter of an item of a delivery ended."""
 
     delivery_id: int
     item_index: int
@@ -138,7 +138,7 @@ class UnderWay(msgspec.Struct, frozen=True):
 
 
 class Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A job that sends letters again, before its deliveries."""
+    """A job that sends dead letters again, before its deliveries."""
 
     tenant_id: int
     job_id: uuid.UUID
@@ -152,7 +152,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Owed(msgspec.Struct, frozen=True, kw_only=True):
-    """What one destination is owed again: columns of equal length, in item order, and how they are cut."""
+    """The items to deliver again to one destination: columns of equal length, in item order, and how they are cut."""
 
     destination_id: int
     contact_ids: list[str]
@@ -171,7 +171,7 @@ read_destinations = Query[[int], list[DestinationRow]]("letter_destinations")
 async def choose(
     connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
 ) -> list[int]:
-    """Ids of open letters, contact by contact."""
+    """Ids of open dead letters, contact by contact."""
 
 
 @query("letter_clusters")
@@ -218,12 +218,12 @@ async def list_letters(
 read_letters = Query[[int, Sequence[int]], list[LetterRow]]("read_letters")
 """(tenant_id, ids) Those that there are."""
 read_chain = Query[[int, int], list[LetterRow]]("read_chain")
-"""(tenant_id, first) The letter `first` and those that replays added, oldest first; of many the last hundred."""
+"""(tenant_id, first) The dead letter `first` and those that replays added, oldest first; of many the last hundred."""
 _read_calls = Query[[int, int, int], list[CallRow]]("read_calls")
 
 
 async def read_calls(connection: Connection, letter: LetterRow, tenant_id: int) -> list[CallRow]:
-    """Calls to the CRM that did not end well for the letter's item, the last one first."""
+    """Calls to the CRM that did not succeed for the dead letter's item, the last one first."""
     return await _read_calls(connection, tenant_id, letter.delivery_id, letter.item_index)
 
 
@@ -235,7 +235,7 @@ _letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of
 async def letters_of_items(
     connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
 ) -> list[EndRow]:
-    """Of items (delivery, index) that left a letter."""
+    """For items (delivery, index) that left a dead letter."""
     return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])
 
 
@@ -254,7 +254,7 @@ async def resolve(
     note: str | None = None,
     job_id: uuid.UUID | None = None,
 ) -> None:
-    """End letters that the caller's transaction holds."""
+    """Resolve dead letters that the caller's transaction holds."""
 
 
 touch_roots = Query[[int, Sequence[uuid.UUID]], None]("touch_roots")
@@ -325,7 +325,7 @@ _settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_sync
 async def settle_syncs(
     connection: Connection, tenant_id: int, letters: Sequence[LetterRow], *, actor: str
 ) -> None:
-    """The destinations hold these versions, so earlier letters of the contacts have come to their end as well."""
+    """The destinations hold these versions, so earlier dead letters of the contacts are resolved as well."""
     newest: dict[tuple[int, str], int] = {}
     for letter in letters:
         place = (letter.destination_id, letter.contact_id)

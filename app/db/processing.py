@@ -1,4 +1,4 @@
-"""The queries of processing spooled imports, typed. Each is for the caller's transaction."""
+"""The queries of processing staged imports, typed. Each is for the caller's transaction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class SpooledChunk(msgspec.Struct, frozen=True):
 
 
 class Repeat(msgspec.Struct, frozen=True):
-    """An item whose id, or at least its hash, stands in the file more than once."""
+    """An item whose id, or at least its hash, appears in the file more than once."""
 
     item_index: int
     contact_id: str | None
@@ -51,7 +51,7 @@ read_processing = Query[[int, uuid.UUID], Processing | None]("read_processing")
 claim_chunk = Query[[int, uuid.UUID, str], SpooledChunk | None]("claim_chunk")
 """(tenant_id, job_id, step)"""
 claim_job = Query[[int, uuid.UUID], tuple[int, int] | None]("claim_job")
-"""The first index that is still spooled, and the attempts spent; `None`: not to be had now."""
+"""The first index that is still staged, and the attempts spent; `None`: not to be had now."""
 _read_spool = Query[[int, uuid.UUID, int], list[tuple[int, int, bytes]]]("read_spool")
 
 
@@ -131,7 +131,7 @@ steps_left = Query[[int, uuid.UUID], set[str]]("steps_left")
 say_waiting = Query[[int, uuid.UUID, str], None]("say_waiting")
 """(tenant_id, job_id, waiting) `waiting`: JSON, what keeps the job from going on. It is gone with the next chunk."""
 fail_import = Query[[int, uuid.UUID, str], None]("fail_import")
-"""(tenant_id, job_id, error) End a job that cannot be processed; what is spooled of it is for the sweepers."""
+"""(tenant_id, job_id, error) End a job that cannot be processed; the pruner removes its staged chunks."""
 take_step = Query[[int, uuid.UUID, str], None]("take_step")
 """(tenant_id, job_id, step)"""
 end_import = Query[[int, uuid.UUID], str | None]("end_import")

@@ -39,7 +39,7 @@ class JobRow(msgspec.Struct, frozen=True):
     worked: float | None
     """Seconds since the first item was processed, until the last one was."""
     retried: bool
-    """Other jobs name this one as their root; told of a job by itself only."""
+    """Other jobs name this one as their root; only in the document of a single job."""
     waiting: str | None
 
 

@@ -17,7 +17,7 @@ INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
 """Why a job whose body did not arrive whole was canceled."""
 _SILENT: Final = "the process that received the body stopped before the body was complete; send it again"
 _STROKE: Final = 5
-"""Jobs given up in one transaction."""
+"""Jobs abandoned in one transaction."""
 
 
 class Arrival(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +31,7 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     route: str
     key: str
     lease: Seconds
-    """Seconds without a word after which it is given up."""
+    """Seconds without a heartbeat after which it is abandoned."""
     retention: Seconds
 
 
@@ -72,7 +72,7 @@ async def _store(
 async def store(
     connection: Connection, arrival: Arrival, first_index: int, ids: Sequence[str | None], rows: bytes
 ) -> None:
-    """Spool a chunk; `ids` has one entry an item, `rows` are the items packed (app.domain.files.spooled)."""
+    """Stage a chunk; `ids` has one entry an item, `rows` are the items packed (app.domain.files.spooled)."""
     joined = texts([ids])
     (joined_ids,) = joined.columns
     place = (arrival.tenant_id, arrival.job_id, first_index, len(ids))
@@ -101,7 +101,8 @@ _free_key = Query[[int, str, str, uuid.UUID], None]("free_key")
 
 
 async def give_up(connection: Connection, arrival: Arrival, state: JobState, error: str) -> None:
-    """End the job, unless somebody else did; the key is free again, and the spool is for `canceling.remove_spool`.
+    """End the job, unless somebody else did; the key is free again, and `canceling.remove_spool` removes its
+    staged chunks.
 
     Does nothing to a body that was taken as a whole.
     """
@@ -110,7 +111,7 @@ async def give_up(connection: Connection, arrival: Arrival, state: JobState, err
 
 
 async def abandon(connection: Connection, tenant_id: int, job_id: uuid.UUID, route: str, key: str) -> bool:
-    """Give up a body of which nobody has heard for too long, so that its key is free; false: it still arrives."""
+    """Abandon an upload whose heartbeat is lost, so that its key is free; false: it still arrives."""
     await _end_silent(connection, tenant_id, job_id)
     return await _free(connection, tenant_id, job_id, route, key)
 
@@ -119,8 +120,8 @@ _read_stale = Query[[int, int], list[uuid.UUID]]("stale_receiving")
 
 
 async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
-    """Give up bodies of which nobody has heard for too long, a few a call; their spools are for
-    `canceling.remove_spool`. Must run in a transaction."""
+    """Abandon uploads whose heartbeat is lost, a few per call; `canceling.remove_spool` removes their staged
+    chunks. Must run in a transaction."""
     stale = await _read_stale(connection, tenant_id, _STROKE)
     for job_id in stale:
         await _end_silent(connection, tenant_id, job_id)

@@ -18,10 +18,10 @@ Field = str | None | UnsetType
 
 
 class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A contact as it stands, and what the destination holds of it.
+    """A contact in its current version, and what the destination holds of it.
 
-    A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared; `None` where
-    it must be told so.
+    A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared;
+    `None` if it must be cleared there.
     """
 
     contact_id: str
@@ -45,7 +45,7 @@ class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     remote_id: str | None
     """Of its record there, as far as it is known."""
     tried_version: int
-    """That was last sent, or that it was last told to archive; 0: none."""
+    """The version that was last sent, or archived; 0: none."""
     troubled: bool
     """That did not end well, so there may be open dead letters."""
     created: bool | None

@@ -45,7 +45,7 @@ class Turns:
         self._recent: OrderedDict[int, float] = OrderedDict()
         """When each tenant last took a turn, the longest ago first."""
         self._waiting: OrderedDict[int, deque[_Waiter]] = OrderedDict()
-        """The tenant whose turn is next stands first."""
+        """The tenant that is served next is first."""
 
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:

@@ -109,7 +109,7 @@ class Maker(msgspec.Struct, frozen=True):
 
 
 class Before(Version, frozen=True):
-    """A contact as it stood before an item."""
+    """The state of a contact before an item."""
 
     place: int
     """Among what was asked for, from 1."""
@@ -140,7 +140,7 @@ _resume_undo = Query[[int, uuid.UUID], Found]("resume_undo")
 
 
 async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID, *, actor: str) -> bool:
-    """Take a job up that failed to take something back; the audit log tells of it.
+    """Resume a job that failed to undo something; the audit log records it.
 
     False: this is no such job, or it did not fail, so there is nothing to be taken up.
     """
@@ -206,7 +206,7 @@ async def find_own(
     changes: Sequence[Change],
     standing: Sequence[Standing],
 ) -> set[int]:
-    """Places of changes of the job whose very versions stand again, restored by undos of what came after them."""
+    """Positions of changes of the job whose versions are current again, restored by undos of later changes."""
     places = await _find_own(
         connection,
         tenant_id,
@@ -224,7 +224,7 @@ _read_befores = Query[[int, list[uuid.UUID | None], list[int | None]], list[Befo
 async def read_befores(
     connection: Connection, tenant_id: int, changes: Sequence[Change]
 ) -> dict[int, Before]:
-    """What stood before each change, by its place among them; where there was nothing it is left out."""
+    """The state before each change, by its position; absent if there was none."""
     jobs, indexes = [change.prev_job_id for change in changes], [change.prev_item_index for change in changes]
     return {row.place - 1: row for row in await _read_befores(connection, tenant_id, jobs, indexes)}
 
@@ -251,7 +251,7 @@ async def restore(
     changes: Sequence[Change],
     namings: Sequence[tuple[Cleared, Takings]],
 ) -> int:
-    """Give locked contacts back what stood before these changes; `places` are the items of the job that does so.
+    """Restore the state of locked contacts before these changes; `places` are the items of the job that does so.
 
     `namings`: what is cleared and what is withdrawn of each contact then.
     """

@@ -183,7 +183,7 @@ async def replay_messages(
 
 
 due_endpoints = Query[[], list[tuple[int, int]]]("due_endpoints")
-"""Tenant and endpoint of each that has something to be told now."""
+"""Tenant and endpoint of each that has a message due."""
 _claim_message = Query[[int, int, Seconds, Seconds], Claimed | None]("claim_message")
 
 

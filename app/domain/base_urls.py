@@ -1,6 +1,6 @@
 """Which base URL a destination may have: one on the public internet with TLS, or one that the operator names.
 
-A name is looked up only when a call is made, and the address that it stands for is held to the same rules then
+A name is looked up only when a call is made, and the address that it resolves to is held to the same rules then
 (`jobs.outbound.ssrf`): what is refused here is what would never be called.
 """
 

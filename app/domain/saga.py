@@ -49,7 +49,7 @@ Answer = Done | Continue | Wait | Failed
 
 
 class Position(msgspec.Struct, frozen=True):
-    """Where a saga stands: the step that is done, or undone, next."""
+    """The state of a saga: the step that is done, or undone, next."""
 
     state: SagaState
     step: int

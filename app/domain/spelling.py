@@ -14,8 +14,8 @@ _LONG: Final = 2 * _END
 class Index:
     """Words and their meanings, found in a time that does not grow with their number.
 
-    A slip is a letter that is missing, added, wrong or exchanged with its neighbour: leaving out one letter of each of
-    two words makes them equal then (the symmetric deletion of SymSpell).
+    A typo is a character that is missing, added, wrong or exchanged with its neighbour: leaving out one
+    character of each of two words then makes them equal (the symmetric deletion of SymSpell).
     """
 
     def __init__(self, words: Mapping[str, str]) -> None:
@@ -50,5 +50,5 @@ class Index:
 
 
 def _shorten(word: str) -> Iterator[str]:
-    """The word without each of its letters."""
+    """The word without each of its characters."""
     return (word[:at] + word[at + 1 :] for at in range(len(word)))

@@ -119,9 +119,9 @@ def judge(
 
 
 def url_fault(url: str, private: Iterable[Network]) -> str | None:
-    """Why a URL cannot be told of events, as a sentence; `None`: it can.
+    """Why events cannot be sent to a URL, as a sentence; `None`: it can.
 
-    A name is looked up only when a call is made, and what it stands for is checked then (jobs.outbound.ssrf).
+    A name is looked up only when a call is made, and its address is checked then (jobs.outbound.ssrf).
     """
     if len(url) > MAX_URL:
         return f"The URL is longer than {MAX_URL} characters."

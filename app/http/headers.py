@@ -30,10 +30,10 @@ class Fields:
             self._fields.setdefault(name.lower(), []).append(value)
 
     def one(self, name: str) -> str | None:
-        """The value of a field that may stand once.
+        """The value of a field that may appear once.
 
         Raises:
-            MalformedRequest: it stands several times, and which one counts is anybody's guess.
+            MalformedRequest: it appears several times, so that it is ambiguous.
         """
         values = self._fields.get(name.encode())
         if values is None:

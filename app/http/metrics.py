@@ -74,7 +74,7 @@ _LABELS: Final[dict[str, tuple[str, ...]]] = {
     "webhook_endpoints": ("active", "disabled"),
     "webhook_messages": ("pending", "failed", "dead"),
 }
-"""That are told also where there is none: a series that is missing is neither 0 nor a growth to Prometheus."""
+"""Exported even if there is none: a series that is missing is neither 0 nor a growth to Prometheus."""
 
 
 def observe(event: Event) -> None:

@@ -99,7 +99,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 def answer(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
-    """The problem that tells the client of `error`."""
+    """The problem document for `error`."""
     exchange = exchange_of(request.scope)
     known = recognize(error)
     if known is None:

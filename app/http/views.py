@@ -98,7 +98,7 @@ class View(msgspec.Struct):
 
 
 def read_etags(field: str) -> set[int | str]:
-    """The tags and revisions that a client already has, by its `If-None-Match`; `*` stands for any."""
+    """The tags and revisions that a client already has, by its `If-None-Match`; `*` means any."""
     found: set[int | str] = set()
     for part in field.split(","):
         tag = part.strip().removeprefix("W/").strip('"')

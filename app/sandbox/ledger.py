@@ -45,7 +45,7 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     deleted: bool = False
     """The record was taken away."""
     by: str = "api"
-    """`user`: somebody did it by hand there (`app.sandbox.users`), and no call did."""
+    """`user`: a person did it there (`app.sandbox.users`), not a call."""
 
 
 class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
@@ -54,7 +54,7 @@ class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
     portal: str
     key: str
     digest: str
-    """Of the call's method, path and body: the key stands for these."""
+    """Digest of the call's method, path and body, which the key identifies."""
     status: int
     body: str
 

@@ -20,8 +20,8 @@ REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
 """Statuses that speak of what was sent, not of who sent it or where."""
 
 REFUSED_SECONDS: Final = 30.0
-"""After which a destination that leads where nobody may be sent is tried again: its name may stand for something else,
-or the operator may have named its network."""
+"""Seconds after which a destination with a forbidden address is tried again: its name may resolve differently,
+or the operator may have allowed its network."""
 LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
@@ -189,7 +189,7 @@ def with_remedy(detail: str, remedy: str) -> str:
 
 
 def nameless(contact: Contact) -> Outcome:
-    """A contact whose record cannot be taken away as long as nobody knows its id; reading it back tells."""
+    """A contact whose record cannot be removed as long as its id is unknown; a read-back finds it."""
     return Outcome(
         contact_id=contact.contact_id,
         state=EffectState.UNKNOWN,

@@ -91,7 +91,7 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """How long the call took, for the slow-call rate."""
     rejected_whole: bool = False
     """Several contacts were refused together, nothing of them was done, and the answer does not say which is
-    faulty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch tell; one contact alone
+    faulty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch decide; a single contact
     that is refused is `FAILED`."""
     status: int | None = None
     """The HTTP status that was answered; `None`: there was no answer."""

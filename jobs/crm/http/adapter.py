@@ -5,7 +5,7 @@ By default, of a call along `path`:
     POST /contacts
     Authorization: Bearer TOKEN
     X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key,
-    until a human has them sent again or other options give them another shape
+    until an operator requests a replay or other options give them another shape
 
     {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
       "phone":null,"attributes":{"tier":"gold"}}]}
@@ -169,7 +169,7 @@ class Http:
         )
 
     def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:
-        """By version; a service that is not told ours, or tells none, is compared field by field."""
+        """By version; if a service does not get ours, or returns none, fields are compared."""
         if contact.deleted:
             return Seen.DIFFERS
         field = self._options.version_field
@@ -231,7 +231,7 @@ class Http:
         return values
 
     def _told(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Without what was cleared, where the service does not want to be told."""
+        """Without cleared fields, if the service does not want them."""
         if self._options.nulls == "send":
             return values
         return {name: value for name, value in values.items() if value is not None}

@@ -259,7 +259,7 @@ class Quota:
 
 
 def usage_of(answer: Answer) -> tuple[int, int] | None:
-    """Calls used and allowed, as `Sforce-Limit-Info` tells them."""
+    """Calls used and allowed, from `Sforce-Limit-Info`."""
     found = _USAGE.search(answer.headers.get("Sforce-Limit-Info", ""))
     return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
 
@@ -273,7 +273,7 @@ def _code(error: Mapping[str, Any]) -> str:
 
 
 def _within_trigger(error: Mapping[str, Any]) -> bool:
-    """A trigger or flow of the organisation met something that passes; its words stand within those of the trigger."""
+    """A trigger or flow of the organisation met a temporary failure; its message is within that of the trigger."""
     if _code(error) not in _TRIGGERS:
         return False
     words = str(error.get("message"))
