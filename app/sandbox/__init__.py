@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.sandbox.server import KINDS, create_app, run, serving
+from app.sandbox.server import KINDS, create_app, open_sandbox, run
 from app.sandbox.vendor import ANY
 
-__all__ = ["ANY", "KINDS", "create_app", "run", "serving"]
+__all__ = ["ANY", "KINDS", "create_app", "open_sandbox", "run"]

@@ -97,7 +97,7 @@ class Lock(Fault, frozen=True, kw_only=True):
 
 
 class Status(Fault, frozen=True, kw_only=True):
-    """A status of choice; with `apply` the work is done nevertheless, as behind a gateway that timed out."""
+    """A status of choice; with `apply` the work is done all the same, as behind a gateway that timed out."""
 
     kind = "status"
 
@@ -298,7 +298,7 @@ class Faults:
 
 
 def parse(kind: str, parameters: object) -> Fault:
-    """A fault from its JSON parameters; `null` and `true` mean none.
+    """A fault from its JSON parameters; `null` and `true` are none.
 
     Raises:
         FaultError: an unknown kind, or parameters that do not fit it.

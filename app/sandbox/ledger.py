@@ -45,7 +45,7 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     deleted: bool = False
     """The record was taken away."""
     by: str = "api"
-    """`user`: a person did it there (`app.sandbox.users`), not a call."""
+    """`user`: a user of the CRM did it (`app.sandbox.users`), and no call did."""
 
 
 class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
@@ -54,7 +54,7 @@ class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
     portal: str
     key: str
     digest: str
-    """Digest of the call's method, path and body, which the key identifies."""
+    """Of the call's method, path and body: the key belongs to these."""
     status: int
     body: str
 

@@ -99,8 +99,8 @@ class Records:
         return record, False, True
 
     def edit(self, record: Record, properties: dict[str, Any], at: str) -> bool:
-        """Set these properties as a user; an empty string and `None` clear, objects merge. Returns whether
-        that changed anything."""
+        """Set these properties as a user does; an empty string and `None` clear, objects merge. Returns whether
+        anything changed."""
         merged = {
             name: {**held, **value}
             if isinstance(value, dict) and isinstance(held := record.properties.get(name), dict)

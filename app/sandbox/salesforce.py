@@ -279,7 +279,7 @@ class SalesforceSandbox:
             return _item("MISSING_ARGUMENT", f"{field} not specified", field)
         if times > 1 and len(key) <= MAX_KEY:
             return _item("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", field)
-        return self._unfit(
+        return self._reject(
             visit, field, key, record, new=visit.records.find(visit.portal, key, field) is None
         )
 
@@ -289,7 +289,7 @@ class SalesforceSandbox:
         """What speaks against one record of a creation."""
         if record.get("Id") is not None:
             return _item("INVALID_FIELD_FOR_INSERT_UPDATE", "cannot specify Id in an insert call", "Id")
-        wrong = self._unfit(visit, field, key, record, new=True)
+        wrong = self._reject(visit, field, key, record, new=True)
         if wrong is not None:
             return wrong
         for name in self._unique(visit):
@@ -310,7 +310,7 @@ class SalesforceSandbox:
         field = next((name for name in names if record.get(name)), KEY)
         return field, str(record.get(field) or "")
 
-    def _unfit(
+    def _reject(
         self, visit: Visit, field: str, key: str, record: dict[str, Any], *, new: bool
     ) -> dict[str, Any] | None:
         """What speaks against the values of one record, whatever else there is."""

@@ -30,7 +30,7 @@ def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
 
 
 KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
-"""The kinds that have a sandbox."""
+"""The kinds that there are sandboxes for."""
 
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5
@@ -113,7 +113,7 @@ class _Port:
 
 
 @contextlib.asynccontextmanager
-async def serving(
+async def open_sandbox(
     kind: str = "hubspot",
     *,
     host: str = "127.0.0.1",
@@ -144,7 +144,7 @@ def run(
     fields: Iterable[str] = (),
     announce: Callable[[str], None] | None = None,
 ) -> None:
-    """Serve until SIGTERM or SIGINT. `announce` is called with the base URL once the port is open.
+    """Serve until SIGTERM or SIGINT. `announce` receives the base URL once the port is open.
 
     Raises:
         ValueError: an unknown kind.
@@ -156,7 +156,9 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with serving(kind, host=host, port=port, ledger_path=ledger_path, fields=fields) as base_url:
+        async with open_sandbox(
+            kind, host=host, port=port, ledger_path=ledger_path, fields=fields
+        ) as base_url:
             if announce is not None:
                 announce(base_url)
             await stop.wait()

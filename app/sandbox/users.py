@@ -1,4 +1,4 @@
-"""What people do at a CRM: records that existed before an import, and fields that somebody types later."""
+"""What users of a CRM do: records that were there before an import, and fields that somebody types later."""
 
 from __future__ import annotations
 

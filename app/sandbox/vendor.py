@@ -24,7 +24,7 @@ from app.sandbox.records import Record, Records
 
 C = TypeVar("C", bound=Chosen)
 ANY: Final = "*"
-"""If declared, it means every name."""
+"""Declared, it means every name."""
 Refusal = Unauthorized | RateLimit | Lock | Status
 
 

@@ -20,8 +20,8 @@ REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
 """Statuses that speak of what was sent, not of who sent it or where."""
 
 REFUSED_SECONDS: Final = 30.0
-"""Seconds after which a destination with a forbidden address is tried again: its name may resolve differently,
-or the operator may have allowed its network."""
+"""After which a destination whose address must not be called is tried again: its name may resolve to another one,
+or the operator may have named its network."""
 LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
@@ -189,7 +189,7 @@ def with_remedy(detail: str, remedy: str) -> str:
 
 
 def nameless(contact: Contact) -> Outcome:
-    """A contact whose record cannot be removed as long as its id is unknown; a read-back finds it."""
+    """A contact whose record cannot be archived while its id is unknown; reading it back finds it."""
     return Outcome(
         contact_id=contact.contact_id,
         state=EffectState.UNKNOWN,
@@ -213,5 +213,5 @@ def objects(value: object) -> Iterator[dict[str, Any]]:
 def message(body: Mapping[str, Any]) -> str:
     """The vendor's own words, with those of the nested errors where there are any."""
     words = [body.get("message"), *(error.get("message") for error in objects(body.get("errors")))]
-    told = list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
-    return "; ".join(told) or str(body.get("category") or "")
+    said = list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
+    return "; ".join(said) or str(body.get("category") or "")

@@ -45,7 +45,7 @@ class Connection:
         method: str,
         path: str,
         payload: object,
-        told: Headers,
+        identity: Headers,
         *,
         headers: dict[str, str] | None = None,
         seconds: float | None = None,
@@ -59,6 +59,6 @@ class Connection:
             method,
             URL(self.base_url + path, encoded=True) if "?" in path else self.base_url + path,
             payload=payload,
-            headers={**identify(told), **(headers or {}), **self._credentials},
+            headers={**identify(identity), **(headers or {}), **self._credentials},
             timeouts=timeouts,
         )

@@ -23,7 +23,7 @@ _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 class FieldMap:
-    """The names of one destination. `fold`: names that differ only in case are the same."""
+    """The names of one destination. `fold`: names that differ in case alone are the same."""
 
     def __init__(
         self,

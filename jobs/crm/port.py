@@ -91,12 +91,12 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """How long the call took, for the slow-call rate."""
     rejected_whole: bool = False
     """Several contacts were refused together, nothing of them was done, and the answer does not say which is
-    faulty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch decide; a single contact
+    guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch show it; one contact alone
     that is refused is `FAILED`."""
     status: int | None = None
     """The HTTP status that was answered; `None`: there was no answer."""
     detail: str = ""
-    """A description of the whole call; empty if each outcome has its own. With a `SETUP_FAULT` the
+    """What the whole call met, for people; empty where each outcome has its own detail. With a `SETUP_FAULT` the
     vendor's own words and the remedy."""
     vouched: bool = True
     """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
@@ -134,7 +134,7 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Headers(msgspec.Struct, frozen=True):
-    """The metadata that a call sends beside its contents."""
+    """What a call says about itself to the CRM, beside its contents."""
 
     request_id: str
     """Of the request that it all began with: `X-Request-ID`."""

@@ -50,10 +50,10 @@ class Tally:
             self._pause = reply.pause
             self._code = next((o.code for o in reply.outcomes if o.state is EffectState.RETRY), self._code)
         self.health = max(self.health, reply.health, key=_WORSE.index)
-        told = {o.contact_id: o for o in reply.outcomes if o.contact_id not in but}
-        self.outcomes |= told
+        settled = {o.contact_id: o for o in reply.outcomes if o.contact_id not in but}
+        self.outcomes |= settled
         if reply.rejected_whole:
-            self._whole |= told.keys()
+            self._whole |= settled.keys()
 
     def reply(self) -> Reply:
         """Who is open was not sent: a call before failed."""

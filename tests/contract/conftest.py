@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.sandbox import ANY, KINDS, serving
+from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Headers, Timeouts
 
@@ -78,7 +78,7 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 
 @pytest.fixture
 async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
-    async with serving(kind, fields=[ANY]) as url:
+    async with open_sandbox(kind, fields=[ANY]) as url:
         yield Sandbox(kind, url, session)
 
 

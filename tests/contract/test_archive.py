@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
-from app.sandbox import ANY, KINDS, serving
+from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
@@ -137,11 +137,11 @@ async def test_a_deletion_outlives_a_restart_of_the_stand_in(
 ) -> None:
     path = tmp_path / "effects.jsonl"
     arguments: dict[str, Any] = {"session": session, "token": "t", "timeouts": Timeouts()}
-    async with serving(kind, ledger_path=path, fields=[ANY]) as url:
+    async with open_sandbox(kind, ledger_path=path, fields=[ANY]) as url:
         crm = ADAPTERS[kind](base_url=url, options=KINDS[kind]().options, **arguments)
         await crm.push(contacts(2), told())
         await crm.archive(await tombstones(crm, "c0"), told())
-    async with serving(kind, ledger_path=path, fields=[ANY]) as url:
+    async with open_sandbox(kind, ledger_path=path, fields=[ANY]) as url:
         crm = ADAPTERS[kind](base_url=url, options=KINDS[kind]().options, **arguments)
         assert (await crm.read_back([contact("c0"), contact("c1")], told())).seen == {
             "c0": Seen.ABSENT,

@@ -13,7 +13,7 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from app.sandbox import serving
+from app.sandbox import open_sandbox
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Contact, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
@@ -281,7 +281,7 @@ async def test_a_key_outlives_a_restart_of_the_stand_in(
 ) -> None:
     path = tmp_path / "effects.jsonl"
     for turn in (1, 2):
-        async with serving("http", ledger_path=path) as url:
+        async with open_sandbox("http", ledger_path=path) as url:
             reply = await http(session, url, results="required").push(contacts(3), told(event_id="event-7"))
             assert {o.state for o in reply.outcomes} == {OK}
             sandbox = Sandbox("http", url, session)

@@ -15,7 +15,7 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from app.sandbox import serving
+from app.sandbox import open_sandbox
 from jobs.crm.port import Contact, Health, Reply, Seen
 from tests.contract.conftest import TOKEN, contact, contacts, told
 from tests.contract.scripted import Script, scripted
@@ -481,7 +481,7 @@ def test_a_wrapper_of_empty_names_is_refused(wrapper: str) -> None:
 async def test_a_stand_in_that_says_no_is_not_believed(
     session: aiohttp.ClientSession, mode: str, results: str
 ) -> None:
-    async with serving("http") as url:
+    async with open_sandbox("http") as url:
         async with session.put(f"{url}/__sandbox__/faults", json={"says_no": {"mode": mode}}) as answer:
             assert answer.status == 200
         crm = http(session, url, results=results, read_path="/contacts/read")

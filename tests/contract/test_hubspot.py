@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 
 from app.domain.outcomes import EffectState, ErrorCode
-from app.sandbox import serving
+from app.sandbox import open_sandbox
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
 from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts
@@ -282,7 +282,7 @@ async def test_read_back_forgives_what_hubspot_rewrites_and_nothing_else(
 
 
 async def test_portals_are_accounts_of_their_own(session: aiohttp.ClientSession) -> None:
-    async with serving("hubspot", fields=["tranche_id"]) as url:
+    async with open_sandbox("hubspot", fields=["tranche_id"]) as url:
         left, right = (hubspot(session, f"{url}/portal/{name}/") for name in ("left", "right"))
         await left.push([contact("c0")], Headers("r", "event-1"))
 

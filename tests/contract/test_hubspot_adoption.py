@@ -10,7 +10,7 @@ import pytest
 
 from app.domain import destinations
 from app.domain.outcomes import EffectState, ErrorCode
-from app.sandbox import serving
+from app.sandbox import open_sandbox
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.port import Contact, Health, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
@@ -28,7 +28,7 @@ def kind() -> str:
 
 @pytest.fixture
 async def sandbox(kind: str, session: aiohttp.ClientSession) -> AsyncIterator[Sandbox]:
-    async with serving(kind, fields=["tranche_id"]) as url:
+    async with open_sandbox(kind, fields=["tranche_id"]) as url:
         yield Sandbox(kind, url, session)
 
 

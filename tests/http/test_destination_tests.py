@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from app import keys
 from app.cli.destinations import destinations
-from app.sandbox import KINDS, serving
+from app.sandbox import KINDS, open_sandbox
 from app.settings import Settings
 from jobs.worker import working
 from tests.http.conftest import Answer, Api
@@ -33,7 +33,7 @@ async def ask(api: Api, body: Any = None, **headers: str) -> Answer:
 
 
 async def test_a_worker_makes_the_test_and_the_answer_waits_for_it(api: Api, settings: Settings) -> None:
-    async with serving("http") as url, working(settings):
+    async with open_sandbox("http") as url, working(settings):
         await add(api, url)
         answer = await ask(api, {"canary": True})
 
@@ -97,7 +97,7 @@ async def test_the_command_says_what_was_seen(api: Api, settings: Settings) -> N
         words = ["test", "shop", *arguments, "--url", api.url, "--key", str(api.key)]
         return await asyncio.to_thread(CliRunner().invoke, destinations, words)
 
-    async with serving("http") as url, working(settings):
+    async with open_sandbox("http") as url, working(settings):
         await add(api, url)
         result = await shell("--canary")
         assert result.exit_code == 0, result.output

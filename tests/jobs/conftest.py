@@ -17,7 +17,7 @@ import uuid_utils.compat
 from app import destinations, keys
 from app.accept import Accepted207, ImportRequest, Options, Replay, accept
 from app.db.pool import Database
-from app.sandbox import ANY, serving
+from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
 from app.vault import Vault
 from app.wake import Waker
@@ -131,7 +131,7 @@ class World:
 
 @pytest.fixture
 async def sandbox() -> AsyncIterator[Sandbox]:
-    async with serving(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
+    async with open_sandbox(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
         yield Sandbox(base_url, session)
 
 

@@ -5,7 +5,7 @@ By default, of a call along `path`:
     POST /contacts
     Authorization: Bearer TOKEN
     X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key,
-    until an operator requests a replay or other options give them another shape
+    until an operator has them sent again or other options give them another shape
 
     {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
       "phone":null,"attributes":{"tier":"gold"}}]}
@@ -169,7 +169,7 @@ class Http:
         )
 
     def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:
-        """By version; if a service does not get ours, or returns none, fields are compared."""
+        """By version; a service that does not receive ours, or returns none, is compared field by field."""
         if contact.deleted:
             return Seen.DIFFERS
         field = self._options.version_field
@@ -220,18 +220,18 @@ class Http:
 
     def _fields(self, contact: Contact) -> dict[str, Any]:
         """Fields and attributes; those attributes that `fields` does not name are in an object of their own."""
-        values = self._told(self._map.sources(contact))
+        values = self._without_cleared(self._map.sources(contact))
         if self._options.attributes_field is not None:
             rest = contact.attributes
             if self._options.fields:
                 rest = {name: value for name, value in rest.items() if name not in self._options.fields}
-            rest = self._told(rest)
+            rest = self._without_cleared(rest)
             if rest:
                 values[self._options.attributes_field] = rest
         return values
 
-    def _told(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Without cleared fields, if the service does not want them."""
+    def _without_cleared(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Without what was cleared, where the service does not take nulls."""
         if self._options.nulls == "send":
             return values
         return {name: value for name, value in values.items() if value is not None}

@@ -23,14 +23,16 @@ _ASK_GET: Final = frozenset({404, 405, 501})
 _CANARY: Final = "Whether it takes contacts only a test with the canary shows."
 
 
-async def check(connection: Connection, judge: Judge, options: HttpOptions, told: Headers) -> list[Step]:
+async def check(connection: Connection, judge: Judge, options: HttpOptions, headers: Headers) -> list[Step]:
     if options.read_path is not None:
-        return [await _read(connection, judge, options, options.read_path, told)]
-    return [await _reach(connection, judge, options.path, told)]
+        return [await _read(connection, judge, options, options.read_path, headers)]
+    return [await _reach(connection, judge, options.path, headers)]
 
 
-async def _read(connection: Connection, judge: Judge, options: HttpOptions, path: str, told: Headers) -> Step:
-    answer = await connection.call("POST", path, {"ids": [NOBODY]}, told)
+async def _read(
+    connection: Connection, judge: Judge, options: HttpOptions, path: str, headers: Headers
+) -> Step:
+    answer = await connection.call("POST", path, {"ids": [NOBODY]}, headers)
     if not is_well(answer):
         return refused("read", judge, answer, remedy="This is the call to read_path.")
     body = answer.json() if isinstance(answer, Answer) else None
@@ -49,12 +51,12 @@ async def _read(connection: Connection, judge: Judge, options: HttpOptions, path
     return step("read", True, "A read of a key that nobody has was answered as it should be.", answer)
 
 
-async def _reach(connection: Connection, judge: Judge, path: str, told: Headers) -> Step:
+async def _reach(connection: Connection, judge: Judge, path: str, headers: Headers) -> Step:
     method = "HEAD"
-    answer = await connection.call(method, path, None, told)
+    answer = await connection.call(method, path, None, headers)
     if answer.status in _ASK_GET:
         method = "GET"
-        answer = await connection.call(method, path, None, told)
+        answer = await connection.call(method, path, None, headers)
     asked = f"{method} of the path was answered {answer.status}"
     if is_well(answer) or answer.status in (400, 404, 405, 406, 415, 422, 501):
         return step("reach", None, f"{asked}: it is there and did not refuse the token. {_CANARY}", answer)

@@ -1,4 +1,4 @@
-"""What a service's answer says about single contacts, read according to the destination's options."""
+"""What any service's answer says of single contacts, read as the destination's options say."""
 
 from __future__ import annotations
 
@@ -89,7 +89,9 @@ class Results:
             else self._outcome(contact, placed.get(place))
             for place, contact in enumerate(contacts)
         ]
-        return self._tell(answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer))
+        return self._reply(
+            answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer)
+        )
 
     def _place(self, contacts: list[Contact], results: list[Any]) -> dict[int, Any] | None:
         """Position → its result. Two results for one contact are none: which of them holds nobody knows."""
@@ -134,7 +136,7 @@ class Results:
         if refusals.account:
             detail = self._words(f"the destination answered {answer.status}, but {refusals.sign}")
             held = [self._later(contact, detail) for contact in contacts]
-            return self._tell(answer, held, Health.CONNECTION_FAULT, detail)
+            return self._reply(answer, held, Health.CONNECTION_FAULT, detail)
         if not refusals.any and not queued:
             return self._believe(contacts, answer)
         alone = len(contacts) == 1 and not queued and not refusals.stored
@@ -159,7 +161,7 @@ class Results:
         settles = self._options.read_path is not None or self._options.idempotent
         # A service that never says what was done would leave one call after the other to an operator.
         fault = nobody and (not queued or not settles)
-        return self._tell(answer, outcomes, Health.CONNECTION_FAULT if fault else Health.WELL)
+        return self._reply(answer, outcomes, Health.CONNECTION_FAULT if fault else Health.WELL)
 
     def _weigh(
         self, contacts: list[Contact], outcomes: list[Outcome], refusals: Refusals, answer: Answer
@@ -189,9 +191,9 @@ class Results:
 
     def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
         """All is well because nothing says otherwise."""
-        return msgspec.structs.replace(self._tell(answer, self._all_well(contacts, answer)), vouched=False)
+        return msgspec.structs.replace(self._reply(answer, self._all_well(contacts, answer)), vouched=False)
 
-    def _tell(
+    def _reply(
         self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = ""
     ) -> Reply:
         return Reply(
@@ -202,14 +204,14 @@ class Results:
         options = self._options
         if not isinstance(result, dict):
             return self._unknown(contact, "it did not mention this contact")
-        told = look(result, options.result_ok)
+        verdict = look(result, options.result_ok)
         error = look(result, options.result_error)
         words = "" if error is _MISSING or error is None or not self._may_show else _words(error)
-        if told is _MISSING:
+        if verdict is _MISSING:
             if words:
                 return self._failed(contact, words)
             return self._unknown(contact, f"its result has no {options.result_ok!r}")
-        state = _state(told, contact)
+        state = _state(verdict, contact)
         if state == EffectState.FAILED and found(result, options.result_retry) is True:
             state = EffectState.RETRY
         if state == EffectState.OK:
@@ -217,10 +219,12 @@ class Results:
                 contact_id=contact.contact_id,
                 state=state,
                 remote_id=remote_id_of(result, options),
-                created=_created(look(result, options.result_created), told),
+                created=_created(look(result, options.result_created), verdict),
             )
         if state == EffectState.UNKNOWN:
-            return self._unknown(contact, f"{options.result_ok!r} is {_words(told) or 'neither yes nor no'}")
+            return self._unknown(
+                contact, f"{options.result_ok!r} is {_words(verdict) or 'neither yes nor no'}"
+            )
         if state == EffectState.FAILED:
             return self._failed(contact, words)
         return Outcome(
@@ -249,7 +253,7 @@ class Results:
         )
 
     def _open(self, why: str, answer: Answer) -> Outcome:
-        """With the body, from which an operator can decide what to do."""
+        """With the body, so that an operator can decide what to do."""
         shown = _beginning(answer.body)
         body = f"; its body: {shown}" if shown.strip() else ""
         return Outcome(
@@ -319,10 +323,9 @@ def remote_id_of(record: Any, options: HttpOptions) -> str | None:
     return found_id if 0 < len(found_id) <= _MOST_ID else None
 
 
-def _created(flag: Any, told: Any) -> bool | None:
-    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither
-    decides."""
-    for said in (flag, told):
+def _created(flag: Any, verdict: Any) -> bool | None:
+    """Whether the call made the record, by a flag of its own or by what says that it is well; `None`: neither says."""
+    for said in (flag, verdict):
         if said is flag and isinstance(said, bool):
             return said
         word = str(said).strip().casefold() if isinstance(said, str | int) else ""
@@ -333,13 +336,13 @@ def _created(flag: Any, told: Any) -> bool | None:
     return None
 
 
-def _state(told: Any, contact: Contact) -> EffectState:
-    if isinstance(told, bool):
-        return EffectState.OK if told else EffectState.FAILED
-    if isinstance(told, int):
-        return _state_of_status(told, contact)
-    if isinstance(told, str):
-        word = told.strip().casefold()
+def _state(verdict: Any, contact: Contact) -> EffectState:
+    if isinstance(verdict, bool):
+        return EffectState.OK if verdict else EffectState.FAILED
+    if isinstance(verdict, int):
+        return _state_of_status(verdict, contact)
+    if isinstance(verdict, str):
+        word = verdict.strip().casefold()
         if word.isascii() and word.isdigit() and len(word) == 3:
             return _state_of_status(int(word), contact)
         if word in WELL:
@@ -367,8 +370,8 @@ def _words(error: Any, depth: int = 0) -> str:
     if isinstance(error, list) and depth < _DEEPEST:
         return "; ".join(filter(None, (_words(one, depth + 1) for one in error[:5])))
     if isinstance(error, dict):
-        told = [error.get(name) for name in ("code", "title", "detail")]
-        words = [word for word in (*told, message(error)) if isinstance(word, str) and word]
+        parts = [error.get(name) for name in ("code", "title", "detail")]
+        words = [word for word in (*parts, message(error)) if isinstance(word, str) and word]
         if words:
             return ": ".join(dict.fromkeys(words))
     # Fields with what is wrong about each are shown as they are; what is deeper could be anything a service has to say.

@@ -88,7 +88,7 @@ class Refusals(msgspec.Struct):
 
     @property
     def sign(self) -> str:
-        """The first reason that it gives."""
+        """The first thing that it says, for people to read."""
         if self.account:
             return f"it says {self.account}"
         if self.nameless:
@@ -214,7 +214,7 @@ class Reader:
             self._complain(name, value)
 
     def _weigh(self, name: str, words: list[str], value: Any) -> None:
-        """The value under a name of failures: a number, a list, or a word about all."""
+        """The value under a name of failures: a number of them, a list of them, or a word about all."""
         said, number = self._said, _number(value)
         if number is not None and (_COUNTS.intersection(words) or _is_bad(words)):
             said.counted = max(said.counted, number)

@@ -11,7 +11,7 @@ as its page on error handling asks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ import msgspec
 
 from app.domain import destinations
 from app.domain.checks import Step
-from app.domain.outcomes import EffectState, ErrorCode
+from app.domain.outcomes import EffectState
 from jobs.crm.answers import nameless, objects
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
@@ -36,6 +36,7 @@ from jobs.crm.hubspot.adoption import (
 )
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields
+from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
 from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
 from jobs.crm.tally import Tally
 
@@ -49,18 +50,6 @@ _MANY: Final = BATCH_SIZE // 2
 are everyday traffic, which a look beforehand would only cost a call more."""
 _LEAST: Final = 0.5
 """Seconds that even the last call of a push is given."""
-PASSING_CATEGORIES: Final = frozenset(
-    {
-        "RATE_LIMIT",
-        "RATE_LIMITS",
-        "INTERNAL_ERROR",
-        "SERVICE_UNAVAILABLE",
-        "TIMEOUT",
-        "LOCKED",
-        "OBJECT_LOCKED",
-    }
-)
-"""Categories of one item's error that say nothing against the item."""
 
 
 class HubSpot:
@@ -86,6 +75,7 @@ class HubSpot:
         self._fields = Fields(chosen)
         self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)
         self._adopts = chosen.on_conflict == "adopt"
+        self._outcomes = Outcomes(self._judge, self._fields.id_property, adopts=self._adopts)
         self._crowded = None if self._adopts else False
         """Whether most contacts of late were in the account before: then they are looked for first. `None`: nobody
         knows yet."""
@@ -110,7 +100,7 @@ class HubSpot:
         rest = tally.open()
         if rest and tally.well:
             answer = await self._upsert(rest, headers, tally.seconds)
-            if self._items(answer) is None:
+            if items(answer) is None:
                 await self._refused(tally, rest, answer, headers)
             else:
                 await self._answered(tally, rest, answer, headers)
@@ -120,7 +110,7 @@ class HubSpot:
         self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
     ) -> None:
         """An answer that speaks of each contact; those whose addresses HubSpot knows already may be taken over."""
-        reply, conflicts = self._read(contacts, answer), self._conflicts(contacts, answer)
+        reply, conflicts = self._read(contacts, answer), conflicts_of(contacts, items(answer) or {})
         if not self._adopts or not conflicts:
             tally.add(reply)
             return
@@ -148,7 +138,7 @@ class HubSpot:
         rest = tally.open()
         if not rest:
             return
-        if len(tally.outcomes) == settled:  # it was about something else, or told nothing that helps
+        if len(tally.outcomes) == settled:  # it was about something else, or said nothing that helps
             tally.add(self._judge.reply(rest, answer))
         elif tally.well:
             tally.add(self._read(rest, await self._upsert(rest, headers, tally.seconds)))
@@ -176,7 +166,7 @@ class HubSpot:
             headers,
             seconds=self._left(tally.seconds),
         )
-        body = self._items(answer)
+        body = items(answer)
         if body is None:
             reply = self._judge.not_done(contacts, answer)
             refused = reply.pause is None and answer.status is not None and answer.status < 500
@@ -245,27 +235,17 @@ class HubSpot:
 
     def _read(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
         """What a write became of."""
-        body = self._items(answer)
+        body = items(answer)
         if body is None:
             return self._judge.reply(contacts, answer)
         lacking = self._judge.lacking(contacts, body)
         return Reply(
-            outcomes=self._outcomes(contacts, body),
+            outcomes=self._outcomes.read(contacts, body),
             health=Health.SETUP_FAULT if lacking else Health.WELL,
             seconds=answer.seconds,
             status=answer.status,
             detail=lacking or "",
         )
-
-    def _conflicts(self, contacts: list[Contact], answer: Answer | NoAnswer) -> dict[str, str]:
-        """Contacts refused because HubSpot has their address → the record that has it, as far as it is said."""
-        found: dict[str, str] = {}
-        for error in objects((self._items(answer) or {}).get("errors")):
-            there = existing_id(error)
-            for trace in _context(error, "objectWriteTraceId") if there is not None else ():
-                if trace.isdecimal() and int(trace) < len(contacts):
-                    found[contacts[int(trace)].contact_id] = there or ""
-        return found
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.hubspot.check`."""
@@ -306,7 +286,7 @@ class HubSpot:
             "inputs": [{"id": contact.contact_id} for contact in contacts],
         }
         answer = await self._call(READ, payload, headers)
-        body = self._items(answer)
+        body = items(answer)
         if body is None:
             return self._judge.unread(answer)
         by_key = {contact.contact_id: contact for contact in contacts}
@@ -314,9 +294,9 @@ class HubSpot:
         remote_ids: dict[str, str] = {}
         for error in objects(body.get("errors")):
             if error.get("category") == "OBJECT_NOT_FOUND":
-                seen |= {key: Seen.ABSENT for key in _context(error, "ids") if key in by_key}
+                seen |= {key: Seen.ABSENT for key in context(error, "ids") if key in by_key}
         for record in objects(body["results"]):
-            values = _properties(record)
+            values = properties(record)
             contact = by_key.get(str(values.get(self._fields.id_property)))
             if contact is not None:
                 matches = not contact.deleted and self._fields.match(contact, values)
@@ -331,90 +311,8 @@ class HubSpot:
             status=answer.status,
         )
 
-    async def _call(self, path: str, payload: object, told: Headers) -> Answer | NoAnswer:
-        return await self._connection.call("POST", path, payload, told)
-
-    def _items(self, answer: Answer | NoAnswer) -> dict[str, Any] | None:
-        """The body of a 2xx that speaks of items, else `None`."""
-        if isinstance(answer, NoAnswer) or not 200 <= answer.status < 300:
-            return None
-        body = answer.json()
-        return body if isinstance(body, dict) and isinstance(body.get("results"), list) else None
-
-    def _outcomes(self, contacts: list[Contact], body: dict[str, Any]) -> list[Outcome]:
-        """Match results and errors to contacts by trace id and key; their order means nothing."""
-        traced = {str(place): place for place in range(len(contacts))}
-        written = dict(self._written(contacts, traced, body["results"]))
-        refused: dict[int, dict[str, Any]] = {}
-        untraced: list[dict[str, Any]] = []
-        for error in objects(body.get("errors")):
-            places = [traced[trace] for trace in _context(error, "objectWriteTraceId") if trace in traced]
-            refused |= dict.fromkeys(places, error)
-            if not places:
-                untraced.append(error)
-        silent = [p for p in range(len(contacts)) if p not in written and p not in refused]
-        if len(silent) == len(untraced) == 1:
-            refused[silent[0]] = untraced[0]
-        lost = "HubSpot did not mention this contact in its answer"
-        if untraced:
-            lost = f"{lost}; it said: {self._judge.said(untraced[0])}"
-        return [
-            self._outcome(contact, written.get(place), refused.get(place), lost)
-            for place, contact in enumerate(contacts)
-        ]
-
-    def _written(
-        self, contacts: list[Contact], traced: Mapping[str, int], results: list[Any]
-    ) -> Iterator[tuple[int, tuple[str, bool | None]]]:
-        """(position, (remote id, whether it is new)) of every result whose key and trace id do not contradict each
-        other."""
-        place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
-        for record in objects(results):
-            by_key = place_of.get(str(_properties(record).get(self._fields.id_property)))
-            trace = record.get("objectWriteTraceId")
-            by_trace = traced.get(trace) if isinstance(trace, str) else None
-            place = by_trace if by_key is None else by_key
-            if place is not None and by_trace in (None, place) and record.get("id") is not None:
-                new = record.get("new")
-                yield place, (str(record["id"]), new if isinstance(new, bool) else None)
-
-    def _outcome(
-        self,
-        contact: Contact,
-        written: tuple[str, bool | None] | None,
-        error: dict[str, Any] | None,
-        lost: str,
-    ) -> Outcome:
-        if error is None and written is not None:
-            remote_id, created = written
-            return Outcome(
-                contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id, created=created
-            )
-        if error is None or written is not None:
-            state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
-            if error is not None:
-                words = f"HubSpot reported both a result and an error: {self._judge.said(error)}"
-        elif error.get("category") in PASSING_CATEGORIES or self._judge.remedy(error, [contact]) is not None:
-            state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
-            words = f"HubSpot could not take this contact now: {self._judge.said(error)}"
-        else:
-            state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-            words = f"HubSpot rejected this contact: {self._judge.said(error)}"
-            if not self._adopts and existing_id(error) is not None:
-                words = f"{words}. To take it over: {ADOPT}"
-        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
-
-
-def _properties(record: Mapping[str, Any]) -> dict[str, Any]:
-    values = record.get("properties")
-    return values if isinstance(values, dict) else {}
-
-
-def _context(error: Mapping[str, Any], name: str) -> Iterable[str]:
-    """The strings under `context.<name>`, which HubSpot sends as a list."""
-    context = error.get("context")
-    value = context.get(name) if isinstance(context, dict) else None
-    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
+    async def _call(self, path: str, payload: object, headers: Headers) -> Answer | NoAnswer:
+        return await self._connection.call("POST", path, payload, headers)
 
 
 connect: Final[CrmFactory] = HubSpot

@@ -74,7 +74,7 @@ class SalesforceJudge(Judge):
 
     def said(self, body: Any) -> str:
         """Errors of a request are a list of `{"errorCode","message","fields"}`."""
-        return "; ".join(dict.fromkeys(filter(None, map(_told, objects(body)))))
+        return "; ".join(dict.fromkeys(filter(None, map(_said, objects(body)))))
 
     def is_setting(self, answer: Answer, body: Any) -> bool:
         """The request can never work here."""
@@ -259,7 +259,7 @@ class Quota:
 
 
 def usage_of(answer: Answer) -> tuple[int, int] | None:
-    """Calls used and allowed, from `Sforce-Limit-Info`."""
+    """Calls used and allowed, as `Sforce-Limit-Info` reports them."""
     found = _USAGE.search(answer.headers.get("Sforce-Limit-Info", ""))
     return None if found is None or not int(found[2]) else (int(found[1]), int(found[2]))
 
@@ -273,14 +273,14 @@ def _code(error: Mapping[str, Any]) -> str:
 
 
 def _within_trigger(error: Mapping[str, Any]) -> bool:
-    """A trigger or flow of the organisation met a temporary failure; its message is within that of the trigger."""
+    """A trigger or flow of the organisation met something that passes; its words are within those of the trigger."""
     if _code(error) not in _TRIGGERS:
         return False
     words = str(error.get("message"))
     return any(re.search(rf"\b{code}\b", words) for code in PASSING)
 
 
-def _told(error: Mapping[str, Any]) -> str:
+def _said(error: Mapping[str, Any]) -> str:
     words = [_code(error), error.get("message")]
     said = ": ".join(word for word in words if isinstance(word, str) and word)
     fields = error.get("fields")

@@ -8,7 +8,7 @@ import pytest
 
 from app import destinations as service
 from app.domain import destinations
-from app.sandbox import ANY, KINDS, serving
+from app.sandbox import ANY, KINDS, open_sandbox
 from app.vault import Vault
 from jobs.worker import working
 from tests.conftest import LOOPBACK
@@ -19,7 +19,7 @@ from tests.jobs.conftest import Sandbox, World, people
 async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
     world: World, kind: str
 ) -> None:
-    async with serving(kind, fields=[ANY]) as url, aiohttp.ClientSession() as session:
+    async with open_sandbox(kind, fields=[ANY]) as url, aiohttp.ClientSession() as session:
         sandbox = Sandbox(url, session)
         async with world.database.connection() as connection:
             await service.set_destination_state(connection, world.tenant_id, "hubspot", "removed")

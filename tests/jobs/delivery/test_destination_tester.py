@@ -15,7 +15,7 @@ from app import destination_tests, destinations
 from app.destination_tests import DestinationTest, DestinationTestRequest
 from app.domain.checks import Step, Verdict, judge
 from app.errors import Conflict, NotFound, NoWorker
-from app.sandbox import KINDS, serving
+from app.sandbox import KINDS, open_sandbox
 from app.settings import Settings
 from app.vault import Vault
 from jobs.worker import working
@@ -72,7 +72,7 @@ async def stand_in(
     kind: str, fields: tuple[str, ...] = ("tranche_id", "Tranche_Id__c")
 ) -> AsyncIterator[tuple[str, dict[str, Any]]]:
     """Its URL, and options that fit it; `fields` are declared, as the owner of the account would."""
-    async with serving(kind, fields=fields) as url:
+    async with open_sandbox(kind, fields=fields) as url:
         yield url, KINDS[kind]().options
 
 

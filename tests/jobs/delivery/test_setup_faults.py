@@ -12,7 +12,7 @@ import pytest
 
 from app import destinations
 from app.accept import Accepted207
-from app.sandbox import serving
+from app.sandbox import open_sandbox
 from app.vault import Vault
 from app.wake import Waker
 from jobs.worker import working
@@ -31,7 +31,7 @@ def kind() -> str:
 @pytest.fixture
 async def sandbox(kind: str) -> AsyncIterator[Sandbox]:
     """As an account is that nobody prepared for us."""
-    async with serving(kind) as base_url, aiohttp.ClientSession() as session:
+    async with open_sandbox(kind) as base_url, aiohttp.ClientSession() as session:
         yield Sandbox(base_url, session)
 
 

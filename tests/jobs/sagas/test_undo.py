@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from app import destinations, undoing
 from app.domain.outcomes import Consistency
-from app.sandbox import ANY, serving
+from app.sandbox import ANY, open_sandbox
 from app.vault import Vault
 from app.wake import Waker
 from jobs.worker import working
@@ -38,7 +38,7 @@ async def names(sandbox: Sandbox) -> dict[str, str | None]:
 @pytest.fixture
 async def second(world: World) -> AsyncIterator[Sandbox]:
     """Another CRM of the same tenant: the destination `other`."""
-    async with serving(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
+    async with open_sandbox(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
         async with world.database.connection() as connection:
             await destinations.add_destination(
                 connection,

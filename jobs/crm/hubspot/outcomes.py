@@ -1,0 +1,129 @@
+"""What HubSpot's answer to a write says of each contact: results and errors, matched by trace id and key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, Final
+
+from app.domain.outcomes import EffectState, ErrorCode
+from jobs.crm.answers import objects
+from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.hubspot.adoption import ADOPT, existing_id
+from jobs.crm.hubspot.answers import HubSpotJudge
+from jobs.crm.port import Contact, Outcome
+
+PASSING_CATEGORIES: Final = frozenset(
+    {
+        "RATE_LIMIT",
+        "RATE_LIMITS",
+        "INTERNAL_ERROR",
+        "SERVICE_UNAVAILABLE",
+        "TIMEOUT",
+        "LOCKED",
+        "OBJECT_LOCKED",
+    }
+)
+"""Categories of one item's error that say nothing against the item."""
+
+
+class Outcomes:
+    """Reads the answers of one account. `adopts`: contacts that it knows by their address are taken over."""
+
+    def __init__(self, judge: HubSpotJudge, id_property: str, *, adopts: bool) -> None:
+        self._judge = judge
+        self._id_property = id_property
+        self._adopts = adopts
+
+    def read(self, contacts: list[Contact], body: dict[str, Any]) -> list[Outcome]:
+        """Match results and errors to contacts by trace id and key; their order means nothing."""
+        traced = {str(place): place for place in range(len(contacts))}
+        written = dict(self._written(contacts, traced, body["results"]))
+        refused: dict[int, dict[str, Any]] = {}
+        untraced: list[dict[str, Any]] = []
+        for error in objects(body.get("errors")):
+            places = [traced[trace] for trace in context(error, "objectWriteTraceId") if trace in traced]
+            refused |= dict.fromkeys(places, error)
+            if not places:
+                untraced.append(error)
+        silent = [p for p in range(len(contacts)) if p not in written and p not in refused]
+        if len(silent) == len(untraced) == 1:
+            refused[silent[0]] = untraced[0]
+        lost = "HubSpot did not mention this contact in its answer"
+        if untraced:
+            lost = f"{lost}; it said: {self._judge.said(untraced[0])}"
+        return [
+            self._outcome(contact, written.get(place), refused.get(place), lost)
+            for place, contact in enumerate(contacts)
+        ]
+
+    def _written(
+        self, contacts: list[Contact], traced: Mapping[str, int], results: list[Any]
+    ) -> Iterator[tuple[int, tuple[str, bool | None]]]:
+        """(position, (remote id, whether it is new)) of every result whose key and trace id do not contradict each
+        other."""
+        place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
+        for record in objects(results):
+            by_key = place_of.get(str(properties(record).get(self._id_property)))
+            trace = record.get("objectWriteTraceId")
+            by_trace = traced.get(trace) if isinstance(trace, str) else None
+            place = by_trace if by_key is None else by_key
+            if place is not None and by_trace in (None, place) and record.get("id") is not None:
+                new = record.get("new")
+                yield place, (str(record["id"]), new if isinstance(new, bool) else None)
+
+    def _outcome(
+        self,
+        contact: Contact,
+        written: tuple[str, bool | None] | None,
+        error: dict[str, Any] | None,
+        lost: str,
+    ) -> Outcome:
+        if error is None and written is not None:
+            remote_id, created = written
+            return Outcome(
+                contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id, created=created
+            )
+        if error is None or written is not None:
+            state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
+            if error is not None:
+                words = f"HubSpot reported both a result and an error: {self._judge.said(error)}"
+        elif error.get("category") in PASSING_CATEGORIES or self._judge.remedy(error, [contact]) is not None:
+            state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
+            words = f"HubSpot could not take this contact now: {self._judge.said(error)}"
+        else:
+            state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
+            words = f"HubSpot rejected this contact: {self._judge.said(error)}"
+            if not self._adopts and existing_id(error) is not None:
+                words = f"{words}. To take it over: {ADOPT}"
+        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
+
+
+def items(answer: Answer | NoAnswer) -> dict[str, Any] | None:
+    """The body of a 2xx that speaks of items, else `None`."""
+    if isinstance(answer, NoAnswer) or not 200 <= answer.status < 300:
+        return None
+    body = answer.json()
+    return body if isinstance(body, dict) and isinstance(body.get("results"), list) else None
+
+
+def conflicts_of(contacts: list[Contact], body: dict[str, Any]) -> dict[str, str]:
+    """Contacts refused because HubSpot has their address → the record that has it, as far as it is said."""
+    found: dict[str, str] = {}
+    for error in objects(body.get("errors")):
+        there = existing_id(error)
+        for trace in context(error, "objectWriteTraceId") if there is not None else ():
+            if trace.isdecimal() and int(trace) < len(contacts):
+                found[contacts[int(trace)].contact_id] = there or ""
+    return found
+
+
+def properties(record: Mapping[str, Any]) -> dict[str, Any]:
+    values = record.get("properties")
+    return values if isinstance(values, dict) else {}
+
+
+def context(error: Mapping[str, Any], name: str) -> Iterable[str]:
+    """The strings under `context.<name>`, which HubSpot sends as a list."""
+    context = error.get("context")
+    value = context.get(name) if isinstance(context, dict) else None
+    return [item for item in (value if isinstance(value, list) else [value]) if isinstance(item, str)]
