@@ -29,6 +29,15 @@ def moment(call: dict[str, Any]) -> float:
     return datetime.fromisoformat(call["at"]).timestamp()
 
 
+LATENCY = 0.4
+"""Seconds of a call: far above what a busy machine adds to it."""
+
+
+async def attempts(world: World) -> int:
+    (row,) = await world.rows("SELECT sum(attempt)::int AS attempts FROM deliveries")
+    return int(row["attempts"])
+
+
 async def blocked(world: World, code: str, seconds: float = 10) -> dict[str, Any]:
     async with asyncio.timeout(seconds):
         while True:
@@ -91,14 +100,14 @@ async def test_new_work_does_not_wait_for_a_slow_call(world: World) -> None:
 
 async def test_a_worker_makes_fewer_calls_at_a_time_after_a_429(world: World) -> None:
     """Up to eight at a time before, at most four after it, and more again with time."""
-    await world.sandbox.misbehave(latency={"latency": 0.1})
+    await world.sandbox.misbehave(latency={"latency": LATENCY})
     async with working(world.settings):
         first = [await world.push(people(100, start=100 * n)) for n in range(24)]
         for job in first:
             await world.finished(job.job_id)
         assert await world.sandbox.max_concurrent() >= 6
         await world.sandbox.misbehave(
-            rate_limit={"policyName": "SECONDLY", "times": 1}, latency={"latency": 0.1}
+            rate_limit={"policyName": "SECONDLY", "times": 1}, latency={"latency": LATENCY}
         )
         limited = await world.push(people(1, start=5000))
         await world.finished(limited.job_id)
@@ -110,12 +119,12 @@ async def test_a_worker_makes_fewer_calls_at_a_time_after_a_429(world: World) ->
             await world.finished(job.job_id)
         calls = (await world.sandbox.calls())[known:]
         begin = moment(calls[0])
-        assert len([call for call in calls if moment(call) < begin + 0.09]) <= 5
+        assert len([call for call in calls if moment(call) < begin + 0.9 * LATENCY]) <= 5
         assert await world.sandbox.max_concurrent() > 5, "it has grown again"
 
 
 async def test_no_storm_when_a_circuit_closes(world: World) -> None:
-    """Sixty deliveries wait at two workers with eight lanes each. The CRM comes back: it is met by two calls, then by
+    """Sixty deliveries wait at two workers with eight calls at a time each. The CRM comes back: it is met by two calls, then by
     a few more each round, and in the end by all eight."""
     settings = msgspec.structs.replace(world.settings, **BREAKER)
     await world.sandbox.misbehave(status={"code": 500})
@@ -123,7 +132,7 @@ async def test_no_storm_when_a_circuit_closes(world: World) -> None:
         jobs = [await world.push(people(100, start=100 * n)) for n in range(60)]
         await blocked(world, "CIRCUIT_OPEN")
         await asyncio.sleep(0.3)
-        await world.sandbox.misbehave(latency={"latency": 0.1})
+        await world.sandbox.misbehave(latency={"latency": LATENCY})
         await world.sandbox.reset("concurrency")
         known = len(await world.sandbox.calls())
         for job in jobs:
@@ -135,9 +144,9 @@ async def test_no_storm_when_a_circuit_closes(world: World) -> None:
     under_way = [sum(1 for b, e in after[:n] if e > begin) + 1 for n, (begin, _) in enumerate(after)]
     assert max(under_way[:2]) <= 2
     assert max(under_way[:6]) <= 5, under_way
-    early = [begin for begin, _ in after if begin < after[0][0] + 0.25]
+    early = [begin for begin, _ in after if begin < after[0][0] + 2.5 * LATENCY]
     assert len(early) <= 10, "in the first rounds two workers make two, four, perhaps six calls"
-    assert await world.sandbox.max_concurrent() == 8, "and then it is served with all lanes again"
+    assert await world.sandbox.max_concurrent() == 8, "and then it is served as before again"
 
 
 async def test_items_behind_an_open_circuit_say_when(world: World) -> None:
@@ -171,8 +180,9 @@ async def test_items_behind_an_open_circuit_say_when(world: World) -> None:
         }
         assert len(openings) >= 3, "half-open again and again"
         assert 2 <= probes <= len(openings) * BREAKER["breaker_probes"]
-        (spent,) = await world.rows("SELECT sum(attempt)::int AS attempts FROM deliveries")
-        assert spent["attempts"] == len(await world.sandbox.calls())
+        async with asyncio.timeout(5):  # an attempt is recorded after its call
+            while await attempts(world) != len(await world.sandbox.calls()):
+                await asyncio.sleep(0.05)
         await world.sandbox.recover()
         for job in jobs:
             assert await world.finished(job.job_id) == "completed"
