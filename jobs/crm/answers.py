@@ -157,7 +157,8 @@ class Judge:
 
     def not_done(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
         """A read that had to come before the write failed, so nothing was written."""
-        read, code = self.unread(answer), self.verdict(answer).code
+        read = self.unread(answer)
+        code = self.verdict(answer).code if read.pause else ErrorCode.DESTINATION_UNAVAILABLE
         return Reply(
             outcomes=[
                 Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=read.detail)

@@ -149,6 +149,16 @@ async def test_a_look_that_is_refused_says_nothing_against_the_write(
     assert script.answers == []
 
 
+async def test_a_look_that_fails_leaves_nothing_in_doubt(
+    session: aiohttp.ClientSession, script: Script
+) -> None:
+    """Nothing was written, so nobody has to be read back."""
+    script.answers = [(500, {})]
+    reply = await hubspot(session, script.url).push(contacts(60), told())
+    codes = {(o.state, o.code) for o in reply.outcomes}
+    assert codes == {(RETRY, ErrorCode.DESTINATION_UNAVAILABLE)}
+
+
 async def test_a_look_that_has_to_wait_says_why(session: aiohttp.ClientSession, script: Script) -> None:
     known = [contact(f"k{n}", remote_id=f"9{n}") for n in range(3)]
     script.answers = [(423, {"message": "locked"})]

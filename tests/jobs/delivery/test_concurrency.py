@@ -124,8 +124,8 @@ async def test_a_worker_makes_fewer_calls_at_a_time_after_a_429(world: World) ->
 
 
 async def test_no_storm_when_a_circuit_closes(world: World) -> None:
-    """Sixty deliveries wait at two workers with eight calls at a time each. The CRM comes back: it is met by two calls, then by
-    a few more each round, and in the end by all eight."""
+    """Sixty deliveries wait at two workers, which may make eight calls at a time. The CRM comes back: it is met by two
+    calls, then by a few more each round, and in the end by all eight."""
     settings = msgspec.structs.replace(world.settings, **BREAKER)
     await world.sandbox.misbehave(status={"code": 500})
     async with working(settings), working(settings):
