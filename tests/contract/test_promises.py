@@ -21,7 +21,7 @@ OK, RETRY, FAILED = EffectState.OK, EffectState.RETRY, EffectState.FAILED
 def test_every_registered_kind_has_an_adapter_and_a_stand_in() -> None:
     assert ADAPTERS.keys() == destinations.KINDS.keys() == KINDS.keys()
     for kind in destinations.KINDS:
-        module = importlib.import_module(f"jobs.crm.{kind}")
+        module = importlib.import_module(f"jobs.crm.{kind}.adapter")
         assert module.connect is ADAPTERS[kind]
         assert destinations.KINDS[kind].description
         destinations.parse(kind, KINDS[kind]().options)

@@ -64,7 +64,7 @@ def test_a_lease_outlasts_the_longest_call_of_its_destination() -> None:
 
 async def test_a_destination_has_its_own_concurrency_over_all_workers(world: World) -> None:
     await world.rows("UPDATE destinations SET options = '{\"concurrency\": 3}'")
-    await world.sandbox.misbehave(latency={"latency": 0.1})
+    await world.sandbox.misbehave(latency={"latency": LATENCY})
     async with working(world.settings), working(world.settings):
         jobs = [await world.push(people(100, start=100 * n)) for n in range(20)]
         for job in jobs:
