@@ -368,11 +368,8 @@ class _Intake:
         elif isinstance(error, TrancheError):
             state, code, detail = JobState.FAILED, error.code, error.detail
         else:
-            state, code, detail = (
-                JobState.FAILED,
-                TrancheError.code,
-                "An internal error occurred; it was logged.",
-            )
+            state, code = JobState.FAILED, TrancheError.code
+            detail = "An internal error occurred; it was logged."
         told = answers.as_json({"code": code, "detail": detail})
         try:
             async with self._database.connection() as connection:

@@ -1,4 +1,4 @@
-"""The read model: jobs, items, keys and contacts as HTTP, console and command line show them.
+"""The read model of jobs, as HTTP and the command line show them.
 
 Every function takes a connection and answers in the shapes of this module; nothing here writes.
 """
@@ -9,7 +9,7 @@ import math
 import uuid
 from collections.abc import Collection, Iterable
 from datetime import datetime
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -17,13 +17,11 @@ from msgspec import UNSET, UnsetType
 from app.attempts import Attempt, Merged, read_family
 from app.db import reading
 from app.db.pool import Connection
-from app.db.reading import EffectRow, JobRow, SyncRow
+from app.db.reading import EffectRow, JobRow
 from app.db.undoing import read_relatives
-from app.domain import naming
-from app.domain.answers import JsonObject, Summary
+from app.domain.answers import Summary
 from app.domain.batch import JobOptions
-from app.domain.options import STANDARD_FIELDS
-from app.domain.outcomes import EffectState, ErrorCode, JobKind, JobState, Result
+from app.domain.outcomes import ErrorCode, JobKind, JobState, Result
 from app.errors import NotFound
 from app.workers import Workers
 
@@ -167,56 +165,6 @@ class JobPage(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
-_KeyState = Literal["completed", "running", "expired"]
-
-
-class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What stands under an idempotency key; a request that runs has a job to name once a part of its body is stored."""
-
-    key: str
-    state: _KeyState
-    job_id: uuid.UUID | None = None
-    status: int | None = None
-    status_url: str | None = None
-    created_at: datetime | None = None
-    expires_at: datetime | None = None
-
-
-class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where the newest version of a contact stands at one destination."""
-
-    state: EffectState
-    synced_version: int = 0
-    """The newest version that the destination is known to hold."""
-    synced_at: datetime | None = None
-    remote_id: str | None = None
-    created: bool | None = None
-    """Whether a call of Tranche made the record there; absent: not known, or there is none. An undo
-    archives no other."""
-    not_restored: list[str] | None = None
-    """Fields that undos have left there as they were, because nobody knows what they held before."""
-    error_code: str | None = None
-    detail: str | None = None
-    retry_after_seconds: int | None = None
-
-
-class Contact(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
-    version: int
-    source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
-    attributes: JsonObject
-    job_id: uuid.UUID
-    """Who made this version."""
-    created_at: datetime
-    updated_at: datetime
-    destinations: dict[str, ContactSync]
-
-
 class Standstill(msgspec.Struct, frozen=True):
     """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
 
@@ -345,96 +293,6 @@ async def read_effects(
     """Counts by state, by destination."""
     found = await reading.read_effects(connection, tenant_id, [job_id])
     return {row.name: msgspec.structs.asdict(_counts(row)) for row in found.get(job_id, [])}
-
-
-async def read_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyState:
-    """What became of the request with this key.
-
-    Raises:
-        NotFound: no request with this key is known.
-    """
-    row = await reading.read_key(connection, tenant_id, route, key)
-    if row is None:
-        if await reading.key_is_running(connection, tenant_id, route, key):
-            return KeyState(key=key, state="running")
-        # It may have committed between the two looks.
-        row = await reading.read_key(connection, tenant_id, route, key)
-    if row is None:
-        raise NotFound("No request with this Idempotency-Key is known; if one was sent, it left no effect.")
-    state: _KeyState = "expired" if row.expired else "running" if row.answering else "completed"
-    return KeyState(
-        key=key,
-        state=state,
-        job_id=row.job_id,
-        status=row.status,
-        status_url=f"/v1/jobs/{row.job_id}",
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-    )
-
-
-async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> Contact:
-    """A contact in its current version, with its state at every destination of the tenant.
-
-    Raises:
-        NotFound: the tenant has no such contact.
-    """
-    row = None if "\0" in contact_id else await reading.read_contact(connection, tenant_id, contact_id)
-    if row is None:
-        raise NotFound("There is no such contact.")
-    if not row.email:
-        raise NotFound(
-            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
-            f"and an import of this id creates it again."
-        )
-    syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
-    named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}
-    named.update(naming.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
-    named.update(naming.read_cleared(row.cleared))
-    return Contact(
-        id=row.contact_id,
-        version=row.version,
-        source_version=row.source_version,
-        email=row.email,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        phone=row.phone,
-        company=row.company,
-        attributes=msgspec.Raw(row.attributes.encode()),
-        job_id=row.job_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
-    )
-
-
-def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> ContactSync:
-    left = {} if sync.not_restored is None else msgspec.json.decode(sync.not_restored)
-    held: dict[str, Any] = {
-        "created": sync.created,
-        "not_restored": sorted(name for name in left if name not in named) or None,
-        "synced_version": sync.synced_version or 0,
-        "synced_at": sync.synced_at,
-        "remote_id": sync.remote_id,
-    }
-    settled = sync.state is not None and sync.state_version is not None and sync.state_version >= version
-    state = EffectState(sync.state) if settled and sync.state else EffectState.PENDING
-    if not settled and sync.created_at > updated_at:
-        detail = "the destination was added after the contact last changed; its next change goes there"
-        return ContactSync(state=EffectState.SKIPPED, detail=detail, **held)
-    code, detail_text = (sync.error_code, sync.error_detail) if settled else (None, None)
-    seconds = None
-    if state in (EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN):
-        standstill = explain_wait(
-            paused=sync.paused,
-            blocked_code=sync.blocked_code,
-            blocked_detail=sync.blocked_detail,
-            blocked_for=sync.blocked_for,
-        )
-        if standstill is not None:
-            code, seconds = standstill.code or code, standstill.seconds
-            detail_text = standstill.describe(detail_text)
-    return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
 
 
 def _read_waiting(row: JobRow, effects: Iterable[EffectRow], workers: Workers | None) -> JobError | None:

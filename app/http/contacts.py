@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from litestar import Request
 
-from app import status
+from app import contacts
 from app.db.pool import Connection
 from app.domain.principal import Principal
 from app.http import history
@@ -28,9 +28,9 @@ def _route(request: Request[Any, Any, Any]) -> Operation | None:
 )
 async def read_contact(
     contact_id: Annotated[str, history.CONTACT_ID], principal: Principal, connection: Connection
-) -> status.Contact:
+) -> contacts.Contact:
     """A contact and its state at every destination.
 
     The current version, with its state at every destination.
     """
-    return await status.read_contact(connection, principal.tenant_id, contact_id)
+    return await contacts.read_contact(connection, principal.tenant_id, contact_id)

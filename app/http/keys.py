@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from app import status
+from app import idempotency_keys
 from app.db.pool import Database
 from app.domain.principal import Principal
 from app.errors import NotFound
@@ -41,13 +41,13 @@ _KEY: Final = Path(
 )
 async def read_idempotency_key(
     key: Annotated[str, _KEY], principal: Principal, database: Database, owners: JobOwners
-) -> status.KeyState:
+) -> idempotency_keys.KeyState:
     """The state of an idempotency key.
 
     For clients that lost an answer.
     """
     async with database.connection() as connection:
-        found = await status.read_key(connection, principal.tenant_id, ROUTE, key)
+        found = await idempotency_keys.read_key(connection, principal.tenant_id, ROUTE, key)
     if found.job_id is not None:
         await owners.check_read(principal, found.job_id)
     return found

@@ -10,12 +10,13 @@ import msgspec
 import pytest
 
 from app import history
+from app.contacts import read_contact
 from app.db import audit as audit_rows
 from app.db.packing import unpack
 from app.domain.answers import ItemOutcome, decode_items
 from app.domain.files.spooled import decode_sources
 from app.errors import JobNotUndoable, NotFound
-from app.status import Job, read_contact, read_job
+from app.status import Job, read_job
 from tests.db.conftest import Desk, people, person
 from tests.db.saga_rig import ask, drive, due, runner_of, undo
 from tests.db.spool import spool
