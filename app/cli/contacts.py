@@ -1,4 +1,4 @@
-"""`tranche contacts show | history`: a contact as it stands, and everything that ever happened to it."""
+"""`tranche contacts show | history`: the state of a contact, and everything that ever happened to it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,9 @@ import rich_click as click
 from rich.table import Column, Table
 from rich.text import Text
 
-from app.cli.client.connection import (
-    connection_options,
-    json_option,
-    lines_option,
-    open_api,
-    print_rows,
-    print_table,
-    run_command,
-)
+from app.cli.api_command import api_command
+from app.cli.client.api_client import ApiClient
+from app.cli.client.connection import json_option, lines_option, print_rows, print_table
 from app.cli.client.progress import clean
 
 
@@ -27,35 +21,25 @@ def contacts_group() -> None:
     """Single contacts: their state at each destination, and their history."""
 
 
-@contacts_group.command("show")
+@api_command("contacts show", contacts_group)
 @click.argument("contact")
-@connection_options
 @json_option
-@click.pass_context
-def show_command(
-    context: click.Context, /, contact: str, url: str | None, key: str | None, as_json: bool
-) -> None:
+async def show(api: ApiClient, contact: str, as_json: bool) -> None:
     """A contact, and its state at every destination."""
-
-    async def work() -> int:
-        async with open_api(url, key) as api:
-            body = (await api.get(_path(contact))).body
-        if as_json:
-            print(body.decode())
-            return 0
-        found: dict[str, Any] = msgspec.json.decode(body)
-        table = Table(show_header=False, box=None, pad_edge=False)
-        table.add_column(style="bold", no_wrap=True)
-        table.add_column()
-        for name, value in found.items():
-            if value in (None, {}):
-                continue
-            for label, cell in _spread(name, value):
-                table.add_row(Text(clean(label)), Text(clean(cell)))
-        print_table(table)
-        return 0
-
-    context.exit(run_command("contacts show", work, as_json=as_json))
+    body = await api.ask("GET", _path(contact))
+    if as_json:
+        print(body.decode())
+        return
+    found: dict[str, Any] = msgspec.json.decode(body)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for name, value in found.items():
+        if value in (None, {}):
+            continue
+        for label, cell in _spread(name, value):
+            table.add_row(Text(clean(label)), Text(clean(cell)))
+    print_table(table)
 
 
 def _spread(name: str, value: object) -> list[tuple[str, str]]:
@@ -68,35 +52,18 @@ def _spread(name: str, value: object) -> list[tuple[str, str]]:
     return [(name, shown)]
 
 
-@contacts_group.command("history")
+@api_command("contacts history", contacts_group)
 @click.argument("contact")
-@connection_options
 @click.option(
     "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most versions to show."
 )
 @lines_option
-@click.pass_context
-def history_command(
-    context: click.Context,
-    /,
-    contact: str,
-    url: str | None,
-    key: str | None,
-    limit: int,
-    as_json: bool,
-) -> None:
+async def history(api: ApiClient, contact: str, limit: int, as_json: bool) -> None:
     """Every version of a contact, newest first: what changed, when, by which job and whose key."""
-
-    async def work() -> int:
-        job = Column("job", no_wrap=True, min_width=36)
-        table = Table("version", "when", "kind", job, "item", "key", "what", box=None)
-        async with open_api(url, key) as api:
-            await print_rows(
-                api.list(f"{_path(contact)}/history", "versions"), limit, table, _describe, as_json=as_json
-            )
-        return 0
-
-    context.exit(run_command("contacts history", work, as_json=as_json))
+    job = Column("job", no_wrap=True, min_width=36)
+    table = Table("version", "when", "kind", job, "item", "key", "what", box=None)
+    versions = api.list(f"{_path(contact)}/history", "versions")
+    await print_rows(versions, limit, table, _describe, as_json=as_json)
 
 
 def _path(contact: str) -> str:
@@ -105,13 +72,13 @@ def _path(contact: str) -> str:
 
 def _describe(version: dict[str, Any]) -> list[Text]:
     names = ("version", "changed_at", "kind", "job_id", "item_index", "key_id")
-    what = _tell_change(version)
+    what = _describe_change(version)
     if version.get("undone_by"):
         what += f" (undone by job {version['undone_by']})"
     return [Text(clean(str(cell))) for cell in (*(version.get(name, "") for name in names), what)]
 
 
-def _tell_change(version: dict[str, Any]) -> str:
+def _describe_change(version: dict[str, Any]) -> str:
     before, after = version.get("before"), version.get("after")
     if after is None:
         return "removed: its creation was undone"

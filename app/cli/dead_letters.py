@@ -10,19 +10,12 @@ import rich_click as click
 from rich.table import Column, Table
 from rich.text import Text
 
+from app.cli.api_command import api_command, wait_option
 from app.cli.client.api_client import ApiClient
-from app.cli.client.connection import (
-    connection_options,
-    json_option,
-    lines_option,
-    open_api,
-    print_rows,
-    print_table,
-    run_command,
-)
+from app.cli.client.connection import json_option, lines_option, print_rows, print_table
 from app.cli.client.errors import UsageError
 from app.cli.client.progress import clean, counted
-from app.cli.job_retry import Skipped, patience_option, send_again, tell_skipped
+from app.cli.job_retry import Skipped, describe_skipped, follow_resend, timeout_option
 
 _PATH: Final = "/v1/dead-letters"
 F = TypeVar("F", bound=Callable[..., Any])
@@ -69,14 +62,14 @@ def _filter_options(command: F) -> F:
 
 
 def _choice_options(command: F) -> F:
-    """Which letters to decide about."""
+    """Which dead letters to decide about."""
     command = click.option("--all", "everything", is_flag=True, help="Every open dead letter.")(command)
     return click.argument("ids", nargs=-1, type=click.IntRange(min=1))(_filter_options(command))
 
 
 def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | None]) -> dict[str, Any]:
-    """The part of a request that says which letters."""
-    asked = {name: value for name, value in filters.items() if value is not None}
+    """The part of a request that selects dead letters."""
+    asked = _given(filters)
     if ids and (asked or everything):
         raise UsageError("give ids or a filter, not both")
     if ids:
@@ -86,8 +79,7 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
     return {"filter": asked} if asked else {"all": True}
 
 
-@dead_letters_group.command("list")
-@connection_options
+@api_command("dead-letters list", dead_letters_group)
 @_filter_options
 @click.option(
     "--resolution",
@@ -97,107 +89,72 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
 )
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="Most to show.")
 @lines_option
-@click.pass_context
-def list_command(
-    context: click.Context,
-    /,
-    url: str | None,
-    key: str | None,
-    resolution: str,
-    limit: int,
-    as_json: bool,
-    **filters: str | None,
+async def list_dead_letters(
+    api: ApiClient, resolution: str, limit: int, as_json: bool, **filters: str | None
 ) -> None:
     """Dead letters, newest first."""
-
-    async def work() -> int:
-        params = {name: value for name, value in filters.items() if value is not None}
-        params |= {"resolution": resolution}
-        table = Table(
-            Column("id", no_wrap=True), "destination", "contact", "state", "code", "detail", "created", "end"
-        )
-        table.box = None
-        async with open_api(url, key) as api:
-            await print_rows(
-                api.list(_PATH, "dead_letters", params), limit, table, _describe, as_json=as_json
-            )
-        return 0
-
-    context.exit(run_command("dead-letters list", work, as_json=as_json))
+    table = Table(
+        Column("id", no_wrap=True), "destination", "contact", "state", "code", "detail", "created", "end"
+    )
+    table.box = None
+    found = api.list(_PATH, "dead_letters", _given(filters) | {"resolution": resolution})
+    await print_rows(found, limit, table, _describe, as_json=as_json)
 
 
-def _describe(letter: dict[str, Any]) -> list[Text]:
+def _given(filters: Mapping[str, str | None]) -> dict[str, str]:
+    return {name: value for name, value in filters.items() if value is not None}
+
+
+def _describe(row: dict[str, Any]) -> list[Text]:
     names = ("id", "destination", "contact_id", "state", "error_code", "detail", "created_at", "resolution")
-    return [Text(clean("" if letter.get(name) is None else str(letter[name]))) for name in names]
+    return [Text(clean("" if row.get(name) is None else str(row[name]))) for name in names]
 
 
-@dead_letters_group.command("show")
-@click.argument("letter", type=click.IntRange(min=1))
-@connection_options
+@api_command("dead-letters show", dead_letters_group)
+@click.argument("dead_letter", type=click.IntRange(min=1))
 @json_option
-@click.pass_context
-def show_command(
-    context: click.Context, /, letter: int, url: str | None, key: str | None, as_json: bool
-) -> None:
+async def show(api: ApiClient, dead_letter: int, as_json: bool) -> None:
     """One dead letter: its reason, attempts with times and answers, history, and choices."""
-
-    async def work() -> int:
-        async with open_api(url, key) as api:
-            body = (await api.get(f"{_PATH}/{letter}")).body
-        print(body.decode() if as_json else "\n".join(_tell_letter(msgspec.json.decode(body))))
-        return 0
-
-    context.exit(run_command("dead-letters show", work, as_json=as_json))
+    body = await api.ask("GET", f"{_PATH}/{dead_letter}")
+    print(body.decode() if as_json else "\n".join(_describe_one(msgspec.json.decode(body))))
 
 
-def _tell_letter(letter: dict[str, Any]) -> list[str]:
-    what = f"contact {letter['contact_id']} version {letter['version']} at {letter['destination']}"
+def _describe_one(found: dict[str, Any]) -> list[str]:
+    what = f"contact {found['contact_id']} version {found['version']} at {found['destination']}"
     lines = [
-        f"dead letter {letter['id']}: {what} is {letter['state']} since {letter['created_at']}",
-        f"reason: {letter['error_code']}: {letter['detail']} ({counted(letter['attempts'], 'attempt')})",
-        f"job {letter['job_id']}, item {letter['item_index']}; it began with job {letter['root_job_id']}",
+        f"dead letter {found['id']}: {what} is {found['state']} since {found['created_at']}",
+        f"reason: {found['error_code']}: {found['detail']} ({counted(found['attempts'], 'attempt')})",
+        f"job {found['job_id']}, item {found['item_index']}; it began with job {found['root_job_id']}",
     ]
-    for name, values in letter["headers"].items():
+    for name, values in found["headers"].items():
         lines.append(f"{name}: {', '.join(values)}")
-    for call in letter["calls"]:
+    for call in found["calls"]:
         status = call["status"] or "no answer"
         lines.append(
             f"  {call['sent_at']} {call['asked']}, attempt {call['attempt']}: {status} after "
             f"{call['milliseconds']} ms: {call['detail']}"
         )
-    if len(letter["chain"]) > 1:
+    if len(found["chain"]) > 1:
         lines.append("its chain:")
-        for link in letter["chain"]:
+        for link in found["chain"]:
             end = f"{link['resolution']} at {link['resolved_at']}" if link["resolution"] else "open"
             lines.append(f"  {link['id']} {link['created_at']} {link['error_code']}: {end}")
-    payload = letter["payload"]
+    payload = found["payload"]
     lines.append("payload now: " + ("deletion" if payload is None else msgspec.json.encode(payload).decode()))
-    if letter["resolution"]:
-        why = f": {letter['note']}" if letter["note"] else ""
-        lines.append(f"{letter['resolution']} by {letter['resolved_by']} at {letter['resolved_at']}{why}")
-    if letter["choices"]:
-        lines.append(f"choices: {', '.join(letter['choices'])}")
+    if found["resolution"]:
+        why = f": {found['note']}" if found["note"] else ""
+        lines.append(f"{found['resolution']} by {found['resolved_by']} at {found['resolved_at']}{why}")
+    if found["choices"]:
+        lines.append(f"choices: {', '.join(found['choices'])}")
     return [clean(line) for line in lines]
 
 
-@dead_letters_group.command("clusters")
-@connection_options
+@api_command("dead-letters clusters", dead_letters_group)
 @_filter_options
 @json_option
-@click.pass_context
-def clusters_command(
-    context: click.Context, /, url: str | None, key: str | None, as_json: bool, **filters: str | None
-) -> None:
+async def clusters(api: ApiClient, as_json: bool, **filters: str | None) -> None:
     """Open dead letters by destination and code, the most frequent first."""
-
-    async def work() -> int:
-        params = {name: value for name, value in filters.items() if value is not None}
-        async with open_api(url, key) as api:
-            body = (await api.get(f"{_PATH}/clusters", params=params)).body
-        _print_clusters(body, as_json)
-        return 0
-
-    context.exit(run_command("dead-letters clusters", work, as_json=as_json))
+    _print_clusters((await api.get(f"{_PATH}/clusters", params=_given(filters))).body, as_json)
 
 
 def _print_clusters(body: bytes, as_json: bool) -> None:
@@ -211,63 +168,43 @@ def _print_clusters(body: bytes, as_json: bool) -> None:
         cells = [c.destination, c.error_code, f"{c.count:,}", c.oldest, c.newest, samples, c.detail]
         table.add_row(*[Text(clean(cell)) for cell in cells])
     print_table(table)
-    for line in tell_skipped(found.skipped):
+    for line in describe_skipped(found.skipped):
         print(line)
 
 
-@dead_letters_group.command("replay")
-@connection_options
+@api_command("dead-letters replay", dead_letters_group)
 @_choice_options
 @click.option("--preview", is_flag=True, help="Show what would be claimed, and change nothing.")
-@click.option("--rate", type=click.FloatRange(min=1), help="Items a second at a destination.")
-@click.option("--wait", "wait", is_flag=True, help="Wait until it is finished.")
-@patience_option
+@click.option("--rate", type=click.FloatRange(min=1), help="Items per second at a destination.")
+@wait_option
+@timeout_option
 @json_option
-@click.pass_context
-def replay_command(
-    context: click.Context,
-    /,
-    url: str | None,
-    key: str | None,
+async def replay(
+    api: ApiClient,
     ids: tuple[int, ...],
     everything: bool,
     preview: bool,
     rate: float | None,
     wait: bool,
-    patience: float,
+    seconds: float,
     as_json: bool,
     **filters: str | None,
-) -> None:
+) -> int:
     """Send dead letters again, by id or by filter. None is replayed twice."""
-
-    async def work() -> int:
-        chosen = _choose(ids, everything, filters)
-        if preview:
-            async with open_api(url, key) as api:
-                answer = await api.ask("POST", f"{_PATH}/replay", chosen | {"preview": True})
-            _print_clusters(answer, as_json)
-            return 0
-
-        async def ask(api: ApiClient) -> bytes:
-            pace = {} if rate is None else {"rate": rate}
-            return await api.ask("POST", f"{_PATH}/replay", chosen | pace)
-
-        return await send_again(url, key, ask, wait=wait, patience=patience, as_json=as_json, again="replay")
-
-    context.exit(run_command("dead-letters replay", work, as_json=as_json))
+    wanted = _choose(ids, everything, filters)
+    if preview:
+        _print_clusters(await api.ask("POST", f"{_PATH}/replay", wanted | {"preview": True}), as_json)
+        return 0
+    answer = await api.ask("POST", f"{_PATH}/replay", wanted | ({} if rate is None else {"rate": rate}))
+    return await follow_resend(api, answer, wait=wait, seconds=seconds, as_json=as_json, again="replay")
 
 
-@dead_letters_group.command("drop")
-@connection_options
+@api_command("dead-letters drop", dead_letters_group)
 @_choice_options
 @click.option("--reason", required=True, help="Why; the audit log keeps it.")
 @json_option
-@click.pass_context
-def drop_command(
-    context: click.Context,
-    /,
-    url: str | None,
-    key: str | None,
+async def drop(
+    api: ApiClient,
     ids: tuple[int, ...],
     everything: bool,
     reason: str,
@@ -275,41 +212,18 @@ def drop_command(
     **filters: str | None,
 ) -> None:
     """Drop dead letters that are not worth sending. Their history remains."""
-
-    async def work() -> int:
-        chosen = _choose(ids, everything, filters)
-        async with open_api(url, key) as api:
-            body = await api.ask("POST", f"{_PATH}/drop", chosen | {"reason": reason})
-        _print_decision(body, "dropped", as_json)
-        return 0
-
-    context.exit(run_command("dead-letters drop", work, as_json=as_json))
+    body = await api.ask("POST", f"{_PATH}/drop", _choose(ids, everything, filters) | {"reason": reason})
+    _print_decision(body, "dropped", as_json)
 
 
-@dead_letters_group.command("settle")
+@api_command("dead-letters settle", dead_letters_group)
 @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
-@connection_options
 @click.option("--reason", required=True, help="How you know; the audit log keeps it.")
 @json_option
-@click.pass_context
-def settle_command(
-    context: click.Context,
-    /,
-    ids: tuple[int, ...],
-    url: str | None,
-    key: str | None,
-    reason: str,
-    as_json: bool,
-) -> None:
+async def settle(api: ApiClient, ids: tuple[int, ...], reason: str, as_json: bool) -> None:
     """Confirm that items with OUTCOME_UNKNOWN have arrived."""
-
-    async def work() -> int:
-        async with open_api(url, key) as api:
-            body = await api.ask("POST", f"{_PATH}/settle", {"ids": ids, "reason": reason})
-        _print_decision(body, "settled", as_json)
-        return 0
-
-    context.exit(run_command("dead-letters settle", work, as_json=as_json))
+    body = await api.ask("POST", f"{_PATH}/settle", {"ids": ids, "reason": reason})
+    _print_decision(body, "settled", as_json)
 
 
 def _print_decision(body: bytes, word: str, as_json: bool) -> None:
@@ -320,5 +234,5 @@ def _print_decision(body: bytes, word: str, as_json: bool) -> None:
     print(f"{counted(decision.decided, 'dead letter')} {word}")
     if decision.remaining:
         print(f"{decision.remaining:,} are left: ask again")
-    for line in tell_skipped(decision.skipped):
+    for line in describe_skipped(decision.skipped):
         print(line)

@@ -126,14 +126,14 @@ class DatabaseBackend:
         async with place.connection(self._settings) as connection:
             tenant_id = await keys.find_tenant(connection, self._tenant)
             destination_id = await destinations.change_destination(connection, vault, tenant_id, name, change)
-        await self._wake(tenant_id, destination_id, f"change:{time.time()}")
+        await self._notify(tenant_id, destination_id, f"change:{time.time()}")
 
     async def set_state(self, name: str, state: str) -> None:
         async with place.connection(self._settings) as connection:
             tenant_id = await keys.find_tenant(connection, self._tenant)
             destination_id = await destinations.set_destination_state(connection, tenant_id, name, state)
         if state != "paused":
-            await self._wake(tenant_id, destination_id, state)
+            await self._notify(tenant_id, destination_id, state)
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with place.connection(self._settings) as connection:
@@ -141,16 +141,16 @@ class DatabaseBackend:
             destination_id = await circuits.set_circuit(
                 connection, tenant_id, name, order, actor="tranche", shared=shared
             )
-        await self._wake(tenant_id, destination_id, f"circuit:{order.state}")
+        await self._notify(tenant_id, destination_id, f"circuit:{order.state}")
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
         return await testing.at_database(self._settings, self._tenant, name, asked)
 
-    async def _wake(self, tenant_id: int, destination_id: int, reason: str) -> None:
-        waker = Waker(self._settings)
-        waker.wake(tenant_id, [destination_id], reason=reason)
+    async def _notify(self, tenant_id: int, destination_id: int, reason: str) -> None:
+        notifier = Waker(self._settings)
+        notifier.wake(tenant_id, [destination_id], reason=reason)
         await asyncio.sleep(0.2)
-        await waker.close()
+        await notifier.close()
 
 
 def _shown(destination: destinations.Destination) -> dict[str, Any]:

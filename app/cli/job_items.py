@@ -11,15 +11,9 @@ from urllib.parse import quote
 import msgspec
 import rich_click as click
 
+from app.cli.api_command import api_command
 from app.cli.client.api_client import ApiClient
-from app.cli.client.connection import (
-    connection_options,
-    lines_option,
-    open_api,
-    run_command,
-    take_some,
-    warn,
-)
+from app.cli.client.connection import lines_option, take_some, warn
 from app.cli.client.errors import UsageError
 from app.cli.client.progress import clean
 from app.cli.client.upload_body import CSV, NDJSON
@@ -30,9 +24,8 @@ from app.domain.outcomes import EffectState, ItemStatus
 _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
 
 
-@click.command("items")
+@api_command("jobs items")
 @click.argument("job")
-@connection_options
 @click.option("--status", help="ok, failed or retry.")
 @click.option("--destination", help="Only what this destination has to do with.")
 @click.option("--error-code", help="Only items with this code.")
@@ -55,13 +48,9 @@ _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
     is_flag=True,
     help="With --failed: print the items as they were pushed, one a line, to be corrected and pushed again.",
 )
-@click.pass_context
-def items_command(
-    context: click.Context,
-    /,
+async def items_command(
+    api: ApiClient,
     job: str,
-    url: str | None,
-    key: str | None,
     failed: bool,
     limit: int | None,
     as_json: bool,
@@ -70,35 +59,31 @@ def items_command(
     **filters: str | None,
 ) -> None:
     """The items of a job with their outcomes, page after page."""
-
-    async def work() -> int:
-        if as_ndjson and not failed:
-            raise UsageError("--ndjson goes with --failed; the outcomes of all items are printed with --json")
-        media_type = NDJSON if as_ndjson else CSV if failed and as_csv else None
-        if media_type and limit is not None:
-            raise UsageError("--limit does not go with a file of failed rows, which is always whole")
-        params = {name: value for name, value in filters.items() if value is not None}
-        async with open_api(url, key) as api:
-            if media_type:
-                await _print_file(api, job, params, media_type)
-                return 0
-            write = _choose_writer(as_json, as_csv)
-            items = api.list(f"/v1/jobs/{quote(job, safe='')}/items", "items", params)
-            async for raw in take_some((raw async for raw in items if not failed or _is_lost(raw)), limit):
-                write(raw)
-        return 0
-
-    context.exit(run_command("jobs items", work, as_json=as_json))
+    if as_ndjson and not failed:
+        raise UsageError("--ndjson goes with --failed; the outcomes of all items are printed with --json")
+    media_type = NDJSON if as_ndjson else CSV if failed and as_csv else None
+    if media_type and limit is not None:
+        raise UsageError("--limit does not go with a file of failed rows, which is always whole")
+    path = f"/v1/jobs/{quote(job, safe='')}/items"
+    params = {name: value for name, value in filters.items() if value is not None}
+    if media_type:
+        await _print_file(api, job, path, params, media_type)
+        return
+    write = _choose_writer(as_json, as_csv)
+    items = api.list(path, "items", params)
+    async for raw in take_some((raw async for raw in items if not failed or _is_lost(raw)), limit):
+        write(raw)
 
 
-async def _print_file(api: ApiClient, job: str, params: Mapping[str, str], media_type: str) -> None:
+async def _print_file(
+    api: ApiClient, job: str, path: str, params: Mapping[str, str], media_type: str
+) -> None:
     """The service's file of failed rows, byte for byte."""
 
     def look(fields: Mapping[str, str]) -> None:
         if "Retry-After" in fields:
             warn(f"job {job} is not finished: these are the rows that failed so far")
 
-    path = f"/v1/jobs/{quote(job, safe='')}/items"
     params = {**params, "sent": "true"}
     async for piece in api.download(path, params=params, media_type=media_type, began=look):
         sys.stdout.buffer.write(piece)

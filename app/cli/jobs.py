@@ -1,4 +1,4 @@
-"""`tranche jobs list | show | wait | cancel | undo`; `items` and `retry` stand by themselves."""
+"""`tranche jobs list | show | wait | cancel | undo`; `items` and `retry` have files of their own."""
 
 from __future__ import annotations
 
@@ -12,23 +12,16 @@ import rich_click as click
 from rich.table import Column, Table
 from rich.text import Text
 
-from app.cli.client.clock import Patience, SystemClock
-from app.cli.client.connection import (
-    REQUEST_PATIENCE,
-    connection_options,
-    json_option,
-    lines_option,
-    open_api,
-    print_rows,
-    print_table,
-    run_command,
-)
+from app.cli.api_command import api_command, quiet_option, wait_option
+from app.cli.client.api_client import ApiClient
+from app.cli.client.clock import Deadline, SystemClock
+from app.cli.client.connection import json_option, lines_option, print_rows, print_table
 from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean, counted
 from app.cli.client.waits import find_waits
 from app.cli.client.wire import Job, read
 from app.cli.job_items import items_command
-from app.cli.job_retry import retry_command, tell_merged
+from app.cli.job_retry import describe_merged, retry_command, timeout_option
 from app.domain.outcomes import JobState
 
 
@@ -41,25 +34,15 @@ jobs_group.add_command(items_command)
 jobs_group.add_command(retry_command)
 
 
-@jobs_group.command("list")
-@connection_options
+@api_command("jobs list", jobs_group)
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most jobs to show.")
 @lines_option
-@click.pass_context
-def list_command(
-    context: click.Context, /, url: str | None, key: str | None, limit: int, as_json: bool
-) -> None:
+async def list_jobs(api: ApiClient, limit: int, as_json: bool) -> None:
     """Jobs, newest first."""
-
-    async def work() -> int:
-        # Half an id is of no use to the other commands, however narrow the window.
-        job = Column("job", no_wrap=True, min_width=36)
-        table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
-        async with open_api(url, key) as api:
-            await print_rows(api.list("/v1/jobs", "jobs"), limit, table, _describe, as_json=as_json)
-        return 0
-
-    context.exit(run_command("jobs list", work, as_json=as_json))
+    # Half an id is of no use to the other commands, however narrow the window.
+    job = Column("job", no_wrap=True, min_width=36)
+    table = Table(job, "kind", "state", "items", "ok", "failed", "retry", "created", box=None)
+    await print_rows(api.list("/v1/jobs", "jobs"), limit, table, _describe, as_json=as_json)
 
 
 def _describe(job: dict[str, Any]) -> list[Text]:
@@ -71,76 +54,48 @@ def _describe(job: dict[str, Any]) -> list[Text]:
     return [Text(clean("" if cell is None else str(cell))) for cell in cells]
 
 
-@jobs_group.command("show")
+@api_command("jobs show", jobs_group)
 @click.argument("job")
-@connection_options
 @json_option
-@click.pass_context
-def show_command(
-    context: click.Context, /, job: str, url: str | None, key: str | None, as_json: bool
-) -> None:
+async def show(api: ApiClient, job: str, as_json: bool) -> None:
     """One job: its state, its items by outcome, and their effects at the destinations."""
-
-    async def work() -> int:
-        async with open_api(url, key) as api:
-            watch = JobWatch(api, job)
-            found = await watch.poll()
-            _print_job(watch.body, as_json)
-            if not as_json and not is_finished(found):
-                for line in await find_waits(api, found.effects):
-                    print(line)
-        return 0
-
-    context.exit(run_command("jobs show", work, as_json=as_json))
+    watch = JobWatch(api, job)
+    found = await watch.poll()
+    _print_job(watch, as_json)
+    if not as_json and not is_finished(found):
+        for line in await find_waits(api, found.effects):
+            print(line)
 
 
-@jobs_group.command("wait")
+@api_command("jobs wait", jobs_group)
 @click.argument("job")
-@connection_options
-@click.option(
-    "--patience",
-    "--timeout",
-    type=click.FloatRange(min=0),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="Timeout.",
-)
+@timeout_option
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
-@click.pass_context
-def wait_command(
-    context: click.Context,
-    /,
-    job: str,
-    url: str | None,
-    key: str | None,
-    patience: float,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@quiet_option
+async def wait_for(api: ApiClient, job: str, seconds: float, as_json: bool, quiet: bool) -> int:
     """Wait until a job is finished. Exit code: 0 completed, 1 with failures or not at all, 3 still running."""
+    watch = JobWatch(api, job)
+    found = await _wait(watch, seconds, silent=quiet or as_json)
+    _print_job(watch, as_json)
+    return _exit_code(found)
 
-    async def work() -> int:
-        clock = SystemClock()
-        left = Patience(clock, patience)
-        left.start_last_wait()
-        async with open_api(url, key, clock, left) as api:
-            watch = JobWatch(api, job)
-            with _choose_display(clock, silent=quiet or as_json) as display:
-                found = await watch_until(
-                    watch,
-                    is_finished,
-                    clock=clock,
-                    patience=left,
-                    seen=lambda job: display.show_job(job, job.effects),
-                )
-            _print_job(watch.body, as_json)
-        if not is_finished(found):
-            return 3
-        return 0 if found.state == JobState.COMPLETED else 1
 
-    context.exit(run_command("jobs wait", work, as_json=as_json))
+async def _wait(watch: JobWatch, seconds: float, *, silent: bool) -> Job:
+    clock = SystemClock()
+    with _choose_display(clock, silent=silent) as display:
+        return await watch_until(
+            watch,
+            is_finished,
+            clock=clock,
+            deadline=Deadline(clock, seconds),
+            seen=lambda job: display.show_job(job, job.effects),
+        )
+
+
+def _exit_code(job: Job) -> int:
+    if not is_finished(job):
+        return 3
+    return 0 if job.state == JobState.COMPLETED else 1
 
 
 def _choose_display(clock: SystemClock, *, silent: bool) -> Display:
@@ -149,31 +104,18 @@ def _choose_display(clock: SystemClock, *, silent: bool) -> Display:
     return Bars() if sys.stderr.isatty() else Lines(clock)
 
 
-@jobs_group.command("cancel")
+@api_command("jobs cancel", jobs_group)
 @click.argument("job")
-@connection_options
 @json_option
-@click.pass_context
-def cancel_command(
-    context: click.Context, /, job: str, url: str | None, key: str | None, as_json: bool
-) -> None:
+async def cancel(api: ApiClient, job: str, as_json: bool) -> None:
     """Stop an import. Applied items remain and are delivered; the rest is not processed."""
-
-    async def work() -> int:
-        async with open_api(url, key) as api:
-            await api.call("POST", f"/v1/jobs/{quote(job, safe='')}/cancel")
-            watch = JobWatch(api, job)
-            found = await watch.poll()
-            if as_json:
-                print(watch.body.decode())
-            else:
-                print(_tell_canceled(found))
-        return 0
-
-    context.exit(run_command("jobs cancel", work, as_json=as_json))
+    await api.ask("POST", f"/v1/jobs/{quote(job, safe='')}/cancel")
+    watch = JobWatch(api, job)
+    found = await watch.poll()
+    print(watch.body.decode() if as_json else _describe_canceled(found))
 
 
-def _tell_canceled(job: Job) -> str:
+def _describe_canceled(job: Job) -> str:
     counts = job.summary
     if not job.processed:
         return f"job {clean(job.job_id)} is {clean(job.state)}: nothing of it was applied"
@@ -183,68 +125,29 @@ def _tell_canceled(job: Job) -> str:
     )
 
 
-@jobs_group.command("undo")
+@api_command("jobs undo", jobs_group)
 @click.argument("job")
-@connection_options
-@click.option("--wait", is_flag=True, help="Wait until the destinations have it.")
-@click.option(
-    "--patience",
-    type=click.FloatRange(min=0),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="Timeout.",
-)
+@wait_option
+@timeout_option
 @json_option
-@click.option("--quiet", "-q", is_flag=True, help="Show no progress.")
-@click.pass_context
-def undo_command(
-    context: click.Context,
-    /,
-    job: str,
-    url: str | None,
-    key: str | None,
-    wait: bool,
-    patience: float,
-    as_json: bool,
-    quiet: bool,
-) -> None:
+@quiet_option
+async def undo(api: ApiClient, job: str, wait: bool, seconds: float, as_json: bool, quiet: bool) -> int:
     """Undo a job: restore the earlier state of each contact, unless somebody changed it since.
 
     No history is deleted, and a repeated request undoes once; to redo the changes, undo the undo job.
     Exit code with --wait: 0 all restored, 1 some contacts were left alone or a destination refused, 3 still running.
     """
-
-    async def work() -> int:
-        clock = SystemClock()
-        left = Patience(clock, patience if wait else REQUEST_PATIENCE)
-        async with open_api(url, key, clock, left) as api:
-            answer = await api.call("POST", f"/v1/jobs/{quote(job, safe='')}/undo")
-            found = read(answer.body, Job, api.url)
-            body = answer.body
-            if wait:
-                left.start_last_wait()
-                watch = JobWatch(api, found.job_id)
-                with _choose_display(clock, silent=quiet or as_json) as display:
-                    found = await watch_until(
-                        watch,
-                        is_finished,
-                        clock=clock,
-                        patience=left,
-                        seen=lambda job: display.show_job(job, job.effects),
-                    )
-                body = watch.body
-        print(body.decode() if as_json else _tell_undone(job, found))
-        if not wait:
-            return 0
-        if not is_finished(found):
-            return 3
-        return 0 if found.state == JobState.COMPLETED else 1
-
-    context.exit(run_command("jobs undo", work, as_json=as_json))
+    body = await api.ask("POST", f"/v1/jobs/{quote(job, safe='')}/undo")
+    found = read(body, Job, api.url)
+    if wait:
+        watch = JobWatch(api, found.job_id)
+        found = await _wait(watch, seconds, silent=quiet or as_json)
+        body = watch.body
+    print(body.decode() if as_json else _describe_undone(job, found))
+    return _exit_code(found) if wait else 0
 
 
-def _tell_undone(job: str, undo: Job) -> str:
+def _describe_undone(job: str, undo: Job) -> str:
     name = clean(undo.job_id)
     if not is_finished(undo):
         return f"job {name} undoes job {clean(job)} and is {clean(undo.state)}; `tranche jobs wait {name}`"
@@ -271,11 +174,11 @@ def _tell_undone(job: str, undo: Job) -> str:
     return f"job {clean(job)} is undone by job {name}: " + "; ".join(parts)
 
 
-def _print_job(body: bytes, as_json: bool) -> None:
+def _print_job(watch: JobWatch, as_json: bool) -> None:
     if as_json:
-        print(body.decode())
+        print(watch.body.decode())
         return
-    job: dict[str, Any] = msgspec.json.decode(body)
+    job: dict[str, Any] = msgspec.json.decode(watch.body)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -284,7 +187,7 @@ def _print_job(body: bytes, as_json: bool) -> None:
             continue
         table.add_row(Text(clean(name)), Text(clean(_flatten(value))))
     print_table(table)
-    for line in tell_merged(body):
+    for line in describe_merged(watch.job):
         print(line)
 
 

@@ -10,18 +10,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
 
 import msgspec
 import rich_click as click
 from click.core import ParameterSource
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from app.cli.client import journal
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Clock, Patience, SystemClock
+from app.cli.client.clock import Clock, Deadline, SystemClock
 from app.cli.client.connection import (
     FIRST_CONTACT,
     Connection,
@@ -29,21 +26,20 @@ from app.cli.client.connection import (
     find_connection,
     run_command,
 )
-from app.cli.client.errors import ClientError, RefusedError, UsageError
+from app.cli.client.errors import ClientError, RefusedError
 from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.journal import Journal
 from app.cli.client.outcomes import Outcomes
 from app.cli.client.progress import Bars, Display, Lines, Silence, clean
 from app.cli.client.push import PushOptions, push
-from app.cli.client.source_file import CsvFile, FileOptions, Format, SourceFile, Survey, open_file
+from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, open_file
 from app.cli.client.summary import Report, as_document, print_summary
 from app.cli.client.waits import find_waits
+from app.cli.column_preview import print_preview, show_columns
 from app.domain.outcomes import Consistency
 
-_SHOWN: Final = 20
-
 _HELP = """\
-Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report what became of every row.
+Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.
 
 The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
 source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an
@@ -64,8 +60,8 @@ retry_after_seconds come first, and are skipped when the file is fixed and pushe
 with the reasons in PATH.reasons.ndjson. The file is replaced in one step at the end; when nothing failed it is left
 with the header alone (NDJSON: empty).
 
-Exit code: 0 all ok; 1 some rows failed for good; 2 usage, authentication or a refused request; 3 patience ended
-with work left (the same command goes on); 130 interrupted.
+Exit code: 0 all ok; 1 some rows failed for good; 2 usage, authentication or a refused request; 3 timed out with
+work left (the same command goes on); 130 interrupted.
 """
 
 
@@ -75,7 +71,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     file: str
     read: FileOptions
     connection: Connection
-    patience: float
+    timeout: float
     first_contact: float | None
     wait: bool
     dry_run: bool
@@ -133,7 +129,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
 )
 @click.option(
+    "--timeout",
     "--patience",
+    "timeout",
     type=click.FloatRange(min=0),
     default=300,
     show_default=True,
@@ -180,7 +178,7 @@ def push_command(
 
     def build() -> _Request:
         read = read_options()
-        asked = context.get_parameter_source("patience") is ParameterSource.COMMANDLINE
+        asked = context.get_parameter_source("timeout") is ParameterSource.COMMANDLINE
         given = {
             **options,
             "file": file,
@@ -194,58 +192,14 @@ def push_command(
             if value is not None and not options["quiet"]:
                 print(f"{name} has no effect: the file goes to the server as one request", file=sys.stderr)
         if preview:
-            return _preview(file, read_options(), as_json=bool(options["as_json"]))
+            with _on_disk(file) as path:
+                source = open_file(path, read_options(), name=file)
+            print_preview(source, as_json=bool(options["as_json"]))
+            return 0
         return await _push(build(), SystemClock())
 
     hint = "Run the same command again to resume; nothing is sent twice."
     context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
-
-
-def _preview(file: str, read: FileOptions, *, as_json: bool) -> int:
-    """Print what each column of the file becomes, with its first value."""
-    with _on_disk(file) as path:
-        source = open_file(path, read, name=file)
-        if not isinstance(source, CsvFile):
-            raise UsageError("--preview is for CSV: JSON and NDJSON name their fields themselves")
-    seen = [
-        next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
-        for i in range(len(source.columns.header))
-    ]
-    columns = [
-        (name, meaning, value) for (name, meaning), value in zip(source.columns.describe(), seen, strict=True)
-    ]
-    if as_json:
-        document = {
-            "file": file,
-            "columns": [{"column": n, "becomes": m, "example": v} for n, m, v in columns],
-        }
-        print(msgspec.json.encode(document).decode())
-        return 0
-    table = Table(box=None, pad_edge=False)
-    for title in ("column", "becomes", "first value"):
-        table.add_column(title)
-    for cells in columns:
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    Console().print(table)
-    print("nothing was sent; --map and --ignore change what a column becomes")
-    return 0
-
-
-def _show_columns(source: SourceFile, display: Display) -> None:
-    if not isinstance(source, CsvFile):
-        return
-    meanings = source.columns.describe()
-    fields = [
-        f"{name} → {meaning}"
-        for name, meaning in meanings
-        if not meaning.startswith(("attribute ", "ignored"))
-    ]
-    display.say("columns: " + ", ".join(fields))
-    for title, word in (("attributes", "attribute "), ("ignored", "ignored")):
-        names = [name for name, meaning in meanings if meaning.startswith(word)]
-        if names:
-            rest = f", … ({len(names)})" if len(names) > _SHOWN else ""
-            display.say(f"{title}: {', '.join(names[:_SHOWN])}{rest}")
 
 
 async def _push(request: _Request, clock: Clock) -> int:
@@ -268,21 +222,21 @@ async def _push(request: _Request, clock: Clock) -> int:
         )
         resumed = book is not None and book.resumed
         outcomes = Outcomes()
-        patience = Patience(clock, request.patience)
+        deadline = Deadline(clock, request.timeout)
         api = ApiClient(
             request.connection.url,
             request.connection.key,
             clock=clock,
-            patience=patience,
+            deadline=deadline,
             notify=display.say,
             first_contact=None if resumed else request.first_contact,  # it was there when the push began
         )
         async with api:
             with display:
-                _show_columns(source, display)
+                show_columns(source, display)
                 try:
                     ending = await push(
-                        api, source, options, outcomes, display, clock=clock, patience=patience
+                        api, source, options, outcomes, display, clock=clock, deadline=deadline
                     )
                 except RefusedError:
                     if book is not None and not resumed and not outcomes.jobs:
@@ -355,7 +309,7 @@ def _choose_display(request: _Request, clock: Clock) -> Display:
 
 
 def _mark(request: _Request, path: str) -> str:
-    """Tells apart the file and everything that shapes the requests made of it."""
+    """Identifies the file and everything that shapes the request made of it."""
     facts: dict[str, object] = {
         "url": request.connection.url,
         "read": request.read,
@@ -374,8 +328,8 @@ def _open_journal(
 ) -> Journal | None:
     """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
 
-    A made-up identity is not derived from the file then, because a second import of it, meant as one, would only be
-    told the first one's answers.
+    A made-up identity is not derived from the file then, because a second import of it, meant as one, would only get
+    the first one's answer.
     """
     folder = journal.state_dir(os.environ)
     try:
@@ -412,8 +366,8 @@ def _print_report(request: _Request, report: Report) -> None:
         counts = report.outcomes.effects().values()
         if request.consistency != Consistency.NONE and any(c.get("failed") or c.get("dead") for c in counts):
             print(
-                "what a destination refused is undone everywhere: `tranche jobs show` names the job that does it "
-                "as compensated_by"
+                "what a destination refused is undone everywhere: `tranche jobs show` names the job that does it as "
+                "compensated_by"
             )
     if ending.over:
         print(f"tranche push: {clean(ending.trouble)}", file=sys.stderr)

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app import keys, workers
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Patience, SystemClock
+from app.cli.client.clock import Deadline, SystemClock
 from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.waits import find_waits
 from app.http import events
@@ -219,11 +219,11 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     job_id = (await mine.push([person(1)])).json()["job_id"]
     clock = SystemClock()
     why = ["no worker has been seen yet; start one with: tranche worker"]
-    async with ApiClient(api.url, mine.key or "", clock=clock, patience=Patience(clock, 10)) as client:
-        patience = Patience(clock, 2)
-        job = await watch_until(JobWatch(client, job_id), is_finished, clock=clock, patience=patience)
+    async with ApiClient(api.url, mine.key or "", clock=clock, deadline=Deadline(clock, 10)) as client:
+        deadline = Deadline(clock, 2)
+        job = await watch_until(JobWatch(client, job_id), is_finished, clock=clock, deadline=deadline)
         assert job.waiting is not None
         said = [job.waiting.detail]
         assert await find_waits(client, job.effects, said) == why
-    async with ApiClient(api.url, api.key or "", clock=clock, patience=Patience(clock, 10)) as client:
+    async with ApiClient(api.url, api.key or "", clock=clock, deadline=Deadline(clock, 10)) as client:
         assert await find_waits(client, job.effects, said) == [f"hubspot waits: {why[0]}"]

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from app.cli.client.api_client import ApiClient, Response
-from app.cli.client.clock import Patience
+from app.cli.client.clock import Deadline
 from app.cli.client.errors import CanceledError, RefusedError, UsageError
 from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.outcomes import Outcomes
@@ -60,7 +60,7 @@ class Pusher:
     async def push(
         self,
         *,
-        patience: float = 300,
+        timeout: float = 300,
         key: str = KEY,
         read: FileOptions | None = None,
         run: str = "run-1",
@@ -69,19 +69,19 @@ class Pusher:
     ) -> Ending:
         self.outcomes = Outcomes()
         self.source = open_file(str(self.folder / self.name), read or FileOptions())
-        limit = Patience(self.clock, patience)
+        limit = Deadline(self.clock, timeout)
         api = ApiClient(
             self.url,
             key,
             clock=self.clock,
-            patience=limit,
+            deadline=limit,
             notify=self.display.say,
             rng=random.Random(1),
         )
         asked = PushOptions(run=run, mark="mark", **options)
         async with api:
             self.ending = await push(
-                api, self.source, asked, self.outcomes, self.display, clock=self.clock, patience=limit
+                api, self.source, asked, self.outcomes, self.display, clock=self.clock, deadline=limit
             )
             if failed_out:
                 check_target(str(self.failed), self.source)
@@ -237,10 +237,10 @@ async def test_what_waits_is_downloaded_again_where_the_download_breaks(pusher: 
     assert len(pusher.api.applied) == len(set(pusher.api.applied)) == 50
 
 
-async def test_patience_ends_with_what_is_left(pusher: Pusher) -> None:
+async def test_deadline_ends_with_what_is_left(pusher: Pusher) -> None:
     pusher.write_rows(20)
     pusher.api.decide = lambda item, seen: wait("RATE_LIMIT", 50) if item["id"] == "c4" else None
-    ending = await pusher.push(patience=120, failed_out=True)
+    ending = await pusher.push(timeout=120, failed_out=True)
     found = pusher.document
     assert (ending.exit_code, found["succeeded"], found["retry"], found["all_sent"]) == (3, 19, 1, True)
     assert (found["total"], found["failures"][0]["lines"]) == (20, [6])
@@ -251,15 +251,15 @@ async def test_patience_ends_with_what_is_left(pusher: Pusher) -> None:
 async def test_it_does_not_wait_for_what_comes_too_late(pusher: Pusher) -> None:
     pusher.write_rows(1)
     pusher.api.decide = lambda item, seen: wait("RATE_LIMIT", 3600)
-    assert (await pusher.push(patience=300)).exit_code == 3
+    assert (await pusher.push(timeout=300)).exit_code == 3
     assert pusher.clock.now() < 1010
 
 
-async def test_a_job_that_nobody_works_at_says_so_when_patience_ends(pusher: Pusher) -> None:
+async def test_a_job_that_nobody_works_at_says_so_when_deadline_ends(pusher: Pusher) -> None:
     pusher.write_rows(20)
     pusher.api.polls_until_decided, pusher.api.processed_at_most = 1_000, 0
     pusher.api.waiting = {"code": "NO_WORKER", "detail": "no worker has been seen yet"}
-    ending = await pusher.push(patience=20)
+    ending = await pusher.push(timeout=20)
     assert ending.exit_code == 3
     assert "is still running: no worker has been seen yet" in ending.trouble
 
@@ -267,14 +267,14 @@ async def test_a_job_that_nobody_works_at_says_so_when_patience_ends(pusher: Pus
 async def test_a_job_that_moves_is_followed_however_long_it_takes(pusher: Pusher) -> None:
     pusher.write_rows(100)
     pusher.api.polls_until_decided = 99
-    assert (await pusher.push(patience=5)).exit_code == 0
+    assert (await pusher.push(timeout=5)).exit_code == 0
     assert pusher.clock.now() > 1_090
 
 
-async def test_nobody_home_ends_with_patience(tmp_path: Path, clock: FakeClock) -> None:
+async def test_nobody_home_ends_with_deadline(tmp_path: Path, clock: FakeClock) -> None:
     pusher = Pusher(FakeApi(), clock, "http://127.0.0.1:1", tmp_path)
     pusher.write_rows(3)
-    ending = await pusher.push(patience=60)
+    ending = await pusher.push(timeout=60)
     assert (ending.exit_code, pusher.document["all_sent"]) == (3, False)
     assert "cannot reach" in ending.trouble
     assert clock.now() <= 1060
@@ -372,7 +372,7 @@ async def test_a_destination_that_takes_too_long_is_still_running(pusher: Pusher
     pusher.write_rows(5)
     pusher.api.destination = "hubspot"
     pusher.api.polls_until_settled = 10_000
-    assert (await pusher.push(patience=30)).exit_code == 3
+    assert (await pusher.push(timeout=30)).exit_code == 3
     assert pusher.document["effects"] == {"hubspot": {"pending": 5}}
     assert pusher.clock.now() <= 1031
 

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
-from app.cli.client.clock import Clock, Patience
+from app.cli.client.clock import Clock, Deadline
 from app.cli.client.errors import (
     BrokenDownload,
     ClientError,
     NotFoundError,
-    PatienceError,
     RefusedError,
+    TimedOutError,
     TooLargeError,
     UsageError,
 )
@@ -45,7 +45,7 @@ class Response(msgspec.Struct, frozen=True):
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request would get this answer again. A conflict that passes tells when."""
+        """Whether the same request would get this answer again. A conflict that passes says when."""
         if self.status in _LATER or self.status >= 500:
             return False
         return self.status != 409 or self.retry_after is None
@@ -80,7 +80,7 @@ def check_key(key: str) -> str:
     """The API key, trimmed. Its value is never part of a message.
 
     Raises:
-        UsageError: there is none, or it cannot stand in a header.
+        UsageError: there is none, or it cannot be in a header.
     """
     key = key.strip()
     if not key:
@@ -99,18 +99,18 @@ class ApiClient:
         key: str,
         *,
         clock: Clock,
-        patience: Patience,
+        deadline: Deadline,
         notify: Notify = lambda text: None,
         rng: random.Random | None = None,
         first_contact: float | None = None,
     ) -> None:
-        """`first_contact`: seconds after which an address where nobody has answered yet is given up, however much
-        patience is left; None: patience alone counts."""
+        """`first_contact`: seconds after which an address where nobody has answered yet is abandoned, however much
+        time is left; None: the deadline alone counts."""
         self._first_contact = first_contact
         self.url = check_url(url)
         self._key = check_key(key)
         self._clock = clock
-        self._patience = patience
+        self._deadline = deadline
         self._notify = notify
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
         self._session: aiohttp.ClientSession | None = None
@@ -141,7 +141,7 @@ class ApiClient:
         """The body of the response to a JSON request; `body` is encoded unless it is None.
 
         Raises:
-            RefusedError, PatienceError: see `call`.
+            RefusedError, TimedOutError: see `call`.
         """
         sent = None if body is None else msgspec.json.encode(body)
         headers = None if sent is None else {"Content-Type": "application/json"}
@@ -154,7 +154,7 @@ class ApiClient:
         query = dict(params or {})
         while True:
             body = (await self.get(path, params=query)).body
-            self._patience.renew()
+            self._deadline.renew()
             elements, cursor = read_page(body, member, self.url)
             for element in elements:
                 yield element
@@ -175,7 +175,7 @@ class ApiClient:
 
         Raises:
             RefusedError: the request will never be taken (`TooLargeError`: for its size).
-            PatienceError: no deciding answer came while patience lasted.
+            TimedOutError: no deciding answer came in time.
         """
         tries = 0
         began = self._clock.now()
@@ -188,12 +188,12 @@ class ApiClient:
                 if answer.is_final:
                     raise refuse(answer, self.url)
                 trouble = f"the server answered {answer.status}"
-            told = answer.retry_after if answer is not None else None
-            wait = self.back_off(tries) if told is None else told
-            if wait > self._patience.left():
-                raise PatienceError(f"{trouble}; patience ended", retry_after=told)
+            retry_after = answer.retry_after if answer is not None else None
+            wait = self.back_off(tries) if retry_after is None else retry_after
+            if wait > self._deadline.left():
+                raise TimedOutError(f"{trouble}; timed out", retry_after=retry_after)
             if self._first_contact is not None and self._clock.now() + wait > began + self._first_contact:
-                raise PatienceError(
+                raise TimedOutError(
                     f"{trouble}: is it running (`tranche up`, `tranche serve`), and is this its address (--url, "
                     "TRANCHE_URL)?"
                 )
@@ -214,7 +214,7 @@ class ApiClient:
         body: bytes | None,
     ) -> tuple[Response | None, str]:
         session = self._open_session()
-        total = min(TOTAL_TIMEOUT, max(5.0, self._patience.left()))
+        total = min(TOTAL_TIMEOUT, max(5.0, self._deadline.left()))
         connect = (
             CONNECT_TIMEOUT if self._first_contact is None else min(CONNECT_TIMEOUT, self._first_contact)
         )
@@ -329,7 +329,7 @@ class ApiClient:
 
         Raises:
             RefusedError: the server refused.
-            PatienceError: no download came to its end in time.
+            TimedOutError: no download came to its end in time.
         """
         begin, tries = out.tell(), 0
         while True:
@@ -341,8 +341,8 @@ class ApiClient:
             except BrokenDownload as error:
                 trouble = error.detail
                 wait = self.back_off(tries) if error.retry_after is None else error.retry_after
-            if wait > self._patience.left():
-                raise PatienceError(f"{trouble}; patience ended")
+            if wait > self._deadline.left():
+                raise TimedOutError(f"{trouble}; timed out")
             self._notify(f"{trouble}; trying again in {wait:.1f} s")
             await self._clock.sleep(wait)
             out.seek(begin)

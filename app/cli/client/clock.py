@@ -1,4 +1,4 @@
-"""Time as an argument, and the patience that is measured by it."""
+"""Time as an argument, and deadlines measured by it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-class Patience:
+class Deadline:
     """How long to wait. While the file is still being sent it starts anew with every answer that moves things
-    forward, because a long file is no reason to give up; once all is sent it runs down, whatever happens."""
+    forward, because a long file is no reason to stop; once all is sent it runs down, whatever happens."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
         self._clock = clock

@@ -1,4 +1,4 @@
-"""What every command of the client shares: where the API is, the key, and how an error is told."""
+"""What every command of the client shares: where the API is, the key, and how an error is reported."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from app import settings
 from app.cli.client.api_client import ApiClient, check_key, check_url
-from app.cli.client.clock import Clock, Patience, SystemClock
+from app.cli.client.clock import Clock, Deadline, SystemClock
 from app.cli.client.errors import ClientError, UsageError
 from app.cli.client.progress import clean
 from app.errors import SettingsError
@@ -34,7 +34,7 @@ class Connection(msgspec.Struct, frozen=True):
 
 
 def connection_options(command: F) -> F:
-    """`--url` and `--key`, which stand above the environment."""
+    """`--url` and `--key`, which outrank the environment."""
     command = click.option(
         "--key", default=None, help="API key; better in TRANCHE_API_KEY, where `ps` cannot see it."
     )(command)
@@ -65,7 +65,7 @@ def run_command(
     try:
         return asyncio.run(work())
     except ClientError as error:
-        tell_error(command, error.detail, error.exit_code, as_json=as_json)
+        report_error(command, error.detail, error.exit_code, as_json=as_json)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\ntranche {command}: interrupted. {interrupted}".rstrip(), file=sys.stderr)
@@ -76,7 +76,7 @@ def run_command(
         return 0
 
 
-def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> None:
+def report_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode({"exit_code": exit_code, "error": detail}).decode())
     print(f"tranche {command}: {clean(detail)}", file=sys.stderr)
@@ -85,8 +85,8 @@ def tell_error(command: str, detail: str, exit_code: int, *, as_json: bool) -> N
 _PIPE: Final = 1_000
 """Columns of a line that is no window's."""
 FIRST_CONTACT: Final = 5.0
-"""Seconds after which an address is given up where nobody has answered at all."""
-REQUEST_PATIENCE: Final = 30.0
+"""Seconds after which an address is abandoned where nobody has answered at all."""
+REQUEST_TIMEOUT: Final = 30.0
 """Seconds that a single question may take, attempts included."""
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print the API's answer as it came.")
@@ -97,19 +97,19 @@ def open_api(
     url: str | None,
     key: str | None,
     clock: Clock | None = None,
-    patience: Patience | None = None,
+    deadline: Deadline | None = None,
     *,
     repeatable: bool = True,
 ) -> ApiClient:
-    """A client for a command; without `patience`, for single questions.
+    """A client for a command; without `deadline`, for single questions.
 
-    What makes something new is not `repeatable` and sent once: nobody could tell which of two responses was the first.
+    What makes something new is not `repeatable` and sent once: nobody could know which of two responses was the first.
     """
     found = find_connection(url, key)
     clock = clock or SystemClock()
-    patience = patience or Patience(clock, REQUEST_PATIENCE if repeatable else 0.0)
+    deadline = deadline or Deadline(clock, REQUEST_TIMEOUT if repeatable else 0.0)
     return ApiClient(
-        found.url, found.key, clock=clock, patience=patience, notify=warn, first_contact=FIRST_CONTACT
+        found.url, found.key, clock=clock, deadline=deadline, notify=warn, first_contact=FIRST_CONTACT
     )
 
 

@@ -33,7 +33,7 @@ class TooLargeError(RefusedError):
 
 
 class NotFoundError(RefusedError):
-    """The server knows no such thing (404)."""
+    """There is nothing at the address (404)."""
 
     code = "NOT_FOUND"
 
@@ -62,8 +62,8 @@ class JobOver(ClientError):
         self.not_processed = not_processed
 
 
-class PatienceError(ClientError):
+class TimedOutError(ClientError):
     """The time to wait is over and work is left."""
 
-    code = "PATIENCE"
+    code = "TIMED_OUT"
     exit_code = 3

@@ -54,7 +54,7 @@ async def download_items(api: ApiClient, items: FailedItems, media_type: str, ou
     """Failed items as they were sent, in item order.
 
     Raises:
-        RefusedError, PatienceError: see `ApiClient.save`.
+        RefusedError, TimedOutError: see `ApiClient.save`.
     """
     path = f"/v1/jobs/{quote(items.job_id, safe='')}/items"
     await api.save(path, params={**items.filters, "sent": "true"}, media_type=media_type, out=out)
@@ -67,7 +67,7 @@ async def write_failed(api: ApiClient, target: str, source: SourceFile, outcomes
     push never passes for this one's. NDJSON goes with `TARGET.reasons.ndjson`, one line for each line of the target.
 
     Raises:
-        RefusedError, PatienceError: the rows cannot be downloaded.
+        RefusedError, TimedOutError: the rows cannot be downloaded.
         OSError: the target cannot be written.
     """
     with ExitStack() as stack:

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Clock, Patience
+from app.cli.client.clock import Clock, Deadline
 from app.cli.client.progress import clean
 from app.cli.client.wire import Job, read
 from app.domain.outcomes import FINISHED_JOB_STATES, JobState
@@ -41,11 +41,17 @@ class JobWatch:
         self._api = api
         self._path = f"/v1/jobs/{quote(job_id, safe='')}"
         self._tag = ""
-        self._seen: Job | None = None
+        self._job: Job | None = None
         self.body = b""
         """The last answer as it came, for `--json`."""
         self.pause = _PAUSE
         """Seconds the server asks to wait before the next poll."""
+
+    @property
+    def job(self) -> Job:
+        """As it was last seen."""
+        assert self._job is not None, "not polled yet"
+        return self._job
 
     async def poll(self, hold: float = 0.0) -> Job:
         """The job now, or as soon as it changes within `hold` seconds, where the server can wait.
@@ -60,11 +66,11 @@ class JobWatch:
             headers["Prefer"] = f"wait={int(min(hold, MAX_PREFER))}"
         answer = await self._api.get(self._path, headers=headers)
         self.pause = answer.retry_after if answer.retry_after is not None else _PAUSE
-        if answer.status != 304 or self._seen is None:
-            self._seen = read(answer.body, Job, self._api.url)
+        if answer.status != 304 or self._job is None:
+            self._job = read(answer.body, Job, self._api.url)
             self._tag = answer.headers.get("ETag", "")
             self.body = answer.body
-        return self._seen
+        return self._job
 
 
 async def watch_until(
@@ -72,17 +78,17 @@ async def watch_until(
     done: Callable[[Job], bool],
     *,
     clock: Clock,
-    patience: Patience,
+    deadline: Deadline,
     seen: Callable[[Job], None] = lambda job: None,
 ) -> Job:
-    """The job once it is `done`, or as it was when patience ended; `seen` gets every state on the way.
+    """The job once it is `done`, or as it was at the deadline; `seen` gets every state on the way.
 
     Raises:
-        PatienceError: there was no answer in time.
+        TimedOutError: there was no answer in time.
     """
     while True:
-        job = await watch.poll(patience.left())
+        job = await watch.poll(deadline.left())
         seen(job)
-        if done(job) or watch.pause > patience.left():
+        if done(job) or watch.pause > deadline.left():
             return job
         await clock.sleep(watch.pause)

@@ -64,7 +64,7 @@ def count_bytes(position: int, size: int) -> str:
 
 
 def describe_job(job: Job) -> str:
-    """`12,000 of 50,000 items, 8,000/s, about 0:05 left`, as far as the job tells."""
+    """`12,000 of 50,000 items, 8,000/s, about 0:05 left`, as far as the job says."""
     if job.state in (JobState.RECEIVING, JobState.QUEUED):
         return str(job.state)
     items, rate, left = job.progress.items, job.progress.items_per_second, job.progress.expected_seconds

@@ -16,8 +16,8 @@ from urllib.parse import quote
 import msgspec
 
 from app.cli.client.api_client import ApiClient, Response, refuse
-from app.cli.client.clock import Clock, Patience
-from app.cli.client.errors import CanceledError, JobOver, NotFoundError, PatienceError, RefusedError
+from app.cli.client.clock import Clock, Deadline
+from app.cli.client.errors import CanceledError, JobOver, NotFoundError, RefusedError, TimedOutError
 from app.cli.client.failed_file import download_items
 from app.cli.client.jobs import JobWatch, describe_open, is_decided, is_finished, watch_until
 from app.cli.client.outcomes import FailedItems, Note, Outcomes, PushedJob
@@ -63,7 +63,7 @@ async def push(
     display: Display,
     *,
     clock: Clock,
-    patience: Patience,
+    deadline: Deadline,
 ) -> Ending:
     """Send the file and learn what became of every row.
 
@@ -71,10 +71,10 @@ async def push(
         RefusedError: the server refused the file or the request.
         CanceledError: the job was canceled while the file arrived.
     """
-    work = _Push(api, source, options, outcomes, display, clock, patience)
+    work = _Push(api, source, options, outcomes, display, clock, deadline)
     try:
         await work.run()
-    except PatienceError as error:
+    except TimedOutError as error:
         return Ending(exit_code=3, trouble=error.detail, items=work.items)
     except JobOver as over:
         return Ending(
@@ -98,7 +98,7 @@ class _Push:
         outcomes: Outcomes,
         display: Display,
         clock: Clock,
-        patience: Patience,
+        deadline: Deadline,
     ) -> None:
         self._api = api
         self._source = source
@@ -106,7 +106,7 @@ class _Push:
         self._outcomes = outcomes
         self._display = display
         self._clock = clock
-        self._patience = patience
+        self._deadline = deadline
         self._params = [*source.params, *options.params]
         self.items: int | None = None
         """Rows of the file as the server counted them, once it has decided all."""
@@ -115,18 +115,18 @@ class _Push:
         """Returns when every row is decided, here and at the destinations.
 
         Raises:
-            PatienceError: work is left.
+            TimedOutError: work is left.
             JobOver: a job ended without deciding all of its rows.
         """
         await self._push_file(0)
-        self._patience.start_last_wait()
-        turn = 0
+        self._deadline.start_last_wait()
+        round_number = 0
         while (waiting := self._outcomes.waiting) is not None and not self._options.dry_run:
-            turn += 1
+            round_number += 1
             if not self._options.atomic:
-                await self._push_waiting(turn, waiting)
+                await self._push_waiting(round_number, waiting)
             elif self._only_aborted():
-                await self._push_file(turn, waiting)
+                await self._push_file(round_number, waiting)
             else:
                 break  # what failed by itself would fail again, and nothing be applied
         for job in self._outcomes.open_jobs():
@@ -136,13 +136,13 @@ class _Push:
         """Whether no row failed but for others that are to be sent again."""
         return all(items.clusters.keys() <= {ErrorCode.ATOMIC_ABORTED} for items in self._outcomes.lost)
 
-    async def _push_file(self, turn: int, waiting: FailedItems | None = None) -> None:
+    async def _push_file(self, round_number: int, waiting: FailedItems | None = None) -> None:
         async def body() -> Body:
             if waiting is not None:
-                await self._wait(turn, waiting)
+                await self._wait(round_number, waiting)
             return self._source.body
 
-        job, sent = await self._follow(await self._submit(self._key(turn), body, self._params))
+        job, sent = await self._follow(await self._submit(self._key(round_number), body, self._params))
         self.items = job.progress.items
         if self.items is None and job.state not in (JobState.CANCELED, JobState.FAILED):
             self.items = job.summary.total
@@ -150,37 +150,37 @@ class _Push:
         self._outcomes.clear()
         await self._collect(job, sent)
 
-    async def _push_waiting(self, turn: int, waiting: FailedItems) -> None:
+    async def _push_waiting(self, round_number: int, waiting: FailedItems) -> None:
         """The service gives back the rows that wait, and gets them again as they are."""
         media_type = CSV if isinstance(self._source, CsvFile) else NDJSON
         with tempfile.NamedTemporaryFile(prefix="tranche-again-") as out:
 
             async def body() -> Body:
-                await self._wait(turn, waiting)
+                await self._wait(round_number, waiting)
                 await download_items(self._api, waiting, media_type, out)
                 return FileBody(out.name, media_type)
 
-            job_id = await self._submit(self._key(turn), body, self._options.params)
+            job_id = await self._submit(self._key(round_number), body, self._options.params)
         job, sent = await self._follow(job_id)
         sent.rows = waiting.rows
         # What was decided replaces "to be sent again" only now: until then it is still true.
         self._outcomes.waiting = None
         await self._collect(job, sent)
 
-    def _key(self, turn: int) -> str:
+    def _key(self, round_number: int) -> str:
         """The Idempotency-Key of a round: the same run, options and file always give the same one."""
         query = "&".join(f"{name}={value}" for name, value in self._params)
         digest = hashlib.sha256()
-        for part in (self._options.run, f"round {turn}", query, self._options.mark):
+        for part in (self._options.run, f"round {round_number}", query, self._options.mark):
             digest.update(part.encode() + b"\0")
         return f"push-{digest.hexdigest()[:32]}"
 
-    async def _wait(self, turn: int, waiting: FailedItems) -> None:
+    async def _wait(self, round_number: int, waiting: FailedItems) -> None:
         wait = waiting.retry_after
         if wait < 1.0:
-            wait = max(wait, self._api.back_off(turn))
-        if wait > self._patience.left():
-            raise PatienceError(f"the next retry is due in {wait:.0f} s")
+            wait = max(wait, self._api.back_off(round_number))
+        if wait > self._deadline.left():
+            raise TimedOutError(f"the next retry is due in {wait:.0f} s")
         self._display.say(f"sending {counted(len(waiting.rows), 'row')} again in {wait:.0f} s")
         await self._clock.sleep(wait)
 
@@ -230,8 +230,8 @@ class _Push:
         return read(answer.body, KeyState, self._api.url)
 
     async def _pause(self, trouble: str, seconds: float) -> None:
-        if seconds > self._patience.left():
-            raise PatienceError(f"{trouble}; patience ended")
+        if seconds > self._deadline.left():
+            raise TimedOutError(f"{trouble}; timed out")
         self._display.say(f"{trouble}; trying again in {seconds:.1f} s")
         await self._clock.sleep(seconds)
 
@@ -239,7 +239,7 @@ class _Push:
         self, key: str, body: Body, params: Sequence[tuple[str, str]]
     ) -> tuple[Response | None, str]:
         def moved() -> None:
-            self._patience.renew()
+            self._deadline.renew()
             self._display.show_upload(body.position, body.size)
 
         prefer = "respond-async" if body.size > _AT_ONCE else "return=minimal"  # the job has all outcomes
@@ -262,7 +262,7 @@ class _Push:
             self._show(job, sent)
             if job.processed != processed:
                 processed = job.processed
-                self._patience.renew()
+                self._deadline.renew()
 
         job = await self._watch(job_id, is_decided, seen)
         sent.awaited = bool(self._options.await_effects and not self._options.dry_run and job.effects)
@@ -279,9 +279,9 @@ class _Push:
 
     async def _watch(self, job_id: str, done: Callable[[Job], bool], seen: Callable[[Job], None]) -> Job:
         watch = JobWatch(self._api, job_id)
-        job = await watch_until(watch, done, clock=self._clock, patience=self._patience, seen=seen)
+        job = await watch_until(watch, done, clock=self._clock, deadline=self._deadline, seen=seen)
         if not done(job):
-            raise PatienceError(describe_open(job))
+            raise TimedOutError(describe_open(job))
         return job
 
     def _show(self, job: Job, sent: PushedJob) -> None:

@@ -86,7 +86,7 @@ class SourceFile:
         """The encoding of a file for the same command line."""
         self.body = body
         self.params: list[tuple[str, str]] = []
-        """What the service has to be told of the columns."""
+        """What the service has to know of the columns."""
         self._codec = codec
 
     def survey(self, wanted: Container[int]) -> Survey:
@@ -260,7 +260,7 @@ def _read_head(path: str) -> bytes:
 
 
 def _find_encoding(head: bytes, wanted: str | None) -> tuple[str, str, bool]:
-    """The codec of a file, the one of a file for the same command line, and whether a byte order mark told it.
+    """The codec of a file, the one of a file for the same command line, and whether a byte order mark names it.
 
     A mark outranks what the user says (WHATWG Encoding Standard, "BOM sniff"), as it does in the service.
 

@@ -36,7 +36,7 @@ class Ending(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """Everything that is told at the end of a push."""
+    """Everything that a push reports at its end."""
 
     file: str
     run: str

@@ -33,14 +33,14 @@ async def find_waits(
 
     To a key that may not read destinations, `said`: what the jobs themselves say.
     """
-    owing = {name for name, counts in effects.items() if any(counts.get(word) for word in _OPEN)}
-    if not owing:
+    pending = {name for name, counts in effects.items() if any(counts.get(word) for word in _OPEN)}
+    if not pending:
         return []
     try:
         listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
     except RefusedError:
         return [clean(why) for why in said]
-    lines = [_describe(place) for place in listed.destinations if place.name in owing]
+    lines = [_describe(place) for place in listed.destinations if place.name in pending]
     return [line for line in lines if line]
 
 

@@ -82,6 +82,21 @@ class JobError(msgspec.Struct, frozen=True):
     detail: str = ""
 
 
+class Merged(msgspec.Struct, frozen=True):
+    """A job's items at one destination over all attempts."""
+
+    total: int = 0
+    ok: int = 0
+    open: int = 0
+    failed: int = 0
+    dropped: int = 0
+    skipped: int = 0
+
+
+class Attempt(msgspec.Struct, frozen=True):
+    destinations: list[str] = []
+
+
 class Job(msgspec.Struct, frozen=True):
     """`GET /v1/jobs/{id}`."""
 
@@ -93,6 +108,8 @@ class Job(msgspec.Struct, frozen=True):
     progress: JobProgress = JobProgress()
     error: JobError | None = None
     waiting: JobError | None = None
+    attempts: list[Attempt] = []
+    merged: dict[str, Merged] = {}
     not_restored: dict[str, int] = {}
     """Of an undo: by destination, items of which something was left there."""
 
@@ -102,7 +119,7 @@ class Job(msgspec.Struct, frozen=True):
 
     @property
     def not_processed(self) -> int:
-        """Items that nothing was done with, where the job tells."""
+        """Items that nothing was done with, as far as the job says."""
         if self.progress.not_processed is not None:
             return self.progress.not_processed
         return max(0, (self.progress.items or 0) - self.processed)

@@ -247,7 +247,7 @@ class CsvWriter:
 
     def _cells_of(self, source: Source | None, contact_id: str | None) -> list[str]:
         if isinstance(source, Unfit):
-            return self._cells_of_unfit(source)
+            return self._cells_of_unreadable(source)
         texts = Texts({"id": contact_id or ""}, _EMPTY) if source is None else read_source(source)
         if texts is None:
             # One cell is always too few: the row fails again until somebody has corrected it.
@@ -256,7 +256,7 @@ class CsvWriter:
         fields, extras = texts.fields, texts.extras
         return [neutralize((extras if is_key else fields).get(name, "")) for name, is_key in self._cells]
 
-    def _cells_of_unfit(self, source: Unfit) -> list[str]:
+    def _cells_of_unreadable(self, source: Unfit) -> list[str]:
         """The cells of a row that does not fit its header, without the notes of an earlier file of failed rows."""
         if source.cells is None or self._columns is None:
             return [neutralize(source.text)] if source.text else []
