@@ -138,7 +138,7 @@ def test_preferences_are_read_as_rfc_7240_says(sent: str, meant: Preferences) ->
 )
 def test_the_best_offer_is_chosen(accept: str, chosen: str | None) -> None:
     if chosen is None:
-        with pytest.raises(NotAcceptable, match="is there as"):
+        with pytest.raises(NotAcceptable, match="is available as"):
             headers.choose_type(fields("accept", accept), (JSON, NDJSON))
     else:
         assert headers.choose_type(fields("accept", accept), (JSON, NDJSON)) == chosen
