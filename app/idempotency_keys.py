@@ -1,4 +1,4 @@
-"""What became of a request, by its idempotency key; nothing here writes."""
+"""The state of an idempotency key, by its idempotency key; nothing here writes."""
 
 from __future__ import annotations
 

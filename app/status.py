@@ -55,7 +55,7 @@ class Failure(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far a job is with its items, here; what destinations make of them is told by its effects."""
+    """The progress of a job with its items, here; its effects have the outcomes at destinations."""
 
     items: int | None
     """Of the request; null while its body arrives."""
@@ -112,7 +112,7 @@ class Job(JobSummary, frozen=True, kw_only=True):
     attempts: list[Attempt] | UnsetType = UNSET
     """The first one, its retries and replays of its dead letters; absent if there was only one."""
     merged: dict[str, Merged] | UnsetType = UNSET
-    """By destination, over all attempts; told once some have failed and the job is finished, or was retried."""
+    """By destination, over all attempts; present once some have failed and the job is finished, or was retried."""
     undo_of: uuid.UUID | None = None
     """The job whose changes this one takes back."""
     undone_by: uuid.UUID | None = None

@@ -62,7 +62,14 @@ def worker(quiet: bool) -> None:
 
 
 @click.command()
-@click.option("--patience", default=60.0, show_default=True, help="Seconds to wait for another migration.")
+@click.option(
+    "--timeout",
+    "--patience",
+    "patience",
+    default=60.0,
+    show_default=True,
+    help="Seconds to wait for another migration.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def migrate(patience: float, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.

@@ -17,7 +17,7 @@ from app.domain.answers import Summary
 
 
 class KeyClaim(msgspec.Struct, frozen=True):
-    """What stands under an idempotency key, and where the tenant's contacts go."""
+    """The stored request of an idempotency key, and the tenant's destinations."""
 
     claimed: bool
     """Nobody else is running this key now."""

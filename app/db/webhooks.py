@@ -20,7 +20,7 @@ LAST: Final = 2**63 - 1
 
 
 class WebhookEndpoint(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a tenant is told of events; its secret is never shown again."""
+    """An endpoint that receives a tenant's events; its secret is never shown again."""
 
     endpoint_id: int
     url: str
@@ -51,7 +51,7 @@ class WebhookMessage(msgspec.Struct, frozen=True, kw_only=True):
 
     message_id: int
     event_id: uuid.UUID
-    """The same over all attempts and replays: receivers tell repetitions by it."""
+    """The same over all attempts and replays: receivers recognize repetitions by it."""
     type: str
     state: MessageState
     attempt: int

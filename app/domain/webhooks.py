@@ -38,12 +38,12 @@ _URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+([/?][^\s#\x00-\x1f]*)?
 class EndpointState(StrEnum):
     ACTIVE = "active"
     DISABLED = "disabled"
-    """By a human, or because the receiver answered 410."""
+    """By an operator, or because the receiver answered 410."""
     REMOVED = "removed"
 
 
 class MessageState(StrEnum):
-    """Where one event stands at one endpoint."""
+    """The state of one event at one endpoint."""
 
     PENDING = "pending"
     OK = "ok"
