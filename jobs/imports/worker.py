@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.chunk_steps import Advance
-from app.chunks import Processor
 from app.db import processing
 from app.db.pool import Database
 from app.settings import Settings
 from jobs.delivery.dispatcher import Dispatcher
+from jobs.imports.processing import Processor
+from jobs.imports.steps import Advance
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
 
@@ -39,7 +39,7 @@ class ImportWorkers(PollingWorkerPool):
         )
         self._database = database
         self._dispatcher = dispatcher
-        self._processor = Processor(database, settings, random=random, owed=self._serve)
+        self._processor = Processor(database, settings, random=random, notify=self._serve)
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:

@@ -152,8 +152,8 @@ def chunk_dropped() -> None:
     """A chunk whose locks were not to be had is taken for done. (Here some are not to be had for no reason.)"""
     import asyncpg
 
-    from app import chunk_steps
     from app.db import processing
+    from jobs.imports import steps
 
     async def apply(self: Any, chunk: Any, undecided: Any) -> None:
         if random.random() < 0.3:
@@ -166,8 +166,8 @@ def chunk_dropped() -> None:
             await processing.drop_chunks(self._connection, *self._job, first, first)
         return False
 
-    original = put(chunk_steps.Unit, "_apply", apply)
-    put(chunk_steps.Unit, "_postpone", drop)
+    original = put(steps.Unit, "_apply", apply)
+    put(steps.Unit, "_postpone", drop)
 
 
 @bug("cancel")

@@ -10,13 +10,13 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from app.chunk_steps import Advance
-from app.chunks import Processor
 from app.db.packing import pack
 from app.domain import rows
 from app.domain.files.spooled import encode_pieces
 from app.domain.rows import Piece, Unfit
 from app.settings import Settings
+from jobs.imports.processing import Processor
+from jobs.imports.steps import Advance
 from tests.db.conftest import Desk
 
 
@@ -74,7 +74,7 @@ def _id(piece: Piece) -> str | None:
 
 def processor(desk: Desk, settings: Settings | None = None) -> Processor:
     return Processor(
-        desk.database, settings or desk.settings, random=random.random, owed=lambda tenant, ids: None
+        desk.database, settings or desk.settings, random=random.random, notify=lambda tenant, ids: None
     )
 
 

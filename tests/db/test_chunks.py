@@ -12,12 +12,12 @@ import msgspec
 import pytest
 
 from app import keys
-from app.chunk_steps import Advance
 from app.db import canceling
 from app.domain.outcomes import ErrorCode
 from app.domain.rows import Unfit
 from app.domain.rules import FieldError
 from app.errors import DatabaseUnavailable
+from jobs.imports.steps import Advance
 from tests.db.conftest import Desk, people, person
 from tests.db.spool import job, outcomes, process, processor, spool
 

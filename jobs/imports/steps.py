@@ -1,4 +1,4 @@
-"""The steps of a staged import: one piece of work of one job, over one connection (see `app.chunks`)."""
+"""The steps of a staged import: one piece of work of one job, over one connection (see `jobs.imports.processing`)."""
 
 from __future__ import annotations
 

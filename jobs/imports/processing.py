@@ -3,7 +3,7 @@
 Uncommitted work never happened, and the staged chunks are the remaining work; so nothing is skipped and
 nothing is done twice, wherever a worker stops. The phases, each with its exits:
 
-1. check    no id stands twice → 3 · some may → collect them, chunk by chunk, and settle what they mean
+1. check    no id appears twice → 3 · some may → collect them, chunk by chunk, and settle what they mean
 2. settle   equal ones follow their leader · differing ones fail, or the last one leads
 3. apply    a chunk is written and booked → next · locks not had → later, at last `retry` · canceled → undone
 4. resolve  items that wait for a leader get its outcome
@@ -19,13 +19,13 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from app.chunk_steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 from app.db import processing
 from app.db.pool import UNREACHABLE, Connection, Database
 from app.db.processing import Processing
 from app.db.transactions import COLLIDED, HELD
 from app.errors import TrancheError
 from app.settings import Settings
+from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 
 log = structlog.get_logger()
 
@@ -39,13 +39,13 @@ class Processor:
         settings: Settings,
         *,
         random: Callable[[], float],
-        owed: Callable[[int, list[int]], None],
+        notify: Callable[[int, list[int]], None],
     ) -> None:
-        """`owed` is called with a tenant and its destinations once deliveries for them are committed."""
+        """`notify` is called with a tenant and its destinations once deliveries for them are committed."""
         self._database = database
         self._settings = settings
         self._random = random
-        self._owed = owed
+        self._notify = notify
         self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
         """Work on a whole file takes long, and small imports must not wait for all tasks of a worker."""
 
@@ -74,7 +74,7 @@ class Processor:
             if await unit.work():
                 self._database.storage.note_room()
                 if unit.pending:
-                    self._owed(tenant_id, unit.pending)
+                    self._notify(tenant_id, unit.pending)
                 return Advance.WORKED
             return await unit.move_on()
         except Canceled:
