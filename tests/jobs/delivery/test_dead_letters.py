@@ -196,7 +196,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     async with working(world.settings):
         root = await fail(world, 4, 2)
     await world.rows("UPDATE destinations SET state = 'removed'")
-    with pytest.raises(NothingToRetry, match=r"removed \(hubspot\)"):
+    with pytest.raises(NothingToRetry, match=r"removed destinations \(hubspot\)"):
         await retry(world, root)
     (first, second) = await all_letters(world)
     taken = await replay(world, Selection(ids=[first["dead_letter_id"]]))
