@@ -1,4 +1,4 @@
-"""The state of an idempotency key, by its idempotency key; nothing here writes."""
+"""The outcome of a request, looked up by its idempotency key; nothing here writes."""
 
 from __future__ import annotations
 
