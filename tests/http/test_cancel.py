@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from app import destinations, keys
-from app.db import canceling, delivering
+from app.db import canceling, delivering, processing
 from app.db.delivering import Record, Tried
-from app.db.sql import QUERIES
+from app.domain.answers import Summary
 from app.vault import Vault
 from tests.claims import claim_delivery
 from tests.conftest import LOOPBACK, SECRET_KEY
@@ -108,8 +108,7 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
     worker = await asyncpg.connect(database_url)
     chunk = worker.transaction()
     await chunk.start()
-    claimed = await worker.fetchrow(QUERIES["claim_chunk"], tenant_id, job_id, "apply")
-    assert claimed is not None
+    assert await processing.claim_chunk(worker, tenant_id, uuid.UUID(job_id), "apply") is not None
     started = time.monotonic()
     answer = await cancel(api, job_id)
     assert time.monotonic() - started < 1.0
@@ -117,10 +116,10 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
     assert await spooled(db, job_id) == 1
     assert await canceling.orphaned_spools(db) == [(tenant_id, uuid.UUID(job_id))]
     assert not await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
-    counted = await worker.fetchval(
-        QUERIES["count_items"], tenant_id, job_id, 1_000, 1_000, 0, 0, '{"created": 1000}'
+    summary = Summary(1_000, 1_000, 0, 0)
+    assert not await processing.count_items(
+        worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}'
     )
-    assert counted is None
     await chunk.rollback()
     await worker.close()
     assert await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
