@@ -37,7 +37,7 @@ from tests.http.jobs_by_hand import make_job
 from tests.jobs.conftest import Sandbox, World, people
 from tests.jobs.delivery.test_held_memory import no_body_left
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "webhook_receiver.py"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "webhook_receiver.py"
 
 
 class Receiver:
