@@ -220,6 +220,7 @@ class _Acceptance:
             last_wins=self._request.options.last_wins,
             max_item_bytes=self._settings.max_item_bytes,
             effort=self._effort,
+            lines=self._contents.lines,
         )
 
     async def _take(

@@ -38,10 +38,10 @@ from app.domain import answers
 from app.domain.envelope import MalformedBody
 from app.domain.files.chunks import Chunk, Chunker
 from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Family, Reader, keep, open_reader
+from app.domain.files.pieces import Family, Portion, Reader, keep, open_reader
 from app.domain.files.spooled import encode_pieces
 from app.domain.outcomes import EffectState, JobState, Step
-from app.domain.rows import Piece, read_ids
+from app.domain.rows import read_ids
 from app.errors import (
     ClientGone,
     DatabaseUnavailable,
@@ -210,8 +210,8 @@ class _Intake:
     async def _read(self, data: bytes | None) -> None:
         """Keep what comes of these bytes, or of the end (None); others have their turn between two steps."""
         try:
-            for pieces in self._reader.read(data):
-                await self._keep(pieces)
+            for portion in self._reader.read(data):
+                await self._keep(portion)
                 await asyncio.sleep(0)
                 if self._replaying:
                     return  # somebody else was answered under the key: the rest is only compared
@@ -220,8 +220,8 @@ class _Intake:
         except HeaderError as error:
             raise InvalidHeader(error.detail) from error
 
-    async def _keep(self, pieces: list[Piece]) -> None:
-        for chunk in self._chunker.feed(pieces):
+    async def _keep(self, portion: Portion) -> None:
+        for chunk in self._chunker.feed(portion):
             if not self._replaying:
                 await self._store(_pack(chunk))
         self._check_count()
@@ -381,7 +381,7 @@ class _Intake:
 
 
 def _pack(chunk: Chunk) -> _Packed:
-    return (chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces)))
+    return (chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces, chunk.lines)))
 
 
 async def _explain(connection: Connection, arrival: receiving.Arrival) -> TrancheError:

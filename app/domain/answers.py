@@ -21,6 +21,11 @@ _ITEMS: Final = msgspec.Meta(
 )
 
 
+_Line = Annotated[
+    int, msgspec.Meta(description="Of the CSV or NDJSON body: where the item begins, counted from 1.")
+]
+
+
 class ItemOutcome(msgspec.Struct, omit_defaults=True):
     """What became of one item here. `retry` means: send it again, not before `retry_after_seconds`."""
 
@@ -34,6 +39,7 @@ class ItemOutcome(msgspec.Struct, omit_defaults=True):
     retry_after_seconds: int | UnsetType = UNSET
     errors: list[FieldError] | UnsetType = UNSET
     warnings: list[ItemWarning] | UnsetType = UNSET
+    line: _Line | UnsetType = UNSET
 
 
 class Summary(msgspec.Struct):

@@ -49,12 +49,15 @@ class Items:
         indexes: Sequence[int] | None = None,
         refused: Iterable[Rejected] = (),
         effort: Effort | None = None,
+        lines: Sequence[int] = (),
     ) -> None:
         """`indexes`: positions of the raw items in the request, if they are not all of it. `refused`: what is
-        known of some of them beforehand. `effort`: of an earlier reading of the same pieces."""
+        known of some of them beforehand. `effort`: of an earlier reading of the same pieces. `lines`: where each piece
+        begins in a body that has lines."""
         self.pieces = pieces
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
+        self._lines = lines
         self._refused = list(refused)
         self._pieces: Sequence[bytes | msgspec.Raw] = []
         self._warnings: dict[int, list[ItemWarning]] = {}
@@ -155,6 +158,11 @@ class Items:
         for index, warnings in self._warnings.items():
             decided[index] = msgspec.structs.replace(decided[index], warnings=warnings)
         self.outcomes = [decided[index] for index in self._indexes]
+        self._number()
+
+    def _number(self) -> None:
+        for outcome, line in zip(self.outcomes, self._lines, strict=False):
+            outcome.line = line
 
     def postpone(self, undecided: Undecided, seconds: int) -> None:
         """What would have been applied is for the client to send again."""
@@ -172,6 +180,7 @@ class Items:
             answers.failed(o.index, o.id, [_ABORTED]) if o.status is ItemStatus.OK else o
             for o in self.outcomes
         ]
+        self._number()
 
 
 def changed(outcomes: Iterable[ItemOutcome]) -> list[ItemOutcome]:

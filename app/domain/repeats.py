@@ -56,7 +56,12 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
-    first_index: int, pieces: Sequence[Piece], findings: Iterable[Finding], *, max_item_bytes: int
+    first_index: int,
+    pieces: Sequence[Piece],
+    findings: Iterable[Finding],
+    *,
+    max_item_bytes: int,
+    lines: Sequence[int] = (),
 ) -> Plan:
     """Part a chunk, whose first item has the index `first_index`, by what was found of its repeated items."""
     refused: list[Rejected] = []
@@ -78,5 +83,8 @@ def plan(
         held = set(waiting)
         indexes = [index for index in indexes if index not in held]
         pieces = [pieces[index - first_index] for index in indexes]
-    items = Items(pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused)
+        lines = [lines[index - first_index] for index in indexes] if lines else ()
+    items = Items(
+        pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines
+    )
     return Plan(items, leaders, waiting)

@@ -191,7 +191,7 @@ class Unit:
         return True
 
     async def _collect(self, chunk: SpooledChunk) -> None:
-        pieces = decode_pieces(unpack(chunk.rows))
+        pieces, _ = decode_pieces(unpack(chunk.rows))
         found = await processing.chunk_repeats(self._connection, *self._job, chunk)
         places = [
             r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], Unfit)
@@ -219,9 +219,10 @@ class Unit:
         return True
 
     async def _apply(self, chunk: SpooledChunk, undecided: Undecided | None) -> None:
-        pieces = decode_pieces(unpack(chunk.rows))
+        pieces, lines = decode_pieces(unpack(chunk.rows))
         found = await processing.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
-        planned = plan(chunk.first_index, pieces, found, max_item_bytes=self._settings.max_item_bytes)
+        most = self._settings.max_item_bytes
+        planned = plan(chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
         items = planned.items
         await self._decide(items, undecided, atomic=False)
         booked = await self._book(items.outcomes, items.pieces, chunk.first_index, chunk.item_count)
@@ -241,11 +242,19 @@ class Unit:
             return False
         assert self._claimed is not None
         pieces: list[Piece] = []
+        lines: list[int] = []
         spans: list[tuple[int, int]] = []
         async for first, count, packed in processing.read_spool(self._connection, *self._job):
-            pieces += decode_pieces(unpack(packed))
+            found, numbers = decode_pieces(unpack(packed))
+            pieces += found
+            lines += numbers
             spans.append((first, count))
-        items = Items(pieces, last_wins=self._options.last_wins, max_item_bytes=self._settings.max_item_bytes)
+        items = Items(
+            pieces,
+            last_wins=self._options.last_wins,
+            max_item_bytes=self._settings.max_item_bytes,
+            lines=lines,
+        )
         await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
         booked = []
         for first, count in spans:
@@ -306,8 +315,11 @@ class Unit:
             for found in await processing.chunk_repeats(self._connection, *self._job, chunk)
             if found.verdict in (Verdict.EQUAL, Verdict.OLDER)
         ]
+        pieces, lines = decode_pieces(unpack(chunk.rows))
+        if lines:
+            for outcome in followers:
+                outcome.line = lines[outcome.index - chunk.first_index]
         outcomes = sorted([*answers.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
-        pieces = decode_pieces(unpack(chunk.rows))
         kept = decode_sources(unpack(packed_sources)) if packed_sources else {}
         kept |= sources(followers, [pieces[o.index - chunk.first_index] for o in followers])
         await processing.rewrite_outcomes(

@@ -20,6 +20,7 @@ from app.domain.files.csv_rows import Record, Records
 from app.domain.files.lines import MAX_LINE, Lines
 from app.domain.files.ndjson import NdjsonLines
 from app.domain.files.pieces import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
+from app.domain.files.spooled import decode_pieces, encode_pieces
 from app.domain.files.text import CHARSETS, Decoder, UndecodableText
 from app.domain.rows import Noted, Piece, Unfit
 
@@ -27,6 +28,13 @@ from app.domain.rows import Noted, Piece, Unfit
 def cut(data: Any, cuts: list[int]) -> list[Any]:
     ends = sorted({0, len(data), *(at % (len(data) + 1) for at in cuts)})
     return [data[a:b] for a, b in pairwise(ends)]
+
+
+@given(st.lists(st.integers(1, 4), max_size=30))
+def test_lines_are_stored_as_they_are(steps: list[int]) -> None:
+    lines = [sum(steps[: n + 1]) for n in range(len(steps))]
+    pieces, again = decode_pieces(encode_pieces([b"{}"] * len(lines), lines))
+    assert (len(pieces), [*again]) == (len(lines), lines)
 
 
 def run(machine: Any, chunks: list[Any]) -> list[Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from itertools import zip_longest
 
 import msgspec
 
+from app.domain.files.pieces import Portion
 from app.domain.rows import Noted, Piece, Unfit
 
 
@@ -14,6 +16,8 @@ class Chunk(msgspec.Struct, frozen=True):
 
     first_index: int
     pieces: list[Piece]
+    lines: list[int] = []
+    """As in `Portion`."""
 
 
 class Chunker:
@@ -23,6 +27,7 @@ class Chunker:
         self._most_items = items
         self._most_bytes = size
         self._pieces: list[Piece] = []
+        self._lines: list[int] = []
         self._bytes = 0
         self._first = 0
 
@@ -31,9 +36,9 @@ class Chunker:
         """Pieces so far."""
         return self._first + len(self._pieces)
 
-    def feed(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+    def feed(self, portion: Portion) -> Iterator[Chunk]:
         """The chunks that are full; the pieces are taken while they are asked for."""
-        for piece in pieces:
+        for piece, line in zip_longest(portion.pieces, portion.lines):
             size = measure(piece)
             if self._pieces and (
                 len(self._pieces) >= self._most_items or self._bytes + size > self._most_bytes
@@ -41,15 +46,17 @@ class Chunker:
                 yield self._cut()
             self._pieces.append(piece)
             self._bytes += size
+            if line is not None:
+                self._lines.append(line)
 
     def finish(self) -> Chunk | None:
         """What is left, if anything."""
         return self._cut() if self._pieces else None
 
     def _cut(self) -> Chunk:
-        chunk = Chunk(self._first, self._pieces)
+        chunk = Chunk(self._first, self._pieces, self._lines)
         self._first += len(self._pieces)
-        self._pieces, self._bytes = [], 0
+        self._pieces, self._lines, self._bytes = [], [], 0
         return chunk
 
 

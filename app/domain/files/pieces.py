@@ -56,6 +56,13 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
     """Of a CSV."""
 
 
+class Portion(msgspec.Struct, frozen=True):
+    """Pieces that follow one another, and the line that each begins in, from 1; JSON has no lines."""
+
+    pieces: list[Piece]
+    lines: list[int] = []
+
+
 class Reader(ABC):
     """Bytes → pieces, in the order of the file.
 
@@ -69,17 +76,17 @@ class Reader(ABC):
         """Lines read so far, blank ones too."""
 
     @abstractmethod
-    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+    def read(self, data: bytes | None) -> Iterator[Portion]:
         """What comes of these bytes, or of the end (None), in steps of some milliseconds; to be asked for to its end.
 
         Between two steps others may have their turn.
         """
 
     def feed(self, data: bytes) -> list[Piece]:
-        return [*chain.from_iterable(self.read(data))]
+        return [piece for step in self.read(data) for piece in step.pieces]
 
     def finish(self) -> list[Piece]:
-        return [*chain.from_iterable(self.read(None))]
+        return [piece for step in self.read(None) for piece in step.pieces]
 
 
 class CsvReader(Reader):
@@ -99,7 +106,7 @@ class CsvReader(Reader):
     def line(self) -> int:
         return self._records.line
 
-    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+    def read(self, data: bytes | None) -> Iterator[Portion]:
         try:
             text = self._decoder.finish() if data is None else self._decoder.feed(data)
         except UndecodableText as error:
@@ -114,25 +121,24 @@ class CsvReader(Reader):
             if self.columns is None:
                 raise HeaderError("the file is empty: a CSV file begins with a line of column names")
 
-    def _make(self, steps: Iterable[list[Record]]) -> Iterator[list[Piece]]:
+    def _make(self, steps: Iterable[list[Record]]) -> Iterator[Portion]:
         for records in steps:
             if not records:
-                yield []  # there may be work without any record
+                yield Portion([])  # there may be work without any record
                 continue
             if self._lacking is None and self.columns is None:
                 self._understand(records.pop(0))
             columns = self.columns
             if columns is None:
-                yield []
+                yield Portion([])
                 self._sample += [record.cells for record in records if record.cells and any(record.cells)]
                 if len(self._sample) >= SAMPLE:
                     self._refuse()
                 continue
-            yield [
-                _make_piece(columns, record)
-                for record in records
-                if record.cells is None or any(record.cells)
-            ]
+            filled = [record for record in records if record.cells is None or any(record.cells)]
+            yield Portion(
+                [_make_piece(columns, record) for record in filled], [record.line for record in filled]
+            )
 
     def _refuse(self) -> None:
         """
@@ -187,9 +193,9 @@ class NdjsonReader(Reader):
     def line(self) -> int:
         return self._lines.line
 
-    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+    def read(self, data: bytes | None) -> Iterator[Portion]:
         lines = self._lines.finish() if data is None else self._lines.feed(data)
-        yield [_take(line.number, line.data) for line in lines]
+        yield Portion([_take(line.number, line.data) for line in lines], [line.number for line in lines])
 
 
 def _take(number: int, data: bytes | None) -> Piece:
@@ -209,9 +215,9 @@ class JsonReader(Reader):
         """Line breaks mean nothing here."""
         return 1
 
-    def read(self, data: bytes | None) -> Iterator[list[Piece]]:
+    def read(self, data: bytes | None) -> Iterator[Portion]:
         items = self._items.finish() if data is None else self._items.feed(data)
-        yield [_refuse_long(item) if type(item) is LongItem else item for item in items]  # type: ignore[misc]
+        yield Portion([_refuse_long(item) if type(item) is LongItem else item for item in items])  # type: ignore[misc]
 
 
 def _refuse_long(item: LongItem) -> Unfit:
@@ -231,6 +237,8 @@ class Contents(msgspec.Struct, frozen=True):
 
     pieces: list[Piece]
     kept: Kept
+    lines: list[int] = []
+    """As in `Portion`."""
 
 
 def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
@@ -255,17 +263,19 @@ def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None,
     """
     reader = open_reader(form)
     pieces: list[Piece] = []
+    lines: list[int] = []
     chunks = (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))
     for chunk in chain(chunks, (None,)):
         for found in reader.read(chunk):
-            pieces += found
+            pieces += found.pieces
+            lines += found.lines
             if len(pieces) > max_items:
                 raise _too_many(max_items)
             yield
         yield
         if reader.line > LINES_PER_ITEM * max_items + 1:
             raise _too_many(max_items)
-    return Contents(pieces, keep(form, reader))
+    return Contents(pieces, keep(form, reader), lines)
 
 
 def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 import msgspec
@@ -24,18 +25,46 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     warnings: list[tuple[str, str, str]] = []
 
 
+class _Numbered(msgspec.Struct):
+    """Pieces of a file that has lines."""
+
+    pieces: list[bytes | _Packed]
+    lines: list[int]
+    """A place and its line, for the first piece and for each one that does not begin in the line after the one before:
+    most rows take one line."""
+
+
 _encode: Final = msgspec.msgpack.Encoder().encode
-_decode_pieces: Final = msgspec.msgpack.Decoder(list[bytes | _Packed]).decode
+_decode_pieces: Final = msgspec.msgpack.Decoder(list[bytes | _Packed] | _Numbered).decode
 _decode_sources: Final = msgspec.msgpack.Decoder(dict[int, bytes | _Packed]).decode
 
 
-def encode_pieces(pieces: Sequence[Piece]) -> bytes:
-    """MessagePack; to be compressed by whoever stores it."""
-    return _encode([_pack(piece) for piece in pieces])
+def encode_pieces(pieces: Sequence[Piece], lines: Sequence[int] = ()) -> bytes:
+    """MessagePack; to be compressed by whoever stores it. `lines`: where each piece begins, where there are lines."""
+    packed = [_pack(piece) for piece in pieces]
+    return _encode(_Numbered(packed, _shorten(lines)) if lines else packed)
 
 
-def decode_pieces(data: bytes) -> list[Piece]:
-    return [_unpack(piece) for piece in _decode_pieces(data)]
+def decode_pieces(data: bytes) -> tuple[list[Piece], Sequence[int]]:
+    """The pieces, and their lines."""
+    stored = _decode_pieces(data)
+    if isinstance(stored, list):
+        return [_unpack(piece) for piece in stored], ()
+    return [_unpack(piece) for piece in stored.pieces], _lengthen(stored.lines, len(stored.pieces))
+
+
+def _shorten(lines: Sequence[int]) -> list[int]:
+    places = [0, *(place for place, (a, b) in enumerate(pairwise(lines), 1) if b != a + 1)]
+    return [number for place in places for number in (place, lines[place])]
+
+
+def _lengthen(short: list[int], count: int) -> list[int]:
+    places, firsts = short[::2], short[1::2]
+    return [
+        number
+        for (start, end), line in zip(pairwise([*places, count]), firsts, strict=True)
+        for number in range(line, line + end - start)
+    ]
 
 
 def encode_sources(sources: Mapping[int, Piece]) -> bytes:
