@@ -18,6 +18,7 @@ from rich.text import Text
 from app import destinations as service
 from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
+from app.cli import place
 from app.cli.client.connection import print_table
 from app.cli.client.progress import clean
 from app.cli.destination_backends import DestinationBackend, choose_backend
@@ -30,6 +31,7 @@ def _where(command: Any) -> Any:
     for option in (
         click.option("--key", help="API key with the scope admin.  [default: TRANCHE_API_KEY]"),
         click.option("--url", help="Where the API is.  [default: TRANCHE_URL]"),
+        place.data_dir_option,
         click.option("--tenant", help="Go to the database instead, for this tenant."),
     ):
         command = option(command)

@@ -37,8 +37,13 @@ class Span(click.ParamType[float]):
         return float(int(found[1]) * _SECONDS[found[2]]) if found else 0.0
 
 
-json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+_json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _key_argument: Final = click.argument("key")
+
+
+def database_options(command: Any) -> Any:
+    """Of a command that asks the database and prints the answer."""
+    return _json_option(place.data_dir_option(command))
 
 
 def on_database(work: Callable[[Connection], Awaitable[T]]) -> T:
@@ -71,7 +76,7 @@ def keys() -> None:
 )
 @click.option("--name", default="", help="What the key is for, as lists show it.")
 @click.option("--expires-in", type=Span(), help="When it ends, as in 90d or 12h; never if nothing is said.")
-@json_option
+@database_options
 def create(tenant: str, scopes: str, name: str, expires_in: float | None, as_json: bool) -> None:
     """Create a key and print it once: only its hash is stored."""
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
@@ -87,7 +92,7 @@ def create(tenant: str, scopes: str, name: str, expires_in: float | None, as_jso
 
 @keys.command("list")
 @click.option("--tenant", help="Only this tenant's.")
-@json_option
+@database_options
 def list_(tenant: str | None, as_json: bool) -> None:
     """List keys, without their secrets."""
 
@@ -118,7 +123,7 @@ def list_(tenant: str | None, as_json: bool) -> None:
 @click.option("--name", help="What the key is for.")
 @click.option("--expires-in", type=Span(), help="When it ends, from now on, as in 90d or 12h.")
 @click.option("--never-expires", is_flag=True, help="It has no end.")
-@json_option
+@database_options
 def change(key: str, name: str | None, expires_in: float | None, never_expires: bool, as_json: bool) -> None:
     """Change the name or the expiry of a key."""
     if never_expires and expires_in is not None:
@@ -149,7 +154,7 @@ def change(key: str, name: str | None, expires_in: float | None, never_expires: 
     show_default=True,
     help="For how long the key before is good as well; 0: not.",
 )
-@json_option
+@database_options
 def rotate(key: str, keep: float, as_json: bool) -> None:
     """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""
 
@@ -167,7 +172,7 @@ def rotate(key: str, keep: float, as_json: bool) -> None:
 
 @keys.command()
 @_key_argument
-@json_option
+@database_options
 def revoke(key: str, as_json: bool) -> None:
     """Revoke a key. It stops working at once."""
     revoked = on_database(lambda connection: service.revoke_key(connection, key))

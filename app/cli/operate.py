@@ -21,6 +21,7 @@ from app.cli import place
     "--tls-cert", type=click.Path(path_type=Path), help="Certificate with its chain (PEM): serve HTTPS alone."
 )
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM), without a passphrase.")
+@place.data_dir_option
 @click.option("--quiet", is_flag=True, help="Do not say where it listens.")
 def serve(
     host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None, quiet: bool
@@ -47,6 +48,7 @@ def serve(
 
 
 @click.command()
+@place.data_dir_option
 @click.option("--quiet", is_flag=True, help="Do not log that it started.")
 def worker(quiet: bool) -> None:
     """Run one worker, which delivers to CRMs. Start as many as you like."""
@@ -70,6 +72,7 @@ def worker(quiet: bool) -> None:
     show_default=True,
     help="Seconds to wait for another migration.",
 )
+@place.data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def migrate(patience: float, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.

@@ -7,9 +7,10 @@ import base64
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
+import rich_click as click
 
 from app import settings as settings_module
 from app.db.pool import Connection, Database
@@ -21,6 +22,23 @@ from app.settings import Settings
 SECRET_FILE = "secret.key"  # noqa: S105  # a file's name
 T = TypeVar("T")
 
+_DATA_DIR: Final = "tranche.data_dir"
+
+
+def _remember(context: click.Context, _: click.Parameter, folder: Path | None) -> None:
+    if folder is not None:
+        context.meta[_DATA_DIR] = str(folder)
+
+
+data_dir_option: Final = click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    expose_value=False,
+    callback=_remember,
+    help="Where `tranche up` keeps its data.  [default: TRANCHE_DATA_DIR or .tranche]",
+)
+"""For every command that calls `find`."""
+
 
 def find(settings: Settings | None = None, *, redis: bool = True) -> Settings:
     """Settings with both engines named; `redis` False: only PostgreSQL is needed.
@@ -29,6 +47,9 @@ def find(settings: Settings | None = None, *, redis: bool = True) -> Settings:
         SettingsError: they are not named and nothing embedded is up in the data folder.
     """
     loaded = settings or settings_module.load()
+    context = click.get_current_context(silent=True)
+    if context is not None and _DATA_DIR in context.meta:
+        loaded = msgspec.structs.replace(loaded, data_dir=context.meta[_DATA_DIR])
     if loaded.database_url and (loaded.redis_url or not redis):
         return loaded
     folder = Path(loaded.data_dir)
@@ -37,7 +58,7 @@ def find(settings: Settings | None = None, *, redis: bool = True) -> Settings:
         missing = "TRANCHE_DATABASE_URL" if not loaded.database_url else "TRANCHE_REDIS_URL"
         raise SettingsError(
             f"{missing} is not set and nothing is up in {folder}/. Set it, or start `tranche up` "
-            "(TRANCHE_DATA_DIR names another folder)."
+            "(--data-dir or TRANCHE_DATA_DIR names another folder)."
         )
     return msgspec.structs.replace(
         loaded,

@@ -9,6 +9,7 @@ import rich_click as click
 
 from app import key_rotation
 from app.cli import place
+from app.cli.keys import database_options
 from app.vault import Vault
 
 
@@ -18,7 +19,7 @@ def secrets() -> None:
 
 
 @secrets.command("list")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@database_options
 def list_(as_json: bool) -> None:
     """Count the stored credentials under each key, of all tenants."""
 
@@ -39,7 +40,7 @@ def list_(as_json: bool) -> None:
 
 
 @secrets.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@database_options
 def rotate(as_json: bool) -> None:
     """Encrypt every stored credential, of all tenants, with the first key of TRANCHE_SECRET_KEY.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import rich_click as click
 
 from app import keys as service
-from app.cli.keys import json_option, on_database, print_json, show_time
+from app.cli.keys import database_options, on_database, print_json, show_time
 from app.db.keys import Tenant
 from app.db.pool import Connection
 
@@ -16,7 +16,7 @@ def tenants() -> None:
 
 
 @tenants.command("list")
-@json_option
+@database_options
 def list_(as_json: bool) -> None:
     """List tenants, with the number of their valid keys."""
     found = on_database(service.list_tenants)
@@ -31,7 +31,7 @@ def list_(as_json: bool) -> None:
 
 @tenants.command()
 @click.argument("name")
-@json_option
+@database_options
 def create(name: str, as_json: bool) -> None:
     """Create a tenant; an existing one is left as it is."""
 
@@ -44,7 +44,7 @@ def create(name: str, as_json: bool) -> None:
 
 @tenants.command()
 @click.argument("name")
-@json_option
+@database_options
 def disable(name: str, as_json: bool) -> None:
     """Refuse its keys and stop all its work; nothing is lost."""
     _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, True)), as_json)
@@ -52,7 +52,7 @@ def disable(name: str, as_json: bool) -> None:
 
 @tenants.command()
 @click.argument("name")
-@json_option
+@database_options
 def enable(name: str, as_json: bool) -> None:
     """Enable a disabled tenant; its work continues."""
     _show(on_database(lambda connection: service.set_tenant_disabled(connection, name, False)), as_json)

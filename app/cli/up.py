@@ -77,8 +77,8 @@ def _announce(stack: Stack) -> None:
         click.echo(f"  export TRANCHE_URL={stack.url} TRANCHE_API_KEY={stack.first_key}")
     else:
         default = settings_module.Settings().data_dir
-        where = "" if stack.folder == Path(default).absolute() else f"TRANCHE_DATA_DIR={stack.folder} "
+        where = "" if stack.folder == Path(default).absolute() else f" --data-dir {stack.folder}"
         click.echo(
-            f"API keys were made before; for another one: {where}tranche keys create --tenant {TENANT}"
+            f"API keys were made before; for another one: tranche keys create --tenant {TENANT}{where}"
         )
     click.echo("Ctrl-C stops everything; the data stays.")
