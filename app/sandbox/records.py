@@ -23,6 +23,36 @@ class Record(msgspec.Struct, kw_only=True):
     writes: int = 1
 
 
+def effect_of(
+    record: Record,
+    at: str,
+    seq: int,
+    *,
+    changed: bool,
+    created: bool = False,
+    deleted: bool = False,
+    call: int = 0,
+    request_id: str = "",
+    by: str = "api",
+) -> Effect:
+    """A row of the ledger for what was done to a record; `call` 0: by no call."""
+    return Effect(
+        seq=seq,
+        at=at,
+        call=call,
+        request_id=request_id,
+        portal=record.portal,
+        key_property=record.key_property,
+        key=record.key,
+        id=record.id,
+        properties=record.properties,
+        changed=changed,
+        created=created,
+        deleted=deleted,
+        by=by,
+    )
+
+
 class Records:
     """All records of all portals."""
 

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.sandbox.ledger import Effect, Ledger, timestamp
-from app.sandbox.records import Record, Records
+from app.sandbox.ledger import Ledger, timestamp
+from app.sandbox.records import Record, Records, effect_of
 
 BY: Final = "user"
 
@@ -31,7 +31,7 @@ def edit(records: Records, ledger: Ledger, wanted: Edit) -> Record:
         changed = True
     else:
         changed = records.edit(record, wanted.properties, at)
-    ledger.apply([_effect(ledger, record, at, changed=changed, created=created)])
+    ledger.apply([effect_of(record, at, ledger.next_seq, changed=changed, created=created, by=BY)])
     return record
 
 
@@ -39,31 +39,5 @@ def delete(records: Records, ledger: Ledger, portal: str, record_id: str) -> boo
     """Take a record away; false: there is none with this id."""
     record = records.delete(portal, record_id)
     if record is not None:
-        ledger.apply([_effect(ledger, record, timestamp(), changed=True, deleted=True)])
+        ledger.apply([effect_of(record, timestamp(), ledger.next_seq, changed=True, deleted=True, by=BY)])
     return record is not None
-
-
-def _effect(
-    ledger: Ledger,
-    record: Record,
-    at: str,
-    *,
-    changed: bool,
-    created: bool = False,
-    deleted: bool = False,
-) -> Effect:
-    return Effect(
-        seq=ledger.next_seq,
-        at=at,
-        call=0,
-        request_id="",
-        portal=record.portal,
-        key_property=record.key_property,
-        key=record.key,
-        id=record.id,
-        properties=record.properties,
-        changed=changed,
-        created=created,
-        deleted=deleted,
-        by=BY,
-    )

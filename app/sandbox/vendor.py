@@ -20,7 +20,7 @@ from app.sandbox.faults import (
     Unauthorized,
 )
 from app.sandbox.ledger import Call, Effect, Ledger
-from app.sandbox.records import Record, Records
+from app.sandbox.records import Record, Records, effect_of
 
 C = TypeVar("C", bound=Chosen)
 ANY: Final = "*"
@@ -83,19 +83,15 @@ class Visit(msgspec.Struct, kw_only=True):
         deleted: bool = False,
     ) -> Effect:
         """A row of the ledger for what this call did to a record."""
-        return Effect(
-            seq=seq,
-            at=at,
-            call=self.call.call,
-            request_id=self.call.request_id,
-            portal=self.portal,
-            key_property=record.key_property,
-            key=record.key,
-            id=record.id,
-            properties=record.properties,
+        return effect_of(
+            record,
+            at,
+            seq,
             changed=changed,
             created=created,
             deleted=deleted,
+            call=self.call.call,
+            request_id=self.call.request_id,
         )
 
     def missing_fields(self, names: Iterable[str]) -> list[str]:
