@@ -197,7 +197,7 @@ def _limit(settings: Settings, options: Options) -> Limits:
 def _foresee(fields: Fields) -> int:
     """Bytes that a body will take, as far as its header says."""
     declared = fields.one("content-length") or ""
-    return max(int(declared[:18]) if declared.isdecimal() else 0, _STEP)
+    return int(declared[:18]) if declared.isdecimal() else _STEP
 
 
 def _spooling(settings: Settings) -> int:
