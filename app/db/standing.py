@@ -114,6 +114,7 @@ def _read(row: dict[str, Any]) -> Standing:
         held=held,
         doubtful=row["doubtful"],
         created=row["created"] is True,
+        before=(prior,),
     )
     for name in naming.OPTIONAL_FIELDS:
         if row[name] is None and name not in words.clear:

@@ -30,8 +30,17 @@ class Withdrawn(msgspec.Struct, frozen=True, omit_defaults=True):
     """The version that did so."""
     since: int
     """The version that had named it; a destination that never had it, or a later one, received nothing."""
-    cleared: bool = False
-    """It had been cleared, not set."""
+    cleared: int | bool = 0
+    """The version that had cleared it; 0: it had been set. Earlier releases stored `true` for any version."""
+    again: int = 0
+    """The version in which an undo of this undo cleared it again."""
+
+    def is_known(self, version: int, held: Iterable[int]) -> bool:
+        """Whether what is cleared since `version` was cleared before the undo already at a destination that held these
+        versions: in between it had no value, so it is not cleared there a second time."""
+        if self.again != version or not self.cleared or self.cleared is True:
+            return False
+        return any(self.cleared <= one < self.at for one in held)
 
 
 Cleared = dict[str, int]
@@ -79,13 +88,16 @@ def take_back(
 ) -> tuple[Cleared, Takings]:
     """The names of a contact that gets back, as `version`, its state before its version `since`.
 
-    What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew.
+    What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew. So is what an
+    undo took back, but it is news only where the first clearing never arrived.
     """
     clear_now, clear_before = now.clear, before.clear
     cleared = {name: clear_now.get(name, version) for name in clear_before}
     taken = dict(withdrawn)
     for name in now.named.union(clear_now) - before.named - clear_before.keys():
-        taken[name] = Withdrawn(version, since, name in clear_now)
+        taken[name] = Withdrawn(version, since, clear_now.get(name, 0))
+    for name in clear_before.keys() & withdrawn.keys() - clear_now.keys() - now.named:
+        taken[name] = msgspec.structs.replace(withdrawn[name], again=version)
     return cleared, taken
 
 
@@ -102,16 +114,27 @@ _NO_WORDS: Final = Words()
 
 
 def choose_words(
-    known: Known, withdrawn: Mapping[str, Withdrawn], *, held: int, doubtful: bool, created: bool
+    known: Known,
+    withdrawn: Mapping[str, Withdrawn],
+    *,
+    held: int,
+    doubtful: bool,
+    created: bool,
+    before: Iterable[int] = (),
 ) -> Words:
     """For a destination that holds the version `held` (0: none).
 
     `doubtful`: it may hold a later one. `created`: our call made the record there, so what we named first was empty
-    before.
+    before. `before`: other versions that it has held.
     """
     if not known.cleared and not withdrawn:
         return _NO_WORDS
-    clear = {name for name, version in known.clear.items() if version > held}
+    seen = (held, *before)
+    clear = {
+        name
+        for name, version in known.clear.items()
+        if version > held and not (name in withdrawn and withdrawn[name].is_known(version, seen))
+    }
     taken = {
         name: w
         for name, w in withdrawn.items()
@@ -122,7 +145,7 @@ def choose_words(
     }
     if created:
         # What was cleared there is as empty as it was before; what somebody typed since is theirs.
-        clear |= {name for name, w in taken.items() if not w.cleared}
+        clear |= {name for name, w in taken.items() if not w.cleared or w.since <= held < w.cleared}
         return Words(frozenset(clear))
     return Words(frozenset(clear), {name: w.at for name, w in taken.items()})
 

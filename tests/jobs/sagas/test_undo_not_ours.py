@@ -116,6 +116,39 @@ async def test_an_undo_brings_back_what_an_import_cleared_and_clears_what_was_cl
     assert "company" not in found
 
 
+async def test_an_undone_undo_clears_nothing_a_second_time(world: World) -> None:
+    """What somebody typed since it was cleared is theirs; what has a value of ours by then is cleared again."""
+    await world.sandbox.edit("c1", **TYPED)
+    async with working(world.settings):
+        await push(world, company="X", attributes={"plan": "gold"})
+        cleared = await push(world, phone=None, company=None, attributes={"region": None})
+        undone = await undo(world, cleared)
+        await world.sandbox.edit("c1", phone="+1 555", region="EMEA")
+        again = await undo(world, undone)
+        found = await held(world.sandbox) or {}
+        assert (found["phone"], found["region"], found.get("company")) == ("+1 555", "EMEA", None)
+        # And so on, to and fro.
+        await undo(world, await undo(world, again))
+        await push(world, first_name="Grace")
+    found = await held(world.sandbox) or {}
+    assert (found["phone"], found["region"], found.get("company")) == ("+1 555", "EMEA", None)
+
+
+async def test_an_undone_undo_clears_what_was_never_cleared_there(world: World) -> None:
+    """The destination heard nothing of the import before it was undone."""
+    await world.sandbox.edit("c1", **TYPED)
+    async with working(world.settings):
+        await push(world)
+        await world.rows("UPDATE destinations SET state = 'paused'")
+        cleared = (await world.push([EMAIL | {"phone": None}])).job_id
+        undone = await ask(world, cleared)
+        await world.rows("UPDATE destinations SET state = 'active'")
+        assert await world.finished(undone) == "completed"
+        assert (await held(world.sandbox) or {})["phone"] == "+1 999"
+        await undo(world, undone)
+    assert "phone" not in (await held(world.sandbox) or {})
+
+
 async def test_what_was_typed_into_a_field_that_the_undone_import_never_brought_there_stays(
     world: World,
 ) -> None:
