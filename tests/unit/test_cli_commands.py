@@ -48,6 +48,8 @@ class Shell:
             stderr=PIPE,
             env=known | environ,
             cwd=self.home,
+            # A shell's background job ignores SIGINT, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     async def run(self, *arguments: str, stdin: bytes = b"", **environ: str) -> tuple[int, str, str]:

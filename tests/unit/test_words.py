@@ -47,7 +47,7 @@ NAMES: Final = {
 }
 """Words that no name has as one of its parts, and what is said instead."""
 
-TEXT_FOLDERS: Final = ("app/", "jobs/crm/")
+TEXT_FOLDERS: Final = ("app/", "jobs/crm/", "jobs/imports/")
 """Where a `line` is one of text; elsewhere it is a client, and has no other name."""
 
 LEGITIMATE: Final = re.compile(

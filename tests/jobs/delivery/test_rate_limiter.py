@@ -96,7 +96,7 @@ async def test_a_long_wait_is_said_and_spends_no_attempt(world: World) -> None:
             "SELECT blocked_code, blocked_detail, blocked_until - now() < interval '4 s' AS soon FROM destinations"
         )
         assert row["blocked_code"] == "DESTINATION_RATE_LIMIT"
-        assert "0.25 a second" in row["blocked_detail"]
+        assert "0.25 per second" in row["blocked_detail"]
         assert row["soon"]
         assert await world.finished(second.job_id) == "completed"
     assert [row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")] == [1, 1]

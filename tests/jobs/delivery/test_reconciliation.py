@@ -56,11 +56,11 @@ async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
             self._connection = connection
             self._asked = 0
 
-        async def fetch(self, *words: Any) -> Any:
+        async def fetch(self, *words: Any, **options: Any) -> Any:
             self._asked += 1
             if self._asked == 2:
                 await world.push(people(1, attributes={"note": None}))
-            return await self._connection.fetch(*words)
+            return await self._connection.fetch(*words, **options)
 
     async with world.database.connection() as connection:
         interrupted: Any = Interrupted(connection)
