@@ -13,7 +13,7 @@ demo: $(RUN)
 	$(BIN)/tranche demo
 
 test: $(DEV)
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: $(DEV)
 	$(BIN)/ruff check
