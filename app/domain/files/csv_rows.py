@@ -170,15 +170,16 @@ class Records:
             yield from self._read_carefully(final=final)
 
     def _begin(self) -> None:
-        """Use the delimiter of Excel's first line, `sep=;`."""
+        """Leave out the blank lines before the first record, and use the delimiter of Excel's first line, `sep=;`."""
         for at, line in enumerate(self._held):
             if line is None or line.strip("\r\n"):
                 self._begun = True
                 told = _TOLD_DELIMITER.fullmatch(line) if line else None
                 if told is not None:
                     self.delimiter = told[1]
-                    del self._held[: at + 1]
+                del self._held[: at + (told is not None)]
                 return
+        self._held.clear()
 
     def _read_quickly(self) -> Iterator[list[Record]]:
         """Records up to the first one that is broken or not whole: most often all of them."""
