@@ -24,7 +24,7 @@ import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from app.sandbox.ledger import Effect, Kept, timestamp
-from app.sandbox.vendor import ANY, Answer, Refusal, Route, Vendor, Visit
+from app.sandbox.vendor import ANY, BAD_TOKENS, Answer, Refusal, Route, Vendor, Visit, bearer
 
 MAX_CONTACTS: Final = 1000
 
@@ -79,9 +79,9 @@ class HttpSandbox:
         return f"r{count + 1}"
 
     def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        token = token.strip() if scheme.lower() == "bearer" else headers.get("X-Api-Key", "")
-        return None if token not in ("", "bad-token") else self.refuse(Unauthorized())
+        token = bearer(headers)
+        sent = headers.get("X-Api-Key") if token is None else token
+        return self.refuse(Unauthorized()) if sent in BAD_TOKENS else None
 
     def refuse(self, fault: Refusal) -> Answer:
         if isinstance(fault, RateLimit):

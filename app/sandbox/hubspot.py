@@ -46,7 +46,7 @@ from app.sandbox.hubspot_wire import (
 )
 from app.sandbox.ledger import Effect, timestamp
 from app.sandbox.records import Record
-from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
+from app.sandbox.vendor import BAD_TOKENS, Answer, Refusal, Route, Vendor, Visit, bearer
 
 POLICY_WORDS: Final = {
     "SECONDLY": "secondly",
@@ -80,10 +80,7 @@ class HubSpotSandbox:
         return str(100_001 + count)
 
     def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.strip() not in ("", "bad-token"):
-            return None
-        return self.refuse(Unauthorized())
+        return self.refuse(Unauthorized()) if bearer(headers) in BAD_TOKENS else None
 
     def refuse(self, fault: Refusal) -> Answer:
         if isinstance(fault, RateLimit):

@@ -18,7 +18,7 @@ import msgspec
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from app.sandbox.ledger import Effect, timestamp
 from app.sandbox.salesforce_columns import DESCRIBED, KEY, STANDARD, missing_column
-from app.sandbox.vendor import ANY, Answer, Refusal, Route, Vendor, Visit
+from app.sandbox.vendor import ANY, BAD_TOKENS, Answer, Refusal, Route, Vendor, Visit, bearer
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
@@ -73,10 +73,7 @@ class SalesforceSandbox:
         return f"003{count + 1:012d}AAA"
 
     def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
-        scheme, _, token = headers.get("Authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and token.strip() not in ("", "bad-token"):
-            return None
-        return self.refuse(Unauthorized())
+        return self.refuse(Unauthorized()) if bearer(headers) in BAD_TOKENS else None
 
     def refuse(self, fault: Refusal) -> Answer:
         if isinstance(fault, RateLimit):

@@ -26,6 +26,8 @@ C = TypeVar("C", bound=Chosen)
 ANY: Final = "*"
 """Declared, it means every name."""
 Refusal = Unauthorized | RateLimit | Lock | Status
+BAD_TOKENS: Final = (None, "", "bad-token")
+"""No account knows these; any other token is good."""
 
 
 class Answer(msgspec.Struct, kw_only=True):
@@ -37,6 +39,12 @@ class Answer(msgspec.Struct, kw_only=True):
     content_type: str = "application/json"
     cut: bool = False
     """Half of the body is sent, then the connection closes."""
+
+
+def bearer(headers: Mapping[str, str]) -> str | None:
+    """The token of `Authorization: Bearer …` (RFC 6750); `None` without one."""
+    scheme, _, token = headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
 
 
 class Schema:
