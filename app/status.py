@@ -160,11 +160,6 @@ class JobView(msgspec.Struct, frozen=True):
         return self.next_in is None
 
 
-class JobPage(msgspec.Struct, frozen=True):
-    jobs: list[JobSummary]
-    next_cursor: str | None
-
-
 class Standstill(msgspec.Struct, frozen=True):
     """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
 

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 import msgspec
 import msgspec.inspect as types
 
+from app.domain.rules import quote
 from app.errors import Invalid
 
 _MOST_PARAMETERS: Final = 100
@@ -48,7 +49,7 @@ def compile_query(struct: type[T]) -> Callable[[Mapping[str, Any]], T]:
         for name, text in _split(scope["query_string"]):
             parameter = known.get(name)
             if parameter is None:
-                raise Invalid(f"There is no parameter {_quote(name)}; there are: {listed}.")
+                raise Invalid(f"There is no parameter {quote(name)}; there are: {listed}.")
             attribute = attributes[name]
             if parameter.repeated:
                 found.setdefault(attribute, []).append(parameter.read(name, text))
@@ -127,7 +128,7 @@ def _read_text(name: str, text: str) -> str:
 
 def _read_flag(name: str, text: str) -> bool:
     if text not in ("true", "false", "1", "0"):
-        raise Invalid(f"{name}={_quote(text)} must be true or false.")
+        raise Invalid(f"{name}={quote(text)} must be true or false.")
     return text in ("true", "1")
 
 
@@ -136,7 +137,7 @@ def _reader_of(kind: type[Any], what: str) -> Read:
         try:
             return msgspec.convert(text, kind)
         except msgspec.ValidationError:
-            raise Invalid(f"{name}={_quote(text)} must be {what}.") from None
+            raise Invalid(f"{name}={quote(text)} must be {what}.") from None
 
     return read
 
@@ -144,7 +145,7 @@ def _reader_of(kind: type[Any], what: str) -> Read:
 def _reader_of_number(least: int, most: int) -> Read:
     def read(name: str, text: str) -> int:
         if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-            raise Invalid(f"{name}={_quote(text)} must be a whole number from {least} to {most}.")
+            raise Invalid(f"{name}={quote(text)} must be a whole number from {least} to {most}.")
         return int(text)
 
     return read
@@ -153,12 +154,7 @@ def _reader_of_number(least: int, most: int) -> Read:
 def _reader_of_word(words: Mapping[str, Enum | Any]) -> Read:
     def read(name: str, text: str) -> Any:
         if text not in words:
-            raise Invalid(f"{name}={_quote(text)} must be one of: {', '.join(words)}.")
+            raise Invalid(f"{name}={quote(text)} must be one of: {', '.join(words)}.")
         return words[text]
 
     return read
-
-
-def _quote(text: str) -> str:
-    clipped = text if len(text) <= 60 else text[:60] + "…"
-    return '"' + "".join(c if c.isprintable() else "\ufffd" for c in clipped) + '"'

@@ -80,13 +80,12 @@ class ClientFactory:
             SettingsError: this worker cannot use it; another one may.
         """
         state = self._states.of(destination.tenant_id, destination.destination_id)
-        if destination.state == "removed":
-            # What is pending for a removed destination is skipped, whether or not it could be called.
-            policy = DeliveryPolicy.of(self._settings, {})
-            state.limit.most = policy.concurrency
-            return DestinationContext(destination, None, policy, state)
-        policy = DeliveryPolicy.of(self._settings, destination.options)
+        removed = destination.state == "removed"
+        policy = DeliveryPolicy.of(self._settings, {} if removed else destination.options)
         state.limit.most = policy.concurrency
+        if removed:
+            # What is pending for a removed destination is skipped, whether or not it could be called.
+            return DestinationContext(destination, None, policy, state)
         client = self._client(destination, policy, state)
         return DestinationContext(destination, client, policy, state, hash_options(destination.options))
 

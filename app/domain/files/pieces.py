@@ -217,7 +217,7 @@ class JsonReader(Reader):
 
     def read(self, data: bytes | None) -> Iterator[Portion]:
         items = self._items.finish() if data is None else self._items.feed(data)
-        yield Portion([_refuse_long(item) if type(item) is LongItem else item for item in items])  # type: ignore[misc]
+        yield Portion([_refuse_long(item) if isinstance(item, LongItem) else item for item in items])
 
 
 def _refuse_long(item: LongItem) -> Unfit:
