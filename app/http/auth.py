@@ -21,7 +21,7 @@ UNKNOWN_KEY: Final = "This API key is unknown, revoked or misspelled."
 class Scopes(Access):
     """The holder of an API key with one of these scopes.
 
-    The database is call each time, so that a revoked key is out at once; for polls, which change nothing and come in
+    The database is asked each time, so that a revoked key is out at once; for polls, which change nothing and come in
     thousands, an answer of the last second is good enough (`recent`).
     """
 
@@ -47,7 +47,7 @@ class Scopes(Access):
 
 
 FOLLOWING: Final = Scopes("read", "import", "admin")
-"""Who may read jobs and idempotency keys: `import` alone those that it call for itself (`app.http.ownership`)."""
+"""Who may read jobs and idempotency keys: `import` alone those that it created (`app.http.ownership`)."""
 POLLING: Final = Scopes("read", "import", "admin", recent=True)
 CHANGING: Final = Scopes("import", "admin")
 READING: Final = Scopes("read", "admin")

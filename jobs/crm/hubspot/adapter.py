@@ -84,7 +84,7 @@ class HubSpot:
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
         address: one call where it knew nobody, two where it knew all, three where it knew some
-        (`jobs.crm.hubspot_adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
+        (`jobs.crm.hubspot.adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
         if len(contacts) > BATCH_SIZE:
             raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
