@@ -11,7 +11,7 @@ import msgspec
 
 from app.db import imports
 from app.db.pool import Connection
-from app.domain import answers, rows
+from app.domain import answers, naming, rows
 from app.domain.answers import ItemOutcome
 from app.domain.items import Items, conflict
 from app.domain.outcomes import ItemStatus, Result
@@ -115,29 +115,51 @@ def _columns(items: Sequence[Accepted]) -> imports.Columns:
     masks = [i.mask for i in items]
     attributes = [i.attributes for i in items]
     removed: list[str | None] = [None] * len(items)
+    cleared: dict[int, list[str]] = {}
     for position, item in enumerate(items):
         if item.removes:
-            attributes[position], removed[position] = _parted(item.attributes)
+            attributes[position], keys = _parted(item.attributes)
+            removed[position] = answers.as_json(keys)
+            cleared[position] = [naming.ATTRIBUTE + key for key in keys]
         elif item.attributes is None and item.mask & rows.ATTRIBUTES:
             masks[position] |= _REPLACES
+    first_names = [i.first_name for i in items]
+    last_names = [i.last_name for i in items]
+    phones = [i.phone for i in items]
+    companies = [i.company for i in items]
+    for bit, name, values in (
+        (rows.FIRST_NAME, "first_name", first_names),
+        (rows.LAST_NAME, "last_name", last_names),
+        (rows.PHONE, "phone", phones),
+        (rows.COMPANY, "company", companies),
+    ):
+        if None in values:
+            for position, value in enumerate(values):
+                if value is None and masks[position] & bit:
+                    cleared.setdefault(position, []).append(name)
     return imports.Columns(
         contact_ids=[i.contact_id for i in items],
         masks=masks,
         emails=[i.email for i in items],
-        first_names=[i.first_name for i in items],
-        last_names=[i.last_name for i in items],
-        phones=[i.phone for i in items],
-        companies=[i.company for i in items],
+        first_names=first_names,
+        last_names=last_names,
+        phones=phones,
+        companies=companies,
         attributes=attributes,
         source_versions=[i.source_version for i in items],
         indexes=[i.index for i in items],
         removed=removed,
         expected=[i.if_version for i in items],
+        cleared=[_in_first_version(cleared.get(position)) for position in range(len(items))],
     )
 
 
-def _parted(patch: str | None) -> tuple[str, str]:
-    """What a patch sets, and the keys that it removes, both as JSON."""
+def _in_first_version(names: list[str] | None) -> str | None:
+    return None if names is None else answers.as_json(dict.fromkeys(names, "1"))
+
+
+def _parted(patch: str | None) -> tuple[str, list[str]]:
+    """What a patch sets, as JSON, and the keys that it removes."""
     members: dict[str, object] = msgspec.json.decode(patch or "{}")
     kept = {key: value for key, value in members.items() if value is not None}
-    return answers.as_json(kept), answers.as_json([key for key, value in members.items() if value is None])
+    return answers.as_json(kept), [key for key, value in members.items() if value is None]

@@ -79,6 +79,8 @@ class Columns(msgspec.Struct, frozen=True):
     """Attribute keys to remove, as JSON arrays."""
     expected: list[int | None]
     """Versions that the contacts must have; 0: the contact must not exist."""
+    cleared: list[str | None]
+    """Names that the items clear, as JSON objects (app.domain.naming); None: none."""
 
 
 existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")
@@ -109,6 +111,7 @@ async def _upsert_contacts(
     null: str,
     removed: str | None,
     expected: str | None,
+    cleared: str | None,
 ) -> _Written: ...
 
 
@@ -118,9 +121,19 @@ async def upsert_contacts(
     """The new version of each item that wrote something, by item index."""
     c = columns
     joined = texts(
-        [c.contact_ids, c.emails, c.first_names, c.last_names, c.phones, c.companies, c.attributes, c.removed]
+        [
+            c.contact_ids,
+            c.emails,
+            c.first_names,
+            c.last_names,
+            c.phones,
+            c.companies,
+            c.attributes,
+            c.removed,
+            c.cleared,
+        ]
     )
-    ids, emails, first_names, last_names, phones, companies, attributes, removed = joined.columns
+    ids, emails, first_names, last_names, phones, companies, attributes, removed, cleared = joined.columns
     written = await _upsert_contacts(
         connection,
         tenant_id,
@@ -139,6 +152,7 @@ async def upsert_contacts(
         joined.null,
         removed,
         numbers(c.expected),
+        cleared,
     )
     return dict(zip(written.indexes or (), written.versions or (), strict=True))
 

@@ -50,9 +50,9 @@ entered AS (
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
 --   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON)
 --   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.db.columns)  $15 removed  $16 expected
+--   $17 cleared: the names that the item clears (app.domain.naming), in version 1; NULL for none
 -- Mask bits (app.domain.rows): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
 -- are not a patch, they replace all.
--- `cleared` of the proposed row are the names that the item clears (app.domain.naming), as if in version 1.
 -- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
 -- unchanged, or superseded.
 WITH written AS (
@@ -63,30 +63,15 @@ WITH written AS (
     SELECT
         $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
         coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask, i.removed::jsonb, i.expected,
-        CASE
-            WHEN i.removed IS NOT NULL
-                OR i.mask & 4 <> 0 AND i.first_name IS NULL
-                OR i.mask & 8 <> 0 AND i.last_name IS NULL
-                OR i.mask & 16 <> 0 AND i.phone IS NULL
-                OR i.mask & 32 <> 0 AND i.company IS NULL
-            THEN cleared_at(
-                array_remove(ARRAY[
-                    CASE WHEN i.mask & 4 <> 0 AND i.first_name IS NULL THEN 'first_name' END,
-                    CASE WHEN i.mask & 8 <> 0 AND i.last_name IS NULL THEN 'last_name' END,
-                    CASE WHEN i.mask & 16 <> 0 AND i.phone IS NULL THEN 'phone' END,
-                    CASE WHEN i.mask & 32 <> 0 AND i.company IS NULL THEN 'company' END
-                ], NULL) || ARRAY(SELECT 'attributes.' || jsonb_array_elements_text(i.removed::jsonb)),
-                1
-            )
-        END
+        i.cleared::jsonb
     FROM unnest(
         split_column($3, $13, $14), $4::text::smallint[], split_column($5, $13, $14), split_column($6, $13, $14),
         split_column($7, $13, $14), split_column($8, $13, $14), split_column($9, $13, $14),
         split_column($10, $13, $14), $11::text::bigint[], $12::text::int[], split_column($15, $13, $14),
-        $16::text::bigint[]
+        $16::text::bigint[], split_column($17, $13, $14)
     ) AS i(
         contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index,
-        removed, expected
+        removed, expected, cleared
     )
     ON CONFLICT (tenant_id, contact_id) DO UPDATE
     SET
