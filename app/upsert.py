@@ -75,11 +75,13 @@ async def _upsert(
     if not left:
         return decided
     written = await imports.upsert_contacts(connection, tenant_id, job_id, _columns(left))
+    ok, created, updated = ItemStatus.OK, Result.CREATED, Result.UPDATED
     for item in left:
-        version = written.get(item.index)
+        index = item.index
+        version = written.get(index)
         if version is not None:
-            result = Result.CREATED if version == 1 else Result.UPDATED
-            decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, version)
+            result = created if version == 1 else updated
+            decided[index] = ItemOutcome(index, item.contact_id, ok, result, version)
     if len(written) < len(left):
         await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
     return decided
@@ -115,19 +117,19 @@ def _columns(items: Sequence[Accepted]) -> imports.Columns:
     masks = [i.mask for i in items]
     attributes = [i.attributes for i in items]
     removed: list[str | None] = [None] * len(items)
-    cleared: dict[int, list[str]] = {}
+    names: dict[int, list[str]] = {}
     for position, item in enumerate(items):
         if item.removes:
             attributes[position], keys = _parted(item.attributes)
             removed[position] = answers.as_json(keys)
-            cleared[position] = [naming.ATTRIBUTE + key for key in keys]
+            names[position] = [naming.ATTRIBUTE + key for key in keys]
         elif item.attributes is None and item.mask & rows.ATTRIBUTES:
             masks[position] |= _REPLACES
     first_names = [i.first_name for i in items]
     last_names = [i.last_name for i in items]
     phones = [i.phone for i in items]
     companies = [i.company for i in items]
-    for bit, name, values in (
+    for bit, field, values in (
         (rows.FIRST_NAME, "first_name", first_names),
         (rows.LAST_NAME, "last_name", last_names),
         (rows.PHONE, "phone", phones),
@@ -136,7 +138,10 @@ def _columns(items: Sequence[Accepted]) -> imports.Columns:
         if None in values:
             for position, value in enumerate(values):
                 if value is None and masks[position] & bit:
-                    cleared.setdefault(position, []).append(name)
+                    names.setdefault(position, []).append(field)
+    cleared: list[str | None] = [None] * len(items)
+    for position, those in names.items():
+        cleared[position] = answers.as_json(dict.fromkeys(those, "1"))
     return imports.Columns(
         contact_ids=[i.contact_id for i in items],
         masks=masks,
@@ -150,12 +155,8 @@ def _columns(items: Sequence[Accepted]) -> imports.Columns:
         indexes=[i.index for i in items],
         removed=removed,
         expected=[i.if_version for i in items],
-        cleared=[_in_first_version(cleared.get(position)) for position in range(len(items))],
+        cleared=cleared,
     )
-
-
-def _in_first_version(names: list[str] | None) -> str | None:
-    return None if names is None else answers.as_json(dict.fromkeys(names, "1"))
 
 
 def _parted(patch: str | None) -> tuple[str, list[str]]:

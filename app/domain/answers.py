@@ -26,7 +26,7 @@ _Line = Annotated[
 ]
 
 
-class ItemOutcome(msgspec.Struct, omit_defaults=True):
+class ItemOutcome(msgspec.Struct, omit_defaults=True, gc=False):
     """What became of one item here. `retry` means: send it again, not before `retry_after_seconds`."""
 
     index: int

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from app.domain import diagnosis, rules
+from app.domain import diagnosis, email, rules
 from app.domain.outcomes import ErrorCode
 from app.domain.rules import FieldError, ItemWarning
 
@@ -134,6 +134,7 @@ _encode = msgspec.json.Encoder().encode
 _ESCAPED_NUL: Final = rb"\u0000"
 _has_digit: Final = rules.has_digit
 _email_fault: Final = rules.email_fault
+_is_usual: Final = email.is_usual
 
 
 def key_order(pieces: Sequence[bytes | msgspec.Raw]) -> list[int] | None:
@@ -233,7 +234,9 @@ def _read(index: int, raw: bytes) -> Accepted | None:
     row = _make_row(index, item, len(raw))
     if row.contact_id != row.contact_id.strip():
         return None
-    if _email_fault(row.email) is not None or (row.phone is not None and not _has_digit(row.phone)):
+    if not _is_usual(row.email) and _email_fault(row.email) is not None:
+        return None
+    if row.phone is not None and not _has_digit(row.phone):
         return None
     names = row.mask.bit_count() + (item.if_version is not UNSET) + (item.source_version is None)
     attributes, text = item.attributes, row.attributes
