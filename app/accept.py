@@ -36,7 +36,7 @@ from app.db.packing import pack, unpack
 from app.db.pool import Connection, Database
 from app.db.transactions import COLLIDED, HELD, retried
 from app.domain import answers, envelope
-from app.domain.batch import JobOptions
+from app.domain.answers import JobOptions
 from app.domain.files.columns import HeaderError
 from app.domain.files.pieces import Contents, Family, Form, read_by_steps, read_quickly
 from app.domain.items import BROKEN, LOCKED, Items, Undecided

@@ -9,12 +9,12 @@ from typing import Any
 
 import msgspec
 
-from app.db import reading
+from app.db import history
+from app.db.history import SyncRow
 from app.db.pool import Connection
-from app.db.reading import SyncRow
 from app.domain import naming
 from app.domain.answers import JsonObject
-from app.domain.options import STANDARD_FIELDS
+from app.domain.naming import STANDARD_FIELDS
 from app.domain.outcomes import EffectState
 from app.errors import NotFound
 from app.status import explain_wait
@@ -61,7 +61,7 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
     Raises:
         NotFound: the tenant has no such contact.
     """
-    row = None if "\0" in contact_id else await reading.read_contact(connection, tenant_id, contact_id)
+    row = None if "\0" in contact_id else await history.read_contact(connection, tenant_id, contact_id)
     if row is None:
         raise NotFound("There is no such contact.")
     if not row.email:
@@ -69,7 +69,7 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
             f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
             f"and an import of this id creates it again."
         )
-    syncs = await reading.read_contact_syncs(connection, tenant_id, contact_id)
+    syncs = await history.read_contact_syncs(connection, tenant_id, contact_id)
     named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}
     named.update(naming.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
     named.update(naming.read_cleared(row.cleared))

@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from app.db import reading
+from app.db import idempotency
 from app.db.pool import Connection
 from app.errors import NotFound
 
@@ -33,12 +33,12 @@ async def read_key(connection: Connection, tenant_id: int, route: str, key: str)
     Raises:
         NotFound: no request with this key is known.
     """
-    row = await reading.read_key(connection, tenant_id, route, key)
+    row = await idempotency.read_key(connection, tenant_id, route, key)
     if row is None:
-        if await reading.key_is_running(connection, tenant_id, route, key):
+        if await idempotency.key_is_running(connection, tenant_id, route, key):
             return KeyState(key=key, state="running")
         # It may have committed between the two looks.
-        row = await reading.read_key(connection, tenant_id, route, key)
+        row = await idempotency.read_key(connection, tenant_id, route, key)
     if row is None:
         raise NotFound("No request with this Idempotency-Key is known; if one was sent, it left no effect.")
     state: _KeyState = "expired" if row.expired else "running" if row.answering else "completed"

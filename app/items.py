@@ -12,7 +12,6 @@ import msgspec
 
 from app.candidates import Candidates
 from app.db import items as rows
-from app.db import letters
 from app.db.delivering import NotRestored
 from app.db.items import DeliveryRow, JobRef, JobRow, Range
 from app.db.packing import unpack
@@ -223,7 +222,7 @@ async def _tell_letters(
     job: JobRef, lost: dict[tuple[int, int], str], owed: dict[int, dict[str, DestinationOutcome]]
 ) -> None:
     """The current state of the dead letters that items (delivery, index) left."""
-    for end in await letters.letters_of_items(job.connection, job.tenant_id, list(lost)):
+    for end in await rows.letters_of_items(job.connection, job.tenant_id, list(lost)):
         there = owed[end.item_index]
         name = lost[(end.delivery_id, end.item_index)]
         there[name] = msgspec.structs.replace(

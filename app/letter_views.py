@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from app.db import history
 from app.db import letters as rows
-from app.db import reading
 from app.db.letters import CallRow, ClusterRow, Filter, LetterRow, VersionRow
 from app.db.pool import Connection
 from app.domain.answers import JsonObject
@@ -188,7 +188,7 @@ async def read_letter(connection: Connection, tenant_id: int, letter_id: int) ->
             raise NotFound("There is no such dead letter.")
         (row,) = found
         places = await read_places(connection, tenant_id)
-        contact = await reading.read_contact(connection, tenant_id, row.contact_id)
+        contact = await history.read_contact(connection, tenant_id, row.contact_id)
         version = await rows.read_version(connection, tenant_id, row.contact_id, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
@@ -222,7 +222,7 @@ def _choose(row: LetterRow, *, removed: bool) -> list[Literal["replay", "drop", 
     return [*choices, "settle"] if row.error_code == ErrorCode.OUTCOME_UNKNOWN else choices
 
 
-def _show_contact(row: reading.ContactRow | VersionRow | None, contact_id: str) -> Payload | None:
+def _show_contact(row: history.ContactRow | VersionRow | None, contact_id: str) -> Payload | None:
     """`None` for a tombstone: it has no address."""
     if row is None or not row.email:
         return None

@@ -22,10 +22,9 @@ from app.db import processing, undoing
 from app.db.pool import Connection
 from app.db.undoing import Before, Change, Maker, Standing
 from app.domain import answers, naming
-from app.domain.answers import ItemOutcome
+from app.domain.answers import FieldError, ItemOutcome
 from app.domain.naming import Cleared, Takings
 from app.domain.outcomes import ErrorCode, ItemStatus, JobKind, Result
-from app.domain.rules import FieldError
 
 RANGE: Final = 1_000
 """Most items of one transaction."""

@@ -14,7 +14,7 @@ from typing import Annotated, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from app.domain.addresses import parse_networks
-from app.domain.webhooks import parse_waits
+from app.domain.waits import parse_waits
 from app.errors import SettingsError
 
 PREFIX: Final = "TRANCHE_"

@@ -16,11 +16,10 @@ from msgspec import UNSET, UnsetType
 
 from app.attempts import Attempt, Merged, read_family
 from app.db import reading
+from app.db.family import read_relatives
 from app.db.pool import Connection
 from app.db.reading import EffectRow, JobRow
-from app.db.undoing import read_relatives
-from app.domain.answers import Summary
-from app.domain.batch import JobOptions
+from app.domain.answers import JobOptions, Summary
 from app.domain.outcomes import ErrorCode, JobKind, JobState, Result
 from app.errors import NotFound
 from app.workers import Workers

@@ -13,8 +13,9 @@ from app.db.columns import numbers, texts
 from app.db.pool import Connection
 from app.db.query import Affected, Found, Json, Query, Seconds, query
 from app.domain.outcomes import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
-from app.domain.webhooks import LISTED_BYTES
 
+_LISTED_BYTES: Final = 16_000
+"""Of the items that one event lists: Standard Webhooks wants bodies under 20 kB."""
 _SENTENCES: Final = msgspec.json.encode(
     {code: SENTENCES.get(code, OTHER_SENTENCE) for code in ErrorCode}
 ).decode()
@@ -345,7 +346,7 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
         if record.letters:
             await _bury_letters(connection, claim, record.letters)
             indexes = [letter.item_index for letter in record.letters]
-            await _tell_letters(connection, claim, indexes, _SENTENCES, LISTED_BYTES)
+            await _tell_letters(connection, claim, indexes, _SENTENCES, _LISTED_BYTES)
         finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
         return Recorded(job_id, finished, record.wait)
 
@@ -366,3 +367,12 @@ async def release_lost(connection: Connection) -> int:
         for lost in await _lost_deliveries(connection, tenant_id):
             released += await _release_lost(connection, *lost)
     return released
+
+
+lacks_place = Query[[int, int, int], bool]("lacks_place")
+"""(tenant_id, destination_id, concurrency)
+
+Something is due, but other workers have as many deliveries under way as the destination may have.
+"""
+owes = Query[[int, int], bool]("owes")
+"""(tenant_id, destination_id) Something is to be sent to the destination, now or later, or is under way."""

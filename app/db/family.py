@@ -5,14 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from app.db.pool import Connection
 from app.db.query import Query
-
-if TYPE_CHECKING:
-    pass
 
 
 class LettersRow(msgspec.Struct, frozen=True):
@@ -45,7 +42,18 @@ class AttemptRow(msgspec.Struct, frozen=True):
     destinations: list[str]
 
 
+class Relatives(msgspec.Struct, frozen=True):
+    undo_of: uuid.UUID | None = None
+    undone_by: uuid.UUID | None = None
+    compensated_by: uuid.UUID | None = None
+
+
 read_letters = Query[[int, uuid.UUID], list[LettersRow]]("read_outcome_of_letters")
 read_effects = Query[[int, uuid.UUID], list[EffectsRow]]("read_own_effects")
 read_attempts = Query[[int, uuid.UUID, Sequence[uuid.UUID]], list[AttemptRow]]("read_attempts")
 """(tenant_id, job_id, replays) Oldest first; the job itself is one."""
+_read_relatives = Query[[int, uuid.UUID], Relatives | None]("read_relatives")
+
+
+async def read_relatives(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Relatives:
+    return await _read_relatives(connection, tenant_id, job_id) or Relatives()

@@ -1,4 +1,4 @@
-"""The queries of a contact's history, typed."""
+"""The queries of a contact and its history, typed."""
 
 from __future__ import annotations
 
@@ -34,6 +34,46 @@ class VersionRow(msgspec.Struct, frozen=True):
     undone_by: uuid.UUID | None
 
 
+class ContactRow(msgspec.Struct, frozen=True):
+    contact_id: str
+    version: int
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: str
+    job_id: uuid.UUID
+    created_at: datetime
+    updated_at: datetime
+    cleared: str | None
+
+
+class SyncRow(msgspec.Struct, frozen=True):
+    """A destination and what it holds of one contact; `state` is `None` while nothing was tried."""
+
+    name: str
+    paused: bool
+    created_at: datetime
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
+    synced_version: int | None
+    synced_at: datetime | None
+    remote_id: str | None
+    state: str | None
+    state_version: int | None
+    error_code: str | None
+    error_detail: str | None
+    created: bool | None
+    not_restored: str | None
+
+
+read_contact = Query[[int, str], ContactRow | None]("read_contact")
+"""(tenant_id, contact_id)"""
+read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
+"""(tenant_id, contact_id)"""
 contact_exists = Query[[int, str], bool]("contact_exists")
 """(tenant_id, contact_id)"""
 _read_history = Query[[int, str, uuid.UUID | None, int | None, int], list[VersionRow]]("read_history")

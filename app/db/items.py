@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from app.db.pool import Connection
-from app.db.query import query
+from app.db.query import Query, query
 from app.db.sql import QUERIES
 
 Range = tuple[int, int]
@@ -162,3 +162,23 @@ async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, Versio
 
 def _columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
     return [low for low, _ in ranges], [high for _, high in ranges]
+
+
+class EndRow(msgspec.Struct, frozen=True):
+    """How the dead letter of an item of a delivery ended."""
+
+    delivery_id: int
+    item_index: int
+    dead_letter_id: int
+    resolution: str | None
+    replay_job_id: uuid.UUID | None
+
+
+_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of_items")
+
+
+async def letters_of_items(
+    connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
+) -> list[EndRow]:
+    """For items (delivery, index) that left a dead letter."""
+    return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])

@@ -112,16 +112,6 @@ class VersionRow(msgspec.Struct, frozen=True):
     attributes: str
 
 
-class EndRow(msgspec.Struct, frozen=True):
-    """How the dead letter of an item of a delivery ended."""
-
-    delivery_id: int
-    item_index: int
-    dead_letter_id: int
-    resolution: str | None
-    replay_job_id: uuid.UUID | None
-
-
 class JobRow(msgspec.Struct, frozen=True):
     kind: str
     state: str
@@ -229,16 +219,6 @@ async def read_calls(connection: Connection, letter: LetterRow, tenant_id: int) 
 
 read_version = Query[[int, str, int], VersionRow | None]("read_version")
 """(tenant_id, contact_id, version)"""
-_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of_items")
-
-
-async def letters_of_items(
-    connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
-) -> list[EndRow]:
-    """For items (delivery, index) that left a dead letter."""
-    return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])
-
-
 lock = Query[[int, Sequence[int]], list[LetterRow]]("lock_letters")
 """(tenant_id, ids) Those that are open, for the caller's transaction alone."""
 

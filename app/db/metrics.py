@@ -1,4 +1,4 @@
-"""The query of the metrics, typed."""
+"""The queries of metrics and health, typed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,22 @@ class Figure(msgspec.Struct, frozen=True):
     value: float
 
 
+class HealthRow(msgspec.Struct, frozen=True):
+    tenant: str
+    name: str
+    kind: str
+    state: str
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
+    unknown: int
+    """Items whose answer was lost."""
+    unknown_for: int
+    """Seconds since the first of them became unknown."""
+
+
+read_health = Query[[int | None], list[HealthRow]]("read_health")
+"""Every destination of one tenant, or of all of them."""
 _read_figures = Query[[list[int]], list[Figure]]("read_figures")
 
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.db.imports import lock_number
 from app.db.query import Json, Query
 
 if TYPE_CHECKING:
@@ -82,66 +81,6 @@ class Revision(msgspec.Struct, frozen=True):
     finished: bool
 
 
-class KeyRow(msgspec.Struct, frozen=True):
-    status: int | None
-    """None while the body arrives."""
-    job_id: uuid.UUID
-    created_at: datetime
-    expires_at: datetime
-    expired: bool
-    answering: bool
-
-
-class ContactRow(msgspec.Struct, frozen=True):
-    contact_id: str
-    version: int
-    source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
-    attributes: str
-    job_id: uuid.UUID
-    created_at: datetime
-    updated_at: datetime
-    cleared: str | None
-
-
-class SyncRow(msgspec.Struct, frozen=True):
-    """A destination and what it holds of one contact; `state` is `None` while nothing was tried."""
-
-    name: str
-    paused: bool
-    created_at: datetime
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
-    synced_version: int | None
-    synced_at: datetime | None
-    remote_id: str | None
-    state: str | None
-    state_version: int | None
-    error_code: str | None
-    error_detail: str | None
-    created: bool | None
-    not_restored: str | None
-
-
-class HealthRow(msgspec.Struct, frozen=True):
-    tenant: str
-    name: str
-    kind: str
-    state: str
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
-    unknown: int
-    """Items whose answer was lost."""
-    unknown_for: int
-    """Seconds since the first of them became unknown."""
-
-
 read_job = Query[[int, uuid.UUID], JobRow | None]("read_job")
 _read_jobs = Query[[int, uuid.UUID | None, int], list[JobRow]]("read_jobs")
 _read_jobs_of_key = Query[[int, uuid.UUID | None, int, str], list[JobRow]]("read_jobs_of_key")
@@ -188,22 +127,3 @@ _read_revisions = Query[[list[int], list[uuid.UUID]], list[Revision]]("read_revi
 async def read_revisions(connection: Connection, jobs: Sequence[tuple[int, uuid.UUID]]) -> list[Revision]:
     """Of the jobs (tenant, job) that exist."""
     return await _read_revisions(connection, [tenant for tenant, _ in jobs], [job for _, job in jobs])
-
-
-read_key = Query[[int, str, str], KeyRow | None]("read_key")
-"""(tenant_id, route, key)"""
-_lock_is_held = Query[[int], bool]("key_is_running")
-
-
-async def key_is_running(connection: Connection, tenant_id: int, route: str, key: str) -> bool:
-    """Whether a request with this key is inside its transaction now."""
-    return await _lock_is_held(connection, lock_number(tenant_id, route, key))
-
-
-read_contact = Query[[int, str], ContactRow | None]("read_contact")
-"""(tenant_id, contact_id)"""
-read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
-"""(tenant_id, contact_id)"""
-read_health = Query[[int | None], list[HealthRow]]("read_health")
-"""Every destination of one tenant, or of all of them."""
-read_schema_version = Query[[], str | None]("read_schema_version")

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncpg
 
-from app.db import reading
 from app.db.pool import Connection
+from app.db.query import Query
 from app.db.revisions import newest
+
+read_schema_version = Query[[], str | None]("read_schema_version")
 
 
 async def find_fault(connection: Connection) -> str | None:
     """What an operator has to do before this release can work, or None. A newer release's schema will do."""
     try:
-        found = await reading.read_schema_version(connection)
+        found = await read_schema_version(connection)
     except asyncpg.UndefinedTableError:
         found = None
     if found is not None and found >= newest():

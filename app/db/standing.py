@@ -11,8 +11,7 @@ from msgspec import UNSET, UnsetType
 from app.db.pool import Connection
 from app.db.query import Query
 from app.domain import naming
-from app.domain.naming import ATTRIBUTE
-from app.domain.options import STANDARD_FIELDS
+from app.domain.naming import ATTRIBUTE, STANDARD_FIELDS
 
 Field = str | None | UnsetType
 

@@ -13,8 +13,7 @@ from app.db.pool import Connection
 from app.db.processing import LONG_SECONDS, allow_long
 from app.db.query import Found, Query, query
 from app.domain import naming
-from app.domain.naming import Cleared, Known, Takings
-from app.domain.options import STANDARD_FIELDS
+from app.domain.naming import STANDARD_FIELDS, Cleared, Known, Takings
 
 _attributes: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -125,12 +124,6 @@ class Refused(msgspec.Struct, frozen=True):
 
     item_index: int
     letters: list[int]
-
-
-class Relatives(msgspec.Struct, frozen=True):
-    undo_of: uuid.UUID | None = None
-    undone_by: uuid.UUID | None = None
-    compensated_by: uuid.UUID | None = None
 
 
 lock_undoable = Query[[int, uuid.UUID], Undoable | None]("lock_undoable")
@@ -294,10 +287,3 @@ read_refused = Query[[int, uuid.UUID, int, int], list[Refused]]("refused_items")
 async def drop_letters(
     connection: Connection, tenant_id: int, letters: Sequence[int], *, by: str, note: str
 ) -> None: ...
-
-
-_read_relatives = Query[[int, uuid.UUID], Relatives | None]("read_relatives")
-
-
-async def read_relatives(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> Relatives:
-    return await _read_relatives(connection, tenant_id, job_id) or Relatives()

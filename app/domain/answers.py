@@ -10,8 +10,7 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, Result
-from app.domain.rules import FieldError, ItemWarning
+from app.domain.outcomes import Consistency, EffectState, ErrorCode, ItemStatus, Result, WarningCode
 
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 """An object that goes out as it was stored."""
@@ -19,6 +18,29 @@ JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "obj
 _ITEMS: Final = msgspec.Meta(
     extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}}
 )
+
+
+class FieldError(msgspec.Struct, frozen=True, gc=False):
+    """One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item, "" for the item itself."""
+
+    code: ErrorCode
+    pointer: str
+    detail: str
+
+
+class ItemWarning(msgspec.Struct, frozen=True, gc=False):
+    """What was noticed about a row of a file that is no error; `pointer` as in `FieldError`."""
+
+    code: WarningCode
+    pointer: str
+    detail: str
+
+
+class JobOptions(msgspec.Struct, frozen=True):
+    atomic: bool = False
+    last_wins: bool = False
+    dry_run: bool = False
+    consistency: Consistency = Consistency.NONE
 
 
 _Line = Annotated[

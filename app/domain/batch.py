@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.outcomes import Consistency, ErrorCode
+from app.domain.answers import FieldError
+from app.domain.outcomes import ErrorCode
 from app.domain.rows import Accepted, Rejected
-from app.domain.rules import FieldError
 
 _contact_id: Final = attrgetter("contact_id")
 _index: Final = attrgetter("index")
@@ -22,13 +22,6 @@ _sorted_json = msgspec.json.Encoder(order="sorted").encode
 
 
 # How a batch is to be taken, as far as its job keeps it; shown as it stands here.
-class JobOptions(msgspec.Struct, frozen=True):
-    atomic: bool = False
-    last_wins: bool = False
-    dry_run: bool = False
-    consistency: Consistency = Consistency.NONE
-
-
 class Batch(msgspec.Struct, frozen=True):
     """The items to write and what becomes of the others; every index of the request is in one of the four.
 

@@ -15,8 +15,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
+from app.domain.naming import STANDARD_FIELDS
 from app.domain.options import (
-    STANDARD_FIELDS,
     Limits,
     Name,
     Names,

@@ -11,8 +11,9 @@ from typing import Any, Final
 import msgspec
 
 from app.domain import lexical, rules
+from app.domain.answers import FieldError
 from app.domain.outcomes import ErrorCode
-from app.domain.rules import FieldError, Object, Unreadable
+from app.domain.rules import Object, Unreadable
 
 MAX_ERRORS: Final = 20
 """Errors listed for one item; the last one says that there are more. Bounds the answer to a hostile item."""

@@ -8,11 +8,10 @@ from typing import Final
 import msgspec
 
 from app.domain import answers, batch, rows
-from app.domain.answers import ItemOutcome
+from app.domain.answers import FieldError, ItemOutcome, ItemWarning
 from app.domain.batch import Batch
 from app.domain.outcomes import ErrorCode, ItemStatus, Result
-from app.domain.rows import Accepted, Effort, FieldError, Noted, Piece, Rejected, Unfit
-from app.domain.rules import ItemWarning
+from app.domain.rows import Accepted, Effort, Noted, Piece, Rejected, Unfit
 
 PART: Final = 334
 """Items of a part. While PostgreSQL works on one part the next is read, so that one of two cores does not idle."""

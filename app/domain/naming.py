@@ -16,8 +16,8 @@ from typing import Final
 
 import msgspec
 
-from app.domain.options import STANDARD_FIELDS
-
+STANDARD_FIELDS: Final = ("email", "first_name", "last_name", "phone", "company")
+"""What a contact has beside its key and its attributes."""
 ATTRIBUTE: Final = "attributes."
 OPTIONAL_FIELDS: Final = tuple(name for name in STANDARD_FIELDS if name != "email")
 """Every item names the e-mail address."""

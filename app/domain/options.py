@@ -9,8 +9,7 @@ from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origi
 import msgspec
 from msgspec import Meta
 
-STANDARD_FIELDS: Final = ("email", "first_name", "last_name", "phone", "company")
-"""What a contact has beside its key and its attributes."""
+from app.domain.naming import STANDARD_FIELDS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]

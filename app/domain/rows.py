@@ -13,10 +13,10 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.domain import diagnosis, email, rules
+from app.domain.answers import FieldError, ItemWarning
 from app.domain.outcomes import ErrorCode
-from app.domain.rules import FieldError, ItemWarning
 
-__all__ = ["Accepted", "FieldError", "Item", "Piece", "Rejected", "Unfit", "read_items"]
+__all__ = ["Accepted", "Item", "Piece", "Rejected", "Unfit", "read_items"]
 
 ID: Final = 1
 EMAIL: Final = 2

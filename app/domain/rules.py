@@ -15,7 +15,8 @@ from typing import Any, Final
 import msgspec
 
 from app.domain import email, spelling
-from app.domain.outcomes import ErrorCode, WarningCode
+from app.domain.answers import FieldError
+from app.domain.outcomes import ErrorCode
 
 MAX_ID: Final = 255
 MAX_TEXT: Final = 1_000
@@ -32,22 +33,6 @@ FLOAT_BOUND: Final = 2.0**63
 _MAX_POINTER: Final = 500
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
 has_digit: Final = re.compile(r"\d").search
-
-
-class FieldError(msgspec.Struct, frozen=True, gc=False):
-    """One fault of an item; `pointer` is a JSON pointer (RFC 6901) into the item, "" for the item itself."""
-
-    code: ErrorCode
-    pointer: str
-    detail: str
-
-
-class ItemWarning(msgspec.Struct, frozen=True, gc=False):
-    """What was noticed about a row of a file that is no error; `pointer` as in `FieldError`."""
-
-    code: WarningCode
-    pointer: str
-    detail: str
 
 
 class Object(dict[str, Any]):

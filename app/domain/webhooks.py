@@ -27,11 +27,7 @@ SECRET_BYTES: Final = 32
 JITTER: Final = 0.2
 LONGEST_ASKED: Final = 3_600.0
 """Seconds that a receiver's Retry-After can put an attempt off."""
-LISTED_BYTES: Final = 16_000
-"""Of the items that one event lists: Standard Webhooks wants bodies under 20 kB."""
 MOST_ATTEMPTS_KEPT: Final = 50
-_MOST_WAITS: Final = 30
-_LONGEST_WAIT: Final = 604_800.0
 _URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+([/?][^\s#\x00-\x1f]*)?", re.ASCII)
 
 
@@ -75,18 +71,6 @@ class Verdict(msgspec.Struct, frozen=True):
     """Seconds before the next attempt, if it is pending."""
     disable: bool = False
     """The receiver never wants to hear from us again."""
-
-
-def parse_waits(text: str) -> tuple[float, ...]:
-    """Seconds before the second and every further attempt, separated by commas; empty: there is only one.
-
-    Raises:
-        ValueError: a part is no number of seconds, in words for the operator.
-    """
-    waits = tuple(float(part) for part in text.split(",") if part.strip())
-    if len(waits) > _MOST_WAITS or any(not 0 <= wait <= _LONGEST_WAIT for wait in waits):
-        raise ValueError(f"at most {_MOST_WAITS} waits from 0 to {_LONGEST_WAIT:.0f} seconds")
-    return waits
 
 
 def judge(

@@ -8,8 +8,9 @@ from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from app.http.headers import JSON
-from app.http.openapi.document import Documents, read_version
+from app.http.openapi.document import Documents
 from app.http.operation import EVERYBODY, Answer, Reply, operation, respond
+from app.release import read_version
 
 _YAML: Final = "application/yaml"
 _HTML: Final = "text/html"

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app import workers
-from app.db import reading
+from app.db import schema_version
 from app.db.pool import Database
 from app.db.revisions import newest
 from app.db.room import RoomProbe
@@ -102,7 +102,7 @@ class Engines:
     async def _check_schema(self) -> Check:
         async with self._database.connection() as connection:
             try:
-                found = await reading.read_schema_version(connection)
+                found = await schema_version.read_schema_version(connection)
             except asyncpg.UndefinedTableError:
                 found = None
         wanted = newest()

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from app.db import reading
+from app.db import metrics
+from app.db.metrics import HealthRow
 from app.db.pool import Database
-from app.db.reading import HealthRow
 from app.domain.principal import Principal
 from app.errors import TrancheError, Unauthorized
 from app.http.auth import identify, is_operator
@@ -89,7 +89,7 @@ async def read_health(
 
         async def read() -> Check:
             async with database.connection() as connection:
-                rows.extend(await reading.read_health(connection, principal.tenant_id if principal else None))
+                rows.extend(await metrics.read_health(connection, principal.tenant_id if principal else None))
             return Check("pass")
 
         checks["database"] = await timed(read)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from app.http.auth import FOLLOWING
-from app.http.openapi.document import read_version as read_release
 from app.http.operation import Answer, operation
+from app.release import read_version as read_release
 
 
 class Release(msgspec.Struct):

@@ -14,7 +14,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app.db import delivering, flow
+from app.db import delivering
 from app.db.delivering import Claim
 from app.db.pool import Database
 from app.domain.outcomes import ErrorCode
@@ -112,7 +112,7 @@ class DestinationWorker:
         if context.client is None or not self._half_open:
             return
         async with self._database.connection() as connection:
-            owes = await flow.owes(connection, destination.tenant_id, destination.destination_id)
+            owes = await delivering.owes(connection, destination.tenant_id, destination.destination_id)
         if not owes:
             await context.client.settle()
 
@@ -221,7 +221,7 @@ class DestinationWorker:
     async def _lacks_place(self) -> bool:
         destination = self.context.destination
         async with self._database.connection() as connection:
-            return await flow.lacks_place(
+            return await delivering.lacks_place(
                 connection,
                 destination.tenant_id,
                 destination.destination_id,

@@ -21,8 +21,7 @@ from app.db.pool import UNREACHABLE, Connection
 from app.db.processing import Processing, SpooledChunk
 from app.db.transactions import COLLIDED, HELD, retried
 from app.domain import answers, batch, rows
-from app.domain.answers import ItemOutcome, Summary
-from app.domain.batch import JobOptions
+from app.domain.answers import ItemOutcome, JobOptions, Summary
 from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
 from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
 from app.domain.outcomes import ErrorCode, Step

@@ -21,7 +21,8 @@ from app.db import audit, webhooks
 from app.db.pool import Connection, Database
 from app.db.webhooks import Claimed, WebhookAttempt
 from app.domain import addresses
-from app.domain.webhooks import MessageState, Policy, Verdict, judge, parse_waits, sign
+from app.domain.waits import parse_waits
+from app.domain.webhooks import MessageState, Policy, Verdict, judge, sign
 from app.errors import TrancheError
 from app.settings import Settings
 from app.vault import WEBHOOK_ENDPOINT, Vault

@@ -13,9 +13,9 @@ import pytest
 
 from app import keys
 from app.db import canceling
+from app.domain.answers import FieldError
 from app.domain.outcomes import ErrorCode
 from app.domain.rows import Unfit
-from app.domain.rules import FieldError
 from app.errors import DatabaseUnavailable
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk, people, person

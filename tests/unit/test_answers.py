@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain import answers
-from app.domain.answers import SAMPLES, Cluster, ItemOutcome, Summary
+from app.domain.answers import SAMPLES, Cluster, FieldError, ItemOutcome, Summary
 from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode, ItemStatus, Result
-from app.domain.rules import FieldError
 
 _JOB = uuid.UUID("0199aaaa-0000-7000-8000-000000000001")
 _FAILED_CODES = [ErrorCode.INVALID_EMAIL, ErrorCode.UNKNOWN_FIELD, ErrorCode.VERSION_CONFLICT]

@@ -10,13 +10,13 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.domain.addresses import parse_networks, refusal
+from app.domain.waits import parse_waits
 from app.domain.webhooks import (
     MessageState,
     Policy,
     Verdict,
     judge,
     make_secret,
-    parse_waits,
     sign,
     url_fault,
 )

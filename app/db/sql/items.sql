@@ -181,3 +181,14 @@ SELECT
     l.item_index, l.contact_id, l.source_version, l.email, l.first_name, l.last_name, l.phone, l.company, l.attributes
 FROM ledger l
 WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
+
+-- name: letters_of_items
+-- What became of the letters that these items of deliveries left.
+SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
+FROM unnest($2::bigint[], $3::int[]) AS k(delivery_id, item_index)
+CROSS JOIN LATERAL (
+    SELECT x.delivery_id, x.item_index, x.dead_letter_id, x.resolution, x.replay_job_id
+    FROM dead_letters x
+    WHERE x.tenant_id = $1 AND x.delivery_id = k.delivery_id AND x.item_index = k.item_index
+    LIMIT 1
+) l;

@@ -195,17 +195,6 @@ FROM past p
 JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index
 WHERE p.version = $3;
 
--- name: letters_of_items
--- What became of the letters that these items of deliveries left.
-SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
-FROM unnest($2::bigint[], $3::int[]) AS k(delivery_id, item_index)
-CROSS JOIN LATERAL (
-    SELECT x.delivery_id, x.item_index, x.dead_letter_id, x.resolution, x.replay_job_id
-    FROM dead_letters x
-    WHERE x.tenant_id = $1 AND x.delivery_id = k.delivery_id AND x.item_index = k.item_index
-    LIMIT 1
-) l;
-
 -- name: lock_letters
 -- Those of these letters that are open, for this transaction alone.
 SELECT

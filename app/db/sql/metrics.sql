@@ -74,3 +74,15 @@ CROSS JOIN LATERAL (
 ) m
 WHERE w.state <> 'removed' AND w.tenant_id = ANY ($1::int[])
 GROUP BY s.state;
+
+-- name: read_health
+-- Every destination of one tenant ($1), or of all of them (NULL), for the health check.
+SELECT
+    t.name AS tenant, d.name, d.kind, d.state, d.blocked_code, d.blocked_detail,
+    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
+    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
+FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id
+{{unknown_items}}
+WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
+ORDER BY t.name, d.name;

@@ -119,32 +119,6 @@ SELECT
 FROM jobs j
 JOIN unnest($1::int[], $2::uuid[]) AS w(tenant_id, job_id) ON j.tenant_id = w.tenant_id AND j.job_id = w.job_id;
 
--- name: read_key
--- A body that arrives under the key has no fingerprint yet; if nobody receives it any more, the key is free.
-SELECT
-    k.status, k.job_id, k.created_at, k.expires_at,
-    k.fingerprint IS NOT NULL AND (k.expires_at <= now() OR k.answer IS NULL) AS expired,
-    coalesce(k.answering_until > now(), false) AS answering
-FROM idempotency_keys k
-WHERE k.tenant_id = $1 AND k.route = $2 AND k.key = $3 AND (k.fingerprint IS NOT NULL OR k.answering_until > now());
-
--- name: key_is_running
--- Whether a transaction holds the lock of a key that has no row yet ($1: the lock's number, see claim_key).
-SELECT EXISTS (
-    SELECT FROM pg_locks l
-    WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted
-        AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
-        AND l.classid::bigint = ($1::bigint >> 32) & 4294967295
-        AND l.objid::bigint = $1::bigint & 4294967295
-);
-
--- name: read_contact
-SELECT
-    c.contact_id, c.version, c.source_version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
-    c.job_id, c.created_at, c.updated_at, c.cleared
-FROM contacts c
-WHERE c.tenant_id = $1 AND c.contact_id = $2;
-
 -- name: read_not_restored
 -- Of an undo: by destination, how many of its items left something there as it is.
 SELECT d.name, sum((SELECT count(*) FROM jsonb_object_keys(x.not_restored)))::int AS count
@@ -154,30 +128,3 @@ WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.not_restored IS NOT NULL
 GROUP BY d.name
 ORDER BY d.name;
 
--- name: read_contact_syncs
--- Every destination of the tenant with what it holds of one contact.
-SELECT
-    d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code, d.blocked_detail,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    s.synced_version, s.synced_at, s.remote_id, s.state, s.state_version, s.error_code, s.error_detail, s.created,
-    s.not_restored
-FROM destinations d
-LEFT JOIN contact_syncs s
-    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.contact_id = $2
-WHERE d.tenant_id = $1 AND d.state <> 'removed'
-ORDER BY d.name;
-
--- name: read_health
--- Every destination of one tenant ($1), or of all of them (NULL), for the health check.
-SELECT
-    t.name AS tenant, d.name, d.kind, d.state, d.blocked_code, d.blocked_detail,
-    greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
-    coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
-FROM destinations d
-JOIN tenants t ON t.tenant_id = d.tenant_id
-{{unknown_items}}
-WHERE d.state <> 'removed' AND ($1::int IS NULL OR d.tenant_id = $1)
-ORDER BY t.name, d.name;
-
--- name: read_schema_version
-SELECT version_num FROM schema_version;

@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 
 from app.domain import spelling
+from app.domain.answers import ItemWarning
 from app.domain.files import headers
 from app.domain.files.formulas import restore
 from app.domain.outcomes import WarningCode
-from app.domain.rules import MAX_KEY, ItemWarning, pointer
+from app.domain.rules import MAX_KEY, pointer
 
 FIELDS: Final = (
     "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from app.domain.answers import FieldError
 from app.domain.envelope import TooManyItems, split_quickly
 from app.domain.files.columns import SAMPLE, Columns, HeaderError, MissingFields, Wording, understand
 from app.domain.files.csv_rows import Record, Records
@@ -19,7 +20,6 @@ from app.domain.files.ndjson import MAX_LINE, NdjsonLines
 from app.domain.files.text import UTF_8, Decoder, UndecodableText
 from app.domain.outcomes import ErrorCode
 from app.domain.rows import Noted, Piece, Unfit
-from app.domain.rules import FieldError
 
 _CHUNK: Final = 65_536
 LINES_PER_ITEM: Final = 64

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import msgspec
 
+from app.domain.answers import FieldError, ItemWarning
 from app.domain.outcomes import ErrorCode, WarningCode
 from app.domain.rows import Noted, Piece, Unfit
-from app.domain.rules import FieldError, ItemWarning
 
 
 class _Packed(msgspec.Struct, array_like=True, gc=False):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from app.http.openapi.schemas import TEMPLATE, make_schemas
 from app.http.openapi.yaml import dump
 from app.http.operation import Answer, Header, Operation, Path, Text, members_of
 from app.http.query import describe_query
+from app.release import read_version
 from app.settings import Settings
 
 EXAMPLES: Final = msgspec.json.decode(files(__package__).joinpath("examples.json").read_bytes())
@@ -82,13 +82,6 @@ def make_document(operations: Iterable[Operation], settings: Settings) -> dict[s
             "responses": parts.make_problems(),
         },
     }
-
-
-def read_version() -> str:
-    try:
-        return version("tranche")
-    except PackageNotFoundError:
-        return "0"
 
 
 def _describe(one: Operation, query: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:

@@ -1,0 +1,13 @@
+"""The release of Tranche that is installed."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+
+def read_version() -> str:
+    """Its version; "0" where Tranche is not installed as a package."""
+    try:
+        return version("tranche")
+    except PackageNotFoundError:
+        return "0"
