@@ -47,12 +47,12 @@ chaos-bugs: $(DEV)
 
 # Writes the served document to openapi/; commit the difference with the change that made it.
 openapi: $(DEV)
-	$(BIN)/python -m app.http.openapi > openapi/openapi.yaml.new
+	$(BIN)/python -m app.api > openapi/openapi.yaml.new
 	mv openapi/openapi.yaml.new openapi/openapi.yaml
 
 .PHONY: openapi-difference
 openapi-difference: $(DEV)
-	$(BIN)/python -m app.http.openapi | diff -u openapi/openapi.yaml -
+	$(BIN)/python -m app.api | diff -u openapi/openapi.yaml -
 	$(BIN)/openapi-spec-validator openapi/openapi.yaml
 
 # Pins anew, with hashes; needs uv. No index address is written.

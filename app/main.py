@@ -15,36 +15,36 @@ from redis.asyncio import Redis
 
 from app import settings as settings_module
 from app import telemetry
-from app.db.pool import Database
-from app.db.room import RoomProbe
-from app.db.turns import Turns
+from app.api.app import Api
+from app.api.openapi.document import Documents
+from app.api.routes import OPERATIONS, ROUTES
+from app.auth.authorization import FirstSight
+from app.auth.last_used import LastUsed
+from app.auth.principals import Principals
+from app.destinations.api import Destinations
 from app.errors import SettingsError
 from app.http import problems
-from app.http.api import Api
-from app.http.auth import FirstSight
-from app.http.bodies import Drains
+from app.http.body.limits import Intake
+from app.http.body.reader import Drains
 from app.http.cors import Cors
-from app.http.destinations import Destinations
-from app.http.engines import Engines
-from app.http.figures import Figures
-from app.http.importer import Importer
-from app.http.intake import Intake
-from app.http.last_used import LastUsed
-from app.http.long_poll import LongPoll
-from app.http.metrics import observe
-from app.http.openapi.document import Documents
-from app.http.ownership import JobOwners
-from app.http.principals import Principals
-from app.http.refusals import Refusals
-from app.http.resources import STATE_KEY, Resources
-from app.http.routes import OPERATIONS, ROUTES
-from app.http.views import JobViews
-from app.http.watcher import JobWatcher
-from app.redis import make_pool
+from app.http.dependencies import STATE_KEY, Resources
+from app.http.refusal_limiter import Refusals
+from app.imports.reception import Importer
+from app.job_status.live.job_cache import JobViews
+from app.job_status.live.long_poll import LongPoll
+from app.job_status.live.watcher import JobWatcher
+from app.job_status.ownership import JobOwners
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Database
+from app.kit.postgres.disk_space import RoomProbe
+from app.kit.postgres.fair_connections import Turns
+from app.kit.redis import make_pool
+from app.kit.worker_registry import WorkerWatch
+from app.monitoring.engines import Engines
+from app.monitoring.metrics_api import observe
+from app.monitoring.stats_cache import Figures
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
-from app.workers import WorkerWatch
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -112,7 +112,7 @@ def create_app(settings: Settings) -> Litestar:
         state=State({STATE_KEY: resources}),
         openapi_config=None,
         logging_config=None,
-        request_max_body_size=None,  # bodies are read and capped by app.http.bodies
+        request_max_body_size=None,  # bodies are read and capped by app.http.body.reader
         debug=False,
     )
 

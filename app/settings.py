@@ -13,9 +13,9 @@ from typing import Annotated, Final, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from app.domain.addresses import parse_networks
-from app.domain.waits import parse_waits
 from app.errors import SettingsError
+from app.vocabulary.addresses import parse_networks
+from app.vocabulary.waits import parse_waits
 
 PREFIX: Final = "TRANCHE_"
 _MOST: Final = 2**31 - 1

@@ -74,7 +74,7 @@ def emit(event: Event) -> None:
 
 def configure(settings: Settings) -> None:
     """Set the log's level and shape for this process; lines go to stderr."""
-    # Its pool writes a traceback a second while PostgreSQL is away, which `app.db.pool` tells in one word.
+    # Its pool writes a traceback a second while PostgreSQL is away; `app.kit.postgres.database` logs that once.
     logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     people = settings.log_format == "console"
     shape: list[structlog.typing.Processor] = (

@@ -20,15 +20,15 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from uuid_utils.compat import uuid7
 
-from app import workers
-from app.db import schema_version
-from app.db.pool import Database
-from app.domain.addresses import parse_networks
 from app.errors import TrancheError
-from app.redis import make_pool
+from app.kit import worker_registry
+from app.kit.encryption import Vault
+from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
+from app.kit.postgres import schema_version
+from app.kit.postgres.database import Database
+from app.kit.redis import make_pool
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
+from app.vocabulary.addresses import parse_networks
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy
 from jobs.breaker.transition_log import TransitionLog
@@ -161,7 +161,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
             with suppress(RedisError, OSError, TimeoutError):
-                await asyncio.wait_for(workers.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
+                await asyncio.wait_for(worker_registry.beat(redis, worker_id, vault.key_ids, stopped=True), 1)
             await asyncio.gather(_end(running), sender.stop())
             await dispatcher.stop(_STOP_MARGIN)
             await transitions.close()
@@ -174,8 +174,8 @@ async def _send_heartbeats(redis: Redis, worker_id: str, vault: Vault) -> None:
     """Show that this worker runs, and which encryption keys it has."""
     while True:
         with suppress(RedisError, OSError):
-            await workers.beat(redis, worker_id, vault.key_ids)
-        await asyncio.sleep(workers.BEAT)
+            await worker_registry.beat(redis, worker_id, vault.key_ids)
+        await asyncio.sleep(worker_registry.BEAT)
 
 
 async def _end(running: Mapping[PollingWorkerPool, asyncio.Task[None]]) -> None:

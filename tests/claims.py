@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import uuid
 
-from app.db import delivering
-from app.db.delivering import Claim
-from app.db.pool import Connection
+from app.deliveries import queries
+from app.deliveries.queries import Claim
+from app.kit.postgres.database import Connection
 
 
 async def claim_delivery(
@@ -19,7 +19,7 @@ async def claim_delivery(
     concurrency: int,
 ) -> Claim | None:
     """The oldest that is due."""
-    claims = await delivering.claim_deliveries(
+    claims = await queries.claim_deliveries(
         connection, tenant_id, destination_id, token=token, lease=lease, concurrency=concurrency, limit=1
     )
     return claims[0] if claims else None

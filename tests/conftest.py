@@ -16,11 +16,11 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app.db.migrate import migrate
-from app.db.privileges import privileges
-from app.domain.addresses import parse_networks
 from app.embedded import Engines
+from app.migrations.privileges import privileges
+from app.migrations.runner import migrate
 from app.settings import Settings
+from app.vocabulary.addresses import parse_networks
 
 TEMPLATE = "tranche_template"
 LOOPBACK = parse_networks("127.0.0.0/8")

@@ -9,29 +9,31 @@ from typing import Any, Protocol
 import msgspec
 from redis.asyncio import Redis
 
-from app import circuits, destinations, keys
 from app import settings as settings_module
-from app.circuits import CircuitOrder
+from app.auth import service as auth_service
 from app.cli import destination_tests as testing
 from app.cli import place
 from app.cli.client.connection import open_api
-from app.destination_tests import DestinationTestRequest
-from app.domain.addresses import parse_networks
+from app.destinations import service as destination_service
+from app.destinations.circuits import service as circuit_service
+from app.destinations.circuits.service import CircuitOrder
+from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid
-from app.redis import make_pool
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
+from app.kit.redis import make_pool
+from app.kit.worker_registry import Workers, WorkerWatch
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
-from app.workers import Workers, WorkerWatch
+from app.vocabulary.addresses import parse_networks
 
 
 class DestinationBackend(Protocol):
     """Where destinations are kept; rows are as the API shows them."""
 
-    async def add(self, new: destinations.NewDestination) -> dict[str, Any]: ...
+    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]: ...
     async def list(self) -> list[dict[str, Any]]: ...
     async def set_state(self, name: str, state: str) -> None: ...
-    async def change(self, name: str, change: destinations.DestinationChange) -> None: ...
+    async def change(self, name: str, change: destination_service.DestinationChange) -> None: ...
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None: ...
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
 
@@ -42,7 +44,7 @@ class ApiBackend:
     def __init__(self, url: str | None, key: str | None) -> None:
         self._url, self._key = url, key
 
-    async def add(self, new: destinations.NewDestination) -> dict[str, Any]:
+    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]:
         made: dict[str, Any] = await self._ask("POST", "", new, repeatable=False)
         return made
 
@@ -50,7 +52,7 @@ class ApiBackend:
         answer = await self._ask("GET", "")
         return list(answer["destinations"])
 
-    async def change(self, name: str, change: destinations.DestinationChange) -> None:
+    async def change(self, name: str, change: destination_service.DestinationChange) -> None:
         await self._ask("PATCH", f"/{name}", _given(change))
 
     async def set_state(self, name: str, state: str) -> None:
@@ -103,42 +105,50 @@ class DatabaseBackend:
         self._settings = place.find(settings)
         self._tenant = tenant
 
-    async def add(self, new: destinations.NewDestination) -> dict[str, Any]:
+    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]:
         vault = Vault(self._settings.secret_key)
         async with place.connection(self._settings) as connection:
             tenant_id = (
-                await keys.ensure_tenant(connection, self._tenant)
+                await auth_service.ensure_tenant(connection, self._tenant)
                 if self._tenant
-                else await keys.find_tenant(connection, None)
+                else await auth_service.find_tenant(connection, None)
             )
             private = parse_networks(self._settings.destination_private)
-            added = await destinations.add_destination(connection, vault, tenant_id, new, private=private)
+            added = await destination_service.add_destination(
+                connection, vault, tenant_id, new, private=private
+            )
             return _shown(added)
 
     async def list(self) -> list[dict[str, Any]]:
         async with place.connection(self._settings) as connection:
-            tenant_id = await keys.find_tenant(connection, self._tenant)
+            tenant_id = await auth_service.find_tenant(connection, self._tenant)
             there = await _find_workers(self._settings)
-            return [_shown(d) for d in await destinations.list_destinations(connection, tenant_id, there)]
+            return [
+                _shown(d) for d in await destination_service.list_destinations(connection, tenant_id, there)
+            ]
 
-    async def change(self, name: str, change: destinations.DestinationChange) -> None:
+    async def change(self, name: str, change: destination_service.DestinationChange) -> None:
         vault = Vault(self._settings.secret_key)
         async with place.connection(self._settings) as connection:
-            tenant_id = await keys.find_tenant(connection, self._tenant)
-            destination_id = await destinations.change_destination(connection, vault, tenant_id, name, change)
+            tenant_id = await auth_service.find_tenant(connection, self._tenant)
+            destination_id = await destination_service.change_destination(
+                connection, vault, tenant_id, name, change
+            )
         await self._notify(tenant_id, destination_id, f"change:{time.time()}")
 
     async def set_state(self, name: str, state: str) -> None:
         async with place.connection(self._settings) as connection:
-            tenant_id = await keys.find_tenant(connection, self._tenant)
-            destination_id = await destinations.set_destination_state(connection, tenant_id, name, state)
+            tenant_id = await auth_service.find_tenant(connection, self._tenant)
+            destination_id = await destination_service.set_destination_state(
+                connection, tenant_id, name, state
+            )
         if state != "paused":
             await self._notify(tenant_id, destination_id, state)
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
         async with place.connection(self._settings) as connection:
-            tenant_id = await keys.find_tenant(connection, self._tenant)
-            destination_id = await circuits.set_circuit(
+            tenant_id = await auth_service.find_tenant(connection, self._tenant)
+            destination_id = await circuit_service.set_circuit(
                 connection, tenant_id, name, order, actor="tranche", shared=shared
             )
         await self._notify(tenant_id, destination_id, f"circuit:{order.state}")
@@ -153,7 +163,7 @@ class DatabaseBackend:
         await notifier.close()
 
 
-def _shown(destination: destinations.Destination) -> dict[str, Any]:
+def _shown(destination: destination_service.Destination) -> dict[str, Any]:
     shown: dict[str, Any] = msgspec.to_builtins(destination)
     return shown
 

@@ -11,12 +11,13 @@ import msgspec
 import rich_click as click
 from uuid_utils.compat import uuid7
 
-from app import destination_tests, keys
+from app.audit import queries
+from app.auth import service as auth_service
 from app.cli import place
-from app.db import audit
-from app.destination_tests import DestinationTestRequest
+from app.destinations.testing import service as testing_service
+from app.destinations.testing.service import DestinationTestRequest
+from app.kit.notifier import Waker
 from app.settings import Settings
-from app.wake import Waker
 
 LONGEST: Final = 130.0
 """Seconds to wait for a test; a worker calls it off before that."""
@@ -38,19 +39,19 @@ async def at_database(
     waker = Waker(settings)
     async with place.database(settings) as database:
         async with database.connection() as connection:
-            tenant_id = await keys.find_tenant(connection, tenant)
-            test_id = await destination_tests.ask(
+            tenant_id = await auth_service.find_tenant(connection, tenant)
+            test_id = await testing_service.ask(
                 connection,
                 tenant_id,
                 name,
                 asked,
                 request_id=str(uuid7()),
-                actor=audit.OPERATOR,
+                actor=queries.OPERATOR,
                 new_id=uuid7,
             )
         waker.wake_imports(tenant_id, test_id)
         try:
-            found = await destination_tests.wait(
+            found = await testing_service.wait(
                 database, tenant_id, name, test_id, seconds=LONGEST, untaken=UNTAKEN
             )
         finally:

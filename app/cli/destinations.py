@@ -15,15 +15,15 @@ import rich_click as click
 from rich.table import Table
 from rich.text import Text
 
-from app import destinations as service
-from app.circuits import DEFAULT_SECONDS, CircuitOrder
 from app.cli import destination_tests as testing
 from app.cli import place
 from app.cli.client.connection import print_table
 from app.cli.client.progress import clean
 from app.cli.destination_backends import DestinationBackend, choose_backend
 from app.cli.secret_input import read_secret
-from app.domain import destinations as domain
+from app.destinations import kinds as domain
+from app.destinations import service
+from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
 from app.errors import Invalid, NotFound
 
 

@@ -18,8 +18,8 @@ from app.cli.client.errors import UsageError
 from app.cli.client.progress import clean
 from app.cli.client.upload_body import CSV, NDJSON
 from app.cli.client.wire import Item
-from app.domain.files.formulas import neutralize
-from app.domain.outcomes import EffectState, ItemStatus
+from app.files.csv_injection import neutralize
+from app.vocabulary.states import EffectState, ItemStatus
 
 _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
 

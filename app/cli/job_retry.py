@@ -17,7 +17,7 @@ from app.cli.client.errors import RefusedError
 from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.progress import clean, counted
 from app.cli.client.wire import Job, read
-from app.domain.outcomes import JobState
+from app.vocabulary.states import JobState
 
 
 class Skipped(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from app.cli.client.waits import find_waits
 from app.cli.client.wire import Job, read
 from app.cli.job_items import items_command
 from app.cli.job_retry import describe_merged, retry_command, timeout_option
-from app.domain.outcomes import JobState
+from app.vocabulary.states import JobState
 
 
 @click.group("jobs")

@@ -10,12 +10,12 @@ from typing import Any, Final, TypeVar
 import msgspec
 import rich_click as click
 
-from app import keys as service
+from app.audit import queries
+from app.auth import service
+from app.auth.queries import Key
 from app.cli import place
 from app.cli.client.progress import clean
-from app.db import audit
-from app.db.keys import Key
-from app.db.pool import Connection
+from app.kit.postgres.database import Connection
 
 T = TypeVar("T")
 
@@ -136,7 +136,7 @@ def change(key: str, name: str | None, expires_in: float | None, never_expires: 
 
     async def work(connection: Connection) -> Key:
         tenant_id, key_id = await service.find_key(connection, key)
-        return await service.change_key(connection, tenant_id, key_id, wanted, actor=audit.OPERATOR)
+        return await service.change_key(connection, tenant_id, key_id, wanted, actor=queries.OPERATOR)
 
     changed = on_database(work)
     if as_json:
@@ -160,7 +160,7 @@ def rotate(key: str, keep: float, as_json: bool) -> None:
 
     async def work(connection: Connection) -> tuple[str, str]:
         tenant_id, key_id = await service.find_key(connection, key)
-        made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=audit.OPERATOR)
+        made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=queries.OPERATOR)
         return key_id, made
 
     key_id, made = on_database(work)

@@ -28,8 +28,8 @@ def serve(
 ) -> None:
     """Serve the HTTP API."""
     from app.cli.server import Tls, serve_http
+    from app.kit.encryption import Vault
     from app.telemetry import configure
-    from app.vault import Vault
 
     if (tls_cert is None) != (tls_key is None):
         raise click.UsageError("--tls-cert and --tls-key go together: give both or neither")
@@ -79,7 +79,7 @@ def migrate(patience: float, as_json: bool) -> None:
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
     """
-    from app.db.migrate import migrate as run
+    from app.migrations.runner import migrate as run
 
     settings_module.check_names()
     settings = place.find(redis=False)

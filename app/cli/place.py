@@ -13,10 +13,10 @@ import msgspec
 import rich_click as click
 
 from app import settings as settings_module
-from app.db.pool import Connection, Database
 from app.embedded import read_run
 from app.embedded.secrets import load_or_create
 from app.errors import SettingsError
+from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 
 SECRET_FILE = "secret.key"  # noqa: S105  # a file's name

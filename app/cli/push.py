@@ -36,7 +36,7 @@ from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, 
 from app.cli.client.summary import Report, as_document, print_summary
 from app.cli.client.waits import find_waits
 from app.cli.column_preview import print_preview, show_columns
-from app.domain.outcomes import Consistency
+from app.vocabulary.states import Consistency
 
 _HELP = """\
 Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.

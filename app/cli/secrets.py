@@ -7,10 +7,10 @@ import sys
 import msgspec
 import rich_click as click
 
-from app import key_rotation
 from app.cli import place
 from app.cli.keys import database_options
-from app.vault import Vault
+from app.kit.encryption import Vault
+from app.secret_rotation import service
 
 
 @click.group()
@@ -23,10 +23,10 @@ def secrets() -> None:
 def list_(as_json: bool) -> None:
     """Count the stored credentials under each key, of all tenants."""
 
-    async def work() -> list[key_rotation.KeyUse]:
+    async def work() -> list[service.KeyUse]:
         settings = place.find(redis=False)
         async with place.connection(settings) as connection:
-            return await key_rotation.count(connection, Vault(settings.secret_key))
+            return await service.count(connection, Vault(settings.secret_key))
 
     found = place.run(work())
     if as_json:
@@ -34,7 +34,7 @@ def list_(as_json: bool) -> None:
         return
     for use in found:
         what = "encrypts" if use.encrypts else "decrypts" if use.known else "not in TRANCHE_SECRET_KEY"
-        if use.key == key_rotation.OLDER:
+        if use.key == service.OLDER:
             what = "under one of the keys before their ids were stored; `tranche secrets rotate` shows which"
         click.echo(f"{use.key:10}  {use.secrets:6}  {what}")
 
@@ -47,10 +47,10 @@ def rotate(as_json: bool) -> None:
     It may run while the service runs, and may be stopped and run again. Exits with 1 if some could not be decrypted.
     """
 
-    async def work() -> key_rotation.Rotation:
+    async def work() -> service.Rotation:
         settings = place.find(redis=False)
         async with place.connection(settings) as connection:
-            return await key_rotation.rotate(connection, Vault(settings.secret_key))
+            return await service.rotate(connection, Vault(settings.secret_key))
 
     done = place.run(work())
     if as_json:

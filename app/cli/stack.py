@@ -13,15 +13,16 @@ import aiohttp
 import msgspec
 import structlog
 
-from app import destinations, keys
+from app.auth import service as auth_service
 from app.cli import place
 from app.cli.server import claim_port
-from app.db.migrate import migrate
-from app.domain.addresses import parse_networks
+from app.destinations import service as destination_service
 from app.embedded import Child, EngineError, Engines
 from app.errors import Conflict
+from app.kit.encryption import Vault
+from app.migrations.runner import migrate
 from app.settings import Settings
-from app.vault import Vault
+from app.vocabulary.addresses import parse_networks
 
 log = structlog.get_logger()
 
@@ -122,17 +123,17 @@ class Stack:
     async def _furnish(self) -> None:
         """A first key, and the sandbox as a destination."""
         async with place.connection(self.settings) as connection:
-            tenant_id = await keys.ensure_tenant(connection, TENANT)
-            if not await keys.list_keys(connection, tenant_id):
-                self.first_key = await keys.create_key(connection, TENANT, list(keys.SCOPES))
+            tenant_id = await auth_service.ensure_tenant(connection, TENANT)
+            if not await auth_service.list_keys(connection, tenant_id):
+                self.first_key = await auth_service.create_key(connection, TENANT, list(auth_service.SCOPES))
             if self.sandbox_url:
-                new = destinations.NewDestination(
+                new = destination_service.NewDestination(
                     name=SANDBOX,
                     kind="hubspot",
                     base_url=self.sandbox_url,
                     token="sandbox",  # noqa: S106
                 )
-                for known in await destinations.list_destinations(connection, tenant_id):
+                for known in await destination_service.list_destinations(connection, tenant_id):
                     if known.name == SANDBOX and known.base_url != self.sandbox_url:
                         raise Conflict(
                             f"The destination {SANDBOX!r} is {known.base_url}, not this sandbox; choose its old port "
@@ -142,7 +143,7 @@ class Stack:
                         return
                 private = parse_networks(self.settings.destination_private)
                 vault = Vault(self.settings.secret_key)
-                await destinations.add_destination(connection, vault, tenant_id, new, private=private)
+                await destination_service.add_destination(connection, vault, tenant_id, new, private=private)
 
     def _parts(self) -> dict[str, list[str]]:
         """The words that start each part, in starting order."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import rich_click as click
 
-from app import keys as service
+from app.auth import service
+from app.auth.queries import Tenant
 from app.cli.keys import database_options, on_database, print_json, show_time
-from app.db.keys import Tenant
-from app.db.pool import Connection
+from app.kit.postgres.database import Connection
 
 
 @click.group()

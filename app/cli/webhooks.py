@@ -13,8 +13,8 @@ from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import json_option, lines_option, take_some
 from app.cli.client.errors import UsageError
 from app.cli.client.progress import clean, counted
-from app.domain.outcomes import EventType
-from app.domain.webhooks import MessageState, Policy
+from app.vocabulary.states import EventType
+from app.webhooks.rules import MessageState, Policy
 
 _BASE: Final = "/v1/webhook-endpoints"
 _TEST_SECONDS: Final = 10.0

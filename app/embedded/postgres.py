@@ -11,12 +11,12 @@ from typing import Final
 
 import asyncpg
 
-from app.db.privileges import APP, privileges
 from app.embedded import residents, secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
 from app.embedded.errors import EngineError
 from app.embedded.identity import Identity, choose, give, require_name
 from app.embedded.process import Child, deadline, run, size, tail
+from app.migrations.privileges import APP, privileges
 
 ROLE: Final = "tranche"
 """Owns the cluster and every table. The service is given the role `APP`, which owns nothing."""

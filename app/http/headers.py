@@ -8,9 +8,9 @@ from typing import Final
 
 import msgspec
 
-from app.domain.files.pieces import Family
-from app.domain.files.text import CHARSETS, UTF_8
 from app.errors import MalformedRequest
+from app.files.encoding import CHARSETS, UTF_8
+from app.files.readers import Family
 from app.http.errors import KeyInvalid, KeyMissing, NotAcceptable, UnsupportedMediaType
 
 JSON: Final = "application/json"

@@ -2,13 +2,13 @@
 
 What a handler takes by its annotations is what it is given, and what is documented:
 
-- `query: Struct` — the query string, see `app.http.query`; without it there are no parameters;
+- `query: Struct` — the query string, see `app.http.query_strings`; without it there are no parameters;
 - `body: Struct` — a small JSON body; `body: Struct | None`: one that may be left out;
 - `Annotated[T, Path(…)]`, `Annotated[T, Header(…)]` — a part of the path or a header field;
 - `connection: Connection` — to the database, for as long as the handler runs;
 - `media_type: str` — the one that was negotiated; `Principal` — who calls;
 - `Request`, `Fields`, `Exchange` — of the request;
-- any other type — the one object of this type in the process, see `app.http.resources`.
+- any other type — the one object of this type in the process, see `app.http.dependencies`.
 
 The first line of its docstring is the summary, the rest the description, its name the operation's id. It returns the
 struct to be sent, a `Reply` around it, None (204), or a response of Litestar's; a page gets its `Link`. All of
@@ -31,15 +31,15 @@ from litestar import Request, delete, get, patch, post
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
-from app.db.pool import Database
-from app.domain.principal import Principal
 from app.errors import NotFound
+from app.http.body.json import read_json
 from app.http.cursors import link_next
-from app.http.exchange import Exchange, exchange_of
+from app.http.dependencies import resources_of
 from app.http.headers import JSON, Fields, choose_type
-from app.http.json_bodies import read_json
-from app.http.query import compile_query
-from app.http.resources import resources_of
+from app.http.principal import Principal
+from app.http.query_strings import compile_query
+from app.http.request_context import Exchange, exchange_of
+from app.kit.postgres.database import Database
 from app.settings import Settings
 
 T = TypeVar("T")
@@ -130,7 +130,7 @@ class Answer:
     type: Any = None
     """A struct or a union of them; None: what the handler returns."""
     headers: tuple[str, ...] = field(default=(), kw_only=True)
-    """Names of `app.http.openapi.parts.HEADERS`."""
+    """Names of `app.api.openapi.parts.HEADERS`."""
     cache: str | None = field(default=None, kw_only=True)
     """`Cache-Control` of the answer, if it is not that of all others."""
     content: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)

@@ -21,7 +21,7 @@ from app.errors import (
     TrancheError,
 )
 from app.http import errors
-from app.http.exchange import exchange_of
+from app.http.request_context import exchange_of
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from aiohttp import web
 
-from app.domain import destinations
+from app.destinations import kinds
 from app.sandbox.control import Control
 from app.sandbox.front import Front
 from app.sandbox.ledger import Ledger
@@ -22,7 +22,7 @@ from app.sandbox.vendor import Vendor
 
 def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
     """The stand-in for a kind is the file of its name in this folder, and what makes one is `Sandbox` there."""
-    for kind in destinations.KINDS:
+    for kind in kinds.KINDS:
         name = f"app.sandbox.{kind}"
         if importlib.util.find_spec(name) is not None:
             make: Callable[[], Vendor] = importlib.import_module(name).Sandbox

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.redis_fallback import RedisFallback
 from jobs.breaker.rules import (
     BreakerPolicy,

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from app.domain.outcomes import CircuitState, ErrorCode
+from app.vocabulary.states import CircuitState, ErrorCode
 
 JITTER: Final = 0.2
 """Share of an opening time that is random, taken off it: the cap stays a cap."""

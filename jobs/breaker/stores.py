@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import (
     BreakerPolicy,
     Circuit,

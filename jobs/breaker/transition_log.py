@@ -15,9 +15,9 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import circuits
-from app.db.pool import Database
+from app.destinations.circuits import queries
 from app.errors import TrancheError
+from app.kit.postgres.database import Database
 from jobs.breaker.rules import Transition
 
 log = structlog.get_logger()
@@ -98,7 +98,7 @@ class TransitionLog:
     async def _write(self, entry: _Entry) -> None:
         transition = entry.transition
         async with self._database.connection() as connection:
-            await circuits.record_change(
+            await queries.record_change(
                 connection,
                 entry.tenant_id,
                 entry.destination_id,

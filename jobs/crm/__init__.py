@@ -1,6 +1,6 @@
 """The CRMs that contacts can be synced to.
 
-A kind is registered in `app.domain.destinations.KINDS`; its folder here has its name, and `adapter.connect` in it makes
+A kind is registered in `app.destinations.kinds.KINDS`; its folder here has its name, and `adapter.connect` in it makes
 a connection.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import Final
 
-from app.domain.destinations import KINDS
+from app.destinations.kinds import KINDS
 from jobs.crm.port import CrmFactory
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
 from jobs.outbound.messages import retry_after, sanitize_message

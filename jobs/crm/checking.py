@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.domain.checks import Step
+from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.exchange import Answer, NoAnswer
 

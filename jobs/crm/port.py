@@ -1,7 +1,7 @@
 """What the delivery pipeline asks of a CRM, and the closed set of answers it understands.
 
 An adapter is one file: it turns contacts into the vendor's request and the vendor's answer into exactly one
-`Outcome` a contact. It decides nothing about when to try again; `app.domain.retry` does.
+`Outcome` a contact. It decides nothing about when to try again; `app.kit.retry` does.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import aiohttp
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from app.domain.checks import Step
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations.testing.rules import Step
+from app.vocabulary.states import EffectState, ErrorCode
 
 
 class Contact(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Final
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, Reply
 

@@ -13,13 +13,13 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app.db import delivering, standing
-from app.db.delivering import Claim, Record, Recorded
-from app.db.pool import Database
-from app.domain import retry
-from app.domain.outcomes import STATE_LETTER, EffectState, ErrorCode
-from app.domain.retry import GiveUp, GiveUpReason
+from app.deliveries import contact_states, queries
+from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import TrancheError
+from app.kit import retry
+from app.kit.postgres.database import Database
+from app.kit.retry import GiveUp, GiveUpReason
+from app.vocabulary.states import STATE_LETTER, EffectState, ErrorCode
 from jobs.breaker.rules import Permits
 from jobs.delivery import resend
 from jobs.delivery.attempt_calls import AttemptCalls
@@ -151,7 +151,7 @@ class DeliveryAttempt:
             ids = claim.contact_ids  # a call is repeated with all contacts that were part of it
         if ids:
             async with self._database.connection() as connection:
-                found = await standing.contacts_to_send(
+                found = await contact_states.contacts_to_send(
                     connection, claim.tenant_id, claim.destination_id, ids
                 )
             size = sum(each.size for each in found.values())
@@ -185,7 +185,7 @@ class DeliveryAttempt:
             resend.escalate(items)
             return
         async with self._database.connection() as connection:
-            lost = await delivering.lost_calls(connection, self._claim)
+            lost = await queries.lost_calls(connection, self._claim)
         for batch in resend.plan(items, self._claim, lost, self._crm.batch_size, self._calls.event_id):
             if not await self._calls.write(batch):
                 return

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Final, TypeVar
 
-from app.db import delivering
-from app.db.delivering import Asked, Claim
-from app.db.pool import Database
-from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode
+from app.deliveries import queries
+from app.deliveries.queries import Asked, Claim
+from app.kit.postgres.database import Database
+from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.crm.port import Contact, Headers, Health, ReadBack, Reply
 from jobs.delivery.attempt_items import AttemptItems, Batch
@@ -136,7 +136,7 @@ class AttemptCalls:
         requested_at = self._monotonic()
         lease = max(policy.lease, need)
         async with self._database.connection() as connection:
-            if not await delivering.renew_lease(connection, self._claim, lease):
+            if not await queries.renew_lease(connection, self._claim, lease):
                 return False
         self.leased_until = requested_at + lease
         return True

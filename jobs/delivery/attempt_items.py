@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from app.db.delivering import Asked, Claim, ItemError, Letter, NotRestored, Tried
-from app.db.standing import Standing
-from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.deliveries.contact_states import Standing
+from app.deliveries.queries import Asked, Claim, ItemError, Letter, NotRestored, Tried
+from app.vocabulary.states import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
 from jobs.crm.port import Contact, Outcome
 
 _SINCE: Final = "; since then: "

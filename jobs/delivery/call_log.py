@@ -7,8 +7,8 @@ from typing import Final
 
 import msgspec
 
-from app.db.delivering import Asked, Call
-from app.domain.outcomes import EffectState
+from app.deliveries.queries import Asked, Call
+from app.vocabulary.states import EffectState
 from jobs.crm.port import ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50

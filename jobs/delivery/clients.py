@@ -11,14 +11,14 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import delivering
-from app.db.delivering import Route
-from app.db.pool import Database
-from app.domain.destinations import Limits
-from app.domain.outcomes import ErrorCode
+from app.deliveries import queries
+from app.deliveries.queries import Route
+from app.destinations.kinds import Limits
 from app.errors import SettingsError, TrancheError
+from app.kit.encryption import Vault
+from app.kit.postgres.database import Database
 from app.settings import Settings
-from app.vault import Vault
+from app.vocabulary.states import ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Transition
 from jobs.breaker.transition_log import TransitionLog
@@ -114,7 +114,7 @@ class ClientFactory:
         async def block(seconds: float, detail: str) -> None:
             try:
                 async with asyncio.timeout(_BLOCK_TIMEOUT), self._database.connection() as connection:
-                    await delivering.block_destination(
+                    await queries.block_destination(
                         connection, tenant_id, destination_id, seconds, ErrorCode.CIRCUIT_OPEN, detail
                     )
             except (TrancheError, asyncpg.PostgresError, TimeoutError) as error:

@@ -14,15 +14,16 @@ from typing import Final
 import msgspec
 import structlog
 
-from app.db import circuits, delivering
-from app.db import destination_tests as rows
-from app.db.delivering import Route
-from app.db.pool import Database
-from app.destination_tests import CANARY
-from app.domain.checks import Step, Verdict, judge
-from app.domain.outcomes import CircuitState, EffectState
+from app.deliveries import queries as deliverie_queries
+from app.deliveries.queries import Route
+from app.destinations.circuits import queries as circuit_queries
+from app.destinations.testing import queries as rows
+from app.destinations.testing.rules import Step, Verdict, judge
+from app.destinations.testing.service import CANARY
 from app.errors import SettingsError
+from app.kit.postgres.database import Database
 from app.settings import Settings
+from app.vocabulary.states import CircuitState, EffectState
 from jobs.crm.port import Contact, Crm, Headers, Seen
 from jobs.delivery.clients import ClientFactory
 from jobs.scheduling.fair_queue import Job
@@ -100,7 +101,7 @@ class DestinationTester(PollingWorkerPool):
         if claimed.late:
             return [_failed("test", "No worker claimed it in time, so nothing was called.")]
         async with self._database.connection() as connection:
-            route = await delivering.read_destination(connection, tenant_id, claimed.destination_id)
+            route = await deliverie_queries.read_destination(connection, tenant_id, claimed.destination_id)
         if route is None or route.state == "removed":
             return [_failed("test", "The destination was removed.")]
         steps: list[Step] = []
@@ -133,7 +134,7 @@ class DestinationTester(PollingWorkerPool):
             words = "It is paused: nothing is sent there until it is resumed."
             return [Step(name="deliveries", ok=None, detail=words)]
         async with self._database.connection() as connection:
-            circuit = (await circuits.read_circuits(connection, route.tenant_id)).get(route.name)
+            circuit = (await circuit_queries.read_circuits(connection, route.tenant_id)).get(route.name)
         if circuit is None or circuit.state is CircuitState.CLOSED:
             return []
         words = f"Its circuit is {circuit.state.replace('_', '-')}; `tranche destinations close` closes it."

@@ -14,11 +14,11 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app.db import delivering
-from app.db.delivering import Claim
-from app.db.pool import Database
-from app.domain.outcomes import ErrorCode
+from app.deliveries import queries
+from app.deliveries.queries import Claim
 from app.errors import TrancheError
+from app.kit.postgres.database import Database
+from app.vocabulary.states import ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.delivery.attempt import DeliveryAttempt
 from jobs.delivery.clients import DestinationContext
@@ -112,7 +112,7 @@ class DestinationWorker:
         if context.client is None or not self._half_open:
             return
         async with self._database.connection() as connection:
-            owes = await delivering.owes(connection, destination.tenant_id, destination.destination_id)
+            owes = await queries.owes(connection, destination.tenant_id, destination.destination_id)
         if not owes:
             await context.client.settle()
 
@@ -135,7 +135,7 @@ class DestinationWorker:
         token = self._new_token()
         try:
             async with self._database.connection() as connection:
-                claims = await delivering.claim_deliveries(
+                claims = await queries.claim_deliveries(
                     connection,
                     destination.tenant_id,
                     destination.destination_id,
@@ -213,7 +213,7 @@ class DestinationWorker:
         self._closed = True
         destination = self.context.destination
         async with self._database.connection() as connection:
-            await delivering.block_destination(
+            await queries.block_destination(
                 connection, destination.tenant_id, destination.destination_id, seconds, code, detail
             )
         self._notify_after(seconds)
@@ -221,7 +221,7 @@ class DestinationWorker:
     async def _lacks_place(self) -> bool:
         destination = self.context.destination
         async with self._database.connection() as connection:
-            return await delivering.lacks_place(
+            return await queries.lacks_place(
                 connection,
                 destination.tenant_id,
                 destination.destination_id,

@@ -14,13 +14,14 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app.db import circuits, delivering
-from app.db.delivering import Route
-from app.db.pool import Database
-from app.domain.outcomes import CircuitState, ErrorCode
+from app.deliveries import queries as deliverie_queries
+from app.deliveries.queries import Route
+from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Database
 from app.settings import Settings
-from app.wake import Waker
+from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.delivery.clients import ClientFactory, DestinationContext
 from jobs.delivery.destination_worker import DestinationWorker
 
@@ -144,14 +145,14 @@ class Dispatcher:
     async def _connect(self, tenant_id: int, destination_id: int) -> DestinationContext | None:
         """The client of the destination as it is set up now, after an operator's override of its circuits."""
         async with self._database.connection() as connection:
-            destination = await delivering.read_destination(connection, tenant_id, destination_id)
+            destination = await deliverie_queries.read_destination(connection, tenant_id, destination_id)
         if destination is None:
             return None
         try:
             context = self._clients.connect(destination)
         except ValueError as error:
             async with self._database.connection() as connection:
-                await delivering.block_destination(
+                await deliverie_queries.block_destination(
                     connection,
                     tenant_id,
                     destination_id,
@@ -170,7 +171,9 @@ class Dispatcher:
         """Open or close a circuit as an operator ordered; false: nobody did."""
         destination, client = context.destination, context.client
         async with self._database.connection() as connection:
-            override = await circuits.read_wish(connection, destination.tenant_id, destination.destination_id)
+            override = await circuit_queries.read_wish(
+                connection, destination.tenant_id, destination.destination_id
+            )
         if override is None:
             return False
         if client is not None:
@@ -189,8 +192,10 @@ class Dispatcher:
                 )
         async with self._database.connection() as connection:
             if override.circuit == "crm" and override.state is CircuitState.CLOSED:
-                await circuits.unblock_crm(connection, destination.kind, destination.base_url)
-            await circuits.clear_wish(connection, destination.tenant_id, destination.destination_id, override)
+                await circuit_queries.unblock_crm(connection, destination.kind, destination.base_url)
+            await circuit_queries.clear_wish(
+                connection, destination.tenant_id, destination.destination_id, override
+            )
         return True
 
     def _notify_after(self, destination: Route, seconds: float) -> None:

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
-from app.domain.outcomes import CircuitState, ErrorCode
+from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
 from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts

@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.destinations import limits_of
-from app.domain.retry import RetryPolicy
+from app.destinations.kinds import limits_of
+from app.kit.retry import RetryPolicy
 from app.settings import Settings
 from jobs.crm.port import Timeouts
 

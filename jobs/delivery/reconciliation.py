@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.db.delivering import Claim
-from app.domain.outcomes import EffectState, ErrorCode
+from app.deliveries.queries import Claim
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Seen
 from jobs.delivery.attempt_calls import AttemptCalls
 from jobs.delivery.attempt_items import AttemptItems

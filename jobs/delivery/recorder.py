@@ -12,11 +12,11 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import delivering
-from app.db.delivering import Claim, Record, Recorded
-from app.db.pool import Connection, Database
-from app.domain.outcomes import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.deliveries import queries
+from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
+from app.kit.postgres.database import Connection, Database
+from app.vocabulary.states import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class Recorder:
                 async with self._database.connection() as connection:
                     # The destination first: a delivery that waits again would be claimed at once otherwise.
                     await _record_block(connection, claim, block, called=called)
-                    recorded = await delivering.record_delivery(connection, claim, record)
+                    recorded = await queries.record_delivery(connection, claim, record)
                 self._database.storage.note_room()
                 break
             except _TRANSIENT:
@@ -107,7 +107,7 @@ class Recorder:
             letters=[],
         )
         async with self._database.connection() as connection:
-            return await delivering.record_delivery(connection, claim, record)
+            return await queries.record_delivery(connection, claim, record)
 
     async def release_claim(
         self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float
@@ -118,7 +118,7 @@ class Recorder:
         while checks and self._monotonic() < until:
             try:
                 async with self._database.connection() as connection:
-                    count = await delivering.give_back(connection, tenant_id, destination_id, token)
+                    count = await queries.give_back(connection, tenant_id, destination_id, token)
             except (*_TRANSIENT, asyncpg.PostgresError):
                 count = None
             if count:
@@ -130,8 +130,8 @@ class Recorder:
 
 async def _record_block(connection: Connection, claim: Claim, block: Block | None, *, called: bool) -> None:
     if block is not None:
-        await delivering.block_destination(
+        await queries.block_destination(
             connection, claim.tenant_id, claim.destination_id, block.seconds, block.code, block.detail
         )
     elif claim.blocked_before and called:
-        await delivering.unblock_destination(connection, claim.tenant_id, claim.destination_id)
+        await queries.unblock_destination(connection, claim.tenant_id, claim.destination_id)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from app.db.delivering import Claim, LostCall
-from app.domain.outcomes import STATE_LETTER, EffectState, ErrorCode
+from app.deliveries.queries import Claim, LostCall
+from app.vocabulary.states import STATE_LETTER, EffectState, ErrorCode
 from jobs.crm.port import Contact
 from jobs.delivery.attempt_items import AttemptItems, Batch, batches
 

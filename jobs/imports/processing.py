@@ -19,11 +19,11 @@ from collections.abc import Callable
 import asyncpg
 import structlog
 
-from app.db import processing
-from app.db.pool import UNREACHABLE, Connection, Database
-from app.db.processing import Processing
-from app.db.transactions import COLLIDED, HELD
 from app.errors import TrancheError
+from app.imports import processing_queries
+from app.imports.processing_queries import Processing
+from app.kit.postgres.database import UNREACHABLE, Connection, Database
+from app.kit.postgres.transactions import COLLIDED, HELD
 from app.settings import Settings
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 
@@ -56,7 +56,7 @@ class Processor:
             DatabaseUnavailable, Overloaded: nothing happened.
         """
         async with self._database.connection() as connection:
-            job = await processing.read_processing(connection, tenant_id, job_id)
+            job = await processing_queries.read_processing(connection, tenant_id, job_id)
             if job is None:
                 return Advance.DONE
             if job.step not in WHOLE_FILE:

@@ -13,22 +13,24 @@ import asyncpg
 import msgspec
 import structlog
 
-from app import upsert
-from app.booking import Booked, book
-from app.db import canceling, processing
-from app.db.packing import pack, unpack
-from app.db.pool import UNREACHABLE, Connection
-from app.db.processing import Processing, SpooledChunk
-from app.db.transactions import COLLIDED, HELD, retried
-from app.domain import answers, batch, rows
-from app.domain.answers import ItemOutcome, JobOptions, Summary
-from app.domain.files.spooled import decode_pieces, decode_sources, encode_sources
-from app.domain.items import BROKEN, LOCKED, Items, Undecided, sources
-from app.domain.outcomes import ErrorCode, Step
-from app.domain.repeats import Verdict, plan
-from app.domain.rows import Accepted, Noted, Piece, Unfit
 from app.errors import StorageFull
+from app.files.staging_codec import decode_pieces, decode_sources, encode_sources
+from app.imports import processing_queries, upsert
+from app.imports.batch import duplicates
+from app.imports.batch.file_duplicates import Verdict, plan
+from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided, sources
+from app.imports.cancel import queries
+from app.imports.outbox import Booked, book
+from app.imports.processing_queries import Processing, SpooledChunk
+from app.kit.compression import pack, unpack
+from app.kit.postgres.database import UNREACHABLE, Connection
+from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.resources import decoding
+from app.resources.decoding import Accepted, Noted, Piece, Unfit
 from app.settings import Settings
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import ItemOutcome, JobOptions, Summary
+from app.vocabulary.states import ErrorCode, Step
 
 log = structlog.get_logger()
 
@@ -118,7 +120,7 @@ class Unit:
             return await self._settle()
         if step == Step.ATOMIC:
             return await self._apply_all(undecided)
-        chunk = await processing.claim_chunk(self._connection, *self._job, step)
+        chunk = await processing_queries.claim_chunk(self._connection, *self._job, step)
         if chunk is None:
             return False
         self._claimed = (chunk.first_index, chunk.attempts)
@@ -140,15 +142,15 @@ class Unit:
         return await self.fail()
 
     async def fail(self) -> Advance:
-        error = answers.as_json({"code": ErrorCode.INTERNAL, "detail": _STUCK})
-        await processing.fail_import(self._connection, *self._job, error)
+        error = outcomes_wire.as_json({"code": ErrorCode.INTERNAL, "detail": _STUCK})
+        await processing_queries.fail_import(self._connection, *self._job, error)
         log.error("import_failed", tenant_id=self._tenant_id, job_id=str(self._job_id))
         return Advance.DONE
 
     async def say_full(self) -> None:
         """Let the job say what it waits for, as far as there is room for that."""
         with suppress(asyncpg.PostgresError, *UNREACHABLE):
-            await processing.say_waiting(self._connection, *self._job, answers.as_json(FULL))
+            await processing_queries.say_waiting(self._connection, *self._job, outcomes_wire.as_json(FULL))
 
     def _given_up(self, attempts: int) -> Undecided | None:
         return LOCKED if attempts >= self._settings.import_attempts else None
@@ -164,62 +166,70 @@ class Unit:
         assert self._claimed is not None
         first_index, attempts = self._claimed
         seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
-        await processing.postpone_chunk(self._connection, *self._job, first_index, seconds)
+        await processing_queries.postpone_chunk(self._connection, *self._job, first_index, seconds)
 
     async def _claim_job(self, step: Step) -> bool:
         """Be the only one who works on the job's present step, if it is `step`."""
-        self._claimed = await processing.claim_job(self._connection, *self._job)
+        self._claimed = await processing_queries.claim_job(self._connection, *self._job)
         if self._claimed is None:
             return False
         # The claim may have waited for whoever did this step already.
-        now = await processing.read_processing(self._connection, *self._job)
+        now = await processing_queries.read_processing(self._connection, *self._job)
         if now is None or now.step != step:
             return False
         if step != Step.ATOMIC and self._claimed[1] >= self._settings.import_attempts:
             raise Exhausted
-        await processing.allow_long(self._connection)
+        await processing_queries.allow_long(self._connection)
         return True
 
     async def _check(self) -> bool:
         if not await self._claim_job(Step.CHECK):
             return False
-        repeats = await processing.has_repeats(self._connection, *self._job)
+        repeats = await processing_queries.has_repeats(self._connection, *self._job)
         if repeats:
-            repeats = await processing.find_repeats(self._connection, *self._job) > 0
-        await processing.take_step(self._connection, *self._job, Step.COLLECT if repeats else Step.APPLY)
+            repeats = await processing_queries.find_repeats(self._connection, *self._job) > 0
+        await processing_queries.take_step(
+            self._connection, *self._job, Step.COLLECT if repeats else Step.APPLY
+        )
         return True
 
     async def _collect(self, chunk: SpooledChunk) -> None:
         pieces, _ = decode_pieces(unpack(chunk.rows))
-        found = await processing.chunk_repeats(self._connection, *self._job, chunk)
+        found = await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
         places = [
             r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], Unfit)
         ]
-        read = rows.read_items(
+        read = decoding.read_items(
             [_raw(pieces[index - chunk.first_index]) for index in places],
             max_item_bytes=self._settings.max_item_bytes,
             indexes=places,
         )
         accepted = [row for row in read if isinstance(row, Accepted)]
-        await processing.collect_repeats(
+        await processing_queries.collect_repeats(
             self._connection,
             *self._job,
             [row.index for row in accepted],
             [row.contact_id for row in accepted],
-            [batch.digest(row) for row in accepted],
+            [duplicates.digest(row) for row in accepted],
         )
-        await processing.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)
+        await processing_queries.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)
 
     async def _settle(self) -> bool:
         if not await self._claim_job(Step.SETTLE):
             return False
-        await processing.settle_repeats(self._connection, *self._job, last_wins=self._options.last_wins)
-        await processing.take_step(self._connection, *self._job, Step.APPLY)
+        await processing_queries.settle_repeats(
+            self._connection, *self._job, last_wins=self._options.last_wins
+        )
+        await processing_queries.take_step(self._connection, *self._job, Step.APPLY)
         return True
 
     async def _apply(self, chunk: SpooledChunk, undecided: Undecided | None) -> None:
         pieces, lines = decode_pieces(unpack(chunk.rows))
-        found = await processing.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
+        found = (
+            await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
+            if chunk.repeated
+            else []
+        )
         most = self._settings.max_item_bytes
         planned = plan(chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
         items = planned.items
@@ -227,12 +237,14 @@ class Unit:
         booked = await self._book(items.outcomes, items.pieces, chunk.first_index, chunk.item_count)
         if planned.leaders:
             outcomes = {outcome.index: outcome for outcome in items.outcomes}
-            reported = {index: answers.as_json(outcomes[index]) for index in planned.leaders}
-            await processing.tell_leaders(self._connection, *self._job, reported)
+            reported = {index: outcomes_wire.as_json(outcomes[index]) for index in planned.leaders}
+            await processing_queries.tell_leaders(self._connection, *self._job, reported)
         if planned.waiting:
-            await processing.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
+            await processing_queries.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
         else:
-            await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
+            await processing_queries.drop_chunks(
+                self._connection, *self._job, chunk.first_index, chunk.first_index
+            )
         await self._count(booked.summary, booked.results)
 
     async def _apply_all(self, undecided: Undecided | None) -> bool:
@@ -243,7 +255,7 @@ class Unit:
         pieces: list[Piece] = []
         lines: list[int] = []
         spans: list[tuple[int, int]] = []
-        async for first, count, packed in processing.read_spool(self._connection, *self._job):
+        async for first, count, packed in processing_queries.read_spool(self._connection, *self._job):
             found, numbers = decode_pieces(unpack(packed))
             pieces += found
             lines += numbers
@@ -259,7 +271,7 @@ class Unit:
         for first, count in spans:
             part = slice(first, first + count)
             booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
-        await processing.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
+        await processing_queries.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
             await self._count(each.summary, each.results)
         return True
@@ -276,7 +288,7 @@ class Unit:
     async def _book(
         self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int
     ) -> Booked:
-        destination_ids = await processing.owing_destinations(self._connection, self._tenant_id)
+        destination_ids = await processing_queries.owing_destinations(self._connection, self._tenant_id)
         booked = await book(
             self._connection,
             *self._job,
@@ -299,57 +311,61 @@ class Unit:
         Raises:
             Canceled: the job was canceled meanwhile.
         """
-        if not await processing.count_items(self._connection, *self._job, summary, answers.as_json(results)):
+        if not await processing_queries.count_items(
+            self._connection, *self._job, summary, outcomes_wire.as_json(results)
+        ):
             raise Canceled
 
     async def _resolve(self, chunk: SpooledChunk) -> None:
         """Give the items that waited the outcome of their leader."""
-        packed, packed_sources = await processing.read_outcomes(
+        packed, packed_sources = await processing_queries.read_outcomes(
             self._connection, *self._job, chunk.first_index
         )
         followers = [
-            (answers.follow if found.verdict == Verdict.EQUAL else answers.give_way)(
+            (outcomes_wire.follow if found.verdict == Verdict.EQUAL else outcomes_wire.give_way)(
                 found.item_index, msgspec.json.decode(found.outcome or b"", type=ItemOutcome)
             )
-            for found in await processing.chunk_repeats(self._connection, *self._job, chunk)
+            for found in await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
             if found.verdict in (Verdict.EQUAL, Verdict.OLDER)
         ]
         pieces, lines = decode_pieces(unpack(chunk.rows))
         if lines:
             for outcome in followers:
                 outcome.line = lines[outcome.index - chunk.first_index]
-        outcomes = sorted([*answers.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
+        outcomes = sorted([*outcomes_wire.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
         kept = decode_sources(unpack(packed_sources)) if packed_sources else {}
         kept |= sources(followers, [pieces[o.index - chunk.first_index] for o in followers])
-        await processing.rewrite_outcomes(
+        await processing_queries.rewrite_outcomes(
             self._connection,
             *self._job,
             chunk.first_index,
-            failures=answers.as_json(answers.cluster(outcomes)),
-            outcomes=pack(answers.encode_items(outcomes)),
+            failures=outcomes_wire.as_json(outcomes_wire.cluster(outcomes)),
+            outcomes=pack(outcomes_wire.encode_items(outcomes)),
             sources=pack(encode_sources(kept)) if kept else None,
         )
-        await processing.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
-        await self._count(answers.summarize(followers), answers.count_results(followers))
+        await processing_queries.drop_chunks(
+            self._connection, *self._job, chunk.first_index, chunk.first_index
+        )
+        await self._count(outcomes_wire.summarize(followers), outcomes_wire.count_results(followers))
 
     async def move_on(self) -> Advance:
         """Take the next step if the present one is done by everybody."""
         async with self._connection.transaction():
-            step = await processing.lock_import(self._connection, *self._job)
+            step = await processing_queries.lock_import(self._connection, *self._job)
             if step is None:
                 return Advance.DONE
-            left = await processing.steps_left(self._connection, *self._job)
+            left = await processing_queries.steps_left(self._connection, *self._job)
             if step in left or (left and step in WHOLE_FILE):
                 return Advance.WAITING
             if left:
-                await processing.take_step(
+                await processing_queries.take_step(
                     self._connection, *self._job, Step.SETTLE if step == Step.COLLECT else Step.RESOLVE
                 )
                 return Advance.WORKED
-            state = await processing.end_import(self._connection, *self._job)
+            state = await processing_queries.end_import(self._connection, *self._job)
         log.info("import_processed", tenant_id=self._tenant_id, job_id=str(self._job_id), state=state)
         # Millions of repeated ids take longer than a statement may; what is left here, a sweeper finds.
-        await canceling.remove_spool(self._connection, *self._job)
+        await queries.remove_spool(self._connection, *self._job)
         return Advance.DONE
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from app.db import processing
-from app.db.pool import Database
+from app.imports import processing_queries
+from app.kit.postgres.database import Database
 from app.settings import Settings
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.imports.processing import Processor
@@ -43,7 +43,7 @@ class ImportWorkers(PollingWorkerPool):
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:
-            return await processing.working_imports(connection)
+            return await processing_queries.working_imports(connection)
 
     async def work(self, job: Job) -> None:
         advance = await self._processor.advance(*job)

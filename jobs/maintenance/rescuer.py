@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncpg
 import structlog
 
-from app.db import canceling, delivering, processing, receiving
-from app.db.pool import Database
+from app.deliveries import queries as deliverie_queries
 from app.errors import TrancheError
+from app.imports import processing_queries, upload_queries
+from app.imports.cancel import queries as cancel_queries
+from app.kit.postgres.database import Database
 
 log = structlog.get_logger()
 
@@ -15,14 +17,14 @@ log = structlog.get_logger()
 async def rescue_deliveries(database: Database) -> None:
     """Free what is claimed under leases that have expired."""
     async with database.connection() as connection:
-        rescued = await delivering.release_lost(connection)
+        rescued = await deliverie_queries.release_lost(connection)
     if rescued:
         log.warning("deliveries_rescued", count=rescued)
 
 
 async def abandon_uploads(database: Database) -> None:
     async with database.connection() as connection:
-        tenants = await processing.tenants_with_silent_uploads(connection)
+        tenants = await processing_queries.tenants_with_silent_uploads(connection)
     for tenant_id in tenants:
         await _abandon_uploads_of(database, tenant_id)
 
@@ -32,9 +34,9 @@ async def _abandon_uploads_of(database: Database, tenant_id: int) -> None:
     try:
         async with database.connection() as connection:
             async with connection.transaction():
-                abandoned = await receiving.abandon_stale(connection, tenant_id)
+                abandoned = await upload_queries.abandon_stale(connection, tenant_id)
             for job_id in abandoned:
-                await canceling.remove_spool(connection, tenant_id, job_id)
+                await cancel_queries.remove_spool(connection, tenant_id, job_id)
     except (TrancheError, asyncpg.PostgresError) as error:
         log.warning("uploads_not_abandoned", tenant_id=tenant_id, error=error)
         return

@@ -12,9 +12,10 @@ from typing import Final
 
 import structlog
 
-from app.db import circuits, delivering
-from app.db.pool import Database
+from app.deliveries import queries as deliverie_queries
+from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
+from app.kit.postgres.database import Database
 from app.settings import Settings
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.maintenance import pruner, rescuer
@@ -55,8 +56,8 @@ class Scheduler:
         """Rescue, serve what is due, and prune now and then."""
         await rescuer.rescue_deliveries(self._database)
         async with self._database.connection() as connection:
-            due = await delivering.due_destinations(connection)
-            overridden = await circuits.wished_destinations(connection)
+            due = await deliverie_queries.due_destinations(connection)
+            overridden = await circuit_queries.wished_destinations(connection)
         for tenant_id, destination_id in {*due, *overridden}:
             self._dispatcher.serve(tenant_id, destination_id)
         await rescuer.abandon_uploads(self._database)

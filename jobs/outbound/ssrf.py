@@ -16,7 +16,7 @@ from typing import Final, Self
 
 import aiohttp
 
-from app.domain.addresses import Network, is_named, refusal
+from app.vocabulary.addresses import Network, is_named, refusal
 from jobs.outbound.dns import make_resolver
 
 _LOOKUPS: Final = 64

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import msgspec
 
-from app.db import processing, undoing
-from app.db.undoing import END, Change, UndoRow
-from app.domain import answers
-from app.domain.outcomes import ErrorCode
-from app.domain.saga import Answer, Done, Wait
-from app.restoring import Restoration, Restored, restore
+from app.imports import processing_queries
+from app.sagas.rules import Answer, Done, Wait
 from app.settings import Settings
+from app.undo import queries
+from app.undo.queries import END, Change, UndoRow
+from app.undo.restore import Restoration, Restored, restore
+from app.vocabulary import outcomes_wire
+from app.vocabulary.states import ErrorCode
 from jobs.sagas.runner import StepContext
 
 _LONGEST_WAIT: Final = 30.0
@@ -86,13 +87,13 @@ async def restore_range(
 
 async def end(context: StepContext, job_id: uuid.UUID) -> None:
     """Every item of the job is decided; the deliveries remain."""
-    if await processing.lock_undo(context.connection, context.tenant_id, job_id):
-        await processing.end_import(context.connection, context.tenant_id, job_id)
+    if await processing_queries.lock_undo(context.connection, context.tenant_id, job_id):
+        await processing_queries.end_import(context.connection, context.tenant_id, job_id)
 
 
 async def deliver(context: StepContext, settings: Settings, job_id: uuid.UUID) -> Answer:
     """Wait until no effect of the job is open; what a destination refused has its dead letters."""
-    job = await undoing.read_undo(context.connection, context.tenant_id, job_id)
+    job = await queries.read_undo(context.connection, context.tenant_id, job_id)
     if job is None or job.finished:
         return Done(audit_detail={"state": job.state} if job else {})
     return wait_longer(context, settings)
@@ -100,11 +101,11 @@ async def deliver(context: StepContext, settings: Settings, job_id: uuid.UUID) -
 
 async def fail(context: StepContext, job_id: uuid.UUID) -> None:
     """Not all can be restored. What was, remains: restoring it once more could lose later changes."""
-    error = answers.as_json(
+    error = outcomes_wire.as_json(
         {
             "code": ErrorCode.INTERNAL,
             "detail": "Undoing failed repeatedly; the workers' log says why. What was restored remains so; "
             "progress.not_processed is the number of items that were not. Retry this job to continue where it ended.",
         }
     )
-    await processing.fail_import(context.connection, context.tenant_id, job_id, error)
+    await processing_queries.fail_import(context.connection, context.tenant_id, job_id, error)

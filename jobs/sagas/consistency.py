@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from app.consistency import WORKFLOW
-from app.db import audit, undoing
-from app.db.undoing import NewUndo, Refused, UndoRow
-from app.domain.saga import Answer, Continue, Done, Failed
-from app.restoring import RANGE, Restored
+from app.audit import queries as audit_queries
+from app.sagas.consistency import WORKFLOW
+from app.sagas.rules import Answer, Continue, Done, Failed
 from app.settings import Settings
+from app.undo import queries as undo_queries
+from app.undo.queries import NewUndo, Refused, UndoRow
+from app.undo.restore import RANGE, Restored
 from jobs.sagas import compensation
 from jobs.sagas.compensation import Tally
 from jobs.sagas.runner import Step, StepContext, no_compensation
@@ -64,14 +65,14 @@ class Consistency:
         )
 
     async def _settle(self, context: StepContext) -> Answer:
-        if await undoing.is_unsettled(context.connection, context.tenant_id, context.saga.subject):
+        if await undo_queries.is_unsettled(context.connection, context.tenant_id, context.saga.subject):
             return compensation.wait_longer(context, self._settings)
         return Done()
 
     async def _take_back(self, context: StepContext) -> Answer:
         memory = Memory.of(context)
         tally, imported = memory.tally, context.saga.subject
-        high = await undoing.last_refused(
+        high = await undo_queries.last_refused(
             context.connection, context.tenant_id, imported, before=tally.before
         )
         if high is None:
@@ -81,11 +82,11 @@ class Consistency:
                 audit_detail=tally.audit_detail() | ({"undo_job": str(memory.job)} if memory.job else {})
             )
         low = max(0, high - RANGE + 1)
-        refused = await undoing.read_refused(context.connection, context.tenant_id, imported, low, high)
-        if await undoing.is_unsettled(context.connection, context.tenant_id, imported):
+        refused = await undo_queries.read_refused(context.connection, context.tenant_id, imported, low, high)
+        if await undo_queries.is_unsettled(context.connection, context.tenant_id, imported):
             # Somebody has replayed dead letters since that are not among these: their result is open.
             return compensation.wait_longer(context, self._settings)
-        changes = await undoing.read_changes_of(
+        changes = await undo_queries.read_changes_of(
             context.connection, context.tenant_id, imported, [item.item_index for item in refused]
         )
         if not changes:
@@ -93,7 +94,7 @@ class Consistency:
         job = await self._find_job(context, memory.job)
         if job is None:
             return Failed("the import does not exist")
-        await undoing.grow_undo(context.connection, context.tenant_id, job.job_id, len(changes))
+        await undo_queries.grow_undo(context.connection, context.tenant_id, job.job_id, len(changes))
         found = await compensation.restore_range(
             context, self._settings, self._serve, job, changes, of=imported, first_index=tally.done
         )
@@ -104,8 +105,8 @@ class Consistency:
     async def _find_job(self, context: StepContext, job_id: uuid.UUID | None) -> UndoRow | None:
         """The undo job; the first range that needs one makes it."""
         if job_id is not None:
-            return await undoing.read_undo(context.connection, context.tenant_id, job_id)
-        imported = await undoing.read_undo(context.connection, context.tenant_id, context.saga.subject)
+            return await undo_queries.read_undo(context.connection, context.tenant_id, job_id)
+        imported = await undo_queries.read_undo(context.connection, context.tenant_id, context.saga.subject)
         if imported is None:
             return None
         new = NewUndo(
@@ -117,8 +118,8 @@ class Consistency:
             key_id=imported.key_id,
             items=0,
         )
-        await undoing.insert_undo(context.connection, new)
-        return await undoing.read_undo(context.connection, context.tenant_id, new.job_id)
+        await undo_queries.insert_undo(context.connection, new)
+        return await undo_queries.read_undo(context.connection, context.tenant_id, new.job_id)
 
     async def _drop_dead_letters(
         self,
@@ -132,7 +133,9 @@ class Consistency:
         undone = {*found.restored, *found.unchanged}
         dropped = [id_ for item in refused if ids.get(item.item_index) in undone for id_ in item.letters]
         note = f"undone by job {job.job_id}, because the import asked for consistency=all_destinations"
-        await undoing.drop_letters(context.connection, context.tenant_id, dropped, by=audit.SYSTEM, note=note)
+        await undo_queries.drop_letters(
+            context.connection, context.tenant_id, dropped, by=audit_queries.SYSTEM, note=note
+        )
 
     async def _deliver(self, context: StepContext) -> Answer:
         job_id = Memory.of(context).job

@@ -1,7 +1,7 @@
 """Runs sagas: a step and the move to the next are one transaction, which holds the saga's row.
 
 A worker that dies in a step leaves the saga where it was, and any other continues it; two never work on one. The
-workflows are in `jobs.sagas.workflows`, the rules of their transitions in `app.domain.saga`.
+workflows are in `jobs.sagas.workflows`, the rules of their transitions in `app.sagas.rules`.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import audit, sagas
-from app.db.pool import UNREACHABLE, Connection, Database
-from app.db.sagas import Saga
-from app.db.transactions import COLLIDED, HELD, retried
-from app.domain.outcomes import SagaState
-from app.domain.retry import RetryPolicy
-from app.domain.saga import Answer, Data, Done, Failed, Position, Wait, on_error, transition
+from app.audit import queries as audit_queries
 from app.errors import TrancheError
+from app.kit.postgres.database import UNREACHABLE, Connection, Database
+from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.kit.retry import RetryPolicy
+from app.sagas import queries as saga_queries
+from app.sagas.queries import Saga
+from app.sagas.rules import Answer, Data, Done, Failed, Position, Wait, on_error, transition
 from app.settings import Settings
+from app.vocabulary.states import SagaState
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
 
@@ -115,7 +116,7 @@ class Runner(PollingWorkerPool):
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:
-            return await sagas.due(connection)
+            return await saga_queries.due(connection)
 
     async def work(self, job: Job) -> None:
         moved = await self.advance(*job)
@@ -145,7 +146,7 @@ class Runner(PollingWorkerPool):
 
     async def _run(self, connection: Connection, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
         async with connection.transaction():
-            saga = await sagas.claim(connection, tenant_id, saga_id)
+            saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
             context = StepContext(connection, saga)
@@ -153,7 +154,7 @@ class Runner(PollingWorkerPool):
             step = steps[saga.at.step] if saga.at.step < len(steps) else None
             answer = await self._ask(context, step)
             to = transition(saga.at, answer, steps=len(steps))
-            await sagas.move(connection, saga, to)
+            await saga_queries.move(connection, saga, to)
             await self._audit(connection, saga, step.name if step else "", answer, to)
         context.committed()
         return to
@@ -173,13 +174,13 @@ class Runner(PollingWorkerPool):
         self, connection: Connection, tenant_id: int, saga_id: uuid.UUID, error: Exception
     ) -> Position | None:
         async with connection.transaction():
-            saga = await sagas.claim(connection, tenant_id, saga_id)
+            saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
             steps = self._steps(saga)
             message = f"{type(error).__name__}: {error}"[:1_000]
             to = on_error(saga.at, message, self._policy, self._random)
-            await sagas.move(connection, saga, to)
+            await saga_queries.move(connection, saga, to)
             if to.state is not saga.at.state:
                 name = steps[saga.at.step].name if saga.at.step < len(steps) else ""
                 await self._audit(connection, saga, name, Failed(to.error or message), to)
@@ -190,11 +191,11 @@ class Runner(PollingWorkerPool):
     ) -> Position | None:
         log.info("saga_waits", tenant_id=tenant_id, saga_id=str(saga_id), error=error)
         async with connection.transaction():
-            saga = await sagas.claim(connection, tenant_id, saga_id)
+            saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
             to = msgspec.structs.replace(saga.at, wait=_HELD_WAIT * (0.5 + self._random()))
-            await sagas.move(connection, saga, to)
+            await saga_queries.move(connection, saga, to)
         return to
 
     async def _audit(
@@ -211,7 +212,7 @@ class Runner(PollingWorkerPool):
         word = ".failed" if isinstance(answer, Failed) else ""
         if to.finished:
             detail["saga"] = to.state.value
-        await audit.write(
+        await audit_queries.write(
             connection,
             saga.tenant_id,
             actor=saga.actor,

@@ -10,11 +10,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from app.db import undoing
-from app.domain.saga import Answer, Continue, Done, Failed
-from app.restoring import RANGE
+from app.sagas.rules import Answer, Continue, Done, Failed
 from app.settings import Settings
-from app.undoing import WORKFLOW
+from app.undo import queries
+from app.undo.restore import RANGE, WORKFLOW
 from jobs.sagas import compensation
 from jobs.sagas.compensation import Tally
 from jobs.sagas.runner import Step, StepContext, no_compensation
@@ -38,10 +37,10 @@ class Undo:
 
     async def _restore(self, context: StepContext) -> Answer:
         tally = msgspec.convert(context.data, Tally)
-        job = await undoing.read_undo(context.connection, context.tenant_id, context.saga.subject)
+        job = await queries.read_undo(context.connection, context.tenant_id, context.saga.subject)
         if job is None or job.undo_of is None:
             return Failed("there is no such undo job")
-        changes = await undoing.read_changes(
+        changes = await queries.read_changes(
             context.connection, context.tenant_id, job.undo_of, before=tally.before, limit=RANGE
         )
         if changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
-from app.db.pool import Database
+from app.kit.postgres.database import Database
 from app.settings import Settings
 from jobs.sagas.consistency import Consistency
 from jobs.sagas.runner import Runner, Workflow

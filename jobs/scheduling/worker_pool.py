@@ -9,8 +9,8 @@ from typing import Final
 
 import structlog
 
-from app.db.pool import Storage
 from app.errors import StorageFull, TrancheError
+from app.kit.postgres.database import Storage
 from jobs.scheduling.fair_queue import FairQueue, Job
 
 log = structlog.get_logger()

@@ -17,15 +17,16 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.db import audit, webhooks
-from app.db.pool import Connection, Database
-from app.db.webhooks import Claimed, WebhookAttempt
-from app.domain import addresses
-from app.domain.waits import parse_waits
-from app.domain.webhooks import MessageState, Policy, Verdict, judge, sign
+from app.audit import queries as audit_queries
 from app.errors import TrancheError
+from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
+from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
-from app.vault import WEBHOOK_ENDPOINT, Vault
+from app.vocabulary import addresses
+from app.vocabulary.waits import parse_waits
+from app.webhooks import queries as webhook_queries
+from app.webhooks.queries import Claimed, WebhookAttempt
+from app.webhooks.rules import MessageState, Policy, Verdict, judge, sign
 from jobs.outbound.messages import DETAIL_LENGTH, USER_AGENT, retry_after, sanitize_message
 from jobs.outbound.ssrf import open_session
 from jobs.outbound.tracebacks import drop_tracebacks
@@ -111,7 +112,7 @@ class WebhookSender:
     async def look(self) -> None:
         """One pass: begin to serve endpoints that have something due."""
         async with self._database.connection() as connection:
-            due = await webhooks.due_endpoints(connection)
+            due = await webhook_queries.due_endpoints(connection)
         for key in due:
             if key not in self._in_progress and not self._stopping:
                 self._in_progress.add(key)
@@ -176,7 +177,7 @@ class WebhookSender:
             if self._stopping:
                 return None
             async with self._database.connection() as connection:
-                claimed = await webhooks.claim_message(
+                claimed = await webhook_queries.claim_message(
                     connection,
                     *key,
                     lease=self._policies[Policy.SHORT].timeout + _LEASE_MARGIN,
@@ -189,7 +190,7 @@ class WebhookSender:
         (self._failing.discard if well else self._failing.add)(key)
         async with self._database.connection() as connection:
             if await self._record(connection, claimed, attempt, verdict):
-                await webhooks.close_messages(connection, *key, "the endpoint was disabled")
+                await webhook_queries.close_messages(connection, *key, "the endpoint was disabled")
         if verdict.state in (MessageState.FAILED, MessageState.DEAD):
             log.warning(
                 "webhook_failed",
@@ -209,7 +210,7 @@ class WebhookSender:
         early = claimed.attempt < min(_EARLY, len(policy.waits) + 1)
         too_long = f"no attempt has succeeded for {(policy.disable_after or 0) / 86_400:.3g} days"
         async with connection.transaction():
-            disabled = await webhooks.record_attempt(
+            disabled = await webhook_queries.record_attempt(
                 connection,
                 claimed,
                 attempt,
@@ -219,11 +220,11 @@ class WebhookSender:
             )
             if disabled:
                 why = _GONE if verdict.disable else too_long
-                await webhooks.tell_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
-                await audit.write(
+                await webhook_queries.tell_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
+                await audit_queries.write(
                     connection,
                     claimed.tenant_id,
-                    actor=audit.SYSTEM,
+                    actor=audit_queries.SYSTEM,
                     action="webhook.disable",
                     subject=f"webhook_endpoint:{claimed.endpoint_id}",
                     detail={"reason": why},

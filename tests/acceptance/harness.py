@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 import psutil
 
-from app import keys
+from app.auth import service
 from app.cli import place
 from app.embedded import Child
 from app.embedded.state import PORTS, is_free
@@ -138,7 +138,7 @@ class Installation:
         try:
             self.start("sandbox", "sandbox-crm", "--field", "*", "--port", str(self.sandbox_port))
             async with place.connection(self.settings) as connection:
-                self.key = await keys.create_key(connection, "acme", list(keys.SCOPES))
+                self.key = await service.create_key(connection, "acme", list(service.SCOPES))
         except BaseException:
             await self.close()
             raise

@@ -22,9 +22,9 @@ import asyncpg
 import msgspec
 import psutil
 
-from app.db.packing import unpack
-from app.db.pool import UNREACHABLE
 from app.embedded import Engines
+from app.kit.compression import unpack
+from app.kit.postgres.database import UNREACHABLE
 from tests.acceptance.harness import Answer, Installation, Part, changed_effects, until
 
 TARGET: Final = "/v1/contacts:bulk"

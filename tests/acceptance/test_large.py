@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from app import keys
+from app.auth import service
 from app.cli import place
 from app.embedded import Engines
 from tests.acceptance.harness import Installation, people, until
@@ -80,7 +80,7 @@ async def test_a_small_import_passes_a_large_one(tranche: Installation, folder: 
     await tranche.start_both()
     await tranche.ask("POST", "/v1/destinations/hubspot/pause")
     async with place.connection(tranche.settings) as connection:
-        other = await keys.create_key(connection, "other", list(keys.SCOPES))
+        other = await service.create_key(connection, "other", list(service.SCOPES))
     large = await _upload(tranche, write_people(folder / "large.csv", LARGE_ROWS, seed=3))
 
     async def moves() -> bool:

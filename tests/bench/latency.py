@@ -17,8 +17,8 @@ from pathlib import Path
 import rich
 from rich.table import Table
 
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from app.settings import Settings
 from tests.acceptance.harness import Installation
 from tests.conftest import SECRET_KEY

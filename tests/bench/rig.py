@@ -17,13 +17,14 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from app import destinations, keys
+from app.auth import service as auth_service
 from app.cli import place
-from app.db.migrate import migrate
-from app.domain.addresses import parse_networks
+from app.destinations import service as destination_service
 from app.embedded import Child, Engines
+from app.kit.encryption import Vault
+from app.migrations.runner import migrate
 from app.settings import Settings
-from app.vault import Vault
+from app.vocabulary.addresses import parse_networks
 
 _keys = itertools.count(1)
 
@@ -59,13 +60,13 @@ async def installation(
         )
         await migrate(settings.database_url)
         async with place.connection(settings) as connection:
-            key = await keys.create_key(connection, "bench", list(keys.SCOPES))
-            tenant_id = await keys.find_tenant(connection, "bench")
-            await destinations.add_destination(
+            key = await auth_service.create_key(connection, "bench", list(auth_service.SCOPES))
+            tenant_id = await auth_service.find_tenant(connection, "bench")
+            await destination_service.add_destination(
                 connection,
                 Vault(settings.secret_key),
                 tenant_id,
-                destinations.NewDestination(
+                destination_service.NewDestination(
                     name="hubspot", kind="hubspot", base_url=destination, token="bench"
                 ),
                 private=parse_networks(settings.destination_private),

@@ -10,8 +10,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from app import destinations, keys
-from app.vault import Vault
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
+from app.kit.encryption import Vault
 from tests.chaos.plan import Neighbour
 from tests.chaos.stage import OPTIONS, Stage, Tenant
 from tests.conftest import LOOPBACK
@@ -44,8 +45,8 @@ class Next:
         stage, crm = self._stage, self._plan.crm
         async with stage.database() as connection:
             name = f"next-to-{tenant.name}"[:63]
-            self._key = await keys.create_key(connection, name, list(keys.SCOPES))
-            self.tenant_id = await keys.find_tenant(connection, name)
+            self._key = await auth_service.create_key(connection, name, list(auth_service.SCOPES))
+            self.tenant_id = await auth_service.find_tenant(connection, name)
             base_url = await connection.fetchval(
                 "SELECT base_url FROM destinations WHERE tenant_id = $1 AND destination_id = $2",
                 tenant.tenant_id,
@@ -53,14 +54,16 @@ class Next:
             )
             vault = Vault(stage.settings.secret_key)
             for number in range(DESTINATIONS):
-                new = destinations.NewDestination(
+                new = destination_service.NewDestination(
                     name=f"n{number}",
                     kind=stage.kinds[crm],
                     options=OPTIONS[stage.kinds[crm]],
                     base_url=base_url,
                     token=f"pat-chaos@{ACCOUNT}",
                 )
-                await destinations.add_destination(connection, vault, self.tenant_id, new, private=LOOPBACK)
+                await destination_service.add_destination(
+                    connection, vault, self.tenant_id, new, private=LOOPBACK
+                )
 
     async def misbehave(self, began: float) -> None:
         """Import into an account that is broken, and open and close circuits, at the times of the plan."""
@@ -90,7 +93,9 @@ class Next:
         """Nothing of it is left to be done in the next round."""
         async with self._stage.database() as connection:
             for number in range(DESTINATIONS):
-                await destinations.set_destination_state(connection, self.tenant_id, f"n{number}", "removed")
+                await destination_service.set_destination_state(
+                    connection, self.tenant_id, f"n{number}", "removed"
+                )
 
 
 async def evidence(stage: Stage, tenant: Tenant, near: Next | None) -> dict[str, list[dict[str, Any]]]:

@@ -42,7 +42,7 @@ def bug(*wants: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
 
 def alter(name: str, before: str, after: str) -> None:
     """Change a named statement; one that is not there any more is an error, or the bug would be none."""
-    from app.db.sql import QUERIES
+    from app.kit.postgres.sql import QUERIES
 
     statements = cast(MutableMapping[str, str], QUERIES)
     if before not in statements[name]:
@@ -69,13 +69,13 @@ def hear(change: Callable[[Any], Any]) -> None:
 
 def stand(change: Callable[..., Any]) -> None:
     """Let workers misread a contact, and what a destination has of it."""
-    from app.db import standing
+    from app.deliveries import contact_states
 
     async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
         found = await read(connection, tenant_id, destination_id, ids)
         return {key: change(contact, tenant_id, destination_id) for key, contact in found.items()}
 
-    read = put(standing, "contacts_to_send", misread)
+    read = put(contact_states, "contacts_to_send", misread)
 
 
 # keys and answers
@@ -84,35 +84,35 @@ def stand(change: Callable[..., Any]) -> None:
 @bug("repeat")
 def key_forgotten() -> None:
     """The key of an import is now and then not written with it: who asks again is served anew."""
-    from app.db import imports
+    from app.imports import queries as import_queries
 
     async def forgetful(connection: Any, record: Any) -> None:
         if random.random() < 0.5:
             record = msgspec.structs.replace(record, key=f"{record.key} forgotten")
         await write(connection, record)
 
-    write = put(imports, "insert_import", forgetful)
+    write = put(import_queries, "insert_import", forgetful)
 
 
 @bug("reuse_key")
 def fingerprint_ignored() -> None:
     """Another body under a known key gets the first one's answer."""
-    from app import accept
+    from app.imports import service as import_service
 
-    put(accept, "fingerprint", lambda *_: b"same")
+    put(import_service, "fingerprint", lambda *_: b"same")
 
 
 @bug("repeat")
 def answer_rebuilt() -> None:
     """A repeated request is answered by what would be said today, not by the stored bytes."""
-    from app import accept
+    from app.imports import service as import_service
 
     def rebuild(packed: bytes) -> bytes:
         told: dict[str, Any] = msgspec.json.decode(unpack(packed))
         told["effects"] = dict.fromkeys(told.get("effects", {}), "ok")
         return msgspec.json.encode(told)
 
-    unpack = put(accept, "unpack", rebuild)
+    unpack = put(import_service, "unpack", rebuild)
 
 
 # contacts and their ledger
@@ -139,7 +139,7 @@ def version_skipped() -> None:
 @bug("atomic_poisoned")
 def atomic_in_part() -> None:
     """An atomic batch with a bad item keeps the good ones."""
-    from app import upsert
+    from app.imports import upsert
 
     async def write_anyway(connection: Any, tenant_id: int, job_id: Any, items: Any, **options: Any) -> None:
         await write(connection, tenant_id, job_id, items, **(options | {"atomic": False}))
@@ -152,7 +152,7 @@ def chunk_dropped() -> None:
     """A chunk whose locks were not to be had is taken for done. (Here some are not to be had for no reason.)"""
     import asyncpg
 
-    from app.db import processing
+    from app.imports import processing_queries
     from jobs.imports import steps
 
     async def apply(self: Any, chunk: Any, undecided: Any) -> None:
@@ -163,7 +163,7 @@ def chunk_dropped() -> None:
     async def drop(self: Any, error: Exception) -> bool:
         if self._claimed is not None:
             first = self._claimed[0]
-            await processing.drop_chunks(self._connection, *self._job, first, first)
+            await processing_queries.drop_chunks(self._connection, *self._job, first, first)
         return False
 
     original = put(steps.Unit, "_apply", apply)
@@ -173,7 +173,7 @@ def chunk_dropped() -> None:
 @bug("cancel")
 def cancel_takes_back() -> None:
     """Canceling deletes what was applied before."""
-    from app import canceling
+    from app.imports.cancel import service as cancel_service
 
     async def cancel(database: Any, tenant_id: int, job_id: Any) -> None:
         await original(database, tenant_id, job_id)
@@ -181,18 +181,18 @@ def cancel_takes_back() -> None:
             gone = "DELETE FROM ledger WHERE tenant_id = $1 AND job_id = $2"
             await connection.execute(gone, tenant_id, job_id)
 
-    original = put(canceling, "cancel", cancel)
+    original = put(cancel_service, "cancel", cancel)
 
 
 @bug("large")
 def destination_forgotten() -> None:
     """A chunk of a large import is owed to the first destination alone."""
-    from app.db import processing
+    from app.imports import processing_queries as import_processing_queries
 
     async def first(connection: Any, tenant_id: int) -> list[int]:
         return list((await original(connection, tenant_id))[:1])
 
-    original = put(processing, "owing_destinations", first)
+    original = put(import_processing_queries, "owing_destinations", first)
 
 
 # delivery
@@ -287,23 +287,23 @@ def token_ignored() -> None:
 @bug("kill_worker", "stall")
 def lease_for_ever() -> None:
     """Nobody frees what a dead worker held."""
-    from app.db import delivering
+    from app.deliveries import queries as deliverie_queries
 
     async def none(_: Any) -> int:
         return 0
 
-    put(delivering, "release_lost", none)
+    put(deliverie_queries, "release_lost", none)
 
 
 @bug("flush_redis", "kill_redis")
 def redis_trusted() -> None:
     """Work that no wake-up announces is not looked for."""
-    from app.db import delivering
+    from app.deliveries import queries as deliverie_queries
 
     async def none(_: Any) -> list[Any]:
         return []
 
-    put(delivering, "due_destinations", none)
+    put(deliverie_queries, "due_destinations", none)
 
 
 @bug("down_long")
@@ -332,7 +332,7 @@ def neighbour_heard() -> None:
 @bug("reject")
 def refused_again() -> None:
     """What a CRM refused for good is sent again and again."""
-    from app.domain.outcomes import EffectState
+    from app.vocabulary.states import EffectState
     from jobs.crm.port import Reply
 
     def hopeful(answer: Any) -> Any:
@@ -360,12 +360,12 @@ def no_taken_for_ok() -> None:
 @bug("reject")
 def letter_forgotten() -> None:
     """What is given up leaves no dead letter."""
-    from app.db import delivering
+    from app.deliveries import queries as deliverie_queries
 
     async def silent(connection: Any, claim: Any, record: Any) -> Any:
         return await write(connection, claim, msgspec.structs.replace(record, letters=[]))
 
-    write = put(delivering, "record_delivery", silent)
+    write = put(deliverie_queries, "record_delivery", silent)
 
 
 @bug()
@@ -396,7 +396,7 @@ def account_blamed_on_items() -> None:
 @bug()
 def message_believed() -> None:
     """A webhook is done with when it was sent, whatever the receiver says."""
-    from app.domain.webhooks import MessageState, Verdict
+    from app.webhooks.rules import MessageState, Verdict
     from jobs.webhooks import sender
 
     put(sender, "judge", lambda *_, **__: Verdict(MessageState.OK))
@@ -433,9 +433,9 @@ def letter_untold() -> None:
 @bug("undo")
 def undo_overwrites() -> None:
     """An undo gives a contact its before-image back although somebody changed it since."""
-    from app import restoring
+    from app.undo import restore
 
-    put(restoring, "_is_own", lambda *_: True)
+    put(restore, "_is_own", lambda *_: True)
 
 
 @bug("undo")
@@ -447,18 +447,18 @@ def undo_in_part() -> None:
 @bug("undo")
 def undo_untold() -> None:
     """What an undo restores is not owed to the destinations."""
-    from app import restoring
+    from app.undo import restore as undo_restore
 
     async def book(*words: Any, **options: Any) -> Any:
         return await write(*words, **(options | {"destination_ids": []}))
 
-    write = put(restoring, "book", book)
+    write = put(undo_restore, "book", book)
 
 
 @bug("undo")
 def tombstone_kept() -> None:
     """A contact whose creation was undone is said to be archived at the CRM, but is not."""
-    from app.domain.outcomes import EffectState
+    from app.vocabulary.states import EffectState
     from jobs.crm.port import Health, Outcome, Reply
     from jobs.delivery import clients
 
@@ -483,12 +483,12 @@ def tombstone_kept() -> None:
 @bug("reject")
 def refused_kept() -> None:
     """What one destination refused stays, though all must take it or none."""
-    from app.db import undoing
+    from app.undo import queries as undo_queries
 
     async def none(*_: Any, **__: Any) -> None:
         return None
 
-    put(undoing, "last_refused", none)
+    put(undo_queries, "last_refused", none)
 
 
 @bug("reject")
@@ -500,12 +500,12 @@ def letters_taken_twice() -> None:
 @bug("reject")
 def letters_taken_for_nothing() -> None:
     """Letters that are taken are not sent again."""
-    from app import resending
+    from app.dead_letters import replay
 
     async def none(*_: Any) -> list[Any]:
         return []
 
-    put(resending, "_pace", none)
+    put(replay, "_pace", none)
 
 
 def main() -> None:

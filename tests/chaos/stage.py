@@ -20,13 +20,13 @@ import asyncpg
 import msgspec
 from redis.asyncio import Redis
 
-from app import destinations as service
-from app import keys
-from app.db.migrate import migrate
+from app.auth import service as auth_service
+from app.destinations import service
 from app.embedded import Child, Engines
+from app.kit.encryption import Vault
+from app.migrations.runner import migrate
 from app.sandbox import KINDS
 from app.settings import Settings
-from app.vault import Vault
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
 from tests.chaos.receiver import Receiver, receiving
@@ -279,8 +279,8 @@ class Stage:
         self._rounds += 1
         name = f"round-{seed}-{os.getpid()}-{self._rounds}"
         async with self.database() as connection:
-            key = await keys.create_key(connection, name, list(keys.SCOPES))
-            tenant_id = await keys.find_tenant(connection, name)
+            key = await auth_service.create_key(connection, name, list(auth_service.SCOPES))
+            tenant_id = await auth_service.find_tenant(connection, name)
             for crm in CRMS:
                 new = service.NewDestination(
                     name=crm.removeprefix("crm_"),

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain.outcomes import EffectState
+from app.vocabulary.states import EffectState
 from jobs.crm.port import Contact, Health, Timeouts
 from tests.contract.conftest import Connect, contacts, told
 from tests.contract.scripted import Script, scripted

@@ -7,8 +7,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
 from app.sandbox import ANY, KINDS, open_sandbox
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Crm, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.checks import Step
+from app.destinations.testing.rules import Step
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Headers, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, told

@@ -11,9 +11,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
 from app.sandbox import open_sandbox
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
 from jobs.crm.port import Contact, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
@@ -445,8 +445,8 @@ async def test_many_calls_at_once_each_get_their_own_answer(
 )
 def test_options_that_cannot_work_are_refused_with_their_name(options: dict[str, Any]) -> None:
     [name] = options
-    with pytest.raises(destinations.OptionsError, match=name):
-        destinations.parse("http", options)
+    with pytest.raises(kinds.OptionsError, match=name):
+        kinds.parse("http", options)
 
 
 async def test_a_service_that_is_not_told_our_version_has_one_of_its_own(

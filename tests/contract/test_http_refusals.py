@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
 from app.sandbox import open_sandbox
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Contact, Health, Reply, Seen
 from tests.contract.conftest import TOKEN, contact, contacts, told
 from tests.contract.scripted import Script, scripted
@@ -472,8 +472,8 @@ async def test_a_wrapper_with_dots_is_nested(
 
 @pytest.mark.parametrize("wrapper", [".", "a.", ".a", "a..b"])
 def test_a_wrapper_of_empty_names_is_refused(wrapper: str) -> None:
-    with pytest.raises(destinations.OptionsError, match="wrapper"):
-        destinations.parse("http", {"wrapper": wrapper})
+    with pytest.raises(kinds.OptionsError, match="wrapper"):
+        kinds.parse("http", {"wrapper": wrapper})
 
 
 @pytest.mark.parametrize("mode", ["ok_false", "errors", "count", "task"])

@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
 from app.sandbox import open_sandbox
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
 from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts

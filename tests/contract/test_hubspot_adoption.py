@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
 from app.sandbox import open_sandbox
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.port import Contact, Health, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
@@ -336,11 +336,11 @@ async def test_what_fails_on_the_way_leaves_the_others_as_they_are(
 
 
 def test_the_option_is_adopt_unless_said_otherwise() -> None:
-    assert destinations.HubSpotOptions().on_conflict == "adopt"
-    with pytest.raises(destinations.OptionsError, match="on_conflict"):
-        destinations.parse("hubspot", {"on_conflict": "steal"})
-    with pytest.raises(destinations.OptionsError, match="on_conflict=adopt"):
-        destinations.parse("hubspot", {"id_property": "email"})
+    assert kinds.HubSpotOptions().on_conflict == "adopt"
+    with pytest.raises(kinds.OptionsError, match="on_conflict"):
+        kinds.parse("hubspot", {"on_conflict": "steal"})
+    with pytest.raises(kinds.OptionsError, match="on_conflict=adopt"):
+        kinds.parse("hubspot", {"id_property": "email"})
 
 
 def test_a_contact_that_keeps_its_address_at_home_is_nobodys_double() -> None:
@@ -348,5 +348,5 @@ def test_a_contact_that_keeps_its_address_at_home_is_nobodys_double() -> None:
     from jobs.crm.hubspot.fields import Fields
 
     person = Contact(contact_id="a", version=1, email="A@Example.org ")
-    assert address(Fields(destinations.HubSpotOptions()), person) == "a@example.org"
-    assert address(Fields(destinations.HubSpotOptions(fields={"email": None})), person) is None
+    assert address(Fields(kinds.HubSpotOptions()), person) == "a@example.org"
+    assert address(Fields(kinds.HubSpotOptions(fields={"email": None})), person) is None

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Headers, Health
 from tests.contract.conftest import contact, contacts
 from tests.contract.scripted import Script, scripted

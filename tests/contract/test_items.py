@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Crm, Health, Seen
 from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
 

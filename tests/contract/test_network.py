@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
 from app.sandbox import KINDS
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Crm, Health, Reply, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contacts, told
 

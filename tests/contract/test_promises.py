@@ -8,9 +8,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
 from app.sandbox import KINDS
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, Health, Seen
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
@@ -19,12 +19,12 @@ OK, RETRY, FAILED = EffectState.OK, EffectState.RETRY, EffectState.FAILED
 
 
 def test_every_registered_kind_has_an_adapter_and_a_stand_in() -> None:
-    assert ADAPTERS.keys() == destinations.KINDS.keys() == KINDS.keys()
-    for kind in destinations.KINDS:
+    assert ADAPTERS.keys() == kinds.KINDS.keys() == KINDS.keys()
+    for kind in kinds.KINDS:
         module = importlib.import_module(f"jobs.crm.{kind}.adapter")
         assert module.connect is ADAPTERS[kind]
-        assert destinations.KINDS[kind].description
-        destinations.parse(kind, KINDS[kind]().options)
+        assert kinds.KINDS[kind].description
+        kinds.parse(kind, KINDS[kind]().options)
 
 
 async def test_a_call_tells_which_request_and_which_contents_it_is_about(crm: Crm, sandbox: Sandbox) -> None:
@@ -37,7 +37,7 @@ async def test_a_call_tells_which_request_and_which_contents_it_is_about(crm: Cr
 
 
 async def test_the_default_batch_is_what_the_kind_says(connect: Connect, kind: str) -> None:
-    assert connect().batch_size == destinations.KINDS[kind].batch_size
+    assert connect().batch_size == kinds.KINDS[kind].batch_size
 
 
 async def test_options_bound_the_batch(connect: Connect) -> None:

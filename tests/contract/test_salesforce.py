@@ -9,8 +9,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Contact, Health, Reply, Seen, Timeouts
 from jobs.crm.salesforce.adapter import Salesforce
 from jobs.crm.salesforce.fields import field_name, literal, parcels
@@ -503,8 +503,8 @@ def test_parcels_keep_order_and_length() -> None:
 )
 def test_options_that_cannot_work_are_refused_with_their_name(options: dict[str, Any]) -> None:
     [name] = options
-    with pytest.raises(destinations.OptionsError, match=name):
-        destinations.parse("salesforce", options)
+    with pytest.raises(kinds.OptionsError, match=name):
+        kinds.parse("salesforce", options)
 
 
 async def test_the_field_of_the_key_may_be_spelled_in_any_case(

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Contact, Health, Seen
 from tests.contract.conftest import Sandbox, contact, told
 from tests.contract.scripted import Script, scripted

@@ -13,8 +13,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.domain.outcomes import EffectState
 from app.sandbox import KINDS
+from app.vocabulary.states import EffectState
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Seen, Timeouts
 from tests.contract.conftest import Connect, Sandbox, contact, contacts, told

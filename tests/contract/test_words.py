@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.domain.outcomes import EffectState
+from app.vocabulary.states import EffectState
 from jobs.crm.port import Contact, Crm, Seen
 from tests.contract.conftest import Connect, Sandbox, contact, told
 

@@ -12,11 +12,12 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import destinations, keys
-from app.accept import Accepted207, ImportRequest, Options, Replay, accept
-from app.db.pool import Database
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
+from app.imports.service import Accepted207, ImportRequest, Options, Replay, accept
+from app.kit.encryption import Vault
+from app.kit.postgres.database import Database
 from app.settings import Settings
-from app.vault import Vault
 from tests.conftest import LOOPBACK, SECRET_KEY, as_app, as_owner, quick
 
 ROUTE = "POST /v1/contacts:bulk"
@@ -34,10 +35,10 @@ class Desk:
     async def add_destination(self, name: str) -> int:
         """Its id; the address leads nowhere."""
         async with self.database.connection() as connection:
-            new = destinations.NewDestination(
+            new = destination_service.NewDestination(
                 name=name, kind="hubspot", base_url="http://127.0.0.1:9", token="pat"
             )
-            await destinations.add_destination(
+            await destination_service.add_destination(
                 connection, Vault(SECRET_KEY), self.tenant_id, new, private=LOOPBACK
             )
         (row,) = await self.rows("SELECT destination_id FROM destinations WHERE name = $1", name)
@@ -106,7 +107,7 @@ def bare_settings(database_url: str) -> Settings:
 async def desk(bare_settings: Settings) -> AsyncIterator[Desk]:
     database = Database(bare_settings, application_name="tests")
     async with database.connection() as connection:
-        tenant_id = await keys.ensure_tenant(connection, "acme")
+        tenant_id = await auth_service.ensure_tenant(connection, "acme")
     yield Desk(bare_settings, database, tenant_id)
     await database.close()
 

@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from app import undoing
-from app.db.pool import Database
+from app.kit.postgres.database import Database
 from app.settings import Settings
+from app.undo import service
 from jobs.sagas.runner import Runner, Workflow
 from jobs.sagas.workflows import make_workflows
 from tests.db.conftest import Desk
@@ -50,7 +50,7 @@ async def hasten(desk: Desk) -> None:
 
 async def ask(desk: Desk, job_id: uuid.UUID, database: Database | None = None) -> uuid.UUID:
     """Have a job undone; the undo job."""
-    asked = await undoing.undo(
+    asked = await service.undo(
         database or desk.database, desk.tenant_id, job_id, key_id="undoer", request_id="u-1", new_id=uuid7
     )
     return asked.job_id

@@ -10,10 +10,10 @@ from typing import Any
 import msgspec
 from uuid_utils.compat import uuid7
 
-from app.db.packing import pack
-from app.domain import rows
-from app.domain.files.spooled import encode_pieces
-from app.domain.rows import Piece, Unfit
+from app.files.staging_codec import encode_pieces
+from app.kit.compression import pack
+from app.resources import decoding
+from app.resources.decoding import Piece, Unfit
 from app.settings import Settings
 from jobs.imports.processing import Processor
 from jobs.imports.steps import Advance
@@ -65,7 +65,7 @@ def _id(piece: Piece) -> str | None:
     if isinstance(piece, Unfit):
         return None
     try:
-        found = rows._decode_id(piece).id
+        found = decoding._decode_id(piece).id
         found.encode()
     except (ValueError, RecursionError):
         return None
@@ -89,7 +89,7 @@ async def process(desk: Desk, job_id: uuid.UUID, settings: Settings | None = Non
 
 async def outcomes(desk: Desk, job_id: uuid.UUID) -> list[dict[str, Any]]:
     """What was decided of a job's items, in order."""
-    from app.db.packing import unpack
+    from app.kit.compression import unpack
 
     chunks = await desk.rows(
         "SELECT outcomes, item_count FROM job_chunks WHERE job_id = $1 ORDER BY first_index", job_id

@@ -13,13 +13,13 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.accept import Accepted207, Replay
-from app.db import imports
-from app.db.packing import pack
-from app.db.pool import Database
-from app.domain.envelope import TooManyItems
-from app.domain.outcomes import ErrorCode
 from app.errors import DatabaseUnavailable, KeyBusy, KeyExpired, KeyReused, MalformedRequest, StorageFull
+from app.files.json_document import TooManyItems
+from app.imports import queries
+from app.imports.service import Accepted207, Replay
+from app.kit.compression import pack
+from app.kit.postgres.database import Database
+from app.vocabulary.states import ErrorCode
 from tests.db.conftest import ROUTE, Desk, people, person, told
 
 DAY = 86_400.0
@@ -100,7 +100,7 @@ class TestKeys:
             with pytest.raises(KeyExpired):
                 await desk.send(body, key="k")
         async with desk.database.connection() as connection:
-            await imports.forget_answers(connection, 30 * DAY)
+            await queries.forget_answers(connection, 30 * DAY)
         assert await desk.rows("SELECT answer FROM idempotency_keys") == [{"answer": None}]
         with pytest.raises(KeyExpired):
             await desk.send(people(1), key="k")
@@ -114,7 +114,7 @@ class TestKeys:
             SET expires_at = now() - interval '29 days' - CASE key WHEN 'old' THEN 2 ELSE 0 END * interval '1 day'"""
         )
         async with desk.database.connection() as connection:
-            await imports.forget_answers(connection, 30 * DAY)
+            await queries.forget_answers(connection, 30 * DAY)
         assert told(await desk.push(people(2), key="old"))[1] == ("ok", "created", 1)
         with pytest.raises(KeyExpired):
             await desk.send(people(1, company="Else"), key="young")
@@ -122,7 +122,7 @@ class TestKeys:
     async def test_a_live_answer_survives_the_sweeper(self, desk: Desk) -> None:
         first = await desk.push(people(1), key="k")
         async with desk.database.connection() as connection:
-            await imports.forget_answers(connection, 0)
+            await queries.forget_answers(connection, 0)
         assert await desk.send(people(1), key="k") == Replay(207, first.body)
 
     async def test_an_answer_held_back_is_busy(self, desk: Desk) -> None:
@@ -138,12 +138,12 @@ class TestKeys:
     async def test_a_settled_answer_takes_the_place_of_the_first(self, desk: Desk) -> None:
         await desk.push(people(1), key="k", wait=30.0)
         async with desk.database.connection() as connection:
-            assert await imports.settle_answer(connection, desk.tenant_id, ROUTE, "k", pack(b"settled"))
-            assert not await imports.settle_answer(connection, desk.tenant_id, ROUTE, "k", pack(b"late"))
+            assert await queries.settle_answer(connection, desk.tenant_id, ROUTE, "k", pack(b"settled"))
+            assert not await queries.settle_answer(connection, desk.tenant_id, ROUTE, "k", pack(b"late"))
         assert await desk.send(people(1), key="k") == Replay(207, b"settled")
 
     async def test_a_key_that_is_running_is_busy_at_once(self, desk: Desk) -> None:
-        number = imports.lock_number(desk.tenant_id, ROUTE, "k")
+        number = queries.lock_number(desk.tenant_id, ROUTE, "k")
         async with holding(desk, "SELECT pg_advisory_xact_lock($1)", number):
             async with asyncio.timeout(desk.settings.db_lock_timeout / 2):
                 with pytest.raises(KeyBusy) as busy:

@@ -8,9 +8,9 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.db import imports
-from app.db.pool import Database
 from app.errors import Overloaded
+from app.imports import queries
+from app.kit.postgres.database import Database
 from tests.db.conftest import Desk, people, told
 
 
@@ -43,7 +43,7 @@ async def test_housekeeping_keeps_up_with_many_answers(desk: Desk) -> None:
 
     async def forget() -> None:
         async with desk.database.connection() as connection:
-            await imports.forget_answers(connection, 50.0)
+            await queries.forget_answers(connection, 50.0)
 
     await asyncio.gather(forget(), forget())
     left = await desk.rows("SELECT key, answer FROM idempotency_keys ORDER BY key")

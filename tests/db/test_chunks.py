@@ -11,12 +11,12 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
-from app.db import canceling
-from app.domain.answers import FieldError
-from app.domain.outcomes import ErrorCode
-from app.domain.rows import Unfit
+from app.auth import service
 from app.errors import DatabaseUnavailable
+from app.imports.cancel import queries
+from app.resources.decoding import Unfit
+from app.vocabulary.outcomes_wire import FieldError
+from app.vocabulary.states import ErrorCode
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk, people, person
 from tests.db.spool import job, outcomes, process, processor, spool
@@ -101,7 +101,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
     one = await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", desk.tenant_id)
 
     async with desk.database.connection() as connection:
-        other = await keys.ensure_tenant(connection, "other")
+        other = await service.ensure_tenant(connection, "other")
     twin = Desk(desk.settings, desk.database, other)
     await twin.push(before)
     job_id = await spool(twin, items, chunk=rng.choice([1, 7, 25]), **options)
@@ -183,7 +183,7 @@ async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk)
     await killer.close()
     assert kills > 3
     async with desk.database.connection() as connection:
-        calm = Desk(desk.settings, desk.database, await keys.ensure_tenant(connection, "calm"))
+        calm = Desk(desk.settings, desk.database, await service.ensure_tenant(connection, "calm"))
     twin = await spool(calm, items, chunk=20)
     await process(calm, twin)
     assert await outcomes(desk, job_id) == await outcomes(calm, twin)
@@ -278,15 +278,15 @@ async def test_what_is_spooled_of_repeated_ids_keeps_no_job_from_its_end(desk: D
     (left,) = await desk.rows("SELECT item_index FROM spool_repeats")
     assert left["item_index"] == 2
     async with hurried.database.connection() as connection:
-        assert await canceling.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
-        assert await canceling.remove_spool(connection, desk.tenant_id, job_id)
+        assert await queries.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.remove_spool(connection, desk.tenant_id, job_id)
     await hurried.database.close()
 
 
 async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
     """A ragged row costs itself alone, and can be given back as it was sent."""
-    from app.db.packing import unpack
-    from app.domain.files.spooled import decode_sources
+    from app.files.staging_codec import decode_sources
+    from app.kit.compression import unpack
 
     ragged = Unfit([FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"])
     job_id = await spool(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
@@ -338,7 +338,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
     assert msgspec.json.decode(row["error"])["code"] == "INTERNAL"
     assert row["finished_at"] is not None
     async with desk.database.connection() as connection:
-        assert await canceling.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
 
 
 async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(desk: Desk) -> None:

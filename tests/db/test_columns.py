@@ -6,7 +6,7 @@ import asyncpg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.db.columns import numbers, texts
+from app.kit.postgres.column_codec import numbers, texts
 
 VALUES = st.lists(
     st.none()

@@ -9,14 +9,14 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.accept import Replay
-from app.db import delivering
-from app.db.delivering import Claim, ItemError, Letter, Record, Tried
-from app.domain.outcomes import Consistency
+from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.service import replay, retry
+from app.deliveries import queries
+from app.deliveries.queries import Claim, ItemError, Letter, Record, Tried
 from app.errors import KeyReused
-from app.letter_choice import Actor, Selection
-from app.letters import replay, retry
-from app.status import Job
+from app.imports.service import Replay
+from app.job_status.service import Job
+from app.vocabulary.states import Consistency
 from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
 from tests.db.saga_rig import drive, hasten, runner_of
@@ -63,7 +63,7 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
                     if refused
                 ],
             )
-            await delivering.record_delivery(connection, claim, record)
+            await queries.record_delivery(connection, claim, record)
 
 
 async def compensation(desk: Desk, job_id: uuid.UUID) -> Job:

@@ -15,11 +15,13 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app import destinations
-from app.db import delivering, reading, standing
-from app.db.delivering import Claim, ItemError, Letter, Record, Recorded, Tried
-from app.db.sql import QUERIES
-from app.domain.outcomes import LETTER_STATE, STATE_LETTER
+from app.deliveries import contact_states
+from app.deliveries import queries as deliverie_queries
+from app.deliveries.queries import Claim, ItemError, Letter, Record, Recorded, Tried
+from app.destinations import service
+from app.job_status import queries as job_status_queries
+from app.kit.postgres.sql import QUERIES
+from app.vocabulary.states import LETTER_STATE, STATE_LETTER
 from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
 
@@ -50,7 +52,7 @@ class Line:
 
     async def claim_some(self, limit: int, *, concurrency: int = 8) -> list[Claim]:
         async with self.desk.database.connection() as connection:
-            return await delivering.claim_deliveries(
+            return await deliverie_queries.claim_deliveries(
                 connection,
                 self.desk.tenant_id,
                 self.destination_id,
@@ -68,7 +70,9 @@ class Line:
 
     async def record(self, claim: Claim, states: str, **changes: Any) -> Recorded | None:
         async with self.desk.database.connection() as connection:
-            return await delivering.record_delivery(connection, claim, report(claim, states, **changes))
+            return await deliverie_queries.record_delivery(
+                connection, claim, report(claim, states, **changes)
+            )
 
     async def delivery(self, claim: Claim) -> dict[str, Any]:
         (row,) = await self.desk.rows(
@@ -85,17 +89,19 @@ class Line:
 
     async def block(self, seconds: float, code: str = "CIRCUIT_OPEN") -> None:
         async with self.desk.database.connection() as connection:
-            await delivering.block_destination(
+            await deliverie_queries.block_destination(
                 connection, self.desk.tenant_id, self.destination_id, seconds, code, "why"
             )
 
     async def due(self) -> bool:
         async with self.desk.database.connection() as connection:
-            return (self.desk.tenant_id, self.destination_id) in await delivering.due_destinations(connection)
+            return (self.desk.tenant_id, self.destination_id) in await deliverie_queries.due_destinations(
+                connection
+            )
 
     async def release_lost(self) -> int:
         async with self.desk.database.connection() as connection:
-            return await delivering.release_lost(connection)
+            return await deliverie_queries.release_lost(connection)
 
     async def check_counts(self) -> None:
         """The counters of every effect are the letters of its deliveries."""
@@ -260,10 +266,10 @@ class TestGate:
         await line.owe("a")
         await line.block(60.0)
         async with line.desk.database.connection() as connection:
-            await delivering.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
+            await deliverie_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
             assert await line.claim() is None
             await self._over(line)
-            await delivering.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
+            await deliverie_queries.unblock_destination(connection, line.desk.tenant_id, line.destination_id)
         (row,) = await line.desk.rows("SELECT blocked_until, blocked_code, blocked_detail FROM destinations")
         assert row == {"blocked_until": None, "blocked_code": None, "blocked_detail": None}
         assert not (await line.take()).blocked_before
@@ -273,8 +279,10 @@ class TestGate:
         """Paused: work waits. Removed: it is claimed, so that it can be skipped."""
         await line.owe("a")
         async with line.desk.database.connection() as connection:
-            await destinations.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
-            route = await delivering.read_destination(connection, line.desk.tenant_id, line.destination_id)
+            await service.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
+            route = await deliverie_queries.read_destination(
+                connection, line.desk.tenant_id, line.destination_id
+            )
         assert route is not None
         assert route.state == state
         assert await line.due() is claimed
@@ -384,7 +392,7 @@ class TestRecord:
         assert await line.record(stranger, "oo") is None
         assert await line.release_lost() == 1
         async with line.desk.database.connection() as connection:
-            assert not await delivering.renew_lease(connection, lost, 30.0)
+            assert not await deliverie_queries.renew_lease(connection, lost, 30.0)
         before = await self._everything(line)
         assert await line.record(lost, "of") is None
         assert await self._everything(line) == before
@@ -398,7 +406,7 @@ class TestRecord:
         await line.owe("a")
         claim = await line.take(lease=0.0)
         async with line.desk.database.connection() as connection:
-            assert await delivering.renew_lease(connection, claim, 30.0)
+            assert await deliverie_queries.renew_lease(connection, claim, 30.0)
         assert await line.release_lost() == 0
         assert await line.record(claim, "o") is not None
 
@@ -429,10 +437,14 @@ class TestRecord:
             codes = refused | {"2": ItemError("DESTINATION_UNAVAILABLE", "503")}
             await line.record(claim, "ofrf", errors=codes if claim.indexes[0] != 8 else refused)
         async with line.desk.database.connection() as connection:
-            found = await reading.read_destination_failures(connection, line.desk.tenant_id, job_id)
+            found = await job_status_queries.read_destination_failures(
+                connection, line.desk.tenant_id, job_id
+            )
         assert found == [
-            reading.DestinationClusterRow("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
-            reading.DestinationClusterRow("hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]),
+            job_status_queries.DestinationClusterRow("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
+            job_status_queries.DestinationClusterRow(
+                "hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]
+            ),
         ]
 
     async def test_an_older_version_never_hides_a_newer_one(self, line: Line) -> None:
@@ -500,8 +512,8 @@ class TestFinish:
         try:
             transaction = first.transaction()
             await transaction.start()
-            one = await delivering.record_delivery(first, mine, report(mine, "o"))
-            late = asyncio.create_task(delivering.record_delivery(second, theirs, report(theirs, "o")))
+            one = await deliverie_queries.record_delivery(first, mine, report(mine, "o"))
+            late = asyncio.create_task(deliverie_queries.record_delivery(second, theirs, report(theirs, "o")))
             await asyncio.sleep(0.2)
             assert not late.done()
             await transaction.commit()
@@ -548,7 +560,7 @@ class TestPlans:
         claims = await line.claim_some(20, concurrency=20)
         async with line.desk.database.connection() as connection:
             for claim in claims:
-                await delivering.record_delivery(connection, claim, report(claim, "o" * 100))
+                await deliverie_queries.record_delivery(connection, claim, report(claim, "o" * 100))
             plans = await connection.fetchrow(
                 "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
                 QUERIES["record_delivery"],
@@ -582,7 +594,7 @@ class TestStanding:
     @staticmethod
     async def _standing(line: Line) -> tuple[int, int, dict[str, Any]]:
         async with line.desk.database.connection() as connection:
-            found = await standing.contacts_to_send(
+            found = await contact_states.contacts_to_send(
                 connection, line.desk.tenant_id, line.destination_id, ["c00000", "absent"]
             )
         assert list(found) == ["c00000"]

@@ -6,8 +6,8 @@ import csv
 import io
 import tracemalloc
 
-from app import failed_rows
-from app.selection import Filter
+from app.job_status.items import failed_rows
+from app.job_status.items.item_filter import Filter
 from tests.db.conftest import Desk, person
 from tests.db.spool import process, spool
 

@@ -13,12 +13,12 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.db.packing import pack
-from app.db.sql import QUERIES
-from app.domain.files.spooled import encode_sources
 from app.embedded import Engines
-from app.items import read_items
-from app.selection import Filter
+from app.files.staging_codec import encode_sources
+from app.job_status.items.item_filter import Filter
+from app.job_status.items.service import read_items
+from app.kit.compression import pack
+from app.kit.postgres.sql import QUERIES
 from tests.conftest import TEMPLATE, with_path
 
 CHUNKS = 1_000
@@ -175,7 +175,7 @@ async def test_a_page_looks_at_a_bounded_number_of_items(
     large: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A status that every run could hold and none does: the page is short, and its cursor goes on behind it."""
-    monkeypatch.setattr("app.items.MOST", 4_000)
+    monkeypatch.setattr("app.job_status.items.service.MOST", 4_000)
     wanted = Filter(status="ok", destination="db", error_code="INVALID_EMAIL")
     assert (await read_items(large, 1, JOB, first=0, limit=5, wanted=wanted)).items == []
     wanted = Filter(destination="hubspot", status="ok", error_code="DESTINATION_REJECTED")

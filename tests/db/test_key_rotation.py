@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncpg
 import pytest
 
-from app import destinations, key_rotation, keys, webhooks
-from app.domain.webhooks import EndpointState
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
 from app.errors import SettingsError
-from app.vault import WEBHOOK_ENDPOINT, Vault
+from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
+from app.secret_rotation import service as secret_rotation_service
+from app.webhooks import service as webhook_service
+from app.webhooks.rules import EndpointState
 from tests.conftest import LOOPBACK
 from tests.db.conftest import Desk
 from tests.unit.test_vault import NEW, OLD, seal_older
@@ -18,19 +21,19 @@ async def furnish(desk: Desk, tenant: str) -> int:
     """A tenant with two destinations, the second one of an older release, and an endpoint with two secrets."""
     old = Vault(OLD)
     async with desk.database.connection() as connection:
-        tenant_id = await keys.ensure_tenant(connection, tenant)
+        tenant_id = await auth_service.ensure_tenant(connection, tenant)
         for name in ("one", "two"):
-            new = destinations.NewDestination(
+            new = destination_service.NewDestination(
                 name=name, kind="hubspot", base_url="http://127.0.0.1:9", token=f"pat-{tenant}-{name}"
             )
-            await destinations.add_destination(connection, old, tenant_id, new, private=LOOPBACK)
+            await destination_service.add_destination(connection, old, tenant_id, new, private=LOOPBACK)
     sealed = seal_older(OLD, f"pat-{tenant}-two", tenant_id=tenant_id, name="two")
     await desk.execute(
         "UPDATE destinations SET credentials = $2 WHERE tenant_id = $1 AND name = 'two'", tenant_id, sealed
     )
-    endpoint = webhooks.NewWebhookEndpoint(url="https://example.com/hook")
-    made = await webhooks.add(desk.database, old, desk.settings, tenant_id, endpoint, actor="test")
-    await webhooks.rotate(desk.database, old, tenant_id, made.endpoint_id, keep=1000, actor="test")
+    endpoint = webhook_service.NewWebhookEndpoint(url="https://example.com/hook")
+    made = await webhook_service.add(desk.database, old, desk.settings, tenant_id, endpoint, actor="test")
+    await webhook_service.rotate(desk.database, old, tenant_id, made.endpoint_id, keep=1000, actor="test")
     return tenant_id
 
 
@@ -53,15 +56,15 @@ async def test_everything_is_under_the_new_key_and_says_the_same(desk: Desk) -> 
     both, alone = Vault(f"{NEW},{OLD}"), Vault(NEW)
     before = await desk.rows("SELECT tenant_id, endpoint_id, secret, previous_secret FROM webhook_endpoints")
     async with desk.database.connection() as connection:
-        uses = await key_rotation.count(connection, both)
+        uses = await secret_rotation_service.count(connection, both)
         assert [(use.key, use.secrets, use.known, use.encrypts) for use in uses] == [
             (both.key_ids[0], 0, True, True),
             (both.key_ids[1], 6, True, False),
-            (key_rotation.OLDER, 2, False, False),
+            (secret_rotation_service.OLDER, 2, False, False),
         ]
-        done = await key_rotation.rotate(connection, both)
+        done = await secret_rotation_service.rotate(connection, both)
         assert (done.key, done.secrets, done.rotated, done.unreadable) == (alone.key_ids[0], 8, 8, [])
-        again = await key_rotation.rotate(connection, both)
+        again = await secret_rotation_service.rotate(connection, both)
         assert (again.secrets, again.rotated) == (8, 0)
     for tenant_id, name in zip(tenants, "ab", strict=True):
         assert await opened(desk, alone, tenant_id) == {"one": f"pat-{name}-one", "two": f"pat-{name}-two"}
@@ -84,11 +87,11 @@ async def test_what_no_key_opens_is_named_and_left_as_it_is(desk: Desk) -> None:
     tenant_id = await furnish(desk, "a")
     before = await desk.rows("SELECT credentials FROM destinations ORDER BY destination_id")
     async with desk.database.connection() as connection:
-        done = await key_rotation.rotate(connection, Vault(NEW))
+        done = await secret_rotation_service.rotate(connection, Vault(NEW))
     assert (done.secrets, done.rotated) == (4, 0)
     assert [(x.tenant_id, x.kind, x.name, x.key) for x in done.unreadable[:2]] == [
         (tenant_id, "destination", "one", Vault(OLD).key_ids[0]),
-        (tenant_id, "destination", "two", key_rotation.OLDER),
+        (tenant_id, "destination", "two", secret_rotation_service.OLDER),
     ]
     assert await desk.rows("SELECT credentials FROM destinations ORDER BY destination_id") == before
 
@@ -99,19 +102,21 @@ async def test_a_token_that_changes_meanwhile_is_not_overwritten(
     """The service gives it a new one between reading and writing; the new one counts, and gets the new key as well."""
     tenant_id = await furnish(desk, "a")
     both = Vault(f"{NEW},{OLD}")
-    replace, changed = key_rotation._replace, []
+    replace, changed = secret_rotation_service._replace, []
 
-    async def late(connection: asyncpg.Connection, secret: key_rotation._Sealed, anew: bytes) -> bool:
+    async def late(
+        connection: asyncpg.Connection, secret: secret_rotation_service._Sealed, anew: bytes
+    ) -> bool:
         if secret.name == "one" and not changed:
             changed.append(secret)
             async with desk.database.connection() as other:
-                change = destinations.DestinationChange(token="pat-changed")
-                await destinations.change_destination(other, Vault(OLD), tenant_id, "one", change)
+                change = destination_service.DestinationChange(token="pat-changed")
+                await destination_service.change_destination(other, Vault(OLD), tenant_id, "one", change)
         return await replace(connection, secret, anew)
 
-    monkeypatch.setattr(key_rotation, "_replace", late)
+    monkeypatch.setattr(secret_rotation_service, "_replace", late)
     async with desk.database.connection() as connection:
-        done = await key_rotation.rotate(connection, both)
+        done = await secret_rotation_service.rotate(connection, both)
     assert (done.secrets, done.rotated, done.unreadable) == (4, 4, [])
     assert (await opened(desk, Vault(NEW), tenant_id))["one"] == "pat-changed"
 
@@ -127,9 +132,9 @@ async def test_what_is_removed_keeps_no_credentials(desk: Desk) -> None:
     tenant_id = await furnish(desk, "a")
     async with desk.database.connection() as connection:
         for name in ("one", "two"):
-            await destinations.set_destination_state(connection, tenant_id, name, "removed")
+            await destination_service.set_destination_state(connection, tenant_id, name, "removed")
     (endpoint,) = await desk.rows("SELECT endpoint_id FROM webhook_endpoints")
-    await webhooks.remove(desk.database, tenant_id, endpoint["endpoint_id"], actor="test")
+    await webhook_service.remove(desk.database, tenant_id, endpoint["endpoint_id"], actor="test")
     assert await desk.rows("SELECT FROM webhook_endpoints WHERE state <> $1", EndpointState.REMOVED) == []
     async with desk.database.connection() as connection:
-        assert (await key_rotation.rotate(connection, Vault(NEW))).secrets == 0
+        assert (await secret_rotation_service.rotate(connection, Vault(NEW))).secrets == 0

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.accept import Accepted207
+from app.imports.service import Accepted207
 from tests.db.conftest import Desk
 from tests.db.merge_model import TEXTS, Contact, Model, Told, canonical
 

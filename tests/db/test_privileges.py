@@ -10,9 +10,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from app.db.migrate import head, migrate
-from app.db.privileges import APP, OWNER, privileges
 from app.embedded import Engines
+from app.migrations.privileges import APP, OWNER, privileges
+from app.migrations.runner import head, migrate
 from tests.conftest import as_app, new_database
 
 SECURITY = Path(__file__).parents[2] / "docs" / "security.md"

@@ -20,18 +20,19 @@ import asyncpg
 import msgspec
 import pytest
 
-import app.db
+import app
 import jobs
-from app.db.query import DECLARED, Json, fields_of, plan
-from app.db.sql import QUERIES
 from app.embedded import Engines
+from app.kit.postgres.query import DECLARED, Json, fields_of, plan
+from app.kit.postgres.sql import QUERIES
 from tests.conftest import TEMPLATE, with_path
 from tests.db import hot
 from tests.db.filling import fill
 from tests.db.hot.values import NULLS, Hot
 
-for _module in pkgutil.iter_modules(app.db.__path__, "app.db."):
-    importlib.import_module(_module.name)
+for _module in pkgutil.walk_packages(app.__path__, "app."):
+    if not _module.name.startswith(("app.migrations", "app.cli", "app.sandbox", "app.api")):
+        importlib.import_module(_module.name)
 
 HOT: Hot = {}
 for _area in pkgutil.iter_modules(hot.__path__):

@@ -13,12 +13,14 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import spool
-from app.accept import ImportRequest, Options, Replay
-from app.db import canceling, imports, receiving
-from app.domain.files.pieces import Family, Form
 from app.errors import ClientGone, DatabaseUnavailable, KeyBusy, KeyReused, Overloaded
-from app.spool import Accepted202
+from app.files.readers import Family, Form
+from app.imports import queries as import_queries
+from app.imports import upload as import_upload
+from app.imports import upload_queries
+from app.imports.cancel import queries as cancel_queries
+from app.imports.service import ImportRequest, Options, Replay
+from app.imports.upload import Accepted202
 from tests.db.conftest import ROUTE, Desk, people
 
 BODY = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(500))
@@ -54,7 +56,7 @@ async def receive(
         form=Form(family=Family.CSV),
     )
     settings = msgspec.structs.replace(desk.settings, import_chunk_items=chunk)
-    return await spool.receive(
+    return await import_upload.receive(
         desk.database, upload, body, settings, new_id=uuid_utils.compat.uuid7, clock=clock
     )
 
@@ -110,9 +112,9 @@ async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -
     async def sweep() -> int:
         async with desk.database.connection() as connection:
             async with connection.transaction():
-                given_up = await receiving.abandon_stale(connection, desk.tenant_id)
+                given_up = await upload_queries.abandon_stale(connection, desk.tenant_id)
             for job_id in given_up:
-                assert await canceling.remove_spool(connection, desk.tenant_id, job_id)
+                assert await cancel_queries.remove_spool(connection, desk.tenant_id, job_id)
         return len(given_up)
 
     async def fall_silent() -> None:
@@ -212,14 +214,14 @@ async def test_a_chunk_that_a_crash_has_forgotten_is_noticed(desk: Desk) -> None
 async def test_a_body_that_is_taken_whole_is_not_given_up_any_more(desk: Desk) -> None:
     """What a lost answer to COMMIT looks like: the process believes that it failed."""
     done = await accepted(desk, arrive(BODY))
-    arrival = receiving.Arrival(
+    arrival = upload_queries.Arrival(
         tenant_id=desk.tenant_id, job_id=done.job_id, request_id="", key_id="", options="", route=ROUTE, key="k",
         lease=1, retention=1,
     )  # fmt: skip
     async with desk.database.connection() as connection, connection.transaction():
-        await receiving.give_up(connection, arrival, receiving.JobState.FAILED, "{}")
-        assert await receiving.abandon_stale(connection, desk.tenant_id) == []
-        assert not await canceling.remove_spool(connection, desk.tenant_id, done.job_id)
+        await upload_queries.give_up(connection, arrival, upload_queries.JobState.FAILED, "{}")
+        assert await upload_queries.abandon_stale(connection, desk.tenant_id) == []
+        assert not await cancel_queries.remove_spool(connection, desk.tenant_id, done.job_id)
     assert await left(desk) == (["queued"], 500, 1)
 
 
@@ -260,7 +262,7 @@ async def test_a_key_is_not_forgotten_while_its_body_arrives(desk: Desk) -> None
     async def forget() -> None:
         await desk.rows("UPDATE idempotency_keys SET expires_at = now() - interval '1 minute'")
         async with desk.database.connection() as connection:
-            await imports.forget_answers(connection, 0)
+            await import_queries.forget_answers(connection, 0)
 
     first = await accepted(desk, arrive(BODY, 10, forget))
     again = await receive(desk, arrive(BODY))

@@ -11,8 +11,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.db import sagas
-from app.domain.saga import Answer, Continue, Done, Failed, Wait
+from app.sagas import queries
+from app.sagas.rules import Answer, Continue, Done, Failed, Wait
 from jobs.sagas.runner import Runner, Step, StepContext
 from tests.db.conftest import Desk
 from tests.db.saga_rig import drive, hasten, runner_of
@@ -53,7 +53,7 @@ class Diary:
 async def begin(desk: Desk, subject: uuid.UUID = SUBJECT) -> uuid.UUID:
     saga_id = uuid.uuid4()
     async with desk.database.connection() as connection:
-        await sagas.begin(
+        await queries.begin(
             connection, desk.tenant_id, saga_id, workflow="diary", subject=subject, actor="somebody"
         )
     return saga_id
@@ -236,7 +236,7 @@ async def test_a_workflow_that_this_release_does_not_know_waits_for_one_that_doe
 async def test_there_is_one_saga_of_a_workflow_for_a_subject(desk: Desk) -> None:
     async with desk.database.connection() as connection:
         made = [
-            await sagas.begin(
+            await queries.begin(
                 connection, desk.tenant_id, uuid.uuid4(), workflow="diary", subject=SUBJECT, actor="k"
             )
             for _ in range(2)

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import history
-from app.contacts import read_contact
-from app.db import audit as audit_rows
-from app.db.packing import unpack
-from app.domain.answers import ItemOutcome, decode_items
-from app.domain.files.spooled import decode_sources
+from app.audit import queries as audit_rows
 from app.errors import JobNotUndoable, NotFound
-from app.status import Job, read_job
+from app.files.staging_codec import decode_sources
+from app.job_status.service import Job, read_job
+from app.kit.compression import unpack
+from app.records import history
+from app.records.service import read_contact
+from app.vocabulary.outcomes_wire import ItemOutcome, decode_items
 from tests.db.conftest import Desk, people, person
 from tests.db.saga_rig import ask, drive, due, runner_of, undo
 from tests.db.spool import spool

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from app.http.views import PATIENT, JobViews
+from app.job_status.live.job_cache import PATIENT, JobViews
 from tests.db.conftest import Desk, people
 from tests.db.spool import spool
 

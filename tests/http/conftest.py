@@ -19,7 +19,7 @@ import structlog
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
-from app import keys
+from app.auth import service
 from app.main import create_app
 from app.settings import Settings
 
@@ -143,7 +143,7 @@ async def db(database_url: str) -> AsyncIterator[asyncpg.Connection[Any]]:
 @pytest.fixture
 async def api_key(db: asyncpg.Connection[Any]) -> str:
     """A key of tenant `acme` with every scope."""
-    return await keys.create_key(db, "acme", ["import", "read", "admin"])
+    return await service.create_key(db, "acme", ["import", "read", "admin"])
 
 
 def aiohttp_session() -> aiohttp.ClientSession:

@@ -12,8 +12,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import keys
-from app.http.shield import shield
+from app.auth import service
+from app.http.security_headers import shield
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 from tests.http.jobs_by_hand import Db, complete, make_job
@@ -145,14 +145,14 @@ async def test_a_token_ends_with_its_time_and_with_its_key(settings: Settings, a
     async with serve(settings) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)
         address = (await token_for(api, job_id))["events_url"]
-        await keys.revoke_key(db, api_key)
+        await service.revoke_key(db, api_key)
         assert (await api.as_key(None).get(address)).status == 401
 
 
 async def test_a_token_needs_a_key_that_may_see_the_job(api: Api, db: Db) -> None:
     job_id = await make_job(db)
-    strange = api.as_key(await keys.create_key(db, "strangers", ["read", "import", "admin"]))
+    strange = api.as_key(await service.create_key(db, "strangers", ["read", "import", "admin"]))
     assert (await strange.request("POST", f"/v1/jobs/{job_id}/stream-token")).status == 404
-    importing = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    importing = api.as_key(await service.create_key(db, "acme", ["import"]))
     assert (await importing.request("POST", f"/v1/jobs/{job_id}/stream-token")).status == 403
     assert (await api.as_key(None).request("POST", f"/v1/jobs/{job_id}/stream-token")).status == 401

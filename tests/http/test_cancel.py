@@ -9,11 +9,14 @@ import uuid
 import asyncpg
 import pytest
 
-from app import destinations, keys
-from app.db import canceling, delivering, processing
-from app.db.delivering import Record, Tried
-from app.domain.answers import Summary
-from app.vault import Vault
+from app.auth import service as auth_service
+from app.deliveries import queries as deliverie_queries
+from app.deliveries.queries import Record, Tried
+from app.destinations import service as destination_service
+from app.imports import processing_queries
+from app.imports.cancel import queries as cancel_queries
+from app.kit.encryption import Vault
+from app.vocabulary.outcomes_wire import Summary
 from tests.claims import claim_delivery
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
@@ -78,8 +81,8 @@ async def test_what_is_decided_cannot_be_canceled(api: Api, db: Db, state: str, 
 
 async def test_only_who_imports_or_administers_may_cancel(api: Api, db: Db) -> None:
     job_id = await make_job(db)
-    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
-    stranger = api.as_key(await keys.create_key(db, "other", ["import"]))
+    reader = api.as_key(await auth_service.create_key(db, "acme", ["read"]))
+    stranger = api.as_key(await auth_service.create_key(db, "other", ["import"]))
     assert (await cancel(reader, job_id)).status == 403
     assert (await cancel(api.as_key(None), job_id)).status == 401
     assert (await cancel(stranger, job_id)).status == 404
@@ -108,22 +111,22 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
     worker = await asyncpg.connect(database_url)
     chunk = worker.transaction()
     await chunk.start()
-    assert await processing.claim_chunk(worker, tenant_id, uuid.UUID(job_id), "apply") is not None
+    assert await processing_queries.claim_chunk(worker, tenant_id, uuid.UUID(job_id), "apply") is not None
     started = time.monotonic()
     answer = await cancel(api, job_id)
     assert time.monotonic() - started < 1.0
     assert answer.json()["state"] == "canceled"
     assert await spooled(db, job_id) == 1
-    assert await canceling.orphaned_spools(db) == [(tenant_id, uuid.UUID(job_id))]
-    assert not await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_spools(db) == [(tenant_id, uuid.UUID(job_id))]
+    assert not await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
     summary = Summary(1_000, 1_000, 0, 0)
-    assert not await processing.count_items(
+    assert not await processing_queries.count_items(
         worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}'
     )
     await chunk.rollback()
     await worker.close()
-    assert await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
-    assert await canceling.orphaned_spools(db) == []
+    assert await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_spools(db) == []
     assert (await api.get(f"/v1/jobs/{job_id}")).body == answer.body
 
 
@@ -138,21 +141,21 @@ async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
         tenant_id,
         alone,
     )
-    assert await canceling.orphaned_spools(db) == [
+    assert await cancel_queries.orphaned_spools(db) == [
         (tenant_id, uuid.UUID(job_id)) for job_id in sorted([*orphans, alone])
     ]
     for job_id in (*orphans, alone):
-        assert await canceling.remove_spool(db, tenant_id, uuid.UUID(job_id))
-    assert await canceling.orphaned_spools(db) == []
+        assert await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_spools(db) == []
     assert await db.fetchval("SELECT count(*) FROM spool_chunks") == 6
 
 
 async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
-    new = destinations.NewDestination(
+    new = destination_service.NewDestination(
         name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t"
     )
-    await destinations.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
+    await destination_service.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
     job_id = (await api.push([person(1), person(2)])).json()["job_id"]
     # As if more of its file were still to come.
     await db.execute("UPDATE jobs SET state = 'running', items = 5, applied_at = NULL")
@@ -165,7 +168,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
     done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[])
-    recorded = await delivering.record_delivery(db, claim, done)
+    recorded = await deliverie_queries.record_delivery(db, claim, done)
     assert recorded is not None
     assert recorded.finished is None
     later = await api.get(f"/v1/jobs/{job_id}")

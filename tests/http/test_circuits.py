@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 from click.testing import CliRunner, Result
 
-from app import keys
+from app.auth import service
 from app.cli.destinations import destinations
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, person
@@ -99,10 +99,10 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
         assert (await api.get(path)).status == 404, odd
         assert (await api.request("POST", path, data=b'{"state":"open"}')).status == 404, odd
     assert await db.fetchval("SELECT count(*) FROM audit_log WHERE action LIKE 'circuit.%'") == 0
-    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
+    reader = api.as_key(await service.create_key(db, "acme", ["read"]))
     assert (await order(reader, state="open")).status == 403
     assert (await reader.get(PATH)).status == 200
-    stranger = api.as_key(await keys.create_key(db, "other", ["admin"]))
+    stranger = api.as_key(await service.create_key(db, "other", ["admin"]))
     assert (await order(stranger, state="open")).status == 404
 
 

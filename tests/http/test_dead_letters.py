@@ -14,8 +14,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
-from app.http.dead_letter_shapes import RESOLUTIONS
+from app.auth import service
+from app.dead_letters.shapes import RESOLUTIONS
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import make_job
 from tests.http.test_contacts import add
@@ -327,7 +327,7 @@ async def test_a_request_must_say_which_letters(api: Api, db: Db) -> None:
 async def test_who_may_read_may_not_decide(api: Api, db: Db) -> None:
     await add(api)
     job_id = await fail(api, db, 1)
-    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
+    reader = api.as_key(await service.create_key(db, "acme", ["read"]))
     assert len((await reader.get(LETTERS)).json()["dead_letters"]) == 1
     for path, body in (
         ("replay", {"all": True}),
@@ -336,7 +336,7 @@ async def test_who_may_read_may_not_decide(api: Api, db: Db) -> None:
     ):
         assert (await post(reader, f"{LETTERS}/{path}", **body)).status == 403
     assert (await reader.request("POST", f"/v1/jobs/{job_id}/retry")).status == 403
-    stranger = api.as_key(await keys.create_key(db, "other", ["import", "read", "admin"]))
+    stranger = api.as_key(await service.create_key(db, "other", ["import", "read", "admin"]))
     letter = (await api.get(LETTERS)).json()["dead_letters"][0]
     assert (await stranger.get(LETTERS)).json()["dead_letters"] == []
     assert (await stranger.get(letter["url"])).status == 404

@@ -8,7 +8,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.http.conftest import Api, person, serve
 from tests.http.test_circuits import tranche
@@ -146,7 +146,7 @@ async def test_what_a_removed_destination_is_owed_is_skipped_at_once(
 async def test_what_is_not_there_or_not_ones_own_cannot_be_changed(api: Api, db: asyncpg.Connection) -> None:
     await add(api)
     assert (await change(api, "other", token="t")).status == 404
-    stranger = api.as_key(await keys.create_key(db, "other", ["admin"]))
+    stranger = api.as_key(await service.create_key(db, "other", ["admin"]))
     assert (await change(stranger, token="t")).status == 404
     await api.request("DELETE", "/v1/destinations/crm")
     assert (await change(api, token="t")).status == 404

@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 from click.testing import CliRunner, Result
 
-from app import keys
+from app.auth import service
 from app.cli.destinations import destinations
 from app.sandbox import KINDS, open_sandbox
 from app.settings import Settings
@@ -78,10 +78,10 @@ async def test_a_test_that_takes_long_is_looked_up(api: Api, db: Db) -> None:
 
 async def test_who_and_what(api: Api, db: Db) -> None:
     await add(api)
-    reader = api.as_key(await keys.create_key(db, "acme", ["read", "import"]))
+    reader = api.as_key(await service.create_key(db, "acme", ["read", "import"]))
     assert (await ask(reader)).status == 403
     assert (await ask(api.as_key(None))).status == 401
-    other = api.as_key(await keys.create_key(db, "other", ["admin"]))
+    other = api.as_key(await service.create_key(db, "other", ["admin"]))
     assert (await ask(other)).status == 404
     assert (await ask(api, {"canary": "yes"})).status == 400
     assert (await ask(api, {"what": 1})).status == 400

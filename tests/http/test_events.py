@@ -15,7 +15,7 @@ import aiohttp
 import msgspec
 import pytest
 
-from app.http import events
+from app.job_status.live import events_api
 from app.settings import PREFIX, Settings
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, serve
@@ -142,7 +142,7 @@ async def test_who_comes_again_goes_on_where_it_was(api: Api, db: Db) -> None:
 async def test_silence_is_filled_and_the_stream_ends_in_time(
     settings: Settings, api_key: str, db: Db, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE", 0.3)
+    monkeypatch.setattr(events_api, "KEEP_ALIVE", 0.3)
     job_id = await make_job(db)
     brief = msgspec.structs.replace(settings, stream_seconds=2.0)
     async with serve(brief) as url, aiohttp_session() as session:

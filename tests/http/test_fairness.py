@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 
@@ -21,7 +21,7 @@ async def test_a_crowd_of_one_tenant_leaves_connections_for_others(
     """All imports of the crowd want a contact that this test holds, so each that has a connection keeps it."""
     async with serve(settings) as url, aiohttp_session() as session:
         crowd = Api(session, url, api_key)
-        other = crowd.as_key(await keys.create_key(db, "other", ["import", "read"]))
+        other = crowd.as_key(await service.create_key(db, "other", ["import", "read"]))
         assert (await crowd.push([person(1)])).status == 207
         async with db.transaction():
             await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
@@ -44,7 +44,7 @@ async def test_a_crowd_of_readers_leaves_connections_as_well(
     """Not only imports take turns: whatever asks PostgreSQL for a tenant does."""
     async with serve(settings) as url, aiohttp_session() as session:
         crowd = Api(session, url, api_key)
-        other = crowd.as_key(await keys.create_key(db, "other", ["import", "read"]))
+        other = crowd.as_key(await service.create_key(db, "other", ["import", "read"]))
         for api in (crowd, other):
             assert (await api.get("/v1/jobs")).status == 200
         async with db.transaction():

@@ -12,9 +12,9 @@ from typing import Any, TypeAlias
 import asyncpg
 import pytest
 
-from app import keys
-from app.db.migrate import migrate
+from app.auth import service
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from tests.conftest import quick
 from tests.http.conftest import Api, aiohttp_session, person, serve
 
@@ -89,7 +89,7 @@ async def test_health_fails_while_the_disk_is_full_and_passes_when_there_is_room
         await migrate(engines.urls.database_url)
         settings = quick(engines.urls.database_url, engines.urls.redis_url)
         db = await asyncpg.connect(engines.urls.database_url)
-        key = await keys.create_key(db, "acme", ["import", "read", "admin"])
+        key = await service.create_key(db, "acme", ["import", "read", "admin"])
         async with serve(settings) as url, aiohttp_session() as session:
             api = Api(session, url, key)
             assert (await api.push([person(1)])).status == 207

@@ -12,14 +12,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.files.pieces import Family
-from app.domain.outcomes import ErrorCode
 from app.errors import Invalid, TrancheError
+from app.files.readers import Family
 from app.http import headers
 from app.http.cursors import Cursor, Index, Number
 from app.http.errors import CursorInvalid, NotAcceptable, UnsupportedMediaType
 from app.http.headers import JSON, NDJSON, Fields, Preferences
-from app.http.query import compile_query
+from app.http.query_strings import compile_query
+from app.vocabulary.states import ErrorCode
 
 _FIELD = st.binary(max_size=60).filter(lambda b: not set(b) & {0, 10, 13})
 

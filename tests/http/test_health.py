@@ -11,10 +11,11 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app import keys, workers
+from app.auth import service
 from app.embedded import Engines
+from app.kit import worker_registry
+from app.kit.encryption import Vault
 from app.settings import Settings
-from app.vault import Vault
 from tests.conftest import quick
 from tests.http.conftest import Api, aiohttp_session, person, serve
 from tests.http.test_contacts import add
@@ -23,7 +24,7 @@ from tests.http.test_contacts import add
 async def pretend_worker(settings: Settings) -> None:
     """A sign of life, as workers give it."""
     async with Redis.from_url(settings.redis_url) as redis:
-        await workers.beat(redis, "w1", Vault(settings.secret_key).key_ids)
+        await worker_registry.beat(redis, "w1", Vault(settings.secret_key).key_ids)
 
 
 async def test_all_is_well_only_with_a_worker(api: Api, settings: Settings) -> None:
@@ -43,7 +44,7 @@ async def test_only_a_key_shows_destinations_by_name(
 ) -> None:
     await pretend_worker(settings)
     await add(api)
-    stranger = api.as_key(await keys.create_key(db, "other", ["import"]))
+    stranger = api.as_key(await service.create_key(db, "other", ["import"]))
     assert (await api.get("/health")).status == 200
     await db.execute(
         "UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN'"
@@ -109,7 +110,7 @@ async def test_a_schema_of_another_release_is_not_ready(api: Api, db: asyncpg.Co
 async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) -> None:
     settings = quick(*own_engines.app_urls, db_connect_timeout=1.0, db_acquire_timeout=2.0)
     connection = await asyncpg.connect(settings.database_url)
-    key = await keys.create_key(connection, "acme", ["import", "read", "admin"])
+    key = await service.create_key(connection, "acme", ["import", "read", "admin"])
     await connection.close()
     async with serve(settings) as url, aiohttp_session() as session:
         api = Api(session, url, key)

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import zstandard
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 
@@ -192,16 +192,16 @@ async def test_usual_types_are_taken(api: Api) -> None:
 
 
 async def test_keys_open_only_what_their_scopes_allow(api: Api, db: asyncpg.Connection[Any]) -> None:
-    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
+    reader = api.as_key(await service.create_key(db, "acme", ["read"]))
     refused = await reader.push([person(1)])
     assert refused.status == 403
     assert 'error="insufficient_scope"' in refused.headers["WWW-Authenticate"]
-    importer = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    importer = api.as_key(await service.create_key(db, "acme", ["import"]))
     job = (await importer.push([person(1)])).json()["status_url"]
     assert (await importer.get(job)).status == 200
     assert (await importer.get(job + "/items")).status == 200
     assert (await importer.get("/v1/contacts/c1")).status == 403
-    stranger = api.as_key(await keys.create_key(db, "other", ["import", "read", "admin"]))
+    stranger = api.as_key(await service.create_key(db, "other", ["import", "read", "admin"]))
     for path in (job, job + "/items", "/v1/contacts/c1"):
         assert (await stranger.get(path)).status == 404
     assert (await stranger.get("/v1/jobs")).json()["jobs"] == []
@@ -209,8 +209,8 @@ async def test_keys_open_only_what_their_scopes_allow(api: Api, db: asyncpg.Conn
 
 async def test_no_key_no_answer(api: Api, db: asyncpg.Connection[Any]) -> None:
     """The body is not even read: an endless one changes nothing."""
-    revoked = await keys.create_key(db, "acme", ["import"])
-    await keys.revoke_key(db, revoked)
+    revoked = await service.create_key(db, "acme", ["import"])
+    await service.revoke_key(db, revoked)
     wrong = revoked[:-1] + ("A" if revoked[-1] != "A" else "B")
     for bad in (None, "", "trn_x", wrong, revoked, "\u00e9", "a b c"):
         answer = await api.as_key(bad).push(b"x" * 8_000_000)

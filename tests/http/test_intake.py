@@ -15,9 +15,9 @@ import msgspec
 import pytest
 import zstandard
 
-from app import keys
+from app.auth import service
 from app.errors import Overloaded, QuotaExceeded
-from app.http.intake import Limit, Shares
+from app.http.body.limits import Limit, Shares
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 
@@ -57,7 +57,7 @@ async def read_end(reader: asyncio.StreamReader, seconds: float) -> bytes | None
 
 
 async def other(db: Db, api: Api) -> Api:
-    return api.as_key(await keys.create_key(db, "other", ["import"]))
+    return api.as_key(await service.create_key(db, "other", ["import"]))
 
 
 async def test_half_sent_bodies_of_one_key_leave_others_their_room(
@@ -88,7 +88,7 @@ async def test_their_number_is_bounded_as_well(settings: Settings, api_key: str,
     few = msgspec.structs.replace(settings, max_requests_key=3, max_requests_tenant=5)
     async with serve(few) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)
-        sibling = api.as_key(await keys.create_key(db, "acme", ["import"]))
+        sibling = api.as_key(await service.create_key(db, "acme", ["import"]))
         small = "Content-Length: 100\r\n"
         async with half_sent(api, 3, fields=small), half_sent(sibling, 2, fields=small):
             await asyncio.sleep(0.3)
@@ -143,9 +143,9 @@ async def test_chunked_bodies_grow_into_their_room(settings: Settings, api_key: 
 async def test_who_may_not_send_is_not_waited_for(api: Api, db: Db, key: str | None) -> None:
     """The answer comes before the body, and the connection ends with it."""
     if key == "forged":
-        key = (await keys.create_key(db, "acme", ["import"]))[:-8] + "00000000"
+        key = (await service.create_key(db, "acme", ["import"]))[:-8] + "00000000"
     elif key == "unauthorised":
-        key = await keys.create_key(db, "acme", ["read"])
+        key = await service.create_key(db, "acme", ["read"])
     async with half_sent(api.as_key(key), 1) as (reader,):
         started = time.monotonic()
         status = (await reader.readuntil(b"\r\n\r\n")).lower()

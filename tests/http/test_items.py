@@ -10,11 +10,11 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import destinations
-from app.db import delivering
-from app.db.packing import pack
-from app.domain.files.spooled import encode_sources
-from app.vault import Vault
+from app.deliveries import queries
+from app.destinations import service
+from app.files.staging_codec import encode_sources
+from app.kit.compression import pack
+from app.kit.encryption import Vault
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
 
@@ -26,8 +26,8 @@ SENT = "?sent=true"
 
 async def add_destination(db: Db, name: str) -> int:
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
-    new = destinations.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:1", token="t")
-    await destinations.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
+    new = service.NewDestination(name=name, kind="hubspot", base_url="http://127.0.0.1:1", token="t")
+    await service.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations WHERE name = $1", name)
     return found
 
@@ -35,7 +35,7 @@ async def add_destination(db: Db, name: str) -> int:
 async def settle(db: Db, destination: int, states: str, errors: dict[str, dict[str, str]]) -> None:
     """What a worker leaves behind of the only delivery to a destination."""
     indexes = await db.fetchval("SELECT indexes FROM deliveries WHERE destination_id = $1", destination)
-    counted = delivering.count_failures(msgspec.convert(errors, dict[str, delivering.ItemError]), indexes)
+    counted = queries.count_failures(msgspec.convert(errors, dict[str, queries.ItemError]), indexes)
     await db.execute(
         "UPDATE deliveries SET states = $2, errors = $3::text::jsonb, failures = $4::text::jsonb, state = 'done' "
         "WHERE destination_id = $1",

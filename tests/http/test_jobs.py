@@ -10,10 +10,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import destinations
-from app.db import delivering
-from app.http.views import YOUNG
-from app.vault import Vault
+from app.deliveries import queries
+from app.destinations import service
+from app.job_status.live.job_cache import YOUNG
+from app.kit.encryption import Vault
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Api, person
 
@@ -24,10 +24,8 @@ Db: TypeAlias = "asyncpg.Connection[Any]"
 async def hubspot(db: Db, api: Api) -> int:
     """A destination of the tenant; no worker runs, so the test itself says what became of deliveries."""
     tenant = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = 'acme'")
-    new = destinations.NewDestination(
-        name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t"
-    )
-    await destinations.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
+    new = service.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
+    await service.add_destination(db, Vault(SECRET_KEY), tenant, new, private=LOOPBACK)
     found: int = await db.fetchval("SELECT destination_id FROM destinations")
     return found
 
@@ -67,9 +65,9 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
         )
 
 
-async def count(db: Db, job_id: str, errors: dict[str, Any]) -> dict[str, delivering.Cluster]:
+async def count(db: Db, job_id: str, errors: dict[str, Any]) -> dict[str, queries.Cluster]:
     indexes = await db.fetchval("SELECT indexes FROM deliveries WHERE job_id = $1", job_id)
-    return delivering.count_failures(msgspec.convert(errors, dict[str, delivering.ItemError]), indexes)
+    return queries.count_failures(msgspec.convert(errors, dict[str, queries.ItemError]), indexes)
 
 
 async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, hubspot: int) -> None:

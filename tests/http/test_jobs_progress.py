@@ -11,10 +11,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app import keys
-from app.db.pool import Connection, Database
-from app.http.principals import RECENT
-from app.http.views import PATIENT, YOUNG, JobViews
+from app.auth import service
+from app.auth.principals import RECENT
+from app.job_status.live.job_cache import PATIENT, YOUNG, JobViews
+from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from tests.http.conftest import Api, person
 from tests.http.jobs_by_hand import Db, advance, complete, make_job
@@ -211,15 +211,15 @@ async def test_a_revoked_key_polls_no_longer_than_a_second(api: Api, db: Db, api
     job_id = await make_job(db)
     path = f"/v1/jobs/{job_id}"
     assert (await api.get(path)).status == 200
-    await keys.revoke_key(db, api_key)
+    await service.revoke_key(db, api_key)
     started = time.monotonic()
     while (await api.get(path)).status == 200:
         assert time.monotonic() - started < RECENT + 2
         await asyncio.sleep(0.05)
-    made = await keys.create_key(db, "acme", ["read", "import"])
+    made = await service.create_key(db, "acme", ["read", "import"])
     again = api.as_key(made)
     assert (await again.get(path)).status == 200
-    await keys.revoke_key(db, made)
+    await service.revoke_key(db, made)
     # What is not a poll is refused at once, and then polls are as well.
     assert (await again.push([person(1)])).status == 401
     assert (await again.get(path)).status == 401

@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 
@@ -20,7 +20,7 @@ OPERATOR_TOKEN = "the operator's own token"
 
 
 async def make(api: Api, db: Db, *scopes: str, tenant: str = "acme") -> Api:
-    return api.as_key(await keys.create_key(db, tenant, list(scopes)))
+    return api.as_key(await service.create_key(db, tenant, list(scopes)))
 
 
 async def send(api: Api, method: str, path: str, body: Any = None) -> Any:
@@ -164,7 +164,7 @@ async def test_a_rotated_key_keeps_its_jobs_and_its_old_secret_for_a_while(api: 
 
 async def test_an_expired_key_is_refused_and_says_so(api: Api, db: Db) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.4)
-    holder = api.as_key(await keys.create_key(db, "acme", ["read"], expires_at=soon))
+    holder = api.as_key(await service.create_key(db, "acme", ["read"], expires_at=soon))
     await asyncio.sleep(0.5)
     refused = await holder.get("/v1/jobs")
     assert refused.status == 401
@@ -172,19 +172,19 @@ async def test_an_expired_key_is_refused_and_says_so(api: Api, db: Db) -> None:
 
 
 async def test_the_last_use_of_a_key_is_written_down(settings: Settings, db: Db) -> None:
-    secret = await keys.create_key(db, "acme", ["read"])
+    secret = await service.create_key(db, "acme", ["read"])
     async with serve(settings) as url, aiohttp_session() as session:
         await Api(session, url, secret).get("/v1/jobs")
-    (key,) = await keys.list_keys(db, await keys.find_tenant(db, "acme"))
+    (key,) = await service.list_keys(db, await service.find_tenant(db, "acme"))
     assert key.last_used_at is not None
     assert abs((datetime.now(UTC) - key.last_used_at).total_seconds()) < 60
 
 
 async def test_a_disabled_tenant_is_refused_until_it_is_enabled(api: Api, db: Db) -> None:
-    await keys.set_tenant_disabled(db, "acme", True)
+    await service.set_tenant_disabled(db, "acme", True)
     refused = await api.push([person(1)])
     assert (refused.status, refused.json()["code"]) == (403, "TENANT_DISABLED")
-    await keys.set_tenant_disabled(db, "acme", False)
+    await service.set_tenant_disabled(db, "acme", False)
     assert (await api.push([person(1)])).status == 207
     assert [e for e in await audit(api) if e[1].startswith("tenant.")] == [
         ("operator", "tenant.create", "tenant:acme"),

@@ -13,12 +13,10 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
-from app.db.pool import Connection, Database
-from app.domain import tokens
+from app.auth import principals, service, tokens
+from app.auth.principals import Principals
 from app.errors import Unauthorized
-from app.http import principals
-from app.http.principals import Principals
+from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 from tests.http.jobs_by_hand import make_job
@@ -90,9 +88,9 @@ async def test_what_is_remembered_of_bad_keys_is_bounded(
 
 async def test_a_new_key_works_at_once(api: Api, db: Db) -> None:
     """Also where its tenant's keys were tried before by somebody who guessed."""
-    tenant_id = await keys.find_tenant(db, "acme")
+    tenant_id = await service.find_tenant(db, "acme")
     assert (await api.as_key(forge(tenant_id)).get("/v1/jobs")).status == 401
-    created = await keys.create_key(db, "acme", ["read"])
+    created = await service.create_key(db, "acme", ["read"])
     assert (await api.as_key(created).get("/v1/jobs")).status == 200
 
 
@@ -115,7 +113,7 @@ async def test_strangers_wait_among_themselves(settings: Settings, api_key: str,
 
 
 async def revoked(db: Db, key: str) -> float:
-    await keys.revoke_key(db, key)
+    await service.revoke_key(db, key)
     return time.monotonic()
 
 
@@ -135,7 +133,7 @@ async def test_an_event_stream_ends_with_its_key(settings: Settings, api_key: st
 
 async def test_others_go_on_following(settings: Settings, api_key: str, db: Db) -> None:
     job_id = await make_job(db)
-    other = await keys.create_key(db, "acme", ["read"])
+    other = await service.create_key(db, "acme", ["read"])
     async with serve(settings) as url, aiohttp_session() as session:
         headers = {"Authorization": f"Bearer {other}", "Accept": "text/event-stream"}
         async with session.get(f"{url}/v1/jobs/{job_id}/events", headers=headers) as answer:
@@ -200,7 +198,7 @@ async def test_streams_of_a_tenant_are_bounded(settings: Settings, api_key: str,
         refused = await api.get(path, {"Accept": "text/event-stream"})
         assert (refused.status, refused.json()["code"]) == (429, "QUOTA_EXCEEDED")
         assert "TRANCHE_MAX_STREAMS_TENANT" in refused.json()["detail"]
-        other = await keys.create_key(db, "other", ["read"])
+        other = await service.create_key(db, "other", ["read"])
         foreign = await api.as_key(other).get(path, {"Accept": "text/event-stream"})
         assert foreign.status == 404
         opened[0].close()

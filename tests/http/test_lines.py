@@ -10,7 +10,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.db.pool import Database
+from app.kit.postgres.database import Database
 from app.settings import Settings
 from tests.db.conftest import Desk
 from tests.db.spool import process

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, person, serve
@@ -46,7 +46,7 @@ def read(body: bytes) -> dict[tuple[str, str], float]:
 
 
 async def test_a_key_sees_the_figures_of_its_tenant(api: Api, db: Db) -> None:
-    other = api.as_key(await keys.create_key(db, "other-tenant", ["import", "read", "admin"]))
+    other = api.as_key(await service.create_key(db, "other-tenant", ["import", "read", "admin"]))
     await add(api)
     await add(other)
     await api.push([person(n) for n in range(3)])
@@ -82,7 +82,7 @@ async def test_what_waits_for_a_destination_could_not_be_sent(api: Api, db: Db) 
 
 
 async def test_the_operator_sees_all_tenants_together_and_none_by_name(api: Api, db: Db) -> None:
-    other = api.as_key(await keys.create_key(db, "other-tenant", ["import", "read", "admin"]))
+    other = api.as_key(await service.create_key(db, "other-tenant", ["import", "read", "admin"]))
     await add(api)
     await add(other)
     await api.push([person(n) for n in range(3)])
@@ -97,7 +97,7 @@ async def test_the_operator_sees_all_tenants_together_and_none_by_name(api: Api,
 async def test_nobody_else_sees_anything(api: Api, db: Db, settings: Settings) -> None:
     assert (await api.as_key(None).get("/metrics")).status == 401
     assert (await api.as_key("wrong").get("/metrics")).status == 401
-    importer = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    importer = api.as_key(await service.create_key(db, "acme", ["import"]))
     assert (await importer.get("/metrics")).status == 403
     async with serve(settings) as url:
         for key in ("", TOKEN):

@@ -16,13 +16,13 @@ from litestar.routes import HTTPRoute
 from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import validate
 
-from app.domain.outcomes import ErrorCode
-from app.http.openapi import document as openapi
-from app.http.openapi.yaml import dump
-from app.http.routes import OPERATIONS
-from app.http.shield import shield
+from app.api.openapi import document as openapi
+from app.api.openapi.yaml import dump
+from app.api.routes import OPERATIONS
+from app.http.security_headers import shield
 from app.main import create_app
 from app.settings import Settings
+from app.vocabulary.states import ErrorCode
 from tests.http.conftest import Answer, Api, person
 from tests.http.jobs_by_hand import Db, make_job
 from tests.http.test_contacts import add

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from app.db import migrate as migration
 from app.embedded import Engines
+from app.migrations import runner as migration
 from app.settings import Settings
 from tests.conftest import SECRET_KEY, new_database
 from tests.http.conftest import free_port

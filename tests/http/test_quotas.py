@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import asyncpg
 import msgspec
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 from tests.http.test_contacts import add
@@ -30,7 +30,7 @@ async def test_unfinished_jobs_are_bounded(settings: Settings, api_key: str, db:
             assert word in refused.json()["detail"]
         assert int(refused.headers["Retry-After"]) >= 1
         assert (await api.push([person(3)])).status == 207
-        other = api.as_key(await keys.create_key(db, "other", ["import"]))
+        other = api.as_key(await service.create_key(db, "other", ["import"]))
         assert (await other.push([person(1)], headers=LATER)).status == 202
         await api.request("POST", f"/v1/jobs/{first.json()['job_id']}/cancel")
         again = await api.push([person(3)], key="k", headers=LATER)

@@ -13,9 +13,9 @@ import msgspec
 import pytest
 import zstandard
 
-from app.db.packing import unpack
-from app.domain.files.spooled import decode_pieces
-from app.domain.rows import Piece, Unfit
+from app.files.staging_codec import decode_pieces
+from app.kit.compression import unpack
+from app.resources.decoding import Piece, Unfit
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 

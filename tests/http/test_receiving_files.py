@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.domain.rows import Unfit
+from app.resources.decoding import Unfit
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 from tests.http.test_receiving import CSV, NDJSON, rows, spooled, taken

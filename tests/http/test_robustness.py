@@ -17,8 +17,8 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.http.openapi.document import make_document
-from app.http.routes import OPERATIONS
+from app.api.openapi.document import make_document
+from app.api.routes import OPERATIONS
 from app.settings import PREFIX, Settings
 from tests.http.conftest import Api, aiohttp_session, free_port, person
 from tests.http.test_contacts import add

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.http.shield import shield
+from app.http.security_headers import shield
 from tests.http.conftest import Api, person
 
 PATHS = (

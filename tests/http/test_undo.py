@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import uuid_utils.compat
 
-from app import keys
-from app.db.pool import Database
+from app.auth import service
+from app.kit.postgres.database import Database
 from app.settings import Settings
 from jobs.sagas.workflows import make_runner
 from tests.http.conftest import Api, person
@@ -110,9 +110,9 @@ async def test_what_is_at_work_is_not_undone(api: Api, db: Db, state: str) -> No
 
 async def test_undoing_needs_the_scope_and_the_tenant(api: Api, db: Db) -> None:
     pushed = (await api.push([person(1)])).json()
-    reader = api.as_key(await keys.create_key(db, "acme", ["read"]))
+    reader = api.as_key(await service.create_key(db, "acme", ["read"]))
     assert (await reader.request("POST", pushed["status_url"] + "/undo")).status == 403
-    other = api.as_key(await keys.create_key(db, "other", ["import", "read", "admin"]))
+    other = api.as_key(await service.create_key(db, "other", ["import", "read", "admin"]))
     assert (await other.request("POST", pushed["status_url"] + "/undo")).status == 404
     assert (await other.get("/v1/contacts/c1/history")).status == 404
     await api.request("POST", pushed["status_url"] + "/undo")
@@ -189,7 +189,7 @@ async def test_the_audit_log_tells_who_asked_and_what_was_done(api: Api, setting
     first = (await api.get("/v1/audit-log?limit=3")).json()
     rest = (await api.get(f"/v1/audit-log?cursor={first['next_cursor']}")).json()
     assert (len(first["entries"]), len(rest["entries"]), rest["next_cursor"]) == (3, 1, None)
-    sender = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    sender = api.as_key(await service.create_key(db, "acme", ["import"]))
     assert (await sender.get("/v1/audit-log")).status == 403
 
 

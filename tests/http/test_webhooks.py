@@ -13,7 +13,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app import keys
+from app.auth import service
 from app.settings import Settings
 from jobs.worker import working
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
@@ -116,8 +116,8 @@ async def test_endpoints_are_for_administrators_of_their_tenant(api: Api, db: Db
     made = await add(api)
     await emit(db)
     (message,) = (await api.get(f"{BASE}/{made['endpoint_id']}/messages")).json()["messages"]
-    importer = api.as_key(await keys.create_key(db, "acme", ["import", "read"]))
-    other = api.as_key(await keys.create_key(db, "other", ["admin"]))
+    importer = api.as_key(await service.create_key(db, "acme", ["import", "read"]))
+    other = api.as_key(await service.create_key(db, "other", ["admin"]))
     one = f"/{made['endpoint_id']}"
     calls: list[tuple[str, str, Any]] = [
         ("GET", one, None),

@@ -11,12 +11,13 @@ import msgspec
 import pytest
 from redis.asyncio import Redis
 
-from app import keys, workers
+from app.auth import service
 from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Deadline, SystemClock
 from app.cli.client.jobs import JobWatch, is_finished, watch_until
 from app.cli.client.waits import find_waits
-from app.http import events
+from app.job_status.live import events_api
+from app.kit import worker_registry
 from app.settings import Settings
 from jobs.worker import working
 from tests.http.conftest import Api, person
@@ -28,7 +29,7 @@ OTHER_KEY = base64.b64encode(bytes(range(32, 64))).decode()
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was read is asked for again at once."""
-    monkeypatch.setattr(workers, "_RECENT", 0.0)
+    monkeypatch.setattr(worker_registry, "_RECENT", 0.0)
 
 
 async def detail_of(api: Api) -> str | None:
@@ -77,21 +78,21 @@ async def test_a_destination_says_that_no_worker_has_its_key(api: Api, settings:
 
 async def test_a_worker_that_fell_silent_is_no_worker(api: Api, settings: Settings) -> None:
     async with Redis.from_url(settings.redis_url) as redis:
-        await workers.beat(redis, "w1", ["a"])
-        sign = msgspec.json.decode(await redis.hget(workers.KEY, "w1"))
-        old = sign | {"at": sign["at"] - workers.GONE - 1}
-        await redis.hset(workers.KEY, "w1", msgspec.json.encode(old))
-        found = await workers.read(redis)
+        await worker_registry.beat(redis, "w1", ["a"])
+        sign = msgspec.json.decode(await redis.hget(worker_registry.KEY, "w1"))
+        old = sign | {"at": sign["at"] - worker_registry.GONE - 1}
+        await redis.hset(worker_registry.KEY, "w1", msgspec.json.encode(old))
+        found = await worker_registry.read(redis)
         assert (found.alive, found.last_seen) == ([], old["at"])
-        ancient = sign | {"at": sign["at"] - workers.FORGOTTEN - 1}
-        await redis.hset(workers.KEY, "w1", msgspec.json.encode(ancient))
-        await workers.beat(redis, "w2", ["a"])
-        assert await redis.hkeys(workers.KEY) == [b"w2"]
+        ancient = sign | {"at": sign["at"] - worker_registry.FORGOTTEN - 1}
+        await redis.hset(worker_registry.KEY, "w1", msgspec.json.encode(ancient))
+        await worker_registry.beat(redis, "w2", ["a"])
+        assert await redis.hkeys(worker_registry.KEY) == [b"w2"]
 
 
 async def test_without_redis_nothing_is_said(settings: Settings) -> None:
     async with Redis.from_url("redis://127.0.0.1:9") as redis:
-        assert await workers.WorkerWatch(redis).look() is None
+        assert await worker_registry.WorkerWatch(redis).look() is None
 
 
 async def test_a_job_says_that_no_worker_runs(
@@ -99,7 +100,7 @@ async def test_a_job_says_that_no_worker_runs(
 ) -> None:
     """To a key with the scope `import` alone as well: its own jobs are all that it may read."""
     await add(api)
-    mine = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    mine = api.as_key(await service.create_key(db, "acme", ["import"]))
     assert (await mine.get("/v1/destinations")).status == 403
     job_id = (await mine.push([person(1)])).json()["job_id"]
     told = await mine.get(f"/v1/jobs/{job_id}")
@@ -152,17 +153,17 @@ async def test_a_job_says_that_no_worker_has_the_key_of_a_destination(
 async def test_a_crowd_costs_one_look_at_the_workers(
     api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(workers, "_RECENT", 60.0)
+    monkeypatch.setattr(worker_registry, "_RECENT", 60.0)
     looks = 0
-    read = workers.read
+    read = worker_registry.read
 
-    async def counted(redis: Redis) -> workers.Workers:
+    async def counted(redis: Redis) -> worker_registry.Workers:
         nonlocal looks
         looks += 1
         await asyncio.sleep(0.05)
         return await read(redis)
 
-    monkeypatch.setattr(workers, "read", counted)
+    monkeypatch.setattr(worker_registry, "read", counted)
     await add(api)
     job_id = (await api.push([person(1)])).json()["job_id"]
     shown = await asyncio.gather(*(api.get(f"/v1/jobs/{job_id}") for _ in range(100)))
@@ -175,16 +176,16 @@ async def test_workers_that_are_slow_to_be_seen_delay_nobody_who_asks_again(
     monkeypatch: pytest.MonkeyPatch, settings: Settings
 ) -> None:
     async with Redis.from_url(settings.redis_url) as redis:
-        watch = workers.WorkerWatch(redis)
+        watch = worker_registry.WorkerWatch(redis)
         first = await watch.glance()
         assert first is not None
         never = asyncio.Event()
 
-        async def stuck(_: Redis) -> workers.Workers:
+        async def stuck(_: Redis) -> worker_registry.Workers:
             await never.wait()
             raise AssertionError
 
-        monkeypatch.setattr(workers, "read", stuck)
+        monkeypatch.setattr(worker_registry, "read", stuck)
         assert await asyncio.wait_for(watch.glance(), 0.5) is first
         await watch.close()
 
@@ -192,7 +193,7 @@ async def test_workers_that_are_slow_to_be_seen_delay_nobody_who_asks_again(
 async def test_a_stream_says_why_the_job_waits_though_the_job_stays_as_it_is(
     api: Api, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(events, "KEEP_ALIVE", 0.2)
+    monkeypatch.setattr(events_api, "KEEP_ALIVE", 0.2)
     await add(api)
     job_id = (await api.push([person(1)])).json()["job_id"]
     sent = {"Authorization": f"Bearer {api.key}"}
@@ -215,7 +216,7 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     api: Api, db: asyncpg.Connection[Any]
 ) -> None:
     await add(api)
-    mine = api.as_key(await keys.create_key(db, "acme", ["import"]))
+    mine = api.as_key(await service.create_key(db, "acme", ["import"]))
     job_id = (await mine.push([person(1)])).json()["job_id"]
     clock = SystemClock()
     why = ["no worker has been seen yet; start one with: tranche worker"]

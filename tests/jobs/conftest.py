@@ -14,13 +14,14 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import destinations, keys
-from app.accept import Accepted207, ImportRequest, Options, Replay, accept
-from app.db.pool import Database
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
+from app.imports.service import Accepted207, ImportRequest, Options, Replay, accept
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Database
 from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
 from tests.conftest import LOOPBACK
 
 _keys = itertools.count(1)
@@ -145,12 +146,12 @@ async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[Worl
     database = Database(settings, application_name="tests")
     waker = Waker(settings)
     async with database.connection() as connection:
-        tenant_id = await keys.ensure_tenant(connection, "acme")
-        await destinations.add_destination(
+        tenant_id = await auth_service.ensure_tenant(connection, "acme")
+        await destination_service.add_destination(
             connection,
             Vault(settings.secret_key),
             tenant_id,
-            destinations.NewDestination(
+            destination_service.NewDestination(
                 name="hubspot", kind="hubspot", base_url=sandbox.base_url, token="pat-good"
             ),
             private=LOOPBACK,

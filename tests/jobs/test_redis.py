@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import RedisError
 
-from app.redis import make_pool
+from app.kit.redis import make_pool
 
 
 @pytest.mark.parametrize("options", [{}, {"socket_timeout": 1.0}], ids=["no timeout", "timeout"])

@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 
-from app.db import migrations
+from app import migrations
 
 THIS = "naming"
 """The revision that is tried, by its name: numbers move when others come first."""

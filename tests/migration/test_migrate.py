@@ -8,8 +8,8 @@ import time
 import asyncpg
 import pytest
 
-from app.db.migrate import head, migrate
 from app.errors import MigrationError
+from app.migrations.runner import head, migrate
 from tests.conftest import with_path
 from tests.migration.test_schema import dump
 
@@ -61,7 +61,7 @@ async def test_a_lock_in_mid_migration_leaves_nothing(empty_url: str) -> None:
 
 async def test_another_migration_is_waited_for_with_patience(empty_url: str) -> None:
     """And no longer: whoever waits for ever hides what is wrong."""
-    from app.db import migrate as module
+    from app.migrations import runner as module
 
     holder = await asyncpg.connect(empty_url)
     try:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import asyncpg
 
-from app.db.migrate import head, migrate
-from app.db.revisions import newest
 from app.embedded.binaries import find_postgres
+from app.migrations.revisions import newest
+from app.migrations.runner import head, migrate
 
 _SNAPSHOT = Path(__file__).with_name("schema.sql")
 _NOISE = re.compile(r"--|SET |SELECT pg_catalog\.set_config|\\(un)?restrict ")
-_VERSIONS = Path(migrate.__globals__["__file__"]).parent / "migrations" / "versions"
+_VERSIONS = Path(migrate.__globals__["__file__"]).parent / "versions"
 
 
 def dump(database_url: str) -> str:

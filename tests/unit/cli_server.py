@@ -20,11 +20,11 @@ import zstandard
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.domain.files.columns import parse_mapping
-from app.domain.files.export import CsvWriter, NdjsonWriter, Note
-from app.domain.files.pieces import WORDING, CsvReader, Family, Form, Kept, keep, open_reader
-from app.domain.files.text import CHARSETS
-from app.domain.rows import Noted, Piece, Unfit
+from app.files.csv_columns import parse_mapping
+from app.files.encoding import CHARSETS
+from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note
+from app.files.readers import WORDING, CsvReader, Family, Form, Kept, keep, open_reader
+from app.resources.decoding import Noted, Piece, Unfit
 
 KEY = "trn_test"
 Decide = Callable[[dict[str, Any], int], dict[str, Any] | None]

@@ -10,9 +10,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import answers
-from app.domain.answers import SAMPLES, Cluster, FieldError, ItemOutcome, Summary
-from app.domain.outcomes import OPEN_STATES, EffectState, ErrorCode, ItemStatus, Result
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import SAMPLES, Cluster, FieldError, ItemOutcome, Summary
+from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode, ItemStatus, Result
 
 _JOB = uuid.UUID("0199aaaa-0000-7000-8000-000000000001")
 _FAILED_CODES = [ErrorCode.INVALID_EMAIL, ErrorCode.UNKNOWN_FIELD, ErrorCode.VERSION_CONFLICT]
@@ -30,24 +30,26 @@ def _items(draw: st.DrawFn) -> list[ItemOutcome]:
             case ItemStatus.FAILED:
                 code = draw(st.sampled_from(_FAILED_CODES))
                 contact_id = draw(st.none() | st.just(f"c{index}"))
-                items.append(answers.failed(index, contact_id, [FieldError(code, "/x", "no")]))
+                items.append(outcomes_wire.failed(index, contact_id, [FieldError(code, "/x", "no")]))
             case ItemStatus.RETRY:
                 code = draw(st.sampled_from(_RETRY_CODES))
-                items.append(answers.retry(index, f"c{index}", code, draw(st.integers(-5, 90)), "later"))
+                items.append(
+                    outcomes_wire.retry(index, f"c{index}", code, draw(st.integers(-5, 90)), "later")
+                )
     return items
 
 
 def _compose(items: list[ItemOutcome], **options: Any) -> dict[str, Any]:
-    summary = answers.summarize(items)
-    encoded = answers.encode_items(items)
-    body = answers.compose(_JOB, summary, {"db": "ok"}, encoded, **({"dry_run": False} | options))
+    summary = outcomes_wire.summarize(items)
+    encoded = outcomes_wire.encode_items(items)
+    body = outcomes_wire.compose(_JOB, summary, {"db": "ok"}, encoded, **({"dry_run": False} | options))
     decoded: dict[str, Any] = msgspec.json.decode(body)
     return decoded
 
 
 @given(_items())
 def test_the_summary_adds_up(items: list[ItemOutcome]) -> None:
-    summary = answers.summarize(items)
+    summary = outcomes_wire.summarize(items)
     assert summary.total == len(items) == summary.succeeded + summary.failed + summary.retry
     statuses = Counter(item.status for item in items)
     assert (summary.succeeded, summary.failed, summary.retry) == (
@@ -55,13 +57,13 @@ def test_the_summary_adds_up(items: list[ItemOutcome]) -> None:
         statuses[ItemStatus.FAILED],
         statuses[ItemStatus.RETRY],
     )
-    assert sum(answers.count_results(items).values()) == summary.succeeded
+    assert sum(outcomes_wire.count_results(items).values()) == summary.succeeded
 
 
 @given(_items())
 def test_clusters_count_all_and_show_a_few(items: list[ItemOutcome]) -> None:
     """A thousand items with one fault are one line with five examples, the first ones."""
-    clusters = answers.cluster(items)
+    clusters = outcomes_wire.cluster(items)
     bad = [item for item in items if item.status is not ItemStatus.OK]
     assert sum(cluster.count for cluster in clusters.values()) == len(bad)
     for code, cluster in clusters.items():
@@ -73,14 +75,16 @@ def test_clusters_count_all_and_show_a_few(items: list[ItemOutcome]) -> None:
 def test_minimal_leaves_out_what_is_ok(items: list[ItemOutcome]) -> None:
     """And nothing else: order and every word of the rest stay."""
     whole = _compose(items)["items"]
-    assert _compose(answers.not_ok(items))["items"] == [item for item in whole if item["status"] != "ok"]
+    assert _compose(outcomes_wire.not_ok(items))["items"] == [
+        item for item in whole if item["status"] != "ok"
+    ]
 
 
 @given(_items())
 def test_stored_outcomes_come_back(items: list[ItemOutcome]) -> None:
-    encoded = answers.encode_items(items)
-    assert answers.decode_items(encoded) == items
-    assert answers.encode_items(answers.decode_items(encoded)) == encoded
+    encoded = outcomes_wire.encode_items(items)
+    assert outcomes_wire.decode_items(encoded) == items
+    assert outcomes_wire.encode_items(outcomes_wire.decode_items(encoded)) == encoded
 
 
 @given(_items())
@@ -100,11 +104,13 @@ def test_the_answer_of_the_contract() -> None:
     """Names, order and shape as published."""
     items = [
         ItemOutcome(0, "c1", ItemStatus.OK, Result.CREATED, 1),
-        answers.failed(1, "c2", [FieldError(ErrorCode.INVALID_EMAIL, "/email", "…")]),
-        answers.retry(2, "c3", ErrorCode.RATE_LIMIT, 60, "…"),
+        outcomes_wire.failed(1, "c2", [FieldError(ErrorCode.INVALID_EMAIL, "/email", "…")]),
+        outcomes_wire.retry(2, "c3", ErrorCode.RATE_LIMIT, 60, "…"),
     ]
     effects = {"db": "ok", "hubspot": "pending"}
-    body = answers.compose(_JOB, Summary(3, 1, 1, 1), effects, answers.encode_items(items), dry_run=False)
+    body = outcomes_wire.compose(
+        _JOB, Summary(3, 1, 1, 1), effects, outcomes_wire.encode_items(items), dry_run=False
+    )
     links = f'"status_url":"/v1/jobs/{_JOB}","items_url":"/v1/jobs/{_JOB}/items",'
     assert body.decode().startswith(
         f'{{"job_id":"{_JOB}",{links}'
@@ -123,14 +129,16 @@ def test_a_dry_run_says_so() -> None:
 
 
 def test_an_item_whose_id_could_not_be_read_has_null() -> None:
-    (item,) = _compose([answers.failed(0, None, [FieldError(ErrorCode.INVALID_FIELD, "", "no")])])["items"]
+    (item,) = _compose([outcomes_wire.failed(0, None, [FieldError(ErrorCode.INVALID_FIELD, "", "no")])])[
+        "items"
+    ]
     assert item["id"] is None
 
 
 @given(st.dictionaries(st.sampled_from(list(EffectState)), st.integers(0, 3)))
 def test_one_word_for_a_destination(counts: dict[EffectState, int]) -> None:
     """Open before settled, bad before good; nothing at all was skipped."""
-    word = answers.overall(counts)
+    word = outcomes_wire.overall(counts)
     present = {state for state, count in counts.items() if count}
     if not present:
         assert word is EffectState.SKIPPED

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.addresses import parse_address, parse_networks, refusal
-from app.domain.base_urls import base_url_fault
-from app.domain.destinations import OptionsError, parse
+from app.destinations.base_urls import base_url_fault
+from app.destinations.kinds import OptionsError, parse
+from app.vocabulary.addresses import parse_address, parse_networks, refusal
 
 LOOPBACK = parse_networks("127.0.0.0/8, ::1/128")
 

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.batch import Batch, resolve_duplicates
-from app.domain.rows import Accepted, Rejected, read_items
+from app.imports.batch.duplicates import Batch, resolve_duplicates
+from app.resources.decoding import Accepted, Rejected, read_items
 
 
 def resolve(*items: Any, last_wins: bool = False) -> Batch:

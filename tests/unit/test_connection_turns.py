@@ -6,8 +6,8 @@ import asyncio
 
 import pytest
 
-from app.db.turns import ACTING, STRANGERS, Turns
 from app.errors import Overloaded
+from app.kit.postgres.fair_connections import ACTING, STRANGERS, Turns
 
 
 class Work:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 
-from app.http.crowds import BEARABLE, CROWD, LONGEST, MOST, Crowds
+from app.job_status.live.poll_load import BEARABLE, CROWD, LONGEST, MOST, Crowds
 
 
 def follow(pollers: int, seconds: float, base: float = 1.0) -> tuple[list[float], list[bool]]:

@@ -9,10 +9,9 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from app import destinations as service
 from app.cli import destinations as cli
-from app.domain import destinations
-from app.domain.destinations import Limits, OptionsError
+from app.destinations import kinds, service
+from app.destinations.kinds import Limits, OptionsError
 
 DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 
@@ -73,11 +72,11 @@ def test_a_wrong_option_is_refused_with_its_place_and_what_it_is(
     kind: str, options: dict[str, Any], words: str
 ) -> None:
     with pytest.raises(OptionsError) as refused:
-        destinations.parse(kind, options)
+        kinds.parse(kind, options)
     assert words in str(refused.value)
 
 
-@pytest.mark.parametrize("kind", destinations.KINDS)
+@pytest.mark.parametrize("kind", kinds.KINDS)
 def test_every_kind_takes_the_common_options(kind: str) -> None:
     options = {
         "batch_size": 50,
@@ -87,24 +86,24 @@ def test_every_kind_takes_the_common_options(kind: str) -> None:
         "total_timeout": 5,
         "fields": {"company": None, "Plan": "Tier__c"},
     }
-    parsed = destinations.parse(kind, options)
+    parsed = kinds.parse(kind, options)
 
     assert parsed.limits == Limits(50, 3, 2.5, 1, 5)
-    assert destinations.limits_of(options) == parsed.limits
-    assert destinations.parse(kind, {}).limits == destinations.limits_of({}) == Limits()
+    assert kinds.limits_of(options) == parsed.limits
+    assert kinds.parse(kind, {}).limits == kinds.limits_of({}) == Limits()
 
 
 def test_a_worker_passes_over_options_it_does_not_know_and_refuses_what_cannot_work() -> None:
-    assert destinations.limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
-    stored = destinations.read({"from_the_future": {}, "id_property": "k"}, destinations.HubSpotOptions)
+    assert kinds.limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
+    stored = kinds.read({"from_the_future": {}, "id_property": "k"}, kinds.HubSpotOptions)
     assert stored.id_property == "k"
     with pytest.raises(OptionsError, match=r"options.rate"):
-        destinations.limits_of({"rate": "fast"})
+        kinds.limits_of({"rate": "fast"})
 
 
-@pytest.mark.parametrize("kind", destinations.KINDS)
+@pytest.mark.parametrize("kind", kinds.KINDS)
 def test_every_option_is_described_and_documented(kind: str) -> None:
-    described = destinations.describe(destinations.KINDS[kind].options)
+    described = kinds.describe(kinds.KINDS[kind].options)
     text = DOCS.read_text()
 
     assert all(option.words for option in described.values())
@@ -165,7 +164,7 @@ def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch
         "quota_share": 0.5,
         "default_last_name": "(none)",
     }
-    destinations.parse(new.kind, new.options)
+    kinds.parse(new.kind, new.options)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +181,7 @@ def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch
 def test_an_option_is_json_where_that_fits_and_text_where_it_does_not(
     kind: str, name: str, text: str, value: object
 ) -> None:
-    assert destinations.read_option(kind, name, text) == value
+    assert kinds.read_option(kind, name, text) == value
 
 
 @pytest.mark.parametrize("wrong", [["--option", "rate"], ["--field", "company"], ["--field", "=x"]], ids=str)
@@ -197,7 +196,7 @@ def test_the_kinds_can_be_listed() -> None:
     shown = CliRunner().invoke(cli.destinations, ["kinds"]).output
     told = msgspec.json.decode(CliRunner().invoke(cli.destinations, ["kinds", "--json"]).output)
 
-    assert set(told) == set(destinations.KINDS)
+    assert set(told) == set(kinds.KINDS)
     assert told["salesforce"]["options"]["external_id_field"]["default"] == "Tranche_Id__c"
-    for kind in destinations.KINDS.values():
+    for kind in kinds.KINDS.values():
         assert kind.description in shown

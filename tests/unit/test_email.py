@@ -6,7 +6,7 @@ import email_validator
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.email import find_fault, is_usual
+from app.resources.email import find_fault, is_usual
 
 _LOCAL = st.text("aZ09.!#$%&'*+/=?^_`{|}~-@\" (),:;<>[]\\", max_size=66)
 _DOMAIN = st.from_regex(r"[aZ9x_.n-]{0,66}\.[a-z]{1,3}", fullmatch=True)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.envelope import MalformedBody, TooManyItems, split_json
+from app.files.json_document import MalformedBody, TooManyItems, split_json
 
 GOOD = [
     b'{"id":"g1","email":"g1@example.com"}',

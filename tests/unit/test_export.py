@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.files.columns import NOTES
-from app.domain.files.export import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
-from app.domain.files.pieces import Contents, Family, Form, Kept, read_pieces
-from app.domain.rows import Noted, Unfit
+from app.files.csv_columns import NOTES
+from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
+from app.files.readers import Contents, Family, Form, Kept, read_pieces
+from app.resources.decoding import Noted, Unfit
 
 CELLS = st.text(
     st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6

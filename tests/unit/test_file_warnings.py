@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain import answers
-from app.domain.files.pieces import Family, Form, read_pieces
-from app.domain.files.spooled import decode_pieces, decode_sources, encode_pieces, encode_sources
-from app.domain.items import Items
-from app.domain.outcomes import ItemStatus
-from app.domain.rows import Noted, Piece, read_ids
+from app.files.readers import Family, Form, read_pieces
+from app.files.staging_codec import decode_pieces, decode_sources, encode_pieces, encode_sources
+from app.imports.batch.items import Items
+from app.resources.decoding import Noted, Piece, read_ids
+from app.vocabulary import outcomes_wire
+from app.vocabulary.states import ItemStatus
 
 
 def pieces(text: str) -> list[Piece]:
@@ -23,9 +23,9 @@ def outcomes(given: list[Piece]) -> list[Any]:
     items = Items(given, last_wins=False, max_item_bytes=65_536)
     applied = [row for part in items.parts() for row in part]
     items.decide(
-        {row.index: answers.ItemOutcome(row.index, row.contact_id, ItemStatus.OK) for row in applied}
+        {row.index: outcomes_wire.ItemOutcome(row.index, row.contact_id, ItemStatus.OK) for row in applied}
     )
-    return list(msgspec.json.decode(answers.encode_items(items.outcomes)))
+    return list(msgspec.json.decode(outcomes_wire.encode_items(items.outcomes)))
 
 
 def test_white_space_around_cells_is_left_out_and_told() -> None:

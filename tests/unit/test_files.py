@@ -14,15 +14,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.envelope import MalformedBody, TooManyItems
-from app.domain.files.columns import HeaderError, MappingError, parse_mapping
-from app.domain.files.csv_rows import Record, Records
-from app.domain.files.lines import MAX_LINE, Lines
-from app.domain.files.ndjson import NdjsonLines
-from app.domain.files.pieces import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
-from app.domain.files.spooled import decode_pieces, encode_pieces
-from app.domain.files.text import CHARSETS, Decoder, UndecodableText
-from app.domain.rows import Noted, Piece, Unfit
+from app.files.csv_columns import HeaderError, MappingError, parse_mapping
+from app.files.csv_reader import Record, Records
+from app.files.encoding import CHARSETS, Decoder, UndecodableText
+from app.files.json_document import MalformedBody, TooManyItems
+from app.files.lines import MAX_LINE, Lines
+from app.files.ndjson import NdjsonLines
+from app.files.readers import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
+from app.files.staging_codec import decode_pieces, encode_pieces
+from app.resources.decoding import Noted, Piece, Unfit
 
 
 def cut(data: Any, cuts: list[int]) -> list[Any]:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain.envelope import MalformedBody, split_json
-from app.domain.files.json_items import MAX_ITEM, JsonItems, LongItem
-from app.domain.files.pieces import Form, open_reader
-from app.domain.rows import Unfit
+from app.files.json_document import MalformedBody, split_json
+from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
+from app.files.readers import Form, open_reader
+from app.resources.decoding import Unfit
 from tests.unit.test_envelope import GOOD, POISON, body_of, json_values, mutate, mutations
 
 _CUTS = st.lists(st.integers(0, 5_000), max_size=8)

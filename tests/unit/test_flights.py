@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from app.http.flights import Flights
+from app.http.singleflight import Flights
 
 
 async def test_who_comes_while_work_is_under_way_gets_its_result() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.files.columns import NOTES, HeaderError, guard_key, understand
-from app.domain.files.formulas import neutralize, restore
-from app.domain.files.pieces import WORDING, Family, Form, read_pieces
+from app.files.csv_columns import NOTES, HeaderError, guard_key, understand
+from app.files.csv_injection import neutralize, restore
+from app.files.readers import WORDING, Family, Form, read_pieces
 
 CELLS = st.text(st.sampled_from("'=+-@\t\r\n＝a1 ,\"") | st.characters(exclude_categories=["Cs"]), max_size=8)  # noqa: RUF001
 

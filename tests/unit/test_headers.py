@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.domain.envelope import MalformedBody
-from app.domain.files.columns import BOTH, HeaderError, MappingError, parse_mapping
-from app.domain.files.headers import find_meaning
-from app.domain.files.pieces import WORDING, Family, Form, read_pieces
+from app.files.csv_columns import BOTH, HeaderError, MappingError, parse_mapping
+from app.files.csv_headers import find_meaning
+from app.files.json_document import MalformedBody
+from app.files.readers import WORDING, Family, Form, read_pieces
 
 GOOGLE = {
     "First Name": "first_name", "Middle Name": None, "Last Name": "last_name", "Phonetic First Name": None,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from app.domain import naming
-from app.domain.naming import NOTHING, Known, Withdrawn, Words, choose_words, take_back
+from app.resources import field_states
+from app.resources.field_states import NOTHING, Known, Withdrawn, Words, choose_words, take_back
 
 
 def known(*named: str, **cleared: int) -> Known:
@@ -13,10 +13,12 @@ def known(*named: str, **cleared: int) -> Known:
 
 
 def test_names_of_a_contact() -> None:
-    found = naming.know(("a@b.c", None, "L", None, None), ["plan"], {"phone": 2, "last_name": 1})
+    found = field_states.know(("a@b.c", None, "L", None, None), ["plan"], {"phone": 2, "last_name": 1})
     assert found.named == {"email", "last_name", "attributes.plan"}
     assert found.clear == {"phone": 2}, "what has a value by now is not cleared"
-    assert naming.know(("", None, None, None, None), [], {}).named == frozenset(), "a tombstone names nothing"
+    assert field_states.know(("", None, None, None, None), [], {}).named == frozenset(), (
+        "a tombstone names nothing"
+    )
 
 
 def test_what_is_cleared_goes_until_it_arrived() -> None:
@@ -121,7 +123,7 @@ def test_what_was_set_and_cleared_again_is_cleared_where_only_the_first_arrived(
 
 
 def test_what_earlier_releases_stored_is_cleared_again() -> None:
-    withdrawn = naming.read_withdrawn('{"phone": {"at": 3, "since": 2, "cleared": true}}')
+    withdrawn = field_states.read_withdrawn('{"phone": {"at": 3, "since": 2, "cleared": true}}')
     cleared, withdrawn = take_back(known(), known(phone=2), withdrawn, version=4, since=3)
     words = choose_words(known(**cleared), withdrawn, held=3, doubtful=False, created=False, before=(2,))
     assert words == Words(frozenset({"phone"}))
@@ -135,5 +137,5 @@ def test_what_was_named_again_is_not_withdrawn_any_more() -> None:
 
 def test_both_writers_of_what_is_cleared_are_understood() -> None:
     """PostgreSQL writes versions as strings, Python as numbers."""
-    assert naming.read_cleared('{"phone": "3", "company": 4}') == {"phone": 3, "company": 4}
-    assert naming.read_cleared(None) == {}
+    assert field_states.read_cleared('{"phone": "3", "company": 4}') == {"phone": 3, "company": 4}
+    assert field_states.read_cleared(None) == {}

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 
-from app.http.auth import ADMIN
+from app.auth.authorization import ADMIN
 from app.http.operation import EVERYBODY, Answer, Operation, Path, operation
 
 _ID = Path(description="The thing.", schema={"type": "string"}, example="a", parse=uuid.UUID)

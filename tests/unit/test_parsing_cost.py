@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterator
 import pytest
 import zstandard
 
-from app.domain import diagnosis
-from app.domain.files import csv_rows
-from app.domain.files.csv_rows import MAX_RECORD_LINES, Record, Records
-from app.domain.files.pieces import Family, Form, open_reader, read_by_steps, read_pieces
-from app.domain.items import Items
-from app.domain.rows import Effort, Laborious, Rejected, Unfit, read_items
-from app.http.inflating import open_inflater
+from app.files import csv_reader
+from app.files.csv_reader import MAX_RECORD_LINES, Record, Records
+from app.files.readers import Family, Form, open_reader, read_by_steps, read_pieces
+from app.http.body.decompression import open_inflater
+from app.imports.batch.items import Items
+from app.resources import diagnosis
+from app.resources.decoding import Effort, Laborious, Rejected, Unfit, read_items
 from tests.bench.parsing.inputs import Input, hostile
 from tests.bench.parsing.measure import measure
 
@@ -43,14 +43,14 @@ def test_ten_times_the_bytes_take_ten_times_the_work(one: Input) -> None:
 def test_every_line_is_read_at_most_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
     """The count of lines that `csv` takes, which no busy machine changes."""
     taken = 0
-    original = csv_rows._Source.__next__
+    original = csv_reader._Source.__next__
 
-    def count(source: csv_rows._Source) -> str:
+    def count(source: csv_reader._Source) -> str:
         nonlocal taken
         taken += 1
         return original(source)
 
-    monkeypatch.setattr(csv_rows._Source, "__next__", count)
+    monkeypatch.setattr(csv_reader._Source, "__next__", count)
     for row in ('a","\n', '1,"\n', '"\n', 'a","\n\n', '"a\n', ',"x\n'):
         taken, rows = 0, 4_000
         read_pieces(b"id,email\n" + row.encode() * rows, Form(family=Family.CSV), max_items=10 * rows)
@@ -94,7 +94,7 @@ def test_an_open_quote_costs_its_row_alone_as_if_all_lines_were_read_again(
             size = rng.choice((1, 3, 7, 1_000))
             quick = read(text, size)
             with monkeypatch.context() as patched:
-                patched.setattr(csv_rows._Source, "fail", lambda source, problem: None)
+                patched.setattr(csv_reader._Source, "fail", lambda source, problem: None)
                 assert quick == read(text, size), text
     finally:
         csv.field_size_limit(before)

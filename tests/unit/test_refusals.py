@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from app.http import refusals
-from app.http.refusals import Refusals
+from app.http import refusal_limiter
+from app.http.refusal_limiter import Refusals
 
 
 async def timed(times: int) -> float:
@@ -23,14 +23,14 @@ async def test_a_few_are_not_held_back() -> None:
 
 
 async def test_a_flood_is_spread_over_time_and_nobody_waits_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "LONGEST", 0.5)
+    monkeypatch.setattr(refusal_limiter, "LONGEST", 0.5)
     assert 0.2 < await timed(100) < 0.45
     assert 0.45 < await timed(2_000) < 2.0
 
 
 async def test_a_client_that_insists_is_slowed_down(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forty connections that try again as soon as they are refused get no more than the rate, and the burst."""
-    monkeypatch.setattr(refusals, "RATE", 100.0)
+    monkeypatch.setattr(refusal_limiter, "RATE", 100.0)
     paced = Refusals()
     count = 0
 
@@ -47,7 +47,7 @@ async def test_a_client_that_insists_is_slowed_down(monkeypatch: pytest.MonkeyPa
 
 
 async def test_beyond_what_is_held_back_they_go_out_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(refusals, "_MOST", 10)
+    monkeypatch.setattr(refusal_limiter, "_MOST", 10)
     paced = Refusals()
     waiting = [asyncio.create_task(paced.wait()) for _ in range(500)]
     await asyncio.sleep(0.01)

@@ -7,15 +7,7 @@ import random
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.retry import (
-    GiveUp,
-    GiveUpReason,
-    RetryPolicy,
-    TryAgain,
-    decide,
-    envelope,
-    next_delay,
-)
+from app.kit.retry import GiveUp, GiveUpReason, RetryPolicy, TryAgain, decide, envelope, next_delay
 from app.settings import Settings
 
 seconds = st.floats(min_value=0, max_value=1e6, allow_nan=False)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import rows as module
-from app.domain.envelope import split_json
-from app.domain.rows import Accepted, Rejected, read_items
+from app.files.json_document import split_json
+from app.resources import decoding as module
+from app.resources.decoding import Accepted, Rejected, read_items
 from tests.unit.test_envelope import POISON, body_of, mutate, mutations
 
 LIMIT = 65_536

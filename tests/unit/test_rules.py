@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain import rules
+from app.resources import rules
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.domain.outcomes import SagaState
-from app.domain.retry import RetryPolicy
-from app.domain.saga import Answer, Continue, Done, Failed, Position, Wait, on_error, transition
+from app.kit.retry import RetryPolicy
+from app.sagas.rules import Answer, Continue, Done, Failed, Position, Wait, on_error, transition
+from app.vocabulary.states import SagaState
 
 POLICY = RetryPolicy(attempts=3, backoff_base=1.0, backoff_cap=10.0)
 START = Position(SagaState.RUNNING, 0, {})

@@ -9,8 +9,8 @@ import zlib
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.domain import tokens
-from app.domain.tokens import SECRET_BYTES, Token
+from app.auth import tokens
+from app.auth.tokens import SECRET_BYTES, Token
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 

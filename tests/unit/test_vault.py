@@ -9,7 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.errors import SettingsError
-from app.vault import DESTINATION, WEBHOOK_ENDPOINT, Vault
+from app.kit.encryption import DESTINATION, WEBHOOK_ENDPOINT, Vault
 
 OLD = base64.b64encode(bytes(range(32))).decode()
 NEW = base64.b64encode(bytes(range(1, 33))).decode()

@@ -9,19 +9,11 @@ from datetime import UTC, datetime
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
-from app.domain.addresses import parse_networks, refusal
-from app.domain.waits import parse_waits
-from app.domain.webhooks import (
-    MessageState,
-    Policy,
-    Verdict,
-    judge,
-    make_secret,
-    sign,
-    url_fault,
-)
 from app.errors import SettingsError
 from app.settings import load
+from app.vocabulary.addresses import parse_networks, refusal
+from app.vocabulary.waits import parse_waits
+from app.webhooks.rules import MessageState, Policy, Verdict, judge, make_secret, sign, url_fault
 from jobs.outbound.ssrf import AddressRefused, PublicOnlySocketFactory
 
 REFUSED = [

@@ -22,9 +22,9 @@ from app.cli.client.errors import UsageError
 from app.cli.client.outcomes import FailedItems, Note, Outcomes
 from app.cli.client.source_file import CsvFile, SourceFile
 from app.cli.client.upload_body import CSV, NDJSON
-from app.domain.files.columns import NOTES, Columns, guard_key
-from app.domain.files.csv_rows import DELIMITERS
-from app.domain.files.formulas import neutralize, restore
+from app.files.csv_columns import NOTES, Columns, guard_key
+from app.files.csv_injection import neutralize, restore
+from app.files.csv_reader import DELIMITERS
 
 REASONS: Final = ".reasons.ndjson"
 _LONGEST_CELL: Final = 1 << 24

@@ -10,7 +10,7 @@ from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Clock, Deadline
 from app.cli.client.progress import clean
 from app.cli.client.wire import Job, read
-from app.domain.outcomes import FINISHED_JOB_STATES, JobState
+from app.vocabulary.states import FINISHED_JOB_STATES, JobState
 
 MAX_PREFER: Final = 10
 """Seconds a poll may be held by the server; short enough that progress is seen."""

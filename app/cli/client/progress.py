@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 
 from app.cli.client.clock import Clock
 from app.cli.client.wire import Job
-from app.domain.outcomes import OPEN_STATES, JobState
+from app.vocabulary.states import OPEN_STATES, JobState
 
 Effects = Mapping[str, Mapping[str, int]]
 """Items by destination and state."""

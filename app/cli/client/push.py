@@ -26,7 +26,7 @@ from app.cli.client.source_file import CsvFile, SourceFile, in_options
 from app.cli.client.summary import Ending
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is_worth_compressing
 from app.cli.client.wire import Accepted, Item, Job, KeyState, read, read_problem
-from app.domain.outcomes import EffectState, ErrorCode, ItemStatus, JobState
+from app.vocabulary.states import EffectState, ErrorCode, ItemStatus, JobState
 
 ROUTE: Final = "/v1/contacts:bulk"
 _LINE: Final = re.compile(r"line \d+: ")

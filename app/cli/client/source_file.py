@@ -18,13 +18,13 @@ import msgspec
 
 from app.cli.client.errors import UsageError
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
-from app.domain.answers import ItemWarning
-from app.domain.envelope import MalformedBody, split_json
-from app.domain.files import columns as columns_of
-from app.domain.files.columns import SAMPLE, Columns, Wording
-from app.domain.files.csv_rows import Record, Records
-from app.domain.files.ndjson import NdjsonLines
-from app.domain.files.text import BOMS, UTF_8, Decoder
+from app.files import csv_columns as columns_of
+from app.files.csv_columns import SAMPLE, Columns, Wording
+from app.files.csv_reader import Record, Records
+from app.files.encoding import BOMS, UTF_8, Decoder
+from app.files.json_document import MalformedBody, split_json
+from app.files.ndjson import NdjsonLines
+from app.vocabulary.outcomes_wire import ItemWarning
 
 _HEAD: Final = 65_536
 _BY_SUFFIX: Final = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}

@@ -12,7 +12,7 @@ from rich.text import Text
 from app.cli.client.outcomes import Outcomes, Reason
 from app.cli.client.progress import clean, counted
 from app.cli.client.source_file import Survey
-from app.domain.outcomes import WarningCode
+from app.vocabulary.states import WarningCode
 
 _LINES: Final = 5
 _WARNINGS: Final[dict[str, str]] = {

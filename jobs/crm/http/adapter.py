@@ -21,7 +21,7 @@ With `read_path`, of a read, where a record in our version or a newer one is wha
     POST /contacts/read {"ids":["c1","c2"]}
     200 {"contacts":[{"id":"c1","version":3,…}]}
 
-The options are `app.domain.destinations.HttpOptions`.
+The options are `app.destinations.kinds.HttpOptions`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from typing import Any, Final
 
 import aiohttp
 
-from app.domain import destinations
-from app.domain.checks import Step
-from app.domain.destinations import HttpOptions
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import kinds
+from app.destinations.kinds import HttpOptions
+from app.destinations.testing.rules import Step
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer
@@ -87,7 +87,7 @@ class Http:
         timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        chosen = destinations.read(options, HttpOptions)
+        chosen = kinds.read(options, HttpOptions)
         self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read_path is not None

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from app.domain.checks import Step
-from app.domain.destinations import HttpOptions
+from app.destinations.kinds import HttpOptions
+from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.checking import NOBODY, is_well, refused, step
 from jobs.crm.connection import Connection

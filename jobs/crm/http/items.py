@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.destinations import HttpOptions
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations.kinds import HttpOptions
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import message
 from jobs.crm.exchange import Answer
 from jobs.crm.http.refusals import QUEUED, Reader, Refusals, stored_as_one

@@ -3,7 +3,7 @@
 The account needs one contact property with unique values that holds our business key: `tranche_id`, or what
 the destination's options name.
 
-The options are `app.domain.destinations.HubSpotOptions`.
+The options are `app.destinations.kinds.HubSpotOptions`.
 
 Source: HubSpot's reference of the contacts batch endpoints. Every field of an answer is treated as optional,
 as its page on error handling asks.
@@ -18,9 +18,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from app.domain import destinations
-from app.domain.checks import Step
-from app.domain.outcomes import EffectState
+from app.destinations import kinds
+from app.destinations.testing.rules import Step
+from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
@@ -70,7 +70,7 @@ class HubSpot:
         timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        chosen = destinations.read(options, destinations.HubSpotOptions)
+        chosen = kinds.read(options, kinds.HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
         self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)

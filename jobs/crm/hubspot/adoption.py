@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import objects
 from jobs.crm.hubspot.fields import Fields
 from jobs.crm.port import Contact, Outcome

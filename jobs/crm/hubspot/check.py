@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
-from app.domain.checks import Step
+from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.checking import NOBODY, is_well, refused, step, was_let_in
 from jobs.crm.exchange import Answer, NoAnswer

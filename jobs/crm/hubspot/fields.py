@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from app.domain.destinations import HubSpotOptions
+from app.destinations.kinds import HubSpotOptions
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import Contact
 

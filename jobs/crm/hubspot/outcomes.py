@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import objects
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.hubspot.adoption import ADOPT, existing_id

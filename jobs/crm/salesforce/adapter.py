@@ -1,7 +1,7 @@
 """Salesforce: Contact records by sObject Collections, keyed by an external id field of ours.
 
 The organisation needs one custom field of Contact, text of 255 characters, marked External ID, Unique and
-case-sensitive: `Tranche_Id__c`, or what the options name (`app.domain.destinations.SalesforceOptions`).
+case-sensitive: `Tranche_Id__c`, or what the options name (`app.destinations.kinds.SalesforceOptions`).
 
 A collection is done record by record (`allOrNone: false`), and its results are in the order of the request.
 Reading back is SOQL on that field: it reads the database itself, where a search reads an index that lags.
@@ -20,8 +20,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from app.domain import destinations
-from app.domain.checks import Step
+from app.destinations import kinds
+from app.destinations.testing.rules import Step
 from jobs.crm.answers import nameless
 from jobs.crm.checking import NOBODY
 from jobs.crm.connection import Connection
@@ -58,7 +58,7 @@ class Salesforce:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        chosen = destinations.read(options, destinations.SalesforceOptions)
+        chosen = kinds.read(options, kinds.SalesforceOptions)
         self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)

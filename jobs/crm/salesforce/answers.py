@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.domain.outcomes import EffectState, ErrorCode
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, with_remedy
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply

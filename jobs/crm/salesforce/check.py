@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from app.domain.checks import Step
-from app.domain.destinations import SalesforceOptions
+from app.destinations.kinds import SalesforceOptions
+from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge, objects
 from jobs.crm.checking import is_well, refused, step
 from jobs.crm.exchange import Answer, NoAnswer

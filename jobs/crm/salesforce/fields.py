@@ -18,7 +18,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from app.domain.destinations import SalesforceOptions
+from app.destinations.kinds import SalesforceOptions
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import Contact
 

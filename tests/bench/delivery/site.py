@@ -16,8 +16,8 @@ import asyncpg
 import msgspec
 import psutil
 
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from app.settings import Settings
 from tests.acceptance.harness import Installation, Part, free_port, until
 from tests.bench import rig

@@ -21,8 +21,8 @@ import aiohttp
 import msgspec
 import uvloop
 
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from app.settings import Settings
 from tests.acceptance.harness import Installation, free_port, until
 from tests.bench.rig import until_ready

@@ -21,7 +21,7 @@ import msgspec
 import psutil
 import uvloop
 
-from app import keys
+from app.auth import service
 from app.cli import place
 from tests.bench import rig
 
@@ -135,7 +135,7 @@ async def main(kinds: list[str], seconds: float) -> None:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
         async with rig.installation(Path(folder) / "data", api_workers=1) as (settings, url, victim):
             async with place.connection(settings) as connection:
-                noisy = await keys.create_key(connection, "noisy", ["import"])
+                noisy = await service.create_key(connection, "noisy", ["import"])
             await watch_victim(url, victim, 2.0)  # warms up
             print(f"victim: one item every {EVERY * 1000:.0f} ms for {seconds:g} s; load average before: "
                   f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
-from app.domain import tokens
+from app.auth import tokens
 from tests.bench import rig
 
 HALF = 2_500_000

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from tests.acceptance.harness import Installation
 from tests.acceptance.large import Ordeal, Round, write_people
 from tests.bench.large.tables import show

@@ -16,10 +16,10 @@ import asyncpg
 import msgspec
 import psutil
 
-from app import keys
+from app.auth import service
 from app.cli import place
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from app.settings import Settings
 from tests.acceptance.harness import Installation, Part
 from tests.acceptance.large import TARGET, peak
@@ -82,7 +82,7 @@ class Site:
         """The key of a second tenant, which has no destination."""
         if not self.other_key:
             async with place.connection(self.tranche.settings) as connection:
-                self.other_key = await keys.create_key(connection, "other", list(keys.SCOPES))
+                self.other_key = await service.create_key(connection, "other", list(service.SCOPES))
         return self.other_key
 
     async def execute(self, statement: str, *arguments: Any) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ import argparse
 
 import msgspec
 
-from app.domain.files.pieces import Family
+from app.files.readers import Family
 from tests.bench.parsing.inputs import Input, hostile, ordinary, smallest
 from tests.bench.parsing.measure import Cost, measure
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from app.domain.files.pieces import Family, Form
+from app.files.readers import Family, Form
 
 Make = Callable[[int], bytes]
 

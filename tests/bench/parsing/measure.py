@@ -9,12 +9,12 @@ from collections.abc import Generator
 
 import msgspec
 
-from app.domain import rules
-from app.domain.envelope import MalformedBody
-from app.domain.files.columns import HeaderError
-from app.domain.files.pieces import Form, read_by_steps, read_quickly
-from app.domain.items import Items
-from app.domain.rows import Piece
+from app.files.csv_columns import HeaderError
+from app.files.json_document import MalformedBody
+from app.files.readers import Form, read_by_steps, read_quickly
+from app.imports.batch.items import Items
+from app.resources import rules
+from app.resources.decoding import Piece
 
 _BATCH = 1_000
 _MAX_ITEM = 65_536

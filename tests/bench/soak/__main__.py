@@ -23,8 +23,8 @@ import psutil
 import uvloop
 from aiohttp import web
 
-from app.db.migrate import migrate
 from app.embedded import Engines
+from app.migrations.runner import migrate
 from app.settings import Settings
 from tests.acceptance.harness import Installation, Part
 from tests.bench import rig

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/accept.sql`."""
+"""Queries of `app/imports/queries.sql`."""
 
 from __future__ import annotations
 

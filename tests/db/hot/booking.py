@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/booking.sql`: inserts alone, which need no look-up but the counters' key."""
+"""Queries of `app/imports/outbox_queries.sql`: inserts alone, which need no look-up but the counters' key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/canceling.sql`."""
+"""Queries of `app/imports/cancel/queries.sql`."""
 
 from __future__ import annotations
 

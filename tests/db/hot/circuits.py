@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/circuits.sql` and `flow.sql`."""
+"""Queries of `app/destinations/circuits/queries.sql` and `flow.sql`."""
 
 from __future__ import annotations
 

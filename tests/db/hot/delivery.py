@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/delivery.sql`."""
+"""Queries of `app/deliveries/queries.sql`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/items.sql`."""
+"""Queries of `app/job_status/items/queries.sql`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/keys.sql`."""
+"""Queries of `app/auth/queries.sql`."""
 
 from __future__ import annotations
 

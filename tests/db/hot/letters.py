@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/letters.sql` and `family.sql`."""
+"""Queries of `app/dead_letters/queries.sql` and `family.sql`."""
 
 from __future__ import annotations
 

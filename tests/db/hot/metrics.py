@@ -1,4 +1,4 @@
-"""The query of `app/db/sql/metrics.sql`."""
+"""The query of `app/monitoring/queries.sql`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/processing.sql`."""
+"""Queries of `app/imports/processing_queries.sql`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/receiving.sql`."""
+"""Queries of `app/imports/upload_queries.sql`."""
 
 from __future__ import annotations
 

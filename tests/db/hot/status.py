@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/status.sql`."""
+"""Queries of `app/job_status/queries.sql`."""
 
 from __future__ import annotations
 

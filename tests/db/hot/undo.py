@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/undo.sql`, `sagas.sql`, `history.sql` and `audit.sql`."""
+"""Queries of `app/undo/queries.sql`, `sagas.sql`, `history.sql` and `audit.sql`."""
 
 from __future__ import annotations
 

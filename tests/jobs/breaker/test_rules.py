@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.outcomes import CircuitState
 from app.settings import Settings
+from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import BreakerPolicy, Permit, Transition
 from tests.jobs.breaker.driver import POLICY, START, Driver, Run, on_redis
 

@@ -10,11 +10,13 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from app import circuits, destinations, keys
-from app.circuits import CircuitOrder
+from app.auth import service as auth_service
+from app.destinations import service as destination_service
+from app.destinations.circuits import service as circuit_service
+from app.destinations.circuits.service import CircuitOrder
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.breaker.test_circuits import changes, events, listen, shown, until
@@ -70,12 +72,12 @@ async def crm() -> AsyncIterator[tuple[Crm, str]]:
 async def move_in(world: World, name: str, base_url: str, kind: str = "hubspot", **options: Any) -> World:
     """Another tenant of the same installation, with a destination there; its token is its name."""
     async with world.database.connection() as connection:
-        tenant_id = await keys.ensure_tenant(connection, name)
-        new = destinations.NewDestination(
+        tenant_id = await auth_service.ensure_tenant(connection, name)
+        new = destination_service.NewDestination(
             name="crm", kind=kind, base_url=base_url, token=name, options=options
         )
         vault = Vault(world.settings.secret_key)
-        await destinations.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
+        await destination_service.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
     return World(world.settings, world.database, world.sandbox, tenant_id, world._waker)
 
 
@@ -191,7 +193,7 @@ async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
         assert held.detail == "all calls to this CRM are suspended for a while"
         assert (held.circuit.state, held.circuit.openings_24h) == ("closed", 0)
         async with c.database.connection() as connection:
-            seen = await circuits.read_circuit(connection, c.tenant_id, "crm", 20)
+            seen = await circuit_service.read_circuit(connection, c.tenant_id, "crm", 20)
         assert seen.changes == []
         assert await events(c, c.tenant_id) == []
 
@@ -209,7 +211,7 @@ async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
 
 async def order(world: World, state: Any, *, shared: bool = False) -> None:
     async with world.database.connection() as connection:
-        found = await circuits.set_circuit(
+        found = await circuit_service.set_circuit(
             connection, world.tenant_id, "crm", CircuitOrder(state=state), actor="tranche", shared=shared
         )
     waker = Waker(world.settings)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
-from app.domain.outcomes import CircuitState
+from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import BreakerPolicy, Circuit, LocalCircuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (
     NAME,

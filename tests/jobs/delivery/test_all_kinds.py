@@ -6,16 +6,15 @@ import aiohttp
 import msgspec
 import pytest
 
-from app import destinations as service
-from app.domain import destinations
+from app.destinations import kinds, service
+from app.kit.encryption import Vault
 from app.sandbox import ANY, KINDS, open_sandbox
-from app.vault import Vault
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
 
 
-@pytest.mark.parametrize("kind", destinations.KINDS)
+@pytest.mark.parametrize("kind", kinds.KINDS)
 async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
     world: World, kind: str
 ) -> None:

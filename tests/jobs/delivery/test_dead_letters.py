@@ -11,12 +11,17 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import items, letter_choice, letter_views, letters, selection, status
-from app.db.letters import Filter
+from app.dead_letters import selection as dead_letter_selection
+from app.dead_letters import service as dead_letter_service
+from app.dead_letters import views
+from app.dead_letters.queries import Filter
+from app.dead_letters.replay import Taken
+from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.service import Decided
 from app.errors import Conflict, NotFound, NothingToRetry
-from app.letter_choice import Actor, Selection
-from app.letters import Decided
-from app.resending import Taken
+from app.job_status import service as job_status_service
+from app.job_status.items import item_filter
+from app.job_status.items import service as item_service
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -26,7 +31,7 @@ def actor(world: World) -> Actor:
 
 
 async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | None = None) -> Taken:
-    return await letters.retry(
+    return await dead_letter_service.retry(
         world.database,
         actor(world),
         job_id,
@@ -37,7 +42,7 @@ async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | N
 
 
 async def replay(world: World, selection: Selection, rate: float | None = None) -> Taken:
-    return await letters.replay(
+    return await dead_letter_service.replay(
         world.database,
         actor(world),
         selection,
@@ -54,12 +59,12 @@ async def sent(world: World, taken: Taken) -> uuid.UUID:
     return taken.job_id
 
 
-async def read(world: World, job_id: uuid.UUID) -> status.Job:
+async def read(world: World, job_id: uuid.UUID) -> job_status_service.Job:
     async with world.database.connection() as connection:
-        return (await status.read_job(connection, world.tenant_id, job_id)).job
+        return (await job_status_service.read_job(connection, world.tenant_id, job_id)).job
 
 
-def merged(job: status.Job) -> dict[str, int]:
+def merged(job: job_status_service.Job) -> dict[str, int]:
     """At the one destination, without the zeros."""
     assert job.merged is not msgspec.UNSET
     return {k: v for k, v in msgspec.structs.asdict(job.merged["hubspot"]).items() if v}
@@ -129,11 +134,11 @@ async def test_only_what_failed_is_sent_again(world: World) -> None:
     assert len(await world.sandbox.calls()) == calls + 1
     assert await world.effects(again) == {"ok": 3}
     async with world.database.connection() as connection:
-        page = await items.read_items(
-            connection, world.tenant_id, again, first=0, limit=10, wanted=selection.Filter()
+        page = await item_service.read_items(
+            connection, world.tenant_id, again, first=0, limit=10, wanted=item_filter.Filter()
         )
-        before = await items.read_items(
-            connection, world.tenant_id, root, first=0, limit=4, wanted=selection.Filter()
+        before = await item_service.read_items(
+            connection, world.tenant_id, root, first=0, limit=4, wanted=item_filter.Filter()
         )
     assert [(i.index, i.id, i.status, i.result, i.version) for i in page.items] == [
         (n, f"c{n:05}", "ok", "unchanged", 1) for n in range(3)
@@ -207,7 +212,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     taken = await replay(world, Selection(wanted=Filter(destination="hubspot")))
     assert [(s.reason, s.count) for s in taken.skipped] == [("destination_removed", 2)]
     async with world.database.connection() as connection:
-        found = await letter_views.read_letter(connection, world.tenant_id, second["dead_letter_id"])
+        found = await views.read_letter(connection, world.tenant_id, second["dead_letter_id"])
     assert found.choices == ["drop"]
 
 
@@ -288,7 +293,7 @@ async def test_a_large_replay_is_paced(world: World) -> None:
 async def test_more_than_one_job_can_take_is_left_for_the_next(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(letter_choice, "MOST", 4)
+    monkeypatch.setattr(dead_letter_selection, "MOST", 4)
     async with working(world.settings):
         root = await fail(world, 10, 10)
         await refuse(world, [])
@@ -304,10 +309,12 @@ async def test_dropped_letters_are_out_of_the_way(world: World) -> None:
         root = await fail(world, 10, 4)
         found = await all_letters(world)
         ids = [x["dead_letter_id"] for x in found[:3]]
-        decided = await letters.drop(world.database, actor(world), Selection(ids=ids), "left the company")
+        decided = await dead_letter_service.drop(
+            world.database, actor(world), Selection(ids=ids), "left the company"
+        )
         assert decided == Decided(decided=3, remaining=0, skipped=[])
         assert merged(await read(world, root)) == {"total": 10, "ok": 6, "failed": 1, "dropped": 3}
-        again = await letters.drop(world.database, actor(world), Selection(ids=ids), "again")
+        again = await dead_letter_service.drop(world.database, actor(world), Selection(ids=ids), "again")
         assert [(s.reason, s.count) for s in again.skipped] == [("dropped", 3)]
         await refuse(world, [])
         taken = await retry(world, root)
@@ -330,12 +337,12 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
         doubtful["dead_letter_id"],
     )
     async with world.database.connection() as connection:
-        shown = await letter_views.read_letter(connection, world.tenant_id, doubtful["dead_letter_id"])
+        shown = await views.read_letter(connection, world.tenant_id, doubtful["dead_letter_id"])
     assert shown.choices == ["replay", "drop", "settle"]
     both = [doubtful["dead_letter_id"], certain["dead_letter_id"]]
     with pytest.raises(Conflict, match=f"not so: {certain['dead_letter_id']}"):
-        await letters.settle(world.database, actor(world), both, "seen there")
-    await letters.settle(world.database, actor(world), both[:1], "seen there")
+        await dead_letter_service.settle(world.database, actor(world), both, "seen there")
+    await dead_letter_service.settle(world.database, actor(world), both[:1], "seen there")
     (sync,) = await world.rows("SELECT * FROM contact_syncs WHERE contact_id = $1", doubtful["contact_id"])
     assert (sync["synced_version"], sync["state"], sync["error_code"]) == (1, "ok", None)
     assert merged(await read(world, root)) == {"total": 3, "ok": 2, "failed": 1}
@@ -350,17 +357,17 @@ async def test_nobody_decides_about_anothers_letters(world: World) -> None:
     stranger = Actor(world.tenant_id + 1, "key-2", "r")
     new_id = uuid_utils.compat.uuid7
     with pytest.raises(NotFound):
-        await letters.retry(world.database, stranger, root, None, world.settings, new_id=new_id)
+        await dead_letter_service.retry(world.database, stranger, root, None, world.settings, new_id=new_id)
     for work in (
-        letters.replay(
+        dead_letter_service.replay(
             world.database, stranger, Selection(ids=ids), world.settings, rate=None, new_id=new_id
         ),
-        letters.drop(world.database, stranger, Selection(ids=ids), "mine"),
-        letters.settle(world.database, stranger, ids, "mine"),
+        dead_letter_service.drop(world.database, stranger, Selection(ids=ids), "mine"),
+        dead_letter_service.settle(world.database, stranger, ids, "mine"),
     ):
         with pytest.raises(NotFound, match="nothing was changed"):
             await work
-    everything = await letters.replay(
+    everything = await dead_letter_service.replay(
         world.database, stranger, Selection(), world.settings, rate=None, new_id=new_id
     )
     assert everything.job_id is None
@@ -374,7 +381,7 @@ async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None
         await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
     last = (await all_letters(world))[1]
     async with world.database.connection() as connection:
-        found = await letter_views.read_letter(connection, world.tenant_id, last["dead_letter_id"])
+        found = await views.read_letter(connection, world.tenant_id, last["dead_letter_id"])
     assert [(x.job_id, x.resolution, x.replay_job_id) for x in found.chain[:2]] == [
         (root, "replayed", second),
         (second, None, None),

@@ -9,7 +9,7 @@ import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
 
-from app import keys
+from app.auth import service
 from jobs.worker import working
 from tests.http.conftest import serve
 from tests.jobs.conftest import World, people
@@ -18,7 +18,7 @@ from tests.jobs.conftest import World, people
 async def test_the_shell_tells_of_all_attempts(world: World, tmp_path: Path) -> None:
     await world.sandbox.misbehave(reject={"emails": [f"c{i:05}@example.com" for i in range(20)]})
     async with world.database.connection() as connection:
-        key = await keys.create_key(connection, "acme", ["import", "read", "admin"])
+        key = await service.create_key(connection, "acme", ["import", "read", "admin"])
     async with serve(world.settings) as url, working(world.settings):
         environ = os.environ | {
             "TRANCHE_URL": url,

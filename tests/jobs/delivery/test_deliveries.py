@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from app import destinations
+from app.destinations import service
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -154,7 +154,7 @@ async def test_a_removed_destination_skips_what_it_was_owed(world: World) -> Non
     await world.sandbox.misbehave(status={"code": 503})
     answer = await world.push(people(2))
     async with world.database.connection() as connection:
-        await destinations.set_destination_state(connection, world.tenant_id, "hubspot", "removed")
+        await service.set_destination_state(connection, world.tenant_id, "hubspot", "removed")
     async with working(world.settings):
         assert await world.finished(answer.job_id) == "completed"
     assert await world.effects(answer.job_id) == {"skipped": 2}
@@ -178,13 +178,13 @@ async def test_a_removed_attribute_is_cleared_at_the_destination(world: World) -
 
 async def test_a_paused_destination_waits_and_goes_on(world: World) -> None:
     async with world.database.connection() as connection:
-        await destinations.set_destination_state(connection, world.tenant_id, "hubspot", "paused")
+        await service.set_destination_state(connection, world.tenant_id, "hubspot", "paused")
     async with working(world.settings):
         answer = await world.push(people(2))
         await asyncio.sleep(1)
         assert await world.sandbox.calls() == []
         async with world.database.connection() as connection:
-            await destinations.set_destination_state(connection, world.tenant_id, "hubspot", "active")
+            await service.set_destination_state(connection, world.tenant_id, "hubspot", "active")
         assert await world.finished(answer.job_id) == "completed"
 
 

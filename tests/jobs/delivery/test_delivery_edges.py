@@ -17,12 +17,12 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app import destinations
-from app.db import delivering, standing
-from app.db.delivering import Claim, Record, Recorded, Tried
+from app.deliveries import contact_states, queries
+from app.deliveries.queries import Claim, Record, Recorded, Tried
+from app.destinations import service
 from app.errors import Invalid
-from app.vault import Vault
-from app.wake import QUEUE, Waker
+from app.kit.encryption import Vault
+from app.kit.notifier import QUEUE, Waker
 from jobs.crm.hubspot import adapter as hubspot
 from jobs.worker import working
 from tests.claims import claim_delivery
@@ -77,12 +77,12 @@ async def record_ok(world: World, claim: Claim) -> Recorded | None:
         states="o" * len(tried), errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[]
     )
     async with world.database.connection() as connection:
-        return await delivering.record_delivery(connection, claim, record)
+        return await queries.record_delivery(connection, claim, record)
 
 
 async def release_lost(world: World) -> int:
     async with world.database.connection() as connection:
-        return await delivering.release_lost(connection)
+        return await queries.release_lost(connection)
 
 
 async def test_releasing_a_lost_delivery_while_another_of_its_job_is_recorded(world: World) -> None:
@@ -102,7 +102,7 @@ async def test_releasing_a_lost_delivery_while_another_of_its_job_is_recorded(wo
 
 async def set_state(world: World, name: str, state: str) -> None:
     async with world.database.connection() as connection:
-        await destinations.set_destination_state(connection, world.tenant_id, name, state)
+        await service.set_destination_state(connection, world.tenant_id, name, state)
 
 
 async def replace_destination(world: World, **changes: Any) -> None:
@@ -114,11 +114,11 @@ async def replace_destination(world: World, **changes: Any) -> None:
 async def add_destination(world: World, **changes: Any) -> None:
     fields = {"name": "hubspot", "kind": "hubspot", "base_url": world.sandbox.base_url, "token": "pat-good"}
     async with world.database.connection() as connection:
-        await destinations.add_destination(
+        await service.add_destination(
             connection,
             Vault(world.settings.secret_key),
             world.tenant_id,
-            destinations.NewDestination(**(fields | changes)),
+            service.NewDestination(**(fields | changes)),
             private=LOOPBACK,
         )
 
@@ -342,7 +342,7 @@ async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: Wo
     await world.push(people(1, attributes={"ctiy": None, "city": "Ulm"}))
     claim = await take(world)
     async with world.database.connection() as connection:
-        found = await standing.contacts_to_send(
+        found = await contact_states.contacts_to_send(
             connection, world.tenant_id, claim.destination_id, claim.contact_ids
         )
     assert found["c00000"].attributes == {"city": "Ulm"}

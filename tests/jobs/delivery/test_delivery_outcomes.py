@@ -11,9 +11,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import destinations
-from app.domain.outcomes import EffectState, ErrorCode
+from app.destinations import service
 from app.settings import Settings
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Contact, Headers, Health, Outcome, ReadBack, Reply, Seen
 from jobs.worker import working
@@ -325,7 +325,7 @@ class TestUnknown:
                 while crm.asked.count("read_back") < 6:
                     await asyncio.sleep(0.02)
             async with world.database.connection() as connection:
-                (shown,) = await destinations.list_destinations(connection, world.tenant_id)
+                (shown,) = await service.list_destinations(connection, world.tenant_id)
             assert shown.unknown.count == 4
             assert shown.unknown.oldest_seconds <= 20
             (errors_,) = await errors(world)
@@ -334,7 +334,7 @@ class TestUnknown:
             crm.silent = False
             assert await world.finished(answer.job_id, 2) == "completed"
             async with world.database.connection() as connection:
-                (shown,) = await destinations.list_destinations(connection, world.tenant_id)
+                (shown,) = await service.list_destinations(connection, world.tenant_id)
             assert shown.unknown.count == 0
         assert crm.asked.count("push") == 1
 

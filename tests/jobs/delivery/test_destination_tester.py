@@ -11,13 +11,14 @@ import msgspec
 import pytest
 import uuid_utils.compat
 
-from app import destination_tests, destinations
-from app.destination_tests import DestinationTest, DestinationTestRequest
-from app.domain.checks import Step, Verdict, judge
+from app.destinations import service as destination_service
+from app.destinations.testing import service as testing_service
+from app.destinations.testing.rules import Step, Verdict, judge
+from app.destinations.testing.service import DestinationTest, DestinationTestRequest
 from app.errors import Conflict, NotFound, NoWorker
+from app.kit.encryption import Vault
 from app.sandbox import KINDS, open_sandbox
 from app.settings import Settings
-from app.vault import Vault
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.contract.scripted import Script, scripted
@@ -29,16 +30,16 @@ CANARY = DestinationTestRequest(canary=True)
 async def add(
     world: World, kind: str, url: str, *, name: str = "crm", token: str = "good", **options: Any
 ) -> None:
-    new = destinations.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
+    new = destination_service.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
     async with world.database.connection() as connection:
-        await destinations.add_destination(
+        await destination_service.add_destination(
             connection, Vault(world.settings.secret_key), world.tenant_id, new, private=LOOPBACK
         )
 
 
 async def ask(world: World, asked: DestinationTestRequest = CANARY, name: str = "crm") -> uuid.UUID:
     async with world.database.connection() as connection:
-        return await destination_tests.ask(
+        return await testing_service.ask(
             connection,
             world.tenant_id,
             name,
@@ -58,7 +59,7 @@ async def run(
 ) -> DestinationTest:
     test_id = await ask(world, asked, name)
     async with working(settings or world.settings):
-        found = await destination_tests.wait(world.database, world.tenant_id, name, test_id, seconds=30)
+        found = await testing_service.wait(world.database, world.tenant_id, name, test_id, seconds=30)
     assert found.state == "done"
     return found
 
@@ -242,7 +243,7 @@ async def test_circuits_and_pauses_are_said_and_hold_no_test_back(world: World) 
         assert "open" in found.steps[0].detail
 
         async with world.database.connection() as connection:
-            await destinations.set_destination_state(connection, world.tenant_id, "crm", "paused")
+            await destination_service.set_destination_state(connection, world.tenant_id, "crm", "paused")
         found = await run(world, DestinationTestRequest())
         assert "paused" in found.steps[0].detail
         with pytest.raises(Conflict, match="paused"):
@@ -254,9 +255,9 @@ async def test_a_test_that_no_worker_takes_is_withdrawn(world: World) -> None:
     await add(world, "http", "http://127.0.0.1:9")
     test_id = await ask(world)
     with pytest.raises(NoWorker):
-        await destination_tests.wait(world.database, world.tenant_id, "crm", test_id, seconds=0.2)
+        await testing_service.wait(world.database, world.tenant_id, "crm", test_id, seconds=0.2)
     with pytest.raises(NotFound):
-        await destination_tests.wait(world.database, world.tenant_id, "crm", test_id, seconds=0.2)
+        await testing_service.wait(world.database, world.tenant_id, "crm", test_id, seconds=0.2)
     assert await world.rows("SELECT action FROM audit_log WHERE action = 'destination.test'")
 
 
@@ -274,7 +275,7 @@ async def test_a_test_that_was_left_is_not_made_later(
     test_id = await ask(world)
     await world.rows(f"UPDATE destination_tests SET {change} RETURNING 1")
     async with working(world.settings):
-        found = await destination_tests.wait(world.database, world.tenant_id, "crm", test_id, seconds=20)
+        found = await testing_service.wait(world.database, world.tenant_id, "crm", test_id, seconds=20)
     assert found.verdict == Verdict.FAILS
     assert words in found.steps[0].detail
     assert script.asked == []
@@ -282,7 +283,7 @@ async def test_a_test_that_was_left_is_not_made_later(
 
 async def test_a_tenant_has_a_few_tests_at_a_time_and_old_ones_go(world: World) -> None:
     await add(world, "http", "http://127.0.0.1:9")
-    for _ in range(destination_tests.MOST_OPEN):
+    for _ in range(testing_service.MOST_OPEN):
         await ask(world)
     with pytest.raises(Conflict, match="running already"):
         await ask(world)

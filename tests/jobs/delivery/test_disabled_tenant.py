@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from app import keys
+from app.auth import service
 from jobs.worker import working
 from tests.db.spool import spool
 from tests.jobs.conftest import World, people
@@ -13,11 +13,11 @@ from tests.jobs.imports.test_staged_imports import desk_of
 
 async def test_nothing_of_a_disabled_tenant_moves_until_it_is_enabled(world: World) -> None:
     async with world.database.connection() as connection:
-        other = await keys.ensure_tenant(connection, "other")
+        other = await service.ensure_tenant(connection, "other")
     sync = await world.push(people(3))
     file = await spool(desk_of(world), people(20, start=100))
     async with world.database.connection() as connection:
-        await keys.set_tenant_disabled(connection, "acme", True)
+        await service.set_tenant_disabled(connection, "acme", True)
     async with working(world.settings):
         theirs = await spool(desk_of(world, other), people(2))
         desk = desk_of(world, other)
@@ -32,7 +32,7 @@ async def test_nothing_of_a_disabled_tenant_moves_until_it_is_enabled(world: Wor
         (job,) = await world.rows("SELECT state FROM jobs WHERE job_id = $1", file)
         assert job["state"] == "queued"
         async with world.database.connection() as connection:
-            await keys.set_tenant_disabled(connection, "acme", False)
+            await service.set_tenant_disabled(connection, "acme", False)
         assert await world.finished(sync.job_id) == "completed"
         assert await world.finished(file) == "completed"
     assert len(await world.sandbox.contacts()) == 23

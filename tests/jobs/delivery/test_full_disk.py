@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from app import status
-from app.db import pool
+from app.job_status import service
+from app.kit.postgres import database
 from jobs.worker import working
 from tests.conftest import as_owner
 from tests.db.spool import spool
@@ -27,14 +27,14 @@ async def execute(world: World, *statements: str) -> None:
     await owner.close()
 
 
-async def wait_of(world: World, job_id: Any) -> status.JobError | None:
+async def wait_of(world: World, job_id: Any) -> service.JobError | None:
     async with world.database.connection() as connection:
-        return (await status.read_job(connection, world.tenant_id, job_id)).job.waiting
+        return (await service.read_job(connection, world.tenant_id, job_id)).job.waiting
 
 
 async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "FULL_WAIT", 0.2)
-    monkeypatch.setattr(pool, "FULL_WAIT_CAP", 0.8)
+    monkeypatch.setattr(database, "FULL_WAIT", 0.2)
+    monkeypatch.setattr(database, "FULL_WAIT_CAP", 0.8)
     await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON ledger EXECUTE FUNCTION refuse()")
     job_id = await spool(desk_of(world), people(120), chunk=50)
     with capture_logs() as logs:
@@ -55,7 +55,7 @@ async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch:
 
 async def test_what_cannot_be_recorded_is_not_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call whose outcome finds no room would have to be looked into afterwards."""
-    monkeypatch.setattr(pool, "FULL_WAIT", 0.5)
+    monkeypatch.setattr(database, "FULL_WAIT", 0.5)
     await execute(
         world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON contact_syncs EXECUTE FUNCTION refuse()"
     )

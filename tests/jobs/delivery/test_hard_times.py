@@ -15,12 +15,13 @@ import pytest
 from uuid_utils.compat import uuid7
 
 import jobs.worker
-from app import letters, undoing
-from app.db import delivering, standing
-from app.db.letters import Filter
-from app.domain.outcomes import EffectState, ErrorCode
+from app.dead_letters import service as dead_letter_service
+from app.dead_letters.queries import Filter
+from app.dead_letters.selection import Selection
+from app.deliveries import contact_states, queries
 from app.errors import DatabaseUnavailable, Overloaded
-from app.letter_choice import Selection
+from app.undo import service as undo_service
+from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Reply, Seen
 from jobs.delivery import clients, policy
 from jobs.outbound.ssrf import open_session
@@ -165,7 +166,7 @@ async def test_what_could_not_be_loaded_was_not_sent(
     """The CRM can neither be asked nor be told twice: what may have been sent would be a human's."""
     script = play(Script())
     troubles = iter([trouble])
-    monkeypatch.setattr(standing, "contacts_to_send", once(standing.contacts_to_send, troubles))
+    monkeypatch.setattr(contact_states, "contacts_to_send", once(contact_states.contacts_to_send, troubles))
     pushed = await world.push(people(100))
     async with working(brief):
         assert await world.finished(pushed.job_id) == "completed"
@@ -178,7 +179,7 @@ async def test_what_was_claimed_without_an_answer_was_not_sent(
 ) -> None:
     script = play(Script())
     troubles = iter([DatabaseUnavailable(retry_after=1.0)])
-    claim = delivering.claim_deliveries
+    claim = queries.claim_deliveries
 
     async def claimed(*words: Any, **options: Any) -> Any:
         found = await claim(*words, **options)
@@ -186,7 +187,7 @@ async def test_what_was_claimed_without_an_answer_was_not_sent(
             raise trouble
         return found
 
-    monkeypatch.setattr(delivering, "claim_deliveries", claimed)
+    monkeypatch.setattr(queries, "claim_deliveries", claimed)
     pushed = await world.push(people(100))
     async with working(msgspec.structs.replace(brief, delivery_lease=20.0)):
         assert await world.finished(pushed.job_id, 5) == "completed"
@@ -200,12 +201,12 @@ async def test_an_answer_outlives_the_lease_while_postgresql_is_away(
 ) -> None:
     script = play(Script())
     troubles = iter([DatabaseUnavailable(retry_after=1.0)] * 5)  # half a second each: longer than the lease
-    monkeypatch.setattr(delivering, "record_delivery", once(delivering.record_delivery, troubles))
+    monkeypatch.setattr(queries, "record_delivery", once(queries.record_delivery, troubles))
 
     async def away(_: Any) -> int:
         return 0
 
-    monkeypatch.setattr(delivering, "release_lost", away)  # nor does a sweeper get an answer
+    monkeypatch.setattr(queries, "release_lost", away)  # nor does a sweeper get an answer
     pushed = await world.push(people(10))
     async with working(brief):
         assert await world.finished(pushed.job_id) == "completed"
@@ -286,7 +287,7 @@ async def test_what_a_killed_worker_may_have_sent_is_looked_for_by_every_deliver
         )
         assert claim is not None
         assert claim.job_id == first.job_id
-        assert await delivering.release_lost(connection) == 1
+        assert await queries.release_lost(connection) == 1
     await world.rows(due, first.job_id, 2)
     await world.rows(due, second.job_id, -1)
     script.push = well
@@ -399,7 +400,7 @@ async def test_what_fails_again_can_be_retried_again(world: World, kind: str) ->
                 pushed = await world.push(people(1, first_name=name))
                 await world.finished(pushed.job_id)
             await refuse(world, range(1))
-            asked = await undoing.undo(
+            asked = await undo_service.undo(
                 world.database, world.tenant_id, pushed.job_id, key_id="k", request_id="r", new_id=uuid7
             )
             job_id = asked.job_id
@@ -422,7 +423,7 @@ async def test_what_is_settled_ends_earlier_letters_of_the_contact(world: World)
         "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1",
         later["dead_letter_id"],
     )
-    await letters.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
+    await dead_letter_service.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
     assert [letter["resolution"] for letter in await all_letters(world)] == ["superseded", "delivered"]
 
 
@@ -471,7 +472,7 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
     async with working(world.settings):
         await fail(world, 10, 10)
         await world.rows("UPDATE destinations SET state = 'paused'")
-        await letters.replay(
+        await dead_letter_service.replay(
             world.database, actor(world), Selection(wanted=Filter()), world.settings, rate=2, new_id=uuid7
         )
     rows = await world.rows("SELECT contact_ids FROM deliveries WHERE letters IS NOT NULL")

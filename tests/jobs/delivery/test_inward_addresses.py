@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from app import destinations
-from app.domain.addresses import parse_networks
+from app.destinations import service
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
 from app.settings import Settings
-from app.vault import Vault
-from app.wake import Waker
+from app.vocabulary.addresses import parse_networks
 from jobs.crm.exchange import NoAnswer, send
 from jobs.crm.port import Timeouts
 from jobs.outbound.ssrf import AddressRefused, DestinationSessions, PublicOnlySocketFactory
@@ -28,13 +28,13 @@ def unnamed(settings: Settings, networks: str = "") -> Settings:
     return msgspec.structs.replace(settings, destination_private=networks)
 
 
-async def shown(world: World) -> destinations.Destination:
+async def shown(world: World) -> service.Destination:
     async with world.database.connection() as connection:
-        (found,) = await destinations.list_destinations(connection, world.tenant_id)
+        (found,) = await service.list_destinations(connection, world.tenant_id)
     return found
 
 
-async def held(world: World, settings: Settings) -> destinations.Destination:
+async def held(world: World, settings: Settings) -> service.Destination:
     """Work until the destination is held; what is shown of it then."""
     async with working(settings):
 

@@ -10,11 +10,11 @@ import aiohttp
 import msgspec
 import pytest
 
-from app import destinations
-from app.accept import Accepted207
+from app.destinations import service
+from app.imports.service import Accepted207
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
 from app.sandbox import open_sandbox
-from app.vault import Vault
-from app.wake import Waker
 from jobs.worker import working
 from tests.jobs.breaker.test_circuits import shown, until
 from tests.jobs.conftest import Sandbox, World, make_world, people
@@ -51,12 +51,12 @@ async def declare(sandbox: Sandbox, *names: str) -> None:
 async def change(world: World, **options: Any) -> None:
     """What `tranche destinations change` does, and the wake-up that the API sends after it."""
     async with world.database.connection() as connection:
-        found = await destinations.change_destination(
+        found = await service.change_destination(
             connection,
             Vault(world.settings.secret_key),
             world.tenant_id,
             "hubspot",
-            destinations.DestinationChange(options=options),
+            service.DestinationChange(options=options),
         )
     waker = Waker(world.settings)
     waker.wake(world.tenant_id, [found], reason="test:change")

@@ -7,8 +7,8 @@ import uuid
 
 import msgspec
 
-from app import keys
-from app.wake import Waker
+from app.auth import service
+from app.kit.notifier import Waker
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.maintenance import pruner
 from jobs.maintenance.scheduler import Scheduler
@@ -49,7 +49,7 @@ async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> Non
     """Neither one of the same tenant nor one of another."""
     settings = msgspec.structs.replace(world.settings, import_concurrency=1)
     async with world.database.connection() as connection:
-        other = await keys.ensure_tenant(connection, "small")
+        other = await service.ensure_tenant(connection, "small")
     large = await spool(desk_of(world), people(3_000), chunk=10)
     async with working(settings):
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", large):

@@ -10,18 +10,19 @@ import aiohttp
 import pytest
 from uuid_utils.compat import uuid7
 
-from app import destinations, undoing
-from app.domain.outcomes import Consistency
+from app.destinations import service as destination_service
+from app.kit.encryption import Vault
+from app.kit.notifier import Waker
 from app.sandbox import ANY, open_sandbox
-from app.vault import Vault
-from app.wake import Waker
+from app.undo import service as undo_service
+from app.vocabulary.states import Consistency
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import Sandbox, World, people
 
 
 async def ask(world: World, job_id: uuid.UUID) -> uuid.UUID:
-    asked = await undoing.undo(
+    asked = await undo_service.undo(
         world.database, world.tenant_id, job_id, key_id="undoer", request_id="undo", new_id=uuid7
     )
     waker = Waker(world.settings)
@@ -40,11 +41,11 @@ async def second(world: World) -> AsyncIterator[Sandbox]:
     """Another CRM of the same tenant: the destination `other`."""
     async with open_sandbox(fields=[ANY]) as base_url, aiohttp.ClientSession() as session:
         async with world.database.connection() as connection:
-            await destinations.add_destination(
+            await destination_service.add_destination(
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
-                destinations.NewDestination(
+                destination_service.NewDestination(
                     name="other", kind="hubspot", base_url=base_url, token="pat-good"
                 ),
                 private=LOOPBACK,

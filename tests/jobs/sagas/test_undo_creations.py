@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from app.domain.outcomes import Consistency
+from app.vocabulary.states import Consistency
 from jobs.worker import working
 from tests.jobs.conftest import Sandbox, World, people
 from tests.jobs.sagas.test_undo import ask, names, second

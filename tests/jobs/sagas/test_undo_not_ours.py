@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from app.contacts import read_contact
-from app.db.items import JobRef
-from app.items import read_items
-from app.selection import DestinationOutcome, Filter
-from app.status import read_job
+from app.job_status.items.item_filter import DestinationOutcome, Filter
+from app.job_status.items.queries import JobRef
+from app.job_status.items.service import read_items
+from app.job_status.service import read_job
+from app.records.service import read_contact
 from jobs.worker import working
 from tests.jobs.conftest import Sandbox, World
 from tests.jobs.sagas.test_undo import ask, second

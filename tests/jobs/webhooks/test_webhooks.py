@@ -20,16 +20,17 @@ import pytest
 from aiohttp import web
 from standardwebhooks import Webhook
 
-from app import keys, webhooks
-from app.canceling import cancel
-from app.db import audit
-from app.db import webhooks as rows
-from app.db.pool import Database
-from app.db.webhooks import WebhookMessage
-from app.domain.outcomes import EventType
-from app.domain.webhooks import EndpointState, MessageState, Policy
+from app.audit import queries
+from app.auth import service as auth_service
+from app.imports.cancel.service import cancel
+from app.kit.encryption import Vault
+from app.kit.postgres.database import Database
 from app.settings import Settings
-from app.vault import Vault
+from app.vocabulary.states import EventType
+from app.webhooks import queries as rows
+from app.webhooks import service as webhook_service
+from app.webhooks.queries import WebhookMessage
+from app.webhooks.rules import EndpointState, MessageState, Policy
 from jobs.maintenance import pruner
 from jobs.webhooks.sender import WebhookSender
 from jobs.worker import working
@@ -101,9 +102,9 @@ class Desk:
 
     async def add(
         self, url: str, events: list[EventType] | None = None, policy: Policy = Policy.SHORT
-    ) -> webhooks.WebhookSecret:
-        new = webhooks.NewWebhookEndpoint(url=url, events=events, policy=policy)
-        return await webhooks.add(
+    ) -> webhook_service.WebhookSecret:
+        new = webhook_service.NewWebhookEndpoint(url=url, events=events, policy=policy)
+        return await webhook_service.add(
             self.database, self.vault, self.settings, self.tenant_id, new, actor="tests"
         )
 
@@ -131,7 +132,7 @@ class Desk:
 
     async def state(self, endpoint_id: int) -> tuple[EndpointState, str | None]:
         async with self.database.connection() as connection:
-            found = await webhooks.read(connection, self.tenant_id, endpoint_id)
+            found = await webhook_service.read(connection, self.tenant_id, endpoint_id)
         return found.state, found.detail
 
 
@@ -139,7 +140,7 @@ class Desk:
 async def desk(settings: Settings) -> AsyncIterator[Desk]:
     database = Database(settings, application_name="tests")
     async with database.connection() as connection:
-        tenant_id = await keys.ensure_tenant(connection, "acme")
+        tenant_id = await auth_service.ensure_tenant(connection, "acme")
     yield Desk(database, settings, tenant_id)
     await database.close()
 
@@ -211,11 +212,13 @@ async def test_what_never_arrives_is_dead_and_can_be_replayed(desk: Desk, receiv
         assert len(dead.attempts[0].detail) <= 300
         receiver.answer_with(200)
         state = MessageState.DEAD
-        assert await webhooks.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 1
+        assert (
+            await webhook_service.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 1
+        )
         (message,) = await desk.settled(made.endpoint_id)
     assert (message.state, message.event_id) == (MessageState.OK, dead.event_id)
     assert [a.status for a in message.attempts] == [500, 500, 500, 200]
-    assert await webhooks.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 0
+    assert await webhook_service.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 0
 
 
 async def test_nothing_is_held_of_messages_that_nobody_took(desk: Desk) -> None:
@@ -286,7 +289,7 @@ async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
         state, _ = await desk.state(broken.endpoint_id)
         assert state is EndpointState.ACTIVE, "it has failed for a moment"
         async with desk.database.connection() as connection:
-            began = (await webhooks.read(connection, desk.tenant_id, broken.endpoint_id)).failing_since
+            began = (await webhook_service.read(connection, desk.tenant_id, broken.endpoint_id)).failing_since
         assert began is not None
         shift = timedelta(days=5)
         await desk.emit()
@@ -302,7 +305,7 @@ async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
     assert told["data"]["endpoint_id"] == broken.endpoint_id
     assert datetime.fromisoformat(told["data"]["failing_since"]) == began
     async with desk.database.connection() as connection:
-        entries = await audit.read(
+        entries = await queries.read(
             connection, desk.tenant_id, subject=f"webhook_endpoint:{broken.endpoint_id}", before=None, limit=9
         )
     assert "webhook.disable" in [entry.action for entry in entries]
@@ -334,12 +337,14 @@ async def test_gone_disables_the_endpoint(desk: Desk, receiver: Receiver) -> Non
         await desk.emit()
         assert len(await desk.messages(made.endpoint_id)) == 3
         receiver.answer_with(200)
-        change = webhooks.WebhookEndpointChange(state=EndpointState.ACTIVE)
-        await webhooks.change(
+        change = webhook_service.WebhookEndpointChange(state=EndpointState.ACTIVE)
+        await webhook_service.change(
             desk.database, desk.settings, desk.tenant_id, made.endpoint_id, change, actor="tests"
         )
         assert await desk.state(made.endpoint_id) == (EndpointState.ACTIVE, None)
-        await webhooks.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, MessageState.FAILED)
+        await webhook_service.replay_messages(
+            desk.database, desk.tenant_id, made.endpoint_id, MessageState.FAILED
+        )
         found = await desk.settled(made.endpoint_id, 3)
     assert {m.state for m in found} == {MessageState.OK}
     assert len(receiver.calls) == calls + 3
@@ -399,7 +404,7 @@ async def test_two_workers_share_without_sending_twice(desk: Desk, receiver: Rec
 
 async def test_both_secrets_sign_during_a_changeover(desk: Desk, receiver: Receiver) -> None:
     made = await desk.add(receiver.url)
-    made_new = await webhooks.rotate(
+    made_new = await webhook_service.rotate(
         desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=60, actor="tests"
     )
     assert made_new.secret != made.secret
@@ -410,7 +415,7 @@ async def test_both_secrets_sign_during_a_changeover(desk: Desk, receiver: Recei
         ((_, headers, body),) = receiver.calls
         for secret in (made.secret, made_new.secret):
             Webhook(secret).verify(body, headers)
-        await webhooks.rotate(
+        await webhook_service.rotate(
             desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests"
         )
         await desk.emit()
@@ -445,7 +450,7 @@ async def test_an_endpoint_hears_only_what_it_asked_for(desk: Desk, receiver: Re
     await desk.emit(event="job.finished")
     await desk.emit(event="circuit.opened")
     async with sending(desk):
-        test = await webhooks.send_test(desk.database, desk.tenant_id, made.endpoint_id)
+        test = await webhook_service.send_test(desk.database, desk.tenant_id, made.endpoint_id)
         await desk.settled(made.endpoint_id, 2)
     assert test.type == "webhook.test"
     assert sorted(told["type"] for told in receiver.told()) == ["circuit.opened", "webhook.test"]
@@ -517,10 +522,12 @@ async def test_the_example_receiver_verifies_and_does_its_work_once(desk: Desk, 
         async with sending(desk, webhook_waits=",".join(["0.2"] * 30)):
             (message,) = await desk.settled(made.endpoint_id)
             assert message.state is MessageState.OK
-            await webhooks.replay_message(desk.database, desk.tenant_id, made.endpoint_id, message.message_id)
+            await webhook_service.replay_message(
+                desk.database, desk.tenant_id, made.endpoint_id, message.message_id
+            )
             (message,) = await desk.settled(made.endpoint_id)
             assert [a.status for a in message.attempts][-2:] == [204, 204]
-            await webhooks.rotate(
+            await webhook_service.rotate(
                 desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests"
             )
             await desk.emit()

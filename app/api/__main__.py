@@ -1,0 +1,11 @@
+"""`python -m app.api > openapi/openapi.yaml`: the document with the default limits."""
+
+from __future__ import annotations
+
+import sys
+
+from app.api.openapi.document import Documents
+from app.api.routes import OPERATIONS
+from app.settings import Settings
+
+sys.stdout.buffer.write(Documents(OPERATIONS, Settings()).as_yaml())

@@ -1,0 +1,136 @@
+"""The outermost layer: request ids, HEAD, the log line, and the last answer when all else failed."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import Any, Final
+
+import structlog
+from litestar import Litestar
+from litestar.routes import HTTPRoute
+
+from app import telemetry
+from app.auth.authorization import UNKNOWN_KEY, FirstSight
+from app.errors import TrancheError, Unauthorized
+from app.http import problems, request_context
+from app.http.body.reader import Drains, Inbox
+from app.http.cors import Cors
+from app.http.dependencies import STATE_KEY, Resources
+from app.http.refusal_limiter import Refusals
+from app.http.security_headers import shield
+
+log = structlog.get_logger()
+
+_UNKNOWN_ROUTE: Final = "(none)"
+_GUARDED: Final = "/v1/"
+"""Where everything needs a key, or a token in the query."""
+_PACED: Final = frozenset({401, 429})
+"""Answers that a client may provoke without end, at no cost to itself."""
+_CLOSING: Final = frozenset({401, 403, 408, 413, 429, 503})
+"""Answers to a body of which nothing more is wanted: the connection ends with them."""
+
+
+class Api(Litestar):
+    """A Litestar application whose every answer carries `X-Request-ID` and leaves one line in the log.
+
+    It routes on the path as it was sent, still percent-encoded: an encoded slash inside an id separates nothing.
+    """
+
+    __slots__ = ()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return await super().__call__(scope, receive, send)
+        loop = asyncio.get_running_loop()
+        noted = request_context.begin(scope, loop.time())
+        scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
+        inbox = Inbox(scope, receive)
+        resources: Resources = self.state[STATE_KEY]
+        cors, refusals = resources[Cors], resources[Refusals]
+        shared = cors.answer_fields(scope)
+        method = scope["method"]
+        if method == "HEAD":
+            scope["method"] = "GET"
+
+        async def forward(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                noted.status = message["status"]
+                if noted.status in _PACED:
+                    await refusals.wait()
+                fields = message["headers"]
+                if inbox.open and noted.status in _CLOSING:
+                    fields = [*fields, (b"connection", b"close")]
+                if method == "OPTIONS" and "path_template" in scope:
+                    # The framework answers for the one handler it found first.
+                    allow = ", ".join(self._methods(scope["path_template"])).encode()
+                    fields = [(k, allow if k == b"allow" else v) for k, v in fields]
+                    fields += cors.preflight_fields(scope, allow)
+                fields = [*fields, *shared, (b"x-request-id", noted.request_id.encode())]
+                message["headers"] = shield(fields, scope["scheme"])
+            elif method == "HEAD":
+                message = {**message, "body": b""}
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=noted.request_id):
+            try:
+                refusal = self._refuse(scope, resources, method)
+                if refusal is None:
+                    await super().__call__(scope, inbox, forward)
+                else:
+                    noted.code = refusal.code
+                    await _answer(refusal, noted, forward)
+            except Exception as error:
+                log.error("request_failed", exc_info=error)
+                if noted.status:
+                    raise
+                await _answer(TrancheError("An internal error occurred; it was logged."), noted, forward)
+            finally:
+                telemetry.emit(
+                    telemetry.RequestServed(
+                        method=method,
+                        route=scope.get("path_template") or _UNKNOWN_ROUTE,
+                        status=noted.status,
+                        milliseconds=round((loop.time() - noted.started) * 1000, 2),
+                        tenant_id=noted.tenant_id,
+                        items=noted.items,
+                        code=noted.code,
+                    )
+                )
+            await inbox.drain(resources[Drains])
+        return None
+
+    @staticmethod
+    def _refuse(scope: Any, resources: Resources, method: str) -> Unauthorized | None:
+        """What is wrong with a key at first sight. Nothing else is done for such a request, so that any number of them
+        costs others little; whether a key that looks well is good, and may do this, its route finds out."""
+        if not scope["path"].startswith(_GUARDED) or method == "OPTIONS":
+            return None
+        sent = [value for name, value in scope["headers"] if name == b"authorization"]
+        if not sent:
+            return None if b"token=" in scope["query_string"] else Unauthorized()
+        scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
+        if len(sent) > 1 or (
+            scheme.lower() == "bearer" and resources[FirstSight].may_be_good(secret.strip())
+        ):
+            return None
+        request_context.exchange_of(scope).presented = True
+        return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)
+
+    def _methods(self, template: str) -> list[str]:
+        """What a resource knows, for `Allow`."""
+        found = {
+            method
+            for route in self.routes
+            if isinstance(route, HTTPRoute) and re.sub(r":\w+}", "}", route.path) == template
+            for method in route.methods
+        }
+        return sorted({*found, "HEAD"} if "GET" in found else found)
+
+
+async def _answer(error: TrancheError, noted: request_context.Exchange, send: Any) -> None:
+    status, headers, body = problems.render(error, noted.request_id, authenticated=noted.presented)
+    fields = [(k.lower().encode(), v.encode()) for k, v in headers.items()]
+    fields += [(b"content-type", problems.MEDIA_TYPE.encode()), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,119 @@
+"""The service's description of itself: `/openapi.json`, `/openapi.yaml` and `/docs`."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from litestar import Request, get
+from litestar.response.base import ASGIResponse
+
+from app.api.openapi.document import Documents
+from app.http.headers import JSON
+from app.http.operation import EVERYBODY, Answer, Reply, operation, respond
+from app.release import read_version
+
+_YAML: Final = "application/yaml"
+_HTML: Final = "text/html"
+_KEPT: Final = "public, max-age=300"
+_ASK: Final = "no-cache"
+_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
+
+
+def _document(media_type: str, schema_type: str) -> Answer:
+    return Answer(
+        "The document.", headers=("SecurityPolicy",), cache=_KEPT, content={media_type: {"type": schema_type}}
+    )
+
+
+@operation(
+    "GET",
+    "/",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(JSON, _HTML),
+    any_query=True,
+    answers=(
+        Answer(
+            "Where the documentation, this document and the health check are.",
+            headers=("Vary",),
+            cache=_ASK,
+            content={JSON: {"type": "object", "additionalProperties": {"type": "string"}}},
+        ),
+        Answer("To the page for people.", 302, headers=("Vary", "Location"), cache=_ASK),
+    ),
+)
+async def read_root(media_type: str) -> Reply[Any]:
+    """Links.
+
+    A browser (`Accept: text/html`) is sent to `/docs`.
+    """
+    if media_type == _HTML:
+        return Reply(b"", 302, {"Vary": "Accept", "Location": "/docs", "Content-Type": _HTML})
+    pointers = {
+        "name": "Tranche",
+        "version": read_version(),
+        "documentation": "/docs",
+        "openapi": "/openapi.json",
+        "health": "/health",
+    }
+    return Reply(pointers, headers={"Vary": "Accept"})
+
+
+@get("/favicon.ico", include_in_schema=False)
+async def favicon(request: Request[Any, Any, Any]) -> ASGIResponse:
+    """There is no icon; a browser that knows does not ask for it with every page."""
+    return respond(b"", 204, headers={"Cache-Control": "public, max-age=86400"})
+
+
+@operation(
+    "GET",
+    "/openapi.json",
+    tag="documents",
+    access=EVERYBODY,
+    any_query=True,
+    answers=_document(JSON, "object"),
+)
+async def read_openapi_json(documents: Documents) -> Reply[Any]:
+    """This document as JSON.
+
+    The same for everybody.
+    """
+    return Reply(documents.as_json())
+
+
+@operation(
+    "GET",
+    "/openapi.yaml",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(_YAML,),
+    any_query=True,
+    answers=_document(_YAML, "object"),
+)
+async def read_openapi_yaml(documents: Documents) -> ASGIResponse:
+    """This document as YAML.
+
+    The same for everybody.
+    """
+    return respond(documents.as_yaml(), headers={"Cache-Control": _KEPT}, media_type=_YAML)
+
+
+@operation(
+    "GET",
+    "/docs",
+    tag="documents",
+    access=EVERYBODY,
+    offers=(_HTML,),
+    any_query=True,
+    answers=_document(_HTML, "string"),
+)
+async def read_docs(documents: Documents) -> ASGIResponse:
+    """This document as a page.
+
+    The same for everybody.
+    """
+    headers = {"Cache-Control": _KEPT, "Content-Security-Policy": _POLICY}
+    return respond(documents.as_page(), headers=headers, media_type=_HTML)

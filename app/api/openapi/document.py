@@ -1,0 +1,214 @@
+"""The OpenAPI document, made of the operations as they are declared and of the structs that are really sent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from importlib.resources import files
+from typing import Any, Final
+
+import msgspec
+
+from app.api.openapi import parts, webhook_events
+from app.api.openapi.page import render_page
+from app.api.openapi.schemas import TEMPLATE, make_schemas
+from app.api.openapi.yaml import dump
+from app.http import problems
+from app.http.headers import JSON
+from app.http.operation import Answer, Header, Operation, Path, Text, members_of
+from app.http.query_strings import describe_query
+from app.release import read_version
+from app.settings import Settings
+from app.vocabulary.states import ErrorCode
+
+EXAMPLES: Final = msgspec.json.decode(files(__package__).joinpath("examples.json").read_bytes())
+"""By type; and by operation and status (or `request`), where those differ."""
+
+
+class Documents:
+    """The document of this service in its three forms, each made when it is first asked for."""
+
+    def __init__(self, operations: Iterable[Operation], settings: Settings) -> None:
+        self._operations = tuple(operations)
+        self._settings = settings
+        self._made: dict[str, bytes] = {}
+
+    def as_json(self) -> bytes:
+        return self._keep("json", lambda made: msgspec.json.format(msgspec.json.encode(made), indent=2))
+
+    def as_yaml(self) -> bytes:
+        return self._keep("yaml", lambda made: dump(made).encode())
+
+    def as_page(self) -> bytes:
+        return self._keep("page", lambda made: render_page(made).encode())
+
+    def _keep(self, form: str, make: Any) -> bytes:
+        if form not in self._made:
+            self._made[form] = make(make_document(self._operations, self._settings))
+        return self._made[form]
+
+
+def make_document(operations: Iterable[Operation], settings: Settings) -> dict[str, Any]:
+    """The document for a service with these limits."""
+    operations = tuple(operations)
+    queries = [one.query for one in operations if one.query]
+    bodies = [problems.Problem, ErrorCode, *(kind for one in operations for kind in one.types)]
+    schemas = make_schemas([*queries, *bodies])
+    parameters = {query: describe_query(schemas[query.__name__]) for query in queries}
+    for name in {query.__name__ for query in queries} - make_schemas(bodies).keys():
+        del schemas[name]
+    paths: dict[str, Any] = {}
+    for one in operations:
+        query = parameters[one.query] if one.query else []
+        paths.setdefault(one.path, {})[one.method.lower()] = _describe(one, query, settings)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tranche",
+            "summary": "A bulk import API with one result per item.",
+            "description": _DESCRIPTION,
+            "version": read_version(),
+            "contact": {"name": "The Tranche authors"},
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "security": [{"apiKey": []}],
+        "tags": _TAGS,
+        "paths": paths,
+        "webhooks": webhook_events.make_webhooks(EXAMPLES["events"]),
+        "components": {
+            "securitySchemes": _SECURITY_SCHEMES,
+            "schemas": schemas,
+            "headers": parts.make_headers(),
+            "responses": parts.make_problems(),
+        },
+    }
+
+
+def _describe(one: Operation, query: list[dict[str, Any]], settings: Settings) -> dict[str, Any]:
+    description = " ".join(part for part in (_say(one.description, settings), one.access.remark) if part)
+    parameters = [
+        *(_describe_path(name, mark) for name, mark in one.parameters if isinstance(mark, Path)),
+        *(_describe_header(mark, settings) for _, mark in one.parameters if isinstance(mark, Header)),
+        *query,
+    ]
+    return {
+        "tags": [one.tag],
+        "operationId": one.id,
+        "summary": one.summary,
+        "description": description or one.summary + ".",
+        **({"parameters": parameters} if parameters else {}),
+        **_describe_body(one, settings),
+        **({} if one.access.security is None else {"security": [dict(each) for each in one.access.security]}),
+        "responses": _describe_answers(one),
+    }
+
+
+def _describe_path(name: str, mark: Path) -> dict[str, Any]:
+    return {
+        "name": name,
+        "in": "path",
+        "required": True,
+        "description": mark.description,
+        "schema": dict(mark.schema),
+        "example": mark.example,
+    }
+
+
+def _describe_header(mark: Header, settings: Settings) -> dict[str, Any]:
+    return {
+        "name": mark.name,
+        "in": "header",
+        "required": mark.required,
+        "description": _say(mark.description, settings),
+        "schema": dict(mark.schema),
+    }
+
+
+def _describe_body(one: Operation, settings: Settings) -> dict[str, Any]:
+    if one.body is None:
+        return {}
+    if isinstance(one.body, type):
+        content = {JSON: _content(one.id, "request", JSON, _schema_ref(one.body))}
+    else:
+        content = {
+            media: _content(one.id, "request", media, schema) for media, schema in one.body(settings).items()
+        }
+    return {"requestBody": {"required": one.body_required, "content": content}}
+
+
+def _describe_answers(one: Operation) -> dict[str, Any]:
+    described = {str(answer.status): _describe_answer(one.id, answer) for answer in one.answers}
+    return described | {
+        str(status): {"$ref": f"#/components/responses/Problem{status}"}
+        for status in one.errors
+        if str(status) not in described
+    }
+
+
+def _describe_answer(operation_id: str, answer: Answer) -> dict[str, Any]:
+    names = [
+        *answer.headers,
+        *(["CacheControl"] if answer.cache else []),
+        *(["Link"] if answer.paged else []),
+    ]
+    schemas: dict[str, Any] = {JSON: _schema_ref(answer.type)} if answer.type else {}
+    content = {
+        media: _content(operation_id, str(answer.status), media, schema)
+        for media, schema in (schemas | dict(answer.content)).items()
+    }
+    described = {"description": answer.description, "headers": parts.refer_to_headers(*names)}
+    return described | ({"content": content} if content else {})
+
+
+def _content(operation_id: str, where: str, media: str, schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema with its example: the operation's own, or that of the type."""
+    own = EXAMPLES["operations"].get(operation_id, {}).get(where, {}).get(media)
+    name = str(schema.get("$ref", "")).rpartition("/")[2]
+    if own is None:
+        own = {"example": EXAMPLES["types"][name]} if name in EXAMPLES["types"] else {}
+    return {"schema": dict(schema), **own}
+
+
+def _schema_ref(kind: Any) -> dict[str, Any]:
+    schemas, _ = msgspec.json.schema_components(members_of(kind), ref_template=TEMPLATE)
+    return {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
+
+
+def _say(text: Text, settings: Settings) -> str:
+    return text if isinstance(text, str) else text(settings)
+
+
+_TAGS: Final = [
+    {"name": "contacts", "description": "Send contacts, and read their state."},
+    {"name": "jobs", "description": "The state and the outcomes of imports."},
+    {"name": "dead letters", "description": "Items that are no longer tried, for an operator to resolve."},
+    {"name": "destinations", "description": "The services that contacts are synced to."},
+    {"name": "webhooks", "description": "Receive events, signed and retried until they arrive."},
+    {"name": "keys", "description": "Who may do what: API keys, and the tenants that they belong to."},
+    {"name": "audit", "description": "Who did what, when."},
+    {"name": "health", "description": "What works and what does not; open to everybody."},
+    {"name": "documents", "description": "This description; open to everybody."},
+]
+
+_DESCRIPTION: Final = (
+    "Send contacts in batches. Every item gets its own outcome, and accepted items are synced to every "
+    "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never "
+    "changes its meaning. Every answer has `X-Request-ID` and security headers. Pages of the origins in "
+    "`TRANCHE_CORS_ORIGINS` may call the API from a browser."
+)
+
+_SECURITY_SCHEMES: Final = {
+    "apiKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "trn_…",
+        "description": "An API key of one tenant, created with `tranche keys create`. Its scopes are `import` (send "
+        "contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
+    },
+    "streamToken": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "token",
+        "description": "A token for the events of one job, from `POST /v1/jobs/{job_id}/stream-token`.",
+    },
+}

@@ -1,0 +1,147 @@
+"""Who holds which key, as this process learned from the database."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import Context
+from typing import Final
+
+import asyncpg
+import structlog
+
+from app.auth import service, tokens
+from app.errors import TrancheError, Unauthorized
+from app.http.principal import Principal
+from app.http.singleflight import Flights
+from app.kit.postgres.database import Database
+from app.kit.postgres.fair_connections import ACTING, STRANGERS
+
+log = structlog.get_logger()
+
+RECENT: Final = 1.0
+"""Seconds for which a poller's key is taken as it last was."""
+REFUSED: Final = 5.0
+"""Seconds for which a key that was no good is refused without a query. No secret is presented before it is made, so a
+new key works at once; one that becomes good again, as when its tenant is enabled, does so after this."""
+WATCH: Final = 1.0
+"""Seconds between two looks at the keys of those who wait or follow."""
+MOST: Final = 1_000
+MOST_REFUSED: Final = 10_000
+
+_Key = tuple[int, str]
+
+
+class Principals:
+    """Keys that were good a moment ago, and keys that were not, by their digest."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._looking: Flights[bytes, Principal | None] = Flights()
+        self._watched: dict[_Key, set[asyncio.Timeout]] = {}
+        self._watching: asyncio.Task[None] | None = None
+
+    def may_be_good(self, secret: str) -> bool:
+        """Whether asking the database is worth while: it has the shape of a key, and was not refused a moment ago."""
+        return tokens.parse(secret) is not None and not self._is_refused(_digest(secret))
+
+    def _is_refused(self, digest: bytes) -> bool:
+        return self._refused.get(digest, 0.0) > asyncio.get_running_loop().time()
+
+    async def find(self, secret: str, *, recent: bool) -> Principal | None:
+        """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
+        token = tokens.parse(secret)
+        if token is None:
+            return None
+        digest = _digest(secret)
+        if self._is_refused(digest):
+            return None
+        until, known = self._known.get(digest, (0.0, None))
+        # Keys that nobody has seen yet wait among themselves: any number of forged ones keeps no holder of a key out.
+        ACTING.set(STRANGERS if known is None else token.tenant_id)
+        if not recent:
+            return await self._learn(secret, digest)
+        left = until - asyncio.get_running_loop().time()
+        if known is not None and left > 0:
+            if left < RECENT / 2:
+                # Call for ahead of time, once for all: else all who come just then would wait.
+                self._looking.start(digest, lambda: self._learn(secret, digest))
+            return known
+        return await self._looking.share(digest, lambda: self._learn(secret, digest))
+
+    @asynccontextmanager
+    async def heed(self, principal: Principal) -> AsyncIterator[None]:
+        """Let what runs within end when the key is revoked meanwhile, two seconds after it at the latest.
+
+        Raises:
+            Unauthorized: it was.
+        """
+        key = (principal.tenant_id, principal.key_id)
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._watched.setdefault(key, set()).add(scope)
+                if self._watching is None or self._watching.done():
+                    # For all who wait: in nobody's name.
+                    self._watching = asyncio.create_task(self._watch(), context=Context())
+                try:
+                    yield
+                finally:
+                    scopes = self._watched.get(key, set())
+                    scopes.discard(scope)
+                    if not scopes:
+                        self._watched.pop(key, None)
+        except TimeoutError as error:
+            if scope.expired():
+                raise Unauthorized("This API key was revoked.") from error
+            raise
+
+    async def close(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.gather(self._watching, return_exceptions=True)
+        await self._looking.close()
+
+    async def _learn(self, secret: str, digest: bytes) -> Principal | None:
+        asked = asyncio.get_running_loop().time()
+        async with self._database.connection() as connection:
+            principal = await service.authenticate(connection, secret)
+        if principal is None:
+            self._known.pop(digest, None)
+            self._refused[digest] = asked + REFUSED
+            self._refused.move_to_end(digest)
+            if len(self._refused) > MOST_REFUSED:
+                self._refused.popitem(last=False)
+        else:
+            self._known[digest] = (asked + RECENT, principal)
+            self._known.move_to_end(digest)
+            if len(self._known) > MOST:
+                self._known.popitem(last=False)
+        return principal
+
+    async def _watch(self) -> None:
+        while self._watched:
+            await asyncio.sleep(WATCH)
+            watched = list(self._watched)
+            if not watched:
+                return
+            try:
+                async with self._database.connection() as connection:
+                    good = await service.find_good_keys(connection, watched)
+            except (TrancheError, asyncpg.PostgresError) as error:
+                log.debug("watch_failed", error=str(error))
+                continue
+            now = asyncio.get_running_loop().time()
+            for key in watched:
+                if key not in good:
+                    for scope in list(self._watched.get(key, ())):
+                        if not scope.expired():
+                            scope.reschedule(now)
+
+
+def _digest(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()

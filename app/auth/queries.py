@@ -1,0 +1,101 @@
+"""The queries of tenants and their API keys, typed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from app.kit.postgres.database import Connection
+from app.kit.postgres.query import Query, query
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    created_at: datetime
+    disabled_at: datetime | None
+    keys: int
+    """That are neither revoked nor expired."""
+
+
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """An API key as it is shown; its secret never is."""
+
+    tenant: str
+    key_id: str
+    name: str
+    scopes: list[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    """To about a minute."""
+    revoked_at: datetime | None
+    previous_until: datetime | None
+    """Until then the secret before the last rotation is good as well."""
+
+
+class SecretRow(msgspec.Struct, frozen=True):
+    """What a key is checked by, unless it is revoked."""
+
+    secret_hash: bytes
+    previous_hash: bytes | None
+    """That of the secret before a rotation, while that is good."""
+    scopes: list[str]
+    expires_at: datetime | None
+    expired: bool
+    disabled: bool
+    """Its tenant is."""
+
+
+class LockedKey(msgspec.Struct, frozen=True):
+    revoked: bool
+    expired: bool
+
+
+find_tenants = Query[[str | None], list[tuple[int, str]]]("find_tenants")
+"""(name) Id and name of the tenant of this name, or of all."""
+all_tenants = Query[[], list[int]]("all_tenants")
+ensure_tenant = Query[[str], int]("ensure_tenant")
+"""(name)"""
+
+
+@query
+async def list_tenants(connection: Connection, name: str | None = None) -> list[Tenant]:
+    """By name; of one name, or all."""
+
+
+set_tenant_disabled = Query[[str, bool, datetime], int | None]("set_tenant_disabled")
+"""(name, disabled, at) Its id; `None`: there is no such tenant."""
+insert_key = Query[[int, str, bytes, Sequence[str], str, datetime | None], None]("insert_key")
+"""(tenant_id, key_id, secret_hash, scopes, name, expires_at)"""
+find_key = Query[[int, str], SecretRow | None]("find_key")
+"""(tenant_id, key_id)"""
+_find_good_keys = Query[[list[int], list[str]], set[tuple[int, str]]]("find_good_keys")
+
+
+async def find_good_keys(connection: Connection, keys: Sequence[tuple[int, str]]) -> set[tuple[int, str]]:
+    """Those of `keys` (tenant and key id) that are neither revoked nor expired, and whose tenants are not disabled."""
+    return await _find_good_keys(connection, [tenant for tenant, _ in keys], [key for _, key in keys])
+
+
+@query
+async def list_keys(connection: Connection, tenant_id: int | None, key_id: str | None = None) -> list[Key]:
+    """Of one tenant, or of all of them; revoked ones too. `key_id`: this one alone."""
+
+
+find_key_owner = Query[[str], int | None]("find_key_owner")
+"""(key_id)"""
+lock_key = Query[[int, str], LockedKey | None]("lock_key")
+"""(tenant_id, key_id)"""
+revoke_key = Query[[int, str, datetime], None]("revoke_key")
+"""(tenant_id, key_id, at)"""
+change_key = Query[[int, str, str | None, bool, datetime | None], None]("change_key")
+"""(tenant_id, key_id, name, expires, expires_at)
+
+`name`: `None` leaves it; `expires`: whether `expires_at` is given.
+"""
+rotate_key = Query[[int, str, bytes, datetime], None]("rotate_key")
+"""(tenant_id, key_id, secret_hash, previous_until)"""
+note_key_uses = Query[[list[int], list[str], list[datetime]], None]("note_key_uses")
+"""(tenant_ids, key_ids, times)"""

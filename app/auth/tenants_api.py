@@ -1,0 +1,114 @@
+"""`/v1/tenants`: for whoever runs the service, with the token of TRANCHE_OPERATOR_TOKEN."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+from urllib.parse import quote
+
+import msgspec
+
+from app.audit import queries
+from app.auth import service
+from app.auth.api import KeySecret, show_secret
+from app.auth.authorization import OPERATOR
+from app.auth.queries import Tenant
+from app.auth.service import NewKey
+from app.errors import Conflict, NotFound
+from app.http.operation import Answer, Path, Reply, operation
+from app.kit.postgres.database import Connection
+
+PATH: Final = "/v1/tenants"
+_TENANT: Final = PATH + "/{name}"
+_TAG: Final = "keys"
+_NO_STORE: Final = "no-store"
+
+Name = Annotated[
+    str, Path(description="The tenant.", schema={"type": "string", "minLength": 1}, example="acme")
+]
+
+
+class TenantList(msgspec.Struct):
+    """All tenants, by name."""
+
+    tenants: list[Tenant]
+
+
+class NewTenant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A tenant to be made."""
+
+    name: str
+
+
+class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Whether the tenant is disabled: its keys are refused, and nothing goes in or out."""
+
+    disabled: bool
+
+
+@operation("GET", PATH, tag=_TAG, access=OPERATOR, answers=Answer("All of them, by name.", cache=_NO_STORE))
+async def list_tenants(connection: Connection) -> TenantList:
+    """All tenants."""
+    return TenantList(await service.list_tenants(connection))
+
+
+@operation(
+    "POST",
+    PATH,
+    tag=_TAG,
+    access=OPERATOR,
+    answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE),
+    errors=(409,),
+)
+async def create_tenant(body: NewTenant, connection: Connection) -> Reply[Tenant]:
+    """Create a tenant.
+
+    It has no key yet: create one at `…/keys`.
+    """
+    if "\0" not in body.name and await service.list_tenants(connection, body.name):
+        raise Conflict(f"There is a tenant {body.name!r} already.")
+    await service.ensure_tenant(connection, body.name)
+    (made,) = await service.list_tenants(connection, body.name)
+    return Reply(made, 201, {"Location": f"{PATH}/{quote(made.name)}"})
+
+
+@operation("GET", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
+async def read_tenant(name: Name, connection: Connection) -> Tenant:
+    """One tenant."""
+    return await _read(connection, name)
+
+
+@operation("PATCH", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
+async def change_tenant(name: Name, body: TenantChange, connection: Connection) -> Tenant:
+    """Disable a tenant, or enable it again.
+
+    While it is disabled, its keys are refused with 403 `TENANT_DISABLED`, and nothing of it is processed or sent.
+    Nothing is lost: all work continues once it is enabled.
+    """
+    tenant = await _read(connection, name)
+    return await service.set_tenant_disabled(connection, tenant.name, body.disabled)
+
+
+@operation(
+    "POST",
+    _TENANT + "/keys",
+    tag=_TAG,
+    access=OPERATOR,
+    answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
+)
+async def create_tenant_key(name: Name, body: NewKey, connection: Connection) -> Reply[KeySecret]:
+    """Create an API key of a tenant.
+
+    A first key with the scope `admin` can create the others itself.
+    """
+    tenant = await _read(connection, name)
+    tenant_id = await service.find_tenant(connection, tenant.name)
+    key_id, secret = await service.add_key(connection, tenant_id, body, actor=queries.OPERATOR)
+    made = await service.read_key(connection, tenant_id, key_id)
+    return Reply(show_secret(made, secret), 201, {"Location": f"/v1/keys/{key_id}"})
+
+
+async def _read(connection: Connection, name: str) -> Tenant:
+    found = await service.list_tenants(connection, name)
+    if not found:
+        raise NotFound("There is no such tenant.")
+    return found[0]

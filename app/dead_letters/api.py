@@ -1,0 +1,241 @@
+"""`/v1/dead-letters`: items that are no longer tried, for an operator to resolve."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Final
+
+from uuid_utils.compat import uuid7
+
+from app.auth.authorization import ADMIN, READING
+from app.dead_letters import service, views
+from app.dead_letters.queries import Filter
+from app.dead_letters.selection import MOST as MOST_TAKEN
+from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.shapes import (
+    Choice,
+    ClusterList,
+    DeadLetterList,
+    DeadLetterQuery,
+    DecisionAnswer,
+    DropRequest,
+    NothingTaken,
+    PreviewAnswer,
+    ReplayAnswer,
+    ReplayRequest,
+    SettleRequest,
+    check_filter,
+    describe,
+)
+from app.errors import Invalid, NotFound
+from app.http.cursors import Cursor, Number
+from app.http.operation import Answer, Path, Reply, operation
+from app.http.principal import Principal
+from app.http.request_context import Exchange
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Connection, Database
+from app.settings import Settings
+
+MADE: Final = ("Location", "RetryAfter")
+"""Header fields of an answer that made a job."""
+_CURSOR: Final = Cursor[int]("dead-letters", Number)
+_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
+
+
+def _parse_id(text: str) -> int:
+    if not _ID.fullmatch(text) or int(text) >= 2**63:
+        raise NotFound("There is no such dead letter.")
+    return int(text)
+
+
+_DEAD_LETTER_ID: Final = Path(
+    description="The dead letter.",
+    schema={"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
+    example=4711,
+    parse=_parse_id,
+)
+
+
+@operation(
+    "GET",
+    "/v1/dead-letters",
+    tag="dead letters",
+    access=READING,
+    answers=Answer(
+        "A page of dead letters. A filtered one may hold fewer than `limit`, even none, and still have a next "
+        "one."
+    ),
+    errors=(404,),
+)
+async def list_dead_letters(
+    query: DeadLetterQuery, principal: Principal, connection: Connection
+) -> DeadLetterList:
+    """Dead letters, newest first.
+
+    The open ones, unless `resolution` says otherwise.
+    """
+    page = await views.list_letters(
+        connection,
+        principal.tenant_id,
+        check_filter(query),
+        resolution=query.resolution,
+        before=_CURSOR.decode(query.cursor),
+        limit=query.limit,
+    )
+    return DeadLetterList(page.letters, _CURSOR.encode(page.position))
+
+
+@operation(
+    "GET",
+    "/v1/dead-letters/clusters",
+    tag="dead letters",
+    access=READING,
+    answers=Answer("The reasons, with their frequency."),
+    errors=(404,),
+)
+async def cluster_dead_letters(query: Filter, principal: Principal, connection: Connection) -> ClusterList:
+    """Open dead letters by destination and code.
+
+    The most frequent reason first, each with sample ids.
+    """
+    found = await views.list_clusters(connection, principal.tenant_id, check_filter(query))
+    return ClusterList(found, sum(cluster.count for cluster in found))
+
+
+@operation(
+    "GET",
+    "/v1/dead-letters/{dead_letter_id}",
+    tag="dead letters",
+    access=READING,
+    answers=Answer("The dead letter."),
+)
+async def read_dead_letter(
+    dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, connection: Connection
+) -> views.LetterDetail:
+    """One dead letter with everything needed to decide.
+
+    Its reason, the calls with times and answers, the payload of a replay, its history, and the possible resolutions.
+    """
+    return await views.read_letter(connection, principal.tenant_id, dead_letter_id)
+
+
+def _describe_replay(settings: Settings) -> str:
+    return (
+        "By id, by a filter, or all of them. The contacts are sent in their current version, once for each "
+        "destination, "
+        f" "
+        f"{settings.replay_rate:g} items per second there unless `rate` says otherwise. A dead letter is claimed "
+        "once, however often it is requested; if it fails again there is a new dead letter in the same chain. One job "
+        f"claims "
+        f"{MOST_TAKEN} dead letters at most; `remaining` is the number left."
+    )
+
+
+@operation(
+    "POST",
+    "/v1/dead-letters/replay",
+    tag="dead letters",
+    access=ADMIN,
+    description=_describe_replay,
+    answers=(
+        Answer("The job that sends them.", 202, ReplayAnswer, headers=MADE),
+        Answer(
+            "With `preview`: what would be claimed; nothing was changed. Otherwise no dead letter of the "
+            "selection is open, so there is nothing to send; `jobs` are those that replayed them before.",
+            200,
+            PreviewAnswer | NothingTaken,
+        ),
+    ),
+    errors=(404,),
+)
+async def replay_dead_letters(
+    body: ReplayRequest,
+    principal: Principal,
+    exchange: Exchange,
+    settings: Settings,
+    database: Database,
+    waker: Waker,
+) -> Reply[Any]:
+    """Replay dead letters."""
+    selection = _select(body)
+    if body.preview:
+        return Reply(await _preview(database, principal.tenant_id, selection))
+    taken = await service.replay(
+        database, actor_of(principal, exchange), selection, settings, rate=body.rate, new_id=uuid7
+    )
+    if taken.job_id is None:
+        return Reply(NothingTaken(skipped=taken.skipped, jobs=taken.jobs))
+    waker.wake(principal.tenant_id, taken.owed, reason=str(taken.job_id))
+    answer = ReplayAnswer(**describe(taken), jobs=taken.jobs)
+    return Reply(answer, 202, made_headers(answer.status_url))
+
+
+@operation(
+    "POST",
+    "/v1/dead-letters/drop",
+    tag="dead letters",
+    access=ADMIN,
+    description=lambda settings: (
+        "Their history remains, with the reason and who gave it. "
+        f"At most {MOST_TAKEN} at a time; `remaining` is the number left."
+    ),
+    answers=Answer("They are dropped."),
+    errors=(404,),
+)
+async def drop_dead_letters(
+    body: DropRequest, principal: Principal, exchange: Exchange, database: Database
+) -> DecisionAnswer:
+    """Drop dead letters."""
+    reason = service.check_reason(body.reason)
+    decided = await service.drop(database, actor_of(principal, exchange), _select(body), reason)
+    return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
+
+
+@operation(
+    "POST",
+    "/v1/dead-letters/settle",
+    tag="dead letters",
+    access=ADMIN,
+    answers=Answer("They are settled."),
+    errors=(404, 409),
+)
+async def settle_dead_letters(
+    body: SettleRequest, principal: Principal, exchange: Exchange, database: Database
+) -> DecisionAnswer:
+    """Settle dead letters that have arrived.
+
+    Only dead letters with the code `OUTCOME_UNKNOWN`: the destination is then known to hold these versions.
+    """
+    reason = service.check_reason(body.reason)
+    decided = await service.settle(database, actor_of(principal, exchange), body.ids, reason)
+    return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
+
+
+async def _preview(database: Database, tenant_id: int, selection: Selection) -> PreviewAnswer:
+    found, skipped, places = await service.preview(database, tenant_id, selection)
+    clusters = [views.describe_cluster(row, places.name(row.destination_id)) for row in found]
+    return PreviewAnswer(sum(cluster.count for cluster in clusters), MOST_TAKEN, clusters, skipped)
+
+
+def actor_of(principal: Principal, exchange: Exchange) -> Actor:
+    return Actor(principal.tenant_id, principal.key_id, exchange.request_id)
+
+
+def made_headers(status_url: str) -> dict[str, str]:
+    """The header fields of an answer that made a job."""
+    return {"Location": status_url, "Retry-After": "1"}
+
+
+def _select(asked: Choice) -> Selection:
+    """
+    Raises:
+        Invalid: it does not say which dead letters, or says it twice.
+    """
+    if asked.ids is not None:
+        if asked.filter is not None or asked.all:
+            raise Invalid("Send ids or filter, not both.")
+        return Selection(ids=sorted(set(asked.ids)))
+    wanted = check_filter(asked.filter or Filter())
+    if wanted == Filter() and not asked.all:
+        raise Invalid('Send ids, a filter with a condition, or "all": true for every open dead letter.')
+    return Selection(wanted=wanted)

@@ -1,0 +1,331 @@
+"""The queries of dead letters, typed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, Literal
+
+import msgspec
+
+from app.kit.postgres.database import Connection
+from app.kit.postgres.query import Query, query
+from app.vocabulary.states import ErrorCode
+
+LOOK: Final = 5_000
+"""Dead letters that are read for one page."""
+NEWEST: Final = 2**63 - 1
+"""No dead letter has a higher id."""
+
+
+class DestinationRow(msgspec.Struct, frozen=True):
+    destination_id: int
+    name: str
+    removed: bool
+
+
+class LetterRow(msgspec.Struct, frozen=True):
+    dead_letter_id: int
+    destination_id: int
+    contact_id: str
+    version: int
+    state: str
+    error_code: str
+    error_detail: str
+    attempts: int
+    job_id: uuid.UUID
+    root_job_id: uuid.UUID
+    item_index: int
+    request_id: str
+    created_at: datetime
+    chain_id: int | None
+    resolution: str | None
+    resolved_at: datetime | None
+    resolved_by: str | None
+    note: str | None
+    replay_job_id: uuid.UUID | None
+    delivery_id: int
+
+
+class ClusterRow(msgspec.Struct, frozen=True):
+    """Open dead letters of one destination with one code."""
+
+    destination_id: int
+    error_code: str
+    count: int
+    failed: int
+    dead: int
+    oldest: datetime
+    newest: datetime
+    samples: list[int]
+    detail: str
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which open dead letters; conditions that are left out match all."""
+
+    destination: str | None = None
+    """Only at this destination."""
+    error_code: ErrorCode | None = None
+    """Only with this code."""
+    state: Literal["failed", "dead"] | None = None
+    """Refused for good, or no longer tried."""
+    job_id: uuid.UUID | None = None
+    """Only those that this job began, or caused."""
+    contact_id: str | None = None
+    """Only of this contact."""
+    created_before: datetime | None = None
+    """Only older ones; with a UTC offset."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """Dead letters of a page; `position`: where to look on, before that id; `None`: there are no more."""
+
+    letters: list[LetterRow]
+    position: int | None
+
+
+class CallRow(msgspec.Struct, frozen=True):
+    attempt: int
+    call: int
+    asked: str
+    event_id: str
+    sent_at: datetime
+    milliseconds: int
+    status: int | None
+    detail: str
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """A version of a contact, and the item that made it."""
+
+    job_id: uuid.UUID
+    item_index: int
+    version: int
+    changed_at: datetime
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: str
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    kind: str
+    state: str
+    root_job_id: uuid.UUID
+
+
+class UnderWay(msgspec.Struct, frozen=True):
+    job_id: uuid.UUID
+    kind: str
+    state: str
+    root_job_id: uuid.UUID
+    destination_ids: list[int]
+    """Where it has something left to do."""
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that sends dead letters again, before its deliveries."""
+
+    tenant_id: int
+    job_id: uuid.UUID
+    kind: str
+    root_job_id: uuid.UUID
+    request_id: str
+    key_id: str
+    total: int
+    owed: dict[int, int]
+    """Items, by destination."""
+
+
+class Owed(msgspec.Struct, frozen=True, kw_only=True):
+    """The items to deliver again to one destination: columns of equal length, in item order, and how they are cut."""
+
+    destination_id: int
+    contact_ids: list[str]
+    versions: list[int]
+    indexes: list[int]
+    letters: list[int]
+    cuts: list[tuple[int, int, float]]
+    """First and last position from 1, and the seconds after which it is due."""
+
+
+read_destinations = Query[[int], list[DestinationRow]]("letter_destinations")
+"""(tenant_id)"""
+
+
+@query("choose_letters")
+async def choose(
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
+) -> list[int]:
+    """Ids of open dead letters, contact by contact."""
+
+
+@query("letter_clusters")
+async def read_clusters(
+    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
+) -> list[ClusterRow]:
+    """The most frequent first."""
+
+
+@query("list_letters")
+async def _list_letters(
+    connection: Connection,
+    tenant_id: int,
+    wanted: Filter,
+    destination_ids: Sequence[int],
+    resolution: str,
+    before: int,
+    most_looked: int,
+    limit: int,
+) -> list[dict[str, Any]]: ...
+
+
+async def list_letters(
+    connection: Connection,
+    tenant_id: int,
+    wanted: Filter,
+    destination_ids: Sequence[int],
+    *,
+    resolution: str,
+    before: int,
+    limit: int,
+) -> Window:
+    """A page, newest first; `resolution`: `open`, `any`, or how they ended."""
+    rows = await _list_letters(
+        connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit
+    )
+    ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
+    found = [LetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
+    if len(found) == limit:
+        return Window(found, found[-1].dead_letter_id)
+    return Window(found, low if looked >= LOOK else None)
+
+
+read_letters = Query[[int, Sequence[int]], list[LetterRow]]("read_letters")
+"""(tenant_id, ids) Those that there are."""
+read_chain = Query[[int, int], list[LetterRow]]("read_chain")
+"""(tenant_id, first) The dead letter `first` and those that replays added, oldest first; of many the last hundred."""
+_read_calls = Query[[int, int, int], list[CallRow]]("read_calls")
+
+
+async def read_calls(connection: Connection, letter: LetterRow, tenant_id: int) -> list[CallRow]:
+    """Calls to the CRM that did not succeed for the dead letter's item, the last one first."""
+    return await _read_calls(connection, tenant_id, letter.delivery_id, letter.item_index)
+
+
+read_version = Query[[int, str, int], VersionRow | None]("read_version")
+"""(tenant_id, contact_id, version)"""
+lock = Query[[int, Sequence[int]], list[LetterRow]]("lock_letters")
+"""(tenant_id, ids) Those that are open, for the caller's transaction alone."""
+
+
+@query("resolve_letters")
+async def resolve(
+    connection: Connection,
+    tenant_id: int,
+    ids: Sequence[int],
+    *,
+    resolution: str,
+    actor: str,
+    note: str | None = None,
+    job_id: uuid.UUID | None = None,
+) -> None:
+    """Resolve dead letters that the caller's transaction holds."""
+
+
+touch_roots = Query[[int, Sequence[uuid.UUID]], None]("touch_roots")
+"""(tenant_id, job_ids)"""
+
+
+@query("insert_attempt")
+async def _insert_attempt(
+    connection: Connection, attempt: Attempt, destination_ids: list[int], items: list[int]
+) -> None: ...
+
+
+async def insert_attempt(connection: Connection, attempt: Attempt) -> None:
+    await _insert_attempt(connection, attempt, list(attempt.owed), list(attempt.owed.values()))
+
+
+@query("insert_attempt_chunk")
+async def insert_chunk(
+    connection: Connection, attempt: Attempt, first_index: int, item_count: int, outcomes: bytes
+) -> None:
+    """`outcomes`: packed."""
+
+
+@query("insert_attempt_deliveries")
+async def _insert_deliveries(
+    connection: Connection,
+    attempt: Attempt,
+    owed: Owed,
+    lows: list[int],
+    highs: list[int],
+    seconds: list[float],
+) -> None: ...
+
+
+async def insert_deliveries(connection: Connection, attempt: Attempt, owed: Owed) -> None:
+    lows, highs = [low for low, _, _ in owed.cuts], [high for _, high, _ in owed.cuts]
+    await _insert_deliveries(connection, attempt, owed, lows, highs, [cut[2] for cut in owed.cuts])
+
+
+_paced_until = Query[[int, int], float | None]("paced_until")
+
+
+async def paced_until(connection: Connection, tenant_id: int, destination_id: int) -> float:
+    """Seconds until all that was paced before is due."""
+    return max(await _paced_until(connection, tenant_id, destination_id) or 0.0, 0.0)
+
+
+read_job = Query[[int, uuid.UUID], JobRow | None]("attempt_job")
+
+
+@query
+async def make_due(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
+) -> int:
+    """Items of the family whose next attempt was later and is now."""
+
+
+@query("attempt_under_way")
+async def find_under_way(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
+) -> UnderWay | None: ...
+
+
+_supersede_settled = Query[[int, list[int], list[str], list[int], list[int], str], None]("supersede_settled")
+_settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_syncs")
+
+
+async def settle_syncs(
+    connection: Connection, tenant_id: int, letters: Sequence[LetterRow], *, actor: str
+) -> None:
+    """The destinations hold these versions, so earlier dead letters of the contacts are resolved as well."""
+    newest: dict[tuple[int, str], int] = {}
+    for letter in letters:
+        place = (letter.destination_id, letter.contact_id)
+        newest[place] = max(newest.get(place, 0), letter.version)
+    places = (
+        [destination_id for destination_id, _ in newest],
+        [contact_id for _, contact_id in newest],
+        list(newest.values()),
+    )
+    settled = [letter.dead_letter_id for letter in letters]
+    await _supersede_settled(connection, tenant_id, *places, settled, actor)
+    await _settle_syncs(connection, tenant_id, *places)
+
+
+_note_decision = Query[[int, str, str, list[str], list[str]], None]("note_decision")
+
+
+async def note_decision(
+    connection: Connection, tenant_id: int, *, actor: str, action: str, subjects: Sequence[tuple[str, str]]
+) -> None:
+    """`subjects`: each with a JSON text of details."""
+    names, details = [subject for subject, _ in subjects], [detail for _, detail in subjects]
+    await _note_decision(connection, tenant_id, actor, action, names, details)

@@ -1,0 +1,136 @@
+"""The job that sends dead letters again: its deliveries, and how fast they become due."""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from app.dead_letters import queries as rows
+from app.dead_letters.queries import Attempt, LetterRow, Owed
+from app.dead_letters.selection import Actor, Places, Skipped
+from app.kit.compression import pack
+from app.kit.postgres.database import Connection
+from app.settings import Settings
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import ItemOutcome
+from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Result
+
+
+class Taken(msgspec.Struct, frozen=True, kw_only=True):
+    """What a retry or replay came to."""
+
+    job_id: uuid.UUID | None
+    """The job that sends; `None`: there is nothing to send."""
+    kind: JobKind = JobKind.REPLAY
+    state: JobState = JobState.SYNCING
+    root_job_id: uuid.UUID | None = None
+    taken: int = 0
+    items: int = 0
+    remaining: int = 0
+    """Open dead letters that are left for the next time."""
+    due: int = 0
+    """Items that waited for their next attempt, and wait no more."""
+    skipped: list[Skipped]
+    jobs: list[uuid.UUID]
+    """Every job that has dead letters of this selection, the new one last."""
+    effects: dict[str, EffectState]
+    owed: list[int]
+    """Destinations to wake workers for."""
+
+
+async def send_again(
+    connection: Connection,
+    actor: Actor,
+    kind: JobKind,
+    root: uuid.UUID | None,
+    locked: Sequence[LetterRow],
+    places: Places,
+    settings: Settings,
+    rate: float,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken:
+    """Create the job that sends these dead letters, of which there is at least one."""
+    job_id = new_id()
+    # One item a contact: it is sent as it stands, and no delivery may name it twice.
+    newest: dict[int, dict[str, LetterRow]] = {}
+    for letter in locked:
+        at = newest.setdefault(letter.destination_id, {})
+        if letter.contact_id not in at or at[letter.contact_id].version <= letter.version:
+            at[letter.contact_id] = letter
+    contacts = sorted({letter.contact_id for letter in locked})
+    index = {contact_id: position for position, contact_id in enumerate(contacts)}
+    attempt = Attempt(
+        tenant_id=actor.tenant_id,
+        job_id=job_id,
+        kind=kind,
+        root_job_id=root or job_id,
+        request_id=actor.request_id,
+        key_id=actor.key_id,
+        total=len(contacts),
+        owed={destination_id: len(at) for destination_id, at in sorted(newest.items())},
+    )
+    await rows.insert_attempt(connection, attempt)
+    await _book(connection, attempt, contacts, newest, settings)
+    for destination_id, at in sorted(newest.items()):
+        letters = [at[contact_id] for contact_id in contacts if contact_id in at]
+        await rows.insert_deliveries(
+            connection,
+            attempt,
+            Owed(
+                destination_id=destination_id,
+                contact_ids=[x.contact_id for x in letters],
+                versions=[x.version for x in letters],
+                indexes=[index[x.contact_id] for x in letters],
+                letters=[x.dead_letter_id for x in letters],
+                cuts=await _pace(connection, actor.tenant_id, destination_id, len(letters), settings, rate),
+            ),
+        )
+    return Taken(
+        job_id=job_id,
+        kind=kind,
+        root_job_id=attempt.root_job_id,
+        taken=len(locked),
+        items=len(contacts),
+        skipped=[],
+        jobs=[job_id],
+        effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.owed},
+        owed=list(attempt.owed),
+    )
+
+
+async def _book(
+    connection: Connection,
+    attempt: Attempt,
+    contacts: Sequence[str],
+    newest: dict[int, dict[str, LetterRow]],
+    settings: Settings,
+) -> None:
+    """The items of the job: nothing changes here, they are only sent again."""
+    versions: dict[str, int] = {}
+    for at in newest.values():
+        for contact_id, letter in at.items():
+            versions[contact_id] = max(versions.get(contact_id, 0), letter.version)
+    size = settings.import_chunk_items
+    for first in range(0, len(contacts), size):
+        outcomes = [
+            ItemOutcome(first + n, contact_id, ItemStatus.OK, Result.UNCHANGED, versions[contact_id])
+            for n, contact_id in enumerate(contacts[first : first + size])
+        ]
+        await rows.insert_chunk(
+            connection, attempt, first, len(outcomes), pack(outcomes_wire.encode_items(outcomes))
+        )
+
+
+async def _pace(
+    connection: Connection, tenant_id: int, destination_id: int, count: int, settings: Settings, rate: float
+) -> list[tuple[int, int, float]]:
+    """Where to cut a destination's items, and when each part is due: `rate` items a second.
+
+    What is more than one delivery waits for what was paced before; a single one does not wait behind a thousand.
+    """
+    size = min(settings.chunk_size, max(1, math.ceil(rate)))  # at the most a second's worth goes at once
+    start = await rows.paced_until(connection, tenant_id, destination_id) if count > size else 0.0
+    return [(first + 1, min(first + size, count), start + first / rate) for first in range(0, count, size)]

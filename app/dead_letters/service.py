@@ -1,0 +1,384 @@
+"""The use case of dead letters: an operator replays, drops or settles them.
+
+Retrying a job and replaying dead letters are one thing. In one transaction open dead letters are claimed
+(`replayed`), a job is created that names them, and deliveries are written for their contacts; so none is
+claimed twice, however often it is requested. Sync is state-based: a contact is sent in its current version,
+once, however many of its dead letters are claimed. One that fails again leaves a new dead letter in the same chain.
+
+A transaction claims at most `letter_choice.MOST` dead letters; the answer says how many are left for the next request.
+
+Order of locks, as in recordings: dead letters, sync states, jobs. Deliveries that somebody holds are passed over.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, TypeVar
+
+import msgspec
+import structlog
+
+from app.dead_letters import queries as rows
+from app.dead_letters.queries import ClusterRow, Filter, JobRow, LetterRow
+from app.dead_letters.replay import Taken, send_again
+from app.dead_letters.selection import (
+    Actor,
+    Places,
+    Selection,
+    Skipped,
+    cluster,
+    count,
+    count_removed,
+    find_meant,
+    lock,
+    lock_chosen,
+    part,
+    read_all,
+    read_places,
+    show,
+)
+from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
+from app.kit.postgres.database import Connection, Database
+from app.kit.postgres.transactions import COLLIDED, retried
+from app.settings import Settings
+from app.undo import queries
+from app.vocabulary import outcomes_wire
+from app.vocabulary.states import EffectState, ErrorCode, JobKind, JobState, Resolution
+
+log = structlog.get_logger()
+
+_UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
+
+T = TypeVar("T")
+
+
+class Decided(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters that an operator resolved."""
+
+    decided: int
+    remaining: int
+    skipped: list[Skipped]
+
+
+async def retry(
+    database: Database,
+    actor: Actor,
+    job_id: uuid.UUID,
+    destinations: Sequence[str] | None,
+    settings: Settings,
+    *,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken:
+    """Retry the failed items of a job and its retries, and what waits of it without waiting any longer.
+
+    Where nothing is to be sent again but an attempt is under way, that one is the answer. A job that takes something
+    back, and failed at it, goes on where it ended; it is its own retry.
+
+    Raises:
+        NotFound: there is no such job, or no such destination.
+        JobNotRetryable: items of it are still being decided.
+        NothingToRetry: nothing of it failed or waits.
+    """
+
+    async def work(connection: Connection) -> Taken:
+        tenant_id = actor.tenant_id
+        job = await rows.read_job(connection, tenant_id, job_id)
+        if job is None:
+            raise NotFound("There is no such job.")
+        if job.kind == JobKind.UNDO and (taken := await _go_on(connection, actor, job_id, job)):
+            return taken
+        if job.state in _UNDECIDED:
+            raise JobNotRetryable()
+        root = job.root_job_id if job.kind == JobKind.RETRY else job_id
+        places = await read_places(connection, tenant_id)
+        named = [places.select(name) for name in destinations] if destinations is not None else None
+        chosen = sorted({i for ids in named for i in ids}) if named is not None else places.select(None)
+        present = places.present(chosen)
+        due = await rows.make_due(connection, tenant_id, root, present)
+        wanted = Filter(job_id=root)
+        locked, full = await lock_chosen(connection, tenant_id, wanted, present)
+        taken = await _take(
+            connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
+        )
+        skipped = await count_removed(connection, tenant_id, wanted, chosen, places)
+        if taken is None:
+            return await _find_under_way(connection, tenant_id, root, present, due, skipped, places)
+        await rows.note_decision(
+            connection,
+            tenant_id,
+            actor=actor.key_id,
+            action="jobs.retry",
+            subjects=[
+                (
+                    f"job:{root}",
+                    outcomes_wire.as_json({"letters": taken.taken, "due": due, "retry_job_id": taken.job_id}),
+                )
+            ],
+        )
+        remaining = await count(connection, tenant_id, wanted, present if full else ())
+        return msgspec.structs.replace(
+            taken, due=due, remaining=remaining, skipped=skipped, owed=present if due else taken.owed
+        )
+
+    return await _decide(database, work)
+
+
+async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: JobRow) -> Taken | None:
+    """`None`: every item that it takes back is decided."""
+    resumed = await queries.resume_undo(connection, actor.tenant_id, job_id, actor=actor.key_id)
+    if not resumed and job.state not in _UNDECIDED:
+        return None
+    return Taken(
+        job_id=job_id,
+        kind=JobKind.UNDO,
+        state=JobState.RUNNING,
+        root_job_id=job.root_job_id,
+        skipped=[],
+        jobs=[job_id],
+        effects={},
+        owed=[],
+    )
+
+
+async def _find_under_way(
+    connection: Connection,
+    tenant_id: int,
+    root: uuid.UUID,
+    destination_ids: Sequence[int],
+    due: int,
+    skipped: list[Skipped],
+    places: Places,
+) -> Taken:
+    """
+    Raises:
+        NothingToRetry: no attempt is under way either.
+    """
+    found = await rows.find_under_way(connection, tenant_id, root, destination_ids)
+    if found is None:
+        raise NothingToRetry(_tell_removed(skipped))
+    return Taken(
+        job_id=found.job_id,
+        kind=JobKind(found.kind),
+        state=JobState(found.state),
+        root_job_id=found.root_job_id,
+        due=due,
+        skipped=skipped,
+        jobs=[found.job_id],
+        effects={places.name(i): EffectState.PENDING for i in found.destination_ids},
+        owed=list(destination_ids) if due else [],
+    )
+
+
+def _tell_removed(skipped: Sequence[Skipped]) -> str:
+    names = ", ".join(sorted({s.destination for s in skipped}))
+    return (
+        f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
+        if names
+        else ""
+    )
+
+
+async def replay(
+    database: Database,
+    actor: Actor,
+    selection: Selection,
+    settings: Settings,
+    *,
+    rate: float | None,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken:
+    """Send the items of these dead letters again. Dead letters that are claimed already are left alone.
+
+    Raises:
+        NotFound: a dead letter, destination or job that is named does not exist.
+    """
+
+    async def work(connection: Connection) -> Taken:
+        tenant_id = actor.tenant_id
+        places = await read_places(connection, tenant_id)
+        locked, skipped, left = await lock(connection, tenant_id, selection, places, replaying=True)
+        pace = rate or settings.replay_rate
+        found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
+        known = await rows.read_letters(connection, tenant_id, selection.ids or ())
+        earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
+        if found is None:
+            return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, owed=[])
+        await _note(
+            connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
+        )
+        jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
+        remaining = await count(connection, tenant_id, selection.wanted, left)
+        return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
+
+    return await _decide(database, work)
+
+
+async def drop(database: Database, actor: Actor, selection: Selection, reason: str) -> Decided:
+    """An operator states that these are not worth sending; their history remains.
+
+    Raises:
+        NotFound: a dead letter, destination or job that is named does not exist.
+    """
+
+    async def work(connection: Connection) -> Decided:
+        places = await read_places(connection, actor.tenant_id)
+        locked, skipped, left = await lock(connection, actor.tenant_id, selection, places, replaying=False)
+        await _end(connection, actor, locked, Resolution.DROPPED, reason)
+        await _note(connection, actor, "dead_letters.drop", selection, locked, places, {"reason": reason})
+        remaining = await count(connection, actor.tenant_id, selection.wanted, left)
+        return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
+
+    return await _decide(database, work)
+
+
+async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: str) -> Decided:
+    """An operator states that the destinations have the items of these dead letters.
+
+    Raises:
+        NotFound: there is no such dead letter.
+        Conflict: one of them is in no doubt.
+    """
+    selection = Selection(ids=ids)
+
+    async def work(connection: Connection) -> Decided:
+        tenant_id = actor.tenant_id
+        places = await read_places(connection, tenant_id)
+        locked, skipped, _ = await lock(connection, tenant_id, selection, places, replaying=False)
+        certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
+        if certain:
+            raise Conflict(
+                f"Only dead letters with the code {ErrorCode.OUTCOME_UNKNOWN} can be settled; not so: {show(certain)}. "
+                "Nothing was changed; replay or drop those."
+            )
+        if locked:
+            await rows.settle_syncs(connection, tenant_id, locked, actor=actor.key_id)
+        await _end(connection, actor, locked, Resolution.DELIVERED, reason)
+        await _note(connection, actor, "dead_letters.settle", selection, locked, places, {"reason": reason})
+        return Decided(decided=len(locked), remaining=0, skipped=skipped)
+
+    return await _decide(database, work)
+
+
+async def preview(
+    database: Database, tenant_id: int, selection: Selection
+) -> tuple[list[ClusterRow], list[Skipped], Places]:
+    """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
+
+    Raises:
+        NotFound: a dead letter, destination or job that is named does not exist.
+    """
+    async with database.connection() as connection:
+        places = await read_places(connection, tenant_id)
+        if selection.ids is not None:
+            found = await read_all(connection, tenant_id, selection.ids)
+            able, skipped = part(found, places, replaying=True)
+            return cluster(able), skipped, places
+        wanted = selection.wanted
+        meant = await find_meant(connection, tenant_id, wanted, places)
+        clusters = await rows.read_clusters(connection, tenant_id, wanted, places.present(meant))
+        return clusters, await count_removed(connection, tenant_id, wanted, meant, places), places
+
+
+async def _take(
+    connection: Connection,
+    actor: Actor,
+    kind: JobKind,
+    root: uuid.UUID | None,
+    locked: Sequence[LetterRow],
+    places: Places,
+    settings: Settings,
+    rate: float,
+    new_id: Callable[[], uuid.UUID],
+) -> Taken | None:
+    """Create the job that sends these dead letters; `None`: there are none."""
+    if not locked:
+        return None
+    taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
+    await _end(connection, actor, locked, Resolution.REPLAYED, None, taken.job_id)
+    log.info(
+        "letters_taken",
+        tenant_id=actor.tenant_id,
+        job_id=str(taken.job_id),
+        kind=kind.value,
+        letters=len(locked),
+        key_id=actor.key_id,
+    )
+    return taken
+
+
+async def _end(
+    connection: Connection,
+    actor: Actor,
+    locked: Sequence[LetterRow],
+    resolution: Resolution,
+    note: str | None,
+    job_id: uuid.UUID | None = None,
+) -> None:
+    if not locked:
+        return
+    await rows.resolve(
+        connection,
+        actor.tenant_id,
+        [x.dead_letter_id for x in locked],
+        resolution=resolution,
+        actor=actor.key_id,
+        note=note,
+        job_id=job_id,
+    )
+    touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
+    await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
+
+
+async def _note(
+    connection: Connection,
+    actor: Actor,
+    action: str,
+    selection: Selection,
+    locked: Sequence[LetterRow],
+    places: Places,
+    detail: dict[str, object],
+) -> None:
+    """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
+    if selection.ids is not None:
+        subjects = [(f"dead_letter:{x.dead_letter_id}", outcomes_wire.as_json(detail)) for x in locked]
+    else:
+        counts = Counter(places.name(x.destination_id) for x in locked)
+        asked = {k: v for k, v in msgspec.to_builtins(selection.wanted).items() if v is not None}
+        subjects = [
+            (f"destination:{name}", outcomes_wire.as_json(detail | {"count": count, "filter": asked}))
+            for name, count in sorted(counts.items())
+        ]
+    if subjects:
+        await rows.note_decision(
+            connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects
+        )
+
+
+async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """
+    Raises:
+        Overloaded: others were in the way of this transaction, however often it was tried.
+    """
+
+    async def transaction() -> T:
+        async with connection.transaction():
+            return await work(connection)
+
+    async with database.connection() as connection:
+        try:
+            return await retried(transaction)
+        except COLLIDED as error:
+            raise Overloaded(retry_after=1.0) from error
+
+
+def check_reason(reason: str) -> str:
+    """
+    Raises:
+        Invalid: it says nothing, or too much.
+    """
+    found = reason.strip()
+    if not found or len(found) > 1_000 or "\0" in found:
+        raise Invalid("A reason of 1 to 1000 characters is needed: the audit log keeps it.")
+    return found

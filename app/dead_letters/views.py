@@ -1,0 +1,258 @@
+"""Dead letters as HTTP and command line show them: a part of the read model, nothing here writes."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+from typing import Any, Literal
+
+import msgspec
+
+from app.dead_letters import queries as rows
+from app.dead_letters.queries import CallRow, ClusterRow, Filter, LetterRow, VersionRow
+from app.dead_letters.selection import find_meant, read_places
+from app.errors import NotFound
+from app.kit.postgres.database import Connection
+from app.records import queries
+from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.states import ErrorCode, Resolution
+
+
+class Link(msgspec.Struct, frozen=True, kw_only=True):
+    """One dead letter of a chain, and how it ended."""
+
+    id: int
+    job_id: uuid.UUID
+    state: Literal["failed", "dead"]
+    error_code: ErrorCode
+    detail: str
+    attempts: int
+    created_at: datetime
+    resolution: Resolution | None
+    """How it ended; null while it waits for an operator."""
+    resolved_at: datetime | None
+    resolved_by: str | None
+    note: str | None
+    replay_job_id: uuid.UUID | None
+
+
+class DeadLetter(Link, frozen=True, kw_only=True):
+    """An item that is no longer tried at one destination."""
+
+    destination: str
+    contact_id: str
+    version: int
+    """The version that was to be delivered; a replay sends the current one."""
+    item_index: int
+    root_job_id: uuid.UUID
+    """The job that it all began with."""
+    chain_id: int
+    """The first dead letter of this item here; replays that fail again add to its chain."""
+    request_id: str
+    url: str
+
+
+class LetterPage(msgspec.Struct, frozen=True):
+    letters: list[DeadLetter]
+    position: int | None
+    """The cursor of the next page; `None`: that was all."""
+
+
+class Cluster(msgspec.Struct, frozen=True, kw_only=True):
+    """Open dead letters of one destination with one code."""
+
+    destination: str
+    error_code: ErrorCode
+    count: int
+    failed: int
+    dead: int
+    oldest: datetime
+    newest: datetime
+    samples: list[int]
+    """The first ids."""
+    detail: str
+    """Of the first one."""
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to the CRM that did not end well for the item."""
+
+    attempt: int
+    call: int
+    asked: Literal["push", "archive", "read_back"]
+    event_id: str
+    sent_at: datetime
+    milliseconds: int
+    status: int | None
+    """That was answered; null: no answer."""
+    detail: str
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """A contact: as it would be sent, or as a version left it."""
+
+    id: str
+    version: int
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: JsonObject
+
+
+class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """The version that the dead letter is about, and the item that made it."""
+
+    job_id: uuid.UUID
+    item_index: int
+    changed_at: datetime
+    contact: Payload | None
+    """Null: the version deletes the contact."""
+
+
+class LetterDetail(DeadLetter, frozen=True, kw_only=True):
+    """A dead letter with all that an operator needs to decide."""
+
+    choices: list[Literal["replay", "drop", "settle"]]
+    """What makes sense now."""
+    payload: Payload | None
+    """The contact as a replay would send it now; null: there is none any more, so its deletion would be sent."""
+    failed_version: FailedVersion | None
+    """The version that the dead letter is about, and the item that made it; null once it is no longer known."""
+    headers: dict[str, list[str]]
+    """That went along with the calls, to find them at the CRM and in logs."""
+    calls: list[Call]
+    """Evidence, the last call first; calls that ended well for the item are in the log alone."""
+    chain: list[Link]
+    """This dead letter and those of the same item before and after it, oldest first."""
+
+
+async def list_letters(
+    connection: Connection, tenant_id: int, wanted: Filter, *, resolution: str, before: int | None, limit: int
+) -> LetterPage:
+    """A page, newest first; a filtered one may hold fewer than `limit`, even none, and still have a next one.
+
+    Raises:
+        NotFound: the filter names a destination or job that there is not.
+    """
+    places = await read_places(connection, tenant_id)
+    window = await rows.list_letters(
+        connection,
+        tenant_id,
+        wanted,
+        await find_meant(connection, tenant_id, wanted, places),
+        resolution=resolution,
+        before=rows.NEWEST if before is None else before,
+        limit=limit,
+    )
+    letters = [DeadLetter(**_describe(row, places.name(row.destination_id))) for row in window.letters]
+    return LetterPage(letters, window.position)
+
+
+async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
+    """Open dead letters by destination and code, the most frequent first.
+
+    Raises:
+        NotFound: see `list_letters`.
+    """
+    places = await read_places(connection, tenant_id)
+    meant = await find_meant(connection, tenant_id, wanted, places)
+    found = await rows.read_clusters(connection, tenant_id, wanted, meant)
+    return [describe_cluster(row, places.name(row.destination_id)) for row in found]
+
+
+def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
+    return Cluster(
+        destination=destination,
+        error_code=ErrorCode(row.error_code),
+        count=row.count,
+        failed=row.failed,
+        dead=row.dead,
+        oldest=row.oldest,
+        newest=row.newest,
+        samples=row.samples,
+        detail=row.detail,
+    )
+
+
+async def read_letter(connection: Connection, tenant_id: int, letter_id: int) -> LetterDetail:
+    """One letter, as of one moment.
+
+    Raises:
+        NotFound: the tenant has no such dead letter.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        found = await rows.read_letters(connection, tenant_id, [letter_id])
+        if not found:
+            raise NotFound("There is no such dead letter.")
+        (row,) = found
+        places = await read_places(connection, tenant_id)
+        contact = await queries.read_contact(connection, tenant_id, row.contact_id)
+        version = await rows.read_version(connection, tenant_id, row.contact_id, row.version)
+        calls = await rows.read_calls(connection, row, tenant_id)
+        chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
+    events = list(dict.fromkeys(call.event_id for call in calls))
+    return LetterDetail(
+        **_describe(row, places.name(row.destination_id)),
+        choices=_choose(row, removed=places.is_removed(row.destination_id)),
+        payload=_show_contact(contact, row.contact_id),
+        failed_version=_show_version(version, row.contact_id),
+        headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
+        calls=[_show_call(call) for call in calls],
+        chain=[_show_link(link) for link in chain],
+    )
+
+
+def _describe(row: LetterRow, destination: str) -> dict[str, Any]:
+    found = msgspec.structs.asdict(row)
+    return {name: found[name] for name in DeadLetter.__struct_fields__ if name in found} | {
+        "id": row.dead_letter_id,
+        "destination": destination,
+        "detail": row.error_detail,
+        "chain_id": row.chain_id or row.dead_letter_id,
+        "url": f"/v1/dead-letters/{row.dead_letter_id}",
+    }
+
+
+def _choose(row: LetterRow, *, removed: bool) -> list[Literal["replay", "drop", "settle"]]:
+    if row.resolution is not None:
+        return []
+    choices: list[Literal["replay", "drop", "settle"]] = ["drop"] if removed else ["replay", "drop"]
+    return [*choices, "settle"] if row.error_code == ErrorCode.OUTCOME_UNKNOWN else choices
+
+
+def _show_contact(row: queries.ContactRow | VersionRow | None, contact_id: str) -> Payload | None:
+    """`None` for a tombstone: it has no address."""
+    if row is None or not row.email:
+        return None
+    return Payload(
+        id=contact_id,
+        version=row.version,
+        email=row.email,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        phone=row.phone,
+        company=row.company,
+        attributes=msgspec.Raw(row.attributes.encode()),
+    )
+
+
+def _show_version(row: VersionRow | None, contact_id: str) -> FailedVersion | None:
+    if row is None:
+        return None
+    return FailedVersion(
+        job_id=row.job_id,
+        item_index=row.item_index,
+        changed_at=row.changed_at,
+        contact=_show_contact(row, contact_id),
+    )
+
+
+def _show_call(row: CallRow) -> Call:
+    return msgspec.convert(msgspec.structs.asdict(row), Call)
+
+
+def _show_link(row: LetterRow) -> Link:
+    fields = _describe(row, "")
+    return Link(**{name: fields[name] for name in Link.__struct_fields__})

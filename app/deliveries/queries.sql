@@ -1,0 +1,513 @@
+-- The queries of delivery: find what is due, claim it, record what became of it.
+
+-- name: due_destinations
+-- Destinations with something to do now, whichever worker asks; one row a destination, so that a tenant with ten
+-- thousand deliveries counts no more than one with a single one.
+SELECT d.tenant_id, d.destination_id
+FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id AND t.disabled_at IS NULL
+WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()))
+    AND EXISTS (
+        SELECT FROM deliveries x
+        WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id
+            AND x.state = 'pending' AND x.next_attempt_at <= now()
+    );
+
+-- name: read_destination
+SELECT d.tenant_id, d.destination_id, d.name, d.kind, d.base_url, d.credentials, d.options, d.state
+FROM destinations d
+WHERE d.tenant_id = $1 AND d.destination_id = $2;
+
+-- name: lock_destination
+-- The gate through which claims of one destination pass one at a time. Only a statement after this one sees what
+-- the claim before it did, hence two statements.
+SELECT
+    t.disabled_at IS NULL AND (
+        d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now())
+    ) AS open,
+    d.state = 'removed' AS removed,
+    d.blocked_until IS NOT NULL AS blocked_before
+FROM destinations d
+JOIN tenants t ON t.tenant_id = d.tenant_id
+WHERE d.tenant_id = $1 AND d.destination_id = $2
+FOR NO KEY UPDATE OF d;
+
+-- name: claim_deliveries
+-- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions
+-- at the CRM must not go backwards.
+--   $3 token  $4 lease  $5 most deliveries in flight  $6 most deliveries of this claim  $7 $8 what lock_destination said
+-- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
+-- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
+WITH sending AS MATERIALIZED (
+    SELECT s.contact_ids
+    FROM deliveries s
+    WHERE s.tenant_id = $1 AND s.destination_id = $2 AND s.state = 'sending'
+),
+busy AS MATERIALIZED (
+    SELECT unnest(s.contact_ids) AS contact_id FROM sending s
+),
+free AS MATERIALIZED (
+    SELECT d.delivery_id, d.next_attempt_at, d.contact_ids
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
+        AND (SELECT count(*) FROM sending) < $5::int
+        AND NOT EXISTS (
+            SELECT FROM unnest(d.contact_ids) AS k(contact_id)
+            WHERE (k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE
+        )
+    ORDER BY d.next_attempt_at, d.delivery_id
+    LIMIT greatest(least($6::int, $5::int - (SELECT count(*) FROM sending)::int), 0)
+    FOR UPDATE SKIP LOCKED
+),
+queued AS MATERIALIZED (
+    SELECT f.delivery_id, f.contact_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
+    FROM free f
+),
+shared AS MATERIALIZED (
+    SELECT k.contact_id, min(q.place) AS first
+    FROM queued q
+    CROSS JOIN unnest(q.contact_ids) AS k(contact_id)
+    WHERE (SELECT count(*) FROM queued) > 1
+    GROUP BY k.contact_id
+    HAVING count(*) > 1
+)
+UPDATE deliveries d
+SET state = 'sending', lease_token = $3, lease_until = now() + $4::interval, attempt = d.attempt + 1
+WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
+    SELECT q.delivery_id FROM queued q
+    WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.contact_id = ANY (q.contact_ids))
+))
+RETURNING
+    d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.contact_ids, d.versions,
+    d.indexes, d.states, d.errors, d.attempt, d.lost, $7::boolean AS removed, $8::boolean AS blocked_before,
+    d.letters IS NOT NULL AS resent,
+    extract(epoch FROM now() - d.created_at)::float8 AS age,
+    extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
+    extract(epoch FROM d.absent_since)::float8 AS absent_since,
+    extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for;
+
+-- name: give_back
+-- What a claim took whose answer never came; nobody has begun with it.
+UPDATE deliveries
+SET state = 'pending', lease_token = NULL, lease_until = NULL, attempt = attempt - 1
+WHERE tenant_id = $1 AND destination_id = $2 AND state = 'sending' AND lease_token = $3;
+
+-- name: renew_lease
+UPDATE deliveries
+SET lease_until = now() + :lease::interval
+WHERE tenant_id = :tenant_id AND delivery_id = :delivery_id AND lease_token = :token AND state = 'sending'
+RETURNING 1;
+
+-- name: contacts_to_send
+-- Contacts as they stand, with what the destination already holds of them: doubtful if it may hold a later version
+-- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
+-- a first large import always meets, would else read all of a destination's rows for every contact.
+SELECT
+    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company,
+    coalesce(s.synced_version, 0) AS synced_version,
+    coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
+    extract(epoch FROM s.doubted_at)::float8 AS doubted_at,
+    coalesce(s.state = 'failed', false) AS refused,
+    c.email = '' AS deleted, s.remote_id,
+    coalesce(s.state_version, 0) AS tried_version,
+    coalesce(s.state <> 'ok', false) AS troubled, s.created, coalesce(s.prior_version, 0) AS prior_version,
+    c.attributes, c.cleared, c.withdrawn, s.not_restored
+FROM contacts c
+LEFT JOIN LATERAL (
+    SELECT
+        x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
+        x.prior_version, x.not_restored
+    FROM contact_syncs x
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
+    LIMIT 1
+) s ON true
+WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
+
+-- name: lost_attributes
+-- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds, and which of them
+-- it does not hold: they came in a version that it was not known to take. Walks each contact's ledger back.
+WITH RECURSIVE past AS (
+    SELECT w.contact_id, w.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
+    FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
+    JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = w.contact_id
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.prev_job_id AND l.item_index = c.prev_item_index
+    WHERE l.version >= w.synced_version
+    UNION ALL
+    SELECT p.contact_id, p.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
+    FROM past p
+    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
+    WHERE l.version >= p.synced_version
+)
+SELECT
+    p.contact_id, array_agg(DISTINCT k.key) AS keys,
+    array_agg(DISTINCT k.key) FILTER (WHERE p.version = p.synced_version) AS held
+FROM past p
+JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = p.contact_id
+CROSS JOIN jsonb_object_keys(p.attributes) AS k(key)
+WHERE NOT c.attributes ? k.key
+GROUP BY p.contact_id;
+
+-- name: record_delivery
+-- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
+--   attempts  that are spent
+--   wait      before the next attempt; NULL: nothing is left to do
+--   absence   the first one: 'keep', 'now' or 'clear'
+--   failures  the errors counted by code
+--   settled or tried contacts, each column as app.kit.postgres.column_codec joins them:
+--     tried_ids (sorted) · tried_states (NULL: all ok) · tried_versions · held_versions (0: unknown) · remote_ids (empty: to
+--     be forgotten) · codes · details · created, whether our call made the record ('t', 'f' or NULL) · left_there, what
+--     could not be restored there (JSON or NULL)
+--   not_restored  the same of the delivery's items, by position
+-- What few deliveries need (letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
+-- to plan anew each time, which costs more than to record a hundred contacts.
+WITH held AS MATERIALIZED (
+    SELECT d.delivery_id, d.destination_id, d.job_id, d.states
+    FROM deliveries d
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token
+        AND (d.state = 'sending') IS TRUE
+    FOR UPDATE
+),
+recorded AS (
+    UPDATE deliveries d
+    SET
+        states = :states,
+        errors = :errors::text::jsonb,
+        failures = :failures::text::jsonb,
+        attempt = :attempts,
+        state = CASE WHEN :wait::interval IS NULL THEN 'done' ELSE 'pending' END,
+        next_attempt_at = CASE WHEN :wait::interval IS NULL THEN d.next_attempt_at ELSE now() + :wait::interval END,
+        finished_at = CASE WHEN :wait::interval IS NULL THEN now() END,
+        absent_since = CASE :absence::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
+        unknown_since = CASE WHEN :states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        not_restored = CASE
+            WHEN :not_restored::text IS NULL THEN d.not_restored
+            ELSE coalesce(d.not_restored, '{}') || :not_restored::text::jsonb
+        END,
+        lost = 0,
+        lease_token = NULL,
+        lease_until = NULL
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = (SELECT h.delivery_id FROM held h)
+),
+synced AS (
+    INSERT INTO contact_syncs AS s (
+        tenant_id, destination_id, contact_id, synced_version, synced_at, remote_id, state, state_version,
+        error_code, error_detail, doubted_at, created, not_restored
+    )
+    SELECT
+        :tenant_id, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
+        coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
+        -- An attempt that only looked, and did not find it, has left nothing on its way.
+        CASE WHEN t.state = 'unknown' AND :absence = 'clear' THEN now() END,
+        CASE WHEN t.created = 't' THEN true WHEN t.created = 'f' THEN false END,
+        t.not_restored::jsonb
+    FROM held h
+    CROSS JOIN unnest(
+        split_column(:tried_ids, :separator, :null), split_column(:tried_states, :separator, :null),
+        :tried_versions::text::bigint[], :held_versions::text::bigint[], split_column(:remote_ids, :separator, :null),
+        split_column(:codes, :separator, :null), split_column(:details, :separator, :null),
+        split_column(:created, :separator, :null), split_column(:left_there, :separator, :null)
+    ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
+    ORDER BY t.contact_id
+    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    SET
+        synced_version = greatest(s.synced_version, excluded.synced_version),
+        synced_at = coalesce(excluded.synced_at, s.synced_at),
+        remote_id = nullif(coalesce(excluded.remote_id, s.remote_id), ''),
+        state = excluded.state,
+        state_version = excluded.state_version,
+        error_code = excluded.error_code,
+        error_detail = excluded.error_detail,
+        doubted_at = coalesce(excluded.doubted_at, s.doubted_at),
+        prior_version = CASE
+            WHEN excluded.synced_version > s.synced_version THEN s.synced_version ELSE s.prior_version
+        END,
+        -- That it was there before us is sure only of the first write; after one whose answer was lost, nobody knows
+        -- which of them made it. Another id is another record.
+        created = CASE
+            WHEN excluded.remote_id = '' THEN NULL
+            WHEN excluded.created THEN true
+            WHEN excluded.remote_id <> s.remote_id THEN excluded.created
+            WHEN s.created IS NULL AND s.synced_version = 0 AND s.doubted_at IS NULL THEN excluded.created
+            ELSE s.created
+        END,
+        not_restored = CASE
+            WHEN excluded.remote_id = '' THEN NULL
+            WHEN excluded.not_restored IS NULL THEN s.not_restored
+            ELSE coalesce(s.not_restored, '{}') || excluded.not_restored
+        END
+    WHERE excluded.state_version >= s.state_version
+),
+counted AS (
+    UPDATE effects e
+    SET
+        pending = e.pending + letters(:states, 'p') - letters(h.states, 'p'),
+        ok = e.ok + letters(:states, 'o') - letters(h.states, 'o'),
+        retry = e.retry + letters(:states, 'r') - letters(h.states, 'r'),
+        failed = e.failed + letters(:states, 'f') - letters(h.states, 'f'),
+        unknown = e.unknown + letters(:states, 'u') - letters(h.states, 'u'),
+        dead = e.dead + letters(:states, 'd') - letters(h.states, 'd'),
+        skipped = e.skipped + letters(:states, 's') - letters(h.states, 's')
+    FROM held h
+    WHERE e.tenant_id = :tenant_id AND e.job_id = h.job_id AND e.destination_id = h.destination_id
+    RETURNING e.pending + e.retry + e.unknown AS open
+),
+revised AS (
+    -- Also the lock that makes the last two recordings of a job see one another in finish_job.
+    UPDATE jobs j
+    SET revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = (SELECT h.job_id FROM held h)
+)
+SELECT h.job_id, c.open
+FROM held h
+CROSS JOIN counted c;
+
+-- name: bury_letters
+-- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
+INSERT INTO dead_letters (
+    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    attempts, request_id, root_job_id, chain_id
+)
+SELECT
+    :tenant_id, d.destination_id, t.contact_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
+    d.attempt, d.request_id,
+    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
+    coalesce(b.chain_id, b.dead_letter_id)
+FROM deliveries d
+CROSS JOIN jsonb_to_recordset(:letters::text::jsonb)
+    AS t(contact_id text, version bigint, item_index int, state text, code text, detail text)
+-- The letter before, where this delivery was to answer for one.
+LEFT JOIN LATERAL (
+    SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
+    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.letters[array_position(d.indexes, t.item_index)]
+    LIMIT 1
+) b ON true
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
+ON CONFLICT DO NOTHING;
+
+-- name: supersede_letters
+-- Dead letters of contacts that arrived in these versions need nobody any more. Comes before record_delivery
+-- in its transaction: whoever replays letters locks them first, too.
+UPDATE dead_letters l
+SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
+WHERE l.tenant_id = :tenant_id AND l.resolution IS NULL
+    AND l.dead_letter_id = ANY (ARRAY(
+        SELECT o.dead_letter_id
+        FROM unnest(:arrived_ids::text[], :arrived_versions::bigint[]) AS t(contact_id, version)
+        CROSS JOIN LATERAL (
+            SELECT x.dead_letter_id FROM dead_letters x
+            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.contact_id = t.contact_id
+                AND x.version <= t.version AND x.resolution IS NULL
+            LIMIT 100
+        ) o
+        ORDER BY o.dead_letter_id
+    ))
+    AND EXISTS (
+        SELECT FROM deliveries d
+        WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id AND d.lease_token = :token AND d.state = 'sending'
+    );
+
+-- name: record_calls
+-- Calls (JSON) of an attempt that did not end well. An attempt that was given back has the number of the next
+-- one: their calls are counted on, and what waits for long at a closed door does not fill the table.
+INSERT INTO delivery_calls (
+    tenant_id, delivery_id, attempt, call, asked, event_id, positions, sent_at, milliseconds, status, detail
+)
+SELECT
+    :tenant_id, :delivery_id, :attempt, coalesce(m.call + 1, 0) + (e.place - 1)::int, c.asked, c.event_id, c.positions, c.sent_at,
+    c.milliseconds, c.status, c.detail
+FROM jsonb_array_elements(:calls::text::jsonb) WITH ORDINALITY AS e(call, place)
+CROSS JOIN LATERAL jsonb_to_record(e.call) AS c(
+    asked text, event_id text, positions integer[], sent_at timestamptz, milliseconds integer, status integer,
+    detail text, lost boolean
+)
+CROSS JOIN (
+    SELECT max(x.call) AS call FROM delivery_calls x
+    WHERE x.tenant_id = :tenant_id AND x.delivery_id = :delivery_id AND x.attempt = :attempt
+) m
+WHERE c.lost OR coalesce(m.call, 0) < 100;
+
+-- name: lost_calls
+-- The writing calls of a delivery, the latest first.
+SELECT c.asked, c.event_id, c.positions
+FROM delivery_calls c
+WHERE c.tenant_id = :tenant_id AND c.delivery_id = :delivery_id AND c.asked <> 'read_back'
+ORDER BY c.attempt DESC, c.call DESC;
+
+-- name: tell_letters
+-- Tells of the letters that a delivery has just left for these of its items, with our own sentence for each code
+-- (JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to so many bytes are
+-- listed, so that the body stays small; `count` is how many there are, and `items_url` leads to all.
+WITH told AS (
+    SELECT
+        l.destination_id, l.job_id, l.root_job_id, l.item_index,
+        jsonb_build_object(
+            'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
+            'code', l.error_code, 'detail', coalesce(:sentences::text::jsonb ->> l.error_code, ''),
+            'dead_letter_id', l.dead_letter_id
+        ) AS item
+    FROM dead_letters l
+    WHERE l.tenant_id = :tenant_id AND l.delivery_id = :delivery_id AND l.item_index = ANY (:item_indexes::int[])
+),
+measured AS (
+    SELECT t.*, sum(octet_length(t.item::text)) OVER (PARTITION BY t.job_id ORDER BY t.item_index) AS bytes
+    FROM told t
+)
+SELECT emit_event(:tenant_id, 'item.dead', jsonb_build_object(
+    'destination', d.name,
+    'job_id', m.job_id,
+    'root_job_id', m.root_job_id,
+    'count', count(*),
+    'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= :most_bytes::int),
+    'items_url', '/v1/dead-letters?job_id=' || m.job_id || '&destination=' || d.name
+))
+FROM measured m
+JOIN destinations d ON d.tenant_id = :tenant_id AND d.destination_id = m.destination_id
+GROUP BY d.name, m.job_id, m.root_job_id;
+
+-- name: block_destination
+-- Nothing of this destination is due for a while; never shortens a wait that somebody else has set.
+UPDATE destinations d
+SET
+    blocked_until = greatest(d.blocked_until, now() + $3::interval),
+    blocked_code = $4,
+    blocked_detail = $5
+WHERE d.tenant_id = $1 AND d.destination_id = $2
+    AND (d.blocked_until IS NULL OR d.blocked_until < now() + $3::interval);
+
+-- name: unblock_destination
+UPDATE destinations
+SET blocked_until = NULL, blocked_code = NULL, blocked_detail = NULL
+WHERE tenant_id = $1 AND destination_id = $2 AND blocked_until <= now();
+
+-- name: lost_deliveries
+-- Claimed by a worker that did not come back.
+SELECT d.tenant_id, d.delivery_id
+FROM deliveries d
+WHERE d.state = 'sending' AND d.lease_until < now()
+    AND d.tenant_id = $1
+ORDER BY d.lease_until
+LIMIT 100;
+
+-- name: tenants_sending
+-- Tenants that may have lost deliveries; a probe of the partial index for each.
+SELECT t.tenant_id
+FROM tenants t
+WHERE EXISTS (
+    SELECT FROM deliveries d WHERE d.tenant_id = t.tenant_id AND d.state = 'sending' AND d.lease_until < now()
+);
+
+-- name: release_lost
+-- What the lost worker sent is not known: its open items become `unknown`, and are read back before anything is
+-- sent again. The attempt it spent stays spent.
+WITH lost AS MATERIALIZED (
+    SELECT
+        d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors,
+        translate(d.states, 'pr', 'uu') AS new_states,
+        format(
+            'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
+                || 'not known',
+            d.attempt, to_char(d.lease_until AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"')
+        ) AS detail
+    FROM deliveries d
+    WHERE d.tenant_id = $1 AND d.delivery_id = $2 AND d.state = 'sending' AND d.lease_until < now()
+    FOR UPDATE SKIP LOCKED
+),
+doubts AS (
+    SELECT
+        l.errors || coalesce((
+            SELECT jsonb_object_agg((p - 1)::text, jsonb_build_object(
+                'code', 'OUTCOME_UNKNOWN', 'detail', l.detail
+            ))
+            FROM generate_series(1, length(l.new_states)) AS p
+            WHERE substr(l.new_states, p, 1) = 'u'
+        ), '{}') AS errors
+    FROM lost l
+),
+clusters AS (
+    SELECT
+        e.value ->> 'code' AS code, count(*) AS count,
+        (array_agg(l.indexes[e.key::int + 1] ORDER BY l.indexes[e.key::int + 1]))[1:5] AS samples
+    FROM lost l
+    CROSS JOIN doubts d
+    CROSS JOIN jsonb_each(d.errors) e
+    GROUP BY e.value ->> 'code'
+),
+released AS (
+    UPDATE deliveries d
+    SET
+        state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
+        unknown_since = CASE WHEN l.new_states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        lost = d.lost + 1,
+        lease_token = NULL, lease_until = NULL,
+        errors = n.errors,
+        failures = coalesce((
+            SELECT jsonb_object_agg(c.code, jsonb_build_object('count', c.count, 'samples', to_jsonb(c.samples)))
+            FROM clusters c
+        ), '{}')
+    FROM lost l
+    CROSS JOIN doubts n
+    WHERE d.tenant_id = $1 AND d.delivery_id = l.delivery_id
+),
+doubted AS (
+    INSERT INTO contact_syncs AS s (
+        tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail, doubted_at
+    )
+    SELECT
+        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
+    FROM lost l
+    CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
+        AS i(contact_id, version, letter)
+    WHERE i.letter = 'u'
+    ORDER BY i.contact_id
+    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    SET
+        state = excluded.state,
+        -- The delivery names its own version, but sends the contact as it stood: what was tried since may be in doubt too.
+        state_version = greatest(excluded.state_version, s.state_version),
+        error_code = excluded.error_code,
+        error_detail = excluded.error_detail,
+        doubted_at = excluded.doubted_at
+    -- What the destination holds already was dropped, not sent.
+    WHERE s.synced_version < excluded.state_version
+),
+counted AS (
+    UPDATE effects e
+    SET
+        pending = e.pending - letters(l.states, 'p'),
+        retry = e.retry - letters(l.states, 'r'),
+        unknown = e.unknown + letters(l.new_states, 'u') - letters(l.states, 'u')
+    FROM lost l
+    WHERE e.tenant_id = $1 AND e.job_id = l.job_id AND e.destination_id = l.destination_id
+    RETURNING 1
+),
+revised AS (
+    UPDATE jobs j SET revision = j.revision + 1
+    FROM lost l
+    WHERE j.tenant_id = $1 AND j.job_id = l.job_id
+)
+-- Naming the counters makes them come before the job, as in record_delivery: one order of locks, no deadlock.
+SELECT l.delivery_id FROM lost l LEFT JOIN counted ON true;
+
+-- name: lacks_place
+-- Whether something is due at a destination and all that keeps it is that $3 deliveries are under way already.
+SELECT EXISTS (
+    SELECT FROM destinations d
+    WHERE d.tenant_id = $1 AND d.destination_id = $2
+        AND (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR d.blocked_until <= now()))
+        AND EXISTS (
+            SELECT FROM deliveries x
+            WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending' AND x.next_attempt_at <= now()
+        )
+        AND (
+            SELECT count(*) FROM deliveries x
+            WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'sending'
+        ) >= $3::int
+);
+
+-- name: owes
+-- Whether anything is to be sent to a destination ($2), whenever it is due, or is under way.
+SELECT EXISTS (
+    SELECT FROM deliveries x WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending'
+) OR EXISTS (
+    SELECT FROM deliveries x WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'sending'
+);

@@ -1,0 +1,81 @@
+"""Which base URL a destination may have: one on the public internet with TLS, or one that the operator names.
+
+A name is looked up only when a call is made, and the address that it resolves to is held to the same rules then
+(`jobs.outbound.ssrf`): what is refused here is what would never be called.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import unquote, urlsplit
+
+from app.vocabulary.addresses import Address, Network, is_named, parse_address, refusal
+
+MAX_URL: Final = 2_000
+SETTING: Final = "TRANCHE_DESTINATION_PRIVATE"
+_URL: Final = re.compile(r"https?://[^\s/?#@\\\x00-\x1f]+(/[^\s?#\\\x00-\x1f]*)?")
+_LOOPBACK: Final = ("127.0.0.1", "::1")
+_METADATA: Final = ("169.254.169.254",)
+_NAMES: Final = {
+    "localhost": _LOOPBACK,
+    "localhost.localdomain": _LOOPBACK,
+    "ip6-localhost": _LOOPBACK,
+    "ip6-loopback": _LOOPBACK,
+    "instance-data": _METADATA,
+    "metadata": _METADATA,
+    "metadata.google.internal": _METADATA,
+}
+"""Names whose address is known without asking anybody."""
+
+
+def base_url_fault(url: str, private: Iterable[Network]) -> str | None:
+    """Why a destination cannot be there, as sentences; `None`: it can. `private`: networks that the operator names."""
+    if len(url) > MAX_URL:
+        return f"The base URL is longer than {MAX_URL} characters."
+    host = _host_of(url) if _URL.fullmatch(url) else None
+    if host is None:
+        # Not repeated where it may hold a password: a URL is shown to whoever may read, and appears in logs.
+        shown = "A URL with a user or password" if "@" in url else repr(url)
+        return f"{shown} is not a base URL, such as https://api.example.com."
+    named = tuple(private)
+    addresses = _addresses_of(host)
+    reasons = [refusal(address, named) for address in addresses]
+    if reasons and all(reasons):
+        return (
+            f"{host} {reasons[0]}; a destination is on the public internet, unless its network is in {SETTING}, "
+            "which the operator sets."
+        )
+    if url.startswith("http://"):
+        inside = any(is_named(address, named) for address in addresses) if addresses else bool(named)
+        if not inside:
+            return (
+                "The base URL must begin with https://, because the token and the contacts could otherwise "
+                "be read in transit; "
+                f"http:// is for hosts in the networks of {SETTING}, which the operator sets."
+            )
+    return None
+
+
+def _addresses_of(host: str) -> list[Address]:
+    """Of a host that is an address, or a name with known ones; empty for any other name."""
+    address = parse_address(host)
+    if address is not None:
+        return [address]
+    name = unicodedata.normalize("NFKC", unquote(host)).casefold().rstrip(".")
+    name = "localhost" if name.endswith(".localhost") else name
+    return [found for text in _NAMES.get(name, ()) if (found := parse_address(text)) is not None]
+
+
+def _host_of(url: str) -> str | None:
+    """The host to call; an IPv6 address without its bracket, `a..b` and port 99999 are none."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        labels = host.removesuffix(".").split(".")
+        usable = bool(host) and parts.port != 0 and (":" in host or all(0 < len(x) < 64 for x in labels))
+    except ValueError:
+        return None
+    return host if usable else None

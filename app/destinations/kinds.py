@@ -1,0 +1,334 @@
+"""The kinds of destination there are, and what each lets one choose.
+
+Adding a kind is one registration here (`KINDS`) and one file `jobs/crm/<kind>.py`; see `docs/adapters.md`.
+Options are checked when a destination is added. A worker reads what is stored and passes over options that its
+release does not know.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import msgspec
+from msgspec import Meta
+
+from app.destinations.options import (
+    Limits,
+    Name,
+    Names,
+    Options,
+    OptionsError,
+    convert,
+    describe,
+    limits_of,
+    read,
+)
+from app.resources.field_states import STANDARD_FIELDS
+
+__all__ = [
+    "KINDS",
+    "STANDARD_FIELDS",
+    "HttpOptions",
+    "HubSpotOptions",
+    "Kind",
+    "Limits",
+    "Options",
+    "OptionsError",
+    "SalesforceOptions",
+    "describe",
+    "limits_of",
+    "names_of",
+    "parse",
+    "read",
+    "read_option",
+]
+
+Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
+"""Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""
+FieldPath = Annotated[str, Meta(max_length=255)]
+"""The name of a field, or several names joined by dots for one within another."""
+
+_API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+class HubSpotOptions(Options, frozen=True, kw_only=True):
+    STANDARD: ClassVar[dict[str, str | None]] = {
+        "email": "email",
+        "first_name": "firstname",
+        "last_name": "lastname",
+        "phone": "phone",
+        "company": "company",
+    }
+
+    batch_size: Annotated[int, Meta(ge=1, le=100, description="most contacts per call")] | None = None
+    id_property: Annotated[
+        Name, Meta(description="internal name of the contact property with unique values that holds our key")
+    ] = "tranche_id"
+    on_conflict: Annotated[
+        Literal["adopt", "fail"],
+        Meta(
+            description="adopt or fail, if HubSpot has a contact with this e-mail address and no key of ours"
+        ),
+    ] = "adopt"
+    properties: Annotated[
+        Names, Meta(description="older name of `fields`, for attributes only; `fields` takes precedence")
+    ] = msgspec.field(default_factory=dict)
+    time_zone: Annotated[
+        str, Meta(description="IANA time zone of the account, in which its daily quota resets")
+    ] = "UTC"
+
+    def __post_init__(self) -> None:
+        if self.id_property in self.STANDARD.values():
+            raise ValueError(
+                f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone; contacts that "
+                "HubSpot has already by their e-mail address are taken over (on_conflict=adopt)"
+            )
+        super().__post_init__()
+        try:
+            ZoneInfo(self.time_zone)
+        except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+            raise ValueError(f"time_zone is not a known IANA time zone: {self.time_zone!r}") from error
+
+    def taken(self) -> list[str]:
+        return [self.id_property]
+
+
+class SalesforceOptions(Options, frozen=True, kw_only=True):
+    STANDARD: ClassVar[dict[str, str | None]] = {
+        "email": "Email",
+        "first_name": "FirstName",
+        "last_name": "LastName",
+        "phone": "Phone",
+        "company": None,  # Contact has no field for it, it links to an Account
+    }
+    CASE_MATTERS = False
+
+    batch_size: Annotated[int, Meta(ge=1, le=200, description="most contacts per call")] | None = None
+    external_id_field: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z",
+            max_length=80,
+            description="API name of the unique, case-sensitive external id field of Contact that holds our key",
+        ),
+    ] = "Tranche_Id__c"
+    api_version: Annotated[
+        str,
+        Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z", description="version of the REST API, 46.0 or later"),
+    ] = "60.0"
+    default_last_name: Annotated[
+        Name | None,
+        Meta(description="LastName of new contacts that have none; without it Salesforce refuses them"),
+    ] = None
+    quota_share: Annotated[
+        float,
+        Meta(gt=0, le=1, description="share of the organisation's daily API calls after which it pauses"),
+    ] = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for source, target in self.fields.items():
+            if target is not None and (
+                not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")
+            ):
+                raise ValueError(
+                    f"fields: {target!r}, for {source!r}, is not an API name of a field, like Tier__c"
+                )
+        if self.external_id_field.lower() == "id":
+            raise ValueError("external_id_field: Id is Salesforce's own; name an external id field of yours")
+        if float(self.api_version.removeprefix("v")) < 46:
+            raise ValueError("api_version: 46.0 is the oldest that can upsert collections")
+
+    def taken(self) -> list[str]:
+        return [self.external_id_field]
+
+
+class HttpOptions(Options, frozen=True, kw_only=True):
+    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
+    path: Annotated[Path, Meta(description="where contacts are sent, appended to the base URL")] = "/contacts"
+    method: Annotated[Literal["POST", "PUT", "PATCH"], Meta(description="POST, PUT or PATCH")] = "POST"
+    read_path: Annotated[
+        Path | None,
+        Meta(
+            description='where `POST {"ids":[…]}` returns the stored contacts; null: a lost answer cannot '
+            "be settled by reading"
+        ),
+    ] = None
+    archive_path: Annotated[
+        Path | None,
+        Meta(
+            description='where `POST {"ids":[…]}` removes contacts; null: they are sent as deleted to `path`'
+        ),
+    ] = None
+    auth_header: Annotated[
+        str,
+        Meta(
+            max_length=100,
+            description="header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own "
+            "like X-Acme-Api-Key and X-Acme-Token",
+        ),
+    ] = "Authorization"
+    auth_scheme: Annotated[
+        str,
+        Meta(
+            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z",
+            max_length=100,
+            description="word before the token, or empty",
+        ),
+    ] = "Bearer"
+    wrapper: Annotated[
+        Name | None,
+        Meta(
+            description="key of the list of contacts, with dots for nested keys; null: the body is the list"
+        ),
+    ] = "contacts"
+    id_field: Annotated[Name, Meta(description="field with our key")] = "id"
+    version_field: Annotated[
+        Name | None, Meta(description="field with the version; null: it is not sent")
+    ] = "version"
+    deleted_field: Annotated[
+        Name | None,
+        Meta(
+            description="field that is true for a contact to be removed; null: only archive_path can remove"
+        ),
+    ] = "deleted"
+    attributes_field: Annotated[
+        Name | None,
+        Meta(
+            description="object with the attributes that `fields` does not name; null: they are placed "
+            "beside the fields"
+        ),
+    ] = "attributes"
+    nulls: Annotated[
+        Literal["send", "omit"],
+        Meta(
+            description="whether a cleared field is sent as null, or left out like a field that was never named"
+        ),
+    ] = "send"
+    results: Annotated[
+        Literal["optional", "required", "failures", "echoed", "ignored"],
+        Meta(
+            description="what a 2xx lists: results (optional or required), only failures, echoed records, "
+            "or nothing of use (ignored: only the status counts)"
+        ),
+    ] = "optional"
+    results_field: Annotated[
+        FieldPath,
+        Meta(
+            description="where the results, failures or echoed records are in the answer; empty: the body is the list"
+        ),
+    ] = "results"
+    results_by: Annotated[
+        Literal["id", "position"],
+        Meta(description="whether item results name their contact or have its position"),
+    ] = "id"
+    result_id: Annotated[FieldPath, Meta(description="field of an item result: our key")] = "id"
+    result_ok: Annotated[
+        FieldPath,
+        Meta(
+            description="field of an item result: true or false, an HTTP status, or a word such as ok, failed, retry"
+        ),
+    ] = "ok"
+    result_retry: Annotated[
+        FieldPath, Meta(description="field of a failed item result: true if it is worth sending again")
+    ] = "retry"
+    result_error: Annotated[
+        FieldPath, Meta(description="field of an item result: the reason of the failure")
+    ] = "error"
+    result_remote_id: Annotated[
+        FieldPath, Meta(description="field of an item result or record: its id there")
+    ] = "remote_id"
+    result_created: Annotated[
+        FieldPath,
+        Meta(
+            description="field of an item result: whether the call created the record, as true or false, "
+            "201 or `created`"
+        ),
+    ] = "created"
+    idempotent: Annotated[
+        bool,
+        Meta(
+            description="a lost answer is sent again: the service upserts by our key, or does not repeat a "
+            "call with a known Idempotency-Key"
+        ),
+    ] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(set(self.taken())) < len(self.taken()):
+            raise ValueError("id_field, version_field, deleted_field and attributes_field must differ")
+        if self.wrapper is not None and not all(self.wrapper.split(".")):
+            raise ValueError(f"wrapper: {self.wrapper!r} has an empty name; names are joined by single dots")
+        if not _TOKEN_HEADER.fullmatch(self.auth_header):
+            raise ValueError(
+                f"auth_header cannot be {self.auth_header!r}: it is Authorization, Api-Key, X-Api-Key, X-Auth-Token, "
+                "or a vendor's own like X-Acme-Api-Key and X-Acme-Token"
+            )
+
+    def taken(self) -> list[str]:
+        own = (self.id_field, self.version_field, self.deleted_field, self.attributes_field)
+        return [name for name in own if name is not None]
+
+
+_TOKEN_HEADER: Final = re.compile(
+    r"authorization|ocp-apim-subscription-key|(x-)?((api|auth|access)-?(key|token))"
+    r"|x-(?!aws|amz|forwarded|proxy)(?!.*metadata)[a-z0-9-]+-(api-?key|token)",
+    re.IGNORECASE | re.ASCII,
+)
+"""Headers that carry tokens and nothing else. A free choice could pose as a proxy, carry a session, or unlock a cloud's
+metadata service (X-aws-ec2-metadata-token, Metadata-Flavor)."""
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """One kind of destination."""
+
+    options: type[Options]
+    batch_size: int
+    """Most contacts a call, unless options say less."""
+    description: str
+
+
+KINDS: Final[dict[str, Kind]] = {
+    "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts, by batch upsert on a unique property"),
+    "salesforce": Kind(
+        SalesforceOptions, 200, "Salesforce contacts, by sObject Collections upsert on an external id"
+    ),
+    "http": Kind(HttpOptions, 100, "any service that takes batches of contacts as JSON over HTTP"),
+}
+"""The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
+
+
+def names_of(kind: str) -> set[str]:
+    """Of the options of a kind."""
+    return set(KINDS[kind].options.__struct_fields__) if kind in KINDS else set()
+
+
+def parse(kind: str, options: Mapping[str, Any]) -> Options:
+    """Options of a destination that is to be added.
+
+    Raises:
+        OptionsError: no such kind, an unknown option, or a value that cannot be used.
+    """
+    if kind not in KINDS:
+        raise OptionsError(f"{kind!r} is not a kind of destination; there are: {', '.join(KINDS)}.")
+    return convert(KINDS[kind].options, options, kind)
+
+
+def read_option(kind: str, name: str, text: str) -> Any:
+    """An option as it is typed on a command line: as JSON where that can be used, else as the text it is."""
+    try:
+        value = msgspec.json.decode(text)
+    except (ValueError, RecursionError):
+        return text
+    return text if not _usable(kind, name, value) and _usable(kind, name, text) else value
+
+
+def _usable(kind: str, name: str, value: Any) -> bool:
+    try:
+        parse(kind, {name: value})
+    except OptionsError:
+        return False
+    return True

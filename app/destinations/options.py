@@ -1,0 +1,151 @@
+"""What every kind of destination lets one choose, and how wrong choices are explained."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+from app.resources.field_states import STANDARD_FIELDS
+
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
+
+
+class OptionsError(ValueError):
+    """The options cannot be used; the message names place and remedy."""
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How a destination wants to be called; `None` leaves it to the settings."""
+
+    batch_size: int | None = None
+    """Contacts a call."""
+    concurrency: int | None = None
+    """Calls at a time."""
+    rate: float | None = None
+    """Calls a second."""
+    connect_timeout: float | None = None
+    total_timeout: float | None = None
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every kind has."""
+
+    STANDARD: ClassVar[dict[str, str | None]] = {name: name for name in STANDARD_FIELDS}
+    """Our field → its name there, unless `fields` gives it another; `None`: it stays at home."""
+    CASE_MATTERS: ClassVar[bool] = True
+    """Whether two names there may differ in case alone."""
+
+    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
+    concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
+    rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls per second")] | None = None
+    connect_timeout: (
+        Annotated[float, Meta(ge=0.1, le=60, description="seconds to wait for a connection")] | None
+    ) = None
+    total_timeout: Annotated[float, Meta(ge=1, le=60, description="seconds for the whole call")] | None = None
+    fields: Annotated[
+        Names,
+        Meta(description="our field or attribute → its name there, or null: it is not sent"),
+    ] = {}
+
+    @property
+    def limits(self) -> Limits:
+        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
+
+    def __post_init__(self) -> None:
+        if (
+            self.connect_timeout is not None
+            and self.total_timeout is not None
+            and self.connect_timeout > self.total_timeout
+        ):
+            raise ValueError("connect_timeout is within total_timeout, so it cannot be longer")
+        sources: dict[str, str] = {}
+        for source, target in {**self.STANDARD, **self.fields}.items():
+            if target is None:
+                continue
+            name = target if self.CASE_MATTERS else target.casefold()
+            if name in [taken if self.CASE_MATTERS else taken.casefold() for taken in self.taken()]:
+                raise ValueError(f"fields: {source!r} cannot go to {target!r}, which has another use")
+            if name in sources:
+                raise ValueError(f"fields: {sources[name]!r} and {source!r} cannot both go to {target!r}")
+            sources[name] = source
+
+    def taken(self) -> list[str]:
+        """Names there that have another use."""
+        return []
+
+
+Chosen = TypeVar("Chosen", bound=Options)
+
+
+def read(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
+    """Options as they are stored; those that this release does not know are passed over.
+
+    Raises:
+        OptionsError: a value that cannot be used.
+    """
+    known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
+    return convert(cls, known, None)
+
+
+def limits_of(options: Mapping[str, Any]) -> Limits:
+    """The limits among stored options of any kind.
+
+    Raises:
+        OptionsError: a value that cannot be used.
+    """
+    return read({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
+
+
+class Described(msgspec.Struct, frozen=True):
+    """An option in words, with its default."""
+
+    words: str
+    default: Any
+
+
+def describe(cls: type[Options]) -> dict[str, Described]:
+    """Every option of a kind, for remedies and documents."""
+    hints, defaults = get_type_hints(cls, include_extras=True), cls()
+    return {
+        name: Described(_description(hints[name]), getattr(defaults, name)) for name in cls.__struct_fields__
+    }
+
+
+_UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
+_PLACE: Final = re.compile(r"(.*) - at (?:`key` in )?`\$\.?(.*)`$", re.DOTALL)
+
+
+def convert(cls: type[Chosen], options: Mapping[str, Any], kind: str | None) -> Chosen:
+    try:
+        return msgspec.convert(dict(options), cls)
+    except msgspec.ValidationError as error:
+        raise OptionsError(_explain(cls, str(error), kind)) from error
+
+
+def _explain(cls: type[Options], message: str, kind: str | None) -> str:
+    """What is wrong, where, and what would be right."""
+    unknown = _UNKNOWN.search(message)
+    if unknown is not None:
+        names = ", ".join(cls.__struct_fields__)
+        return f"options.{unknown[1]}: {kind or 'this kind'} has no such option; there are: {names}."
+    place = _PLACE.match(message)
+    if place is None:
+        return f"options: {message}."
+    what = "It has characters that are not allowed there" if "matching regex" in place[1] else place[1]
+    option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
+    told = option.words if option is not None else ""
+    return f"options.{place[2]}: {what}." + (f" ({told[0].upper()}{told[1:]}.)" if told else "")
+
+
+def _description(hint: Any) -> str:
+    """The words of the outermost annotation that has any."""
+    if get_origin(hint) is Annotated:
+        for meta in reversed(hint.__metadata__):
+            if isinstance(meta, Meta) and meta.description:
+                return meta.description
+    return next(filter(None, map(_description, get_args(hint))), "")

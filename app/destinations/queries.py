@@ -1,0 +1,58 @@
+"""The queries of destinations as an administrator sees them, typed."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.kit.postgres.query import Json, Query
+
+
+class DestinationRow(msgspec.Struct, frozen=True):
+    name: str
+    kind: str
+    base_url: str
+    options: Json[dict[str, Any]]
+    state: str
+    created_at: datetime
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float
+    """Seconds; 0: it is not."""
+    credentials: bytes
+    """Sealed."""
+    unknown: int
+    """Items whose answer was lost."""
+    unknown_for: int
+    """Seconds since the first of them became unknown."""
+
+
+class LockedDestination(msgspec.Struct, frozen=True):
+    kind: str
+    base_url: str
+    options: Json[dict[str, Any]]
+
+
+count_destinations = Query[[int], int]("count_destinations")
+"""(tenant_id)"""
+insert_destination = Query[[int, str, str, str, bytes, str], None]("insert_destination")
+"""(tenant_id, name, kind, base_url, credentials, options) `options`: JSON.
+
+Raises:
+    asyncpg.UniqueViolationError: the tenant has one of this name.
+"""
+list_destinations = Query[[int], list[DestinationRow]]("list_destinations")
+"""(tenant_id)"""
+lock_destination = Query[[int, str], LockedDestination | None]("lock_destination_options")
+"""(tenant_id, name)"""
+change_destination = Query[[int, str, bytes | None, str | None, str], int]("change_destination")
+"""(tenant_id, name, credentials, options, actor) Its id; `None` leaves credentials or options as they are."""
+hasten_deliveries = Query[[int, int, bool], None]("hasten_deliveries")
+"""(tenant_id, destination_id, untried)
+
+What waits after an attempt is due now; with `untried` what nobody has tried as well.
+"""
+set_destination_state = Query[[int, str, str], int | None]("set_destination_state")
+"""(tenant_id, name, state) Its id; `None`: there is no such destination."""

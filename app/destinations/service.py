@@ -1,0 +1,247 @@
+"""Destinations: what the commands and the routes of an administrator share."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import asyncpg
+import msgspec
+
+from app.audit import queries as audit_queries
+from app.destinations import kinds
+from app.destinations import queries as rows
+from app.destinations.base_urls import base_url_fault
+from app.destinations.circuits import queries as circuit_queries
+from app.destinations.circuits.queries import Circuit
+from app.destinations.queries import DestinationRow
+from app.errors import Conflict, Invalid, NotFound
+from app.kit.encryption import Vault
+from app.kit.postgres.database import Connection
+from app.kit.worker_registry import Workers
+from app.settings import PREFIX
+from app.vocabulary.addresses import Network
+
+KINDS: Final = tuple(kinds.KINDS)
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_MOST_TOKEN: Final = 4_096
+_WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
+_TOKEN: Final = msgspec.Meta(extra_json_schema={"writeOnly": True, "minLength": 1, "pattern": "^[ -~]+$"})
+_BASE_URL: Final = msgspec.Meta(
+    examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"}
+)
+Token = Annotated[str, _TOKEN]
+Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
+_RESERVED: Final = frozenset({"db"})
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """Items that were sent to a destination and whose answer was lost."""
+
+    count: int = 0
+    oldest_seconds: int = 0
+    """Since the first of them became unknown."""
+
+
+class Destination(msgspec.Struct, frozen=True, kw_only=True):
+    """A destination as it is shown; its credentials never are."""
+
+    name: str
+    kind: Kind
+    base_url: str
+    options: dict[str, Any]
+    state: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["active", "paused"]})]
+    created_at: datetime
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int = 0
+    unknown: Unknown = Unknown()
+    circuit: Circuit = Circuit()
+
+
+class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A destination to be added."""
+
+    name: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": f"^{_NAME.pattern}$"})]
+    kind: Kind
+    base_url: Annotated[str, _BASE_URL]
+    token: Token
+    """Kept encrypted and never shown again."""
+    options: dict[str, Any] = {}
+    """Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."""
+
+
+class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What shall be different about a destination."""
+
+    token: Annotated[str | None, _TOKEN] = None
+    """Kept encrypted and never shown again."""
+    options: dict[str, Any] | None = None
+    """Those that are named change, the others stay as they are; null is the default."""
+
+
+async def add_destination(
+    connection: Connection,
+    vault: Vault,
+    tenant_id: int,
+    new: NewDestination,
+    *,
+    private: Sequence[Network] = (),
+    most: int | None = None,
+    actor: str = audit_queries.OPERATOR,
+) -> Destination:
+    """Add a destination; contacts that change from now on are synced to it.
+
+    `private`: networks that are not the public internet, and that the operator lets destinations reach nevertheless.
+    `most`: destinations that the tenant may have; without it, any number.
+
+    Raises:
+        Invalid: the name, kind, URL, token or an option cannot be used.
+        Conflict: the tenant has a destination of this name, or `most`.
+    """
+    if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
+        raise Invalid(f"{new.name!r} is not a valid destination name: use a-z, 0-9, '-' and '_', not 'db'.")
+    options = _check_options(new.kind, new.options)
+    if (fault := base_url_fault(new.base_url, private)) is not None:
+        raise Invalid(fault)
+    base_url = new.base_url.rstrip("/")
+    sealed = vault.seal(_check_token(new.token), tenant_id=tenant_id, name=new.name, address=base_url)
+    try:
+        async with connection.transaction():
+            if most is not None:
+                count = await rows.count_destinations(connection, tenant_id)
+                if count >= most:
+                    raise Conflict(
+                        f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
+                        f"may raise {PREFIX}MAX_DESTINATIONS."
+                    )
+            await rows.insert_destination(
+                connection, tenant_id, new.name, new.kind, base_url, sealed, options
+            )
+            await _note(connection, tenant_id, new.name, "add", actor, {"kind": new.kind})
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(
+            f"There is a destination {new.name!r} already; remove it first, or choose another name."
+        ) from error
+    return next(d for d in await list_destinations(connection, tenant_id) if d.name == new.name)
+
+
+async def change_destination(
+    connection: Connection,
+    vault: Vault,
+    tenant_id: int,
+    name: str,
+    change: DestinationChange,
+    *,
+    actor: str = audit_queries.OPERATOR,
+) -> int:
+    """Give a destination another token, or other options; returns its id.
+
+    Workers go by it from their next call on. A new token is tried at once, whatever circuit the one before opened.
+    Contacts that have arrived are not sent again because of new options.
+
+    Raises:
+        Invalid: the token or an option cannot be used, or nothing is to be changed.
+        NotFound: there is no such destination.
+    """
+    if change.token is None and not change.options:
+        raise Invalid("There is nothing to change: give a token or options.")
+    token = None if change.token is None else _check_token(change.token)
+    async with connection.transaction():
+        found = await rows.lock_destination(connection, tenant_id, name)
+        if found is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        sealed = None
+        if token is not None:
+            sealed = vault.seal(token, tenant_id=tenant_id, name=name, address=found.base_url)
+        options = None
+        if change.options:
+            stored = found.options
+            strange = change.options.keys() - stored.keys() - kinds.names_of(found.kind)
+            if strange:  # null would take away what is not there, and hide a slip of the pen
+                _check_options(found.kind, dict.fromkeys(strange))
+            merged = {**stored, **change.options}
+            kept = {option: value for option, value in merged.items() if value is not None}
+            options = _check_options(found.kind, kept)
+        destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor)
+        if sealed is not None:
+            await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
+        told: dict[str, Any] = {"options": change.options} if change.options else {}
+        await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
+    return destination_id
+
+
+def _check_options(kind: str, options: dict[str, Any]) -> str:
+    try:
+        kinds.parse(kind, options)
+    except kinds.OptionsError as error:
+        raise Invalid(str(error)) from error
+    text = msgspec.json.encode(options).decode()
+    if "\\u0000" in text:
+        raise Invalid("The options hold a NUL character.")
+    return text
+
+
+def _check_token(token: str) -> str:
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise Invalid("The token must be printable ASCII without spaces.")
+    if len(token) > _MOST_TOKEN:
+        raise Invalid(f"The token is longer than {_MOST_TOKEN} characters; no CRM would take the header.")
+    return token
+
+
+async def _note(
+    connection: Connection, tenant_id: int, name: str, word: str, actor: str, detail: dict[str, Any]
+) -> None:
+    await audit_queries.write(
+        connection,
+        tenant_id,
+        actor=actor,
+        action=f"destination.{word}",
+        subject=f"destination:{name}",
+        detail=detail,
+    )
+
+
+async def list_destinations(
+    connection: Connection, tenant_id: int, workers: Workers | None = None
+) -> list[Destination]:
+    """All of them, by name. With `workers`, one that none of these can serve says why."""
+    standing = await circuit_queries.read_circuits(connection, tenant_id)
+    return [
+        Destination(
+            name=row.name,
+            kind=row.kind,
+            base_url=row.base_url,
+            options=row.options,
+            state=row.state,
+            created_at=row.created_at,
+            error_code=row.blocked_code if row.blocked_for else None,
+            detail=row.blocked_detail if row.blocked_for else _find_absence(row, workers),
+            retry_after_seconds=-int(-row.blocked_for // 1),
+            unknown=Unknown(row.unknown, row.unknown_for),
+            circuit=standing.get(row.name, Circuit()),
+        )
+        for row in await rows.list_destinations(connection, tenant_id)
+    ]
+
+
+def _find_absence(row: DestinationRow, workers: Workers | None) -> str | None:
+    return workers.why_nobody(row.credentials) if workers and row.state == "active" else None
+
+
+async def set_destination_state(
+    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = audit_queries.OPERATOR
+) -> int:
+    """`active`, `paused` or `removed`; returns the destination's id."""
+    async with connection.transaction():
+        found = await rows.set_destination_state(connection, tenant_id, name, state)
+        if found is None:
+            raise NotFound(f"There is no destination {name!r}.")
+        if state == "removed":
+            # What is owed there is skipped, whatever it waited for.
+            await rows.hasten_deliveries(connection, tenant_id, found, True)
+        await _note(connection, tenant_id, name, _WORDS[state], actor, {})
+    return found

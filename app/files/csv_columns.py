@@ -1,0 +1,454 @@
+"""What each column of a CSV file means: a field of the contact, an attribute, or our own note to be skipped.
+
+The command line and the service read files by these same rules; only the way to spell a remedy is each one's own.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from app.files import csv_headers
+from app.files.csv_injection import restore
+from app.kit import spelling
+from app.resources.rules import MAX_KEY, pointer
+from app.vocabulary.outcomes_wire import ItemWarning
+from app.vocabulary.states import WarningCode
+
+FIELDS: Final = (
+    "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",
+)  # fmt: skip
+INTEGERS: Final = frozenset({"if_version", "source_version"})
+REQUIRED: Final = ("id", "email")
+NOTES: Final = ("error_code", "error_detail", "retry_after_seconds")
+"""The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped.
+
+What else was done to such a file is undone as well: the apostrophes of `app.files.csv_injection`, in cells and names,
+and `KEY_PREFIX`.
+"""
+
+KEY_PREFIX: Final = "attributes."
+"""In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""
+
+BOTH: Final = "id+email"
+"""The target of a column that is the business key and the e-mail address."""
+IGNORED: Final = ""
+"""The target of a column that is left out."""
+
+MAX_COLUMNS: Final = 2_000
+SAMPLE: Final = 20
+"""Rows whose values are looked at before a column is recommended for a field."""
+
+_SHOWN: Final = 12
+_MOST_WARNINGS: Final = 20
+_WRITTEN: Final = ("id", "phone")
+"""Fields that spreadsheets spoil, because they take them for numbers."""
+_SPREADSHEET: Final = re.compile(r'="|[+-]?[0-9](?:[.,][0-9]+)?[eE][+-]?[0-9]+$')
+_CLIP: Final = 60
+_INTEGER: Final = re.compile(r"\+?[0-9]{1,19}|-[0-9]{1,18}", re.ASCII)
+
+
+class HeaderError(ValueError):
+    """The columns cannot be used, so no row was looked at; `detail` names them and the remedy."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MissingFields(HeaderError):
+    """No column fills a field that every item must have. `missing` are the fields, `names` the columns."""
+
+    def __init__(self, missing: list[str], names: list[str], filled: Iterable[str], wording: Wording) -> None:
+        self._missing, self._names, self._filled, self._wording = missing, names, set(filled), wording
+        super().__init__(self._explain([]))
+
+    def advise(self, rows: Sequence[Sequence[str]]) -> HeaderError:
+        """The same with a remedy that these first rows speak for."""
+        return HeaderError(self._explain(rows))
+
+    def _explain(self, rows: Sequence[Sequence[str]]) -> str:
+        return explain_missing(self._missing, self._names, self._filled, rows, self._wording)
+
+
+class MappingError(ValueError):
+    """A renaming of columns makes no sense by itself."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class Wording(msgspec.Struct, frozen=True):
+    """How a user renames columns: the option's name, what separates column and field, and a whole example."""
+
+    option: str
+    separator: str
+    show: Callable[[str, str], str]
+    ignore: str = "ignore="
+    """The option that leaves a column out."""
+
+
+def guard_key(name: str) -> str:
+    """An attribute's name as a column of a file of failed rows: alone it could be a field or a note, or lose spaces."""
+    taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
+    taken = taken or csv_headers.find_meaning(name) in csv_headers.CERTAIN
+    return KEY_PREFIX + name if taken else name
+
+
+def fold(name: str) -> str:
+    """The form in which column names are compared: "First Name", "first-name" and "FIRST_NAME" are one."""
+    return re.sub(r"[\s_-]+", "", name).casefold()
+
+
+_BY_FOLD: Final = {fold(field): field for field in FIELDS}
+_SPELLING: Final = spelling.Index(_BY_FOLD)
+
+
+def parse_mapping(pairs: Iterable[str], wording: Wording, ignored: Iterable[str] = ()) -> dict[str, str]:
+    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; the last separator counts. `ignored` columns have no target.
+
+    Raises:
+        MappingError: a pair without separator, two for one column but `id` and `email`, or a target that is no field
+            and looks like one.
+    """
+    mapping: dict[str, str] = {}
+    for pair in pairs:
+        source, separator, target = pair.rpartition(wording.separator)
+        if not (separator and source.strip() and target.strip()):
+            raise MappingError(
+                f"{wording.option} {_quote(pair)}: write it as {wording.show('Column', 'field')}, "
+                f"for example {wording.show('Customer Id', 'id')}"
+            )
+        target = _check_target(source, target.strip(), wording)
+        if source in mapping:
+            if {mapping[source], target} != set(REQUIRED):
+                raise MappingError(f"{wording.option} names the column {_quote(source)} twice")
+            target = BOTH
+        mapping[source] = target
+    for source in ignored:
+        if source in mapping:
+            raise MappingError(f"{wording.option} and {wording.ignore} both name the column {_quote(source)}")
+        mapping[source] = IGNORED
+    return mapping
+
+
+def _check_target(source: str, target: str, wording: Wording) -> str:
+    if target == BOTH or fold(target) in _BY_FOLD or target.startswith(KEY_PREFIX):
+        return _BY_FOLD.get(fold(target), target)
+    meant = _SPELLING.find(fold(target))
+    if meant is None:
+        return target
+    raise MappingError(
+        f"{wording.option} {_quote(source + wording.separator + target)}: there is no field {_quote(target)}; did you "
+        f"mean {wording.show(source, meant)}? An attribute of that name is {wording.show(source, KEY_PREFIX + target)}"
+    )
+
+
+def _note_spreadsheet(field: str, value: str) -> ItemWarning:
+    if value.startswith("="):
+        detail = f"{_quote(value)} is a spreadsheet's formula and was used as it is; write the plain value"
+        return ItemWarning(WarningCode.FORMULA, pointer(field), detail)
+    detail = f"{_quote(value)} looks like a number that a spreadsheet shortened; format the column as text"
+    return ItemWarning(WarningCode.NUMBER_FORMAT, pointer(field), detail)
+
+
+class Columns(msgspec.Struct):
+    """The header, understood. `targets[i]` is the field or attribute of cell i; `None` where the cell is left out, for
+    it is a note (`has_notes`) or was ignored.
+
+    `header` is as it was sent, without unnamed columns at its end: a trailing delimiter makes them. Rows
+    have it or not, and nothing but emptiness in the `spare` cells.
+    """
+
+    header: list[str]
+    targets: list[str | None]
+    attributes: frozenset[int]
+    spare: int = 0
+    has_notes: bool = False
+    both: int | None = None
+    """The column that is `id`, by its target, and `email` as well."""
+    _fields: list[tuple[int, str]] = []
+    _extras: list[tuple[int, str]] = []
+    _counters: list[str] = []
+
+    def __post_init__(self) -> None:
+        # Sorted out once: `build` runs for every row.
+        named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
+        self._fields = [(i, target) for i, target in named if i not in self.attributes]
+        if self.both is not None:
+            self._fields.append((self.both, "email"))
+        self._extras = [(i, target) for i, target in named if i in self.attributes]
+        self._counters = [target for _, target in self._fields if target in INTEGERS]
+
+    @property
+    def notes(self) -> frozenset[int]:
+        """Columns of our own."""
+        if not self.has_notes:
+            return frozenset()
+        return frozenset(i for i, name in enumerate(self.header) if name in NOTES)
+
+    def describe(self) -> list[tuple[str, str]]:
+        """Each column and what became of it: a field, `attribute NAME`, or `ignored`."""
+        told = []
+        for i, (name, target) in enumerate(zip(self.header, self.targets, strict=True)):
+            word = "ignored" if target is None else f"attribute {target}" if i in self.attributes else target
+            told.append((name, "id, email" if i == self.both else word))
+        return told
+
+    def fault(self, cells: list[str]) -> str | None:
+        """Why a row does not fit the header, or None."""
+        width = len(self.header)
+        if len(cells) == width:
+            return None
+        if width < len(cells) <= width + self.spare and not any(cells[width:]):
+            return None
+        problem = f"the row has {len(cells)} cells, the header {len(self.header)}"
+        if len(cells) > len(self.header):
+            problem += "; is a value with the delimiter in it not quoted?"
+        return problem
+
+    def build(self, cells: list[str]) -> dict[str, Any]:
+        """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
+        return self.read(cells)[0]
+
+    def read(self, cells: list[str]) -> tuple[dict[str, Any], list[ItemWarning]]:
+        """The item of a row, and what was noticed on the way. White space around cells is left out."""
+        warnings: list[ItemWarning] = []
+        if self.has_notes:
+            cells = [restore(cell) for cell in cells]
+        trimmed = [*map(str.strip, cells)]
+        if trimmed != cells:
+            warnings = self._note_trimmed(cells, trimmed)
+            cells = trimmed
+        item = self._build(cells)
+        for field in _WRITTEN:
+            value = item.get(field)
+            if value is not None and _SPREADSHEET.match(value):
+                warnings.append(_note_spreadsheet(field, value))
+        return item, warnings
+
+    def _note_trimmed(self, cells: list[str], trimmed: list[str]) -> list[ItemWarning]:
+        """Of each cell that held more than white space."""
+        warnings: list[ItemWarning] = []
+        for i, (cell, short) in enumerate(zip(cells, trimmed, strict=False)):
+            target = self.targets[i] if i < len(self.targets) else None
+            if short and short != cell and target is not None and len(warnings) < _MOST_WARNINGS:
+                place = pointer("attributes", target) if i in self.attributes else pointer(target)
+                warnings.append(
+                    ItemWarning(WarningCode.TRIMMED, place, "white space around the value was left out")
+                )
+        return warnings
+
+    def _build(self, cells: list[str]) -> dict[str, Any]:
+        item: dict[str, Any] = {target: cell for i, target in self._fields if (cell := cells[i])}
+        for target in self._counters:
+            if target in item and _INTEGER.fullmatch(item[target]):
+                item[target] = int(item[target])
+        if self._extras and (
+            attributes := {target: cell for i, target in self._extras if (cell := cells[i])}
+        ):
+            item["attributes"] = attributes
+        return item
+
+
+def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> Columns:
+    """Give every column its meaning.
+
+    Raises:
+        HeaderError: a column without a name before one that has one, two for one field, a renaming without its
+            column, no `id` or no `email`, too many or too long names.
+    """
+    width = max((i for i, name in enumerate(header, start=1) if name.strip()), default=0)
+    header, spare = header[:width], len(header) - width
+    returned = set(NOTES) <= set(header)
+    names = [restore(name) for name in header] if returned else header
+    prefix = KEY_PREFIX if returned else ""
+    _check_names(names, prefix)
+    folds = [fold(name) for name in names]
+    renamed = {
+        _find(source, names, folds, wording): target
+        for source, target in mapping.items()
+        if not (returned and _stands(source, target, folds))
+    }
+    targets: list[str | None] = []
+    attributes = set()
+    mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values() if target != BOTH}
+    if BOTH in renamed.values():
+        mapped_fields |= {*REQUIRED}
+    for i, name in enumerate(names):
+        target = renamed.get(name, name)
+        if (returned and name in NOTES) or target == IGNORED:
+            targets.append(None)
+            continue
+        field = "id" if target == BOTH else _BY_FOLD.get(folds[i] if target is name else fold(target))
+        if field in mapped_fields and name not in renamed:
+            field = None  # what was said of a field outranks a column that merely has its name
+        if field is None:
+            attributes.add(i)
+        targets.append(field or (_key(target, KEY_PREFIX) if name in renamed else _key(name, prefix)))
+    taken = {targets[i] for i in range(len(names)) if i not in attributes} | mapped_fields
+    free = [name if i in attributes and name not in renamed else "" for i, name in enumerate(names)]
+    for i, field in csv_headers.recognize(free, {field for field in taken if field}).items():
+        targets[i] = field
+        attributes.discard(i)
+    both = _find_both(names, targets, attributes, renamed)
+    _check_targets(names, targets, attributes, wording, both)
+    return Columns(header, targets, frozenset(attributes), spare, returned, both)
+
+
+def _find_both(
+    names: list[str], targets: list[str | None], attributes: set[int], renamed: dict[str, str]
+) -> int | None:
+    """The column that is `id` and `email`: as was said, or because the id was taken from the only e-mail column."""
+    fields = {target: i for i, target in enumerate(targets) if target and i not in attributes}
+    at = fields.get("id")
+    if at is None or "email" in fields or names[at] not in renamed:
+        return None
+    return at if renamed[names[at]] == BOTH or csv_headers.find_meaning(names[at]) == "email" else None
+
+
+def _key(name: str, prefix: str) -> str:
+    """The attribute of a column; the white space around a name is nobody's intention, unless an attribute has it."""
+    return name.removeprefix(prefix) if prefix and name.startswith(prefix) else name.strip()
+
+
+def _stands(source: str, target: str, folds: list[str]) -> bool:
+    """Whether a file of failed rows has had this renaming done already."""
+    if target == IGNORED:
+        return fold(source) not in folds
+    if target in ("id", BOTH) and set(REQUIRED) <= set(folds):
+        return True
+    return fold(source) not in folds and fold(target) in folds
+
+
+def _quote(name: str) -> str:
+    return repr(name if len(name) <= _CLIP else name[:_CLIP] + "…")
+
+
+def _list(header: list[str]) -> str:
+    names = [name if name.isprintable() and len(name) <= _CLIP else _quote(name) for name in header[:_SHOWN]]
+    return ", ".join(names) + (", …" if len(header) > _SHOWN else "")
+
+
+def _check_names(header: list[str], prefix: str) -> None:
+    if len(header) - (len(NOTES) if prefix else 0) > MAX_COLUMNS:
+        raise HeaderError(f"the header has {len(header)} columns; at most {MAX_COLUMNS} are allowed")
+    for i, name in enumerate(header, start=1):
+        if not name.strip():
+            raise HeaderError(
+                f"column {i} of {len(header)} has no name; give it one in the first line of the file"
+            )
+        if len(name.removeprefix(prefix)) > MAX_KEY:
+            raise HeaderError(
+                f"column {i}, {_quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
+            )
+    twice = [_quote(name) for name, count in Counter(header).items() if count > 1]
+    if twice:
+        raise HeaderError(
+            f"the header names {', '.join(twice[:_SHOWN])} more than once; rename one of them in the file"
+        )
+
+
+def _find(source: str, header: list[str], folds: list[str], wording: Wording) -> str:
+    if source in header:
+        return source
+    wanted = fold(source)
+    alike = [name for name, folded in zip(header, folds, strict=True) if folded == wanted]
+    if len(alike) == 1:
+        return alike[0]
+    raise HeaderError(
+        f"{wording.option} names the column {_quote(source)}, which the file does not have{_suggest(source, header)}"
+    )
+
+
+def _suggest(wanted: str, header: list[str]) -> str:
+    near = difflib.get_close_matches(
+        fold(wanted[:_CLIP]), [fold(name[:_CLIP]) for name in header], n=1, cutoff=0.6
+    )
+    names = [name for name in header if fold(name[:_CLIP]) in near]
+    if names:
+        return f"; did you mean {_quote(names[0])}?"
+    return f"; its columns are: {_list(header)}"
+
+
+def _check_targets(
+    header: list[str],
+    targets: list[str | None],
+    attributes: set[int],
+    wording: Wording,
+    both: int | None,
+) -> None:
+    places: dict[tuple[str, bool], list[str]] = {}
+    for i, target in enumerate(targets):
+        if target is not None:
+            places.setdefault((target, i in attributes), []).append(header[i])
+    for (target, _), names in places.items():
+        if len(names) > 1:
+            first, second = names[:2]
+            raise HeaderError(
+                f"the columns {_quote(first)} and {_quote(second)} would both fill {_quote(target)}; "
+                f"keep one of them under another name, for example {wording.show(second, f'other {target}')}"
+            )
+    filled = {target for target, is_key in places if not is_key} | ({"email"} if both is not None else set())
+    missing = [field for field in REQUIRED if field not in filled]
+    if missing:
+        raise MissingFields(missing, header, filled, wording)
+
+
+def explain_missing(
+    missing: list[str],
+    header: list[str],
+    filled: set[str],
+    rows: Sequence[Sequence[str]],
+    wording: Wording,
+) -> str:
+    """What is missing, and a remedy that works: one that the names and the values of the first rows speak for."""
+    values = [[row[i] if i < len(row) else "" for row in rows[:SAMPLE]] for i in range(len(header))]
+    meanings = [csv_headers.find_meaning(name) for name in header]
+
+    def find(field: str) -> str | None:
+        return next(
+            (
+                name
+                for name, meaning, seen in zip(header, meanings, values, strict=True)
+                if meaning == field and csv_headers.fits(field, seen)
+            ),
+            None,
+        )
+
+    mail = find("email")
+    if mail is None and rows:
+        mail = next(
+            (name for name, seen in zip(header, values, strict=True) if csv_headers.fits("email", seen)), None
+        )
+    key = find("id")
+    if missing == [*REQUIRED] and key is None and mail is not None:
+        target = "id" if csv_headers.find_meaning(mail) == "email" else BOTH
+        return (
+            f"no column 'id' and no column 'email': {_quote(mail)} can be both, if nothing else identifies a contact; "
+            f"then add {wording.show(mail, target)}"
+        )
+    told = []
+    for field in missing:
+        best = key if field == "id" else mail
+        if best is not None:
+            told.append(
+                f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
+            )
+        elif field == "id" and "email" in filled and mail is not None:
+            told.append(
+                f"no column 'id': {_quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
+                f"{wording.show(mail, 'id')}"
+            )
+        else:
+            told.append(
+                f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
+                f"the columns are: {_list(header)}"
+            )
+    return "; ".join(told)

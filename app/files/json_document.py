@@ -1,0 +1,221 @@
+"""The bytes of a request body → the bytes of each item.
+
+Items are cut apart before they are read, so that one that cannot be read harms no other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import msgspec
+
+from app.resources import json_scanner
+from app.resources.rules import quote
+
+BOM: Final = b"\xef\xbb\xbf"
+_START: Final = re.compile(rb'[ \t\r\n]*+\{[ \t\r\n]*+"items"[ \t\r\n]*+:[ \t\r\n]*+(?=\[)')
+BOUNDARY: Final = re.compile(rb"[}\]]\s*+,\s*+[{\[]")
+SMALL: Final = 256
+_COMMAS_PER_ITEM: Final = 64
+"""A body with more commas than this for each allowed item is counted before it is cut: a million one-byte
+items would take a hundred bytes of memory each."""
+
+_split = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+class MalformedBody(ValueError):
+    """The body as a whole cannot be cut into items, so nothing of it was done.
+
+    `detail` names the fault and the remedy, `offset` the byte of the body (from 0) where it was noticed.
+    """
+
+    def __init__(self, detail: str, offset: int = 0) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.offset = offset
+
+
+class TooManyItems(MalformedBody):
+    """The body holds more items than one request may carry."""
+
+
+def split_json(body: bytes, *, max_items: int = 10_000) -> list[bytes | msgspec.Raw]:
+    """The items of `{"items": […]}`, each as its JSON bytes, in order; nothing inside an item is judged.
+
+    A byte order mark is tolerated. An item that is not valid JSON is still cut out whole, as long as its
+    quotes and brackets balance.
+
+    Raises:
+        MalformedBody: no such object, another member beside `items`, or the places where items begin and end
+            are not certain.
+        TooManyItems: more than `max_items` items.
+    """
+    items = split_quickly(body, max_items=max_items)
+    if items is not None:
+        return items
+    return _split_lexically(body, len(BOM) if body.startswith(BOM) else 0, max_items)
+
+
+def split_quickly(body: bytes, *, max_items: int) -> list[bytes | msgspec.Raw] | None:
+    """`split_json` of a body that is sound and has no remarkable number of commas; else None.
+
+    Raises:
+        TooManyItems: more than `max_items` items.
+    """
+    start = _START.match(body, len(BOM) if body.startswith(BOM) else 0)
+    if start is None or body.count(b",") > _COMMAS_PER_ITEM * max_items:
+        return None
+    items = _split_valid(body, start.end())
+    if items is not None and len(items) > max_items:
+        raise _too_many(max_items, 0)
+    return items
+
+
+def _split_valid(body: bytes, start: int) -> list[bytes | msgspec.Raw] | None:
+    # Decoding the array alone, and not the object around it, shows a second "items" and any other member.
+    end = len(body.rstrip(b" \t\r\n")) - 1
+    if body[end : end + 1] != b"}":
+        return None
+    try:
+        return _split(memoryview(body)[start:end])  # type: ignore[return-value]  # a Raw is one of the two
+    except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
+        return None
+
+
+def _too_many(max_items: int, offset: int) -> TooManyItems:
+    return TooManyItems(f"the body has more than {max_items} items; send them in several requests", offset)
+
+
+def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | msgspec.Raw]:
+    at = json_scanner.skip_space(body, shift)
+    if body[at : at + 1] != b"{":
+        raise no_object(body[:4], body[at : at + 1], at)
+    items: list[bytes | msgspec.Raw] | None = None
+    try:
+        at = json_scanner.skip_space(body, at + 1)
+        while body[at : at + 1] != b"}" or items is None:
+            value = _expect_items(body, at, seen=items is not None)
+            spans, at = json_scanner.split_values(body, value + 1, closer="]", limit=max_items)
+            items = [_certain(body, *span) for span in spans]
+            at = json_scanner.skip_space(body, at + 1)
+            if body[at : at + 1] == b",":
+                at = json_scanner.skip_space(body, at + 1)
+                _expect_items(body, at, seen=True)
+            elif body[at : at + 1] != b"}":
+                raise unfinished(at)
+    except json_scanner.LimitError:
+        raise _too_many(max_items, at) from None
+    except json_scanner.StructureError as broken:
+        raise uncertain(broken) from None
+    at = json_scanner.skip_space(body, at + 1)
+    if at != len(body):
+        raise followed(at)
+    return items
+
+
+def uncertain(broken: json_scanner.StructureError) -> MalformedBody:
+    return MalformedBody(
+        f"not valid JSON at byte {broken.offset}: {broken.detail}; where items begin and end is not "
+        "certain, so none was taken; correct the body and send it again",
+        broken.offset,
+    )
+
+
+def unfinished(at: int) -> MalformedBody:
+    return MalformedBody("after the array of items the closing '}' was expected; is the body cut off?", at)
+
+
+def followed(at: int) -> MalformedBody:
+    return MalformedBody(f"something follows the end of the JSON object at byte {at}; remove it", at)
+
+
+def no_object(head: bytes, found: bytes, at: int) -> MalformedBody:
+    """`head` are the first 4 bytes of the body, `found` the one at `at`, if there is one."""
+    if not found:
+        detail = 'the body is empty; send {"items": [...]}'
+    elif found == b"[":
+        detail = 'the body is an array; wrap it as {"items": [...]}'
+    elif head[:2] in (b"\xff\xfe", b"\xfe\xff") or b"\x00" in head:
+        detail = "the body is UTF-16 or UTF-32; JSON must be sent as UTF-8"
+    else:
+        detail = f'not a JSON object at byte {at}; send {{"items": [...]}}'
+    return MalformedBody(detail, at)
+
+
+def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
+    """Offset of the '[' of the member "items" that must be at `at`."""
+    member = json_scanner.MEMBER_NAME.match(body, at)
+    if member is None:
+        raise no_member(body[at : at + 1], at, seen=seen)
+    check_name(member[1], at, seen=seen)
+    if body[member.end() : member.end() + 1] != b"[":
+        raise no_array(member.end())
+    return member.end()
+
+
+def no_member(found: bytes, at: int, *, seen: bool) -> MalformedBody:
+    """`seen`: there was one before."""
+    if found == b"}" and not seen:
+        return MalformedBody('"items" is missing; send {"items": [...]}', at)
+    return MalformedBody(f"a member name in double quotes and a colon were expected at byte {at}", at)
+
+
+def check_name(member: bytes, at: int, *, seen: bool) -> None:
+    """
+    Raises:
+        MalformedBody: it is not the name that is allowed here.
+    """
+    try:
+        name = msgspec.json.decode(member, type=str)
+    except ValueError:
+        name = member.decode("utf-8", "replace").strip('"')
+    if name != "items":
+        raise MalformedBody(
+            f'unknown member {quote(name)} at byte {at}; the body has the one member "items": '
+            'send {"items": [...]}',
+            at,
+        )
+    if seen:
+        raise MalformedBody(f'"items" appears in the body twice, again at byte {at}; send one array', at)
+
+
+def no_array(at: int) -> MalformedBody:
+    return MalformedBody(f'"items" must be an array, at byte {at}', at)
+
+
+def _certain(body: bytes, start: int, end: int) -> bytes:
+    item = body[start:end]
+    check_certain(item, start)
+    return item
+
+
+def check_certain(item: bytes, start: int) -> None:
+    """Refuse an item that may be several.
+
+    Two stray quotes or brackets in two items make one span of everything between them, and the cut then
+    swallows the items in the middle. Such a span is not valid JSON, and the boundary of two items is inside a
+    string or among brackets that do not match.
+
+    Raises:
+        StructureError: it may be.
+    """
+    if len(item) <= SMALL and BOUNDARY.search(item) is None:
+        return
+    try:
+        _skip(item)
+    except (ValueError, RecursionError):
+        if BOUNDARY.search(item) is None:
+            return
+        # Joined, strings keep their quotes, so what is found lies within one of them.
+        if BOUNDARY.search(b"".join(json_scanner.STRINGS.findall(item))) or not json_scanner.brackets_match(
+            item
+        ):
+            raise run_together(start) from None
+
+
+def run_together(start: int) -> json_scanner.StructureError:
+    return json_scanner.StructureError(
+        start, "the item that begins here seems to run into the next; a quote or bracket is wrong"
+    )

@@ -1,0 +1,303 @@
+"""A file's bytes → the pieces that a batch (`app.imports.batch`) takes: JSON items, and rows that cannot become any."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterable, Iterator
+from enum import StrEnum
+from itertools import chain
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+
+from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, Wording, understand
+from app.files.csv_reader import Record, Records
+from app.files.encoding import UTF_8, Decoder, UndecodableText
+from app.files.json_document import TooManyItems, split_quickly
+from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
+from app.files.ndjson import MAX_LINE, NdjsonLines
+from app.resources.decoding import Noted, Piece, Unfit
+from app.vocabulary.outcomes_wire import FieldError
+from app.vocabulary.states import ErrorCode
+
+_CHUNK: Final = 65_536
+LINES_PER_ITEM: Final = 64
+"""A body with more lines than this for each allowed item is refused: blank ones take time as well."""
+
+
+def _show(column: str, field: str) -> str:
+    return f"?map={quote(column, safe='')}:{quote(field, safe='')}"
+
+
+WORDING: Final = Wording("map=", ":", _show)
+
+
+class Family(StrEnum):
+    JSON = "json"
+    CSV = "csv"
+    NDJSON = "ndjson"
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """How a body is written. `charset` is a codec of `text.CHARSETS`; `mapping` renames columns of a CSV."""
+
+    family: Family = Family.JSON
+    charset: str = UTF_8
+    mapping: dict[str, str] = {}
+
+
+class Kept(msgspec.Struct, frozen=True, kw_only=True):
+    """What is kept of a file's form with its job, so that rows can be given back as they were written."""
+
+    family: Family
+    mapping: dict[str, str] = {}
+    header: list[str] | None = None
+    """Of a CSV."""
+
+
+class Portion(msgspec.Struct, frozen=True):
+    """Pieces that follow one another, and the line that each begins in, from 1; JSON has no lines."""
+
+    pieces: list[Piece]
+    lines: list[int] = []
+
+
+class Reader(ABC):
+    """Bytes → pieces, in the order of the file.
+
+    Raises:
+        MalformedBody, HeaderError: the file cannot be used as a whole; the machine is done then.
+    """
+
+    @property
+    @abstractmethod
+    def line(self) -> int:
+        """Lines read so far, blank ones too."""
+
+    @abstractmethod
+    def read(self, data: bytes | None) -> Iterator[Portion]:
+        """What comes of these bytes, or of the end (None), in steps of some milliseconds; to be asked for to its end.
+
+        Between two steps others may have their turn.
+        """
+
+    def feed(self, data: bytes) -> list[Piece]:
+        return [piece for step in self.read(data) for piece in step.pieces]
+
+    def finish(self) -> list[Piece]:
+        return [piece for step in self.read(None) for piece in step.pieces]
+
+
+class CsvReader(Reader):
+    """The first record that is not blank is the header; rows without any content are left out."""
+
+    def __init__(self, form: Form) -> None:
+        self._decoder = Decoder(form.charset)
+        self._records = Records()
+        self._mapping = form.mapping
+        self._lacking: MissingFields | None = None
+        """The header cannot be used: a few rows are read on for a good advice."""
+        self._sample: list[list[str]] = []
+        self.columns: Columns | None = None
+        """Once the header was read."""
+
+    @property
+    def line(self) -> int:
+        return self._records.line
+
+    def read(self, data: bytes | None) -> Iterator[Portion]:
+        try:
+            text = self._decoder.finish() if data is None else self._decoder.feed(data)
+        except UndecodableText as error:
+            # A bad header before the bad byte is told first, wherever the chunks were cut.
+            yield from self._make(self._records.read(error.before, at_once=True))
+            self._refuse()
+            raise
+        yield from self._make(self._records.read(text))
+        if data is None:
+            yield from self._make(self._records.read(None))
+            self._refuse()
+            if self.columns is None:
+                raise HeaderError("the file is empty: a CSV file begins with a line of column names")
+
+    def _make(self, steps: Iterable[list[Record]]) -> Iterator[Portion]:
+        for records in steps:
+            if not records:
+                yield Portion([])  # there may be work without any record
+                continue
+            if self._lacking is None and self.columns is None:
+                self._understand(records.pop(0))
+            columns = self.columns
+            if columns is None:
+                yield Portion([])
+                self._sample += [record.cells for record in records if record.cells and any(record.cells)]
+                if len(self._sample) >= SAMPLE:
+                    self._refuse()
+                continue
+            filled = [record for record in records if record.cells is None or any(record.cells)]
+            yield Portion(
+                [_make_piece(columns, record) for record in filled], [record.line for record in filled]
+            )
+
+    def _refuse(self) -> None:
+        """
+        Raises:
+            HeaderError: the columns cannot be used.
+        """
+        if self._lacking is not None:
+            raise self._lacking.advise(self._sample)
+
+    def _understand(self, record: Record) -> None:
+        if record.cells is None:
+            raise HeaderError(f"line {record.line}, which should name the columns: {record.problem}")
+        if any("\0" in cell for cell in record.cells):
+            raise HeaderError(
+                f"line {record.line}, which should name the columns, has NUL bytes; if the file is UTF-16 without a "
+                "byte order mark, send it with charset=utf-16le in the content type"
+            )
+        try:
+            self.columns = understand(record.cells, self._mapping, WORDING)
+        except MissingFields as lacking:
+            self._lacking = lacking
+
+
+def _make_piece(columns: Columns, record: Record) -> Piece:
+    cells = record.cells
+    if cells is None:
+        return _unfit(record.line, record.problem, too_large=record.too_long, text=record.text)
+    fault = columns.fault(cells)
+    if fault is not None:
+        return _unfit(record.line, fault, cells=cells)
+    item, warnings = columns.read(cells)
+    return Noted(_encode(item), warnings) if warnings else _encode(item)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _unfit(
+    line: int, problem: str, *, too_large: bool = False, cells: list[str] | None = None, text: str = ""
+) -> Unfit:
+    code = ErrorCode.ITEM_TOO_LARGE if too_large else ErrorCode.INVALID_FIELD
+    return Unfit([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
+
+
+class NdjsonReader(Reader):
+    """One item a line; blank lines are left out."""
+
+    def __init__(self) -> None:
+        self._lines = NdjsonLines()
+
+    @property
+    def line(self) -> int:
+        return self._lines.line
+
+    def read(self, data: bytes | None) -> Iterator[Portion]:
+        lines = self._lines.finish() if data is None else self._lines.feed(data)
+        yield Portion([_take(line.number, line.data) for line in lines], [line.number for line in lines])
+
+
+def _take(number: int, data: bytes | None) -> Piece:
+    if data is None:
+        return _unfit(number, f"the line is longer than {MAX_LINE:,} bytes", too_large=True)
+    return data
+
+
+class JsonReader(Reader):
+    """The items of `{"items": […]}`."""
+
+    def __init__(self) -> None:
+        self._items = JsonItems()
+
+    @property
+    def line(self) -> int:
+        """Line breaks mean nothing here."""
+        return 1
+
+    def read(self, data: bytes | None) -> Iterator[Portion]:
+        items = self._items.finish() if data is None else self._items.feed(data)
+        yield Portion([_refuse_long(item) if isinstance(item, LongItem) else item for item in items])
+
+
+def _refuse_long(item: LongItem) -> Unfit:
+    detail = f"the item that begins at byte {item.offset} of the body is longer than {MAX_ITEM:,} bytes"
+    return Unfit([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
+
+
+def open_reader(form: Form) -> Reader:
+    """The machine for a body that arrives piece by piece."""
+    if form.family is Family.CSV:
+        return CsvReader(form)
+    return NdjsonReader() if form.family is Family.NDJSON else JsonReader()
+
+
+class Contents(msgspec.Struct, frozen=True):
+    """A body, read."""
+
+    pieces: list[Piece]
+    kept: Kept
+    lines: list[int] = []
+    """As in `Portion`."""
+
+
+def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
+    """The items of a body of sound JSON: some nanoseconds a byte, as its fingerprint. None: it has to be read by steps.
+
+    Raises:
+        TooManyItems: more than `max_items` items.
+    """
+    if form.family is not Family.JSON:
+        return None
+    items = split_quickly(body, max_items=max_items)
+    return None if items is None else Contents([*items], Kept(family=form.family))
+
+
+def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None, None, Contents]:
+    """The items of a body that is there as a whole, returned at the end; others may have their turn between two steps.
+
+    Raises:
+        MalformedBody: nothing of it can be taken.
+        HeaderError: the columns of a CSV cannot be used.
+        TooManyItems: more than `max_items` items.
+    """
+    reader = open_reader(form)
+    pieces: list[Piece] = []
+    lines: list[int] = []
+    chunks = (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))
+    for chunk in chain(chunks, (None,)):
+        for found in reader.read(chunk):
+            pieces += found.pieces
+            lines += found.lines
+            if len(pieces) > max_items:
+                raise _too_many(max_items)
+            yield
+        yield
+        if reader.line > LINES_PER_ITEM * max_items + 1:
+            raise _too_many(max_items)
+    return Contents(pieces, keep(form, reader), lines)
+
+
+def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
+    """`read_quickly`, or else `read_by_steps`, all at once."""
+    contents = read_quickly(body, form, max_items=max_items)
+    if contents is not None:
+        return contents
+    steps = read_by_steps(body, form, max_items=max_items)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+
+def keep(form: Form, reader: Reader) -> Kept:
+    """What is worth keeping of a file, once its reader has seen all of it."""
+    columns = reader.columns if isinstance(reader, CsvReader) else None
+    return Kept(family=form.family, mapping=form.mapping, header=columns.header if columns else None)
+
+
+def _too_many(max_items: int) -> TooManyItems:
+    return TooManyItems(
+        f"the body has more than {max_items} rows, or too many lines; send it in several requests"
+    )

@@ -1,0 +1,203 @@
+"""What of the bodies that arrive one process holds at a time, shared out over tenants and their keys.
+
+A body has a place and a number of bytes from before its first byte is awaited until its request is answered. Nobody
+waits for either: whoever finds none is refused at once, while those who have one can finish.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from app.errors import Overloaded, QuotaExceeded
+from app.http.principal import Principal
+from app.settings import PREFIX, Settings
+
+_SOON: Final = 1.0
+"""Seconds after which a place may be free: most bodies are there in less."""
+
+_Key = tuple[int, str]
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """Most of something: in all, of one tenant, of one of its keys, each with the setting that says so."""
+
+    total: int
+    tenant: int
+    key: int | None = None
+    setting: str
+    held: str
+    """What of, in words."""
+
+
+class Shares:
+    """A quantity that tenants hold parts of.
+
+    Beside its limit, a tenant never holds more than it leaves for all others: however many arrive, a tenant
+    that holds nothing yet still gets something (as in Choudhury and Hahne's dynamic thresholds for shared buffers).
+    """
+
+    def __init__(self, limit: Limit) -> None:
+        self.limit = limit
+        self.total = 0
+        self._tenants: Counter[int] = Counter()
+        self._keys: Counter[_Key] = Counter()
+
+    def take(self, key: _Key, amount: int) -> None:
+        """
+        Raises:
+            QuotaExceeded: the key or its tenant holds its limit.
+            Overloaded: there is too little left for others.
+        """
+        limit, tenant = self.limit, key[0]
+        held, of_tenant = self._keys[key], self._tenants[tenant]
+        if limit.key is not None and held + amount > limit.key:
+            raise _refuse("key", limit, f"{limit.setting}_KEY", limit.key)
+        if of_tenant + amount > limit.tenant:
+            raise _refuse("tenant", limit, f"{limit.setting}_TENANT", limit.tenant)
+        free = limit.total - self.total
+        if amount > free or (of_tenant and of_tenant + amount > free):
+            raise Overloaded(retry_after=_SOON)
+        self.total += amount
+        self._keys[key] += amount
+        self._tenants[tenant] += amount
+
+    def give_back(self, key: _Key, amount: int) -> None:
+        self.total -= amount
+        for counter, name in ((self._keys, key), (self._tenants, key[0])):
+            counter[name] -= amount  # type: ignore[index]
+            if not counter[name]:  # type: ignore[index]
+                del counter[name]
+
+
+def _refuse(whose: str, limit: Limit, setting: str, most: int) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"This {whose} may have {most} {limit.held} at a time, and has about as many; send this request again after "
+        f"the time given, and fewer at a time. An operator may raise {setting}.",
+        retry_after=_SOON,
+    )
+
+
+class Place:
+    """One body's part; to be left (`with`)."""
+
+    def __init__(self, intake: Intake, key: _Key) -> None:
+        self._intake = intake
+        self._key = key
+        self.size = 0
+        """Bytes that it holds for the body itself."""
+        self._window = 0
+
+    def hold(self, size: int) -> None:
+        """Hold this many bytes for the body from now on, more or fewer than before.
+
+        Raises:
+            QuotaExceeded, Overloaded: there are not as many more.
+        """
+        self._change(size - self.size)
+        self.size = size
+
+    def hold_window(self, size: int) -> None:
+        """Hold this many bytes for inflating it, as long as it lasts; fewer than before change nothing.
+
+        Raises:
+            QuotaExceeded, Overloaded: there are not as many more.
+        """
+        if size > self._window:
+            self._change(size - self._window)
+            self._window = size
+
+    def _change(self, amount: int) -> None:
+        if amount > 0:
+            self._intake.bytes.take(self._key, amount)
+        elif amount < 0:
+            self._intake.bytes.give_back(self._key, -amount)
+
+    def __enter__(self) -> Self:
+        self._intake.requests.take(self._key, 1)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._change(-self.size - self._window)
+        self._intake.requests.give_back(self._key, 1)
+
+
+class Intake:
+    """The bodies of one process, and those who stay for longer."""
+
+    def __init__(self, settings: Settings) -> None:
+        s = settings
+        self.requests = Shares(
+            Limit(
+                total=s.max_requests,
+                tenant=s.max_requests_tenant,
+                key=s.max_requests_key,
+                setting=f"{PREFIX}MAX_REQUESTS",
+                held="requests with a body in progress",
+            )
+        )
+        self.bytes = Shares(
+            Limit(
+                total=s.body_memory,
+                tenant=s.body_memory_tenant,
+                key=s.body_memory_key,
+                setting=f"{PREFIX}BODY_MEMORY",
+                held="bytes of bodies in progress",
+            )
+        )
+
+        self._streams = Shares(
+            Limit(
+                total=s.max_streams,
+                tenant=s.max_streams_tenant,
+                setting=f"{PREFIX}MAX_STREAMS",
+                held="event streams open",
+            )
+        )
+        self._waits = Shares(
+            Limit(
+                total=s.max_waits,
+                tenant=s.max_waits_tenant,
+                setting=f"{PREFIX}MAX_WAITS",
+                held="requests waiting",
+            )
+        )
+
+    @contextmanager
+    def stream(self, principal: Principal) -> Iterator[None]:
+        """An event stream as long as it is open.
+
+        Raises:
+            QuotaExceeded, Overloaded: there are too many.
+        """
+        key = (principal.tenant_id, principal.key_id)
+        self._streams.take(key, 1)
+        try:
+            yield
+        finally:
+            self._streams.give_back(key, 1)
+
+    @contextmanager
+    def wait(self, principal: Principal) -> Iterator[bool]:
+        """A request that waits (`Prefer: wait`); false: so many do already that it is answered at once."""
+        key = (principal.tenant_id, principal.key_id)
+        try:
+            self._waits.take(key, 1)
+        except (QuotaExceeded, Overloaded):
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            self._waits.give_back(key, 1)
+
+    def place(self, tenant_id: int, key_id: str) -> Place:
+        """A place for a body of this key, not taken yet."""
+        return Place(self, (tenant_id, key_id))

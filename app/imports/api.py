@@ -1,0 +1,206 @@
+"""`POST /v1/contacts:bulk`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from litestar import Request
+from litestar.response.base import ASGIResponse
+
+from app.errors import Invalid
+from app.files.csv_columns import MappingError, parse_mapping
+from app.files.readers import WORDING, Family, Form
+from app.http import headers
+from app.http.headers import Fields, Preferences
+from app.http.operation import Answer, Call, Header, operation
+from app.http.parameters import describe_wait, read_preferences
+from app.http.principal import Principal
+from app.http.request_context import Exchange
+from app.imports.reception import ROUTE, SCOPES, Importer, ReceivedImport
+from app.imports.service import ImportRequest, Options
+from app.imports.upload import QueuedAnswer
+from app.resources.decoding import Item
+from app.settings import Settings
+from app.vocabulary import outcomes_wire
+from app.vocabulary.states import Consistency
+
+_SETTLING: Final = 5.0
+"""Seconds beyond `wait` for which others get 409, so that the answer can still be put in place."""
+
+
+class ImportQuery(msgspec.Struct, frozen=True, kw_only=True):
+    atomic: bool = False
+    """All or nothing: one failing item fails all."""
+    dry_run: bool = False
+    """Report what would happen, and change nothing."""
+    on_duplicate: Literal["fail", "last_wins"] = "fail"
+    """Differing items with one id: all of them fail, or the last one counts."""
+    consistency: Consistency = Consistency.NONE
+    """`all_destinations`: an item that one destination finally refuses is undone at the others, and here, by a job
+    that the import then shows as `compensated_by`."""
+    map: list[Annotated[str, msgspec.Meta(examples=["Customer Id:id"])]] = []
+    """Renames a column of a CSV, as `Column:field`, percent-encoded; repeat it for more. The last colon separates. An
+    e-mail column that is renamed to `id` is both, if no other column is `email`."""
+    ignore: list[Annotated[str, msgspec.Meta(examples=["Internal note"])]] = []
+    """Leaves a column of a CSV out; repeat it for more."""
+
+
+def _read_key(call: Call) -> str:
+    key, call.exchange.idempotency_key = headers.read_key(call.fields)
+    return key
+
+
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        name="Idempotency-Key",
+        description="Identifies this request, so that sending it twice does its work once; bare, or quoted as in RFC "
+        "8941.",
+        read=_read_key,
+        schema={"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!#-~]([ -~]*[!-~])?$"},
+        required=True,
+    ),
+]
+Prefer = Annotated[
+    Preferences,
+    Header(
+        name="Prefer",
+        description=lambda settings: (
+            f"{describe_wait(settings)} `respond-async` stages a batch of any size, and answers with 202."
+        ),
+        read=read_preferences,
+    ),
+]
+ContentEncoding = Annotated[
+    None,
+    Header(
+        name="Content-Encoding",
+        description="How the body is compressed.",
+        read=lambda asked: None,  # app.http.body.reader reads it
+        schema={"enum": ["gzip", "zstd", "identity"]},
+    ),
+]
+_NDJSON: Final = (
+    "One `Item` a line, in UTF-8; blank lines are left out. Also `application/ndjson`, `application/jsonl`."
+)
+_CSV: Final = (
+    "RFC 4180 with a header row. `id`, `email`, `first_name`, `last_name`, `phone`, `company`, "
+    "`if_version` and `source_version` are recognized whatever their case, spaces, dashes and "
+    "underscores; any other column becomes an attribute of that name. An empty cell leaves the field as "
+    "it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
+    "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: "
+    "`utf-16le`, `utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
+)
+
+
+def _describe(settings: Settings) -> str:
+    return (
+        f"Up to {settings.max_sync_items} items or {settings.max_sync_bytes} bytes (inflated) are decided in one "
+        "transaction and answered item by item. More of them, "
+        f"up to {settings.max_json_items} items as JSON and {settings.max_file_bytes} bytes as CSV or NDJSON, are "
+        "staged while they arrive and processed afterwards; with `atomic=true`, where one transaction holds the "
+        f"locks of all items, up to {settings.max_atomic_items} items and {settings.max_atomic_bytes} bytes. "
+        "The same request under the same Idempotency-Key gets the same "
+        f"bytes for {settings.idempotency_retention / 3600:g} hours and does nothing twice. An unreadable row of a "
+        "file fails alone, like any item, and is identified by its line."
+    )
+
+
+def _describe_body(settings: Settings) -> dict[str, Any]:
+    """Schemas by media type."""
+    items = {
+        "type": "array",
+        "maxItems": settings.max_json_items,
+        "items": {"$ref": "#/components/schemas/Item"},
+        "description": "Each item is independent: one that violates its schema fails alone.",
+    }
+    return {
+        headers.JSON: {
+            "type": "object",
+            "required": ["items"],
+            "additionalProperties": False,
+            "properties": {"items": items},
+        },
+        headers.NDJSON: {"type": "string", "description": _NDJSON},
+        headers.CSV: {"type": "string", "description": _CSV},
+    }
+
+
+_ECHOED: Final = ("IdempotencyKey", "IdempotencyReplayed", "PreferenceApplied")
+
+
+@operation(
+    "POST",
+    "/v1/contacts:bulk",
+    tag="contacts",
+    access=SCOPES,
+    description=_describe,
+    request_body=_describe_body,
+    types=(Item, outcomes_wire.ItemOutcome),
+    answers=(
+        Answer(
+            "Every item is decided, also when all are ok or all failed.",
+            207,
+            outcomes_wire.ImportAnswer,
+            headers=("Location", *_ECHOED),
+        ),
+        Answer(
+            "Every item is stored durably and will be processed: the batch exceeds the limits of one answer, or "
+            "`Prefer: respond-async` was sent. The answer comes at once, whatever `wait` says; wait at the job.",
+            202,
+            QueuedAnswer,
+            headers=("Location", "RetryAfter", *_ECHOED),
+        ),
+    ),
+    errors=(409, 422),
+)
+async def import_contacts(
+    key: IdempotencyKey,
+    query: ImportQuery,
+    preferences: Prefer,
+    encoding: ContentEncoding,
+    fields: Fields,
+    exchange: Exchange,
+    principal: Principal,
+    request: Request[Any, Any, Any],
+    importer: Importer,
+) -> ASGIResponse:
+    """Import a batch of contacts."""
+    options = Options(
+        atomic=query.atomic,
+        dry_run=query.dry_run,
+        last_wins=query.on_duplicate == "last_wins",
+        consistency=query.consistency,
+        minimal=preferences.minimal,
+        wait=preferences.wait + _SETTLING if preferences.wait else 0.0,
+    )
+    upload = ImportRequest(
+        tenant_id=principal.tenant_id,
+        key_id=principal.key_id,
+        request_id=exchange.request_id,
+        route=ROUTE,
+        key=key,
+        options=options,
+        form=_read_form(query, fields),
+    )
+    asked = ReceivedImport(
+        upload=upload,
+        fields=fields,
+        preferences=preferences,
+        exchange=exchange,
+        echo={"Idempotency-Key": exchange.idempotency_key or ""},
+    )
+    return await importer.take(request.receive, asked)
+
+
+def _read_form(query: ImportQuery, fields: Fields) -> Form:
+    family, charset = headers.read_type(fields)
+    if (query.map or query.ignore) and family is not Family.CSV:
+        raise Invalid(
+            "map= and ignore= are for the columns of a CSV; name the fields of JSON items as they are."
+        )
+    try:
+        return Form(family=family, charset=charset, mapping=parse_mapping(query.map, WORDING, query.ignore))
+    except MappingError as error:
+        raise Invalid(error.detail) from error

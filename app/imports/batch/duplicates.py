@@ -1,0 +1,110 @@
+"""What the items of one batch mean together: each contact is written at most once, in one order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from operator import attrgetter
+from typing import Any, Final
+
+import msgspec
+
+from app.resources.decoding import Accepted, Rejected
+from app.vocabulary.outcomes_wire import FieldError
+from app.vocabulary.states import ErrorCode
+
+_contact_id: Final = attrgetter("contact_id")
+_index: Final = attrgetter("index")
+_SHOWN: Final = 10
+"""Other indexes named in a message: a thousand items of one id would name each other a million times."""
+
+_sorted_json = msgspec.json.Encoder(order="sorted").encode
+
+
+# How a batch is to be taken, as far as its job keeps it; shown as it stands here.
+class Batch(msgspec.Struct, frozen=True):
+    """The items to write and what becomes of the others; every index of the request is in one of the four.
+
+    `applied` has unique ids in code point order, which is the order of PostgreSQL's collation "C": writers
+    that all lock rows in this order cannot deadlock. `followers` and `superseded` map the index of an item to
+    that of the applied one that represents it: an equal one, or a later one (`last_wins`).
+    """
+
+    applied: list[Accepted]
+    followers: dict[int, int]
+    superseded: dict[int, int]
+    rejected: list[Rejected]
+    """In request order."""
+
+
+def resolve_duplicates(rows: Iterable[Accepted | Rejected], *, last_wins: bool) -> Batch:
+    """Settle items of one id: equal ones are applied once, differing ones fail unless the last wins."""
+    accepted: list[Accepted] = []
+    rejected: list[Rejected] = []
+    for row in rows:
+        if type(row) is Accepted:
+            accepted.append(row)
+        else:
+            rejected.append(row)  # type: ignore[arg-type]  # mypy does not narrow the else of `type() is`
+    accepted.sort(key=_contact_id)  # stable: equal ids stay in request order
+    batch = Batch(accepted, {}, {}, rejected)
+    if len({row.contact_id for row in accepted}) == len(accepted):
+        return batch
+    return _resolve(accepted, rejected, last_wins=last_wins)
+
+
+def _resolve(accepted: list[Accepted], rejected: list[Rejected], *, last_wins: bool) -> Batch:
+    groups: dict[str, list[Accepted]] = {}
+    for row in accepted:
+        groups.setdefault(row.contact_id, []).append(row)
+    batch = Batch([], {}, {}, list(rejected))
+    for group in groups.values():
+        first, last = group[0], group[-1]
+        if len(group) == 1:
+            batch.applied.append(first)
+        elif len({_content(row) for row in group}) == 1:
+            batch.applied.append(first)
+            batch.followers.update((row.index, first.index) for row in group[1:])
+        elif last_wins:
+            batch.applied.append(last)
+            batch.superseded.update((row.index, last.index) for row in group[:-1])
+        else:
+            batch.rejected.extend(_reject(row, group) for row in group)
+    batch.rejected.sort(key=_index)
+    return batch
+
+
+def _content(row: Accepted) -> tuple[Any, ...]:
+    """What two equal items share, whatever the order of their members; `1` and `true` differ, as in JSON."""
+    attributes = row.attributes and _sorted_json(msgspec.json.decode(row.attributes))
+    return (
+        row.email,
+        row.first_name,
+        row.last_name,
+        row.phone,
+        row.company,
+        attributes,
+        row.source_version,
+        row.if_version,
+        row.mask,
+    )
+
+
+def digest(row: Accepted) -> bytes:
+    """Equal for two items of one id that are equal."""
+    return hashlib.blake2b(msgspec.msgpack.encode(_content(row)), digest_size=16).digest()
+
+
+def _reject(row: Accepted, group: list[Accepted]) -> Rejected:
+    others = [other.index for other in group[: _SHOWN + 1] if other is not row]
+    return reject(row.index, row.contact_id, others, members=len(group))
+
+
+def reject(index: int, contact_id: str | None, others: Iterable[int], *, members: int) -> Rejected:
+    """One of `members` items that have one id and differ; `others` are some of them."""
+    shown = [str(other) for other in others if other != index][:_SHOWN]
+    more = members - 1 - len(shown)
+    named = ", ".join(shown) + (f" and {more} more" if more else "")
+    subject = f"items {named} of this batch have" if members > 2 else f"item {named} of this batch has"
+    detail = f"{subject} the same id, with other content; send one of them, or use on_duplicate=last_wins"
+    return Rejected(index, contact_id, [FieldError(ErrorCode.DUPLICATE_IN_BATCH, "/id", detail)])

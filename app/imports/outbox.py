@@ -1,0 +1,78 @@
+"""What a run of decided items leaves behind beside contacts and ledger: outcomes, counts and deliveries.
+
+An import that is answered at once and a chunk of a file leave the same, by the same statement.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+
+from app.files.staging_codec import encode_sources
+from app.imports import outbox_queries
+from app.imports.batch import items
+from app.kit.compression import pack
+from app.kit.postgres.database import Connection
+from app.resources.decoding import Piece
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import ItemOutcome, Summary
+
+
+class Booked(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts of the recorded items, and whether deliveries were written."""
+
+    summary: Summary
+    results: dict[str, int]
+    encoded: bytes
+    """The outcomes as JSON."""
+    owed: bool
+
+
+async def book(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    request_id: str,
+    outcomes: list[ItemOutcome],
+    pieces: Sequence[Piece],
+    *,
+    first_index: int = 0,
+    item_count: int | None = None,
+    destination_ids: Sequence[int],
+    chunk_size: int,
+    dry_run: bool,
+) -> Booked:
+    """Write what was decided of a chunk's items, within the caller's transaction.
+
+    `item_count`: places of the chunk, where some of its items are not decided yet.
+    """
+    summary = outcomes_wire.summarize(outcomes)
+    sources = items.sources(outcomes, pieces) if summary.succeeded < summary.total else {}
+    changed: Sequence[ItemOutcome] = [] if dry_run else items.changed(outcomes)
+    encoded = outcomes_wire.encode_items(outcomes)
+    await outbox_queries.record_chunk(
+        connection,
+        outbox_queries.Chunk(
+            tenant_id=tenant_id,
+            job_id=job_id,
+            request_id=request_id,
+            first_index=first_index,
+            item_count=len(outcomes) if item_count is None else item_count,
+            failures=outcomes_wire.as_json(outcomes_wire.cluster(outcomes)),
+            outcomes=pack(encoded),
+            sources=pack(encode_sources(sources)) if sources else None,
+            destination_ids=list(destination_ids),
+            contact_ids=[o.id or "" for o in changed],
+            versions=[int(o.version or 0) for o in changed],
+            indexes=[o.index for o in changed],
+            chunk_size=chunk_size,
+        ),
+    )
+    return Booked(
+        summary=summary,
+        results=outcomes_wire.count_results(outcomes),
+        encoded=encoded,
+        owed=bool(changed and destination_ids),
+    )

@@ -1,0 +1,248 @@
+"""A body of items on its way in: read byte for byte, and imported at once or stored for later; the use cases decide."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator
+from typing import Any, Final, Protocol
+
+import msgspec
+from litestar.response.base import ASGIResponse
+from uuid_utils.compat import uuid7
+
+from app.auth.authorization import Scopes
+from app.auth.principals import Principals
+from app.errors import Unauthorized
+from app.files.json_document import TooManyItems
+from app.http.body.limits import Intake, Place
+from app.http.body.reader import Limits, open_body
+from app.http.headers import Fields, Preferences
+from app.http.operation import respond
+from app.http.principal import Principal
+from app.http.request_context import Exchange
+from app.imports import queries
+from app.imports import service as import_service
+from app.imports import upload as import_upload
+from app.imports.service import Accepted207, ImportRequest, Options, Replay
+from app.job_status import service as job_status_service
+from app.kit.compression import pack
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Database
+from app.settings import Settings
+from app.vocabulary import outcomes_wire
+
+ROUTE: Final = "POST /v1/contacts:bulk"
+"""The scope of an idempotency key, beside the tenant."""
+SCOPES: Final = Scopes("import")
+
+_STEP: Final = 65_536
+"""Bytes of room that a body of unknown length takes at a time."""
+_TICKS: Final = 4
+"""In a lease: how often a body that does not come is still known to be awaited."""
+
+
+class _Named(msgspec.Struct):
+    job_id: str
+
+
+class ReceivedImport(msgspec.Struct, frozen=True, kw_only=True):
+    """A request but for its body."""
+
+    upload: ImportRequest
+    fields: Fields
+    preferences: Preferences
+    exchange: Exchange
+    echo: dict[str, str]
+    """What every answer carries."""
+
+    @property
+    def options(self) -> Options:
+        return self.upload.options
+
+
+class Waiter(Protocol):
+    """Waits for jobs."""
+
+    async def wait(self, tenant_id: int, job_id: uuid.UUID, *, seconds: float) -> bool:
+        """True once the job is finished; false after `seconds`."""
+
+
+class Importer:
+    """Reads bodies, and has them imported at once or later."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        intake: Intake,
+        waker: Waker,
+        watcher: Waiter,
+        principals: Principals,
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._intake = intake
+        self._waker = waker
+        self._watcher = watcher
+        self._principals = principals
+
+    async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
+        with self._intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
+            return await self._take(receive, asked, place)
+
+    async def _take(self, receive: Any, asked: ReceivedImport, place: Place) -> ASGIResponse:
+        settings = self._settings
+        limits = _limit(settings, asked.options)
+        ahead = not asked.preferences.respond_async
+        # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
+        place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _spooling(settings)))
+        async with contextlib.aclosing(open_body(receive, asked.fields, limits, place.hold_window)) as body:
+            held: list[bytes] = []
+            if ahead and await _read_ahead(body, held, settings.max_sync_bytes, place):
+                # Too many items are no fault: they are stored, and processed afterwards.
+                with contextlib.suppress(TooManyItems):
+                    return await self._answer_now(asked, b"".join(held))
+            return await self._answer_later(asked, _chain(held, body, place, _spooling(settings)))
+
+    async def _answer_now(self, asked: ReceivedImport, body: bytes) -> ASGIResponse:
+        wait = asked.preferences.wait
+        # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
+        async with self._database.turn():
+            decided = await import_service.accept(
+                self._database,
+                asked.upload,
+                body,
+                self._settings,
+                new_id=uuid7,
+                random=random.SystemRandom().random,
+            )
+        if isinstance(decided, Replay):
+            return _replay(decided, asked.echo)
+        asked.exchange.items = decided.summary.total
+        self._waker.wake(asked.upload.tenant_id, decided.owed, reason=str(decided.job_id))
+        if wait:
+            settled = await self._hold(asked.upload, decided, asked.exchange.started + wait)
+            if isinstance(settled, Replay):
+                return _replay(settled, asked.echo)
+            return _answer(decided, settled, asked.echo, asked.preferences)
+        return _answer(decided, decided.body, asked.echo, asked.preferences)
+
+    async def _answer_later(self, asked: ReceivedImport, body: AsyncIterator[bytes]) -> ASGIResponse:
+        """Store the body. `Prefer: wait` is not heeded here: nothing will be settled so soon."""
+        loop = asyncio.get_running_loop()
+        upload = asked.upload
+        accepted = await import_upload.receive(
+            self._database, upload, body, self._settings, new_id=uuid7, clock=loop.time
+        )
+        if isinstance(accepted, Replay):
+            return _replay(accepted, asked.echo)
+        asked.exchange.items = accepted.items
+        self._waker.wake_imports(upload.tenant_id, accepted.job_id)
+        fields = asked.echo | {
+            "Location": f"/v1/jobs/{accepted.job_id}",
+            "Retry-After": str(accepted.retry_after),
+        }
+        return respond(
+            accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True)
+        )
+
+    async def _hold(self, batch: ImportRequest, decided: Accepted207, until: float) -> bytes | Replay:
+        """Wait for the effects, and put the answer that shows them in the place of the one committed.
+
+        Nothing is lost if this never ends: the answer that was committed with the import remains.
+        """
+        body = decided.body
+        if decided.owed:
+            remaining = until - asyncio.get_running_loop().time()
+            principal = Principal(batch.tenant_id, batch.key_id, SCOPES.scopes)
+            with self._intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
+                # What was decided is told, also to who may not wait, or no longer.
+                async with self._principals.heed(principal):
+                    await self._watcher.wait(
+                        batch.tenant_id, decided.job_id, seconds=remaining if granted else 0.0
+                    )
+        async with self._database.connection() as connection:
+            if decided.owed:
+                counts = await job_status_service.read_effects(connection, batch.tenant_id, decided.job_id)
+                effects = {
+                    name: outcomes_wire.overall(counts[name]) if name in counts else word
+                    for name, word in decided.effects.items()
+                }
+                body = outcomes_wire.compose(
+                    decided.job_id, decided.summary, effects, decided.shown, dry_run=batch.options.dry_run
+                )
+            if await queries.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, pack(body)):
+                return body
+        return Replay(207, decided.body)
+
+
+def _limit(settings: Settings, options: Options) -> Limits:
+    size, remedy = settings.max_file_bytes, ""
+    if options.atomic:
+        size = settings.max_atomic_bytes
+        remedy = (
+            "With atomic=true one transaction holds the locks of all items, hence this limit: send the body without "
+            f"atomic=true (then it is {settings.max_file_bytes}), or in several requests."
+        )
+    return Limits(
+        size=max(size, settings.max_sync_bytes),
+        remedy=remedy or "Send the items in several requests, each with its own Idempotency-Key.",
+        seconds=settings.body_timeout,
+        inflation=settings.max_inflation,
+        tick=settings.receive_lease / _TICKS,
+    )
+
+
+def _foresee(fields: Fields) -> int:
+    """Bytes that a body will take, as far as its header says."""
+    declared = fields.one("content-length") or ""
+    return int(declared[:18]) if declared.isdecimal() else _STEP
+
+
+def _spooling(settings: Settings) -> int:
+    """Bytes in memory of a body that is stored while it arrives: the chunk that grows, and the one being packed."""
+    return 2 * settings.import_chunk_bytes
+
+
+async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int, place: Place) -> bool:
+    """Whether the body ends within `most` bytes; what was read of it goes to `held`."""
+    size = 0
+    async for piece in body:
+        held.append(piece)
+        size += len(piece)
+        if size > place.size:
+            place.hold(size + _STEP)
+        if size > most:
+            return False
+    return True
+
+
+async def _chain(
+    held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int
+) -> AsyncIterator[bytes]:
+    """What was read, and what is still to come; once that has begun, `least` bytes are in memory."""
+    held.reverse()
+    while held:
+        yield held.pop()
+        await asyncio.sleep(0)
+    place.hold(least)
+    async for piece in body:
+        yield piece
+
+
+def _answer(
+    decided: Accepted207, body: bytes, echo: dict[str, str], preferences: Preferences
+) -> ASGIResponse:
+    fields = echo | {"Location": f"/v1/jobs/{decided.job_id}"} | preferences.applied(waited=True)
+    return respond(body, 207, headers=fields)
+
+
+def _replay(replay: Replay, echo: dict[str, str]) -> ASGIResponse:
+    job_id = msgspec.json.decode(replay.body, type=_Named).job_id
+    fields = echo | {"Idempotency-Replayed": "true", "Location": f"/v1/jobs/{job_id}"}
+    if replay.status == 202:
+        fields["Retry-After"] = "1"
+    return respond(replay.body, replay.status, headers=fields)

@@ -1,0 +1,378 @@
+"""The use case: a batch comes in, and one transaction decides every item, or nothing happened.
+
+The phases, each with its exits:
+
+1. cut       bytes → pieces: at once where that costs no more than the fingerprint · else the key is looked at first,
+             for it may be answered, and the body is cut in steps, between which others have their turn · not a batch
+             at all → `MalformedRequest`
+2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
+             `KeyReused` · too old → `KeyExpired`
+3. write     pieces → items, each accepted or rejected; upsert and ledger · too much to explain → they are read without
+             a transaction, then 2 again · a lock not had → every item `retry`
+4. record    job, outcomes, deliveries, the answer under its key
+5. commit    before it nothing happened, after it the key replays the bytes
+
+No connection is held while a body is cut, and 2 to 5 are one transaction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+import uuid
+from collections.abc import Callable
+from typing import Final, Protocol
+
+import asyncpg
+import msgspec
+import structlog
+
+from app.errors import (
+    InvalidHeader,
+    KeyBusy,
+    KeyExpired,
+    KeyReused,
+    MalformedRequest,
+    Overloaded,
+)
+from app.files import json_document
+from app.files.csv_columns import HeaderError
+from app.files.readers import Contents, Family, Form, read_by_steps, read_quickly
+from app.imports import queries, upload_queries, upsert
+from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided
+from app.imports.outbox import book
+from app.kit.compression import pack, unpack
+from app.kit.postgres.database import Connection, Database
+from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.resources.decoding import Effort, Laborious
+from app.sagas.consistency import promise
+from app.settings import Settings
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import JobOptions
+from app.vocabulary.states import Consistency, EffectState
+
+log = structlog.get_logger()
+
+_MET: Final = (*COLLIDED, asyncpg.UniqueViolationError)
+"""A unique violation is the key itself, that somebody else committed meanwhile."""
+_MOST_EFFORT: Final = 262_144
+"""Bytes of items that may be read thoroughly within the transaction: some tens of milliseconds."""
+_BUSY_SECONDS: Final = 1.0
+_RECEIVING_SECONDS: Final = 5.0
+"""A body that is arriving may be complete, or abandoned, much sooner than its lease says."""
+
+
+class Options(JobOptions, frozen=True, kw_only=True):
+    """How a batch is to be taken."""
+
+    minimal: bool = False
+    wait: float = 0.0
+    """Seconds for which the caller delays the answer to include effects."""
+
+    @property
+    def consistent(self) -> bool:
+        """Whether what one destination refuses is to be taken back everywhere."""
+        return self.consistency is Consistency.ALL_DESTINATIONS and not self.dry_run
+
+
+class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A request to import a batch, but for its body."""
+
+    tenant_id: int
+    key_id: str
+    request_id: str
+    route: str
+    key: str
+    options: Options
+    form: Form = Form()
+
+
+class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
+    """A decided batch. `owed`: deliveries were written, so their destinations are to be notified."""
+
+    job_id: uuid.UUID
+    body: bytes
+    shown: bytes
+    """The items of the answer, encoded."""
+    summary: outcomes_wire.Summary
+    effects: dict[str, EffectState]
+    owed: list[int]
+
+
+class Replay(msgspec.Struct, frozen=True):
+    """The first answer of this key, byte for byte."""
+
+    status: int
+    body: bytes
+
+
+class Digest(Protocol):
+    """A running hash."""
+
+    def update(self, data: bytes, /) -> None: ...
+
+    def digest(self) -> bytes: ...
+
+
+def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
+    """Distinguishes requests under one key: the body, its format, and every option that changes its effect."""
+    return seal(hashlib.sha256(body), options, form)
+
+
+def seal(body: Digest, options: Options, form: Form) -> bytes:
+    """The fingerprint of a request whose body went into this SHA-256 piece by piece; the digest is used up."""
+    body.update(
+        f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()
+    )
+    if options.consistency is not Consistency.NONE:
+        body.update(f"\0consistency={options.consistency}".encode())
+    if form.family is not Family.JSON:
+        body.update(b"\0" + msgspec.json.encode(form, order="sorted"))
+    return body.digest()
+
+
+async def accept(
+    database: Database,
+    request: ImportRequest,
+    body: bytes,
+    settings: Settings,
+    *,
+    new_id: Callable[[], uuid.UUID],
+    random: Callable[[], float],
+) -> Accepted207 | Replay:
+    """Take a batch: one transaction, tried again when PostgreSQL chose it as a deadlock's victim.
+
+    Raises:
+        KeyBusy, KeyReused, KeyExpired: see the phases above.
+        MalformedRequest, InvalidHeader: the body cannot be cut into items.
+        TooManyItems: it holds more than can be answered in the request; nothing happened.
+        DatabaseUnavailable, Overloaded: nothing happened.
+    """
+    mark = fingerprint(body, request.options, request.form)
+    contents = read_quickly(body, request.form, max_items=settings.max_sync_items)
+    if contents is None:
+        async with database.connection() as connection, connection.transaction():
+            replay = answered(await claim_key(connection, request), mark)
+        if replay is not None:
+            return replay
+        contents = await _cut(body, request.form, settings)
+    return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random).run()
+
+
+class _Acceptance:
+    """A batch that is cut into items, and the one transaction that takes it."""
+
+    def __init__(
+        self,
+        database: Database,
+        request: ImportRequest,
+        size: int,
+        contents: Contents,
+        mark: bytes,
+        settings: Settings,
+        new_id: Callable[[], uuid.UUID],
+        random: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._request = request
+        self._size = size
+        self._contents = contents
+        self._mark = mark
+        self._settings = settings
+        self._new_id = new_id
+        self._random = random
+        self._effort = Effort(_MOST_EFFORT)
+
+    async def run(self) -> Accepted207 | Replay:
+        while True:
+            try:
+                return await self._decide()
+            except Laborious:  # the items must be examined first; nothing happened
+                for _ in self._collect().examine():
+                    await asyncio.sleep(0)
+
+    async def _decide(self) -> Accepted207 | Replay:
+        undecided: Undecided | None = None
+        request_id = self._request.request_id
+
+        async def transaction() -> Accepted207 | Replay:
+            async with connection.transaction():
+                claim = await claim_key(connection, self._request)
+                return answered(claim, self._mark) or await self._take(connection, claim, undecided)
+
+        async with self._database.connection() as connection:
+            for _ in range(2):  # if the items cannot be decided, at least that is recorded
+                try:
+                    return await retried(transaction, on=_MET)
+                except (*_MET, *HELD) as error:
+                    log.warning("import_undecided", error=type(error).__name__, request_id=request_id)
+                    undecided = LOCKED
+                except asyncpg.DataError as error:
+                    # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
+                    log.error("import_data_error", error=error, request_id=request_id)
+                    undecided = BROKEN
+        raise Overloaded(retry_after=self._settings.db_lock_timeout)
+
+    def _collect(self) -> Items:
+        return Items(
+            self._contents.pieces,
+            last_wins=self._request.options.last_wins,
+            max_item_bytes=self._settings.max_item_bytes,
+            effort=self._effort,
+            lines=self._contents.lines,
+        )
+
+    async def _take(
+        self, connection: Connection, claim: queries.KeyClaim, undecided: Undecided | None
+    ) -> Accepted207:
+        request, settings, items = self._request, self._settings, self._collect()
+        options = request.options
+        job_id = self._new_id()
+        if undecided is None:
+            await upsert.write(
+                connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
+            )
+        else:
+            seconds = math.ceil(settings.db_lock_timeout * (1 + self._random()))
+            items.postpone(undecided, seconds)
+        destinations = claim.destinations
+        booked = await book(
+            connection,
+            request.tenant_id,
+            job_id,
+            request.request_id,
+            items.outcomes,
+            items.pieces,
+            destination_ids=list(destinations),
+            chunk_size=settings.chunk_size,
+            dry_run=options.dry_run,
+        )
+        summary = booked.summary
+        effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
+            destinations.values(), EffectState.PENDING if booked.owed else EffectState.SKIPPED
+        )
+        shown = (
+            outcomes_wire.encode_items(outcomes_wire.not_ok(items.outcomes))
+            if options.minimal
+            else booked.encoded
+        )
+        body = outcomes_wire.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
+        await queries.insert_import(
+            connection,
+            queries.ImportRecord(
+                tenant_id=request.tenant_id,
+                job_id=job_id,
+                pending=booked.owed,
+                request_id=request.request_id,
+                key_id=request.key_id,
+                options=encode_options(options),
+                summary=summary,
+                results=outcomes_wire.as_json(booked.results),
+                body_bytes=self._size,
+                form=outcomes_wire.as_json(self._contents.kept),
+                route=request.route,
+                key=request.key,
+                fingerprint=self._mark,
+                status=207,
+                answer=pack(body),
+                retention=settings.idempotency_retention,
+                holding=options.wait or None,
+            ),
+        )
+        if options.consistent and booked.owed:
+            await promise(connection, request.tenant_id, job_id, key_id=request.key_id)
+        return Accepted207(
+            job_id=job_id,
+            body=body,
+            shown=shown,
+            summary=summary,
+            effects=effects,
+            owed=list(destinations) if booked.owed else [],
+        )
+
+
+async def claim_key(connection: Connection, request: ImportRequest) -> queries.KeyClaim:
+    """The stored request of this key; if there is none, this transaction may store one.
+
+    An upload under this key whose heartbeat is lost is abandoned here, so that the key is free.
+
+    Raises:
+        KeyBusy: another request runs under this key, or its body is still arriving.
+    """
+    claim = await queries.claim_key(connection, request.tenant_id, request.route, request.key)
+    if claim.fingerprint is not None:
+        return claim
+    if not claim.claimed:
+        raise KeyBusy(retry_after=_BUSY_SECONDS)
+    if claim.answering > 0 or (
+        claim.job_id is not None
+        and not await upload_queries.abandon(
+            connection, request.tenant_id, claim.job_id, request.route, request.key
+        )
+    ):
+        raise KeyBusy(retry_after=min(max(claim.answering, _BUSY_SECONDS), _RECEIVING_SECONDS))
+    return claim
+
+
+def answered(claim: queries.KeyClaim, mark: bytes) -> Replay | None:
+    """The answer that is stored under the key; None: there is none yet.
+
+    Raises:
+        KeyExpired, KeyReused, KeyBusy: see the phases above.
+    """
+    if claim.fingerprint is None:
+        return None
+    check_kept(claim)
+    if claim.fingerprint != mark:
+        raise KeyReused()
+    if claim.answering > 0:
+        raise KeyBusy(retry_after=claim.answering)
+    assert claim.status is not None
+    assert claim.answer is not None
+    return Replay(claim.status, unpack(claim.answer))
+
+
+def check_kept(claim: queries.KeyClaim) -> None:
+    """
+    Raises:
+        KeyExpired: the answer is no longer kept.
+    """
+    if claim.fingerprint is not None and (claim.expired or claim.answer is None):
+        raise KeyExpired()
+
+
+def _database_effect(options: Options, summary: outcomes_wire.Summary) -> EffectState:
+    """`skipped`: nothing was written, because nothing was to be or because `atomic` took it all back."""
+    aborted = options.atomic and summary.succeeded < summary.total
+    return EffectState.SKIPPED if options.dry_run or aborted else EffectState.OK
+
+
+def encode_options(options: Options) -> str:
+    """What of the options a job keeps, as JSON."""
+    kept = {name: getattr(options, name) for name in JobOptions.__struct_fields__}
+    return outcomes_wire.as_json(JobOptions(**kept))
+
+
+async def _cut(body: bytes, form: Form, settings: Settings) -> Contents:
+    """The body in pieces, cut in steps between which others have their turn.
+
+    Raises:
+        TooManyItems: too many to be answered in the request: the caller stages them.
+        MalformedRequest, InvalidHeader: it cannot be cut.
+    """
+    steps = read_by_steps(body, form, max_items=settings.max_sync_items)
+    try:
+        while True:
+            try:
+                next(steps)
+            except StopIteration as end:
+                contents: Contents = end.value
+                return contents
+            await asyncio.sleep(0)
+    except json_document.TooManyItems:
+        raise
+    except json_document.MalformedBody as error:
+        raise MalformedRequest(error.detail) from error
+    except HeaderError as error:
+        raise InvalidHeader(error.detail) from error

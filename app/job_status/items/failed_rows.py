@@ -1,0 +1,220 @@
+"""Failed rows, given back as a file that can be corrected and pushed again: a part of the read model."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+
+from app.errors import Invalid
+from app.files.chunker import measure
+from app.files.failed_rows_file import MAX_KEYS, CsvWriter, NdjsonWriter, Note, Source, Stored, read_source
+from app.files.readers import Kept
+from app.files.staging_codec import decode_sources
+from app.job_status.items import queries as rows
+from app.job_status.items.item_filter import Filter, JobItem, tell_reasons
+from app.job_status.items.queries import JobRef
+from app.job_status.items.service import Page, gather, read_extent, read_items
+from app.kit.compression import unpack
+from app.kit.postgres.database import Connection, Database
+from app.vocabulary.states import ItemStatus
+
+STEP: Final = 1_000
+"""Rows that are held at a time, or fewer of large ones."""
+HELD: Final = 4_000_000
+"""Bytes of rows after which no more are taken: one may be a megabyte."""
+_VERSIONS: Final = 200
+
+
+class Download(msgspec.Struct, frozen=True):
+    """A file on its way; `position`: where to go on once more items are decided, if there will be any."""
+
+    parts: AsyncIterator[bytes]
+    position: int | None
+
+
+async def open_download(
+    database: Database,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    wanted: Filter,
+    *,
+    ndjson: bool = False,
+    step: int = STEP,
+) -> Download:
+    """All failed rows that are decided now, as CSV or NDJSON.
+
+    Memory is that of `step` rows; no connection is held between them.
+
+    Raises:
+        NotFound, OutcomesExpired: see `app.job_status.items.service.read_items`.
+        Invalid: the items have too many different keys for a CSV.
+    """
+    async with database.connection() as connection:
+        extent = await read_extent(JobRef(connection, tenant_id, job_id))
+    reader = _Reader(database, tenant_id, job_id, wanted, extent.end, step)
+    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    if writer is None:
+        keys: dict[str, None] = {}
+        async for found in reader.read():
+            _add_keys(keys, found)
+        writer = CsvWriter(extent.kept, keys)
+    return Download(_encode(reader, writer), extent.end if extent.growing else None)
+
+
+async def read_page(
+    connection: Connection,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    *,
+    first: int,
+    limit: int,
+    wanted: Filter,
+    ndjson: bool = False,
+) -> tuple[bytes, Page]:
+    """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
+
+    Raises:
+        NotFound, OutcomesExpired, Invalid: see `open_download`.
+    """
+    job = JobRef(connection, tenant_id, job_id)
+    extent = await read_extent(job)
+    page = await read_items(connection, tenant_id, job_id, first=first, limit=limit, wanted=wanted)
+    found = await _find_sources(job, page.items)
+    page = _shorten(page, len(found))
+    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    if writer is None:
+        keys: dict[str, None] = {}
+        _add_keys(keys, found)
+        writer = CsvWriter(extent.kept, keys)
+    return writer.encode_header() + _encode_rows(writer, found, wanted), page
+
+
+_Writer = CsvWriter | NdjsonWriter
+
+
+def _fixed_writer(kept: Kept | None, *, ndjson: bool) -> _Writer | None:
+    """A writer that needs no look at the items first; `None`: their keys become columns."""
+    if ndjson:
+        return NdjsonWriter()
+    writer = CsvWriter(kept)
+    return writer if writer.fixed else None
+
+
+_Found = list[tuple[JobItem, Source | None]]
+
+
+class _Reader:
+    """The failed items of a job with their sources, portion by portion, as often as asked."""
+
+    def __init__(
+        self, database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, end: int, step: int
+    ) -> None:
+        self._database = database
+        self._tenant_id = tenant_id
+        self._job_id = job_id
+        self.wanted = wanted
+        self._end = end
+        self._step = step
+
+    async def read(self) -> AsyncIterator[_Found]:
+        position: int | None = 0
+        while position is not None and position < self._end:
+            async with self._database.connection() as connection:
+                page = await read_items(
+                    connection,
+                    self._tenant_id,
+                    self._job_id,
+                    first=position,
+                    limit=self._step,
+                    wanted=self.wanted,
+                    end=self._end,
+                )
+                found = await _find_sources(JobRef(connection, self._tenant_id, self._job_id), page.items)
+            yield found
+            position = _shorten(page, len(found)).position
+
+
+async def _encode(reader: _Reader, writer: _Writer) -> AsyncIterator[bytes]:
+    yield writer.encode_header()
+    async for found in reader.read():
+        if found:
+            yield _encode_rows(writer, found, reader.wanted)
+
+
+def _encode_rows(writer: _Writer, found: _Found, wanted: Filter) -> bytes:
+    return writer.encode_rows((_note(item, wanted), source, item.id) for item, source in found)
+
+
+def _note(item: JobItem, wanted: Filter) -> Note:
+    """All reasons of an item, those that were asked for first."""
+    reasons = sorted(tell_reasons(item), key=lambda reason: not wanted.names(reason))
+    details = [f"{reason.place}: {reason.detail}" if reason.place else reason.detail for reason in reasons]
+    return Note(reasons[0].code, "; ".join(details), max(reason.seconds for reason in reasons))
+
+
+def _add_keys(keys: dict[str, None], found: _Found) -> None:
+    for _, source in found:
+        texts = read_source(source)
+        if texts is not None:
+            keys.update(dict.fromkeys(texts.extras))
+    if len(keys) > MAX_KEYS:
+        raise Invalid(
+            f"The failed items have more than {MAX_KEYS:,} different keys, too many for the columns of a CSV; "
+            "ask for fewer of them (status, destination, error_code, limit), or for NDJSON with sent=true."
+        )
+
+
+def _shorten(page: Page, count: int) -> Page:
+    """A page of its first `count` items."""
+    if count == len(page.items):
+        return page
+    return Page(page.items[:count], page.items[count].index)
+
+
+async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
+    """What is known of each item: as it was sent if it failed here, else as it was stored.
+
+    Of the first ones only, if all of them were more than `HELD`.
+    """
+    failed = [item.index for item in items if item.status is not ItemStatus.OK]
+    stored = [item.index for item in items if item.status is ItemStatus.OK]
+    sources: dict[int, Source] = {}
+    size = 0
+    last = items[-1].index if items else -1
+    if failed:
+        wanted = set(failed)
+        async with job.connection.transaction(readonly=True):
+            async for packed in rows.read_sources(job, gather(failed)):
+                sent = {i: piece for i, piece in decode_sources(unpack(packed)).items() if i in wanted}
+                sources |= sent
+                size += sum(map(measure, sent.values()))
+                if size > HELD:
+                    last = max(sent)
+                    break
+    for start in range(0, len(stored), _VERSIONS):
+        some = [index for index in stored[start : start + _VERSIONS] if index <= last]
+        if not some:
+            break
+        versions = await rows.read_versions(job, some)
+        sources |= {index: _as_stored(version) for index, version in versions.items()}
+        size += sum(len(version.attributes) for version in versions.values())
+        if size > HELD:
+            last = some[-1]
+    return [(item, sources.get(item.index)) for item in items if item.index <= last]
+
+
+def _as_stored(version: rows.VersionRow) -> Stored:
+    # if_version was met when the item was stored, and would not be met again.
+    fields = {
+        "id": version.contact_id,
+        "email": version.email,
+        "first_name": version.first_name,
+        "last_name": version.last_name,
+        "phone": version.phone,
+        "company": version.company,
+        "source_version": version.source_version,
+    }
+    return Stored({name: value for name, value in fields.items() if value is not None}, version.attributes)

@@ -1,0 +1,184 @@
+"""The queries of a job's items, typed. Ranges are of item indexes, both ends inclusive."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from app.kit.postgres.database import Connection
+from app.kit.postgres.query import Query, query
+from app.kit.postgres.sql import QUERIES
+
+Range = tuple[int, int]
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """`undecided` is the first item that is still staged, `booked` the first index after the last outcomes."""
+
+    items: int
+    state: str
+    trimmed: bool
+    form: str | None
+    undecided: int | None
+    booked: int | None
+
+
+class PlaceRow(msgspec.Struct, frozen=True):
+    """A destination that items of a job went to; `open` counts those that are not settled there."""
+
+    destination_id: int
+    name: str
+    open: int
+    blocked_code: str | None
+
+
+class ChunkRow(msgspec.Struct, frozen=True):
+    first_index: int
+    item_count: int
+    outcomes: bytes
+
+
+class DeliveryRow(msgspec.Struct, frozen=True):
+    """A delivery with what its destination is waiting for; times in seconds from now."""
+
+    name: str
+    paused: bool
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
+    indexes: list[int]
+    versions: list[int]
+    states: str
+    errors: str
+    attempt: int
+    state: str
+    next_in: float
+    delivery_id: int
+    not_restored: str | None
+
+
+class VersionRow(msgspec.Struct, frozen=True):
+    """A contact as an item left it."""
+
+    item_index: int
+    contact_id: str
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: str
+
+
+class JobRef(msgspec.Struct, frozen=True):
+    """One job on a connection: what every query of this module asks for first."""
+
+    connection: Connection
+    tenant_id: int
+    job_id: uuid.UUID
+
+
+@query("items_job")
+async def read_job(job: JobRef) -> JobRow | None: ...
+
+
+@query("items_places")
+async def read_places(job: JobRef) -> list[PlaceRow]: ...
+
+
+@query
+async def next_chunks(job: JobRef, first: int, limit: int) -> list[Range]: ...
+
+
+@query
+async def next_sound_chunks(job: JobRef, first: int, limit: int) -> list[Range]:
+    """Runs that hold an item that is ok."""
+
+
+@query
+async def next_faulty_chunks(job: JobRef, first: int, limit: int, codes: Sequence[str]) -> list[Range]:
+    """Runs that hold an item with one of the codes."""
+
+
+@query
+async def next_deliveries(
+    job: JobRef, destination_id: int, first: int, last: int, limit: int, *, letters: str | None
+) -> list[Range]:
+    """Those that begin at `last` at the latest; `letters` is a pattern of the states that one of its items has."""
+
+
+@query
+async def next_faulty_deliveries(
+    job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, letters: str | None
+) -> list[Range]: ...
+
+
+@query
+async def next_open_deliveries(
+    job: JobRef, destination_id: int, first: int, limit: int, *, letters: str | None
+) -> list[Range]:
+    """All that are open are looked at: for a destination with few of them."""
+
+
+@query("chunks_in")
+async def _read_chunks(job: JobRef, lows: list[int], highs: list[int]) -> list[ChunkRow]: ...
+
+
+async def read_chunks(job: JobRef, ranges: Sequence[Range]) -> list[ChunkRow]:
+    """Those that hold items of the ranges, in item order."""
+    return await _read_chunks(job, *_columns(ranges))
+
+
+async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[bytes]:
+    """Of the runs that hold items of the ranges, in item order (`app.files.staging_codec`, zstd).
+
+    A run may be megabytes, so they come one after the other; must be read in a transaction.
+    """
+    arguments = (job.tenant_id, job.job_id, *_columns(ranges))
+    async for row in job.connection.cursor(QUERIES["sources_in"], *arguments, prefetch=4):
+        yield row["sources"]
+
+
+@query("deliveries_in")
+async def _read_deliveries(job: JobRef, lows: list[int], highs: list[int]) -> list[DeliveryRow]: ...
+
+
+async def read_deliveries(job: JobRef, ranges: Sequence[Range]) -> list[DeliveryRow]:
+    """Those that hold items of the ranges."""
+    return await _read_deliveries(job, *_columns(ranges))
+
+
+@query("versions_of_items")
+async def _read_versions(job: JobRef, indexes: Sequence[int]) -> list[VersionRow]: ...
+
+
+async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, VersionRow]:
+    """By item index; items that changed nothing left none."""
+    return {row.item_index: row for row in await _read_versions(job, indexes)}
+
+
+def _columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
+    return [low for low, _ in ranges], [high for _, high in ranges]
+
+
+class EndRow(msgspec.Struct, frozen=True):
+    """How the dead letter of an item of a delivery ended."""
+
+    delivery_id: int
+    item_index: int
+    dead_letter_id: int
+    resolution: str | None
+    replay_job_id: uuid.UUID | None
+
+
+_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of_items")
+
+
+async def letters_of_items(
+    connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
+) -> list[EndRow]:
+    """For items (delivery, index) that left a dead letter."""
+    return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])

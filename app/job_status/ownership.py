@@ -1,0 +1,64 @@
+"""Whose a job is. A key with the scope `import` alone follows, cancels, retries and undoes what it asked for itself."""
+
+from __future__ import annotations
+
+import uuid
+from collections import OrderedDict
+from typing import Final
+
+from app.errors import Forbidden, NotFound
+from app.http.principal import Principal
+from app.job_status import ownership_queries
+from app.kit.postgres.database import Database
+
+_MOST: Final = 10_000
+_READING: Final = frozenset({"read", "admin"})
+
+
+def reads_all(principal: Principal) -> bool:
+    """Whether the key may see every job of its tenant."""
+    return not _READING.isdisjoint(principal.scopes)
+
+
+class JobOwners:
+    """The keys whose a job is: it never changes, so it is asked once."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[tuple[int, uuid.UUID], frozenset[str]] = OrderedDict()
+
+    async def check_read(self, principal: Principal, job_id: uuid.UUID) -> None:
+        """
+        Raises:
+            NotFound: the tenant has no such job, as far as this had to be asked.
+            Forbidden: another key asked for it, and this one may read its own alone.
+        """
+        if not reads_all(principal) and not await self._owns(principal, job_id):
+            raise Forbidden(
+                "Another API key requested this job; reading it needs a key with the scope read or admin."
+            )
+
+    async def check_change(self, principal: Principal, job_id: uuid.UUID) -> None:
+        """
+        Raises:
+            NotFound: the tenant has no such job, as far as this had to be asked.
+            Forbidden: another key asked for it, and this one may change its own alone.
+        """
+        if "admin" not in principal.scopes and not await self._owns(principal, job_id):
+            raise Forbidden(
+                "Another API key requested this job; canceling, retrying or undoing it needs a key with the "
+                "scope admin."
+            )
+
+    async def _owns(self, principal: Principal, job_id: uuid.UUID) -> bool:
+        place = (principal.tenant_id, job_id)
+        known = self._known.get(place)
+        if known is None:
+            async with self._database.connection() as connection:
+                known = await ownership_queries.read_job_keys(connection, *place)
+            if not known:
+                raise NotFound("There is no such job.")
+            self._known[place] = known
+            if len(self._known) > _MOST:
+                self._known.popitem(last=False)
+        return principal.key_id in known

@@ -1,0 +1,129 @@
+"""The queries of the read model, typed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from app.kit.postgres.query import Json, Query
+
+if TYPE_CHECKING:
+    from app.kit.postgres.database import Connection
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    job_id: uuid.UUID
+    kind: str
+    state: str
+    root_job_id: uuid.UUID
+    request_id: str
+    options: str
+    total: int
+    succeeded: int
+    failed: int
+    retry: int
+    results: str
+    revision: int
+    created_at: datetime
+    finished_at: datetime | None
+    items: int | None
+    bytes: int
+    started_at: datetime | None
+    applied_at: datetime | None
+    error: str | None
+    worked: float | None
+    """Seconds since the first item was processed, until the last one was."""
+    retried: bool
+    """Other jobs name this one as their root; only in the document of a single job."""
+    waiting: str | None
+
+
+class EffectRow(msgspec.Struct, frozen=True):
+    """Counts of a job's items by state at one destination."""
+
+    job_id: uuid.UUID
+    name: str
+    pending: int
+    ok: int
+    retry: int
+    failed: int
+    unknown: int
+    dead: int
+    skipped: int
+    paused: bool
+    blocked_code: str | None
+    blocked_for: float | None
+    sealed: bytes | None
+    """The beginning of its credentials, which names their key; `None`: nothing goes there now."""
+
+
+class ClusterRow(msgspec.Struct, frozen=True):
+    code: str
+    count: int
+    samples: Json[list[int]]
+
+
+class DestinationClusterRow(msgspec.Struct, frozen=True):
+    name: str
+    code: str
+    count: int
+    samples: list[int]
+
+
+class Revision(msgspec.Struct, frozen=True):
+    tenant_id: int
+    job_id: uuid.UUID
+    revision: int
+    finished: bool
+
+
+read_job = Query[[int, uuid.UUID], JobRow | None]("read_job")
+_read_jobs = Query[[int, uuid.UUID | None, int], list[JobRow]]("read_jobs")
+_read_jobs_of_key = Query[[int, uuid.UUID | None, int, str], list[JobRow]]("read_jobs_of_key")
+
+
+async def read_jobs(
+    connection: Connection, tenant_id: int, *, of_key: str | None, before: uuid.UUID | None, limit: int
+) -> list[JobRow]:
+    """Newest first; those that one API key asked for, or all."""
+    if of_key is None:
+        return await _read_jobs(connection, tenant_id, before, limit)
+    return await _read_jobs_of_key(connection, tenant_id, before, limit, of_key)
+
+
+_read_effects = Query[[int, Sequence[uuid.UUID]], list[EffectRow]]("read_effects")
+
+
+async def read_effects(
+    connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]
+) -> dict[uuid.UUID, list[EffectRow]]:
+    effects: dict[uuid.UUID, list[EffectRow]] = {}
+    for row in await _read_effects(connection, tenant_id, job_ids):
+        effects.setdefault(row.job_id, []).append(row)
+    return effects
+
+
+read_local_failures = Query[[int, uuid.UUID], list[ClusterRow]]("read_local_failures")
+"""By error code, once for each run of items that the job holds."""
+read_destination_failures = Query[[int, uuid.UUID], list[DestinationClusterRow]]("read_destination_failures")
+"""By destination and error code."""
+_read_not_restored = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_not_restored")
+
+
+async def read_not_restored(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> dict[str, int]:
+    """By destination, items of an undo of which something was left as it is there."""
+    return dict(await _read_not_restored(connection, tenant_id, job_id))
+
+
+read_next_attempt = Query[[int, uuid.UUID], float | None]("read_next_attempt")
+"""Seconds until something more happens to this job by itself."""
+_read_revisions = Query[[list[int], list[uuid.UUID]], list[Revision]]("read_revisions")
+
+
+async def read_revisions(connection: Connection, jobs: Sequence[tuple[int, uuid.UUID]]) -> list[Revision]:
+    """Of the jobs (tenant, job) that exist."""
+    return await _read_revisions(connection, [tenant for tenant, _ in jobs], [job for _, job in jobs])

@@ -1,0 +1,373 @@
+"""The read model of jobs, as HTTP and the command line show them.
+
+Every function takes a connection and answers in the shapes of this module; nothing here writes.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Collection, Iterable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from app.errors import NotFound
+from app.job_status import queries
+from app.job_status.attempts import Attempt, Merged, read_family
+from app.job_status.lineage_queries import read_relatives
+from app.job_status.queries import EffectRow, JobRow
+from app.kit.postgres.database import Connection
+from app.kit.worker_registry import Workers
+from app.vocabulary.outcomes_wire import JobOptions, Summary
+from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
+
+LOCAL: Final = "db"
+"""What a failure is filed under when it happened here, not at a destination."""
+_SOONEST: Final = 1.0
+_LATEST: Final = 5.0
+"""Seconds between two looks at a job whose items are processed."""
+PAUSED: Final = "the destination is paused; an administrator resumes it"
+
+
+class Effects(msgspec.Struct, frozen=True):
+    """How many of a job's items are in which state at one destination."""
+
+    pending: int = 0
+    ok: int = 0
+    retry: int = 0
+    failed: int = 0
+    unknown: int = 0
+    dead: int = 0
+    skipped: int = 0
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """Items that are not `ok` for one reason; `samples` are the first indexes of them."""
+
+    destination: str
+    code: ErrorCode
+    count: int
+    samples: list[int]
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """The progress of a job with its items, here; its effects have the outcomes at destinations."""
+
+    items: int | None
+    """Of the request; null while its body arrives."""
+    processed: int
+    not_processed: int | None
+    """Those that are left, or were when the job was canceled or failed."""
+    bytes_received: int
+    """Of the body, inflated."""
+    items_per_second: float | None
+    """Since the first of them; null before it."""
+    expected_seconds: int | None
+    """Until all of them are processed; null unless the job is running."""
+
+
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed, was canceled, or waits."""
+
+    code: str
+    detail: str
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as a list shows it."""
+
+    job_id: uuid.UUID
+    kind: JobKind
+    state: JobState
+    root_job_id: uuid.UUID
+    created_at: datetime
+    started_at: datetime | None
+    """The first item was processed."""
+    applied_at: datetime | None
+    """The last one was."""
+    finished_at: datetime | None
+    options: JobOptions
+    progress: Progress
+    error: JobError | None
+    waiting: JobError | None
+    """What keeps an unfinished job, or a part of it, from going on, and who can mend it; null: nothing is known to."""
+    summary: Summary
+    results: dict[Result, int]
+    effects: dict[str, Effects]
+    request_id: str
+    status_url: str
+    items_url: str
+    events_url: str
+    cancel_url: str
+
+
+class Job(JobSummary, frozen=True, kw_only=True):
+    """A job by itself."""
+
+    failures: list[Failure]
+    attempts: list[Attempt] | UnsetType = UNSET
+    """The first one, its retries and replays of its dead letters; absent if there was only one."""
+    merged: dict[str, Merged] | UnsetType = UNSET
+    """By destination, over all attempts; present once some have failed and the job is finished, or was retried."""
+    undo_of: uuid.UUID | None = None
+    """The job whose changes this one takes back."""
+    undone_by: uuid.UUID | None = None
+    """The job that takes back the changes of this one."""
+    not_restored: dict[str, int] | UnsetType = UNSET
+    """Of an undo: by destination, items of which something was left there as it is, because nobody knows what was there
+    before; each item names the fields."""
+    compensated_by: uuid.UUID | None = None
+    """The job that takes back the items that some destination refused (`consistency=all_destinations`)."""
+
+
+class Needs(msgspec.Struct, frozen=True):
+    """What an unfinished job needs workers for."""
+
+    work: bool
+    """Its own items are to be processed."""
+    places: dict[str, bytes]
+    """Destinations with pending deliveries, by name: the beginning of their credentials."""
+
+    def find_lack(self, workers: Workers | None) -> JobError | None:
+        """Why none of `workers` can go on with it, or with a part of it."""
+        if workers is None or not (self.work or self.places):
+            return None
+        if (absent := workers.why_nobody()) is not None:
+            return JobError("NO_WORKER", absent)
+        strange = {name: why for name, sealed in self.places.items() if (why := workers.why_nobody(sealed))}
+        if not strange:
+            return None
+        name, why = next(iter(strange.items()))
+        more = f" ({len(strange) - 1} more destinations likewise)" if len(strange) > 1 else ""
+        return JobError("NO_SECRET_KEY", f"destination {name}: {why}{more}")
+
+
+class JobView(msgspec.Struct, frozen=True):
+    """A job and what a poll needs to know about it."""
+
+    job: Job
+    needs: Needs
+    revision: int
+    next_in: float | None
+    """Seconds until asking again is worth while; `None` once it is finished."""
+
+    @property
+    def finished(self) -> bool:
+        return self.next_in is None
+
+
+class Standstill(msgspec.Struct, frozen=True):
+    """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
+
+    code: str | None
+    detail: str
+    seconds: int | None
+
+    def describe(self, before: str | None) -> str:
+        """With the last failure of the item, because it explains why the circuit is open."""
+        return (
+            self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
+        )
+
+
+def explain_wait(
+    *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
+) -> Standstill | None:
+    """`None` if nothing blocks this destination."""
+    if paused:
+        return Standstill(None, PAUSED, None)
+    if blocked_for and blocked_code:
+        return Standstill(blocked_code, blocked_detail or "", math.ceil(blocked_for))
+    return None
+
+
+async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobView:
+    """One job, all of it as of one moment, so that its revision is a true ETag.
+
+    Raises:
+        NotFound: the tenant has no such job.
+    """
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        row = await queries.read_job(connection, tenant_id, job_id)
+        if row is None:
+            raise NotFound("There is no such job.")
+        effects = await queries.read_effects(connection, tenant_id, [job_id])
+        local = await queries.read_local_failures(connection, tenant_id, job_id)
+        remote = await queries.read_destination_failures(connection, tenant_id, job_id)
+        waiting = await _find_wait(connection, tenant_id, row)
+        again = await _read_attempts(connection, tenant_id, row, effects.get(job_id, []))
+        relatives = await read_relatives(connection, tenant_id, job_id)
+        is_undo = row.kind == JobKind.UNDO
+        left = await queries.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
+    failures = _merge_clusters(local) + [
+        Failure(c.name, ErrorCode(c.code), c.count, c.samples) for c in remote
+    ]
+    job = Job(
+        **_summarize(row, effects.get(job_id, [])),
+        failures=failures,
+        undo_of=relatives.undo_of,
+        undone_by=relatives.undone_by,
+        compensated_by=relatives.compensated_by,
+        not_restored=left or UNSET,
+        **again,
+    )
+    return JobView(job, _find_needs(row, effects.get(job_id, [])), row.revision, _next_look(job, waiting))
+
+
+async def _read_attempts(
+    connection: Connection, tenant_id: int, row: JobRow, effects: Iterable[EffectRow]
+) -> dict[str, Any]:
+    """The results of a job over all attempts, if there may be any: a poll of any other job stays cheap."""
+    is_retry = row.kind == JobKind.RETRY
+    lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
+    if not (is_retry or row.retried or lost):
+        return {}
+    found = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
+    return {
+        "attempts": found.attempts if len(found.attempts) > 1 else UNSET,
+        "merged": found.merged,
+    }
+
+
+async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:
+    """Seconds until something happens at a destination, for a job that waits for nothing else."""
+    if row.state != JobState.SYNCING:
+        return None
+    return await queries.read_next_attempt(connection, tenant_id, row.job_id)
+
+
+def _next_look(job: Job, waiting: float | None) -> float | None:
+    """Seconds until asking again is worth while: a tenth of what is left, while items are processed."""
+    if job.finished_at is not None:
+        return None
+    if job.state is JobState.RUNNING:
+        return min(max((job.progress.expected_seconds or 0) / 10, _SOONEST), _LATEST)
+    return waiting or 0.0 if job.state is JobState.SYNCING else _SOONEST
+
+
+async def read_next_look(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> float:
+    """`JobView.next_in` of a job that is syncing, which may change though the job does not."""
+    return await queries.read_next_attempt(connection, tenant_id, job_id) or 0.0
+
+
+async def read_revisions(
+    connection: Connection, jobs: Iterable[tuple[int, uuid.UUID]]
+) -> dict[tuple[int, uuid.UUID], queries.Revision]:
+    """The cheapest look at any number of jobs (tenant, job); those that do not exist are left out."""
+    found = await queries.read_revisions(connection, list(jobs))
+    return {(row.tenant_id, row.job_id): row for row in found}
+
+
+async def read_jobs(
+    connection: Connection,
+    tenant_id: int,
+    *,
+    of_key: str | None,
+    before: uuid.UUID | None,
+    limit: int,
+    workers: Workers | None,
+) -> tuple[list[JobSummary], uuid.UUID | None]:
+    """A page, newest first, and what to ask the next one `before`; of one API key, or of all.
+
+    With `workers`, one that none of these can go on with says why.
+    """
+    rows = await queries.read_jobs(connection, tenant_id, of_key=of_key, before=before, limit=limit + 1)
+    page = rows[:limit]
+    effects = await queries.read_effects(connection, tenant_id, [row.job_id for row in page])
+    jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []), workers)) for row in page]
+    return jobs, page[-1].job_id if len(rows) > limit else None
+
+
+async def read_effects(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID
+) -> dict[str, dict[str, int]]:
+    """Counts by state, by destination."""
+    found = await queries.read_effects(connection, tenant_id, [job_id])
+    return {row.name: msgspec.structs.asdict(_counts(row)) for row in found.get(job_id, [])}
+
+
+def _read_waiting(row: JobRow, effects: Iterable[EffectRow], workers: Workers | None) -> JobError | None:
+    if row.finished_at is not None:
+        return None
+    if row.waiting is None:
+        return _find_needs(row, effects).find_lack(workers)
+    return msgspec.json.decode(row.waiting, type=JobError)
+
+
+def _find_needs(row: JobRow, effects: Iterable[EffectRow]) -> Needs:
+    if row.finished_at is not None:
+        return Needs(False, {})
+    owed = {e.name: e.sealed for e in effects if e.sealed is not None and e.pending + e.retry + e.unknown}
+    return Needs(row.state in (JobState.QUEUED, JobState.RUNNING), owed)
+
+
+def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | None = None) -> dict[str, Any]:
+    return {
+        "job_id": row.job_id,
+        "kind": JobKind(row.kind),
+        "state": JobState(row.state),
+        "root_job_id": row.root_job_id,
+        "created_at": row.created_at,
+        "started_at": row.started_at,
+        "applied_at": row.applied_at,
+        "finished_at": row.finished_at,
+        "options": msgspec.json.decode(row.options, type=JobOptions),
+        "progress": _measure(row),
+        "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
+        "waiting": _read_waiting(row, effects, workers),
+        "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
+        "results": msgspec.json.decode(row.results, type=dict[Result, int]),
+        "effects": _by_name(effects),
+        "request_id": row.request_id,
+        "status_url": f"/v1/jobs/{row.job_id}",
+        "items_url": f"/v1/jobs/{row.job_id}/items",
+        "events_url": f"/v1/jobs/{row.job_id}/events",
+        "cancel_url": f"/v1/jobs/{row.job_id}/cancel",
+    }
+
+
+def _measure(row: JobRow) -> Progress:
+    left = None if row.items is None else row.items - row.total
+    rate = row.total / row.worked if row.total and row.worked else None
+    running = row.state == JobState.RUNNING
+    return Progress(
+        items=row.items,
+        processed=row.total,
+        not_processed=left,
+        bytes_received=row.bytes,
+        items_per_second=None if rate is None else round(rate, 1),
+        expected_seconds=math.ceil(left / rate) if running and rate and left is not None else None,
+    )
+
+
+def _by_name(effects: Iterable[EffectRow]) -> dict[str, Effects]:
+    """A destination that was removed and added again has two rows, and one name."""
+    found: dict[str, Effects] = {}
+    for row in effects:
+        counts, known = _counts(row), found.get(row.name)
+        found[row.name] = counts if known is None else _add(known, counts)
+    return found
+
+
+def _add(one: Effects, other: Effects) -> Effects:
+    return Effects(*(getattr(one, name) + getattr(other, name) for name in Effects.__struct_fields__))
+
+
+def _counts(row: EffectRow) -> Effects:
+    return Effects(row.pending, row.ok, row.retry, row.failed, row.unknown, row.dead, row.skipped)
+
+
+def _merge_clusters(rows: Iterable[queries.ClusterRow]) -> list[Failure]:
+    merged: dict[str, Failure] = {}
+    for row in rows:
+        known = merged.get(row.code)
+        merged[row.code] = Failure(
+            LOCAL,
+            ErrorCode(row.code),
+            row.count + (known.count if known else 0),
+            ((known.samples if known else []) + row.samples)[:5],
+        )
+    return sorted(merged.values(), key=lambda failure: (-failure.count, failure.code))

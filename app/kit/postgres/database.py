@@ -1,0 +1,215 @@
+"""Connections to PostgreSQL, each with its timeouts set."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import asyncpg
+import structlog
+
+from app.errors import DatabaseUnavailable, Overloaded, StorageFull
+from app.kit.postgres.fair_connections import Turns
+from app.settings import Settings
+
+if TYPE_CHECKING:
+    from asyncpg.pool import PoolConnectionProxy
+
+    Connection: TypeAlias = asyncpg.Connection[Any] | PoolConnectionProxy[Any]
+else:
+    Connection = asyncpg.Connection
+
+log = structlog.get_logger()
+
+UNREACHABLE = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that the server ended between two statements
+    asyncpg.TooManyConnectionsError,
+)
+"""What asyncpg raises when the server is away, going or coming."""
+
+
+async def _keep(_: Connection) -> None:
+    """Release without a round trip: everything we set is local to its transaction."""
+
+
+async def _bound_transactions(connection: Connection) -> None:
+    """End a transaction whose client stopped in its middle (PostgreSQL 17 and newer).
+
+    A stopped process holds its locks: before its first rows are read PostgreSQL calls it active, not idle, and no
+    other timeout ends it.
+    """
+    if connection.get_server_version().major >= 17:
+        await connection.execute(
+            "SELECT set_config('transaction_timeout', $1, false)", f"{TRANSACTION_SECONDS}s"
+        )
+
+
+TRANSACTION_SECONDS: Final = 60
+"""Longer than any import takes, with every lock it may wait for."""
+
+
+FULL_WAIT: Final = 2.0
+FULL_WAIT_CAP: Final = 30.0
+"""Seconds between two tries of one process to write to a full disk; doubled each time up to the cap."""
+
+
+class Storage:
+    """Whether PostgreSQL had room when this process last wrote something."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._wait = 0.0
+        self._until = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """For which nothing should be written; 0: there is room, or it is time to try again."""
+        return max(0.0, self._until - self._clock())
+
+    @property
+    def is_full(self) -> bool:
+        """It was full at the last try, and nothing was written since."""
+        return self._wait > 0
+
+    def note_full(self) -> None:
+        if self.seconds:
+            return  # several writers met the same trouble
+        if not self._wait:
+            log.error(
+                "storage_full", remedy="free or add disk space for PostgreSQL; work then continues by itself"
+            )
+        self._wait = min(max(FULL_WAIT, self._wait * 2), FULL_WAIT_CAP)
+        self._until = self._clock() + self._wait
+
+    def note_room(self) -> None:
+        if self._wait:
+            log.info("storage_has_room")
+        self._wait = self._until = 0.0
+
+
+def _milliseconds(seconds: float) -> str:
+    """For PostgreSQL, to which 0 means without end."""
+    return str(max(1, round(seconds * 1000)))
+
+
+class Database:
+    """A pool that says what is wrong in the domain's words and never waits without bound."""
+
+    def __init__(self, settings: Settings, *, application_name: str, turns: Turns | None = None) -> None:
+        """`turns`: who may have a connection next; without it, who has waited longest."""
+        self._settings = settings
+        self._turns = turns
+        self._name = application_name
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._opening = asyncio.Lock()
+        self.storage = Storage()
+        self.turnabouts = 0
+        """How often PostgreSQL ceased or began to answer; a look at it from before the last time is out of date."""
+        self._troubled = False
+
+    async def open(self) -> None:
+        """Make the pool; with the server away this is left to the first use."""
+        try:
+            await self._get()
+        except DatabaseUnavailable:
+            return
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), 5)
+            except TimeoutError:
+                self._pool.terminate()
+
+    async def _get(self) -> asyncpg.Pool[Any]:
+        if self._pool is not None:
+            return self._pool
+        async with self._opening:
+            if self._pool is None:
+                s = self._settings
+                try:
+                    self._pool = await asyncpg.create_pool(
+                        s.database_url,
+                        min_size=min(2, s.db_pool_size),
+                        max_size=s.db_pool_size,
+                        timeout=s.db_connect_timeout,
+                        command_timeout=s.db_statement_timeout + 1,
+                        statement_cache_size=s.db_statement_cache,
+                        max_cached_statement_lifetime=0,
+                        reset=_keep,
+                        init=_bound_transactions,
+                        server_settings={
+                            "application_name": self._name,
+                            "statement_timeout": _milliseconds(s.db_statement_timeout),
+                            "lock_timeout": _milliseconds(s.db_lock_timeout),
+                            "idle_in_transaction_session_timeout": _milliseconds(
+                                s.db_idle_in_transaction_timeout
+                            ),
+                            "jit": "off",
+                        },
+                    )
+                except (
+                    *UNREACHABLE,
+                    asyncpg.PostgresError,
+                ) as error:  # also: no such database, wrong password
+                    raise DatabaseUnavailable(retry_after=2.0) from error
+            return self._pool
+
+    def turn(self) -> AbstractAsyncContextManager[None]:
+        """What the acting tenant does within it waits for no further turn: for work that is begun only when there will
+        be a connection for it. Raises `Overloaded`."""
+        return nullcontext() if self._turns is None else self._turns.take()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection from the pool.
+
+        Raises:
+            DatabaseUnavailable: PostgreSQL cannot be reached, or went away meanwhile.
+            Overloaded: no connection became free in time.
+            StorageFull: PostgreSQL has no room for what was to be written.
+        """
+        try:
+            async with self.turn(), self._connection() as connection:
+                yield connection
+        except (DatabaseUnavailable, StorageFull):
+            self._note_trouble(True)
+            raise
+        self._note_trouble(False)
+
+    def _note_trouble(self, troubled: bool) -> None:
+        if troubled is not self._troubled:
+            self._troubled = troubled
+            self.turnabouts += 1
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        pool = await self._get()
+        try:
+            connection = await pool.acquire(timeout=self._settings.db_acquire_timeout)
+        except TimeoutError as error:
+            if pool.get_size() - pool.get_idle_size() >= pool.get_max_size():
+                raise Overloaded(retry_after=1.0) from error
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        except (*UNREACHABLE, asyncpg.PostgresError) as error:
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        try:
+            yield connection
+        except UNREACHABLE as error:
+            with suppress(asyncpg.InterfaceError):  # asyncpg may have noticed, and taken it back, itself
+                connection.terminate()  # whatever state it is in, nobody shall get it again
+            raise DatabaseUnavailable(retry_after=2.0) from error
+        except asyncpg.DiskFullError as error:
+            self.storage.note_full()
+            raise StorageFull(retry_after=FULL_WAIT_CAP) from error
+        finally:
+            await pool.release(connection)

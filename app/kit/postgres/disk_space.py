@@ -1,0 +1,41 @@
+"""Whether PostgreSQL has room to write."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from app.kit.postgres.database import Database
+from app.kit.postgres.query import Query
+
+_FRESH: Final = 10.0
+"""Seconds for which room that was found is taken to be there still."""
+
+
+_probe_memory = Query[[], None]("probe_memory")
+_probe_room = Query[[], None]("probe_room")
+
+
+class RoomProbe:
+    """Looks for room by writing, and remembers for a while that there was some."""
+
+    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+        self._database = database
+        self._clock = clock
+        self._fresh_until = 0.0
+
+    async def look(self) -> None:
+        """Write 16 MB to a temporary file of PostgreSQL, which goes at once; some 20 ms.
+
+        Raises:
+            StorageFull: there is no room for them.
+            DatabaseUnavailable, Overloaded: nothing was found out.
+        """
+        if self._clock() < self._fresh_until and not self._database.storage.is_full:
+            return
+        async with self._database.connection() as connection, connection.transaction():
+            await _probe_memory(connection)
+            await _probe_room(connection)
+        self._database.storage.note_room()
+        self._fresh_until = self._clock() + _FRESH

@@ -1,0 +1,22 @@
+"""Whether a database has the schema that this release needs."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from app.kit.postgres.database import Connection
+from app.kit.postgres.query import Query
+from app.migrations.revisions import newest
+
+read_schema_version = Query[[], str | None]("read_schema_version")
+
+
+async def find_fault(connection: Connection) -> str | None:
+    """What an operator has to do before this release can work, or None. A newer release's schema will do."""
+    try:
+        found = await read_schema_version(connection)
+    except asyncpg.UndefinedTableError:
+        found = None
+    if found is not None and found >= newest():
+        return None
+    return f"the database is at {f'revision {found}' if found else 'no schema'}, not {newest()}; run: tranche migrate"

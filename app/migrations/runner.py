@@ -1,0 +1,112 @@
+"""Brings a database to this release's schema. Safe when many processes start at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from app.errors import MigrationError
+
+_HERE: Final = Path(__file__).parent
+_LOCK: Final = 0x7472616E  # "tran": one number for all versions of Tranche on one database
+
+
+def head() -> str:
+    """The revision this release needs."""
+    revision = ScriptDirectory(str(_HERE)).get_current_head()
+    assert revision is not None
+    return revision
+
+
+async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: float = 5.0) -> list[str]:
+    """Apply every pending revision in one transaction; return those that were applied.
+
+    The advisory lock is tried, not waited for: a waiting session would hold a snapshot. A DDL lock is waited for
+    `lock_timeout` seconds at most, so a long report cannot turn a migration into an outage.
+
+    Raises:
+        MigrationError: the database cannot be reached, another migration held the lock for `patience` seconds, a
+            table lock was not had, or the database is at a revision that this release does not know.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(
+            database_url,
+            timeout=10,
+            statement_cache_size=0,
+            server_settings={
+                "application_name": "tranche migrate",
+                "lock_timeout": f"{int(lock_timeout * 1000)}",
+            },
+        ),
+        poolclass=NullPool,
+    )
+    try:
+        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
+    try:
+        async with asyncio.timeout(patience):
+            while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        async with engine.connect() as connection:
+            return await _upgrade(connection)
+    except TimeoutError as error:
+        raise MigrationError(
+            f"Another migration has been running for {patience:.0f} s; wait for it, or end it."
+        ) from error
+    except (asyncpg.LockNotAvailableError, DBAPIError) as error:
+        # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
+        cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
+        if not isinstance(cause, asyncpg.LockNotAvailableError):
+            raise
+        raise MigrationError(
+            f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed. Run `tranche migrate` again."
+        ) from error
+    finally:
+        await lock.close()
+        await engine.dispose()
+
+
+async def _upgrade(connection: AsyncConnection) -> list[str]:
+    before = await _version(connection)
+    script = ScriptDirectory(str(_HERE))
+    if before is not None and before not in {r.revision for r in script.walk_revisions()}:
+        raise MigrationError(
+            f"The database is at revision {before}, which this release does not know; nothing was changed. "
+            "Run the release that made it, or a newer one."
+        )
+    pending = [r.revision for r in script.iterate_revisions("head", before or "base")]
+    if not pending:
+        return []
+
+    def run(sync_connection: object) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(_HERE))
+        config.attributes["connection"] = sync_connection
+        command.upgrade(config, "head")
+
+    await connection.run_sync(run)
+    await connection.commit()
+    return pending[::-1]
+
+
+async def _version(connection: AsyncConnection) -> str | None:
+    def read(sync_connection: object) -> str | None:
+        from alembic.migration import MigrationContext
+
+        context = MigrationContext.configure(sync_connection, opts={"version_table": "schema_version"})  # type: ignore[arg-type]
+        return context.get_current_revision()
+
+    version = await connection.run_sync(read)
+    await connection.rollback()
+    return version

@@ -1,0 +1,12 @@
+"""The spine: tenants, keys, contacts and their ledger, jobs, deliveries."""
+
+from app.migrations.sql import run_beside
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_beside(__file__)

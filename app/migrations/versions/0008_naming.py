@@ -1,0 +1,12 @@
+"""What was never named, set, cleared or taken back, and who made a record at a destination."""
+
+from app.migrations.sql import run_beside
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_beside(__file__)

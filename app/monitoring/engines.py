@@ -1,0 +1,147 @@
+"""How PostgreSQL, Redis and the queue are, looked at once for all who ask at about the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Final, Literal
+
+import asyncpg
+import msgspec
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from app.errors import TrancheError
+from app.http.singleflight import Flights
+from app.kit import worker_registry
+from app.kit.postgres import schema_version
+from app.kit.postgres.database import Database
+from app.kit.postgres.disk_space import RoomProbe
+from app.kit.postgres.fair_connections import ACTING, SERVICE
+from app.migrations.revisions import newest
+
+Word = Literal["pass", "warn", "fail"]
+
+PATIENCE: Final = 2.0
+"""Longest look at one engine, in seconds."""
+RECENT: Final = 2.0
+"""Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
+RECENT_FAILURE: Final = 0.5
+"""…if something failed: a recovery is noticed sooner."""
+
+
+class Check(msgspec.Struct, omit_defaults=True):
+    """One engine or destination."""
+
+    status: Word
+    output: str | None = None
+    """What is wrong, in words."""
+    retry_after_seconds: int | None = None
+    milliseconds: float | None = None
+    counts: dict[str, int] | None = None
+
+
+Checks = dict[str, Check]
+
+
+class Engines:
+    """The engines as this process sees them."""
+
+    def __init__(self, database: Database, room: RoomProbe, redis: Redis, key_id: str | None) -> None:
+        """`key_id`: of the secret key that this service encrypts with; None: it has none."""
+        self._database = database
+        self._key_id = key_id
+        self._room = room
+        self._redis = redis
+        self._looks: Flights[str, Checks] = Flights()
+        self._seen: dict[str, tuple[float, int, Checks]] = {}
+        """Until when a look is good, and as of which turnabout of the database."""
+
+    async def look(self, *, recent: bool) -> Checks:
+        """Database, cache and queue. `recent`: a look of the last seconds is good enough."""
+        return await self._share("all", self._look, recent=recent)
+
+    async def look_at_schema(self, *, recent: bool) -> Checks:
+        """The database alone."""
+        return await self._share("schema", self._look_at_schema, recent=recent)
+
+    async def close(self) -> None:
+        await self._looks.close()
+
+    async def _share(self, name: str, look: Callable[[], Awaitable[Checks]], *, recent: bool) -> Checks:
+        if recent:
+            until, turnabouts, seen = self._seen.get(name, (0.0, 0, {}))
+            if until > asyncio.get_running_loop().time() and turnabouts == self._database.turnabouts:
+                return seen
+        return await self._looks.share(name, lambda: self._note(name, look))
+
+    async def _note(self, name: str, look: Callable[[], Awaitable[Checks]]) -> Checks:
+        ACTING.set(SERVICE)  # for all who ask: in nobody's name
+        checks = await look()
+        failing = any(check.status == "fail" for check in checks.values())
+        lasts = RECENT_FAILURE if failing else RECENT
+        until = asyncio.get_running_loop().time() + lasts
+        self._seen[name] = (until, self._database.turnabouts, checks)
+        return checks
+
+    async def _look(self) -> Checks:
+        database, cache, queue = await asyncio.gather(
+            timed(self._check_database), timed(self._check_cache), timed(self._check_queue)
+        )
+        return {"database": database, "cache": cache, "queue": queue}
+
+    async def _look_at_schema(self) -> Checks:
+        return {"database": await timed(self._check_schema)}
+
+    async def _check_database(self) -> Check:
+        check = await self._check_schema()
+        if check.status == "pass":
+            await self._room.look()
+        return check
+
+    async def _check_schema(self) -> Check:
+        async with self._database.connection() as connection:
+            try:
+                found = await schema_version.read_schema_version(connection)
+            except asyncpg.UndefinedTableError:
+                found = None
+        wanted = newest()
+        if found == wanted:
+            return Check("pass")
+        return Check("fail", f"the schema is at {found or 'nothing'}, not {wanted}; run: tranche migrate")
+
+    async def _check_cache(self) -> Check:
+        await self._redis.ping()
+        return Check("pass")
+
+    async def _check_queue(self) -> Check:
+        found = await worker_registry.read(self._redis)
+        nobody = found.why_nobody()
+        if nobody is not None:
+            return Check("warn", f"{nobody}; imports are taken meanwhile, and synced once there is one")
+        lacking = found.lack(self._key_id)
+        if not lacking:
+            return Check("pass")
+        every = lacking == len(found.alive)
+        return Check(
+            "fail" if every else "warn",
+            f"{'none' if every else lacking} of {len(found.alive)} workers {'can' if every else 'cannot'} decrypt what "
+            "this service encrypts; give all of them the same TRANCHE_SECRET_KEY",
+        )
+
+
+async def timed(look: Callable[[], Awaitable[Check]]) -> Check:
+    """A look that takes no longer than `PATIENCE` and never fails, with the milliseconds that it took."""
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    try:
+        async with asyncio.timeout(PATIENCE):
+            check = await look()
+    except TimeoutError:
+        check = Check("fail", f"no answer within {PATIENCE:g} s")
+    except TrancheError as error:
+        check = Check("fail", error.detail)
+    except (RedisError, OSError, asyncpg.PostgresError) as error:
+        check = Check("fail", str(error) or type(error).__name__)
+    check.milliseconds = round((loop.time() - started) * 1000, 1)
+    return check

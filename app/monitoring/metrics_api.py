@@ -1,0 +1,148 @@
+"""`/metrics` in Prometheus' text format: what is open in PostgreSQL, and what the serving processes have answered.
+
+An API key sees the figures of its own tenant. The operator's token (`TRANCHE_METRICS_TOKEN`) sees those of all tenants
+together, no tenant by name, and the requests of this service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from litestar.response.base import ASGIResponse
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.auth.authorization import READING, is_operator
+from app.http.operation import Access, Answer, Call, operation, respond
+from app.http.principal import Principal
+from app.monitoring.queries import Figure
+from app.monitoring.stats_cache import Figures
+from app.settings import Settings
+from app.telemetry import Event, RequestServed
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+_OWN: Final = CollectorRegistry()
+_REQUESTS: Final = Counter(
+    "tranche_http_requests", "Requests answered.", ["method", "route", "status"], registry=_OWN
+)
+_SECONDS: Final = Histogram(
+    "tranche_http_request_seconds",
+    "Time from the first byte of a request to the last of its answer.",
+    ["route"],
+    registry=_OWN,
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+_ITEMS: Final = Counter("tranche_imported_items", "Items of imports that were answered.", registry=_OWN)
+
+_FIGURES: Final = {
+    "jobs": ("tranche_jobs_unfinished", "Jobs that are not finished, by state.", "state"),
+    "deliveries": ("tranche_deliveries_open", "Deliveries that are not done, by state.", "state"),
+    "deliveries_due": ("tranche_deliveries_due", "Deliveries that could be sent now.", ""),
+    "delivery_oldest_seconds": (
+        "tranche_delivery_oldest_seconds",
+        "Age of the oldest delivery that is not done.",
+        "",
+    ),
+    "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
+    "unknown_oldest_seconds": (
+        "tranche_effects_unknown_oldest_seconds",
+        "Age of the oldest delivery with an item in doubt.",
+        "",
+    ),
+    "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for an operator, by code.", "code"),
+    "sagas": ("tranche_sagas_unfinished", "Sagas in progress.", "state"),
+    "destinations": (
+        "tranche_destinations",
+        "Destinations: active, paused, or blocked for a while.",
+        "state",
+    ),
+    "webhook_endpoints": ("tranche_webhook_endpoints", "Webhook endpoints by state.", "state"),
+    "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
+}
+
+_MEDIA_TYPE: Final = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")  # Litestar adds it to any text
+_LABELS: Final[dict[str, tuple[str, ...]]] = {
+    "jobs": ("receiving", "queued", "running", "syncing"),
+    "deliveries": ("pending", "sending"),
+    "dead_letters": ("DESTINATION_REJECTED", "OUTCOME_UNKNOWN", "RETRIES_EXHAUSTED"),
+    "destinations": ("active", "paused", "blocked"),
+    "webhook_endpoints": ("active", "disabled"),
+    "webhook_messages": ("pending", "failed", "dead"),
+}
+"""Exported even if there is none: a series that is missing is neither 0 nor a growth to Prometheus."""
+
+
+def observe(event: Event) -> None:
+    """The hook of `app.telemetry` that counts. Words of a client's own making are no labels: they have no end."""
+    if isinstance(event, RequestServed):
+        method = event.method if event.method in _METHODS else "other"
+        _REQUESTS.labels(method, event.route, str(event.status)).inc()
+        _SECONDS.labels(event.route).observe(event.milliseconds / 1000)
+        if event.items:
+            _ITEMS.inc(event.items)
+
+
+class _Gauges(Collector):
+    def __init__(self, figures: list[Figure]) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterable[Metric]:
+        for figure, (name, meaning, label) in _FIGURES.items():
+            gauge = GaugeMetricFamily(name, meaning, labels=[label] if label else [])
+            values = {found.label: found.value for found in self._figures if found.figure == figure}
+            for word, value in (dict.fromkeys(_LABELS.get(figure, ()), 0.0) | values).items():
+                gauge.add_metric([word] if label else [], value)
+            yield gauge
+
+
+class _KeyOrOperator(Access):
+    """The holder of an API key, or the operator."""
+
+    async def admit(self, call: Call) -> Principal | None:
+        if is_operator(call.fields, call.resources[Settings].metrics_token):
+            return None
+        return await READING.admit(call)
+
+
+@operation(
+    "GET",
+    "/metrics",
+    tag="health",
+    access=_KeyOrOperator(),
+    offers=(),
+    answers=Answer("The metrics.", headers=("CacheControl",), content={"text/plain": {"type": "string"}}),
+)
+async def read_metrics(principal: Principal | None, figures: Figures) -> ASGIResponse:
+    """Metrics for Prometheus.
+
+    An API key with the scope `read` or `admin` sees the metrics of its own tenant. The operator's token
+    (`TRANCHE_METRICS_TOKEN`, as a bearer token) sees the sums over all tenants, without names, and the requests of
+    this service.
+    """
+    found = await figures.read(None if principal is None else principal.tenant_id)
+    body = generate_latest(_shared([_Gauges(found)]))
+    if principal is None:
+        body += generate_latest(_requests())
+    return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
+
+
+def _shared(collectors: Iterable[Collector]) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    for collector in collectors:
+        registry.register(collector)
+    return registry
+
+
+def _requests() -> CollectorRegistry:
+    """Those of all processes that serve this port, where `tranche serve` has given them a folder to share."""
+    registry = CollectorRegistry()
+    try:
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    except ValueError:  # there is no such folder: this process stands alone
+        return _OWN
+    return registry

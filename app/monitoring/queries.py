@@ -1,0 +1,43 @@
+"""The queries of metrics and health, typed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from app.auth.queries import all_tenants
+from app.kit.postgres.database import Connection
+from app.kit.postgres.query import Query
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """How many of something, in the state that `label` names."""
+
+    figure: str
+    label: str
+    value: float
+
+
+class HealthRow(msgspec.Struct, frozen=True):
+    tenant: str
+    name: str
+    kind: str
+    state: str
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
+    unknown: int
+    """Items whose answer was lost."""
+    unknown_for: int
+    """Seconds since the first of them became unknown."""
+
+
+read_health = Query[[int | None], list[HealthRow]]("read_health")
+"""Every destination of one tenant, or of all of them."""
+_read_figures = Query[[list[int]], list[Figure]]("read_figures")
+
+
+async def read_figures(connection: Connection, tenant_id: int | None) -> list[Figure]:
+    """Of one tenant, or of all together."""
+    return await _read_figures(
+        connection, await all_tenants(connection) if tenant_id is None else [tenant_id]
+    )

@@ -1,0 +1,43 @@
+"""Figures of PostgreSQL for `/metrics`, read once for all who ask at about the same time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from typing import Final
+
+from app.http.singleflight import Flights
+from app.kit.postgres.database import Database
+from app.monitoring.queries import Figure, read_figures
+
+RECENT: Final = 2.0
+"""Seconds for which figures are shown again: scrapes cost PostgreSQL little, however many come."""
+_MOST: Final = 100
+
+
+class Figures:
+    """What was read of PostgreSQL a moment ago, once for all who ask."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: OrderedDict[int | None, tuple[float, list[Figure]]] = OrderedDict()
+        self._readings: Flights[int | None, list[Figure]] = Flights()
+
+    async def read(self, tenant_id: int | None) -> list[Figure]:
+        """Of one tenant, or of all together."""
+        until, known = self._known.get(tenant_id, (0.0, []))
+        if until > asyncio.get_running_loop().time():
+            return known
+        return await self._readings.share(tenant_id, lambda: self._read(tenant_id))
+
+    async def close(self) -> None:
+        await self._readings.close()
+
+    async def _read(self, tenant_id: int | None) -> list[Figure]:
+        async with self._database.connection() as connection:
+            found = await read_figures(connection, tenant_id)
+        self._known[tenant_id] = (asyncio.get_running_loop().time() + RECENT, found)
+        self._known.move_to_end(tenant_id)
+        if len(self._known) > _MOST:
+            self._known.popitem(last=False)
+        return found

@@ -1,0 +1,104 @@
+"""The history of a contact: every version with who made it, when, and its previous state. Nothing of it is ever lost,
+not by an undo either, which is a version like any other."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+import msgspec
+
+from app.errors import NotFound
+from app.kit.postgres.database import Connection
+from app.records import queries as rows
+from app.records.queries import Place, VersionRow
+from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.states import JobKind
+
+
+class ContactFields(msgspec.Struct, frozen=True, kw_only=True):
+    """A contact in that version."""
+
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: JsonObject
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of a contact."""
+
+    version: int
+    changed_at: datetime
+    kind: JobKind
+    job_id: uuid.UUID
+    item_index: int
+    """Of the job."""
+    key_id: str
+    """The API key that asked for it."""
+    request_id: str
+    deleted: bool
+    """The creation of the contact was undone by this change."""
+    before: ContactFields | None
+    """Null: there was no contact."""
+    after: ContactFields | None
+    """Null: there is none any more."""
+    undone_by: uuid.UUID | None
+    """The job that took this change back."""
+
+
+class HistoryPage(msgspec.Struct, frozen=True):
+    versions: list[Version]
+    last: Place | None
+    """What the next page comes after; `None`: that was all."""
+
+
+async def read_history(
+    connection: Connection, tenant_id: int, contact_id: str, *, after: Place | None, limit: int
+) -> HistoryPage:
+    """A page, newest first; `after` is the last version of the page before.
+
+    Raises:
+        NotFound: the tenant has no such contact, and never had.
+    """
+    if "\0" in contact_id or not await rows.contact_exists(connection, tenant_id, contact_id):
+        raise NotFound("There is no such contact, and never was.")
+    # One more tells what stood before the last of the page.
+    found = await rows.read_history(connection, tenant_id, contact_id, after=after, limit=limit + 1)
+    page = found[:limit]
+    versions = [_tell(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
+    more = len(found) > limit
+    return HistoryPage(versions, (page[-1].job_id, page[-1].item_index) if more else None)
+
+
+def _tell(row: VersionRow, older: VersionRow | None) -> Version:
+    return Version(
+        version=row.version,
+        changed_at=row.changed_at,
+        kind=JobKind(row.kind or JobKind.IMPORT),
+        job_id=row.job_id,
+        item_index=row.item_index,
+        key_id=row.key_id or "",
+        request_id=row.request_id or "",
+        deleted=not row.email,
+        before=_fields(older),
+        after=_fields(row),
+        undone_by=row.undone_by,
+    )
+
+
+def _fields(row: VersionRow | None) -> ContactFields | None:
+    if row is None or not row.email:
+        return None
+    return ContactFields(
+        source_version=row.source_version,
+        email=row.email,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        phone=row.phone,
+        company=row.company,
+        attributes=msgspec.Raw(row.attributes.encode()),
+    )

@@ -1,0 +1,63 @@
+"""`/v1/contacts/{id}/history`: who changed what, when."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request
+
+from app.auth.authorization import Scopes
+from app.http.cursors import Cursor, Index, NextCursor
+from app.http.operation import Answer, Path, operation
+from app.http.parameters import Page
+from app.http.principal import Principal
+from app.http.request_context import exchange_of
+from app.kit.postgres.database import Connection
+from app.records import history
+
+_SUFFIX: Final = "/history"
+_PREFIX: Final = "/v1/contacts/"
+_VERSIONS: Final = Cursor[tuple[uuid.UUID, int]]("history", tuple[uuid.UUID, Index])
+
+CONTACT_ID: Final = Path(
+    description="The business key; percent-encode it, slashes too.",
+    schema={"type": "string", "minLength": 1, "maxLength": 255},
+    example="c1",
+    rest=True,
+)
+
+
+class ContactHistory(msgspec.Struct):
+    """A page of a contact's versions, newest first; `next_cursor` is null on the last one."""
+
+    versions: list[history.Version]
+    next_cursor: NextCursor
+
+
+def is_history(request: Request[Any, Any, Any]) -> bool:
+    """Whether the path is that of a history: an id is the whole rest of a contact's path, slashes too, and one that
+    ends like this differs by its slash being percent-encoded."""
+    path = exchange_of(request.scope).path
+    return path.endswith(_SUFFIX) and len(path) > len(_PREFIX + _SUFFIX)
+
+
+@operation(
+    "GET",
+    "/v1/contacts/{contact_id}/history",
+    tag="contacts",
+    access=Scopes("read"),
+    answers=Answer("A page of versions.", cache="private, no-cache"),
+)
+async def read_contact_history(
+    contact_id: Annotated[str, CONTACT_ID], query: Page, principal: Principal, connection: Connection
+) -> ContactHistory:
+    """Every version of a contact.
+
+    Newest first: who changed what, when, and whether it was undone. Also for a contact whose creation was undone.
+    """
+    page = await history.read_history(
+        connection, principal.tenant_id, contact_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
+    )
+    return ContactHistory(page.versions, _VERSIONS.encode(page.last))

@@ -1,0 +1,119 @@
+"""A contact as HTTP and the command line show it, with its state at every destination; nothing here writes."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Collection
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from app.errors import NotFound
+from app.job_status.service import explain_wait
+from app.kit.postgres.database import Connection
+from app.records import queries
+from app.records.queries import SyncRow
+from app.resources import field_states
+from app.resources.field_states import STANDARD_FIELDS
+from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.states import EffectState
+
+
+class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state of a contact's newest version at one destination."""
+
+    state: EffectState
+    synced_version: int = 0
+    """The newest version that the destination is known to hold."""
+    synced_at: datetime | None = None
+    remote_id: str | None = None
+    created: bool | None = None
+    """Whether a call of Tranche made the record there; absent: not known, or there is none. An undo
+    archives no other."""
+    not_restored: list[str] | None = None
+    """Fields that undos have left there as they were, because nobody knows what they held before."""
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int | None = None
+
+
+class Contact(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    version: int
+    source_version: int | None
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: JsonObject
+    job_id: uuid.UUID
+    """Who made this version."""
+    created_at: datetime
+    updated_at: datetime
+    destinations: dict[str, ContactSync]
+
+
+async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> Contact:
+    """The current version of a contact, with its state at every destination of the tenant.
+
+    Raises:
+        NotFound: the tenant has no such contact.
+    """
+    row = None if "\0" in contact_id else await queries.read_contact(connection, tenant_id, contact_id)
+    if row is None:
+        raise NotFound("There is no such contact.")
+    if not row.email:
+        raise NotFound(
+            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
+            f"and an import of this id creates it again."
+        )
+    syncs = await queries.read_contact_syncs(connection, tenant_id, contact_id)
+    named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}
+    named.update(field_states.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
+    named.update(field_states.read_cleared(row.cleared))
+    return Contact(
+        id=row.contact_id,
+        version=row.version,
+        source_version=row.source_version,
+        email=row.email,
+        first_name=row.first_name,
+        last_name=row.last_name,
+        phone=row.phone,
+        company=row.company,
+        attributes=msgspec.Raw(row.attributes.encode()),
+        job_id=row.job_id,
+        created_at=row.created_at,
+        updated_at=row.updated_at,
+        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
+    )
+
+
+def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> ContactSync:
+    left = {} if sync.not_restored is None else msgspec.json.decode(sync.not_restored)
+    held: dict[str, Any] = {
+        "created": sync.created,
+        "not_restored": sorted(name for name in left if name not in named) or None,
+        "synced_version": sync.synced_version or 0,
+        "synced_at": sync.synced_at,
+        "remote_id": sync.remote_id,
+    }
+    settled = sync.state is not None and sync.state_version is not None and sync.state_version >= version
+    state = EffectState(sync.state) if settled and sync.state else EffectState.PENDING
+    if not settled and sync.created_at > updated_at:
+        detail = "the destination was added after the contact last changed; its next change goes there"
+        return ContactSync(state=EffectState.SKIPPED, detail=detail, **held)
+    code, detail_text = (sync.error_code, sync.error_detail) if settled else (None, None)
+    seconds = None
+    if state in (EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN):
+        blocked = explain_wait(
+            paused=sync.paused,
+            blocked_code=sync.blocked_code,
+            blocked_detail=sync.blocked_detail,
+            blocked_for=sync.blocked_for,
+        )
+        if blocked is not None:
+            code, seconds = blocked.code or code, blocked.seconds
+            detail_text = blocked.describe(detail_text)
+    return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)

@@ -1,0 +1,313 @@
+"""The bytes of an item → a row that can be stored, or a rejection with all its errors.
+
+The usual item is decoded once, by msgspec, with its constraints checked on the way. Whatever that refuses is
+read again by `app.resources.diagnosis`, which knows the same rules and words for every fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from app.resources import diagnosis, email, rules
+from app.vocabulary.outcomes_wire import FieldError, ItemWarning
+from app.vocabulary.states import ErrorCode
+
+__all__ = ["Accepted", "Item", "Piece", "Rejected", "Unfit", "read_items"]
+
+ID: Final = 1
+EMAIL: Final = 2
+FIRST_NAME: Final = 4
+LAST_NAME: Final = 8
+PHONE: Final = 16
+COMPANY: Final = 32
+ATTRIBUTES: Final = 64
+SOURCE_VERSION: Final = 128
+
+_Text = Annotated[str, Meta(max_length=rules.MAX_TEXT)]
+_Phone = Annotated[str, Meta(max_length=rules.MAX_PHONE, description="Any text with a digit.")]
+_Counter = Annotated[int, Meta(ge=0, le=rules.MAX_INT)]
+_IfVersion = Annotated[_Counter, Meta(description="The version the contact must have; 0: it must not exist.")]
+_SourceVersion = Annotated[_Counter, Meta(description="An item older than the stored one is superseded.")]
+_Key = Annotated[str, Meta(min_length=1, max_length=rules.MAX_KEY)]
+_Value = (
+    str
+    | Annotated[int, Meta(ge=-rules.MAX_INT, le=rules.MAX_INT)]
+    | Annotated[float, Meta(gt=-rules.FLOAT_BOUND, lt=rules.FLOAT_BOUND)]
+    | bool
+    | list[Any]
+    | dict[str, Any]
+    | None
+)
+_Attributes = Annotated[
+    dict[_Key, _Value],
+    Meta(description="Merged key by key: a null value removes the key, null instead of an object all keys."),
+]
+
+
+class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item."""
+
+    id: Annotated[str, Meta(min_length=1, max_length=rules.MAX_ID, description="The business key.")]
+    email: Annotated[str, Meta(max_length=rules.MAX_EMAIL, extra_json_schema={"format": "email"})]
+    first_name: _Text | UnsetType | None = UNSET
+    last_name: _Text | UnsetType | None = UNSET
+    phone: _Phone | UnsetType | None = UNSET
+    company: _Text | UnsetType | None = UNSET
+    attributes: _Attributes | UnsetType | None = UNSET
+    if_version: _IfVersion | UnsetType | None = UNSET
+    source_version: _SourceVersion | UnsetType | None = UNSET
+
+
+class Accepted(msgspec.Struct, gc=False):
+    """An item that can be stored: no NUL, valid UTF-8, every number within 64 bits.
+
+    A bit of `mask` is set when the item had the field; its value None then clears it. `attributes` is the
+    JSON text of the patch ("{}" changes nothing; None with the bit set clears all), `removes` whether it
+    removes keys.
+    `if_version` 0 asks that the contact does not exist; None for it and for `source_version` means not given.
+    `size` is in bytes as sent.
+    """
+
+    index: int
+    contact_id: str
+    email: str
+    first_name: str | None
+    last_name: str | None
+    phone: str | None
+    company: str | None
+    attributes: str | None
+    removes: bool
+    source_version: int | None
+    if_version: int | None
+    mask: int
+    size: int
+
+
+class Rejected(msgspec.Struct, frozen=True, gc=False):
+    """An item that fails and would fail again; `contact_id` is None when no sound id could be read."""
+
+    index: int
+    contact_id: str | None
+    errors: list[FieldError]
+
+
+class Unfit(msgspec.Struct, frozen=True, gc=False):
+    """Takes the position of a part of a file that cannot become an item, and says why."""
+
+    errors: list[FieldError]
+    contact_id: str | None = None
+    """Where one could be read."""
+    cells: list[str] | None = None
+    """Of a CSV row that does not fit its header, as they were sent."""
+    text: str = ""
+    """What was sent where not even cells could be read."""
+
+
+class Noted(msgspec.Struct, frozen=True):
+    """An item, and what was noticed about the row of the file that it was made of."""
+
+    item: bytes
+    warnings: list[ItemWarning]
+
+
+Piece = bytes | msgspec.Raw | Unfit | Noted
+"""The JSON of an item, whatever it is worth, or the reason why there is none."""
+
+
+class _Named(msgspec.Struct, gc=False):
+    id: str
+
+
+_SHORTEST: Final = len(b'{"id":"1","email":"a@b.de"}')
+"""Bytes of the shortest item that can be accepted; files with many shorter ones shall not take long."""
+_TINY: Final = 16
+"""Bytes of items that are examined once, however often they come: a batch can have thousands of one."""
+_EXAMINED_WEIGHT: Final = 64
+
+_decode = msgspec.json.Decoder(Item).decode
+_decode_id = msgspec.json.Decoder(_Named).decode
+_encode = msgspec.json.Encoder().encode
+_ESCAPED_NUL: Final = rb"\u0000"
+_has_digit: Final = rules.has_digit
+_email_fault: Final = rules.email_fault
+_is_usual: Final = email.is_usual
+
+
+def key_order(pieces: Sequence[bytes | msgspec.Raw]) -> list[int] | None:
+    """Indexes of the items in the order of their ids, before the items are read.
+
+    None if an id cannot be read so quickly, or appears twice.
+    """
+    try:
+        ids = [_decode_id(piece).id for piece in pieces]
+    except (ValueError, RecursionError):
+        return None
+    if len(set(ids)) < len(ids):
+        return None
+    return sorted(range(len(ids)), key=ids.__getitem__)
+
+
+def read_ids(pieces: Sequence[Piece]) -> list[str | None]:
+    """The id of each piece; None where it has none that could be stored.
+
+    An item that is accepted in the end has the id that is read here.
+    """
+    ids: list[str | None] = []
+    for piece in pieces:
+        if type(piece) is Noted:
+            piece = piece.item
+        try:
+            found = piece.contact_id if type(piece) is Unfit else _decode_id(piece).id  # type: ignore[arg-type]
+        except (ValueError, RecursionError):
+            found = None
+        ids.append(None if found is None or "\0" in found else found)
+    return ids
+
+
+class Laborious(Exception):
+    """More items must be read thoroughly than there is time for now."""
+
+
+class Effort:
+    """How much was read thoroughly, and what came of it: that takes many times as long as the usual reading."""
+
+    def __init__(self, most: int | None = None) -> None:
+        """`most`: beyond this `spent`, `Laborious` is raised."""
+        self.most = most
+        self.spent = 0
+        """Bytes that were read thoroughly, and some for each item."""
+        self._findings: dict[int | bytes, diagnosis.Finding] = {}
+
+    def examine(self, index: int, raw: bytes) -> Accepted | Rejected:
+        key = raw if len(raw) <= _TINY else index
+        finding = self._findings.get(key)
+        if finding is None:
+            self.spent += len(raw) + _EXAMINED_WEIGHT
+            if self.most is not None and self.spent > self.most:
+                raise Laborious
+            finding = self._findings[key] = diagnosis.examine(raw)
+        if finding.errors:
+            return Rejected(index, finding.contact_id, finding.errors)
+        return _make_row(index, Item(**finding.members), len(raw))
+
+
+def read_items(
+    raws: Sequence[bytes | msgspec.Raw],
+    *,
+    max_item_bytes: int,
+    indexes: Sequence[int] | None = None,
+    effort: Effort | None = None,
+) -> list[Accepted | Rejected]:
+    """One row an item, in order: what is wrong with an item is said in its `Rejected`.
+
+    `indexes` are the items' places in the request, where they are not simply counted from 0.
+
+    Raises:
+        Laborious: the effort would become too much.
+    """
+    effort = effort or Effort()
+    rows: list[Accepted | Rejected] = []
+    # Most batches have no backslash at all, and one look at all of it is cheaper than a thousand at its parts.
+    together = b"".join(raws)
+    escaped_nul = b"\\" in together and _ESCAPED_NUL in together
+    for index, piece in zip(indexes or range(len(raws)), raws, strict=True):
+        raw = bytes(piece)
+        if len(raw) > max_item_bytes:
+            rows.append(_too_large(index, raw, max_item_bytes))
+        elif len(raw) < _SHORTEST or (escaped_nul and _ESCAPED_NUL in raw):
+            rows.append(effort.examine(index, raw))
+        else:
+            rows.append(_read(index, raw) or effort.examine(index, raw))
+    return rows
+
+
+def _read(index: int, raw: bytes) -> Accepted | None:
+    """The row of a sound item without an escaped NUL; None if only the thorough reading can decide."""
+    try:
+        item = _decode(raw)
+    except (ValueError, RecursionError):  # msgspec's errors and UnicodeDecodeError are ValueErrors
+        return None
+    row = _make_row(index, item, len(raw))
+    if row.contact_id != row.contact_id.strip():
+        return None
+    if not _is_usual(row.email) and _email_fault(row.email) is not None:
+        return None
+    if row.phone is not None and not _has_digit(row.phone):
+        return None
+    names = row.mask.bit_count() + (item.if_version is not UNSET) + (item.source_version is None)
+    attributes, text = item.attributes, row.attributes
+    if type(attributes) is dict and text is not None:
+        if "[" in text or text.rfind("{") > 0:
+            nested = rules.count_names(attributes)
+            if nested is None:
+                return None
+            names += nested
+        else:
+            names += len(attributes)
+    return row if raw.count(b":") == names or _has_names(raw, names) else None
+
+
+def _has_names(raw: bytes, names: int) -> bool:
+    """Whether this valid JSON has no more names than the `names` different ones that decoding left.
+
+    Every name ends in a quote and a colon, with nothing but white space between them, so there are at most as
+    many names as such pairs. Text can hold more of them (`\\":`); the thorough reading decides then.
+    """
+    return raw.translate(None, b" \t\r\n").count(b'":') == names
+
+
+def _make_row(index: int, item: Item, size: int) -> Accepted:
+    mask = ID | EMAIL
+    removes = False
+    text: str | None = None
+    if (first_name := item.first_name) is UNSET:
+        first_name = None
+    else:
+        mask |= FIRST_NAME
+    if (last_name := item.last_name) is UNSET:
+        last_name = None
+    else:
+        mask |= LAST_NAME
+    if (phone := item.phone) is UNSET:
+        phone = None
+    else:
+        mask |= PHONE
+    if (company := item.company) is UNSET:
+        company = None
+    else:
+        mask |= COMPANY
+    if (attributes := item.attributes) is not UNSET:
+        mask |= ATTRIBUTES
+        if attributes is not None:
+            text = _encode(attributes).decode()
+            removes = "null" in text and None in attributes.values()
+    if (source_version := item.source_version) is UNSET or source_version is None:
+        source_version = None
+    else:
+        mask |= SOURCE_VERSION
+    if (if_version := item.if_version) is UNSET:
+        if_version = None
+    return Accepted(
+        index,
+        item.id,
+        item.email,
+        first_name,
+        last_name,
+        phone,
+        company,
+        text,
+        removes,
+        source_version,
+        if_version,
+        mask,
+        size,
+    )
+
+
+def _too_large(index: int, raw: bytes, max_item_bytes: int) -> Rejected:
+    detail = f"the item has {len(raw)} bytes; at most {max_item_bytes} are allowed; send less in attributes"
+    return Rejected(index, diagnosis.read_id(raw), [FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])

@@ -1,0 +1,239 @@
+"""The slow, thorough reading of one item: every fault with its code, its place and its remedy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from itertools import islice
+from typing import Any, Final
+
+import msgspec
+
+from app.resources import json_scanner, rules
+from app.resources.rules import Object, Unreadable
+from app.vocabulary.outcomes_wire import FieldError
+from app.vocabulary.states import ErrorCode
+
+MAX_ERRORS: Final = 20
+"""Errors listed for one item; the last one says that there are more. Bounds the answer to a hostile item."""
+
+_SUGGESTIONS: Final = 3
+_SPACE: Final = 0x20
+_SMALL: Final = 512
+"""Bytes of an item of which there can be so many that their reading must be quick."""
+_INEXACT: Final = frozenset({float, list})
+"""What the two decoders may read differently: long numbers, and what may hold some."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """`members` are the decoded fields, all of them sound when `errors` is empty.
+
+    `contact_id` is the id as text, also where it was sent as a number or a boolean, which is an error; None when
+    there is none that could be stored.
+    """
+
+    contact_id: str | None
+    members: dict[str, Any]
+    errors: list[FieldError]
+
+
+class _IdAlone(msgspec.Struct):
+    id: str
+
+
+_decode_members = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_id = msgspec.json.Decoder(_IdAlone).decode
+
+
+def _number(text: str) -> int | float:
+    # int() is quadratic in the digits and refuses more than 4,300; beyond 20 only "too large" matters.
+    return int(text) if len(text) <= 20 else float(text)
+
+
+def _constant(text: str) -> Unreadable:
+    return Unreadable(f"is {text}, which JSON does not have; send null or a number")
+
+
+_MISSING: Final = {
+    name: [
+        FieldError(ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {found}; send it")
+        for found in ("absent", "null")
+    ]
+    for name in ("id", "email")
+}
+
+_loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_constant=_constant).decode
+
+
+def read_id(raw: bytes) -> str | None:
+    """The item's id, if it can be read and is sound; nothing else of the item is looked at."""
+    try:
+        contact_id = _decode_id(raw).id
+    except (ValueError, RecursionError):
+        return None
+    return (
+        contact_id if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is None else None
+    )
+
+
+def examine(raw: bytes) -> Finding:
+    """Read one item and collect its faults, in the order of its members, missing ones last."""
+    refused = refuse_kind(raw)
+    if refused is not None:
+        return Finding(None, {}, refused)
+    errors: list[FieldError] = []
+    members = _read_members(raw, errors)
+    if members is None:
+        return Finding(None, {}, errors)
+    _check_members(members, errors)
+    contact_id = _as_text(members.get("id"))
+    if contact_id is not None and (
+        rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None
+    ):
+        contact_id = None
+    if len(errors) > MAX_ERRORS:
+        last = errors[MAX_ERRORS - 1]
+        detail = f"{last.detail} (the item has more errors than the {MAX_ERRORS} listed)"
+        errors = [*errors[: MAX_ERRORS - 1], FieldError(last.code, last.pointer, detail)]
+    return Finding(contact_id, members, errors)
+
+
+def _as_text(value: object) -> str | None:
+    """A client finds its item by the id that it sent, whatever the type."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+        return json.dumps(value)
+    return None
+
+
+def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
+    """Add the faults of the members, at most one more than are listed."""
+    if type(members) is Object:
+        errors += islice(rules.repeated_faults(members.repeated), MAX_ERRORS + 1)
+    unknown = 0
+    for name, value in members.items():
+        if len(errors) > MAX_ERRORS:
+            return
+        check = _CHECKS.get(name)
+        if check is not None:
+            if value is not None and (error := check(value)) is not None:
+                errors.append(error)
+        elif name != "attributes":
+            unknown += 1
+            errors.append(rules.unknown_field(name, search=unknown <= _SUGGESTIONS))
+        elif value is not None:
+            errors += islice(rules.check_attributes(value), MAX_ERRORS + 1 - len(errors))
+    for name, missing in _MISSING.items():
+        if members.get(name) is None:
+            errors.append(missing[name in members])
+
+
+def _check_text(name: str) -> _Check:
+    return lambda value: rules.check_string(name, value, longest=rules.MAX_TEXT)
+
+
+def _check_counter(name: str) -> _Check:
+    return lambda value: rules.check_counter(name, value)
+
+
+_Check = Callable[[object], FieldError | None]
+_CHECKS: Final[dict[str, _Check]] = {
+    "id": rules.check_id,
+    "email": rules.check_email,
+    "phone": rules.check_phone,
+    **{name: _check_text(name) for name in ("first_name", "last_name", "company")},
+    **{name: _check_counter(name) for name in ("if_version", "source_version")},
+}
+"""Of every field but `attributes`, which can have many faults."""
+
+
+def _not_an_object(what: str) -> list[FieldError]:
+    detail = f'an item must be an object like {{"id": "c1", "email": "name@example.com"}}, not {what}'
+    return [FieldError(ErrorCode.INVALID_FIELD, "", detail)]
+
+
+_KINDS: Final = {
+    **dict.fromkeys(b"-0123456789", _not_an_object("a number")),
+    **dict.fromkeys(b"tf", _not_an_object("a boolean")),
+    ord('"'): _not_an_object("a string"),
+    ord("["): _not_an_object("an array"),
+    ord("n"): _not_an_object("null"),
+}
+_SOMETHING_ELSE: Final = _not_an_object("something else")
+_OBJECT: Final = ord("{")
+
+
+def refuse_kind(raw: bytes) -> list[FieldError] | None:
+    """What is wrong with an item that is no object; None if it is one."""
+    first = raw[0] if raw and raw[0] > _SPACE else (raw.lstrip(b" \t\r\n") or b" ")[0]
+    return None if first == _OBJECT else _KINDS.get(first, _SOMETHING_ELSE)
+
+
+def _read_members(raw: bytes, errors: list[FieldError]) -> dict[str, Any] | None:
+    """The members; an `Object` unless no name can have come twice."""
+    if len(raw) <= _SMALL and (small := _read_small(raw)) is not None:
+        return small
+    try:
+        found: Object = _loads(raw.decode("utf-8", "surrogateescape"))
+    except (ValueError, RecursionError) as error:
+        return _read_one_by_one(raw, errors, _describe(error, "the item"))
+    return found
+
+
+def _read_small(raw: bytes) -> dict[str, Any] | None:
+    """What `_loads` makes of a small item, in a fifth of the time; None where it might make something else of it."""
+    try:
+        members = _decode_members(raw)
+    except (ValueError, RecursionError):
+        return None
+    if not _INEXACT.isdisjoint(map(type, members.values())):
+        return None
+    # Where an object within has names too, or a text has such a pair, `_loads` tells which of them come twice.
+    return members if raw.count(b":") == len(members) else None
+
+
+def _describe(error: Exception, what: str) -> str:
+    if isinstance(error, RecursionError):
+        return f"{what} is nested deeper than {rules.MAX_DEPTH} levels; send it flatter, or as a string"
+    reason = (
+        f"{error.msg.lower().removesuffix(' at')} at character {error.pos}"
+        if isinstance(error, json.JSONDecodeError)
+        else str(error)
+    )
+    return f"{what} is not valid JSON: {reason}; correct it"
+
+
+def _read_one_by_one(raw: bytes, errors: list[FieldError], whole: str) -> Object | None:
+    """The members that can be decoded, with `Unreadable` for those that cannot."""
+    start = json_scanner.skip_space(raw, 0) + 1
+    try:
+        spans, close = json_scanner.split_values(raw, start, closer="}", limit=len(raw))
+    except json_scanner.StructureError:
+        errors.append(FieldError(ErrorCode.INVALID_FIELD, "", whole))
+        return None
+    pairs: list[tuple[str, Any]] = []
+    broken = 0
+    for begin, end in spans:
+        if broken + len(errors) > MAX_ERRORS:
+            break
+        member = raw[begin:end]
+        name = json_scanner.MEMBER_NAME.match(member)
+        try:
+            if name is None:
+                raise ValueError("a member name in double quotes and a colon were expected")
+            key = _loads(name[1].decode("utf-8", "surrogateescape"))
+        except ValueError as error:
+            shown = rules.quote(member.decode("utf-8", "replace"))
+            errors.append(FieldError(ErrorCode.INVALID_FIELD, "", _describe(error, f"the member {shown}")))
+            continue
+        try:
+            value = _loads(member[name.end() :].decode("utf-8", "surrogateescape"))
+        except (ValueError, RecursionError) as error:
+            broken += 1
+            value = Unreadable(_describe(error, "").lstrip())
+        pairs.append((key, value))
+    if json_scanner.skip_space(raw, close + 1) != len(raw) or not (broken or errors):
+        errors.append(FieldError(ErrorCode.INVALID_FIELD, "", whole))
+    return Object(pairs)

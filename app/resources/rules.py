@@ -1,0 +1,305 @@
+"""What each field of a contact may hold, and the messages that say what is wrong and what to do.
+
+Values are judged as they were sent: nothing is trimmed or rewritten here, because an import must not change
+data silently. White space around an e-mail address is therefore an error that shows the address without it;
+readers of files (CSV) trim cells before they make items.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+
+from app.kit import spelling
+from app.resources import email
+from app.vocabulary.outcomes_wire import FieldError
+from app.vocabulary.states import ErrorCode
+
+MAX_ID: Final = 255
+MAX_TEXT: Final = 1_000
+MAX_EMAIL: Final = 254
+"""Bytes of UTF-8: a path in SMTP has 256 with its angle brackets (RFC 5321, section 4.5.3.1.3)."""
+MAX_PHONE: Final = 100
+MAX_KEY: Final = 255
+MAX_DEPTH: Final = 32
+"""Levels of objects and arrays in `attributes`, itself included."""
+MAX_INT: Final = 2**63 - 1
+FLOAT_BOUND: Final = 2.0**63
+"""Numbers lie strictly within ± this, so that PostgreSQL and every CRM can hold them."""
+
+_MAX_POINTER: Final = 500
+_SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
+has_digit: Final = re.compile(r"\d").search
+
+
+class Object(dict[str, Any]):
+    """A decoded JSON object that remembers which of its names came more than once, and how often."""
+
+    __slots__ = ("repeated",)
+
+    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.repeated: dict[str, int] = {}
+        if len(self) != len(pairs):
+            for name, _ in pairs:
+                self.repeated[name] = self.repeated.get(name, 0) + 1
+            self.repeated = {name: count for name, count in self.repeated.items() if count > 1}
+
+
+class Unreadable(msgspec.Struct, frozen=True):
+    """Takes the place of a value that could not be decoded."""
+
+    detail: str
+
+
+def pointer(*tokens: str | int) -> str:
+    """A JSON pointer that is safe to store and print; longer than 500 characters it ends in "…"."""
+    if len(tokens) == 1:
+        name = tokens[0]
+        if type(name) is str and len(name) < _MAX_POINTER and (name.isalnum() or name.isidentifier()):
+            return f"/{name}"
+    text = "".join("/" + str(token).replace("~", "~0").replace("/", "~1") for token in tokens)
+    text = _SURROGATE.sub("\ufffd", text.replace("\0", "\ufffd"))
+    return text if len(text) <= _MAX_POINTER else text[:_MAX_POINTER] + "…"
+
+
+def quote(text: str, limit: int = 60) -> str:
+    """The text in double quotes for a message, shortened, with what cannot be stored or printed replaced."""
+    shown = text if len(text) <= limit else text[:limit] + "…"
+    if shown.isprintable():
+        return f'"{shown}"'
+    return '"' + "".join(c if c.isprintable() else "\ufffd" for c in shown) + '"'
+
+
+def kind(value: object) -> str:
+    """The JSON type of a decoded value, in words."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "a boolean"
+    if isinstance(value, int | float):
+        return "a number"
+    if isinstance(value, str):
+        return "a string"
+    return "an array" if isinstance(value, list) else "an object"
+
+
+def email_fault(value: str) -> str | None:
+    """Why this is no e-mail address (see `app.resources.email`), or None."""
+    if email.is_usual(value):
+        return None
+    if not value.strip():
+        return "is empty; an e-mail address like name@example.com is required"
+    size = len(value.encode("utf-8", "surrogatepass"))
+    if size > MAX_EMAIL:
+        unit = "characters" if value.isascii() else "bytes"
+        return f"has {size} {unit}; an e-mail address has at most {MAX_EMAIL}"
+    if value != value.strip():
+        return f"has white space around it; send {quote(value.strip(), MAX_EMAIL)}"
+    reason = email.find_fault(value)
+    return reason and f"{quote(value)} is not an e-mail address: {reason}"
+
+
+def text_fault(value: str) -> str | None:
+    """Why PostgreSQL and JSON could not carry this text, or None."""
+    if "\0" in value:
+        return "contains the character U+0000, which cannot be stored; remove it"
+    if value.isascii():
+        return None
+    found = _SURROGATE.search(value)
+    if found is None:
+        return None
+    if (
+        "\udc80" <= found[0] <= "\udcff"
+    ):  # what "surrogateescape" makes of a byte; an escape of that range is rare
+        return f"contains bytes that are not valid UTF-8 (at character {found.start()}); send it as UTF-8"
+    return (
+        f"contains half a surrogate pair, \\u{ord(found[0]):04x} (at character {found.start()}), "
+        "which is no character; send both halves or remove it"
+    )
+
+
+def _fault(name: str, detail: str, code: ErrorCode = ErrorCode.INVALID_FIELD) -> FieldError:
+    return FieldError(code, pointer(name), f"{name} {detail}")
+
+
+def check_string(name: str, value: object, *, shortest: int = 0, longest: int) -> FieldError | None:
+    if isinstance(value, Unreadable):
+        return _fault(name, value.detail)
+    if not isinstance(value, str):
+        hint = "; put it in double quotes" if isinstance(value, int | float) else ""
+        return _fault(name, f"must be a string, not {kind(value)}{hint}")
+    if not shortest <= len(value) <= longest:
+        span = f"{shortest} to {longest}" if shortest else f"at most {longest}"
+        return _fault(name, f"has {len(value)} characters; {span} are allowed")
+    fault = text_fault(value)
+    return _fault(name, fault) if fault else None
+
+
+def check_id(value: object) -> FieldError | None:
+    error = check_string("id", value, shortest=1, longest=MAX_ID)
+    if error is None and isinstance(value, str) and value != value.strip():
+        return _fault("id", f"has white space around it; send {quote(value.strip(), MAX_ID)}")
+    return error
+
+
+def check_email(value: object) -> FieldError | None:
+    if not isinstance(value, str) or text_fault(value):
+        return check_string("email", value, longest=MAX_EMAIL)
+    fault = email_fault(value)
+    return _fault("email", fault, ErrorCode.INVALID_EMAIL) if fault else None
+
+
+def check_phone(value: object) -> FieldError | None:
+    if not isinstance(value, str) or text_fault(value):
+        return check_string("phone", value, longest=MAX_PHONE)
+    if len(value) > MAX_PHONE:
+        detail = f"has {len(value)} characters; a phone number has at most {MAX_PHONE}"
+    elif not has_digit(value):
+        detail = f"{quote(value)} has no digit; send a number, or null to clear the field"
+    else:
+        return None
+    return _fault("phone", detail, ErrorCode.INVALID_PHONE)
+
+
+def check_counter(name: str, value: object) -> FieldError | None:
+    """`if_version` and `source_version`: whole numbers from 0 to 2^63-1."""
+    if isinstance(value, Unreadable):
+        return _fault(name, value.detail)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _fault(name, f"must be a whole number, not {kind(value)}")
+    if not 0 <= value <= MAX_INT:
+        return _fault(name, f"must be from 0 to {MAX_INT}")
+    if isinstance(value, float):
+        return _fault(name, "must be a whole number, written without fraction and exponent")
+    return None
+
+
+def check_attributes(value: object) -> Iterator[FieldError]:
+    """Every fault of `attributes`, in the order of the item."""
+    if isinstance(value, Unreadable):
+        yield _fault("attributes", value.detail)
+    elif not isinstance(value, dict):
+        yield _fault("attributes", f'must be an object like {{"city": "Berlin"}}, not {kind(value)}')
+    else:
+        yield from _check_value(value, ("attributes",), 1)
+
+
+def _check_value(value: object, path: tuple[str | int, ...], depth: int) -> Iterator[FieldError]:
+    detail = None
+    if isinstance(value, str):
+        detail = text_fault(value)
+    elif isinstance(value, Unreadable):
+        detail = value.detail
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if not in_range(value):
+            detail = "is a number beyond ±(2^63-1), which cannot be stored; send it as a string"
+    elif isinstance(value, dict | list):
+        if depth > MAX_DEPTH:
+            detail = f"is nested deeper than {MAX_DEPTH} levels; send it flatter, or as a string"
+            path = path[:2]
+        elif isinstance(value, dict):
+            yield from _check_names(value, path)
+            for name, member in value.items():
+                yield from _check_value(member, (*path, name), depth + 1)
+        else:
+            for index, member in enumerate(value):
+                yield from _check_value(member, (*path, index), depth + 1)
+    if detail:
+        yield FieldError(ErrorCode.INVALID_FIELD, pointer(*path), f"{quote(str(path[-1]))} {detail}")
+
+
+def _check_names(value: dict[str, Any], path: tuple[str | int, ...]) -> Iterator[FieldError]:
+    for name in value:
+        if not name:
+            detail: str | None = "is an empty key; name the attribute"
+        elif len(name) > MAX_KEY:
+            detail = f"is a key of {len(name)} characters; at most {MAX_KEY} are allowed"
+        else:
+            detail = text_fault(name)
+        if detail:
+            yield FieldError(ErrorCode.INVALID_FIELD, pointer(*path, name), f"{quote(name)} {detail}")
+    if isinstance(value, Object):
+        yield from repeated_faults(value.repeated, *path)
+
+
+def repeated_faults(repeated: dict[str, int], *path: str | int) -> Iterator[FieldError]:
+    for name, count in repeated.items():
+        detail = f"{quote(name)} appears {count} times in one object; keep one"
+        yield FieldError(ErrorCode.INVALID_FIELD, pointer(*path, name), detail)
+
+
+def in_range(value: float) -> bool:
+    """Whether a number, whole or not, is finite and lies strictly within ±2^63."""
+    return -FLOAT_BOUND < value < FLOAT_BOUND  # false for NaN as well
+
+
+def count_names(value: dict[str, Any] | list[Any], depth: int = 1) -> int | None:
+    """Names of all objects in decoded attributes; None when a rule is broken that decoding did not check.
+
+    Speed matters: exact types, as msgspec makes them, and calls for containers alone.
+    """
+    if depth > MAX_DEPTH:
+        return None
+    total = 0
+    members: Any = value
+    if type(value) is dict:
+        total = len(value)
+        for name in value:
+            if not 0 < len(name) <= MAX_KEY:
+                return None
+        members = value.values()
+    for member in members:
+        found = type(member)
+        if found is dict or found is list:
+            inner = count_names(member, depth + 1)
+            if inner is None:
+                return None
+            total += inner
+        elif (found is int or found is float) and not -FLOAT_BOUND < member < FLOAT_BOUND:
+            return None
+    return total
+
+
+_LIKELY: Final = {
+    "email": "email emailaddress mail emailaddr",
+    "id": "contactid customerid externalid uid key userid",
+    "first_name": "firstname givenname forename fname",
+    "last_name": "lastname surname familyname lname",
+    "phone": "phonenumber telephone tel mobile phone1 mobilephone",
+    "company": "companyname organization organisation org employer",
+    "attributes": "attribute customfields custom properties extra metadata",
+    "if_version": "ifversion version expectedversion",
+    "source_version": "sourceversion",
+}
+FIELDS: Final = tuple(_LIKELY)
+_LIKELY_NAMES: Final = {
+    alias: field for field, aliases in _LIKELY.items() for alias in (field, *aliases.split())
+}
+_PLAIN_NAMES: Final = {field.replace("_", ""): field for field in FIELDS}
+_NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
+_SPELLING: Final = spelling.Index(_PLAIN_NAMES)
+
+
+@lru_cache(maxsize=2_048)
+def suggest_field(name: str) -> str | None:
+    """The field that a user who wrote `name` probably meant."""
+    plain = name.lower()
+    if "_" in plain:
+        plain = plain.replace("_", "")
+    if not (plain.isascii() and plain.isalnum()):
+        plain = _NOT_PLAIN.sub("", plain)
+    if plain in _LIKELY_NAMES:
+        return _LIKELY_NAMES[plain]
+    return _SPELLING.find(plain)
+
+
+def unknown_field(name: str, *, search: bool = True) -> FieldError:
+    """`search` False spares the look for a similar name."""
+    meant = suggest_field(name) if search and 0 < len(name) <= 40 else None
+    remedy = f'did you mean "{meant}"?' if meant else "own data belongs in attributes."
+    return FieldError(ErrorCode.UNKNOWN_FIELD, pointer(name), f"{quote(name)} is not a field; {remedy}")

@@ -1,0 +1,57 @@
+"""`POST /v1/jobs/{id}/undo`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uuid_utils.compat import uuid7
+
+from app.auth.authorization import CHANGING
+from app.http.operation import Reply, operation
+from app.http.parameters import JobId
+from app.http.principal import Principal
+from app.http.request_context import Exchange
+from app.job_status.documents import JobDocuments, job_answer
+from app.job_status.ownership import JobOwners
+from app.kit.notifier import Waker
+from app.kit.postgres.database import Database
+from app.undo import service
+
+
+@operation(
+    "POST",
+    "/v1/jobs/{job_id}/undo",
+    tag="jobs",
+    access=CHANGING,
+    answers=job_answer("The undo job.", 202, headers=("Location", "RetryAfter")),
+    errors=(409,),
+)
+async def undo_job(
+    job_id: JobId,
+    principal: Principal,
+    exchange: Exchange,
+    database: Database,
+    owners: JobOwners,
+    jobs: JobDocuments,
+    waker: Waker,
+) -> Reply[Any]:
+    """Undo a job.
+
+    Each contact that the job changed gets its earlier state as a new version, and one that it created is removed;
+    destinations follow. A contact that somebody changed since is left as it is: its item fails with
+    `VERSION_CONFLICT` and shows who changed it. No history is deleted. A repeated request answers with the same undo
+    job, and resumes a failed one; to redo the changes, undo it. A running job, a dry run, a retry and a replay have
+    nothing to undo (409). A body of this request is ignored.
+    """
+    await owners.check_change(principal, job_id)
+    asked = await service.undo(
+        database,
+        principal.tenant_id,
+        job_id,
+        key_id=principal.key_id,
+        request_id=exchange.request_id,
+        new_id=uuid7,
+    )
+    if asked.new:
+        waker.wake_imports(principal.tenant_id, asked.job_id)
+    return await jobs.reply(principal.tenant_id, asked.job_id, 202)

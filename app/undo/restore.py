@@ -1,0 +1,214 @@
+"""Restores the state of contacts before some items of a job, a range at a time, within the caller's transaction.
+
+The result is recorded like a chunk of an import: outcomes, counts, and deliveries to every destination, which
+get the contacts in their version at that time. Every exit of an item:
+
+- restored   the version is still the item's own, or is so again because what came after was undone → the one before
+             becomes a new version, or the contact a tombstone
+- unchanged  an earlier undo has taken the item back already
+- conflict   somebody changed the contact since: it is left as it is, and the item says by whom
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from app.imports import processing_queries
+from app.imports.outbox import book
+from app.kit.postgres.database import Connection
+from app.resources import field_states
+from app.resources.field_states import Cleared, Takings
+from app.undo import queries
+from app.undo.queries import Before, Change, Maker, Standing
+from app.vocabulary import outcomes_wire
+from app.vocabulary.outcomes_wire import FieldError, ItemOutcome
+from app.vocabulary.states import ErrorCode, ItemStatus, JobKind, Result
+
+WORKFLOW: Final = "undo"
+"""The saga that undoes a job."""
+RANGE: Final = 1_000
+"""Most items of one transaction."""
+
+
+class Restoration(msgspec.Struct, frozen=True, kw_only=True):
+    """The job that takes something back, and the one whose items it takes back."""
+
+    tenant_id: int
+    job_id: uuid.UUID
+    request_id: str
+    of: uuid.UUID
+    chunk_size: int
+
+
+class Restored(msgspec.Struct, frozen=True):
+    """What became of a range; contacts by outcome."""
+
+    restored: list[str]
+    unchanged: list[str]
+    conflicts: list[str]
+    owed: list[int]
+    """Destinations that were given deliveries."""
+
+
+async def restore(
+    connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int
+) -> Restored:
+    """Take these changes back; they become the items of `job` from `first_index` on."""
+    locked = await queries.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
+    standing = [locked[c.contact_id] for c in changes]
+    own, makers = await _find_own(connection, job, changes, standing)
+    places = sorted(own)
+    taken_back = [changes[place] for place in places]
+    befores = await queries.read_befores(connection, job.tenant_id, taken_back)
+    await queries.restore(
+        connection,
+        job.tenant_id,
+        job.job_id,
+        [first_index + place for place in places],
+        taken_back,
+        [
+            _name(change, standing[place], befores.get(number))
+            for number, (place, change) in enumerate(zip(places, taken_back, strict=True))
+        ],
+    )
+    outcomes = [
+        ItemOutcome(
+            first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, standing[place].version + 1
+        )
+        if place in own
+        else _leave(job, first_index + place, change, standing[place], makers[standing[place].job_id])
+        for place, change in enumerate(changes)
+    ]
+    owed = await _book(connection, job, changes, outcomes, first_index)
+    return Restored(
+        restored=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UPDATED],
+        unchanged=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UNCHANGED],
+        conflicts=[outcome.id or "" for outcome in outcomes if outcome.status is not ItemStatus.OK],
+        owed=owed,
+    )
+
+
+async def _find_own(
+    connection: Connection, job: Restoration, changes: Sequence[Change], standing: Sequence[Standing]
+) -> tuple[set[int], dict[uuid.UUID, Maker]]:
+    """Positions of changes whose version is current, or current again; and who made the other current versions."""
+    own = {place for place, c in enumerate(changes) if _is_own(job, c, standing[place])}
+    others = [place for place in range(len(changes)) if place not in own]
+    if not others:
+        return own, {}
+    makers = await queries.read_makers(
+        connection, job.tenant_id, list({standing[place].job_id for place in others})
+    )
+    undone = [
+        place
+        for place in others
+        if makers[standing[place].job_id].kind == JobKind.UNDO
+        and standing[place].source_version == changes[place].source_version
+    ]
+    if undone:
+        again = await queries.find_own(
+            connection,
+            job.tenant_id,
+            job.of,
+            [changes[place] for place in undone],
+            [standing[place] for place in undone],
+        )
+        own |= {undone[number] for number in again}
+    return own, makers
+
+
+def _name(change: Change, found: Standing, before: Before | None) -> tuple[Cleared, Takings]:
+    """What is known of the contact's fields once it is as it was before the change."""
+    return field_states.take_back(
+        found.known,
+        field_states.NOTHING if before is None else before.known,
+        field_states.read_withdrawn(found.withdrawn),
+        version=found.version + 1,
+        since=change.version,
+    )
+
+
+def _is_own(job: Restoration, change: Change, found: Standing) -> bool:
+    """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
+    source_version, made no version, but it confirmed what would be taken back."""
+    made = (found.job_id, found.item_index, found.version)
+    return (
+        made == (job.of, change.item_index, change.version) and found.source_version == change.source_version
+    )
+
+
+def _leave(job: Restoration, index: int, change: Change, found: Standing, maker: Maker) -> ItemOutcome:
+    taken_back = (found.prev_job_id, found.prev_item_index) == (job.of, change.item_index)
+    if taken_back and maker.kind == JobKind.UNDO:
+        return ItemOutcome(index, change.contact_id, ItemStatus.OK, Result.UNCHANGED, found.version)
+    if found.version == change.version:
+        since = f"an item of source_version {found.source_version} has confirmed it since"
+    else:
+        since = (
+            f"the contact is at version {found.version} now, made by item {found.item_index} of the {maker.kind} "
+            f"job {found.job_id} (key {maker.key_id}, request {maker.request_id})"
+        )
+    detail = f"item {change.item_index} of job {job.of} made version {change.version}; {since}, so it is left as it is"
+    return outcomes_wire.failed(
+        index, change.contact_id, [FieldError(ErrorCode.VERSION_CONFLICT, "", detail)]
+    )
+
+
+async def _book(
+    connection: Connection,
+    job: Restoration,
+    changes: Sequence[Change],
+    outcomes: list[ItemOutcome],
+    first_index: int,
+) -> list[int]:
+    destinations = await processing_queries.owing_destinations(connection, job.tenant_id)
+    booked = await book(
+        connection,
+        job.tenant_id,
+        job.job_id,
+        job.request_id,
+        outcomes,
+        await _tell_sources(connection, job.tenant_id, changes, outcomes),
+        first_index=first_index,
+        destination_ids=destinations,
+        chunk_size=job.chunk_size,
+        dry_run=False,
+    )
+    counted = await processing_queries.count_items(
+        connection, job.tenant_id, job.job_id, booked.summary, outcomes_wire.as_json(booked.results)
+    )
+    if not counted:
+        raise RuntimeError(f"job {job.job_id} takes no more items")
+    return destinations if booked.owed else []
+
+
+async def _tell_sources(
+    connection: Connection, tenant_id: int, changes: Sequence[Change], outcomes: Sequence[ItemOutcome]
+) -> list[bytes]:
+    """What each item that was left alone would have restored, so that its row can be pushed by who still wants it."""
+    left = [place for place, outcome in enumerate(outcomes) if outcome.status is not ItemStatus.OK]
+    sources = [b""] * len(changes)
+    if left:
+        befores = await queries.read_befores(connection, tenant_id, [changes[place] for place in left])
+        for number, place in enumerate(left):
+            sources[place] = _tell_source(changes[place].contact_id, befores.get(number))
+    return sources
+
+
+def _tell_source(contact_id: str, before: Before | None) -> bytes:
+    if before is None:
+        return msgspec.json.encode({"id": contact_id})
+    item: dict[str, Any] = {
+        "id": contact_id,
+        "email": before.email,
+        "first_name": before.first_name,
+        "last_name": before.last_name,
+        "phone": before.phone,
+        "company": before.company,
+        "attributes": msgspec.Raw(before.attributes.encode()),
+    }
+    return msgspec.json.encode(item)

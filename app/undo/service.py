@@ -1,0 +1,106 @@
+"""The use case of undoing a job: it is asked for here, and a saga of the workers does it (`jobs.sagas.undo`).
+
+Nothing is ever deleted: the state before each item becomes a new version. A job is undone once; to have its changes
+again, undo the undo job.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+import structlog
+
+from app.audit import queries as audit_queries
+from app.errors import JobNotUndoable, NotFound
+from app.kit.postgres.database import Database
+from app.sagas import queries as saga_queries
+from app.undo import queries as undo_queries
+from app.undo.queries import NewUndo, Undoable
+from app.undo.restore import WORKFLOW
+from app.vocabulary.states import JobKind, JobState
+
+log = structlog.get_logger()
+
+_WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """The undo job; `new`: it did not exist before, or had failed and goes on now."""
+
+    job_id: uuid.UUID
+    new: bool
+
+
+async def undo(
+    database: Database,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    *,
+    key_id: str,
+    request_id: str,
+    new_id: Callable[[], uuid.UUID],
+) -> Asked:
+    """Have a job undone, or find that it is being undone already; an undo that failed goes on where it ended.
+
+    Raises:
+        NotFound: the tenant has no such job.
+        JobNotUndoable: it is still at work, or there is nothing of its own to take back.
+    """
+    async with database.connection() as connection, connection.transaction():
+        job = await undo_queries.lock_undoable(connection, tenant_id, job_id)
+        if job is None:
+            raise NotFound("There is no such job.")
+        found = await undo_queries.find_undo(connection, tenant_id, job_id)
+        if found is not None:
+            resumed = await undo_queries.resume_undo(connection, tenant_id, found, actor=key_id)
+            return Asked(found, new=resumed)
+        _check(job_id, job)
+        undo_id = new_id()
+        changes = await undo_queries.count_changes(connection, tenant_id, job_id)
+        await undo_queries.insert_undo(
+            connection,
+            NewUndo(
+                tenant_id=tenant_id,
+                job_id=undo_id,
+                root_job_id=job.root_job_id,
+                undo_of=job_id,
+                request_id=request_id,
+                key_id=key_id,
+                items=changes,
+            ),
+        )
+        await saga_queries.begin(
+            connection, tenant_id, new_id(), workflow=WORKFLOW, subject=undo_id, actor=key_id
+        )
+        for subject, detail in (
+            (job_id, {"undo_job": str(undo_id), "changes": changes}),
+            (undo_id, {"undo_of": str(job_id), "changes": changes}),
+        ):
+            await audit_queries.write(
+                connection,
+                tenant_id,
+                actor=key_id,
+                action="undo.ask",
+                subject=f"job:{subject}",
+                detail=detail,
+            )
+    log.info("undo_asked", tenant_id=tenant_id, job_id=str(job_id), undo_job_id=str(undo_id))
+    return Asked(undo_id, new=True)
+
+
+def _check(job_id: uuid.UUID, job: Undoable) -> None:
+    if job.kind not in (JobKind.IMPORT, JobKind.UNDO):
+        known = (
+            f"undo the job {job.root_job_id} that changed them"
+            if job.root_job_id != job_id
+            else "undo the jobs that changed them, which its dead letters name"
+        )
+        raise JobNotUndoable(f"A {job.kind} changes no contact here, it only sends them again; {known}.")
+    if job.dry_run:
+        raise JobNotUndoable("This job was a dry run: it changed nothing.")
+    if job.state in _WORKING:
+        wait = "wait until it is done" if job.kind == JobKind.UNDO else "cancel it, or wait until it is done"
+        raise JobNotUndoable(f"This job is {job.state}; {wait}, then undo it.")
