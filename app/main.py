@@ -35,29 +35,31 @@ from app.job_status.live.long_poll import LongPoll
 from app.job_status.live.watcher import JobWatcher
 from app.job_status.ownership import JobOwners
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.kit.postgres.disk_space import RoomProbe
-from app.kit.postgres.fair_connections import Turns
+from app.kit.postgres.fair_connections import ConnectionQueue
 from app.kit.redis import make_pool
 from app.kit.worker_registry import WorkerWatch
 from app.monitoring.engines import Engines
 from app.monitoring.metrics_api import observe
-from app.monitoring.stats_cache import Figures
+from app.monitoring.stats_cache import StatsCache
 from app.settings import Settings
 
 
 def create_app(settings: Settings) -> Litestar:
     """The service. It starts, and answers what it can, while PostgreSQL or Redis are away."""
-    turns = Turns(settings.db_pool_size, share=settings.db_pool_share, patience=settings.db_acquire_timeout)
-    database = Database(settings, application_name="tranche api", turns=turns)
-    waker = Waker(settings)
+    connection_queue = ConnectionQueue(
+        settings.db_pool_size, share=settings.db_pool_share, timeout=settings.db_acquire_timeout
+    )
+    database = Database(settings, application_name="tranche api", connection_queue=connection_queue)
+    notifier = Notifier(settings)
     watcher = JobWatcher(database)
     redis = Redis.from_pool(make_pool(settings.redis_url, socket_timeout=1.0, socket_connect_timeout=1.0))
     workers = WorkerWatch(redis)
     views = JobViews(database, workers)
     principals = Principals(database)
-    figures = Figures(database)
+    stats = StatsCache(database)
     last_used = LastUsed(database)
     engines = Engines(database, RoomProbe(database), redis, _key_id(settings))
     if observe not in telemetry.HOOKS:
@@ -66,19 +68,19 @@ def create_app(settings: Settings) -> Litestar:
     resources = Resources(
         settings,
         database,
-        waker,
+        notifier,
         watcher,
         workers,
         views,
         principals,
         last_used,
-        figures,
+        stats,
         engines,
         intake,
         JobOwners(database),
         LongPoll(views, watcher, intake, principals),
-        Importer(settings, database, intake, waker, watcher, principals),
-        Destinations(database, workers, waker),
+        Importer(settings, database, intake, notifier, watcher, principals),
+        Destinations(database, workers, notifier),
         Documents(OPERATIONS, settings),
         FirstSight(principals, (settings.operator_token, settings.metrics_token)),
         Cors(settings.cors_origins),
@@ -99,9 +101,9 @@ def create_app(settings: Settings) -> Litestar:
             await workers.close()
             await principals.close()
             await last_used.close()
-            await figures.close()
+            await stats.close()
             await engines.close()
-            await waker.close()
+            await notifier.close()
             await redis.aclose()
             await database.close()
 
@@ -135,22 +137,22 @@ def _hear_shutdown(callback: Callable[[], None]) -> Iterator[None]:
         yield
         return
     loop = asyncio.get_running_loop()
-    standing = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def hear(number: int, frame: FrameType | None) -> None:
         loop.call_soon_threadsafe(callback)
-        before = standing[signal.Signals(number)]
+        before = previous[signal.Signals(number)]
         if callable(before):
             before(number, frame)
 
-    heard = [number for number, handler in standing.items() if callable(handler)]
+    heard = [number for number, handler in previous.items() if callable(handler)]
     for number in heard:
         signal.signal(number, hear)
     try:
         yield
     finally:
         for number in heard:
-            signal.signal(number, standing[number])
+            signal.signal(number, previous[number])
 
 
 def factory() -> Litestar:

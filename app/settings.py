@@ -140,7 +140,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_unfinished_jobs: Annotated[
         int, Doc("files of one tenant that arrive, wait or are processed; more get 429", "jobs")
     ] = 1_000
-    max_spooled_bytes: Annotated[
+    max_staged_bytes: Annotated[
         int, Doc("size of all these files together, inflated; more get 429", "bytes")
     ] = 20_000_000_000
     max_destinations: Annotated[int, Doc("destinations of one tenant; more get 409", "destinations")] = 50

@@ -23,7 +23,7 @@ from uuid_utils.compat import uuid7
 from app.errors import TrancheError
 from app.kit import worker_registry
 from app.kit.encryption import Vault
-from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Waker, decode, encode, make_redis
+from app.kit.notifier import FUNCTION, IMPORT_FUNCTION, QUEUE, Notifier, decode, encode, make_redis
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
 from app.kit.redis import make_pool
@@ -115,7 +115,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
     rate_limiter = RateLimiter(redis, clock=time.time)
     transitions = TransitionLog(database, monotonic=time.monotonic)
-    notifier = Waker(settings)
+    notifier = Notifier(settings)
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()

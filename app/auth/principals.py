@@ -16,7 +16,7 @@ import structlog
 from app.auth import service, tokens
 from app.errors import TrancheError, Unauthorized
 from app.http.principal import Principal
-from app.http.singleflight import Flights
+from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
 from app.kit.postgres.fair_connections import ACTING, STRANGERS
 
@@ -42,7 +42,7 @@ class Principals:
         self._database = database
         self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
-        self._looking: Flights[bytes, Principal | None] = Flights()
+        self._looking: SingleFlight[bytes, Principal | None] = SingleFlight()
         self._watched: dict[_Key, set[asyncio.Timeout]] = {}
         self._watching: asyncio.Task[None] | None = None
 

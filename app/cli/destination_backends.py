@@ -20,7 +20,7 @@ from app.destinations.circuits.service import CircuitOrder
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
 from app.settings import Settings
@@ -157,8 +157,8 @@ class DatabaseBackend:
         return await testing.at_database(self._settings, self._tenant, name, asked)
 
     async def _notify(self, tenant_id: int, destination_id: int, reason: str) -> None:
-        notifier = Waker(self._settings)
-        notifier.wake(tenant_id, [destination_id], reason=reason)
+        notifier = Notifier(self._settings)
+        notifier.notify(tenant_id, [destination_id], reason=reason)
         await asyncio.sleep(0.2)
         await notifier.close()
 

@@ -16,7 +16,7 @@ from app.auth import service as auth_service
 from app.cli import place
 from app.destinations.testing import service as testing_service
 from app.destinations.testing.service import DestinationTestRequest
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.settings import Settings
 
 LONGEST: Final = 130.0
@@ -36,7 +36,7 @@ async def at_database(
     settings: Settings, tenant: str | None, name: str, asked: DestinationTestRequest
 ) -> dict[str, Any]:
     """For an operator at the database."""
-    waker = Waker(settings)
+    notifier = Notifier(settings)
     async with place.database(settings) as database:
         async with database.connection() as connection:
             tenant_id = await auth_service.find_tenant(connection, tenant)
@@ -49,13 +49,13 @@ async def at_database(
                 actor=queries.OPERATOR,
                 new_id=uuid7,
             )
-        waker.wake_imports(tenant_id, test_id)
+        notifier.notify_imports(tenant_id, test_id)
         try:
             found = await testing_service.wait(
                 database, tenant_id, name, test_id, seconds=LONGEST, untaken=UNTAKEN
             )
         finally:
-            await waker.close()
+            await notifier.close()
     shown: dict[str, Any] = msgspec.to_builtins(found)
     return shown
 

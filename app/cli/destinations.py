@@ -203,9 +203,9 @@ def kinds(as_json: bool) -> None:
         return
     for name, kind in domain.KINDS.items():
         click.echo(f"{name}: {kind.description}")
-        for option, told in domain.describe(kind.options).items():
-            default = json.dumps(told.default, ensure_ascii=False)
-            click.echo(f"  {option:18} {default:18} {told.words}")
+        for option, option_help in domain.describe(kind.options).items():
+            default = json.dumps(option_help.default, ensure_ascii=False)
+            click.echo(f"  {option:18} {default:18} {option_help.words}")
 
 
 @destinations.command("list")

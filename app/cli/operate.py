@@ -66,15 +66,14 @@ def worker(quiet: bool) -> None:
 @click.command()
 @click.option(
     "--timeout",
-    "--patience",
-    "patience",
+    "--wait",
     default=60.0,
     show_default=True,
     help="Seconds to wait for another migration.",
 )
 @place.data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def migrate(patience: float, as_json: bool) -> None:
+def migrate(wait: float, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
@@ -83,7 +82,7 @@ def migrate(patience: float, as_json: bool) -> None:
 
     settings_module.check_names()
     settings = place.find(redis=False)
-    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, patience=patience))
+    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, wait=wait))
     if as_json:
         click.echo(json.dumps({"applied": applied}))
         return

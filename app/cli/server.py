@@ -48,13 +48,13 @@ def application() -> Any:
     return factory()
 
 
-def claim_port(host: str, port: int, option: str, *, patience: float = 0.0) -> None:
-    """See that a port can be listened on, waiting `patience` seconds for who may be leaving it.
+def claim_port(host: str, port: int, option: str, *, timeout: float = 0.0) -> None:
+    """See that a port can be listened on, waiting `timeout` seconds for who may be leaving it.
 
     Raises:
         Conflict: it is taken, or the address is not one of this machine.
     """
-    limit = time.monotonic() + patience
+    limit = time.monotonic() + timeout
     while True:
         with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -96,9 +96,9 @@ class Stack:
     async def _start(self) -> None:
         settings = self.settings
         # Before anything is started, let alone made: the engines take seconds, and a folder once begun stays.
-        claim_port(_HOST, self._port, "--port", patience=_PORT_SECONDS)
+        claim_port(_HOST, self._port, "--port", timeout=_PORT_SECONDS)
         if self._sandbox_port:
-            claim_port(_HOST, self._sandbox_port, "--sandbox-port", patience=_PORT_SECONDS)
+            claim_port(_HOST, self._sandbox_port, "--sandbox-port", timeout=_PORT_SECONDS)
         if not (settings.database_url and settings.redis_url):
             self._engines = Engines(self.folder, user=settings.engine_user)
             owner = await self._engines.start()

@@ -32,7 +32,7 @@ from app.http.cursors import Cursor, Number
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 
@@ -74,7 +74,7 @@ async def list_dead_letters(
 
     The open ones, unless `resolution` says otherwise.
     """
-    page = await views.list_letters(
+    page = await views.list_dead_letters(
         connection,
         principal.tenant_id,
         check_filter(query),
@@ -82,7 +82,7 @@ async def list_dead_letters(
         before=_CURSOR.decode(query.cursor),
         limit=query.limit,
     )
-    return DeadLetterList(page.letters, _CURSOR.encode(page.position))
+    return DeadLetterList(page.dead_letters, _CURSOR.encode(page.position))
 
 
 @operation(
@@ -111,12 +111,12 @@ async def cluster_dead_letters(query: Filter, principal: Principal, connection: 
 )
 async def read_dead_letter(
     dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, connection: Connection
-) -> views.LetterDetail:
+) -> views.DeadLetterDetail:
     """One dead letter with everything needed to decide.
 
     Its reason, the calls with times and answers, the payload of a replay, its history, and the possible resolutions.
     """
-    return await views.read_letter(connection, principal.tenant_id, dead_letter_id)
+    return await views.read_dead_letter(connection, principal.tenant_id, dead_letter_id)
 
 
 def _describe_replay(settings: Settings) -> str:
@@ -154,7 +154,7 @@ async def replay_dead_letters(
     exchange: Exchange,
     settings: Settings,
     database: Database,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Reply[Any]:
     """Replay dead letters."""
     selection = _select(body)
@@ -165,7 +165,7 @@ async def replay_dead_letters(
     )
     if taken.job_id is None:
         return Reply(NothingTaken(skipped=taken.skipped, jobs=taken.jobs))
-    waker.wake(principal.tenant_id, taken.owed, reason=str(taken.job_id))
+    notifier.notify(principal.tenant_id, taken.to_notify, reason=str(taken.job_id))
     answer = ReplayAnswer(**describe(taken), jobs=taken.jobs)
     return Reply(answer, 202, made_headers(answer.status_url))
 

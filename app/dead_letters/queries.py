@@ -25,7 +25,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
     removed: bool
 
 
-class LetterRow(msgspec.Struct, frozen=True):
+class DeadLetterRow(msgspec.Struct, frozen=True):
     dead_letter_id: int
     destination_id: int
     contact_id: str
@@ -82,7 +82,7 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 class Window(msgspec.Struct, frozen=True):
     """Dead letters of a page; `position`: where to look on, before that id; `None`: there are no more."""
 
-    letters: list[LetterRow]
+    dead_letters: list[DeadLetterRow]
     position: int | None
 
 
@@ -118,7 +118,7 @@ class JobRow(msgspec.Struct, frozen=True):
     root_job_id: uuid.UUID
 
 
-class UnderWay(msgspec.Struct, frozen=True):
+class RunningRetry(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     kind: str
     state: str
@@ -137,18 +137,18 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     key_id: str
     total: int
-    owed: dict[int, int]
+    to_notify: dict[int, int]
     """Items, by destination."""
 
 
-class Owed(msgspec.Struct, frozen=True, kw_only=True):
+class NewDeliveries(msgspec.Struct, frozen=True, kw_only=True):
     """The items to deliver again to one destination: columns of equal length, in item order, and how they are cut."""
 
     destination_id: int
     contact_ids: list[str]
     versions: list[int]
     indexes: list[int]
-    letters: list[int]
+    dead_letters: list[int]
     cuts: list[tuple[int, int, float]]
     """First and last position from 1, and the seconds after which it is due."""
 
@@ -171,8 +171,8 @@ async def read_clusters(
     """The most frequent first."""
 
 
-@query("list_letters")
-async def _list_letters(
+@query("list_dead_letters")
+async def _list_dead_letters(
     connection: Connection,
     tenant_id: int,
     wanted: Filter,
@@ -184,7 +184,7 @@ async def _list_letters(
 ) -> list[dict[str, Any]]: ...
 
 
-async def list_letters(
+async def list_dead_letters(
     connection: Connection,
     tenant_id: int,
     wanted: Filter,
@@ -195,31 +195,31 @@ async def list_letters(
     limit: int,
 ) -> Window:
     """A page, newest first; `resolution`: `open`, `any`, or how they ended."""
-    rows = await _list_letters(
+    rows = await _list_dead_letters(
         connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit
     )
     ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
-    found = [LetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
+    found = [DeadLetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
     if len(found) == limit:
         return Window(found, found[-1].dead_letter_id)
     return Window(found, low if looked >= LOOK else None)
 
 
-read_letters = Query[[int, Sequence[int]], list[LetterRow]]("read_letters")
+read_dead_letters = Query[[int, Sequence[int]], list[DeadLetterRow]]("read_dead_letters")
 """(tenant_id, ids) Those that there are."""
-read_chain = Query[[int, int], list[LetterRow]]("read_chain")
+read_chain = Query[[int, int], list[DeadLetterRow]]("read_chain")
 """(tenant_id, first) The dead letter `first` and those that replays added, oldest first; of many the last hundred."""
 _read_calls = Query[[int, int, int], list[CallRow]]("read_calls")
 
 
-async def read_calls(connection: Connection, letter: LetterRow, tenant_id: int) -> list[CallRow]:
+async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_id: int) -> list[CallRow]:
     """Calls to the CRM that did not succeed for the dead letter's item, the last one first."""
-    return await _read_calls(connection, tenant_id, letter.delivery_id, letter.item_index)
+    return await _read_calls(connection, tenant_id, dead_letter.delivery_id, dead_letter.item_index)
 
 
 read_version = Query[[int, str, int], VersionRow | None]("read_version")
 """(tenant_id, contact_id, version)"""
-lock = Query[[int, Sequence[int]], list[LetterRow]]("lock_letters")
+lock = Query[[int, Sequence[int]], list[DeadLetterRow]]("lock_letters")
 """(tenant_id, ids) Those that are open, for the caller's transaction alone."""
 
 
@@ -248,7 +248,7 @@ async def _insert_attempt(
 
 
 async def insert_attempt(connection: Connection, attempt: Attempt) -> None:
-    await _insert_attempt(connection, attempt, list(attempt.owed), list(attempt.owed.values()))
+    await _insert_attempt(connection, attempt, list(attempt.to_notify), list(attempt.to_notify.values()))
 
 
 @query("insert_attempt_chunk")
@@ -262,16 +262,16 @@ async def insert_chunk(
 async def _insert_deliveries(
     connection: Connection,
     attempt: Attempt,
-    owed: Owed,
+    to_notify: NewDeliveries,
     lows: list[int],
     highs: list[int],
     seconds: list[float],
 ) -> None: ...
 
 
-async def insert_deliveries(connection: Connection, attempt: Attempt, owed: Owed) -> None:
-    lows, highs = [low for low, _, _ in owed.cuts], [high for _, high, _ in owed.cuts]
-    await _insert_deliveries(connection, attempt, owed, lows, highs, [cut[2] for cut in owed.cuts])
+async def insert_deliveries(connection: Connection, attempt: Attempt, to_notify: NewDeliveries) -> None:
+    lows, highs = [low for low, _, _ in to_notify.cuts], [high for _, high, _ in to_notify.cuts]
+    await _insert_deliveries(connection, attempt, to_notify, lows, highs, [cut[2] for cut in to_notify.cuts])
 
 
 _paced_until = Query[[int, int], float | None]("paced_until")
@@ -293,9 +293,9 @@ async def make_due(
 
 
 @query("attempt_under_way")
-async def find_under_way(
+async def find_running_retry(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
-) -> UnderWay | None: ...
+) -> RunningRetry | None: ...
 
 
 _supersede_settled = Query[[int, list[int], list[str], list[int], list[int], str], None]("supersede_settled")
@@ -303,19 +303,19 @@ _settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_sync
 
 
 async def settle_syncs(
-    connection: Connection, tenant_id: int, letters: Sequence[LetterRow], *, actor: str
+    connection: Connection, tenant_id: int, dead_letters: Sequence[DeadLetterRow], *, actor: str
 ) -> None:
     """The destinations hold these versions, so earlier dead letters of the contacts are resolved as well."""
     newest: dict[tuple[int, str], int] = {}
-    for letter in letters:
-        place = (letter.destination_id, letter.contact_id)
-        newest[place] = max(newest.get(place, 0), letter.version)
+    for dead_letter in dead_letters:
+        place = (dead_letter.destination_id, dead_letter.contact_id)
+        newest[place] = max(newest.get(place, 0), dead_letter.version)
     places = (
         [destination_id for destination_id, _ in newest],
         [contact_id for _, contact_id in newest],
         list(newest.values()),
     )
-    settled = [letter.dead_letter_id for letter in letters]
+    settled = [dead_letter.dead_letter_id for dead_letter in dead_letters]
     await _supersede_settled(connection, tenant_id, *places, settled, actor)
     await _settle_syncs(connection, tenant_id, *places)
 

@@ -10,7 +10,7 @@ FROM destinations d
 WHERE d.tenant_id = $1
 ORDER BY d.name, d.destination_id;
 
--- part: letter_columns
+-- part: dead_letter_columns
 l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
     l.resolved_by, l.note, l.replay_job_id, l.delivery_id
@@ -20,7 +20,7 @@ SELECT :job_id::uuid AS job_id
 UNION ALL
 SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :job_id AND j.root_job_id <> j.job_id
 
--- part: chosen_letters
+-- part: chosen_dead_letters
 -- The open letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
 -- without one, of all; by destination, code, state, contact and time (NULL: any).
 SELECT c.dead_letter_id, c.destination_id, c.contact_id, c.error_code, c.state, c.created_at
@@ -52,7 +52,7 @@ WHERE c.destination_id = ANY (:destination_ids::int[])
 -- Their ids, contact by contact.
 SELECT c.dead_letter_id
 FROM (
-    {{chosen_letters}}
+    {{chosen_dead_letters}}
 ) c
 ORDER BY c.destination_id, c.contact_id, c.dead_letter_id
 LIMIT :limit;
@@ -66,7 +66,7 @@ WITH counted AS (
         min(c.created_at) AS oldest, max(c.created_at) AS newest,
         (array_agg(c.dead_letter_id ORDER BY c.dead_letter_id))[1:5] AS samples
     FROM (
-        {{chosen_letters}}
+        {{chosen_dead_letters}}
     ) c
     GROUP BY c.destination_id, c.error_code
 )
@@ -79,7 +79,7 @@ SELECT
 FROM counted n
 ORDER BY n.count DESC, n.destination_id, n.error_code;
 
--- name: list_letters
+-- name: list_dead_letters
 -- A page of letters, newest first, that stand before an id. Only the newest of those that the way leads by are looked at:
 -- the page may hold fewer than it could, and says how low it looked.
 --   the way: by job · by contact · over those that are open (`resolution`: 'open', 'any' or a word) · over all
@@ -129,7 +129,7 @@ WITH looked AS MATERIALIZED (
 )
 SELECT
     (SELECT min(m.dead_letter_id) FROM looked m) AS low, (SELECT count(*) FROM looked m) AS looked,
-    {{letter_columns}}
+    {{dead_letter_columns}}
 FROM (SELECT 1) one
 LEFT JOIN looked l ON l.destination_id = ANY (:destination_ids::int[])
     AND (l.error_code = :error_code::text) IS NOT FALSE
@@ -139,10 +139,10 @@ LEFT JOIN looked l ON l.destination_id = ANY (:destination_ids::int[])
 ORDER BY l.dead_letter_id DESC
 LIMIT :limit;
 
--- name: read_letters
+-- name: read_dead_letters
 -- Letters by id, however they ended.
 SELECT
-    {{letter_columns}}
+    {{dead_letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
 ORDER BY l.dead_letter_id;
@@ -150,7 +150,7 @@ ORDER BY l.dead_letter_id;
 -- name: read_chain
 -- The letter that a chain began with ($2) and those that replays added.
 SELECT
-    {{letter_columns}}
+    {{dead_letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1
     AND l.dead_letter_id = ANY (
@@ -198,7 +198,7 @@ WHERE p.version = $3;
 -- name: lock_letters
 -- Those of these letters that are open, for this transaction alone.
 SELECT
-    {{letter_columns}}
+    {{dead_letter_columns}}
 FROM dead_letters l
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL
 ORDER BY l.dead_letter_id
@@ -246,12 +246,12 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VA
 -- What one destination is owed again: columns that are cut at first positions (lows) and last ones (highs); each delivery
 -- is due after its seconds.
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, letters,
+    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, dead_letters,
     states, next_attempt_at
 )
 SELECT
     :tenant_id, :destination_id, :job_id, :request_id, (:indexes::int[])[c.low], (:indexes::int[])[c.high],
-    (:contact_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
+    (:contact_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:dead_letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
     now() + c.seconds * interval '1 second'
 FROM unnest(:lows::int[], :highs::int[], :seconds::float8[]) AS c(low, high, seconds)
 ORDER BY c.low;
@@ -261,13 +261,13 @@ ORDER BY c.low;
 -- thousand are looked at; who waits after an attempt has another reason to.
 SELECT extract(epoch FROM max(w.next_attempt_at) - now())::float8
 FROM (
-    SELECT d.next_attempt_at, d.letters, d.attempt
+    SELECT d.next_attempt_at, d.dead_letters, d.attempt
     FROM deliveries d
     WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at > now()
     ORDER BY d.next_attempt_at DESC, d.delivery_id DESC
     LIMIT 1000
 ) w
-WHERE w.letters IS NOT NULL AND w.attempt = 0;
+WHERE w.dead_letters IS NOT NULL AND w.attempt = 0;
 
 -- name: attempt_job
 SELECT j.kind, j.state, j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
@@ -290,7 +290,7 @@ WITH waiting AS MATERIALIZED (
     ) d
 ),
 held AS MATERIALIZED (
-    SELECT d.delivery_id, letters(d.states, 'p') + letters(d.states, 'r') + letters(d.states, 'u') AS items
+    SELECT d.delivery_id, count_state(d.states, 'p') + count_state(d.states, 'r') + count_state(d.states, 'u') AS items
     FROM deliveries d
     WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(SELECT w.delivery_id FROM waiting w))
         AND (d.state = 'pending') IS TRUE

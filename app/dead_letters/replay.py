@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import Attempt, LetterRow, Owed
+from app.dead_letters.queries import Attempt, DeadLetterRow, NewDeliveries
 from app.dead_letters.selection import Actor, Places, Skipped
 from app.kit.compression import pack
 from app.kit.postgres.database import Connection
@@ -37,7 +37,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     jobs: list[uuid.UUID]
     """Every job that has dead letters of this selection, the new one last."""
     effects: dict[str, EffectState]
-    owed: list[int]
+    to_notify: list[int]
     """Destinations to wake workers for."""
 
 
@@ -46,7 +46,7 @@ async def send_again(
     actor: Actor,
     kind: JobKind,
     root: uuid.UUID | None,
-    locked: Sequence[LetterRow],
+    locked: Sequence[DeadLetterRow],
     places: Places,
     settings: Settings,
     rate: float,
@@ -55,12 +55,12 @@ async def send_again(
     """Create the job that sends these dead letters, of which there is at least one."""
     job_id = new_id()
     # One item a contact: it is sent as it stands, and no delivery may name it twice.
-    newest: dict[int, dict[str, LetterRow]] = {}
-    for letter in locked:
-        at = newest.setdefault(letter.destination_id, {})
-        if letter.contact_id not in at or at[letter.contact_id].version <= letter.version:
-            at[letter.contact_id] = letter
-    contacts = sorted({letter.contact_id for letter in locked})
+    newest: dict[int, dict[str, DeadLetterRow]] = {}
+    for dead_letter in locked:
+        at = newest.setdefault(dead_letter.destination_id, {})
+        if dead_letter.contact_id not in at or at[dead_letter.contact_id].version <= dead_letter.version:
+            at[dead_letter.contact_id] = dead_letter
+    contacts = sorted({dead_letter.contact_id for dead_letter in locked})
     index = {contact_id: position for position, contact_id in enumerate(contacts)}
     attempt = Attempt(
         tenant_id=actor.tenant_id,
@@ -70,22 +70,24 @@ async def send_again(
         request_id=actor.request_id,
         key_id=actor.key_id,
         total=len(contacts),
-        owed={destination_id: len(at) for destination_id, at in sorted(newest.items())},
+        to_notify={destination_id: len(at) for destination_id, at in sorted(newest.items())},
     )
     await rows.insert_attempt(connection, attempt)
     await _book(connection, attempt, contacts, newest, settings)
     for destination_id, at in sorted(newest.items()):
-        letters = [at[contact_id] for contact_id in contacts if contact_id in at]
+        dead_letters = [at[contact_id] for contact_id in contacts if contact_id in at]
         await rows.insert_deliveries(
             connection,
             attempt,
-            Owed(
+            NewDeliveries(
                 destination_id=destination_id,
-                contact_ids=[x.contact_id for x in letters],
-                versions=[x.version for x in letters],
-                indexes=[index[x.contact_id] for x in letters],
-                letters=[x.dead_letter_id for x in letters],
-                cuts=await _pace(connection, actor.tenant_id, destination_id, len(letters), settings, rate),
+                contact_ids=[x.contact_id for x in dead_letters],
+                versions=[x.version for x in dead_letters],
+                indexes=[index[x.contact_id] for x in dead_letters],
+                dead_letters=[x.dead_letter_id for x in dead_letters],
+                cuts=await _pace(
+                    connection, actor.tenant_id, destination_id, len(dead_letters), settings, rate
+                ),
             ),
         )
     return Taken(
@@ -96,8 +98,8 @@ async def send_again(
         items=len(contacts),
         skipped=[],
         jobs=[job_id],
-        effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.owed},
-        owed=list(attempt.owed),
+        effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
+        to_notify=list(attempt.to_notify),
     )
 
 
@@ -105,14 +107,14 @@ async def _book(
     connection: Connection,
     attempt: Attempt,
     contacts: Sequence[str],
-    newest: dict[int, dict[str, LetterRow]],
+    newest: dict[int, dict[str, DeadLetterRow]],
     settings: Settings,
 ) -> None:
     """The items of the job: nothing changes here, they are only sent again."""
     versions: dict[str, int] = {}
     for at in newest.values():
-        for contact_id, letter in at.items():
-            versions[contact_id] = max(versions.get(contact_id, 0), letter.version)
+        for contact_id, dead_letter in at.items():
+            versions[contact_id] = max(versions.get(contact_id, 0), dead_letter.version)
     size = settings.import_chunk_items
     for first in range(0, len(contacts), size):
         outcomes = [

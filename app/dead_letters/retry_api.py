@@ -17,7 +17,7 @@ from app.http.parameters import JobId, OptionalKey
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.job_status.ownership import JobOwners
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary.states import JobKind
@@ -63,7 +63,7 @@ async def retry_job(
     settings: Settings,
     database: Database,
     owners: JobOwners,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Reply[AttemptAnswer]:
     """Retry the failed items of a job."""
     await owners.check_change(principal, job_id)
@@ -73,9 +73,9 @@ async def retry_job(
     taken = await service.retry(
         database, api.actor_of(principal, exchange), job_id, destinations, settings, new_id=uuid7
     )
-    waker.wake(principal.tenant_id, taken.owed, reason=f"retry:{exchange.request_id}")
+    notifier.notify(principal.tenant_id, taken.to_notify, reason=f"retry:{exchange.request_id}")
     if taken.kind == JobKind.UNDO:
-        waker.wake_imports(principal.tenant_id, job_id)
+        notifier.notify_imports(principal.tenant_id, job_id)
     answer = AttemptAnswer(**describe(taken))
     echo = {} if key is None else {"Idempotency-Key": key}
     return Reply(answer, 202, echo | api.made_headers(answer.status_url))

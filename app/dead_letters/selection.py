@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import ClusterRow, DestinationRow, Filter, LetterRow
+from app.dead_letters.queries import ClusterRow, DeadLetterRow, DestinationRow, Filter
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
 
@@ -92,7 +92,7 @@ async def find_meant(connection: Connection, tenant_id: int, wanted: Filter, pla
 
 async def lock(
     connection: Connection, tenant_id: int, selection: Selection, places: Places, *, replaying: bool
-) -> tuple[list[LetterRow], list[Skipped], list[int]]:
+) -> tuple[list[DeadLetterRow], list[Skipped], list[int]]:
     """Open dead letters of the selection, those that are left alone, and the destinations where there may be more."""
     if selection.ids is not None:
         known = await read_all(connection, tenant_id, selection.ids)
@@ -110,7 +110,7 @@ async def lock(
 
 async def lock_chosen(
     connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
-) -> tuple[list[LetterRow], bool]:
+) -> tuple[list[DeadLetterRow], bool]:
     """At most `MOST` dead letters, and whether there may be more. Where others had the same idea, the next ones."""
     while True:
         ids = await rows.choose(connection, tenant_id, wanted, destination_ids, MOST)
@@ -119,8 +119,8 @@ async def lock_chosen(
             return locked, len(ids) == MOST
 
 
-async def read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[LetterRow]:
-    found = await rows.read_letters(connection, tenant_id, ids)
+async def read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[DeadLetterRow]:
+    found = await rows.read_dead_letters(connection, tenant_id, ids)
     missing = sorted(set(ids) - {x.dead_letter_id for x in found})
     if missing:
         raise NotFound(f"There is no dead letter {show(missing)}; nothing was changed.")
@@ -128,18 +128,18 @@ async def read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -
 
 
 def part(
-    letters: Sequence[LetterRow], places: Places, *, replaying: bool
-) -> tuple[list[LetterRow], list[Skipped]]:
+    dead_letters: Sequence[DeadLetterRow], places: Places, *, replaying: bool
+) -> tuple[list[DeadLetterRow], list[Skipped]]:
     """Dead letters that can be resolved, and why the others cannot."""
-    able: list[LetterRow] = []
+    able: list[DeadLetterRow] = []
     left: Counter[tuple[str, str]] = Counter()
-    for letter in letters:
-        if letter.resolution is not None:
-            left[(places.name(letter.destination_id), letter.resolution)] += 1
-        elif replaying and places.is_removed(letter.destination_id):
-            left[(places.name(letter.destination_id), REMOVED)] += 1
+    for dead_letter in dead_letters:
+        if dead_letter.resolution is not None:
+            left[(places.name(dead_letter.destination_id), dead_letter.resolution)] += 1
+        elif replaying and places.is_removed(dead_letter.destination_id):
+            left[(places.name(dead_letter.destination_id), REMOVED)] += 1
         else:
-            able.append(letter)
+            able.append(dead_letter)
     return able, [Skipped(name, reason, count) for (name, reason), count in sorted(left.items())]
 
 
@@ -163,11 +163,11 @@ async def count(
     return sum(cluster.count for cluster in found)
 
 
-def cluster(letters: Iterable[LetterRow]) -> list[ClusterRow]:
+def cluster(dead_letters: Iterable[DeadLetterRow]) -> list[ClusterRow]:
     """Dead letters as counted by PostgreSQL."""
-    groups: dict[tuple[int, str], list[LetterRow]] = {}
-    for letter in letters:
-        groups.setdefault((letter.destination_id, letter.error_code), []).append(letter)
+    groups: dict[tuple[int, str], list[DeadLetterRow]] = {}
+    for dead_letter in dead_letters:
+        groups.setdefault((dead_letter.destination_id, dead_letter.error_code), []).append(dead_letter)
     found = [
         ClusterRow(
             destination_id=destination_id,

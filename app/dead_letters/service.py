@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import ClusterRow, Filter, JobRow, LetterRow
+from app.dead_letters.queries import ClusterRow, DeadLetterRow, Filter, JobRow
 from app.dead_letters.replay import Taken, send_again
 from app.dead_letters.selection import (
     Actor,
@@ -104,7 +104,7 @@ async def retry(
         )
         skipped = await count_removed(connection, tenant_id, wanted, chosen, places)
         if taken is None:
-            return await _find_under_way(connection, tenant_id, root, present, due, skipped, places)
+            return await _find_running_retry(connection, tenant_id, root, present, due, skipped, places)
         await rows.note_decision(
             connection,
             tenant_id,
@@ -113,13 +113,19 @@ async def retry(
             subjects=[
                 (
                     f"job:{root}",
-                    outcomes_wire.as_json({"letters": taken.taken, "due": due, "retry_job_id": taken.job_id}),
+                    outcomes_wire.as_json(
+                        {"dead_letters": taken.taken, "due": due, "retry_job_id": taken.job_id}
+                    ),
                 )
             ],
         )
         remaining = await count(connection, tenant_id, wanted, present if full else ())
         return msgspec.structs.replace(
-            taken, due=due, remaining=remaining, skipped=skipped, owed=present if due else taken.owed
+            taken,
+            due=due,
+            remaining=remaining,
+            skipped=skipped,
+            to_notify=present if due else taken.to_notify,
         )
 
     return await _decide(database, work)
@@ -138,11 +144,11 @@ async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: J
         skipped=[],
         jobs=[job_id],
         effects={},
-        owed=[],
+        to_notify=[],
     )
 
 
-async def _find_under_way(
+async def _find_running_retry(
     connection: Connection,
     tenant_id: int,
     root: uuid.UUID,
@@ -155,9 +161,9 @@ async def _find_under_way(
     Raises:
         NothingToRetry: no attempt is under way either.
     """
-    found = await rows.find_under_way(connection, tenant_id, root, destination_ids)
+    found = await rows.find_running_retry(connection, tenant_id, root, destination_ids)
     if found is None:
-        raise NothingToRetry(_tell_removed(skipped))
+        raise NothingToRetry(_explain_removed(skipped))
     return Taken(
         job_id=found.job_id,
         kind=JobKind(found.kind),
@@ -167,11 +173,11 @@ async def _find_under_way(
         skipped=skipped,
         jobs=[found.job_id],
         effects={places.name(i): EffectState.PENDING for i in found.destination_ids},
-        owed=list(destination_ids) if due else [],
+        to_notify=list(destination_ids) if due else [],
     )
 
 
-def _tell_removed(skipped: Sequence[Skipped]) -> str:
+def _explain_removed(skipped: Sequence[Skipped]) -> str:
     names = ", ".join(sorted({s.destination for s in skipped}))
     return (
         f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
@@ -201,10 +207,10 @@ async def replay(
         locked, skipped, left = await lock(connection, tenant_id, selection, places, replaying=True)
         pace = rate or settings.replay_rate
         found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
-        known = await rows.read_letters(connection, tenant_id, selection.ids or ())
+        known = await rows.read_dead_letters(connection, tenant_id, selection.ids or ())
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
-            return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, owed=[])
+            return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, to_notify=[])
         await _note(
             connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
         )
@@ -286,7 +292,7 @@ async def _take(
     actor: Actor,
     kind: JobKind,
     root: uuid.UUID | None,
-    locked: Sequence[LetterRow],
+    locked: Sequence[DeadLetterRow],
     places: Places,
     settings: Settings,
     rate: float,
@@ -298,11 +304,11 @@ async def _take(
     taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
     await _end(connection, actor, locked, Resolution.REPLAYED, None, taken.job_id)
     log.info(
-        "letters_taken",
+        "dead_letters_taken",
         tenant_id=actor.tenant_id,
         job_id=str(taken.job_id),
         kind=kind.value,
-        letters=len(locked),
+        dead_letters=len(locked),
         key_id=actor.key_id,
     )
     return taken
@@ -311,7 +317,7 @@ async def _take(
 async def _end(
     connection: Connection,
     actor: Actor,
-    locked: Sequence[LetterRow],
+    locked: Sequence[DeadLetterRow],
     resolution: Resolution,
     note: str | None,
     job_id: uuid.UUID | None = None,
@@ -336,7 +342,7 @@ async def _note(
     actor: Actor,
     action: str,
     selection: Selection,
-    locked: Sequence[LetterRow],
+    locked: Sequence[DeadLetterRow],
     places: Places,
     detail: dict[str, object],
 ) -> None:

@@ -139,7 +139,7 @@ class DecisionAnswer(msgspec.Struct):
 def describe(taken: Taken) -> dict[str, Any]:
     """The fields of an `AttemptAnswer`."""
     fields = msgspec.structs.asdict(taken)
-    del fields["owed"], fields["jobs"]
+    del fields["to_notify"], fields["jobs"]
     job = f"/v1/jobs/{taken.job_id}"
     return fields | {
         "status_url": job,

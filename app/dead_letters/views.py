@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import CallRow, ClusterRow, Filter, LetterRow, VersionRow
+from app.dead_letters.queries import CallRow, ClusterRow, DeadLetterRow, Filter, VersionRow
 from app.dead_letters.selection import find_meant, read_places
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
@@ -52,8 +52,8 @@ class DeadLetter(Link, frozen=True, kw_only=True):
     url: str
 
 
-class LetterPage(msgspec.Struct, frozen=True):
-    letters: list[DeadLetter]
+class DeadLetterPage(msgspec.Struct, frozen=True):
+    dead_letters: list[DeadLetter]
     position: int | None
     """The cursor of the next page; `None`: that was all."""
 
@@ -111,7 +111,7 @@ class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """Null: the version deletes the contact."""
 
 
-class LetterDetail(DeadLetter, frozen=True, kw_only=True):
+class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
     """A dead letter with all that an operator needs to decide."""
 
     choices: list[Literal["replay", "drop", "settle"]]
@@ -128,16 +128,16 @@ class LetterDetail(DeadLetter, frozen=True, kw_only=True):
     """This dead letter and those of the same item before and after it, oldest first."""
 
 
-async def list_letters(
+async def list_dead_letters(
     connection: Connection, tenant_id: int, wanted: Filter, *, resolution: str, before: int | None, limit: int
-) -> LetterPage:
+) -> DeadLetterPage:
     """A page, newest first; a filtered one may hold fewer than `limit`, even none, and still have a next one.
 
     Raises:
         NotFound: the filter names a destination or job that there is not.
     """
     places = await read_places(connection, tenant_id)
-    window = await rows.list_letters(
+    window = await rows.list_dead_letters(
         connection,
         tenant_id,
         wanted,
@@ -146,8 +146,10 @@ async def list_letters(
         before=rows.NEWEST if before is None else before,
         limit=limit,
     )
-    letters = [DeadLetter(**_describe(row, places.name(row.destination_id))) for row in window.letters]
-    return LetterPage(letters, window.position)
+    dead_letters = [
+        DeadLetter(**_describe(row, places.name(row.destination_id))) for row in window.dead_letters
+    ]
+    return DeadLetterPage(dead_letters, window.position)
 
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
@@ -176,14 +178,14 @@ def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
     )
 
 
-async def read_letter(connection: Connection, tenant_id: int, letter_id: int) -> LetterDetail:
+async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_id: int) -> DeadLetterDetail:
     """One letter, as of one moment.
 
     Raises:
         NotFound: the tenant has no such dead letter.
     """
     async with connection.transaction(isolation="repeatable_read", readonly=True):
-        found = await rows.read_letters(connection, tenant_id, [letter_id])
+        found = await rows.read_dead_letters(connection, tenant_id, [dead_letter_id])
         if not found:
             raise NotFound("There is no such dead letter.")
         (row,) = found
@@ -193,7 +195,7 @@ async def read_letter(connection: Connection, tenant_id: int, letter_id: int) ->
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
     events = list(dict.fromkeys(call.event_id for call in calls))
-    return LetterDetail(
+    return DeadLetterDetail(
         **_describe(row, places.name(row.destination_id)),
         choices=_choose(row, removed=places.is_removed(row.destination_id)),
         payload=_show_contact(contact, row.contact_id),
@@ -204,7 +206,7 @@ async def read_letter(connection: Connection, tenant_id: int, letter_id: int) ->
     )
 
 
-def _describe(row: LetterRow, destination: str) -> dict[str, Any]:
+def _describe(row: DeadLetterRow, destination: str) -> dict[str, Any]:
     found = msgspec.structs.asdict(row)
     return {name: found[name] for name in DeadLetter.__struct_fields__ if name in found} | {
         "id": row.dead_letter_id,
@@ -215,7 +217,7 @@ def _describe(row: LetterRow, destination: str) -> dict[str, Any]:
     }
 
 
-def _choose(row: LetterRow, *, removed: bool) -> list[Literal["replay", "drop", "settle"]]:
+def _choose(row: DeadLetterRow, *, removed: bool) -> list[Literal["replay", "drop", "settle"]]:
     if row.resolution is not None:
         return []
     choices: list[Literal["replay", "drop", "settle"]] = ["drop"] if removed else ["replay", "drop"]
@@ -253,6 +255,6 @@ def _show_call(row: CallRow) -> Call:
     return msgspec.convert(msgspec.structs.asdict(row), Call)
 
 
-def _show_link(row: LetterRow) -> Link:
+def _show_link(row: DeadLetterRow) -> Link:
     fields = _describe(row, "")
     return Link(**{name: fields[name] for name in Link.__struct_fields__})

@@ -16,7 +16,7 @@ from app.resources.field_states import ATTRIBUTE, STANDARD_FIELDS
 Field = str | None | UnsetType
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ContactState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A contact in its current version, and what the destination holds of it.
 
     A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared;
@@ -86,7 +86,7 @@ _read_lost = Query[[int, Sequence[str], Sequence[int]], list[_LostKeys]]("lost_a
 
 async def contacts_to_send(
     connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
-) -> dict[str, Standing]:
+) -> dict[str, ContactState]:
     rows = await _read_contacts(connection, tenant_id, destination_id, contact_ids)
     found = {row["contact_id"]: _read(row) for row in rows}
     refused = [s for s in found.values() if s.refused and None in s.attributes.values()]
@@ -95,7 +95,7 @@ async def contacts_to_send(
     return found
 
 
-def _read(row: dict[str, Any]) -> Standing:
+def _read(row: dict[str, Any]) -> ContactState:
     stored = row.pop("attributes")
     attributes = _attributes(stored)
     cleared, withdrawn = row.pop("cleared"), row.pop("withdrawn")
@@ -121,15 +121,15 @@ def _read(row: dict[str, Any]) -> Standing:
     for name in words.clear:
         if name.startswith(ATTRIBUTE):
             attributes[name.removeprefix(ATTRIBUTE)] = None
-    return Standing(attributes=attributes, not_restored=words.not_restored, size=len(stored), **row)
+    return ContactState(attributes=attributes, not_restored=words.not_restored, size=len(stored), **row)
 
 
-async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[Standing]) -> None:
+async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[ContactState]) -> None:
     """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
     ids, versions = [s.contact_id for s in refused], [s.synced_version for s in refused]
     lost = await _read_lost(connection, tenant_id, ids, versions)
     never = {row.contact_id: set(row.keys).difference(row.held or ()) for row in lost}
-    for standing in refused:
-        for key in never.get(standing.contact_id, ()):
-            if key in standing.attributes and standing.attributes[key] is None:
-                del standing.attributes[key]
+    for state in refused:
+        for key in never.get(state.contact_id, ()):
+            if key in state.attributes and state.attributes[key] is None:
+                del state.attributes[key]

@@ -98,14 +98,14 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
     code: str | None
     detail: str | None
     troubled: bool = False
-    """Open dead letters of it may be there; see `Standing`."""
+    """Open dead letters of it may be there; see `ContactState`."""
     created: bool | None = None
     """Whether this call made the record; `None`: it does not say."""
     not_restored: dict[str, int] | None = None
     """Name → version of the undo that could not restore it there."""
 
 
-class Letter(msgspec.Struct, frozen=True):
+class DeadLetter(msgspec.Struct, frozen=True):
     """An item that is no longer tried."""
 
     contact_id: str
@@ -152,7 +152,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds before the next attempt; `None`: every item is settled."""
     absence: Literal["keep", "now", "clear"]
     tried: Sequence[Tried]
-    letters: Sequence[Letter]
+    dead_letters: Sequence[DeadLetter]
     calls: Sequence[Call] = ()
     not_restored: Mapping[str, NotRestored] = {}
     """By position, of items that were settled in this attempt."""
@@ -294,8 +294,8 @@ def _join(tried: Sequence[Tried]) -> _Columns:
     return _Columns(ids, states, remote_ids, codes, details, created, left, *versions, *marks)
 
 
-@query("supersede_letters")
-async def _supersede_letters(
+@query("supersede_dead_letters")
+async def _supersede_dead_letters(
     connection: Connection, claim: Claim, arrived_ids: list[str], arrived_versions: list[int]
 ) -> None: ...
 
@@ -313,11 +313,11 @@ async def _record_delivery(
 
 
 _record_calls = Query[[Claim, Json[Sequence[Call]]], None]("record_calls")
-_bury_letters = Query[[Claim, Json[Sequence[Letter]]], None]("bury_letters")
+_insert_dead_letters = Query[[Claim, Json[Sequence[DeadLetter]]], None]("insert_dead_letters")
 
 
-@query("tell_letters")
-async def _tell_letters(
+@query("notify_dead_letters")
+async def _notify_dead_letters(
     connection: Connection, claim: Claim, item_indexes: list[int], sentences: str, most_bytes: int
 ) -> None: ...
 
@@ -332,7 +332,7 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
     failures = count_failures(record.errors, claim.indexes)
     async with connection.transaction():
         if arrived:
-            await _supersede_letters(
+            await _supersede_dead_letters(
                 connection, claim, [t.contact_id for t in arrived], [t.held for t in arrived]
             )
         recorded = await _record_delivery(
@@ -343,10 +343,10 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
         job_id, still_open = recorded
         if record.calls:
             await _record_calls(connection, claim, record.calls)
-        if record.letters:
-            await _bury_letters(connection, claim, record.letters)
-            indexes = [letter.item_index for letter in record.letters]
-            await _tell_letters(connection, claim, indexes, _SENTENCES, _LISTED_BYTES)
+        if record.dead_letters:
+            await _insert_dead_letters(connection, claim, record.dead_letters)
+            indexes = [dead_letter.item_index for dead_letter in record.dead_letters]
+            await _notify_dead_letters(connection, claim, indexes, _SENTENCES, _LISTED_BYTES)
         finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
         return Recorded(job_id, finished, record.wait)
 
@@ -374,5 +374,5 @@ lacks_place = Query[[int, int, int], bool]("lacks_place")
 
 Something is due, but other workers have as many deliveries under way as the destination may have.
 """
-owes = Query[[int, int], bool]("owes")
+has_deliveries = Query[[int, int], bool]("has_deliveries")
 """(tenant_id, destination_id) Something is to be sent to the destination, now or later, or is under way."""

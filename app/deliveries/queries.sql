@@ -80,7 +80,7 @@ WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
 RETURNING
     d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.contact_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, $7::boolean AS removed, $8::boolean AS blocked_before,
-    d.letters IS NOT NULL AS resent,
+    d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,
@@ -240,13 +240,13 @@ synced AS (
 counted AS (
     UPDATE effects e
     SET
-        pending = e.pending + letters(:states, 'p') - letters(h.states, 'p'),
-        ok = e.ok + letters(:states, 'o') - letters(h.states, 'o'),
-        retry = e.retry + letters(:states, 'r') - letters(h.states, 'r'),
-        failed = e.failed + letters(:states, 'f') - letters(h.states, 'f'),
-        unknown = e.unknown + letters(:states, 'u') - letters(h.states, 'u'),
-        dead = e.dead + letters(:states, 'd') - letters(h.states, 'd'),
-        skipped = e.skipped + letters(:states, 's') - letters(h.states, 's')
+        pending = e.pending + count_state(:states, 'p') - count_state(h.states, 'p'),
+        ok = e.ok + count_state(:states, 'o') - count_state(h.states, 'o'),
+        retry = e.retry + count_state(:states, 'r') - count_state(h.states, 'r'),
+        failed = e.failed + count_state(:states, 'f') - count_state(h.states, 'f'),
+        unknown = e.unknown + count_state(:states, 'u') - count_state(h.states, 'u'),
+        dead = e.dead + count_state(:states, 'd') - count_state(h.states, 'd'),
+        skipped = e.skipped + count_state(:states, 's') - count_state(h.states, 's')
     FROM held h
     WHERE e.tenant_id = :tenant_id AND e.job_id = h.job_id AND e.destination_id = h.destination_id
     RETURNING e.pending + e.retry + e.unknown AS open
@@ -261,7 +261,7 @@ SELECT h.job_id, c.open
 FROM held h
 CROSS JOIN counted c;
 
--- name: bury_letters
+-- name: insert_dead_letters
 -- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
 INSERT INTO dead_letters (
     tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
@@ -273,18 +273,18 @@ SELECT
     coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM deliveries d
-CROSS JOIN jsonb_to_recordset(:letters::text::jsonb)
+CROSS JOIN jsonb_to_recordset(:dead_letters::text::jsonb)
     AS t(contact_id text, version bigint, item_index int, state text, code text, detail text)
 -- The letter before, where this delivery was to answer for one.
 LEFT JOIN LATERAL (
     SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
-    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.letters[array_position(d.indexes, t.item_index)]
+    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.dead_letters[array_position(d.indexes, t.item_index)]
     LIMIT 1
 ) b ON true
 WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
 ON CONFLICT DO NOTHING;
 
--- name: supersede_letters
+-- name: supersede_dead_letters
 -- Dead letters of contacts that arrived in these versions need nobody any more. Comes before record_delivery
 -- in its transaction: whoever replays letters locks them first, too.
 UPDATE dead_letters l
@@ -333,11 +333,11 @@ FROM delivery_calls c
 WHERE c.tenant_id = :tenant_id AND c.delivery_id = :delivery_id AND c.asked <> 'read_back'
 ORDER BY c.attempt DESC, c.call DESC;
 
--- name: tell_letters
+-- name: notify_dead_letters
 -- Tells of the letters that a delivery has just left for these of its items, with our own sentence for each code
 -- (JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to so many bytes are
 -- listed, so that the body stays small; `count` is how many there are, and `items_url` leads to all.
-WITH told AS (
+WITH notified AS (
     SELECT
         l.destination_id, l.job_id, l.root_job_id, l.item_index,
         jsonb_build_object(
@@ -350,7 +350,7 @@ WITH told AS (
 ),
 measured AS (
     SELECT t.*, sum(octet_length(t.item::text)) OVER (PARTITION BY t.job_id ORDER BY t.item_index) AS bytes
-    FROM told t
+    FROM notified t
 )
 SELECT emit_event(:tenant_id, 'item.dead', jsonb_build_object(
     'destination', d.name,
@@ -456,8 +456,8 @@ doubted AS (
         $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
     FROM lost l
     CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
-        AS i(contact_id, version, letter)
-    WHERE i.letter = 'u'
+        AS i(contact_id, version, state)
+    WHERE i.state = 'u'
     ORDER BY i.contact_id
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
     SET
@@ -473,9 +473,9 @@ doubted AS (
 counted AS (
     UPDATE effects e
     SET
-        pending = e.pending - letters(l.states, 'p'),
-        retry = e.retry - letters(l.states, 'r'),
-        unknown = e.unknown + letters(l.new_states, 'u') - letters(l.states, 'u')
+        pending = e.pending - count_state(l.states, 'p'),
+        retry = e.retry - count_state(l.states, 'r'),
+        unknown = e.unknown + count_state(l.new_states, 'u') - count_state(l.states, 'u')
     FROM lost l
     WHERE e.tenant_id = $1 AND e.job_id = l.job_id AND e.destination_id = l.destination_id
     RETURNING 1
@@ -504,7 +504,7 @@ SELECT EXISTS (
         ) >= $3::int
 );
 
--- name: owes
+-- name: has_deliveries
 -- Whether anything is to be sent to a destination ($2), whenever it is due, or is under way.
 SELECT EXISTS (
     SELECT FROM deliveries x WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.state = 'pending'

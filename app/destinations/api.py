@@ -17,7 +17,7 @@ from app.http.encryption_key import open_vault
 from app.http.operation import Answer, Path, Reply, operation
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection, Database
 from app.kit.worker_registry import WorkerWatch
 from app.settings import Settings
@@ -44,10 +44,10 @@ class CircuitQuery(msgspec.Struct, frozen=True):
 class Destinations:
     """The destinations of a tenant as they are shown, and changes of their state."""
 
-    def __init__(self, database: Database, workers: WorkerWatch, waker: Waker) -> None:
+    def __init__(self, database: Database, workers: WorkerWatch, notifier: Notifier) -> None:
         self._database = database
         self._workers = workers
-        self._waker = waker
+        self._notifier = notifier
 
     async def read_all(self, tenant_id: int) -> list[Destination]:
         workers = await self._workers.look()
@@ -71,7 +71,7 @@ class Destinations:
             )
         if state != "paused":
             # Its deliveries are due at once: to be sent, or to be recorded as skipped.
-            self._waker.wake(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
+            self._notifier.notify(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
 
 
 @operation("GET", PATH, tag=_TAG, access=READING, answers=Answer("All of them, by name."))
@@ -126,7 +126,7 @@ async def change_destination(
     settings: Settings,
     database: Database,
     destinations: Destinations,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Destination:
     """Change a destination's token or options.
 
@@ -138,7 +138,7 @@ async def change_destination(
         destination_id = await service.change_destination(
             connection, vault, principal.tenant_id, name, body, actor=principal.key_id
         )
-    waker.wake(principal.tenant_id, [destination_id], reason=f"change:{exchange.request_id}")
+    notifier.notify(principal.tenant_id, [destination_id], reason=f"change:{exchange.request_id}")
     return await destinations.find(principal.tenant_id, name)
 
 
@@ -215,12 +215,12 @@ async def set_circuit(
     exchange: Exchange,
     database: Database,
     destinations: Destinations,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Destination:
     """Override the circuit of a destination."""
     async with database.connection() as connection:
         destination_id = await circuit_service.set_circuit(
             connection, principal.tenant_id, name, body, actor=principal.key_id
         )
-    waker.wake(principal.tenant_id, [destination_id], reason=f"circuit:{exchange.request_id}")
+    notifier.notify(principal.tenant_id, [destination_id], reason=f"circuit:{exchange.request_id}")
     return await destinations.find(principal.tenant_id, name)

@@ -138,8 +138,8 @@ def _explain(cls: type[Options], message: str, kind: str | None) -> str:
         return f"options: {message}."
     what = "It has characters that are not allowed there" if "matching regex" in place[1] else place[1]
     option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
-    told = option.words if option is not None else ""
-    return f"options.{place[2]}: {what}." + (f" ({told[0].upper()}{told[1:]}.)" if told else "")
+    words = option.words if option is not None else ""
+    return f"options.{place[2]}: {what}." + (f" ({words[0].upper()}{words[1:]}.)" if words else "")
 
 
 def _description(hint: Any) -> str:

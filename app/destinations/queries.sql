@@ -11,7 +11,7 @@ VALUES ($1, $2, $3, $4, $5, $6::text::jsonb);
 -- Of the destination d: how many items have an unknown outcome, and since when.
 LEFT JOIN LATERAL (
     SELECT
-        sum(letters(x.states, 'u')) AS count,
+        sum(count_state(x.states, 'u')) AS count,
         extract(epoch FROM now() - min(x.unknown_since)) AS seconds
     FROM deliveries x
     WHERE x.tenant_id = d.tenant_id AND x.destination_id = d.destination_id AND x.unknown_since IS NOT NULL
@@ -44,15 +44,15 @@ SET
     blocked_until = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_until END,
     blocked_code = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_code END,
     blocked_detail = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_detail END,
-    circuit_wish = CASE WHEN n.anew THEN jsonb_build_object(
+    circuit_override = CASE WHEN n.anew THEN jsonb_build_object(
         'state', 'closed', 'circuit', 'connection', 'until', extract(epoch FROM now()), 'by', $5::text,
         'at', extract(epoch FROM clock_timestamp())
-    ) ELSE d.circuit_wish END
+    ) ELSE d.circuit_override END
 FROM (
     SELECT
         o.destination_id,
         ($3::bytea IS NOT NULL OR $4::text IS NOT NULL AND (o.blocked_code = 'CIRCUIT_OPEN') IS TRUE)
-            AND o.circuit_wish IS NULL
+            AND o.circuit_override IS NULL
             AND (o.blocked_until > now() AND o.blocked_detail = 'opened by an operator') IS NOT TRUE AS anew,
         $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster
     FROM destinations o

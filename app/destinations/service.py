@@ -168,8 +168,8 @@ async def change_destination(
         destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor)
         if sealed is not None:
             await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
-        told: dict[str, Any] = {"options": change.options} if change.options else {}
-        await _note(connection, tenant_id, name, "change", actor, told | {"token": sealed is not None})
+        noted: dict[str, Any] = {"options": change.options} if change.options else {}
+        await _note(connection, tenant_id, name, "change", actor, noted | {"token": sealed is not None})
     return destination_id
 
 
@@ -209,7 +209,7 @@ async def list_destinations(
     connection: Connection, tenant_id: int, workers: Workers | None = None
 ) -> list[Destination]:
     """All of them, by name. With `workers`, one that none of these can serve says why."""
-    standing = await circuit_queries.read_circuits(connection, tenant_id)
+    circuits = await circuit_queries.read_circuits(connection, tenant_id)
     return [
         Destination(
             name=row.name,
@@ -222,7 +222,7 @@ async def list_destinations(
             detail=row.blocked_detail if row.blocked_for else _find_absence(row, workers),
             retry_after_seconds=-int(-row.blocked_for // 1),
             unknown=Unknown(row.unknown, row.unknown_for),
-            circuit=standing.get(row.name, Circuit()),
+            circuit=circuits.get(row.name, Circuit()),
         )
         for row in await rows.list_destinations(connection, tenant_id)
     ]

@@ -8,7 +8,7 @@ from itertools import zip_longest
 import msgspec
 
 from app.files.readers import Portion
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -62,6 +62,6 @@ class Chunker:
 
 def measure(piece: Piece) -> int:
     """Bytes, about: for limits of what is held."""
-    if isinstance(piece, Unfit):
+    if isinstance(piece, UnreadablePiece):
         return len(piece.text) + sum(map(len, piece.cells or ())) + 100
     return len(piece.item) + 100 if isinstance(piece, Noted) else len(piece)

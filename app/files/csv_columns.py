@@ -195,11 +195,11 @@ class Columns(msgspec.Struct):
 
     def describe(self) -> list[tuple[str, str]]:
         """Each column and what became of it: a field, `attribute NAME`, or `ignored`."""
-        told = []
+        meanings = []
         for i, (name, target) in enumerate(zip(self.header, self.targets, strict=True)):
             word = "ignored" if target is None else f"attribute {target}" if i in self.attributes else target
-            told.append((name, "id, email" if i == self.both else word))
-        return told
+            meanings.append((name, "id, email" if i == self.both else word))
+        return meanings
 
     def fault(self, cells: list[str]) -> str | None:
         """Why a row does not fit the header, or None."""
@@ -274,7 +274,7 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
     renamed = {
         _find(source, names, folds, wording): target
         for source, target in mapping.items()
-        if not (returned and _stands(source, target, folds))
+        if not (returned and _is_kept(source, target, folds))
     }
     targets: list[str | None] = []
     attributes = set()
@@ -318,7 +318,7 @@ def _key(name: str, prefix: str) -> str:
     return name.removeprefix(prefix) if prefix and name.startswith(prefix) else name.strip()
 
 
-def _stands(source: str, target: str, folds: list[str]) -> bool:
+def _is_kept(source: str, target: str, folds: list[str]) -> bool:
     """Whether a file of failed rows has had this renaming done already."""
     if target == IGNORED:
         return fold(source) not in folds
@@ -434,21 +434,21 @@ def explain_missing(
             f"no column 'id' and no column 'email': {_quote(mail)} can be both, if nothing else identifies a contact; "
             f"then add {wording.show(mail, target)}"
         )
-    told = []
+    faults = []
     for field in missing:
         best = key if field == "id" else mail
         if best is not None:
-            told.append(
+            faults.append(
                 f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
             )
         elif field == "id" and "email" in filled and mail is not None:
-            told.append(
+            faults.append(
                 f"no column 'id': {_quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
                 f"{wording.show(mail, 'id')}"
             )
         else:
-            told.append(
+            faults.append(
                 f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
                 f"the columns are: {_list(header)}"
             )
-    return "; ".join(told)
+    return "; ".join(faults)

@@ -16,7 +16,7 @@ from app.files.lines import MAX_LINE, Line, Lines
 DELIMITERS: Final = (",", ";", "\t", "|")
 """Tried if no delimiter is given; the first of equal candidates wins."""
 
-_TOLD_DELIMITER: Final = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
+_NAMED_DELIMITER: Final = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.I)
 _STEP: Final = 16_384
 """Cells of a step, about; a record counts as some more."""
 _RECORD_WEIGHT: Final = 12
@@ -174,10 +174,10 @@ class Records:
         for at, line in enumerate(self._held):
             if line is None or line.strip("\r\n"):
                 self._begun = True
-                told = _TOLD_DELIMITER.fullmatch(line) if line else None
-                if told is not None:
-                    self.delimiter = told[1]
-                del self._held[: at + (told is not None)]
+                named = _NAMED_DELIMITER.fullmatch(line) if line else None
+                if named is not None:
+                    self.delimiter = named[1]
+                del self._held[: at + (named is not None)]
                 return
         self._held.clear()
 

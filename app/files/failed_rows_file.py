@@ -27,7 +27,7 @@ from app.files.csv_columns import FIELDS, MAX_COLUMNS, NOTES, Columns, fold, gua
 from app.files.csv_injection import neutralize, restore
 from app.files.csv_reader import DELIMITERS
 from app.files.readers import WORDING, Family, Kept
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import MAX_KEY
 
 MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
@@ -89,7 +89,7 @@ FailedRow = tuple[Note, Source | None, str | None]
 
 def read_source(source: Source | None) -> Texts | None:
     """The texts of an item; `None` if nothing is known of it, or it cannot be the row of a CSV."""
-    if source is None or isinstance(source, Unfit):
+    if source is None or isinstance(source, UnreadablePiece):
         return None
     if isinstance(source, Stored):
         fields = {name: str(value) for name, value in source.fields.items()}
@@ -187,7 +187,7 @@ def _encode_line(source: Source | None, contact_id: str | None) -> bytes:
         return _encode_json({"id": contact_id} if contact_id else {})
     if isinstance(source, Stored):
         return _encode_json({**source.fields, "attributes": msgspec.Raw(source.attributes.encode())})
-    if isinstance(source, Unfit):
+    if isinstance(source, UnreadablePiece):
         return _encode_json(source.text if source.cells is None else source.cells)
     # A line break can only be white space between tokens: inside a JSON string it is escaped.
     return _LINE_BREAKS.sub(b" ", bytes(source))
@@ -238,7 +238,7 @@ class CsvWriter:
         )
 
     def _cells_of(self, source: Source | None, contact_id: str | None) -> list[str]:
-        if isinstance(source, Unfit):
+        if isinstance(source, UnreadablePiece):
             return self._cells_of_unreadable(source)
         texts = Texts({"id": contact_id or ""}, _EMPTY) if source is None else read_source(source)
         if texts is None:
@@ -248,7 +248,7 @@ class CsvWriter:
         fields, extras = texts.fields, texts.extras
         return [neutralize((extras if is_key else fields).get(name, "")) for name, is_key in self._cells]
 
-    def _cells_of_unreadable(self, source: Unfit) -> list[str]:
+    def _cells_of_unreadable(self, source: UnreadablePiece) -> list[str]:
         """The cells of a row that does not fit its header, without the notes of an earlier file of failed rows."""
         if source.cells is None or self._columns is None:
             return [neutralize(source.text)] if source.text else []

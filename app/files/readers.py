@@ -17,7 +17,7 @@ from app.files.encoding import UTF_8, Decoder, UndecodableText
 from app.files.json_document import TooManyItems, split_quickly
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.ndjson import MAX_LINE, NdjsonLines
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
@@ -165,10 +165,10 @@ class CsvReader(Reader):
 def _make_piece(columns: Columns, record: Record) -> Piece:
     cells = record.cells
     if cells is None:
-        return _unfit(record.line, record.problem, too_large=record.too_long, text=record.text)
+        return _unreadable(record.line, record.problem, too_large=record.too_long, text=record.text)
     fault = columns.fault(cells)
     if fault is not None:
-        return _unfit(record.line, fault, cells=cells)
+        return _unreadable(record.line, fault, cells=cells)
     item, warnings = columns.read(cells)
     return Noted(_encode(item), warnings) if warnings else _encode(item)
 
@@ -176,11 +176,11 @@ def _make_piece(columns: Columns, record: Record) -> Piece:
 _encode = msgspec.json.Encoder().encode
 
 
-def _unfit(
+def _unreadable(
     line: int, problem: str, *, too_large: bool = False, cells: list[str] | None = None, text: str = ""
-) -> Unfit:
+) -> UnreadablePiece:
     code = ErrorCode.ITEM_TOO_LARGE if too_large else ErrorCode.INVALID_FIELD
-    return Unfit([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
+    return UnreadablePiece([FieldError(code, "", f"line {line}: {problem}")], cells=cells, text=text)
 
 
 class NdjsonReader(Reader):
@@ -200,7 +200,7 @@ class NdjsonReader(Reader):
 
 def _take(number: int, data: bytes | None) -> Piece:
     if data is None:
-        return _unfit(number, f"the line is longer than {MAX_LINE:,} bytes", too_large=True)
+        return _unreadable(number, f"the line is longer than {MAX_LINE:,} bytes", too_large=True)
     return data
 
 
@@ -220,9 +220,9 @@ class JsonReader(Reader):
         yield Portion([_refuse_long(item) if isinstance(item, LongItem) else item for item in items])
 
 
-def _refuse_long(item: LongItem) -> Unfit:
+def _refuse_long(item: LongItem) -> UnreadablePiece:
     detail = f"the item that begins at byte {item.offset} of the body is longer than {MAX_ITEM:,} bytes"
-    return Unfit([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
+    return UnreadablePiece([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
 
 
 def open_reader(form: Form) -> Reader:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode, WarningCode
 
@@ -77,7 +77,7 @@ def decode_sources(data: bytes) -> dict[int, Piece]:
 
 
 def _pack(piece: Piece) -> Any:
-    if isinstance(piece, Unfit):
+    if isinstance(piece, UnreadablePiece):
         errors = [(str(error.code), error.pointer, error.detail) for error in piece.errors]
         return _Packed(errors, piece.contact_id, piece.cells, piece.text)
     if isinstance(piece, Noted):
@@ -95,4 +95,4 @@ def _unpack(piece: bytes | _Packed) -> Piece:
             [ItemWarning(WarningCode(c), pointer, detail) for c, pointer, detail in piece.warnings],
         )
     errors = [FieldError(ErrorCode(code), pointer, detail) for code, pointer, detail in piece.errors]
-    return Unfit(errors, piece.contact_id, piece.cells, piece.text)
+    return UnreadablePiece(errors, piece.contact_id, piece.cells, piece.text)

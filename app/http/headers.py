@@ -192,28 +192,28 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
     sent = fields.one("content-type")
     if not sent:
         return Family.JSON, UTF_8
-    told = {"Accept-Post": ", ".join(offers)}
+    headers = {"Accept-Post": ", ".join(offers)}
     media_type = sent.partition(";")[0].strip().lower()
     family = _FAMILIES.get(media_type)
     if family is None or (family is not Family.JSON and len(offers) == 1):
         shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
         raise UnsupportedMediaType(
-            f"{shown!r} is not supported here; send {' or '.join(offers)}.", headers=told
+            f"{shown!r} is not supported here; send {' or '.join(offers)}.", headers=headers
         )
     charset = _CHARSET.search(sent)
     codec = UTF_8 if charset is None else CHARSETS.get(charset[1].lower())
     if family is Family.CSV:
         if codec is None:
             raise UnsupportedMediaType(
-                f"This charset is not supported; send one of: {', '.join(CHARSETS)}.", headers=told
+                f"This charset is not supported; send one of: {', '.join(CHARSETS)}.", headers=headers
             )
         if _HEADER_ROW.search(sent):
             raise UnsupportedMediaType(
                 "A CSV without a header row is not supported: its first line must name the columns.",
-                headers=told,
+                headers=headers,
             )
     elif codec != UTF_8:
         raise UnsupportedMediaType(
-            f"{'JSON' if family is Family.JSON else 'NDJSON'} is sent as UTF-8.", headers=told
+            f"{'JSON' if family is Family.JSON else 'NDJSON'} is sent as UTF-8.", headers=headers
         )
     return family, codec

@@ -10,11 +10,11 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Flights(Generic[K, V]):
+class SingleFlight(Generic[K, V]):
     """Whoever comes while a key's work is under way gets its result; who goes away does not end it."""
 
     def __init__(self) -> None:
-        self._under_way: dict[K, asyncio.Task[V]] = {}
+        self._running: dict[K, asyncio.Task[V]] = {}
 
     async def share(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> V:
         """The result of this key's work, or its error."""
@@ -22,23 +22,23 @@ class Flights(Generic[K, V]):
 
     def start(self, key: K, work: Callable[[], Coroutine[Any, Any, V]]) -> asyncio.Task[V]:
         """See to it that this key's work is under way, without waiting for it."""
-        task = self._under_way.get(key)
+        task = self._running.get(key)
         # One that has ended may still stand here for a moment. Its result is old, and whoever asks until there is a
         # newer one would get it without ever letting the loop go on, that is for ever.
         if task is None or task.done():
             task = asyncio.create_task(work())
-            self._under_way[key] = task
+            self._running[key] = task
             task.add_done_callback(lambda done: self._end(key, done))
         return task
 
     def _end(self, key: K, task: asyncio.Task[V]) -> None:
-        if self._under_way.get(key) is task:
-            del self._under_way[key]
+        if self._running.get(key) is task:
+            del self._running[key]
         if not task.cancelled():
             task.exception()  # taken note of, though all who wanted to know may have gone
 
     async def close(self) -> None:
-        tasks = list(self._under_way.values())
+        tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -27,7 +27,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
     results: dict[str, int]
     encoded: bytes
     """The outcomes as JSON."""
-    owed: bool
+    has_deliveries: bool
 
 
 async def book(
@@ -74,5 +74,5 @@ async def book(
         summary=summary,
         results=outcomes_wire.count_results(outcomes),
         encoded=encoded,
-        owed=bool(changed and destination_ids),
+        has_deliveries=bool(changed and destination_ids),
     )

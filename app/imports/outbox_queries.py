@@ -37,9 +37,9 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 async def _record_chunk(
     connection: Connection,
     chunk: Chunk,
-    owed_ids: str | None,
-    owed_versions: str | None,
-    owed_indexes: str | None,
+    outbox_ids: str | None,
+    outbox_versions: str | None,
+    outbox_indexes: str | None,
     firsts: list[int],
     lasts: list[int],
     separator: str,
@@ -50,15 +50,15 @@ async def _record_chunk(
 async def record_chunk(connection: Connection, chunk: Chunk) -> None:
     count = len(chunk.contact_ids)
     firsts = range(1, count + 1, chunk.chunk_size)
-    owed = texts([chunk.contact_ids])
+    outbox = texts([chunk.contact_ids])
     await _record_chunk(
         connection,
         chunk,
-        owed.columns[0],
+        outbox.columns[0],
         numbers(chunk.versions),
         numbers(chunk.indexes),
         list(firsts),
         [min(first + chunk.chunk_size - 1, count) for first in firsts],
-        owed.separator,
-        owed.null,
+        outbox.separator,
+        outbox.null,
     )

@@ -4,10 +4,10 @@
 -- The outcomes of a run of items, and what each destination is owed. Deliveries cut the columns of ids, versions and
 -- indexes at the first and last positions, once for each destination. For the separator and the mark of NULL see
 -- app.kit.postgres.column_codec.
-WITH owed AS MATERIALIZED (
+WITH outbox AS MATERIALIZED (
     SELECT
-        split_column(:owed_ids, :separator, :null) AS contact_ids, :owed_versions::text::bigint[] AS versions,
-        :owed_indexes::text::int[] AS indexes
+        split_column(:outbox_ids, :separator, :null) AS contact_ids, :outbox_versions::text::bigint[] AS versions,
+        :outbox_indexes::text::int[] AS indexes
 ),
 delivery AS (
     INSERT INTO deliveries (
@@ -16,7 +16,7 @@ delivery AS (
     SELECT
         :tenant_id, d.destination_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
         o.contact_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
-    FROM owed o
+    FROM outbox o
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
     CROSS JOIN unnest(:firsts::int[], :lasts::int[]) AS c(lo, hi)
     ORDER BY c.lo, d.destination_id
@@ -24,7 +24,7 @@ delivery AS (
 effect AS (
     INSERT INTO effects AS e (tenant_id, job_id, destination_id, pending)
     SELECT :tenant_id, :job_id, d.destination_id, cardinality(o.contact_ids)
-    FROM owed o
+    FROM outbox o
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
     WHERE o.contact_ids IS NOT NULL
     ORDER BY d.destination_id

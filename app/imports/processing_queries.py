@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from app.kit.postgres.batched_delete import in_strokes
+from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query, Seconds, query
 from app.vocabulary.outcomes_wire import Summary
@@ -25,7 +25,7 @@ class Processing(msgspec.Struct, frozen=True):
     options: str
 
 
-class SpooledChunk(msgspec.Struct, frozen=True):
+class StagedChunk(msgspec.Struct, frozen=True):
     first_index: int
     item_count: int
     attempts: int
@@ -48,19 +48,19 @@ class Repeat(msgspec.Struct, frozen=True):
 
 working_imports = Query[[], list[tuple[int, uuid.UUID]]]("working_imports")
 read_processing = Query[[int, uuid.UUID], Processing | None]("read_processing")
-claim_chunk = Query[[int, uuid.UUID, str], SpooledChunk | None]("claim_chunk")
+claim_chunk = Query[[int, uuid.UUID, str], StagedChunk | None]("claim_chunk")
 """(tenant_id, job_id, step)"""
 claim_job = Query[[int, uuid.UUID], tuple[int, int] | None]("claim_job")
 """The first index that is still staged, and the attempts spent; `None`: not to be had now."""
-_read_spool = Query[[int, uuid.UUID, int], list[tuple[int, int, bytes]]]("read_spool")
+_read_staged = Query[[int, uuid.UUID, int], list[tuple[int, int, bytes]]]("read_staged")
 
 
-async def read_spool(
+async def read_staged(
     connection: Connection, tenant_id: int, job_id: uuid.UUID
 ) -> AsyncIterator[tuple[int, int, bytes]]:
     """First index, item count and rows of every chunk, a few at a time."""
     start = 0
-    while found := await _read_spool(connection, tenant_id, job_id, start):
+    while found := await _read_staged(connection, tenant_id, job_id, start):
         for chunk in found:
             yield chunk
         start = found[-1][0] + 1
@@ -83,7 +83,7 @@ _chunk_repeats = Query[[int, uuid.UUID, int, int], list[Repeat]]("chunk_repeats"
 
 
 async def chunk_repeats(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, chunk: SpooledChunk
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, chunk: StagedChunk
 ) -> list[Repeat]:
     last = chunk.first_index + chunk.item_count - 1
     return await _chunk_repeats(connection, tenant_id, job_id, chunk.first_index, last)
@@ -101,13 +101,13 @@ async def settle_repeats(
 ) -> None: ...
 
 
-_tell_leaders = Query[[int, uuid.UUID, list[int], list[str]], None]("tell_leaders")
+_report_leaders = Query[[int, uuid.UUID, list[int], list[str]], None]("report_leaders")
 
 
-async def tell_leaders(
+async def report_leaders(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, outcomes: Mapping[int, str]
 ) -> None:
-    await _tell_leaders(connection, tenant_id, job_id, list(outcomes), list(outcomes.values()))
+    await _report_leaders(connection, tenant_id, job_id, list(outcomes), list(outcomes.values()))
 
 
 @query
@@ -153,7 +153,7 @@ async def rewrite_outcomes(
 ) -> None: ...
 
 
-owing_destinations = Query[[int], list[int]]("owing_destinations")
+pending_destinations = Query[[int], list[int]]("pending_destinations")
 """(tenant_id)"""
 tenants_with_silent_uploads = Query[[], list[int]]("tenants_with_silent_uploads")
 _read_expired = Query[[int, Seconds], list[uuid.UUID]]("expired_jobs")
@@ -167,6 +167,6 @@ async def trim_jobs(connection: Connection, tenant_id: int, retention: float) ->
     trimmed = 0
     for job_id in await _read_expired(connection, tenant_id, retention):
         for trim in (_trim_outcomes, _trim_deliveries):
-            await in_strokes(trim, connection, tenant_id, job_id)
+            await in_batches(trim, connection, tenant_id, job_id)
         trimmed += await _mark_trimmed(connection, tenant_id, job_id)
     return trimmed

@@ -34,7 +34,7 @@ WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 -- name: claim_chunk
 -- The next chunk that needs the step $3 and that nobody works on.
 SELECT s.first_index, s.item_count, s.attempts, s.repeated, s.rows
-FROM spool_chunks s
+FROM staged_chunks s
 WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.step = $3 AND s.due_at <= now()
 ORDER BY s.first_index
 LIMIT 1
@@ -43,16 +43,16 @@ FOR UPDATE SKIP LOCKED;
 -- name: claim_job
 -- The first chunk stands for the job, for steps that concern all of it; no row: somebody else has it, or must wait.
 SELECT s.first_index, s.attempts
-FROM spool_chunks s
+FROM staged_chunks s
 WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index = (
-    SELECT min(f.first_index) FROM spool_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
+    SELECT min(f.first_index) FROM staged_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
 ) AND s.due_at <= now()
 FOR UPDATE SKIP LOCKED;
 
--- name: read_spool
+-- name: read_staged
 -- The rows of a job's chunks from $3 on, in order; the job is claimed.
 SELECT s.first_index, s.item_count, s.rows
-FROM spool_chunks s
+FROM staged_chunks s
 WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index >= $3
 ORDER BY s.first_index
 LIMIT 20;
@@ -62,7 +62,7 @@ LIMIT 20;
 -- reads the items decides.
 WITH hashed AS MATERIALIZED (
     SELECT s.first_index + (u.place - 1)::int AS item_index, s.first_index, u.hash
-    FROM spool_chunks s
+    FROM staged_chunks s
     CROSS JOIN LATERAL unnest(s.id_hashes) WITH ORDINALITY AS u(hash, place)
     WHERE s.tenant_id = $1 AND s.job_id = $2 AND u.hash IS NOT NULL
 ),
@@ -73,12 +73,12 @@ places AS MATERIALIZED (
     SELECT h.item_index, h.first_index FROM hashed h JOIN repeated r USING (hash)
 ),
 found AS (
-    INSERT INTO spool_repeats (tenant_id, job_id, item_index)
+    INSERT INTO staged_repeats (tenant_id, job_id, item_index)
     SELECT $1, $2, p.item_index FROM places p ORDER BY p.item_index
     RETURNING item_index
 ),
 marked AS (
-    UPDATE spool_chunks s
+    UPDATE staged_chunks s
     SET step = 'collect', repeated = true
     WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index = ANY (ARRAY(SELECT DISTINCT p.first_index FROM places p))
 )
@@ -88,7 +88,7 @@ SELECT count(*) FROM found;
 -- Whether any id hash stands more than once; without the places, which most files never need.
 SELECT EXISTS (
     SELECT
-    FROM spool_chunks s
+    FROM staged_chunks s
     CROSS JOIN LATERAL unnest(s.id_hashes) AS u(hash)
     WHERE s.tenant_id = $1 AND s.job_id = $2 AND u.hash IS NOT NULL
     GROUP BY u.hash
@@ -99,9 +99,9 @@ SELECT EXISTS (
 -- The repeated items among those from $3 to $4, with the outcome of their leaders. These statements meet a table that
 -- was filled a moment ago, of which PostgreSQL knows nothing yet: each is written so that any plan of it is a good one.
 SELECT r.item_index, r.contact_id, r.verdict, r.leader, r.members, r.others, l.outcome
-FROM spool_repeats r
+FROM staged_repeats r
 LEFT JOIN LATERAL (
-    SELECT x.outcome FROM spool_repeats x
+    SELECT x.outcome FROM staged_repeats x
     WHERE x.tenant_id = $1 AND x.job_id = $2 AND x.item_index = r.leader
     LIMIT 1
 ) l ON true
@@ -110,7 +110,7 @@ ORDER BY r.item_index;
 
 -- name: collect_repeats
 -- What was read of repeated items: $3 indexes, $4 contact ids, $5 digests of their contents.
-UPDATE spool_repeats r
+UPDATE staged_repeats r
 SET contact_id = t.contact_id, digest = t.digest
 FROM unnest($3::int[], $4::text[], $5::bytea[]) AS t(item_index, contact_id, digest)
 WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
@@ -124,7 +124,7 @@ WITH numbered AS (
         r.ctid AS place, r.item_index, r.contact_id,
         encode(r.digest, 'hex') AS digest,  -- only from 18 on PostgreSQL has min and max of bytea
         row_number() OVER (PARTITION BY r.contact_id ORDER BY r.item_index) AS number
-    FROM spool_repeats r
+    FROM staged_repeats r
     WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.contact_id IS NOT NULL
 ),
 weighed AS (
@@ -135,7 +135,7 @@ weighed AS (
     FROM numbered n
     WINDOW w AS (PARTITION BY n.contact_id)
 )
-UPDATE spool_repeats r
+UPDATE staged_repeats r
 SET
     members = w.members,
     leader = CASE WHEN w.equal THEN w.first WHEN $3 THEN w.last END,
@@ -149,9 +149,9 @@ SET
 FROM weighed w
 WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.ctid = w.place;
 
--- name: tell_leaders
+-- name: report_leaders
 -- The outcomes ($4, JSON) of leaders ($3), for those that follow them.
-UPDATE spool_repeats r
+UPDATE staged_repeats r
 SET outcome = t.outcome::jsonb
 FROM unnest($3::int[], $4::text[]) AS t(item_index, outcome)
 WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
@@ -173,17 +173,17 @@ RETURNING 1;
 
 -- name: move_chunk
 -- The chunk needs another step now.
-UPDATE spool_chunks SET step = $4, attempts = 0 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
+UPDATE staged_chunks SET step = $4, attempts = 0 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
 
 -- name: postpone_chunk
 -- An attempt ended without a decision.
-UPDATE spool_chunks
+UPDATE staged_chunks
 SET attempts = attempts + 1, due_at = now() + $4::interval
 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
 
 -- name: drop_chunks
 -- Chunks from $3 to $4 are done.
-DELETE FROM spool_chunks WHERE tenant_id = $1 AND job_id = $2 AND first_index BETWEEN $3 AND $4;
+DELETE FROM staged_chunks WHERE tenant_id = $1 AND job_id = $2 AND first_index BETWEEN $3 AND $4;
 
 -- name: lock_import
 -- The job's own row, last of all locks.
@@ -192,7 +192,7 @@ FOR NO KEY UPDATE;
 
 -- name: steps_left
 -- The steps that the job's chunks still need.
-SELECT DISTINCT s.step FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2;
+SELECT DISTINCT s.step FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2;
 
 -- name: fail_import
 UPDATE jobs j
@@ -214,9 +214,9 @@ FOR NO KEY UPDATE;
 -- name: take_step
 -- The attempts that the step before cost count no longer; the first chunk stood for the job.
 WITH anew AS (
-    UPDATE spool_chunks s SET attempts = 0
+    UPDATE staged_chunks s SET attempts = 0
     WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.attempts > 0 AND s.first_index = (
-        SELECT min(f.first_index) FROM spool_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
+        SELECT min(f.first_index) FROM staged_chunks f WHERE f.tenant_id = $1 AND f.job_id = $2
     )
 )
 UPDATE jobs j
@@ -233,7 +233,7 @@ WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.first_index = $3;
 UPDATE job_chunks SET failures = $4::text::jsonb, outcomes = $5, sources = $6
 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
 
--- name: owing_destinations
+-- name: pending_destinations
 -- Where contacts of this tenant go.
 SELECT d.destination_id FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id;
 

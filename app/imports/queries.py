@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.auth.queries import all_tenants
-from app.kit.postgres.batched_delete import in_strokes
+from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query, Seconds, query
@@ -222,5 +222,5 @@ _forget_keys = Query[[int, Seconds], Affected]("forget_keys")
 async def forget_answers(connection: Connection, memory: float) -> None:
     """Drop answers past their time, and keys past their memory (`memory` seconds after that)."""
     for tenant_id in await all_tenants(connection):
-        await in_strokes(_expire_answers, connection, tenant_id)
-        await in_strokes(_forget_keys, connection, tenant_id, memory)
+        await in_batches(_expire_answers, connection, tenant_id)
+        await in_batches(_forget_keys, connection, tenant_id, memory)

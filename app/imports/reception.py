@@ -29,7 +29,7 @@ from app.imports import upload as import_upload
 from app.imports.service import Accepted207, ImportRequest, Options, Replay
 from app.job_status import service as job_status_service
 from app.kit.compression import pack
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
@@ -78,14 +78,14 @@ class Importer:
         settings: Settings,
         database: Database,
         intake: Intake,
-        waker: Waker,
+        notifier: Notifier,
         watcher: Waiter,
         principals: Principals,
     ) -> None:
         self._settings = settings
         self._database = database
         self._intake = intake
-        self._waker = waker
+        self._notifier = notifier
         self._watcher = watcher
         self._principals = principals
 
@@ -110,7 +110,7 @@ class Importer:
     async def _answer_now(self, asked: ReceivedImport, body: bytes) -> ASGIResponse:
         wait = asked.preferences.wait
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
-        async with self._database.turn():
+        async with self._database.slot():
             decided = await import_service.accept(
                 self._database,
                 asked.upload,
@@ -122,7 +122,7 @@ class Importer:
         if isinstance(decided, Replay):
             return _replay(decided, asked.echo)
         asked.exchange.items = decided.summary.total
-        self._waker.wake(asked.upload.tenant_id, decided.owed, reason=str(decided.job_id))
+        self._notifier.notify(asked.upload.tenant_id, decided.to_notify, reason=str(decided.job_id))
         if wait:
             settled = await self._hold(asked.upload, decided, asked.exchange.started + wait)
             if isinstance(settled, Replay):
@@ -140,7 +140,7 @@ class Importer:
         if isinstance(accepted, Replay):
             return _replay(accepted, asked.echo)
         asked.exchange.items = accepted.items
-        self._waker.wake_imports(upload.tenant_id, accepted.job_id)
+        self._notifier.notify_imports(upload.tenant_id, accepted.job_id)
         fields = asked.echo | {
             "Location": f"/v1/jobs/{accepted.job_id}",
             "Retry-After": str(accepted.retry_after),
@@ -155,7 +155,7 @@ class Importer:
         Nothing is lost if this never ends: the answer that was committed with the import remains.
         """
         body = decided.body
-        if decided.owed:
+        if decided.to_notify:
             remaining = until - asyncio.get_running_loop().time()
             principal = Principal(batch.tenant_id, batch.key_id, SCOPES.scopes)
             with self._intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
@@ -165,7 +165,7 @@ class Importer:
                         batch.tenant_id, decided.job_id, seconds=remaining if granted else 0.0
                     )
         async with self._database.connection() as connection:
-            if decided.owed:
+            if decided.to_notify:
                 counts = await job_status_service.read_effects(connection, batch.tenant_id, decided.job_id)
                 effects = {
                     name: outcomes_wire.overall(counts[name]) if name in counts else word

@@ -89,7 +89,7 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
-    """A decided batch. `owed`: deliveries were written, so their destinations are to be notified."""
+    """A decided batch. `to_notify`: destinations for which deliveries were written."""
 
     job_id: uuid.UUID
     body: bytes
@@ -97,7 +97,7 @@ class Accepted207(msgspec.Struct, frozen=True, kw_only=True):
     """The items of the answer, encoded."""
     summary: outcomes_wire.Summary
     effects: dict[str, EffectState]
-    owed: list[int]
+    to_notify: list[int]
 
 
 class Replay(msgspec.Struct, frozen=True):
@@ -250,7 +250,7 @@ class _Acceptance:
         )
         summary = booked.summary
         effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
-            destinations.values(), EffectState.PENDING if booked.owed else EffectState.SKIPPED
+            destinations.values(), EffectState.PENDING if booked.has_deliveries else EffectState.SKIPPED
         )
         shown = (
             outcomes_wire.encode_items(outcomes_wire.not_ok(items.outcomes))
@@ -263,7 +263,7 @@ class _Acceptance:
             queries.ImportRecord(
                 tenant_id=request.tenant_id,
                 job_id=job_id,
-                pending=booked.owed,
+                pending=booked.has_deliveries,
                 request_id=request.request_id,
                 key_id=request.key_id,
                 options=encode_options(options),
@@ -280,7 +280,7 @@ class _Acceptance:
                 holding=options.wait or None,
             ),
         )
-        if options.consistent and booked.owed:
+        if options.consistent and booked.has_deliveries:
             await promise(connection, request.tenant_id, job_id, key_id=request.key_id)
         return Accepted207(
             job_id=job_id,
@@ -288,7 +288,7 @@ class _Acceptance:
             shown=shown,
             summary=summary,
             effects=effects,
-            owed=list(destinations) if booked.owed else [],
+            to_notify=list(destinations) if booked.has_deliveries else [],
         )
 
 

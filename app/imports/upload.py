@@ -190,7 +190,7 @@ class _Intake:
             QuotaExceeded: the tenant has sent as much as may wait to be processed; `more`: jobs that are to come.
         """
         settings = self._settings
-        waiting = await upload_queries.read_spooling(connection, self._upload.tenant_id)
+        waiting = await upload_queries.read_staging(connection, self._upload.tenant_id)
         if waiting.jobs + more > settings.max_unfinished_jobs:
             raise QuotaExceeded(
                 f"{waiting.jobs} files of this tenant are not processed yet, and {settings.max_unfinished_jobs} may "
@@ -198,11 +198,11 @@ class _Intake:
                 f"raise {PREFIX}MAX_UNFINISHED_JOBS.",
                 retry_after=_QUOTA_SECONDS,
             )
-        if waiting.bytes >= settings.max_spooled_bytes:
+        if waiting.bytes >= settings.max_staged_bytes:
             raise QuotaExceeded(
-                f"{waiting.bytes} bytes of this tenant's files are not processed yet, and {settings.max_spooled_bytes} "
+                f"{waiting.bytes} bytes of this tenant's files are not processed yet, and {settings.max_staged_bytes} "
                 "may be; wait for one of them to be applied, or cancel one (GET /v1/jobs lists them). An operator may "
-                f"raise {PREFIX}MAX_SPOOLED_BYTES.",
+                f"raise {PREFIX}MAX_STAGED_BYTES.",
                 retry_after=_QUOTA_SECONDS,
             )
         self._checked = self._size
@@ -370,12 +370,12 @@ class _Intake:
         else:
             state, code = JobState.FAILED, TrancheError.code
             detail = "An internal error occurred; it was logged."
-        told = outcomes_wire.as_json({"code": code, "detail": detail})
+        reason = outcomes_wire.as_json({"code": code, "detail": detail})
         try:
             async with self._database.connection() as connection:
                 async with connection.transaction():
-                    await upload_queries.give_up(connection, self._arrival, state, told)
-                await queries.remove_spool(connection, self._arrival.tenant_id, self._arrival.job_id)
+                    await upload_queries.give_up(connection, self._arrival, state, reason)
+                await queries.remove_staged(connection, self._arrival.tenant_id, self._arrival.job_id)
         except (TrancheError, asyncpg.PostgresError) as failure:
             log.warning("upload_left", error=str(failure), request_id=self._upload.request_id)
 

@@ -16,7 +16,7 @@ from app.vocabulary.states import FINISHED_JOB_STATES, JobState
 INTERRUPTED: Final = "UPLOAD_INTERRUPTED"
 """Why a job whose body did not arrive whole was canceled."""
 _SILENT: Final = "the process that received the body stopped before the body was complete; send it again"
-_STROKE: Final = 5
+_BATCH: Final = 5
 """Jobs abandoned in one transaction."""
 
 
@@ -42,7 +42,7 @@ class Spooling(msgspec.Struct, frozen=True):
     bytes: int
 
 
-read_spooling = Query[[int], Spooling]("read_spooling")
+read_staging = Query[[int], Spooling]("read_staging")
 """(tenant_id)"""
 begin = Query[[Arrival], None]("begin_receiving")
 """(arrival) Raises:
@@ -122,7 +122,7 @@ _read_stale = Query[[int, int], list[uuid.UUID]]("stale_receiving")
 async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
     """Abandon uploads whose heartbeat is lost, a few per call; `canceling.remove_spool` removes their staged
     chunks. Must run in a transaction."""
-    stale = await _read_stale(connection, tenant_id, _STROKE)
+    stale = await _read_stale(connection, tenant_id, _BATCH)
     for job_id in stale:
         await _end_silent(connection, tenant_id, job_id)
     return stale

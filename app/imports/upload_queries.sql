@@ -35,7 +35,7 @@ SELECT set_config('synchronous_commit', 'off', true) FROM job;
 
 -- name: spool_chunk
 -- Items from $3 on. $5 are their ids as one text, $6 separator, $7 mark of NULL (app.kit.postgres.column_codec); NULL: none has one.
-INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
+INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
 VALUES (
     $1, $2, $3, $4, 'apply',
     CASE
@@ -58,7 +58,7 @@ WITH job AS (
         state = 'queued', step = :step, items = :items, bytes = :size, form = :form::text::jsonb, receiving_until = NULL,
         revision = revision + 1
     WHERE tenant_id = :tenant_id AND job_id = :job_id AND state = 'receiving' AND :items::int = (
-        SELECT coalesce(sum(s.item_count), 0) FROM spool_chunks s WHERE s.tenant_id = :tenant_id AND s.job_id = :job_id
+        SELECT coalesce(sum(s.item_count), 0) FROM staged_chunks s WHERE s.tenant_id = :tenant_id AND s.job_id = :job_id
     )
     RETURNING job_id
 )
@@ -93,7 +93,7 @@ WHERE j.tenant_id = $1 AND j.state = 'receiving' AND j.receiving_until <= now()
 ORDER BY j.job_id LIMIT $2
 FOR UPDATE SKIP LOCKED;
 
--- name: read_spooling
+-- name: read_staging
 -- What the tenant has sent that is not processed yet.
 SELECT count(*)::int AS jobs, coalesce(sum(j.bytes), 0)::bigint AS bytes
 FROM jobs j

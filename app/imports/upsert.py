@@ -92,10 +92,10 @@ async def _leave(
     connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
 ) -> None:
     """Items that changed nothing: the contact is not as they expect, has all they say, or something newer."""
-    standing = await queries.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
+    stored = await queries.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
     newer: dict[str, int] = {}
     for item in items:
-        found = standing[item.contact_id]
+        found = stored[item.contact_id]
         if item.if_version is not None and item.if_version != found.version:
             decided[item.index] = conflict(item, found.version)
             continue

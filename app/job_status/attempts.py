@@ -13,7 +13,7 @@ from datetime import datetime
 import msgspec
 
 from app.job_status import lineage_queries
-from app.job_status.lineage_queries import EffectsRow, LettersRow
+from app.job_status.lineage_queries import DeadLettersRow, EffectsRow
 from app.kit.postgres.database import Connection
 from app.vocabulary.states import JobKind, JobState
 
@@ -53,25 +53,26 @@ class Family(msgspec.Struct, frozen=True):
 
 async def read_family(connection: Connection, tenant_id: int, root: uuid.UUID) -> Family:
     """The attempts that `root` began, and what its items have come to, by destination."""
-    letters = {
-        row.destination_id: row for row in await lineage_queries.read_letters(connection, tenant_id, root)
+    dead_letters = {
+        row.destination_id: row
+        for row in await lineage_queries.read_dead_letters(connection, tenant_id, root)
     }
     effects = await lineage_queries.read_effects(connection, tenant_id, root)
-    replays = next((row.replays for row in letters.values()), [])
+    replays = next((row.replays for row in dead_letters.values()), [])
     attempts = await lineage_queries.read_attempts(connection, tenant_id, root, replays)
     return Family(
         [
             Attempt(row.job_id, JobKind(row.kind), JobState(row.state), row.created_at, row.destinations)
             for row in attempts
         ],
-        _merge(effects, letters),
+        _merge(effects, dead_letters),
     )
 
 
-def _merge(effects: Iterable[EffectsRow], letters: dict[int, LettersRow]) -> dict[str, Merged]:
+def _merge(effects: Iterable[EffectsRow], dead_letters: dict[int, DeadLettersRow]) -> dict[str, Merged]:
     merged: dict[str, Merged] = {}
     for row in effects:
-        since = letters.get(row.destination_id, LettersRow(row.destination_id, 0, 0, 0, 0, 0, []))
+        since = dead_letters.get(row.destination_id, DeadLettersRow(row.destination_id, 0, 0, 0, 0, 0, []))
         gone = since.ok + since.open + since.dropped + since.skipped
         before = merged.get(row.name, Merged())
         # A destination that was removed and added again stands here twice under one name.

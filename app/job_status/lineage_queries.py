@@ -12,7 +12,7 @@ from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 
 
-class LettersRow(msgspec.Struct, frozen=True):
+class DeadLettersRow(msgspec.Struct, frozen=True):
     """Dead letters that a job's own deliveries left at one destination, by their current state."""
 
     destination_id: int
@@ -48,7 +48,7 @@ class Relatives(msgspec.Struct, frozen=True):
     compensated_by: uuid.UUID | None = None
 
 
-read_letters = Query[[int, uuid.UUID], list[LettersRow]]("read_outcome_of_letters")
+read_dead_letters = Query[[int, uuid.UUID], list[DeadLettersRow]]("read_outcome_of_dead_letters")
 read_effects = Query[[int, uuid.UUID], list[EffectsRow]]("read_own_effects")
 read_attempts = Query[[int, uuid.UUID, Sequence[uuid.UUID]], list[AttemptRow]]("read_attempts")
 """(tenant_id, job_id, replays) Oldest first; the job itself is one."""

@@ -1,6 +1,6 @@
 -- What became of a job's items over all attempts: its own, retries of it, and replays of its letters.
 
--- name: read_outcome_of_letters
+-- name: read_outcome_of_dead_letters
 -- The letters that a job's own items left, by where their chains have come to, and the jobs that replayed any.
 --   ok       the destination holds that version or a newer one, as far as Tranche or a human knows
 --   open     an attempt that is not finished has it

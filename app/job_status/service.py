@@ -159,7 +159,7 @@ class JobView(msgspec.Struct, frozen=True):
         return self.next_in is None
 
 
-class Standstill(msgspec.Struct, frozen=True):
+class Blockage(msgspec.Struct, frozen=True):
     """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
 
     code: str | None
@@ -175,12 +175,12 @@ class Standstill(msgspec.Struct, frozen=True):
 
 def explain_wait(
     *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
-) -> Standstill | None:
+) -> Blockage | None:
     """`None` if nothing blocks this destination."""
     if paused:
-        return Standstill(None, PAUSED, None)
+        return Blockage(None, PAUSED, None)
     if blocked_for and blocked_code:
-        return Standstill(blocked_code, blocked_detail or "", math.ceil(blocked_for))
+        return Blockage(blocked_code, blocked_detail or "", math.ceil(blocked_for))
     return None
 
 
@@ -300,8 +300,8 @@ def _read_waiting(row: JobRow, effects: Iterable[EffectRow], workers: Workers | 
 def _find_needs(row: JobRow, effects: Iterable[EffectRow]) -> Needs:
     if row.finished_at is not None:
         return Needs(False, {})
-    owed = {e.name: e.sealed for e in effects if e.sealed is not None and e.pending + e.retry + e.unknown}
-    return Needs(row.state in (JobState.QUEUED, JobState.RUNNING), owed)
+    pending = {e.name: e.sealed for e in effects if e.sealed is not None and e.pending + e.retry + e.unknown}
+    return Needs(row.state in (JobState.QUEUED, JobState.RUNNING), pending)
 
 
 def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | None = None) -> dict[str, Any]:

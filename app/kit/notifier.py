@@ -24,7 +24,7 @@ FUNCTION: Final = "wake"
 IMPORT_FUNCTION: Final = "import"
 _IMPORT_CALLS: Final = 4
 """Workers called for a large import; any others find it by themselves."""
-_PATIENCE: Final = 0.5
+_TIMEOUT: Final = 0.5
 _SILENCE: Final = 1.0
 _LIFE: Final = 60.0
 """Seconds after its time that a notification is still useful."""
@@ -51,7 +51,7 @@ _Call = tuple[tuple[Any, ...], str]
 """A function of the worker with its arguments, and the name under which it is queued but once."""
 
 
-class Waker:
+class Notifier:
     """Sends notifications without ever making its caller wait for Redis."""
 
     def __init__(self, settings: Settings) -> None:
@@ -61,7 +61,7 @@ class Waker:
         self._tidy_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def wake(
+    def notify(
         self, tenant_id: int, destination_ids: Iterable[int], *, reason: str, delay: float = 0.0
     ) -> None:
         """Schedule a notification for each destination; `reason` makes repeated ones for one cause a single one."""
@@ -71,7 +71,7 @@ class Waker:
         calls = [((FUNCTION, tenant_id, id_), f"{tenant_id}:{id_}:{reason}") for id_ in ids]
         self._spawn(calls, delay)
 
-    def wake_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
+    def notify_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
         """Notify workers that an import is to be processed, or an undo, or a test of a destination of this id."""
         if asyncio.get_running_loop().time() >= self._silent_until:
             self._spawn(
@@ -85,7 +85,7 @@ class Waker:
 
     async def _send(self, calls: list[_Call], delay: float) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 if self._redis is None:
                     self._redis = make_redis(self._settings)
                 await self._tidy(self._redis)
@@ -99,7 +99,7 @@ class Waker:
         except (RedisError, OSError) as error:
             # The sweeper finds the work within its interval; asking a dead Redis on every import helps nobody.
             self._silent_until = asyncio.get_running_loop().time() + _SILENCE
-            log.warning("wake_up_failed", error=error)
+            log.warning("notification_failed", error=error)
 
     async def _tidy(self, redis: ArqRedis) -> None:
         """Jobs expire by themselves, their places in arq's queue do not: without a worker it would only grow."""
@@ -110,7 +110,7 @@ class Waker:
 
     async def ping(self) -> None:
         """Raises whatever Redis raises."""
-        async with asyncio.timeout(_PATIENCE):
+        async with asyncio.timeout(_TIMEOUT):
             if self._redis is None:
                 self._redis = make_redis(self._settings)
             await self._redis.ping()

@@ -54,6 +54,6 @@ _CLASSES: Final[dict[Any, type[AbstractConnection]]] = {
 def make_pool(url: str, **options: Any) -> ConnectionPool:
     """Connections by `url` (`redis://`, `rediss://` or `unix://`, what it says in its query going before `options`).
     Nothing is tried twice: everyone here has something better to do without Redis. For `Redis.from_pool`."""
-    told = dict(parse_url(url))
-    kind = _CLASSES[told.pop("connection_class", Connection)]
-    return ConnectionPool(kind, **({"retry": Retry(NoBackoff(), 0)} | options | told))
+    named = dict(parse_url(url))
+    kind = _CLASSES[named.pop("connection_class", Connection)]
+    return ConnectionPool(kind, **({"retry": Retry(NoBackoff(), 0)} | options | named))

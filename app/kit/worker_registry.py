@@ -28,7 +28,7 @@ _RECENT: Final = 1.0
 """Seconds for which what was read is good enough."""
 _OLD: Final = 10.0
 """Seconds from which what was read is waited for anew rather than shown while it is read again."""
-_PATIENCE: Final = 1.0
+_TIMEOUT: Final = 1.0
 _START: Final = "start one with: tranche worker"
 _STRANGE: Final = "no worker can decrypt its credentials: they were encrypted with another TRANCHE_SECRET_KEY"
 
@@ -135,7 +135,7 @@ class WorkerWatch:
 
     async def _read(self) -> None:
         try:
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_TIMEOUT):
                 self._known = await read(self._redis)
         except (RedisError, OSError, TimeoutError):
             self._known = None

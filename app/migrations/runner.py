@@ -27,14 +27,14 @@ def head() -> str:
     return revision
 
 
-async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: float = 5.0) -> list[str]:
+async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float = 5.0) -> list[str]:
     """Apply every pending revision in one transaction; return those that were applied.
 
     The advisory lock is tried, not waited for: a waiting session would hold a snapshot. A DDL lock is waited for
     `lock_timeout` seconds at most, so a long report cannot turn a migration into an outage.
 
     Raises:
-        MigrationError: the database cannot be reached, another migration held the lock for `patience` seconds, a
+        MigrationError: the database cannot be reached, another migration held the lock for `wait` seconds, a
             table lock was not had, or the database is at a revision that this release does not know.
     """
     engine = create_async_engine(
@@ -55,14 +55,14 @@ async def migrate(database_url: str, *, patience: float = 60.0, lock_timeout: fl
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
     try:
-        async with asyncio.timeout(patience):
+        async with asyncio.timeout(wait):
             while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
                 await asyncio.sleep(0.1)
         async with engine.connect() as connection:
             return await _upgrade(connection)
     except TimeoutError as error:
         raise MigrationError(
-            f"Another migration has been running for {patience:.0f} s; wait for it, or end it."
+            f"Another migration has been running for {wait:.0f} s; wait for it, or end it."
         ) from error
     except (asyncpg.LockNotAvailableError, DBAPIError) as error:
         # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.

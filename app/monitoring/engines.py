@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from app.errors import TrancheError
-from app.http.singleflight import Flights
+from app.http.singleflight import SingleFlight
 from app.kit import worker_registry
 from app.kit.postgres import schema_version
 from app.kit.postgres.database import Database
@@ -22,7 +22,7 @@ from app.migrations.revisions import newest
 
 Word = Literal["pass", "warn", "fail"]
 
-PATIENCE: Final = 2.0
+TIMEOUT: Final = 2.0
 """Longest look at one engine, in seconds."""
 RECENT: Final = 2.0
 """Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
@@ -53,7 +53,7 @@ class Engines:
         self._key_id = key_id
         self._room = room
         self._redis = redis
-        self._looks: Flights[str, Checks] = Flights()
+        self._looks: SingleFlight[str, Checks] = SingleFlight()
         self._seen: dict[str, tuple[float, int, Checks]] = {}
         """Until when a look is good, and as of which turnabout of the database."""
 
@@ -131,14 +131,14 @@ class Engines:
 
 
 async def timed(look: Callable[[], Awaitable[Check]]) -> Check:
-    """A look that takes no longer than `PATIENCE` and never fails, with the milliseconds that it took."""
+    """A look that takes no longer than `TIMEOUT` and never fails, with the milliseconds that it took."""
     loop = asyncio.get_running_loop()
     started = loop.time()
     try:
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIMEOUT):
             check = await look()
     except TimeoutError:
-        check = Check("fail", f"no answer within {PATIENCE:g} s")
+        check = Check("fail", f"no answer within {TIMEOUT:g} s")
     except TrancheError as error:
         check = Check("fail", error.detail)
     except (RedisError, OSError, asyncpg.PostgresError) as error:

@@ -19,8 +19,8 @@ from prometheus_client.registry import Collector
 from app.auth.authorization import READING, is_operator
 from app.http.operation import Access, Answer, Call, operation, respond
 from app.http.principal import Principal
-from app.monitoring.queries import Figure
-from app.monitoring.stats_cache import Figures
+from app.monitoring.queries import Stat
+from app.monitoring.stats_cache import StatsCache
 from app.settings import Settings
 from app.telemetry import Event, RequestServed
 
@@ -39,7 +39,7 @@ _SECONDS: Final = Histogram(
 )
 _ITEMS: Final = Counter("tranche_imported_items", "Items of imports that were answered.", registry=_OWN)
 
-_FIGURES: Final = {
+_STATS: Final = {
     "jobs": ("tranche_jobs_unfinished", "Jobs that are not finished, by state.", "state"),
     "deliveries": ("tranche_deliveries_open", "Deliveries that are not done, by state.", "state"),
     "deliveries_due": ("tranche_deliveries_due", "Deliveries that could be sent now.", ""),
@@ -88,13 +88,13 @@ def observe(event: Event) -> None:
 
 
 class _Gauges(Collector):
-    def __init__(self, figures: list[Figure]) -> None:
-        self._figures = figures
+    def __init__(self, stats: list[Stat]) -> None:
+        self._stats = stats
 
     def collect(self) -> Iterable[Metric]:
-        for figure, (name, meaning, label) in _FIGURES.items():
+        for figure, (name, meaning, label) in _STATS.items():
             gauge = GaugeMetricFamily(name, meaning, labels=[label] if label else [])
-            values = {found.label: found.value for found in self._figures if found.figure == figure}
+            values = {found.label: found.value for found in self._stats if found.figure == figure}
             for word, value in (dict.fromkeys(_LABELS.get(figure, ()), 0.0) | values).items():
                 gauge.add_metric([word] if label else [], value)
             yield gauge
@@ -117,14 +117,14 @@ class _KeyOrOperator(Access):
     offers=(),
     answers=Answer("The metrics.", headers=("CacheControl",), content={"text/plain": {"type": "string"}}),
 )
-async def read_metrics(principal: Principal | None, figures: Figures) -> ASGIResponse:
+async def read_metrics(principal: Principal | None, stats: StatsCache) -> ASGIResponse:
     """Metrics for Prometheus.
 
     An API key with the scope `read` or `admin` sees the metrics of its own tenant. The operator's token
     (`TRANCHE_METRICS_TOKEN`, as a bearer token) sees the sums over all tenants, without names, and the requests of
     this service.
     """
-    found = await figures.read(None if principal is None else principal.tenant_id)
+    found = await stats.read(None if principal is None else principal.tenant_id)
     body = generate_latest(_shared([_Gauges(found)]))
     if principal is None:
         body += generate_latest(_requests())

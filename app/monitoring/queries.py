@@ -9,7 +9,7 @@ from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Stat(msgspec.Struct, frozen=True):
     """How many of something, in the state that `label` names."""
 
     figure: str
@@ -33,11 +33,9 @@ class HealthRow(msgspec.Struct, frozen=True):
 
 read_health = Query[[int | None], list[HealthRow]]("read_health")
 """Every destination of one tenant, or of all of them."""
-_read_figures = Query[[list[int]], list[Figure]]("read_figures")
+_read_stats = Query[[list[int]], list[Stat]]("read_stats")
 
 
-async def read_figures(connection: Connection, tenant_id: int | None) -> list[Figure]:
+async def read_stats(connection: Connection, tenant_id: int | None) -> list[Stat]:
     """Of one tenant, or of all together."""
-    return await _read_figures(
-        connection, await all_tenants(connection) if tenant_id is None else [tenant_id]
-    )
+    return await _read_stats(connection, await all_tenants(connection) if tenant_id is None else [tenant_id])

@@ -1,12 +1,12 @@
 -- Figures for /metrics, of these tenants ($1) together.
 
--- name: read_figures
+-- name: read_stats
 -- Only what is open is counted, by the partial indexes of what is open: the cost is that of the backlog, not of the history.
 WITH open AS MATERIALIZED (
     SELECT
         d.tenant_id, d.destination_id, d.job_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
         d.state = 'pending' AND d.next_attempt_at <= now() AS due,
-        letters(d.states, 'p') AS pending, letters(d.states, 'r') AS retry, letters(d.states, 'u') AS unknown
+        count_state(d.states, 'p') AS pending, count_state(d.states, 'r') AS retry, count_state(d.states, 'u') AS unknown
     FROM deliveries d
     WHERE d.state <> 'done' AND d.tenant_id = ANY ($1::int[])
 )

@@ -6,24 +6,24 @@ import asyncio
 from collections import OrderedDict
 from typing import Final
 
-from app.http.singleflight import Flights
+from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
-from app.monitoring.queries import Figure, read_figures
+from app.monitoring.queries import Stat, read_stats
 
 RECENT: Final = 2.0
 """Seconds for which figures are shown again: scrapes cost PostgreSQL little, however many come."""
 _MOST: Final = 100
 
 
-class Figures:
+class StatsCache:
     """What was read of PostgreSQL a moment ago, once for all who ask."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[int | None, tuple[float, list[Figure]]] = OrderedDict()
-        self._readings: Flights[int | None, list[Figure]] = Flights()
+        self._known: OrderedDict[int | None, tuple[float, list[Stat]]] = OrderedDict()
+        self._readings: SingleFlight[int | None, list[Stat]] = SingleFlight()
 
-    async def read(self, tenant_id: int | None) -> list[Figure]:
+    async def read(self, tenant_id: int | None) -> list[Stat]:
         """Of one tenant, or of all together."""
         until, known = self._known.get(tenant_id, (0.0, []))
         if until > asyncio.get_running_loop().time():
@@ -33,9 +33,9 @@ class Figures:
     async def close(self) -> None:
         await self._readings.close()
 
-    async def _read(self, tenant_id: int | None) -> list[Figure]:
+    async def _read(self, tenant_id: int | None) -> list[Stat]:
         async with self._database.connection() as connection:
-            found = await read_figures(connection, tenant_id)
+            found = await read_stats(connection, tenant_id)
         self._known[tenant_id] = (asyncio.get_running_loop().time() + RECENT, found)
         self._known.move_to_end(tenant_id)
         if len(self._known) > _MOST:

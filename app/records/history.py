@@ -69,12 +69,12 @@ async def read_history(
     # One more tells what stood before the last of the page.
     found = await rows.read_history(connection, tenant_id, contact_id, after=after, limit=limit + 1)
     page = found[:limit]
-    versions = [_tell(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
+    versions = [_describe(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
     more = len(found) > limit
     return HistoryPage(versions, (page[-1].job_id, page[-1].item_index) if more else None)
 
 
-def _tell(row: VersionRow, older: VersionRow | None) -> Version:
+def _describe(row: VersionRow, older: VersionRow | None) -> Version:
     return Version(
         version=row.version,
         changed_at=row.changed_at,

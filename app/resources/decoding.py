@@ -16,7 +16,7 @@ from app.resources import diagnosis, email, rules
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode
 
-__all__ = ["Accepted", "Item", "Piece", "Rejected", "Unfit", "read_items"]
+__all__ = ["Accepted", "Item", "Piece", "Rejected", "UnreadablePiece", "read_items"]
 
 ID: Final = 1
 EMAIL: Final = 2
@@ -95,7 +95,7 @@ class Rejected(msgspec.Struct, frozen=True, gc=False):
     errors: list[FieldError]
 
 
-class Unfit(msgspec.Struct, frozen=True, gc=False):
+class UnreadablePiece(msgspec.Struct, frozen=True, gc=False):
     """Takes the position of a part of a file that cannot become an item, and says why."""
 
     errors: list[FieldError]
@@ -114,7 +114,7 @@ class Noted(msgspec.Struct, frozen=True):
     warnings: list[ItemWarning]
 
 
-Piece = bytes | msgspec.Raw | Unfit | Noted
+Piece = bytes | msgspec.Raw | UnreadablePiece | Noted
 """The JSON of an item, whatever it is worth, or the reason why there is none."""
 
 
@@ -161,7 +161,7 @@ def read_ids(pieces: Sequence[Piece]) -> list[str | None]:
         if type(piece) is Noted:
             piece = piece.item
         try:
-            found = piece.contact_id if type(piece) is Unfit else _decode_id(piece).id  # type: ignore[arg-type]
+            found = piece.contact_id if type(piece) is UnreadablePiece else _decode_id(piece).id  # type: ignore[arg-type]
         except (ValueError, RecursionError):
             found = None
         ids.append(None if found is None or "\0" in found else found)

@@ -13,7 +13,7 @@ from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.job_status.documents import JobDocuments, job_answer
 from app.job_status.ownership import JobOwners
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.undo import service
 
@@ -33,7 +33,7 @@ async def undo_job(
     database: Database,
     owners: JobOwners,
     jobs: JobDocuments,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Reply[Any]:
     """Undo a job.
 
@@ -53,5 +53,5 @@ async def undo_job(
         new_id=uuid7,
     )
     if asked.new:
-        waker.wake_imports(principal.tenant_id, asked.job_id)
+        notifier.notify_imports(principal.tenant_id, asked.job_id)
     return await jobs.reply(principal.tenant_id, asked.job_id, 202)

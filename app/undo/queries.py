@@ -81,7 +81,7 @@ class Version(msgspec.Struct, frozen=True):
         return field_states.know(fields, attributes, field_states.read_cleared(self.cleared))
 
 
-class Standing(Version, frozen=True):
+class CurrentVersion(Version, frozen=True):
     """A contact that is locked, with who made this version and the one before."""
 
     version: int
@@ -123,7 +123,7 @@ class Refused(msgspec.Struct, frozen=True):
     """An item that some destination finally refused, and its open dead letters."""
 
     item_index: int
-    letters: list[int]
+    dead_letters: list[int]
 
 
 lock_undoable = Query[[int, uuid.UUID], Undoable | None]("lock_undoable")
@@ -171,12 +171,12 @@ read_changes_of = Query[[int, uuid.UUID, Sequence[int]], list[Change]]("undo_ite
 
 What these items changed, the last one first; those that changed nothing are left out.
 """
-_lock_contacts = Query[[int, Sequence[str]], list[Standing]]("lock_contacts")
+_lock_contacts = Query[[int, Sequence[str]], list[CurrentVersion]]("lock_contacts")
 
 
 async def lock_contacts(
     connection: Connection, tenant_id: int, contact_ids: Sequence[str]
-) -> dict[str, Standing]:
+) -> dict[str, CurrentVersion]:
     return {row.contact_id: row for row in await _lock_contacts(connection, tenant_id, contact_ids)}
 
 
@@ -197,14 +197,14 @@ async def find_own(
     tenant_id: int,
     job_id: uuid.UUID,
     changes: Sequence[Change],
-    standing: Sequence[Standing],
+    current: Sequence[CurrentVersion],
 ) -> set[int]:
     """Positions of changes of the job whose versions are current again, restored by undos of later changes."""
     places = await _find_own(
         connection,
         tenant_id,
-        [found.job_id for found in standing],
-        [found.item_index for found in standing],
+        [found.job_id for found in current],
+        [found.item_index for found in current],
         [change.item_index for change in changes],
         job_id,
     )
@@ -284,6 +284,6 @@ read_refused = Query[[int, uuid.UUID, int, int], list[Refused]]("refused_items")
 
 
 @query
-async def drop_letters(
-    connection: Connection, tenant_id: int, letters: Sequence[int], *, by: str, note: str
+async def drop_dead_letters(
+    connection: Connection, tenant_id: int, dead_letters: Sequence[int], *, by: str, note: str
 ) -> None: ...

@@ -205,7 +205,7 @@ WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}' AND d.first_inde
 -- name: refused_items
 -- Items of a job from $3 to $4 that ended failed or dead at some destination, with the letters that are still open; one
 -- that was delivered or decided about since has none and is left out.
-SELECT l.item_index, array_agg(o.dead_letter_id ORDER BY o.dead_letter_id) AS letters
+SELECT l.item_index, array_agg(o.dead_letter_id ORDER BY o.dead_letter_id) AS dead_letters
 FROM deliveries d
 JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id AND l.item_index BETWEEN $3 AND $4
 CROSS JOIN LATERAL (
@@ -219,7 +219,7 @@ WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}' AND d.first_inde
 GROUP BY l.item_index
 ORDER BY l.item_index DESC;
 
--- name: drop_letters
+-- name: drop_dead_letters
 -- What was taken back is not to be sent any more: $4 says why.
 UPDATE dead_letters
 SET resolution = 'dropped', resolved_at = now(), resolved_by = $3, note = $4

@@ -23,7 +23,7 @@ from app.kit.postgres.database import Connection
 from app.resources import field_states
 from app.resources.field_states import Cleared, Takings
 from app.undo import queries
-from app.undo.queries import Before, Change, Maker, Standing
+from app.undo.queries import Before, Change, CurrentVersion, Maker
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome
 from app.vocabulary.states import ErrorCode, ItemStatus, JobKind, Result
@@ -50,7 +50,7 @@ class Restored(msgspec.Struct, frozen=True):
     restored: list[str]
     unchanged: list[str]
     conflicts: list[str]
-    owed: list[int]
+    to_notify: list[int]
     """Destinations that were given deliveries."""
 
 
@@ -59,8 +59,8 @@ async def restore(
 ) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on."""
     locked = await queries.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
-    standing = [locked[c.contact_id] for c in changes]
-    own, makers = await _find_own(connection, job, changes, standing)
+    current = [locked[c.contact_id] for c in changes]
+    own, makers = await _find_own(connection, job, changes, current)
     places = sorted(own)
     taken_back = [changes[place] for place in places]
     befores = await queries.read_befores(connection, job.tenant_id, taken_back)
@@ -71,43 +71,43 @@ async def restore(
         [first_index + place for place in places],
         taken_back,
         [
-            _name(change, standing[place], befores.get(number))
+            _name(change, current[place], befores.get(number))
             for number, (place, change) in enumerate(zip(places, taken_back, strict=True))
         ],
     )
     outcomes = [
         ItemOutcome(
-            first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, standing[place].version + 1
+            first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1
         )
         if place in own
-        else _leave(job, first_index + place, change, standing[place], makers[standing[place].job_id])
+        else _leave(job, first_index + place, change, current[place], makers[current[place].job_id])
         for place, change in enumerate(changes)
     ]
-    owed = await _book(connection, job, changes, outcomes, first_index)
+    to_notify = await _book(connection, job, changes, outcomes, first_index)
     return Restored(
         restored=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UPDATED],
         unchanged=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UNCHANGED],
         conflicts=[outcome.id or "" for outcome in outcomes if outcome.status is not ItemStatus.OK],
-        owed=owed,
+        to_notify=to_notify,
     )
 
 
 async def _find_own(
-    connection: Connection, job: Restoration, changes: Sequence[Change], standing: Sequence[Standing]
+    connection: Connection, job: Restoration, changes: Sequence[Change], current: Sequence[CurrentVersion]
 ) -> tuple[set[int], dict[uuid.UUID, Maker]]:
     """Positions of changes whose version is current, or current again; and who made the other current versions."""
-    own = {place for place, c in enumerate(changes) if _is_own(job, c, standing[place])}
+    own = {place for place, c in enumerate(changes) if _is_own(job, c, current[place])}
     others = [place for place in range(len(changes)) if place not in own]
     if not others:
         return own, {}
     makers = await queries.read_makers(
-        connection, job.tenant_id, list({standing[place].job_id for place in others})
+        connection, job.tenant_id, list({current[place].job_id for place in others})
     )
     undone = [
         place
         for place in others
-        if makers[standing[place].job_id].kind == JobKind.UNDO
-        and standing[place].source_version == changes[place].source_version
+        if makers[current[place].job_id].kind == JobKind.UNDO
+        and current[place].source_version == changes[place].source_version
     ]
     if undone:
         again = await queries.find_own(
@@ -115,13 +115,13 @@ async def _find_own(
             job.tenant_id,
             job.of,
             [changes[place] for place in undone],
-            [standing[place] for place in undone],
+            [current[place] for place in undone],
         )
         own |= {undone[number] for number in again}
     return own, makers
 
 
-def _name(change: Change, found: Standing, before: Before | None) -> tuple[Cleared, Takings]:
+def _name(change: Change, found: CurrentVersion, before: Before | None) -> tuple[Cleared, Takings]:
     """What is known of the contact's fields once it is as it was before the change."""
     return field_states.take_back(
         found.known,
@@ -132,7 +132,7 @@ def _name(change: Change, found: Standing, before: Before | None) -> tuple[Clear
     )
 
 
-def _is_own(job: Restoration, change: Change, found: Standing) -> bool:
+def _is_own(job: Restoration, change: Change, found: CurrentVersion) -> bool:
     """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
     made = (found.job_id, found.item_index, found.version)
@@ -141,7 +141,7 @@ def _is_own(job: Restoration, change: Change, found: Standing) -> bool:
     )
 
 
-def _leave(job: Restoration, index: int, change: Change, found: Standing, maker: Maker) -> ItemOutcome:
+def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, maker: Maker) -> ItemOutcome:
     taken_back = (found.prev_job_id, found.prev_item_index) == (job.of, change.item_index)
     if taken_back and maker.kind == JobKind.UNDO:
         return ItemOutcome(index, change.contact_id, ItemStatus.OK, Result.UNCHANGED, found.version)
@@ -165,14 +165,14 @@ async def _book(
     outcomes: list[ItemOutcome],
     first_index: int,
 ) -> list[int]:
-    destinations = await processing_queries.owing_destinations(connection, job.tenant_id)
+    destinations = await processing_queries.pending_destinations(connection, job.tenant_id)
     booked = await book(
         connection,
         job.tenant_id,
         job.job_id,
         job.request_id,
         outcomes,
-        await _tell_sources(connection, job.tenant_id, changes, outcomes),
+        await _write_sources(connection, job.tenant_id, changes, outcomes),
         first_index=first_index,
         destination_ids=destinations,
         chunk_size=job.chunk_size,
@@ -183,10 +183,10 @@ async def _book(
     )
     if not counted:
         raise RuntimeError(f"job {job.job_id} takes no more items")
-    return destinations if booked.owed else []
+    return destinations if booked.has_deliveries else []
 
 
-async def _tell_sources(
+async def _write_sources(
     connection: Connection, tenant_id: int, changes: Sequence[Change], outcomes: Sequence[ItemOutcome]
 ) -> list[bytes]:
     """What each item that was left alone would have restored, so that its row can be pushed by who still wants it."""
@@ -195,11 +195,11 @@ async def _tell_sources(
     if left:
         befores = await queries.read_befores(connection, tenant_id, [changes[place] for place in left])
         for number, place in enumerate(left):
-            sources[place] = _tell_source(changes[place].contact_id, befores.get(number))
+            sources[place] = _write_source(changes[place].contact_id, befores.get(number))
     return sources
 
 
-def _tell_source(contact_id: str, before: Before | None) -> bytes:
+def _write_source(contact_id: str, before: Before | None) -> bytes:
     if before is None:
         return msgspec.json.encode({"id": contact_id})
     item: dict[str, Any] = {

@@ -122,7 +122,7 @@ def follow(index: int, leader: ItemOutcome) -> ItemOutcome:
     return msgspec.structs.replace(leader, index=index, duplicate_of=leader.index)
 
 
-def give_way(index: int, last: ItemOutcome) -> ItemOutcome:
+def yield_to(index: int, last: ItemOutcome) -> ItemOutcome:
     """The outcome of an item whose id a later one of the batch has as well (`last_wins`)."""
     if last.status is not ItemStatus.OK:
         return follow(index, last)

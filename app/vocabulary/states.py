@@ -101,7 +101,7 @@ class EffectState(StrEnum):
 OPEN_STATES: Final = frozenset({EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN})
 """The states that Tranche itself will still change."""
 
-STATE_LETTER: Final = {
+STATE_CODE: Final = {
     EffectState.PENDING: "p",
     EffectState.OK: "o",
     EffectState.RETRY: "r",
@@ -110,9 +110,9 @@ STATE_LETTER: Final = {
     EffectState.DEAD: "d",
     EffectState.SKIPPED: "s",
 }
-"""One letter an item: the column `deliveries.states` is a string of them, in item order."""
+"""One character an item: the column `deliveries.states` is a string of them, in item order."""
 
-LETTER_STATE: Final = {letter: state for state, letter in STATE_LETTER.items()}
+CODE_STATE: Final = {code: state for state, code in STATE_CODE.items()}
 
 
 class JobState(StrEnum):

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.kit.postgres.batched_delete import in_strokes
+from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
 from app.vocabulary.outcomes_wire import JsonObject
@@ -133,7 +133,7 @@ _close_messages = Query[[int, int, str], Affected]("close_messages")
 
 async def close_messages(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> int:
     """End what waits for an endpoint that is not active, a bounded number a call; how many."""
-    return await in_strokes(_close_messages, connection, tenant_id, endpoint_id, why)
+    return await in_batches(_close_messages, connection, tenant_id, endpoint_id, why)
 
 
 _read_strays = Query[[], list[tuple[int, int, str]]]("stray_endpoints")
@@ -179,7 +179,7 @@ async def replay_messages(
     connection: Connection, tenant_id: int, endpoint_id: int, state: MessageState
 ) -> int:
     """Send those in this state again, a bounded number a call; how many."""
-    return await in_strokes(_replay_messages, connection, tenant_id, endpoint_id, state)
+    return await in_batches(_replay_messages, connection, tenant_id, endpoint_id, state)
 
 
 due_endpoints = Query[[], list[tuple[int, int]]]("due_endpoints")
@@ -216,7 +216,7 @@ async def _record_attempt(
     at: datetime,
     ok: bool,
     disabled_because: str | None,
-    patience: Seconds | None,
+    disable_after: Seconds | None,
     why: str,
 ) -> bool | None: ...
 
@@ -227,12 +227,12 @@ async def record_attempt(
     attempt: WebhookAttempt,
     verdict: Verdict,
     *,
-    patience: float | None = None,
+    disable_after: float | None = None,
     why: str = "",
 ) -> bool:
     """Whether the endpoint is disabled by it; nothing happens if the lease ran out, and somebody else has it.
 
-    `patience`: seconds for which an endpoint may fail before it is disabled, and `why` it then is; None: for ever.
+    `disable_after`: seconds for which an endpoint may fail before it is disabled, and `why` it then is; None: for ever.
     """
     disabled = await _record_attempt(
         connection,
@@ -246,17 +246,17 @@ async def record_attempt(
         attempt.at,
         verdict.state is MessageState.OK,
         attempt.detail if verdict.disable else None,
-        patience,
+        disable_after,
         why,
     )
     return bool(disabled)
 
 
-tell_disabled = Query[[int, int, str], None]("tell_disabled")
+notify_disabled = Query[[int, int, str], None]("notify_disabled")
 """(tenant_id, endpoint_id, why) Emit `webhook.disabled`; within the transaction that disables it."""
 _forget_messages = Query[[int, Seconds], Affected]("forget_messages")
 
 
 async def forget_messages(connection: Connection, tenant_id: int, retention: float) -> int:
     """Drop settled messages past their time, a bounded number a call; how many."""
-    return await in_strokes(_forget_messages, connection, tenant_id, retention)
+    return await in_batches(_forget_messages, connection, tenant_id, retention)

@@ -190,7 +190,7 @@ judged AS (
 )
 SELECT EXISTS (SELECT FROM judged j WHERE j.state = 'disabled') AS disabled FROM recorded;
 
--- name: tell_disabled
+-- name: notify_disabled
 -- Tells the tenant's other endpoints that one of them is told of nothing any more.
 SELECT emit_event($1, 'webhook.disabled', jsonb_build_object(
     'endpoint_id', w.endpoint_id, 'url', w.url, 'failing_since', w.failing_since, 'detail', $3::text

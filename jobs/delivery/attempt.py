@@ -19,7 +19,7 @@ from app.errors import TrancheError
 from app.kit import retry
 from app.kit.postgres.database import Database
 from app.kit.retry import GiveUp, GiveUpReason
-from app.vocabulary.states import STATE_LETTER, EffectState, ErrorCode
+from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
 from jobs.breaker.rules import Permits
 from jobs.delivery import resend
 from jobs.delivery.attempt_calls import AttemptCalls
@@ -223,13 +223,13 @@ class DeliveryAttempt:
             resend.escalate(items)
         wait = self._wait(max(attempts, 1)) if items.open() else None
         return Record(
-            states="".join(STATE_LETTER[state] for state in items.states),
+            states="".join(STATE_CODE[state] for state in items.states),
             errors=items.errors,
             attempts=max(attempts, 0),
             wait=wait,
             absence=self._reconciliation.absence,
             tried=items.results(),
-            letters=items.dead_letters(),
+            dead_letters=items.dead_letters(),
             calls=calls.log.kept(),
             not_restored=items.not_restored,
         )

@@ -7,9 +7,9 @@ from typing import Final
 
 import msgspec
 
-from app.deliveries.contact_states import Standing
-from app.deliveries.queries import Asked, Claim, ItemError, Letter, NotRestored, Tried
-from app.vocabulary.states import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.deliveries.contact_states import ContactState
+from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
+from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 from jobs.crm.port import Contact, Outcome
 
 _SINCE: Final = "; since then: "
@@ -25,9 +25,9 @@ class AttemptItems:
 
     def __init__(self, claim: Claim) -> None:
         self._claim = claim
-        self.states = [LETTER_STATE[code] for code in claim.states]
+        self.states = [CODE_STATE[code] for code in claim.states]
         self.errors = dict(claim.errors)
-        self.sync_states: dict[str, Standing] = {}
+        self.sync_states: dict[str, ContactState] = {}
         """By contact: its present fields, and what the destination holds of it."""
         self.remote_ids: dict[str, str] = {}
         """What a read-back found of records that are to be archived."""
@@ -45,7 +45,7 @@ class AttemptItems:
     def positions(self, contacts: Iterable[Contact]) -> list[int]:
         return [self._positions[contact.contact_id] for contact in contacts]
 
-    def sync_state(self, position: int) -> Standing:
+    def sync_state(self, position: int) -> ContactState:
         return self.sync_states[self._claim.contact_ids[position]]
 
     def contact(self, position: int) -> Contact:
@@ -177,11 +177,11 @@ class AttemptItems:
     def results(self) -> list[Tried]:
         return list(self._results.values())
 
-    def dead_letters(self) -> list[Letter]:
+    def dead_letters(self) -> list[DeadLetter]:
         """Items that ended failed or dead in this attempt."""
         claim = self._claim
         return [
-            Letter(
+            DeadLetter(
                 claim.contact_ids[position],
                 claim.versions[position],
                 claim.indexes[position],
@@ -190,8 +190,7 @@ class AttemptItems:
                 self.errors[str(position)].detail,
             )
             for position, state in enumerate(self.states)
-            if state in (EffectState.FAILED, EffectState.DEAD)
-            and STATE_LETTER[state] != claim.states[position]
+            if state in (EffectState.FAILED, EffectState.DEAD) and STATE_CODE[state] != claim.states[position]
         ]
 
 

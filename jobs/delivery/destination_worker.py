@@ -112,8 +112,10 @@ class DestinationWorker:
         if context.client is None or not self._half_open:
             return
         async with self._database.connection() as connection:
-            owes = await queries.owes(connection, destination.tenant_id, destination.destination_id)
-        if not owes:
+            has_deliveries = await queries.has_deliveries(
+                connection, destination.tenant_id, destination.destination_id
+            )
+        if not has_deliveries:
             await context.client.settle()
 
     async def _claim(self, room: int) -> bool:

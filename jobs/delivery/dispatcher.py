@@ -18,7 +18,7 @@ from app.deliveries import queries as deliverie_queries
 from app.deliveries.queries import Route
 from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, ErrorCode
@@ -41,7 +41,7 @@ class Dispatcher:
         self,
         database: Database,
         clients: ClientFactory,
-        notifier: Waker,
+        notifier: Notifier,
         settings: Settings,
         *,
         monotonic: Callable[[], float],
@@ -171,7 +171,7 @@ class Dispatcher:
         """Open or close a circuit as an operator ordered; false: nobody did."""
         destination, client = context.destination, context.client
         async with self._database.connection() as connection:
-            override = await circuit_queries.read_wish(
+            override = await circuit_queries.read_override(
                 connection, destination.tenant_id, destination.destination_id
             )
         if override is None:
@@ -193,7 +193,7 @@ class Dispatcher:
         async with self._database.connection() as connection:
             if override.circuit == "crm" and override.state is CircuitState.CLOSED:
                 await circuit_queries.unblock_crm(connection, destination.kind, destination.base_url)
-            await circuit_queries.clear_wish(
+            await circuit_queries.clear_override(
                 connection, destination.tenant_id, destination.destination_id, override
             )
         return True
@@ -202,6 +202,6 @@ class Dispatcher:
         """Notify a worker when the wait is over; a long one is left to the rescuer."""
         if seconds <= _SHORT_WAIT:
             due = round(self._monotonic() + seconds, 1)
-            self._notifier.wake(
+            self._notifier.notify(
                 destination.tenant_id, [destination.destination_id], reason=f"due:{due}", delay=seconds + 0.01
             )

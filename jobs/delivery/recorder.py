@@ -16,7 +16,7 @@ from app.deliveries import queries
 from app.deliveries.queries import Claim, Record, Recorded
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
 from app.kit.postgres.database import Connection, Database
-from app.vocabulary.states import LETTER_STATE, OPEN_STATES, STATE_LETTER, EffectState, ErrorCode
+from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 
 log = structlog.get_logger()
 
@@ -91,10 +91,10 @@ class Recorder:
 
     async def skip(self, claim: Claim) -> Recorded | None:
         """The destination was removed: nothing more is sent, and open items are skipped."""
-        is_open = [LETTER_STATE[code] in OPEN_STATES for code in claim.states]
+        is_open = [CODE_STATE[code] in OPEN_STATES for code in claim.states]
         record = Record(
             states="".join(
-                STATE_LETTER[EffectState.SKIPPED] if was_open else code
+                STATE_CODE[EffectState.SKIPPED] if was_open else code
                 for code, was_open in zip(claim.states, is_open, strict=True)
             ),
             errors={
@@ -104,7 +104,7 @@ class Recorder:
             wait=None,
             absence="clear",
             tried=[],
-            letters=[],
+            dead_letters=[],
         )
         async with self._database.connection() as connection:
             return await queries.record_delivery(connection, claim, record)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Final
 
 from app.deliveries.queries import Claim, LostCall
-from app.vocabulary.states import STATE_LETTER, EffectState, ErrorCode
+from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
 from jobs.crm.port import Contact
 from jobs.delivery.attempt_items import AttemptItems, Batch, batches
 
-_UNKNOWN: Final = STATE_LETTER[EffectState.UNKNOWN]
+_UNKNOWN: Final = STATE_CODE[EffectState.UNKNOWN]
 _CHOICE: Final = (
     "the destination cannot be asked whether it arrived, and sending it again might apply it twice: look there; if it "
     "arrived, settle this dead letter, if not, replay it"

@@ -21,12 +21,12 @@ from app.imports.batch.file_duplicates import Verdict, plan
 from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided, sources
 from app.imports.cancel import queries
 from app.imports.outbox import Booked, book
-from app.imports.processing_queries import Processing, SpooledChunk
+from app.imports.processing_queries import Processing, StagedChunk
 from app.kit.compression import pack, unpack
 from app.kit.postgres.database import UNREACHABLE, Connection
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
 from app.resources import decoding
-from app.resources.decoding import Accepted, Noted, Piece, Unfit
+from app.resources.decoding import Accepted, Noted, Piece, UnreadablePiece
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome, JobOptions, Summary
@@ -193,11 +193,13 @@ class Unit:
         )
         return True
 
-    async def _collect(self, chunk: SpooledChunk) -> None:
+    async def _collect(self, chunk: StagedChunk) -> None:
         pieces, _ = decode_pieces(unpack(chunk.rows))
         found = await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
         places = [
-            r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], Unfit)
+            r.item_index
+            for r in found
+            if not isinstance(pieces[r.item_index - chunk.first_index], UnreadablePiece)
         ]
         read = decoding.read_items(
             [_raw(pieces[index - chunk.first_index]) for index in places],
@@ -223,7 +225,7 @@ class Unit:
         await processing_queries.take_step(self._connection, *self._job, Step.APPLY)
         return True
 
-    async def _apply(self, chunk: SpooledChunk, undecided: Undecided | None) -> None:
+    async def _apply(self, chunk: StagedChunk, undecided: Undecided | None) -> None:
         pieces, lines = decode_pieces(unpack(chunk.rows))
         found = (
             await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
@@ -238,7 +240,7 @@ class Unit:
         if planned.leaders:
             outcomes = {outcome.index: outcome for outcome in items.outcomes}
             reported = {index: outcomes_wire.as_json(outcomes[index]) for index in planned.leaders}
-            await processing_queries.tell_leaders(self._connection, *self._job, reported)
+            await processing_queries.report_leaders(self._connection, *self._job, reported)
         if planned.waiting:
             await processing_queries.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
         else:
@@ -255,7 +257,7 @@ class Unit:
         pieces: list[Piece] = []
         lines: list[int] = []
         spans: list[tuple[int, int]] = []
-        async for first, count, packed in processing_queries.read_spool(self._connection, *self._job):
+        async for first, count, packed in processing_queries.read_staged(self._connection, *self._job):
             found, numbers = decode_pieces(unpack(packed))
             pieces += found
             lines += numbers
@@ -288,7 +290,7 @@ class Unit:
     async def _book(
         self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int
     ) -> Booked:
-        destination_ids = await processing_queries.owing_destinations(self._connection, self._tenant_id)
+        destination_ids = await processing_queries.pending_destinations(self._connection, self._tenant_id)
         booked = await book(
             self._connection,
             *self._job,
@@ -301,7 +303,7 @@ class Unit:
             chunk_size=self._settings.chunk_size,
             dry_run=self._options.dry_run,
         )
-        if booked.owed:
+        if booked.has_deliveries:
             self.pending = destination_ids
         return booked
 
@@ -316,13 +318,13 @@ class Unit:
         ):
             raise Canceled
 
-    async def _resolve(self, chunk: SpooledChunk) -> None:
+    async def _resolve(self, chunk: StagedChunk) -> None:
         """Give the items that waited the outcome of their leader."""
         packed, packed_sources = await processing_queries.read_outcomes(
             self._connection, *self._job, chunk.first_index
         )
         followers = [
-            (outcomes_wire.follow if found.verdict == Verdict.EQUAL else outcomes_wire.give_way)(
+            (outcomes_wire.follow if found.verdict == Verdict.EQUAL else outcomes_wire.yield_to)(
                 found.item_index, msgspec.json.decode(found.outcome or b"", type=ItemOutcome)
             )
             for found in await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
@@ -365,10 +367,10 @@ class Unit:
             state = await processing_queries.end_import(self._connection, *self._job)
         log.info("import_processed", tenant_id=self._tenant_id, job_id=str(self._job_id), state=state)
         # Millions of repeated ids take longer than a statement may; what is left here, a sweeper finds.
-        await queries.remove_spool(self._connection, *self._job)
+        await queries.remove_staged(self._connection, *self._job)
         return Advance.DONE
 
 
 def _raw(piece: Piece) -> bytes:
-    assert not isinstance(piece, Unfit)
+    assert not isinstance(piece, UnreadablePiece)
     return piece.item if isinstance(piece, Noted) else bytes(piece)

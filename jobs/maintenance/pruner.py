@@ -20,11 +20,11 @@ async def prune(database: Database, settings: Settings) -> None:
     async with database.connection() as connection:
         await import_queries.forget_answers(connection, settings.idempotency_memory)
         await webhook_queries.close_strays(connection)
-        orphans = await cancel_queries.orphaned_spools(connection)
+        orphans = await cancel_queries.orphaned_stages(connection)
         tenants = await auth_queries.all_tenants(connection)
     for tenant_id, job_id in orphans:
         async with database.connection() as connection:
-            await cancel_queries.remove_spool(connection, tenant_id, job_id)
+            await cancel_queries.remove_staged(connection, tenant_id, job_id)
     for tenant_id in tenants:
         async with database.connection() as connection:
             await circuit_queries.forget_changes(connection, tenant_id)

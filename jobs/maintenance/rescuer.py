@@ -36,7 +36,7 @@ async def _abandon_uploads_of(database: Database, tenant_id: int) -> None:
             async with connection.transaction():
                 abandoned = await upload_queries.abandon_stale(connection, tenant_id)
             for job_id in abandoned:
-                await cancel_queries.remove_spool(connection, tenant_id, job_id)
+                await cancel_queries.remove_staged(connection, tenant_id, job_id)
     except (TrancheError, asyncpg.PostgresError) as error:
         log.warning("uploads_not_abandoned", tenant_id=tenant_id, error=error)
         return

@@ -57,7 +57,7 @@ class Scheduler:
         await rescuer.rescue_deliveries(self._database)
         async with self._database.connection() as connection:
             due = await deliverie_queries.due_destinations(connection)
-            overridden = await circuit_queries.wished_destinations(connection)
+            overridden = await circuit_queries.overridden_destinations(connection)
         for tenant_id, destination_id in {*due, *overridden}:
             self._dispatcher.serve(tenant_id, destination_id)
         await rescuer.abandon_uploads(self._database)

@@ -75,10 +75,10 @@ async def restore_range(
         chunk_size=settings.chunk_size,
     )
     found = await restore(context.connection, restoration, changes, first_index=first_index)
-    if found.owed:
+    if found.to_notify:
 
         def notify() -> None:
-            for destination_id in found.owed:
+            for destination_id in found.to_notify:
                 serve(tenant_id, destination_id)
 
         context.after_commit(notify)

@@ -131,9 +131,9 @@ class Consistency:
     ) -> None:
         """A replay of what was undone would bring it back. Dead letters of what was changed since remain."""
         undone = {*found.restored, *found.unchanged}
-        dropped = [id_ for item in refused if ids.get(item.item_index) in undone for id_ in item.letters]
+        dropped = [id_ for item in refused if ids.get(item.item_index) in undone for id_ in item.dead_letters]
         note = f"undone by job {job.job_id}, because the import asked for consistency=all_destinations"
-        await undo_queries.drop_letters(
+        await undo_queries.drop_dead_letters(
             context.connection, context.tenant_id, dropped, by=audit_queries.SYSTEM, note=note
         )
 

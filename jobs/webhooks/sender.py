@@ -215,12 +215,12 @@ class WebhookSender:
                 claimed,
                 attempt,
                 verdict,
-                patience=None if early else policy.disable_after,
+                disable_after=None if early else policy.disable_after,
                 why=too_long,
             )
             if disabled:
                 why = _GONE if verdict.disable else too_long
-                await webhook_queries.tell_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
+                await webhook_queries.notify_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
                 await audit_queries.write(
                     connection,
                     claimed.tenant_id,

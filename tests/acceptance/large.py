@@ -32,8 +32,8 @@ QUICK: Final = {"receive_lease": 2.0, "delivery_lease": 6.0, "crm_total_timeout"
 """Waits that fit a round: for a body whose API was killed, and for deliveries whose worker was."""
 WORKERS: Final = 2
 RECEIVING, PROCESSING = "receiving", "processing"
-_TABLES: Final = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, spool_chunks,
-    spool_repeats, idempotency_keys, dead_letters"""
+_TABLES: Final = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, staged_chunks,
+    staged_repeats, idempotency_keys, dead_letters"""
 
 
 def write_people(path: Path, count: int, *, seed: int, faulty: float = 0.01, repeated: float = 0.0) -> Path:
@@ -295,7 +295,7 @@ class Ordeal:
         assert len(jobs) == 1, jobs
 
         async def swept() -> bool:
-            return not await rows("SELECT FROM spool_chunks UNION ALL SELECT FROM spool_repeats")
+            return not await rows("SELECT FROM staged_chunks UNION ALL SELECT FROM staged_repeats")
 
         await until(swept, 60, every=0.2)
         return Evidence(

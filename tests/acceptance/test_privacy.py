@@ -72,8 +72,8 @@ async def test_an_echoing_crm_puts_nobodys_data_into_logs_or_webhooks(tranche: I
 
         refused = await tranche.imported([{"id": "c1", **CANARIES}])
         await tranche.finished(refused)
-        (letter,) = (await tranche.get(f"/v1/dead-letters?job_id={refused}"))["dead_letters"]
-        assert "canary-mail@example.com" in letter["detail"], "the CRM did not echo"
+        (dead_letter,) = (await tranche.get(f"/v1/dead-letters?job_id={refused}"))["dead_letters"]
+        assert "canary-mail@example.com" in dead_letter["detail"], "the CRM did not echo"
         (dead,) = await until(lambda: _some(echo, "item.dead"))
 
         echo.status = 401

@@ -17,7 +17,7 @@ from tests.chaos.journal import Journal
 from tests.chaos.stage import Stage, Tenant
 
 ROUTE: Final = "/v1/contacts:bulk"
-_PATIENCE: Final = 3.0
+_TIMEOUT: Final = 3.0
 _POLL: Final = 0.08
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
@@ -78,7 +78,7 @@ class Round:
         self, method: str, path: str, **options: Any
     ) -> tuple[int, aiohttp.typedefs.CIMultiDictProxy[str], bytes]:
         headers = {"Authorization": f"Bearer {self.tenant.key}"} | options.pop("headers", {})
-        timeout = aiohttp.ClientTimeout(total=10 if self.over else _PATIENCE)
+        timeout = aiohttp.ClientTimeout(total=10 if self.over else _TIMEOUT)
         async with self.stage.session.request(
             method, self.stage.url + path, headers=headers, timeout=timeout, **options
         ) as answer:

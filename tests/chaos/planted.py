@@ -192,7 +192,7 @@ def destination_forgotten() -> None:
     async def first(connection: Any, tenant_id: int) -> list[int]:
         return list((await original(connection, tenant_id))[:1])
 
-    original = put(import_processing_queries, "owing_destinations", first)
+    original = put(import_processing_queries, "pending_destinations", first)
 
 
 # delivery
@@ -363,7 +363,7 @@ def letter_forgotten() -> None:
     from app.deliveries import queries as deliverie_queries
 
     async def silent(connection: Any, claim: Any, record: Any) -> Any:
-        return await write(connection, claim, msgspec.structs.replace(record, letters=[]))
+        return await write(connection, claim, msgspec.structs.replace(record, dead_letters=[]))
 
     write = put(deliverie_queries, "record_delivery", silent)
 
@@ -371,7 +371,7 @@ def letter_forgotten() -> None:
 @bug()
 def counted_twice() -> None:
     """A job's effects are added up wrongly."""
-    alter("record_delivery", "ok = e.ok + letters($4, 'o')", "ok = e.ok + 2 * letters($4, 'o')")
+    alter("record_delivery", "ok = e.ok + count_state($4, 'o')", "ok = e.ok + 2 * count_state($4, 'o')")
 
 
 @bug()
@@ -424,7 +424,7 @@ def job_untold() -> None:
 @bug("reject")
 def letter_untold() -> None:
     """Nobody is told of what is given up."""
-    alter("tell_letters", "emit_event($1,", "emit_event(-1,")
+    alter("notify_dead_letters", "emit_event($1,", "emit_event(-1,")
 
 
 # undo and replay

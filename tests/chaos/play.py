@@ -229,9 +229,9 @@ async def _write(stage: Stage, tenant: Tenant, folder: Path, found: Evidence) ->
 
 
 def _count(e: Evidence) -> dict[str, int]:
-    letters: Counter[str] = Counter()
+    dead_letters: Counter[str] = Counter()
     for delivery in e.table("deliveries"):
-        letters.update(delivery["states"])
+        dead_letters.update(delivery["states"])
     return {
         "requests": len(e.requests),
         "sent": len(e.rows("answer")) + len(e.rows("broken")),
@@ -242,7 +242,7 @@ def _count(e: Evidence) -> dict[str, int]:
         "versions": len(e.table("ledger")),
         "effects": sum(map(len, e.effects.values())),
         "calls": sum(map(len, e.calls.values())),
-        "given_up": letters["f"] + letters["d"],
+        "given_up": dead_letters["f"] + dead_letters["d"],
         "events": len(e.table("webhook_messages")),
         "told": len(e.rows("hook")),
     }

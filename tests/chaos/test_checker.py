@@ -111,9 +111,12 @@ def hook(sent: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return told | {"signature": signed, "mood": "ok"} | changes
 
 
-def dead(e: Evidence, *letters: int) -> None:
+def dead(e: Evidence, *dead_letters: int) -> None:
     """These letters were told of."""
-    body = {"type": "item.dead", "data": {"items": [{"dead_letter_id": letter} for letter in letters]}}
+    body = {
+        "type": "item.dead",
+        "data": {"items": [{"dead_letter_id": dead_letter} for dead_letter in dead_letters]},
+    }
     sent = message(JOB) | {
         "event_id": "dead",
         "type": "item.dead",
@@ -255,7 +258,7 @@ def tell_all(e: Evidence) -> None:
         sent = message(job["job_id"], state=job["state"], summary=summary)
         e.tables["webhook_messages"].append(sent)
         e.journal.append(hook(sent))
-    dead(e, *(letter["dead_letter_id"] for letter in e.table("dead_letters")))
+    dead(e, *(dead_letter["dead_letter_id"] for dead_letter in e.table("dead_letters")))
 
 
 LETTER: dict[str, Any] = {
@@ -323,7 +326,7 @@ def replay(e: Evidence) -> None:
     e.tables["jobs"][1] |= {"total": 1, "succeeded": 1}
     e.tables["effects"].append(e.tables["effects"][0] | {"job_id": "again", "ok": 1, "failed": 0})
     e.tables["dead_letters"].append(LETTER | {"resolution": "replayed", "replay_job_id": "again"})
-    sent = {"delivery_id": 8, "job_id": "again", "states": "o", "letters": [5]}
+    sent = {"delivery_id": 8, "job_id": "again", "states": "o", "dead_letters": [5]}
     again = {"contact_ids": ["a"], "versions": [1], "indexes": [0]}
     e.tables["deliveries"].append(e.tables["deliveries"][0] | sent | again)
     e.tables["chaos_moves"] = [m for m in e.tables["chaos_moves"] if m["what"] != "job"]

@@ -39,11 +39,11 @@ INSERT INTO jobs (
 SELECT t, job(t, 900 + n), 'import', 'running', job(t, 900 + n), 'r', 'k', 10, 10, 0, 0, 'apply', 100
 FROM generate_series(1, 20) t, generate_series(1, 2) n;
 
-INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
+INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
 SELECT t, job(t, 900 + n), c * 10, 10, 'apply', '{1,2,3,4,5,6,7,8,9,10}', repeat('x', 300)::bytea
 FROM generate_series(1, 20) t, generate_series(1, 2) n, generate_series(0, 99) c;
 
-INSERT INTO spool_repeats (tenant_id, job_id, item_index, contact_id, digest, verdict, leader, members)
+INSERT INTO staged_repeats (tenant_id, job_id, item_index, contact_id, digest, verdict, leader, members)
 SELECT t, job(t, 900 + n), c, 'c' || c, 'x', 'equal', 1, 2
 FROM generate_series(1, 20) t, generate_series(1, 2) n, generate_series(0, 999) c;
 

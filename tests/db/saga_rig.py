@@ -35,12 +35,12 @@ async def due(desk: Desk) -> list[tuple[int, uuid.UUID]]:
 async def drive(desk: Desk, runner: Runner | None = None, *, most: int = 1_000) -> int:
     """Turn after turn until nothing is due; how many turns."""
     runner = runner or runner_of(desk)
-    turns = 0
-    while turns < most and (found := await due(desk)):
+    connection_queue = 0
+    while connection_queue < most and (found := await due(desk)):
         for saga in found:
             await runner.advance(*saga)
-            turns += 1
-    return turns
+            connection_queue += 1
+    return connection_queue
 
 
 async def hasten(desk: Desk) -> None:

@@ -286,7 +286,7 @@ class TestTransaction:
         answer = await desk.push(batch)
         assert told(answer) == [("ok", "unchanged", 1)] * 3
         assert answer.effects == {"db": "ok", "hubspot": "skipped"}
-        assert answer.owed == []
+        assert answer.to_notify == []
         assert await desk.rows(rows) == before
         after = await desk.counts()
         assert {t: after[t] - counted[t] for t in after if after[t] != counted[t]} == {
@@ -303,7 +303,7 @@ class TestTransaction:
         counts = await desk.counts()
         written = {table: n for table, n in counts.items() if n}
         assert written == {"jobs": 1, "job_chunks": 1, "idempotency_keys": 1}
-        assert answer.owed == []
+        assert answer.to_notify == []
 
     async def test_deliveries_are_cut_into_chunks(self, desk: Desk) -> None:
         """Every changed contact once for each destination, in item order, at most a chunk at a time."""

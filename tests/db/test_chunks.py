@@ -14,12 +14,12 @@ import pytest
 from app.auth import service
 from app.errors import DatabaseUnavailable
 from app.imports.cancel import queries
-from app.resources.decoding import Unfit
+from app.resources.decoding import UnreadablePiece
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk, people, person
-from tests.db.spool import job, outcomes, process, processor, spool
+from tests.db.staging import job, outcomes, process, processor, spool
 
 
 async def test_chunks_come_to_contacts_ledger_and_deliveries(desk: Desk) -> None:
@@ -40,7 +40,7 @@ async def test_chunks_come_to_contacts_ledger_and_deliveries(desk: Desk) -> None
     owed = await desk.rows("SELECT indexes, contact_ids FROM deliveries ORDER BY first_index")
     assert [i for d in owed for i in d["indexes"]] == list(range(25))
     assert (await desk.rows("SELECT pending FROM effects"))[0]["pending"] == 25
-    assert await desk.rows("SELECT FROM spool_chunks") == []
+    assert await desk.rows("SELECT FROM staged_chunks") == []
 
 
 async def test_without_a_destination_the_job_ends_with_its_last_chunk(desk: Desk) -> None:
@@ -121,8 +121,8 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
             counted[code] = counted.get(code, 0) + cluster["count"]
     (kept,) = await desk.rows(failures, whole.job_id)
     assert counted == {c: f["count"] for c, f in msgspec.json.decode(kept["failures"]).items()}
-    assert await desk.rows("SELECT FROM spool_chunks") == []
-    assert await desk.rows("SELECT FROM spool_repeats") == []
+    assert await desk.rows("SELECT FROM staged_chunks") == []
+    assert await desk.rows("SELECT FROM staged_repeats") == []
 
 
 async def test_many_workers_share_a_job(desk: Desk) -> None:
@@ -248,7 +248,7 @@ async def test_a_job_whose_row_is_held_waits_for_its_end(desk: Desk) -> None:
     hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
     job_id = await spool(desk, people(4))
     worker = processor(hurried)
-    while await desk.rows("SELECT FROM spool_chunks"):
+    while await desk.rows("SELECT FROM staged_chunks"):
         await worker.advance(desk.tenant_id, job_id)
     blocker = await asyncpg.connect(desk.settings.database_url)
     async with blocker.transaction():
@@ -271,15 +271,15 @@ async def test_what_is_spooled_of_repeated_ids_keeps_no_job_from_its_end(desk: D
         await worker.advance(desk.tenant_id, job_id)
     blocker = await asyncpg.connect(desk.settings.database_url)
     async with blocker.transaction():
-        await blocker.execute("SELECT FROM spool_repeats WHERE item_index = 2 FOR UPDATE")
+        await blocker.execute("SELECT FROM staged_repeats WHERE item_index = 2 FOR UPDATE")
         await process(hurried, job_id)
     await blocker.close()
     assert (await job(desk, job_id))["state"] == "completed"
-    (left,) = await desk.rows("SELECT item_index FROM spool_repeats")
+    (left,) = await desk.rows("SELECT item_index FROM staged_repeats")
     assert left["item_index"] == 2
     async with hurried.database.connection() as connection:
-        assert await queries.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
-        assert await queries.remove_spool(connection, desk.tenant_id, job_id)
+        assert await queries.orphaned_stages(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.remove_staged(connection, desk.tenant_id, job_id)
     await hurried.database.close()
 
 
@@ -288,14 +288,16 @@ async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
     from app.files.staging_codec import decode_sources
     from app.kit.compression import unpack
 
-    ragged = Unfit([FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"])
+    ragged = UnreadablePiece(
+        [FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"]
+    )
     job_id = await spool(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
     await process(desk, job_id)
     assert [o["status"] for o in await outcomes(desk, job_id)] == ["ok", "failed", "failed"]
     (row,) = await desk.rows("SELECT sources FROM job_chunks WHERE job_id = $1", job_id)
     kept = decode_sources(unpack(row["sources"]))
     assert set(kept) == {1, 2}
-    assert isinstance(kept[1], Unfit)
+    assert isinstance(kept[1], UnreadablePiece)
     assert kept[1].cells == ["a", "b"]
     assert kept[2] == b'{"id":"c2","email":"nonsense"}'
 
@@ -338,7 +340,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
     assert msgspec.json.decode(row["error"])["code"] == "INTERNAL"
     assert row["finished_at"] is not None
     async with desk.database.connection() as connection:
-        assert await queries.orphaned_spools(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.orphaned_stages(connection) == [(desk.tenant_id, job_id)]
 
 
 async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(desk: Desk) -> None:
@@ -347,7 +349,7 @@ async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(
     blocker = await asyncpg.connect(desk.settings.database_url)
     worker = processor(desk, msgspec.structs.replace(desk.settings, import_concurrency=2))
     async with blocker.transaction():
-        await blocker.execute("LOCK TABLE spool_repeats, spool_chunks IN ACCESS EXCLUSIVE MODE")
+        await blocker.execute("LOCK TABLE staged_repeats, staged_chunks IN ACCESS EXCLUSIVE MODE")
         checking = asyncio.create_task(worker.advance(desk.tenant_id, jobs[0]))
         await asyncio.sleep(0.3)
         assert not checking.done()

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 from app.dead_letters.selection import Actor, Selection
 from app.dead_letters.service import replay, retry
 from app.deliveries import queries
-from app.deliveries.queries import Claim, ItemError, Letter, Record, Tried
+from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Tried
 from app.errors import KeyReused
 from app.imports.service import Replay
 from app.job_status.service import Job
@@ -55,8 +55,8 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
                     )
                     for id_, version, refused in zip(claim.contact_ids, claim.versions, no, strict=True)
                 ],
-                letters=[
-                    Letter(id_, version, index, "failed", "DESTINATION_REJECTED", "no")
+                dead_letters=[
+                    DeadLetter(id_, version, index, "failed", "DESTINATION_REJECTED", "no")
                     for id_, version, index, refused in zip(
                         claim.contact_ids, claim.versions, claim.indexes, no, strict=True
                     )
@@ -72,7 +72,7 @@ async def compensation(desk: Desk, job_id: uuid.UUID) -> Job:
     return await job(desk, found)
 
 
-async def letters(desk: Desk) -> list[dict[str, Any]]:
+async def dead_letters(desk: Desk) -> list[dict[str, Any]]:
     return await desk.rows("SELECT * FROM dead_letters ORDER BY dead_letter_id")
 
 
@@ -101,9 +101,9 @@ async def test_what_one_refuses_is_taken_back_everywhere(desk: Desk) -> None:
     assert (undo.kind, undo.undo_of, undo.root_job_id) == ("undo", None, pushed.job_id)
     assert (undo.summary.total, undo.summary.succeeded, undo.progress.items) == (2, 2, 2)
     assert {name: counts.pending for name, counts in undo.effects.items()} == {"a": 2, "b": 2}
-    for letter in await letters(desk):
-        assert (letter["resolution"], letter["resolved_by"]) == ("dropped", "tranche")
-        assert str(undo.job_id) in letter["note"]
+    for dead_letter in await dead_letters(desk):
+        assert (dead_letter["resolution"], dead_letter["resolved_by"]) == ("dropped", "tranche")
+        assert str(undo.job_id) in dead_letter["note"]
 
     for place in (a, b):
         await deliver(desk, place)
@@ -155,7 +155,7 @@ async def test_what_was_changed_since_is_left_with_its_letter(desk: Desk) -> Non
     assert set(await fields(desk)) == {"c00000", "c00001"}
     undo = await compensation(desk, pushed.job_id)
     assert (undo.summary.failed, undo.summary.succeeded) == (1, 1)
-    assert {x["contact_id"]: x["resolution"] for x in await letters(desk)} == {
+    assert {x["contact_id"]: x["resolution"] for x in await dead_letters(desk)} == {
         "c00001": None,
         "c00002": "dropped",
     }
@@ -169,7 +169,7 @@ async def test_an_item_that_two_refuse_is_taken_back_once(desk: Desk) -> None:
     await settle(desk)
     undo = await compensation(desk, pushed.job_id)
     assert undo.summary.total == 1
-    assert [x["resolution"] for x in await letters(desk)] == ["dropped", "dropped"]
+    assert [x["resolution"] for x in await dead_letters(desk)] == ["dropped", "dropped"]
     assert (await contacts(desk))["c00001"]["version"] == 2
 
 
@@ -202,7 +202,7 @@ async def test_what_is_sent_again_is_waited_for_and_its_new_letter_counts(desk: 
     await deliver(desk, a, refuse={"c00001"})
     await settle(desk)
     assert set(await fields(desk)) == {"c00000"}
-    assert [x["resolution"] for x in await letters(desk)] == ["replayed", "dropped"]
+    assert [x["resolution"] for x in await dead_letters(desk)] == ["replayed", "dropped"]
 
 
 @pytest.mark.parametrize("how", ["retry", "replay"])

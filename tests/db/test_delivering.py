@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 
 from app.deliveries import contact_states
 from app.deliveries import queries as deliverie_queries
-from app.deliveries.queries import Claim, ItemError, Letter, Record, Recorded, Tried
+from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Recorded, Tried
 from app.destinations import service
 from app.job_status import queries as job_status_queries
 from app.kit.postgres.sql import QUERIES
-from app.vocabulary.states import LETTER_STATE, STATE_LETTER
+from app.vocabulary.states import CODE_STATE, STATE_CODE
 from tests.claims import claim_delivery
 from tests.db.conftest import Desk, people, person
 
@@ -105,30 +105,30 @@ class Line:
 
     async def check_counts(self) -> None:
         """The counters of every effect are the letters of its deliveries."""
-        letters: dict[tuple[Any, ...], Counter[str]] = {}
+        dead_letters: dict[tuple[Any, ...], Counter[str]] = {}
         for row in await self.desk.rows("SELECT job_id, destination_id, states FROM deliveries"):
-            counted = letters.setdefault((row["job_id"], row["destination_id"]), Counter())
-            counted.update(LETTER_STATE[letter].value for letter in row["states"])
+            counted = dead_letters.setdefault((row["job_id"], row["destination_id"]), Counter())
+            counted.update(CODE_STATE[dead_letter].value for dead_letter in row["states"])
         for row in await self.desk.rows("SELECT * FROM effects"):
-            counts = {state.value: row[state.value] for state in STATE_LETTER if row[state.value]}
-            assert counts == letters[row["job_id"], row["destination_id"]]
+            counts = {state.value: row[state.value] for state in STATE_CODE if row[state.value]}
+            assert counts == dead_letters[row["job_id"], row["destination_id"]]
 
 
 def report(claim: Claim, states: str, **changes: Any) -> Record:
     """The end of an attempt: every contact tried in its version; another attempt at once if any item is open."""
     tried = [
-        Tried(name, LETTER_STATE[letter], version, version if letter == "o" else 0, None, None, None)
-        for name, version, letter in zip(claim.contact_ids, claim.versions, states, strict=True)
-        if letter != "p"
+        Tried(name, CODE_STATE[dead_letter], version, version if dead_letter == "o" else 0, None, None, None)
+        for name, version, dead_letter in zip(claim.contact_ids, claim.versions, states, strict=True)
+        if dead_letter != "p"
     ]
-    letters = [
-        Letter(name, version, index, LETTER_STATE[letter], "DESTINATION_REJECTED", "no")
-        for name, version, index, letter in zip(
+    dead_letters = [
+        DeadLetter(name, version, index, CODE_STATE[dead_letter], "DESTINATION_REJECTED", "no")
+        for name, version, index, dead_letter in zip(
             claim.contact_ids, claim.versions, claim.indexes, states, strict=True
         )
-        if letter in "fd"
+        if dead_letter in "fd"
     ]
-    is_open = any(letter in "pru" for letter in states)
+    is_open = any(dead_letter in "pru" for dead_letter in states)
     fields: dict[str, Any] = {
         "states": states,
         "errors": {},
@@ -136,7 +136,7 @@ def report(claim: Claim, states: str, **changes: Any) -> Record:
         "wait": 0.0 if is_open else None,
         "absence": "clear",
         "tried": tried,
-        "letters": letters,
+        "dead_letters": dead_letters,
     }
     return Record(**(fields | changes))
 
@@ -313,10 +313,10 @@ class TestRecord:
             {"contact_id": "a", "state": "ok", "synced_version": 1},
             {"contact_id": "b", "state": "failed", "synced_version": 0},
         ]
-        letters = await line.desk.rows(
+        dead_letters = await line.desk.rows(
             "SELECT contact_id, item_index, state, error_code, attempts, job_id FROM dead_letters"
         )
-        assert letters == [
+        assert dead_letters == [
             {
                 "contact_id": "b",
                 "item_index": 1,
@@ -487,7 +487,7 @@ class TestRecord:
             await line.check_counts()
         for job_id in jobs:
             rows = await line.desk.rows("SELECT states FROM deliveries WHERE job_id = $1", job_id)
-            is_open = any(letter in "pru" for row in rows for letter in row["states"])
+            is_open = any(dead_letter in "pru" for row in rows for dead_letter in row["states"])
             assert (await line.job(job_id))[1] is (not is_open)
         # The next example begins with an empty line.
         while (claim := await line.claim()) is not None:

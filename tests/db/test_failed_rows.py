@@ -9,7 +9,7 @@ import tracemalloc
 from app.job_status.items import failed_rows
 from app.job_status.items.item_filter import Filter
 from tests.db.conftest import Desk, person
-from tests.db.spool import process, spool
+from tests.db.staging import process, spool
 
 LARGE = 900_000
 LOST = Filter(lost=True)

@@ -89,8 +89,8 @@ async def _fill(url: str) -> None:
     await connection.copy_records_to_table(
         "job_chunks", records=(_chunk(number) for number in range(CHUNKS)), columns=columns
     )
-    for index, letter in ((REFUSED_AT, "f"), (UNKNOWN_AT, "u"), (SKIPPED_AT, "s")):
-        await connection.execute(_ODD, JOB, index, letter)
+    for index, dead_letter in ((REFUSED_AT, "f"), (UNKNOWN_AT, "u"), (SKIPPED_AT, "s")):
+        await connection.execute(_ODD, JOB, index, dead_letter)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
 

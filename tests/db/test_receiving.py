@@ -70,7 +70,7 @@ async def accepted(desk: Desk, body: AsyncIterator[bytes], **options: Any) -> Ac
 async def left(desk: Desk) -> tuple[list[str], int, int]:
     """States of jobs, rows of the spool, keys."""
     states = await desk.rows("SELECT state FROM jobs ORDER BY job_id")
-    (spooled,) = await desk.rows("SELECT coalesce(sum(item_count), 0)::int AS n FROM spool_chunks")
+    (spooled,) = await desk.rows("SELECT coalesce(sum(item_count), 0)::int AS n FROM staged_chunks")
     (keys,) = await desk.rows("SELECT count(*)::int AS n FROM idempotency_keys")
     return [row["state"] for row in states], spooled["n"], keys["n"]
 
@@ -86,7 +86,7 @@ async def test_the_bounds_of_a_chunk(desk: Desk) -> None:
         + b"z,z@b.c,\n"
     )
     await accepted(desk, arrive(body))
-    chunks = await desk.rows("SELECT first_index, item_count FROM spool_chunks ORDER BY first_index")
+    chunks = await desk.rows("SELECT first_index, item_count FROM staged_chunks ORDER BY first_index")
     counts = [chunk["item_count"] for chunk in chunks]
     assert [chunk["first_index"] for chunk in chunks] == [0, *itertools.accumulate(counts)][:-1]
     assert (sum(counts), counts[-2:], max(counts)) == (502, [1, 1], 20)
@@ -99,11 +99,13 @@ async def test_ids_are_hashed_as_postgresql_hashes_them(desk: Desk) -> None:
     body = 'id,email\nä,1\n,2\nx\n"a\x1fb\x1ec",4\n'.encode()
     await accepted(desk, arrive(body))
     (chunk,) = await desk.rows(
-        "SELECT id_hashes, hashtextextended('ä', 0) AS a, hashtextextended(E'a\\x1fb\\x1ec', 0) AS b FROM spool_chunks"
+        "SELECT id_hashes, hashtextextended('ä', 0) AS a, hashtextextended(E'a\\x1fb\\x1ec', 0) AS b FROM staged_chunks"
     )
     assert chunk["id_hashes"] == [chunk["a"], None, None, chunk["b"]]
     await accepted(desk, arrive(b"id,email\n,1\nx\n"), key="none")
-    assert [None, None] in [row["id_hashes"] for row in await desk.rows("SELECT id_hashes FROM spool_chunks")]
+    assert [None, None] in [
+        row["id_hashes"] for row in await desk.rows("SELECT id_hashes FROM staged_chunks")
+    ]
 
 
 async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -> None:
@@ -114,7 +116,7 @@ async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -
             async with connection.transaction():
                 given_up = await upload_queries.abandon_stale(connection, desk.tenant_id)
             for job_id in given_up:
-                assert await cancel_queries.remove_spool(connection, desk.tenant_id, job_id)
+                assert await cancel_queries.remove_staged(connection, desk.tenant_id, job_id)
         return len(given_up)
 
     async def fall_silent() -> None:
@@ -196,8 +198,8 @@ async def test_two_that_come_at_once_leave_one_job(desk: Desk) -> None:
 async def test_a_chunk_that_a_crash_has_forgotten_is_noticed(desk: Desk) -> None:
     """Chunks do not wait for the disk: a crash of PostgreSQL may forget some of them, or the whole job."""
     for statement in (
-        "DELETE FROM spool_chunks WHERE first_index = 20",
-        "WITH gone AS (DELETE FROM jobs), free AS (DELETE FROM idempotency_keys) DELETE FROM spool_chunks",
+        "DELETE FROM staged_chunks WHERE first_index = 20",
+        "WITH gone AS (DELETE FROM jobs), free AS (DELETE FROM idempotency_keys) DELETE FROM staged_chunks",
     ):
 
         async def forget(statement: str = statement) -> None:
@@ -221,7 +223,7 @@ async def test_a_body_that_is_taken_whole_is_not_given_up_any_more(desk: Desk) -
     async with desk.database.connection() as connection, connection.transaction():
         await upload_queries.give_up(connection, arrival, upload_queries.JobState.FAILED, "{}")
         assert await upload_queries.abandon_stale(connection, desk.tenant_id) == []
-        assert not await cancel_queries.remove_spool(connection, desk.tenant_id, done.job_id)
+        assert not await cancel_queries.remove_staged(connection, desk.tenant_id, done.job_id)
     assert await left(desk) == (["queued"], 500, 1)
 
 

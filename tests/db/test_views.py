@@ -10,7 +10,7 @@ import pytest
 
 from app.job_status.live.job_cache import PATIENT, JobViews
 from tests.db.conftest import Desk, people
-from tests.db.spool import spool
+from tests.db.staging import spool
 
 _BUMP = "UPDATE jobs SET revision = revision + 1 WHERE job_id = $1"
 

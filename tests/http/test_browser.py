@@ -16,7 +16,7 @@ from app.auth import service
 from app.http.security_headers import shield
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
-from tests.http.jobs_by_hand import Db, complete, make_job
+from tests.http.made_jobs import Db, complete, make_job
 from tests.http.test_events import Stream
 
 PAGE = "https://app.example.com"

@@ -20,7 +20,7 @@ from app.vocabulary.outcomes_wire import Summary
 from tests.claims import claim_delivery
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Answer, Api, person
-from tests.http.jobs_by_hand import Db, make_job
+from tests.http.made_jobs import Db, make_job
 
 
 async def cancel(api: Api, job_id: str) -> Answer:
@@ -28,7 +28,7 @@ async def cancel(api: Api, job_id: str) -> Answer:
 
 
 async def spooled(db: Db, job_id: str) -> int:
-    count: int = await db.fetchval("SELECT count(*) FROM spool_chunks WHERE job_id = $1", job_id)
+    count: int = await db.fetchval("SELECT count(*) FROM staged_chunks WHERE job_id = $1", job_id)
     return count
 
 
@@ -117,16 +117,16 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
     assert time.monotonic() - started < 1.0
     assert answer.json()["state"] == "canceled"
     assert await spooled(db, job_id) == 1
-    assert await cancel_queries.orphaned_spools(db) == [(tenant_id, uuid.UUID(job_id))]
-    assert not await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_stages(db) == [(tenant_id, uuid.UUID(job_id))]
+    assert not await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
     summary = Summary(1_000, 1_000, 0, 0)
     assert not await processing_queries.count_items(
         worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}'
     )
     await chunk.rollback()
     await worker.close()
-    assert await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
-    assert await cancel_queries.orphaned_spools(db) == []
+    assert await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_stages(db) == []
     assert (await api.get(f"/v1/jobs/{job_id}")).body == answer.body
 
 
@@ -137,17 +137,17 @@ async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
     orphans = [await make_job(db, state, spooled=3) for state in ("canceled", "failed", "completed")]
     alone = await make_job(db, "canceled")
     await db.execute(
-        "INSERT INTO spool_repeats (tenant_id, job_id, item_index) SELECT $1, $2, n FROM generate_series(1, 9) n",
+        "INSERT INTO staged_repeats (tenant_id, job_id, item_index) SELECT $1, $2, n FROM generate_series(1, 9) n",
         tenant_id,
         alone,
     )
-    assert await cancel_queries.orphaned_spools(db) == [
+    assert await cancel_queries.orphaned_stages(db) == [
         (tenant_id, uuid.UUID(job_id)) for job_id in sorted([*orphans, alone])
     ]
     for job_id in (*orphans, alone):
-        assert await cancel_queries.remove_spool(db, tenant_id, uuid.UUID(job_id))
-    assert await cancel_queries.orphaned_spools(db) == []
-    assert await db.fetchval("SELECT count(*) FROM spool_chunks") == 6
+        assert await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
+    assert await cancel_queries.orphaned_stages(db) == []
+    assert await db.fetchval("SELECT count(*) FROM staged_chunks") == 6
 
 
 async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
@@ -167,7 +167,9 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     claim = await claim_delivery(db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8)
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
-    done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[])
+    done = Record(
+        states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[]
+    )
     recorded = await deliverie_queries.record_delivery(db, claim, done)
     assert recorded is not None
     assert recorded.finished is None

@@ -55,8 +55,8 @@ async def test_opening_by_hand_is_said_everywhere_at_once(api: Api, db: Db) -> N
     assert 88 <= item["retry_after_seconds"] <= 90
     closed = await order(api, state="closed")
     assert (closed.json()["circuit"]["state"], closed.json()["error_code"]) == ("closed", None)
-    wish = msgspec.json.decode(await db.fetchval("SELECT circuit_wish FROM destinations"))
-    assert wish["state"] == "closed"
+    override = msgspec.json.decode(await db.fetchval("SELECT circuit_override FROM destinations"))
+    assert override["state"] == "closed"
     audit = await db.fetch(
         "SELECT actor, action, subject FROM audit_log WHERE action LIKE 'circuit.%' ORDER BY audit_id"
     )
@@ -179,8 +179,8 @@ async def test_the_commands_open_and_close(api: Api, db: Db, settings: Settings)
     assert "--tenant" in str(wrong.exception), "what tenants share is no tenant's to close"
     shared = await tranche("open", "hubspot", "--shared", "--for", "60", "--tenant", "acme", **engines)
     assert (shared.exit_code, shared.output) == (0, "opened the shared circuit of hubspot for 60 s\n"), shared
-    wish = msgspec.json.decode(await db.fetchval("SELECT circuit_wish FROM destinations"))
-    assert (wish["state"], wish["circuit"]) == ("open", "crm")
+    override = msgspec.json.decode(await db.fetchval("SELECT circuit_override FROM destinations"))
+    assert (override["state"], override["circuit"]) == ("open", "crm")
     subject = await db.fetchval("SELECT subject FROM audit_log ORDER BY audit_id DESC LIMIT 1")
     assert subject == "crm:hubspot:https://crm.example"
     wrong = await tranche("open", "hubspot", "--for", "-1", *here)

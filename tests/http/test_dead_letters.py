@@ -17,7 +17,7 @@ import pytest
 from app.auth import service
 from app.dead_letters.shapes import RESOLUTIONS
 from tests.http.conftest import Answer, Api, person
-from tests.http.jobs_by_hand import make_job
+from tests.http.made_jobs import make_job
 from tests.http.test_contacts import add
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
@@ -52,7 +52,7 @@ SELECT
     'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM refused r
-CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes, r.letters) AS i(contact_id, version, item_index, letter)
+CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes, r.dead_letters) AS i(contact_id, version, item_index, letter)
 LEFT JOIN dead_letters b ON b.dead_letter_id = i.letter
 ORDER BY r.destination_id, i.item_index
 """
@@ -276,8 +276,12 @@ async def test_a_replay_is_done_once(api: Api, db: Db) -> None:
     third = await post(api, f"{LETTERS}/replay", ids=ids)
     assert (third.status, third.json()["taken"]) == (202, 1)
     assert third.json()["jobs"] == [job, third.json()["job_id"]]
-    letter = (await api.get(f"{LETTERS}/{ids[0]}")).json()
-    assert (letter["resolution"], letter["replay_job_id"], letter["choices"]) == ("replayed", job, [])
+    dead_letter = (await api.get(f"{LETTERS}/{ids[0]}")).json()
+    assert (dead_letter["resolution"], dead_letter["replay_job_id"], dead_letter["choices"]) == (
+        "replayed",
+        job,
+        [],
+    )
     attempts = (await api.get(f"/v1/jobs/{root}")).json()["attempts"]
     assert [a["kind"] for a in attempts] == ["import", "replay", "replay"]
     audit = await db.fetch("SELECT * FROM audit_log WHERE action LIKE 'dead_letters.%' ORDER BY audit_id")
@@ -337,10 +341,10 @@ async def test_who_may_read_may_not_decide(api: Api, db: Db) -> None:
         assert (await post(reader, f"{LETTERS}/{path}", **body)).status == 403
     assert (await reader.request("POST", f"/v1/jobs/{job_id}/retry")).status == 403
     stranger = api.as_key(await service.create_key(db, "other", ["import", "read", "admin"]))
-    letter = (await api.get(LETTERS)).json()["dead_letters"][0]
+    dead_letter = (await api.get(LETTERS)).json()["dead_letters"][0]
     assert (await stranger.get(LETTERS)).json()["dead_letters"] == []
-    assert (await stranger.get(letter["url"])).status == 404
-    assert (await post(stranger, f"{LETTERS}/drop", ids=[letter["id"]], reason="x")).status == 404
+    assert (await stranger.get(dead_letter["url"])).status == 404
+    assert (await post(stranger, f"{LETTERS}/drop", ids=[dead_letter["id"]], reason="x")).status == 404
     assert (await post(stranger, f"{LETTERS}/drop", all=True, reason="x")).json()["decided"] == 0
     assert (await stranger.request("POST", f"/v1/jobs/{job_id}/retry")).status == 404
 

@@ -19,7 +19,7 @@ from app.job_status.live import events_api
 from app.settings import PREFIX, Settings
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, serve
-from tests.http.jobs_by_hand import Db, advance, complete, make_job
+from tests.http.made_jobs import Db, advance, complete, make_job
 
 
 class Event(msgspec.Struct):

@@ -54,14 +54,14 @@ async def test_an_upload_without_room_says_so_and_goes_through_later(api: Api, d
     assert (await api.push([person(0)])).status == 207
     await db.execute(REFUSE)
     await db.execute(
-        "CREATE TRIGGER full_disk BEFORE INSERT ON spool_chunks FOR EACH ROW WHEN (NEW.first_index > 0) "
+        "CREATE TRIGGER full_disk BEFORE INSERT ON staged_chunks FOR EACH ROW WHEN (NEW.first_index > 0) "
         "EXECUTE FUNCTION refuse()"
     )
     refused = await api.push(body, **sent)
     assert (refused.status, refused.json()["code"]) == (503, "STORAGE_FULL")
     (failed, _) = (await api.get("/v1/jobs")).json()["jobs"]
     assert (failed["state"], failed["error"]["code"]) == ("failed", "STORAGE_FULL")
-    assert await db.fetchval("SELECT count(*) FROM spool_chunks") == 0
+    assert await db.fetchval("SELECT count(*) FROM staged_chunks") == 0
     await free(db)
     assert (await api.push(body, **sent)).status == 202
 

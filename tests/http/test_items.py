@@ -221,7 +221,7 @@ async def test_who_follows_an_unfinished_job_sees_each_item_once(api: Api, db: D
     job = (await api.push([person(n) for n in range(6)])).json()
     await db.execute("UPDATE jobs SET state = 'running'")
     await db.execute(
-        "INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows) "
+        "INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows) "
         "SELECT tenant_id, job_id, f, 1, 'apply', '{1}', '' FROM jobs, unnest('{3,4}'::int[]) f"
     )
     answer = await api.get(job["items_url"] + "?limit=2")
@@ -238,8 +238,8 @@ async def test_who_follows_an_unfinished_job_sees_each_item_once(api: Api, db: D
     whole = await api.get(job["items_url"], CSV)
     assert cursor in whole.headers["Link"]
 
-    await db.execute("DELETE FROM spool_chunks WHERE first_index = 3")
-    await db.execute("UPDATE jobs SET state = 'completed'; DELETE FROM spool_chunks")
+    await db.execute("DELETE FROM staged_chunks WHERE first_index = 3")
+    await db.execute("UPDATE jobs SET state = 'completed'; DELETE FROM staged_chunks")
     answer = await api.get(f"{job['items_url']}?cursor={cursor}")
     assert [item["index"] for item in answer.json()["items"]] == [3, 4, 5]
     assert answer.json()["next_cursor"] is None
@@ -250,7 +250,7 @@ async def test_a_canceled_job_shows_what_was_decided(api: Api, db: Db) -> None:
     job = (await api.push([person(n) for n in range(3)])).json()
     await db.execute(
         "UPDATE jobs SET state = 'canceled', items = 9; UPDATE job_chunks SET first_index = 0;"
-        "INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows) "
+        "INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows) "
         "SELECT tenant_id, job_id, 3, 6, 'apply', '{1}', '' FROM jobs"
     )
     answer = (await api.get(job["items_url"])).json()

@@ -32,8 +32,8 @@ async def hubspot(db: Db, api: Api) -> int:
 
 async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None = None) -> None:
     """What a worker leaves behind: the letters of a job's only delivery, with all that follows from them."""
-    open_items = sum(letter in "pru" for letter in states)
-    failed = sum(letter in "fd" for letter in states)
+    open_items = sum(dead_letter in "pru" for dead_letter in states)
+    failed = sum(dead_letter in "fd" for dead_letter in states)
     words = {
         "p": "pending",
         "o": "ok",
@@ -43,7 +43,7 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
         "d": "dead",
         "s": "skipped",
     }
-    counts = {word: states.count(letter) for letter, word in words.items()}
+    counts = {word: states.count(dead_letter) for dead_letter, word in words.items()}
     async with db.transaction():
         await db.execute(
             "UPDATE deliveries SET states = $2, errors = $3::text::jsonb, state = $4, attempt = attempt + 1, "

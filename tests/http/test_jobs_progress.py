@@ -17,7 +17,7 @@ from app.job_status.live.job_cache import PATIENT, YOUNG, JobViews
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from tests.http.conftest import Api, person
-from tests.http.jobs_by_hand import Db, advance, complete, make_job
+from tests.http.made_jobs import Db, advance, complete, make_job
 
 
 def revision_of(etag: str) -> int:

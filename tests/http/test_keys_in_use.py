@@ -19,7 +19,7 @@ from app.errors import Unauthorized
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
-from tests.http.jobs_by_hand import make_job
+from tests.http.made_jobs import make_job
 from tests.http.test_contacts import add
 
 Db: TypeAlias = "asyncpg.Connection[Any]"

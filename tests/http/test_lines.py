@@ -13,7 +13,7 @@ import pytest
 from app.kit.postgres.database import Database
 from app.settings import Settings
 from tests.db.conftest import Desk
-from tests.db.spool import process
+from tests.db.staging import process
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 from tests.http.test_receiving import CSV, NDJSON, taken
 

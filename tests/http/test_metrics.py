@@ -20,7 +20,7 @@ from app.auth import service
 from app.settings import Settings
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, person, serve
-from tests.http.jobs_by_hand import make_job
+from tests.http.made_jobs import make_job
 from tests.http.test_contacts import add
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
@@ -54,16 +54,16 @@ async def test_a_key_sees_the_figures_of_its_tenant(api: Api, db: Db) -> None:
     await make_job(db, state="running")
     answer = await api.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
-    figures = read(answer.body)
-    assert figures["tranche_jobs_unfinished", "state=syncing"] == 1
-    assert figures["tranche_jobs_unfinished", "state=running"] == 1
-    assert figures["tranche_deliveries_due", ""] == 1
-    assert figures["tranche_dead_letters_open", "code=OUTCOME_UNKNOWN"] == 0
-    assert figures["tranche_destinations", "state=blocked"] == 0
-    assert figures["tranche_effects_open", "state=pending"] == 3
-    assert figures["tranche_effects_open", "state=unknown"] == 0
-    assert figures["tranche_destinations", "state=active"] == 1
-    assert not any(name.startswith("tranche_http") for name, _ in figures)
+    stats = read(answer.body)
+    assert stats["tranche_jobs_unfinished", "state=syncing"] == 1
+    assert stats["tranche_jobs_unfinished", "state=running"] == 1
+    assert stats["tranche_deliveries_due", ""] == 1
+    assert stats["tranche_dead_letters_open", "code=OUTCOME_UNKNOWN"] == 0
+    assert stats["tranche_destinations", "state=blocked"] == 0
+    assert stats["tranche_effects_open", "state=pending"] == 3
+    assert stats["tranche_effects_open", "state=unknown"] == 0
+    assert stats["tranche_destinations", "state=active"] == 1
+    assert not any(name.startswith("tranche_http") for name, _ in stats)
     assert read((await other.get("/metrics")).body)["tranche_effects_open", "state=pending"] == 5
 
 
@@ -74,10 +74,10 @@ async def test_what_waits_for_a_destination_could_not_be_sent(api: Api, db: Db) 
     for change in ("state = 'paused'", "state = 'active', blocked_until = now() + interval '1 hour'"):
         await db.execute(f"UPDATE destinations SET {change}")
         await asyncio.sleep(2.1)
-        figures = read((await api.get("/metrics")).body)
+        stats = read((await api.get("/metrics")).body)
         assert (
-            figures["tranche_deliveries_due", ""],
-            figures["tranche_deliveries_open", "state=pending"],
+            stats["tranche_deliveries_due", ""],
+            stats["tranche_deliveries_open", "state=pending"],
         ) == (0, 1)
 
 

@@ -24,7 +24,7 @@ from app.main import create_app
 from app.settings import Settings
 from app.vocabulary.states import ErrorCode
 from tests.http.conftest import Answer, Api, person
-from tests.http.jobs_by_hand import Db, make_job
+from tests.http.made_jobs import Db, make_job
 from tests.http.test_contacts import add
 from tests.http.test_dead_letters import fail, post
 
@@ -85,8 +85,8 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
     await add(api, name="second")
     failed = f"/v1/jobs/{await fail(api, db, 7, 8)}"
     await fail(api, db, 9)
-    letters, named = "/v1/dead-letters", {"Idempotency-Key": "again"}
-    one = (await api.get(letters)).json()["dead_letters"][0]["url"]
+    dead_letters, named = "/v1/dead-letters", {"Idempotency-Key": "again"}
+    one = (await api.get(dead_letters)).json()["dead_letters"][0]["url"]
     certain = await db.fetchval("SELECT max(dead_letter_id) FROM dead_letters")
     bulk = "/v1/contacts:bulk"
     seen: list[tuple[str, str, Answer]] = [
@@ -114,18 +114,26 @@ async def test_no_answer_has_a_header_or_status_that_is_not_told(api: Api, db: D
         ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", job + "/retry")),
         ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"/v1/jobs/{running}/retry")),
         ("/v1/jobs/{job_id}/retry", "post", await api.request("POST", f"{failed}/retry", headers=named)),
-        (letters, "get", await api.get(letters)),
-        (letters, "get", await api.get(f"{letters}?limit=1&resolution=any")),
-        (letters, "get", await api.get(f"{letters}?state=x")),
-        (f"{letters}/clusters", "get", await api.get(f"{letters}/clusters")),
-        (f"{letters}/{{dead_letter_id}}", "get", await api.get(one)),
-        (f"{letters}/{{dead_letter_id}}", "get", await api.get(f"{letters}/x")),
-        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True, preview=True)),
-        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
-        (f"{letters}/replay", "post", await post(api, f"{letters}/replay", all=True)),
-        (f"{letters}/drop", "post", await post(api, f"{letters}/drop", all=True, reason="x")),
-        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[certain], reason="x")),
-        (f"{letters}/settle", "post", await post(api, f"{letters}/settle", ids=[9_999], reason="x")),
+        (dead_letters, "get", await api.get(dead_letters)),
+        (dead_letters, "get", await api.get(f"{dead_letters}?limit=1&resolution=any")),
+        (dead_letters, "get", await api.get(f"{dead_letters}?state=x")),
+        (f"{dead_letters}/clusters", "get", await api.get(f"{dead_letters}/clusters")),
+        (f"{dead_letters}/{{dead_letter_id}}", "get", await api.get(one)),
+        (f"{dead_letters}/{{dead_letter_id}}", "get", await api.get(f"{dead_letters}/x")),
+        (f"{dead_letters}/replay", "post", await post(api, f"{dead_letters}/replay", all=True, preview=True)),
+        (f"{dead_letters}/replay", "post", await post(api, f"{dead_letters}/replay", all=True)),
+        (f"{dead_letters}/replay", "post", await post(api, f"{dead_letters}/replay", all=True)),
+        (f"{dead_letters}/drop", "post", await post(api, f"{dead_letters}/drop", all=True, reason="x")),
+        (
+            f"{dead_letters}/settle",
+            "post",
+            await post(api, f"{dead_letters}/settle", ids=[certain], reason="x"),
+        ),
+        (
+            f"{dead_letters}/settle",
+            "post",
+            await post(api, f"{dead_letters}/settle", ids=[9_999], reason="x"),
+        ),
         ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", job + "/undo")),
         ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", f"/v1/jobs/{queued}/undo")),
         ("/v1/jobs/{job_id}/undo", "post", await api.request("POST", "/v1/jobs/x/undo")),

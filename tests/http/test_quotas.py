@@ -38,7 +38,7 @@ async def test_unfinished_jobs_are_bounded(settings: Settings, api_key: str, db:
 
 
 async def test_spooled_bytes_are_bounded(settings: Settings, api_key: str, db: Db) -> None:
-    few = msgspec.structs.replace(settings, max_spooled_bytes=150_000)
+    few = msgspec.structs.replace(settings, max_staged_bytes=150_000)
     rows = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(8_000))
     headers = {"Content-Type": "text/csv"} | LATER
     async with serve(few) as url, aiohttp_session() as session:
@@ -52,7 +52,7 @@ async def test_spooled_bytes_are_bounded(settings: Settings, api_key: str, db: D
 
 async def test_a_file_that_grows_beyond_the_quota_ends(settings: Settings, api_key: str, db: Db) -> None:
     """It is refused on its way, says so in its job, and leaves nothing in the spool."""
-    few = msgspec.structs.replace(settings, max_spooled_bytes=10_000_000)
+    few = msgspec.structs.replace(settings, max_staged_bytes=10_000_000)
     rows = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(1_200_000))
     headers = {"Content-Type": "text/csv"} | LATER
     async with serve(few) as url, aiohttp_session() as session:
@@ -60,7 +60,7 @@ async def test_a_file_that_grows_beyond_the_quota_ends(settings: Settings, api_k
         refused = await api.push(rows, headers=headers)
         assert (refused.status, refused.json()["code"]) == (429, "QUOTA_EXCEEDED")
         async with asyncio.timeout(10):
-            while await db.fetchval("SELECT count(*) FROM spool_chunks"):
+            while await db.fetchval("SELECT count(*) FROM staged_chunks"):
                 await asyncio.sleep(0.1)
         (job,) = (await api.get("/v1/jobs")).json()["jobs"]
         assert (job["state"], job["error"]["code"]) == ("failed", "QUOTA_EXCEEDED")

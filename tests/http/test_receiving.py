@@ -15,7 +15,7 @@ import zstandard
 
 from app.files.staging_codec import decode_pieces
 from app.kit.compression import unpack
-from app.resources.decoding import Piece, Unfit
+from app.resources.decoding import Piece, UnreadablePiece
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 
@@ -36,7 +36,7 @@ async def spooled(db: asyncpg.Connection[Any], job_id: str) -> list[Piece]:
     """Everything that a job's spool holds, in order and without a gap."""
     found: list[Piece] = []
     for chunk in await db.fetch(
-        "SELECT * FROM spool_chunks WHERE job_id = $1 ORDER BY first_index", uuid.UUID(job_id)
+        "SELECT * FROM staged_chunks WHERE job_id = $1 ORDER BY first_index", uuid.UUID(job_id)
     ):
         pieces, _ = decode_pieces(unpack(chunk["rows"]))
         assert (chunk["first_index"], chunk["item_count"]) == (len(found), len(pieces))
@@ -52,7 +52,7 @@ async def job_of(db: asyncpg.Connection[Any], job_id: str) -> dict[str, Any]:
 
 
 def ids(pieces: list[Piece]) -> list[str | None]:
-    return [None if isinstance(p, Unfit) else msgspec.json.decode(p).get("id") for p in pieces]
+    return [None if isinstance(p, UnreadablePiece) else msgspec.json.decode(p).get("id") for p in pieces]
 
 
 @pytest.fixture

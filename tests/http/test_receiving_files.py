@@ -11,7 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
-from app.resources.decoding import Unfit
+from app.resources.decoding import UnreadablePiece
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
 from tests.http.test_receiving import CSV, NDJSON, rows, spooled, taken
@@ -55,8 +55,8 @@ async def stream(api: Api, body: bytes, query: str, headers: dict[str, str], siz
 
 async def items(db: asyncpg.Connection[Any], answer: Answer) -> list[dict[str, Any]]:
     found = await spooled(db, taken(answer))
-    assert not any(isinstance(piece, Unfit) for piece in found)
-    return [msgspec.json.decode(piece) for piece in found if not isinstance(piece, Unfit)]
+    assert not any(isinstance(piece, UnreadablePiece) for piece in found)
+    return [msgspec.json.decode(piece) for piece in found if not isinstance(piece, UnreadablePiece)]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ async def test_a_broken_row_fails_alone(narrow: Api, db: asyncpg.Connection[Any]
         return
     found = await spooled(db, taken(answer))
     assert len(found) == count + 7
-    told = [piece for piece in found if isinstance(piece, Unfit)]
+    told = [piece for piece in found if isinstance(piece, UnreadablePiece)]
     assert [(piece.cells, piece.text) for piece in told] == [
         (["ragged"], ""),
         (["r2", "r2@example.com", "more"], ""),
@@ -172,11 +172,11 @@ async def test_a_line_without_end_fails_alone(narrow: Api, db: asyncpg.Connectio
         found = await spooled(db, taken(await narrow.push(body, headers=headers)))
         assert len(found) == index + 2
         piece = found[index]
-        assert isinstance(piece, Unfit)
+        assert isinstance(piece, UnreadablePiece)
         assert piece.errors[0].code == "ITEM_TOO_LARGE"
     body = msgspec.json.encode({"items": [person(1), person(2, company="x" * 1_100_000), person(3)]})
     found = await spooled(db, taken(await narrow.push(body)))
-    assert [isinstance(piece, Unfit) for piece in found] == [False, True, False]
+    assert [isinstance(piece, UnreadablePiece) for piece in found] == [False, True, False]
 
 
 async def test_ndjson_lines_are_stored_as_they_are(narrow: Api, db: asyncpg.Connection[Any]) -> None:
@@ -186,7 +186,7 @@ async def test_ndjson_lines_are_stored_as_they_are(narrow: Api, db: asyncpg.Conn
     job_id = taken(await stream(narrow, body, "", NDJSON, size=1_001))
     assert await spooled(db, job_id) == [line for line in lines if line]
     hashes = await db.fetchval(
-        "SELECT id_hashes FROM spool_chunks WHERE job_id = $1 AND first_index = 0", job_id
+        "SELECT id_hashes FROM staged_chunks WHERE job_id = $1 AND first_index = 0", job_id
     )
     assert [value is None for value in hashes[:13]] == [False] * 7 + [True] * 4 + [False] * 2
     assert hashes[0] == await db.fetchval("SELECT hashtextextended('c0', 0)")

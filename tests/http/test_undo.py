@@ -18,7 +18,7 @@ from app.kit.postgres.database import Database
 from app.settings import Settings
 from jobs.sagas.workflows import make_runner
 from tests.http.conftest import Api, person
-from tests.http.jobs_by_hand import Db, make_job
+from tests.http.made_jobs import Db, make_job
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from app.auth import service
 from app.settings import Settings
 from jobs.worker import working
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
-from tests.http.jobs_by_hand import make_job
+from tests.http.made_jobs import make_job
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
 BASE = "/v1/webhook-endpoints"

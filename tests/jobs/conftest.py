@@ -18,7 +18,7 @@ from app.auth import service as auth_service
 from app.destinations import service as destination_service
 from app.imports.service import Accepted207, ImportRequest, Options, Replay, accept
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
@@ -77,13 +77,13 @@ class World:
     """One tenant, its destination `hubspot`, and what it imports."""
 
     def __init__(
-        self, settings: Settings, database: Database, sandbox: Sandbox, tenant_id: int, waker: Waker
+        self, settings: Settings, database: Database, sandbox: Sandbox, tenant_id: int, notifier: Notifier
     ) -> None:
         self.settings = settings
         self.database = database
         self.sandbox = sandbox
         self.tenant_id = tenant_id
-        self._waker = waker
+        self._notifier = notifier
 
     async def push(self, items: list[dict[str, Any]], **options: Any) -> Accepted207:
         answer = await accept(
@@ -102,7 +102,7 @@ class World:
             random=random.random,
         )
         assert not isinstance(answer, Replay)
-        self._waker.wake(self.tenant_id, answer.owed, reason=str(answer.job_id))
+        self._notifier.notify(self.tenant_id, answer.to_notify, reason=str(answer.job_id))
         return answer
 
     async def rows(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
@@ -144,7 +144,7 @@ async def world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[World]:
 
 async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[World]:
     database = Database(settings, application_name="tests")
-    waker = Waker(settings)
+    notifier = Notifier(settings)
     async with database.connection() as connection:
         tenant_id = await auth_service.ensure_tenant(connection, "acme")
         await destination_service.add_destination(
@@ -156,8 +156,8 @@ async def make_world(settings: Settings, sandbox: Sandbox) -> AsyncIterator[Worl
             ),
             private=LOOPBACK,
         )
-    yield World(settings, database, sandbox, tenant_id, waker)
-    await waker.close()
+    yield World(settings, database, sandbox, tenant_id, notifier)
+    await notifier.close()
     await database.close()
 
 

@@ -6,11 +6,15 @@ CREATE FUNCTION public.cleared_at(names text[], version bigint) RETURNS jsonb
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN jsonb_object(names, array_fill((version)::text, ARRAY[cardinality(names)]));
 
+CREATE FUNCTION public.count_state(states text, state text) RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (length(states) - length(replace(states, state, ''::text)));
+
 CREATE FUNCTION public.emit_event(tenant integer, event_type text, event_data jsonb) RETURNS bigint
     LANGUAGE sql
     AS $$
         WITH event AS MATERIALIZED (SELECT gen_random_uuid() AS event_id),
-        told AS (
+        notified AS (
             INSERT INTO webhook_messages (tenant_id, endpoint_id, event_id, type, body)
             SELECT
                 tenant, w.endpoint_id, e.event_id, event_type,
@@ -24,7 +28,7 @@ CREATE FUNCTION public.emit_event(tenant integer, event_type text, event_data js
             WHERE w.tenant_id = tenant AND w.state = 'active' AND event_type = ANY (w.events)
             RETURNING 1
         )
-        SELECT count(*) FROM told
+        SELECT count(*) FROM notified
     $$;
 
 CREATE TABLE public.jobs (
@@ -71,10 +75,6 @@ CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
             )
         ) END
     $$;
-
-CREATE FUNCTION public.letters(states text, letter text) RETURNS integer
-    LANGUAGE sql IMMUTABLE PARALLEL SAFE
-    RETURN (length(states) - length(replace(states, letter, ''::text)));
 
 CREATE FUNCTION public.split_column(joined text, separator text, null_mark text) RETURNS text[]
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -235,7 +235,7 @@ CREATE TABLE public.deliveries (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     finished_at timestamp with time zone,
     failures jsonb DEFAULT '{}'::jsonb NOT NULL,
-    letters bigint[],
+    dead_letters bigint[],
     unknown_since timestamp with time zone,
     lost integer DEFAULT 0 NOT NULL,
     not_restored jsonb,
@@ -293,7 +293,7 @@ CREATE TABLE public.destinations (
     blocked_code text,
     blocked_detail text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    circuit_wish jsonb,
+    circuit_override jsonb,
     CONSTRAINT destinations_state_check CHECK ((state = ANY (ARRAY['active'::text, 'paused'::text, 'removed'::text])))
 );
 
@@ -385,7 +385,7 @@ CREATE TABLE public.schema_version (
     version_num character varying(32) NOT NULL
 );
 
-CREATE TABLE public.spool_chunks (
+CREATE TABLE public.staged_chunks (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
     first_index integer NOT NULL,
@@ -397,10 +397,10 @@ CREATE TABLE public.spool_chunks (
     id_hashes bigint[] NOT NULL,
     rows bytea NOT NULL
 );
-ALTER TABLE ONLY public.spool_chunks ALTER COLUMN id_hashes SET STORAGE EXTERNAL;
-ALTER TABLE ONLY public.spool_chunks ALTER COLUMN rows SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.staged_chunks ALTER COLUMN id_hashes SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.staged_chunks ALTER COLUMN rows SET STORAGE EXTERNAL;
 
-CREATE TABLE public.spool_repeats (
+CREATE TABLE public.staged_repeats (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
     item_index integer NOT NULL,
@@ -537,11 +537,11 @@ ALTER TABLE ONLY public.sagas
 ALTER TABLE ONLY public.schema_version
     ADD CONSTRAINT schema_version_pkc PRIMARY KEY (version_num);
 
-ALTER TABLE ONLY public.spool_chunks
-    ADD CONSTRAINT spool_chunks_pkey PRIMARY KEY (tenant_id, job_id, first_index);
+ALTER TABLE ONLY public.staged_chunks
+    ADD CONSTRAINT staged_chunks_pkey PRIMARY KEY (tenant_id, job_id, first_index);
 
-ALTER TABLE ONLY public.spool_repeats
-    ADD CONSTRAINT spool_repeats_pkey PRIMARY KEY (tenant_id, job_id, item_index);
+ALTER TABLE ONLY public.staged_repeats
+    ADD CONSTRAINT staged_repeats_pkey PRIMARY KEY (tenant_id, job_id, item_index);
 
 ALTER TABLE ONLY public.tenants
     ADD CONSTRAINT tenants_name_key UNIQUE (name);

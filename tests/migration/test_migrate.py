@@ -59,7 +59,7 @@ async def test_a_lock_in_mid_migration_leaves_nothing(empty_url: str) -> None:
     assert (await migrate(empty_url))[-1] == head()
 
 
-async def test_another_migration_is_waited_for_with_patience(empty_url: str) -> None:
+async def test_another_migration_is_waited_for(empty_url: str) -> None:
     """And no longer: whoever waits for ever hides what is wrong."""
     from app.migrations import runner as module
 
@@ -67,8 +67,8 @@ async def test_another_migration_is_waited_for_with_patience(empty_url: str) -> 
     try:
         await holder.execute("SELECT pg_advisory_lock($1)", module._LOCK)
         with pytest.raises(MigrationError, match="Another migration"):
-            await migrate(empty_url, patience=0.3)
-        waiting = asyncio.create_task(migrate(empty_url, patience=20))
+            await migrate(empty_url, wait=0.3)
+        waiting = asyncio.create_task(migrate(empty_url, wait=20))
         await asyncio.sleep(0.3)
         assert not waiting.done()
     finally:

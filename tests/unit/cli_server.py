@@ -24,7 +24,7 @@ from app.files.csv_columns import parse_mapping
 from app.files.encoding import CHARSETS
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note
 from app.files.readers import WORDING, CsvReader, Family, Form, Kept, keep, open_reader
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 
 KEY = "trn_test"
 Decide = Callable[[dict[str, Any], int], dict[str, Any] | None]
@@ -192,7 +192,7 @@ class FakeApi:
         return web.json_response({"job_id": job, "state": "queued"}, status=status)
 
     def _apply(self, index: int, piece: Piece, *, dry: bool) -> dict[str, Any]:
-        if isinstance(piece, Unfit):
+        if isinstance(piece, UnreadablePiece):
             errors = [{"code": e.code, "pointer": e.pointer, "detail": e.detail} for e in piece.errors]
             return {"index": index, "status": "failed", "error_code": errors[0]["code"], "errors": errors}
         try:
@@ -332,7 +332,7 @@ class FakeApi:
 
 
 def _item_of(piece: Piece) -> bytes:
-    if isinstance(piece, Unfit):
+    if isinstance(piece, UnreadablePiece):
         return b""
     return piece.item if isinstance(piece, Noted) else bytes(piece)
 

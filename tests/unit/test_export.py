@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from app.files.csv_columns import NOTES
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
 from app.files.readers import Contents, Family, Form, Kept, read_pieces
-from app.resources.decoding import Noted, Unfit
+from app.resources.decoding import Noted, UnreadablePiece
 
 CELLS = st.text(
     st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6
@@ -43,7 +43,7 @@ def items(contents: Contents) -> list[Any]:
     return [
         msgspec.json.decode(p.item if isinstance(p, Noted) else p)
         for p in contents.pieces
-        if not isinstance(p, Unfit)
+        if not isinstance(p, UnreadablePiece)
     ]
 
 
@@ -121,8 +121,8 @@ def test_json_that_a_csv_cannot_tell_becomes_text() -> None:
         b'{"id":"1","email":"a@b.de","attributes":{"a\\u0000":1}}',
         b'{"id":"1","id":"2","email":"a@b.de"}',
         b'{"id":"1","email":"a@b.de","attributes":{"a": "x", "a" : "y"}}',
-        Unfit([], text='"abc"def,=cmd()'),
-        Unfit([]),
+        UnreadablePiece([], text='"abc"def,=cmd()'),
+        UnreadablePiece([]),
     ],
 )
 def test_what_has_no_columns_is_one_safe_cell_and_fails_again(piece: Source) -> None:
@@ -131,7 +131,7 @@ def test_what_has_no_columns_is_one_safe_cell_and_fails_again(piece: Source) -> 
     assert len(cells) <= len(NOTES) + 1
     assert not cells[-1].startswith(("=", "+", "-", "@"))
     (again,) = read(body).pieces
-    assert isinstance(again, Unfit)
+    assert isinstance(again, UnreadablePiece)
 
 
 def test_a_ragged_row_keeps_its_cells_through_every_round() -> None:

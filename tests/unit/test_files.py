@@ -22,7 +22,7 @@ from app.files.lines import MAX_LINE, Lines
 from app.files.ndjson import NdjsonLines
 from app.files.readers import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
 from app.files.staging_codec import decode_pieces, encode_pieces
-from app.resources.decoding import Noted, Piece, Unfit
+from app.resources.decoding import Noted, Piece, UnreadablePiece
 
 
 def cut(data: Any, cuts: list[int]) -> list[Any]:
@@ -62,12 +62,16 @@ def items(found: list[Piece]) -> list[Any]:
     return [
         json.loads(piece.item if isinstance(piece, Noted) else bytes(piece))
         for piece in found
-        if not isinstance(piece, Unfit)
+        if not isinstance(piece, UnreadablePiece)
     ]
 
 
 def faults(found: list[Piece]) -> list[tuple[str, str]]:
-    return [(piece.errors[0].code, piece.errors[0].detail) for piece in found if isinstance(piece, Unfit)]
+    return [
+        (piece.errors[0].code, piece.errors[0].detail)
+        for piece in found
+        if isinstance(piece, UnreadablePiece)
+    ]
 
 
 def refusal(content: bytes | str, **form: Any) -> str:
@@ -255,7 +259,7 @@ def test_a_broken_row_costs_only_itself_and_names_its_line() -> None:
         strict=True,
     ):
         assert detail.startswith(words)
-    assert [isinstance(piece, Unfit) for piece in found] == [False, True, True, True, True, False]
+    assert [isinstance(piece, UnreadablePiece) for piece in found] == [False, True, True, True, True, False]
 
 
 TEXT = "id;email;company\r\n1;a@b.example;Zoë € Köln\r\n"

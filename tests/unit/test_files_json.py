@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from app.files.json_document import MalformedBody, split_json
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.readers import Form, open_reader
-from app.resources.decoding import Unfit
+from app.resources.decoding import UnreadablePiece
 from tests.unit.test_envelope import GOOD, POISON, body_of, json_values, mutate, mutations
 
 _CUTS = st.lists(st.integers(0, 5_000), max_size=8)
@@ -85,7 +85,7 @@ def test_an_item_that_is_too_long_fails_alone(size: int) -> None:
     found = [p for at in range(0, len(body), size) for p in reader.feed(body[at : at + size])]
     found += reader.finish()
     assert (found[0], found[2]) == (GOOD[0], GOOD[1])
-    assert isinstance(found[1], Unfit)
+    assert isinstance(found[1], UnreadablePiece)
     assert found[1].errors[0].code == "ITEM_TOO_LARGE"
     assert f"byte {len(body_of([GOOD[0]])) - 1}" in found[1].errors[0].detail
 

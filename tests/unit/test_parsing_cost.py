@@ -16,7 +16,7 @@ from app.files.readers import Family, Form, open_reader, read_by_steps, read_pie
 from app.http.body.decompression import open_inflater
 from app.imports.batch.items import Items
 from app.resources import diagnosis
-from app.resources.decoding import Effort, Laborious, Rejected, Unfit, read_items
+from app.resources.decoding import Effort, Laborious, Rejected, UnreadablePiece, read_items
 from tests.bench.parsing.inputs import Input, hostile
 from tests.bench.parsing.measure import measure
 
@@ -103,7 +103,7 @@ def test_an_open_quote_costs_its_row_alone_as_if_all_lines_were_read_again(
 def test_rows_with_an_open_quote_fail_alone_and_name_their_lines() -> None:
     body = b'id,email\n1,a@b.de\n2,"\n3,c@d.de\na","\n5,e@f.de\n'
     contents = read_pieces(body, Form(family=Family.CSV), max_items=10)
-    failed = [piece.errors[0].detail for piece in contents.pieces if isinstance(piece, Unfit)]
+    failed = [piece.errors[0].detail for piece in contents.pieces if isinstance(piece, UnreadablePiece)]
     assert failed == [
         "line 3: a quote is opened in this line and never closed",
         "line 5: a quote is opened in this line and never closed",

@@ -60,9 +60,9 @@ def _render_operation(document: dict[str, Any], path: str, method: str, operatio
         parts.append(f"<table>{''.join(rows)}</table>")
     if body := operation.get("requestBody"):
         for media_type, content in body["content"].items():
-            told = _prose(content["schema"].get("description", ""))
+            description = _prose(content["schema"].get("description", ""))
             parts.append(
-                f"<p>Body: <code>{media_type}</code> {_link(content['schema'])} {told}{_example(content)}"
+                f"<p>Body: <code>{media_type}</code> {_link(content['schema'])} {description}{_example(content)}"
             )
     rows = []
     for status, response in operation["responses"].items():

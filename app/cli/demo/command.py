@@ -141,8 +141,8 @@ class Stage:
     async def evidence(self, what: str) -> list[dict[str, Any]]:
         """`ledger` (effects), `calls` or `contacts` of the stand-in CRM."""
         async with self._session.get(f"{self._sandbox}/{what}") as answer:
-            told = await answer.json()
-        return list(told["effects" if what == "ledger" else what])
+            document = await answer.json()
+        return list(document["effects" if what == "ledger" else what])
 
 
 async def _scenes(console: Console, stage: Stage) -> None:

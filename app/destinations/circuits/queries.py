@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from app.kit.postgres.batched_delete import in_strokes
+from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Query, Seconds, query
 from app.vocabulary.states import CircuitState
@@ -43,10 +43,10 @@ class CircuitChange(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class Override(msgspec.Struct, frozen=True, kw_only=True):
     """What somebody wants of a destination's circuits."""
 
-    wish: str
+    override: str
     """The current state there."""
     state: CircuitState
     by: str
@@ -75,14 +75,18 @@ async def ask_circuit(
     return await _ask_circuit(connection, tenant_id, name, state, seconds, actor, "crm" if shared else None)
 
 
-wished_destinations = Query[[], list[tuple[int, int]]]("wished_destinations")
-read_wish = Query[[int, int], Wish | None]("read_circuit_wish")
+overridden_destinations = Query[[], list[tuple[int, int]]]("overridden_destinations")
+read_override = Query[[int, int], Override | None]("read_circuit_override")
 """(tenant_id, destination_id)"""
-_clear_wish = Query[[int, int, str, bool], None]("clear_circuit_wish")
+_clear_override = Query[[int, int, str, bool], None]("clear_circuit_override")
 
 
-async def clear_wish(connection: Connection, tenant_id: int, destination_id: int, wish: Wish) -> None:
-    await _clear_wish(connection, tenant_id, destination_id, wish.wish, wish.state is CircuitState.CLOSED)
+async def clear_override(
+    connection: Connection, tenant_id: int, destination_id: int, override: Override
+) -> None:
+    await _clear_override(
+        connection, tenant_id, destination_id, override.override, override.state is CircuitState.CLOSED
+    )
 
 
 unblock_crm = Query[[str, str], None]("unblock_crm")
@@ -118,7 +122,7 @@ class _LastChange(msgspec.Struct, frozen=True):
     at: datetime | None
     after: str | None
     detail: str | None
-    wish: str | None
+    override: str | None
     left_open: float | None
 
 
@@ -138,10 +142,10 @@ async def read_circuits(connection: Connection, tenant_id: int) -> dict[str, Cir
             openings_24h=openings.get(row.name, 0),
             detail=None if state is CircuitState.CLOSED else row.detail,
         )
-        if row.wish is not None:
+        if row.override is not None:
             circuit = msgspec.structs.replace(
                 circuit,
-                state=CircuitState(row.wish),
+                state=CircuitState(row.override),
                 detail="requested by an operator; a worker is about to apply it",
             )
         found[row.name] = circuit
@@ -163,4 +167,4 @@ _forget_changes = Query[[int, timedelta], Affected]("forget_circuit_changes")
 
 
 async def forget_changes(connection: Connection, tenant_id: int) -> None:
-    await in_strokes(_forget_changes, connection, tenant_id, RETENTION)
+    await in_batches(_forget_changes, connection, tenant_id, RETENTION)

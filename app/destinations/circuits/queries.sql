@@ -8,7 +8,7 @@
 WITH asked AS (
     UPDATE destinations d
     SET
-        circuit_wish = jsonb_build_object(
+        circuit_override = jsonb_build_object(
             'state', $3::text, 'until', extract(epoch FROM now() + $4::interval), 'by', $5::text,
             'at', extract(epoch FROM clock_timestamp()), 'circuit', $6::text
         ),
@@ -28,31 +28,31 @@ noted AS (
 )
 SELECT a.destination_id FROM asked a;
 
--- name: wished_destinations
+-- name: overridden_destinations
 -- Whose circuits an operator wants set.
 SELECT d.tenant_id, d.destination_id
 FROM destinations d
-WHERE d.circuit_wish IS NOT NULL AND d.state <> 'removed';
+WHERE d.circuit_override IS NOT NULL AND d.state <> 'removed';
 
--- name: read_circuit_wish
+-- name: read_circuit_override
 -- With what is left of its time: a wish that is found late is not fulfilled for longer.
 SELECT
-    d.circuit_wish::text AS wish, d.circuit_wish ->> 'state' AS state, d.circuit_wish ->> 'by' AS by,
-    d.circuit_wish ->> 'circuit' AS circuit,
-    ((d.circuit_wish ->> 'until')::float8 - extract(epoch FROM now()))::float8 AS seconds
+    d.circuit_override::text AS override, d.circuit_override ->> 'state' AS state, d.circuit_override ->> 'by' AS by,
+    d.circuit_override ->> 'circuit' AS circuit,
+    ((d.circuit_override ->> 'until')::float8 - extract(epoch FROM now()))::float8 AS seconds
 FROM destinations d
-WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish IS NOT NULL;
+WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_override IS NOT NULL;
 
--- name: clear_circuit_wish
+-- name: clear_circuit_override
 -- Only the one that was fulfilled. A worker that was refused just before the circuit was closed may have blocked the
 -- destination after the wish had unblocked it.
 UPDATE destinations d
 SET
-    circuit_wish = NULL,
+    circuit_override = NULL,
     blocked_until = CASE WHEN $4::boolean AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_until END,
     blocked_code = CASE WHEN $4 AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_code END,
     blocked_detail = CASE WHEN $4 AND d.blocked_code = 'CIRCUIT_OPEN' THEN NULL ELSE d.blocked_detail END
-WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_wish = $3::text::jsonb;
+WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_override = $3::text::jsonb;
 
 -- name: unblock_crm
 -- Of all tenants, for a CRM of kind $1 at $2 whose circuit an operator closed.
@@ -80,7 +80,7 @@ SELECT
             'destination', d.name, 'circuit', :circuit, 'before', :before::text, 'after', :after, 'opens', :opens::int,
             'retry_after_seconds', ceil(:seconds::float8)::int, 'detail', :reason::text
         )
-    ) END AS told
+    ) END AS reported
 FROM noted n
 JOIN destinations d ON d.tenant_id = n.tenant_id AND d.destination_id = n.destination_id
 WHERE d.tenant_id = :tenant_id;
@@ -90,7 +90,7 @@ WHERE d.tenant_id = :tenant_id;
 SELECT
     d.name, x.at, x.after, x.detail,
     -- What a new token brings about is nobody's order, and what tenants share is the operator's.
-    CASE WHEN d.circuit_wish ->> 'circuit' IS NULL THEN d.circuit_wish ->> 'state' END AS wish,
+    CASE WHEN d.circuit_override ->> 'circuit' IS NULL THEN d.circuit_override ->> 'state' END AS override,
     (extract(epoch FROM x.at - now()) + x.seconds)::float8 AS left_open
 FROM destinations d
 LEFT JOIN LATERAL (

@@ -17,7 +17,7 @@ from app.http.operation import Answer, Header, Path, Reply, operation
 from app.http.parameters import read_preferences
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 
@@ -74,7 +74,7 @@ async def test_destination(
     exchange: Exchange,
     settings: Settings,
     database: Database,
-    waker: Waker,
+    notifier: Notifier,
 ) -> Reply[DestinationTest]:
     """Test a destination.
 
@@ -93,7 +93,7 @@ async def test_destination(
             actor=principal.key_id,
             new_id=uuid7,
         )
-    waker.wake_imports(principal.tenant_id, test_id)
+    notifier.notify_imports(principal.tenant_id, test_id)
     seconds = min(WAIT, settings.max_wait) if preferences.wait is None else preferences.wait
     found = await service.wait(
         database,

@@ -10,7 +10,7 @@ import msgspec
 from app.imports.batch import duplicates
 from app.imports.batch.duplicates import Batch
 from app.resources import decoding
-from app.resources.decoding import Accepted, Effort, Noted, Piece, Rejected, Unfit
+from app.resources.decoding import Accepted, Effort, Noted, Piece, Rejected, UnreadablePiece
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome, ItemWarning
 from app.vocabulary.states import ErrorCode, ItemStatus, Result
@@ -80,7 +80,7 @@ class Items:
         left_out = {row.index for row in self._refused}
         readable: list[bytes | msgspec.Raw] = []
         for index, piece in zip(self._indexes, self.pieces, strict=True):
-            if isinstance(piece, Unfit):
+            if isinstance(piece, UnreadablePiece):
                 self._refused.append(Rejected(index, piece.contact_id, piece.errors))
                 left_out.add(index)
             elif index not in left_out:
@@ -155,7 +155,7 @@ class Items:
         for index, leader in self._batch.followers.items():
             decided[index] = outcomes_wire.follow(index, decided[leader])
         for index, last in self._batch.superseded.items():
-            decided[index] = outcomes_wire.give_way(index, decided[last])
+            decided[index] = outcomes_wire.yield_to(index, decided[last])
         for index, warnings in self._warnings.items():
             decided[index] = msgspec.structs.replace(decided[index], warnings=warnings)
         self.outcomes = [decided[index] for index in self._indexes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 
-from app.kit.postgres.batched_delete import in_strokes
+from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query
 from app.vocabulary.states import JobState
@@ -14,18 +14,18 @@ cancel_job = Query[[int, uuid.UUID, str], Found]("cancel_job")
 read_state = Query[[int, uuid.UUID], JobState | None]("read_job_state")
 _remove_chunks = Query[[int, uuid.UUID], Affected]("remove_chunks")
 _remove_repeats = Query[[int, uuid.UUID], Affected]("remove_repeats")
-_is_spooled = Query[[int, uuid.UUID], bool]("is_spooled")
+_is_staged = Query[[int, uuid.UUID], bool]("is_spooled")
 
 
-async def remove_spool(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
+async def remove_staged(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
     """Remove the staged chunks of a finished job; each statement commits by itself.
 
     False: some is left, because somebody holds it or because it is much; call again later.
     """
-    await in_strokes(_remove_chunks, connection, tenant_id, job_id, stroke=100)
-    await in_strokes(_remove_repeats, connection, tenant_id, job_id, stroke=10_000)
-    return not await _is_spooled(connection, tenant_id, job_id)
+    await in_batches(_remove_chunks, connection, tenant_id, job_id, batch_size=100)
+    await in_batches(_remove_repeats, connection, tenant_id, job_id, batch_size=10_000)
+    return not await _is_staged(connection, tenant_id, job_id)
 
 
-orphaned_spools = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_spools")
+orphaned_stages = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_stages")
 """Finished jobs (tenant, job) with staged chunks, for `remove_spool`."""

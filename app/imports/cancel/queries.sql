@@ -23,51 +23,51 @@ NOT EXISTS (
 -- Some of what is spooled of a job that is at its end; a chunk that somebody still holds is left. The spool of any other
 -- job is acknowledged work, whoever asks. An array, not a join: PostgreSQL may know nothing of the table yet, and would
 -- compare every row with every other.
-DELETE FROM spool_chunks
+DELETE FROM staged_chunks
 WHERE tenant_id = $1 AND job_id = $2
     AND {{is_at_its_end}}
     AND first_index = ANY (ARRAY(
-    SELECT s.first_index FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
+    SELECT s.first_index FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2
     ORDER BY s.first_index LIMIT 100
     FOR UPDATE SKIP LOCKED
 ));
 
 -- name: remove_repeats
-DELETE FROM spool_repeats
+DELETE FROM staged_repeats
 WHERE tenant_id = $1 AND job_id = $2
     AND {{is_at_its_end}}
     AND item_index = ANY (ARRAY(
-    SELECT r.item_index FROM spool_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2
+    SELECT r.item_index FROM staged_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2
     ORDER BY r.item_index LIMIT 10000
     FOR UPDATE SKIP LOCKED
 ));
 
 -- name: is_spooled
 SELECT
-    EXISTS (SELECT FROM spool_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2)
-    OR EXISTS (SELECT FROM spool_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2);
+    EXISTS (SELECT FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2)
+    OR EXISTS (SELECT FROM staged_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2);
 
--- name: orphaned_spools
+-- name: orphaned_stages
 -- Jobs that need their spool no more, but have some. A probe of the index for each spooled job, however many chunks
 -- it has.
 WITH RECURSIVE chunked AS (
-    (SELECT s.tenant_id, s.job_id FROM spool_chunks s ORDER BY s.tenant_id, s.job_id LIMIT 1)
+    (SELECT s.tenant_id, s.job_id FROM staged_chunks s ORDER BY s.tenant_id, s.job_id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.job_id
     FROM chunked c
     CROSS JOIN LATERAL (
-        SELECT s.tenant_id, s.job_id FROM spool_chunks s
+        SELECT s.tenant_id, s.job_id FROM staged_chunks s
         WHERE (s.tenant_id, s.job_id) > (c.tenant_id, c.job_id)
         ORDER BY s.tenant_id, s.job_id LIMIT 1
     ) n
 ),
 repeated AS (
-    (SELECT r.tenant_id, r.job_id FROM spool_repeats r ORDER BY r.tenant_id, r.job_id LIMIT 1)
+    (SELECT r.tenant_id, r.job_id FROM staged_repeats r ORDER BY r.tenant_id, r.job_id LIMIT 1)
     UNION ALL
     SELECT n.tenant_id, n.job_id
     FROM repeated c
     CROSS JOIN LATERAL (
-        SELECT r.tenant_id, r.job_id FROM spool_repeats r
+        SELECT r.tenant_id, r.job_id FROM staged_repeats r
         WHERE (r.tenant_id, r.job_id) > (c.tenant_id, c.job_id)
         ORDER BY r.tenant_id, r.job_id LIMIT 1
     ) n

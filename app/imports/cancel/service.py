@@ -58,7 +58,7 @@ async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID, *, actor
     log.info("job_canceled", tenant_id=tenant_id, job_id=str(job_id))
     try:
         async with database.connection() as connection:
-            await cancel_queries.remove_spool(connection, tenant_id, job_id)
+            await cancel_queries.remove_staged(connection, tenant_id, job_id)
     except (TrancheError, asyncpg.PostgresError) as failure:
         # The job is canceled all the same, and a sweeper removes what is left.
-        log.warning("spool_left", job_id=str(job_id), error=str(failure))
+        log.warning("staged_left", job_id=str(job_id), error=str(failure))

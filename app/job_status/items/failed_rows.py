@@ -14,7 +14,7 @@ from app.files.failed_rows_file import MAX_KEYS, CsvWriter, NdjsonWriter, Note, 
 from app.files.readers import Kept
 from app.files.staging_codec import decode_sources
 from app.job_status.items import queries as rows
-from app.job_status.items.item_filter import Filter, JobItem, tell_reasons
+from app.job_status.items.item_filter import Filter, JobItem, list_reasons
 from app.job_status.items.queries import JobRef
 from app.job_status.items.service import Page, gather, read_extent, read_items
 from app.kit.compression import unpack
@@ -150,7 +150,7 @@ def _encode_rows(writer: _Writer, found: _Found, wanted: Filter) -> bytes:
 
 def _note(item: JobItem, wanted: Filter) -> Note:
     """All reasons of an item, those that were asked for first."""
-    reasons = sorted(tell_reasons(item), key=lambda reason: not wanted.names(reason))
+    reasons = sorted(list_reasons(item), key=lambda reason: not wanted.names(reason))
     details = [f"{reason.place}: {reason.detail}" if reason.place else reason.detail for reason in reasons]
     return Note(reasons[0].code, "; ".join(details), max(reason.seconds for reason in reasons))
 

@@ -56,7 +56,7 @@ class Reason(msgspec.Struct, frozen=True):
     seconds: int = 0
 
 
-def tell_reasons(item: JobItem) -> Iterator[Reason]:
+def list_reasons(item: JobItem) -> Iterator[Reason]:
     """Every place that an item did not make it to, this one first."""
     if item.status is not ItemStatus.OK:
         details = [error.detail for error in item.errors or ()]
@@ -107,7 +107,7 @@ class Filter(msgspec.Struct, frozen=True):
 
     def takes(self, item: JobItem) -> bool:
         if self.lost:
-            return any(self.names(reason) for reason in tell_reasons(item))
+            return any(self.names(reason) for reason in list_reasons(item))
         if self.local:
             codes: set[object] = {item.error_code}
             if self.destination is None:

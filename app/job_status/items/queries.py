@@ -105,20 +105,20 @@ async def next_faulty_chunks(job: JobRef, first: int, limit: int, codes: Sequenc
 
 @query
 async def next_deliveries(
-    job: JobRef, destination_id: int, first: int, last: int, limit: int, *, letters: str | None
+    job: JobRef, destination_id: int, first: int, last: int, limit: int, *, pattern: str | None
 ) -> list[Range]:
-    """Those that begin at `last` at the latest; `letters` is a pattern of the states that one of its items has."""
+    """Those that begin at `last` at the latest; `pattern` is one of the states that one of its items has."""
 
 
 @query
 async def next_faulty_deliveries(
-    job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, letters: str | None
+    job: JobRef, destination_id: int, first: int, limit: int, *, code: str | None, pattern: str | None
 ) -> list[Range]: ...
 
 
 @query
 async def next_open_deliveries(
-    job: JobRef, destination_id: int, first: int, limit: int, *, letters: str | None
+    job: JobRef, destination_id: int, first: int, limit: int, *, pattern: str | None
 ) -> list[Range]:
     """All that are open are looked at: for a destination with few of them."""
 
@@ -174,11 +174,11 @@ class EndRow(msgspec.Struct, frozen=True):
     replay_job_id: uuid.UUID | None
 
 
-_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("letters_of_items")
+_dead_letters_of_items = Query[[int, list[int], list[int]], list[EndRow]]("dead_letters_of_items")
 
 
-async def letters_of_items(
+async def dead_letters_of_items(
     connection: Connection, tenant_id: int, items: Sequence[tuple[int, int]]
 ) -> list[EndRow]:
     """For items (delivery, index) that left a dead letter."""
-    return await _letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])
+    return await _dead_letters_of_items(connection, tenant_id, [d for d, _ in items], [i for _, i in items])

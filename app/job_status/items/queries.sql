@@ -8,7 +8,7 @@
 SELECT
     coalesce(j.items, j.total) AS items, j.state, j.trimmed_at IS NOT NULL AS trimmed, j.form,
     (
-        SELECT min(s.first_index) FROM spool_chunks s WHERE s.tenant_id = j.tenant_id AND s.job_id = j.job_id
+        SELECT min(s.first_index) FROM staged_chunks s WHERE s.tenant_id = j.tenant_id AND s.job_id = j.job_id
     ) AS undecided,
     (
         SELECT c.first_index + c.item_count FROM job_chunks c
@@ -66,7 +66,7 @@ ORDER BY c.first_index
 LIMIT $4;
 
 -- name: next_deliveries
--- Deliveries to the destination $3 of items from $4 on, but none that begins after $5, with one of the letters $7
+-- Deliveries to the destination $3 of items from $4 on, but none that begins after $5, with one of the states $7
 -- (a pattern; NULL: any).
 SELECT d.first_index, d.last_index
 FROM deliveries d
@@ -82,7 +82,7 @@ ORDER BY d.first_index
 LIMIT $6;
 
 -- name: next_faulty_deliveries
--- Those that count failures, with the code $6 (NULL: any) and one of the letters $7 (NULL: any).
+-- Those that count failures, with the code $6 (NULL: any) and one of the states $7 (NULL: any).
 SELECT d.first_index, d.last_index
 FROM deliveries d
 WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.destination_id = $3 AND d.failures <> '{}'
@@ -99,7 +99,7 @@ ORDER BY d.first_index
 LIMIT $5;
 
 -- name: next_open_deliveries
--- Those that are not done, where there are few of them, with one of the letters $6 (NULL: any).
+-- Those that are not done, where there are few of them, with one of the states $6 (NULL: any).
 WITH open AS MATERIALIZED (
     SELECT d.first_index, d.last_index, d.states
     FROM deliveries d
@@ -182,7 +182,7 @@ SELECT
 FROM ledger l
 WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
 
--- name: letters_of_items
+-- name: dead_letters_of_items
 -- What became of the letters that these items of deliveries left.
 SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
 FROM unnest($2::bigint[], $3::int[]) AS k(delivery_id, item_index)

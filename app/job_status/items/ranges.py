@@ -10,7 +10,7 @@ import msgspec
 from app.job_status.items import queries
 from app.job_status.items.item_filter import LOST_STATES, Filter
 from app.job_status.items.queries import JobRef, PlaceRow, Range
-from app.vocabulary.states import OPEN_STATES, STATE_LETTER, EffectState, ErrorCode, ItemStatus
+from app.vocabulary.states import OPEN_STATES, STATE_CODE, EffectState, ErrorCode, ItemStatus
 
 MOST: Final = 256
 """Ranges that one search returns."""
@@ -102,42 +102,42 @@ class Candidates:
         return self._faulty_chunks(_CODES[status])
 
     def _at(self, place: PlaceRow, status: str | None, code: str | None) -> list[_Search]:
-        letters = None if status is None else _pattern(EffectState(status))
+        pattern = None if status is None else _pattern(EffectState(status))
         if code is not None:
-            searches = [self._faulty_deliveries(place, code, letters)]
+            searches = [self._faulty_deliveries(place, code, pattern)]
             if place.blocked_code == code:  # the reason of every item that waits there now
-                searches.append(self._open_deliveries(place, letters or _pattern(*sorted(OPEN_STATES))))
+                searches.append(self._open_deliveries(place, pattern or _pattern(*sorted(OPEN_STATES))))
             return searches
         if status in LOST_STATES:
-            return [self._faulty_deliveries(place, None, letters)]
+            return [self._faulty_deliveries(place, None, pattern)]
         if status in OPEN_STATES:
-            return [self._open_deliveries(place, letters)]
-        return [self._deliveries(place, letters)]
+            return [self._open_deliveries(place, pattern)]
+        return [self._deliveries(place, pattern)]
 
     def _faulty_chunks(self, codes: list[str]) -> _Search:
         return self._paged(lambda first: queries.next_faulty_chunks(self._job, first, MOST, codes))
 
-    def _faulty_deliveries(self, place: PlaceRow, code: str | None, letters: str | None) -> _Search:
+    def _faulty_deliveries(self, place: PlaceRow, code: str | None, pattern: str | None) -> _Search:
         return self._paged(
             lambda first: queries.next_faulty_deliveries(
-                self._job, place.destination_id, first, MOST, code=code, letters=letters
+                self._job, place.destination_id, first, MOST, code=code, pattern=pattern
             )
         )
 
-    def _open_deliveries(self, place: PlaceRow, letters: str | None) -> _Search:
+    def _open_deliveries(self, place: PlaceRow, pattern: str | None) -> _Search:
         if place.open > FEW:
-            return self._deliveries(place, letters)
+            return self._deliveries(place, pattern)
         return self._paged(
             lambda first: queries.next_open_deliveries(
-                self._job, place.destination_id, first, MOST, letters=letters
+                self._job, place.destination_id, first, MOST, pattern=pattern
             )
         )
 
-    def _deliveries(self, place: PlaceRow, letters: str | None) -> _Search:
+    def _deliveries(self, place: PlaceRow, pattern: str | None) -> _Search:
         async def search(first: int) -> Found:
             last = min(first + WINDOW, self._end) - 1
             ranges = await queries.next_deliveries(
-                self._job, place.destination_id, first, last, MOST, letters=letters
+                self._job, place.destination_id, first, last, MOST, pattern=pattern
             )
             return Found(ranges, min(last, ranges[-1][1]) if len(ranges) == MOST else last)
 
@@ -154,4 +154,4 @@ class Candidates:
 
 def _pattern(*states: EffectState) -> str:
     """Of `deliveries.states` with one of these."""
-    return f"[{''.join(STATE_LETTER[state] for state in states)}]"
+    return f"[{''.join(STATE_CODE[state] for state in states)}]"

@@ -17,12 +17,12 @@ from app.job_status.items import queries as rows
 from app.job_status.items.item_filter import LOST_STATES, DestinationOutcome, Filter, JobItem
 from app.job_status.items.queries import DeliveryRow, JobRef, JobRow, Range
 from app.job_status.items.ranges import Candidates
-from app.job_status.service import Standstill, explain_wait
+from app.job_status.service import Blockage, explain_wait
 from app.kit.compression import unpack
 from app.kit.postgres.database import Connection
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome
-from app.vocabulary.states import LETTER_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
+from app.vocabulary.states import CODE_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
 
 STEP: Final = 1_000
 """Items that are looked at in one step of a filtered page, or as many as it may hold."""
@@ -145,11 +145,11 @@ async def _load(job: JobRef, ranges: list[Range], wanted: Filter) -> list[JobIte
         outcomes += _pick(chunk, ranges, wanted.mark)
     # Only what is stored here is owed to anybody.
     stored = [outcome.index for outcome in outcomes if outcome.status is ItemStatus.OK]
-    owed = await _read_owed(job, stored) if stored else {}
+    pending = await _read_pending(job, stored) if stored else {}
     found = []
     for outcome in outcomes:
         fields: dict[str, Any] = {name: getattr(outcome, name) for name in ItemOutcome.__struct_fields__}
-        item = JobItem(**fields, destinations=owed.get(outcome.index, {}))
+        item = JobItem(**fields, destinations=pending.get(outcome.index, {}))
         if wanted.takes(item):
             found.append(item)
     return found
@@ -186,44 +186,44 @@ def gather(indexes: Sequence[int]) -> list[Range]:
     return ranges
 
 
-async def _read_owed(job: JobRef, indexes: list[int]) -> dict[int, dict[str, DestinationOutcome]]:
-    owed: dict[int, dict[str, DestinationOutcome]] = {}
+async def _read_pending(job: JobRef, indexes: list[int]) -> dict[int, dict[str, DestinationOutcome]]:
+    pending: dict[int, dict[str, DestinationOutcome]] = {}
     asked = set(indexes)
     lost: dict[tuple[int, int], str] = {}
     for delivery in await rows.read_deliveries(job, gather(indexes)):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         kept = {} if delivery.not_restored is None else _decode_not_restored(delivery.not_restored)
-        standstill = explain_wait(
+        blockage = explain_wait(
             paused=delivery.paused,
             blocked_code=delivery.blocked_code,
             blocked_detail=delivery.blocked_detail,
             blocked_for=delivery.blocked_for,
         )
         columns = zip(delivery.indexes, delivery.versions, delivery.states, strict=True)
-        for position, (index, version, letter) in enumerate(columns):
+        for position, (index, version, code) in enumerate(columns):
             if index in asked:
                 place = str(position)
-                owed.setdefault(index, {})[delivery.name] = _describe(
+                pending.setdefault(index, {})[delivery.name] = _describe(
                     delivery,
-                    LETTER_STATE[letter],
+                    CODE_STATE[code],
                     version,
                     errors.get(place, {}),
-                    standstill,
+                    blockage,
                     kept.get(place),
                 )
-                if LETTER_STATE[letter] in LOST_STATES:
+                if CODE_STATE[code] in LOST_STATES:
                     lost[(delivery.delivery_id, index)] = delivery.name
     if lost:
-        await _tell_letters(job, lost, owed)
-    return owed
+        await _add_dead_letters(job, lost, pending)
+    return pending
 
 
-async def _tell_letters(
-    job: JobRef, lost: dict[tuple[int, int], str], owed: dict[int, dict[str, DestinationOutcome]]
+async def _add_dead_letters(
+    job: JobRef, lost: dict[tuple[int, int], str], pending: dict[int, dict[str, DestinationOutcome]]
 ) -> None:
     """The current state of the dead letters that items (delivery, index) left."""
-    for end in await rows.letters_of_items(job.connection, job.tenant_id, list(lost)):
-        there = owed[end.item_index]
+    for end in await rows.dead_letters_of_items(job.connection, job.tenant_id, list(lost)):
+        there = pending[end.item_index]
         name = lost[(end.delivery_id, end.item_index)]
         there[name] = msgspec.structs.replace(
             there[name],
@@ -238,7 +238,7 @@ def _describe(
     state: EffectState,
     version: int,
     error: dict[str, Any],
-    standstill: Standstill | None,
+    blockage: Blockage | None,
     not_restored: NotRestored | None,
 ) -> DestinationOutcome:
     code, detail, seconds = error.get("code"), error.get("detail"), None
@@ -246,9 +246,9 @@ def _describe(
         detail = detail or explain_not_restored(not_restored.fields, not_restored.created)
     if state in OPEN_STATES and delivery.state == "pending":
         seconds = math.ceil(delivery.next_in) or None
-        if standstill is not None:
-            code, detail = standstill.code or code, standstill.describe(detail)
-            seconds = None if standstill.seconds is None else max(standstill.seconds, seconds or 0)
+        if blockage is not None:
+            code, detail = blockage.code or code, blockage.describe(detail)
+            seconds = None if blockage.seconds is None else max(blockage.seconds, seconds or 0)
     return DestinationOutcome(
         state=state,
         version=version,

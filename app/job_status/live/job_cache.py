@@ -19,10 +19,10 @@ from msgspec import UNSET
 
 from app.errors import NotFound
 from app.http.operation import Reply
-from app.http.singleflight import Flights
+from app.http.singleflight import SingleFlight
 from app.job_status import service
 from app.job_status.documents import JobDocuments
-from app.job_status.live.poll_load import Crowds
+from app.job_status.live.poll_load import PollLoads
 from app.job_status.queries import Revision
 from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
@@ -31,7 +31,7 @@ from app.vocabulary.states import JobState
 MOST: Final = 1_000
 """Jobs whose bodies are kept."""
 PATIENT: Final = 1.0
-"""Seconds for which a crowd is shown a view while a newer one is being read; one who asks alone waits for it."""
+"""Seconds for which many who ask are shown a view while a newer one is being read; one who asks alone waits for it."""
 YOUNG: Final = 0.2
 """Seconds for which the view of a job that goes on may be shown though there is a newer one…"""
 SHARE: Final = 10.0
@@ -81,8 +81,8 @@ class View(msgspec.Struct):
 
     @property
     def tag(self) -> str:
-        told = f"w{zlib.crc32(self.lack.detail.encode()):08x}" if self.lack else ""
-        return "-".join(filter(None, (f"{_REPRESENTATION}-{self.revision}", self.mark, told)))
+        lack = f"w{zlib.crc32(self.lack.detail.encode()):08x}" if self.lack else ""
+        return "-".join(filter(None, (f"{_REPRESENTATION}-{self.revision}", self.mark, lack)))
 
     def headers(self, again_in: float | None) -> dict[str, str]:
         """Of its representation; `again_in`: seconds until polling again is worth while, None once it is finished."""
@@ -118,8 +118,8 @@ class JobViews(JobDocuments):
         self._database = database
         self._workers = workers
         self._kept: OrderedDict[_Job, View] = OrderedDict()
-        self._readings: Flights[_Job, View] = Flights()
-        self._crowds: Crowds[_Job] = Crowds()
+        self._readings: SingleFlight[_Job, View] = SingleFlight()
+        self._loads: PollLoads[_Job] = PollLoads()
         self._asked: dict[_Job, list[asyncio.Future[Revision | None]]] = {}
         self._looking: asyncio.Task[None] | None = None
 
@@ -155,8 +155,8 @@ class JobViews(JobDocuments):
         return view.retold
 
     async def _find(self, job: _Job, at_least: int | None) -> View:
-        crowded = self._crowds.note(job, asyncio.get_running_loop().time())
-        if crowded and at_least is not None and (shown := self._show_crowd(job, at_least)) is not None:
+        many = self._loads.note(job, asyncio.get_running_loop().time())
+        if many and at_least is not None and (shown := self._show_many(job, at_least)) is not None:
             return shown
         seen = await self.look(*job)
         clock = asyncio.get_running_loop().time
@@ -177,7 +177,7 @@ class JobViews(JobDocuments):
             await self._readings.share(job, lambda: self._look_ahead(job, view))
         return view
 
-    def _show_crowd(self, job: _Job, at_least: int) -> View | None:
+    def _show_many(self, job: _Job, at_least: int) -> View | None:
         """What was read a moment ago, without a query; it is read anew meanwhile, once for all."""
         view = self._kept.get(job)
         if view is None or view.finished or view.revision < at_least:
@@ -193,7 +193,7 @@ class JobViews(JobDocuments):
         """Seconds after which asking again is worth while, for as many as ask; `None` once the job is finished."""
         if view.next_in is None:
             return None
-        return max(view.next_in, self._crowds.advise((tenant_id, job_id)))
+        return max(view.next_in, self._loads.advise((tenant_id, job_id)))
 
     async def look(self, tenant_id: int, job_id: uuid.UUID) -> Revision:
         """The job's current revision.

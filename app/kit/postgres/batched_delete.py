@@ -7,23 +7,23 @@ from typing import Final
 
 from app.kit.postgres.database import Connection
 
-STROKE: Final = 1_000
+BATCH: Final = 1_000
 """Rows of one statement, where its query says nothing else."""
 _MOST: Final = 30
 """Statements a call: other work waits behind them."""
 
 
-async def in_strokes(
+async def in_batches(
     statement: Callable[..., Awaitable[int]],
     connection: Connection,
     *arguments: object,
-    stroke: int = STROKE,
+    batch_size: int = BATCH,
 ) -> int:
-    """Run a statement that touches at most `stroke` rows, until it touches fewer or has had its turn; how many."""
+    """Run a statement of at most `batch_size` rows until it touches fewer, at most `_MOST` times; how many rows."""
     total = 0
     for _ in range(_MOST):
         done = await statement(connection, *arguments)
         total += done
-        if done < stroke:
+        if done < batch_size:
             break
     return total

@@ -12,7 +12,7 @@ import asyncpg
 import structlog
 
 from app.errors import DatabaseUnavailable, Overloaded, StorageFull
-from app.kit.postgres.fair_connections import Turns
+from app.kit.postgres.fair_connections import ConnectionQueue
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -104,10 +104,12 @@ def _milliseconds(seconds: float) -> str:
 class Database:
     """A pool that says what is wrong in the domain's words and never waits without bound."""
 
-    def __init__(self, settings: Settings, *, application_name: str, turns: Turns | None = None) -> None:
-        """`turns`: who may have a connection next; without it, who has waited longest."""
+    def __init__(
+        self, settings: Settings, *, application_name: str, connection_queue: ConnectionQueue | None = None
+    ) -> None:
+        """`connection_queue`: who may have a connection next; without it, who has waited longest."""
         self._settings = settings
-        self._turns = turns
+        self._connection_queue = connection_queue
         self._name = application_name
         self._pool: asyncpg.Pool[Any] | None = None
         self._opening = asyncio.Lock()
@@ -164,10 +166,10 @@ class Database:
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 
-    def turn(self) -> AbstractAsyncContextManager[None]:
+    def slot(self) -> AbstractAsyncContextManager[None]:
         """What the acting tenant does within it waits for no further turn: for work that is begun only when there will
         be a connection for it. Raises `Overloaded`."""
-        return nullcontext() if self._turns is None else self._turns.take()
+        return nullcontext() if self._connection_queue is None else self._connection_queue.take()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -179,7 +181,7 @@ class Database:
             StorageFull: PostgreSQL has no room for what was to be written.
         """
         try:
-            async with self.turn(), self._connection() as connection:
+            async with self.slot(), self._connection() as connection:
                 yield connection
         except (DatabaseUnavailable, StorageFull):
             self._note_trouble(True)

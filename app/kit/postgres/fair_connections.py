@@ -28,19 +28,19 @@ _Waiter = asyncio.Future[None]
 _held: Final[ContextVar[asyncio.Task[Any] | None]] = ContextVar("held", default=None)
 
 
-class Turns:
+class ConnectionQueue:
     """So many at a time, handed on to the tenants that wait in turn, and within a tenant in order.
 
     One tenant never has all of them, and while others are there no more than its share, so that what each of these
     does is not slowed down by too many transactions at a time either.
     """
 
-    def __init__(self, count: int, *, share: int, patience: float) -> None:
-        """`share`: the most of one tenant beside others. `patience`: seconds after which waiting ends."""
+    def __init__(self, count: int, *, share: int, timeout: float) -> None:
+        """`share`: the most of one tenant beside others. `timeout`: seconds after which waiting ends."""
         self._free = count
         self._share = max(1, min(share, count))
         self._alone = max(1, count - _RESERVE)
-        self._patience = patience
+        self._timeout = timeout
         self._active: Counter[int] = Counter()
         self._recent: OrderedDict[int, float] = OrderedDict()
         """When each tenant last took a turn, the longest ago first."""
@@ -100,7 +100,7 @@ class Turns:
         mine: _Waiter = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(tenant, deque()).append(mine)
         try:
-            async with asyncio.timeout(self._patience):
+            async with asyncio.timeout(self._timeout):
                 await mine
         except BaseException as error:
             if mine.done() and not mine.cancelled():

@@ -28,8 +28,8 @@ from tests.bench.large.files import TYPES
 from tests.conftest import SECRET_KEY
 
 WORKERS = 2
-_TABLES = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, spool_chunks,
-    spool_repeats, idempotency_keys"""
+_TABLES = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, staged_chunks,
+    staged_repeats, idempotency_keys"""
 _keys = itertools.count(1)
 
 

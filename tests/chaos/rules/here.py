@@ -162,21 +162,22 @@ def sums_are_right(e: Evidence) -> Findings:
 
 def effects_add_up(e: Evidence) -> Findings:
     """A job's counts at a destination are the letters of its deliveries, and nothing that is owed is missing."""
-    letters: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
+    dead_letters: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     owed: dict[tuple[str, int], set[int]] = defaultdict(set)
     for d in e.table("deliveries"):
         place = (d["job_id"], d["destination_id"])
-        letters[place] += Counter(WORDS[letter] for letter in d["states"])
+        dead_letters[place] += Counter(WORDS[dead_letter] for dead_letter in d["states"])
         if owed[place] & set(d["indexes"]):
             yield Finding("sum", f"delivery {d['delivery_id']} owes an item twice")
         owed[place] |= set(d["indexes"])
     counted = {(row["job_id"], row["destination_id"]): row for row in e.table("effects")}
     for place, row in counted.items():
         there = {word: row[word] for word in WORDS.values() if row[word]}
-        if there != dict(letters[place]):
+        if there != dict(dead_letters[place]):
             yield Finding(
                 "sum",
-                f"job {place[0]} counts {there} at {e.crm_of.get(place[1])}, its deliveries {dict(letters[place])}",
+                f"job {place[0]} counts {there} at {e.crm_of.get(place[1])}, "
+                f"its deliveries {dict(dead_letters[place])}",
             )
     written: dict[str, set[int]] = defaultdict(set)
     for row in e.table("ledger"):
@@ -242,19 +243,20 @@ def jobs_end_last(e: Evidence) -> Findings:
 def letters_are_written(e: Evidence) -> Findings:
     """Whatever was given up has its dead letter, and nothing else has one."""
     given_up = {
-        (d["delivery_id"], index): letter
+        (d["delivery_id"], index): dead_letter
         for d in e.table("deliveries")
-        for index, letter in zip(d["indexes"], d["states"], strict=True)
-        if letter in "fd"
+        for index, dead_letter in zip(d["indexes"], d["states"], strict=True)
+        if dead_letter in "fd"
     }
-    letters = Counter((row["delivery_id"], row["item_index"]) for row in e.table("dead_letters"))
-    for place, letter in given_up.items():
-        if letters[place] != 1:
+    dead_letters = Counter((row["delivery_id"], row["item_index"]) for row in e.table("dead_letters"))
+    for place, dead_letter in given_up.items():
+        if dead_letters[place] != 1:
             yield Finding(
                 "no_letter",
-                f"item {place[1]} of delivery {place[0]} is {WORDS[letter]}, and has {letters[place]} letters",
+                f"item {place[1]} of delivery {place[0]} is {WORDS[dead_letter]}, "
+                f"and has {dead_letters[place]} dead letters",
             )
-    for place in letters.keys() - given_up.keys():
+    for place in dead_letters.keys() - given_up.keys():
         yield Finding(
             "letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up"
         )
@@ -262,7 +264,7 @@ def letters_are_written(e: Evidence) -> Findings:
 
 def letters_are_taken_once(e: Evidence) -> Findings:
     """A letter that a retry or replay took is answered for by that job alone, and what ended otherwise has a reason."""
-    letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
+    dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
     held = {
         (row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")
     }
@@ -270,9 +272,9 @@ def letters_are_taken_once(e: Evidence) -> Findings:
     named: Counter[int] = Counter()
     for d in e.table("deliveries"):
         owed.update((d["job_id"], d["destination_id"], contact_id) for contact_id in d["contact_ids"])
-        for number in d.get("letters") or []:
+        for number in d.get("dead_letters") or []:
             named[number] += 1
-            taker = letters[number]["replay_job_id"]
+            taker = dead_letters[number]["replay_job_id"]
             if taker != d["job_id"]:
                 yield Finding(
                     "taken_twice", f"letter {number} is sent by job {d['job_id']}, but was taken by {taker}"
@@ -280,7 +282,7 @@ def letters_are_taken_once(e: Evidence) -> Findings:
     for number, count in named.items():
         if count > 1:
             yield Finding("taken_twice", f"letter {number} is sent by {count} deliveries")
-    for number, row in letters.items():
+    for number, row in dead_letters.items():
         resolution = row.get("resolution")
         place = (row["destination_id"], row["contact_id"])
         if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
@@ -294,9 +296,9 @@ def letters_are_taken_once(e: Evidence) -> Findings:
             )
 
 
-def _was_open(letter: Row, at: str) -> bool:
+def _was_open(dead_letter: Row, at: str) -> bool:
     """Whether a letter waited for somebody at this time."""
-    left, resolved = letter["created_at"], letter.get("resolved_at")
+    left, resolved = dead_letter["created_at"], dead_letter.get("resolved_at")
     moment = datetime.fromisoformat(at)
     if datetime.fromisoformat(left) > moment:
         return False
@@ -308,9 +310,9 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     sagas = {row["subject"]: row for row in e.table("sagas") if row["workflow"] == "consistency"}
     by_job: dict[str, list[Row]] = defaultdict(list)
     refused: dict[str, set[str]] = defaultdict(set)
-    for letter in e.table("dead_letters"):
-        refused[letter.get("root_job_id", "")].add(letter["contact_id"])
-        by_job[letter.get("job_id", "")].append(letter)
+    for dead_letter in e.table("dead_letters"):
+        refused[dead_letter.get("root_job_id", "")].add(dead_letter["contact_id"])
+        by_job[dead_letter.get("job_id", "")].append(dead_letter)
     written = {row["job_id"] for row in e.table("ledger")}
     for job_id, job in e.jobs.items():
         if job["options"].get("consistency") != "all_destinations" or job_id not in written:
@@ -319,14 +321,15 @@ def all_have_it_or_none(e: Evidence) -> Findings:
         if saga is None or saga["state"] != "done":
             yield Finding("half_there", f"nobody saw to it that all destinations take job {job_id}: {saga}")
             continue
-        for letter in by_job[job_id]:
-            row = e.entered.get((job_id, letter["item_index"]))
+        for dead_letter in by_job[job_id]:
+            row = e.entered.get((job_id, dead_letter["item_index"]))
             contact = e.contacts[row["contact_id"]] if row is not None else None
             untouched = row and contact and all(contact[n] == row[n] for n in ("version", "source_version"))
-            if untouched and _was_open(letter, saga["finished_at"]):
+            if untouched and _was_open(dead_letter, saga["finished_at"]):
                 yield Finding(
                     "half_there",
-                    f"item {letter['item_index']} of job {job_id} was refused by one destination, but stands: {row}",
+                    f"item {dead_letter['item_index']} of job {job_id} was refused by one destination, "
+                    f"but is still there: {row}",
                 )
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"], {})

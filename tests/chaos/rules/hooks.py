@@ -59,14 +59,14 @@ def _is_signed(secret: str, row: Row) -> bool:
 def events_are_complete(e: Evidence) -> Findings:
     """Each finished job is told of once, as it ended, and each dead letter once."""
     ended: dict[str, list[dict[str, Any]]] = {}
-    letters: Counter[int] = Counter()
+    dead_letters: Counter[int] = Counter()
     unlisted = 0
     for message in e.table("webhook_messages"):
         data = msgspec.json.decode(message["body"])["data"]
         if message["type"] == "job.finished":
             ended.setdefault(data["job_id"], []).append(data)
         elif message["type"] == "item.dead":
-            letters.update(item["dead_letter_id"] for item in data["items"])
+            dead_letters.update(item["dead_letter_id"] for item in data["items"])
             unlisted += data.get("count", len(data["items"])) - len(data["items"])
     for job in e.jobs.values():
         told = ended.pop(job["job_id"], [])
@@ -82,9 +82,9 @@ def events_are_complete(e: Evidence) -> Findings:
     for job_id in ended:
         yield Finding("told_of_nothing", f"there is no job {job_id}")
     left = Counter(row["dead_letter_id"] for row in e.table("dead_letters"))
-    if (letters - left) or (left - letters).total() != unlisted:
+    if (dead_letters - left) or (left - dead_letters).total() != unlisted:
         yield Finding(
             "untold",
-            f"letters without an event: {sorted((left - letters).elements())[:5]}, "
-            f"events without a letter or told twice: {sorted((letters - left).elements())[:5]}",
+            f"letters without an event: {sorted((left - dead_letters).elements())[:5]}, "
+            f"events without a letter or told twice: {sorted((dead_letters - left).elements())[:5]}",
         )

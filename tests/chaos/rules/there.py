@@ -268,11 +268,11 @@ def crms_are_spared(e: Evidence) -> Findings:
 
 def accounts_are_blamed_once(e: Evidence) -> Findings:
     """What an account lacks is no contact's fault: it holds the destination after a few calls, and buries nothing."""
-    for letter in e.table("dead_letters"):
-        if _LACKING.search(letter.get("error_detail") or ""):
+    for dead_letter in e.table("dead_letters"):
+        if _LACKING.search(dead_letter.get("error_detail") or ""):
             yield Finding(
                 "buried_for_setup",
-                f"{letter['contact_id']} was given up for what the account lacks: {letter['error_detail']}",
+                f"{dead_letter['contact_id']} was given up for what the account lacks: {dead_letter['error_detail']}",
             )
     for crm in e.destinations:
         lost = [

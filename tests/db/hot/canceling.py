@@ -9,8 +9,8 @@ from tests.db.hot.values import JOB, Hot
 HOT: Final[Hot] = {
     "cancel_job": (f"3, {JOB}, '{{}}'", {"jobs_working"}),
     "read_job_state": (f"3, {JOB}", {"jobs_pkey"}),
-    "remove_chunks": (f"3, {JOB}", {"spool_chunks_pkey"}),
-    "remove_repeats": (f"3, {JOB}", {"spool_repeats_pkey"}),
-    "is_spooled": (f"3, {JOB}", {"spool_chunks_pkey", "spool_repeats_pkey"}),
-    "orphaned_spools": ("", {"spool_chunks_pkey", "spool_repeats_pkey", "jobs_pkey"}),
+    "remove_chunks": (f"3, {JOB}", {"staged_chunks_pkey"}),
+    "remove_repeats": (f"3, {JOB}", {"staged_repeats_pkey"}),
+    "is_spooled": (f"3, {JOB}", {"staged_chunks_pkey", "staged_repeats_pkey"}),
+    "orphaned_stages": ("", {"staged_chunks_pkey", "staged_repeats_pkey", "jobs_pkey"}),
 }

@@ -7,7 +7,7 @@ from typing import Final
 from tests.db.hot.values import Hot
 
 HOT: Final[Hot] = {
-    "owes": ("3, 5", {"deliveries_due", "deliveries_sending"}),
+    "has_deliveries": ("3, 5", {"deliveries_due", "deliveries_sending"}),
     "lacks_place": ("3, 5, 8", {"deliveries_due", "deliveries_sending"}),
     "read_circuits": ("3", {"circuit_changes_pkey"}),
     "count_openings": ("3", {"circuit_changes_time"}),

@@ -19,11 +19,11 @@ HOT: Final[Hot] = {
         f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},
     ),
-    "bury_letters": (
+    "insert_dead_letters": (
         """3, '[{"contact_id":"c1","version":1,"item_index":0,"state":"dead","code":"X","detail":"no"}]', 5""",
         {"deliveries_pkey", "dead_letters_pkey", "jobs_pkey"},
     ),
-    "supersede_letters": (
+    "supersede_dead_letters": (
         f"3, {CONTACTS}, '{{1,1,1}}', 5, 500, {TOKEN}",
         {"dead_letters_contact", "deliveries_pkey"},
     ),
@@ -31,7 +31,10 @@ HOT: Final[Hot] = {
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
-    "tell_letters": ("3, '{}', 5, '{0,1}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
+    "notify_dead_letters": (
+        "3, '{}', 5, '{0,1}', 16000",
+        {"dead_letters_tenant_id_delivery_id_item_index_key"},
+    ),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
     "list_destinations": ("3", {"deliveries_unknown"}),
     "read_health": ("3", {"deliveries_unknown"}),

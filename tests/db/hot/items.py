@@ -9,7 +9,7 @@ from tests.db.hot.values import JOB, Hot
 RANGES: Final = "'{0,7}', '{3,9}'"
 
 HOT: Final[Hot] = {
-    "items_job": (f"3, {JOB}", {"jobs_pkey", "job_chunks_pkey", "spool_chunks_pkey"}),
+    "items_job": (f"3, {JOB}", {"jobs_pkey", "job_chunks_pkey", "staged_chunks_pkey"}),
     "items_places": (f"3, {JOB}", {"effects_pkey"}),
     "next_chunks": (f"3, {JOB}, 5, 10", {"job_chunks_pkey"}),
     "next_sound_chunks": (f"3, {JOB}, 5, 10", {"job_chunks_pkey"}),

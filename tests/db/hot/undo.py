@@ -30,7 +30,7 @@ HOT: Final[Hot] = {
         f"3, {JOB}, 0, 999",
         {"deliveries_faulty", "dead_letters_waiting", "dead_letters_chain"},
     ),
-    "drop_letters": ("3, '{1,2,3}', 'k', 'why'", {"dead_letters_waiting"}),
+    "drop_dead_letters": ("3, '{1,2,3}', 'k', 'why'", {"dead_letters_waiting"}),
     "read_relatives": (f"3, {JOB}", {"jobs_pkey", "jobs_undo", "jobs_root"}),
     "lock_undo": (f"3, {JOB}", {"jobs_working"}),
     "insert_saga": (f"3, {JOB}, 'undo', {JOB}, 'k', '{{}}'", {"sagas_tenant_id_workflow_subject_key"}),

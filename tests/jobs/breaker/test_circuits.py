@@ -13,7 +13,7 @@ from app.destinations import service as destination_service
 from app.destinations.circuits import service as circuit_service
 from app.destinations.circuits.service import CircuitOrder
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from jobs.worker import working
 from tests.conftest import LOOPBACK
 from tests.jobs.conftest import World, people
@@ -32,10 +32,10 @@ async def order(world: World, state: Any, seconds: float | None = None, *, wake:
             actor="key-1",
         )
     if wake:
-        waker = Waker(world.settings)
-        waker.wake(world.tenant_id, [found], reason=f"test:{state}:{seconds}")
+        notifier = Notifier(world.settings)
+        notifier.notify(world.tenant_id, [found], reason=f"test:{state}:{seconds}")
         await asyncio.sleep(0.1)
-        await waker.close()
+        await notifier.close()
 
 
 async def shown(world: World) -> destination_service.Destination:
@@ -102,8 +102,8 @@ async def test_opened_by_hand_nothing_is_sent_until_its_time_is_over(world: Worl
             "detail": '{"seconds": 1.500000}',
         }
     ]
-    (row,) = await world.rows("SELECT circuit_wish FROM destinations")
-    assert row["circuit_wish"] is None
+    (row,) = await world.rows("SELECT circuit_override FROM destinations")
+    assert row["circuit_override"] is None
 
 
 async def test_closed_by_hand_it_is_tried_at_once(world: World) -> None:
@@ -311,10 +311,10 @@ async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_
                     "hubspot",
                     destination_service.DestinationChange(token="second"),
                 )
-            waker = Waker(settings)
-            waker.wake(world.tenant_id, [found], reason="test:token")
+            notifier = Notifier(settings)
+            notifier.notify(world.tenant_id, [found], reason="test:token")
             assert await world.finished(answer.job_id) == "completed"
-            await waker.close()
+            await notifier.close()
     finally:
         await runner.cleanup()
     assert tokens.count("Bearer second") == 1

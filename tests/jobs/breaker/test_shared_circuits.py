@@ -15,7 +15,7 @@ from app.destinations import service as destination_service
 from app.destinations.circuits import service as circuit_service
 from app.destinations.circuits.service import CircuitOrder
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.settings import Settings
 from jobs.worker import working
 from tests.conftest import LOOPBACK
@@ -78,7 +78,7 @@ async def move_in(world: World, name: str, base_url: str, kind: str = "hubspot",
         )
         vault = Vault(world.settings.secret_key)
         await destination_service.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
-    return World(world.settings, world.database, world.sandbox, tenant_id, world._waker)
+    return World(world.settings, world.database, world.sandbox, tenant_id, world._notifier)
 
 
 async def fail(world: World, calls: int) -> None:
@@ -214,10 +214,10 @@ async def order(world: World, state: Any, *, shared: bool = False) -> None:
         found = await circuit_service.set_circuit(
             connection, world.tenant_id, "crm", CircuitOrder(state=state), actor="tranche", shared=shared
         )
-    waker = Waker(world.settings)
-    waker.wake(world.tenant_id, [found], reason=f"test:{state}:{shared}:{world.tenant_id}")
+    notifier = Notifier(world.settings)
+    notifier.notify(world.tenant_id, [found], reason=f"test:{state}:{shared}:{world.tenant_id}")
     await asyncio.sleep(0.1)
-    await waker.close()
+    await notifier.close()
 
 
 async def test_what_an_operator_opens_for_all_is_closed_for_all(world: World, crm: tuple[Crm, str]) -> None:

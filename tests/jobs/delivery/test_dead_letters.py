@@ -212,7 +212,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     taken = await replay(world, Selection(wanted=Filter(destination="hubspot")))
     assert [(s.reason, s.count) for s in taken.skipped] == [("destination_removed", 2)]
     async with world.database.connection() as connection:
-        found = await views.read_letter(connection, world.tenant_id, second["dead_letter_id"])
+        found = await views.read_dead_letter(connection, world.tenant_id, second["dead_letter_id"])
     assert found.choices == ["drop"]
 
 
@@ -272,12 +272,12 @@ async def test_a_large_replay_is_paced(world: World) -> None:
     found = await all_letters(world)
     taken = await replay(world, Selection(ids=[x["dead_letter_id"] for x in found[:1_000]]), rate=500.0)
     due = await world.rows(
-        """SELECT extract(epoch FROM next_attempt_at - created_at)::float8 AS seconds, cardinality(letters) AS letters,
-            first_index
+        """SELECT extract(epoch FROM next_attempt_at - created_at)::float8 AS seconds,
+            cardinality(dead_letters) AS dead_letters, first_index
         FROM deliveries WHERE job_id = $1 ORDER BY first_index""",
         taken.job_id,
     )
-    assert [d["letters"] for d in due] == [100] * 10
+    assert [d["dead_letters"] for d in due] == [100] * 10
     assert [round(d["seconds"], 1) for d in due] == [round(0.2 * n, 1) for n in range(10)]
     single = await replay(world, Selection(ids=[found[1_000]["dead_letter_id"]]))
     (alone,) = await world.rows(
@@ -337,7 +337,7 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
         doubtful["dead_letter_id"],
     )
     async with world.database.connection() as connection:
-        shown = await views.read_letter(connection, world.tenant_id, doubtful["dead_letter_id"])
+        shown = await views.read_dead_letter(connection, world.tenant_id, doubtful["dead_letter_id"])
     assert shown.choices == ["replay", "drop", "settle"]
     both = [doubtful["dead_letter_id"], certain["dead_letter_id"]]
     with pytest.raises(Conflict, match=f"not so: {certain['dead_letter_id']}"):
@@ -346,8 +346,8 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
     (sync,) = await world.rows("SELECT * FROM contact_syncs WHERE contact_id = $1", doubtful["contact_id"])
     assert (sync["synced_version"], sync["state"], sync["error_code"]) == (1, "ok", None)
     assert merged(await read(world, root)) == {"total": 3, "ok": 2, "failed": 1}
-    letter = (await all_letters(world))[0]
-    assert (letter["resolution"], letter["note"]) == ("delivered", "seen there")
+    dead_letter = (await all_letters(world))[0]
+    assert (dead_letter["resolution"], dead_letter["note"]) == ("delivered", "seen there")
 
 
 async def test_nobody_decides_about_anothers_letters(world: World) -> None:
@@ -381,7 +381,7 @@ async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None
         await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
     last = (await all_letters(world))[1]
     async with world.database.connection() as connection:
-        found = await views.read_letter(connection, world.tenant_id, last["dead_letter_id"])
+        found = await views.read_dead_letter(connection, world.tenant_id, last["dead_letter_id"])
     assert [(x.job_id, x.resolution, x.replay_job_id) for x in found.chain[:2]] == [
         (root, "replayed", second),
         (second, None, None),

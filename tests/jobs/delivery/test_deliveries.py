@@ -30,7 +30,7 @@ async def test_unchanged_contacts_are_not_sent_again(world: World) -> None:
         await world.finished(first.job_id)
         calls = len(await world.sandbox.calls())
         again = await world.push(people(3))
-        assert again.owed == []
+        assert again.to_notify == []
         changed = await world.push([*people(2), {"id": "c00002", "email": "new@example.com"}])
         assert await world.finished(changed.job_id) == "completed"
     assert len(await world.sandbox.calls()) == calls + 1
@@ -44,13 +44,13 @@ async def test_a_rejected_item_harms_no_other(world: World) -> None:
         answer = await world.push(people(10))
         assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"ok": 9, "failed": 1}
-    (letter,) = await world.rows("SELECT * FROM dead_letters")
-    assert (letter["contact_id"], letter["state"], letter["error_code"]) == (
+    (dead_letter,) = await world.rows("SELECT * FROM dead_letters")
+    assert (dead_letter["contact_id"], dead_letter["state"], dead_letter["error_code"]) == (
         "c00004",
         "failed",
         "DESTINATION_REJECTED",
     )
-    assert letter["item_index"] == 4
+    assert dead_letter["item_index"] == 4
 
 
 async def test_passing_trouble_is_retried_by_itself(world: World) -> None:
@@ -72,8 +72,8 @@ async def test_attempts_run_out(world: World) -> None:
         answer = await world.push(people(2))
         assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"dead": 2}
-    letters = await world.rows("SELECT * FROM dead_letters ORDER BY item_index")
-    assert [(x["error_code"], x["attempts"]) for x in letters] == [("RETRIES_EXHAUSTED", 3)] * 2
+    dead_letters = await world.rows("SELECT * FROM dead_letters ORDER BY item_index")
+    assert [(x["error_code"], x["attempts"]) for x in dead_letters] == [("RETRIES_EXHAUSTED", 3)] * 2
 
 
 async def test_a_429_costs_no_attempt(world: World) -> None:

@@ -22,7 +22,7 @@ from app.deliveries.queries import Claim, Record, Recorded, Tried
 from app.destinations import service
 from app.errors import Invalid
 from app.kit.encryption import Vault
-from app.kit.notifier import QUEUE, Waker
+from app.kit.notifier import QUEUE, Notifier
 from jobs.crm.hubspot import adapter as hubspot
 from jobs.worker import working
 from tests.claims import claim_delivery
@@ -74,7 +74,13 @@ async def record_ok(world: World, claim: Claim) -> Recorded | None:
         for name, version in zip(claim.contact_ids, claim.versions, strict=True)
     ]
     record = Record(
-        states="o" * len(tried), errors={}, attempts=1, wait=None, absence="clear", tried=tried, letters=[]
+        states="o" * len(tried),
+        errors={},
+        attempts=1,
+        wait=None,
+        absence="clear",
+        tried=tried,
+        dead_letters=[],
     )
     async with world.database.connection() as connection:
         return await queries.record_delivery(connection, claim, record)
@@ -239,15 +245,15 @@ async def test_a_worker_hears_wake_ups_through_any_url_that_its_circuits_underst
                 redis_url=urlunsplit(url._replace(netloc=address, path="")),
                 sweep_interval=60.0,
             )
-            waker = Waker(settings)
+            notifier = Notifier(settings)
             async with working(settings):
-                await waker.ping()
+                await notifier.ping()
                 await asyncio.sleep(0.3)  # the sweeper's first look is over
                 answer = await world.push(people(1))
                 (row,) = await world.rows("SELECT destination_id FROM destinations")
-                waker.wake(world.tenant_id, [row["destination_id"]], reason="test")
+                notifier.notify(world.tenant_id, [row["destination_id"]], reason="test")
                 assert await world.finished(answer.job_id, 5) == "completed"
-            await waker.close()
+            await notifier.close()
         finally:
             await redis.acl_deluser("tranche")
 
@@ -276,10 +282,10 @@ async def test_an_error_of_ours_spends_attempts(world: World, monkeypatch: pytes
         answer = await world.push(people(2))
         assert await world.finished(answer.job_id, 10) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"dead": 2}
-    (letter, _) = await world.rows("SELECT * FROM dead_letters")
-    assert letter["attempts"] == 3
-    assert "ValueError" in letter["error_detail"]
-    assert "password" not in letter["error_detail"]
+    (dead_letter, _) = await world.rows("SELECT * FROM dead_letters")
+    assert dead_letter["attempts"] == 3
+    assert "ValueError" in dead_letter["error_detail"]
+    assert "password" not in dead_letter["error_detail"]
 
 
 async def test_a_delivery_that_ends_every_worker_is_given_up(world: World) -> None:
@@ -291,8 +297,8 @@ async def test_a_delivery_that_ends_every_worker_is_given_up(world: World) -> No
     async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
         assert await world.finished(answer.job_id, 5) == "completed_with_failures"
     assert await world.sandbox.calls() == []
-    (letter, _) = await world.rows("SELECT * FROM dead_letters")
-    assert (letter["error_code"], letter["attempts"]) == ("OUTCOME_UNKNOWN", 3)
+    (dead_letter, _) = await world.rows("SELECT * FROM dead_letters")
+    assert (dead_letter["error_code"], dead_letter["attempts"]) == ("OUTCOME_UNKNOWN", 3)
 
 
 @pytest.mark.parametrize(

@@ -237,9 +237,9 @@ class TestNobodyToAsk:
             answer = await world.push(people(2))
             assert await world.finished(answer.job_id) == "completed_with_failures"
             assert crm.asked == ["push"]
-            letters = await world.rows("SELECT * FROM dead_letters")
-            assert [(x["state"], x["error_code"]) for x in letters] == [("dead", "OUTCOME_UNKNOWN")] * 2
-            told = letters[0]["error_detail"]
+            dead_letters = await world.rows("SELECT * FROM dead_letters")
+            assert [(x["state"], x["error_code"]) for x in dead_letters] == [("dead", "OUTCOME_UNKNOWN")] * 2
+            told = dead_letters[0]["error_detail"]
             assert told.startswith("upsert of 2 contacts sent 20")
             assert crm.calls[0][2] in told
             assert "timed out after 2.0 s" in told

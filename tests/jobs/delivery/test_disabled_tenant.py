@@ -6,7 +6,7 @@ import asyncio
 
 from app.auth import service
 from jobs.worker import working
-from tests.db.spool import spool
+from tests.db.staging import spool
 from tests.jobs.conftest import World, people
 from tests.jobs.imports.test_staged_imports import desk_of
 

@@ -13,7 +13,7 @@ from app.job_status import service
 from app.kit.postgres import database
 from jobs.worker import working
 from tests.conftest import as_owner
-from tests.db.spool import spool
+from tests.db.staging import spool
 from tests.http.test_full_disk import REFUSE
 from tests.jobs.conftest import World, people
 from tests.jobs.imports.test_staged_imports import desk_of

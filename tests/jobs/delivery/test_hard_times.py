@@ -424,7 +424,10 @@ async def test_what_is_settled_ends_earlier_letters_of_the_contact(world: World)
         later["dead_letter_id"],
     )
     await dead_letter_service.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
-    assert [letter["resolution"] for letter in await all_letters(world)] == ["superseded", "delivered"]
+    assert [dead_letter["resolution"] for dead_letter in await all_letters(world)] == [
+        "superseded",
+        "delivered",
+    ]
 
 
 async def test_what_a_human_has_sent_again_is_another_call(
@@ -455,8 +458,8 @@ async def test_a_call_whose_body_would_be_another_is_not_repeated(
     await world.rows("UPDATE deliveries SET next_attempt_at = now()")
     async with working(world.settings):
         assert await world.finished(pushed.job_id) == "completed_with_failures"
-    (letter,) = await all_letters(world)
-    assert letter["error_code"] == "OUTCOME_UNKNOWN"
+    (dead_letter,) = await all_letters(world)
+    assert dead_letter["error_code"] == "OUTCOME_UNKNOWN"
     assert len(script.events) == 1
 
 
@@ -475,7 +478,7 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
         await dead_letter_service.replay(
             world.database, actor(world), Selection(wanted=Filter()), world.settings, rate=2, new_id=uuid7
         )
-    rows = await world.rows("SELECT contact_ids FROM deliveries WHERE letters IS NOT NULL")
+    rows = await world.rows("SELECT contact_ids FROM deliveries WHERE dead_letters IS NOT NULL")
     assert [len(row["contact_ids"]) for row in rows] == [2] * 5
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from app.destinations import service
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.settings import Settings
 from app.vocabulary.addresses import parse_networks
 from jobs.crm.exchange import NoAnswer, send
@@ -91,11 +91,11 @@ async def test_what_leads_inwards_is_not_called_and_nothing_is_lost(
         assert await world.sandbox.calls() == []
         await again(world)
     async with working(world.settings):
-        waker = Waker(world.settings)
+        notifier = Notifier(world.settings)
         (row,) = await world.rows("SELECT destination_id FROM destinations")
-        waker.wake(world.tenant_id, [row["destination_id"]], reason="named")
+        notifier.notify(world.tenant_id, [row["destination_id"]], reason="named")
         assert await world.finished(job.job_id) == "completed"
-        await waker.close()
+        await notifier.close()
     assert len(await world.sandbox.contacts()) == 5
 
 

@@ -99,7 +99,7 @@ async def test_nulls_again_are_no_news(world: World) -> None:
     async with working(world.settings):
         await push(world, phone=None, attributes={"region": None})
         again = await world.push([EMAIL | {"phone": None, "attributes": {"region": None}}])
-    assert again.owed == []
+    assert again.to_notify == []
 
 
 async def test_all_attributes_at_once(world: World) -> None:

@@ -13,7 +13,7 @@ import pytest
 from app.destinations import service
 from app.imports.service import Accepted207
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.sandbox import open_sandbox
 from jobs.worker import working
 from tests.jobs.breaker.test_circuits import shown, until
@@ -58,10 +58,10 @@ async def change(world: World, **options: Any) -> None:
             "hubspot",
             service.DestinationChange(options=options),
         )
-    waker = Waker(world.settings)
-    waker.wake(world.tenant_id, [found], reason="test:change")
+    notifier = Notifier(world.settings)
+    notifier.notify(world.tenant_id, [found], reason="test:change")
     await asyncio.sleep(0.1)
-    await waker.close()
+    await notifier.close()
 
 
 def held(world: World) -> Any:
@@ -78,7 +78,7 @@ def effects_are(world: World, job: Accepted207, counts: dict[str, int]) -> Any:
     return look
 
 
-async def letters(world: World) -> list[dict[str, Any]]:
+async def dead_letters(world: World) -> list[dict[str, Any]]:
     return await world.rows("SELECT contact_id FROM dead_letters WHERE tenant_id = $1", world.tenant_id)
 
 
@@ -109,7 +109,7 @@ async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(
         remedy = "--option" if lacking == "the key" else '--field "Plan="'
         assert remedy in destination.detail
         assert await world.sandbox.effects() == []
-        assert await letters(world) == []
+        assert await dead_letters(world) == []
         counts = await world.effects(job.job_id)
         assert set(counts) <= {"pending", "retry"}
         assert sum(counts.values()) == 1000
@@ -117,7 +117,7 @@ async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(
         await declare(world.sandbox, *PREPARED[kind], "plan", "Plan__c")
         assert await world.finished(job.job_id) == "completed"
     assert len({e["key"] for e in await world.sandbox.effects()}) == 1000
-    assert await letters(world) == []
+    assert await dead_letters(world) == []
     rows = await world.rows("SELECT max(attempt) AS most FROM deliveries")
     assert rows == [{"most": 1}], "a fault of the set-up costs no attempt"
 

@@ -8,13 +8,13 @@ import uuid
 import msgspec
 
 from app.auth import service
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.maintenance import pruner
 from jobs.maintenance.scheduler import Scheduler
 from jobs.worker import working
 from tests.db.conftest import Desk
-from tests.db.spool import outcomes, spool
+from tests.db.staging import outcomes, spool
 from tests.jobs.conftest import World, people
 
 
@@ -39,10 +39,10 @@ async def test_an_announcement_is_heard_at_once(world: World) -> None:
     async with working(settings):
         await asyncio.sleep(0.5)
         job_id = await spool(desk_of(world), people(3))
-        waker = Waker(settings)
-        waker.wake_imports(world.tenant_id, job_id)
+        notifier = Notifier(settings)
+        notifier.notify_imports(world.tenant_id, job_id)
         await world.finished(job_id, seconds=10)
-        await waker.close()
+        await notifier.close()
 
 
 async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> None:
@@ -73,7 +73,9 @@ async def test_a_stopped_worker_leaves_whole_chunks(world: World) -> None:
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", job_id):
             await asyncio.sleep(0.01)
     (row,) = await world.rows("SELECT total FROM jobs WHERE job_id = $1", job_id)
-    (left,) = await world.rows("SELECT sum(item_count)::int AS n FROM spool_chunks WHERE job_id = $1", job_id)
+    (left,) = await world.rows(
+        "SELECT sum(item_count)::int AS n FROM staged_chunks WHERE job_id = $1", job_id
+    )
     assert row["total"] + left["n"] == 2_000
     assert left["n"] > 0
     async with working(world.settings):
@@ -105,7 +107,7 @@ async def test_an_upload_whose_receiver_fell_silent_is_given_up(world: World) ->
     (row,) = await world.rows("SELECT state, error FROM jobs WHERE job_id = $1", job_id)
     assert row["state"] == "canceled"
     assert msgspec.json.decode(row["error"])["code"] == "UPLOAD_INTERRUPTED"
-    assert await world.rows("SELECT FROM spool_chunks") == []
+    assert await world.rows("SELECT FROM staged_chunks") == []
 
 
 async def test_outcomes_go_when_their_time_is_over_but_not_before(world: World) -> None:

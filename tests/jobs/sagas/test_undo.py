@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from app.destinations import service as destination_service
 from app.kit.encryption import Vault
-from app.kit.notifier import Waker
+from app.kit.notifier import Notifier
 from app.sandbox import ANY, open_sandbox
 from app.undo import service as undo_service
 from app.vocabulary.states import Consistency
@@ -25,10 +25,10 @@ async def ask(world: World, job_id: uuid.UUID) -> uuid.UUID:
     asked = await undo_service.undo(
         world.database, world.tenant_id, job_id, key_id="undoer", request_id="undo", new_id=uuid7
     )
-    waker = Waker(world.settings)
-    waker.wake_imports(world.tenant_id, asked.job_id)
+    notifier = Notifier(world.settings)
+    notifier.notify_imports(world.tenant_id, asked.job_id)
     await asyncio.sleep(0.1)
-    await waker.close()
+    await notifier.close()
     return asked.job_id
 
 

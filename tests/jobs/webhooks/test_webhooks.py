@@ -34,7 +34,7 @@ from app.webhooks.rules import EndpointState, MessageState, Policy
 from jobs.maintenance import pruner
 from jobs.webhooks.sender import WebhookSender
 from jobs.worker import working
-from tests.http.jobs_by_hand import make_job
+from tests.http.made_jobs import make_job
 from tests.jobs.conftest import Sandbox, World, people
 from tests.jobs.delivery.test_held_memory import no_body_left
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from app.http.singleflight import Flights
+from app.http.singleflight import SingleFlight
 
 
 async def test_who_comes_while_work_is_under_way_gets_its_result() -> None:
-    flights: Flights[str, int] = Flights()
+    flights: SingleFlight[str, int] = SingleFlight()
     count = 0
 
     async def work() -> int:
@@ -23,7 +23,7 @@ async def test_who_comes_while_work_is_under_way_gets_its_result() -> None:
 
 async def test_who_comes_the_moment_it_ends_gets_new_work() -> None:
     """A reader that asks until it sees a newer revision got the old one for ever, and the whole API stood still."""
-    flights: Flights[str, int] = Flights()
+    flights: SingleFlight[str, int] = SingleFlight()
     count = 0
     go_on = asyncio.Event()
 

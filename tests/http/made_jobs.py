@@ -44,7 +44,7 @@ async def make_job(
         since,
     )
     await db.execute(
-        """INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
+        """INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
         SELECT $1, $2, n * 1000, 1000, 'apply', array_fill(1::bigint, ARRAY[1000]), 'x'::bytea
         FROM generate_series(1, $3) n""",
         tenant_id,

@@ -7,14 +7,14 @@ import asyncio
 import pytest
 
 from app.errors import Overloaded
-from app.kit.postgres.fair_connections import ACTING, STRANGERS, Turns
+from app.kit.postgres.fair_connections import ACTING, STRANGERS, ConnectionQueue
 
 
 class Work:
     """Turns that are taken and held until they are let go, and who has had one."""
 
-    def __init__(self, turns: Turns) -> None:
-        self.turns = turns
+    def __init__(self, connection_queue: ConnectionQueue) -> None:
+        self.connection_queue = connection_queue
         self.had: list[int] = []
         self._ends: dict[int, list[asyncio.Event]] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -28,7 +28,7 @@ class Work:
 
     async def _hold(self, tenant: int, end: asyncio.Event) -> None:
         ACTING.set(tenant)
-        async with self.turns.take():
+        async with self.connection_queue.take():
             self.had.append(tenant)
             self._ends.setdefault(tenant, []).append(end)
             await end.wait()
@@ -45,7 +45,7 @@ class Work:
 
 
 async def test_one_tenant_leaves_some_for_who_comes_next() -> None:
-    work = Work(Turns(10, share=3, patience=5))
+    work = Work(ConnectionQueue(10, share=3, patience=5))
     await work.ask(1, 200)
     assert work.had == [1] * 8
     await work.ask(2)
@@ -60,7 +60,7 @@ async def test_one_tenant_leaves_some_for_who_comes_next() -> None:
 
 
 async def test_tenants_that_wait_are_served_in_turn() -> None:
-    work = Work(Turns(4, share=2, patience=5))
+    work = Work(ConnectionQueue(4, share=2, patience=5))
     await work.ask(1, 2)
     await work.ask(2, 2)
     for tenant, times in ((1, 50), (2, 50), (3, 1), (4, 1)):
@@ -74,7 +74,7 @@ async def test_tenants_that_wait_are_served_in_turn() -> None:
 
 
 async def test_strangers_have_few() -> None:
-    work = Work(Turns(10, share=3, patience=5))
+    work = Work(ConnectionQueue(10, share=3, patience=5))
     await work.ask(STRANGERS, 100)
     assert work.had == [STRANGERS] * 2
     await work.ask(7)
@@ -83,13 +83,13 @@ async def test_strangers_have_few() -> None:
 
 
 async def test_what_runs_within_a_turn_has_it_already_and_what_it_starts_does_not() -> None:
-    turns = Turns(1, share=1, patience=0.05)
+    connection_queue = ConnectionQueue(1, share=1, patience=0.05)
 
     async def within() -> None:
-        async with turns.take():
+        async with connection_queue.take():
             pass
 
-    async with turns.take():
+    async with connection_queue.take():
         await within()
         with pytest.raises(Overloaded):
             await asyncio.create_task(within())
@@ -97,12 +97,12 @@ async def test_what_runs_within_a_turn_has_it_already_and_what_it_starts_does_no
 
 
 async def test_who_goes_while_waiting_takes_no_turn_along() -> None:
-    work = Work(Turns(1, share=1, patience=0.2))
+    work = Work(ConnectionQueue(1, share=1, patience=0.2))
     await work.ask(1)
 
     async def wait() -> None:
         ACTING.set(2)
-        async with work.turns.take():
+        async with work.connection_queue.take():
             pass
 
     waiting = [asyncio.create_task(wait()) for _ in range(5)]

@@ -13,19 +13,23 @@ from uuid_utils.compat import uuid7
 from app.files.staging_codec import encode_pieces
 from app.kit.compression import pack
 from app.resources import decoding
-from app.resources.decoding import Piece, Unfit
+from app.resources.decoding import Piece, UnreadablePiece
 from app.settings import Settings
 from jobs.imports.processing import Processor
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk
 
 
-def pieces_of(items: Sequence[dict[str, Any] | bytes | Unfit]) -> list[Piece]:
+def pieces_of(items: Sequence[dict[str, Any] | bytes | UnreadablePiece]) -> list[Piece]:
     return [msgspec.json.encode(item) if isinstance(item, dict) else item for item in items]
 
 
 async def spool(
-    desk: Desk, items: Sequence[dict[str, Any] | bytes | Unfit], *, chunk: int = 1_000, **options: bool
+    desk: Desk,
+    items: Sequence[dict[str, Any] | bytes | UnreadablePiece],
+    *,
+    chunk: int = 1_000,
+    **options: bool,
 ) -> uuid.UUID:
     """A queued job with these items in chunks of `chunk`."""
     pieces = pieces_of(items)
@@ -46,7 +50,7 @@ async def spool(
         for first in range(0, len(pieces), chunk):
             part = pieces[first : first + chunk]
             await connection.execute(
-                """INSERT INTO spool_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
+                """INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
                 VALUES ($1, $2, $3, $4, 'apply', (
                     SELECT array_agg(hashtextextended(u.id, 0) ORDER BY u.place)
                     FROM unnest($5::text[]) WITH ORDINALITY u(id, place)
@@ -62,7 +66,7 @@ async def spool(
 
 
 def _id(piece: Piece) -> str | None:
-    if isinstance(piece, Unfit):
+    if isinstance(piece, UnreadablePiece):
         return None
     try:
         found = decoding._decode_id(piece).id
