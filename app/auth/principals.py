@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import Context
@@ -12,6 +11,7 @@ from typing import Final
 
 import asyncpg
 import structlog
+from cachetools import LRUCache, TTLCache
 
 from app.auth import service, tokens
 from app.errors import TrancheError, Unauthorized
@@ -40,18 +40,15 @@ class Principals:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
-        self._refused: OrderedDict[bytes, float] = OrderedDict()
+        self._known: LRUCache[bytes, tuple[float, Principal]] = LRUCache(MOST)
+        self._refused: TTLCache[bytes, None] = TTLCache(MOST_REFUSED, REFUSED)
         self._looking: SingleFlight[bytes, Principal | None] = SingleFlight()
         self._watched: dict[_Key, set[asyncio.Timeout]] = {}
         self._watching: asyncio.Task[None] | None = None
 
     def may_be_good(self, secret: str) -> bool:
         """Whether asking the database is worth while: it has the shape of a key, and was not refused a moment ago."""
-        return tokens.parse(secret) is not None and not self._is_refused(_digest(secret))
-
-    def _is_refused(self, digest: bytes) -> bool:
-        return self._refused.get(digest, 0.0) > asyncio.get_running_loop().time()
+        return tokens.parse(secret) is not None and _digest(secret) not in self._refused
 
     async def find(self, secret: str, *, recent: bool) -> Principal | None:
         """Who holds this key; `None`: nobody. `recent`: an answer of the last second is good enough."""
@@ -59,7 +56,7 @@ class Principals:
         if token is None:
             return None
         digest = _digest(secret)
-        if self._is_refused(digest):
+        if digest in self._refused:
             return None
         until, known = self._known.get(digest, (0.0, None))
         # Keys that nobody has seen yet wait among themselves: any number of forged ones keeps no holder of a key out.
@@ -112,15 +109,9 @@ class Principals:
             principal = await service.authenticate(connection, secret)
         if principal is None:
             self._known.pop(digest, None)
-            self._refused[digest] = asked + REFUSED
-            self._refused.move_to_end(digest)
-            if len(self._refused) > MOST_REFUSED:
-                self._refused.popitem(last=False)
+            self._refused[digest] = None
         else:
             self._known[digest] = (asked + RECENT, principal)
-            self._known.move_to_end(digest)
-            if len(self._known) > MOST:
-                self._known.popitem(last=False)
         return principal
 
     async def _watch(self) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections import OrderedDict
 from typing import Final
+
+from cachetools import LRUCache
 
 from app.errors import Forbidden, NotFound
 from app.http.principal import Principal
@@ -25,7 +26,7 @@ class JobOwners:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[tuple[int, uuid.UUID], frozenset[str]] = OrderedDict()
+        self._known: LRUCache[tuple[int, uuid.UUID], frozenset[str]] = LRUCache(_MOST)
 
     async def check_read(self, principal: Principal, job_id: uuid.UUID) -> None:
         """
@@ -59,6 +60,4 @@ class JobOwners:
             if not known:
                 raise NotFound("There is no such job.")
             self._known[place] = known
-            if len(self._known) > _MOST:
-                self._known.popitem(last=False)
         return principal.key_id in known

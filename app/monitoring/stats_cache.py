@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections import OrderedDict
 from typing import Final
+
+from cachetools import TTLCache
 
 from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
@@ -20,13 +20,13 @@ class StatsCache:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._known: OrderedDict[int | None, tuple[float, list[Stat]]] = OrderedDict()
+        self._known: TTLCache[int | None, list[Stat]] = TTLCache(_MOST, RECENT)
         self._readings: SingleFlight[int | None, list[Stat]] = SingleFlight()
 
     async def read(self, tenant_id: int | None) -> list[Stat]:
         """Of one tenant, or of all together."""
-        until, known = self._known.get(tenant_id, (0.0, []))
-        if until > asyncio.get_running_loop().time():
+        known = self._known.get(tenant_id)
+        if known is not None:
             return known
         return await self._readings.share(tenant_id, lambda: self._read(tenant_id))
 
@@ -35,9 +35,5 @@ class StatsCache:
 
     async def _read(self, tenant_id: int | None) -> list[Stat]:
         async with self._database.connection() as connection:
-            found = await read_stats(connection, tenant_id)
-        self._known[tenant_id] = (asyncio.get_running_loop().time() + RECENT, found)
-        self._known.move_to_end(tenant_id)
-        if len(self._known) > _MOST:
-            self._known.popitem(last=False)
+            found = self._known[tenant_id] = await read_stats(connection, tenant_id)
         return found

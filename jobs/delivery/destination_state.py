@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+from cachetools import LRUCache
 
 from jobs.crm.port import Crm
 from jobs.delivery.concurrency_limit import ConcurrencyLimit
@@ -47,14 +48,11 @@ class DestinationStates:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._holding: set[MemoryShare] = set()
-        self._kept: OrderedDict[tuple[int, int], DestinationState] = OrderedDict()
+        self._kept: LRUCache[tuple[int, int], DestinationState] = LRUCache(_MOST_KEPT)
 
     def of(self, tenant_id: int, destination_id: int) -> DestinationState:
         key = (tenant_id, destination_id)
         found = self._kept.get(key)
         if found is None:
             found = self._kept[key] = DestinationState(self._monotonic, self._holding)
-            if len(self._kept) > _MOST_KEPT:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(key)
         return found

@@ -10,11 +10,11 @@ import asyncio
 import math
 import uuid
 import zlib
-from collections import OrderedDict
 from contextvars import Context
 from typing import Any, Final
 
 import msgspec
+from cachetools import LRUCache
 from msgspec import UNSET
 
 from app.errors import NotFound
@@ -117,7 +117,7 @@ class JobViews(JobDocuments):
     def __init__(self, database: Database, workers: WorkerWatch | None = None) -> None:
         self._database = database
         self._workers = workers
-        self._kept: OrderedDict[_Job, View] = OrderedDict()
+        self._kept: LRUCache[_Job, View] = LRUCache(MOST)
         self._readings: SingleFlight[_Job, View] = SingleFlight()
         self._loads: PollLoads[_Job] = PollLoads()
         self._asked: dict[_Job, list[asyncio.Future[Revision | None]]] = {}
@@ -171,8 +171,6 @@ class JobViews(JobDocuments):
             view = await self._readings.share(job, lambda: self._read(job))
         if view.mark and clock() - view.read_at > max(STALE, SHARE * view.cost):
             view = await self._readings.share(job, lambda: self._read(job))
-        if job in self._kept:
-            self._kept.move_to_end(job)
         if view.state is JobState.SYNCING and clock() - view.looked_at > YOUNG:
             await self._readings.share(job, lambda: self._look_ahead(job, view))
         return view
@@ -259,8 +257,6 @@ class JobViews(JobDocuments):
         if before is not None and before.revision > view.revision:
             return before
         self._kept[job] = view
-        if len(self._kept) > MOST:
-            self._kept.popitem(last=False)
         return view
 
     async def _look_ahead(self, job: _Job, view: View) -> View:

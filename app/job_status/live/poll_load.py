@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
 import msgspec
+from cachetools import LRUCache
 
 K = TypeVar("K", bound=Hashable)
 
@@ -35,16 +35,13 @@ class PollLoads(Generic[K]):
     """Counts by key, for as long as somebody asks."""
 
     def __init__(self) -> None:
-        self._loads: OrderedDict[K, _PollLoad] = OrderedDict()
+        self._loads: LRUCache[K, _PollLoad] = LRUCache(MOST)
 
     def note(self, key: K, now: float) -> bool:
         """Somebody asks at `now` (seconds from anywhere); true: one of many."""
         load = self._loads.get(key)
         if load is None:
             load = self._loads[key] = _PollLoad(now)
-            if len(self._loads) > MOST:
-                self._loads.popitem(last=False)
-        self._loads.move_to_end(key)
         passed = now - load.since
         if passed >= _SPAN:
             load.rate = load.count / passed
