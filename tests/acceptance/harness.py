@@ -30,7 +30,7 @@ from tests.jobs.conftest import Sandbox, people
 __all__ = ["Answer", "Installation", "Part", "Sandbox", "changed_effects", "people", "processes", "until"]
 
 T = TypeVar("T")
-START_SECONDS = 40.0
+START_SECONDS = 90.0
 _keys = itertools.count(1)
 _ports_taken: set[int] = set()
 
@@ -105,7 +105,7 @@ def start(folder: Path, name: str, words: Iterable[str], env: dict[str, str]) ->
 
 
 async def run(
-    folder: Path, words: Iterable[str], env: dict[str, str], seconds: float = 60
+    folder: Path, words: Iterable[str], env: dict[str, str], seconds: float = 120
 ) -> tuple[int, str]:
     """Run a command to its end: exit code and output."""
     part = start(folder, "command", words, env)
@@ -254,14 +254,14 @@ class Installation:
         effects = (await self.job(job_id))["effects"]["hubspot"]
         return {state: count for state, count in effects.items() if count}
 
-    async def finished(self, job_id: str, seconds: float = 30) -> dict[str, Any]:
+    async def finished(self, job_id: str, seconds: float = 60) -> dict[str, Any]:
         async def look() -> dict[str, Any] | None:
             job = await self.job(job_id)
             return job if job["finished_at"] else None
 
         return await until(look, seconds)
 
-    async def all_synced(self, seconds: float = 30) -> None:
+    async def all_synced(self, seconds: float = 60) -> None:
         """Every job has ended and every contact's newest version is known to be at the sandbox."""
 
         async def look() -> bool:
@@ -302,7 +302,7 @@ async def installation(settings: Settings, folder: Path, owner_url: str = "") ->
         yield made
 
 
-async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 20, *, every: float = 0.03) -> T:
+async def until(look: Callable[[], Awaitable[T | None]], seconds: float = 60, *, every: float = 0.03) -> T:
     """The first true thing that `look` returns."""
     limit = time.monotonic() + seconds
     while True:

@@ -124,7 +124,7 @@ async def test_nothing_outlives_a_master_killed_while_starting(tranche: Installa
     async def gone() -> bool:
         return not any(_lives(process) for process in serving)
 
-    await until(gone, 5)
+    await until(gone)
 
 
 async def test_a_stop_while_starting_is_heard(tranche: Installation) -> None:
@@ -136,7 +136,7 @@ async def test_a_stop_while_starting_is_heard(tranche: Installation) -> None:
     await until(forked, every=0.002)
     await asyncio.sleep(0.1)
     api.child.send_signal(signal.SIGTERM)
-    assert await api.ends(5) == 0
+    assert await api.ends() == 0
 
 
 async def test_sigterm_answers_what_is_under_way(tranche: Installation) -> None:

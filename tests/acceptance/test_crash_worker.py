@@ -73,7 +73,7 @@ async def test_sigterm_lets_the_call_end(tranche: Installation) -> None:
     job_id = await tranche.imported(people(50))
     await _effects(tranche, 50)
     worker.child.send_signal(signal.SIGTERM)
-    assert await worker.ends(15) == 0
+    assert await worker.ends() == 0
     assert await tranche.counts(job_id) == {"ok": 50}
     assert (await tranche.job(job_id))["state"] == "completed"
     await tranche.start_worker()
@@ -142,7 +142,7 @@ async def test_stalled_past_its_lease_before_the_call(tranche: Installation) -> 
         # Stopped for longer than a statement may take, it learns from its connection that it came too late.
         return "lease_lost" in late.text() or "lane_left" in late.text()
 
-    await until(gave_up, 40)
+    await until(gave_up)
     await asyncio.sleep(0.5)
     effects = await tranche.sandbox.effects()
     assert len(effects) == sent
@@ -169,7 +169,7 @@ async def test_stalled_with_the_gate_in_its_hand(tranche: Installation) -> None:
         await gate.close()
     try:
         await tranche.start_worker(**LEASE)
-        assert (await tranche.finished(job_id, 15))["state"] == "completed"
+        assert (await tranche.finished(job_id))["state"] == "completed"
     finally:
         late.child.send_signal(signal.SIGCONT)
     assert len(await tranche.sandbox.effects()) == 10

@@ -92,7 +92,7 @@ async def up(folder: Path) -> AsyncIterator[Up]:
     for part in made.parts:
         await part.child.stop(40)
         print(f"--- {part.log.name}\n{part.text()[-3000:]}")
-    await made.gone(20)
+    await made.gone(60)
 
 
 async def test_data_survives_every_end(up: Up) -> None:
@@ -103,7 +103,7 @@ async def test_data_survives_every_end(up: Up) -> None:
     jobs = [await up.push(key, 5)]
     first.child.send_signal(signal.SIGTERM)
     assert await first.ends() == 0
-    await up.gone(1)
+    await up.gone(5)
 
     second, again = await up.start()
     assert again is None, "the key is shown once"
@@ -112,13 +112,13 @@ async def test_data_survives_every_end(up: Up) -> None:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     assert await second.ends() == -signal.SIGKILL
-    await up.gone(15)
+    await up.gone(60)
 
     third, again = await up.start()
     assert again is None
     jobs.append(await up.push(key, 5, start=200))
     os.kill(third.pid, signal.SIGKILL)  # the rest has to find out by itself
-    await up.gone(15)
+    await up.gone(60)
     assert await third.ends() == -signal.SIGKILL
 
     await up.start()
@@ -161,7 +161,7 @@ async def test_interrupt_second_start_and_commands(up: Up) -> None:
 
     part.child.send_signal(signal.SIGINT)
     assert await part.ends() == 0
-    await up.gone(1)
+    await up.gone(5)
     code, told = await up.command("keys", "list")
     assert code == 2
     assert "nothing is up" in told
@@ -180,7 +180,7 @@ async def test_a_taken_port_is_told(up: Up, whose: str) -> None:
         assert await part.ends() == 2
     assert str(number) in part.text()
     _is_one_clear_line(part.text())
-    await up.gone(1)
+    await up.gone(5)
 
 
 @pytest.mark.parametrize("after", [0.3, 1.2])
@@ -190,7 +190,7 @@ async def test_stopped_while_starting(up: Up, after: float) -> None:
     await asyncio.sleep(after)
     part.child.send_signal(signal.SIGTERM)
     assert await part.ends() in (0, -signal.SIGTERM)  # very early there is nobody yet to hear it
-    await up.gone(1)
+    await up.gone(5)
     if after > 1:
         _, key = await up.start()
         assert key is not None
@@ -229,7 +229,7 @@ async def test_an_engine_that_ends_is_started_again(up: Up, engine: str) -> None
             return now[f"{engine}_pid"] != before[f"{engine}_pid"] and health["status"] == "pass"
         return False
 
-    await until(back, 30)
+    await until(back)
     assert "engine_ended" in part.text()
     await up.push(key, 5, start=100)
     contact = await up.ask("GET", "/v1/contacts/c00000", key)

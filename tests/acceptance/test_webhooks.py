@@ -30,7 +30,7 @@ class Receiver:
         await asyncio.sleep(self.slow)
         return web.Response(status=204)
 
-    async def told(self, count: int, seconds: float = 30) -> None:
+    async def told(self, count: int, seconds: float = 60) -> None:
         async def look() -> bool:
             return len(self.calls) >= count
 

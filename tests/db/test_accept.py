@@ -39,7 +39,7 @@ async def holding(desk: Desk, query: str, *arguments: Any) -> AsyncIterator[None
 
 async def waiting(desk: Desk, count: int = 1) -> None:
     """Until so many sessions of this database wait for a lock."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await locked(desk) < count:
             await asyncio.sleep(0.01)
 

@@ -229,7 +229,7 @@ async def test_contacts_locked_for_long_are_for_the_client_to_send_again(desk: D
     async with blocker.transaction():
         await blocker.execute("SELECT FROM contacts WHERE contact_id = 'c00000' FOR UPDATE")
         worker = processor(hurried)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while await worker.advance(desk.tenant_id, job_id) is not Advance.DONE:
                 await asyncio.sleep(0.02)
     await blocker.close()
@@ -332,7 +332,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
     settings = msgspec.structs.replace(desk.settings, import_attempts=2)
     job_id = await spool(desk, people(10), chunk=5)
     worker = processor(desk, settings)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while await worker.advance(desk.tenant_id, job_id) is not Advance.DONE:
             await asyncio.sleep(0.02)
     row = await job(desk, job_id)

@@ -105,7 +105,7 @@ async def test_an_event_source_follows_a_job_by_its_token_and_comes_again(web: A
     sent = {"Accept": "text/event-stream", "Origin": PAGE}
     async with web.session.get(address, headers=sent) as answer:
         assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, PAGE)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in Stream(answer):
                 first = event.id
                 break

@@ -70,7 +70,7 @@ async def test_progress_comes_as_it_happens_and_then_the_end(api: Api, db: Db) -
     async with follow(api, job_id) as stream:
         assert stream.answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert stream.answer.headers["Cache-Control"] == "no-store"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async for event in stream:
                 seen.append(event)
                 if len(seen) == 1:
@@ -119,7 +119,7 @@ async def test_who_comes_again_goes_on_where_it_was(api: Api, db: Db) -> None:
     await advance(db, job_id)
 
     async def first(last: str) -> Event:
-        async with follow(api, job_id, Last_Event_ID=last) as stream, asyncio.timeout(5):
+        async with follow(api, job_id, Last_Event_ID=last) as stream, asyncio.timeout(60):
             async for event in stream:
                 return event
         raise AssertionError("the stream ended without an event")
@@ -171,7 +171,7 @@ async def test_followers_who_hang_up_leave_nothing_behind(api: Api, db: Db) -> N
     job_id = await make_job(db)
 
     async def visit() -> None:
-        async with follow(api, job_id) as stream, asyncio.timeout(5):
+        async with follow(api, job_id) as stream, asyncio.timeout(60):
             async for _ in stream:
                 return
 
@@ -206,7 +206,7 @@ async def test_a_server_that_is_told_to_stop_ends_its_streams(
     try:
         async with aiohttp_session() as session:
             api = Api(session, f"http://127.0.0.1:{port}", api_key)
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while True:
                     try:
                         assert (await api.get("/health/live")).status == 200

@@ -93,7 +93,7 @@ async def test_strangers_are_shown_what_was_seen_a_moment_ago(
         assert await db.fetchval(asked) == last
     async with Redis.from_url(settings.redis_url) as redis:
         await redis.flushall()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await stranger.get("/health")).status != 207:
             await asyncio.sleep(0.1)
 
@@ -152,7 +152,7 @@ async def test_the_service_starts_before_its_engines(settings: Settings) -> None
 
 
 async def _recovered(api: Api) -> Any:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while True:
             answer = await api.push([person(0)], key="k")
             if answer.status == 207:
@@ -162,6 +162,6 @@ async def _recovered(api: Api) -> Any:
 
 
 async def _until(api: Api, path: str, holds: Any) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         while not holds((await api.get(path)).json()):
             await asyncio.sleep(0.1)

@@ -231,7 +231,7 @@ async def head(api: Api, key: str, length: int, media_type: str = "text/csv") ->
     return reader, writer
 
 
-async def until(db: asyncpg.Connection[Any], state: str, *, seconds: float = 5.0) -> dict[str, Any]:
+async def until(db: asyncpg.Connection[Any], state: str, *, seconds: float = 45.0) -> dict[str, Any]:
     """The one job there is, once it is in this state."""
     for _ in range(int(seconds / 0.05)):
         job = await db.fetchrow("SELECT * FROM jobs")
@@ -342,7 +342,7 @@ async def test_an_upload_of_a_dead_process_is_given_up(small: Api, db: asyncpg.C
             "UPLOAD_INTERRUPTED",
         )
         writer.close()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await spooled(db, str(job_id)):  # the process that received it removes it, or a sweeper
                 await asyncio.sleep(0.05)
         assert (await small.get(f"/v1/idempotency-keys/k{later}")).json()["state"] == "completed"

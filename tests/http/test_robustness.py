@@ -171,7 +171,7 @@ async def serve_apart(settings: Settings) -> AsyncIterator[tuple[str, asyncio.su
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        async with asyncio.timeout(20), aiohttp.ClientSession() as session:
+        async with asyncio.timeout(60), aiohttp.ClientSession() as session:
             while True:
                 try:
                     async with session.get(url + "/health/ready") as answer:

@@ -42,7 +42,7 @@ async def sagas_running(settings: Settings) -> AsyncIterator[None]:
 
 
 async def finished(api: Api, url: str) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             job = (await api.get(url, {"Prefer": "wait=5"})).json()
             if job["finished_at"]:
@@ -177,7 +177,7 @@ async def test_the_audit_log_tells_who_asked_and_what_was_done(api: Api, setting
     undo = (await api.request("POST", pushed["status_url"] + "/undo")).json()
     async with sagas_running(settings):
         await finished(api, undo["status_url"])
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while await db.fetchval("SELECT count(*) FROM sagas WHERE finished_at IS NULL"):
                 await asyncio.sleep(0.05)
     log = (await api.get(f"/v1/audit-log?subject=job:{undo['job_id']}")).json()

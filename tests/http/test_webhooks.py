@@ -269,7 +269,7 @@ async def test_files_are_told_when_their_last_item_is_decided(api: Api, settings
     broken = b"id,email\n" + b"c,c@example.com\n" * 400_000 + "c,é\n".encode("cp1252")
     assert (await api.push(broken, headers={"Content-Type": "text/csv"})).status == 400
     assert (await api.push(b"[" * 4_000, headers=later)).status == 400
-    async with working(settings), asyncio.timeout(20):
+    async with working(settings), asyncio.timeout(60):
         while len(found := (await api.get(BASE + one + "/messages")).json()["messages"]) < 2:
             await asyncio.sleep(0.1)
     told = {m["payload"]["data"]["job_id"]: m["payload"]["data"] for m in found}

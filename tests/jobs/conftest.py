@@ -116,7 +116,7 @@ class World:
         )
         return {k: v for k, v in row.items() if k not in ("tenant_id", "job_id", "destination_id") and v}
 
-    async def finished(self, job_id: uuid.UUID, seconds: float = 20) -> str:
+    async def finished(self, job_id: uuid.UUID, seconds: float = 45) -> str:
         """The state in which the job ended."""
         async with asyncio.timeout(seconds):
             while True:

@@ -35,13 +35,13 @@ time.sleep(600)
 
 
 async def pids(log: Path) -> list[int]:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not log.exists() or not log.read_text().endswith("\n"):
             await asyncio.sleep(0.01)
     return [int(word) for word in log.read_text().split()]
 
 
-def gone(pid: int, within: float = 5.0) -> bool:
+def gone(pid: int, within: float = 60.0) -> bool:
     limit = time.monotonic() + within
     while time.monotonic() < limit:
         try:
@@ -68,14 +68,14 @@ async def test_stop_kills_the_whole_group_when_grace_ends(tmp_path: Path) -> Non
     _, grandchild = await pids(tmp_path / "log")
     begun = time.monotonic()
     assert await child.stop(grace=0.3) == -signal.SIGKILL
-    assert 0.3 <= time.monotonic() - begun < 5
+    assert 0.3 <= time.monotonic() - begun < 60
     assert gone(grandchild)
 
 
 async def test_nothing_outlives_a_leader_that_crashed(tmp_path: Path) -> None:
     child = Child.spawn([sys.executable, "-c", FAMILY, "crash"], log=tmp_path / "log")
     waiters = [asyncio.create_task(child.wait()) for _ in range(3)]
-    assert await asyncio.wait_for(asyncio.gather(*waiters), 20) == [3, 3, 3]
+    assert await asyncio.wait_for(asyncio.gather(*waiters), 60) == [3, 3, 3]
     assert child.returncode == 3
     _, grandchild = await pids(tmp_path / "log")
     assert gone(grandchild)

@@ -52,7 +52,7 @@ async def changes(world: World, tenant_id: int | None = None) -> list[tuple[str,
     return [(row["circuit"], row["before"], row["after"]) for row in rows]
 
 
-async def until(look: Any, seconds: float = 10) -> None:
+async def until(look: Any, seconds: float = 45) -> None:
     async with asyncio.timeout(seconds):
         while not await look():
             await asyncio.sleep(0.02)
@@ -350,7 +350,7 @@ async def test_a_circuit_closes_when_what_waited_for_it_went_well(world: World) 
         async def closed() -> bool:
             return (await shown(world)).circuit.state == "closed"
 
-        await until(closed, 3)
+        await until(closed)
     assert await changes(world) == [
         ("connection", "closed", "open"),
         ("connection", "open", "half_open"),

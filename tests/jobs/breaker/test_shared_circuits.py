@@ -22,7 +22,7 @@ from tests.conftest import LOOPBACK
 from tests.jobs.breaker.test_circuits import changes, events, listen, shown, until
 from tests.jobs.conftest import World, people
 
-BREAKER: dict[str, Any] = {"breaker_min_calls": 4, "breaker_open": 30.0, "breaker_open_cap": 30.0}
+BREAKER: dict[str, Any] = {"breaker_min_calls": 4, "breaker_open": 120.0, "breaker_open_cap": 120.0}
 
 
 @pytest.fixture
@@ -90,13 +90,13 @@ async def fail(world: World, calls: int) -> None:
     async def is_open() -> bool:
         return ("connection", "closed", "open") in await changes(world)
 
-    await until(is_open, 20)
+    await until(is_open)
 
 
 async def pushes_at_once(world: World, start: int = 0) -> bool:
     for n in range(3):
         job = await world.push(people(1, start=start + n))
-        assert await world.finished(job.job_id, 10) == "completed"
+        assert await world.finished(job.job_id) == "completed"
     return True
 
 
@@ -150,7 +150,7 @@ async def test_a_lowered_time_out_is_its_tenants_own_trouble(world: World, crm: 
         for one in hasty:
             await fail(one, 8)
         job = await patient.push(people(1))
-        assert await patient.finished(job.job_id, 5) == "completed"
+        assert await patient.finished(job.job_id) == "completed"
     rows = await world.rows("SELECT circuit FROM circuit_changes")
     assert {row["circuit"] for row in rows} == {"connection"}
 
@@ -189,7 +189,7 @@ async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
         await until(is_held)
         held = await shown(c)
         assert held.error_code == "CIRCUIT_OPEN"
-        assert 1 <= held.retry_after_seconds <= 30
+        assert 1 <= held.retry_after_seconds <= 120
         assert held.detail == "all calls to this CRM are suspended for a while"
         assert (held.circuit.state, held.circuit.openings_24h) == ("closed", 0)
         async with c.database.connection() as connection:

@@ -41,7 +41,7 @@ async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
         )
         async with working(world.settings):
             answer = await world.push(people(120, last_name="Łovelace", company="stays at home"))
-            assert await world.finished(answer.job_id, 40) == "completed"
+            assert await world.finished(answer.job_id) == "completed"
 
         effects = await sandbox.effects()
         assert {e["key"] for e in effects} == {f"c{i:05}" for i in range(120)}

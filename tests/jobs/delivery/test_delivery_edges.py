@@ -46,7 +46,7 @@ async def waiting(world: World, count: int) -> None:
     """Until so many sessions of this database wait for a lock."""
     query = """SELECT count(*)::int AS n FROM pg_stat_activity
         WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (await world.rows(query))[0]["n"] < count:
             await asyncio.sleep(0.01)
 
@@ -129,7 +129,7 @@ async def add_destination(world: World, **changes: Any) -> None:
         )
 
 
-async def seen(world: World, query: str, seconds: float = 10) -> dict[str, Any]:
+async def seen(world: World, query: str, seconds: float = 45) -> dict[str, Any]:
     """The first row that this query finds, once it does."""
     async with asyncio.timeout(seconds):
         while not (rows := await world.rows(query)):
@@ -151,7 +151,7 @@ async def test_a_destination_that_cannot_be_used_says_why(world: World) -> None:
         assert row["blocked_code"] == "DESTINATION_UNAVAILABLE"
         assert "Mars/Olympus" in row["blocked_detail"]
         await set_state(world, "hubspot", "removed")
-        assert await world.finished(answer.job_id, 5) == "completed"
+        assert await world.finished(answer.job_id) == "completed"
     assert await world.effects(answer.job_id) == {"skipped": 2}
 
 
@@ -161,7 +161,7 @@ async def test_removing_a_destination_whose_credentials_cannot_be_read(world: Wo
     await set_state(world, "hubspot", "removed")
     other = base64.b64encode(bytes(32)).decode()
     async with working(msgspec.structs.replace(world.settings, secret_key=other)):
-        assert await world.finished(answer.job_id, 5) == "completed"
+        assert await world.finished(answer.job_id) == "completed"
     assert await world.effects(answer.job_id) == {"skipped": 2}
 
 
@@ -252,7 +252,7 @@ async def test_a_worker_hears_wake_ups_through_any_url_that_its_circuits_underst
                 answer = await world.push(people(1))
                 (row,) = await world.rows("SELECT destination_id FROM destinations")
                 notifier.notify(world.tenant_id, [row["destination_id"]], reason="test")
-                assert await world.finished(answer.job_id, 5) == "completed"
+                assert await world.finished(answer.job_id) == "completed"
             await notifier.close()
         finally:
             await redis.acl_deluser("tranche")
@@ -267,7 +267,7 @@ async def test_what_the_crm_answered_outlasts_a_lock(world: World) -> None:
         await seen(world, "SELECT FROM deliveries WHERE state = 'sending'")
         async with holding(world, "SELECT FROM jobs FOR UPDATE"):
             await asyncio.sleep(1.2)
-        assert await world.finished(answer.job_id, 3) == "completed"
+        assert await world.finished(answer.job_id) == "completed"
     assert [call["path"].rsplit("/", 1)[1] for call in await world.sandbox.calls()] == ["upsert"]
 
 
@@ -280,7 +280,7 @@ async def test_an_error_of_ours_spends_attempts(world: World, monkeypatch: pytes
     monkeypatch.setattr(hubspot.HubSpot, "push", broken)
     async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
         answer = await world.push(people(2))
-        assert await world.finished(answer.job_id, 10) == "completed_with_failures"
+        assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"dead": 2}
     (dead_letter, _) = await world.rows("SELECT * FROM dead_letters")
     assert dead_letter["attempts"] == 3
@@ -295,7 +295,7 @@ async def test_a_delivery_that_ends_every_worker_is_given_up(world: World) -> No
         await take(world, lease=-1)
         assert await release_lost(world) == 1
     async with working(msgspec.structs.replace(world.settings, delivery_attempts=3)):
-        assert await world.finished(answer.job_id, 5) == "completed_with_failures"
+        assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.sandbox.calls() == []
     (dead_letter, _) = await world.rows("SELECT * FROM dead_letters")
     assert (dead_letter["error_code"], dead_letter["attempts"]) == ("OUTCOME_UNKNOWN", 3)
@@ -359,7 +359,7 @@ async def test_wake_ups_that_nobody_hears_do_not_fill_redis(world: World) -> Non
     async with Redis.from_url(world.settings.redis_url) as redis:
         await redis.zadd(QUEUE, {f"1:1:old-{n}": (time.time() - 600 - n) * 1000 for n in range(50)})
         await world.push(people(1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while await redis.zcard(QUEUE) != 1:
                 await asyncio.sleep(0.02)
         assert b"old" not in (await redis.zrange(QUEUE, 0, -1))[0]

@@ -148,7 +148,7 @@ async def errors(world: World) -> list[dict[str, Any]]:
     return [json.loads(row["errors"]) for row in rows]
 
 
-async def wait_for(world: World, query: str, seconds: float = 10) -> list[dict[str, Any]]:
+async def wait_for(world: World, query: str, seconds: float = 45) -> list[dict[str, Any]]:
     async with asyncio.timeout(seconds):
         while not (rows := await world.rows(query)):
             await asyncio.sleep(0.02)
@@ -321,7 +321,7 @@ class TestUnknown:
         few = msgspec.structs.replace(settings, delivery_attempts=2, delivery_backoff_cap=0.3)
         async with working(few):
             answer = await world.push(people(4))
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while crm.asked.count("read_back") < 6:
                     await asyncio.sleep(0.02)
             async with world.database.connection() as connection:

@@ -39,7 +39,7 @@ async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch:
     job_id = await spool(desk_of(world), people(120), chunk=50)
     with capture_logs() as logs:
         async with working(world.settings):
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (waiting := await wait_of(world, job_id)) is None:
                     await asyncio.sleep(0.02)
             assert waiting.code == "STORAGE_FULL"
@@ -62,14 +62,14 @@ async def test_what_cannot_be_recorded_is_not_sent(world: World, monkeypatch: py
     for start in range(0, 60, 10):
         await world.push(people(10, start=start))
     async with working(world.settings):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await world.sandbox.calls():
                 await asyncio.sleep(0.02)
         await asyncio.sleep(1.0)
         calls = [call for call in await world.sandbox.calls() if "upsert" in call["path"]]
         assert len(calls) <= 6
         await execute(world, "DROP FUNCTION refuse() CASCADE")
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await world.rows("SELECT FROM jobs WHERE finished_at IS NULL"):
                 await asyncio.sleep(0.05)
     assert len(await world.sandbox.contacts()) == 60

@@ -133,7 +133,7 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
         await world.sandbox.reset("concurrency")
         jobs = [await world.push(large(100, first, 2_000)) for first in (1_000, 2_000)]
         for job in jobs:
-            assert await world.finished(job.job_id, 60) == "completed"
+            assert await world.finished(job.job_id, 90) == "completed"
     assert await world.sandbox.max_concurrent() == 1
     assert {row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")} == {1}
 

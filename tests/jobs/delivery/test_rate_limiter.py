@@ -89,7 +89,7 @@ async def test_a_long_wait_is_said_and_spends_no_attempt(world: World) -> None:
         first = await world.push(people(1))
         assert await world.finished(first.job_id) == "completed"
         second = await world.push(people(1, start=1))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not (await world.rows("SELECT blocked_code AS code FROM destinations"))[0]["code"]:
                 await asyncio.sleep(0.02)
         (row,) = await world.rows(

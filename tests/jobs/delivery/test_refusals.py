@@ -77,7 +77,7 @@ async def test_a_service_that_refuses_all_calls_buries_a_few_and_no_more(
     script.body = {"ok": False, "error": "invalid_auth"}
     pushed = await world.push(people(40))
     async with working(world.settings):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await world.rows("SELECT 1 FROM circuit_changes WHERE after = 'open'"):
                 await asyncio.sleep(0.05)
     told = await effects(world, pushed.job_id)

@@ -130,7 +130,7 @@ async def test_an_option_that_mends_it_is_tried_at_once(world: World) -> None:
         job = await world.push(people(300, attributes={"Plan": "gold"}))
         await until(held(world))
         await change(world, fields={"Plan": None})
-        assert await world.finished(job.job_id, 10) == "completed"
+        assert await world.finished(job.job_id) == "completed"
     effects = await world.sandbox.effects()
     assert len(effects) == 300
     assert not any("plan" in e["properties"] for e in effects)
@@ -148,7 +148,7 @@ async def test_one_contact_that_names_what_is_missing_holds_it_and_is_not_hunted
         assert "DESTINATION_UNAVAILABLE" in row["errors"]
         await declare(world.sandbox, "tranche_id", "tier")
         await change(world, rate=500.0)
-        assert await world.finished(job.job_id, 10) == "completed"
+        assert await world.finished(job.job_id) == "completed"
     assert len(await world.sandbox.effects()) == 100
 
 
@@ -166,5 +166,5 @@ async def test_what_was_sent_without_an_answer_holds_it_where_reading_is_refused
         await until(effects_are(world, job, {"unknown": 3}))
         await world.sandbox.recover()
         await change(world, rate=500.0)
-        assert await world.finished(job.job_id, 10) == "completed"
+        assert await world.finished(job.job_id) == "completed"
     assert len(await world.sandbox.effects()) == 3

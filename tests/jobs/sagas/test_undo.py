@@ -117,7 +117,7 @@ async def test_what_one_destination_refuses_the_other_gives_back(world: World, s
         pushed = (await world.push(people(50, first_name="new"), **options)).job_id
         assert await world.finished(pushed) == "completed_with_failures"
         await second.recover()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await world.rows("SELECT FROM sagas WHERE finished_at IS NOT NULL"):
                 await asyncio.sleep(0.05)
     expected = {f"c{n:05}": "old" if n in (3, 33) else "new" for n in range(50)}

@@ -45,7 +45,7 @@ async def test_what_was_never_there_need_not_be_taken_away(world: World, second:
         await second.misbehave(reject={"keys": ["c00003"]})
         options = {"consistency": Consistency.ALL_DESTINATIONS}
         await world.finished((await world.push(people(5), **options)).job_id)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not await world.rows("SELECT FROM sagas WHERE state = 'done'"):
                 await asyncio.sleep(0.05)
     assert set(await names(world.sandbox)) == set(await names(second)) == {f"c{n:05}" for n in (0, 1, 2, 4)}

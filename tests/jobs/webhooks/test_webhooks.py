@@ -123,7 +123,7 @@ class Desk:
             )
 
     async def settled(self, endpoint_id: int, count: int = 1) -> list[WebhookMessage]:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while True:
                 found = await self.messages(endpoint_id)
                 if len([m for m in found if m.finished_at]) >= count:
@@ -481,7 +481,7 @@ async def test_every_way_a_job_ends_is_told(
         canceled = await make_job(connection, state="running")
     await cancel(world.database, desk.tenant_id, canceled, actor="tests")
     async with working(desk.settings):
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(60):
             while len(receiver.calls) < 2:
                 await asyncio.sleep(0.05)
     told = {event["data"]["job_id"]: event["data"] for event in receiver.told()}
