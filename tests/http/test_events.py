@@ -20,6 +20,7 @@ from app.settings import PREFIX, Settings
 from tests.conftest import SECRET_KEY
 from tests.http.conftest import Api, aiohttp_session, free_port, serve
 from tests.http.made_jobs import Db, advance, complete, make_job
+from tests.stopwatch import stopwatch
 
 
 class Event(msgspec.Struct):
@@ -98,20 +99,23 @@ async def test_a_busy_job_does_not_flood_its_followers(api: Api, db: Db) -> None
 
     async def listen() -> None:
         async with follow(api, job_id) as stream:
-            seen.extend([event async for event in stream])
+            async for event in stream:
+                seen.append(event)  # noqa: PERF401 - each as it comes
 
     listening = asyncio.create_task(listen())
     started = time.monotonic()
-    while time.monotonic() - started < 2.0:
-        await advance(db, job_id)
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(60):
+        while time.monotonic() - started < 2.0 or len(seen) < 4:
+            await advance(db, job_id)
+            await asyncio.sleep(0.01)
     final = await complete(db, job_id)
     ended = time.monotonic()
-    await asyncio.wait_for(listening, 2)
-    assert 4 <= len(seen) <= 10
+    async with stopwatch() as passed:
+        await listening
+    assert len(seen) <= 4 * (ended - started) + 2
     assert [event.id for event in seen] == sorted({event.id for event in seen})
     assert (seen[-1].name, seen[-1].id) == ("end", final)
-    assert seen[-1].at - ended < 0.8
+    assert passed.seconds < 0.8
 
 
 async def test_who_comes_again_goes_on_where_it_was(api: Api, db: Db) -> None:
@@ -147,9 +151,10 @@ async def test_silence_is_filled_and_the_stream_ends_in_time(
     brief = msgspec.structs.replace(settings, stream_seconds=2.0)
     async with serve(brief) as url, aiohttp_session() as session:
         started = time.monotonic()
-        async with follow(Api(session, url, api_key), job_id) as stream:
+        async with stopwatch() as passed, follow(Api(session, url, api_key), job_id) as stream:
             seen = [event async for event in stream]
-        assert 1.9 < time.monotonic() - started < 2.6
+        assert time.monotonic() - started > 1.9
+        assert passed.seconds < 2.6
     assert [event.id for event in seen] == [1]
     assert 3 <= len(stream.comments) <= 7
 
@@ -161,7 +166,7 @@ async def test_what_cannot_be_followed(api: Api, db: Db) -> None:
     assert (await api.get(path + "?since=1")).status == 400
     assert (await api.get("/v1/jobs/x/events")).status == 404
     assert (await api.as_key(None).get(path)).status == 401
-    head = await asyncio.wait_for(api.request("HEAD", path), 2)
+    head = await asyncio.wait_for(api.request("HEAD", path), 20)
     assert (head.status, head.body) == (200, b"")
     assert head.headers["Content-Type"] == "text/event-stream; charset=utf-8"
 
@@ -181,7 +186,7 @@ async def test_followers_who_hang_up_leave_nothing_behind(api: Api, db: Db) -> N
     last = await db.fetchval(_LAST_LOOK)
     await asyncio.sleep(0.6)
     assert await db.fetchval(_LAST_LOOK) == last
-    await asyncio.wait_for(visit(), 2)
+    await asyncio.wait_for(visit(), 20)
 
 
 _LAST_LOOK = """
@@ -219,9 +224,9 @@ async def test_a_server_that_is_told_to_stop_ends_its_streams(
                     seen.append(event.id)
                     server.send_signal(signal.SIGTERM)
                     started = time.monotonic()
-                assert time.monotonic() - started < 2.0
+                assert time.monotonic() - started < settings.stream_seconds / 2, "it ended by itself"
         assert seen == [1]
-        assert await asyncio.wait_for(server.wait(), 5) == 0
+        assert await asyncio.wait_for(server.wait(), 60) == 0
     finally:
         if server.returncode is None:
             server.kill()
