@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
@@ -18,47 +19,65 @@ from jobs.delivery import rate_limiter as rules
 from jobs.delivery.rate_limiter import AHEAD, RateLimiter
 from jobs.worker import working
 from tests.jobs.conftest import World, people
+from tests.stopwatch import stopwatch
 
 T = TypeVar("T")
 
 
-async def acquire_slots(limiter: RateLimiter, rate: float, count: int) -> list[float]:
-    """When the slots came, in seconds from the first question."""
-    began, slots = time.monotonic(), []
+class Clock:
+    """A time that goes on only when everybody waits."""
 
-    async def one() -> None:
-        while not (slot := await limiter.acquire("d", rate)).granted:
-            await asyncio.sleep(slot.seconds)
-        await asyncio.sleep(slot.seconds)
-        slots.append(time.monotonic() - began)
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000_000
 
-    await asyncio.gather(*(one() for _ in range(count)))
+    def seconds(self) -> float:
+        return self.now / 1_000_000
+
+    def microseconds(self) -> int:
+        return self.now
+
+
+async def acquire_slots(clock: Clock, limiters: list[RateLimiter], rate: float, count: int) -> list[float]:
+    """When the slots of so many calls come, in seconds from the first question; the limiters take turns."""
+    began, slots = clock.now, []
+    asking = [(began, number) for number in range(count)]
+    while asking:
+        clock.now, number = heapq.heappop(asking)
+        slot = await limiters[number % len(limiters)].acquire("d", rate)
+        if slot.granted:
+            slots.append((clock.now - began) / 1_000_000 + slot.seconds)
+        else:
+            heapq.heappush(asking, (clock.now + slot.wait, number))
     return sorted(slots)
 
 
 async def test_two_workers_keep_one_rate(redis_url: str) -> None:
+    clock = Clock()
     async with Redis.from_url(redis_url) as one, Redis.from_url(redis_url) as other:
-        here, there = RateLimiter(one, clock=time.time), RateLimiter(other, clock=time.time)
-        first, second = await asyncio.gather(acquire_slots(here, 20, 15), acquire_slots(there, 20, 15))
-    slots = sorted(first + second)
-    assert slots[-1] == pytest.approx(29 / 20, abs=0.3), "thirty calls at twenty a second"
+        workers = [
+            RateLimiter(redis, clock=clock.seconds, pinned_time=clock.microseconds) for redis in (one, other)
+        ]
+        slots = await acquire_slots(clock, workers, 20, 30)
+    assert slots[-1] == pytest.approx(29 / 20, abs=0.01), "thirty calls at twenty a second"
     for at in slots:
-        assert len([slot for slot in slots if at <= slot < at + 0.5]) <= 10 + 3, "and never many at once"
+        assert len([slot for slot in slots if at <= slot < at + 0.49]) <= 10, "and never many at once"
 
 
 async def test_without_redis_a_worker_keeps_it_alone() -> None:
-    slots = await acquire_slots(RateLimiter(None, clock=time.time), 20, 15)
-    assert slots[-1] == pytest.approx(14 / 20, abs=0.2)
+    clock = Clock()
+    slots = await acquire_slots(clock, [RateLimiter(None, clock=clock.seconds)], 20, 15)
+    assert slots[-1] == pytest.approx(14 / 20, abs=0.01)
 
 
 async def test_a_slot_far_ahead_is_not_taken(redis_url: str) -> None:
     async with Redis.from_url(redis_url) as redis:
-        limiter = RateLimiter(redis, clock=time.time)
+        clock = Clock()
+        limiter = RateLimiter(redis, clock=clock.seconds, pinned_time=clock.microseconds)
         assert (await limiter.acquire("d", 0.1)).wait == 0
         for _ in range(5):
             slot = await limiter.acquire("d", 0.1)
             assert not slot.granted
-            assert slot.seconds == pytest.approx(10 - AHEAD, abs=0.3), "asking again costs nothing"
+            assert slot.seconds == pytest.approx(10 - AHEAD), "asking again costs nothing"
         assert (await limiter.acquire("other", 0.1)).granted, "each destination has its own"
         await limiter.cancel("d", 0.1)
         assert (await limiter.acquire("d", 0.1)).granted, "a slot that was given back is there again"
@@ -68,7 +87,7 @@ async def test_the_crm_sees_no_more_calls_than_its_destination_allows(world: Wor
     """Pushes and the read-backs of lost answers together, from two workers."""
     await world.rows('UPDATE destinations SET options = \'{"rate": 10, "batch_size": 10}\'')
     await world.sandbox.misbehave(accept_then_drop={"times": 3})
-    async with working(world.settings), working(world.settings):
+    async with stopwatch() as passed, working(world.settings), working(world.settings):
         jobs = [await world.push(people(30, start=30 * n)) for n in range(4)]
         for job in jobs:
             assert await world.finished(job.job_id) == "completed"
@@ -76,16 +95,18 @@ async def test_the_crm_sees_no_more_calls_than_its_destination_allows(world: Wor
     assert len(calls) >= 12 + 3
     assert {call["on"] for call in calls} == {"read", "write"}
     at = sorted(_seconds(call["at"]) for call in calls)
-    assert (len(at) - 1) / (at[-1] - at[0]) <= 10 * 1.15
+    # A call that the machine held up comes closer to the next ones.
+    late = passed.late
+    assert (len(at) - 1) / (at[-1] - at[0] + late) <= 10 * 1.15
     for begin in at:
-        assert len([moment for moment in at if begin <= moment < begin + 1]) <= 13
+        assert len([moment for moment in at if begin <= moment < begin + 1]) <= 13 + 10 * late
     (spent,) = await world.rows("SELECT max(attempt) AS most FROM deliveries")
     assert spent["most"] <= 3, "waiting for a slot costs no attempt"
 
 
 async def test_a_long_wait_is_said_and_spends_no_attempt(world: World) -> None:
     await world.rows("UPDATE destinations SET options = '{\"rate\": 0.25}'")
-    async with working(world.settings):
+    async with stopwatch() as passed, working(world.settings):
         first = await world.push(people(1))
         assert await world.finished(first.job_id) == "completed"
         second = await world.push(people(1, start=1))
@@ -101,7 +122,7 @@ async def test_a_long_wait_is_said_and_spends_no_attempt(world: World) -> None:
         assert await world.finished(second.job_id) == "completed"
     assert [row["attempt"] for row in await world.rows("SELECT attempt FROM deliveries")] == [1, 1]
     calls = await world.sandbox.calls()
-    assert _seconds(calls[1]["at"]) - _seconds(calls[0]["at"]) > 3.9
+    assert _seconds(calls[1]["at"]) - _seconds(calls[0]["at"]) > 3.9 - passed.late
 
 
 def _seconds(stamp: str) -> float:
