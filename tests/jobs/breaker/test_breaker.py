@@ -9,6 +9,7 @@ import time
 from multiprocessing.synchronize import Barrier
 from typing import Any
 
+import msgspec
 import pytest
 from redis.asyncio import Redis
 
@@ -17,6 +18,7 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (
     NAME,
+    PATIENT,
     POLICY,
     Valkey,
     acquire,
@@ -30,23 +32,26 @@ from tests.jobs.breaker.support import (
     until_half_open,
 )
 
+HELD = msgspec.structs.replace(POLICY, permit=60.0)
+"""Circuits open for a moment, and whoever has a permit keeps it."""
+
 
 async def test_failures_of_two_workers_open_one_circuit_and_one_of_them_is_told(redis: Redis) -> None:
-    here, there = make(redis), make(redis)
+    here, there = make(redis, PATIENT), make(redis, PATIENT)
     told = [await fail(breaker, await granted(breaker)) for breaker in (here, there, here, there)]
     assert [transition is not None for transition in told] == [False, False, False, True]
     refusal = await acquire(here, NAME)
     assert isinstance(refusal, Rejected)
     assert refusal.state is CircuitState.OPEN
-    assert 0 < refusal.retry_after <= 0.3
+    assert 0 < refusal.retry_after <= PATIENT.open
     view = await there.snapshot(NAME)
     assert (view.state, view.opens, view.shared) == (CircuitState.OPEN, 1, True)
     assert view.opened_at is not None
-    assert abs(view.opened_at - time.time()) < 5
+    assert abs(view.opened_at - time.time()) < 60
 
 
 async def test_half_open_tells_one_caller_and_grants_exactly_the_probes_to_fifty(redis: Redis) -> None:
-    workers = [make(redis) for _ in range(5)]
+    workers = [make(redis, HELD) for _ in range(5)]
     await asyncio.sleep(await trip(workers[0]) + 0.02)
     answers = await asyncio.gather(*(acquire(workers[number % 5], NAME) for number in range(50)))
     permits = [answer for answer in answers if isinstance(answer, Permit)]
@@ -54,14 +59,14 @@ async def test_half_open_tells_one_caller_and_grants_exactly_the_probes_to_fifty
     assert all(permit.probe for permit in permits)
     assert [permit.transition is not None for permit in permits].count(True) == 1
     assert all(
-        0 < answer.retry_after <= 1 and answer.state is CircuitState.HALF_OPEN
+        0 < answer.retry_after <= HELD.permit and answer.state is CircuitState.HALF_OPEN
         for answer in answers
         if isinstance(answer, Rejected)
     )
 
 
 async def test_enough_successful_probes_close_and_one_failed_opens_for_twice_as_long(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     first = await trip(breaker)
     again = await fail(breaker, await until_half_open(breaker))
     assert again is not None
@@ -76,14 +81,14 @@ async def test_enough_successful_probes_close_and_one_failed_opens_for_twice_as_
 
 
 async def test_slow_calls_open_though_each_succeeds(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     told = [await succeed(breaker, await granted(breaker), 2.5) for _ in range(4)]
     assert told[3] is not None
     assert told[3].after is CircuitState.OPEN
 
 
 async def test_called_off_probes_count_as_nothing(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     await trip(breaker)
     await cancel(breaker, await until_half_open(breaker))
     for _ in range(10):
@@ -92,7 +97,7 @@ async def test_called_off_probes_count_as_nothing(redis: Redis) -> None:
 
 
 async def test_slow_call_from_before_the_opening_is_no_probe(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     late = [await granted(breaker) for _ in range(4)]
     await trip(breaker)
     await until_half_open(breaker)
@@ -103,7 +108,7 @@ async def test_slow_call_from_before_the_opening_is_no_probe(redis: Redis) -> No
 
 
 async def test_two_circuits_are_passed_together_or_not_at_all(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     connection = "connection:7"
     both = await acquire_all(breaker, NAME, connection)
     assert isinstance(both, Permits)
@@ -167,7 +172,7 @@ async def test_a_call_costs_two_questions_to_redis(redis: Redis) -> None:
 
 
 async def test_forced_states_reach_every_worker(redis: Redis) -> None:
-    here, there = make(redis), make(redis)
+    here, there = make(redis, HELD), make(redis, HELD)
     opened = await here.force(NAME, CircuitState.OPEN)
     assert opened is not None
     assert opened.retry_after == POLICY.open_cap
@@ -188,7 +193,7 @@ async def test_idle_circuit_vanishes_and_is_one_hash(redis: Redis) -> None:
 
 async def test_clients_that_decode_are_served_as_well(valkey: Valkey, redis: Redis) -> None:
     async with Redis.from_url(valkey.url, decode_responses=True) as decoding:
-        breaker = make(decoding)
+        breaker = make(decoding, PATIENT)
         await trip(breaker)
         assert isinstance(await acquire(breaker, NAME), Rejected)
         assert breaker.away is None
@@ -203,7 +208,7 @@ async def test_lost_scripts_are_loaded_again(redis: Redis) -> None:
 
 
 async def test_flushall_closes_and_old_permits_are_harmless(redis: Redis) -> None:
-    breaker = make(redis)
+    breaker = make(redis, HELD)
     await trip(breaker)
     old = await until_half_open(breaker)
     await redis.flushall()
@@ -332,5 +337,5 @@ async def test_permit_of_a_killed_prober_expires(valkey: Valkey, redis: Redis) -
     assert b"permit:1" in held, "the dead process still holds it"
     await granted(breaker)
     permit = await until_half_open(breaker)
-    assert time.monotonic() - killed < POLICY.permit + 1
+    assert time.monotonic() - killed < 20, "as long as an expired permit may be held by no policy"
     assert permit.transition is None, "still the same half-open circuit"

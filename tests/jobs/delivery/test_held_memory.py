@@ -125,7 +125,7 @@ async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
     monkeypatch.setattr(memory_budget, "BUDGET", 30_000)
     settings = msgspec.structs.replace(world.settings, chunk_size=10)
     world.settings = settings
-    await world.sandbox.misbehave(latency={"latency": 0.1})
+    await world.sandbox.misbehave(latency={"latency": 0.4})
     async with working(settings):
         small = await world.push(people(200))
         assert await world.finished(small.job_id) == "completed"
