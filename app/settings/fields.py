@@ -1,29 +1,10 @@
-"""Every setting, its unit and its meaning: the only module that reads the environment.
-
-`tranche settings` prints this table; `TRANCHE_` plus the upper-case field name is the variable.
-"""
+"""Every setting with its default, unit and meaning, by group."""
 
 from __future__ import annotations
 
-import difflib
-import os
-import re
-from collections.abc import Callable, Mapping
-from typing import Annotated, Final, get_args, get_origin, get_type_hints
+from typing import Annotated
 
 import msgspec
-
-from app.errors import SettingsError
-from app.vocabulary.addresses import parse_networks
-from app.vocabulary.waits import parse_waits
-
-PREFIX: Final = "TRANCHE_"
-_MOST: Final = 2**31 - 1
-"""No number is larger: PostgreSQL and Redis take no more."""
-_MOST_BYTES: Final = 2**53
-"""More than any disk holds."""
-_MASK: Final = "***"
-_PASSWORD: Final = re.compile(r"(://[^:/@?#]*:).*(?=@)|([?&]password=)[^&#]*")
 
 
 class Doc(msgspec.Struct, frozen=True):
@@ -38,6 +19,7 @@ class Doc(msgspec.Struct, frozen=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process."""
 
+    # The engines, the service itself and its log.
     database_url: Annotated[
         str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")
     ] = ""
@@ -63,18 +45,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     url: Annotated[str, Doc("the API that the client commands talk to", "URL")] = "http://127.0.0.1:8000"
     api_key: Annotated[str, Doc("the key that the client commands send", secret=True)] = ""
-
     log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
     log_format: Annotated[str, Doc("json, or console for people")] = "json"
-
     metrics_token: Annotated[
         str, Doc("bearer token that sees /metrics of all tenants together; empty: nobody does", secret=True)
     ] = ""
-
     operator_token: Annotated[
         str, Doc("bearer token of the operator of the service, for /v1/tenants; empty: nobody", secret=True)
     ] = ""
 
+    # Connections to PostgreSQL.
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
     db_pool_share: Annotated[
         int, Doc("…of them that the API uses for one tenant while others wait", "connections")
@@ -97,6 +77,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 256
 
+    # Bodies, streams and waits: what one request, key or tenant may take.
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
@@ -151,11 +132,12 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         Doc("requests that wait (`Prefer: wait`) in one API process; more are answered at once", "requests"),
     ] = 3_000
     max_waits_tenant: Annotated[int, Doc("…of one tenant", "requests")] = 1_000
+
+    # Keys, staged files and jobs.
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
     idempotency_memory: Annotated[
         float, Doc("an expired key is refused, never run again, for", "s", zero=True)
     ] = 2_592_000.0
-
     import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = (
         1_000
     )
@@ -172,7 +154,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stream_seconds: Annotated[
         float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0
-
     stream_token_seconds: Annotated[
         float,
         Doc("a token for one job's event stream is valid for", "s"),
@@ -186,6 +167,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = ""
 
+    # Deliveries to destinations, retries and sagas.
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
     delivery_concurrency: Annotated[
         int, Doc("deliveries in flight at one destination, all workers", "deliveries")
@@ -208,12 +190,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 2.0
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
     crm_total_timeout: Annotated[float, Doc("longest call to a CRM in total", "s")] = 10.0
-
     crm_rate: Annotated[
         float,
         Doc("most calls per second to one destination, all workers; 0: no limit", "1/s", zero=True),
     ] = 0.0
-
     destination_private: Annotated[
         str,
         Doc(
@@ -221,13 +201,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "CIDR, separated by commas",
         ),
     ] = ""
-
     replay_rate: Annotated[float, Doc("items a second that a retry or replay makes due", "1/s")] = 1_000.0
     saga_interval: Annotated[float, Doc("how often a waiting saga checks its condition", "s")] = 1.0
     saga_attempts: Annotated[
         int, Doc("errors of one step of a saga before it is undone, or waits for an operator", "attempts")
     ] = 20
 
+    # Webhook endpoints and their messages.
     webhook_timeout: Annotated[float, Doc("longest call of a webhook in total", "s")] = 3.0
     webhook_waits: Annotated[
         str,
@@ -254,6 +234,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Doc("private networks that webhooks may reach nevertheless", "CIDR, separated by commas")
     ] = ""
 
+    # Circuit breakers.
     breaker_window: Annotated[float, Doc("length of the window in which calls count", "s")] = 30.0
     breaker_min_calls: Annotated[int, Doc("fewer calls in the window never open a circuit", "calls")] = 10
     breaker_failure_rate: Annotated[float, Doc("share of failed calls that opens a circuit", "0-1")] = 0.5
@@ -264,146 +245,3 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     breaker_probes: Annotated[int, Doc("calls let through a half-open circuit at a time", "calls")] = 2
     breaker_successes: Annotated[int, Doc("successful probes that close a circuit", "calls")] = 3
     breaker_permit: Annotated[float, Doc("a probe's permit expires by itself after", "s")] = 15.0
-
-
-_OURS: Final = frozenset({"TRANCHE_SERVER_PID"})
-"""Set by this program for its own processes."""
-_KUBERNETES: Final = re.compile(
-    r"TRANCHE_([A-Z0-9_]+_)?(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)"
-)
-_KUBERNETES_PORT: Final = re.compile(r"TRANCHE_([A-Z0-9_]+_)?PORT")
-_PORT_VALUE: Final = re.compile(r"(tcp|udp|sctp)://")
-
-
-def check_names(environ: Mapping[str, str] | None = None) -> None:
-    """Refuse a `TRANCHE_` variable that is no setting: a typing error would silently leave the default.
-
-    Kubernetes makes variables for every service of a namespace, such as `TRANCHE_PORT_8000_TCP_ADDR` for one with
-    the name `tranche`; these are left alone.
-
-    Raises:
-        SettingsError: there is one; the nearest setting is named.
-    """
-    env = os.environ if environ is None else environ
-    known = {PREFIX + name.upper() for name in Settings.__struct_fields__}
-    for name, value in env.items():
-        if not name.startswith(PREFIX) or name in known or name in _OURS or _KUBERNETES.fullmatch(name):
-            continue
-        if _KUBERNETES_PORT.fullmatch(name) and _PORT_VALUE.match(value):
-            continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.8)
-        remedy = f"did you mean {near[0]}?" if near else "`tranche settings` lists all of them."
-        raise SettingsError(f"{name} is no setting; {remedy}")
-
-
-def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment. Other `TRANCHE_` variables are for `check_names`.
-
-    Raises:
-        SettingsError: a value does not fit its type, or is a number that makes no sense.
-    """
-    env = os.environ if environ is None else environ
-    given: dict[str, str] = {}
-    for name in Settings.__struct_fields__:
-        value = env.get(PREFIX + name.upper())
-        if value is not None and value.strip():
-            given[name] = value.strip()
-    try:
-        settings = msgspec.convert(given, Settings, strict=False)
-    except msgspec.ValidationError as error:
-        path = str(error).rpartition("$.")[2].strip("`")
-        raise SettingsError(
-            f"{PREFIX}{path.upper()}={given.get(path, '')!r}: {str(error).partition(' - at')[0]}"
-        ) from error
-    for name, doc in _docs().items():
-        fault = _number_fault(getattr(settings, name), doc) or _text_fault(name, getattr(settings, name))
-        if fault:
-            raise SettingsError(f"{PREFIX}{name.upper()}={given.get(name, '')!r}: {fault}")
-    return settings
-
-
-def _docs() -> dict[str, Doc]:
-    hints = get_type_hints(Settings, include_extras=True)
-    return {
-        name: next(a for a in get_args(hint) if isinstance(a, Doc)) if get_origin(hint) else Doc("")
-        for name, hint in hints.items()
-    }
-
-
-def _number_fault(value: object, doc: Doc) -> str | None:
-    if isinstance(value, str):
-        return None
-    number = float(str(value))
-    most = 1 if doc.unit == "0-1" else _MOST_BYTES if doc.unit == "bytes" else _MOST
-    if 0 < number <= most or (doc.zero and number == 0):
-        return None
-    span = "from 0" if doc.zero else "above 0"
-    return f"must be a number {span} to {most}" + (f" ({doc.unit})" if doc.unit else "")
-
-
-_ORIGIN: Final = re.compile(r"https?://([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?")
-
-
-def parse_origins(text: str) -> frozenset[str]:
-    """
-    Raises:
-        ValueError: one of them is no origin as browsers send it.
-    """
-    origins = [part.strip() for part in text.split(",") if part.strip()]
-    for origin in origins:
-        if origin != "*" and not _ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"{origin!r} is not an origin: write it as browsers send it, like https://app.example.com or "
-                "http://localhost:3000, in lower case and without a path"
-            )
-    return frozenset(origins)
-
-
-_PARSED: Final[dict[str, Callable[[str], object]]] = {
-    "webhook_waits": parse_waits,
-    "destination_private": parse_networks,
-    "webhook_standard_waits": parse_waits,
-    "webhook_private": parse_networks,
-    "cors_origins": parse_origins,
-}
-"""Texts that mean something: each function raises `ValueError` for one that does not."""
-
-
-_CHOICES: Final[dict[str, tuple[str, ...]]] = {
-    "log_level": ("debug", "info", "warning", "error"),
-    "log_format": ("json", "console"),
-}
-
-
-def _text_fault(name: str, value: object) -> str | None:
-    if name in _CHOICES and str(value).lower() not in _CHOICES[name]:
-        return f"must be one of: {', '.join(_CHOICES[name])}"
-    if name in _PARSED:
-        try:
-            _PARSED[name](str(value))
-        except ValueError as error:
-            return str(error)
-    return None
-
-
-class Row(msgspec.Struct, frozen=True):
-    """One line of `tranche settings`."""
-
-    variable: str
-    default: str
-    unit: str
-    meaning: str
-    value: str
-
-
-def table(settings: Settings) -> list[Row]:
-    """Every setting with its default, unit, meaning and present value (secrets and passwords are masked)."""
-    rows = []
-    for name, doc in _docs().items():
-        value = str(getattr(settings, name))
-        if doc.secret and value:
-            value = _MASK
-        elif doc.unit == "URL":
-            value = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{_MASK}", value)
-        rows.append(Row(PREFIX + name.upper(), str(getattr(Settings(), name)), doc.unit, doc.meaning, value))
-    return rows
