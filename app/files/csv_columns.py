@@ -8,37 +8,25 @@ from __future__ import annotations
 import difflib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from app.files import csv_headers
 from app.files.csv_injection import restore
-from app.kit import spelling
+from app.files.csv_mapping import BOTH, BY_FOLD, CLIP, IGNORED, KEY_PREFIX, REQUIRED, Wording, fold, quote
 from app.resources.rules import MAX_KEY, pointer
 from app.vocabulary.outcomes_wire import ItemWarning
 from app.vocabulary.states import WarningCode
 
-FIELDS: Final = (
-    "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",
-)  # fmt: skip
 INTEGERS: Final = frozenset({"if_version", "source_version"})
-REQUIRED: Final = ("id", "email")
 NOTES: Final = ("error_code", "error_detail", "retry_after_seconds")
 """The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped.
 
 What else was done to such a file is undone as well: the apostrophes of `app.files.csv_injection`, in cells and names,
 and `KEY_PREFIX`.
 """
-
-KEY_PREFIX: Final = "attributes."
-"""In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""
-
-BOTH: Final = "id+email"
-"""The target of a column that is the business key and the e-mail address."""
-IGNORED: Final = ""
-"""The target of a column that is left out."""
 
 MAX_COLUMNS: Final = 2_000
 SAMPLE: Final = 20
@@ -49,7 +37,6 @@ _MOST_WARNINGS: Final = 20
 _WRITTEN: Final = ("id", "phone")
 """Fields that spreadsheets spoil, because they take them for numbers."""
 _SPREADSHEET: Final = re.compile(r'="|[+-]?[0-9](?:[.,][0-9]+)?[eE][+-]?[0-9]+$')
-_CLIP: Final = 60
 _INTEGER: Final = re.compile(r"\+?[0-9]{1,19}|-[0-9]{1,18}", re.ASCII)
 
 
@@ -76,85 +63,18 @@ class MissingFields(HeaderError):
         return explain_missing(self._missing, self._names, self._filled, rows, self._wording)
 
 
-class MappingError(ValueError):
-    """A renaming of columns makes no sense by itself."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
-
-
-class Wording(msgspec.Struct, frozen=True):
-    """How a user renames columns: the option's name, what separates column and field, and a whole example."""
-
-    option: str
-    separator: str
-    show: Callable[[str, str], str]
-    ignore: str = "ignore="
-    """The option that leaves a column out."""
-
-
 def guard_key(name: str) -> str:
     """An attribute's name as a column of a file of failed rows: alone it could be a field or a note, or lose spaces."""
-    taken = fold(name) in _BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
+    taken = fold(name) in BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
     taken = taken or csv_headers.find_meaning(name) in csv_headers.CERTAIN
     return KEY_PREFIX + name if taken else name
 
 
-def fold(name: str) -> str:
-    """The form in which column names are compared: "First Name", "first-name" and "FIRST_NAME" are one."""
-    return re.sub(r"[\s_-]+", "", name).casefold()
-
-
-_BY_FOLD: Final = {fold(field): field for field in FIELDS}
-_SPELLING: Final = spelling.Index(_BY_FOLD)
-
-
-def parse_mapping(pairs: Iterable[str], wording: Wording, ignored: Iterable[str] = ()) -> dict[str, str]:
-    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; the last separator counts. `ignored` columns have no target.
-
-    Raises:
-        MappingError: a pair without separator, two for one column but `id` and `email`, or a target that is no field
-            and looks like one.
-    """
-    mapping: dict[str, str] = {}
-    for pair in pairs:
-        source, separator, target = pair.rpartition(wording.separator)
-        if not (separator and source.strip() and target.strip()):
-            raise MappingError(
-                f"{wording.option} {_quote(pair)}: write it as {wording.show('Column', 'field')}, "
-                f"for example {wording.show('Customer Id', 'id')}"
-            )
-        target = _check_target(source, target.strip(), wording)
-        if source in mapping:
-            if {mapping[source], target} != set(REQUIRED):
-                raise MappingError(f"{wording.option} names the column {_quote(source)} twice")
-            target = BOTH
-        mapping[source] = target
-    for source in ignored:
-        if source in mapping:
-            raise MappingError(f"{wording.option} and {wording.ignore} both name the column {_quote(source)}")
-        mapping[source] = IGNORED
-    return mapping
-
-
-def _check_target(source: str, target: str, wording: Wording) -> str:
-    if target == BOTH or fold(target) in _BY_FOLD or target.startswith(KEY_PREFIX):
-        return _BY_FOLD.get(fold(target), target)
-    meant = _SPELLING.find(fold(target))
-    if meant is None:
-        return target
-    raise MappingError(
-        f"{wording.option} {_quote(source + wording.separator + target)}: there is no field {_quote(target)}; did you "
-        f"mean {wording.show(source, meant)}? An attribute of that name is {wording.show(source, KEY_PREFIX + target)}"
-    )
-
-
 def _note_spreadsheet(field: str, value: str) -> ItemWarning:
     if value.startswith("="):
-        detail = f"{_quote(value)} is a spreadsheet's formula and was used as it is; write the plain value"
+        detail = f"{quote(value)} is a spreadsheet's formula and was used as it is; write the plain value"
         return ItemWarning(WarningCode.FORMULA, pointer(field), detail)
-    detail = f"{_quote(value)} looks like a number that a spreadsheet shortened; format the column as text"
+    detail = f"{quote(value)} looks like a number that a spreadsheet shortened; format the column as text"
     return ItemWarning(WarningCode.NUMBER_FORMAT, pointer(field), detail)
 
 
@@ -278,7 +198,7 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
     }
     targets: list[str | None] = []
     attributes = set()
-    mapped_fields = {_BY_FOLD.get(fold(target)) for target in renamed.values() if target != BOTH}
+    mapped_fields = {BY_FOLD.get(fold(target)) for target in renamed.values() if target != BOTH}
     if BOTH in renamed.values():
         mapped_fields |= {*REQUIRED}
     for i, name in enumerate(names):
@@ -286,7 +206,7 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
         if (returned and name in NOTES) or target == IGNORED:
             targets.append(None)
             continue
-        field = "id" if target == BOTH else _BY_FOLD.get(folds[i] if target is name else fold(target))
+        field = "id" if target == BOTH else BY_FOLD.get(folds[i] if target is name else fold(target))
         if field in mapped_fields and name not in renamed:
             field = None  # what was said of a field outranks a column that merely has its name
         if field is None:
@@ -327,12 +247,8 @@ def _is_kept(source: str, target: str, folds: list[str]) -> bool:
     return fold(source) not in folds and fold(target) in folds
 
 
-def _quote(name: str) -> str:
-    return repr(name if len(name) <= _CLIP else name[:_CLIP] + "…")
-
-
 def _list(header: list[str]) -> str:
-    names = [name if name.isprintable() and len(name) <= _CLIP else _quote(name) for name in header[:_SHOWN]]
+    names = [name if name.isprintable() and len(name) <= CLIP else quote(name) for name in header[:_SHOWN]]
     return ", ".join(names) + (", …" if len(header) > _SHOWN else "")
 
 
@@ -346,9 +262,9 @@ def _check_names(header: list[str], prefix: str) -> None:
             )
         if len(name.removeprefix(prefix)) > MAX_KEY:
             raise HeaderError(
-                f"column {i}, {_quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
+                f"column {i}, {quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
             )
-    twice = [_quote(name) for name, count in Counter(header).items() if count > 1]
+    twice = [quote(name) for name, count in Counter(header).items() if count > 1]
     if twice:
         raise HeaderError(
             f"the header names {', '.join(twice[:_SHOWN])} more than once; rename one of them in the file"
@@ -363,17 +279,17 @@ def _find(source: str, header: list[str], folds: list[str], wording: Wording) ->
     if len(alike) == 1:
         return alike[0]
     raise HeaderError(
-        f"{wording.option} names the column {_quote(source)}, which the file does not have{_suggest(source, header)}"
+        f"{wording.option} names the column {quote(source)}, which the file does not have{_suggest(source, header)}"
     )
 
 
 def _suggest(wanted: str, header: list[str]) -> str:
     near = difflib.get_close_matches(
-        fold(wanted[:_CLIP]), [fold(name[:_CLIP]) for name in header], n=1, cutoff=0.6
+        fold(wanted[:CLIP]), [fold(name[:CLIP]) for name in header], n=1, cutoff=0.6
     )
-    names = [name for name in header if fold(name[:_CLIP]) in near]
+    names = [name for name in header if fold(name[:CLIP]) in near]
     if names:
-        return f"; did you mean {_quote(names[0])}?"
+        return f"; did you mean {quote(names[0])}?"
     return f"; its columns are: {_list(header)}"
 
 
@@ -392,7 +308,7 @@ def _check_targets(
         if len(names) > 1:
             first, second = names[:2]
             raise HeaderError(
-                f"the columns {_quote(first)} and {_quote(second)} would both fill {_quote(target)}; "
+                f"the columns {quote(first)} and {quote(second)} would both fill {quote(target)}; "
                 f"keep one of them under another name, for example {wording.show(second, f'other {target}')}"
             )
     filled = {target for target, is_key in places if not is_key} | ({"email"} if both is not None else set())
@@ -431,7 +347,7 @@ def explain_missing(
     if missing == [*REQUIRED] and key is None and mail is not None:
         target = "id" if csv_headers.find_meaning(mail) == "email" else BOTH
         return (
-            f"no column 'id' and no column 'email': {_quote(mail)} can be both, if nothing else identifies a contact; "
+            f"no column 'id' and no column 'email': {quote(mail)} can be both, if nothing else identifies a contact; "
             f"then add {wording.show(mail, target)}"
         )
     faults = []
@@ -439,11 +355,11 @@ def explain_missing(
         best = key if field == "id" else mail
         if best is not None:
             faults.append(
-                f"no column {field!r}: did you mean {_quote(best)}? Then add {wording.show(best, field)}"
+                f"no column {field!r}: did you mean {quote(best)}? Then add {wording.show(best, field)}"
             )
         elif field == "id" and "email" in filled and mail is not None:
             faults.append(
-                f"no column 'id': {_quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
+                f"no column 'id': {quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
                 f"{wording.show(mail, 'id')}"
             )
         else:

@@ -23,8 +23,9 @@ from typing import Final
 
 import msgspec
 
-from app.files.csv_columns import FIELDS, MAX_COLUMNS, NOTES, Columns, fold, guard_key, understand
+from app.files.csv_columns import MAX_COLUMNS, NOTES, Columns, guard_key, understand
 from app.files.csv_injection import neutralize, restore
+from app.files.csv_mapping import FIELDS, fold
 from app.files.csv_reader import DELIMITERS
 from app.files.readers import WORDING, Family, Kept
 from app.resources.decoding import Noted, Piece, UnreadablePiece

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, Wording, understand
+from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, understand
+from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import UTF_8, Decoder, UndecodableText
 from app.files.json_document import TooManyItems, split_quickly

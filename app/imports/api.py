@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.response.base import ASGIResponse
 
 from app.errors import Invalid
-from app.files.csv_columns import MappingError, parse_mapping
+from app.files.csv_mapping import MappingError, parse_mapping
 from app.files.readers import WORDING, Family, Form
 from app.http import headers
 from app.http.headers import Fields, Preferences

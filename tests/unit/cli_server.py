@@ -20,7 +20,7 @@ import zstandard
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.files.csv_columns import parse_mapping
+from app.files.csv_mapping import parse_mapping
 from app.files.encoding import CHARSETS
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note
 from app.files.readers import WORDING, CsvReader, Family, Form, Kept, keep, open_reader

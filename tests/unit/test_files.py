@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.files.csv_columns import HeaderError, MappingError, parse_mapping
+from app.files.csv_columns import HeaderError
+from app.files.csv_mapping import MappingError, parse_mapping
 from app.files.csv_reader import Record, Records
 from app.files.encoding import CHARSETS, Decoder, UndecodableText
 from app.files.json_document import MalformedBody, TooManyItems

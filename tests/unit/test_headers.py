@@ -9,8 +9,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.files.csv_columns import BOTH, HeaderError, MappingError, parse_mapping
+from app.files.csv_columns import HeaderError
 from app.files.csv_headers import find_meaning
+from app.files.csv_mapping import BOTH, MappingError, parse_mapping
 from app.files.json_document import MalformedBody
 from app.files.readers import WORDING, Family, Form, read_pieces
 

@@ -19,7 +19,9 @@ import msgspec
 from app.cli.client.errors import UsageError
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
 from app.files import csv_columns as columns_of
-from app.files.csv_columns import SAMPLE, Columns, Wording
+from app.files import csv_mapping
+from app.files.csv_columns import SAMPLE, Columns
+from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import BOMS, UTF_8, Decoder
 from app.files.json_document import MalformedBody, split_json
@@ -303,8 +305,8 @@ def parse_mapping(pairs: tuple[str, ...], ignored: tuple[str, ...] = ()) -> dict
         UsageError: a pair without `=`, two for one column, or a target that looks like a field and is none.
     """
     try:
-        return columns_of.parse_mapping(pairs, _WORDING, ignored)
-    except columns_of.MappingError as error:
+        return csv_mapping.parse_mapping(pairs, _WORDING, ignored)
+    except csv_mapping.MappingError as error:
         raise UsageError(error.detail) from error
 
 
