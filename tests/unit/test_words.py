@@ -216,7 +216,7 @@ def test_a_file_that_is_clean_leaves_the_list() -> None:
         ("standard_fields", False),
         ("return_value", False),
         ("Turn", True),
-        ("notifier", True),
+        ("waker", True),
         ("in_flight", False),
         ("--patience", True),
         ("always", False),
