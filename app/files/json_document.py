@@ -59,18 +59,12 @@ def split_json(body: bytes, *, max_items: int = 10_000) -> list[bytes | msgspec.
 
 
 def split_quickly(body: bytes, *, max_items: int) -> list[bytes | msgspec.Raw] | None:
-    """`split_json` of a body that is sound and has no remarkable number of commas; else None.
-
-    Raises:
-        TooManyItems: more than `max_items` items.
-    """
+    """`split_json` of a body that is sound and has neither more items nor a remarkable number of commas; else None."""
     start = _START.match(body, len(BOM) if body.startswith(BOM) else 0)
     if start is None or body.count(b",") > _COMMAS_PER_ITEM * max_items:
         return None
     items = _split_valid(body, start.end())
-    if items is not None and len(items) > max_items:
-        raise _too_many(max_items, 0)
-    return items
+    return None if items is None or len(items) > max_items else items
 
 
 def _split_valid(body: bytes, start: int) -> list[bytes | msgspec.Raw] | None:

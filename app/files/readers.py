@@ -243,24 +243,21 @@ class Contents(msgspec.Struct, frozen=True):
 
 
 def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
-    """The items of a body of sound JSON: some nanoseconds a byte, as its fingerprint. None: it has to be read by steps.
-
-    Raises:
-        TooManyItems: more than `max_items` items.
-    """
+    """The items of a body of sound JSON: some nanoseconds a byte, as its fingerprint. None: to be read by steps."""
     if form.family is not Family.JSON:
         return None
     items = split_quickly(body, max_items=max_items)
     return None if items is None else Contents([*items], Kept(family=form.family))
 
 
-def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None, None, Contents]:
+def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None, None, Contents | None]:
     """The items of a body that is there as a whole, returned at the end; others may have their turn between two steps.
+
+    None: it has more than `max_items`, or very many lines.
 
     Raises:
         MalformedBody: nothing of it can be taken.
         HeaderError: the columns of a CSV cannot be used.
-        TooManyItems: more than `max_items` items.
     """
     reader = open_reader(form)
     pieces: list[Piece] = []
@@ -271,34 +268,34 @@ def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None,
             pieces += found.pieces
             lines += found.lines
             if len(pieces) > max_items:
-                raise _too_many(max_items)
+                return None
             yield
         yield
         if reader.line > LINES_PER_ITEM * max_items + 1:
-            raise _too_many(max_items)
+            return None
     return Contents(pieces, keep(form, reader), lines)
 
 
 def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
-    """`read_quickly`, or else `read_by_steps`, all at once."""
+    """`read_quickly`, or else `read_by_steps`, all at once.
+
+    Raises:
+        TooManyItems: more than `max_items` items, or very many lines.
+    """
     contents = read_quickly(body, form, max_items=max_items)
-    if contents is not None:
-        return contents
     steps = read_by_steps(body, form, max_items=max_items)
-    while True:
+    while contents is None:
         try:
             next(steps)
         except StopIteration as end:
-            return end.value  # type: ignore[no-any-return]
+            contents = end.value
+            break
+    if contents is None:
+        raise TooManyItems(f"the body has more than {max_items} rows, or too many lines")
+    return contents
 
 
 def keep(form: Form, reader: Reader) -> Kept:
     """What is worth keeping of a file, once its reader has seen all of it."""
     columns = reader.columns if isinstance(reader, CsvReader) else None
     return Kept(family=form.family, mapping=form.mapping, header=columns.header if columns else None)
-
-
-def _too_many(max_items: int) -> TooManyItems:
-    return TooManyItems(
-        f"the body has more than {max_items} rows, or too many lines; send it in several requests"
-    )

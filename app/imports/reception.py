@@ -16,7 +16,6 @@ from uuid_utils.compat import uuid7
 from app.auth.authorization import Scopes
 from app.auth.principals import Principals
 from app.errors import Unauthorized
-from app.files.json_document import TooManyItems
 from app.http.body.limits import Intake, Place
 from app.http.body.reader import Limits, open_body
 from app.http.headers import Fields, Preferences
@@ -101,17 +100,18 @@ class Importer:
         place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _spooling(settings)))
         async with contextlib.aclosing(open_body(receive, asked.fields, limits, place.hold_window)) as body:
             held: list[bytes] = []
+            decided: Accepted207 | Replay | None = None
             if ahead and await _read_ahead(body, held, settings.max_sync_bytes, place):
-                # Too many items are no fault: they are stored, and processed afterwards.
-                with contextlib.suppress(TooManyItems):
-                    return await self._answer_now(asked, b"".join(held))
+                decided = await self._decide(asked, b"".join(held))
+            if decided is not None:
+                return await self._answer_now(asked, decided)
             return await self._answer_later(asked, _chain(held, body, place, _spooling(settings)))
 
-    async def _answer_now(self, asked: ReceivedImport, body: bytes) -> ASGIResponse:
-        wait = asked.preferences.wait
+    async def _decide(self, asked: ReceivedImport, body: bytes) -> Accepted207 | Replay | None:
+        """None: it holds more items than are decided at once."""
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
         async with self._database.slot():
-            decided = await import_service.accept(
+            return await import_service.accept(
                 self._database,
                 asked.upload,
                 body,
@@ -119,6 +119,9 @@ class Importer:
                 new_id=uuid7,
                 random=random.SystemRandom().random,
             )
+
+    async def _answer_now(self, asked: ReceivedImport, decided: Accepted207 | Replay) -> ASGIResponse:
+        wait = asked.preferences.wait
         if isinstance(decided, Replay):
             return _replay(decided, asked.echo)
         asked.exchange.items = decided.summary.total

@@ -2,9 +2,9 @@
 
 The phases, each with its exits:
 
-1. cut       bytes → pieces: at once where that costs no more than the fingerprint · else the key is looked at first,
-             for it may be answered, and the body is cut in steps, between which others have their turn · not a batch
-             at all → `MalformedRequest`
+1. cut       bytes → pieces, in steps between which others have their turn · more items than are answered at once →
+             None: they are staged (`app.imports.upload`) · not a batch at all → as 2 says of the key, else
+             `MalformedRequest`
 2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
              `KeyReused` · too old → `KeyExpired`
 3. write     pieces → items, each accepted or rejected; upsert and ledger · too much to explain → they are read without
@@ -36,8 +36,8 @@ from app.errors import (
     MalformedRequest,
     Overloaded,
 )
-from app.files import json_document
 from app.files.csv_columns import HeaderError
+from app.files.json_document import MalformedBody
 from app.files.readers import Contents, Family, Form, read_by_steps, read_quickly
 from app.imports import queries, upload_queries, upsert
 from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided
@@ -140,23 +140,27 @@ async def accept(
     *,
     new_id: Callable[[], uuid.UUID],
     random: Callable[[], float],
-) -> Accepted207 | Replay:
+) -> Accepted207 | Replay | None:
     """Take a batch: one transaction, tried again when PostgreSQL chose it as a deadlock's victim.
+
+    None: it holds more than `max_sync_items`, so it is to be staged; nothing happened.
 
     Raises:
         KeyBusy, KeyReused, KeyExpired: see the phases above.
         MalformedRequest, InvalidHeader: the body cannot be cut into items.
-        TooManyItems: it holds more than can be answered in the request; nothing happened.
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(body, request.options, request.form)
-    contents = read_quickly(body, request.form, max_items=settings.max_sync_items)
-    if contents is None:
+    try:
+        contents = await _cut(body, request.form, settings.max_sync_items)
+    except (MalformedRequest, InvalidHeader):
+        # A key that is in use says so, whatever is wrong with this body.
         async with database.connection() as connection, connection.transaction():
-            replay = answered(await claim_key(connection, request), mark)
-        if replay is not None:
-            return replay
-        contents = await _cut(body, request.form, settings)
+            if replay := answered(await claim_key(connection, request), mark):
+                return replay
+        raise
+    if contents is None:
+        return None
     return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random).run()
 
 
@@ -354,25 +358,24 @@ def encode_options(options: Options) -> str:
     return outcomes_wire.as_json(JobOptions(**kept))
 
 
-async def _cut(body: bytes, form: Form, settings: Settings) -> Contents:
-    """The body in pieces, cut in steps between which others have their turn.
+async def _cut(body: bytes, form: Form, max_items: int) -> Contents | None:
+    """The body in pieces, cut in steps between which others have their turn. None: it has more than `max_items`.
 
     Raises:
-        TooManyItems: too many to be answered in the request: the caller stages them.
         MalformedRequest, InvalidHeader: it cannot be cut.
     """
-    steps = read_by_steps(body, form, max_items=settings.max_sync_items)
+    if contents := read_quickly(body, form, max_items=max_items):
+        return contents
+    steps = read_by_steps(body, form, max_items=max_items)
     try:
         while True:
             try:
                 next(steps)
             except StopIteration as end:
-                contents: Contents = end.value
-                return contents
+                cut: Contents | None = end.value
+                return cut
             await asyncio.sleep(0)
-    except json_document.TooManyItems:
-        raise
-    except json_document.MalformedBody as error:
+    except MalformedBody as error:
         raise MalformedRequest(error.detail) from error
     except HeaderError as error:
         raise InvalidHeader(error.detail) from error

@@ -52,7 +52,7 @@ class Desk:
         draw: Callable[[], float] = random.random,
         settings: Settings | None = None,
         **options: Any,
-    ) -> Accepted207 | Replay:
+    ) -> Accepted207 | Replay | None:
         """Under a key of its own unless one is given; `draw` is the source of randomness, 0 to 1."""
         number = next(_numbers)
         request = ImportRequest(

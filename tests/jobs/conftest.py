@@ -16,7 +16,7 @@ import uuid_utils.compat
 
 from app.auth import service as auth_service
 from app.destinations import service as destination_service
-from app.imports.service import Accepted207, ImportRequest, Options, Replay, accept
+from app.imports.service import Accepted207, ImportRequest, Options, accept
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
@@ -101,7 +101,7 @@ class World:
             new_id=uuid_utils.compat.uuid7,
             random=random.random,
         )
-        assert not isinstance(answer, Replay)
+        assert isinstance(answer, Accepted207)
         self._notifier.notify(self.tenant_id, answer.to_notify, reason=str(answer.job_id))
         return answer
 
