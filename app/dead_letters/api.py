@@ -11,7 +11,7 @@ from app.auth.authorization import ADMIN, READING
 from app.dead_letters import service, views
 from app.dead_letters.queries import Filter
 from app.dead_letters.selection import MOST as MOST_TAKEN
-from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.selection import Actor, Wanted
 from app.dead_letters.shapes import (
     Choice,
     ClusterList,
@@ -157,11 +157,11 @@ async def replay_dead_letters(
     notifier: Notifier,
 ) -> Reply[Any]:
     """Replay dead letters."""
-    selection = _select(body)
+    wanted = _select(body)
     if body.preview:
-        return Reply(await _preview(database, principal.tenant_id, selection))
+        return Reply(await _preview(database, principal.tenant_id, wanted))
     taken = await service.replay(
-        database, actor_of(principal, exchange), selection, settings, rate=body.rate, new_id=uuid7
+        database, actor_of(principal, exchange), wanted, settings, rate=body.rate, new_id=uuid7
     )
     if taken.job_id is None:
         return Reply(NothingTaken(skipped=taken.skipped, jobs=taken.jobs))
@@ -211,8 +211,8 @@ async def settle_dead_letters(
     return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
 
 
-async def _preview(database: Database, tenant_id: int, selection: Selection) -> PreviewAnswer:
-    found, skipped, places = await service.preview(database, tenant_id, selection)
+async def _preview(database: Database, tenant_id: int, wanted: Wanted) -> PreviewAnswer:
+    found, skipped, places = await service.preview(database, tenant_id, wanted)
     clusters = [views.describe_cluster(row, places.name(row.destination_id)) for row in found]
     return PreviewAnswer(sum(cluster.count for cluster in clusters), MOST_TAKEN, clusters, skipped)
 
@@ -226,7 +226,7 @@ def made_headers(status_url: str) -> dict[str, str]:
     return {"Location": status_url, "Retry-After": "1"}
 
 
-def _select(asked: Choice) -> Selection:
+def _select(asked: Choice) -> Wanted:
     """
     Raises:
         Invalid: it does not say which dead letters, or says it twice.
@@ -234,8 +234,8 @@ def _select(asked: Choice) -> Selection:
     if asked.ids is not None:
         if asked.filter is not None or asked.all:
             raise Invalid("Send ids or filter, not both.")
-        return Selection(ids=sorted(set(asked.ids)))
+        return sorted(set(asked.ids))
     wanted = check_filter(asked.filter or Filter())
     if wanted == Filter() and not asked.all:
         raise Invalid('Send ids, a filter with a condition, or "all": true for every open dead letter.')
-    return Selection(wanted=wanted)
+    return wanted

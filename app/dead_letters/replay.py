@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import Attempt, DeadLetterRow, NewDeliveries
@@ -16,7 +17,9 @@ from app.kit.postgres.database import Connection
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import ItemOutcome
-from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Result
+from app.vocabulary.states import EffectState, ItemStatus, JobKind, JobState, Resolution, Result
+
+log = structlog.get_logger()
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,8 +54,10 @@ async def send_again(
     settings: Settings,
     rate: float,
     new_id: Callable[[], uuid.UUID],
-) -> Taken:
-    """Create the job that sends these dead letters, of which there is at least one."""
+) -> Taken | None:
+    """Create the job that sends these dead letters; `None`: there are none."""
+    if not locked:
+        return None
     job_id = new_id()
     # One item a contact: it is sent as it stands, and no delivery may name it twice.
     newest: dict[int, dict[str, DeadLetterRow]] = {}
@@ -90,6 +95,15 @@ async def send_again(
                 ),
             ),
         )
+    await resolve(connection, actor, locked, Resolution.REPLAYED, None, job_id)
+    log.info(
+        "dead_letters_taken",
+        tenant_id=actor.tenant_id,
+        job_id=str(job_id),
+        kind=kind.value,
+        dead_letters=len(locked),
+        key_id=actor.key_id,
+    )
     return Taken(
         job_id=job_id,
         kind=kind,
@@ -101,6 +115,31 @@ async def send_again(
         effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
         to_notify=list(attempt.to_notify),
     )
+
+
+async def resolve(
+    connection: Connection,
+    actor: Actor,
+    locked: Sequence[DeadLetterRow],
+    resolution: Resolution,
+    note: str | None,
+    job_id: uuid.UUID | None = None,
+) -> None:
+    """End dead letters that the caller's transaction holds, and let their jobs show it."""
+    if not locked:
+        return
+    ids = [x.dead_letter_id for x in locked]
+    await rows.resolve(
+        connection,
+        actor.tenant_id,
+        ids,
+        resolution=resolution,
+        actor=actor.key_id,
+        note=note,
+        job_id=job_id,
+    )
+    touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
+    await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
 
 
 async def _book(

@@ -29,11 +29,8 @@ class Actor(msgspec.Struct, frozen=True):
     request_id: str
 
 
-class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Dead letters by id, or all open ones that match a filter."""
-
-    ids: Sequence[int] | None = None
-    wanted: Filter = Filter()
+Wanted = Filter | Sequence[int]
+"""All open dead letters that match a filter, or some by their ids."""
 
 
 class Skipped(msgspec.Struct, frozen=True):
@@ -91,14 +88,13 @@ async def find_meant(connection: Connection, tenant_id: int, wanted: Filter, pla
 
 
 async def lock(
-    connection: Connection, tenant_id: int, selection: Selection, places: Places, *, replaying: bool
+    connection: Connection, tenant_id: int, wanted: Wanted, places: Places, *, replaying: bool
 ) -> tuple[list[DeadLetterRow], list[Skipped], list[int]]:
-    """Open dead letters of the selection, those that are left alone, and the destinations where there may be more."""
-    if selection.ids is not None:
-        known = await read_all(connection, tenant_id, selection.ids)
+    """Open dead letters that are wanted, those that are left alone, and the destinations where there may be more."""
+    if not isinstance(wanted, Filter):
+        known = await read_all(connection, tenant_id, wanted)
         able, skipped = part(known, places, replaying=replaying)
         return await rows.lock(connection, tenant_id, [x.dead_letter_id for x in able]), skipped, []
-    wanted = selection.wanted
     meant = await find_meant(connection, tenant_id, wanted, places)
     skipped = []
     if replaying:
@@ -155,9 +151,9 @@ async def count_removed(
 
 
 async def count(
-    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
+    connection: Connection, tenant_id: int, wanted: Wanted, destination_ids: Sequence[int]
 ) -> int:
-    if not destination_ids:
+    if not destination_ids or not isinstance(wanted, Filter):
         return 0
     found = await rows.read_clusters(connection, tenant_id, wanted, destination_ids)
     return sum(cluster.count for cluster in found)

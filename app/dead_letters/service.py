@@ -18,16 +18,15 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
 import msgspec
-import structlog
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import ClusterRow, DeadLetterRow, Filter, JobRow
-from app.dead_letters.replay import Taken, send_again
+from app.dead_letters.replay import Taken, resolve, send_again
 from app.dead_letters.selection import (
     Actor,
     Places,
-    Selection,
     Skipped,
+    Wanted,
     cluster,
     count,
     count_removed,
@@ -46,8 +45,6 @@ from app.settings import Settings
 from app.undo import queries
 from app.vocabulary import outcomes_wire
 from app.vocabulary.states import EffectState, ErrorCode, JobKind, JobState, Resolution
-
-log = structlog.get_logger()
 
 _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 
@@ -99,7 +96,7 @@ async def retry(
         due = await rows.make_due(connection, tenant_id, root, present)
         wanted = Filter(job_id=root)
         locked, full = await lock_chosen(connection, tenant_id, wanted, present)
-        taken = await _take(
+        taken = await send_again(
             connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
         )
         skipped = await count_removed(connection, tenant_id, wanted, chosen, places)
@@ -189,7 +186,7 @@ def _explain_removed(skipped: Sequence[Skipped]) -> str:
 async def replay(
     database: Database,
     actor: Actor,
-    selection: Selection,
+    wanted: Wanted,
     settings: Settings,
     *,
     rate: float | None,
@@ -204,24 +201,28 @@ async def replay(
     async def work(connection: Connection) -> Taken:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, left = await lock(connection, tenant_id, selection, places, replaying=True)
+        locked, skipped, left = await lock(connection, tenant_id, wanted, places, replaying=True)
         pace = rate or settings.replay_rate
-        found = await _take(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
-        known = await rows.read_dead_letters(connection, tenant_id, selection.ids or ())
+        found = await send_again(
+            connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id
+        )
+        known = await rows.read_dead_letters(
+            connection, tenant_id, () if isinstance(wanted, Filter) else wanted
+        )
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
             return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, to_notify=[])
         await _note(
-            connection, actor, "dead_letters.replay", selection, locked, places, {"job_id": found.job_id}
+            connection, actor, "dead_letters.replay", wanted, locked, places, {"job_id": found.job_id}
         )
         jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
-        remaining = await count(connection, tenant_id, selection.wanted, left)
+        remaining = await count(connection, tenant_id, wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
 
 
-async def drop(database: Database, actor: Actor, selection: Selection, reason: str) -> Decided:
+async def drop(database: Database, actor: Actor, wanted: Wanted, reason: str) -> Decided:
     """An operator states that these are not worth sending; their history remains.
 
     Raises:
@@ -230,10 +231,10 @@ async def drop(database: Database, actor: Actor, selection: Selection, reason: s
 
     async def work(connection: Connection) -> Decided:
         places = await read_places(connection, actor.tenant_id)
-        locked, skipped, left = await lock(connection, actor.tenant_id, selection, places, replaying=False)
-        await _end(connection, actor, locked, Resolution.DROPPED, reason)
-        await _note(connection, actor, "dead_letters.drop", selection, locked, places, {"reason": reason})
-        remaining = await count(connection, actor.tenant_id, selection.wanted, left)
+        locked, skipped, left = await lock(connection, actor.tenant_id, wanted, places, replaying=False)
+        await resolve(connection, actor, locked, Resolution.DROPPED, reason)
+        await _note(connection, actor, "dead_letters.drop", wanted, locked, places, {"reason": reason})
+        remaining = await count(connection, actor.tenant_id, wanted, left)
         return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
 
     return await _decide(database, work)
@@ -246,12 +247,11 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
         NotFound: there is no such dead letter.
         Conflict: one of them is in no doubt.
     """
-    selection = Selection(ids=ids)
 
     async def work(connection: Connection) -> Decided:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
-        locked, skipped, _ = await lock(connection, tenant_id, selection, places, replaying=False)
+        locked, skipped, _ = await lock(connection, tenant_id, ids, places, replaying=False)
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:
             raise Conflict(
@@ -260,15 +260,15 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
             )
         if locked:
             await rows.settle_syncs(connection, tenant_id, locked, actor=actor.key_id)
-        await _end(connection, actor, locked, Resolution.DELIVERED, reason)
-        await _note(connection, actor, "dead_letters.settle", selection, locked, places, {"reason": reason})
+        await resolve(connection, actor, locked, Resolution.DELIVERED, reason)
+        await _note(connection, actor, "dead_letters.settle", ids, locked, places, {"reason": reason})
         return Decided(decided=len(locked), remaining=0, skipped=skipped)
 
     return await _decide(database, work)
 
 
 async def preview(
-    database: Database, tenant_id: int, selection: Selection
+    database: Database, tenant_id: int, wanted: Wanted
 ) -> tuple[list[ClusterRow], list[Skipped], Places]:
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
 
@@ -277,81 +277,30 @@ async def preview(
     """
     async with database.connection() as connection:
         places = await read_places(connection, tenant_id)
-        if selection.ids is not None:
-            found = await read_all(connection, tenant_id, selection.ids)
+        if not isinstance(wanted, Filter):
+            found = await read_all(connection, tenant_id, wanted)
             able, skipped = part(found, places, replaying=True)
             return cluster(able), skipped, places
-        wanted = selection.wanted
         meant = await find_meant(connection, tenant_id, wanted, places)
         clusters = await rows.read_clusters(connection, tenant_id, wanted, places.present(meant))
         return clusters, await count_removed(connection, tenant_id, wanted, meant, places), places
-
-
-async def _take(
-    connection: Connection,
-    actor: Actor,
-    kind: JobKind,
-    root: uuid.UUID | None,
-    locked: Sequence[DeadLetterRow],
-    places: Places,
-    settings: Settings,
-    rate: float,
-    new_id: Callable[[], uuid.UUID],
-) -> Taken | None:
-    """Create the job that sends these dead letters; `None`: there are none."""
-    if not locked:
-        return None
-    taken = await send_again(connection, actor, kind, root, locked, places, settings, rate, new_id)
-    await _end(connection, actor, locked, Resolution.REPLAYED, None, taken.job_id)
-    log.info(
-        "dead_letters_taken",
-        tenant_id=actor.tenant_id,
-        job_id=str(taken.job_id),
-        kind=kind.value,
-        dead_letters=len(locked),
-        key_id=actor.key_id,
-    )
-    return taken
-
-
-async def _end(
-    connection: Connection,
-    actor: Actor,
-    locked: Sequence[DeadLetterRow],
-    resolution: Resolution,
-    note: str | None,
-    job_id: uuid.UUID | None = None,
-) -> None:
-    if not locked:
-        return
-    await rows.resolve(
-        connection,
-        actor.tenant_id,
-        [x.dead_letter_id for x in locked],
-        resolution=resolution,
-        actor=actor.key_id,
-        note=note,
-        job_id=job_id,
-    )
-    touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
-    await rows.touch_roots(connection, actor.tenant_id, sorted(touched))
 
 
 async def _note(
     connection: Connection,
     actor: Actor,
     action: str,
-    selection: Selection,
+    wanted: Wanted,
     locked: Sequence[DeadLetterRow],
     places: Places,
     detail: dict[str, object],
 ) -> None:
     """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
-    if selection.ids is not None:
+    if not isinstance(wanted, Filter):
         subjects = [(f"dead_letter:{x.dead_letter_id}", outcomes_wire.as_json(detail)) for x in locked]
     else:
         counts = Counter(places.name(x.destination_id) for x in locked)
-        asked = {k: v for k, v in msgspec.to_builtins(selection.wanted).items() if v is not None}
+        asked = {k: v for k, v in msgspec.to_builtins(wanted).items() if v is not None}
         subjects = [
             (f"destination:{name}", outcomes_wire.as_json(detail | {"count": count, "filter": asked}))
             for name, count in sorted(counts.items())

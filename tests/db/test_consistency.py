@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from uuid_utils.compat import uuid7
 
-from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.queries import Filter
+from app.dead_letters.selection import Actor
 from app.dead_letters.service import replay, retry
 from app.deliveries import queries
 from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Tried
@@ -188,7 +189,7 @@ async def send_again(desk: Desk, job_id: uuid.UUID, *, how: str) -> None:
     if how == "retry":
         await retry(desk.database, actor, job_id, None, desk.settings, new_id=uuid7)
     else:
-        await replay(desk.database, actor, Selection(), desk.settings, rate=None, new_id=uuid7)
+        await replay(desk.database, actor, Filter(), desk.settings, rate=None, new_id=uuid7)
 
 
 @pytest.mark.parametrize("how", ["retry", "replay"])

@@ -16,7 +16,7 @@ from app.dead_letters import service as dead_letter_service
 from app.dead_letters import views
 from app.dead_letters.queries import Filter
 from app.dead_letters.replay import Taken
-from app.dead_letters.selection import Actor, Selection
+from app.dead_letters.selection import Actor, Wanted
 from app.dead_letters.service import Decided
 from app.errors import Conflict, NotFound, NothingToRetry
 from app.job_status import service as job_status_service
@@ -41,11 +41,11 @@ async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | N
     )
 
 
-async def replay(world: World, selection: Selection, rate: float | None = None) -> Taken:
+async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Taken:
     return await dead_letter_service.replay(
         world.database,
         actor(world),
-        selection,
+        wanted,
         world.settings,
         rate=rate,
         new_id=uuid_utils.compat.uuid7,
@@ -204,12 +204,12 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     with pytest.raises(NothingToRetry, match=r"removed destinations \(hubspot\)"):
         await retry(world, root)
     (first, second) = await all_letters(world)
-    taken = await replay(world, Selection(ids=[first["dead_letter_id"]]))
+    taken = await replay(world, [first["dead_letter_id"]])
     assert taken.job_id is None
     assert [(s.destination, s.reason, s.count) for s in taken.skipped] == [
         ("hubspot", "destination_removed", 1)
     ]
-    taken = await replay(world, Selection(wanted=Filter(destination="hubspot")))
+    taken = await replay(world, Filter(destination="hubspot"))
     assert [(s.reason, s.count) for s in taken.skipped] == [("destination_removed", 2)]
     async with world.database.connection() as connection:
         found = await views.read_dead_letter(connection, world.tenant_id, second["dead_letter_id"])
@@ -224,9 +224,9 @@ async def test_concurrent_replays_share_the_letters(world: World) -> None:
         await refuse(world, [])
         calls = len(await world.sandbox.effects())
         selections = [
-            Selection(ids=ids[:40]),
-            Selection(ids=ids[20:][::-1]),
-            Selection(wanted=Filter(destination="hubspot")),
+            ids[:40],
+            ids[20:][::-1],
+            Filter(destination="hubspot"),
         ]
         taken = await asyncio.gather(*[replay(world, chosen) for chosen in selections * 2])
         assert sum(t.taken for t in taken) == 60
@@ -237,7 +237,7 @@ async def test_concurrent_replays_share_the_letters(world: World) -> None:
     counts = await world.rows("SELECT replay_job_id, count(*) FROM dead_letters GROUP BY 1")
     assert {r["replay_job_id"]: r["count"] for r in counts} == {t.job_id: t.taken for t in taken if t.job_id}
     # Who came too late is told who has them.
-    late = await replay(world, Selection(ids=ids))
+    late = await replay(world, ids)
     assert (late.job_id, late.taken) == (None, 0)
     assert set(late.jobs) == {t.job_id for t in taken if t.job_id}
 
@@ -250,12 +250,12 @@ async def test_letters_of_one_contact_are_sent_as_one(world: World) -> None:
             await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
         ).job_id
         await world.finished(two)
-        still = await sent(world, await replay(world, Selection(wanted=Filter(contact_id="c00000"))))
+        still = await sent(world, await replay(world, Filter(contact_id="c00000")))
         assert await world.effects(still) == {"failed": 1}
         assert merged(await read(world, one)) == {"total": 2, "ok": 1, "failed": 1}
         assert merged(await read(world, two)) == {"total": 1, "failed": 1}
         await refuse(world, [])
-        await sent(world, await replay(world, Selection(wanted=Filter(error_code="DESTINATION_REJECTED"))))
+        await sent(world, await replay(world, Filter(error_code="DESTINATION_REJECTED")))
         first, second = await read(world, one), await read(world, two)
     assert merged(first) == {"total": 2, "ok": 2}
     assert merged(second) == {"total": 1, "ok": 1}
@@ -270,7 +270,7 @@ async def test_a_large_replay_is_paced(world: World) -> None:
         await fail(world, 1_000, 1_000)
         await fail(world, 1, 1, start=1_000)
     found = await all_letters(world)
-    taken = await replay(world, Selection(ids=[x["dead_letter_id"] for x in found[:1_000]]), rate=500.0)
+    taken = await replay(world, [x["dead_letter_id"] for x in found[:1_000]], rate=500.0)
     due = await world.rows(
         """SELECT extract(epoch FROM next_attempt_at - created_at)::float8 AS seconds,
             cardinality(dead_letters) AS dead_letters, first_index
@@ -279,7 +279,7 @@ async def test_a_large_replay_is_paced(world: World) -> None:
     )
     assert [d["dead_letters"] for d in due] == [100] * 10
     assert [round(d["seconds"], 1) for d in due] == [round(0.2 * n, 1) for n in range(10)]
-    single = await replay(world, Selection(ids=[found[1_000]["dead_letter_id"]]))
+    single = await replay(world, [found[1_000]["dead_letter_id"]])
     (alone,) = await world.rows(
         "SELECT next_attempt_at <= now() AS due FROM deliveries WHERE job_id = $1", single.job_id
     )
@@ -309,12 +309,10 @@ async def test_dropped_letters_are_out_of_the_way(world: World) -> None:
         root = await fail(world, 10, 4)
         found = await all_letters(world)
         ids = [x["dead_letter_id"] for x in found[:3]]
-        decided = await dead_letter_service.drop(
-            world.database, actor(world), Selection(ids=ids), "left the company"
-        )
+        decided = await dead_letter_service.drop(world.database, actor(world), ids, "left the company")
         assert decided == Decided(decided=3, remaining=0, skipped=[])
         assert merged(await read(world, root)) == {"total": 10, "ok": 6, "failed": 1, "dropped": 3}
-        again = await dead_letter_service.drop(world.database, actor(world), Selection(ids=ids), "again")
+        again = await dead_letter_service.drop(world.database, actor(world), ids, "again")
         assert [(s.reason, s.count) for s in again.skipped] == [("dropped", 3)]
         await refuse(world, [])
         taken = await retry(world, root)
@@ -359,16 +357,14 @@ async def test_nobody_decides_about_anothers_letters(world: World) -> None:
     with pytest.raises(NotFound):
         await dead_letter_service.retry(world.database, stranger, root, None, world.settings, new_id=new_id)
     for work in (
-        dead_letter_service.replay(
-            world.database, stranger, Selection(ids=ids), world.settings, rate=None, new_id=new_id
-        ),
-        dead_letter_service.drop(world.database, stranger, Selection(ids=ids), "mine"),
+        dead_letter_service.replay(world.database, stranger, ids, world.settings, rate=None, new_id=new_id),
+        dead_letter_service.drop(world.database, stranger, ids, "mine"),
         dead_letter_service.settle(world.database, stranger, ids, "mine"),
     ):
         with pytest.raises(NotFound, match="nothing was changed"):
             await work
     everything = await dead_letter_service.replay(
-        world.database, stranger, Selection(), world.settings, rate=None, new_id=new_id
+        world.database, stranger, Filter(), world.settings, rate=None, new_id=new_id
     )
     assert everything.job_id is None
     assert {x["resolution"] for x in await all_letters(world)} == {None}

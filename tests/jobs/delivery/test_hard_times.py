@@ -17,7 +17,6 @@ from uuid_utils.compat import uuid7
 import jobs.worker
 from app.dead_letters import service as dead_letter_service
 from app.dead_letters.queries import Filter
-from app.dead_letters.selection import Selection
 from app.deliveries import contact_states, queries
 from app.errors import DatabaseUnavailable, Overloaded
 from app.undo import service as undo_service
@@ -394,7 +393,7 @@ async def test_what_fails_again_can_be_retried_again(world: World, kind: str) ->
     async with working(world.settings):
         if kind == "replay":
             await fail(world, 2, 1)
-            job_id = await sent(world, await replay(world, Selection(wanted=Filter(contact_id="c00000"))))
+            job_id = await sent(world, await replay(world, Filter(contact_id="c00000")))
         else:
             for name in ("Ada", "Bob"):
                 pushed = await world.push(people(1, first_name=name))
@@ -467,7 +466,7 @@ async def test_a_retry_finds_the_replay_that_has_the_letters(world: World) -> No
     async with working(world.settings):
         job_id = await fail(world, 2, 1)
         await world.rows("UPDATE destinations SET state = 'paused'")
-        replayed = await replay(world, Selection(wanted=Filter(job_id=job_id)))
+        replayed = await replay(world, Filter(job_id=job_id))
         assert (await retry(world, job_id)).job_id == replayed.job_id
 
 
@@ -476,7 +475,7 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
         await fail(world, 10, 10)
         await world.rows("UPDATE destinations SET state = 'paused'")
         await dead_letter_service.replay(
-            world.database, actor(world), Selection(wanted=Filter()), world.settings, rate=2, new_id=uuid7
+            world.database, actor(world), Filter(), world.settings, rate=2, new_id=uuid7
         )
     rows = await world.rows("SELECT contact_ids FROM deliveries WHERE dead_letters IS NOT NULL")
     assert [len(row["contact_ids"]) for row in rows] == [2] * 5
