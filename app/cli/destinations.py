@@ -24,6 +24,7 @@ from app.cli.secret_input import read_secret
 from app.destinations import kinds as domain
 from app.destinations import service
 from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
+from app.destinations.options import describe
 from app.errors import Invalid, NotFound
 
 
@@ -196,14 +197,14 @@ def kinds(as_json: bool) -> None:
     """List the kinds of destination there are, and the options of each."""
     if as_json:
         described = {
-            name: {"description": kind.description, "options": domain.describe(kind.options)}
+            name: {"description": kind.description, "options": describe(kind.options)}
             for name, kind in domain.KINDS.items()
         }
         click.echo(msgspec.json.encode(described).decode())
         return
     for name, kind in domain.KINDS.items():
         click.echo(f"{name}: {kind.description}")
-        for option, option_help in domain.describe(kind.options).items():
+        for option, option_help in describe(kind.options).items():
             default = json.dumps(option_help.default, ensure_ascii=False)
             click.echo(f"  {option:18} {default:18} {option_help.words}")
 

@@ -16,35 +16,12 @@ import msgspec
 from msgspec import Meta
 
 from app.destinations.options import (
-    Limits,
     Name,
     Names,
     Options,
     OptionsError,
     convert,
-    describe,
-    limits_of,
-    read,
 )
-from app.resources.field_states import STANDARD_FIELDS
-
-__all__ = [
-    "KINDS",
-    "STANDARD_FIELDS",
-    "HttpOptions",
-    "HubSpotOptions",
-    "Kind",
-    "Limits",
-    "Options",
-    "OptionsError",
-    "SalesforceOptions",
-    "describe",
-    "limits_of",
-    "names_of",
-    "parse",
-    "read",
-    "read_option",
-]
 
 Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
 """Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""
@@ -63,22 +40,15 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
         "company": "company",
     }
 
-    batch_size: Annotated[int, Meta(ge=1, le=100, description="most contacts per call")] | None = None
-    id_property: Annotated[
-        Name, Meta(description="internal name of the contact property with unique values that holds our key")
-    ] = "tranche_id"
-    on_conflict: Annotated[
-        Literal["adopt", "fail"],
-        Meta(
-            description="adopt or fail, if HubSpot has a contact with this e-mail address and no key of ours"
-        ),
-    ] = "adopt"
-    properties: Annotated[
-        Names, Meta(description="older name of `fields`, for attributes only; `fields` takes precedence")
-    ] = msgspec.field(default_factory=dict)
-    time_zone: Annotated[
-        str, Meta(description="IANA time zone of the account, in which its daily quota resets")
-    ] = "UTC"
+    batch_size: Annotated[int, Meta(ge=1, le=100)] | None = None
+    id_property: Name = "tranche_id"
+    """internal name of the contact property with unique values that holds our key"""
+    on_conflict: Literal["adopt", "fail"] = "adopt"
+    """adopt or fail, if HubSpot has a contact with this e-mail address and no key of ours"""
+    properties: Names = msgspec.field(default_factory=dict)
+    """older name of `fields`, for attributes only; `fields` takes precedence"""
+    time_zone: str = "UTC"
+    """IANA time zone of the account, in which its daily quota resets"""
 
     def __post_init__(self) -> None:
         if self.id_property in self.STANDARD.values():
@@ -106,27 +76,17 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     }
     CASE_MATTERS = False
 
-    batch_size: Annotated[int, Meta(ge=1, le=200, description="most contacts per call")] | None = None
-    external_id_field: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z",
-            max_length=80,
-            description="API name of the unique, case-sensitive external id field of Contact that holds our key",
-        ),
-    ] = "Tranche_Id__c"
-    api_version: Annotated[
-        str,
-        Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z", description="version of the REST API, 46.0 or later"),
-    ] = "60.0"
-    default_last_name: Annotated[
-        Name | None,
-        Meta(description="LastName of new contacts that have none; without it Salesforce refuses them"),
-    ] = None
-    quota_share: Annotated[
-        float,
-        Meta(gt=0, le=1, description="share of the organisation's daily API calls after which it pauses"),
-    ] = 1.0
+    batch_size: Annotated[int, Meta(ge=1, le=200)] | None = None
+    external_id_field: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z", max_length=80)] = (
+        "Tranche_Id__c"
+    )
+    """API name of the unique, case-sensitive external id field of Contact that holds our key"""
+    api_version: Annotated[str, Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z")] = "60.0"
+    """version of the REST API, 46.0 or later"""
+    default_last_name: Name | None = None
+    """LastName of new contacts that have none; without it Salesforce refuses them"""
+    quota_share: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    """share of the organisation's daily API calls after which it pauses"""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -147,114 +107,53 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 
 
 class HttpOptions(Options, frozen=True, kw_only=True):
-    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
-    path: Annotated[Path, Meta(description="where contacts are sent, appended to the base URL")] = "/contacts"
-    method: Annotated[Literal["POST", "PUT", "PATCH"], Meta(description="POST, PUT or PATCH")] = "POST"
-    read_path: Annotated[
-        Path | None,
-        Meta(
-            description='where `POST {"ids":[…]}` returns the stored contacts; null: a lost answer cannot '
-            "be settled by reading"
-        ),
-    ] = None
-    archive_path: Annotated[
-        Path | None,
-        Meta(
-            description='where `POST {"ids":[…]}` removes contacts; null: they are sent as deleted to `path`'
-        ),
-    ] = None
-    auth_header: Annotated[
-        str,
-        Meta(
-            max_length=100,
-            description="header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own "
-            "like X-Acme-Api-Key and X-Acme-Token",
-        ),
-    ] = "Authorization"
-    auth_scheme: Annotated[
-        str,
-        Meta(
-            pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z",
-            max_length=100,
-            description="word before the token, or empty",
-        ),
-    ] = "Bearer"
-    wrapper: Annotated[
-        Name | None,
-        Meta(
-            description="key of the list of contacts, with dots for nested keys; null: the body is the list"
-        ),
-    ] = "contacts"
-    id_field: Annotated[Name, Meta(description="field with our key")] = "id"
-    version_field: Annotated[
-        Name | None, Meta(description="field with the version; null: it is not sent")
-    ] = "version"
-    deleted_field: Annotated[
-        Name | None,
-        Meta(
-            description="field that is true for a contact to be removed; null: only archive_path can remove"
-        ),
-    ] = "deleted"
-    attributes_field: Annotated[
-        Name | None,
-        Meta(
-            description="object with the attributes that `fields` does not name; null: they are placed "
-            "beside the fields"
-        ),
-    ] = "attributes"
-    nulls: Annotated[
-        Literal["send", "omit"],
-        Meta(
-            description="whether a cleared field is sent as null, or left out like a field that was never named"
-        ),
-    ] = "send"
-    results: Annotated[
-        Literal["optional", "required", "failures", "echoed", "ignored"],
-        Meta(
-            description="what a 2xx lists: results (optional or required), only failures, echoed records, "
-            "or nothing of use (ignored: only the status counts)"
-        ),
-    ] = "optional"
-    results_field: Annotated[
-        FieldPath,
-        Meta(
-            description="where the results, failures or echoed records are in the answer; empty: the body is the list"
-        ),
-    ] = "results"
-    results_by: Annotated[
-        Literal["id", "position"],
-        Meta(description="whether item results name their contact or have its position"),
-    ] = "id"
-    result_id: Annotated[FieldPath, Meta(description="field of an item result: our key")] = "id"
-    result_ok: Annotated[
-        FieldPath,
-        Meta(
-            description="field of an item result: true or false, an HTTP status, or a word such as ok, failed, retry"
-        ),
-    ] = "ok"
-    result_retry: Annotated[
-        FieldPath, Meta(description="field of a failed item result: true if it is worth sending again")
-    ] = "retry"
-    result_error: Annotated[
-        FieldPath, Meta(description="field of an item result: the reason of the failure")
-    ] = "error"
-    result_remote_id: Annotated[
-        FieldPath, Meta(description="field of an item result or record: its id there")
-    ] = "remote_id"
-    result_created: Annotated[
-        FieldPath,
-        Meta(
-            description="field of an item result: whether the call created the record, as true or false, "
-            "201 or `created`"
-        ),
-    ] = "created"
-    idempotent: Annotated[
-        bool,
-        Meta(
-            description="a lost answer is sent again: the service upserts by our key, or does not repeat a "
-            "call with a known Idempotency-Key"
-        ),
-    ] = False
+    path: Path = "/contacts"
+    """where contacts are sent, appended to the base URL"""
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
+    """POST, PUT or PATCH"""
+    read_path: Path | None = None
+    """where `POST {"ids":[…]}` returns the stored contacts; null: a lost answer cannot be settled by reading"""
+    archive_path: Path | None = None
+    """where `POST {"ids":[…]}` removes contacts; null: they are sent as deleted to `path`"""
+    auth_header: Annotated[str, Meta(max_length=100)] = "Authorization"
+    """header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own like X-Acme-Api-Key
+    and X-Acme-Token"""
+    auth_scheme: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z", max_length=100)] = "Bearer"
+    """word before the token, or empty"""
+    wrapper: Name | None = "contacts"
+    """key of the list of contacts, with dots for nested keys; null: the body is the list"""
+    id_field: Name = "id"
+    """field with our key"""
+    version_field: Name | None = "version"
+    """field with the version; null: it is not sent"""
+    deleted_field: Name | None = "deleted"
+    """field that is true for a contact to be removed; null: only archive_path can remove"""
+    attributes_field: Name | None = "attributes"
+    """object with the attributes that `fields` does not name; null: they are placed beside the fields"""
+    nulls: Literal["send", "omit"] = "send"
+    """whether a cleared field is sent as null, or left out like a field that was never named"""
+    results: Literal["optional", "required", "failures", "echoed", "ignored"] = "optional"
+    """what a 2xx lists: results (optional or required), only failures, echoed records, or nothing of use (ignored:
+    only the status counts)"""
+    results_field: FieldPath = "results"
+    """where the results, failures or echoed records are in the answer; empty: the body is the list"""
+    results_by: Literal["id", "position"] = "id"
+    """whether item results name their contact or have its position"""
+    result_id: FieldPath = "id"
+    """field of an item result: our key"""
+    result_ok: FieldPath = "ok"
+    """field of an item result: true or false, an HTTP status, or a word such as ok, failed, retry"""
+    result_retry: FieldPath = "retry"
+    """field of a failed item result: true if it is worth sending again"""
+    result_error: FieldPath = "error"
+    """field of an item result: the reason of the failure"""
+    result_remote_id: FieldPath = "remote_id"
+    """field of an item result or record: its id there"""
+    result_created: FieldPath = "created"
+    """field of an item result: whether the call created the record, as true or false, 201 or `created`"""
+    idempotent: bool = False
+    """a lost answer is sent again: the service upserts by our key, or does not repeat a call with a known
+    Idempotency-Key"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+from app.kit.field_texts import read_field_texts
 from app.resources.field_states import STANDARD_FIELDS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
@@ -33,35 +34,33 @@ class Limits(msgspec.Struct, frozen=True):
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What every kind has."""
+    """What every kind has. The text below a field is what a table of the options says of it."""
 
     STANDARD: ClassVar[dict[str, str | None]] = {name: name for name in STANDARD_FIELDS}
     """Our field → its name there, unless `fields` gives it another; `None`: it stays at home."""
     CASE_MATTERS: ClassVar[bool] = True
     """Whether two names there may differ in case alone."""
 
-    batch_size: Annotated[int, Meta(ge=1, le=1000, description="most contacts per call")] | None = None
-    concurrency: Annotated[int, Meta(ge=1, le=64, description="most calls at a time")] | None = None
-    rate: Annotated[float, Meta(ge=0.001, le=10_000, description="most calls per second")] | None = None
-    connect_timeout: (
-        Annotated[float, Meta(ge=0.1, le=60, description="seconds to wait for a connection")] | None
-    ) = None
-    total_timeout: Annotated[float, Meta(ge=1, le=60, description="seconds for the whole call")] | None = None
-    fields: Annotated[
-        Names,
-        Meta(description="our field or attribute → its name there, or null: it is not sent"),
-    ] = {}
+    batch_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    """most contacts per call"""
+    concurrency: Annotated[int, Meta(ge=1, le=64)] | None = None
+    """most calls at a time"""
+    rate: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None
+    """most calls per second"""
+    connect_timeout: Annotated[float, Meta(ge=0.1, le=60)] | None = None
+    """seconds to wait for a connection"""
+    total_timeout: Annotated[float, Meta(ge=1, le=60)] | None = None
+    """seconds for the whole call"""
+    fields: Names = {}
+    """our field or attribute → its name there, or null: it is not sent"""
 
     @property
     def limits(self) -> Limits:
         return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
 
     def __post_init__(self) -> None:
-        if (
-            self.connect_timeout is not None
-            and self.total_timeout is not None
-            and self.connect_timeout > self.total_timeout
-        ):
+        connect, total = self.connect_timeout, self.total_timeout
+        if connect is not None and total is not None and connect > total:
             raise ValueError("connect_timeout is within total_timeout, so it cannot be longer")
         sources: dict[str, str] = {}
         for source, target in {**self.STANDARD, **self.fields}.items():
@@ -82,7 +81,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 Chosen = TypeVar("Chosen", bound=Options)
 
 
-def read(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
+def read_options(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
     """Options as they are stored; those that this release does not know are passed over.
 
     Raises:
@@ -98,7 +97,7 @@ def limits_of(options: Mapping[str, Any]) -> Limits:
     Raises:
         OptionsError: a value that cannot be used.
     """
-    return read({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
+    return read_options({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
 
 
 class Described(msgspec.Struct, frozen=True):
@@ -110,10 +109,8 @@ class Described(msgspec.Struct, frozen=True):
 
 def describe(cls: type[Options]) -> dict[str, Described]:
     """Every option of a kind, for remedies and documents."""
-    hints, defaults = get_type_hints(cls, include_extras=True), cls()
-    return {
-        name: Described(_description(hints[name]), getattr(defaults, name)) for name in cls.__struct_fields__
-    }
+    words, defaults = read_field_texts(cls), cls()
+    return {name: Described(words[name], getattr(defaults, name)) for name in cls.__struct_fields__}
 
 
 _UNKNOWN: Final = re.compile(r"unknown field `(.*)`$", re.DOTALL)
@@ -140,12 +137,3 @@ def _explain(cls: type[Options], message: str, kind: str | None) -> str:
     option = describe(cls).get(re.split(r"[.\[]", place[2])[0])
     words = option.words if option is not None else ""
     return f"options.{place[2]}: {what}." + (f" ({words[0].upper()}{words[1:]}.)" if words else "")
-
-
-def _description(hint: Any) -> str:
-    """The words of the outermost annotation that has any."""
-    if get_origin(hint) is Annotated:
-        for meta in reversed(hint.__metadata__):
-            if isinstance(meta, Meta) and meta.description:
-                return meta.description
-    return next(filter(None, map(_description, get_args(hint))), "")

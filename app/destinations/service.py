@@ -16,6 +16,7 @@ from app.destinations import queries as rows
 from app.destinations.base_urls import base_url_fault
 from app.destinations.circuits import queries as circuit_queries
 from app.destinations.circuits.queries import Circuit
+from app.destinations.options import OptionsError
 from app.destinations.queries import DestinationRow
 from app.errors import Conflict, Invalid, NotFound
 from app.kit.encryption import Vault
@@ -176,7 +177,7 @@ async def change_destination(
 def _check_options(kind: str, options: dict[str, Any]) -> str:
     try:
         kinds.parse(kind, options)
-    except kinds.OptionsError as error:
+    except OptionsError as error:
         raise Invalid(str(error)) from error
     text = msgspec.json.encode(options).decode()
     if "\\u0000" in text:

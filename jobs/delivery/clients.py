@@ -13,7 +13,7 @@ import structlog
 
 from app.deliveries import queries
 from app.deliveries.queries import Route
-from app.destinations.kinds import Limits
+from app.destinations.options import Limits
 from app.errors import SettingsError, TrancheError
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Database

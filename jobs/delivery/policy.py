@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.destinations.kinds import limits_of
+from app.destinations.options import limits_of
 from app.kit.retry import RetryPolicy
 from app.settings import Settings
 from jobs.crm.port import Timeouts

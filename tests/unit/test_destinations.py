@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from app.cli import destinations as cli
 from app.destinations import kinds, service
-from app.destinations.kinds import Limits, OptionsError
+from app.destinations.options import Limits, OptionsError, describe, limits_of, read_options
 
 DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
 
@@ -89,21 +89,21 @@ def test_every_kind_takes_the_common_options(kind: str) -> None:
     parsed = kinds.parse(kind, options)
 
     assert parsed.limits == Limits(50, 3, 2.5, 1, 5)
-    assert kinds.limits_of(options) == parsed.limits
-    assert kinds.parse(kind, {}).limits == kinds.limits_of({}) == Limits()
+    assert limits_of(options) == parsed.limits
+    assert kinds.parse(kind, {}).limits == limits_of({}) == Limits()
 
 
 def test_a_worker_passes_over_options_it_does_not_know_and_refuses_what_cannot_work() -> None:
-    assert kinds.limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
-    stored = kinds.read({"from_the_future": {}, "id_property": "k"}, kinds.HubSpotOptions)
+    assert limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
+    stored = read_options({"from_the_future": {}, "id_property": "k"}, kinds.HubSpotOptions)
     assert stored.id_property == "k"
     with pytest.raises(OptionsError, match=r"options.rate"):
-        kinds.limits_of({"rate": "fast"})
+        limits_of({"rate": "fast"})
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
 def test_every_option_is_described_and_documented(kind: str) -> None:
-    described = kinds.describe(kinds.KINDS[kind].options)
+    described = describe(kinds.KINDS[kind].options)
     text = DOCS.read_text()
 
     assert all(option.words for option in described.values())

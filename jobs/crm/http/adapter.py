@@ -32,8 +32,8 @@ from typing import Any, Final
 
 import aiohttp
 
-from app.destinations import kinds
 from app.destinations.kinds import HttpOptions
+from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
@@ -87,7 +87,7 @@ class Http:
         timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        chosen = kinds.read(options, HttpOptions)
+        chosen = read_options(options, HttpOptions)
         self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read_path is not None

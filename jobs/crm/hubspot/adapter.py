@@ -18,7 +18,8 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from app.destinations import kinds
+from app.destinations.kinds import HubSpotOptions
+from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
@@ -70,7 +71,7 @@ class HubSpot:
         timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        chosen = kinds.read(options, kinds.HubSpotOptions)
+        chosen = read_options(options, HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
         self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)

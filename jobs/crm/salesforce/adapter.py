@@ -20,7 +20,8 @@ from urllib.parse import quote
 
 import aiohttp
 
-from app.destinations import kinds
+from app.destinations.kinds import SalesforceOptions
+from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import nameless
 from jobs.crm.checking import NOBODY
@@ -58,7 +59,7 @@ class Salesforce:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        chosen = kinds.read(options, kinds.SalesforceOptions)
+        chosen = read_options(options, SalesforceOptions)
         self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
