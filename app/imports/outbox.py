@@ -14,6 +14,7 @@ from app.files.staging_codec import encode_sources
 from app.imports import outbox_queries
 from app.imports.batch import items
 from app.kit.compression import pack
+from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.resources.decoding import Piece
 from app.vocabulary import outcomes_wire
@@ -52,6 +53,8 @@ async def book(
     sources = items.sources(outcomes, pieces) if summary.succeeded < summary.total else {}
     changed: Sequence[ItemOutcome] = [] if dry_run else items.changed(outcomes)
     encoded = outcomes_wire.encode_items(outcomes)
+    ids = texts([[o.id or "" for o in changed]])
+    firsts = range(1, len(changed) + 1, chunk_size)
     await outbox_queries.record_chunk(
         connection,
         outbox_queries.Chunk(
@@ -64,10 +67,13 @@ async def book(
             outcomes=pack(encoded),
             sources=pack(encode_sources(sources)) if sources else None,
             destination_ids=list(destination_ids),
-            contact_ids=[o.id or "" for o in changed],
-            versions=[int(o.version or 0) for o in changed],
-            indexes=[o.index for o in changed],
-            chunk_size=chunk_size,
+            outbox_ids=ids.columns[0],
+            outbox_versions=numbers(int(o.version or 0) for o in changed),
+            outbox_indexes=numbers(o.index for o in changed),
+            separator=ids.separator,
+            null=ids.null,
+            firsts=firsts,
+            lasts=[min(first + chunk_size - 1, len(changed)) for first in firsts],
         ),
     )
     return Booked(

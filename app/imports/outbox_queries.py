@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import msgspec
 
-from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import query
 
@@ -26,39 +25,17 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     sources: bytes | None
     """Of the items that are not `ok`."""
     destination_ids: Sequence[int]
-    contact_ids: Sequence[str]
-    """Of the items to be delivered, in item order; `versions` and `indexes` likewise."""
-    versions: Sequence[int]
-    indexes: Sequence[int]
-    chunk_size: int
+    outbox_ids: str | None
+    """Of the contacts to be delivered, in item order, as a column (`app.kit.postgres.column_codec`); their versions and
+    item indexes likewise."""
+    outbox_versions: str | None
+    outbox_indexes: str | None
+    separator: str
+    null: str
+    firsts: Sequence[int]
+    """Positions in these columns, from 1, at which a delivery begins; `lasts`: at which it ends."""
+    lasts: Sequence[int]
 
 
-@query("record_chunk")
-async def _record_chunk(
-    connection: Connection,
-    chunk: Chunk,
-    outbox_ids: str | None,
-    outbox_versions: str | None,
-    outbox_indexes: str | None,
-    firsts: list[int],
-    lasts: list[int],
-    separator: str,
-    null: str,
-) -> None: ...
-
-
-async def record_chunk(connection: Connection, chunk: Chunk) -> None:
-    count = len(chunk.contact_ids)
-    firsts = range(1, count + 1, chunk.chunk_size)
-    outbox = texts([chunk.contact_ids])
-    await _record_chunk(
-        connection,
-        chunk,
-        outbox.columns[0],
-        numbers(chunk.versions),
-        numbers(chunk.indexes),
-        list(firsts),
-        [min(first + chunk.chunk_size - 1, count) for first in firsts],
-        outbox.separator,
-        outbox.null,
-    )
+@query
+async def record_chunk(connection: Connection, chunk: Chunk) -> None: ...

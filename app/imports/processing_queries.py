@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from app.imports.batch.file_duplicates import Repeat
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query, Seconds, query
@@ -31,19 +32,6 @@ class StagedChunk(msgspec.Struct, frozen=True):
     attempts: int
     repeated: bool
     rows: bytes
-
-
-class Repeat(msgspec.Struct, frozen=True):
-    """An item whose id, or at least its hash, appears in the file more than once."""
-
-    item_index: int
-    contact_id: str | None
-    verdict: str | None
-    leader: int | None
-    members: int | None
-    others: list[int] | None
-    outcome: str | None
-    """The leader's, as JSON."""
 
 
 working_imports = Query[[], list[tuple[int, uuid.UUID]]]("working_imports")

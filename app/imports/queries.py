@@ -10,7 +10,6 @@ import msgspec
 
 from app.auth.queries import all_tenants
 from app.kit.postgres.batched_delete import in_batches
-from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query, Seconds, query
 from app.vocabulary.outcomes_wire import Summary
@@ -29,7 +28,12 @@ class KeyClaim(msgspec.Struct, frozen=True):
     answering: float
     """Seconds for which the first answer may still be held back, or its body is taken to be still arriving."""
     job_id: uuid.UUID | None
-    destinations: dict[int, str]
+    destination_ids: list[int]
+    destination_names: list[str]
+
+    @property
+    def destinations(self) -> dict[int, str]:
+        return dict(zip(self.destination_ids, self.destination_names, strict=True))
 
 
 def lock_number(tenant_id: int, route: str, key: str) -> int:
@@ -38,123 +42,51 @@ def lock_number(tenant_id: int, route: str, key: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-class _KeyRow(msgspec.Struct, frozen=True):
-    claimed: bool
-    fingerprint: bytes | None
-    status: int | None
-    answer: bytes | None
-    expired: bool | None
-    answering: float | None
-    job_id: uuid.UUID | None
-    destination_ids: list[int]
-    destination_names: list[str]
-
-
-_claim_key = Query[[int, int, str, str], _KeyRow]("claim_key")
+_claim_key = Query[[int, int, str, str], KeyClaim]("claim_key")
 
 
 async def claim_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyClaim:
-    row = await _claim_key(connection, tenant_id, lock_number(tenant_id, route, key), route, key)
-    destinations = dict(zip(row.destination_ids, row.destination_names, strict=True))
-    answering = row.answering or 0.0
-    return KeyClaim(
-        row.claimed, row.fingerprint, row.status, row.answer, row.expired, answering, row.job_id, destinations
-    )
+    return await _claim_key(connection, tenant_id, lock_number(tenant_id, route, key), route, key)
 
 
-class Columns(msgspec.Struct, frozen=True):
-    """Items as columns, sorted by contact id without repetition."""
+class Columns(msgspec.Struct, frozen=True, kw_only=True):
+    """Items as columns (`app.kit.postgres.column_codec`), sorted by contact id without repetition."""
 
-    contact_ids: list[str]
-    masks: list[int]
-    emails: list[str]
-    first_names: list[str | None]
-    last_names: list[str | None]
-    phones: list[str | None]
-    companies: list[str | None]
-    attributes: list[str | None]
-    source_versions: list[int | None]
-    indexes: list[int]
-    removed: list[str | None]
+    contact_ids: str | None
+    emails: str | None
+    first_names: str | None
+    last_names: str | None
+    phones: str | None
+    companies: str | None
+    attributes: str | None
+    removed: str | None
     """Attribute keys to remove, as JSON arrays."""
-    expected: list[int | None]
+    cleared: str | None
+    """Names that the items clear, as JSON objects (`app.resources.field_states`)."""
+    masks: str | None
+    source_versions: str | None
+    indexes: str | None
+    expected: str | None
     """Versions that the contacts must have; 0: the contact must not exist."""
-    cleared: list[str | None]
-    """Names that the items clear, as JSON objects (app.resources.field_states); None: none."""
+    separator: str
+    null: str
 
 
 existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")
 """(tenant_id, contact_ids)"""
 
 
-class _Written(msgspec.Struct, frozen=True):
+class Written(msgspec.Struct, frozen=True):
+    """Items that wrote something, and the new versions."""
+
     indexes: list[int] | None
     versions: list[int] | None
 
 
-@query("upsert_contacts")
-async def _upsert_contacts(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    contact_ids: str | None,
-    masks: str | None,
-    emails: str | None,
-    first_names: str | None,
-    last_names: str | None,
-    phones: str | None,
-    companies: str | None,
-    attributes: str | None,
-    source_versions: str | None,
-    indexes: str | None,
-    separator: str,
-    null: str,
-    removed: str | None,
-    expected: str | None,
-    cleared: str | None,
-) -> _Written: ...
-
-
+@query
 async def upsert_contacts(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns
-) -> dict[int, int]:
-    """The new version of each item that wrote something, by item index."""
-    c = columns
-    joined = texts(
-        [
-            c.contact_ids,
-            c.emails,
-            c.first_names,
-            c.last_names,
-            c.phones,
-            c.companies,
-            c.attributes,
-            c.removed,
-            c.cleared,
-        ]
-    )
-    ids, emails, first_names, last_names, phones, companies, attributes, removed, cleared = joined.columns
-    written = await _upsert_contacts(
-        connection,
-        tenant_id,
-        job_id,
-        ids,
-        numbers(c.masks),
-        emails,
-        first_names,
-        last_names,
-        phones,
-        companies,
-        attributes,
-        numbers(c.source_versions),
-        numbers(c.indexes),
-        joined.separator,
-        joined.null,
-        removed,
-        numbers(c.expected),
-        cleared,
-    )
-    return dict(zip(written.indexes or (), written.versions or (), strict=True))
+) -> Written: ...
 
 
 class Unwritten(msgspec.Struct, frozen=True):
@@ -192,7 +124,6 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     key_id: str
     options: str
-    summary: Summary
     results: str
     body_bytes: int
     form: str | None
@@ -206,13 +137,7 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which the answer is held back (`Prefer: wait`)."""
 
 
-_insert_import = Query[[ImportRecord, Summary], None]("insert_import")
-
-
-async def insert_import(connection: Connection, record: ImportRecord) -> None:
-    await _insert_import(connection, record, record.summary)
-
-
+insert_import = Query[[ImportRecord, Summary], None]("insert_import")
 settle_answer = Query[[int, str, str, bytes], Found]("settle_answer")
 """(tenant_id, route, key, answer) Put the answer that was held back in place; false if its time was over."""
 _expire_answers = Query[[int], Affected]("expire_answers")

@@ -28,7 +28,7 @@ LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4
 SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
 
 -- part: enter_in_ledger
--- The end of every statement `written` that gives contacts a new version, made by items of the job $2: the version is
+-- The end of every statement `written` that gives contacts a new version, made by items of the job :job_id: the version is
 -- entered in the ledger.
 RETURNING
         c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
@@ -40,7 +40,7 @@ entered AS (
         email, first_name, last_name, phone, company, attributes, cleared
     )
     SELECT
-        $1, $2, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
+        :tenant_id, :job_id, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
         w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
     FROM written w
 )
@@ -48,9 +48,7 @@ entered AS (
 -- name: upsert_contacts
 -- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
---   $3 ids  $4 masks  $5 email  $6 first_name  $7 last_name  $8 phone  $9 company  $10 attributes (JSON)
---   $11 source_version  $12 item indexes  $13 separator  $14 mark of NULL (app.kit.postgres.column_codec)  $15 removed  $16 expected
---   $17 cleared: the names that the item clears (app.resources.field_states), in version 1; NULL for none
+-- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none.
 -- Mask bits (app.resources.decoding): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
 -- are not a patch, they replace all.
 -- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
@@ -61,14 +59,16 @@ WITH written AS (
         job_id, item_index, mask, removed, expected, cleared
     )
     SELECT
-        $1, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
-        coalesce(i.attributes, '{}')::jsonb, $2, i.item_index, i.mask, i.removed::jsonb, i.expected,
+        :tenant_id, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
+        coalesce(i.attributes, '{}')::jsonb, :job_id, i.item_index, i.mask, i.removed::jsonb, i.expected,
         i.cleared::jsonb
     FROM unnest(
-        split_column($3, $13, $14), $4::text::smallint[], split_column($5, $13, $14), split_column($6, $13, $14),
-        split_column($7, $13, $14), split_column($8, $13, $14), split_column($9, $13, $14),
-        split_column($10, $13, $14), $11::text::bigint[], $12::text::int[], split_column($15, $13, $14),
-        $16::text::bigint[], split_column($17, $13, $14)
+        split_column(:contact_ids, :separator, :null), :masks::text::smallint[], split_column(:emails, :separator, :null),
+        split_column(:first_names, :separator, :null), split_column(:last_names, :separator, :null),
+        split_column(:phones, :separator, :null), split_column(:companies, :separator, :null),
+        split_column(:attributes, :separator, :null), :source_versions::text::bigint[], :indexes::text::int[],
+        split_column(:removed, :separator, :null), :expected::text::bigint[],
+        split_column(:cleared, :separator, :null)
     ) AS i(
         contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index,
         removed, expected, cleared

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import uuid
 from collections.abc import AsyncIterator
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from litestar.response.base import ASGIResponse
@@ -27,6 +26,7 @@ from app.imports import service as import_service
 from app.imports import upload as import_upload
 from app.imports.service import Accepted207, ImportRequest, Options, Replay
 from app.job_status import service as job_status_service
+from app.job_status.live.watcher import JobWatcher
 from app.kit.compression import pack
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
@@ -62,38 +62,22 @@ class ReceivedImport(msgspec.Struct, frozen=True, kw_only=True):
         return self.upload.options
 
 
-class Waiter(Protocol):
-    """Waits for jobs."""
-
-    async def wait(self, tenant_id: int, job_id: uuid.UUID, *, seconds: float) -> bool:
-        """True once the job is finished; false after `seconds`."""
-
-
-class Importer:
+class Importer(msgspec.Struct, frozen=True):
     """Reads bodies, and has them imported at once or later."""
 
-    def __init__(
-        self,
-        settings: Settings,
-        database: Database,
-        intake: Intake,
-        notifier: Notifier,
-        watcher: Waiter,
-        principals: Principals,
-    ) -> None:
-        self._settings = settings
-        self._database = database
-        self._intake = intake
-        self._notifier = notifier
-        self._watcher = watcher
-        self._principals = principals
+    settings: Settings
+    database: Database
+    intake: Intake
+    notifier: Notifier
+    watcher: JobWatcher
+    principals: Principals
 
     async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
-        with self._intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
+        with self.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
             return await self._take(receive, asked, place)
 
     async def _take(self, receive: Any, asked: ReceivedImport, place: Place) -> ASGIResponse:
-        settings = self._settings
+        settings = self.settings
         limits = _limit(settings, asked.options)
         ahead = not asked.preferences.respond_async
         # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
@@ -110,12 +94,12 @@ class Importer:
     async def _decide(self, asked: ReceivedImport, body: bytes) -> Accepted207 | Replay | None:
         """None: it holds more items than are decided at once."""
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
-        async with self._database.slot():
+        async with self.database.slot():
             return await import_service.accept(
-                self._database,
+                self.database,
                 asked.upload,
                 body,
-                self._settings,
+                self.settings,
                 new_id=uuid7,
                 random=random.SystemRandom().random,
             )
@@ -125,7 +109,7 @@ class Importer:
         if isinstance(decided, Replay):
             return _replay(decided, asked.echo)
         asked.exchange.items = decided.summary.total
-        self._notifier.notify(asked.upload.tenant_id, decided.to_notify, reason=str(decided.job_id))
+        self.notifier.notify(asked.upload.tenant_id, decided.to_notify, reason=str(decided.job_id))
         if wait:
             settled = await self._hold(asked.upload, decided, asked.exchange.started + wait)
             if isinstance(settled, Replay):
@@ -138,12 +122,12 @@ class Importer:
         loop = asyncio.get_running_loop()
         upload = asked.upload
         accepted = await import_upload.receive(
-            self._database, upload, body, self._settings, new_id=uuid7, clock=loop.time
+            self.database, upload, body, self.settings, new_id=uuid7, clock=loop.time
         )
         if isinstance(accepted, Replay):
             return _replay(accepted, asked.echo)
         asked.exchange.items = accepted.items
-        self._notifier.notify_imports(upload.tenant_id, accepted.job_id)
+        self.notifier.notify_imports(upload.tenant_id, accepted.job_id)
         fields = asked.echo | {
             "Location": f"/v1/jobs/{accepted.job_id}",
             "Retry-After": str(accepted.retry_after),
@@ -161,13 +145,13 @@ class Importer:
         if decided.to_notify:
             remaining = until - asyncio.get_running_loop().time()
             principal = Principal(batch.tenant_id, batch.key_id, SCOPES.scopes)
-            with self._intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
+            with self.intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
                 # What was decided is told, also to who may not wait, or no longer.
-                async with self._principals.heed(principal):
-                    await self._watcher.wait(
+                async with self.principals.heed(principal):
+                    await self.watcher.wait(
                         batch.tenant_id, decided.job_id, seconds=remaining if granted else 0.0
                     )
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             if decided.to_notify:
                 counts = await job_status_service.read_effects(connection, batch.tenant_id, decided.job_id)
                 effects = {

@@ -161,32 +161,24 @@ async def accept(
         raise
     if contents is None:
         return None
-    return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random).run()
+    effort = Effort(_MOST_EFFORT)
+    return await _Acceptance(
+        database, request, len(body), contents, mark, settings, new_id, random, effort
+    ).run()
 
 
-class _Acceptance:
+class _Acceptance(msgspec.Struct, frozen=True):
     """A batch that is cut into items, and the one transaction that takes it."""
 
-    def __init__(
-        self,
-        database: Database,
-        request: ImportRequest,
-        size: int,
-        contents: Contents,
-        mark: bytes,
-        settings: Settings,
-        new_id: Callable[[], uuid.UUID],
-        random: Callable[[], float],
-    ) -> None:
-        self._database = database
-        self._request = request
-        self._size = size
-        self._contents = contents
-        self._mark = mark
-        self._settings = settings
-        self._new_id = new_id
-        self._random = random
-        self._effort = Effort(_MOST_EFFORT)
+    database: Database
+    request: ImportRequest
+    size: int
+    contents: Contents
+    fingerprint: bytes
+    settings: Settings
+    new_id: Callable[[], uuid.UUID]
+    random: Callable[[], float]
+    effort: Effort
 
     async def run(self) -> Accepted207 | Replay:
         while True:
@@ -198,14 +190,14 @@ class _Acceptance:
 
     async def _decide(self) -> Accepted207 | Replay:
         undecided: Undecided | None = None
-        request_id = self._request.request_id
+        request_id = self.request.request_id
 
         async def transaction() -> Accepted207 | Replay:
             async with connection.transaction():
-                claim = await claim_key(connection, self._request)
-                return answered(claim, self._mark) or await self._take(connection, claim, undecided)
+                claim = await claim_key(connection, self.request)
+                return answered(claim, self.fingerprint) or await self._take(connection, claim, undecided)
 
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             for _ in range(2):  # if the items cannot be decided, at least that is recorded
                 try:
                     return await retried(transaction, on=_MET)
@@ -216,29 +208,29 @@ class _Acceptance:
                     # Validation should let nothing through that PostgreSQL refuses; if it does, nobody is told "ok".
                     log.error("import_data_error", error=error, request_id=request_id)
                     undecided = BROKEN
-        raise Overloaded(retry_after=self._settings.db_lock_timeout)
+        raise Overloaded(retry_after=self.settings.db_lock_timeout)
 
     def _collect(self) -> Items:
         return Items(
-            self._contents.pieces,
-            last_wins=self._request.options.last_wins,
-            max_item_bytes=self._settings.max_item_bytes,
-            effort=self._effort,
-            lines=self._contents.lines,
+            self.contents.pieces,
+            last_wins=self.request.options.last_wins,
+            max_item_bytes=self.settings.max_item_bytes,
+            effort=self.effort,
+            lines=self.contents.lines,
         )
 
     async def _take(
         self, connection: Connection, claim: queries.KeyClaim, undecided: Undecided | None
     ) -> Accepted207:
-        request, settings, items = self._request, self._settings, self._collect()
+        request, settings, items = self.request, self.settings, self._collect()
         options = request.options
-        job_id = self._new_id()
+        job_id = self.new_id()
         if undecided is None:
             await upsert.write(
                 connection, request.tenant_id, job_id, items, atomic=options.atomic, dry_run=options.dry_run
             )
         else:
-            seconds = math.ceil(settings.db_lock_timeout * (1 + self._random()))
+            seconds = math.ceil(settings.db_lock_timeout * (1 + self.random()))
             items.postpone(undecided, seconds)
         destinations = claim.destinations
         booked = await book(
@@ -271,18 +263,18 @@ class _Acceptance:
                 request_id=request.request_id,
                 key_id=request.key_id,
                 options=encode_options(options),
-                summary=summary,
                 results=outcomes_wire.as_json(booked.results),
-                body_bytes=self._size,
-                form=outcomes_wire.as_json(self._contents.kept),
+                body_bytes=self.size,
+                form=outcomes_wire.as_json(self.contents.kept),
                 route=request.route,
                 key=request.key,
-                fingerprint=self._mark,
+                fingerprint=self.fingerprint,
                 status=207,
                 answer=pack(body),
                 retention=settings.idempotency_retention,
                 holding=options.wait or None,
             ),
+            summary,
         )
         if options.consistent and booked.has_deliveries:
             await promise(connection, request.tenant_id, job_id, key_id=request.key_id)

@@ -69,7 +69,7 @@ _BEATS: Final = 4
 _INTERRUPTED: Final = (
     "the client closed the connection before the body was complete; nothing of it was applied"
 )
-_UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, {})
+_UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, [], [])
 
 
 class Accepted202(msgspec.Struct, frozen=True, kw_only=True):

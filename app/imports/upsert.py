@@ -11,6 +11,7 @@ import msgspec
 
 from app.imports import queries
 from app.imports.batch.items import Items, conflict
+from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.resources import decoding, field_states
 from app.resources.decoding import Accepted
@@ -75,7 +76,8 @@ async def _upsert(
         left = [i for i in applied if i.index not in decided]
     if not left:
         return decided
-    written = await queries.upsert_contacts(connection, tenant_id, job_id, _columns(left))
+    made = await queries.upsert_contacts(connection, tenant_id, job_id, _columns(left))
+    written = dict(zip(made.indexes or (), made.versions or (), strict=True))
     ok, created, updated = ItemStatus.OK, Result.CREATED, Result.UPDATED
     for item in left:
         index = item.index
@@ -143,20 +145,26 @@ def _columns(items: Sequence[Accepted]) -> queries.Columns:
     cleared: list[str | None] = [None] * len(items)
     for position, those in names.items():
         cleared[position] = outcomes_wire.as_json(dict.fromkeys(those, "1"))
+    columns: dict[str, Sequence[str | None]] = {
+        "contact_ids": [i.contact_id for i in items],
+        "emails": [i.email for i in items],
+        "first_names": first_names,
+        "last_names": last_names,
+        "phones": phones,
+        "companies": companies,
+        "attributes": attributes,
+        "removed": removed,
+        "cleared": cleared,
+    }
+    joined = texts(list(columns.values()))
     return queries.Columns(
-        contact_ids=[i.contact_id for i in items],
-        masks=masks,
-        emails=[i.email for i in items],
-        first_names=first_names,
-        last_names=last_names,
-        phones=phones,
-        companies=companies,
-        attributes=attributes,
-        source_versions=[i.source_version for i in items],
-        indexes=[i.index for i in items],
-        removed=removed,
-        expected=[i.if_version for i in items],
-        cleared=cleared,
+        **dict(zip(columns, joined.columns, strict=True)),
+        masks=numbers(masks),
+        source_versions=numbers(i.source_version for i in items),
+        indexes=numbers(i.index for i in items),
+        expected=numbers(i.if_version for i in items),
+        separator=joined.separator,
+        null=joined.null,
     )
 
 

@@ -129,18 +129,19 @@ CROSS JOIN LATERAL (
 ) b;
 
 -- name: restore_contacts
--- Contacts that are locked get back what stood before, as a new version: $3 ids (sorted)  $4 item indexes in the job $2,
--- $5 and $6 who made the version before. Where there was none the contact becomes a tombstone (an empty e-mail address).
--- $7 and $8 what was cleared and what is withdrawn then (app.resources.field_states; NULL: nothing).
+-- Contacts that are locked, in the order of their ids, get back what stood before, as a new version that items of the
+-- job make. Where there was nothing before the contact becomes a tombstone (an empty e-mail address).
 WITH past AS MATERIALIZED (
     SELECT
         t.contact_id, t.item_index, t.cleared, t.withdrawn, b.source_version, coalesce(b.email, '') AS email, b.first_name, b.last_name,
         b.phone, b.company, coalesce(b.attributes, '{}') AS attributes
-    FROM unnest($3::text[], $4::int[], $5::uuid[], $6::int[], $7::text[], $8::text[])
-        AS t(contact_id, item_index, prev_job_id, prev_item_index, cleared, withdrawn)
+    FROM unnest(
+        :contact_ids::text[], :places::int[], :prev_job_ids::uuid[], :prev_item_indexes::int[], :cleared::text[],
+        :withdrawn::text[]
+    ) AS t(contact_id, item_index, prev_job_id, prev_item_index, cleared, withdrawn)
     LEFT JOIN LATERAL (
         SELECT l.* FROM ledger l
-        WHERE l.tenant_id = $1 AND l.job_id = t.prev_job_id AND l.item_index = t.prev_item_index
+        WHERE l.tenant_id = :tenant_id AND l.job_id = t.prev_job_id AND l.item_index = t.prev_item_index
         LIMIT 1
     ) b ON true
 ),
@@ -156,7 +157,7 @@ written AS (
         company = p.company,
         attributes = p.attributes,
         updated_at = now(),
-        job_id = $2,
+        job_id = :job_id,
         item_index = p.item_index,
         prev_job_id = c.job_id,
         prev_item_index = c.item_index,
@@ -166,7 +167,7 @@ written AS (
         cleared = p.cleared::jsonb,
         withdrawn = p.withdrawn::jsonb
     FROM past p
-    WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]) AND c.contact_id = p.contact_id
+    WHERE c.tenant_id = :tenant_id AND c.contact_id = ANY (:contact_ids::text[]) AND c.contact_id = p.contact_id
     {{enter_in_ledger}}
 SELECT count(*)::int FROM written;
 

@@ -86,10 +86,10 @@ def key_forgotten() -> None:
     """The key of an import is now and then not written with it: who asks again is served anew."""
     from app.imports import queries as import_queries
 
-    async def forgetful(connection: Any, record: Any) -> None:
+    async def forgetful(connection: Any, record: Any, summary: Any) -> None:
         if random.random() < 0.5:
             record = msgspec.structs.replace(record, key=f"{record.key} forgotten")
-        await write(connection, record)
+        await write(connection, record, summary)
 
     write = put(import_queries, "insert_import", forgetful)
 

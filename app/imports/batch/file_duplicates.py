@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
-from typing import Protocol
 
 import msgspec
 
@@ -29,19 +28,17 @@ class Verdict(StrEnum):
     """Others of its id say something else: none is applied."""
 
 
-class Finding(Protocol):
-    """What is known of a repeated item."""
+class Repeat(msgspec.Struct, frozen=True):
+    """An item whose id, or at least its hash, appears in the file more than once."""
 
-    @property
-    def item_index(self) -> int: ...
-    @property
-    def contact_id(self) -> str | None: ...
-    @property
-    def verdict(self) -> str | None: ...
-    @property
-    def members(self) -> int | None: ...
-    @property
-    def others(self) -> list[int] | None: ...
+    item_index: int
+    contact_id: str | None
+    verdict: str | None
+    leader: int | None
+    members: int | None
+    others: list[int] | None
+    outcome: str | None
+    """The leader's, as JSON."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -58,7 +55,7 @@ class Plan(msgspec.Struct, frozen=True):
 def plan(
     first_index: int,
     pieces: Sequence[Piece],
-    findings: Iterable[Finding],
+    findings: Iterable[Repeat],
     *,
     max_item_bytes: int,
     lines: Sequence[int] = (),

@@ -21,7 +21,7 @@ HOT: Final[Hot] = {
     "find_own": (f"3, {JOBS}, '{{1}}', '{{1}}', {JOB}", {"ledger_pkey", "jobs_pkey"}),
     "read_befores": (f"3, {JOBS}, '{{1}}'", {"ledger_pkey"}),
     "restore_contacts": (
-        f"3, {JOB}, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}', NULL, NULL",
+        f"3, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}', NULL, NULL, {JOB}",
         {"contacts_pkey", "ledger_pkey"},
     ),
     "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey", "dead_letters_root"}),
