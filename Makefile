@@ -13,7 +13,7 @@ demo: $(RUN)
 	$(BIN)/tranche demo
 
 test: $(DEV)
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --durations=15
 
 lint: $(DEV)
 	$(BIN)/ruff check

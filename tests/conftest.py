@@ -6,6 +6,8 @@ import asyncio
 import base64
 import itertools
 import os
+import shutil
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -27,6 +29,14 @@ LOOPBACK = parse_networks("127.0.0.0/8")
 """Where the stand-ins of CRMs are."""
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 _numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let processes share bytecode where none is written: each of hundreds would compile all that it imports."""
+    if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
+        folder = tempfile.mkdtemp(prefix="tranche-bytecode-")
+        os.environ["PYTHONPYCACHEPREFIX"] = folder
+        config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
 
 
 def with_path(url: str, path: str) -> str:
