@@ -7,22 +7,10 @@ import json
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-import msgspec
 import rich_click as click
-from uuid_utils.compat import uuid7
 
-from app.audit import queries
-from app.auth import service as auth_service
-from app.cli import place
-from app.destinations.testing import service as testing_service
 from app.destinations.testing.service import DestinationTestRequest
-from app.kit.notifier import Notifier
-from app.settings import Settings
 
-LONGEST: Final = 130.0
-"""Seconds to wait for a test; a worker calls it off before that."""
-UNTAKEN: Final = 10.0
-"""Seconds after which no worker seems to be there."""
 _MARKS: Final = {True: "ok", False: "FAILED", None: "--"}
 
 
@@ -30,34 +18,6 @@ class Tests(Protocol):
     """Where tests are asked for; they are as the API shows them."""
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
-
-
-async def at_database(
-    settings: Settings, tenant: str | None, name: str, asked: DestinationTestRequest
-) -> dict[str, Any]:
-    """For an operator at the database."""
-    notifier = Notifier(settings)
-    async with place.database(settings) as database:
-        async with database.connection() as connection:
-            tenant_id = await auth_service.find_tenant(connection, tenant)
-            test_id = await testing_service.ask(
-                connection,
-                tenant_id,
-                name,
-                asked,
-                request_id=str(uuid7()),
-                actor=queries.OPERATOR,
-                new_id=uuid7,
-            )
-        notifier.notify_imports(tenant_id, test_id)
-        try:
-            found = await testing_service.wait(
-                database, tenant_id, name, test_id, seconds=LONGEST, untaken=UNTAKEN
-            )
-        finally:
-            await notifier.close()
-    shown: dict[str, Any] = msgspec.to_builtins(found)
-    return shown
 
 
 def make_command(

@@ -16,10 +16,10 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli import destination_tests as testing
-from app.cli import place
 from app.cli.client.connection import print_table
 from app.cli.client.progress import clean
-from app.cli.destination_backends import DestinationBackend, choose_backend
+from app.cli.local import place
+from app.cli.local.destination_backends import DestinationBackend, choose_backend
 from app.cli.secret_input import read_secret
 from app.destinations import kinds as domain
 from app.destinations import service

@@ -11,22 +11,22 @@ import rich_click as click
 from app.errors import TrancheError
 
 _COMMANDS: Final = {
-    "up": ("app.cli.up", "up"),
-    "demo": ("app.cli.demo", "demo"),
+    "up": ("app.cli.local.up", "up"),
+    "demo": ("app.cli.local.demo", "demo"),
     "push": ("app.cli.push", "push_command"),
     "jobs": ("app.cli.jobs", "jobs_group"),
     "dead-letters": ("app.cli.dead_letters", "dead_letters_group"),
     "contacts": ("app.cli.contacts", "contacts_group"),
-    "tenants": ("app.cli.tenants", "tenants"),
-    "keys": ("app.cli.keys", "keys"),
+    "tenants": ("app.cli.local.tenants", "tenants"),
+    "keys": ("app.cli.local.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
     "webhooks": ("app.cli.webhooks", "webhooks"),
-    "secrets": ("app.cli.secrets", "secrets"),
-    "serve": ("app.cli.operate", "serve"),
-    "worker": ("app.cli.operate", "worker"),
-    "migrate": ("app.cli.operate", "migrate"),
-    "settings": ("app.cli.operate", "settings"),
-    "sandbox-crm": ("app.cli.operate", "sandbox_crm"),
+    "secrets": ("app.cli.local.secrets", "secrets"),
+    "serve": ("app.cli.local.operate", "serve"),
+    "worker": ("app.cli.local.operate", "worker"),
+    "migrate": ("app.cli.local.operate", "migrate"),
+    "settings": ("app.cli.local.operate", "settings"),
+    "sandbox-crm": ("app.cli.local.operate", "sandbox_crm"),
 }
 
 

@@ -20,7 +20,7 @@ import msgspec
 import psutil
 
 from app.auth import service
-from app.cli import place
+from app.cli.local import place
 from app.embedded import Child
 from app.embedded.state import PORTS, is_free
 from app.settings import PREFIX, Settings

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from app.auth import service
-from app.cli import place
+from app.cli.local import place
 from app.embedded import Engines
 from tests.acceptance.harness import Installation, people, until
 from tests.acceptance.large import TARGET, Ordeal, peak, write_people

@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from app.cli.stack import Stack
+from app.cli.local.stack import Stack
 from app.settings import Settings
 
 pytestmark = pytest.mark.slow

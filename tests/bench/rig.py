@@ -18,7 +18,7 @@ import aiohttp
 import msgspec
 
 from app.auth import service as auth_service
-from app.cli import place
+from app.cli.local import place
 from app.destinations import service as destination_service
 from app.embedded import Child, Engines
 from app.kit.encryption import Vault

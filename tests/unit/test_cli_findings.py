@@ -14,7 +14,7 @@ import pytest
 from app.cli.client.api_client import Response, refuse
 from app.cli.client.errors import UsageError
 from app.cli.client.source_file import FileOptions, open_file
-from app.cli.stack import own_command
+from app.cli.local.stack import own_command
 from tests.unit.cli_server import KEY, FakeApi
 
 JOB = "01a1fb9b-c1aa-7595-9dad-be7042173d57"

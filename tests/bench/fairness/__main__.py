@@ -22,7 +22,7 @@ import psutil
 import uvloop
 
 from app.auth import service
-from app.cli import place
+from app.cli.local import place
 from tests.bench import rig
 
 EVERY = 0.05

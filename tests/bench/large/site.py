@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from app.auth import service
-from app.cli import place
+from app.cli.local import place
 from app.embedded import Engines
 from app.migrations.runner import migrate
 from app.settings import Settings

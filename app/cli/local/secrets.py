@@ -7,8 +7,8 @@ import sys
 import msgspec
 import rich_click as click
 
-from app.cli import place
-from app.cli.keys import database_options
+from app.cli.local import place
+from app.cli.local.keys import database_options
 from app.kit.encryption import Vault
 from app.secret_rotation import service
 

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.rule import Rule
 
 from app import settings as settings_module
-from app.cli.stack import Stack, own_command
+from app.cli.local.stack import Stack, own_command
 from app.embedded import identity
 from app.errors import TrancheError
 

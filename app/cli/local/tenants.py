@@ -6,7 +6,7 @@ import rich_click as click
 
 from app.auth import service
 from app.auth.queries import Tenant
-from app.cli.keys import database_options, on_database, print_json, show_time
+from app.cli.local.keys import database_options, on_database, print_json, show_time
 from app.kit.postgres.database import Connection
 
 

@@ -14,8 +14,8 @@ import msgspec
 import structlog
 
 from app.auth import service as auth_service
-from app.cli import place
-from app.cli.server import claim_port
+from app.cli.local import place
+from app.cli.local.server import claim_port
 from app.destinations import service as destination_service
 from app.embedded import Child, EngineError, Engines
 from app.errors import Conflict

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 from redis.asyncio import Redis
+from uuid_utils.compat import uuid7
 
 from app import settings as settings_module
+from app.audit import queries
 from app.auth import service as auth_service
-from app.cli import destination_tests as testing
-from app.cli import place
 from app.cli.client.connection import open_api
+from app.cli.local import place
 from app.destinations import service as destination_service
 from app.destinations.circuits import service as circuit_service
 from app.destinations.circuits.service import CircuitOrder
+from app.destinations.testing import service as testing_service
 from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid
 from app.kit.encryption import Vault
@@ -25,6 +27,11 @@ from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
 from app.settings import Settings
 from app.vocabulary.addresses import parse_networks
+
+_TEST_SECONDS: Final = 130.0
+"""Seconds to wait for a test; a worker calls it off before that."""
+_UNTAKEN_SECONDS: Final = 10.0
+"""Seconds after which no worker seems to be there."""
 
 
 class DestinationBackend(Protocol):
@@ -72,7 +79,7 @@ class ApiBackend:
         await self._ask("POST", f"/{name}/circuit", _given(order))
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
-        until = time.monotonic() + testing.LONGEST
+        until = time.monotonic() + _TEST_SECONDS
         found: dict[str, Any] = await self._ask("POST", f"/{name}/test", asked, repeatable=False)
         while found["state"] != "done" and time.monotonic() < until:
             await asyncio.sleep(0.5)
@@ -154,7 +161,28 @@ class DatabaseBackend:
         await self._notify(tenant_id, destination_id, f"circuit:{order.state}")
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
-        return await testing.at_database(self._settings, self._tenant, name, asked)
+        notifier = Notifier(self._settings)
+        async with place.database(self._settings) as database:
+            async with database.connection() as connection:
+                tenant_id = await auth_service.find_tenant(connection, self._tenant)
+                test_id = await testing_service.ask(
+                    connection,
+                    tenant_id,
+                    name,
+                    asked,
+                    request_id=str(uuid7()),
+                    actor=queries.OPERATOR,
+                    new_id=uuid7,
+                )
+            notifier.notify_imports(tenant_id, test_id)
+            try:
+                found = await testing_service.wait(
+                    database, tenant_id, name, test_id, seconds=_TEST_SECONDS, untaken=_UNTAKEN_SECONDS
+                )
+            finally:
+                await notifier.close()
+        shown: dict[str, Any] = msgspec.to_builtins(found)
+        return shown
 
     async def _notify(self, tenant_id: int, destination_id: int, reason: str) -> None:
         notifier = Notifier(self._settings)

@@ -13,8 +13,8 @@ import rich_click as click
 from app.audit import queries
 from app.auth import service
 from app.auth.queries import Key
-from app.cli import place
 from app.cli.client.progress import clean
+from app.cli.local import place
 from app.kit.postgres.database import Connection
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from pathlib import Path
 import rich_click as click
 
 from app import settings as settings_module
-from app.cli import place
+from app.cli.local import place
 
 
 @click.command()
@@ -27,7 +27,7 @@ def serve(
     host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None, quiet: bool
 ) -> None:
     """Serve the HTTP API."""
-    from app.cli.server import Tls, serve_http
+    from app.cli.local.server import Tls, serve_http
     from app.kit.encryption import Vault
     from app.telemetry import configure
 

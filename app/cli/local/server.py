@@ -137,7 +137,7 @@ def _allow_connections() -> None:
 
 def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None, *, quiet: bool) -> None:
     server = Granian(
-        "app.cli.server:application",
+        "app.cli.local.server:application",
         factory=True,
         address=host,
         port=port,

@@ -13,7 +13,7 @@ import msgspec
 import rich_click as click
 
 from app import settings as settings_module
-from app.cli.stack import TENANT, Stack
+from app.cli.local.stack import TENANT, Stack
 from app.telemetry import configure
 
 

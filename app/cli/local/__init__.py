@@ -1,0 +1,1 @@
+"""Commands that start processes or work on the database itself; the others ask the API."""
