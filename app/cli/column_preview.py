@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
 from app.cli.client.errors import UsageError
-from app.cli.client.progress import Display, clean
+from app.cli.client.progress import Display
 from app.cli.client.source_file import CsvFile, SourceFile
+from app.cli.output import show_table
 
 _SHOWN: Final = 20
 
@@ -28,23 +24,12 @@ def print_preview(source: SourceFile, *, as_json: bool) -> None:
         next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
         for i in range(len(source.columns.header))
     ]
-    columns = [
-        (name, meaning, value) for (name, meaning), value in zip(source.columns.describe(), seen, strict=True)
-    ]
-    if as_json:
-        document = {
-            "file": source.name,
-            "columns": [{"column": n, "becomes": m, "example": v} for n, m, v in columns],
-        }
-        print(msgspec.json.encode(document).decode())
-        return
-    table = Table(box=None, pad_edge=False)
-    for title in ("column", "becomes", "first value"):
-        table.add_column(title)
-    for cells in columns:
-        table.add_row(*(Text(clean(cell)) for cell in cells))
-    Console().print(table)
-    print("nothing was sent; --map and --ignore change what a column becomes")
+    columns = [(*meant, value) for meant, value in zip(source.columns.describe(), seen, strict=True)]
+    described = [{"column": n, "becomes": m, "example": v} for n, m, v in columns]
+    document = {"file": source.name, "columns": described}
+    show_table(document, ("column", "becomes", "first value"), columns, as_json=as_json)
+    if not as_json:
+        print("nothing was sent; --map and --ignore change what a column becomes")
 
 
 def show_columns(source: SourceFile, display: Display) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote
 
 import msgspec
 import rich_click as click
-from rich.table import Column, Table
-from rich.text import Text
 
-from app.cli.api_command import api_command
+from app.cli.api_command import api_command, limit_option
 from app.cli.client.api_client import ApiClient
-from app.cli.client.connection import json_option, lines_option, print_rows, print_table
-from app.cli.client.progress import clean
+from app.cli.output import print_fields, print_rows
 
 
 @click.group("contacts")
@@ -23,59 +21,45 @@ def contacts_group() -> None:
 
 @api_command("contacts show", contacts_group)
 @click.argument("contact")
-@json_option
 async def show(api: ApiClient, contact: str, as_json: bool) -> None:
     """A contact, and its state at every destination."""
     body = await api.ask("GET", _path(contact))
     if as_json:
         print(body.decode())
-        return
-    found: dict[str, Any] = msgspec.json.decode(body)
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column()
-    for name, value in found.items():
-        if value in (None, {}):
-            continue
-        for label, cell in _spread(name, value):
-            table.add_row(Text(clean(label)), Text(clean(cell)))
-    print_table(table)
+    else:
+        print_fields(_fields(msgspec.json.decode(body)))
 
 
-def _spread(name: str, value: object) -> list[tuple[str, str]]:
+def _fields(contact: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """A destination has a line of its own."""
-    if name == "destinations" and isinstance(value, dict):
-        return [
-            (f"at {place}", ", ".join(f"{k} {v}" for k, v in state.items())) for place, state in value.items()
-        ]
-    shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-    return [(name, shown)]
+    for name, value in contact.items():
+        if name == "destinations":
+            for destination, state in value.items():
+                yield f"at {destination}", ", ".join(f"{k} {v}" for k, v in state.items())
+        elif value not in (None, {}):
+            yield name, value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-@api_command("contacts history", contacts_group)
+@api_command("contacts history", contacts_group, rows=True)
 @click.argument("contact")
-@click.option(
-    "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most versions to show."
-)
-@lines_option
+@limit_option(20)
 async def history(api: ApiClient, contact: str, limit: int, as_json: bool) -> None:
     """Every version of a contact, newest first: what changed, when, by which job and whose key."""
-    job = Column("job", no_wrap=True, min_width=36)
-    table = Table("version", "when", "kind", job, "item", "key", "what", box=None)
+    columns = ("version", "when", "kind", "job", "item", "key", "what")
     versions = api.list(f"{_path(contact)}/history", "versions")
-    await print_rows(versions, limit, table, _describe, as_json=as_json)
+    await print_rows(versions, limit, columns, _describe, as_json=as_json, whole="job")
 
 
 def _path(contact: str) -> str:
     return f"/v1/contacts/{quote(contact, safe='')}"
 
 
-def _describe(version: dict[str, Any]) -> list[Text]:
+def _describe(version: dict[str, Any]) -> list[object]:
     names = ("version", "changed_at", "kind", "job_id", "item_index", "key_id")
     what = _describe_change(version)
     if version.get("undone_by"):
         what += f" (undone by job {version['undone_by']})"
-    return [Text(clean(str(cell))) for cell in (*(version.get(name, "") for name in names), what)]
+    return [*map(version.get, names), what]
 
 
 def _describe_change(version: dict[str, Any]) -> str:

@@ -5,26 +5,24 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Mapping
-from typing import Final
-from urllib.parse import quote
 
 import msgspec
 import rich_click as click
 
 from app.cli.api_command import api_command
-from app.cli.client.api_client import ApiClient
-from app.cli.client.connection import lines_option, take_some, warn
+from app.cli.client.api_client import ApiClient, given
+from app.cli.client.connection import warn
 from app.cli.client.errors import UsageError
+from app.cli.client.jobs import job_path
 from app.cli.client.progress import clean
 from app.cli.client.upload_body import CSV, NDJSON
-from app.cli.client.wire import Item
+from app.cli.client.wire import LOST_STATES, Item
+from app.cli.output import take_some
 from app.files.csv_injection import neutralize
-from app.vocabulary.states import EffectState, ItemStatus
-
-_LOST: Final = (EffectState.FAILED, EffectState.DEAD)
+from app.vocabulary.states import ItemStatus
 
 
-@api_command("jobs items")
+@api_command("jobs items", rows=True)
 @click.argument("job")
 @click.option("--status", help="ok, failed or retry.")
 @click.option("--destination", help="Only what this destination has to do with.")
@@ -35,7 +33,6 @@ _LOST: Final = (EffectState.FAILED, EffectState.DEAD)
     help="Only what was not well, here or at a destination, when this job sent it; see `jobs show` for since.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Most items to show.  [default: all]")
-@lines_option
 @click.option(
     "--csv",
     "as_csv",
@@ -64,8 +61,8 @@ async def items_command(
     media_type = NDJSON if as_ndjson else CSV if failed and as_csv else None
     if media_type and limit is not None:
         raise UsageError("--limit does not go with a file of failed rows, which is always whole")
-    path = f"/v1/jobs/{quote(job, safe='')}/items"
-    params = {name: value for name, value in filters.items() if value is not None}
+    path = job_path(job, "/items")
+    params = given(filters)
     if media_type:
         await _print_file(api, job, path, params, media_type)
         return
@@ -92,7 +89,9 @@ async def _print_file(
 
 def _is_lost(raw: msgspec.Raw) -> bool:
     item = msgspec.json.decode(raw, type=Item)
-    return item.status != ItemStatus.OK or any(effect.state in _LOST for effect in item.destinations.values())
+    return item.status != ItemStatus.OK or any(
+        effect.state in LOST_STATES for effect in item.destinations.values()
+    )
 
 
 def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]:

@@ -3,66 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
-from urllib.parse import quote
+from typing import Any, Final
 
 import msgspec
 import rich_click as click
 
-from app.cli.api_command import api_command, wait_option
+from app.cli.api_command import api_command, timeout_option, wait_option
 from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Deadline, SystemClock
-from app.cli.client.connection import json_option
 from app.cli.client.errors import RefusedError
-from app.cli.client.jobs import JobWatch, is_finished, watch_until
-from app.cli.client.progress import clean, counted
-from app.cli.client.wire import Job, read
-from app.vocabulary.states import JobState
-
-
-class Skipped(msgspec.Struct, frozen=True):
-    """Dead letters that were left alone."""
-
-    destination: str
-    reason: str
-    count: int
-
-
-class Resend(msgspec.Struct, frozen=True):
-    """The answer to a retry or a replay; without `job_id` nothing was there to be sent."""
-
-    job_id: str | None = None
-    state: str = ""
-    taken: int = 0
-    items: int = 0
-    due: int = 0
-    remaining: int = 0
-    skipped: list[Skipped] = []
-    jobs: list[str] = []
-    detail: str = ""
-
+from app.cli.client.jobs import JobWatch, exit_code, is_finished, job_path, watch_until
+from app.cli.client.progress import choose_display, counted
+from app.cli.client.wire import Job, Resend, read
+from app.cli.output import show
 
 _NOTHING: Final = "NOTHING_TO_RETRY"
-
-
-timeout_option = click.option(
-    "--timeout",
-    "--patience",
-    "seconds",
-    type=click.FloatRange(min=0),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="Timeout.",
-)
 
 
 @api_command("jobs retry")
 @click.argument("job")
 @click.option("--destination", "destinations", multiple=True, help="Only there; repeat it for more.")
 @wait_option
-@timeout_option
-@json_option
+@timeout_option()
 async def retry_command(
     api: ApiClient, job: str, destinations: tuple[str, ...], wait: bool, seconds: float, as_json: bool
 ) -> int:
@@ -72,7 +34,7 @@ async def retry_command(
     """
     body = {"destinations": destinations} if destinations else None
     try:
-        answer = await api.ask("POST", f"/v1/jobs/{quote(job, safe='')}/retry", body)
+        answer = await api.ask("POST", job_path(job, "/retry"), body)
     except RefusedError as error:
         if _NOTHING not in error.detail:
             raise
@@ -86,36 +48,34 @@ async def follow_resend(
 ) -> int:
     """Print the answer to a retry or a replay and, if wanted, wait for its job; returns the exit code."""
     made = read(answer, Resend, api.url)
-    if as_json and not (wait and made.job_id):
-        print(answer.decode())
-    if not as_json:
-        print("\n".join(_describe_resend(made, again)))
+    if not (as_json and wait and made.job_id):
+        show(answer, _describe_resend(made, again), as_json=as_json)
     if not wait or made.job_id is None:
         return 0
-    clock = SystemClock()
-    watch = JobWatch(api, made.job_id)
-    found = await watch_until(watch, is_finished, clock=clock, deadline=Deadline(clock, seconds))
-    if as_json:
-        print(watch.body.decode())
-    else:
-        print(f"job {clean(made.job_id)} is {clean(found.state)}")
-        for line in describe_merged(found):
-            print(line)
-    if not is_finished(found):
-        return 3
-    return 0 if found.state == JobState.COMPLETED and not made.remaining else 1
+    watch = await wait_for_job(JobWatch(api, made.job_id), seconds, silent=True)
+    line = f"job {made.job_id} is {watch.job.state}"
+    show(watch.body, [line, *describe_merged(watch.job)], as_json=as_json)
+    return exit_code(watch.job) or bool(made.remaining)
+
+
+async def wait_for_job(watch: JobWatch, seconds: float, *, silent: bool) -> JobWatch:
+    """Until it is finished or the time is over."""
+    deadline = Deadline(SystemClock(), seconds)
+    with choose_display(deadline.clock, silent=silent) as display:
+        await watch_until(watch, is_finished, deadline, lambda job: display.show_job(job, job.effects))
+    return watch
 
 
 def _describe_resend(made: Resend, again: str) -> Iterator[str]:
     if made.job_id is None:
         yield made.detail or "nothing to send again" + (
-            f"; taken before by {', '.join(clean(job) for job in made.jobs)}" if made.jobs else ""
+            f"; taken before by {', '.join(made.jobs)}" if made.jobs else ""
         )
     elif made.taken:
         items, taken = counted(made.items, "item"), counted(made.taken, "dead letter")
-        yield f"job {clean(made.job_id)}: {items} sent again for {taken}"
+        yield f"job {made.job_id}: {items} sent again for {taken}"
     else:
-        yield f"job {clean(made.job_id)} is under way"
+        yield f"job {made.job_id} is under way"
     if made.due:
         yield f"{counted(made.due, 'waiting item')} due now"
     if made.remaining:
@@ -123,19 +83,18 @@ def _describe_resend(made: Resend, again: str) -> Iterator[str]:
     yield from describe_skipped(made.skipped)
 
 
-def describe_skipped(skipped: list[Skipped]) -> Iterator[str]:
+def describe_skipped(skipped: list[dict[str, Any]]) -> Iterator[str]:
+    """Dead letters that were left alone."""
     for left in skipped:
-        yield f"{clean(left.destination)}: {left.count:,} left alone ({clean(left.reason).replace('_', ' ')})"
+        yield f"{left['destination']}: {left['count']:,} left alone ({left['reason'].replace('_', ' ')})"
 
 
-def describe_merged(job: Job) -> list[str]:
+def describe_merged(job: Job) -> Iterator[str]:
     """What a job's items have come to over all attempts, a line for each destination."""
-    lines = []
     for name, merged in job.merged.items():
         count = max(sum(name in attempt.destinations for attempt in job.attempts), 1)
-        line = f"{clean(name)}: {merged.ok:,} of {merged.total:,} after {counted(count, 'attempt')}"
+        line = f"{name}: {merged.ok:,} of {merged.total:,} after {counted(count, 'attempt')}"
         for word in ("open", "failed", "dropped", "skipped"):
             if number := getattr(merged, word):
                 line += f", {number:,} {word}"
-        lines.append(line)
-    return lines
+        yield line

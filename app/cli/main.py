@@ -12,7 +12,7 @@ from app.errors import TrancheError
 
 _COMMANDS: Final = {
     "up": ("app.cli.local.up", "up"),
-    "demo": ("app.cli.local.demo", "demo"),
+    "demo": ("app.cli.local.demo.command", "demo"),
     "push": ("app.cli.push", "push_command"),
     "jobs": ("app.cli.jobs", "jobs_group"),
     "dead-letters": ("app.cli.dead_letters", "dead_letters_group"),

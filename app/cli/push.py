@@ -10,32 +10,28 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import rich_click as click
 from click.core import ParameterSource
 from rich.console import Console
 
+from app.cli.api_command import connection_options, run_command, timeout_option
 from app.cli.client import journal
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Clock, Deadline, SystemClock
-from app.cli.client.connection import (
-    FIRST_CONTACT,
-    Connection,
-    connection_options,
-    find_connection,
-    run_command,
-)
+from app.cli.client.connection import open_api, warn
 from app.cli.client.errors import ClientError, RefusedError
 from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.journal import Journal
 from app.cli.client.outcomes import Outcomes
-from app.cli.client.progress import Bars, Display, Lines, Silence, clean
+from app.cli.client.progress import Display, choose_display
 from app.cli.client.push import PushOptions, push
 from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, open_file
 from app.cli.client.summary import Report, as_document, print_summary
 from app.cli.client.waits import find_waits
 from app.cli.column_preview import print_preview, show_columns
+from app.cli.output import json_option, show
 from app.vocabulary.states import Consistency
 
 _HELP = """\
@@ -70,9 +66,6 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 
     file: str
     read: FileOptions
-    connection: Connection
-    timeout: float
-    first_contact: float | None
     wait: bool
     dry_run: bool
     on_duplicate: str
@@ -99,12 +92,7 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     "--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable."
 )
 @click.option("--preview", is_flag=True, help="Show which column is which field, and send nothing.")
-@click.option(
-    "--format",
-    "format_",
-    type=click.Choice([f.value for f in Format]),
-    help="Default: by name and content.",
-)
+@click.option("--format", type=click.Choice([f.value for f in Format]), help="Default: by name and content.")
 @click.option(
     "--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]"
 )
@@ -128,89 +116,52 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
 )
-@click.option(
-    "--timeout",
-    "--patience",
-    "timeout",
-    type=click.FloatRange(min=0),
-    default=300,
-    show_default=True,
-    metavar="SECONDS",
-    help="Longest time without an answer while sending; then longest wait for `retry` rows and destinations.",
+@timeout_option(
+    "Longest time without an answer while sending; then longest wait for `retry` rows and destinations."
 )
 @click.option("--failed-out", metavar="PATH", help="Write the rows that did not make it to this file.")
-@click.option(
-    "--run", "run_name", metavar="NAME", help="Identity of this import, instead of one kept by the client."
-)
+@click.option("--run", metavar="NAME", help="Identity of this import, instead of one kept by the client.")
 @click.option("--fresh", is_flag=True, help="Forget that an earlier push of this file was cut off.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@json_option
 @click.option("--quiet", "-q", is_flag=True, help="Print errors only.")
 @click.option("--mode", hidden=True, help="Without effect: the file always goes as one request.")
 @click.option("--batch-size", hidden=True, help="Without effect, as --mode.")
 @click.option("--concurrency", hidden=True, help="Without effect, as --mode.")
 @click.pass_context
 def push_command(
-    context: click.Context,
-    /,
-    file: str,
-    url: str | None,
-    key: str | None,
-    mapping: tuple[str, ...],
-    ignored: tuple[str, ...],
-    preview: bool,
-    format_: str | None,
-    encoding: str | None,
-    delimiter: str | None,
-    run_name: str | None,
-    mode: str | None,
-    batch_size: str | None,
-    concurrency: str | None,
-    **options: object,
+    context: click.Context, /, file: str, url: str | None, key: str | None, preview: bool, **given: Any
 ) -> None:
-    def read_options() -> FileOptions:
-        return FileOptions(
-            format=Format(format_) if format_ else None,
-            encoding=encoding,
-            delimiter=delimiter,
-            mapping=mapping,
-            ignored=ignored,
-        )
-
-    def build() -> _Request:
-        read = read_options()
-        asked = context.get_parameter_source("timeout") is ParameterSource.COMMANDLINE
-        given = {
-            **options,
-            "file": file,
-            "run": run_name,
-            "first_contact": None if asked else FIRST_CONTACT,
-        }
-        return _Request(read=read, connection=find_connection(url, key), **given)  # type: ignore[arg-type]
+    as_json: bool = given["as_json"]
 
     async def work() -> int:
-        for name, value in (("--mode", mode), ("--batch-size", batch_size), ("--concurrency", concurrency)):
-            if value is not None and not options["quiet"]:
-                print(f"{name} has no effect: the file goes to the server as one request", file=sys.stderr)
+        for name in ("mode", "batch_size", "concurrency"):
+            if given.pop(name) is not None and not given["quiet"]:
+                warn(f"--{name.replace('_', '-')} has no effect: the file goes to the server as one request")
+        read = msgspec.convert({name: given.pop(name) for name in FileOptions.__struct_fields__}, FileOptions)
         if preview:
             with _on_disk(file) as path:
-                source = open_file(path, read_options(), name=file)
-            print_preview(source, as_json=bool(options["as_json"]))
+                print_preview(open_file(path, read, name=file), as_json=as_json)
             return 0
-        return await _push(build(), SystemClock())
+        api = open_api(url, key, given.pop("seconds"))
+        if context.get_parameter_source("seconds") is ParameterSource.COMMANDLINE:
+            api.first_contact = None
+        return await _push(_Request(file=file, read=read, **given), api)
 
     hint = "Run the same command again to resume; nothing is sent twice."
-    context.exit(run_command("push", work, as_json=bool(options["as_json"]), interrupted=hint))
+    context.exit(run_command("push", work, as_json=as_json, interrupted=hint))
 
 
-async def _push(request: _Request, clock: Clock) -> int:
-    began = clock.now()
+async def _push(request: _Request, api: ApiClient) -> int:
+    began = api.clock.now()
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
         source = open_file(path, request.read, name=request.file)
         if request.failed_out:
             check_target(request.failed_out, source)
-        display = _choose_display(request, clock)
-        mark = "" if request.dry_run else _mark(request, path)
+        silent = request.quiet or (request.as_json and not sys.stderr.isatty())
+        display = choose_display(api.clock, silent=silent)
+        api.notify = display.say
+        mark = "" if request.dry_run else _mark(request, path, api.url)
         book = _open_journal(request, mark, display, stack) if mark else None
         options = PushOptions(
             run=book.entry.run if book else secrets.token_hex(16),
@@ -221,23 +172,15 @@ async def _push(request: _Request, clock: Clock) -> int:
             dry_run=request.dry_run,
         )
         resumed = book is not None and book.resumed
+        if resumed:
+            api.first_contact = None  # it was there when the push began
         outcomes = Outcomes()
-        deadline = Deadline(clock, request.timeout)
-        api = ApiClient(
-            request.connection.url,
-            request.connection.key,
-            clock=clock,
-            deadline=deadline,
-            notify=display.say,
-            first_contact=None if resumed else request.first_contact,  # it was there when the push began
-        )
+        api.deadline.renew()
         async with api:
             with display:
                 show_columns(source, display)
                 try:
-                    ending = await push(
-                        api, source, options, outcomes, display, clock=clock, deadline=deadline
-                    )
+                    ending = await push(api, source, options, outcomes, display)
                 except RefusedError:
                     if book is not None and not resumed and not outcomes.jobs:
                         book.finish()  # nothing was begun
@@ -256,12 +199,12 @@ async def _push(request: _Request, clock: Clock) -> int:
                 report.failed_out = str(Path(request.failed_out))
             if book is not None and (ending.exit_code in (0, 1) or ending.over):
                 book.finish()
-            report.elapsed = clock.now() - began
+            report.elapsed = api.clock.now() - began
             _print_report(request, report)
             if ending.exit_code == 3 and not request.as_json:
                 with contextlib.suppress(ClientError):  # whatever hinders the question is no news here
                     for line in await find_waits(api, outcomes.effects(), outcomes.waits()):
-                        print(line, file=sys.stderr)
+                        warn(line)
         return ending.exit_code
 
 
@@ -302,24 +245,9 @@ def _on_disk(file: str) -> Iterator[str]:
         yield copy.name
 
 
-def _choose_display(request: _Request, clock: Clock) -> Display:
-    if request.quiet or (request.as_json and not sys.stderr.isatty()):
-        return Silence()
-    return Bars() if sys.stderr.isatty() else Lines(clock)
-
-
-def _mark(request: _Request, path: str) -> str:
+def _mark(request: _Request, path: str, url: str) -> str:
     """Identifies the file and everything that shapes the request made of it."""
-    facts: dict[str, object] = {
-        "url": request.connection.url,
-        "read": request.read,
-        "on_duplicate": request.on_duplicate,
-        "run": request.run,
-    }
-    if request.consistency != Consistency.NONE:
-        facts |= {"consistency": request.consistency}
-    if request.atomic:
-        facts |= {"atomic": request.atomic}
+    facts = {"url": url, "read": request.read, "query": _query(request), "run": request.run}
     return journal.fingerprint(path, facts)
 
 
@@ -360,7 +288,7 @@ async def _write_failed(api: ApiClient, target: str, source: SourceFile, outcome
 def _print_report(request: _Request, report: Report) -> None:
     ending = report.ending
     if request.as_json:
-        print(msgspec.json.encode(as_document(report)).decode())
+        show(as_document(report), (), as_json=True)
     elif not request.quiet:
         print_summary(report, Console())
         counts = report.outcomes.effects().values()
@@ -370,4 +298,4 @@ def _print_report(request: _Request, report: Report) -> None:
                 "compensated_by"
             )
     if ending.over:
-        print(f"tranche push: {clean(ending.trouble)}", file=sys.stderr)
+        warn(f"tranche push: {ending.trouble}")

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Final
 
 import msgspec
 import rich_click as click
 
-from app.cli.api_command import api_command
+from app.cli.api_command import api_command, limit_option, options
 from app.cli.client.api_client import ApiClient
-from app.cli.client.connection import json_option, lines_option, take_some
+from app.cli.client.clock import ask_until
 from app.cli.client.errors import UsageError
-from app.cli.client.progress import clean, counted
+from app.cli.client.progress import counted
+from app.cli.output import show, take_some
 from app.vocabulary.states import EventType
 from app.webhooks.rules import MessageState, Policy
 
 _BASE: Final = "/v1/webhook-endpoints"
 _TEST_SECONDS: Final = 10.0
-_EVENTS: Final = [event.value for event in EventType]
 _id_argument: Final = click.argument("endpoint", type=click.IntRange(min=1))
-
-_policy_option: Final = click.option(
-    "--policy",
-    type=click.Choice([policy.value for policy in Policy]),
-    help="short: five retries in 75 minutes; standard: all but 2xx and 410 is tried again, over three days.",
+_choice_options: Final = options(
+    click.option(
+        "--event",
+        "events",
+        multiple=True,
+        type=click.Choice([event.value for event in EventType]),
+        help="Receive only this event (repeatable); a new endpoint without it receives all.",
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice([policy.value for policy in Policy]),
+        help="short: five retries in 75 minutes; standard: all but 2xx and 410 is tried again, over three days.",
+    ),
 )
 
 
@@ -40,10 +47,6 @@ async def _ask(api: ApiClient, method: str, path: str, body: Any = None) -> Any:
 
 def _wanted(**given: Any) -> dict[str, Any]:
     return {name: value for name, value in given.items() if value}
-
-
-def _print_one(found: Any, line: str, as_json: bool) -> None:
-    click.echo(msgspec.json.encode(found).decode() if as_json else clean(line))
 
 
 def _endpoint_line(found: dict[str, Any]) -> str:
@@ -67,54 +70,37 @@ def _message_line(found: dict[str, Any]) -> str:
 
 @api_command("webhooks add", webhooks, repeatable=False)
 @click.argument("address", metavar="URL")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    type=click.Choice(_EVENTS),
-    help="Receive this event (repeatable).  [default: all]",
-)
-@_policy_option
-@json_option
+@_choice_options
 async def add(
     api: ApiClient, address: str, events: tuple[str, ...], policy: str | None, as_json: bool
 ) -> None:
     """Send future events to URL. Prints the secret, which cannot be read again."""
-    made = await _ask(api, "POST", "", {"url": address} | _wanted(events=list(events), policy=policy))
-    _print_one(made, f"added endpoint {made['endpoint_id']} with the secret {made['secret']}", as_json)
+    made = await _ask(api, "POST", "", {"url": address} | _wanted(events=events, policy=policy))
+    line = f"added endpoint {made['endpoint_id']} with the secret {made['secret']}"
+    show(made, [line], as_json=as_json)
 
 
-@api_command("webhooks list", webhooks)
-@lines_option
+@api_command("webhooks list", webhooks, rows=True)
 async def list_endpoints(api: ApiClient, as_json: bool) -> None:
     """All endpoints, and why one is disabled."""
     if not as_json:
-        click.echo(f"{'id':>6}  {'state':8}  {'policy':8}  URL  events")
+        print(f"{'id':>6}  {'state':8}  {'policy':8}  URL  events")
     for found in (await _ask(api, "GET", ""))["endpoints"]:
-        _print_one(found, _endpoint_line(found), as_json)
+        show(found, [_endpoint_line(found)], as_json=as_json)
 
 
 @api_command("webhooks show", webhooks)
 @_id_argument
-@json_option
-async def show(api: ApiClient, endpoint: int, as_json: bool) -> None:
+async def show_endpoint(api: ApiClient, endpoint: int, as_json: bool) -> None:
     """One endpoint."""
     found = await _ask(api, "GET", f"/{endpoint}")
-    _print_one(found, _endpoint_line(found), as_json)
+    show(found, [_endpoint_line(found)], as_json=as_json)
 
 
 @api_command("webhooks change", webhooks)
 @_id_argument
 @click.option("--address", metavar="URL", help="Call this URL from now on.")
-@click.option(
-    "--event",
-    "events",
-    multiple=True,
-    type=click.Choice(_EVENTS),
-    help="Receive only this event (repeatable).",
-)
-@_policy_option
-@json_option
+@_choice_options
 async def change(
     api: ApiClient,
     endpoint: int,
@@ -124,7 +110,7 @@ async def change(
     as_json: bool,
 ) -> None:
     """Change an endpoint's URL, events or policy; what is left out stays as it is."""
-    wanted = _wanted(url=address, events=list(events), policy=policy)
+    wanted = _wanted(url=address, events=events, policy=policy)
     if not wanted:
         raise UsageError("say what to change: --address, --event or --policy")
     await _patch(api, endpoint, wanted, as_json)
@@ -132,12 +118,11 @@ async def change(
 
 async def _patch(api: ApiClient, endpoint: int, wanted: dict[str, Any], as_json: bool) -> None:
     found = await _ask(api, "PATCH", f"/{endpoint}", wanted)
-    _print_one(found, _endpoint_line(found), as_json)
+    show(found, [_endpoint_line(found)], as_json=as_json)
 
 
 @api_command("webhooks enable", webhooks)
 @_id_argument
-@json_option
 async def enable(api: ApiClient, endpoint: int, as_json: bool) -> None:
     """Send events to an endpoint again; see also: replay."""
     await _patch(api, endpoint, {"state": "active"}, as_json)
@@ -145,7 +130,6 @@ async def enable(api: ApiClient, endpoint: int, as_json: bool) -> None:
 
 @api_command("webhooks disable", webhooks)
 @_id_argument
-@json_option
 async def disable(api: ApiClient, endpoint: int, as_json: bool) -> None:
     """Send it nothing; waiting messages are marked failed."""
     await _patch(api, endpoint, {"state": "disabled"}, as_json)
@@ -153,11 +137,10 @@ async def disable(api: ApiClient, endpoint: int, as_json: bool) -> None:
 
 @api_command("webhooks remove", webhooks)
 @_id_argument
-@json_option
 async def remove(api: ApiClient, endpoint: int, as_json: bool) -> None:
     """Remove an endpoint."""
     await _ask(api, "DELETE", f"/{endpoint}")
-    _print_one({"endpoint_id": endpoint, "state": "removed"}, f"removed endpoint {endpoint}", as_json)
+    show({"endpoint_id": endpoint, "state": "removed"}, [f"removed endpoint {endpoint}"], as_json=as_json)
 
 
 @api_command("webhooks rotate", webhooks, repeatable=False)
@@ -168,56 +151,54 @@ async def remove(api: ApiClient, endpoint: int, as_json: bool) -> None:
     metavar="SECONDS",
     help="The secret before signs as well for so long.  [default: TRANCHE_WEBHOOK_ROTATION of the service]",
 )
-@json_option
 async def rotate(api: ApiClient, endpoint: int, keep: float | None, as_json: bool) -> None:
     """Give an endpoint a new secret."""
     made = await _ask(api, "POST", f"/{endpoint}/rotate", {"keep_seconds": keep})
     until = made["previous_until"]
     tail = f"; the one before signs as well until {until}" if until else "; the one before is no good"
-    _print_one(made, f"the secret of endpoint {endpoint} is {made['secret']}{tail}", as_json)
+    show(made, [f"the secret of endpoint {endpoint} is {made['secret']}{tail}"], as_json=as_json)
 
 
 @api_command("webhooks test", webhooks, repeatable=False)
 @_id_argument
-@json_option
 async def test(api: ApiClient, endpoint: int, as_json: bool) -> int:
     """Send a test event and wait for its first attempt; exit code 1 if it failed."""
-    found = await _ask(api, "POST", f"/{endpoint}/test")
-    until = asyncio.get_running_loop().time() + _TEST_SECONDS
-    while not found["attempts"] and asyncio.get_running_loop().time() < until:
-        await asyncio.sleep(0.2)
-        found = await _ask(api, "GET", f"/{endpoint}/messages/{found['message_id']}")
-    _print_one(found, _message_line(found), as_json)
+    found = await ask_until(
+        await _ask(api, "POST", f"/{endpoint}/test"),
+        lambda sent: _ask(api, "GET", f"/{endpoint}/messages/{sent['message_id']}"),
+        lambda sent: bool(sent["attempts"]),
+        seconds=_TEST_SECONDS,
+        pause=0.2,
+    )
+    show(found, [_message_line(found)], as_json=as_json)
     return 0 if found["state"] == "ok" else 1
 
 
-@api_command("webhooks messages", webhooks)
+@api_command("webhooks messages", webhooks, rows=True)
 @_id_argument
 @click.option("--state", type=click.Choice([s.value for s in MessageState]), help="Only those in this state.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="Most to show.")
-@lines_option
+@limit_option(20)
 async def messages(api: ApiClient, endpoint: int, state: str | None, limit: int, as_json: bool) -> None:
     """Messages to an endpoint, newest first, with their attempts."""
-    listed = api.list(f"{_BASE}/{endpoint}/messages", "messages", {"state": state} if state else {})
+    listed = api.list(f"{_BASE}/{endpoint}/messages", "messages", _wanted(state=state))
     async for raw in take_some(listed, limit):
         found = msgspec.json.decode(raw)
-        _print_one(found, _message_line(found), as_json)
+        show(found, [_message_line(found)], as_json=as_json)
 
 
 @api_command("webhooks replay", webhooks)
 @_id_argument
 @click.option("--message", type=click.IntRange(min=1), help="This one, whatever its state.")
 @click.option("--state", type=click.Choice(["dead", "failed"]), default="dead", show_default=True)
-@json_option
 async def replay(api: ApiClient, endpoint: int, message: int | None, state: str, as_json: bool) -> None:
     """Send messages again that did not arrive, under the same event ids."""
     if message is not None:
         found = await _ask(api, "POST", f"/{endpoint}/messages/{message}/replay")
-        _print_one(found, _message_line(found), as_json)
+        show(found, [_message_line(found)], as_json=as_json)
         return
     total = 0
     while count := (await _ask(api, "POST", f"/{endpoint}/replay", {"state": state}))["replayed"]:
         total += count
         if count < 1_000:
             break
-    _print_one({"replayed": total}, f"sending {counted(total, 'message')} again", as_json)
+    show({"replayed": total}, [f"sending {counted(total, 'message')} again"], as_json=as_json)

@@ -40,17 +40,23 @@ _CODEC_NAMES: Final = {"cp1252": "Windows-1252", "iso8859-15": "ISO-8859-15"}
 _TEXTUAL: Final = re.compile(r"[^\W\d_]|[€‚„…‘’“”•–—™«»§°±²³´·¿¡£¥©®ªº½¼¾\u00a0]")  # noqa: RUF001
 
 
-FOREIGN: Final = (
-    (
-        b"PK\x03\x04",
-        "is a workbook (XLSX, ODS) or a ZIP archive, not text: save the sheet as CSV and send that",
-    ),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook (XLS), not text: save the sheet as CSV and send that"),
-    (b"\x1f\x8b", "is compressed with gzip: send it with Content-Encoding: gzip"),
-    (b"\x28\xb5\x2f\xfd", "is compressed with zstd: send it with Content-Encoding: zstd"),
-    (b"%PDF", "is a PDF, not text: save the table as CSV and send that"),
+_FOREIGN: Final = (
+    (b"PK\x03\x04", "a workbook (XLSX, ODS) or a ZIP archive", "save the sheet as CSV and send that"),
+    (b"\xd0\xcf\x11\xe0", "an old Excel workbook (XLS)", "save the sheet as CSV and send that"),
+    (b"%PDF", "a PDF", "save the table as CSV and send that"),
 )
-"""How files begin that people send by mistake, and the message for each."""
+_COMPRESSED: Final = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+
+
+def describe_foreign(head: bytes, unpack: str = "send it with Content-Encoding: {0}") -> str | None:
+    """What a file is that begins so and is no text, and what to do instead; `unpack` says it for a compressed one."""
+    for begin, kind, advice in _FOREIGN:
+        if head.startswith(begin):
+            return f"is {kind}, not text: {advice}"
+    for begin, codec in _COMPRESSED.items():
+        if head.startswith(begin):
+            return f"is compressed with {codec}: {unpack.format(codec)}"
+    return None
 
 
 def refuse_foreign(head: bytes) -> None:
@@ -58,9 +64,8 @@ def refuse_foreign(head: bytes) -> None:
     Raises:
         MalformedBody: the first four bytes are those of a file that is no text.
     """
-    for begin, advice in FOREIGN:
-        if head.startswith(begin):
-            raise MalformedBody(f"the body {advice}", 0)
+    if description := describe_foreign(head):
+        raise MalformedBody(f"the body {description}", 0)
 
 
 class UndecodableText(MalformedBody):

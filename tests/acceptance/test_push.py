@@ -58,7 +58,7 @@ class House:
 
     async def push(self, *words: str) -> tuple[int, dict[str, Any]]:
         code, out, err = await self.run(
-            "push", *words, "--map", "Customer Id=id", "--json", "--patience", "60"
+            "push", *words, "--map", "Customer Id=id", "--json", "--timeout", "60"
         )
         assert out, err
         return code, json.loads(out)

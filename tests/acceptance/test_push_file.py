@@ -161,7 +161,7 @@ async def test_the_api_is_killed_while_it_receives(tranche: Installation, folder
     await tranche.start_worker()
     async with SlowRoad(tranche.port).built() as road:
         person = Person(tranche, folder, road.port)
-        client = person.push(person.write(ROWS), "--no-wait", "--patience", "60")
+        client = person.push(person.write(ROWS), "--no-wait", "--timeout", "60")
         await job_in(tranche, "receiving")
         await api.child.kill()
         road.clear.set()

@@ -220,11 +220,11 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     job_id = (await mine.push([person(1)])).json()["job_id"]
     clock = SystemClock()
     why = ["no worker has been seen yet; start one with: tranche worker"]
-    async with ApiClient(api.url, mine.key or "", clock=clock, deadline=Deadline(clock, 10)) as client:
+    async with ApiClient(api.url, mine.key or "", deadline=Deadline(clock, 10)) as client:
         deadline = Deadline(clock, 2)
-        job = await watch_until(JobWatch(client, job_id), is_finished, clock=clock, deadline=deadline)
+        job = await watch_until(JobWatch(client, job_id), is_finished, deadline)
         assert job.waiting is not None
         said = [job.waiting.detail]
         assert await find_waits(client, job.effects, said) == why
-    async with ApiClient(api.url, api.key or "", clock=clock, deadline=Deadline(clock, 10)) as client:
+    async with ApiClient(api.url, api.key or "", deadline=Deadline(clock, 10)) as client:
         assert await find_waits(client, job.effects, said) == [f"hubspot waits: {why[0]}"]

@@ -164,18 +164,18 @@ async def test_usage_and_authentication_are_2_with_a_reason(
     assert shell.api.applied == []
 
 
-async def test_patience_is_3_and_the_next_run_goes_on(shell: Shell) -> None:
+async def test_a_timeout_is_3_and_the_next_run_goes_on(shell: Shell) -> None:
     shell.write(3)
     shell.api.decide = lambda item, seen: wait("RATE_LIMIT", 30) if item["id"] == "c1" else None
-    code, out, _ = await shell.run("push", "in.csv", "--patience", "0.5", "--failed-out", "left.csv")
+    code, out, _ = await shell.run("push", "in.csv", "--timeout", "0.5", "--failed-out", "left.csv")
     assert code == 3
     assert "run the same command again" in out
     assert "RATE_LIMIT" in (shell.home / "left.csv").read_text()
     assert len(shell.journals) == 1
-    code, out, _ = await shell.run("push", "in.csv", "--patience", "0.5", "--json")
+    code, out, _ = await shell.run("push", "in.csv", "--timeout", "0.5", "--json")
     assert (code, json.loads(out)["resumed"]) == (3, True)
     assert shell.api.applied == ["c0", "c2"]
-    _, out, _ = await shell.run("push", "in.csv", "--patience", "0.5", "--json", "--fresh")
+    _, out, _ = await shell.run("push", "in.csv", "--timeout", "0.5", "--json", "--fresh")
     assert json.loads(out)["resumed"] is False
 
 
@@ -253,9 +253,9 @@ async def test_a_canceled_job_is_1_and_forgotten(shell: Shell) -> None:
 async def test_a_changed_file_is_another_run(shell: Shell) -> None:
     shell.write(2)
     shell.api.decide = lambda item, seen: wait("RATE_LIMIT", 30)
-    await shell.run("push", "in.csv", "--patience", "0")
+    await shell.run("push", "in.csv", "--timeout", "0")
     shell.write(3)
-    _, out, _ = await shell.run("push", "in.csv", "--patience", "0", "--json")
+    _, out, _ = await shell.run("push", "in.csv", "--timeout", "0", "--json")
     assert json.loads(out)["resumed"] is False
 
 
@@ -328,7 +328,7 @@ async def test_jobs_list_show_and_wait(shell: Shell) -> None:
     assert "no such job" in err
 
 
-async def test_jobs_wait_tells_failures_and_patience(shell: Shell) -> None:
+async def test_jobs_wait_shows_failures_and_a_timeout(shell: Shell) -> None:
     shell.write(2)
     shell.api.destination = "hubspot"
     shell.api.lost = {"c1": {"state": "failed", "error_code": "DESTINATION_REJECTED", "detail": "no"}}
@@ -486,8 +486,8 @@ async def test_jobs_wait_shows_where_the_job_stands(shell: Shell) -> None:
     await shell.run("push", "in.csv")
     shell.api.polls_until_decided = 10_000
     job = next(iter(shell.api.jobs))
-    code, out, _ = await shell.run("jobs", "wait", job, "--patience", "1")
+    code, out, _ = await shell.run("jobs", "wait", job, "--timeout", "1")
     assert code == 3
     assert "running" in out
-    code, _, err = await shell.run("jobs", "wait", job, "--patience", "1", "--json")
+    code, _, err = await shell.run("jobs", "wait", job, "--timeout", "1", "--json")
     assert (code, err) == (3, "")

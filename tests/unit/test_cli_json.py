@@ -33,5 +33,5 @@ def test_every_command_that_ends_can_speak_json() -> None:
 
 def test_the_list_of_jobs_marks_dry_runs() -> None:
     job = {"job_id": "j", "kind": "import", "state": "completed", "options": {"dry_run": True}}
-    assert _describe(job)[1].plain == "import, dry run"
-    assert _describe(job | {"options": {"dry_run": False}})[1].plain == "import"
+    assert _describe(job)[1] == "import, dry run"
+    assert _describe(job | {"options": {"dry_run": False}})[1] == "import"

@@ -18,7 +18,7 @@ from app.cli.client.clock import Deadline
 from app.cli.client.errors import CanceledError, RefusedError, UsageError
 from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.outcomes import Outcomes
-from app.cli.client.progress import Silence
+from app.cli.client.progress import Display
 from app.cli.client.push import PushOptions, push
 from app.cli.client.source_file import FileOptions, open_file
 from app.cli.client.summary import Ending, Report, as_document
@@ -26,7 +26,7 @@ from app.cli.push import _survey
 from tests.unit.cli_server import KEY, FakeApi, FakeClock, fail, problem, wait
 
 
-class Said(Silence):
+class Said(Display):
     def __init__(self) -> None:
         self.texts: list[str] = []
 
@@ -73,16 +73,13 @@ class Pusher:
         api = ApiClient(
             self.url,
             key,
-            clock=self.clock,
             deadline=limit,
             notify=self.display.say,
             rng=random.Random(1),
         )
         asked = PushOptions(run=run, mark="mark", **options)
         async with api:
-            self.ending = await push(
-                api, self.source, asked, self.outcomes, self.display, clock=self.clock, deadline=limit
-            )
+            self.ending = await push(api, self.source, asked, self.outcomes, self.display)
             if failed_out:
                 check_target(str(self.failed), self.source)
                 self.failed_rows = await write_failed(api, str(self.failed), self.source, self.outcomes)

@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import importlib.metadata
+import math
 import random
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from typing import IO, Any, Final
+from contextlib import AbstractAsyncContextManager
+from itertools import count
+from typing import IO, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
-from app.cli.client.clock import Clock, Deadline
+from app.cli.client.clock import Deadline
 from app.cli.client.errors import (
     BrokenDownload,
     ClientError,
     NotFoundError,
     RefusedError,
     TimedOutError,
-    TooLargeError,
     UsageError,
 )
 from app.cli.client.wire import read_page, read_problem
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 10.0
 TOTAL_TIMEOUT: Final = 90.0
@@ -34,8 +38,6 @@ STALL_TIMEOUT: Final = 90.0
 BACKOFF_BASE: Final = 0.5
 BACKOFF_CAP: Final = 30.0
 _LATER: Final = frozenset({408, 425, 429})
-
-Notify = Callable[[str], None]
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -60,6 +62,11 @@ class Response(msgspec.Struct, frozen=True):
             return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
         except (ValueError, TypeError, IndexError):
             return None
+
+
+def given(options: Mapping[str, T | None]) -> dict[str, T]:
+    """Without those that are None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def check_url(url: str) -> str:
@@ -98,20 +105,19 @@ class ApiClient:
         url: str,
         key: str,
         *,
-        clock: Clock,
         deadline: Deadline,
-        notify: Notify = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
         rng: random.Random | None = None,
         first_contact: float | None = None,
     ) -> None:
         """`first_contact`: seconds after which an address where nobody has answered yet is abandoned, however much
         time is left; None: the deadline alone counts."""
-        self._first_contact = first_contact
         self.url = check_url(url)
+        self.clock = deadline.clock
+        self.deadline = deadline
+        self.first_contact = first_contact
+        self.notify = notify
         self._key = check_key(key)
-        self._clock = clock
-        self._deadline = deadline
-        self._notify = notify
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
         self._session: aiohttp.ClientSession | None = None
 
@@ -132,11 +138,6 @@ class ApiClient:
         if self._session is not None:
             await self._session.close()
 
-    async def get(
-        self, path: str, *, params: Mapping[str, str] | None = None, headers: Mapping[str, str] | None = None
-    ) -> Response:
-        return await self.call("GET", path, params=params, headers=headers)
-
     async def ask(self, method: str, path: str, body: Any = None) -> bytes:
         """The body of the response to a JSON request; `body` is encoded unless it is None.
 
@@ -153,8 +154,8 @@ class ApiClient:
         """Every element of a list that comes in pages, where each page has them as `member`."""
         query = dict(params or {})
         while True:
-            body = (await self.get(path, params=query)).body
-            self._deadline.renew()
+            body = (await self.call("GET", path, params=query)).body
+            self.deadline.renew()
             elements, cursor = read_page(body, member, self.url)
             for element in elements:
                 yield element
@@ -174,64 +175,78 @@ class ApiClient:
         """Send until there is an answer that decides: the same request each time, so it must be safe to repeat.
 
         Raises:
-            RefusedError: the request will never be taken (`TooLargeError`: for its size).
+            RefusedError: the request will never be taken.
             TimedOutError: no deciding answer came in time.
         """
-        tries = 0
-        began = self._clock.now()
+        began, tries = self.clock.now(), 0
         while True:
-            answer, trouble = await self._try(method, path, params, headers, body)
+            answer, retry_after = None, None
+            total = min(TOTAL_TIMEOUT, max(5.0, self.deadline.left()))
+            timeout = aiohttp.ClientTimeout(
+                total, min(CONNECT_TIMEOUT, self.first_contact or CONNECT_TIMEOUT)
+            )
+            try:
+                async with self._request(
+                    method, path, timeout, params=params, headers=headers or {}, data=body
+                ) as response:
+                    answer = Response(response.status, response.headers, await response.read())
+            except (aiohttp.ClientError, OSError) as error:
+                trouble = self._explain(error, total)
             if answer is not None:
-                self._first_contact = None
+                self.first_contact = None
                 if answer.status < 300 or answer.status == 304:
                     return answer
                 if answer.is_final:
                     raise refuse(answer, self.url)
-                trouble = f"the server answered {answer.status}"
-            retry_after = answer.retry_after if answer is not None else None
-            wait = self.back_off(tries) if retry_after is None else retry_after
-            if wait > self._deadline.left():
-                raise TimedOutError(f"{trouble}; timed out", retry_after=retry_after)
-            if self._first_contact is not None and self._clock.now() + wait > began + self._first_contact:
+                trouble, retry_after = f"the server answered {answer.status}", answer.retry_after
+            await self.pause(trouble, tries, retry_after, began)
+            tries += 1
+
+    async def pause(
+        self, trouble: str, tries: int, retry_after: float | None = None, began: float = math.inf
+    ) -> None:
+        """Wait before the next try, for as long as the server says or else for a while that grows with `tries`.
+
+        Raises:
+            TimedOutError: there is no time for another, or nobody has answered at all since `began`.
+        """
+        wait = self.back_off(tries) if retry_after is None else retry_after
+        if self.first_contact is not None:
+            left = began + self.first_contact - self.clock.now()
+            if left <= 0:
                 raise TimedOutError(
                     f"{trouble}: is it running (`tranche up`, `tranche serve`), and is this its address (--url, "
                     "TRANCHE_URL)?"
                 )
-            self._notify(f"{trouble}; trying again in {wait:.1f} s")
-            await self._clock.sleep(wait)
-            tries += 1
+            wait = min(wait, left)
+        if wait > self.deadline.left():
+            raise TimedOutError(f"{trouble}; timed out", retry_after=retry_after)
+        self.notify(f"{trouble}; trying again in {wait:.1f} s")
+        await self.clock.sleep(wait)
 
     def back_off(self, tries: int) -> float:
         """Full jitter: seconds, random between nothing and a bound that doubles with every try."""
         return self._rng.uniform(0.0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries, 16)))
 
-    async def _try(
+    def _request(
         self,
         method: str,
         path: str,
-        params: Mapping[str, str] | None,
-        headers: Mapping[str, str] | None,
-        body: bytes | None,
-    ) -> tuple[Response | None, str]:
-        session = self._open_session()
-        total = min(TOTAL_TIMEOUT, max(5.0, self._deadline.left()))
-        connect = (
-            CONNECT_TIMEOUT if self._first_contact is None else min(CONNECT_TIMEOUT, self._first_contact)
+        timeout: aiohttp.ClientTimeout,
+        *,
+        headers: Mapping[str, str],
+        **sent: Any,
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        assert self._session is not None, "used outside `async with`"
+        return self._session.request(
+            method,
+            self.url + path,
+            headers={"X-Request-ID": uuid.uuid4().hex, **headers},
+            # A redirect would carry the key to another place.
+            allow_redirects=False,
+            timeout=timeout,
+            **sent,
         )
-        try:
-            async with session.request(
-                method,
-                self.url + path,
-                params=params,
-                headers={"X-Request-ID": uuid.uuid4().hex, **(headers or {})},
-                data=body,
-                # A redirect would carry the key to another place.
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=total, connect=connect),
-            ) as response:
-                return Response(response.status, response.headers, await response.read()), ""
-        except (aiohttp.ClientError, OSError) as error:
-            return None, self._explain(error, total)
 
     async def upload(
         self,
@@ -270,13 +285,13 @@ class ApiClient:
         try:
             async with (
                 asyncio.timeout(STALL_TIMEOUT) as limit,
-                self._open_session().post(
-                    self.url + path,
+                self._request(
+                    "POST",
+                    path,
+                    aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                     params=params,
-                    headers={"X-Request-ID": uuid.uuid4().hex, **headers},
+                    headers=headers,
                     data=feed(),
-                    allow_redirects=False,
-                    timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT),
                 ) as response,
             ):
                 answer = Response(response.status, response.headers, await response.read())
@@ -303,14 +318,10 @@ class ApiClient:
             RefusedError: the server refused.
             BrokenDownload: the body broke off, or there was no response.
         """
+        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=STALL_TIMEOUT)
+        headers = {"Accept": media_type}
         try:
-            async with self._open_session().get(
-                self.url + path,
-                params=params,
-                headers={"X-Request-ID": uuid.uuid4().hex, "Accept": media_type},
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=STALL_TIMEOUT),
-            ) as response:
+            async with self._request("GET", path, timeout, params=params, headers=headers) as response:
                 if response.status != 200:
                     answer = Response(response.status, response.headers, await response.read())
                     if answer.is_final:
@@ -331,27 +342,18 @@ class ApiClient:
             RefusedError: the server refused.
             TimedOutError: no download came to its end in time.
         """
-        begin, tries = out.tell(), 0
-        while True:
+        begin = out.tell()
+        for tries in count():
             try:
                 async for piece in self.download(path, params=params, media_type=media_type):
                     out.write(piece)
                 out.flush()
                 return
             except BrokenDownload as error:
-                trouble = error.detail
-                wait = self.back_off(tries) if error.retry_after is None else error.retry_after
-            if wait > self._deadline.left():
-                raise TimedOutError(f"{trouble}; timed out")
-            self._notify(f"{trouble}; trying again in {wait:.1f} s")
-            await self._clock.sleep(wait)
+                broken = error
+            await self.pause(broken.detail, tries, broken.retry_after)
             out.seek(begin)
             out.truncate()
-            tries += 1
-
-    def _open_session(self) -> aiohttp.ClientSession:
-        assert self._session is not None, "used outside `async with`"
-        return self._session
 
     def _explain(self, error: Exception, seconds: float) -> str:
         """Why there was no answer, when another try may bring one."""
@@ -366,21 +368,20 @@ class ApiClient:
         return f"the connection to {self.url} broke ({type(error).__name__})"
 
 
+_REFUSALS: Final = {401: "the API key was not accepted", 403: "the API key may not do this", 413: "too large"}
+
+
 def refuse(response: Response, url: str) -> RefusedError:
     """The error for a response that is final, in words that say what to do."""
     problem = read_problem(response.body)
     said = (problem.detail or problem.title).rstrip(".") or "no reason was given"
     trail = f" [request {problem.request_id}]" if problem.request_id else ""
     if response.status == 401:
-        return RefusedError(
-            f"the API key was not accepted (401): {said}. Check TRANCHE_API_KEY or --key{trail}"
-        )
-    if response.status == 403:
-        return RefusedError(f"the API key may not do this (403): {said}{trail}")
+        said += ". Check TRANCHE_API_KEY or --key"
+    if what := _REFUSALS.get(response.status):
+        return RefusedError(f"{what} ({response.status}): {said}{trail}")
     if response.status == 404:
         return NotFoundError(f"the server refused the request (404 {problem.code}): {said}{trail}")
-    if response.status == 413:
-        return TooLargeError(f"too large (413): {said}{trail}")
     if 300 <= response.status < 400:
         target = response.headers.get("Location", "")
         return RefusedError(

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Clock(Protocol):
@@ -28,14 +31,14 @@ class Deadline:
     forward, because a long file is no reason to stop; once all is sent it runs down, whatever happens."""
 
     def __init__(self, clock: Clock, seconds: float) -> None:
-        self._clock = clock
+        self.clock = clock
         self._seconds = seconds
         self._until = clock.now() + seconds
         self._final = False
 
     def renew(self) -> None:
         if not self._final:
-            self._until = self._clock.now() + self._seconds
+            self._until = self.clock.now() + self._seconds
 
     def start_last_wait(self) -> None:
         self.renew()
@@ -43,4 +46,15 @@ class Deadline:
 
     def left(self) -> float:
         """Seconds; zero or less when it is over."""
-        return self._until - self._clock.now()
+        return self._until - self.clock.now()
+
+
+async def ask_until(
+    found: T, ask: Callable[[T], Awaitable[T]], done: Callable[[T], bool], *, seconds: float, pause: float
+) -> T:
+    """What `ask` gives once it is `done`, or as it was after so many seconds."""
+    until = time.monotonic() + seconds
+    while not done(found) and time.monotonic() < until:
+        await asyncio.sleep(pause)
+        found = await ask(found)
+    return found

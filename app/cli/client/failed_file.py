@@ -13,12 +13,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, Final, TextIO
-from urllib.parse import quote
 
 import msgspec
 
 from app.cli.client.api_client import ApiClient
 from app.cli.client.errors import UsageError
+from app.cli.client.jobs import job_path
 from app.cli.client.outcomes import FailedItems, Note, Outcomes
 from app.cli.client.source_file import CsvFile, SourceFile
 from app.cli.client.upload_body import CSV, NDJSON
@@ -56,8 +56,8 @@ async def download_items(api: ApiClient, items: FailedItems, media_type: str, ou
     Raises:
         RefusedError, TimedOutError: see `ApiClient.save`.
     """
-    path = f"/v1/jobs/{quote(items.job_id, safe='')}/items"
-    await api.save(path, params={**items.filters, "sent": "true"}, media_type=media_type, out=out)
+    params = {**items.filters, "sent": "true"}
+    await api.save(job_path(items.job_id, "/items"), params=params, media_type=media_type, out=out)
 
 
 async def write_failed(api: ApiClient, target: str, source: SourceFile, outcomes: Outcomes) -> int:
@@ -156,19 +156,17 @@ def _write_ndjson(target: str, source: SourceFile, downloads: _Downloads) -> int
 
 
 def _describe(notes: list[Note]) -> Mapping[str, object]:
-    return {
-        "id": notes[0].item_id,
-        "errors": [
-            {
-                "destination": note.destination or None,
-                "status": note.status,
-                "error_code": note.code,
-                "error_detail": note.detail,
-                "retry_after_seconds": note.retry_after,
-            }
-            for note in notes
-        ],
-    }
+    errors = [
+        {
+            "destination": note.destination or None,
+            "status": note.status,
+            "error_code": note.code,
+            "error_detail": note.detail,
+            "retry_after_seconds": note.retry_after,
+        }
+        for note in notes
+    ]
+    return {"id": notes[0].item_id, "errors": errors}
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Final
 from urllib.parse import quote
 
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Clock, Deadline
+from app.cli.client.clock import Deadline
 from app.cli.client.progress import clean
 from app.cli.client.wire import Job, read
 from app.vocabulary.states import FINISHED_JOB_STATES, JobState
@@ -18,6 +18,10 @@ _PAUSE: Final = 1.0
 _DECIDED: Final = FINISHED_JOB_STATES | {JobState.SYNCING}
 
 
+def job_path(job_id: str, rest: str = "") -> str:
+    return f"/v1/jobs/{quote(job_id, safe='')}{rest}"
+
+
 def is_finished(job: Job) -> bool:
     return job.state in FINISHED_JOB_STATES
 
@@ -25,6 +29,13 @@ def is_finished(job: Job) -> bool:
 def is_decided(job: Job) -> bool:
     """Whether it is known what became of every item here; destinations may still be open."""
     return job.state in _DECIDED
+
+
+def exit_code(job: Job) -> int:
+    """Of a command that waited for it: 0 completed, 1 with failures or not at all, 3 still running."""
+    if not is_finished(job):
+        return 3
+    return 0 if job.state == JobState.COMPLETED else 1
 
 
 def describe_open(job: Job) -> str:
@@ -39,7 +50,6 @@ class JobWatch:
     def __init__(self, api: ApiClient, job_id: str) -> None:
         self.job_id = job_id
         self._api = api
-        self._path = f"/v1/jobs/{quote(job_id, safe='')}"
         self._tag = ""
         self._job: Job | None = None
         self.body = b""
@@ -64,7 +74,7 @@ class JobWatch:
         # Without a tag the server would hold the answer until the job is finished.
         if hold >= 1.0 and self._tag:
             headers["Prefer"] = f"wait={int(min(hold, MAX_PREFER))}"
-        answer = await self._api.get(self._path, headers=headers)
+        answer = await self._api.call("GET", job_path(self.job_id), headers=headers)
         self.pause = answer.retry_after if answer.retry_after is not None else _PAUSE
         if answer.status != 304 or self._job is None:
             self._job = read(answer.body, Job, self._api.url)
@@ -76,8 +86,6 @@ class JobWatch:
 async def watch_until(
     watch: JobWatch,
     done: Callable[[Job], bool],
-    *,
-    clock: Clock,
     deadline: Deadline,
     seen: Callable[[Job], None] = lambda job: None,
 ) -> Job:
@@ -91,4 +99,4 @@ async def watch_until(
         seen(job)
         if done(job) or watch.pause > deadline.left():
             return job
-        await clock.sleep(watch.pause)
+        await deadline.clock.sleep(watch.pause)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from array import array
-from bisect import insort
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import IO, Final
@@ -48,10 +47,9 @@ class Reason(msgspec.Struct):
     count: int = 0
     rows: list[int] = []
 
-    def add(self, row: int) -> None:
-        self.count += 1
-        insort(self.rows, row)
-        del self.rows[SAMPLES:]
+    def add(self, other: Reason) -> None:
+        self.count += other.count
+        self.rows = sorted([*self.rows, *other.rows])[:SAMPLES]
 
 
 class Cluster(msgspec.Struct):
@@ -64,14 +62,13 @@ class Cluster(msgspec.Struct):
     """All of them; its detail is that of the first."""
     by_detail: dict[str, Reason] = {}
 
-    def add(self, note: Note) -> None:
-        self.total.add(note.row)
-        reason = self.by_detail.get(note.detail)
-        if reason is None:
-            if len(self.by_detail) >= _MOST_REASONS:
-                return
-            reason = self.by_detail[note.detail] = Reason(note.detail)
-        reason.add(note.row)
+    def add(self, total: Reason, reasons: Iterable[Reason]) -> None:
+        self.total.add(total)
+        for reason in reasons:
+            if (known := self.by_detail.get(reason.detail)) is not None:
+                known.add(reason)
+            elif len(self.by_detail) < _MOST_REASONS:
+                self.by_detail[reason.detail] = Reason(reason.detail, reason.count, reason.rows)
 
     @property
     def reasons(self) -> list[Reason]:
@@ -98,7 +95,8 @@ class FailedItems:
         if cluster is None:
             cluster = Cluster(note.destination, note.status, note.code, Reason(note.detail))
             self.clusters[note.code] = cluster
-        cluster.add(note)
+        reason = Reason(note.detail, 1, [note.row])
+        cluster.add(reason, [reason])
         self._notes.write(msgspec.json.encode(note) + b"\n")
 
     def notes(self) -> Iterator[Note]:
@@ -164,7 +162,11 @@ class Outcomes:
 
     def effects(self) -> dict[str, Counter[str]]:
         """How many items are in which state at each destination, over all jobs."""
-        return add_effects(job.effects for job in self.jobs)
+        total: dict[str, Counter[str]] = {}
+        for job in self.jobs:
+            for name, counts in job.effects.items():
+                total.setdefault(name, Counter()).update(counts)
+        return total
 
     def waits(self) -> list[str]:
         """What the jobs themselves say that they wait for, each once."""
@@ -177,28 +179,8 @@ class Outcomes:
         """All reasons by place and code, the most frequent first."""
         found: dict[tuple[str, str, str], Cluster] = {}
         for items in self.groups:
-            for cluster in items.clusters.values():
-                key = (cluster.destination, cluster.status, cluster.code)
-                found[key] = _merge(found[key], cluster) if key in found else cluster
+            for part in items.clusters.values():
+                key = (part.destination, part.status, part.code)
+                cluster = found.setdefault(key, Cluster(*key, Reason(part.total.detail)))
+                cluster.add(part.total, part.by_detail.values())
         return sorted(found.values(), key=lambda c: (-c.total.count, c.code, c.destination))
-
-
-def add_effects(effects: Iterable[dict[str, dict[str, int]]]) -> dict[str, Counter[str]]:
-    """The sum of several jobs' effects."""
-    total: dict[str, Counter[str]] = {}
-    for by_name in effects:
-        for name, counts in by_name.items():
-            total.setdefault(name, Counter()).update({s: c for s, c in counts.items() if isinstance(c, int)})
-    return total
-
-
-def _merge(one: Cluster, other: Cluster) -> Cluster:
-    both = Cluster(one.destination, one.status, one.code, _join(one.total, other.total), {**one.by_detail})
-    for detail, reason in other.by_detail.items():
-        known = both.by_detail.get(detail)
-        both.by_detail[detail] = reason if known is None else _join(known, reason)
-    return both
-
-
-def _join(one: Reason, other: Reason) -> Reason:
-    return Reason(one.detail, one.count + other.count, sorted([*one.rows, *other.rows])[:SAMPLES])

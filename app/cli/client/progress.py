@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -20,24 +19,22 @@ LINE_INTERVAL: Final = 5.0
 """Seconds between two lines of plain progress."""
 
 
-class Display(Protocol):
+class Display:
+    """Shows nothing; the others show it all."""
+
     def show_upload(self, position: int, size: int) -> None:
         """How much of the file has gone out."""
-        ...
 
     def show_job(self, job: Job, effects: Effects) -> None:
         """The state of the job that has the file."""
-        ...
 
     def say(self, text: str) -> None:
         """One thing the user should know now."""
-        ...
 
-    def __enter__(self) -> Display: ...
+    def __enter__(self) -> Self:
+        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def counted(number: int, noun: str) -> str:
@@ -81,22 +78,7 @@ def describe_job(job: Job) -> str:
     return text
 
 
-class Silence:
-    def show_upload(self, position: int, size: int) -> None: ...
-
-    def show_job(self, job: Job, effects: Effects) -> None: ...
-
-    def say(self, text: str) -> None: ...
-
-    def __enter__(self) -> Silence:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-
-class Lines(Silence):
+class Lines(Display):
     """For logs: a line now and then, on stderr."""
 
     def __init__(self, clock: Clock) -> None:
@@ -109,7 +91,8 @@ class Lines(Silence):
 
     def show_job(self, job: Job, effects: Effects) -> None:
         if self._is_due():
-            self.say(", ".join([describe_job(job), *self._describe_effects(effects)]))
+            settled = [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(effects)]
+            self.say(", ".join([describe_job(job), *settled]))
 
     def _is_due(self) -> bool:
         if self._clock.now() - self._last < LINE_INTERVAL:
@@ -117,14 +100,11 @@ class Lines(Silence):
         self._last = self._clock.now()
         return True
 
-    def _describe_effects(self, effects: Effects) -> list[str]:
-        return [f"{name} {done:,}/{total:,}" for name, done, total in count_effects(effects)]
-
     def say(self, text: str) -> None:
         print(clean(text), file=sys.stderr, flush=True)
 
 
-class Bars:
+class Bars(Display):
     """For people: a bar for the file and one for each destination, on stderr."""
 
     def __init__(self) -> None:
@@ -135,41 +115,36 @@ class Bars:
             TimeElapsedColumn(),
             console=Console(stderr=True),
         )
-        self._file: TaskID | None = None
-        self._job: TaskID | None = None
-        self._destinations: dict[str, TaskID] = {}
+        self._tasks: dict[tuple[str, bool], TaskID] = {}
 
     def show_upload(self, position: int, size: int) -> None:
-        if self._file is None:
-            self._file = self._progress.add_task("uploaded", total=max(1, size), state="")
-        self._progress.update(
-            self._file, total=max(1, size), completed=position, state=count_bytes(position, size)
-        )
+        self._show("uploaded", position, max(1, size), count_bytes(position, size))
 
     def show_job(self, job: Job, effects: Effects) -> None:
-        if self._job is None:
-            self._job = self._progress.add_task("processed", total=None, state="")
-        self._progress.update(
-            self._job, total=job.progress.items, completed=job.processed, state=describe_job(job)
-        )
-        self._show_effects(effects)
-
-    def _show_effects(self, effects: Effects) -> None:
+        self._show("processed", job.processed, job.progress.items, describe_job(job))
         for name, done, total in count_effects(effects):
-            if name not in self._destinations:
-                self._destinations[name] = self._progress.add_task(clean(name), total=total, state="")
-            self._progress.update(
-                self._destinations[name], total=total, completed=done, state=f"{done:,} of {total:,} settled"
-            )
+            self._show(clean(name), done, total, f"{done:,} of {total:,} settled", destination=True)
+
+    def _show(
+        self, name: str, done: int, total: int | None, state: str, *, destination: bool = False
+    ) -> None:
+        key = (name, destination)
+        if key not in self._tasks:
+            self._tasks[key] = self._progress.add_task(name, total=total, state="")
+        self._progress.update(self._tasks[key], total=total, completed=done, state=state)
 
     def say(self, text: str) -> None:
         self._progress.console.print(clean(text), markup=False, highlight=False)
 
-    def __enter__(self) -> Bars:
+    def __enter__(self) -> Self:
         self._progress.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
+
+
+def choose_display(clock: Clock, *, silent: bool) -> Display:
+    if silent:
+        return Display()
+    return Bars() if sys.stderr.isatty() else Lines(clock)

@@ -10,23 +10,23 @@ import hashlib
 import re
 import tempfile
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
 import msgspec
 
 from app.cli.client.api_client import ApiClient, Response, refuse
-from app.cli.client.clock import Clock, Deadline
-from app.cli.client.errors import CanceledError, JobOver, NotFoundError, RefusedError, TimedOutError
+from app.cli.client.errors import CanceledError, NotFoundError, RefusedError, TimedOutError
 from app.cli.client.failed_file import download_items
-from app.cli.client.jobs import JobWatch, describe_open, is_decided, is_finished, watch_until
+from app.cli.client.jobs import JobWatch, describe_open, is_decided, is_finished, job_path, watch_until
 from app.cli.client.outcomes import FailedItems, Note, Outcomes, PushedJob
 from app.cli.client.progress import Display, counted
 from app.cli.client.source_file import CsvFile, SourceFile, in_options
 from app.cli.client.summary import Ending
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is_worth_compressing
-from app.cli.client.wire import Accepted, Item, Job, KeyState, read, read_problem
-from app.vocabulary.states import EffectState, ErrorCode, ItemStatus, JobState
+from app.cli.client.wire import LOST_STATES, Accepted, Item, Job, JobError, KeyState, read, read_problem
+from app.vocabulary.states import ErrorCode, ItemStatus, JobState
 
 ROUTE: Final = "/v1/contacts:bulk"
 _LINE: Final = re.compile(r"line \d+: ")
@@ -36,7 +36,6 @@ _RECEIVING_PAUSE: Final = 2.0
 _PAGE: Final = "1000"
 _AT_ONCE: Final = 500_000
 """Bytes; a larger file has too many items for a response at once, so that the service need not read ahead."""
-_LOST: Final = (EffectState.FAILED, EffectState.DEAD)
 _BAD_FILE: Final = frozenset(
     {"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TOO_LARGE", "INVALID_PARAMETER"}
 )
@@ -56,14 +55,7 @@ class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def push(
-    api: ApiClient,
-    source: SourceFile,
-    options: PushOptions,
-    outcomes: Outcomes,
-    display: Display,
-    *,
-    clock: Clock,
-    deadline: Deadline,
+    api: ApiClient, source: SourceFile, options: PushOptions, outcomes: Outcomes, display: Display
 ) -> Ending:
     """Send the file and learn what became of every row.
 
@@ -71,118 +63,111 @@ async def push(
         RefusedError: the server refused the file or the request.
         CanceledError: the job was canceled while the file arrived.
     """
-    work = _Push(api, source, options, outcomes, display, clock, deadline)
+    work = _Push(api, source, options, outcomes, display)
     try:
         await work.run()
     except TimedOutError as error:
         return Ending(exit_code=3, trouble=error.detail, items=work.items)
-    except JobOver as over:
-        return Ending(
-            exit_code=over.exit_status,
-            trouble=over.detail,
-            over=True,
-            not_processed=over.not_processed,
-            items=work.items,
-        )
+    except _JobOver as over:
+        return msgspec.structs.replace(over.ending, items=work.items)
     return Ending(exit_code=1 if outcomes.lost else 0, items=work.items)
 
 
+class _JobOver(Exception):
+    """The job ended without deciding every row: it was canceled, or it failed."""
+
+    def __init__(self, job: Job, trouble: str, exit_code: int) -> None:
+        self.ending = Ending(exit_code=exit_code, trouble=trouble, over=True, not_processed=job.not_processed)
+
+
+@dataclass
 class _Push:
     """The rounds of one push: first the file, then what should be sent again."""
 
-    def __init__(
-        self,
-        api: ApiClient,
-        source: SourceFile,
-        options: PushOptions,
-        outcomes: Outcomes,
-        display: Display,
-        clock: Clock,
-        deadline: Deadline,
-    ) -> None:
-        self._api = api
-        self._source = source
-        self._options = options
-        self._outcomes = outcomes
-        self._display = display
-        self._clock = clock
-        self._deadline = deadline
-        self._params = [*source.params, *options.params]
-        self.items: int | None = None
-        """Rows of the file as the server counted them, once it has decided all."""
+    api: ApiClient
+    source: SourceFile
+    options: PushOptions
+    outcomes: Outcomes
+    display: Display
+    items: int | None = None
+    """Rows of the file as the server counted them, once it has decided all."""
 
     async def run(self) -> None:
         """Returns when every row is decided, here and at the destinations.
 
         Raises:
             TimedOutError: work is left.
-            JobOver: a job ended without deciding all of its rows.
+            _JobOver: a job ended without deciding all of its rows.
         """
         await self._push_file(0)
-        self._deadline.start_last_wait()
+        self.api.deadline.start_last_wait()
         round_number = 0
-        while (waiting := self._outcomes.waiting) is not None and not self._options.dry_run:
+        while (waiting := self.outcomes.waiting) is not None and not self.options.dry_run:
             round_number += 1
-            if not self._options.atomic:
+            if not self.options.atomic:
                 await self._push_waiting(round_number, waiting)
             elif self._only_aborted():
                 await self._push_file(round_number, waiting)
             else:
                 break  # what failed by itself would fail again, and nothing be applied
-        for job in self._outcomes.open_jobs():
+        for job in self.outcomes.open_jobs():
             await self._await_effects(job)
 
     def _only_aborted(self) -> bool:
         """Whether no row failed but for others that are to be sent again."""
-        return all(items.clusters.keys() <= {ErrorCode.ATOMIC_ABORTED} for items in self._outcomes.lost)
+        return all(items.clusters.keys() <= {ErrorCode.ATOMIC_ABORTED} for items in self.outcomes.lost)
 
     async def _push_file(self, round_number: int, waiting: FailedItems | None = None) -> None:
         async def body() -> Body:
             if waiting is not None:
                 await self._wait(round_number, waiting)
-            return self._source.body
+            return self.source.body
 
         job, sent = await self._follow(await self._submit(self._key(round_number), body, self._params))
         self.items = job.progress.items
         if self.items is None and job.state not in (JobState.CANCELED, JobState.FAILED):
             self.items = job.summary.total
         sent.rows = range(job.summary.total if self.items is None else self.items)
-        self._outcomes.clear()
+        self.outcomes.clear()
         await self._collect(job, sent)
 
     async def _push_waiting(self, round_number: int, waiting: FailedItems) -> None:
         """The service gives back the rows that wait, and gets them again as they are."""
-        media_type = CSV if isinstance(self._source, CsvFile) else NDJSON
+        media_type = CSV if isinstance(self.source, CsvFile) else NDJSON
         with tempfile.NamedTemporaryFile(prefix="tranche-again-") as out:
 
             async def body() -> Body:
                 await self._wait(round_number, waiting)
-                await download_items(self._api, waiting, media_type, out)
+                await download_items(self.api, waiting, media_type, out)
                 return FileBody(out.name, media_type)
 
-            job_id = await self._submit(self._key(round_number), body, self._options.params)
+            job_id = await self._submit(self._key(round_number), body, self.options.params)
         job, sent = await self._follow(job_id)
         sent.rows = waiting.rows
         # What was decided replaces "to be sent again" only now: until then it is still true.
-        self._outcomes.waiting = None
+        self.outcomes.waiting = None
         await self._collect(job, sent)
+
+    @property
+    def _params(self) -> list[tuple[str, str]]:
+        return [*self.source.params, *self.options.params]
 
     def _key(self, round_number: int) -> str:
         """The Idempotency-Key of a round: the same run, options and file always give the same one."""
         query = "&".join(f"{name}={value}" for name, value in self._params)
         digest = hashlib.sha256()
-        for part in (self._options.run, f"round {round_number}", query, self._options.mark):
+        for part in (self.options.run, f"round {round_number}", query, self.options.mark):
             digest.update(part.encode() + b"\0")
         return f"push-{digest.hexdigest()[:32]}"
 
     async def _wait(self, round_number: int, waiting: FailedItems) -> None:
         wait = waiting.retry_after
         if wait < 1.0:
-            wait = max(wait, self._api.back_off(round_number))
-        if wait > self._deadline.left():
+            wait = max(wait, self.api.back_off(round_number))
+        if wait > self.api.deadline.left():
             raise TimedOutError(f"the next retry is due in {wait:.0f} s")
-        self._display.say(f"sending {counted(len(waiting.rows), 'row')} again in {wait:.0f} s")
-        await self._clock.sleep(wait)
+        self.display.say(f"sending {counted(len(waiting.rows), 'row')} again in {wait:.0f} s")
+        await self.api.clock.sleep(wait)
 
     async def _submit(
         self, key: str, open_body: Callable[[], Awaitable[Body]], params: Sequence[tuple[str, str]]
@@ -197,50 +182,45 @@ class _Push:
                     "the response to the earlier run is no longer kept by the server; start over with --fresh"
                 )
             if known is not None and known.state == "running":
-                await self._pause("an upload of this file is still open at the server", _RECEIVING_PAUSE)
+                await self.api.pause(
+                    "an upload of this file is still open at the server", tries, _RECEIVING_PAUSE
+                )
                 continue
             if known is not None and known.job_id:
-                self._outcomes.replayed += not tries
+                self.outcomes.replayed += not tries
                 return known.job_id
             if body is None:
                 body = await open_body()
             answer, trouble = await self._upload(key, body, params)
             if answer is not None and answer.status < 300:
-                self._outcomes.replayed += answer.headers.get("Idempotency-Replayed", "").lower() == "true"
-                return read(answer.body, Accepted, self._api.url).job_id
+                self.outcomes.replayed += answer.headers.get("Idempotency-Replayed", "").lower() == "true"
+                return read(answer.body, Accepted, self.api.url).job_id
             if answer is not None:
                 trouble = f"the server answered {answer.status}"
                 self._check_refusal(answer)
-            pause = None if answer is None else answer.retry_after
-            await self._pause(trouble, self._api.back_off(tries) if pause is None else pause)
+            await self.api.pause(trouble, tries, None if answer is None else answer.retry_after)
             tries += 1
 
     def _check_refusal(self, answer: Response) -> None:
         if read_problem(answer.body).code == "JOB_CANCELED":
             raise CanceledError("the job was canceled while the file arrived; nothing of it was imported")
         if answer.is_final:
-            error = refuse(answer, self._api.url)
+            error = refuse(answer, self.api.url)
             raise type(error)(in_options(error.detail))
 
     async def _find(self, key: str) -> KeyState | None:
         try:
-            answer = await self._api.get(f"/v1/idempotency-keys/{quote(key, safe='')}")
+            body = await self.api.ask("GET", f"/v1/idempotency-keys/{quote(key, safe='')}")
         except NotFoundError:
             return None
-        return read(answer.body, KeyState, self._api.url)
-
-    async def _pause(self, trouble: str, seconds: float) -> None:
-        if seconds > self._deadline.left():
-            raise TimedOutError(f"{trouble}; timed out")
-        self._display.say(f"{trouble}; trying again in {seconds:.1f} s")
-        await self._clock.sleep(seconds)
+        return read(body, KeyState, self.api.url)
 
     async def _upload(
         self, key: str, body: Body, params: Sequence[tuple[str, str]]
     ) -> tuple[Response | None, str]:
         def moved() -> None:
-            self._deadline.renew()
-            self._display.show_upload(body.position, body.size)
+            self.api.deadline.renew()
+            self.display.show_upload(body.position, body.size)
 
         prefer = "respond-async" if body.size > _AT_ONCE else "return=minimal"  # the job has all outcomes
         headers = {"Content-Type": body.content_type, "Idempotency-Key": key, "Prefer": prefer}
@@ -248,13 +228,13 @@ class _Push:
         if is_worth_compressing(body):
             headers["Content-Encoding"] = "zstd"
             pieces = compress(body.pieces())
-        self._outcomes.requests += 1
-        return await self._api.upload(ROUTE, params=params, headers=headers, pieces=pieces, moved=moved)
+        self.outcomes.requests += 1
+        return await self.api.upload(ROUTE, params=params, headers=headers, pieces=pieces, moved=moved)
 
     async def _follow(self, job_id: str) -> tuple[Job, PushedJob]:
         """The job once it is decided what became of every item here, or that nothing more will."""
         sent = PushedJob(job_id)
-        self._outcomes.jobs.append(sent)
+        self.outcomes.jobs.append(sent)
         processed = -1
 
         def seen(job: Job) -> None:
@@ -262,37 +242,37 @@ class _Push:
             self._show(job, sent)
             if job.processed != processed:
                 processed = job.processed
-                self._deadline.renew()
+                self.api.deadline.renew()
 
         job = await self._watch(job_id, is_decided, seen)
-        sent.awaited = bool(self._options.await_effects and not self._options.dry_run and job.effects)
+        sent.awaited = bool(self.options.await_effects and not self.options.dry_run and job.effects)
         return job, sent
 
     async def _await_effects(self, sent: PushedJob) -> None:
         """Wait for the destinations, and list the rows that one of them refused."""
         job = await self._watch(sent.job_id, is_finished, lambda job: self._show(job, sent))
         for name, counts in job.effects.items():
-            for state in _LOST:
+            for state in LOST_STATES:
                 if counts.get(state):
                     await self._list(sent, {"destination": name, "status": state.value})
         sent.awaited = False
 
     async def _watch(self, job_id: str, done: Callable[[Job], bool], seen: Callable[[Job], None]) -> Job:
-        watch = JobWatch(self._api, job_id)
-        job = await watch_until(watch, done, clock=self._clock, deadline=self._deadline, seen=seen)
+        watch = JobWatch(self.api, job_id)
+        job = await watch_until(watch, done, self.api.deadline, seen)
         if not done(job):
             raise TimedOutError(describe_open(job))
         return job
 
     def _show(self, job: Job, sent: PushedJob) -> None:
         sent.update(job)
-        self._display.show_job(job, self._outcomes.effects())
+        self.display.show_job(job, self.outcomes.effects())
 
     async def _collect(self, job: Job, sent: PushedJob) -> None:
         if job.results:
-            self._outcomes.ok.update(job.results)
+            self.outcomes.ok.update(job.results)
         else:
-            self._outcomes.ok["ok"] += job.summary.succeeded
+            self.outcomes.ok["ok"] += job.summary.succeeded
         for status, expected in (
             (ItemStatus.FAILED, job.summary.failed),
             (ItemStatus.RETRY, job.summary.retry),
@@ -303,19 +283,15 @@ class _Push:
                     f"job {sent.job_id} has {expected} {status} items and lists {len(found.rows)} of them"
                 )
         if job.state == JobState.CANCELED:
-            raise JobOver(
-                f"job {job.job_id} was canceled: what had been processed stays ({counted(job.processed, 'row')}), "
-                f"{job.not_processed:,} were not processed; pushing the file again imports them",
-                exit_status=1,
-                not_processed=job.not_processed,
-            )
+            stayed = f"what had been processed stays ({counted(job.processed, 'row')})"
+            rest = f"{job.not_processed:,} were not processed; pushing the file again imports them"
+            raise _JobOver(job, f"job {job.job_id} was canceled: {stayed}, {rest}", 1)
         if job.state == JobState.FAILED:
-            code, detail = (job.error.code, job.error.detail) if job.error else ("", "")
-            raise JobOver(
-                f"job {job.job_id} failed ({code or 'no reason was given'}): {in_options(detail)}",
-                exit_status=2 if code in _BAD_FILE else 1,
-                not_processed=job.not_processed,
+            error = job.error or JobError()
+            trouble = (
+                f"job {job.job_id} failed ({error.code or 'no reason was given'}): {in_options(error.detail)}"
             )
+            raise _JobOver(job, trouble, 2 if error.code in _BAD_FILE else 1)
 
     async def _list(self, sent: PushedJob, filters: dict[str, str]) -> FailedItems:
         """Keep which items of a job are not ok, and why.
@@ -324,16 +300,15 @@ class _Push:
             RefusedError: they are no items of this file.
         """
         found = FailedItems(sent.job_id, filters)
-        path = f"/v1/jobs/{quote(sent.job_id, safe='')}/items"
-        async for raw in self._api.list(path, "items", {**filters, "limit": _PAGE}):
+        async for raw in self.api.list(job_path(sent.job_id, "/items"), "items", {**filters, "limit": _PAGE}):
             item = msgspec.json.decode(raw, type=Item)
             if item.index >= len(sent.rows):
                 raise RefusedError(f"job {sent.job_id} lists item {item.index}, of {len(sent.rows)} sent")
             found.add(_note(item, sent.rows[item.index], filters.get("destination", "")))
         if filters["status"] == ItemStatus.RETRY:
-            self._outcomes.waiting = found
+            self.outcomes.waiting = found
         else:
-            self._outcomes.lost.append(found)
+            self.outcomes.lost.append(found)
         return found
 
 

@@ -23,20 +23,13 @@ from app.files import csv_mapping
 from app.files.csv_columns import SAMPLE, Columns
 from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
-from app.files.encoding import BOMS, UTF_8, Decoder
+from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
 from app.files.json_document import MalformedBody, split_json
 from app.files.ndjson import NdjsonLines
 from app.vocabulary.outcomes_wire import ItemWarning
 
 _HEAD: Final = 65_536
 _BY_SUFFIX: Final = {".csv": "csv", ".tsv": "csv", ".tab": "csv", ".ndjson": "ndjson", ".jsonl": "ndjson"}
-_FOREIGN: Final = (
-    (b"PK\x03\x04", "is a workbook or a ZIP archive; save the sheet as CSV and push that"),
-    (b"\xd0\xcf\x11\xe0", "is an old Excel workbook; save the sheet as CSV and push that"),
-    (b"\x1f\x8b", "is compressed; push what gunzip makes of it"),
-    (b"\x28\xb5\x2f\xfd", "is compressed; push what unzstd makes of it"),
-)
-"""How files begin that people push by mistake, and what to do about them."""
 _CHARSETS: Final = {
     UTF_8: "",
     "utf-16-le": "utf-16le",
@@ -204,9 +197,8 @@ def open_file(path: str, options: FileOptions, *, name: str | None = None) -> So
     """
     shown = "standard input" if name == "-" else name or path
     head = _read_head(path)
-    for begin, advice in _FOREIGN:
-        if head.startswith(begin):
-            raise UsageError(f"{shown} {advice}")
+    if foreign := describe_foreign(head, "unpack it (gunzip, unzstd) and push that"):
+        raise UsageError(f"{shown} {foreign}")
     codec, written, marked = _find_encoding(head, options.encoding)
     kind = options.format or find_format(name or path, head.decode(codec, errors="replace").lstrip("\ufeff"))
     plain = codec == UTF_8

@@ -123,14 +123,13 @@ def print_summary(report: Report, console: Console) -> None:
     table.add_column(justify="right")
     table.add_column()
     table.add_row("rows", f"{outcomes.total:,}", _describe_run(report))
-    for name, count in sorted(outcomes.ok.items()):
+    others = {
+        "failed": outcomes.failed,
+        "to send again": outcomes.retry,
+        "not processed": ending.not_processed,
+    }
+    for name, count in [*sorted(outcomes.ok.items()), *((n, c) for n, c in others.items() if c)]:
         table.add_row(f"  {name}", f"{count:,}", "")
-    if outcomes.failed:
-        table.add_row("  failed", f"{outcomes.failed:,}", "")
-    if outcomes.retry:
-        table.add_row("  to send again", f"{outcomes.retry:,}", "")
-    if ending.not_processed:
-        table.add_row("  not processed", f"{ending.not_processed:,}", "")
     for cluster in outcomes.clusters():
         place = f"{cluster.destination}: " if cluster.destination else ""
         title, total = f"    {place}{cluster.code}", f"{cluster.total.count:,}"
@@ -141,9 +140,8 @@ def print_summary(report: Report, console: Console) -> None:
         if more:
             table.add_row("", "", f"and {more:,} more with other reasons; --failed-out has all of them")
     for (code, pointer), lines in report.survey.warnings.items():
-        shown = ", ".join(map(str, lines[:_LINES])) + (", …" if len(lines) > _LINES else "")
         what = _WARNINGS.get(code, "see the documentation")
-        said = f"{pointer}: {what}; line{'s' * (len(lines) > 1)} {shown}"
+        said = f"{pointer}: {what}; {_name_lines(lines[:_LINES], len(lines))}"
         table.add_row(Text(f"  warning {code}"), f"{len(lines):,}", Text(clean(said)))
     for name, counts in sorted(outcomes.effects().items()):
         states = ", ".join(f"{count:,} {state}" for state, count in sorted(counts.items()) if count)
@@ -156,10 +154,12 @@ def print_summary(report: Report, console: Console) -> None:
 
 def _describe_reason(report: Report, reason: Reason) -> str:
     lines = report.lines(reason.rows)
-    if not lines:
-        return reason.detail
-    shown = ", ".join(map(str, lines)) + (", …" if reason.count > len(lines) else "")
-    return f"{'line' if reason.count == 1 else 'lines'} {shown}: {reason.detail}"
+    return f"{_name_lines(lines, reason.count)}: {reason.detail}" if lines else reason.detail
+
+
+def _name_lines(first: list[int], count: int) -> str:
+    """`line 7`, `lines 7, 9, …`."""
+    return f"line{'s' * (count > 1)} {', '.join(map(str, first))}{', …' * (count > len(first))}"
 
 
 def _describe_run(report: Report) -> Text:

@@ -4,26 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import msgspec
-
 from app.cli.client.api_client import ApiClient
 from app.cli.client.errors import RefusedError
 from app.cli.client.progress import clean
-from app.cli.client.wire import read
-
-_OPEN = ("pending", "retry", "unknown")
-
-
-class _Place(msgspec.Struct, frozen=True):
-    name: str
-    state: str
-    error_code: str | None = None
-    detail: str | None = None
-    retry_after_seconds: int = 0
-
-
-class _Destinations(msgspec.Struct, frozen=True):
-    destinations: list[_Place]
+from app.cli.client.wire import Destination, Destinations, read
+from app.vocabulary.states import OPEN_STATES
 
 
 async def find_waits(
@@ -33,21 +18,21 @@ async def find_waits(
 
     To a key that may not read destinations, `said`: what the jobs themselves say.
     """
-    pending = {name for name, counts in effects.items() if any(counts.get(word) for word in _OPEN)}
+    pending = {name for name, counts in effects.items() if any(counts.get(state) for state in OPEN_STATES)}
     if not pending:
         return []
     try:
-        listed = read((await api.get("/v1/destinations")).body, _Destinations, api.url)
+        listed = read(await api.ask("GET", "/v1/destinations"), Destinations, api.url)
     except RefusedError:
         return [clean(why) for why in said]
-    lines = [_describe(place) for place in listed.destinations if place.name in pending]
+    lines = [_describe(destination) for destination in listed.destinations if destination.name in pending]
     return [line for line in lines if line]
 
 
-def _describe(place: _Place) -> str:
-    name, why = clean(place.name), clean(place.detail or "")
-    if place.state == "paused":
+def _describe(destination: Destination) -> str:
+    name, why = clean(destination.name), clean(destination.detail or "")
+    if destination.state == "paused":
         return f"{name} is paused: `tranche destinations resume {name}`"
-    if place.error_code:
-        return f"{name} waits {place.retry_after_seconds:,} s: {clean(place.error_code)}: {why}"
+    if destination.error_code:
+        return f"{name} waits {destination.retry_after_seconds:,} s: {clean(destination.error_code)}: {why}"
     return f"{name} waits: {why}" if why else ""

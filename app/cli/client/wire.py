@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from app.cli.client.errors import RefusedError
+from app.vocabulary.states import EffectState
 
 T = TypeVar("T")
+
+LOST_STATES: Final = (EffectState.FAILED, EffectState.DEAD)
+"""An item has not reached the destination, and will not by itself."""
 
 
 class ItemError(msgspec.Struct, frozen=True):
@@ -125,6 +129,33 @@ class Job(msgspec.Struct, frozen=True):
         return max(0, (self.progress.items or 0) - self.processed)
 
 
+class Resend(msgspec.Struct, frozen=True):
+    """The response to a retry or a replay; without `job_id` there was nothing to send."""
+
+    job_id: str | None = None
+    taken: int = 0
+    items: int = 0
+    due: int = 0
+    remaining: int = 0
+    skipped: list[dict[str, Any]] = []
+    jobs: list[str] = []
+    detail: str = ""
+
+
+class Destination(msgspec.Struct, frozen=True):
+    """Of `GET /v1/destinations`: whether it is reached, or why not."""
+
+    name: str
+    state: str
+    error_code: str | None = None
+    detail: str | None = None
+    retry_after_seconds: int = 0
+
+
+class Destinations(msgspec.Struct, frozen=True):
+    destinations: list[Destination]
+
+
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457 problem details with our `code` and `request_id`."""
 
@@ -166,7 +197,6 @@ class _Cursor(msgspec.Struct, frozen=True):
 def read_problem(body: bytes) -> Problem:
     """The problem in a refusal; an empty one when a proxy answered with something else."""
     try:
-        found: Any = msgspec.json.decode(body, type=Problem)
+        return msgspec.json.decode(body, type=Problem)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return Problem()
-    return found if isinstance(found, Problem) else Problem()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any, Final, Protocol
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
 
 import msgspec
 from redis.asyncio import Redis
@@ -13,9 +15,11 @@ from uuid_utils.compat import uuid7
 from app import settings as settings_module
 from app.audit import queries
 from app.auth import service as auth_service
-from app.cli.client.connection import open_api
+from app.cli.client.api_client import given
+from app.cli.client.clock import ask_until
+from app.cli.client.connection import REQUEST_TIMEOUT, open_api
 from app.cli.local import place
-from app.destinations import service as destination_service
+from app.destinations import service
 from app.destinations.circuits import service as circuit_service
 from app.destinations.circuits.service import CircuitOrder
 from app.destinations.testing import service as testing_service
@@ -23,6 +27,7 @@ from app.destinations.testing.service import DestinationTestRequest
 from app.errors import Invalid
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
+from app.kit.postgres.database import Connection
 from app.kit.redis import make_pool
 from app.kit.worker_registry import Workers, WorkerWatch
 from app.settings import Settings
@@ -34,24 +39,13 @@ _UNTAKEN_SECONDS: Final = 10.0
 """Seconds after which no worker seems to be there."""
 
 
-class DestinationBackend(Protocol):
-    """Where destinations are kept; rows are as the API shows them."""
-
-    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]: ...
-    async def list(self) -> list[dict[str, Any]]: ...
-    async def set_state(self, name: str, state: str) -> None: ...
-    async def change(self, name: str, change: destination_service.DestinationChange) -> None: ...
-    async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None: ...
-    async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]: ...
-
-
 class ApiBackend:
     """The API, for whoever has a key."""
 
     def __init__(self, url: str | None, key: str | None) -> None:
         self._url, self._key = url, key
 
-    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]:
+    async def add(self, new: service.NewDestination) -> dict[str, Any]:
         made: dict[str, Any] = await self._ask("POST", "", new, repeatable=False)
         return made
 
@@ -59,8 +53,8 @@ class ApiBackend:
         answer = await self._ask("GET", "")
         return list(answer["destinations"])
 
-    async def change(self, name: str, change: destination_service.DestinationChange) -> None:
-        await self._ask("PATCH", f"/{name}", _given(change))
+    async def change(self, name: str, change: service.DestinationChange) -> None:
+        await self._ask("PATCH", f"/{name}", given(_document(change)))
 
     async def set_state(self, name: str, state: str) -> None:
         method, path = {
@@ -76,25 +70,22 @@ class ApiBackend:
                 "--shared is for an operator at the database, since it is about all tenants; name one of them with "
                 "--tenant."
             )
-        await self._ask("POST", f"/{name}/circuit", _given(order))
+        await self._ask("POST", f"/{name}/circuit", given(_document(order)))
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
-        until = time.monotonic() + _TEST_SECONDS
-        found: dict[str, Any] = await self._ask("POST", f"/{name}/test", asked, repeatable=False)
-        while found["state"] != "done" and time.monotonic() < until:
-            await asyncio.sleep(0.5)
-            found = await self._ask("GET", f"/{name}/tests/{found['test_id']}")
+        found: dict[str, Any] = await ask_until(
+            await self._ask("POST", f"/{name}/test", asked, repeatable=False),
+            lambda test: self._ask("GET", f"/{name}/tests/{test['test_id']}"),
+            lambda test: test["state"] == "done",
+            seconds=_TEST_SECONDS,
+            pause=0.5,
+        )
         return found
 
     async def _ask(self, method: str, path: str, body: Any = None, *, repeatable: bool = True) -> Any:
-        async with open_api(self._url, self._key, repeatable=repeatable) as api:
+        async with open_api(self._url, self._key, REQUEST_TIMEOUT if repeatable else 0.0) as api:
             answer = await api.ask(method, f"/v1/destinations{path}", body)
         return msgspec.json.decode(answer) if answer else {}
-
-
-def _given(struct: msgspec.Struct) -> dict[str, Any]:
-    """The members that are not None."""
-    return {key: value for key, value in msgspec.to_builtins(struct).items() if value is not None}
 
 
 async def _find_workers(settings: Settings) -> Workers | None:
@@ -112,53 +103,40 @@ class DatabaseBackend:
         self._settings = place.find(settings)
         self._tenant = tenant
 
-    async def add(self, new: destination_service.NewDestination) -> dict[str, Any]:
-        vault = Vault(self._settings.secret_key)
+    async def add(self, new: service.NewDestination) -> dict[str, Any]:
         async with place.connection(self._settings) as connection:
-            tenant_id = (
-                await auth_service.ensure_tenant(connection, self._tenant)
-                if self._tenant
-                else await auth_service.find_tenant(connection, None)
-            )
+            if self._tenant:
+                tenant_id = await auth_service.ensure_tenant(connection, self._tenant)
+            else:
+                tenant_id = await auth_service.find_tenant(connection, None)
             private = parse_networks(self._settings.destination_private)
-            added = await destination_service.add_destination(
-                connection, vault, tenant_id, new, private=private
-            )
-            return _shown(added)
+            added = await service.add_destination(connection, self._vault, tenant_id, new, private=private)
+            return _document(added)
 
     async def list(self) -> list[dict[str, Any]]:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await auth_service.find_tenant(connection, self._tenant)
-            there = await _find_workers(self._settings)
-            return [
-                _shown(d) for d in await destination_service.list_destinations(connection, tenant_id, there)
-            ]
+        async with self._connect() as (connection, tenant_id):
+            workers = await _find_workers(self._settings)
+            found = await service.list_destinations(connection, tenant_id, workers)
+            return [_document(destination) for destination in found]
 
-    async def change(self, name: str, change: destination_service.DestinationChange) -> None:
-        vault = Vault(self._settings.secret_key)
-        async with place.connection(self._settings) as connection:
-            tenant_id = await auth_service.find_tenant(connection, self._tenant)
-            destination_id = await destination_service.change_destination(
-                connection, vault, tenant_id, name, change
-            )
-        await self._notify(tenant_id, destination_id, f"change:{time.time()}")
+    async def change(self, name: str, change: service.DestinationChange) -> None:
+        vault = self._vault
+        async with self._connect() as (connection, tenant_id):
+            changed = await service.change_destination(connection, vault, tenant_id, name, change)
+        await self._notify(tenant_id, changed, f"change:{time.time()}")
 
     async def set_state(self, name: str, state: str) -> None:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await auth_service.find_tenant(connection, self._tenant)
-            destination_id = await destination_service.set_destination_state(
-                connection, tenant_id, name, state
-            )
+        async with self._connect() as (connection, tenant_id):
+            changed = await service.set_destination_state(connection, tenant_id, name, state)
         if state != "paused":
-            await self._notify(tenant_id, destination_id, state)
+            await self._notify(tenant_id, changed, state)
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
-        async with place.connection(self._settings) as connection:
-            tenant_id = await auth_service.find_tenant(connection, self._tenant)
-            destination_id = await circuit_service.set_circuit(
+        async with self._connect() as (connection, tenant_id):
+            changed = await circuit_service.set_circuit(
                 connection, tenant_id, name, order, actor="tranche", shared=shared
             )
-        await self._notify(tenant_id, destination_id, f"circuit:{order.state}")
+        await self._notify(tenant_id, changed, f"circuit:{order.state}")
 
     async def test(self, name: str, asked: DestinationTestRequest) -> dict[str, Any]:
         notifier = Notifier(self._settings)
@@ -181,8 +159,17 @@ class DatabaseBackend:
                 )
             finally:
                 await notifier.close()
-        shown: dict[str, Any] = msgspec.to_builtins(found)
-        return shown
+        return _document(found)
+
+    @property
+    def _vault(self) -> Vault:
+        return Vault(self._settings.secret_key)
+
+    @asynccontextmanager
+    async def _connect(self) -> AsyncIterator[tuple[Connection, int]]:
+        """A connection, and the id of the tenant."""
+        async with place.connection(self._settings) as connection:
+            yield connection, await auth_service.find_tenant(connection, self._tenant)
 
     async def _notify(self, tenant_id: int, destination_id: int, reason: str) -> None:
         notifier = Notifier(self._settings)
@@ -191,9 +178,14 @@ class DatabaseBackend:
         await notifier.close()
 
 
-def _shown(destination: destination_service.Destination) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(destination)
-    return shown
+def _document(struct: msgspec.Struct) -> dict[str, Any]:
+    """As the API shows it."""
+    document: dict[str, Any] = msgspec.to_builtins(struct)
+    return document
+
+
+DestinationBackend = ApiBackend | DatabaseBackend
+"""Where destinations are kept; rows are as the API shows them."""
 
 
 def choose_backend(tenant: str | None, url: str | None, key: str | None) -> DestinationBackend:

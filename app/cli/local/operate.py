@@ -11,6 +11,7 @@ import rich_click as click
 
 from app import settings as settings_module
 from app.cli.local import place
+from app.cli.output import json_option, show
 
 
 @click.command()
@@ -65,15 +66,11 @@ def worker(quiet: bool) -> None:
 
 @click.command()
 @click.option(
-    "--timeout",
-    "--wait",
-    default=60.0,
-    show_default=True,
-    help="Seconds to wait for another migration.",
+    "--timeout", "seconds", default=60.0, show_default=True, help="Seconds to wait for another migration."
 )
 @place.data_dir_option
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def migrate(wait: float, as_json: bool) -> None:
+@json_option
+def migrate(seconds: float, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
@@ -82,22 +79,18 @@ def migrate(wait: float, as_json: bool) -> None:
 
     settings_module.check_names()
     settings = place.find(redis=False)
-    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, wait=wait))
-    if as_json:
-        click.echo(json.dumps({"applied": applied}))
-        return
-    click.echo(f"applied: {', '.join(applied)}" if applied else "the schema is up to date")
+    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, wait=seconds))
+    line = f"applied: {', '.join(applied)}" if applied else "the schema is up to date"
+    show({"applied": applied}, [line], as_json=as_json)
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@json_option
 def settings(as_json: bool) -> None:
     """List every setting with default, unit and meaning."""
     rows = settings_module.table(settings_module.load())
     if as_json:
-        click.echo(
-            json.dumps([{f: getattr(row, f) for f in row.__struct_fields__} for row in rows], indent=1)
-        )
+        show(rows, (), as_json=True)
         return
     from rich.console import Console
     from rich.table import Table

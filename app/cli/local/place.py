@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 
 import msgspec
 import rich_click as click
@@ -20,7 +19,6 @@ from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 
 SECRET_FILE = "secret.key"  # noqa: S105  # a file's name
-T = TypeVar("T")
 
 _DATA_DIR: Final = "tranche.data_dir"
 
@@ -89,7 +87,3 @@ async def connection(settings: Settings) -> AsyncIterator[Connection]:
     """One connection for a command that does one thing."""
     async with database(settings) as opened, opened.connection() as one:
         yield one
-
-
-def run(work: Coroutine[Any, Any, T]) -> T:
-    return asyncio.run(work)

@@ -121,21 +121,6 @@ def serve_http(
     claim_port(host, port, "--port")
     os.environ[_PARENT] = str(os.getpid())
     _allow_connections()
-    with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
-        # Where the processes that serve keep their counters, so that each can tell /metrics those of all.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
-        _serve(settings, host, port, workers, tls, quiet=quiet)
-
-
-def _allow_connections() -> None:
-    """As many open files as the system lets this user have: the usual 1,024 are fewer than the connections allowed."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard == resource.RLIM_INFINITY or soft < hard:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard))
-
-
-def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | None, *, quiet: bool) -> None:
     server = Granian(
         "app.cli.local.server:application",
         factory=True,
@@ -158,16 +143,26 @@ def _serve(settings: Settings, host: str, port: int, workers: int, tls: Tls | No
         ssl_protocol_min=SSLProtocols.tls12,
     )
     if not quiet:
-        waiting = threading.Thread(
-            target=_say_where, args=(host, port, workers, tls is not None), daemon=True
+        url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+        server.on_startup(
+            threading.Thread(target=_say_where, args=(url, host, port, workers), daemon=True).start
         )
-        server.on_startup(waiting.start)
-    server.serve()
+    with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
+        # Where the processes that serve keep their counters, so that each can report in /metrics those of all.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters
+        server.serve()
 
 
-def _say_where(host: str, port: int, workers: int, secure: bool) -> None:
+def _allow_connections() -> None:
+    """As many open files as the system lets this user have: the usual 1,024 are fewer than the connections allowed."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or soft < hard:
+        with suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 65_536) if hard > 0 else 65_536, hard))
+
+
+def _say_where(url: str, host: str, port: int, workers: int) -> None:
     """As soon as a connection is taken there: the port is bound before anybody listens."""
-    url = f"http{'s' if secure else ''}://{_in_url(host)}:{port}"
     until = time.monotonic() + _START_SECONDS
     while True:
         time.sleep(_START_PAUSE)
@@ -181,7 +176,3 @@ def _say_where(host: str, port: int, workers: int, secure: bool) -> None:
         print(f"Tranche listens on {url} (API reference: {url}/docs). Ctrl-C stops it.", file=sys.stderr)
     else:
         log.info("listening", url=url, workers=workers)
-
-
-def _in_url(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

@@ -6,7 +6,6 @@ import asyncio
 import os
 import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
@@ -88,9 +87,7 @@ class Stack:
             raise
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def _start(self) -> None:
@@ -126,21 +123,22 @@ class Stack:
             tenant_id = await auth_service.ensure_tenant(connection, TENANT)
             if not await auth_service.list_keys(connection, tenant_id):
                 self.first_key = await auth_service.create_key(connection, TENANT, list(auth_service.SCOPES))
-            if self.sandbox_url:
+            if not self.sandbox_url:
+                return
+            known = await destination_service.list_destinations(connection, tenant_id)
+            found = next((destination for destination in known if destination.name == SANDBOX), None)
+            if found is not None and found.base_url != self.sandbox_url:
+                raise Conflict(
+                    f"The destination {SANDBOX!r} is {found.base_url}, not this sandbox; choose its old port "
+                    "(--sandbox-port), or remove it: tranche destinations remove hubspot"
+                )
+            if found is None:
                 new = destination_service.NewDestination(
                     name=SANDBOX,
                     kind="hubspot",
                     base_url=self.sandbox_url,
                     token="sandbox",  # noqa: S106
                 )
-                for known in await destination_service.list_destinations(connection, tenant_id):
-                    if known.name == SANDBOX and known.base_url != self.sandbox_url:
-                        raise Conflict(
-                            f"The destination {SANDBOX!r} is {known.base_url}, not this sandbox; choose its old port "
-                            "(--sandbox-port), or remove it: tranche destinations remove hubspot"
-                        )
-                    if known.name == SANDBOX:
-                        return
                 private = parse_networks(self.settings.destination_private)
                 vault = Vault(self.settings.secret_key)
                 await destination_service.add_destination(connection, vault, tenant_id, new, private=private)

@@ -15,7 +15,6 @@ import socket
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -160,7 +159,7 @@ async def _scenes(console: Console, stage: Stage) -> None:
     console.print(
         f"the CRM answers 503 for {_OUTAGE_SECONDS} s, then takes one batch and drops its answer, and refuses {REFUSED}"
     )
-    _expect(await stage.command("push", str(file), "--map", MAP, "--failed-out", str(failed)), 1)
+    _equal("exit code", await stage.command("push", str(file), "--map", MAP, "--failed-out", str(failed)), 1)
 
     _scene(console, "What the CRM's own ledger says")
     first = await stage.evidence("ledger")
@@ -174,7 +173,7 @@ async def _scenes(console: Console, stage: Stage) -> None:
     _equal("rows that arrived and rows that failed", len(first) + sum(reasons.values()), rows)
 
     _scene(console, "A person mends them and pushes that file: only these rows go")
-    _expect(await stage.command("push", str(mended), "--map", MAP), 0)
+    _equal("exit code", await stage.command("push", str(mended), "--map", MAP), 0)
     second = (await stage.evidence("ledger"))[len(first) :]
     console.print(f"contacts sent this time: {len(second)}, and none of them twice")
     _equal("contacts sent", len(second), sum(reasons.values()))
@@ -234,13 +233,8 @@ def _mended(code: str, row: dict[str, Any], number: int) -> dict[str, Any]:
     return row | {k: v for k, v in changes.items() if code != "MISSING_FIELD" or not row[k]}
 
 
-def _expect(found: int, wanted: int) -> None:
-    _equal("exit code", found, wanted)
-
-
-def _equal(what: str, found: int, wanted: int, report: Callable[[str], None] = click.echo) -> None:
+def _equal(what: str, found: int, wanted: int) -> None:
     if found != wanted:
-        report(f"{what}: {found}, but should be {wanted}")
         raise DemoError(f"{what}: {found} instead of {wanted}.")
 
 
