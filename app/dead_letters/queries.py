@@ -11,6 +11,7 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
+from app.vocabulary.contact_fields import ContactFields
 from app.vocabulary.states import ErrorCode
 
 LOOK: Final = 5_000
@@ -97,18 +98,13 @@ class CallRow(msgspec.Struct, frozen=True):
     detail: str
 
 
-class VersionRow(msgspec.Struct, frozen=True):
+class VersionRow(ContactFields, frozen=True, kw_only=True):
     """A version of a contact, and the item that made it."""
 
     job_id: uuid.UUID
     item_index: int
     version: int
     changed_at: datetime
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     attributes: str
 
 

@@ -189,7 +189,7 @@ WITH RECURSIVE past AS (
     WHERE p.version > $3 AND p.step < 1000
 )
 SELECT
-    l.job_id, l.item_index, l.version, l.changed_at, l.email, l.first_name, l.last_name, l.phone, l.company,
+    l.job_id, l.item_index, l.version, l.changed_at, {{fields l}},
     l.attributes
 FROM past p
 JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index

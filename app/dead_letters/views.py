@@ -14,7 +14,7 @@ from app.dead_letters.selection import find_meant, read_places
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
 from app.records import queries
-from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.contact_fields import ContactDocument, fields_of
 from app.vocabulary.states import ErrorCode, Resolution
 
 
@@ -88,17 +88,10 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     detail: str
 
 
-class Payload(msgspec.Struct, frozen=True, kw_only=True):
+class Payload(ContactDocument, frozen=True, kw_only=True):
     """A contact: as it would be sent, or as a version left it."""
 
-    id: str
     version: int
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
-    attributes: JsonObject
 
 
 class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
@@ -231,12 +224,8 @@ def _show_contact(row: queries.ContactRow | VersionRow | None, contact_id: str) 
     return Payload(
         id=contact_id,
         version=row.version,
-        email=row.email,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        phone=row.phone,
-        company=row.company,
         attributes=msgspec.Raw(row.attributes.encode()),
+        **fields_of(row),
     )
 
 

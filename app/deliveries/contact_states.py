@@ -6,17 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.resources import field_states
-from app.resources.field_states import ATTRIBUTE, STANDARD_FIELDS
+from app.resources.field_states import ATTRIBUTE
+from app.vocabulary.contact_fields import OPTIONAL_FIELDS, STANDARD_FIELDS, SentFields
 
-Field = str | None | UnsetType
 
-
-class ContactState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
     """A contact in its current version, and what the destination holds of it.
 
     A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared;
@@ -25,11 +24,6 @@ class ContactState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     contact_id: str
     version: int
-    email: str
-    first_name: Field
-    last_name: Field
-    phone: Field
-    company: Field
     attributes: dict[str, Any]
     """A key with None is one that the destination has to clear."""
     synced_version: int
@@ -115,7 +109,7 @@ def _read(row: dict[str, Any]) -> ContactState:
         created=row["created"] is True,
         before=(prior,),
     )
-    for name in field_states.OPTIONAL_FIELDS:
+    for name in OPTIONAL_FIELDS:
         if row[name] is None and name not in words.clear:
             row[name] = UNSET
     for name in words.clear:

@@ -103,7 +103,7 @@ RETURNING 1;
 -- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
 -- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
-    c.contact_id, c.version, c.email, c.first_name, c.last_name, c.phone, c.company,
+    c.contact_id, c.version, {{fields c}},
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     extract(epoch FROM s.doubted_at)::float8 AS doubted_at,

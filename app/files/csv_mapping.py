@@ -9,10 +9,9 @@ from typing import Final
 import msgspec
 
 from app.kit import spelling
+from app.vocabulary.contact_fields import STANDARD_FIELDS
 
-FIELDS: Final = (
-    "id", "email", "first_name", "last_name", "phone", "company", "if_version", "source_version",
-)  # fmt: skip
+FIELDS: Final = ("id", *STANDARD_FIELDS, "if_version", "source_version")
 REQUIRED: Final = ("id", "email")
 KEY_PREFIX: Final = "attributes."
 """In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""

@@ -19,7 +19,7 @@ import io
 import json
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -30,6 +30,7 @@ from app.files.csv_reader import DELIMITERS
 from app.files.readers import WORDING, Family, Kept
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import MAX_KEY
+from app.vocabulary.contact_fields import STANDARD_FIELDS
 
 MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
 """Keys that the items of one file can have, if these are to be columns."""
@@ -55,20 +56,18 @@ class Texts(msgspec.Struct, frozen=True):
     extras: dict[str, str]
 
 
-class _Plain(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """An item of nothing but text, as the rows of a CSV are."""
-
-    id: str = ""
-    email: str = ""
-    first_name: str = ""
-    last_name: str = ""
-    phone: str = ""
-    company: str = ""
-    if_version: int | str = ""
-    source_version: int | str = ""
-    attributes: dict[str, str] = {}
-
-
+_Plain: Final = msgspec.defstruct(
+    "_Plain",
+    [
+        *((name, str, "") for name in ("id", *STANDARD_FIELDS)),
+        ("if_version", int | str, ""),
+        ("source_version", int | str, ""),
+        ("attributes", dict[str, str], {}),
+    ],
+    forbid_unknown_fields=True,
+    gc=False,
+)
+"""An item of nothing but text, as the rows of a CSV are."""
 _decode_plain: Final = msgspec.json.Decoder(_Plain).decode
 
 
@@ -103,7 +102,7 @@ def read_texts(piece: bytes) -> Texts | None:
     if _repeats_names(piece):
         return None  # to choose one of them would make a sound item of one that was refused
     try:
-        plain = _decode_plain(piece)
+        plain: Any = _decode_plain(piece)
     except (ValueError, RecursionError):
         return _read_members(piece)
     fields = {name: str(getattr(plain, name)) for name in FIELDS}

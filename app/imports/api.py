@@ -9,7 +9,7 @@ from litestar import Request
 from litestar.response.base import ASGIResponse
 
 from app.errors import Invalid
-from app.files.csv_mapping import MappingError, parse_mapping
+from app.files.csv_mapping import FIELDS, MappingError, parse_mapping
 from app.files.readers import WORDING, Family, Form
 from app.http import headers
 from app.http.headers import Fields, Preferences
@@ -85,8 +85,8 @@ _NDJSON: Final = (
     "One `Item` a line, in UTF-8; blank lines are left out. Also `application/ndjson`, `application/jsonl`."
 )
 _CSV: Final = (
-    "RFC 4180 with a header row. `id`, `email`, `first_name`, `last_name`, `phone`, `company`, "
-    "`if_version` and `source_version` are recognized whatever their case, spaces, dashes and "
+    f"RFC 4180 with a header row. {', '.join(f'`{name}`' for name in FIELDS)} are recognized whatever their case, "
+    "spaces, dashes and "
     "underscores; any other column becomes an attribute of that name. An empty cell leaves the field as "
     "it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
     "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: "

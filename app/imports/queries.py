@@ -53,11 +53,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Items as columns (`app.kit.postgres.column_codec`), sorted by contact id without repetition."""
 
     contact_ids: str | None
-    emails: str | None
-    first_names: str | None
-    last_names: str | None
-    phones: str | None
-    companies: str | None
+    fields: list[str | None]
+    """The columns of `STANDARD_FIELDS`."""
     attributes: str | None
     removed: str | None
     """Attribute keys to remove, as JSON arrays."""

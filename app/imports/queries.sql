@@ -31,17 +31,16 @@ SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = AN
 -- The end of every statement `written` that gives contacts a new version, made by items of the job :job_id: the version is
 -- entered in the ledger.
 RETURNING
-        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, c.email,
-        c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared
+        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, {{fields c}}, c.attributes, c.cleared
 ),
 entered AS (
     INSERT INTO ledger (
         tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        email, first_name, last_name, phone, company, attributes, cleared
+        {{each field: NAME}}, attributes, cleared
     )
     SELECT
         :tenant_id, :job_id, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        w.email, w.first_name, w.last_name, w.phone, w.company, w.attributes, w.cleared
+        {{fields w}}, w.attributes, w.cleared
     FROM written w
 )
 
@@ -49,39 +48,34 @@ entered AS (
 -- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
 -- and unique, so writers lock rows in one order and queue up instead of deadlocking.
 -- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none.
--- Mask bits (app.resources.decoding): 4 first_name, 8 last_name, 16 phone, 32 company, 64 attributes; 256: the attributes
--- are not a patch, they replace all.
+-- Mask bits (app.vocabulary.contact_fields): those of the fields; 64 attributes; 256: the attributes are not a patch, they
+-- replace all.
 -- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
 -- unchanged, or superseded.
 WITH written AS (
     INSERT INTO contacts AS c (
-        tenant_id, contact_id, version, source_version, email, first_name, last_name, phone, company, attributes,
+        tenant_id, contact_id, version, source_version, {{each field: NAME}}, attributes,
         job_id, item_index, mask, removed, expected, cleared
     )
     SELECT
-        :tenant_id, i.contact_id, 1, i.source_version, i.email, i.first_name, i.last_name, i.phone, i.company,
+        :tenant_id, i.contact_id, 1, i.source_version, {{fields i}},
         coalesce(i.attributes, '{}')::jsonb, :job_id, i.item_index, i.mask, i.removed::jsonb, i.expected,
         i.cleared::jsonb
     FROM unnest(
-        split_column(:contact_ids, :separator, :null), :masks::text::smallint[], split_column(:emails, :separator, :null),
-        split_column(:first_names, :separator, :null), split_column(:last_names, :separator, :null),
-        split_column(:phones, :separator, :null), split_column(:companies, :separator, :null),
+        split_column(:contact_ids, :separator, :null), :masks::text::smallint[],
+        {{each field: split_column((:fields::text[])[NUMBER], :separator, :null)}},
         split_column(:attributes, :separator, :null), :source_versions::text::bigint[], :indexes::text::int[],
         split_column(:removed, :separator, :null), :expected::text::bigint[],
         split_column(:cleared, :separator, :null)
     ) AS i(
-        contact_id, mask, email, first_name, last_name, phone, company, attributes, source_version, item_index,
-        removed, expected, cleared
+        contact_id, mask, {{each field: NAME}}, attributes, source_version, item_index, removed, expected, cleared
     )
     ON CONFLICT (tenant_id, contact_id) DO UPDATE
     SET
         version = c.version + 1,
         source_version = coalesce(excluded.source_version, c.source_version),
         email = excluded.email,
-        first_name = CASE WHEN excluded.mask & 4 <> 0 THEN excluded.first_name ELSE c.first_name END,
-        last_name = CASE WHEN excluded.mask & 8 <> 0 THEN excluded.last_name ELSE c.last_name END,
-        phone = CASE WHEN excluded.mask & 16 <> 0 THEN excluded.phone ELSE c.phone END,
-        company = CASE WHEN excluded.mask & 32 <> 0 THEN excluded.company ELSE c.company END,
+        {{each optional: NAME = CASE WHEN excluded.mask & BIT <> 0 THEN excluded.NAME ELSE c.NAME END}},
         attributes = CASE
             WHEN excluded.mask & 64 = 0 THEN c.attributes
             WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
@@ -110,10 +104,7 @@ WITH written AS (
         AND (excluded.source_version >= c.source_version) IS NOT FALSE
         AND (
             excluded.email <> c.email
-            OR excluded.mask & 4 <> 0 AND excluded.first_name IS DISTINCT FROM c.first_name
-            OR excluded.mask & 8 <> 0 AND excluded.last_name IS DISTINCT FROM c.last_name
-            OR excluded.mask & 16 <> 0 AND excluded.phone IS DISTINCT FROM c.phone
-            OR excluded.mask & 32 <> 0 AND excluded.company IS DISTINCT FROM c.company
+            OR {{each optional by OR: excluded.mask & BIT <> 0 AND excluded.NAME IS DISTINCT FROM c.NAME}}
             OR excluded.mask & 64 <> 0 AND c.attributes <> CASE
                 WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
                 WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes

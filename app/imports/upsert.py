@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Final
 
 import msgspec
@@ -16,6 +17,7 @@ from app.kit.postgres.database import Connection
 from app.resources import decoding, field_states
 from app.resources.decoding import Accepted
 from app.vocabulary import outcomes_wire
+from app.vocabulary.contact_fields import BITS, STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import ItemStatus, Result
 
@@ -128,37 +130,23 @@ def _columns(items: Sequence[Accepted]) -> queries.Columns:
             names[position] = [field_states.ATTRIBUTE + key for key in keys]
         elif item.attributes is None and item.mask & decoding.ATTRIBUTES:
             masks[position] |= _REPLACES
-    first_names = [i.first_name for i in items]
-    last_names = [i.last_name for i in items]
-    phones = [i.phone for i in items]
-    companies = [i.company for i in items]
-    for bit, field, values in (
-        (decoding.FIRST_NAME, "first_name", first_names),
-        (decoding.LAST_NAME, "last_name", last_names),
-        (decoding.PHONE, "phone", phones),
-        (decoding.COMPANY, "company", companies),
-    ):
+    fields = [list(map(attrgetter(name), items)) for name in STANDARD_FIELDS]
+    for name, values in zip(STANDARD_FIELDS, fields, strict=True):
         if None in values:
             for position, value in enumerate(values):
-                if value is None and masks[position] & bit:
-                    names.setdefault(position, []).append(field)
+                if value is None and masks[position] & BITS[name]:
+                    names.setdefault(position, []).append(name)
     cleared: list[str | None] = [None] * len(items)
     for position, those in names.items():
         cleared[position] = outcomes_wire.as_json(dict.fromkeys(those, "1"))
-    columns: dict[str, Sequence[str | None]] = {
-        "contact_ids": [i.contact_id for i in items],
-        "emails": [i.email for i in items],
-        "first_names": first_names,
-        "last_names": last_names,
-        "phones": phones,
-        "companies": companies,
-        "attributes": attributes,
-        "removed": removed,
-        "cleared": cleared,
-    }
-    joined = texts(list(columns.values()))
+    joined = texts([[i.contact_id for i in items], attributes, removed, cleared, *fields])
+    contact_ids, joined_attributes, joined_removed, joined_cleared, *joined_fields = joined.columns
     return queries.Columns(
-        **dict(zip(columns, joined.columns, strict=True)),
+        contact_ids=contact_ids,
+        fields=joined_fields,
+        attributes=joined_attributes,
+        removed=joined_removed,
+        cleared=joined_cleared,
         masks=numbers(masks),
         source_versions=numbers(i.source_version for i in items),
         indexes=numbers(i.index for i in items),

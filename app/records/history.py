@@ -12,19 +12,14 @@ from app.errors import NotFound
 from app.kit.postgres.database import Connection
 from app.records import queries as rows
 from app.records.queries import Place, VersionRow
-from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.contact_fields import ContactFields, JsonObject, fields_of
 from app.vocabulary.states import JobKind
 
 
-class ContactFields(msgspec.Struct, frozen=True, kw_only=True):
+class ContactVersion(ContactFields, frozen=True, kw_only=True):
     """A contact in that version."""
 
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     attributes: JsonObject
 
 
@@ -42,9 +37,9 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     deleted: bool
     """The creation of the contact was undone by this change."""
-    before: ContactFields | None
+    before: ContactVersion | None
     """Null: there was no contact."""
-    after: ContactFields | None
+    after: ContactVersion | None
     """Null: there is none any more."""
     undone_by: uuid.UUID | None
     """The job that took this change back."""
@@ -90,15 +85,11 @@ def _describe(row: VersionRow, older: VersionRow | None) -> Version:
     )
 
 
-def _fields(row: VersionRow | None) -> ContactFields | None:
+def _fields(row: VersionRow | None) -> ContactVersion | None:
     if row is None or not row.email:
         return None
-    return ContactFields(
+    return ContactVersion(
         source_version=row.source_version,
-        email=row.email,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        phone=row.phone,
-        company=row.company,
         attributes=msgspec.Raw(row.attributes.encode()),
+        **fields_of(row),
     )

@@ -9,12 +9,13 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
+from app.vocabulary.contact_fields import ContactFields
 
 Place = tuple[uuid.UUID, int]
 """A job and the item in it that made a version."""
 
 
-class VersionRow(msgspec.Struct, frozen=True):
+class VersionRow(ContactFields, frozen=True, kw_only=True):
     """A contact as an item left it, and who sent that."""
 
     version: int
@@ -22,11 +23,6 @@ class VersionRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     item_index: int
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     attributes: str
     kind: str | None
     key_id: str | None
@@ -34,15 +30,10 @@ class VersionRow(msgspec.Struct, frozen=True):
     undone_by: uuid.UUID | None
 
 
-class ContactRow(msgspec.Struct, frozen=True):
+class ContactRow(ContactFields, frozen=True, kw_only=True):
     contact_id: str
     version: int
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     attributes: str
     job_id: uuid.UUID
     created_at: datetime

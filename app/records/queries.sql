@@ -31,8 +31,7 @@ undone AS MATERIALIZED (
     ) j
 )
 SELECT
-    l.version, l.changed_at, l.job_id, l.item_index, l.source_version, l.email, l.first_name, l.last_name, l.phone,
-    l.company, l.attributes, j.kind, j.key_id, j.request_id,
+    l.version, l.changed_at, l.job_id, l.item_index, l.source_version, {{fields l}}, l.attributes, j.kind, j.key_id, j.request_id,
     (
         SELECT u.job_id FROM undone u WHERE u.taken = p.job_id AND u.depth < p.depth ORDER BY u.depth DESC LIMIT 1
     ) AS undone_by
@@ -46,7 +45,7 @@ ORDER BY p.depth;
 
 -- name: read_contact
 SELECT
-    c.contact_id, c.version, c.source_version, c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes,
+    c.contact_id, c.version, c.source_version, {{fields c}}, c.attributes,
     c.job_id, c.created_at, c.updated_at, c.cleared
 FROM contacts c
 WHERE c.tenant_id = $1 AND c.contact_id = $2;

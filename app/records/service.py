@@ -15,8 +15,7 @@ from app.kit.postgres.database import Connection
 from app.records import queries
 from app.records.queries import SyncRow
 from app.resources import field_states
-from app.resources.field_states import STANDARD_FIELDS
-from app.vocabulary.outcomes_wire import JsonObject
+from app.vocabulary.contact_fields import ContactDocument, fields_of
 from app.vocabulary.states import EffectState
 
 
@@ -38,16 +37,9 @@ class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     retry_after_seconds: int | None = None
 
 
-class Contact(msgspec.Struct, frozen=True, kw_only=True):
-    id: str
+class Contact(ContactDocument, frozen=True, kw_only=True):
     version: int
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
-    attributes: JsonObject
     job_id: uuid.UUID
     """Who made this version."""
     created_at: datetime
@@ -70,23 +62,19 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
             f"and an import of this id creates it again."
         )
     syncs = await queries.read_contact_syncs(connection, tenant_id, contact_id)
-    named = {name for name in STANDARD_FIELDS if getattr(row, name) is not None}
+    named = {name for name, value in fields_of(row).items() if value is not None}
     named.update(field_states.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
     named.update(field_states.read_cleared(row.cleared))
     return Contact(
         id=row.contact_id,
         version=row.version,
         source_version=row.source_version,
-        email=row.email,
-        first_name=row.first_name,
-        last_name=row.last_name,
-        phone=row.phone,
-        company=row.company,
         attributes=msgspec.Raw(row.attributes.encode()),
         job_id=row.job_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
         destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
+        **fields_of(row),
     )
 
 

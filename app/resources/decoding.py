@@ -13,17 +13,18 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.resources import diagnosis, email, rules
+from app.vocabulary.contact_fields import BITS
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode
 
 __all__ = ["Accepted", "Item", "Piece", "Rejected", "UnreadablePiece", "read_items"]
 
 ID: Final = 1
-EMAIL: Final = 2
-FIRST_NAME: Final = 4
-LAST_NAME: Final = 8
-PHONE: Final = 16
-COMPANY: Final = 32
+EMAIL: Final = BITS["email"]
+FIRST_NAME: Final = BITS["first_name"]
+LAST_NAME: Final = BITS["last_name"]
+PHONE: Final = BITS["phone"]
+COMPANY: Final = BITS["company"]
 ATTRIBUTES: Final = 64
 SOURCE_VERSION: Final = 128
 

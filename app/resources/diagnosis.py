@@ -12,6 +12,7 @@ import msgspec
 
 from app.resources import json_scanner, rules
 from app.resources.rules import Object, Unreadable
+from app.vocabulary.contact_fields import OPTIONAL_FIELDS
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
@@ -142,8 +143,8 @@ _Check = Callable[[object], FieldError | None]
 _CHECKS: Final[dict[str, _Check]] = {
     "id": rules.check_id,
     "email": rules.check_email,
+    **{name: _check_text(name) for name in OPTIONAL_FIELDS},
     "phone": rules.check_phone,
-    **{name: _check_text(name) for name in ("first_name", "last_name", "company")},
     **{name: _check_counter(name) for name in ("if_version", "source_version")},
 }
 """Of every field but `attributes`, which can have many faults."""

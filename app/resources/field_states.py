@@ -16,11 +16,9 @@ from typing import Final
 
 import msgspec
 
-STANDARD_FIELDS: Final = ("email", "first_name", "last_name", "phone", "company")
-"""What a contact has beside its key and its attributes."""
+from app.vocabulary.contact_fields import STANDARD_FIELDS
+
 ATTRIBUTE: Final = "attributes."
-OPTIONAL_FIELDS: Final = tuple(name for name in STANDARD_FIELDS if name != "email")
-"""Every item names the e-mail address."""
 
 
 class Withdrawn(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -13,7 +13,8 @@ from app.imports.processing_queries import LONG_SECONDS, allow_long
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, query
 from app.resources import field_states
-from app.resources.field_states import STANDARD_FIELDS, Cleared, Known, Takings
+from app.resources.field_states import Cleared, Known, Takings
+from app.vocabulary.contact_fields import ContactFields, fields_of
 
 _attributes: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
@@ -63,25 +64,21 @@ class Change(msgspec.Struct, frozen=True):
     prev_item_index: int | None
 
 
-class Version(msgspec.Struct, frozen=True):
+class Version(ContactFields, frozen=True, kw_only=True):
     """A version of a contact."""
 
     contact_id: str
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     cleared: str | None
 
     def know(self, attributes: Iterable[str]) -> Known:
         """What is known of it, which has these attributes."""
-        fields = [getattr(self, name) for name in STANDARD_FIELDS]
-        return field_states.know(fields, attributes, field_states.read_cleared(self.cleared))
+        return field_states.know(
+            list(fields_of(self).values()), attributes, field_states.read_cleared(self.cleared)
+        )
 
 
-class CurrentVersion(Version, frozen=True):
+class CurrentVersion(Version, frozen=True, kw_only=True):
     """A contact that is locked, with who made this version and the one before."""
 
     version: int
@@ -107,7 +104,7 @@ class Maker(msgspec.Struct, frozen=True):
     request_id: str
 
 
-class Before(Version, frozen=True):
+class Before(Version, frozen=True, kw_only=True):
     """The state of a contact before an item."""
 
     place: int

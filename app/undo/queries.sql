@@ -76,7 +76,7 @@ ORDER BY l.item_index DESC;
 -- Contacts as they stand, held until the transaction ends; locked in key order, like every writer does.
 SELECT
     c.contact_id, c.version, c.source_version, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index,
-    c.email, c.first_name, c.last_name, c.phone, c.company, ARRAY(SELECT jsonb_object_keys(c.attributes)) AS keys,
+    {{fields c}}, ARRAY(SELECT jsonb_object_keys(c.attributes)) AS keys,
     c.cleared, c.withdrawn
 FROM contacts c
 WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[])
@@ -119,7 +119,7 @@ WHERE b.seek IS NULL AND b.job_id = $5;
 -- name: read_befores
 -- The versions that stood before, by who made them: $2 jobs, $3 items; a tombstone is none.
 SELECT
-    t.place, b.contact_id, b.source_version, b.email, b.first_name, b.last_name, b.phone, b.company, b.attributes,
+    t.place, b.contact_id, b.source_version, {{fields b}}, b.attributes,
     b.cleared
 FROM unnest($2::uuid[], $3::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
 CROSS JOIN LATERAL (
@@ -133,8 +133,8 @@ CROSS JOIN LATERAL (
 -- job make. Where there was nothing before the contact becomes a tombstone (an empty e-mail address).
 WITH past AS MATERIALIZED (
     SELECT
-        t.contact_id, t.item_index, t.cleared, t.withdrawn, b.source_version, coalesce(b.email, '') AS email, b.first_name, b.last_name,
-        b.phone, b.company, coalesce(b.attributes, '{}') AS attributes
+        t.contact_id, t.item_index, t.cleared, t.withdrawn, b.source_version, coalesce(b.email, '') AS email,
+        {{each optional: b.NAME}}, coalesce(b.attributes, '{}') AS attributes
     FROM unnest(
         :contact_ids::text[], :places::int[], :prev_job_ids::uuid[], :prev_item_indexes::int[], :cleared::text[],
         :withdrawn::text[]
@@ -150,11 +150,7 @@ written AS (
     SET
         version = c.version + 1,
         source_version = p.source_version,
-        email = p.email,
-        first_name = p.first_name,
-        last_name = p.last_name,
-        phone = p.phone,
-        company = p.company,
+        {{each field: NAME = p.NAME}},
         attributes = p.attributes,
         updated_at = now(),
         job_id = :job_id,

@@ -25,6 +25,7 @@ from app.resources.field_states import Cleared, Takings
 from app.undo import queries
 from app.undo.queries import Before, Change, CurrentVersion, Maker
 from app.vocabulary import outcomes_wire
+from app.vocabulary.contact_fields import fields_of
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome
 from app.vocabulary.states import ErrorCode, ItemStatus, JobKind, Result
 
@@ -204,11 +205,7 @@ def _write_source(contact_id: str, before: Before | None) -> bytes:
         return msgspec.json.encode({"id": contact_id})
     item: dict[str, Any] = {
         "id": contact_id,
-        "email": before.email,
-        "first_name": before.first_name,
-        "last_name": before.last_name,
-        "phone": before.phone,
-        "company": before.company,
+        **fields_of(before),
         "attributes": msgspec.Raw(before.attributes.encode()),
     }
     return msgspec.json.encode(item)

@@ -12,9 +12,6 @@ from msgspec import UNSET, UnsetType
 
 from app.vocabulary.states import Consistency, EffectState, ErrorCode, ItemStatus, Result, WarningCode
 
-JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
-"""An object that goes out as it was stored."""
-
 _ITEMS: Final = msgspec.Meta(
     extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}}
 )

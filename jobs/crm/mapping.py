@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from app.resources.field_states import STANDARD_FIELDS
+from app.vocabulary.contact_fields import STANDARD_FIELDS
 from jobs.crm.port import Contact
 
 _MOST_PLANS: Final = 1000

@@ -11,29 +11,23 @@ from typing import Any, Protocol
 
 import aiohttp
 import msgspec
-from msgspec import UNSET, UnsetType
 
 from app.destinations.testing.rules import Step
+from app.vocabulary.contact_fields import SentFields
 from app.vocabulary.states import EffectState, ErrorCode
 
 
-class Contact(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Contact(SentFields, frozen=True, kw_only=True, gc=False):
     """What a destination has to know of a contact now, and no more.
 
     `UNSET` is a field that nobody named, or one whose clearing the destination has already: no call contains it. `None`
     is a field that was cleared, and that the destination should have empty. An attribute key with `None` was cleared
-    likewise; one that is not there is in no call.
+    likewise; one that is not there is in no call. `email` is None for a tombstone alone: every import names it.
     """
 
     contact_id: str
     version: int
-    email: str | None
-    """`None` for a tombstone alone: every import names it."""
-    first_name: str | UnsetType | None = UNSET
-    last_name: str | UnsetType | None = UNSET
-    phone: str | UnsetType | None = UNSET
-    company: str | UnsetType | None = UNSET
-    attributes: dict[str, Any] = {}
+    attributes: dict[str, Any] = msgspec.field(default_factory=dict)
     deleted: bool = False
     """A tombstone: its creation was undone, and the destination should not have it (any more)."""
     remote_id: str | None = None

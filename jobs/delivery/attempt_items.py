@@ -9,6 +9,7 @@ import msgspec
 
 from app.deliveries.contact_states import ContactState
 from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
+from app.vocabulary.contact_fields import fields_of
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 from jobs.crm.port import Contact, Outcome
 
@@ -54,11 +55,7 @@ class AttemptItems:
         return Contact(
             contact_id=s.contact_id,
             version=s.version,
-            email=None if s.deleted else s.email,
-            first_name=s.first_name,
-            last_name=s.last_name,
-            phone=s.phone,
-            company=s.company,
+            **fields_of(s) | ({"email": None} if s.deleted else {}),
             attributes=s.attributes,
             deleted=s.deleted,
             remote_id=self.remote_ids.get(s.contact_id, s.remote_id),

@@ -19,6 +19,7 @@ from app.job_status.items.queries import JobRef
 from app.job_status.items.service import Page, gather, read_extent, read_items
 from app.kit.compression import unpack
 from app.kit.postgres.database import Connection, Database
+from app.vocabulary.contact_fields import fields_of
 from app.vocabulary.states import ItemStatus
 
 STEP: Final = 1_000
@@ -210,11 +211,7 @@ def _as_stored(version: rows.VersionRow) -> Stored:
     # if_version was met when the item was stored, and would not be met again.
     fields = {
         "id": version.contact_id,
-        "email": version.email,
-        "first_name": version.first_name,
-        "last_name": version.last_name,
-        "phone": version.phone,
-        "company": version.company,
+        **fields_of(version),
         "source_version": version.source_version,
     }
     return Stored({name: value for name, value in fields.items() if value is not None}, version.attributes)

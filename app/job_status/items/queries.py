@@ -10,6 +10,7 @@ import msgspec
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
 from app.kit.postgres.sql import QUERIES
+from app.vocabulary.contact_fields import ContactFields
 
 Range = tuple[int, int]
 
@@ -59,17 +60,12 @@ class DeliveryRow(msgspec.Struct, frozen=True):
     not_restored: str | None
 
 
-class VersionRow(msgspec.Struct, frozen=True):
+class VersionRow(ContactFields, frozen=True, kw_only=True):
     """A contact as an item left it."""
 
     item_index: int
     contact_id: str
     source_version: int | None
-    email: str
-    first_name: str | None
-    last_name: str | None
-    phone: str | None
-    company: str | None
     attributes: str
 
 

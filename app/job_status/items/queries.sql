@@ -178,7 +178,7 @@ ORDER BY x.delivery_id;
 -- name: versions_of_items
 -- The contacts as these items left them.
 SELECT
-    l.item_index, l.contact_id, l.source_version, l.email, l.first_name, l.last_name, l.phone, l.company, l.attributes
+    l.item_index, l.contact_id, l.source_version, {{fields l}}, l.attributes
 FROM ledger l
 WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
 
