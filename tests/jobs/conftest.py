@@ -22,9 +22,16 @@ from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
 from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
+from jobs.breaker import redis_fallback
 from tests.conftest import LOOPBACK
 
 _keys = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def patient_with_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine Redis would be taken for away, and with it the circuits that a test is about."""
+    monkeypatch.setattr(redis_fallback, "REDIS_TIMEOUT", 30.0)
 
 
 class Sandbox:

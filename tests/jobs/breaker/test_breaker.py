@@ -14,6 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from app.vocabulary.states import CircuitState
+from jobs.breaker import redis_fallback
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (
@@ -267,15 +268,17 @@ async def test_a_worker_of_the_release_before_does_not_misread_a_circuit(redis: 
 def probe_for_a_while(url: str, together: Barrier, found: multiprocessing.Queue[Any]) -> None:
     """A worker process: eight tasks that probe as fast as they may; reports when each probe was in flight."""
 
+    redis_fallback.REDIS_TIMEOUT = 30.0  # type: ignore[misc]
+
     async def work() -> None:
         async with Redis.from_url(url) as client:
             breaker = make(client, BreakerPolicy(open=0.1, probes=2, successes=1_000, permit=30.0))
             flights: list[tuple[float, float]] = []
-            together.wait(30)
+            together.wait(60)
             end = time.time() + 1.0
 
             async def knock() -> None:
-                while time.time() < end:
+                while time.time() < end or not flights:
                     answer = await acquire(breaker, NAME)
                     if isinstance(answer, Rejected):
                         await asyncio.sleep(0.003)
@@ -309,9 +312,9 @@ async def test_two_processes_together_let_only_the_probes_through(valkey: Valkey
     workers = [spawn.Process(target=probe_for_a_while, args=(valkey.url, together, found)) for _ in range(2)]
     for worker in workers:
         worker.start()
-    results = [await asyncio.to_thread(found.get, True, 30) for _ in workers]
+    results = [await asyncio.to_thread(found.get, True, 90) for _ in workers]
     for worker in workers:
-        await asyncio.to_thread(worker.join, 10)
+        await asyncio.to_thread(worker.join, 60)
         assert worker.exitcode == 0
     assert [away for _, away in results] == [None, None]
     assert all(flights for flights, _ in results), "both processes had their turn"
@@ -329,7 +332,7 @@ async def test_permit_of_a_killed_prober_expires(valkey: Valkey, redis: Redis) -
     await trip(breaker)
     victim = multiprocessing.get_context("spawn").Process(target=take_a_permit_and_die, args=(valkey.url,))
     victim.start()
-    await asyncio.to_thread(victim.join, 20)
+    await asyncio.to_thread(victim.join, 60)
     assert victim.exitcode == -signal.SIGKILL
     killed = time.monotonic()
     assert (await breaker.snapshot(NAME)).state is CircuitState.HALF_OPEN

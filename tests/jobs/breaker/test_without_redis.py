@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from app.vocabulary.states import CircuitState
+from jobs.breaker import redis_fallback
 from jobs.breaker.breaker import Breaker
+from jobs.breaker.redis_fallback import REDIS_TIMEOUT
 from jobs.breaker.rules import BreakerPolicy, Circuit, LocalCircuit, Permit, Permits, Rejected, Verdict
 from tests.jobs.breaker.support import (
     NAME,
@@ -199,10 +201,11 @@ async def test_redis_killed_and_back(own_valkey: Valkey, own_redis: Redis) -> No
 
 
 async def test_hanging_redis_costs_one_caller_a_second_its_timeout(
-    own_valkey: Valkey, own_redis: Redis
+    own_valkey: Valkey, own_redis: Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaker = make(own_redis)
     await granted(breaker)
+    monkeypatch.setattr(redis_fallback, "REDIS_TIMEOUT", REDIS_TIMEOUT)
     own_valkey.send(signal.SIGSTOP)
     try:
         began = time.monotonic()
