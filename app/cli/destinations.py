@@ -268,17 +268,16 @@ def _add_state_command(verb: str, state: str, line: str, text: str) -> None:
     _command(verb)(_name_argument(work))
 
 
-for _words in (
-    ("pause", "paused", "paused", "Send nothing until resumed; deliveries wait and spend no attempt."),
-    ("resume", "active", "resumed", "Continue sending at once."),
-    (
-        "remove",
-        "removed",
-        "removed",
-        "Send nothing more; pending deliveries are marked skipped. History remains.",
-    ),
-):
-    _add_state_command(*_words)
+_add_state_command(
+    "pause", "paused", "paused", "Send nothing until resumed; deliveries wait and spend no attempt."
+)
+_add_state_command("resume", "active", "resumed", "Continue sending at once.")
+_add_state_command(
+    "remove",
+    "removed",
+    "removed",
+    "Send nothing more; pending deliveries are marked skipped. History remains.",
+)
 
 
 @_command("test")

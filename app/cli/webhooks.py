@@ -121,18 +121,16 @@ async def _patch(api: ApiClient, endpoint: int, wanted: dict[str, Any], as_json:
     show(found, [_endpoint_line(found)], as_json=as_json)
 
 
-@api_command("webhooks enable", webhooks)
-@_id_argument
-async def enable(api: ApiClient, endpoint: int, as_json: bool) -> None:
-    """Send events to an endpoint again; see also: replay."""
-    await _patch(api, endpoint, {"state": "active"}, as_json)
+def _add_state_command(verb: str, state: str, text: str) -> None:
+    async def work(api: ApiClient, endpoint: int, as_json: bool) -> None:
+        await _patch(api, endpoint, {"state": state}, as_json)
+
+    work.__doc__ = text
+    api_command(f"webhooks {verb}", webhooks)(_id_argument(work))
 
 
-@api_command("webhooks disable", webhooks)
-@_id_argument
-async def disable(api: ApiClient, endpoint: int, as_json: bool) -> None:
-    """Send it nothing; waiting messages are marked failed."""
-    await _patch(api, endpoint, {"state": "disabled"}, as_json)
+_add_state_command("enable", "active", "Send events to an endpoint again; see also: replay.")
+_add_state_command("disable", "disabled", "Send it nothing; waiting messages are marked failed.")
 
 
 @api_command("webhooks remove", webhooks)

@@ -177,28 +177,28 @@ class _Push:
         body: Body | None = None
         while True:
             known = await self._find(key)
-            if known is not None and known.state == "expired":
+            if known.state == "expired":
                 raise RefusedError(
                     "the response to the earlier run is no longer kept by the server; start over with --fresh"
                 )
-            if known is not None and known.state == "running":
-                await self.api.pause(
-                    "an upload of this file is still open at the server", tries, _RECEIVING_PAUSE
-                )
+            if known.state == "running":
+                trouble = "an upload of this file is still open at the server"
+                await self.api.pause(trouble, tries, _RECEIVING_PAUSE)
                 continue
-            if known is not None and known.job_id:
+            if known.job_id:
                 self.outcomes.replayed += not tries
                 return known.job_id
             if body is None:
                 body = await open_body()
             answer, trouble = await self._upload(key, body, params)
-            if answer is not None and answer.status < 300:
+            if answer is None:
+                await self.api.pause(trouble, tries)
+            elif answer.status < 300:
                 self.outcomes.replayed += answer.headers.get("Idempotency-Replayed", "").lower() == "true"
                 return read(answer.body, Accepted, self.api.url).job_id
-            if answer is not None:
-                trouble = f"the server answered {answer.status}"
+            else:
                 self._check_refusal(answer)
-            await self.api.pause(trouble, tries, None if answer is None else answer.retry_after)
+                await self.api.pause(f"the server answered {answer.status}", tries, answer.retry_after)
             tries += 1
 
     def _check_refusal(self, answer: Response) -> None:
@@ -208,11 +208,11 @@ class _Push:
             error = refuse(answer, self.api.url)
             raise type(error)(in_options(error.detail))
 
-    async def _find(self, key: str) -> KeyState | None:
+    async def _find(self, key: str) -> KeyState:
         try:
             body = await self.api.ask("GET", f"/v1/idempotency-keys/{quote(key, safe='')}")
         except NotFoundError:
-            return None
+            return KeyState("unknown")
         return read(body, KeyState, self.api.url)
 
     async def _upload(

@@ -20,7 +20,7 @@ from app.cli.client.errors import UsageError
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
 from app.files import csv_columns as columns_of
 from app.files import csv_mapping
-from app.files.csv_columns import SAMPLE, Columns
+from app.files.csv_columns import SAMPLE
 from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
@@ -40,6 +40,7 @@ _CHARSETS: Final = {
 """Codecs that the service reads a CSV in, by the charset in the content type."""
 _DELIMITERS: Final = {"tab": "\t", "\\t": "\t"}
 _CHARSET: Final = re.compile(r"charset=([\w-]+)")
+_WORDING: Final = Wording("--map", "=", lambda column, field: f'--map "{column}={field}"', "--ignore")
 
 
 class Format(StrEnum):
@@ -129,7 +130,10 @@ class CsvFile(SourceFile):
         self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions
     ) -> None:
         super().__init__(path, name, Format.CSV, codec, written, body)
-        mapping = parse_mapping(options.mapping, options.ignored)
+        try:
+            mapping = csv_mapping.parse_mapping(options.mapping, _WORDING, options.ignored)
+        except csv_mapping.MappingError as error:
+            raise UsageError(error.detail) from error
         for column, field in mapping.items():
             if ":" in field:
                 raise UsageError(f"--map {column}={field}: the name of a field has no colon")
@@ -137,7 +141,12 @@ class CsvFile(SourceFile):
         records = Records()
         header, self.sample = self._read_head(records)
         self.delimiter = records.delimiter or ","
-        self.columns = _understand(header, mapping, self.sample)
+        try:
+            self.columns = columns_of.understand(header, mapping, _WORDING)
+        except columns_of.MissingFields as error:
+            raise UsageError(error.advise(self.sample).detail) from error
+        except columns_of.HeaderError as error:
+            raise UsageError(error.detail) from error
         wanted = _DELIMITERS.get(options.delimiter or "", options.delimiter)
         if wanted is not None and wanted != self.delimiter:
             raise UsageError(
@@ -285,30 +294,6 @@ def _split_document(document: bytes, name: str) -> list[bytes | msgspec.Raw]:
             f'{name}: {error.detail}; a JSON file is {{"items": [...]}} or an array of items, and one item a line is '
             "--format ndjson"
         ) from error
-
-
-_WORDING: Final = Wording("--map", "=", lambda column, field: f'--map "{column}={field}"', "--ignore")
-
-
-def parse_mapping(pairs: tuple[str, ...], ignored: tuple[str, ...] = ()) -> dict[str, str]:
-    """`("Customer Id=id",)` as `{"Customer Id": "id"}`; ignored columns are mapped to nothing.
-
-    Raises:
-        UsageError: a pair without `=`, two for one column, or a target that looks like a field and is none.
-    """
-    try:
-        return csv_mapping.parse_mapping(pairs, _WORDING, ignored)
-    except csv_mapping.MappingError as error:
-        raise UsageError(error.detail) from error
-
-
-def _understand(header: list[str], mapping: dict[str, str], rows: list[list[str]]) -> Columns:
-    try:
-        return columns_of.understand(header, mapping, _WORDING)
-    except columns_of.MissingFields as error:
-        raise UsageError(error.advise(rows).detail) from error
-    except columns_of.HeaderError as error:
-        raise UsageError(error.detail) from error
 
 
 def in_options(detail: str) -> str:

@@ -187,11 +187,8 @@ def read_page(body: bytes, member: str, url: str) -> tuple[list[msgspec.Raw], st
     """
     page = read(body, dict[str, msgspec.Raw], url)
     elements = read(bytes(page.get(member, b"")), list[msgspec.Raw], url)
-    return elements, read(body, _Cursor, url).next_cursor
-
-
-class _Cursor(msgspec.Struct, frozen=True):
-    next_cursor: str | None = None
+    cursor: str | None = msgspec.json.decode(page.get("next_cursor", b"null"))
+    return elements, cursor
 
 
 def read_problem(body: bytes) -> Problem:
