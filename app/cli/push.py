@@ -161,11 +161,11 @@ async def _push(request: _Request, api: ApiClient) -> int:
         silent = request.quiet or (request.as_json and not sys.stderr.isatty())
         display = choose_display(api.clock, silent=silent)
         api.notify = display.say
-        mark = "" if request.dry_run else _mark(request, path, api.url)
-        book = _open_journal(request, mark, display, stack) if mark else None
+        fingerprint = "" if request.dry_run else _fingerprint(request, path, api.url)
+        book = _open_journal(request, fingerprint, display, stack) if fingerprint else None
         options = PushOptions(
             run=book.entry.run if book else secrets.token_hex(16),
-            mark=mark,
+            fingerprint=fingerprint,
             params=_query(request),
             await_effects=request.wait,
             atomic=request.atomic,
@@ -245,14 +245,14 @@ def _on_disk(file: str) -> Iterator[str]:
         yield copy.name
 
 
-def _mark(request: _Request, path: str, url: str) -> str:
+def _fingerprint(request: _Request, path: str, url: str) -> str:
     """Identifies the file and everything that shapes the request made of it."""
     facts = {"url": url, "read": request.read, "query": _query(request), "run": request.run}
     return journal.fingerprint(path, facts)
 
 
 def _open_journal(
-    request: _Request, mark: str, display: Display, stack: contextlib.ExitStack
+    request: _Request, fingerprint: str, display: Display, stack: contextlib.ExitStack
 ) -> Journal | None:
     """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
 
@@ -262,7 +262,7 @@ def _open_journal(
     folder = journal.state_dir(os.environ)
     try:
         book = stack.enter_context(
-            Journal(folder, mark, file=request.file, name=request.run, fresh=request.fresh)
+            Journal(folder, fingerprint, file=request.file, name=request.run, fresh=request.fresh)
         )
     except OSError as error:
         display.say(

@@ -77,7 +77,7 @@ class Pusher:
             notify=self.display.say,
             rng=random.Random(1),
         )
-        asked = PushOptions(run=run, mark="mark", **options)
+        asked = PushOptions(run=run, fingerprint="mark", **options)
         async with api:
             self.ending = await push(api, self.source, asked, self.outcomes, self.display)
             if failed_out:

@@ -58,10 +58,10 @@ class Journal:
     """
 
     def __init__(
-        self, folder: Path, mark: str, *, file: str, name: str | None = None, fresh: bool = False
+        self, folder: Path, fingerprint: str, *, file: str, name: str | None = None, fresh: bool = False
     ) -> None:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._path = folder / f"{mark[:40]}.json"
+        self._path = folder / f"{fingerprint[:40]}.json"
         self._fd = _lock(self._path, file)
         try:
             found = None if fresh else self._read()

@@ -45,7 +45,7 @@ _BAD_FILE: Final = frozenset(
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
     run: str
     """Identity of the run; part of every idempotency key."""
-    mark: str = ""
+    fingerprint: str = ""
     """Represents the content of the file in the idempotency key."""
     params: list[tuple[str, str]] = []
     """The query of the import."""
@@ -156,7 +156,7 @@ class _Push:
         """The Idempotency-Key of a round: the same run, options and file always give the same one."""
         query = "&".join(f"{name}={value}" for name, value in self._params)
         digest = hashlib.sha256()
-        for part in (self.options.run, f"round {round_number}", query, self.options.mark):
+        for part in (self.options.run, f"round {round_number}", query, self.options.fingerprint):
             digest.update(part.encode() + b"\0")
         return f"push-{digest.hexdigest()[:32]}"
 
