@@ -1,4 +1,4 @@
-"""Queries of `app/destinations/circuits/queries.sql` and `flow.sql`."""
+"""Queries of `app/destinations/circuits` and of pace in `app/deliveries`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries of `app/undo/queries.sql`, `sagas.sql`, `history.sql` and `audit.sql`."""
+"""Queries of `app/undo`, `app/sagas`, `app/records` and `app/audit`."""
 
 from __future__ import annotations
 

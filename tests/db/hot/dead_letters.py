@@ -1,4 +1,4 @@
-"""Queries of `app/dead_letters/queries.sql` and `family.sql`."""
+"""Queries of `app/dead_letters` and of lineage in `app/job_status`."""
 
 from __future__ import annotations
 
