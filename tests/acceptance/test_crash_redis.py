@@ -15,15 +15,18 @@ from tests.acceptance.harness import Installation, changed_effects, people, unti
 
 
 async def _quick_imports(tranche: Installation, start: int, count: int = 8) -> list[str]:
-    """Imports one after the other, none of which may wait for Redis."""
-    jobs, took = [], []
+    """Imports one after the other, none of which may wait for Redis: the measure is a request that needs none."""
+    jobs, took, other = [], [], []
     for i in range(start, start + count):
+        began = time.monotonic()
+        await tranche.get("/v1/jobs")
+        other.append(time.monotonic() - began)
         began = time.monotonic()
         jobs.append(await tranche.imported(people(20, start=20 * i)))
         took.append(time.monotonic() - began)
         await asyncio.sleep(0.1)
-    assert max(took) < 2, took
-    assert statistics.median(took) < 0.4, took
+    assert max(took) < max(2, 10 * max(other)), (took, other)
+    assert statistics.median(took) < max(0.4, 5 * statistics.median(other)), (took, other)
     return jobs
 
 

@@ -159,13 +159,14 @@ async def test_waiting_puts_it_off(desk: Desk) -> None:
 async def test_a_runner_that_dies_in_a_step_leaves_it_to_the_next(desk: Desk) -> None:
     """Its connection goes with it, and its transaction with that."""
     saga_id = await begin(desk)
-    work = Diary()
+    work, begun = Diary(), asyncio.Event()
 
     async def hang(context: StepContext) -> Answer:
         await context.connection.execute(
             "INSERT INTO audit_log (tenant_id, actor, action, subject) VALUES ($1, 'diary', 'half', 'x')",
             context.tenant_id,
         )
+        begun.set()
         await asyncio.sleep(60)
         return Done()
 
@@ -173,7 +174,7 @@ async def test_a_runner_that_dies_in_a_step_leaves_it_to_the_next(desk: Desk) ->
     dying = runner_of(desk, [work])
     await dying.advance(desk.tenant_id, saga_id)
     task = asyncio.create_task(dying.advance(desk.tenant_id, saga_id))
-    await asyncio.sleep(0.2)
+    await asyncio.wait_for(begun.wait(), 45)
     other = runner_of(desk, [Diary()])
     assert await other.advance(desk.tenant_id, saga_id) is None  # in other hands
     task.cancel()
