@@ -8,6 +8,7 @@ a `read`).
 from __future__ import annotations
 
 import random
+import re
 import time
 from typing import Annotated, Any, ClassVar, Final, Generic, Literal, TypeVar
 
@@ -22,6 +23,7 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """What all faults have in common."""
 
     kind: ClassVar[str]
+    """The class's name as in the control routes, e.g. `rate_limit`."""
 
     times: Annotated[int, msgspec.Meta(ge=1)] | None = None
     seconds: Positive | None = None
@@ -29,17 +31,16 @@ class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     seed: int = 0
     on: Literal["write", "read", "any"] = "any"
 
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<!^)(?=[A-Z])", "_", cls.__name__).lower()
+
 
 class Down(Fault, frozen=True, kw_only=True):
     """The connection is accepted and then reset, before the request is read."""
 
-    kind = "down"
-
 
 class Refuse(Fault, frozen=True, kw_only=True):
     """Nobody listens on the port. The control routes are gone as well, so `seconds` is required."""
-
-    kind = "refuse"
 
     def __post_init__(self) -> None:
         if self.seconds is None or self.times is not None or self.probability != 1 or self.on != "any":
@@ -49,16 +50,12 @@ class Refuse(Fault, frozen=True, kw_only=True):
 class Latency(Fault, frozen=True, kw_only=True):
     """The ordinary time a call takes: `latency` plus up to `jitter` seconds, before anything is done."""
 
-    kind = "latency"
-
     latency: NotNegative
     jitter: NotNegative = 0.0
 
 
 class Slow(Fault, frozen=True, kw_only=True):
     """The answer is held for `latency` seconds `after` the work is done, or the work itself comes so late."""
-
-    kind = "slow"
 
     latency: NotNegative
     when: Literal["before", "after"] = "after"
@@ -67,15 +64,11 @@ class Slow(Fault, frozen=True, kw_only=True):
 class Unauthorized(Fault, frozen=True, kw_only=True):
     """The token is refused."""
 
-    kind = "unauthorized"
-
     code: Literal[401, 403] = 401
 
 
 class BrokenAccount(Fault, frozen=True, kw_only=True):
     """Calls of one account fail on the CRM's side; those of others do not."""
-
-    kind = "broken_account"
 
     account: str
     code: Annotated[int, msgspec.Meta(ge=500, le=599)] = 500
@@ -84,8 +77,6 @@ class BrokenAccount(Fault, frozen=True, kw_only=True):
 class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policyName"}):
     """429, or the vendor's like. HubSpot and Salesforce send no `Retry-After`; `retry_after` adds one."""
 
-    kind = "rate_limit"
-
     policy_name: Literal["SECONDLY", "TEN_SECONDLY_ROLLING", "DAILY"] = "TEN_SECONDLY_ROLLING"
     retry_after: NotNegative | None = None
 
@@ -93,13 +84,9 @@ class RateLimit(Fault, frozen=True, kw_only=True, rename={"policy_name": "policy
 class Lock(Fault, frozen=True, kw_only=True):
     """423, or the vendor's word for records that somebody else holds."""
 
-    kind = "lock"
-
 
 class Status(Fault, frozen=True, kw_only=True):
     """A status of choice; with `apply` the work is done all the same, as behind a gateway that timed out."""
-
-    kind = "status"
 
     code: Annotated[int, msgspec.Meta(ge=300, le=599)] = 500
     apply: bool = False
@@ -110,15 +97,11 @@ class Status(Fault, frozen=True, kw_only=True):
 class DropBefore(Fault, frozen=True, kw_only=True):
     """The request is read, nothing is done, and the connection closes without an answer."""
 
-    kind = "drop_before"
-
     on: Literal["write", "read", "any"] = "write"
 
 
 class SaysNo(Fault, frozen=True, kw_only=True):
     """Nothing is done, and the answer is a 2xx all the same: its body says no, or that the call is queued."""
-
-    kind = "says_no"
 
     mode: Literal["ok_false", "errors", "count", "task"] = "ok_false"
     on: Literal["write", "read", "any"] = "write"
@@ -126,8 +109,6 @@ class SaysNo(Fault, frozen=True, kw_only=True):
 
 class AcceptThenDrop(Fault, frozen=True, kw_only=True):
     """The work is done, and the connection closes without an answer."""
-
-    kind = "accept_then_drop"
 
     on: Literal["write", "read", "any"] = "write"
 
@@ -145,8 +126,6 @@ class Chosen(Fault, frozen=True, kw_only=True):
 class Reject(Chosen, frozen=True, kw_only=True):
     """Chosen items fail on their own, the others are done."""
 
-    kind = "reject"
-
     category: str = "VALIDATION_ERROR"
     message: str = "Property values were not valid"
     passing: bool = False
@@ -157,8 +136,6 @@ class Reject(Chosen, frozen=True, kw_only=True):
 class RejectBatch(Chosen, frozen=True, kw_only=True):
     """400 for the whole call if one of its items is chosen, without a word about which: nothing is done."""
 
-    kind = "reject_batch"
-
     message: str = "Property values were not valid"
     on: Literal["write", "read", "any"] = "write"
 
@@ -166,46 +143,21 @@ class RejectBatch(Chosen, frozen=True, kw_only=True):
 class MissingFields(Fault, frozen=True, kw_only=True):
     """Fields with one of `names` do not exist over there, though the account had them or was to have them."""
 
-    kind = "missing_fields"
-
     names: frozenset[str]
 
 
 class Omit(Chosen, frozen=True, kw_only=True):
     """Chosen items are done, but the answer does not mention them."""
 
-    kind = "omit"
-
 
 class Garbage(Fault, frozen=True, kw_only=True):
     """The work is done and the answer says so in its status, but its body cannot be used."""
-
-    kind = "garbage"
 
     mode: Literal["truncated", "cut", "html", "empty", "shape", "deep", "huge"] = "truncated"
 
 
 KINDS: Final[dict[str, type[Fault]]] = {
-    cls.kind: cls
-    for cls in (
-        Down,
-        Refuse,
-        Latency,
-        Slow,
-        Unauthorized,
-        BrokenAccount,
-        RateLimit,
-        Lock,
-        Status,
-        DropBefore,
-        SaysNo,
-        AcceptThenDrop,
-        Reject,
-        RejectBatch,
-        MissingFields,
-        Omit,
-        Garbage,
-    )
+    cls.kind: cls for cls in (*Fault.__subclasses__(), *Chosen.__subclasses__()) if cls is not Chosen
 }
 
 

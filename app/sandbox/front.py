@@ -32,7 +32,7 @@ from app.sandbox.faults import (
 )
 from app.sandbox.ledger import Call, Ledger
 from app.sandbox.records import Records
-from app.sandbox.vendor import Answer, Route, Schema, Vendor, Visit
+from app.sandbox.vendor import Answer, RefusedError, Route, Schema, Vendor, Visit
 
 DEFAULT_PORTAL: Final = "default"
 HUGE: Final = 9_000_000
@@ -136,21 +136,24 @@ class Front:
         slow = self._strike(Slow, side, call)
         if slow is not None and slow.when == "before":
             await asyncio.sleep(slow.latency)
-        answer = route.handle(
-            Visit(
-                call=call,
-                portal=call.portal,
-                path=request.match_info,
-                query=request.query,
-                headers=request.headers,
-                body=body,
-                ledger=self.ledger,
-                records=self.records,
-                faults=self.faults,
-                schema=self.schema,
-                locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,
-            )
+        visit = Visit(
+            call=call,
+            portal=call.portal,
+            path=request.match_info,
+            query=request.query,
+            headers=request.headers,
+            body=body,
+            ledger=self.ledger,
+            records=self.records,
+            faults=self.faults,
+            schema=self.schema,
+            locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,
         )
+        try:
+            answer = route.handle(visit)
+        except RefusedError as refused:
+            answer = refused.answer
+        self.ledger.apply(visit.effects, visit.kept)
         if status is not None:
             answer = self.vendor.refuse(status)
         call.status = answer.status

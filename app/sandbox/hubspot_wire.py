@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from typing import Any, Final, TypeVar
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
 from app.sandbox.records import Record
-from app.sandbox.vendor import Answer, Visit
+from app.sandbox.vendor import Answer, RefusedError, Visit
 
 MAX_INPUTS: Final = 100
 UNIQUE: Final = frozenset({"email", "hs_object_id"})
@@ -52,115 +52,77 @@ MISSING_WORDS: Final = (
 )
 
 
-class UpsertInput(msgspec.Struct, rename="camel", gc=False):
+class CreateInput(msgspec.Struct, rename="camel", kw_only=True, gc=False):
+    properties: dict[str, str]
+    object_write_trace_id: str | None = None
+
+
+class UpdateInput(CreateInput, rename="camel", kw_only=True, gc=False):
+    id: str
+    id_property: str | None = None
+
+
+class UpsertInput(CreateInput, rename="camel", kw_only=True, gc=False):
     id: str
     id_property: str
-    properties: dict[str, str]
-    object_write_trace_id: str | None = None
 
 
-class Upsert(msgspec.Struct):
-    inputs: list[UpsertInput]
-
-
-class UpdateInput(msgspec.Struct, rename="camel", gc=False):
-    id: str
-    properties: dict[str, str]
-    id_property: str | None = None
-    object_write_trace_id: str | None = None
-
-
-class Update(msgspec.Struct):
-    inputs: list[UpdateInput]
-
-
-class CreateInput(msgspec.Struct, rename="camel", gc=False):
-    properties: dict[str, str]
-    object_write_trace_id: str | None = None
-
-
-class Create(msgspec.Struct):
-    inputs: list[CreateInput]
-
-
-class ReadInput(msgspec.Struct):
+class Id(msgspec.Struct):
     id: str
 
 
-class Read(msgspec.Struct, rename="camel"):
-    inputs: list[ReadInput]
+Input = UpsertInput | UpdateInput | CreateInput
+InputT = TypeVar("InputT", UpsertInput, UpdateInput, CreateInput)
+T = TypeVar("T")
+
+
+class Inputs(msgspec.Struct, Generic[T]):
+    inputs: list[T]
+
+
+class Read(Inputs[Id], rename="camel", kw_only=True):
     properties: list[str]
     properties_with_history: list[str]
     id_property: str | None = None
 
 
-class Archive(msgspec.Struct):
-    inputs: list[ReadInput]
-
-
-class Result(
-    msgspec.Struct, rename={"created_at": "createdAt", "updated_at": "updatedAt"}, omit_defaults=True
-):
+class Result(msgspec.Struct, rename="camel", omit_defaults=True):
     id: str
     properties: dict[str, str | None]
     created_at: str
     updated_at: str
     archived: bool | msgspec.UnsetType = msgspec.UNSET
     new: bool | msgspec.UnsetType = msgspec.UNSET
-    objectWriteTraceId: str | msgspec.UnsetType = msgspec.UNSET  # noqa: N815 - the wire's own name
+    object_write_trace_id: str | msgspec.UnsetType = msgspec.UNSET
 
 
-class BadRequestError(Exception):
+def bad_request(message: str, **context: list[str]) -> RefusedError:
     """The whole batch is refused."""
-
-    status = 400
-    category = "VALIDATION_ERROR"
-
-    def __init__(self, message: str, **context: list[str]) -> None:
-        super().__init__(message)
-        self.context = context
-
-    @property
-    def answer(self) -> Answer:
-        return refusal(self.status, self.category, str(self), **self.context)
+    return RefusedError(refusal(400, "VALIDATION_ERROR", message, **context))
 
 
-class ConflictError(BadRequestError):
-    """A value that must be unique belongs to another contact."""
-
-    status = 409
-    category = "CONFLICT"
-
-
-B = TypeVar("B", Upsert, Update, Create, Read, Archive)
-CREATES: Final = msgspec.json.Decoder(Create)
-UPDATES: Final = msgspec.json.Decoder(Update)
-UPSERTS: Final = msgspec.json.Decoder(Upsert)
-ARCHIVES: Final = msgspec.json.Decoder(Archive)
+CREATES: Final = msgspec.json.Decoder(Inputs[CreateInput])
+UPDATES: Final = msgspec.json.Decoder(Inputs[UpdateInput])
+UPSERTS: Final = msgspec.json.Decoder(Inputs[UpsertInput])
+ARCHIVES: Final = msgspec.json.Decoder(Inputs[Id])
 READS: Final = msgspec.json.Decoder(Read)
 encode: Final = msgspec.json.Encoder().encode
-Input = UpsertInput | UpdateInput | CreateInput
-InputT = TypeVar("InputT", UpsertInput, UpdateInput, CreateInput)
+B = TypeVar("B", bound=Inputs[Any])
 
 
 def parse(decoder: msgspec.json.Decoder[B], visit: Visit) -> B:
     try:
         body = decoder.decode(visit.body)
     except (ValueError, RecursionError) as error:
-        raise BadRequestError(f"Invalid input JSON: {error}") from error
+        raise bad_request(f"Invalid input JSON: {error}") from error
     visit.call.n = len(body.inputs)
     if not body.inputs:
-        raise BadRequestError("inputs must not be empty")
+        raise bad_request("inputs must not be empty")
     if len(body.inputs) > MAX_INPUTS:
-        raise BadRequestError(
-            f"The number of inputs is {len(body.inputs)}, more than the limit of {MAX_INPUTS}"
-        )
-    if isinstance(body, Create):
-        return body
-    counted = Counter(item.id for item in body.inputs)
-    if len(counted) < len(body.inputs):
-        ids = [key for key, times in counted.items() if times > 1]
-        raise BadRequestError(
+        raise bad_request(f"The number of inputs is {len(body.inputs)}, more than the limit of {MAX_INPUTS}")
+    ids = [key for key, times in Counter(map(id_of, body.inputs)).items() if key and times > 1]
+    if ids:
+        raise bad_request(
             f"Duplicate IDs found in batch input: [{', '.join(ids)}]. IDs must be unique", ids=ids
         )
     return body
@@ -172,7 +134,7 @@ def check_key(visit: Visit, names: set[str]) -> None:
     check_properties(visit, [dict.fromkeys(names, "")], written=False)
     for name in names - {"email"}:
         if not visit.schema.is_declared(name):
-            raise BadRequestError(f"Unable to perform update/upsert by non-unique 0-1 property {name}")
+            raise bad_request(f"Unable to perform update/upsert by non-unique 0-1 property {name}")
 
 
 def check_properties(visit: Visit, rows: Iterable[dict[str, str]], *, written: bool = True) -> None:
@@ -189,17 +151,24 @@ def check_properties(visit: Visit, rows: Iterable[dict[str, str]], *, written: b
             {"isValid": False, "message": words, "error": code, "name": name, "localizedErrorMessage": words}
             for name, words, code in wrong
         ]
-        raise BadRequestError(f"Property values were not valid: {encode(details).decode()}")
+        raise bad_request(f"Property values were not valid: {encode(details).decode()}")
 
 
-def normalize(properties: dict[str, str]) -> None:
-    email = properties.get("email")
-    if email is not None:
-        properties["email"] = email.strip().lower()
+def check_inputs(visit: Visit, inputs: Sequence[Input]) -> None:
+    """What refuses a batch whose keys are good; e-mail addresses become what HubSpot makes of them."""
+    for item in inputs:
+        if "email" in item.properties:
+            item.properties["email"] = item.properties["email"].strip().lower()
+    check_properties(visit, (item.properties for item in inputs))
+    for item in inputs:
+        # Without trace ids HubSpot has no errors of single inputs for what is not unique: the first refuses all.
+        words = conflict(visit, item) if item.object_write_trace_id is None else None
+        if words is not None:
+            raise RefusedError(refusal(409, "CONFLICT", words))
 
 
-def id_of(item: Input) -> str:
-    """What faults name a contact by."""
+def id_of(item: Input | Id) -> str:
+    """What faults name a contact by; empty for a new one."""
     return getattr(item, "id", "")
 
 
@@ -207,12 +176,13 @@ def conflict(visit: Visit, item: Input) -> str | None:
     """The contact with this e-mail address, if it is another one, in HubSpot's words."""
     email = item.properties.get("email")
     owner = visit.records.find(visit.portal, email, "email") if email else None
-    if owner is None:
+    mine = (
+        visit.records.find(visit.portal, item.id, item.id_property)
+        if isinstance(item, UpsertInput | UpdateInput)
+        else None
+    )
+    if owner is None or owner is mine:
         return None
-    if not isinstance(item, CreateInput):
-        mine = visit.records.find(visit.portal, item.id, item.id_property)
-        if mine is owner:
-            return None
     return f"Contact already exists. Existing ID: {owner.id}"
 
 

@@ -29,8 +29,8 @@ MOST_BYTES: Final = 100_000_000
 class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effect"):
     """One input that was applied; `properties` are all the record has afterwards."""
 
-    seq: int
-    """1, 2, 3 …, without a gap."""
+    seq: int = 0
+    """1, 2, 3 …, without a gap, as the ledger books them."""
     at: str
     call: int
     request_id: str
@@ -143,6 +143,7 @@ class Ledger:
     def apply(self, effects: list[Effect], kept: Kept | None = None) -> None:
         """Book what a call did, with the answer to keep for its key; on return it is out of this process's hands."""
         for effect in effects:
+            effect.seq = self.effect_count + 1
             self._book(effect)
         if kept is None:
             self._append(effects)
@@ -176,10 +177,6 @@ class Ledger:
     def end(self) -> None:
         """A call is over."""
         self.in_flight -= 1
-
-    @property
-    def next_seq(self) -> int:
-        return self.effect_count + 1
 
     def clear(self) -> None:
         """Forget everything, on disk too."""

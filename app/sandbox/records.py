@@ -26,9 +26,8 @@ class Record(msgspec.Struct, kw_only=True):
 def effect_of(
     record: Record,
     at: str,
-    seq: int,
     *,
-    changed: bool,
+    changed: bool = True,
     created: bool = False,
     deleted: bool = False,
     call: int = 0,
@@ -37,7 +36,6 @@ def effect_of(
 ) -> Effect:
     """A row of the ledger for what was done to a record; `call` 0: by no call."""
     return Effect(
-        seq=seq,
         at=at,
         call=call,
         request_id=request_id,
@@ -178,11 +176,14 @@ class Records:
             updated_at=at,
         )
         self._made += 1
-        self._by_id[portal, record.id] = record
-        if key:
-            self._by_key[portal, key_property, key] = record
+        self._add(record)
         self._note(record, {}, properties)
         return record
+
+    def _add(self, record: Record) -> None:
+        self._by_id[record.portal, record.id] = record
+        if record.key:
+            self._by_key[record.portal, record.key_property, record.key] = record
 
     def _rename(self, record: Record, key_property: str, key: str) -> None:
         self._by_key.pop((record.portal, record.key_property, record.key), None)
@@ -203,18 +204,9 @@ class Records:
             self._taken.add(e.id)
             if e.deleted:
                 continue
-            record = Record(
-                id=e.id,
-                portal=e.portal,
-                key_property=e.key_property,
-                key=e.key,
-                properties=e.properties,
-                created_at=e.at,
-                updated_at=e.at,
+            self._add(
+                msgspec.convert({**msgspec.structs.asdict(e), "created_at": e.at, "updated_at": e.at}, Record)
             )
-            self._by_id[e.portal, e.id] = record
-            if e.key:
-                self._by_key[e.portal, e.key_property, e.key] = record
         self._by_value.clear()
 
     def clear(self) -> None:

@@ -10,15 +10,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
-from app.sandbox.ledger import Effect, timestamp
 from app.sandbox.salesforce_columns import DESCRIBED, KEY, STANDARD, missing_column
-from app.sandbox.vendor import ANY, BAD_TOKENS, Answer, Refusal, Route, Vendor, Visit, bearer
+from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
@@ -35,28 +34,19 @@ class Collection(msgspec.Struct, rename="camel"):
     all_or_none: bool = False
 
 
-class RefusedError(Exception):
-    """The request as such is refused."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
-
 _collections: Final = msgspec.json.Decoder(Collection)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class SalesforceSandbox:
-    """`app.sandbox.vendor.Vendor` for Salesforce."""
+class SalesforceSandbox(Vendor):
+    """Salesforce."""
+
+    locks_calls = False
+    own_fields = STANDARD
+    key_field = KEY
 
     def __init__(self) -> None:
         base = "/services/data/{version:v[0-9]+[.]0}"
-        self.options: dict[str, Any] = {}
-        self.locks_calls = False
-        self.own_fields = STANDARD
-        self.key_field: str | None = KEY
         self.routes = [
             Route("PATCH", f"{base}/composite/sobjects/{{sobject}}/{{field}}", "write", self.upsert),
             Route("POST", f"{base}/composite/sobjects", "write", self.create),
@@ -72,31 +62,22 @@ class SalesforceSandbox:
     def make_id(self, count: int) -> str:
         return f"003{count + 1:012d}AAA"
 
-    def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
-        return self.refuse(Unauthorized()) if bearer(headers) in BAD_TOKENS else None
-
-    def refuse(self, fault: Refusal) -> Answer:
-        if isinstance(fault, RateLimit):
-            daily = fault.policy_name == "DAILY"
-            words = "TotalRequests" if daily else "ConcurrentRequests (Concurrent API Requests)"
-            answer = self._error(403, "REQUEST_LIMIT_EXCEEDED", f"{words} Limit exceeded.")
-            if daily:
+    def refusal(self, fault: Refusal) -> Answer:
+        match fault:
+            case RateLimit(policy_name="DAILY"):
+                answer = self._error(403, "REQUEST_LIMIT_EXCEEDED", "TotalRequests Limit exceeded.")
                 answer.headers["Sforce-Limit-Info"] = f"api-usage={DAILY_CALLS}/{DAILY_CALLS}"
-            return _later(answer, fault.retry_after)
-        if isinstance(fault, Status):
-            if fault.body == "html":
-                page = f"<html><body><h1>{fault.code}</h1></body></html>".encode()
-                return _later(
-                    Answer(status=fault.code, body=page, headers={}, content_type="text/html"),
-                    fault.retry_after,
-                )
-            code = "SERVER_UNAVAILABLE" if fault.code == 503 else "UNKNOWN_EXCEPTION"
-            answer = self._error(fault.code, code, "An unexpected error occurred.")
-            return _later(answer, fault.retry_after)
-        if isinstance(fault, Lock):
-            return self._error(503, "SERVER_UNAVAILABLE", "The server is busy.")
-        if fault.code == 403:
-            return self._error(403, "API_DISABLED_FOR_ORG", "API is not enabled for this organization.")
+                return answer
+            case RateLimit():
+                words = "ConcurrentRequests (Concurrent API Requests) Limit exceeded."
+                return self._error(403, "REQUEST_LIMIT_EXCEEDED", words)
+            case Status():
+                code = "SERVER_UNAVAILABLE" if fault.code == 503 else "UNKNOWN_EXCEPTION"
+                return self._error(fault.code, code, "An unexpected error occurred.")
+            case Lock():
+                return self._error(503, "SERVER_UNAVAILABLE", "The server is busy.")
+            case Unauthorized(code=403):
+                return self._error(403, "API_DISABLED_FOR_ORG", "API is not enabled for this organization.")
         return self._error(401, "INVALID_SESSION_ID", "Session expired or invalid")
 
     def not_found(self, path: str) -> Answer:
@@ -105,57 +86,44 @@ class SalesforceSandbox:
     def upsert(self, visit: Visit) -> Answer:
         """A result a record, in their order; what cannot be parsed refuses the request."""
         field = visit.path["field"]
-        try:
-            body = self._parse(visit, field)
-        except RefusedError as error:
-            return self._error(error.status, error.code, str(error))
+        body = self._parse(visit, field)
         self._keyed.add((visit.portal, field))
-        at, seq = timestamp(), visit.ledger.next_seq
         counted = Counter(record.get(field) for record in body.records)
         results: list[dict[str, Any]] = []
-        effects: list[Effect] = []
         wrongs = [self._wrong(visit, field, values, counted[values.get(field)]) for values in body.records]
         if body.all_or_none and any(wrongs):
-            return self._answer(
-                200, [{"success": False, "errors": [wrong or _rolled_back()]} for wrong in wrongs]
-            )
+            return self._answer(200, [_failed(wrong or ROLLED_BACK) for wrong in wrongs])
         for values, wrong in zip(body.records, wrongs, strict=True):
             key, email = values.get(field), str(values.get("Email") or "")
             if wrong is not None:
-                results.append({"success": False, "errors": [wrong]})
+                results.append(_failed(wrong))
                 continue
-            record, created, changed = visit.records.upsert(visit.portal, field, str(key), values, at)
-            effects.append(visit.effect(record, at, seq + len(effects), changed=changed, created=created))
+            record, created, changed = visit.records.upsert(visit.portal, field, str(key), values, visit.at)
+            visit.book(record, changed=changed, created=created)
             if not visit.omitted(str(key), email):
                 results.append({"id": record.id, "success": True, "errors": [], "created": created})
-        visit.ledger.apply(effects)
         return self._answer(200, results)
 
     def create(self, visit: Visit) -> Answer:
         """A result a record, in their order; a record that has a value of another in a unique field is not made."""
-        try:
-            body = self._parse(visit, None)
-        except RefusedError as error:
-            return self._error(error.status, error.code, str(error))
-        at, seq = timestamp(), visit.ledger.next_seq
+        body = self._parse(visit, None)
         results: list[dict[str, Any] | None] = []
-        effects: list[Effect] = []
         for values in body.records:
             field, key = self._key_of(visit, values)
             wrong = self._uncreatable(visit, field, key, values)
             if wrong is not None:
-                results.append({"success": False, "errors": [wrong]})
+                results.append(_failed(wrong))
                 continue
-            record, *_ = visit.records.create(visit.portal, field, values, at)
-            effects.append(visit.effect(record, at, seq + len(effects), changed=True, created=True))
+            record, *_ = visit.records.create(visit.portal, field, values, visit.at)
+            visit.book(record, created=True)
             omitted = visit.omitted(key, str(values.get("Email") or ""))
             results.append(None if omitted else {"id": record.id, "success": True, "errors": []})
-        if body.all_or_none and len(effects) < len(body.records):
-            for effect in effects:
+        if body.all_or_none and len(visit.effects) < len(body.records):
+            for effect in visit.effects:
                 visit.records.delete(visit.portal, effect.id)
-            undone = {"success": False, "errors": [_rolled_back()]}
+            visit.effects.clear()
+            undone = _failed(ROLLED_BACK)
             return self._answer(200, [undone if r is None or r["success"] else r for r in results])
-        visit.ledger.apply(effects)
         return self._answer(200, [r for r in results if r is not None])
 
     def delete(self, visit: Visit) -> Answer:
@@ -163,29 +131,22 @@ class SalesforceSandbox:
         visit.call.n = len(ids)
         if not ids or len(ids) > MAX_RECORDS:
             return self._error(400, "EXCEEDED_ID_LIMIT", f"Specify 1 to {MAX_RECORDS} ids.")
-        at, seq = timestamp(), visit.ledger.next_seq
         results: list[dict[str, Any]] = []
-        effects: list[Effect] = []
         absent = [visit.locked or visit.records.find(visit.portal, i, None) is None for i in ids]
         rolled_back = visit.query.get("allOrNone") == "true" and any(absent)
         for record_id, gone in zip(ids, absent, strict=True):
-            if rolled_back and not gone:
-                results.append({"success": False, "errors": [_rolled_back()]})
-                continue
-            record = None if visit.locked else visit.records.delete(visit.portal, record_id)
+            record = None if rolled_back or visit.locked else visit.records.delete(visit.portal, record_id)
             if record is not None:
-                effects.append(visit.effect(record, at, seq + len(effects), changed=True, deleted=True))
+                visit.book(record, deleted=True)
                 results.append({"id": record_id, "success": True, "errors": []})
+            elif not gone:
+                results.append(_failed(ROLLED_BACK))
             elif visit.locked:
-                results.append({"success": False, "errors": [_locked()]})
+                results.append(_failed(LOCKED))
             elif len(record_id) not in (15, 18):
-                wrong = _item("MALFORMED_ID", f"malformed id {record_id}")
-                results.append({"success": False, "errors": [wrong]})
+                results.append(_failed(_item("MALFORMED_ID", f"malformed id {record_id}")))
             else:
-                results.append(
-                    {"success": False, "errors": [_item("ENTITY_IS_DELETED", "entity is deleted")]}
-                )
-        visit.ledger.apply(effects)
+                results.append(_failed(_item("ENTITY_IS_DELETED", "entity is deleted")))
         return self._answer(200, results)
 
     def describe(self, visit: Visit) -> Answer:
@@ -235,38 +196,38 @@ class SalesforceSandbox:
     def _parse(self, visit: Visit, field: str | None) -> Collection:
         """The records of an upsert by this field, or without one those of a creation."""
         if visit.path.get("sobject", "Contact") != "Contact":
-            raise RefusedError(404, "NOT_FOUND", "The requested resource does not exist")
+            raise self._refused(404, "NOT_FOUND", "The requested resource does not exist")
         try:
             body = _collections.decode(visit.body)
         except (ValueError, RecursionError) as error:
-            raise RefusedError(400, "JSON_PARSER_ERROR", str(error)) from error
+            raise self._refused(400, "JSON_PARSER_ERROR", str(error)) from error
         visit.call.n = len(body.records)
         if not 1 <= len(body.records) <= MAX_RECORDS:
             words = f"record limit reached. cannot submit more than {MAX_RECORDS} records into this call"
-            raise RefusedError(400, "EXCEEDED_ID_LIMIT", words)
+            raise self._refused(400, "EXCEEDED_ID_LIMIT", words)
         if field is not None and (not field.endswith("__c") or missing_column(visit, [field]) is not None):
-            raise RefusedError(
+            raise self._refused(
                 404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}"
             )
         for record in body.records:
             attributes = record.pop("attributes", None)
             if not isinstance(attributes, dict) or attributes.get("type") != "Contact":
-                raise RefusedError(400, "INVALID_TYPE", "each record needs attributes with its type")
+                raise self._refused(400, "INVALID_TYPE", "each record needs attributes with its type")
             missing = missing_column(visit, record)
             if missing is not None:
                 words = f"No such column '{missing}' on sobject of type Contact"
-                raise RefusedError(400, "INVALID_FIELD", words)
+                raise self._refused(400, "INVALID_FIELD", words)
             keys = [record.get(name) for name in self._unique(visit)] if field is None else []
             if any(isinstance(value, list | dict) for value in record.values()) or not all(
                 isinstance(key, str | None) for key in keys
             ):
-                raise RefusedError(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of string")
+                raise self._refused(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of string")
         whole = visit.rejected_whole(
             (str(r.get(field) if field is not None else self._key_of(visit, r)[1]), str(r.get("Email")))
             for r in body.records
         )
         if whole is not None:
-            raise RefusedError(400, "JSON_PARSER_ERROR", whole.message)
+            raise self._refused(400, "JSON_PARSER_ERROR", whole.message)
         return body
 
     def _wrong(self, visit: Visit, field: str, record: dict[str, Any], times: int) -> dict[str, Any] | None:
@@ -316,7 +277,7 @@ class SalesforceSandbox:
             return _item("STRING_TOO_LONG", f"{field}: data value too large: {key} (max length=255)", field)
         reject = visit.rejected(key, str(email))
         if visit.locked or (reject is not None and reject.passing):
-            return _locked()
+            return LOCKED
         if reject is not None:
             return _item(reject.category, reject.message)
         last_name = record.get("LastName")
@@ -330,6 +291,9 @@ class SalesforceSandbox:
         usage = f"api-usage={next(self._calls)}/{DAILY_CALLS}"
         return Answer(status=status, body=_encode(body), headers={"Sforce-Limit-Info": usage})
 
+    def _refused(self, status: int, code: str, message: str) -> RefusedError:
+        return RefusedError(self._error(status, code, message))
+
     def _error(self, status: int, code: str, message: str) -> Answer:
         return self._answer(status, [{"message": message, "errorCode": code}])
 
@@ -338,25 +302,19 @@ def _item(code: str, message: str, *fields: str) -> dict[str, Any]:
     return {"statusCode": code, "message": message, "fields": list(fields)}
 
 
-def _rolled_back() -> dict[str, Any]:
-    return _item(
-        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-        "Record rolled back because not all records were valid and allOrNone was true",
-    )
+def _failed(error: dict[str, Any]) -> dict[str, Any]:
+    return {"success": False, "errors": [error]}
 
 
-def _locked() -> dict[str, Any]:
-    return _item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
+ROLLED_BACK: Final = _item(
+    "ALL_OR_NONE_OPERATION_ROLLED_BACK",
+    "Record rolled back because not all records were valid and allOrNone was true",
+)
+LOCKED: Final = _item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
 
 
 def _unescape(found: re.Match[str]) -> str:
     return _ESCAPED.get(found[1], found[1])
-
-
-def _later(answer: Answer, seconds: float | None) -> Answer:
-    if seconds is not None:
-        answer.headers["Retry-After"] = f"{seconds:g}"
-    return answer
 
 
 Sandbox: Final[Callable[[], Vendor]] = SalesforceSandbox

@@ -31,7 +31,7 @@ def edit(records: Records, ledger: Ledger, wanted: Edit) -> Record:
         changed = True
     else:
         changed = records.edit(record, wanted.properties, at)
-    ledger.apply([effect_of(record, at, ledger.next_seq, changed=changed, created=created, by=BY)])
+    ledger.apply([effect_of(record, at, changed=changed, created=created, by=BY)])
     return record
 
 
@@ -39,5 +39,5 @@ def delete(records: Records, ledger: Ledger, portal: str, record_id: str) -> boo
     """Take a record away; false: there is none with this id."""
     record = records.delete(portal, record_id)
     if record is not None:
-        ledger.apply([effect_of(record, timestamp(), ledger.next_seq, changed=True, deleted=True, by=BY)])
+        ledger.apply([effect_of(record, timestamp(), deleted=True, by=BY)])
     return record is not None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, Literal, Protocol, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
@@ -19,7 +20,7 @@ from app.sandbox.faults import (
     Status,
     Unauthorized,
 )
-from app.sandbox.ledger import Call, Effect, Ledger
+from app.sandbox.ledger import Call, Effect, Kept, Ledger, timestamp
 from app.sandbox.records import Record, Records, effect_of
 
 C = TypeVar("C", bound=Chosen)
@@ -41,10 +42,12 @@ class Answer(msgspec.Struct, kw_only=True):
     """Half of the body is sent, then the connection closes."""
 
 
-def bearer(headers: Mapping[str, str]) -> str | None:
-    """The token of `Authorization: Bearer …` (RFC 6750); `None` without one."""
-    scheme, _, token = headers.get("Authorization", "").partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else None
+class RefusedError(Exception):
+    """A call is refused as a whole, in the vendor's words."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__()
+        self.answer = answer
 
 
 class Schema:
@@ -80,27 +83,19 @@ class Visit(msgspec.Struct, kw_only=True):
     locked: bool = False
     """Somebody else holds the records of this call (`Vendor.locks_calls` is false)."""
 
-    def effect(
-        self,
-        record: Record,
-        at: str,
-        seq: int,
-        *,
-        changed: bool,
-        created: bool = False,
-        deleted: bool = False,
-    ) -> Effect:
-        """A row of the ledger for what this call did to a record."""
-        return effect_of(
-            record,
-            at,
-            seq,
-            changed=changed,
-            created=created,
-            deleted=deleted,
-            call=self.call.call,
-            request_id=self.call.request_id,
-        )
+    at: str = msgspec.field(default_factory=timestamp)
+    effects: list[Effect] = []
+    """What the call did, to be booked when it is done."""
+    kept: Kept | None = None
+    """The answer to keep for its key."""
+
+    def book(
+        self, record: Record, *, changed: bool = True, created: bool = False, deleted: bool = False
+    ) -> None:
+        """Note what this call did to a record."""
+        call = self.call
+        done = effect_of(record, self.at, changed=changed, created=created, deleted=deleted)
+        self.effects.append(msgspec.structs.replace(done, call=call.call, request_id=call.request_id))
 
     def missing_fields(self, names: Iterable[str]) -> list[str]:
         """Those of these fields that do not exist, in their order."""
@@ -141,29 +136,46 @@ class Route(msgspec.Struct, frozen=True):
     handle: Callable[[Visit], Answer]
 
 
-class Vendor(Protocol):
+class Vendor(ABC):
     """One kind of CRM on the wire."""
 
     routes: list[Route]
-    options: dict[str, Any]
+    options: Mapping[str, Any] = {}
     """Options of a destination that is to be synced to this stand-in."""
-    locks_calls: bool
+    locks_calls = True
     """Whether a lock refuses the whole call; if not, `Visit.locked` informs the handler."""
     own_fields: frozenset[str]
     """What every account has; empty for a service that knows no schema."""
-    key_field: str | None
+    key_field: str | None = None
     """The field of the account's own making that holds our business key by default."""
 
+    @abstractmethod
     def make_id(self, count: int) -> str:
         """The record id of the next new record."""
-        ...
+
+    @abstractmethod
+    def not_found(self, path: str) -> Answer: ...
+
+    @abstractmethod
+    def refusal(self, fault: Refusal) -> Answer:
+        """The vendor's words for a call that is not done."""
+
+    def token(self, headers: Mapping[str, str]) -> str | None:
+        """The token of `Authorization: Bearer …` (RFC 6750); `None` without one."""
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        return token.strip() if scheme.lower() == "bearer" else None
 
     def authenticate(self, headers: Mapping[str, str]) -> Answer | None:
         """The vendor's refusal of these credentials, if it refuses them."""
-        ...
+        return self.refuse(Unauthorized()) if self.token(headers) in BAD_TOKENS else None
 
     def refuse(self, fault: Refusal) -> Answer:
-        """The vendor's words for a call that is not done."""
-        ...
-
-    def not_found(self, path: str) -> Answer: ...
+        """`refusal`, or the page of a gateway; with `Retry-After` if the fault has one."""
+        if isinstance(fault, Status) and fault.body == "html":
+            page = f"<html><body><h1>{fault.code}</h1></body></html>".encode()
+            answer = Answer(status=fault.code, body=page, content_type="text/html")
+        else:
+            answer = self.refusal(fault)
+        if isinstance(fault, RateLimit | Status) and fault.retry_after is not None:
+            answer.headers["Retry-After"] = f"{fault.retry_after:g}"
+        return answer
