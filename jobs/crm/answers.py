@@ -5,7 +5,7 @@ The rules that CRMs have in common; each adapter's judge adds what is its vendor
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final
 
@@ -74,9 +74,23 @@ class Judge:
         """What mends the account, if a refusal says that it lacks something that these contacts need there."""
         return None
 
+    def lacking(
+        self, contacts: Sequence[Contact], errors: Iterable[Any], *, noun: str = "contacts"
+    ) -> str | None:
+        """The words and the remedy, where errors of single contacts say that the account lacks something."""
+        for error in errors:
+            remedy = self.remedy(error, contacts)
+            if remedy is not None:
+                return with_remedy(self.words(f"{self.vendor} refused {noun}: {self.said(error)}"), remedy)
+        return None
+
+    def asked(self, answer: Answer) -> float | None:
+        """Seconds that its `Retry-After` asks for."""
+        return retry_after(answer.headers, self.now())
+
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         """Whether nothing was done and the call may come again later."""
-        asked = retry_after(answer.headers, self.now())
+        asked = self.asked(answer)
         if answer.status == 429:
             limit = self.limit_seconds(body) if asked is None else asked
             return Wait(seconds=limit, code=ErrorCode.DESTINATION_RATE_LIMIT)
@@ -128,10 +142,7 @@ class Judge:
         if verdict.refused:
             state, code = EffectState.RETRY if whole else EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
         return Reply(
-            outcomes=[
-                Outcome(contact_id=c.contact_id, state=state, code=code, detail=verdict.detail)
-                for c in contacts
-            ],
+            outcomes=[Outcome(c.contact_id, state, code, verdict.detail) for c in contacts],
             health=verdict.health,
             pause=verdict.pause,
             seconds=answer.seconds,
@@ -160,10 +171,7 @@ class Judge:
         read = self.unread(answer)
         code = self.verdict(answer).code if read.pause else ErrorCode.DESTINATION_UNAVAILABLE
         return Reply(
-            outcomes=[
-                Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=read.detail)
-                for c in contacts
-            ],
+            outcomes=[Outcome(c.contact_id, EffectState.RETRY, code, read.detail) for c in contacts],
             health=read.health,
             pause=read.pause,
             seconds=read.seconds,
@@ -189,14 +197,18 @@ def with_remedy(detail: str, remedy: str) -> str:
     return f"{detail.rstrip('. ')}. {remedy}."
 
 
+def rename_or_exclude(do: str, ours: str) -> str:
+    """What mends a field that the account does not take; `do` ends with what is given another name."""
+    return (
+        f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), '
+        f'or exclude it (--field "{ours}=")'
+    )
+
+
 def nameless(contact: Contact) -> Outcome:
     """A contact whose record cannot be archived while its id is unknown; reading it back finds it."""
-    return Outcome(
-        contact_id=contact.contact_id,
-        state=EffectState.UNKNOWN,
-        code=ErrorCode.OUTCOME_UNKNOWN,
-        detail="the id of its record is not known yet",
-    )
+    words = "the id of its record is not known yet"
+    return Outcome(contact.contact_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, words)
 
 
 def _pause(wait: Wait, detail: str) -> Pause | None:

@@ -23,12 +23,3 @@ def refused(name: str, judge: Judge, answer: Answer | NoAnswer, *, remedy: str =
     """A call that did not go as it should, in the words that a delivery would have for it."""
     detail = judge.verdict(answer).detail
     return step(name, False, f"{detail}. {remedy}" if remedy else detail, answer)
-
-
-def is_well(answer: Answer | NoAnswer) -> bool:
-    return isinstance(answer, Answer) and 200 <= answer.status < 300
-
-
-def was_let_in(answer: Answer | NoAnswer) -> bool:
-    """Whether the token was not what was refused."""
-    return isinstance(answer, Answer) and answer.status not in (401, 403, 407)

@@ -10,7 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import aiohttp
 import msgspec
@@ -35,6 +35,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     trouble: str = ""
 
+    @property
+    def well(self) -> bool:
+        """2xx."""
+        return 200 <= self.status < 300
+
     def json(self) -> Any:
         """The body, or `None` where it is cut, empty or no JSON."""
         if self.trouble:
@@ -54,6 +59,10 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
     refused: bool = False
     """It was not called, because nobody may be sent there."""
     status: None = None
+    well: ClassVar[bool] = False
+
+    def json(self) -> None:
+        """There is no body."""
 
 
 class _WatchedBody(aiohttp.BytesPayload):

@@ -15,6 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from app.destinations.kinds import Options
 from app.vocabulary.contact_fields import STANDARD_FIELDS
 from jobs.crm.port import Contact
 
@@ -23,20 +24,19 @@ _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 class FieldMap:
-    """The names of one destination. `fold`: names that differ in case alone are the same."""
+    """The names of one destination, by its options. `name_of` names an attribute there, `attributes` some of them in
+    particular; names that differ in case alone are the same where the options say so."""
 
     def __init__(
         self,
+        options: Options,
         *,
         key: str,
-        standard: Mapping[str, str | None],
-        fields: Mapping[str, str | None],
-        attributes: Mapping[str, str | None] | None = None,
         name_of: Callable[[str], str | None],
-        taken: Iterable[str] = (),
-        fold: bool = False,
+        attributes: Mapping[str, str | None] | None = None,
     ) -> None:
         self.key = key
+        standard, fields = options.STANDARD, options.fields
         self._standard = {
             ours: theirs
             for ours in STANDARD_FIELDS
@@ -44,9 +44,13 @@ class FieldMap:
         }
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
         self._name_of = name_of
-        self._normal: Callable[[str], str] = str.casefold if fold else str
-        self._taken = {self._normal(name) for name in (key, *taken, *self._standard.values())}
+        self._normal: Callable[[str], str] = str if options.CASE_MATTERS else str.casefold
+        self._taken = {self._normal(name) for name in (key, *options.taken(), *self._standard.values())}
         self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
+
+    def names(self, contacts: Iterable[Contact]) -> list[str]:
+        """Every name that a push of these contacts would set."""
+        return sorted({name for contact in contacts for name in self.sources(contact)})
 
     def sources(self, contact: Contact) -> dict[str, Any]:
         """Their name → our value, as it is here, `None` where it is to be cleared; the key is among them. What nobody

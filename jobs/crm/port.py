@@ -34,7 +34,7 @@ class Contact(SentFields, frozen=True, kw_only=True, gc=False):
     """The CRM's own id of the record, as far as it is known."""
 
 
-class Outcome(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Outcome(msgspec.Struct, frozen=True, gc=False):
     """What became of one contact in one call: `OK`, `RETRY`, `FAILED` or `UNKNOWN`, with the reason."""
 
     contact_id: str
@@ -70,7 +70,21 @@ class Pause(msgspec.Struct, frozen=True):
     """What items that wait for it show."""
 
 
-class Reply(msgspec.Struct, frozen=True, kw_only=True):
+class CallResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What a call met as a whole."""
+
+    health: Health
+    pause: Pause | None = None
+    seconds: float = 0.0
+    """How long the call took, for the slow-call rate."""
+    status: int | None = None
+    """The HTTP status that was answered; `None`: there was no answer."""
+    detail: str = ""
+    """In words, for people; empty where each outcome has its own detail. With a `SETUP_FAULT` the vendor's own words
+    and the remedy."""
+
+
+class Reply(CallResult, frozen=True, kw_only=True):
     """The answer to `push`: one outcome a contact, in the order asked.
 
     `pause` set means that nothing was done for the contacts whose outcome is `RETRY`, and no attempt is spent: with
@@ -79,19 +93,10 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     outcomes: list[Outcome]
-    health: Health
-    pause: Pause | None = None
-    seconds: float = 0.0
-    """How long the call took, for the slow-call rate."""
     rejected_whole: bool = False
     """Several contacts were refused together, nothing of them was done, and the answer does not say which is
     guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch show it; one contact alone
     that is refused is `FAILED`."""
-    status: int | None = None
-    """The HTTP status that was answered; `None`: there was no answer."""
-    detail: str = ""
-    """What the whole call met, for people; empty where each outcome has its own detail. With a `SETUP_FAULT` the
-    vendor's own words and the remedy."""
     vouched: bool = True
     """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
 
@@ -105,7 +110,7 @@ class Seen(StrEnum):
     ABSENT = "absent"
 
 
-class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
+class ReadBack(CallResult, frozen=True, kw_only=True):
     """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known).
 
     A contact that is missing in `seen` was not mentioned by the CRM: nothing is known of it.
@@ -113,11 +118,6 @@ class ReadBack(msgspec.Struct, frozen=True, kw_only=True):
 
     seen: dict[str, Seen] | None
     remote_ids: dict[str, str] = {}
-    health: Health
-    pause: Pause | None = None
-    seconds: float = 0.0
-    status: int | None = None
-    detail: str = ""
 
 
 class Timeouts(msgspec.Struct, frozen=True):

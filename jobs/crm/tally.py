@@ -60,9 +60,7 @@ class Tally:
         return Reply(
             outcomes=[
                 self.outcomes.get(c.contact_id)
-                or Outcome(
-                    contact_id=c.contact_id, state=EffectState.RETRY, code=self._code, detail=self._detail
-                )
+                or Outcome(c.contact_id, EffectState.RETRY, self._code, self._detail)
                 for c in self._contacts
             ],
             health=self.health,

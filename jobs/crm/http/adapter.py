@@ -28,26 +28,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
-
-import aiohttp
+from typing import Any, Final, Unpack
 
 from app.destinations.kinds import HttpOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
-from jobs.crm.connection import Connection
+from jobs.crm.connection import Access, Connection
 from jobs.crm.exchange import Answer
 from jobs.crm.http import check
-from jobs.crm.http.items import Results, found, key_of, remote_id_of
-from jobs.crm.http.refusals import Reader
+from jobs.crm.http.items import Results, key_of, remote_id_of
+from jobs.crm.http.refusals import Reader, found
 from jobs.crm.mapping import FieldMap, same
-from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
-from jobs.outbound.messages import retry_after
+from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 
 BATCH_SIZE: Final = 100
-MOST: Final = 1000
 
 
 class HttpJudge(Judge):
@@ -66,7 +62,7 @@ class HttpJudge(Judge):
 
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         """409 with `Retry-After`: the first call with this Idempotency-Key is still running."""
-        asked = retry_after(answer.headers, self.now())
+        asked = self.asked(answer)
         if answer.status == 409 and asked is not None:
             return Wait(seconds=asked)
         return super().wait(answer, body)
@@ -80,12 +76,9 @@ class Http:
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
-        base_url: str,
-        token: str,
         options: dict[str, Any],
-        timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        **access: Unpack[Access],
     ) -> None:
         chosen = read_options(options, HttpOptions)
         self._options = chosen
@@ -93,22 +86,11 @@ class Http:
         self.reads_back = chosen.read_path is not None
         self.repeatable = chosen.idempotent
         self.archives = chosen.archive_path is not None or chosen.deleted_field is not None
-        self._connection = Connection(
-            session=session,
-            base_url=base_url,
-            token=token,
-            timeouts=timeouts,
-            header=chosen.auth_header,
-            scheme=chosen.auth_scheme,
-        )
-        self._judge = HttpJudge(token, now)
+        self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
+        self._judge = HttpJudge(access["token"], now)
         self._results = Results(chosen, self._judge.words, self._judge.said)
         self._map = FieldMap(
-            key=chosen.id_field,
-            standard=chosen.STANDARD,
-            fields=chosen.fields,
-            name_of=str if chosen.attributes_field is None else _nowhere,
-            taken=chosen.taken(),
+            chosen, key=chosen.id_field, name_of=str if chosen.attributes_field is None else _nowhere
         )
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
@@ -139,8 +121,8 @@ class Http:
             return ReadBack(seen={}, health=Health.WELL)
         ids = {"ids": [contact.contact_id for contact in contacts]}
         answer = await self._connection.call("POST", path, ids, headers)
-        body = answer.json() if isinstance(answer, Answer) and 200 <= answer.status < 300 else None
-        records = found(body, self._options.wrapper or "") if body is not None else None
+        body = answer.json() if answer.well else None
+        records = found(body, self._options.wrapper or "")
         if not isinstance(records, list):
             return self._judge.unread(answer)
         refusals = Reader(contacts, self._options.id_field).read(body, results=records)
@@ -197,17 +179,14 @@ class Http:
     async def _call(
         self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers
     ) -> Reply:
-        if len(contacts) > MOST:
-            raise ValueError(f"at most {MOST} contacts a call")
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
         key = {"Idempotency-Key": headers.event_id}
         answer = await self._connection.call(method, path, payload, headers, headers=key)
-        if isinstance(answer, Answer) and 200 <= answer.status < 300:
+        reply = None
+        if isinstance(answer, Answer) and answer.well:
             reply = self._results.reply(contacts, answer, payload)
-            if reply is not None:
-                return reply
-        return self._judge.reply(contacts, answer)
+        return reply or self._judge.reply(contacts, answer)
 
     def _record(self, contact: Contact) -> dict[str, Any]:
         options = self._options
@@ -240,19 +219,9 @@ class Http:
         words = (
             "this destination has no way to take a contact away: give it an archive_path or a deleted_field"
         )
-        return Reply(
-            outcomes=[
-                Outcome(
-                    contact_id=c.contact_id,
-                    state=EffectState.FAILED,
-                    code=ErrorCode.DESTINATION_REJECTED,
-                    detail=words,
-                )
-                for c in contacts
-            ],
-            health=Health.WELL,
-            detail=words,
-        )
+        refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
+        outcomes = [Outcome(c.contact_id, *refusal) for c in contacts]
+        return Reply(outcomes=outcomes, health=Health.WELL, detail=words)
 
 
 def _nowhere(_: str) -> None:

@@ -12,11 +12,9 @@ from typing import Final
 from app.destinations.kinds import HttpOptions
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
-from jobs.crm.checking import NOBODY, is_well, refused, step
+from jobs.crm.checking import NOBODY, refused, step
 from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer
-from jobs.crm.http.items import found
-from jobs.crm.http.refusals import Reader
+from jobs.crm.http.refusals import Reader, found
 from jobs.crm.port import Headers
 
 _ASK_GET: Final = frozenset({404, 405, 501})
@@ -33,9 +31,9 @@ async def _read(
     connection: Connection, judge: Judge, options: HttpOptions, path: str, headers: Headers
 ) -> Step:
     answer = await connection.call("POST", path, {"ids": [NOBODY]}, headers)
-    if not is_well(answer):
+    if not answer.well:
         return refused("read", judge, answer, remedy="This is the call to read_path.")
-    body = answer.json() if isinstance(answer, Answer) else None
+    body = answer.json()
     records = found(body, options.wrapper or "")
     if not isinstance(records, list):
         where = f"under {options.wrapper!r}" if options.wrapper else "at its top"
@@ -58,6 +56,6 @@ async def _reach(connection: Connection, judge: Judge, path: str, headers: Heade
         method = "GET"
         answer = await connection.call(method, path, None, headers)
     asked = f"{method} of the path was answered {answer.status}"
-    if is_well(answer) or answer.status in (400, 404, 405, 406, 415, 422, 501):
+    if answer.well or answer.status in (400, 404, 405, 406, 415, 422, 501):
         return step("reach", None, f"{asked}: it is there and did not refuse the token. {_CANARY}", answer)
     return refused("reach", judge, answer)

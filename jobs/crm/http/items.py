@@ -12,7 +12,7 @@ from app.destinations.kinds import HttpOptions
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import message
 from jobs.crm.exchange import Answer
-from jobs.crm.http.refusals import QUEUED, Reader, Refusals, stored_as_one
+from jobs.crm.http.refusals import MISSING, QUEUED, Reader, Refusals, found, look, stored_as_one
 from jobs.crm.port import Contact, Health, Outcome, Reply
 
 WELL: Final = frozenset(
@@ -32,7 +32,6 @@ _MOST_ID: Final = 255
 _SHOWN: Final = 2_000
 """Bytes of a body that are looked at to show its beginning."""
 _LAST_WORD: Final = re.compile(r"""[^\s"':,\[\]{}]*\Z""")
-_MISSING: Final = object()
 _DEEPEST: Final = 3
 _ACCEPTED: Final = 202
 """Accepted for processing that is not completed and may never be (RFC 9110, 15.3.3)."""
@@ -61,7 +60,7 @@ class Results:
         if not empty and body is None:
             return None
         results = None if empty else found(body, options.results_field)
-        if results is None and look(body, options.results_field) is not _MISSING:
+        if results is None and look(body, options.results_field) is not MISSING:
             return None  # null, where results belong
         gone = all(contact.deleted for contact in contacts)  # that is not there any more need not be echoed
         reader = Reader(contacts, options.result_id, by_position=options.results_by == "position")
@@ -84,7 +83,7 @@ class Results:
         if placed is None:
             return None
         outcomes = [
-            self._echo(contact, placed.get(place, _MISSING), gone=gone)
+            self._echo(contact, placed.get(place, MISSING), gone=gone)
             if echoed
             else self._outcome(contact, placed.get(place))
             for place, contact in enumerate(contacts)
@@ -115,13 +114,13 @@ class Results:
         return {place: record for place, record in placed if place is not None}
 
     def _echo(self, contact: Contact, record: Any, *, gone: bool) -> Outcome:
-        if record is _MISSING or record is None:
+        if record is MISSING or record is None:
             return self._well(contact) if gone else self._unknown(contact, "it did not show this contact")
         if not isinstance(record, dict):
             return self._well(contact)
         options = self._options
         error = found(record, options.result_error)
-        if look(record, options.result_ok) is not _MISSING or error not in (None, False, "", [], {}):
+        if look(record, options.result_ok) is not MISSING or error not in (None, False, "", [], {}):
             return self._outcome(contact, record)
         created = _created(look(record, options.result_created), None)
         return msgspec.structs.replace(self._well(contact, created), remote_id=remote_id_of(record, options))
@@ -190,8 +189,11 @@ class Results:
         return weighed
 
     def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
-        """All is well because nothing says otherwise."""
-        return msgspec.structs.replace(self._reply(answer, self._all_well(contacts, answer)), vouched=False)
+        """All is well because nothing says otherwise. 201 to a call with one contact says that its record is new
+        (RFC 9110, 15.3.2); of several it says nothing."""
+        created = True if answer.status == 201 and len(contacts) == 1 else None
+        outcomes = [self._well(contact, created) for contact in contacts]
+        return msgspec.structs.replace(self._reply(answer, outcomes), vouched=False)
 
     def _reply(
         self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = ""
@@ -206,8 +208,8 @@ class Results:
             return self._unknown(contact, "it did not mention this contact")
         verdict = look(result, options.result_ok)
         error = look(result, options.result_error)
-        words = "" if error is _MISSING or error is None or not self._may_show else _words(error)
-        if verdict is _MISSING:
+        words = "" if error is MISSING or error is None or not self._may_show else _words(error)
+        if verdict is MISSING:
             if words:
                 return self._failed(contact, words)
             return self._unknown(contact, f"its result has no {options.result_ok!r}")
@@ -215,69 +217,38 @@ class Results:
         if state == EffectState.FAILED and found(result, options.result_retry) is True:
             state = EffectState.RETRY
         if state == EffectState.OK:
+            created = _created(look(result, options.result_created), verdict)
             return Outcome(
-                contact_id=contact.contact_id,
-                state=state,
-                remote_id=remote_id_of(result, options),
-                created=_created(look(result, options.result_created), verdict),
+                contact.contact_id, state, remote_id=remote_id_of(result, options), created=created
             )
         if state == EffectState.UNKNOWN:
-            return self._unknown(
-                contact, f"{options.result_ok!r} is {_words(verdict) or 'neither yes nor no'}"
-            )
+            said = _words(verdict) or "neither yes nor no"
+            return self._unknown(contact, f"{options.result_ok!r} is {said}")
         if state == EffectState.FAILED:
             return self._failed(contact, words)
-        return Outcome(
-            contact_id=contact.contact_id,
-            state=EffectState.RETRY,
-            code=ErrorCode.DESTINATION_UNAVAILABLE,
-            detail=self._words(
-                "the destination could not take this contact now" + (f": {words}" if words else "")
-            ),
-        )
+        now = self._words("the destination could not take this contact now" + (f": {words}" if words else ""))
+        return self._later(contact, now)
 
     def _failed(self, contact: Contact, words: str) -> Outcome:
-        return Outcome(
-            contact_id=contact.contact_id,
-            state=EffectState.FAILED,
-            code=ErrorCode.DESTINATION_REJECTED,
-            detail=self._words("the destination rejected this contact" + (f": {words}" if words else "")),
-        )
+        detail = self._words("the destination rejected this contact" + (f": {words}" if words else ""))
+        return Outcome(contact.contact_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, detail)
 
     def _unknown(self, contact: Contact, words: str) -> Outcome:
-        return Outcome(
-            contact_id=contact.contact_id,
-            state=EffectState.UNKNOWN,
-            code=ErrorCode.OUTCOME_UNKNOWN,
-            detail=self._words(f"the destination's answer leaves this contact open: {words}"),
-        )
+        detail = self._words(f"the destination's answer leaves this contact open: {words}")
+        return Outcome(contact.contact_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, detail)
 
     def _open(self, why: str, answer: Answer) -> Outcome:
         """With the body, so that an operator can decide what to do."""
         shown = _beginning(answer.body)
         body = f"; its body: {shown}" if shown.strip() else ""
-        return Outcome(
-            contact_id="",
-            state=EffectState.UNKNOWN,
-            code=ErrorCode.OUTCOME_UNKNOWN,
-            detail=self._words(f"the destination answered {answer.status}, but {why}{body}"),
-        )
+        detail = self._words(f"the destination answered {answer.status}, but {why}{body}")
+        return Outcome("", EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, detail)
 
     def _later(self, contact: Contact, detail: str) -> Outcome:
-        return Outcome(
-            contact_id=contact.contact_id,
-            state=EffectState.RETRY,
-            code=ErrorCode.DESTINATION_UNAVAILABLE,
-            detail=detail,
-        )
+        return Outcome(contact.contact_id, EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE, detail)
 
     def _well(self, contact: Contact, created: bool | None = None) -> Outcome:
-        return Outcome(contact_id=contact.contact_id, state=EffectState.OK, created=created)
-
-    def _all_well(self, contacts: list[Contact], answer: Answer) -> list[Outcome]:
-        """201 to a call with one contact says that its record is new (RFC 9110, 15.3.2); of several it says nothing."""
-        created = True if answer.status == 201 and len(contacts) == 1 else None
-        return [self._well(contact, created) for contact in contacts]
+        return Outcome(contact.contact_id, EffectState.OK, created=created)
 
 
 def _beginning(body: bytes) -> str:
@@ -295,21 +266,6 @@ def _doubt_storage(refusals: Refusals, body: Any, payload: Any) -> None:
 def _only_flags(refusals: Refusals) -> bool:
     """Whether all that names nobody is a word for the whole (`success: false`), which the named ones explain."""
     return all(sign.startswith("it says ") for sign in refusals.nameless)
-
-
-def look(value: Any, path: str) -> Any:
-    """The value under names joined by dots; `_MISSING` if it is not there. An empty path is the value itself."""
-    for name in path.split(".") if path else ():
-        if not isinstance(value, dict) or name not in value:
-            return _MISSING
-        value = value[name]
-    return value
-
-
-def found(value: Any, path: str) -> Any:
-    """The value there, or `None`."""
-    there = look(value, path)
-    return None if there is _MISSING else there
 
 
 def key_of(record: Any, path: str) -> str:

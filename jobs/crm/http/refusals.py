@@ -58,7 +58,19 @@ _ACCOUNT: Final = re.compile(
     re.IGNORECASE,
 )
 """Codes, as a whole, of a caller who is not let in: nothing was looked at, so nothing was done."""
+_EXPLANATIONS: Final = (
+    "error",
+    "message",
+    "reason",
+    "detail",
+    "title",
+    "description",
+    "type",
+    "code",
+    "errors",
+)
 _STORED_IDS: Final = ("id", "_id", "uid", "objectId")
+MISSING: Final = object()
 
 
 class Refusals(msgspec.Struct):
@@ -134,7 +146,7 @@ class Reader:
             return self._index(entry) if self._by_position else self._by_id.get(str(entry))
         if not isinstance(entry, dict):
             return None
-        chosen = _look(entry, self._result_id)
+        chosen = found(entry, self._result_id)
         if self._by_position and chosen is not None:
             return self._index(chosen)
         place = self._place_of(chosen)
@@ -274,10 +286,10 @@ class Reader:
             self._said.named.setdefault(place, explain(entry))
             return
         if isinstance(entry, dict):
-            codes = (entry.get("code"), _look(entry, "extensions.code"))  # the second is GraphQL's
-            found = next((c for c in codes if isinstance(c, str) and _ACCOUNT.fullmatch(c)), None)
-            if found is not None:
-                self._said.account = self._said.account or _quote("code", found)
+            codes = (entry.get("code"), found(entry, "extensions.code"))  # the second is GraphQL's
+            code = next((c for c in codes if isinstance(c, str) and _ACCOUNT.fullmatch(c)), None)
+            if code is not None:
+                self._said.account = self._said.account or _quote("code", code)
         self._said.nameless.append(f"it lists a failure that names no contact: {explain(entry)}")
 
     def _entry(self, entry: Any) -> None:
@@ -313,17 +325,7 @@ def explain(entry: Any, depth: int = 0) -> str:
     if depth > _DEEPEST:
         return "…"
     if isinstance(entry, dict):
-        for name in (
-            "error",
-            "message",
-            "reason",
-            "detail",
-            "title",
-            "description",
-            "type",
-            "code",
-            "errors",
-        ):
+        for name in _EXPLANATIONS:
             if not _is_void(entry.get(name)) and entry[name] is not True:
                 return explain(entry[name], depth + 1)
     if isinstance(entry, list):
@@ -378,8 +380,16 @@ def _quote(name: str, value: Any) -> str:
     return msgspec.json.encode({name: value}).decode()[1:-1]
 
 
-def _look(entry: dict[str, Any], path: str) -> Any:
-    value: Any = entry
+def look(value: Any, path: str) -> Any:
+    """The value under names joined by dots; `MISSING` if it is not there. An empty path is the value itself."""
     for name in path.split(".") if path else ():
-        value = value.get(name) if isinstance(value, dict) else None
+        if not isinstance(value, dict) or name not in value:
+            return MISSING
+        value = value[name]
     return value
+
+
+def found(value: Any, path: str) -> Any:
+    """The value there, or `None`."""
+    there = look(value, path)
+    return None if there is MISSING else there

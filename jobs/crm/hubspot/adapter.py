@@ -13,17 +13,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Unpack
 
-import aiohttp
-import msgspec
+from msgspec.structs import replace
 
 from app.destinations.kinds import HubSpotOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
-from jobs.crm.connection import Connection
+from jobs.crm.connection import Access, Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.hubspot import check
 from jobs.crm.hubspot.adoption import (
@@ -38,7 +37,7 @@ from jobs.crm.hubspot.adoption import (
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields
 from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
-from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, Timeouts
+from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 from jobs.crm.tally import Tally
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
@@ -64,39 +63,31 @@ class HubSpot:
     def __init__(
         self,
         *,
-        session: aiohttp.ClientSession,
-        base_url: str,
-        token: str,
         options: dict[str, Any],
-        timeouts: Timeouts,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        **access: Unpack[Access],
     ) -> None:
         chosen = read_options(options, HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self._fields = Fields(chosen)
-        self._judge = HubSpotJudge(token, self._fields, chosen.time_zone, now)
+        self._judge = HubSpotJudge(access["token"], self._fields, chosen.time_zone, now)
         self._adopts = chosen.on_conflict == "adopt"
-        self._outcomes = Outcomes(self._judge, self._fields.id_property, adopts=self._adopts)
+        self._outcomes = Outcomes(self._judge, self._fields.key, adopts=self._adopts)
         self._crowded = None if self._adopts else False
         """Whether most contacts of late were in the account before: then they are looked for first. `None`: nobody
         knows yet."""
-        self._connection = Connection(session=session, base_url=base_url, token=token, timeouts=timeouts)
+        self._connection = Connection(**access)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
         address: one call where it knew nobody, two where it knew all, three where it knew some
         (`jobs.crm.hubspot.adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
-        if len(contacts) > BATCH_SIZE:
-            raise ValueError(f"at most {BATCH_SIZE} contacts a call")
-        if not contacts:
-            return Reply(outcomes=[], health=Health.WELL)
         tally = Tally(contacts)
         fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
         if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
             # Refused first, every batch would cost a call more.
-            await self._settle(
-                tally, dict.fromkeys((c.contact_id for c in fresh), ""), headers, optional=True
-            )
+            unnamed = dict.fromkeys((c.contact_id for c in fresh), "")
+            await self._settle(tally, unnamed, headers, optional=True)
             self._crowded = 2 * len(tally.outcomes) >= len(fresh)
         rest = tally.open()
         if rest and tally.well:
@@ -126,7 +117,7 @@ class HubSpot:
         self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
     ) -> None:
         """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
-        body = answer.json() if isinstance(answer, Answer) and answer.status == 409 else None
+        body = answer.json() if answer.status == 409 else None
         conflict = existing_id(body) if isinstance(body, dict) else None
         settled = len(tally.outcomes)
         if conflict is not None:
@@ -160,7 +151,7 @@ class HubSpot:
             READ,
             {
                 **({} if by_id else {"idProperty": "email"}),
-                "properties": ["email", self._fields.id_property],
+                "properties": ["email", self._fields.key],
                 "propertiesWithHistory": [],
                 "inputs": [{"id": name} for name in dict.fromkeys(names[c.contact_id] for c in contacts)],
             },
@@ -171,16 +162,16 @@ class HubSpot:
         if body is None:
             reply = self._judge.not_done(contacts, answer)
             refused = reply.pause is None and answer.status is not None and answer.status < 500
-            if (
-                optional and refused
-            ):  # a token may write and not read; if it is good for nothing, the upsert says so
-                tally.note(answer)
+            if optional and refused:
+                tally.note(
+                    answer
+                )  # a token may write and not read; if it is good for nothing, the upsert says so
             else:
                 tally.add(reply)
             return
         tally.note(answer)
         read = found_by_id if by_id else found_by_address
-        found = read(body, self._fields.id_property)
+        found = read(body, self._fields.key)
         pairs = [(c, found[names[c.contact_id]]) for c in contacts if names[c.contact_id] in found]
         sorted_out = sort_out(pairs)
         for contact in contacts:
@@ -199,36 +190,33 @@ class HubSpot:
     async def _take_over(
         self, tally: Tally, contacts: list[Contact], records: dict[str, str], headers: Headers
     ) -> None:
-        inputs = [
-            {
-                "id": records[contact.contact_id],
-                "properties": self._fields.properties(contact),
-                "objectWriteTraceId": str(index),
-            }
-            for index, contact in enumerate(contacts)
-        ]
-        left = self._left(tally.seconds)
-        answer = await self._connection.call("POST", UPDATE, {"inputs": inputs}, headers, seconds=left)
+        answer = await self._write(
+            UPDATE, contacts, headers, tally.seconds, lambda c: {"id": records[c.contact_id]}
+        )
         reply = self._read(contacts, answer)
-        outcomes = [
-            msgspec.structs.replace(o, created=False) if o.state is EffectState.OK else o
-            for o in reply.outcomes
-        ]
-        tally.add(msgspec.structs.replace(reply, outcomes=outcomes))
+        there = EffectState.OK
+        outcomes = [replace(o, created=False) if o.state is there else o for o in reply.outcomes]
+        tally.add(replace(reply, outcomes=outcomes))
 
     async def _upsert(self, contacts: list[Contact], headers: Headers, spent: float) -> Answer | NoAnswer:
+        key = {"idProperty": self._fields.key}
+        return await self._write(UPSERT, contacts, headers, spent, lambda c: {"id": c.contact_id, **key})
+
+    async def _write(
+        self,
+        path: str,
+        contacts: list[Contact],
+        headers: Headers,
+        spent: float,
+        name: Callable[[Contact], dict[str, str]],
+    ) -> Answer | NoAnswer:
+        """Send what the contacts name; `name` says which record that is."""
         inputs = [
-            {
-                "id": contact.contact_id,
-                "idProperty": self._fields.id_property,
-                "properties": self._fields.properties(contact),
-                "objectWriteTraceId": str(index),
-            }
-            for index, contact in enumerate(contacts)
+            {**name(c), "properties": self._fields.properties(c), "objectWriteTraceId": str(index)}
+            for index, c in enumerate(contacts)
         ]
-        return await self._connection.call(
-            "POST", UPSERT, {"inputs": inputs}, headers, seconds=self._left(spent)
-        )
+        left = self._left(spent)
+        return await self._connection.call("POST", path, {"inputs": inputs}, headers, seconds=left)
 
     def _left(self, spent: float) -> float | None:
         """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
@@ -239,7 +227,7 @@ class HubSpot:
         body = items(answer)
         if body is None:
             return self._judge.reply(contacts, answer)
-        lacking = self._judge.lacking(contacts, body)
+        lacking = self._judge.lacking(contacts, objects(body.get("errors")))
         return Reply(
             outcomes=self._outcomes.read(contacts, body),
             health=Health.SETUP_FAULT if lacking else Health.WELL,
@@ -250,43 +238,35 @@ class HubSpot:
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.hubspot.check`."""
-
-        async def call(method: str, path: str, payload: object) -> Answer | NoAnswer:
-            return await self._connection.call(method, path, payload, headers)
-
-        return await check.check(call, self._judge, self._fields.id_property, READ)
+        return await check.check(self._connection, self._judge, self._fields.key, READ, headers)
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""
-        if not contacts:
-            return Reply(outcomes=[], health=Health.WELL)
         inputs = [{"id": contact.remote_id} for contact in contacts if contact.remote_id is not None]
         if not inputs:
             return Reply(outcomes=[nameless(c) for c in contacts], health=Health.WELL)
-        answer = await self._call(ARCHIVE, {"inputs": inputs}, headers)
-        if isinstance(answer, Answer) and answer.status == 204:
-            outcomes = [
-                nameless(c)
-                if c.remote_id is None
-                else Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id)
-                for c in contacts
-            ]
-            return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
-        return self._judge.reply(contacts, answer)
+        answer = await self._connection.call("POST", ARCHIVE, {"inputs": inputs}, headers)
+        if answer.status != 204:
+            return self._judge.reply(contacts, answer)
+        outcomes = [
+            nameless(c)
+            if c.remote_id is None
+            else Outcome(c.contact_id, EffectState.OK, remote_id=c.remote_id)
+            for c in contacts
+        ]
+        return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
 
     async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
         """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
-        if len(contacts) > BATCH_SIZE:
-            raise ValueError(f"at most {BATCH_SIZE} contacts a call")
         if not contacts:
             return ReadBack(seen={}, health=Health.WELL)
         payload = {
-            "idProperty": self._fields.id_property,
+            "idProperty": self._fields.key,
             "properties": self._fields.names(contacts),
             "propertiesWithHistory": [],  # required, says its OpenAPI document
             "inputs": [{"id": contact.contact_id} for contact in contacts],
         }
-        answer = await self._call(READ, payload, headers)
+        answer = await self._connection.call("POST", READ, payload, headers)
         body = items(answer)
         if body is None:
             return self._judge.unread(answer)
@@ -298,7 +278,7 @@ class HubSpot:
                 seen |= {key: Seen.ABSENT for key in context(error, "ids") if key in by_key}
         for record in objects(body["results"]):
             values = properties(record)
-            contact = by_key.get(str(values.get(self._fields.id_property)))
+            contact = by_key.get(str(values.get(self._fields.key)))
             if contact is not None:
                 matches = not contact.deleted and self._fields.match(contact, values)
                 seen[contact.contact_id] = Seen.MATCHES if matches else Seen.DIFFERS
@@ -311,9 +291,6 @@ class HubSpot:
             seconds=answer.seconds,
             status=answer.status,
         )
-
-    async def _call(self, path: str, payload: object, headers: Headers) -> Answer | NoAnswer:
-        return await self._connection.call("POST", path, payload, headers)
 
 
 connect: Final[CrmFactory] = HubSpot

@@ -108,9 +108,4 @@ def sort_out(pairs: Iterable[tuple[Contact, Found]]) -> Sorted:
 
 
 def refusal(contact: Contact, words: str) -> Outcome:
-    return Outcome(
-        contact_id=contact.contact_id,
-        state=EffectState.FAILED,
-        code=ErrorCode.DESTINATION_REJECTED,
-        detail=words,
-    )
+    return Outcome(contact.contact_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)

@@ -16,11 +16,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from jobs.crm.answers import LIMIT_SECONDS, Judge, Wait, message, objects, with_remedy
+from jobs.crm.answers import LIMIT_SECONDS, Judge, Wait, message, objects, rename_or_exclude
 from jobs.crm.exchange import Answer
 from jobs.crm.hubspot.fields import Fields
 from jobs.crm.port import Contact
-from jobs.outbound.messages import retry_after
 
 POLICY_SECONDS: Final = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
 MIGRATION_SECONDS: Final = 10.0
@@ -57,7 +56,7 @@ class HubSpotJudge(Judge):
         """The key property is missing or not unique, or the account lacks a property that is sent."""
         if not isinstance(body, dict):
             return None
-        key = self._fields.id_property
+        key = self._fields.key
         lacking = dict(_lacking(body))
         said = message(body)
         if key in lacking or "non-unique" in said or (key in said and "not unique" in said):
@@ -72,24 +71,13 @@ class HubSpotJudge(Judge):
                 if code == _READ_ONLY
                 else "Create it in HubSpot, give"
             )
-            return (
-                f'{do} "{ours}" another name there (tranche destinations change NAME --field '
-                f'"{ours}=THEIRS"), or exclude it (--field "{ours}=")'
-            )
-        return None
-
-    def lacking(self, contacts: Sequence[Contact], body: Mapping[str, Any]) -> str | None:
-        """The words and the remedy, where errors of single contacts say that the account lacks something."""
-        for error in objects(body.get("errors")):
-            remedy = self.remedy(error, contacts)
-            if remedy is not None:
-                return with_remedy(self.words(f"HubSpot refused contacts: {self.said(error)}"), remedy)
+            return rename_or_exclude(do, ours)
         return None
 
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         """477: the account is being moved."""
         if answer.status == 477:
-            asked = retry_after(answer.headers, self.now())
+            asked = self.asked(answer)
             return Wait(seconds=MIGRATION_SECONDS if asked is None else asked)
         return super().wait(answer, body)
 

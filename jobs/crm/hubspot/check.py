@@ -5,21 +5,20 @@ Sources: HubSpot's reference, Contacts batch read and Properties (`hasUniqueValu
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from urllib.parse import quote
 
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
-from jobs.crm.checking import NOBODY, is_well, refused, step, was_let_in
-from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.checking import NOBODY, refused, step
+from jobs.crm.connection import Connection
+from jobs.crm.port import Headers
 
 PROPERTY = "/crm/v3/properties/contacts/"
 
-Call = Callable[[str, str, object], Awaitable[Answer | NoAnswer]]
-"""Method, path, payload."""
 
-
-async def check(call: Call, judge: Judge, id_property: str, read_path: str) -> list[Step]:
+async def check(
+    connection: Connection, judge: Judge, id_property: str, read_path: str, headers: Headers
+) -> list[Step]:
     make = (
         f"Make a contact property {id_property!r} (single-line text, values must be unique), or name yours with "
         "the option id_property."
@@ -30,20 +29,20 @@ async def check(call: Call, judge: Judge, id_property: str, read_path: str) -> l
         "propertiesWithHistory": [],
         "inputs": [{"id": NOBODY}],
     }
-    answer = await call("POST", read_path, payload)
-    if not is_well(answer):
+    answer = await connection.call("POST", read_path, payload, headers)
+    if not answer.well:
         return [refused("read", judge, answer)]
     steps = [step("read", True, "A read of a key that nobody has was answered as it should be.", answer)]
-    answer = await call("GET", PROPERTY + quote(id_property, safe=""), None)
-    body = answer.json() if isinstance(answer, Answer) else None
+    answer = await connection.call("GET", PROPERTY + quote(id_property, safe=""), None, headers)
+    body = answer.json()
     if answer.status == 404:
         steps.append(step("id property", False, f"There is no such contact property. {make}", answer))
-    elif not was_let_in(answer):
+    elif answer.status in (401, 403, 407):
         words = (
             "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
         )
         steps.append(step("id property", None, words, answer))
-    elif not is_well(answer) or not isinstance(body, dict):
+    elif not answer.well or not isinstance(body, dict):
         steps.append(refused("id property", judge, answer))
     elif body.get("hasUniqueValue") is not True:
         steps.append(step("id property", False, f"{id_property!r} may have a value twice. {make}", answer))

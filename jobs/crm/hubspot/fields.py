@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from app.destinations.kinds import HubSpotOptions
@@ -19,39 +19,26 @@ from jobs.crm.port import Contact
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
 
-class Fields:
-    """How one HubSpot account names things (`jobs.crm.mapping`)."""
+class Fields(FieldMap):
+    """How one HubSpot account names things."""
 
     def __init__(self, options: HubSpotOptions) -> None:
-        self.id_property = options.id_property
-        self._map = FieldMap(
-            key=options.id_property,
-            standard=options.STANDARD,
-            fields=options.fields,
-            attributes=options.properties,
-            name_of=property_name,
+        super().__init__(
+            options, key=options.id_property, attributes=options.properties, name_of=property_name
         )
-
-    def names(self, contacts: list[Contact]) -> list[str]:
-        """Every property that a push of these contacts would set."""
-        return sorted({name for contact in contacts for name in self._map.sources(contact)})
 
     def properties(self, contact: Contact) -> dict[str, str]:
         """What an upsert of the contact sets."""
         return {
             name: value if type(value) is str else text(value)  # most are, and a call for each costs more
-            for name, value in self._map.sources(contact).items()
+            for name, value in self.sources(contact).items()
         }
-
-    def source_of(self, name: str, contacts: Iterable[Contact]) -> str | None:
-        """Our field or attribute that goes there under this name."""
-        return self._map.source_of(name, contacts)
 
     def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
         """Whether the record carries every property that a push of the contact would set."""
         return all(
             same(value, record.get(name), fold=name == "email")
-            for name, value in self._map.sources(contact).items()
+            for name, value in self.sources(contact).items()
         )
 
 

@@ -80,9 +80,7 @@ class Outcomes:
     ) -> Outcome:
         if error is None and written is not None:
             remote_id, created = written
-            return Outcome(
-                contact_id=contact.contact_id, state=EffectState.OK, remote_id=remote_id, created=created
-            )
+            return Outcome(contact.contact_id, EffectState.OK, remote_id=remote_id, created=created)
         if error is None or written is not None:
             state, code, words = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, lost
             if error is not None:
@@ -95,14 +93,12 @@ class Outcomes:
             words = f"HubSpot rejected this contact: {self._judge.said(error)}"
             if not self._adopts and existing_id(error) is not None:
                 words = f"{words}. To take it over: {ADOPT}"
-        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=self._judge.words(words))
+        return Outcome(contact.contact_id, state, code, self._judge.words(words))
 
 
 def items(answer: Answer | NoAnswer) -> dict[str, Any] | None:
     """The body of a 2xx that speaks of items, else `None`."""
-    if isinstance(answer, NoAnswer) or not 200 <= answer.status < 300:
-        return None
-    body = answer.json()
+    body = answer.json() if answer.well else None
     return body if isinstance(body, dict) and isinstance(body.get("results"), list) else None
 
 

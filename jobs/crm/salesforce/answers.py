@@ -12,14 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
-
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, with_remedy
+from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, rename_or_exclude
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
 from jobs.crm.salesforce.fields import Fields
-from jobs.outbound.messages import retry_after
 
 QUOTA_SECONDS: Final = 900.0
 
@@ -57,7 +54,7 @@ SETTINGS: Final = frozenset(
 _NO_ACCESS: Final = frozenset({"INVALID_FIELD_FOR_INSERT_UPDATE"})
 _NO_FIELD: Final = _NO_ACCESS | {"INVALID_FIELD"}
 _TRIGGERS: Final = frozenset({"CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "CANNOT_EXECUTE_FLOW_TRIGGER"})
-_NO_COLUMN: Final = re.compile(r"No such column '([^']+)'")
+NO_COLUMN: Final = re.compile(r"No such column '([^']+)'")
 _FIELDS: Final = re.compile(r"fields: (\w+)")
 _USAGE: Final = re.compile(r"(?<![\w-])api-usage=(\d{1,15})/(\d{1,15})")
 
@@ -70,7 +67,7 @@ class SalesforceJudge(Judge):
     def __init__(self, token: str, fields: Fields, now: Callable[[], datetime]) -> None:
         super().__init__(token, now)
         self._fields = fields
-        self._key = fields.external_id_field
+        self._key = fields.key
 
     def said(self, body: Any) -> str:
         """Errors of a request are a list of `{"errorCode","message","fields"}`."""
@@ -98,21 +95,7 @@ class SalesforceJudge(Judge):
             if code in _NO_ACCESS
             else f"Create {name} on Contact, give"
         )
-        return (
-            f'{do} "{ours}" another name there (tranche destinations change NAME --field "{ours}=THEIRS"), '
-            f'or exclude it (--field "{ours}=")'
-        )
-
-    def lacking(self, contacts: Sequence[Contact], results: Sequence[Any]) -> str | None:
-        """The words and the remedy, where results of single records say that the organisation lacks something."""
-        for result in results:
-            errors = (
-                result.get("errors") if isinstance(result, dict) and result.get("success") is False else None
-            )
-            remedy = self.remedy(errors, contacts)
-            if remedy is not None:
-                return with_remedy(self.words(f"Salesforce refused records: {self.said(errors)}"), remedy)
-        return None
+        return rename_or_exclude(do, ours)
 
     def _lacking(self, errors: Any) -> Iterator[tuple[str, str]]:
         """(field, code) of each column that is not there, or that may not be written."""
@@ -123,18 +106,16 @@ class SalesforceJudge(Judge):
             elif code in _NO_FIELD:
                 fields = error.get("fields")
                 named = [f for f in fields if isinstance(f, str)] if isinstance(fields, list) else []
-                found = _NO_COLUMN.findall(words) or named or _FIELDS.findall(words)
+                found = NO_COLUMN.findall(words) or named or _FIELDS.findall(words)
                 yield from ((name, code) for name in found)
 
     def wait(self, answer: Answer, body: Any) -> Wait | None:
         if "REQUEST_LIMIT_EXCEEDED" in codes(body):
-            asked = retry_after(answer.headers, self.now())
-            return Wait(
-                seconds=self._limit_seconds(answer, body) if asked is None else asked,
-                code=ErrorCode.DESTINATION_RATE_LIMIT,
-            )
+            asked = self.asked(answer)
+            seconds = self._limit_seconds(answer, body) if asked is None else asked
+            return Wait(seconds=seconds, code=ErrorCode.DESTINATION_RATE_LIMIT)
         if "SERVER_UNAVAILABLE" in codes(body):
-            return Wait(seconds=retry_after(answer.headers, self.now()), health=Health.CRM_FAULT)
+            return Wait(seconds=self.asked(answer), health=Health.CRM_FAULT)
         return super().wait(answer, body)
 
     def _limit_seconds(self, answer: Answer, body: Any) -> float:
@@ -157,33 +138,31 @@ class SalesforceJudge(Judge):
 
     def written(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of an upsert."""
-        outcome = self._outcome(contact, result, "rejected this contact")
         created = result.get("created") if isinstance(result, dict) else None
-        if outcome.state is EffectState.OK and isinstance(created, bool):
-            return msgspec.structs.replace(outcome, created=created)
-        return outcome
+        return self._outcome(contact, result, created=created if isinstance(created, bool) else None)
 
     def created(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of a creation, whose answer has no flag for it: what went well is new."""
-        outcome = self._outcome(contact, result, "rejected this contact")
-        if outcome.state is EffectState.OK:
-            return msgspec.structs.replace(outcome, created=True)
-        return outcome
+        return self._outcome(contact, result, created=True)
 
     def deleted(self, contact: Contact, result: Any) -> Outcome:
         """The outcome of one record of a deletion; one that is not there (any more) is well."""
         if isinstance(result, dict) and codes(result.get("errors")) & GONE:
-            return Outcome(contact_id=contact.contact_id, state=EffectState.OK, remote_id=contact.remote_id)
+            return Outcome(contact.contact_id, EffectState.OK, remote_id=contact.remote_id)
         return self._outcome(contact, result, "would not delete this contact")
 
-    def _outcome(self, contact: Contact, result: Any, refusal: str) -> Outcome:
+    def _outcome(
+        self,
+        contact: Contact,
+        result: Any,
+        refusal: str = "rejected this contact",
+        *,
+        created: bool | None = None,
+    ) -> Outcome:
         found = result if isinstance(result, dict) else {}
         if found.get("success") is True:
-            return Outcome(
-                contact_id=contact.contact_id,
-                state=EffectState.OK,
-                remote_id=str(found["id"]) if found.get("id") else contact.remote_id,
-            )
+            remote_id = str(found["id"]) if found.get("id") else contact.remote_id
+            return Outcome(contact.contact_id, EffectState.OK, remote_id=remote_id, created=created)
         said = self.said(found.get("errors"))
         if found.get("success") is not False:
             state, code = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN
@@ -195,7 +174,7 @@ class SalesforceJudge(Judge):
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
             words = f"Salesforce {refusal}"
         detail = self.words(f"{words}: {said}" if said else words)
-        return Outcome(contact_id=contact.contact_id, state=state, code=code, detail=detail)
+        return Outcome(contact.contact_id, state, code, detail)
 
     def _passes(self, errors: Any) -> bool:
         """Somebody made a record with this key at the same time: an upsert that found none, and a creation, cannot
@@ -229,7 +208,7 @@ class Quota:
         self._detail = ""
 
     def note(self, answer: Answer | NoAnswer) -> None:
-        usage = None if isinstance(answer, NoAnswer) else usage_of(answer)
+        usage = usage_of(answer) if isinstance(answer, Answer) else None
         if usage is not None and usage[0] >= usage[1] * self._share:
             self._until = self._monotonic() + QUOTA_SECONDS
             self._detail = (
@@ -243,16 +222,9 @@ class Quota:
 
     def closed(self, contacts: list[Contact], pause: Pause) -> Reply:
         """The answer to a call that was not made."""
-        code = ErrorCode.DESTINATION_RATE_LIMIT
-        return Reply(
-            outcomes=[
-                Outcome(contact_id=c.contact_id, state=EffectState.RETRY, code=code, detail=pause.detail)
-                for c in contacts
-            ],
-            health=Health.WELL,
-            pause=pause,
-            detail=pause.detail,
-        )
+        waits = (EffectState.RETRY, ErrorCode.DESTINATION_RATE_LIMIT, pause.detail)
+        outcomes = [Outcome(c.contact_id, *waits) for c in contacts]
+        return Reply(outcomes=outcomes, health=Health.WELL, pause=pause, detail=pause.detail)
 
     def unread(self, pause: Pause) -> ReadBack:
         return ReadBack(seen=None, health=Health.WELL, pause=pause, detail=pause.detail)

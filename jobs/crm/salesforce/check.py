@@ -6,37 +6,42 @@ Source: REST API Developer Guide, sObject Describe; Object Reference, DescribeSO
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from app.destinations.kinds import SalesforceOptions
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge, objects
-from jobs.crm.checking import is_well, refused, step
+from jobs.crm.checking import refused, step
+from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
-
-Get = Callable[[str], Awaitable[Answer | NoAnswer]]
-"""Of a path."""
+from jobs.crm.port import Headers
 
 
-async def check(get: Get, judge: Judge, options: SalesforceOptions, base: str, query: str) -> list[Step]:
+async def check(
+    connection: Connection,
+    judge: Judge,
+    options: SalesforceOptions,
+    base: str,
+    query: str,
+    headers: Headers,
+) -> list[Step]:
     """`query` is the path of a query by our key."""
-    answer = await get(f"{base}/sobjects/Contact/describe")
-    if not is_well(answer):
+    answer = await connection.call("GET", f"{base}/sobjects/Contact/describe", None, headers)
+    if not answer.well:
         return [refused("describe", judge, answer)]
     fields = _fields(answer)
     if not fields:
         return [step("describe", False, "The description of Contact lists no fields.", answer)]
     steps = [_key(options.external_id_field, fields, answer), *_mapped(options, fields, answer)]
-    answer = await get(query)
-    if is_well(answer):
+    answer = await connection.call("GET", query, None, headers)
+    if answer.well:
         words = "A query for a key that nobody has was answered as it should be."
         return [*steps, step("read", True, words, answer)]
     return [*steps, refused("read", judge, answer)]
 
 
 def _fields(answer: Answer | NoAnswer) -> dict[str, dict[str, Any]]:
-    body = answer.json() if isinstance(answer, Answer) else None
+    body = answer.json()
     listed = objects(body.get("fields")) if isinstance(body, dict) else ()
     return {str(field.get("name")).casefold(): field for field in listed}
 

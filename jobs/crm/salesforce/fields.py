@@ -29,20 +29,14 @@ _ESCAPES: Final = str.maketrans(
 )
 
 
-class Fields:
-    """How one organisation names things (`jobs.crm.mapping`); its names do not differ in case alone."""
+class Fields(FieldMap):
+    """How one organisation names things."""
 
     def __init__(self, options: SalesforceOptions) -> None:
-        self.external_id_field = options.external_id_field
+        super().__init__(options, key=options.external_id_field, name_of=field_name)
         self._default_last_name = options.default_last_name
-        self._last_name = options.fields.get("last_name", options.STANDARD["last_name"])
-        self._map = FieldMap(
-            key=options.external_id_field,
-            standard=options.STANDARD,
-            fields=options.fields,
-            name_of=field_name,
-            fold=True,
-        )
+        self.last_name = options.fields.get("last_name", options.STANDARD["last_name"]) or ""
+        """The field that a new record must have; empty where nothing goes there."""
 
     def record(self, contact: Contact) -> dict[str, Any]:
         """What an upsert of the contact sends."""
@@ -50,24 +44,14 @@ class Fields:
 
     def new_record(self, contact: Contact) -> dict[str, Any] | None:
         """What a creation of the contact sends: the same with a last name; `None`: there is none to give."""
-        name = self._last_name
-        if name is None or self._default_last_name is None or name in self._map.sources(contact):
+        name = self.last_name
+        if not name or self._default_last_name is None or name in self.sources(contact):
             return None
         return {**self.record(contact), name: self._default_last_name}
 
-    @property
-    def last_name(self) -> str:
-        """The field that a new record must have."""
-        return self._last_name or ""
-
     def names(self, contacts: Iterable[Contact]) -> list[str]:
-        """Every field that a push of these contacts would set and a query can name."""
-        found = {name for contact in contacts for name in self._map.sources(contact)}
-        return sorted(name for name in found if _API_NAME.fullmatch(name))
-
-    def source_of(self, name: str, contacts: Iterable[Contact]) -> str | None:
-        """Our field or attribute that goes there under this name."""
-        return self._map.source_of(name, contacts)
+        """Those that a query can name."""
+        return [name for name in super().names(contacts) if _API_NAME.fullmatch(name)]
 
     def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
         """Whether the record has every value that a push of the contact would set."""
@@ -78,8 +62,8 @@ class Fields:
         )
 
     def _values(self, contact: Contact) -> dict[str, Any]:
-        values = {name: _typed(value) for name, value in self._map.sources(contact).items()}
-        name = self._last_name
+        values = {name: _typed(value) for name, value in self.sources(contact).items()}
+        name = self.last_name
         if name in values and self._default_last_name is not None and not (values[name] or "").strip():
             values[name] = self._default_last_name
         return values
