@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from app.embedded import identity, state
+from app.embedded.engine import Engine
 from app.embedded.errors import EngineError
 from app.embedded.postgres import Postgres
 from app.embedded.valkey import Valkey
@@ -132,7 +133,7 @@ class Engines:
             self._lock.release()
 
     async def died(self) -> str:
-        """Wait until an engine ends by itself and return its name; `start_…` brings it back."""
+        """Wait until an engine ends by itself and return its name; `restart` brings it back."""
         children = [engine.child for engine in (self.postgres, self.valkey) if engine.child is not None]
         if not children:
             raise EngineError("no engine is running")
@@ -144,35 +145,13 @@ class Engines:
                 task.cancel()
         return waits[done.pop()]
 
-    async def start_postgres(self) -> None:
-        """Start PostgreSQL again on its port; harmless when it runs."""
-        if self.postgres.child is None or self.postgres.child.returncode is not None:
-            await self.postgres.clear()
-            await self.postgres.start(self.postgres.port)
-            self._publish()
-
-    async def start_valkey(self) -> None:
-        """Start Valkey again on its port; harmless when it runs."""
-        if self.valkey.child is None or self.valkey.child.returncode is not None:
-            await self.valkey.clear()
-            await self.valkey.start(self.valkey.port)
-            self._publish()
-
-    async def stop_postgres(self) -> None:
-        """Shut PostgreSQL down in good order; `start_postgres` brings it back."""
-        await self.postgres.stop()
-
-    async def stop_valkey(self) -> None:
-        """Shut Valkey down in good order; `start_valkey` brings it back."""
-        await self.valkey.stop()
-
-    async def kill_postgres(self) -> None:
-        """`kill -9` to every PostgreSQL process."""
-        await self.postgres.kill()
-
-    async def kill_valkey(self) -> None:
-        """`kill -9` to Valkey."""
-        await self.valkey.kill()
+    async def restart(self) -> None:
+        """Start what has ended again, each on its port."""
+        for engine in (self.postgres, self.valkey):
+            if engine.child is None or engine.child.returncode is not None:
+                await engine.clear()
+                await engine.start(engine.port)
+                self._publish()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -183,7 +162,7 @@ class Engines:
     ) -> None:
         await self.stop()
 
-    async def _first_start(self, engine: Postgres | Valkey, fixed: int | None) -> None:
+    async def _first_start(self, engine: Engine, fixed: int | None) -> None:
         await engine.prepare()
         for attempt in range(1, PORT_ATTEMPTS + 1):
             port = self._ports.choose(engine.name, fixed, again=attempt > 1)

@@ -13,40 +13,33 @@ import asyncpg
 
 from app.embedded import residents, secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
+from app.embedded.engine import ENVIRONMENT, Engine
 from app.embedded.errors import EngineError
-from app.embedded.identity import Identity, choose, give, require_name
-from app.embedded.process import Child, deadline, run, size, tail
+from app.embedded.identity import choose, give, require_name
+from app.embedded.process import Child, size, tail
 from app.migrations.privileges import APP, privileges
 
 ROLE: Final = "tranche"
 """Owns the cluster and every table. The service is given the role `APP`, which owns nothing."""
 DATABASE: Final = "tranche"
-ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
-"""Nothing of the caller's: a PGDATA or PGPORT of his would reach the engine."""
 INIT_TIMEOUT: Final = 120.0
-READY_TIMEOUT: Final = 120.0
-"""Seconds; recovery after a crash replays at most `max_wal_size`."""
-STOP_GRACE: Final = 15.0
 
 
-class Postgres:
-    """One cluster in `data_dir/postgres`. SIGINT is its fast shutdown: clients are cut off, no data is."""
+class Postgres(Engine):
+    """One cluster. SIGINT is its fast shutdown: clients are cut off, no data is."""
 
-    name: Final = "postgres"
+    name = "postgres"
+    title = "PostgreSQL"
+    folder = "postgres"
+    stop_signal = signal.SIGINT
+    stop_grace = 15.0
+    ready_timeout = 120.0  # recovery after a crash replays at most `max_wal_size`
 
     def __init__(self, data_dir: Path, *, user: str) -> None:
-        self._data_dir = data_dir
-        self._folder = data_dir / "postgres"
-        self._password_file = data_dir / "postgres.password"
+        super().__init__(data_dir, user=user)
         self._app_password_file = data_dir / "postgres.app.password"
-        self._log = data_dir / "log" / "postgres.log"
-        self.user = user
-        self._password = b""
         self._app_password = b""
         self._install: PostgresInstall | None = None
-        self._identity: Identity | None = None
-        self.child: Child | None = None
-        self.port = 0
 
     @property
     def url(self) -> str:
@@ -62,7 +55,7 @@ class Postgres:
         return f"postgresql://{role}:{password.hex()}@{state.HOST}:{self.port}/{DATABASE}"
 
     async def prepare(self) -> None:
-        """Stop what is left of an earlier run and make the cluster if there is none yet.
+        """Make the cluster if there is none yet.
 
         Only a finished cluster ever gets its final name, so one whose making was interrupted is made anew.
         """
@@ -81,11 +74,6 @@ class Postgres:
         self._password = secrets.load_or_create(self._password_file)
 
     async def start(self, port: int) -> None:
-        """Start and return when it accepts connections.
-
-        Raises:
-            EngineError: it ended or was not ready in time; the message has the end of its log.
-        """
         assert self._install is not None, "prepare first"
         self.port = port
         settings = {
@@ -105,30 +93,9 @@ class Postgres:
             "logging_collector": "off",
             "log_line_prefix": "%m [%p] ",
         }
-        start = size(self._log)
-        self.child = Child.spawn(
-            [
-                self._install.program("postgres"),
-                "-D",
-                self._folder,
-                *(word for key, value in settings.items() for word in ("-c", f"{key}={value}")),
-            ],
-            name=self.name,
-            env=ENVIRONMENT,
-            cwd=self._folder,
-            log=self._log,
-            stop_signal=signal.SIGINT,
-            identity=self._identity,
-            reach=self._reach(self._folder),
-        )
-        limit = deadline(READY_TIMEOUT)
-        while not self._is_ready(self.child.pid):
-            if self.child.returncode is not None:
-                raise EngineError(f"PostgreSQL did not start: {tail(self._log, start)}")
-            if deadline(0) > limit:
-                await self.stop()
-                raise EngineError(f"PostgreSQL was not ready within {READY_TIMEOUT:g} s, see {self._log}")
-            await asyncio.sleep(0.01)
+        options = (word for key, value in settings.items() for word in ("-c", f"{key}={value}"))
+        server = self._install.program("postgres")
+        await self._launch([server, "-D", self._folder, *options], reach=self._reach(self._folder))
         try:
             await self._admit_app()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -142,11 +109,11 @@ class Postgres:
         file with the password lost."""
         self._app_password = secrets.load_or_create(self._app_password_file)
         try:
-            await (await asyncpg.connect(self.app_url, timeout=READY_TIMEOUT)).close()
+            await (await asyncpg.connect(self.app_url, timeout=self.ready_timeout)).close()
             return
         except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
             pass
-        owner = await asyncpg.connect(self.url, timeout=READY_TIMEOUT)
+        owner = await asyncpg.connect(self.url, timeout=self.ready_timeout)
         try:
             async with owner.transaction():
                 known = await owner.fetchval("SELECT true FROM pg_roles WHERE rolname = $1", APP)
@@ -156,31 +123,17 @@ class Postgres:
         finally:
             await owner.close()
 
-    async def stop(self) -> None:
-        """Fast shutdown, and SIGKILL to all of it when that takes too long."""
-        if self.child is not None:
-            await self.child.stop(STOP_GRACE)
-            await self._kill_backends()
-            self.child = None
-
-    async def kill(self) -> None:
-        """SIGKILL to all of it, as the machine's failure would."""
-        if self.child is not None:
-            await self.child.kill()
-            await self._kill_backends()
-            self.child = None
-
     async def clear(self) -> None:
-        """End every PostgreSQL process in the folder, whoever started it."""
-        await residents.evict(self._folder, self.name, signal.SIGINT, STOP_GRACE)
+        await super().clear()
         # With none left the file is stale; PostgreSQL itself would only ask whether any process has that pid.
         (self._folder / "postmaster.pid").unlink(missing_ok=True)
 
-    async def _kill_backends(self) -> None:
-        # Each leads a session of its own, so they are not in the postmaster's group and may linger.
+    async def _ended(self) -> None:
+        # Each backend leads a session of its own, so they are not in the postmaster's group and may linger.
         await residents.evict(self._folder, self.name, signal.SIGKILL, 0.0)
+        await super()._ended()
 
-    def _is_ready(self, pid: int) -> bool:
+    async def _is_ready(self, pid: int) -> bool:
         # What pg_ctl --wait reads: line 1 is the pid, line 8 the state.
         try:
             lines = (self._folder / "postmaster.pid").read_text().splitlines()
@@ -247,13 +200,24 @@ class Postgres:
         )
 
     async def _run(self, argv: list[str | Path], *, folder: Path, stdin: bytes = b"") -> None:
-        await run(
+        """Run a program to its end; `EngineError` with the end of its log unless it exits 0."""
+        start, reach = size(self._log), self._reach(folder)
+        child = Child.spawn(
             argv,
-            log=self._log,
-            seconds=INIT_TIMEOUT,
-            stdin=stdin,
             env=ENVIRONMENT,
             cwd=folder,
+            stdin=stdin,
+            log=self._log,
             identity=self._identity,
-            reach=self._reach(folder),
+            reach=reach,
         )
+        try:
+            code = await asyncio.wait_for(child.wait(), INIT_TIMEOUT)
+        except TimeoutError:
+            raise EngineError(
+                f"{child.name} did not finish within {INIT_TIMEOUT:g} s, see {self._log}"
+            ) from None
+        finally:
+            await child.kill()
+        if code != 0:
+            raise EngineError(f"{child.name} failed with exit code {code}: {tail(self._log, start)}")

@@ -15,7 +15,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -165,30 +164,6 @@ class Child:
             os.close(watch)
 
 
-async def run(
-    argv: Sequence[str | Path],
-    *,
-    log: Path,
-    seconds: float,
-    stdin: bytes = b"",
-    env: Mapping[str, str] | None = None,
-    cwd: Path | None = None,
-    identity: Identity | None = None,
-    reach: Sequence[Path] = (),
-) -> None:
-    """Run a program to its end as a `Child`; `EngineError` with the end of its log unless it exits 0."""
-    start = size(log)
-    child = Child.spawn(argv, env=env, cwd=cwd, stdin=stdin, log=log, identity=identity, reach=reach)
-    try:
-        code = await asyncio.wait_for(child.wait(), seconds)
-    except TimeoutError:
-        raise EngineError(f"{child.name} did not finish within {seconds:g} s, see {log}") from None
-    finally:
-        await child.kill()
-    if code != 0:
-        raise EngineError(f"{child.name} failed with exit code {code}: {tail(log, start)}")
-
-
 def size(log: Path) -> int:
     """Where the next line of a log will begin."""
     try:
@@ -206,8 +181,3 @@ def tail(log: Path, start: int = 0, lines: int = 12) -> str:
     except OSError:
         return ""
     return "\n".join(text.splitlines()[-lines:])
-
-
-def deadline(seconds: float) -> float:
-    """The monotonic time `seconds` from now."""
-    return time.monotonic() + seconds

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
+from collections.abc import Iterator
 from pathlib import Path
 
 from app.embedded.errors import EngineError
@@ -38,23 +40,23 @@ def load_or_create(path: Path, nbytes: int = 32) -> bytes:
 
 
 def _create(path: Path, secret: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        write_private(temporary, secret)
+    with contextlib.suppress(FileExistsError), _written_beside(path, secret) as temporary:
         os.link(temporary, path)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
 def replace_private(path: Path, content: bytes) -> None:
     """Put `content` into `path` (mode 0600): a reader sees the old file or the new one, never half of it."""
+    with _written_beside(path, content) as temporary:
+        temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """A file in the same folder, to be put in the place of `path`; what was done is durable afterwards."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         write_private(temporary, content)
-        temporary.replace(path)
+        yield temporary
     finally:
         temporary.unlink(missing_ok=True)
     sync_folder(path.parent)

@@ -5,41 +5,33 @@ from __future__ import annotations
 import asyncio
 import signal
 from pathlib import Path
-from typing import Final
 
-from app.embedded import residents, secrets, state
+from app.embedded import secrets, state
 from app.embedded.binaries import find_valkey
+from app.embedded.engine import Engine
 from app.embedded.errors import EngineError
-from app.embedded.identity import Identity, choose, give
-from app.embedded.process import Child, deadline, size, tail
-
-READY_TIMEOUT: Final = 60.0
-"""Seconds; it reads its whole append-only file first."""
-STOP_GRACE: Final = 10.0
+from app.embedded.identity import choose, give
 
 
-class Valkey:
-    """One server in `data_dir/valkey`."""
+class Valkey(Engine):
+    """One server. Upon SIGTERM it writes out its file."""
 
-    name: Final = "valkey-server"
+    name = "valkey-server"
+    title = "Valkey"
+    folder = "valkey"
+    stop_signal = signal.SIGTERM
+    stop_grace = 10.0
+    ready_timeout = 60.0  # it reads its whole append-only file first
 
     def __init__(self, data_dir: Path, *, user: str) -> None:
-        self._folder = data_dir / "valkey"
-        self._password_file = data_dir / "valkey.password"
-        self._log = data_dir / "log" / "valkey.log"
-        self.user = user
-        self._password = b""
+        super().__init__(data_dir, user=user)
         self._server: Path | None = None
-        self._identity: Identity | None = None
-        self.child: Child | None = None
-        self.port = 0
 
     @property
     def url(self) -> str:
         return f"redis://:{self._password.hex()}@{state.HOST}:{self.port}/0"
 
     async def prepare(self) -> None:
-        """Stop what is left of an earlier run and see to folder and password."""
         self._server = find_valkey()
         self._identity = choose(self._folder, self.user)
         self._folder.mkdir(mode=0o700, exist_ok=True)
@@ -48,11 +40,6 @@ class Valkey:
         self._password = secrets.load_or_create(self._password_file)
 
     async def start(self, port: int) -> None:
-        """Start and return when it has loaded its data.
-
-        Raises:
-            EngineError: it ended or was not ready in time; the message has the end of its log.
-        """
         self.port = port
         try:
             await self._start()
@@ -76,49 +63,16 @@ class Valkey:
             "save": '""',
             "maxmemory-policy": "noeviction",
         }
-        start = size(self._log)
         # By standard input: in the argument list everybody could read the password.
-        self.child = Child.spawn(
-            [self._server, "-"],
-            name=self.name,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
-            cwd=self._folder,
-            stdin="".join(f"{key} {value}\n" for key, value in config.items()).encode(),
-            log=self._log,
-            identity=self._identity,
-            reach=[self._server, self._folder],
-        )
-        limit = deadline(READY_TIMEOUT)
-        while not await self._is_ready(self.child.pid):
-            if self.child.returncode is not None:
-                raise EngineError(f"Valkey did not start: {tail(self._log, start)}")
-            if deadline(0) > limit:
-                await self.stop()
-                raise EngineError(f"Valkey was not ready within {READY_TIMEOUT:g} s, see {self._log}")
-            await asyncio.sleep(0.01)
-
-    async def stop(self) -> None:
-        """SIGTERM, upon which it writes out its file, then SIGKILL."""
-        if self.child is not None:
-            await self.child.stop(STOP_GRACE)
-            self.child = None
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-        if self.child is not None:
-            await self.child.kill()
-            self.child = None
-
-    async def clear(self) -> None:
-        """End every Valkey process in the folder."""
-        await residents.evict(self._folder, self.name, signal.SIGTERM, STOP_GRACE)
+        lines = "".join(f"{key} {value}\n" for key, value in config.items())
+        await self._launch([self._server, "-"], reach=[self._server, self._folder], stdin=lines.encode())
 
     def _set_aside(self) -> None:
         number = sum(1 for _ in self._folder.glob("appendonlydir.damaged-*")) + 1
         (self._folder / "appendonlydir").rename(self._folder / f"appendonlydir.damaged-{number}")
 
     async def _is_ready(self, pid: int) -> bool:
-        """Whether our own process answers on the port (another program might), with its data loaded."""
+        """It answers on the port, where another program might."""
         try:
             async with asyncio.timeout(2.0):
                 reader, writer = await asyncio.open_connection(state.HOST, self.port)

@@ -247,13 +247,13 @@ class Ordeal:
 
     async def _strike(self, name: str, away: float) -> None:
         if name == "PostgreSQL":
-            await self._engines.kill_postgres()
+            await self._engines.postgres.kill()
             await asyncio.sleep(away)
-            await self._engines.start_postgres()
+            await self._engines.restart()
         elif name == "Valkey":
-            await self._engines.kill_valkey()
+            await self._engines.valkey.kill()
             await asyncio.sleep(away)
-            await self._engines.start_valkey()
+            await self._engines.restart()
         else:
             await self._running[name].child.kill()
             await asyncio.sleep(away)

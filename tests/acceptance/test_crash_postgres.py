@@ -40,7 +40,7 @@ async def test_killed_and_restarted_under_a_stream_of_imports(
         return len(acknowledged) >= 10
 
     await until(some)
-    await own_engines.kill_postgres()
+    await own_engines.postgres.kill()
 
     async def refused() -> bool:
         return len(refusals) >= 6
@@ -53,7 +53,7 @@ async def test_killed_and_restarted_under_a_stream_of_imports(
     assert (await fragile.ask("GET", "/health/live")).status == 200
     assert (await fragile.ask("GET", "/health/ready")).status == 503
     before = len(acknowledged)
-    await own_engines.start_postgres()
+    await own_engines.restart()
 
     async def taken_again() -> bool:
         return len(acknowledged) >= before + 5
@@ -95,9 +95,9 @@ async def test_killed_between_the_effect_and_its_record(fragile: Installation, o
         return len(await fragile.sandbox.effects()) == 30
 
     await until(applied, every=0.01)
-    await own_engines.kill_postgres()
+    await own_engines.postgres.kill()
     await asyncio.sleep(1.5)
-    await own_engines.start_postgres()
+    await own_engines.restart()
     assert (await fragile.finished(job_id))["state"] == "completed"
     assert [call["path"].rsplit("/", 1)[1] for call in await fragile.sandbox.calls()] == ["upsert"]
     assert worker.child.returncode is None
@@ -105,7 +105,7 @@ async def test_killed_between_the_effect_and_its_record(fragile: Installation, o
 
 async def test_started_before_postgres(fragile: Installation, own_engines: Engines) -> None:
     """API and worker may be started first; they wait for their database instead of ending."""
-    await own_engines.stop_postgres()
+    await own_engines.postgres.stop()
     api = fragile.start("api", "serve", "--port", str(fragile.port))
     worker = fragile.start("worker", "worker")
     await worker.says("worker_waits")
@@ -118,7 +118,7 @@ async def test_started_before_postgres(fragile: Installation, own_engines: Engin
 
     await until(live)
     assert (await fragile.push(people(1))).status == 503
-    await own_engines.start_postgres()
+    await own_engines.restart()
 
     async def taken() -> bool:
         return (await fragile.push(people(1))).status == 207

@@ -60,7 +60,7 @@ async def test_killed_and_away(fragile: Installation, own_engines: Engines) -> N
     sweep = 3.0
     api, worker = await fragile.start_both(sweep_interval=sweep)
     await _arrive(fragile, await _quick_imports(fragile, 0, 2))
-    await own_engines.kill_valkey()
+    await own_engines.valkey.kill()
     away = await _quick_imports(fragile, 2)
     health = await fragile.ask("GET", "/health")
     assert health.status == 207
@@ -69,7 +69,7 @@ async def test_killed_and_away(fragile: Installation, own_engines: Engines) -> N
     await _each_once(fragile, 200)
 
     away = await _quick_imports(fragile, 10, 2)
-    await own_engines.start_valkey()
+    await own_engines.restart()
 
     async def well() -> bool:
         return (await fragile.ask("GET", "/health")).status == 200

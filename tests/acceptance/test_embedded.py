@@ -256,8 +256,8 @@ async def test_engines_left_running_are_taken_down_and_started_anew(folder: Path
 async def test_a_stale_pid_file_never_harms_the_program_that_has_the_pid_now(folder: Path) -> None:
     async with Engines(folder) as engines:
         await write(engines.urls, "a")
-        await engines.kill_postgres()
-        await engines.kill_valkey()
+        await engines.postgres.kill()
+        await engines.valkey.kill()
         pid_file = folder / "postgres" / "postmaster.pid"
         stale = pid_file.read_text().splitlines()
     # PostgreSQL alone would refuse: a process of its own user has that pid.
@@ -313,16 +313,16 @@ async def test_an_engine_that_is_killed_comes_back_on_its_port(folder: Path) -> 
     async with Engines(folder) as engines:
         before = engines.urls
         await write(before, "a")
-        for kill, start in (
-            (engines.kill_postgres, engines.start_postgres),
-            (engines.kill_valkey, engines.start_valkey),
-            (engines.stop_postgres, engines.start_postgres),
-            (engines.stop_valkey, engines.start_valkey),
+        for kill in (
+            engines.postgres.kill,
+            engines.valkey.kill,
+            engines.postgres.stop,
+            engines.valkey.stop,
         ):
             await kill()
             with pytest.raises((OSError, aioredis.ConnectionError)):
                 await read(before)
-            await start()
+            await engines.restart()
             assert engines.urls == before == running(folder)
             assert await read(before) == (["a"], ["a"])
 
@@ -335,7 +335,7 @@ async def test_an_engine_that_ends_by_itself_is_noticed(folder: Path) -> None:
         assert engines.valkey.child is not None
         os.kill(engines.valkey.child.pid, signal.SIGKILL)
         assert await asyncio.wait_for(watch, 5) == "valkey-server"
-        await engines.start_valkey()
+        await engines.restart()
         await write(engines.urls, "a")
 
 
@@ -363,8 +363,8 @@ async def test_a_port_lost_between_choice_and_use_is_chosen_anew(
 
 
 async def test_engines_that_hang_are_killed_in_the_end(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.embedded.postgres.STOP_GRACE", 0.3)
-    monkeypatch.setattr("app.embedded.valkey.STOP_GRACE", 0.3)
+    monkeypatch.setattr("app.embedded.postgres.Postgres.stop_grace", 0.3)
+    monkeypatch.setattr("app.embedded.valkey.Valkey.stop_grace", 0.3)
     engines = Engines(folder)
     await write(await engines.start(), "a")
     for process in residents(folder):

@@ -40,15 +40,15 @@ async def flush_redis(stage: Stage, fault: Fault) -> None:
 
 
 async def kill_redis(stage: Stage, fault: Fault) -> None:
-    await stage.engines.kill_valkey()
+    await stage.engines.valkey.kill()
     await asyncio.sleep(fault.seconds)
-    await stage.engines.start_valkey()
+    await stage.engines.restart()
 
 
 async def kill_postgres(stage: Stage, fault: Fault) -> None:
-    await stage.engines.kill_postgres()
+    await stage.engines.postgres.kill()
     await asyncio.sleep(fault.seconds / 2)
-    await stage.engines.start_postgres()
+    await stage.engines.restart()
 
 
 async def crm(stage: Stage, fault: Fault) -> None:

@@ -321,8 +321,7 @@ class Stage:
         """Every fault is over, every part is there."""
         for proxy in self.proxies.values():
             proxy.heal()
-        await self.engines.start_postgres()
-        await self.engines.start_valkey()
+        await self.engines.restart()
         await self.all_ready()
         await asyncio.gather(*(self.behave(crm) for crm in CRMS))
 

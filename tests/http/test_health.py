@@ -117,16 +117,16 @@ async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) 
         assert (await add(api)).status == 201
         assert (await api.push([person(0)], key="k")).status == 207
 
-        await own_engines.kill_valkey()
+        await own_engines.valkey.kill()
         assert (await api.push([person(1)])).status == 207
         degraded = await api.get("/health")
         assert degraded.status == 207
         assert degraded.json()["checks"]["cache"]["status"] == "fail"
         assert (await api.get("/health/ready")).status == 200
-        await own_engines.start_valkey()
+        await own_engines.restart()
         await _until(api, "/health", lambda body: body["checks"]["cache"]["status"] == "pass")
 
-        await own_engines.kill_postgres()
+        await own_engines.postgres.kill()
         for _ in range(3):
             refused = await api.push([person(0)], key="k")
             assert (refused.status, refused.json()["code"]) == (503, "DATABASE_UNAVAILABLE")
@@ -135,7 +135,7 @@ async def test_outages_are_told_and_end_without_a_restart(own_engines: Engines) 
         assert (await api.get("/health")).status == 503
         await _until(api, "/health/ready", lambda body: body["status"] == "fail")
         assert (await api.get("/health/live")).status == 200
-        await own_engines.start_postgres()
+        await own_engines.restart()
         again = await _recovered(api)
         assert again.headers["Idempotency-Replayed"] == "true"
         await _until(api, "/health/ready", lambda body: body["status"] == "pass")

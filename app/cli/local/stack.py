@@ -208,8 +208,7 @@ class Stack:
                     done.remove(engine)
                     log.warning("engine_ended", engine=engine.result(), log=str(self.folder / "log"))
                     await asyncio.sleep(_RESTART_PAUSE)
-                    await self._engines.start_postgres()
-                    await self._engines.start_valkey()
+                    await self._engines.restart()
                     engine = asyncio.create_task(self._engines.died())
                 for task in done:
                     name = tasks.pop(task)  # type: ignore[arg-type]
