@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import random
 import signal
-import time
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +16,6 @@ import structlog
 from arq.worker import Worker, func
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from uuid_utils.compat import uuid7
 
 from app.errors import TrancheError
 from app.kit import worker_registry
@@ -39,7 +36,8 @@ from jobs.delivery.rate_limiter import RateLimiter
 from jobs.imports.worker import ImportWorkers
 from jobs.maintenance.scheduler import Scheduler
 from jobs.outbound.ssrf import DestinationSessions
-from jobs.sagas.workflows import make_runner
+from jobs.sagas.runner import Runner
+from jobs.sagas.workflows import WORKFLOWS
 from jobs.scheduling.worker_pool import PollingWorkerPool
 from jobs.webhooks.sender import WebhookSender
 
@@ -112,41 +110,22 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     """A running worker; on leaving, calls in flight end and are recorded."""
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_pool(make_pool(settings.redis_url))
-    breaker = Breaker(redis, BreakerPolicy.from_settings(settings), clock=time.time, rng=random.random)
-    rate_limiter = RateLimiter(redis, clock=time.time)
-    transitions = TransitionLog(database, monotonic=time.monotonic)
+    breaker = Breaker(redis, BreakerPolicy.from_settings(settings))
+    rate_limiter = RateLimiter(redis)
+    transitions = TransitionLog(database)
     notifier = Notifier(settings)
     vault = Vault(settings.secret_key)
     worker_id = uuid.uuid4().hex
     await database.open()
     async with DestinationSessions(parse_networks(settings.destination_private)) as sessions:
-        clients = ClientFactory(
-            database, breaker, rate_limiter, transitions, sessions, vault, settings, monotonic=time.monotonic
-        )
-        dispatcher = Dispatcher(
-            database,
-            clients,
-            notifier,
-            settings,
-            monotonic=time.monotonic,
-            random=random.random,
-            new_token=uuid.uuid4,
-        )
-        importer = ImportWorkers(
-            database, dispatcher, settings, monotonic=time.monotonic, random=random.random
-        )
-        runner = make_runner(
-            database,
-            settings,
-            dispatcher.serve,
-            monotonic=time.monotonic,
-            random=random.random,
-            new_id=uuid7,
-        )
-        tester = DestinationTester(database, clients, settings, monotonic=time.monotonic)
+        clients = ClientFactory(database, breaker, rate_limiter, transitions, sessions, vault, settings)
+        dispatcher = Dispatcher(database, clients, notifier, settings)
+        importer = ImportWorkers(database, dispatcher, settings)
+        runner = Runner(database, WORKFLOWS, settings, dispatcher.serve)
+        tester = DestinationTester(database, clients, settings)
         pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
-        scheduler = Scheduler(database, dispatcher, settings, monotonic=time.monotonic)
-        sender = WebhookSender(database, vault, settings, monotonic=time.monotonic, random=random.random)
+        scheduler = Scheduler(database, dispatcher, settings)
+        sender = WebhookSender(database, vault, settings)
         background = [
             asyncio.create_task(listen(settings, dispatcher, pools)),
             asyncio.create_task(scheduler.run()),

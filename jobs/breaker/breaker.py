@@ -6,6 +6,8 @@ simpler rule (`LocalCircuit`), and a dead Redis costs at most one call a second 
 
 from __future__ import annotations
 
+import random
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -48,8 +50,8 @@ class Breaker:
         redis: Redis | None,
         policy: BreakerPolicy,
         *,
-        clock: Callable[[], float],
-        rng: Callable[[], float],
+        clock: Callable[[], float] = time.time,
+        rng: Callable[[], float] = random.random,
         prefix: str = PREFIX,
         pinned_time: Callable[[], int] | None = None,
     ) -> None:

@@ -7,6 +7,7 @@ is written, also while PostgreSQL is away.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -42,7 +43,7 @@ class _Entry(msgspec.Struct, frozen=True):
 class TransitionLog:
     """Writes transitions in the order in which they were added."""
 
-    def __init__(self, database: Database, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, database: Database, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._monotonic = monotonic
         self._waiting: deque[_Entry] = deque(maxlen=_MOST)

@@ -7,12 +7,13 @@ from typing import Final
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.port import CallResult
 
 NOBODY: Final = "tranche-check-nobody"
 """A key that no record has."""
 
 
-def step(name: str, ok: bool | None, detail: str, answer: Answer | NoAnswer) -> Step:
+def step(name: str, ok: bool | None, detail: str, answer: Answer | NoAnswer | CallResult) -> Step:
     """What one call showed."""
     return Step(
         name=name, ok=ok, detail=detail, status=answer.status, milliseconds=round(answer.seconds * 1000)

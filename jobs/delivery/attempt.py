@@ -6,26 +6,24 @@ Whatever happens on the way ends as one state for each item (`docs/states.md`) a
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Callable
-from datetime import UTC, datetime
 from typing import Final
 
 import asyncpg
 import structlog
 
 from app.deliveries import contact_states, queries
-from app.deliveries.queries import Claim, Record, Recorded
+from app.deliveries.queries import Record, Recorded
 from app.errors import TrancheError
 from app.kit import retry
 from app.kit.postgres.database import Database
 from app.kit.retry import GiveUp, GiveUpReason
 from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
-from jobs.breaker.rules import Permits
 from jobs.delivery import resend
 from jobs.delivery.attempt_calls import AttemptCalls
-from jobs.delivery.attempt_items import AttemptItems, batches
+from jobs.delivery.attempt_items import batches
 from jobs.delivery.clients import DestinationContext
-from jobs.delivery.guarded_client import GuardedClient
 from jobs.delivery.reconciliation import Reconciliation
 from jobs.delivery.recorder import Recorder
 
@@ -43,43 +41,20 @@ class DeliveryAttempt:
 
     def __init__(
         self,
-        claim: Claim,
+        calls: AttemptCalls,
         context: DestinationContext,
-        client: GuardedClient,
         database: Database,
         recorder: Recorder,
         *,
-        leased_until: float,
-        permits: Permits | None,
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        random: Callable[[], float] = random.random,
     ) -> None:
-        self._claim = claim
+        self._claim, self._items, self._crm = calls.claim, calls.items, calls.crm
+        self._calls = calls
         self._policy = context.policy
-        self._crm = client.crm
         self._database = database
         self._recorder = recorder
         self._random = random
-        self._items = AttemptItems(claim)
-        self._calls = AttemptCalls(
-            claim,
-            self._items,
-            database,
-            context,
-            client,
-            leased_until=leased_until,
-            permits=permits,
-            monotonic=monotonic,
-            now=now,
-        )
-        self._reconciliation = Reconciliation(
-            claim,
-            self._items,
-            self._calls,
-            batch_size=client.crm.batch_size,
-            grace=context.policy.reconcile_grace,
-        )
+        self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
         self._memory = context.state.memory
         self._loaded = 0
         """Bytes that are reserved in it."""
@@ -150,10 +125,9 @@ class DeliveryAttempt:
         if items.within(EffectState.UNKNOWN) and self._crm.repeatable:
             ids = claim.contact_ids  # a call is repeated with all contacts that were part of it
         if ids:
+            destination = (claim.tenant_id, claim.destination_id)
             async with self._database.connection() as connection:
-                found = await contact_states.contacts_to_send(
-                    connection, claim.tenant_id, claim.destination_id, ids
-                )
+                found = await contact_states.contacts_to_send(connection, *destination, ids)
             size = sum(each.size for each in found.values())
             if not self._memory.reserve(size):
                 return False

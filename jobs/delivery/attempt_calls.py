@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import time
 import uuid
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, TypeVar
 
 from app.deliveries import queries
@@ -30,18 +31,18 @@ class AttemptCalls:
     def __init__(
         self,
         claim: Claim,
-        items: AttemptItems,
         database: Database,
         context: DestinationContext,
         client: GuardedClient,
         *,
         leased_until: float,
         permits: Permits | None,
-        monotonic: Callable[[], float],
-        now: Callable[[], datetime],
+        monotonic: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        self._claim = claim
-        self._items = items
+        self.claim = claim
+        self.items = AttemptItems(claim)
+        self.crm = client.crm
         self._database = database
         self._context = context
         self._client = client
@@ -64,28 +65,24 @@ class AttemptCalls:
     async def write(self, batch: Batch) -> bool:
         """One call, or halves of it where the CRM refused the whole without naming the faulty contact; false: no more
         calls."""
-        crm, contacts = self._client.crm, batch.contacts
-        reply = await self._call(
-            batch.operation, contacts, crm.archive if batch.operation == "archive" else crm.push
-        )
+        contacts = batch.contacts
+        ask = self.crm.archive if batch.operation == "archive" else self.crm.push
+        reply = await self._call(batch.operation, contacts, ask)
         if reply is None:
             return False
         self.wrote = True
         if reply.rejected_whole and len(contacts) > 1:
             middle = len(contacts) // 2
-            first, second = (
-                Batch(batch.operation, contacts[:middle]),
-                Batch(batch.operation, contacts[middle:]),
-            )
+            first, second = (Batch(batch.operation, half) for half in (contacts[:middle], contacts[middle:]))
             return await self.write(first) and await self.write(second)
         description = str(self._last)
         for contact, outcome in zip(contacts, reply.outcomes, strict=True):
-            self._items.apply(contact, outcome, description)
+            self.items.apply(contact, outcome, description)
         return not self.paused
 
     async def read_back(self, contacts: list[Contact]) -> ReadBack | None:
         """`None`: no call was made, or it says nothing."""
-        return await self._call("read_back", contacts, self._client.crm.read_back)
+        return await self._call("read_back", contacts, self.crm.read_back)
 
     async def _call(
         self,
@@ -96,11 +93,11 @@ class AttemptCalls:
         """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
         if not await self._renew_lease():
             return None
-        headers = Headers(self._claim.request_id, self.event_id(contacts))
+        headers = Headers(self.claim.request_id, self.event_id(contacts))
         self._in_progress = self._last = call = CallInProgress(
             operation=operation,
             event_id=headers.event_id,
-            positions=self._items.positions(contacts),
+            positions=self.items.positions(contacts),
             sent_at=self._now(),
             started=self._monotonic(),
         )
@@ -121,7 +118,7 @@ class AttemptCalls:
     def event_id(self, contacts: list[Contact]) -> str:
         """The same for the same contacts in the same versions under the same options; a job that resends has its own,
         because it asks for another answer."""
-        claim = self._claim
+        claim = self.claim
         versions = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
         resent_by = str(claim.job_id) if claim.resent else ""
         scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", self._context.options_hash, resent_by)
@@ -136,7 +133,7 @@ class AttemptCalls:
         requested_at = self._monotonic()
         lease = max(policy.lease, need)
         async with self._database.connection() as connection:
-            if not await queries.renew_lease(connection, self._claim, lease):
+            if not await queries.renew_lease(connection, self.claim, lease):
                 return False
         self.leased_until = requested_at + lease
         return True
@@ -161,14 +158,10 @@ class AttemptCalls:
             return
         self.wrote = True
         for position in call.positions:
-            if self._items.states[position] not in OPEN_STATES:
+            if self.items.states[position] not in OPEN_STATES:
                 continue  # it was part of a repeated call, and was settled before
-            self._items.settle(
-                position,
-                EffectState.UNKNOWN,
-                code=ErrorCode.OUTCOME_UNKNOWN,
-                detail=f"{call}: {detail}",
-            )
+            in_doubt = f"{call}: {detail}"
+            self.items.settle(position, EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN, detail=in_doubt)
 
 
 def _settles(reply: Reply | ReadBack) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
 from typing import Any, Final
 
 import asyncpg
@@ -47,6 +46,11 @@ class DestinationContext(msgspec.Struct, frozen=True):
     options_hash: str = ""
     """Changes with every option that may change the bodies that it is sent."""
 
+    @property
+    def key(self) -> tuple[int, int]:
+        """Tenant and destination, as queries take them."""
+        return self.destination.tenant_id, self.destination.destination_id
+
 
 class ClientFactory:
     """Circuits, rates and states of destinations outlive the clients."""
@@ -60,8 +64,6 @@ class ClientFactory:
         sessions: DestinationSessions,
         vault: Vault,
         settings: Settings,
-        *,
-        monotonic: Callable[[], float],
     ) -> None:
         self._database = database
         self._breaker = breaker
@@ -70,8 +72,7 @@ class ClientFactory:
         self._sessions = sessions
         self._vault = vault
         self._settings = settings
-        self._monotonic = monotonic
-        self._states = DestinationStates(monotonic)
+        self._states = DestinationStates()
 
     def connect(self, destination: Route) -> DestinationContext:
         """
@@ -128,10 +129,8 @@ class ClientFactory:
             state,
             own_circuit=own_circuit,
             crm_circuit=crm_circuit,
-            rate=policy.rate,
-            timeouts=policy.timeouts,
+            policy=policy,
             operator_timeouts=Timeouts(self._settings.crm_connect_timeout, self._settings.crm_total_timeout),
-            monotonic=self._monotonic,
             on_transition=on_transition,
             block=block,
         )

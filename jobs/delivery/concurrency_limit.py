@@ -9,6 +9,7 @@ for less. Times are seconds of any one clock.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -58,7 +59,7 @@ def restart(now: float) -> Window:
 class ConcurrencyLimit:
     """Of one destination."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._window = Window()
         self._generations: dict[str, int] = {}

@@ -15,8 +15,8 @@ _MOST_KEPT: Final = 4_096
 
 
 class DestinationState:
-    def __init__(self, monotonic: Callable[[], float], holding: set[MemoryShare]) -> None:
-        self.limit = ConcurrencyLimit(monotonic)
+    def __init__(self, holding: set[MemoryShare]) -> None:
+        self.limit = ConcurrencyLimit()
         self.memory = MemoryShare(holding)
         self.last_failure = ""
         """What the last call met that counted against a circuit, maybe in the CRM's words."""
@@ -45,8 +45,7 @@ class DestinationState:
 class DestinationStates:
     """By tenant and destination, the most recently used."""
 
-    def __init__(self, monotonic: Callable[[], float]) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._holding: set[MemoryShare] = set()
         self._kept: LRUCache[tuple[int, int], DestinationState] = LRUCache(_MOST_KEPT)
 
@@ -54,5 +53,5 @@ class DestinationStates:
         key = (tenant_id, destination_id)
         found = self._kept.get(key)
         if found is None:
-            found = self._kept[key] = DestinationState(self._monotonic, self._holding)
+            found = self._kept[key] = DestinationState(self._holding)
         return found

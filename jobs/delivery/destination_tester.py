@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
 import structlog
 
-from app.deliveries import queries as deliverie_queries
+from app.deliveries import queries
 from app.deliveries.queries import Route
 from app.destinations.circuits import queries as circuit_queries
 from app.destinations.testing import queries as rows
@@ -24,6 +24,7 @@ from app.errors import SettingsError
 from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
+from jobs.crm.checking import step
 from jobs.crm.port import Contact, Crm, Headers, Seen
 from jobs.delivery.clients import ClientFactory
 from jobs.scheduling.fair_queue import Job
@@ -58,8 +59,6 @@ class DestinationTester(PollingWorkerPool):
         database: Database,
         clients: ClientFactory,
         settings: Settings,
-        *,
-        monotonic: Callable[[], float],
     ) -> None:
         super().__init__(
             "destination_test",
@@ -67,7 +66,6 @@ class DestinationTester(PollingWorkerPool):
             storage=database.storage,
             interval=_INTERVAL,
             idle=settings.sweep_interval,
-            monotonic=monotonic,
         )
         self._database = database
         self._clients = clients
@@ -89,7 +87,7 @@ class DestinationTester(PollingWorkerPool):
                 tenant_id=tenant_id,
                 destination_id=claimed.destination_id,
                 verdict=judge(steps),
-                steps={step.name: step.ok for step in steps},
+                steps={each.name: each.ok for each in steps},
             )
         self.forget(job)
 
@@ -101,7 +99,7 @@ class DestinationTester(PollingWorkerPool):
         if claimed.late:
             return [_failed("test", "No worker claimed it in time, so nothing was called.")]
         async with self._database.connection() as connection:
-            route = await deliverie_queries.read_destination(connection, tenant_id, claimed.destination_id)
+            route = await queries.read_destination(connection, tenant_id, claimed.destination_id)
         if route is None or route.state == "removed":
             return [_failed("test", "The destination was removed.")]
         steps: list[Step] = []
@@ -157,7 +155,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
     detail = outcome.detail or reply.detail
     if written:
         detail = f"The record {key} was written." if shown else f"{_UNSHOWN} The key is {key}."
-    steps.append(_step("write", shown or (None if written else False), detail, reply.status, reply.seconds))
+    steps.append(step("write", shown or (None if written else False), detail, reply))
     if outcome.state in (EffectState.FAILED, EffectState.RETRY):
         return
     remote_id = outcome.remote_id
@@ -166,7 +164,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         remote_id = back.remote_ids.get(key, remote_id)
         seen = None if back.seen is None else back.seen.get(key)
         detail = _SEEN[seen] if seen is not None else back.detail or "The answer does not mention it."
-        steps.append(_step("read back", seen is Seen.MATCHES, detail, back.status, back.seconds))
+        steps.append(step("read back", seen is Seen.MATCHES, detail, back))
     else:
         words = (
             "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
@@ -185,22 +183,16 @@ async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, 
     detail = f"Remove the record {key} there. {outcome.detail or reply.detail}"
     if taken:
         detail = "It was removed." if shown else f"{_UNSHOWN} Look for {key}."
-    steps.append(_step("take away", shown or (None if taken else False), detail, reply.status, reply.seconds))
+    steps.append(step("take away", shown or (None if taken else False), detail, reply))
     if not taken or not crm.reads_back:
         return
     back = await crm.read_back([gone], archive_headers)
     seen = None if back.seen is None else back.seen.get(key)
     absent = seen is Seen.ABSENT
-    detail = (
-        "It is gone."
-        if absent
-        else f"Remove the record {key} there: it was not found to be gone. {back.detail}"
-    )
-    steps.append(_step("gone", absent, detail.strip(), back.status, back.seconds))
-
-
-def _step(name: str, ok: bool | None, detail: str, status: int | None, seconds: float) -> Step:
-    return Step(name=name, ok=ok, detail=detail, status=status, milliseconds=round(seconds * 1000))
+    detail = f"Remove the record {key} there: it was not found to be gone. {back.detail}"
+    if absent:
+        detail = "It is gone."
+    steps.append(step("gone", absent, detail.strip(), back))
 
 
 def _failed(name: str, detail: str) -> Step:

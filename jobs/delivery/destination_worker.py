@@ -7,6 +7,8 @@ as its concurrency limit leaves room for.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 import uuid
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +23,7 @@ from app.kit.postgres.database import Database
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.delivery.attempt import DeliveryAttempt
+from jobs.delivery.attempt_calls import AttemptCalls
 from jobs.delivery.clients import DestinationContext
 from jobs.delivery.recorder import Recorder
 
@@ -43,18 +46,16 @@ class DestinationWorker:
         *,
         notify_after: Callable[[float], None],
         stopping: Callable[[], bool],
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
-        new_token: Callable[[], uuid.UUID],
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
     ) -> None:
         self.context = context
         self._database = database
-        self._recorder = Recorder(database, monotonic=monotonic)
+        self._recorder = Recorder(database)
         self._notify_after = notify_after
         self._stopping = stopping
         self._monotonic = monotonic
         self._random = random
-        self._new_token = new_token
         self._group: asyncio.TaskGroup
         self._in_flight = 0
         self._changed = asyncio.Event()
@@ -108,20 +109,17 @@ class DestinationWorker:
 
     async def _settle(self) -> None:
         """Let a half-open circuit close if nothing is left that could probe it."""
-        context, destination = self.context, self.context.destination
+        context = self.context
         if context.client is None or not self._half_open:
             return
         async with self._database.connection() as connection:
-            has_deliveries = await queries.has_deliveries(
-                connection, destination.tenant_id, destination.destination_id
-            )
+            has_deliveries = await queries.has_deliveries(connection, *context.key)
         if not has_deliveries:
             await context.client.settle()
 
     async def _claim(self, room: int) -> bool:
         """Claim up to `room` deliveries and begin to send them; false: none was due."""
         context, client, policy = self.context, self.context.client, self.context.policy
-        destination = context.destination
         permits: Permits | None = None
         if client is not None:
             acquired = await client.acquire()
@@ -134,13 +132,12 @@ class DestinationWorker:
                 room = 1  # each of them needs a permit of its own, which is not to be had at once
         claims: list[Claim] = []
         leased_until = self._monotonic() + policy.lease
-        token = self._new_token()
+        token = uuid.uuid4()
         try:
             async with self._database.connection() as connection:
                 claims = await queries.claim_deliveries(
                     connection,
-                    destination.tenant_id,
-                    destination.destination_id,
+                    *context.key,
                     token=token,
                     lease=policy.lease,
                     concurrency=policy.concurrency,
@@ -160,13 +157,11 @@ class DestinationWorker:
         return bool(claims)
 
     async def _release_claim(self, token: uuid.UUID, until: float) -> None:
-        destination = self.context.destination
+        tenant_id, destination_id = self.context.key
         try:
-            await self._recorder.release_claim(
-                destination.tenant_id, destination.destination_id, token, until=until
-            )
+            await self._recorder.release_claim(tenant_id, destination_id, token, until=until)
         except Exception:
-            log.exception("claim_not_released", destination_id=destination.destination_id)
+            log.exception("claim_not_released", destination_id=destination_id)
 
     async def _attempt(
         self, context: DestinationContext, claim: Claim, leased_until: float, permits: Permits | None
@@ -175,17 +170,10 @@ class DestinationWorker:
             if context.client is None or claim.removed:
                 await self._recorder.skip(claim)
                 return
-            attempt = DeliveryAttempt(
-                claim,
-                context,
-                context.client,
-                self._database,
-                self._recorder,
-                leased_until=leased_until,
-                permits=permits,
-                monotonic=self._monotonic,
-                random=self._random,
+            calls = AttemptCalls(
+                claim, self._database, context, context.client, leased_until=leased_until, permits=permits
             )
+            attempt = DeliveryAttempt(calls, context, self._database, self._recorder)
             recorded = await attempt.run()
             if attempt.blocked_for is not None:
                 self._closed = True
@@ -196,12 +184,9 @@ class DestinationWorker:
             # PostgreSQL is in trouble, and the rescuer comes back to the destination. Raised in a group, the error
             # would cancel what the other attempts are sending.
             self._closed = True
-            destination = context.destination
+            tenant_id, destination_id = context.key
             log.warning(
-                "attempt_not_recorded",
-                tenant_id=destination.tenant_id,
-                destination_id=destination.destination_id,
-                error=error,
+                "attempt_not_recorded", tenant_id=tenant_id, destination_id=destination_id, error=error
             )
         except Exception:
             self._closed = True
@@ -213,19 +198,11 @@ class DestinationWorker:
     async def _close(self, seconds: float, code: ErrorCode, detail: str) -> None:
         """Nothing of this destination is due for so long."""
         self._closed = True
-        destination = self.context.destination
         async with self._database.connection() as connection:
-            await queries.block_destination(
-                connection, destination.tenant_id, destination.destination_id, seconds, code, detail
-            )
+            await queries.block_destination(connection, *self.context.key, seconds, code, detail)
         self._notify_after(seconds)
 
     async def _lacks_place(self) -> bool:
-        destination = self.context.destination
+        context = self.context
         async with self._database.connection() as connection:
-            return await queries.lacks_place(
-                connection,
-                destination.tenant_id,
-                destination.destination_id,
-                self.context.policy.concurrency,
-            )
+            return await queries.lacks_place(connection, *context.key, context.policy.concurrency)

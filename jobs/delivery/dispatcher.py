@@ -7,14 +7,14 @@ with ten thousand deliveries therefore has no more places in any queue than one 
 from __future__ import annotations
 
 import asyncio
-import uuid
+import time
 from collections.abc import Callable
 from typing import Final
 
 import asyncpg
 import structlog
 
-from app.deliveries import queries as deliverie_queries
+from app.deliveries import queries
 from app.deliveries.queries import Route
 from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
@@ -44,17 +44,13 @@ class Dispatcher:
         notifier: Notifier,
         settings: Settings,
         *,
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
-        new_token: Callable[[], uuid.UUID],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._clients = clients
         self._notifier = notifier
         self._settings = settings
         self._monotonic = monotonic
-        self._random = random
-        self._new_token = new_token
         self._notified: dict[tuple[int, int], bool] = {}
         """Destinations being served; true: a notification came meanwhile."""
         self._workers: dict[tuple[int, int], DestinationWorker] = {}
@@ -118,9 +114,6 @@ class Dispatcher:
             self._database,
             notify_after=lambda seconds: self._notify_after(destination, seconds),
             stopping=lambda: self._stopping,
-            monotonic=self._monotonic,
-            random=self._random,
-            new_token=self._new_token,
         )
         async with worker:
             self._workers[tenant_id, destination_id] = worker
@@ -145,21 +138,15 @@ class Dispatcher:
     async def _connect(self, tenant_id: int, destination_id: int) -> DestinationContext | None:
         """The client of the destination as it is set up now, after an operator's override of its circuits."""
         async with self._database.connection() as connection:
-            destination = await deliverie_queries.read_destination(connection, tenant_id, destination_id)
+            destination = await queries.read_destination(connection, tenant_id, destination_id)
         if destination is None:
             return None
         try:
             context = self._clients.connect(destination)
         except ValueError as error:
+            block = (_UNUSABLE, ErrorCode.DESTINATION_UNAVAILABLE, f"it cannot be used: {error}")
             async with self._database.connection() as connection:
-                await deliverie_queries.block_destination(
-                    connection,
-                    tenant_id,
-                    destination_id,
-                    _UNUSABLE,
-                    ErrorCode.DESTINATION_UNAVAILABLE,
-                    f"it cannot be used: {error}",
-                )
+                await queries.block_destination(connection, tenant_id, destination_id, *block)
             self._notify_after(destination, _UNUSABLE)
             return None
         if await self._apply_override(context):
@@ -171,9 +158,7 @@ class Dispatcher:
         """Open or close a circuit as an operator ordered; false: nobody did."""
         destination, client = context.destination, context.client
         async with self._database.connection() as connection:
-            override = await circuit_queries.read_override(
-                connection, destination.tenant_id, destination.destination_id
-            )
+            override = await circuit_queries.read_override(connection, *context.key)
         if override is None:
             return False
         if client is not None:
@@ -181,21 +166,16 @@ class Dispatcher:
             if override.circuit == "connection":
                 await client.force(override.state, 0.0, f"the destination was changed ({override.by})")
             elif override.state is CircuitState.CLOSED:
-                await client.force(
-                    override.state, 0.0, f"closed by an operator ({override.by})", shared=shared
-                )
+                by = f"closed by an operator ({override.by})"
+                await client.force(override.state, 0.0, by, shared=shared)
             elif override.seconds > 0:
                 # A little shorter than the destination is blocked: else the circuit would replace its detail.
-                seconds = max(override.seconds - 0.1, 0.01)
-                await client.force(
-                    override.state, seconds, f"opened by an operator ({override.by})", shared=shared
-                )
+                seconds, by = max(override.seconds - 0.1, 0.01), f"opened by an operator ({override.by})"
+                await client.force(override.state, seconds, by, shared=shared)
         async with self._database.connection() as connection:
             if override.circuit == "crm" and override.state is CircuitState.CLOSED:
                 await circuit_queries.unblock_crm(connection, destination.kind, destination.base_url)
-            await circuit_queries.clear_override(
-                connection, destination.tenant_id, destination.destination_id, override
-            )
+            await circuit_queries.clear_override(connection, *context.key, override)
         return True
 
     def _notify_after(self, destination: Route, seconds: float) -> None:

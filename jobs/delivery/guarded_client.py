@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 
@@ -14,6 +15,7 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
 from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
 from jobs.delivery.destination_state import DestinationState
+from jobs.delivery.policy import DeliveryPolicy
 from jobs.delivery.rate_limiter import RateLimiter
 
 log = structlog.get_logger()
@@ -34,8 +36,6 @@ class GuardedClient:
     Args:
         own_circuit: that of this tenant's connection, which counts every fault.
         crm_circuit: that of the CRM, which tenants share; `None`: there is none.
-        rate: calls a second, by all workers together; 0: no limit.
-        timeouts: those of the destination.
         operator_timeouts: those of the settings; a call that timed out with less time says nothing about the CRM.
         on_transition: receives a transition of a circuit, its reason in our own words, and a detail that may have those
             of the CRM.
@@ -51,15 +51,14 @@ class GuardedClient:
         *,
         own_circuit: str,
         crm_circuit: Circuit | None,
-        rate: float,
-        timeouts: Timeouts,
+        policy: DeliveryPolicy,
         operator_timeouts: Timeouts,
-        monotonic: Callable[[], float],
         on_transition: Callable[[Transition, str, str], None],
         block: Callable[[float, str], Awaitable[None]],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.crm = crm
-        self.rate = rate
+        self.rate = policy.rate
         self._breaker = breaker
         self._rate_limiter = rate_limiter
         self._state = state
@@ -68,7 +67,7 @@ class GuardedClient:
         self._circuits = (
             (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
         )
-        self._timeouts = timeouts
+        self._timeouts = policy.timeouts
         self._operator_timeouts = operator_timeouts
         self._monotonic = monotonic
         self._on_transition = on_transition

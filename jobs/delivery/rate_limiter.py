@@ -8,6 +8,7 @@ I.371, Annex A (virtual scheduling), without a burst: calls keep their distance.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from importlib import resources
 from typing import TYPE_CHECKING, Final, Literal
@@ -51,7 +52,7 @@ class RateLimiter:
         self,
         redis: Redis | None,
         *,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.time,
         prefix: str = "tranche:pace:",
         pinned_time: Callable[[], int] | None = None,
     ) -> None:

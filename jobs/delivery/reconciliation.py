@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import Literal
 
-from app.deliveries.queries import Claim
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.port import Seen
 from jobs.delivery.attempt_calls import AttemptCalls
-from jobs.delivery.attempt_items import AttemptItems
 
 
 class Reconciliation:
     """Of one attempt. `grace`: seconds between two looks that prove an absence."""
 
-    def __init__(
-        self, claim: Claim, items: AttemptItems, calls: AttemptCalls, *, batch_size: int, grace: float
-    ) -> None:
-        self._claim = claim
-        self._items = items
+    def __init__(self, calls: AttemptCalls, *, grace: float) -> None:
+        self._claim, self._items = calls.claim, calls.items
         self._calls = calls
-        self._batch_size = batch_size
         self._grace = grace
         self.not_looked_up: set[int] = set()
         """Tombstones that could not be found, and so not be archived, this time."""
@@ -35,8 +29,9 @@ class Reconciliation:
         self._mark_doubts()
         items = self._items
         wanted = [p for p in items.open() if items.states[p] is EffectState.UNKNOWN or self._must_be_found(p)]
-        for start in range(0, len(wanted), self._batch_size):
-            if not await self._look_up(wanted[start : start + self._batch_size]):
+        size = self._calls.crm.batch_size
+        for start in range(0, len(wanted), size):
+            if not await self._look_up(wanted[start : start + size]):
                 # Those of the other batches are not known either.
                 self.not_looked_up.update(p for p in wanted if self._must_be_found(p))
                 return

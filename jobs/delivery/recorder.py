@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -45,7 +46,7 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    def __init__(self, database: Database, *, monotonic: Callable[[], float]) -> None:
+    def __init__(self, database: Database, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._monotonic = monotonic
 
@@ -92,14 +93,10 @@ class Recorder:
     async def skip(self, claim: Claim) -> Recorded | None:
         """The destination was removed: nothing more is sent, and open items are skipped."""
         is_open = [CODE_STATE[code] in OPEN_STATES for code in claim.states]
+        skipped = STATE_CODE[EffectState.SKIPPED]
         record = Record(
-            states="".join(
-                STATE_CODE[EffectState.SKIPPED] if was_open else code
-                for code, was_open in zip(claim.states, is_open, strict=True)
-            ),
-            errors={
-                position: error for position, error in claim.errors.items() if not is_open[int(position)]
-            },
+            states="".join(skipped if o else code for code, o in zip(claim.states, is_open, strict=True)),
+            errors={place: error for place, error in claim.errors.items() if not is_open[int(place)]},
             attempts=claim.attempt - 1,
             wait=None,
             absence="clear",

@@ -13,6 +13,7 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 from __future__ import annotations
 
 import asyncio
+import random
 import uuid
 from collections.abc import Callable
 
@@ -38,8 +39,8 @@ class Processor:
         database: Database,
         settings: Settings,
         *,
-        random: Callable[[], float],
         notify: Callable[[int, list[int]], None],
+        random: Callable[[], float] = random.random,
     ) -> None:
         """`notify` is called with a tenant and its destinations once deliveries for them are committed."""
         self._database = database

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from app.imports import processing_queries
@@ -25,9 +25,6 @@ class ImportWorkers(PollingWorkerPool):
         database: Database,
         dispatcher: Dispatcher,
         settings: Settings,
-        *,
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
     ) -> None:
         super().__init__(
             "import",
@@ -35,11 +32,10 @@ class ImportWorkers(PollingWorkerPool):
             storage=database.storage,
             interval=_INTERVAL,
             idle=settings.sweep_interval,
-            monotonic=monotonic,
         )
         self._database = database
         self._dispatcher = dispatcher
-        self._processor = Processor(database, settings, random=random, notify=self._serve)
+        self._processor = Processor(database, settings, notify=self._serve)
 
     async def find(self) -> Iterable[Job]:
         async with self._database.connection() as connection:

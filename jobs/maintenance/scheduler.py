@@ -7,6 +7,7 @@ any worker finds what is due.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -34,7 +35,7 @@ class Scheduler:
         dispatcher: Dispatcher,
         settings: Settings,
         *,
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._database = database
         self._dispatcher = dispatcher

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from app.imports import processing_queries
 from app.sagas.rules import Answer, Done, Wait
-from app.settings import Settings
 from app.undo import queries
 from app.undo.queries import END, Change, UndoRow
 from app.undo.restore import Restoration, Restored, restore
@@ -50,15 +49,13 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
-def wait_longer(context: StepContext, settings: Settings) -> Wait:
+def wait_longer(context: StepContext) -> Wait:
     """A saga that has waited for long can wait longer: a thousand of them must not ask every second."""
-    return Wait(min(max(settings.saga_interval, _SHARE * context.saga.age), _LONGEST_WAIT))
+    return Wait(min(max(context.settings.saga_interval, _SHARE * context.saga.age), _LONGEST_WAIT))
 
 
 async def restore_range(
     context: StepContext,
-    settings: Settings,
-    serve: Callable[[int, int], None],
     job: UndoRow,
     changes: Sequence[Change],
     *,
@@ -72,14 +69,14 @@ async def restore_range(
         job_id=job.job_id,
         request_id=job.request_id,
         of=of,
-        chunk_size=settings.chunk_size,
+        chunk_size=context.settings.chunk_size,
     )
     found = await restore(context.connection, restoration, changes, first_index=first_index)
     if found.to_notify:
 
         def notify() -> None:
             for destination_id in found.to_notify:
-                serve(tenant_id, destination_id)
+                context.serve(tenant_id, destination_id)
 
         context.after_commit(notify)
     return found
@@ -91,12 +88,12 @@ async def end(context: StepContext, job_id: uuid.UUID) -> None:
         await processing_queries.end_import(context.connection, context.tenant_id, job_id)
 
 
-async def deliver(context: StepContext, settings: Settings, job_id: uuid.UUID) -> Answer:
+async def deliver(context: StepContext, job_id: uuid.UUID) -> Answer:
     """Wait until no effect of the job is open; what a destination refused has its dead letters."""
     job = await queries.read_undo(context.connection, context.tenant_id, job_id)
     if job is None or job.finished:
         return Done(audit_detail={"state": job.state} if job else {})
-    return wait_longer(context, settings)
+    return wait_longer(context)
 
 
 async def fail(context: StepContext, job_id: uuid.UUID) -> None:

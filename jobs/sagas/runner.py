@@ -6,9 +6,10 @@ workflows are in `jobs.sagas.workflows`, the rules of their transitions in `app.
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -36,12 +37,18 @@ _BACKOFF_BASE: Final = 0.5
 _BACKOFF_CAP: Final = 30.0
 
 
+Serve = Callable[[int, int], None]
+"""Has a destination of a tenant served soon."""
+
+
 class StepContext:
     """One transaction of a step: its connection and saga, and what follows its commit."""
 
-    def __init__(self, connection: Connection, saga: Saga) -> None:
+    def __init__(self, connection: Connection, saga: Saga, settings: Settings, serve: Serve) -> None:
         self.connection = connection
         self.saga = saga
+        self.settings = settings
+        self.serve = serve
         self._after: list[Callable[[], None]] = []
 
     @property
@@ -72,14 +79,11 @@ class Step(msgspec.Struct, frozen=True):
     compensate: Callable[[StepContext], Awaitable[Answer]]
 
 
-class Workflow(Protocol):
+class Workflow(msgspec.Struct, frozen=True):
     """What a saga does."""
 
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def steps(self) -> Sequence[Step]: ...
+    name: str
+    steps: Sequence[Step]
 
 
 async def no_compensation(context: StepContext) -> Answer:
@@ -95,9 +99,9 @@ class Runner(PollingWorkerPool):
         database: Database,
         workflows: Iterable[Workflow],
         settings: Settings,
+        serve: Serve,
         *,
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
+        random: Callable[[], float] = random.random,
     ) -> None:
         super().__init__(
             "saga",
@@ -105,9 +109,10 @@ class Runner(PollingWorkerPool):
             storage=database.storage,
             interval=settings.saga_interval,
             idle=settings.saga_interval,
-            monotonic=monotonic,
         )
         self._database = database
+        self._settings = settings
+        self._serve = serve
         self._workflows = {workflow.name: workflow for workflow in workflows}
         self._random = random
         self._policy = RetryPolicy(
@@ -149,7 +154,7 @@ class Runner(PollingWorkerPool):
             saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
-            context = StepContext(connection, saga)
+            context = StepContext(connection, saga, self._settings, self._serve)
             steps = self._steps(saga)
             step = steps[saga.at.step] if saga.at.step < len(steps) else None
             answer = await self._ask(context, step)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -31,7 +32,7 @@ class PollingWorkerPool(ABC):
         storage: Storage,
         interval: float,
         idle: float,
-        monotonic: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`interval`: seconds between polls for new jobs while there is work, `idle`: while there is none; a
         notification makes the next one immediate."""

@@ -7,6 +7,8 @@ a claim is no more than a later due time.
 from __future__ import annotations
 
 import asyncio
+import random
+import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -70,8 +72,8 @@ class WebhookSender:
         vault: Vault,
         settings: Settings,
         *,
-        monotonic: Callable[[], float],
-        random: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+        random: Callable[[], float] = random.random,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._database = database

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-import time
 import uuid
 from collections.abc import Iterable
 from typing import Any
@@ -15,14 +13,13 @@ from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.undo import service
 from jobs.sagas.runner import Runner, Workflow
-from jobs.sagas.workflows import make_workflows
+from jobs.sagas.workflows import WORKFLOWS
 from tests.db.conftest import Desk
 
 
 def runner_of(desk: Desk, workflows: Iterable[Workflow] | None = None, **changes: Any) -> Runner:
     settings: Settings = msgspec.structs.replace(desk.settings, **changes)
-    made = make_workflows(settings, lambda *_: None, new_id=uuid7) if workflows is None else workflows
-    return Runner(desk.database, made, settings, monotonic=time.monotonic, random=random.random)
+    return Runner(desk.database, workflows or WORKFLOWS, settings, lambda *_: None)
 
 
 async def due(desk: Desk) -> list[tuple[int, uuid.UUID]]:

@@ -11,12 +11,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-import uuid_utils.compat
 
 from app.auth import service
 from app.kit.postgres.database import Database
 from app.settings import Settings
-from jobs.sagas.workflows import make_runner
+from jobs.sagas.runner import Runner
+from jobs.sagas.workflows import WORKFLOWS
 from tests.http.conftest import Api, person
 from tests.http.made_jobs import Db, make_job
 
@@ -25,15 +25,7 @@ from tests.http.made_jobs import Db, make_job
 async def sagas_running(settings: Settings) -> AsyncIterator[None]:
     """What a worker does for undos."""
     database = Database(settings, application_name="tests")
-    loop = asyncio.get_running_loop()
-    runner = make_runner(
-        database,
-        settings,
-        lambda *_: None,
-        monotonic=loop.time,
-        random=lambda: 0.5,
-        new_id=uuid_utils.compat.uuid7,
-    )
+    runner = Runner(database, WORKFLOWS, settings, lambda *_: None, random=lambda: 0.5)
     task = asyncio.create_task(runner.run())
     yield
     runner.stop()
