@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.sandbox.server import KINDS, create_app, open_sandbox, run
+from app.sandbox.server import KINDS, open_sandbox, run
 from app.sandbox.vendor import ANY
 
-__all__ = ["ANY", "KINDS", "create_app", "open_sandbox", "run"]
+__all__ = ["ANY", "KINDS", "open_sandbox", "run"]

@@ -39,7 +39,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Listener(Protocol):
-    """Who holds the port; only with one can a connection be refused."""
+    """Who holds the port."""
 
     async def refuse(self, seconds: float) -> None: ...
     async def reopen(self) -> None: ...
@@ -48,10 +48,11 @@ class Listener(Protocol):
 class Control:
     """The handlers; `listener` is set by who opens the port."""
 
+    listener: Listener
+
     def __init__(self, front: Front, kind: str) -> None:
         self._front = front
         self._kind = kind
-        self.listener: Listener | None = None
 
     def routes(self) -> list[web.RouteDef]:
         return [
@@ -161,15 +162,13 @@ class Control:
         return {"reset": sorted(only)}
 
     async def _set(self, kind: str, parameters: object) -> None:
-        if kind == Refuse.kind and self.listener is None:
-            raise FaultError("refuse: this sandbox does not hold its own port")
         fault = self._front.faults.set(kind, parameters)
-        if isinstance(fault, Refuse) and self.listener is not None and fault.seconds is not None:
+        if isinstance(fault, Refuse) and fault.seconds is not None:
             await self.listener.refuse(fault.seconds)
 
     async def _clear(self, kind: str | None) -> None:
         self._front.faults.clear(kind)
-        if kind in (None, Refuse.kind) and self.listener is not None:
+        if kind in (None, Refuse.kind):
             await self.listener.reopen()
 
 

@@ -65,14 +65,16 @@ class Front:
         """The aiohttp handler of a route; of `None`, for everything that is no route."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            call = self.ledger.begin(
+            headers = request.headers
+            call = Call(
                 method=request.method,
                 path=request.path,
                 on="other" if route is None else route.on,
                 portal=_account_of(request),
-                request_id=request.headers.get("X-Request-ID", ""),
-                event_id=request.headers.get("Idempotency-Key", request.headers.get("X-Event-ID", "")),
+                request_id=headers.get("X-Request-ID", ""),
+                event_id=headers.get("Idempotency-Key", headers.get("X-Event-ID", "")),
             )
+            self.ledger.begin(call)
             started = time.monotonic()
             try:
                 answer = await self._work(request, route, call)
@@ -123,7 +125,7 @@ class Front:
         """The call is accepted: whatever goes wrong now is between the work and its answer."""
         broken = self.faults.active(BrokenAccount)
         if broken is not None and call.portal.endswith(f"+{broken.fault.account}") and broken.strikes(side):
-            call.faults = [*call.faults, BrokenAccount.kind]
+            call.hit(BrokenAccount.kind)
             return self.vendor.refuse(Status(code=broken.fault.code))
         status = self._strike(Status, side, call)
         if status is not None and not status.apply:
@@ -166,7 +168,7 @@ class Front:
     def _strike(self, cls: type[F], side: Side, call: Call) -> F | None:
         fault = self.faults.strike(cls, side)
         if fault is not None:
-            call.faults = [*call.faults, cls.kind]
+            call.hit(cls.kind)
         return fault
 
     async def _send(self, request: web.Request, call: Call, answer: Answer) -> web.StreamResponse:

@@ -62,9 +62,9 @@ class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):
 class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
     """One request to the CRM's own routes."""
 
-    call: int
+    call: int = 0
     """1, 2, 3 …, in the order of arrival."""
-    at: str
+    at: str = ""
     method: str
     path: str
     on: str
@@ -84,6 +84,11 @@ class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
     answered: bool = False
     """Whether the answer was handed to a connection that was still open."""
     seconds: float = 0.0
+
+    def hit(self, kind: str) -> None:
+        """A fault struck."""
+        if kind not in self.faults:
+            self.faults.append(kind)
 
 
 def timestamp() -> str:
@@ -119,21 +124,10 @@ class Ledger:
                 os.fchmod(handle, 0o600)  # one of an earlier release was open to all
             self._file = os.fdopen(handle, "ab", buffering=0)
 
-    def begin(
-        self, *, method: str, path: str, on: str, portal: str, request_id: str, event_id: str = ""
-    ) -> Call:
+    def begin(self, call: Call) -> Call:
         """A call has arrived."""
         self._last_call += 1
-        call = Call(
-            call=self._last_call,
-            at=timestamp(),
-            method=method,
-            path=path,
-            on=on,
-            portal=portal,
-            request_id=request_id,
-            event_id=event_id,
-        )
+        call.call, call.at = self._last_call, timestamp()
         self.calls.append(call)
         self.call_count += 1
         self.in_flight += 1

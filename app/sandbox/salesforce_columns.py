@@ -8,38 +8,12 @@ from typing import Final
 from app.sandbox.vendor import Visit
 
 STANDARD: Final = frozenset(
-    {
-        "AccountId",
-        "AssistantName",
-        "Birthdate",
-        "Department",
-        "Description",
-        "DoNotCall",
-        "Email",
-        "Fax",
-        "FirstName",
-        "HasOptedOutOfEmail",
-        "HomePhone",
-        "Id",
-        "LastName",
-        "LeadSource",
-        "MailingCity",
-        "MailingCountry",
-        "MailingPostalCode",
-        "MailingState",
-        "MailingStreet",
-        "MobilePhone",
-        "OtherCity",
-        "OtherCountry",
-        "OtherPhone",
-        "OtherPostalCode",
-        "OtherState",
-        "OtherStreet",
-        "OwnerId",
-        "Phone",
-        "Salutation",
-        "Title",
-    }
+    """
+    AccountId AssistantName Birthdate Department Description DoNotCall Email Fax FirstName
+    HasOptedOutOfEmail HomePhone Id LastName LeadSource MailingCity MailingCountry MailingPostalCode
+    MailingState MailingStreet MobilePhone OtherCity OtherCountry OtherPhone OtherPostalCode OtherState
+    OtherStreet OwnerId Phone Salutation Title
+    """.split()  # noqa: SIM905 - a table of names
 )
 """Columns that every Contact has; there are some more."""
 KEY: Final = "Tranche_Id__c"

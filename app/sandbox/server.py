@@ -35,38 +35,6 @@ KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5
 
-CONTROL: Final = web.AppKey("control", Control)
-
-
-def create_app(
-    kind: str = "hubspot", *, ledger_path: Path | None = None, fields: Iterable[str] = ()
-) -> web.Application:
-    """One sandbox: the vendor's routes are at the root, and under `/portal/{name}` for another account.
-
-    `fields` are declared beside the vendor's own, in every account; `app.sandbox.ANY` declares every name.
-
-    Raises:
-        ValueError: an unknown kind.
-    """
-    if kind not in KINDS:
-        raise ValueError(f"no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
-    ledger = Ledger(ledger_path)
-    front = Front(KINDS[kind](), ledger, fields)
-    control = Control(front, kind)
-    app = web.Application(client_max_size=MAX_REQUEST_BYTES)
-    app[CONTROL] = control
-    app.add_routes(control.routes())
-    for route in front.vendor.routes:
-        for base in ("", "/portal/{portal}"):
-            app.router.add_route(route.method, base + route.path, front.handler(route))
-    app.router.add_route("*", "/{anything:.*}", front.handler(None))
-
-    async def close(_: web.Application) -> None:
-        ledger.close()
-
-    app.on_cleanup.append(close)
-    return app
-
 
 class _Port:
     """The listening socket, which can be closed for a while and opened again on the same port."""
@@ -121,18 +89,35 @@ async def open_sandbox(
     ledger_path: Path | None = None,
     fields: Iterable[str] = (),
 ) -> AsyncIterator[str]:
-    """A running sandbox; yields its base URL, e.g. `http://127.0.0.1:40123`. Port 0 takes any free one."""
-    app = create_app(kind, ledger_path=ledger_path, fields=fields)
+    """A running sandbox; yields its base URL, e.g. `http://127.0.0.1:40123`. Port 0 takes any free one.
+
+    The vendor's routes are at the root, and under `/portal/{name}` for another account. `fields` are declared beside
+    the vendor's own, in every account; `app.sandbox.ANY` declares every name.
+
+    Raises:
+        ValueError: an unknown kind.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no sandbox for {kind!r}; there are: {', '.join(KINDS)}")
+    ledger = Ledger(ledger_path)
+    front = Front(KINDS[kind](), ledger, fields)
+    control = Control(front, kind)
+    app = web.Application(client_max_size=MAX_REQUEST_BYTES)
+    app.add_routes(control.routes())
+    for route in front.vendor.routes:
+        for base in ("", "/portal/{portal}"):
+            app.router.add_route(route.method, base + route.path, front.handler(route))
+    app.router.add_route("*", "/{anything:.*}", front.handler(None))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
-    listener = _Port(runner, host, port)
+    listener = control.listener = _Port(runner, host, port)
     try:
         await listener.open()
-        app[CONTROL].listener = listener
         yield f"http://{f'[{host}]' if ':' in host else host}:{listener.number}"
     finally:
         await listener.close()
         await runner.cleanup()
+        ledger.close()
 
 
 def run(

@@ -102,8 +102,8 @@ class Visit(msgspec.Struct, kw_only=True):
         armed = self.faults.active(MissingFields)
         away = frozenset() if armed is None else armed.fault.names
         missing = [name for name in names if name in away or not self.schema.has(name)]
-        if any(name in away for name in missing) and MissingFields.kind not in self.call.faults:
-            self.call.faults = [*self.call.faults, MissingFields.kind]
+        if any(name in away for name in missing):
+            self.call.hit(MissingFields.kind)
         return missing
 
     def rejected(self, key: str, email: str) -> Reject | None:
@@ -122,8 +122,7 @@ class Visit(msgspec.Struct, kw_only=True):
             return None
         if not armed.strikes("read" if self.call.on == "read" else "write"):
             return None
-        if cls.kind not in self.call.faults:
-            self.call.faults = [*self.call.faults, cls.kind]
+        self.call.hit(cls.kind)
         return armed.fault
 
 

@@ -60,14 +60,8 @@ class DestinationTester(PollingWorkerPool):
         clients: ClientFactory,
         settings: Settings,
     ) -> None:
-        super().__init__(
-            "destination_test",
-            _WORKERS,
-            storage=database.storage,
-            interval=_INTERVAL,
-            idle=settings.sweep_interval,
-        )
-        self._database = database
+        idle = settings.sweep_interval
+        super().__init__("destination_test", _WORKERS, database, interval=_INTERVAL, idle=idle)
         self._clients = clients
 
     async def find(self) -> Iterable[Job]:

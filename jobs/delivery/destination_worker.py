@@ -37,12 +37,13 @@ _PLACE_WAIT_CAP: Final = 1.0
 
 
 class DestinationWorker:
-    """Runs until nothing is due, the destination is blocked, or its time slice is over."""
+    """Runs until nothing is due, the destination is blocked, or its time slice is over; its attempts run in `group`."""
 
     def __init__(
         self,
         context: DestinationContext,
         database: Database,
+        group: asyncio.TaskGroup,
         *,
         notify_after: Callable[[float], None],
         stopping: Callable[[], bool],
@@ -56,22 +57,13 @@ class DestinationWorker:
         self._stopping = stopping
         self._monotonic = monotonic
         self._random = random
-        self._group: asyncio.TaskGroup
+        self._group = group
         self._in_flight = 0
         self._changed = asyncio.Event()
         """An attempt ended, or something new is due."""
         self._closed = False
         self._half_open = False
         """Whether the circuit of the connection was half-open at the last claim."""
-
-    async def __aenter__(self) -> DestinationWorker:
-        self._group = asyncio.TaskGroup()
-        await self._group.__aenter__()
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        """Waits for attempts in flight; canceled, it cancels them."""
-        await self._group.__aexit__(*error)  # type: ignore[arg-type]
 
     def notify(self) -> None:
         """Something new may be due."""

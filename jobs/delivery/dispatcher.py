@@ -109,13 +109,14 @@ class Dispatcher:
         if context is None:
             return False
         destination = context.destination
-        worker = DestinationWorker(
-            context,
-            self._database,
-            notify_after=lambda seconds: self._notify_after(destination, seconds),
-            stopping=lambda: self._stopping,
-        )
-        async with worker:
+        async with asyncio.TaskGroup() as group:  # it waits for attempts in flight; canceled, it cancels them
+            worker = DestinationWorker(
+                context,
+                self._database,
+                group,
+                notify_after=lambda seconds: self._notify_after(destination, seconds),
+                stopping=lambda: self._stopping,
+            )
             self._workers[tenant_id, destination_id] = worker
             try:
                 while await worker.run_until(self._monotonic() + self._settings.delivery_slice):

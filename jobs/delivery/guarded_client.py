@@ -165,9 +165,8 @@ class GuardedClient:
         snapshot = await self._breaker.snapshot(self._own)
         if snapshot.state is CircuitState.CLOSED:
             seconds = self._breaker.first_open
-            transition = await self._breaker.force(self._own, CircuitState.OPEN, seconds=seconds)
-            if transition is not None:
-                self._note(transition, self._state.failure_reason, self._state.last_failure)
+            opened = await self._breaker.force(self._own, CircuitState.OPEN, seconds=seconds)
+            self._note(opened, self._state.failure_reason, self._state.last_failure)
         else:
             seconds = max(snapshot.retry_after, SHORTEST_BLOCK)
         await self._block(seconds, self._explain(self._own, CircuitState.OPEN))
@@ -179,18 +178,13 @@ class GuardedClient:
 
     async def settle(self) -> None:
         """Nothing is left to be sent: the circuit of the connection closes if its probes succeeded."""
-        transition = await self._breaker.settle(self._own)
-        if transition is not None:
-            self._note(transition, "every call that waited succeeded")
+        self._note(await self._breaker.settle(self._own), "every call that waited succeeded")
 
     async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
         """Open or close this tenant's connection on an operator's order, or, if there is one, what it shares."""
         name = self._own if not shared else self._shared.name if self._shared else None
-        if name is None:
-            return
-        transition = await self._breaker.force(name, state, seconds=seconds)
-        if transition is not None:
-            self._note(transition, detail)
+        if name is not None:
+            self._note(await self._breaker.force(name, state, seconds=seconds), detail)
 
     def _judge(self, permit: Permit, answer: Reply | ReadBack) -> Verdict:
         """What a call says about a circuit that it passed."""
@@ -216,8 +210,11 @@ class GuardedClient:
         if self.rate:
             await self._rate_limiter.cancel(self._own, self.rate)
 
-    def _note(self, transition: Transition, reason: str, detail: str | None = None) -> None:
-        """`detail` may repeat what the CRM said, and so what it was sent: it is for PostgreSQL alone."""
+    def _note(self, transition: Transition | None, reason: str, detail: str | None = None) -> None:
+        """A circuit changed, if it did. `detail` may repeat what the CRM said, and so what it was sent: it is for
+        PostgreSQL alone."""
+        if transition is None:
+            return
         log.warning(
             "circuit_changed",
             circuit=transition.name,

@@ -15,7 +15,8 @@ import structlog
 
 from app.errors import StorageFull
 from app.files.staging_codec import decode_pieces, decode_sources, encode_sources
-from app.imports import processing_queries, upsert
+from app.imports import processing_queries as rows
+from app.imports import upsert
 from app.imports.batch import duplicates
 from app.imports.batch.file_duplicates import Verdict, plan
 from app.imports.batch.items import BROKEN, LOCKED, Items, Undecided, sources
@@ -120,7 +121,7 @@ class Unit:
             return await self._settle()
         if step == Step.ATOMIC:
             return await self._apply_all(undecided)
-        chunk = await processing_queries.claim_chunk(self._connection, *self._job, step)
+        chunk = await rows.claim_chunk(self._connection, *self._job, step)
         if chunk is None:
             return False
         self._claimed = (chunk.first_index, chunk.attempts)
@@ -143,14 +144,14 @@ class Unit:
 
     async def fail(self) -> Advance:
         error = outcomes_wire.as_json({"code": ErrorCode.INTERNAL, "detail": _STUCK})
-        await processing_queries.fail_import(self._connection, *self._job, error)
+        await rows.fail_import(self._connection, *self._job, error)
         log.error("import_failed", tenant_id=self._tenant_id, job_id=str(self._job_id))
         return Advance.DONE
 
     async def say_full(self) -> None:
         """Let the job say what it waits for, as far as there is room for that."""
         with suppress(asyncpg.PostgresError, *UNREACHABLE):
-            await processing_queries.say_waiting(self._connection, *self._job, outcomes_wire.as_json(FULL))
+            await rows.say_waiting(self._connection, *self._job, outcomes_wire.as_json(FULL))
 
     def _given_up(self, attempts: int) -> Undecided | None:
         return LOCKED if attempts >= self._settings.import_attempts else None
@@ -166,36 +167,34 @@ class Unit:
         assert self._claimed is not None
         first_index, attempts = self._claimed
         seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
-        await processing_queries.postpone_chunk(self._connection, *self._job, first_index, seconds)
+        await rows.postpone_chunk(self._connection, *self._job, first_index, seconds)
 
     async def _claim_job(self, step: Step) -> bool:
         """Be the only one who works on the job's present step, if it is `step`."""
-        self._claimed = await processing_queries.claim_job(self._connection, *self._job)
+        self._claimed = await rows.claim_job(self._connection, *self._job)
         if self._claimed is None:
             return False
         # The claim may have waited for whoever did this step already.
-        now = await processing_queries.read_processing(self._connection, *self._job)
+        now = await rows.read_processing(self._connection, *self._job)
         if now is None or now.step != step:
             return False
         if step != Step.ATOMIC and self._claimed[1] >= self._settings.import_attempts:
             raise Exhausted
-        await processing_queries.allow_long(self._connection)
+        await rows.allow_long(self._connection)
         return True
 
     async def _check(self) -> bool:
         if not await self._claim_job(Step.CHECK):
             return False
-        repeats = await processing_queries.has_repeats(self._connection, *self._job)
+        repeats = await rows.has_repeats(self._connection, *self._job)
         if repeats:
-            repeats = await processing_queries.find_repeats(self._connection, *self._job) > 0
-        await processing_queries.take_step(
-            self._connection, *self._job, Step.COLLECT if repeats else Step.APPLY
-        )
+            repeats = await rows.find_repeats(self._connection, *self._job) > 0
+        await rows.take_step(self._connection, *self._job, Step.COLLECT if repeats else Step.APPLY)
         return True
 
     async def _collect(self, chunk: StagedChunk) -> None:
         pieces, _ = decode_pieces(unpack(chunk.rows))
-        found = await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
+        found = await rows.chunk_repeats(self._connection, *self._job, chunk)
         places = [
             r.item_index
             for r in found
@@ -207,31 +206,25 @@ class Unit:
             indexes=places,
         )
         accepted = [row for row in read if isinstance(row, Accepted)]
-        await processing_queries.collect_repeats(
+        await rows.collect_repeats(
             self._connection,
             *self._job,
             [row.index for row in accepted],
             [row.contact_id for row in accepted],
             [duplicates.digest(row) for row in accepted],
         )
-        await processing_queries.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)
+        await rows.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)
 
     async def _settle(self) -> bool:
         if not await self._claim_job(Step.SETTLE):
             return False
-        await processing_queries.settle_repeats(
-            self._connection, *self._job, last_wins=self._options.last_wins
-        )
-        await processing_queries.take_step(self._connection, *self._job, Step.APPLY)
+        await rows.settle_repeats(self._connection, *self._job, last_wins=self._options.last_wins)
+        await rows.take_step(self._connection, *self._job, Step.APPLY)
         return True
 
     async def _apply(self, chunk: StagedChunk, undecided: Undecided | None) -> None:
         pieces, lines = decode_pieces(unpack(chunk.rows))
-        found = (
-            await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
-            if chunk.repeated
-            else []
-        )
+        found = await rows.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
         most = self._settings.max_item_bytes
         planned = plan(chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
         items = planned.items
@@ -240,13 +233,11 @@ class Unit:
         if planned.leaders:
             outcomes = {outcome.index: outcome for outcome in items.outcomes}
             reported = {index: outcomes_wire.as_json(outcomes[index]) for index in planned.leaders}
-            await processing_queries.report_leaders(self._connection, *self._job, reported)
+            await rows.report_leaders(self._connection, *self._job, reported)
         if planned.waiting:
-            await processing_queries.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
+            await rows.move_chunk(self._connection, *self._job, chunk.first_index, Step.RESOLVE)
         else:
-            await processing_queries.drop_chunks(
-                self._connection, *self._job, chunk.first_index, chunk.first_index
-            )
+            await rows.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
         await self._count(booked.summary, booked.results)
 
     async def _apply_all(self, undecided: Undecided | None) -> bool:
@@ -257,7 +248,7 @@ class Unit:
         pieces: list[Piece] = []
         lines: list[int] = []
         spans: list[tuple[int, int]] = []
-        async for first, count, packed in processing_queries.read_staged(self._connection, *self._job):
+        async for first, count, packed in rows.read_staged(self._connection, *self._job):
             found, numbers = decode_pieces(unpack(packed))
             pieces += found
             lines += numbers
@@ -273,7 +264,7 @@ class Unit:
         for first, count in spans:
             part = slice(first, first + count)
             booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
-        await processing_queries.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
+        await rows.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
             await self._count(each.summary, each.results)
         return True
@@ -290,7 +281,7 @@ class Unit:
     async def _book(
         self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int
     ) -> Booked:
-        destination_ids = await processing_queries.pending_destinations(self._connection, self._tenant_id)
+        destination_ids = await rows.pending_destinations(self._connection, self._tenant_id)
         booked = await book(
             self._connection,
             *self._job,
@@ -313,21 +304,17 @@ class Unit:
         Raises:
             Canceled: the job was canceled meanwhile.
         """
-        if not await processing_queries.count_items(
-            self._connection, *self._job, summary, outcomes_wire.as_json(results)
-        ):
+        if not await rows.count_items(self._connection, *self._job, summary, outcomes_wire.as_json(results)):
             raise Canceled
 
     async def _resolve(self, chunk: StagedChunk) -> None:
         """Give the items that waited the outcome of their leader."""
-        packed, packed_sources = await processing_queries.read_outcomes(
-            self._connection, *self._job, chunk.first_index
-        )
+        packed, packed_sources = await rows.read_outcomes(self._connection, *self._job, chunk.first_index)
         followers = [
             (outcomes_wire.follow if found.verdict == Verdict.EQUAL else outcomes_wire.yield_to)(
                 found.item_index, msgspec.json.decode(found.outcome or b"", type=ItemOutcome)
             )
-            for found in await processing_queries.chunk_repeats(self._connection, *self._job, chunk)
+            for found in await rows.chunk_repeats(self._connection, *self._job, chunk)
             if found.verdict in (Verdict.EQUAL, Verdict.OLDER)
         ]
         pieces, lines = decode_pieces(unpack(chunk.rows))
@@ -337,7 +324,7 @@ class Unit:
         outcomes = sorted([*outcomes_wire.decode_items(unpack(packed)), *followers], key=lambda o: o.index)
         kept = decode_sources(unpack(packed_sources)) if packed_sources else {}
         kept |= sources(followers, [pieces[o.index - chunk.first_index] for o in followers])
-        await processing_queries.rewrite_outcomes(
+        await rows.rewrite_outcomes(
             self._connection,
             *self._job,
             chunk.first_index,
@@ -345,26 +332,24 @@ class Unit:
             outcomes=pack(outcomes_wire.encode_items(outcomes)),
             sources=pack(encode_sources(kept)) if kept else None,
         )
-        await processing_queries.drop_chunks(
-            self._connection, *self._job, chunk.first_index, chunk.first_index
-        )
+        await rows.drop_chunks(self._connection, *self._job, chunk.first_index, chunk.first_index)
         await self._count(outcomes_wire.summarize(followers), outcomes_wire.count_results(followers))
 
     async def move_on(self) -> Advance:
         """Take the next step if the present one is done by everybody."""
         async with self._connection.transaction():
-            step = await processing_queries.lock_import(self._connection, *self._job)
+            step = await rows.lock_import(self._connection, *self._job)
             if step is None:
                 return Advance.DONE
-            left = await processing_queries.steps_left(self._connection, *self._job)
+            left = await rows.steps_left(self._connection, *self._job)
             if step in left or (left and step in WHOLE_FILE):
                 return Advance.WAITING
             if left:
-                await processing_queries.take_step(
+                await rows.take_step(
                     self._connection, *self._job, Step.SETTLE if step == Step.COLLECT else Step.RESOLVE
                 )
                 return Advance.WORKED
-            state = await processing_queries.end_import(self._connection, *self._job)
+            state = await rows.end_import(self._connection, *self._job)
         log.info("import_processed", tenant_id=self._tenant_id, job_id=str(self._job_id), state=state)
         # Millions of repeated ids take longer than a statement may; what is left here, a sweeper finds.
         await queries.remove_staged(self._connection, *self._job)

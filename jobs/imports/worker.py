@@ -26,14 +26,8 @@ class ImportWorkers(PollingWorkerPool):
         dispatcher: Dispatcher,
         settings: Settings,
     ) -> None:
-        super().__init__(
-            "import",
-            settings.import_concurrency,
-            storage=database.storage,
-            interval=_INTERVAL,
-            idle=settings.sweep_interval,
-        )
-        self._database = database
+        idle = settings.sweep_interval
+        super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
         self._dispatcher = dispatcher
         self._processor = Processor(database, settings, notify=self._serve)
 

@@ -103,14 +103,8 @@ class Runner(PollingWorkerPool):
         *,
         random: Callable[[], float] = random.random,
     ) -> None:
-        super().__init__(
-            "saga",
-            WORKERS,
-            storage=database.storage,
-            interval=settings.saga_interval,
-            idle=settings.saga_interval,
-        )
-        self._database = database
+        interval = settings.saga_interval
+        super().__init__("saga", WORKERS, database, interval=interval, idle=interval)
         self._settings = settings
         self._serve = serve
         self._workflows = {workflow.name: workflow for workflow in workflows}

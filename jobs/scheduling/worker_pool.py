@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from app.errors import StorageFull, TrancheError
-from app.kit.postgres.database import Storage
+from app.kit.postgres.database import Database
 from jobs.scheduling.fair_queue import FairQueue, Job
 
 log = structlog.get_logger()
@@ -28,8 +28,8 @@ class PollingWorkerPool(ABC):
         self,
         name: str,
         count: int,
+        database: Database,
         *,
-        storage: Storage,
         interval: float,
         idle: float,
         monotonic: Callable[[], float] = time.monotonic,
@@ -38,7 +38,7 @@ class PollingWorkerPool(ABC):
         notification makes the next one immediate."""
         self._name = name
         self._count = count
-        self._storage = storage
+        self._database = database
         self._interval = interval
         self._idle = idle
         self._monotonic = monotonic
@@ -81,8 +81,8 @@ class PollingWorkerPool(ABC):
 
     async def _work(self) -> None:
         while not self._stopping:
-            if self._storage.seconds:
-                await asyncio.sleep(min(self._storage.seconds, _ERROR_PAUSE))
+            if full_for := self._database.storage.seconds:
+                await asyncio.sleep(min(full_for, _ERROR_PAUSE))
                 continue
             try:
                 await self._poll()

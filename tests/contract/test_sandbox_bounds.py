@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.sandbox import ledger as module
-from app.sandbox.ledger import Effect, Kept, Ledger
+from app.sandbox.ledger import Call, Effect, Kept, Ledger
 
 
 def effect(ledger: Ledger, key: str) -> Effect:
@@ -26,7 +26,7 @@ def effect(ledger: Ledger, key: str) -> Effect:
 
 
 def call(ledger: Ledger, key: str) -> None:
-    called = ledger.begin(method="POST", path="/", on="write", portal="p", request_id="r")
+    called = ledger.begin(Call(method="POST", path="/", on="write", portal="p", request_id="r"))
     kept = Kept(portal="p", key=f"k{called.call}", digest="d", status=200, body="{}")
     ledger.apply([effect(ledger, key)], kept)
     ledger.settle(called)
