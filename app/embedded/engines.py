@@ -6,7 +6,6 @@ import asyncio
 import os
 import stat
 from pathlib import Path
-from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 from app.embedded import identity, state
@@ -55,7 +54,6 @@ class Engines:
         """
         self._data_dir = data_dir.absolute()
         self._lock = state.Lock(self._data_dir)
-        self._ports = state.Ports(self._data_dir)
         self._postgres_port = postgres_port
         self._valkey_port = valkey_port
         self._user = user
@@ -94,7 +92,7 @@ class Engines:
         (self._data_dir / "log").mkdir(mode=0o700, exist_ok=True)
         await self._lock.acquire()
         try:
-            state.remove_run(self._data_dir)
+            (self._data_dir / "run.json").unlink(missing_ok=True)
             for log in ("postgres.log", "valkey.log"):
                 self._rotate(self._data_dir / "log" / log)
             async with asyncio.TaskGroup() as group:
@@ -127,7 +125,7 @@ class Engines:
         if not self._lock.held:
             return
         try:
-            state.remove_run(self._data_dir)
+            (self._data_dir / "run.json").unlink(missing_ok=True)
             await asyncio.gather(self.postgres.stop(), self.valkey.stop())
         finally:
             self._lock.release()
@@ -157,15 +155,13 @@ class Engines:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
     async def _first_start(self, engine: Engine, fixed: int | None) -> None:
         await engine.prepare()
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            port = self._ports.choose(engine.name, fixed, again=attempt > 1)
+            port = state.choose_port(self._data_dir, engine.name, fixed, again=attempt > 1)
             try:
                 await engine.start(port)
                 return

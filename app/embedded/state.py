@@ -68,10 +68,6 @@ def write_run(data_dir: Path, run: Run) -> None:
     replace_private(data_dir / "run.json", json.dumps(asdict(run), indent=1).encode())
 
 
-def remove_run(data_dir: Path) -> None:
-    (data_dir / "run.json").unlink(missing_ok=True)
-
-
 class Lock:
     """The exclusive right to a data folder; the kernel takes it back however its holder dies."""
 
@@ -112,44 +108,40 @@ class Lock:
             self._handle = None
 
 
-class Ports:
-    """The ports of a data folder: the same at every start, so long as nobody else took them."""
+def choose_port(data_dir: Path, engine: str, fixed: int | None, *, again: bool = False) -> int:
+    """A port of a data folder that is free now: the same at every start, so long as nobody else took it.
 
-    def __init__(self, data_dir: Path) -> None:
-        self._path = data_dir / "ports.json"
+    Args:
+        engine: under which name it is remembered.
+        fixed: the only port that will do.
+        again: the remembered one turned out to be taken.
 
-    def choose(self, engine: str, fixed: int | None, *, again: bool = False) -> int:
-        """A port that is free now.
+    Raises:
+        EngineError: `fixed` is taken, or no port is free.
+    """
+    if fixed is not None:
+        if not is_free(fixed):
+            raise EngineError(f"port {fixed} on {HOST}, asked for {engine}, is taken by another program")
+        return fixed
+    path = data_dir / "ports.json"
+    known = _known_ports(path)
+    candidates = [] if again or engine not in known else [known[engine]]
+    candidates += random.sample(PORTS, 200)
+    others = {port for name, port in known.items() if name != engine}
+    for port in candidates:
+        if port not in others and is_free(port):
+            if known.get(engine) != port:
+                replace_private(path, json.dumps(known | {engine: port}).encode())
+            return port
+    raise EngineError(f"no free port for {engine} on {HOST}")
 
-        Args:
-            engine: under which name it is remembered.
-            fixed: the only port that will do.
-            again: the remembered one turned out to be taken.
 
-        Raises:
-            EngineError: `fixed` is taken, or no port is free.
-        """
-        if fixed is not None:
-            if not is_free(fixed):
-                raise EngineError(f"port {fixed} on {HOST}, asked for {engine}, is taken by another program")
-            return fixed
-        known = self._known()
-        candidates = [] if again or engine not in known else [known[engine]]
-        candidates += random.sample(PORTS, 200)
-        others = {port for name, port in known.items() if name != engine}
-        for port in candidates:
-            if port not in others and is_free(port):
-                if known.get(engine) != port:
-                    replace_private(self._path, json.dumps(known | {engine: port}).encode())
-                return port
-        raise EngineError(f"no free port for {engine} on {HOST}")
-
-    def _known(self) -> dict[str, int]:
-        try:
-            known = json.loads(self._path.read_bytes())
-            return {str(name): int(port) for name, port in known.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            return {}
+def _known_ports(path: Path) -> dict[str, int]:
+    try:
+        known = json.loads(path.read_bytes())
+        return {str(name): int(port) for name, port in known.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
 
 
 def is_free(port: int) -> bool:

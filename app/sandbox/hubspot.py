@@ -133,7 +133,7 @@ class HubSpotSandbox(Vendor):
 
         def write(item: CreateInput) -> tuple[Record, bool, bool]:
             key = self._key_of(item.properties) or "email"
-            return visit.records.create(visit.portal, key, item.properties, visit.at)
+            return visit.records.create(visit.portal, key, item.properties, visit.at), True, True
 
         answer = self._write(visit, inputs, write)
         answer.status = 201 if answer.status == 200 else answer.status
@@ -156,10 +156,7 @@ class HubSpotSandbox(Vendor):
         return visit.records.update(record, item.properties, visit.at, self._key_of(item.properties))
 
     def _write(
-        self,
-        visit: Visit,
-        inputs: Sequence[InputT],
-        write: Callable[[InputT], tuple[Record, bool, bool]],
+        self, visit: Visit, inputs: Sequence[InputT], write: Callable[[InputT], tuple[Record, bool, bool]]
     ) -> Answer:
         """Do what nothing speaks against. The results of an upsert alone say what is new, and have the key."""
         whole = visit.rejected_whole((id_of(item), item.properties.get("email", "")) for item in inputs)

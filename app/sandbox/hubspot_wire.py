@@ -19,7 +19,7 @@ OWN: Final = UNIQUE | frozenset(
     address annualrevenue city company country createdate date_of_birth degree fax firstname gender
     hs_lead_status hs_persona industry jobtitle lastmodifieddate lastname lifecyclestage marital_status
     message mobilephone numemployees phone salutation school state twitterhandle website zip
-    """.split()  # noqa: SIM905 - a table of names
+    """.split()
 )
 """Contact properties that every account has; there are some more."""
 READ_ONLY: Final = frozenset({"hs_object_id", "createdate", "lastmodifieddate"})

@@ -32,8 +32,9 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     seq: int = 0
     """1, 2, 3 …, without a gap, as the ledger books them."""
     at: str
-    call: int
-    request_id: str
+    call: int = 0
+    """0: by none."""
+    request_id: str = ""
     portal: str
     key_property: str
     key: str

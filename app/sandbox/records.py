@@ -30,15 +30,11 @@ def effect_of(
     changed: bool = True,
     created: bool = False,
     deleted: bool = False,
-    call: int = 0,
-    request_id: str = "",
     by: str = "api",
 ) -> Effect:
-    """A row of the ledger for what was done to a record; `call` 0: by no call."""
+    """A row of the ledger for what was done to a record, by no call."""
     return Effect(
         at=at,
-        call=call,
-        request_id=request_id,
         portal=record.portal,
         key_property=record.key_property,
         key=record.key,
@@ -113,18 +109,12 @@ class Records:
     ) -> tuple[Record, bool, bool]:
         """Set these properties, keep the others; an empty string and `None` clear. Gives (record, created, changed)."""
         record = self.find(portal, key, key_property)
-        if record is not None and (record.key_property, record.key) != (key_property, key):
-            self._rename(record, key_property, key)
         if record is None:
             filled = _filled(properties) | {key_property: key}
             return self._make(portal, key_property, key, filled, at), True, True
-        record.writes += 1
-        held = record.properties
-        same = properties.items() <= held.items()
-        if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
-            return record, False, False
-        self._change(record, _filled(held | properties) | {key_property: key}, at)
-        return record, False, True
+        if (record.key_property, record.key) != (key_property, key):
+            self._rename(record, key_property, key)
+        return record, False, self.update(record, {**properties, key_property: key}, at)
 
     def edit(self, record: Record, properties: dict[str, Any], at: str) -> bool:
         """Set these properties as a user does; an empty string and `None` clear, objects merge. Returns whether
@@ -141,13 +131,10 @@ class Records:
         self._change(record, after, at)
         return True
 
-    def create(
-        self, portal: str, key_property: str, properties: dict[str, Any], at: str
-    ) -> tuple[Record, bool, bool]:
+    def create(self, portal: str, key_property: str, properties: dict[str, Any], at: str) -> Record:
         """A new record, which may have no key."""
         key = str(properties.get(key_property) or "")
-        record = self._make(portal, key_property, key, _filled(properties), at)
-        return record, True, True
+        return self._make(portal, key_property, key, _filled(properties), at)
 
     def update(
         self, record: Record, properties: dict[str, Any], at: str, key_property: str | None = None
@@ -158,7 +145,8 @@ class Records:
             self._rename(record, key_property, str(properties[key_property]))
         record.writes += 1
         held = record.properties
-        if all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
+        same = properties.items() <= held.items()
+        if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
             return False
         self._change(record, _filled(held | properties), at)
         return True
@@ -204,9 +192,8 @@ class Records:
             self._taken.add(e.id)
             if e.deleted:
                 continue
-            self._add(
-                msgspec.convert({**msgspec.structs.asdict(e), "created_at": e.at, "updated_at": e.at}, Record)
-            )
+            times = {"created_at": e.at, "updated_at": e.at}
+            self._add(msgspec.convert(msgspec.structs.asdict(e) | times, Record))
         self._by_value.clear()
 
     def clear(self) -> None:

@@ -114,7 +114,7 @@ class SalesforceSandbox(Vendor):
             if wrong is not None:
                 results.append(_failed(wrong))
                 continue
-            record, *_ = visit.records.create(visit.portal, field, values, visit.at)
+            record = visit.records.create(visit.portal, field, values, visit.at)
             visit.book(record, created=True)
             omitted = visit.omitted(key, str(values.get("Email") or ""))
             results.append(None if omitted else {"id": record.id, "success": True, "errors": []})

@@ -13,7 +13,7 @@ STANDARD: Final = frozenset(
     HasOptedOutOfEmail HomePhone Id LastName LeadSource MailingCity MailingCountry MailingPostalCode
     MailingState MailingStreet MobilePhone OtherCity OtherCountry OtherPhone OtherPostalCode OtherState
     OtherStreet OwnerId Phone Salutation Title
-    """.split()  # noqa: SIM905 - a table of names
+    """.split()
 )
 """Columns that every Contact has; there are some more."""
 KEY: Final = "Tranche_Id__c"

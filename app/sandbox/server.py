@@ -7,7 +7,7 @@ import contextlib
 import importlib
 import importlib.util
 import signal
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable
 from pathlib import Path
 from typing import Final
 
@@ -19,19 +19,12 @@ from app.sandbox.front import Front
 from app.sandbox.ledger import Ledger
 from app.sandbox.vendor import Vendor
 
-
-def _find() -> Iterator[tuple[str, Callable[[], Vendor]]]:
-    """The stand-in for a kind is the file of its name in this folder, and what makes one is `Sandbox` there."""
-    for kind in kinds.KINDS:
-        name = f"app.sandbox.{kind}"
-        if importlib.util.find_spec(name) is not None:
-            make: Callable[[], Vendor] = importlib.import_module(name).Sandbox
-            yield kind, make
-
-
-KINDS: Final[dict[str, Callable[[], Vendor]]] = dict(_find())
-"""The kinds that there are sandboxes for."""
-
+KINDS: Final[dict[str, Callable[[], Vendor]]] = {
+    kind: importlib.import_module(f"app.sandbox.{kind}").Sandbox
+    for kind in kinds.KINDS
+    if importlib.util.find_spec(f"app.sandbox.{kind}") is not None
+}
+"""The kinds that there are sandboxes for: each is the file of its name in this folder."""
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5
 

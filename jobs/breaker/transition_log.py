@@ -30,14 +30,17 @@ _MOST_FAILURES: Final = 20
 """Errors of PostgreSQL, though it is there, after which a transition is dropped: it would never be written."""
 
 
-class _Entry(msgspec.Struct, frozen=True):
+class CircuitChange(msgspec.Struct, frozen=True):
+    """A call of a destination changed a circuit, `crm` or `connection`."""
+
     tenant_id: int
     destination_id: int
     circuit: str
     transition: Transition
     reason: str
+    """Why, in our own words, for webhooks."""
     detail: str
-    at: float
+    """It may repeat what the CRM said, and is for PostgreSQL."""
 
 
 class TransitionLog:
@@ -46,25 +49,12 @@ class TransitionLog:
     def __init__(self, database: Database, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._database = database
         self._monotonic = monotonic
-        self._waiting: deque[_Entry] = deque(maxlen=_MOST)
+        self._waiting: deque[tuple[CircuitChange, float]] = deque(maxlen=_MOST)
         self._task: asyncio.Task[None] | None = None
 
-    def add(
-        self,
-        tenant_id: int,
-        destination_id: int,
-        circuit: str,
-        transition: Transition,
-        reason: str,
-        detail: str,
-    ) -> None:
-        """A call of this destination changed the circuit `crm` or `connection`; returns at once.
-
-        `reason` says why in our own words, for webhooks; `detail` may repeat what the CRM said, for PostgreSQL.
-        """
-        self._waiting.append(
-            _Entry(tenant_id, destination_id, circuit, transition, reason, detail, self._monotonic())
-        )
+    def add(self, change: CircuitChange) -> None:
+        """Returns at once."""
+        self._waiting.append((change, self._monotonic()))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._write_all())
 
@@ -83,7 +73,7 @@ class TransitionLog:
         while self._waiting:
             entry = self._waiting[0]
             try:
-                await self._write(entry)
+                await self._write(*entry)
                 failures = 0
             except (TrancheError, asyncpg.PostgresError) as error:
                 failures += isinstance(error, asyncpg.PostgresError)
@@ -91,24 +81,24 @@ class TransitionLog:
                     log.warning("circuit_change_waits", error=error)
                     await asyncio.sleep(_PAUSE)
                     continue
-                log.exception("circuit_change_dropped", circuit=entry.transition.name)
+                log.exception("circuit_change_dropped", circuit=entry[0].transition.name)
                 failures = 0
             if self._waiting and self._waiting[0] is entry:
                 self._waiting.popleft()
 
-    async def _write(self, entry: _Entry) -> None:
-        transition = entry.transition
+    async def _write(self, change: CircuitChange, at: float) -> None:
+        transition = change.transition
         async with self._database.connection() as connection:
             await queries.record_change(
                 connection,
-                entry.tenant_id,
-                entry.destination_id,
-                circuit=entry.circuit,
+                change.tenant_id,
+                change.destination_id,
+                circuit=change.circuit,
                 before=transition.before,
                 after=transition.after,
                 opens=transition.opens,
                 seconds=transition.retry_after,
-                reason=entry.reason,
-                detail=entry.detail,
-                ago=max(0.0, self._monotonic() - entry.at),
+                reason=change.reason,
+                detail=change.detail,
+                ago=max(0.0, self._monotonic() - at),
             )

@@ -12,11 +12,7 @@ from typing import Final
 from app.destinations.kinds import KINDS
 from jobs.crm.port import CrmFactory
 
-
-def _find(kind: str) -> CrmFactory:
-    connect: CrmFactory = importlib.import_module(f"{__name__}.{kind}.adapter").connect
-    return connect
-
-
-ADAPTERS: Final[dict[str, CrmFactory]] = {kind: _find(kind) for kind in KINDS}
+ADAPTERS: Final[dict[str, CrmFactory]] = {
+    kind: importlib.import_module(f"{__name__}.{kind}.adapter").connect for kind in KINDS
+}
 """Kind of a destination → what makes its connection."""

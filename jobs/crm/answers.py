@@ -141,48 +141,37 @@ class Judge:
         whole = verdict.refused and len(contacts) > 1
         if verdict.refused:
             state, code = EffectState.RETRY if whole else EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-        return Reply(
-            outcomes=[Outcome(c.contact_id, state, code, verdict.detail) for c in contacts],
-            health=verdict.health,
-            pause=verdict.pause,
-            seconds=answer.seconds,
-            rejected_whole=whole,
-            status=answer.status,
-            detail=verdict.detail,
-        )
+        outcomes = [Outcome(c.contact_id, state, code, verdict.detail) for c in contacts]
+        return Reply(outcomes=outcomes, rejected_whole=whole, **_met(verdict, answer))
 
     def unread(self, answer: Answer | NoAnswer) -> ReadBack:
         """A read that failed. One that is refused would be refused again: what was sent could never be settled."""
-        verdict = self.verdict(answer)
-        health, detail = verdict.health, verdict.detail
-        if verdict.refused:
-            health, detail = Health.SETUP_FAULT, with_remedy(detail, READING_REFUSED)
-        return ReadBack(
-            seen=None,
-            health=health,
-            pause=verdict.pause,
-            seconds=answer.seconds,
-            status=answer.status,
-            detail=detail,
-        )
+        return ReadBack(seen=None, **_met(self._reading(answer), answer))
 
     def not_done(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
         """A read that had to come before the write failed, so nothing was written."""
-        read = self.unread(answer)
-        code = self.verdict(answer).code if read.pause else ErrorCode.DESTINATION_UNAVAILABLE
-        return Reply(
-            outcomes=[Outcome(c.contact_id, EffectState.RETRY, code, read.detail) for c in contacts],
-            health=read.health,
-            pause=read.pause,
-            seconds=read.seconds,
-            status=read.status,
-            detail=read.detail,
-        )
+        verdict = self._reading(answer)
+        code = verdict.code if verdict.pause else ErrorCode.DESTINATION_UNAVAILABLE
+        outcomes = [Outcome(c.contact_id, EffectState.RETRY, code, verdict.detail) for c in contacts]
+        return Reply(outcomes=outcomes, **_met(verdict, answer))
+
+    def _reading(self, answer: Answer | NoAnswer) -> Verdict:
+        verdict = self.verdict(answer)
+        if not verdict.refused:
+            return verdict
+        detail = with_remedy(verdict.detail, READING_REFUSED)
+        return msgspec.structs.replace(verdict, health=Health.SETUP_FAULT, detail=detail)
 
     def words(self, text: str) -> str:
         """Fit to be shown: short, on one line, without the token."""
         words = sanitize_message(text, self.token)
         return words[0].upper() + words[1:] if words.startswith("the ") else words
+
+
+def _met(verdict: Verdict, answer: Answer | NoAnswer) -> dict[str, Any]:
+    """The fields of a `CallResult`."""
+    made = {"seconds": answer.seconds, "status": answer.status}
+    return {"health": verdict.health, "pause": verdict.pause, "detail": verdict.detail, **made}
 
 
 def unknown(detail: str) -> Verdict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, TypedDict
+from typing import Final
 
 import aiohttp
 from yarl import URL
@@ -11,15 +11,6 @@ from jobs.crm.exchange import Answer, NoAnswer, identify, send
 from jobs.crm.port import Headers, Timeouts
 
 SCHEMES: Final = ("http://", "https://")
-
-
-class Access(TypedDict):
-    """What a connection is made of; an adapter is given it beside its options."""
-
-    session: aiohttp.ClientSession
-    base_url: str
-    token: str
-    timeouts: Timeouts
 
 
 class Connection:

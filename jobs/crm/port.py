@@ -7,7 +7,7 @@ An adapter is one file: it turns contacts into the vendor's request and the vend
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict, Unpack
 
 import aiohttp
 import msgspec
@@ -127,6 +127,15 @@ class Timeouts(msgspec.Struct, frozen=True):
     total: float = 10.0
 
 
+class Access(TypedDict):
+    """What a connection is made of."""
+
+    session: aiohttp.ClientSession
+    base_url: str
+    token: str
+    timeouts: Timeouts
+
+
 class Headers(msgspec.Struct, frozen=True):
     """What a call says about itself to the CRM, beside its contents."""
 
@@ -179,14 +188,6 @@ class Crm(Protocol):
 class CrmFactory(Protocol):
     """How an adapter is registered in `jobs.crm.ADAPTERS`."""
 
-    def __call__(
-        self,
-        *,
-        session: aiohttp.ClientSession,
-        base_url: str,
-        token: str,
-        options: dict[str, Any],
-        timeouts: Timeouts,
-    ) -> Crm:
+    def __call__(self, *, options: dict[str, Any], **access: Unpack[Access]) -> Crm:
         """Raise `ValueError`, in words for the operator, where token, address or options cannot be used."""
         ...

@@ -20,7 +20,7 @@ from app.settings import Settings
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Transition
-from jobs.breaker.transition_log import TransitionLog
+from jobs.breaker.transition_log import CircuitChange, TransitionLog
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Timeouts
 from jobs.delivery.destination_state import DestinationState, DestinationStates
@@ -110,7 +110,9 @@ class ClientFactory:
 
         def on_transition(transition: Transition, reason: str, detail: str) -> None:
             circuit = "connection" if transition.name == own_circuit else "crm"
-            self._transitions.add(tenant_id, destination_id, circuit, transition, reason, detail)
+            self._transitions.add(
+                CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail)
+            )
 
         async def block(seconds: float, detail: str) -> None:
             try:

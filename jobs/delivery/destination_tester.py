@@ -25,7 +25,7 @@ from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
 from jobs.crm.checking import step
-from jobs.crm.port import Contact, Crm, Headers, Seen
+from jobs.crm.port import Contact, Crm, Headers, Reply, Seen
 from jobs.delivery.clients import ClientFactory
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -54,12 +54,7 @@ _encode: Final = msgspec.json.Encoder().encode
 class DestinationTester(PollingWorkerPool):
     """Makes whatever tests are asked for, until it is stopped."""
 
-    def __init__(
-        self,
-        database: Database,
-        clients: ClientFactory,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, database: Database, clients: ClientFactory, settings: Settings) -> None:
         idle = settings.sweep_interval
         super().__init__("destination_test", _WORKERS, database, interval=_INTERVAL, idle=idle)
         self._clients = clients
@@ -144,12 +139,8 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
     )
     reply = await crm.push([contact], headers)
     [outcome] = reply.outcomes
-    written = outcome.state is EffectState.OK
-    shown = written and (reply.vouched or crm.reads_back)
-    detail = outcome.detail or reply.detail
-    if written:
-        detail = f"The record {key} was written." if shown else f"{_UNSHOWN} The key is {key}."
-    steps.append(step("write", shown or (None if written else False), detail, reply))
+    well, unshown = f"The record {key} was written.", f"The key is {key}."
+    steps.append(_written("write", crm, reply, well, unshown, outcome.detail or reply.detail))
     if outcome.state in (EffectState.FAILED, EffectState.RETRY):
         return
     remote_id = outcome.remote_id
@@ -172,13 +163,9 @@ async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, 
     archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone")
     reply = await crm.archive([gone], archive_headers)
     [outcome] = reply.outcomes
-    taken = outcome.state is EffectState.OK
-    shown = taken and (reply.vouched or crm.reads_back)
-    detail = f"Remove the record {key} there. {outcome.detail or reply.detail}"
-    if taken:
-        detail = "It was removed." if shown else f"{_UNSHOWN} Look for {key}."
-    steps.append(step("take away", shown or (None if taken else False), detail, reply))
-    if not taken or not crm.reads_back:
+    failed = f"Remove the record {key} there. {outcome.detail or reply.detail}"
+    steps.append(_written("take away", crm, reply, "It was removed.", f"Look for {key}.", failed))
+    if outcome.state is not EffectState.OK or not crm.reads_back:
         return
     back = await crm.read_back([gone], archive_headers)
     seen = None if back.seen is None else back.seen.get(key)
@@ -187,6 +174,15 @@ async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, 
     if absent:
         detail = "It is gone."
     steps.append(step("gone", absent, detail.strip(), back))
+
+
+def _written(name: str, crm: Crm, reply: Reply, well: str, unshown: str, failed: str) -> Step:
+    """What a write of one record showed; an answer that does not name the record shows less."""
+    if reply.outcomes[0].state is not EffectState.OK:
+        return step(name, False, failed, reply)
+    if reply.vouched or crm.reads_back:
+        return step(name, True, well, reply)
+    return step(name, None, f"{_UNSHOWN} {unshown}", reply)
 
 
 def _failed(name: str, detail: str) -> Step:

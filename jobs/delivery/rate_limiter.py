@@ -74,10 +74,14 @@ class RateLimiter:
 
     async def _ask(self, name: str, rate: float, operation: _Operation) -> Slot:
         interval, ahead = max(1, round(1_000_000 / max(rate, SLOWEST))), microseconds(AHEAD)
-        answer = await self._ask_redis(name, interval, ahead, operation)
-        if answer is not None:
-            granted, wait = answer
-            return Slot(bool(granted), wait)
+        script = self._script
+        if script is not None:
+            now_there = "" if self._pinned_time is None else self._pinned_time()
+            arguments = [now_there, interval, ahead, operation]
+            answer = await self._fallback.ask(lambda: script(keys=[self._prefix + name], args=arguments))
+            if answer is not None:
+                ((granted, wait),) = answer
+                return Slot(bool(granted), wait)
         now, due = microseconds(self._clock()), self._due.get(name, 0)
         if operation == "cancel":
             self._keep(name, cancel(due, now, interval=interval, ahead=ahead), now)
@@ -85,21 +89,6 @@ class RateLimiter:
         due, slot = acquire(due, now, interval=interval, ahead=ahead)
         self._keep(name, due, now)
         return slot
-
-    async def _ask_redis(
-        self, name: str, interval: int, ahead: int, operation: _Operation
-    ) -> tuple[int, int] | None:
-        script = self._script
-        if script is None:
-            return None
-        now = "" if self._pinned_time is None else self._pinned_time()
-        answer = await self._fallback.ask(
-            lambda: script(keys=[self._prefix + name], args=[now, interval, ahead, operation])
-        )
-        if answer is None:
-            return None
-        ((granted, wait),) = answer
-        return granted, wait
 
     def _keep(self, name: str, due: int, now: int) -> None:
         if name not in self._due and len(self._due) >= _SWEEP_AT:

@@ -20,12 +20,7 @@ _INTERVAL: Final = 0.25
 class ImportWorkers(PollingWorkerPool):
     """Processes whatever imports there are, until it is stopped."""
 
-    def __init__(
-        self,
-        database: Database,
-        dispatcher: Dispatcher,
-        settings: Settings,
-    ) -> None:
+    def __init__(self, database: Database, dispatcher: Dispatcher, settings: Settings) -> None:
         idle = settings.sweep_interval
         super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
         self._dispatcher = dispatcher

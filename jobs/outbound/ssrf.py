@@ -11,7 +11,6 @@ import errno
 import ipaddress
 import socket
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Final, Self
 
 import aiohttp
@@ -96,9 +95,7 @@ class DestinationSessions:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self._secure.close()
         await self._plain.close()
 

@@ -55,12 +55,7 @@ def wait_longer(context: StepContext) -> Wait:
 
 
 async def restore_range(
-    context: StepContext,
-    job: UndoRow,
-    changes: Sequence[Change],
-    *,
-    of: uuid.UUID,
-    first_index: int,
+    context: StepContext, job: UndoRow, changes: Sequence[Change], *, of: uuid.UUID, first_index: int
 ) -> Restored:
     """Restore a range of items; their destinations are notified once it is committed."""
     tenant_id = context.tenant_id

@@ -98,11 +98,7 @@ async def _find_job(context: StepContext, job_id: uuid.UUID | None) -> UndoRow |
 
 
 async def _drop_dead_letters(
-    context: StepContext,
-    job: UndoRow,
-    refused: Sequence[Refused],
-    ids: dict[int, str],
-    found: Restored,
+    context: StepContext, job: UndoRow, refused: Sequence[Refused], ids: dict[int, str], found: Restored
 ) -> None:
     """A replay of what was undone would bring it back. Dead letters of what was changed since remain."""
     undone = {*found.restored, *found.unchanged}

@@ -35,13 +35,13 @@ from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
-from jobs.crm.connection import Access, Connection
+from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer
 from jobs.crm.http import check
 from jobs.crm.http.items import Results, key_of, remote_id_of
 from jobs.crm.http.refusals import Reader, found
 from jobs.crm.mapping import FieldMap, same
-from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 
 BATCH_SIZE: Final = 100
 
@@ -99,7 +99,7 @@ class Http:
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.http.check`."""
-        return await check.check(self._connection, self._judge, self._options, headers)
+        return [await check.check(self._connection, self._judge, self._options, headers)]
 
     async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
         """By `archive_path`, or as contacts that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
@@ -143,11 +143,7 @@ class Http:
             seen[contact.contact_id] = self._compare(contact, record)
             remote_ids[contact.contact_id] = remote_id_of(record, self._options) or contact.contact_id
         return ReadBack(
-            seen=seen,
-            remote_ids=remote_ids,
-            health=Health.WELL,
-            seconds=answer.seconds,
-            status=answer.status,
+            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
         )
 
     def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:

@@ -21,15 +21,10 @@ _ASK_GET: Final = frozenset({404, 405, 501})
 _CANARY: Final = "Whether it takes contacts only a test with the canary shows."
 
 
-async def check(connection: Connection, judge: Judge, options: HttpOptions, headers: Headers) -> list[Step]:
-    if options.read_path is not None:
-        return [await _read(connection, judge, options, options.read_path, headers)]
-    return [await _reach(connection, judge, options.path, headers)]
-
-
-async def _read(
-    connection: Connection, judge: Judge, options: HttpOptions, path: str, headers: Headers
-) -> Step:
+async def check(connection: Connection, judge: Judge, options: HttpOptions, headers: Headers) -> Step:
+    path = options.read_path
+    if path is None:
+        return await _reach(connection, judge, options.path, headers)
     answer = await connection.call("POST", path, {"ids": [NOBODY]}, headers)
     if not answer.well:
         return refused("read", judge, answer, remedy="This is the call to read_path.")
@@ -37,12 +32,8 @@ async def _read(
     records = found(body, options.wrapper or "")
     if not isinstance(records, list):
         where = f"under {options.wrapper!r}" if options.wrapper else "at its top"
-        return step(
-            "read",
-            False,
-            f"The answer of read_path has no list of contacts {where} (option wrapper).",
-            answer,
-        )
+        words = f"The answer of read_path has no list of contacts {where} (option wrapper)."
+        return step("read", False, words, answer)
     refusals = Reader([], options.id_field).read(body, results=records)
     if refusals.unexplained:
         return step("read", False, f"It answered {answer.status}, but {refusals.sign}.", answer)

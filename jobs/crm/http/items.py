@@ -12,7 +12,7 @@ from app.destinations.kinds import HttpOptions
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import message
 from jobs.crm.exchange import Answer
-from jobs.crm.http.refusals import MISSING, QUEUED, Reader, Refusals, found, look, stored_as_one
+from jobs.crm.http.refusals import MISSING, QUEUED, Reader, Refusals, found, look
 from jobs.crm.port import Contact, Health, Outcome, Reply
 
 WELL: Final = frozenset(
@@ -62,23 +62,21 @@ class Results:
         results = None if empty else found(body, options.results_field)
         if results is None and look(body, options.results_field) is not MISSING:
             return None  # null, where results belong
+        echoed = options.results == "echoed"
         gone = all(contact.deleted for contact in contacts)  # that is not there any more need not be echoed
         reader = Reader(contacts, options.result_id, by_position=options.results_by == "position")
         if options.results == "failures":
             # By its ordinary name a list may be one of successes; what fails is found in it all the same.
             listed = results if options.results_field != "results" else None
-            refusals = reader.read(body, failures=listed)
-            _doubt_storage(refusals, body, payload)
+            refusals = reader.read(body, failures=listed, payload=payload)
             return self._without_results(contacts, answer, refusals, rest_is_well=True)
-        if results is None and (options.results == "optional" or (options.results == "echoed" and gone)):
-            refusals = reader.read(body)
-            _doubt_storage(refusals, body, payload)
+        if results is None and (options.results == "optional" or (echoed and gone)):
+            refusals = reader.read(body, payload=payload)
             return self._without_results(contacts, answer, refusals, rest_is_well=False)
-        if results is None and options.results == "echoed":
+        if results is None and echoed:
             results = []
         if not isinstance(results, list):
             return None
-        echoed = options.results == "echoed"
         placed = self._place_echoes(contacts, results, reader) if echoed else self._place(contacts, results)
         if placed is None:
             return None
@@ -257,12 +255,6 @@ def _beginning(body: bytes) -> str:
     return shown if len(body) <= _SHOWN else _LAST_WORD.sub("", shown)
 
 
-def _doubt_storage(refusals: Refusals, body: Any, payload: Any) -> None:
-    if stored_as_one(body, payload):
-        refusals.stored = True
-        refusals.nameless.append("it stored the call as one record, with an id for all of it")
-
-
 def _only_flags(refusals: Refusals) -> bool:
     """Whether all that names nobody is a word for the whole (`success: false`), which the named ones explain."""
     return all(sign.startswith("it says ") for sign in refusals.nameless)
@@ -335,9 +327,6 @@ def _words(error: Any, depth: int = 0) -> str:
 
 
 def _is_deep(error: Any) -> bool:
-    values = error.values() if isinstance(error, dict) else [error]
-    return any(isinstance(x, dict) or (isinstance(x, list) and any(map(_is_nested, x))) for x in values)
-
-
-def _is_nested(value: Any) -> bool:
-    return isinstance(value, dict | list)
+    values = list(error.values() if isinstance(error, dict) else [error])
+    nested = [inner for value in values if isinstance(value, list) for inner in value]
+    return any(isinstance(x, dict) for x in values) or any(isinstance(x, dict | list) for x in nested)

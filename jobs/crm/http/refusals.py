@@ -21,19 +21,9 @@ _DEEPEST: Final = 4
 _FLAGS: Final = frozenset({"ok", "success", "successful", "issuccess", "issuccessful", "succeeded"})
 _STATUSES: Final = frozenset({"status", "state", "result", "outcome", "statuscode", "code"})
 _NO: Final = frozenset(
-    {
-        "error",
-        "errors",
-        "failed",
-        "failure",
-        "fail",
-        "rejected",
-        "refused",
-        "denied",
-        "invalid",
-        "false",
-        "ko",
-    }
+    """
+    error errors failed failure fail rejected refused denied invalid false ko
+    """.split()
 )
 QUEUED: Final = frozenset(
     {"queued", "enqueued", "scheduled", "processing", "in_progress", "inprogress", "running", "waiting"}
@@ -58,17 +48,7 @@ _ACCOUNT: Final = re.compile(
     re.IGNORECASE,
 )
 """Codes, as a whole, of a caller who is not let in: nothing was looked at, so nothing was done."""
-_EXPLANATIONS: Final = (
-    "error",
-    "message",
-    "reason",
-    "detail",
-    "title",
-    "description",
-    "type",
-    "code",
-    "errors",
-)
+_EXPLANATIONS: Final = "error message reason detail title description type code errors".split()
 _STORED_IDS: Final = ("id", "_id", "uid", "objectId")
 MISSING: Final = object()
 
@@ -125,9 +105,9 @@ class Reader:
                 self._by_email[email] = None if email in self._by_email else place
         self._said = Refusals()
 
-    def read(self, body: Any, *, results: Any = None, failures: Any = None) -> Refusals:
+    def read(self, body: Any, *, results: Any = None, failures: Any = None, payload: Any = None) -> Refusals:
         """All that a body says; `results` is the part of it that is read item by item, `failures` the part that
-        lists failures whatever it is called."""
+        lists failures whatever it is called, `payload` what was sent, where the whole of it may have been stored."""
         if failures is not None:
             self._blame(failures)
         self._walk(body, skip=[results, failures], depth=0)
@@ -136,6 +116,9 @@ class Reader:
             why = said.nameless[0] if said.nameless else f"it counts {said.counted} failed"
             for place in range(self._count):
                 said.named.setdefault(place, why)
+        if payload is not None and _stored_as_one(body, payload):
+            said.stored = True
+            said.nameless.append("it stored the call as one record, with an id for all of it")
         return said
 
     def place(self, entry: Any) -> int | None:
@@ -242,9 +225,12 @@ class Reader:
                 self._blame(value)
 
     def _complain(self, name: str, value: Any) -> None:
-        if isinstance(value, str) and _ACCOUNT.fullmatch(value.strip()):
-            self._said.account = self._said.account or _quote(name, value)
+        self._note_account(name, value)
         self._said.nameless.append(f"it says {_quote(name, value)}")
+
+    def _note_account(self, name: str, code: Any) -> None:
+        if isinstance(code, str) and _ACCOUNT.fullmatch(code.strip()):
+            self._said.account = self._said.account or _quote(name, code)
 
     def _whole(self, name: str, error: dict[str, Any]) -> None:
         """One error for all; it may name its contact all the same."""
@@ -253,8 +239,7 @@ class Reader:
             self._said.named[place] = explain(error)
             return
         for inner in ("code", "type", "error"):
-            if isinstance(error.get(inner), str) and _ACCOUNT.fullmatch(error[inner].strip()):
-                self._said.account = self._said.account or _quote(inner, error[inner])
+            self._note_account(inner, error.get(inner))
         self._said.nameless.append(f"it says {_quote(name, explain(error))}")
 
     def _blame(self, failures: Any) -> None:
@@ -286,10 +271,8 @@ class Reader:
             self._said.named.setdefault(place, explain(entry))
             return
         if isinstance(entry, dict):
-            codes = (entry.get("code"), found(entry, "extensions.code"))  # the second is GraphQL's
-            code = next((c for c in codes if isinstance(c, str) and _ACCOUNT.fullmatch(c)), None)
-            if code is not None:
-                self._said.account = self._said.account or _quote("code", code)
+            for code in (entry.get("code"), found(entry, "extensions.code")):  # the second is GraphQL's
+                self._note_account("code", code)
         self._said.nameless.append(f"it lists a failure that names no contact: {explain(entry)}")
 
     def _entry(self, entry: Any) -> None:
@@ -309,7 +292,7 @@ class Reader:
             self._blame([entry])
 
 
-def stored_as_one(body: Any, payload: Any) -> bool:
+def _stored_as_one(body: Any, payload: Any) -> bool:
     """Whether the answer is what was sent, with one id for all of it: a server that keeps whatever comes (json-server
     0.17) took the call for one record."""
     if not isinstance(body, dict):

@@ -22,7 +22,7 @@ from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
-from jobs.crm.connection import Access, Connection
+from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.hubspot import check
 from jobs.crm.hubspot.adoption import (
@@ -37,7 +37,7 @@ from jobs.crm.hubspot.adoption import (
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields
 from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
-from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 from jobs.crm.tally import Tally
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
@@ -285,11 +285,7 @@ class HubSpot:
                 if record.get("id") is not None:
                     remote_ids[contact.contact_id] = str(record["id"])
         return ReadBack(
-            seen=seen,
-            remote_ids=remote_ids,
-            health=Health.WELL,
-            seconds=answer.seconds,
-            status=answer.status,
+            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
         )
 
 

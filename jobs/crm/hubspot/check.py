@@ -32,22 +32,21 @@ async def check(
     answer = await connection.call("POST", read_path, payload, headers)
     if not answer.well:
         return [refused("read", judge, answer)]
-    steps = [step("read", True, "A read of a key that nobody has was answered as it should be.", answer)]
+    read = step("read", True, "A read of a key that nobody has was answered as it should be.", answer)
     answer = await connection.call("GET", PROPERTY + quote(id_property, safe=""), None, headers)
     body = answer.json()
+    ok: bool | None = False
     if answer.status == 404:
-        steps.append(step("id property", False, f"There is no such contact property. {make}", answer))
+        words = f"There is no such contact property. {make}"
     elif answer.status in (401, 403, 407):
+        ok = None
         words = (
             "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
         )
-        steps.append(step("id property", None, words, answer))
     elif not answer.well or not isinstance(body, dict):
-        steps.append(refused("id property", judge, answer))
+        return [read, refused("id property", judge, answer)]
     elif body.get("hasUniqueValue") is not True:
-        steps.append(step("id property", False, f"{id_property!r} may have a value twice. {make}", answer))
+        words = f"{id_property!r} may have a value twice. {make}"
     else:
-        steps.append(
-            step("id property", True, f"{id_property!r} is there, and its values are unique.", answer)
-        )
-    return steps
+        ok, words = True, f"{id_property!r} is there, and its values are unique."
+    return [read, step("id property", ok, words, answer)]

@@ -13,15 +13,9 @@ from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.port import Contact, Outcome
 
 PASSING_CATEGORIES: Final = frozenset(
-    {
-        "RATE_LIMIT",
-        "RATE_LIMITS",
-        "INTERNAL_ERROR",
-        "SERVICE_UNAVAILABLE",
-        "TIMEOUT",
-        "LOCKED",
-        "OBJECT_LOCKED",
-    }
+    """
+    RATE_LIMIT RATE_LIMITS INTERNAL_ERROR SERVICE_UNAVAILABLE TIMEOUT LOCKED OBJECT_LOCKED
+    """.split()
 )
 """Categories of one item's error that say nothing against the item."""
 

@@ -24,9 +24,9 @@ from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import nameless, objects
 from jobs.crm.checking import NOBODY
-from jobs.crm.connection import Access, Connection
+from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 from jobs.crm.salesforce import check
 from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks
 from jobs.crm.salesforce.fields import Fields, literal, parcels

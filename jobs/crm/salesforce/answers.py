@@ -21,17 +21,10 @@ from jobs.crm.salesforce.fields import Fields
 QUOTA_SECONDS: Final = 900.0
 
 PASSING: Final = frozenset(
-    {
-        "UNABLE_TO_LOCK_ROW",
-        "SERVER_UNAVAILABLE",
-        "REQUEST_LIMIT_EXCEEDED",
-        "REQUEST_RUNNING_TOO_LONG",
-        "QUERY_TIMEOUT",
-        "STORAGE_LIMIT_EXCEEDED",
-        "UNKNOWN_EXCEPTION",
-        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-        "PROCESSING_HALTED",
-    }
+    """
+    UNABLE_TO_LOCK_ROW SERVER_UNAVAILABLE REQUEST_LIMIT_EXCEEDED REQUEST_RUNNING_TOO_LONG QUERY_TIMEOUT
+    STORAGE_LIMIT_EXCEEDED UNKNOWN_EXCEPTION ALL_OR_NONE_OPERATION_ROLLED_BACK PROCESSING_HALTED
+    """.split()
 )
 """Status codes of one record's error that say nothing against the record."""
 
@@ -39,15 +32,10 @@ GONE: Final = frozenset({"ENTITY_IS_DELETED", "NOT_FOUND", "INVALID_CROSS_REFERE
 """What a deletion says of a record that is in the recycle bin, or has left it."""
 
 SETTINGS: Final = frozenset(
-    {
-        "API_CURRENTLY_DISABLED",
-        "API_DISABLED_FOR_ORG",
-        "INSUFFICIENT_ACCESS",
-        "INVALID_SESSION_ID",
-        "INVALID_TYPE",
-        "NOT_FOUND",
-        "UNSUPPORTED_API_VERSION",
-    }
+    """
+    API_CURRENTLY_DISABLED API_DISABLED_FOR_ORG INSUFFICIENT_ACCESS INVALID_SESSION_ID INVALID_TYPE
+    NOT_FOUND UNSUPPORTED_API_VERSION
+    """.split()
 )
 """Codes of a refused request that speak of the connection, whatever their HTTP status."""
 

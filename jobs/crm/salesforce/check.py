@@ -18,12 +18,7 @@ from jobs.crm.port import Headers
 
 
 async def check(
-    connection: Connection,
-    judge: Judge,
-    options: SalesforceOptions,
-    base: str,
-    query: str,
-    headers: Headers,
+    connection: Connection, judge: Judge, options: SalesforceOptions, base: str, query: str, headers: Headers
 ) -> list[Step]:
     """`query` is the path of a query by our key."""
     answer = await connection.call("GET", f"{base}/sobjects/Contact/describe", None, headers)

@@ -247,7 +247,7 @@ async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     from app.kit.postgres.database import Database
     from app.vocabulary.states import CircuitState
     from jobs.breaker.rules import Transition
-    from jobs.breaker.transition_log import TransitionLog
+    from jobs.breaker.transition_log import CircuitChange, TransitionLog
 
     gone = Database(
         msgspec.structs.replace(world.settings, database_url="postgresql://127.0.0.1:9/none"),
@@ -259,9 +259,8 @@ async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     transition = Transition(
         name="connection:x", before=CircuitState.CLOSED, after=CircuitState.OPEN, opens=1, retry_after=5.0
     )
-    transitions.add(
-        world.tenant_id, row["destination_id"], "connection", transition, "no answer", "timed out"
-    )
+    place = (world.tenant_id, row["destination_id"], "connection")
+    transitions.add(CircuitChange(*place, transition, "no answer", "timed out"))
     await asyncio.sleep(0.7)
     transitions._database = world.database
 
