@@ -14,34 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from app.sandbox import hubspot_wire as wire
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
-from app.sandbox.hubspot_wire import (
-    ARCHIVES,
-    CREATES,
-    MISSING_WORDS,
-    OWN,
-    READS,
-    UNIQUE,
-    UPDATES,
-    UPSERTS,
-    CreateInput,
-    Input,
-    InputT,
-    Result,
-    UpdateInput,
-    UpsertInput,
-    bad_request,
-    check_inputs,
-    check_key,
-    conflict,
-    encode,
-    id_of,
-    item_error,
-    parse,
-    refusal,
-    result_of,
-    taken,
-)
 from app.sandbox.ledger import timestamp
 from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
@@ -50,7 +24,7 @@ from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 class HubSpotSandbox(Vendor):
     """HubSpot."""
 
-    own_fields = OWN
+    own_fields = wire.OWN
     key_field = "tranche_id"
 
     def __init__(self, seed: int = 0) -> None:
@@ -82,45 +56,49 @@ class HubSpotSandbox(Vendor):
                     "policyName": fault.policy_name,
                     "requestId": str(uuid.uuid4()),
                 }
-                return Answer(status=429, body=encode(body))
+                return Answer(status=429, body=wire.encode(body))
             case Lock():
-                return refusal(423, "LOCKED", "The resource is locked; try again later")
+                return wire.refusal(423, "LOCKED", "The resource is locked; try again later")
             case Status():
-                return refusal(fault.code, "INTERNAL_ERROR", "There was a problem with the request.")
+                return wire.refusal(fault.code, "INTERNAL_ERROR", "There was a problem with the request.")
             case Unauthorized(code=403):
-                return refusal(403, "MISSING_SCOPES", "This app hasn't been granted all required scopes.")
+                return wire.refusal(
+                    403, "MISSING_SCOPES", "This app hasn't been granted all required scopes."
+                )
         words = "Authentication credentials not found or invalid."
-        return refusal(401, "INVALID_AUTHENTICATION", words)
+        return wire.refusal(401, "INVALID_AUTHENTICATION", words)
 
     def not_found(self, path: str) -> Answer:
-        return refusal(404, "OBJECT_NOT_FOUND", f"No route {path}")
+        return wire.refusal(404, "OBJECT_NOT_FOUND", f"No route {path}")
 
     def property(self, visit: Visit) -> Answer:
         """How the account has a property; of its own making it is one with unique values."""
         name = visit.path["name"]
         if visit.missing_fields([name]):
-            return refusal(404, "OBJECT_NOT_FOUND", f'Property "{name}" does not exist')
-        unique = name in UNIQUE or visit.schema.is_declared(name)
+            return wire.refusal(404, "OBJECT_NOT_FOUND", f'Property "{name}" does not exist')
+        unique = name in wire.UNIQUE or visit.schema.is_declared(name)
         body = {"name": name, "type": "string", "fieldType": "text", "hasUniqueValue": unique}
-        return Answer(status=200, body=encode(body | {"groupName": "contactinformation", "archived": False}))
+        return Answer(
+            status=200, body=wire.encode(body | {"groupName": "contactinformation", "archived": False})
+        )
 
     def upsert(self, visit: Visit) -> Answer:
         """Every input becomes a result or an error; what HubSpot cannot parse, or has no property for, fails the whole
         batch."""
-        inputs = parse(UPSERTS, visit).inputs
+        inputs = wire.parse(wire.UPSERTS, visit).inputs
         if not all(item.id and item.id_property for item in inputs):
-            raise bad_request("id and idProperty must not be empty")
+            raise wire.bad_request("id and idProperty must not be empty")
         names = {item.id_property for item in inputs}
-        check_key(visit, names)
-        self._keys |= names - UNIQUE
+        wire.check_key(visit, names)
+        self._keys |= names - wire.UNIQUE
         for item in inputs:
             if item.id_property == "email":
                 item.id = item.properties["email"] = item.id.strip().lower()
-        check_inputs(visit, inputs)
+        wire.check_inputs(visit, inputs)
 
-        def write(item: UpsertInput) -> tuple[Record, bool, bool]:
+        def write(item: wire.UpsertInput) -> tuple[Record, bool, bool]:
             known = visit.records.find(visit.portal, item.id, item.id_property)
-            if known is not None and item.id_property in UNIQUE:
+            if known is not None and item.id_property in wire.UNIQUE:
                 return known, False, self._update(visit, known, item)
             return visit.records.upsert(visit.portal, item.id_property, item.id, item.properties, visit.at)
 
@@ -128,10 +106,10 @@ class HubSpotSandbox(Vendor):
 
     def create(self, visit: Visit) -> Answer:
         """New contacts; all or, where one is refused, none of those without a trace id."""
-        inputs = parse(CREATES, visit).inputs
-        check_inputs(visit, inputs)
+        inputs = wire.parse(wire.CREATES, visit).inputs
+        wire.check_inputs(visit, inputs)
 
-        def write(item: CreateInput) -> tuple[Record, bool, bool]:
+        def write(item: wire.CreateInput) -> tuple[Record, bool, bool]:
             key = self._key_of(item.properties) or "email"
             return visit.records.create(visit.portal, key, item.properties, visit.at), True, True
 
@@ -141,28 +119,31 @@ class HubSpotSandbox(Vendor):
 
     def update(self, visit: Visit) -> Answer:
         """Contacts by record id, or by a unique property; one that is not there is an error of its own."""
-        inputs = parse(UPDATES, visit).inputs
-        check_key(visit, {item.id_property for item in inputs if item.id_property is not None})
-        check_inputs(visit, inputs)
+        inputs = wire.parse(wire.UPDATES, visit).inputs
+        wire.check_key(visit, {item.id_property for item in inputs if item.id_property is not None})
+        wire.check_inputs(visit, inputs)
 
-        def write(item: UpdateInput) -> tuple[Record, bool, bool]:
+        def write(item: wire.UpdateInput) -> tuple[Record, bool, bool]:
             record = visit.records.find(visit.portal, item.id, item.id_property)
             assert record is not None, "checked by _wrong"
             return record, False, self._update(visit, record, item)
 
         return self._write(visit, inputs, write)
 
-    def _update(self, visit: Visit, record: Record, item: Input) -> bool:
+    def _update(self, visit: Visit, record: Record, item: wire.Input) -> bool:
         return visit.records.update(record, item.properties, visit.at, self._key_of(item.properties))
 
     def _write(
-        self, visit: Visit, inputs: Sequence[InputT], write: Callable[[InputT], tuple[Record, bool, bool]]
+        self,
+        visit: Visit,
+        inputs: Sequence[wire.InputT],
+        write: Callable[[wire.InputT], tuple[Record, bool, bool]],
     ) -> Answer:
         """Do what nothing speaks against. The results of an upsert alone say what is new, and have the key."""
-        whole = visit.rejected_whole((id_of(item), item.properties.get("email", "")) for item in inputs)
+        whole = visit.rejected_whole((wire.id_of(item), item.properties.get("email", "")) for item in inputs)
         if whole is not None:
-            return refusal(400, "VALIDATION_ERROR", whole.message)
-        results: list[Result] = []
+            return wire.refusal(400, "VALIDATION_ERROR", whole.message)
+        results: list[wire.Result] = []
         errors: list[dict[str, Any]] = []
         for item in inputs:
             wrong = self._wrong(visit, item)
@@ -172,8 +153,8 @@ class HubSpotSandbox(Vendor):
             record, is_new, changed = write(item)
             visit.book(record, changed=changed, created=is_new)
             if not visit.omitted(record.key, record.properties.get("email", "")):
-                result = result_of(record, item.properties)
-                if isinstance(item, UpsertInput):
+                result = wire.result_of(record, item.properties)
+                if isinstance(item, wire.UpsertInput):
                     result.new = is_new
                     result.properties[item.id_property] = item.id
                 result.object_write_trace_id = item.object_write_trace_id or msgspec.UNSET
@@ -182,10 +163,10 @@ class HubSpotSandbox(Vendor):
 
     def read(self, visit: Visit) -> Answer:
         """Found records are results; all others are one error that names their ids."""
-        body = parse(READS, visit)
+        body = wire.parse(wire.READS, visit)
         if body.id_property is not None:
-            check_key(visit, {body.id_property})
-        results: list[Result] = []
+            wire.check_key(visit, {body.id_property})
+        results: list[wire.Result] = []
         missing: list[str] = []
         for item in body.inputs:
             key = item.id.strip().lower() if body.id_property == "email" else item.id
@@ -194,47 +175,51 @@ class HubSpotSandbox(Vendor):
                 missing.append(item.id)
             elif not visit.omitted(item.id, record.properties.get("email", "")):
                 results.append(
-                    result_of(record, {name: record.properties.get(name) for name in body.properties})
+                    wire.result_of(record, {name: record.properties.get(name) for name in body.properties})
                 )
         errors: list[dict[str, Any]] = []
         if missing:
-            errors.append(item_error("OBJECT_NOT_FOUND", MISSING_WORDS, {"ids": missing}))
+            errors.append(wire.item_error("OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": missing}))
         return self._answer(visit, results, errors)
 
     def archive(self, visit: Visit) -> Answer:
         """By record id; those that are not there are passed over. No word about single records."""
-        for item in parse(ARCHIVES, visit).inputs:
+        for item in wire.parse(wire.ARCHIVES, visit).inputs:
             record = visit.records.delete(visit.portal, item.id)
             if record is not None:
                 visit.book(record, deleted=True)
         return Answer(status=204, body=b"")
 
-    def _wrong(self, visit: Visit, item: Input) -> dict[str, Any] | None:
+    def _wrong(self, visit: Visit, item: wire.Input) -> dict[str, Any] | None:
         email = item.properties.get("email", "")
         context = {"objectWriteTraceId": [item.object_write_trace_id]} if item.object_write_trace_id else None
-        reject = visit.rejected(id_of(item), email)
+        reject = visit.rejected(wire.id_of(item), email)
         if reject is not None:
             category = "INTERNAL_ERROR" if reject.passing else reject.category
-            return item_error(category, reject.message, context)
+            return wire.item_error(category, reject.message, context)
         name, _, domain = email.partition("@")
         if email and not (name and domain):
-            return item_error("VALIDATION_ERROR", f"Email address {email} is invalid", context)
-        if isinstance(item, UpdateInput):
+            return wire.item_error("VALIDATION_ERROR", f"Email address {email} is invalid", context)
+        if isinstance(item, wire.UpdateInput):
             mine = visit.records.find(visit.portal, item.id, item.id_property)
             if mine is None:
-                return item_error("OBJECT_NOT_FOUND", MISSING_WORDS, {"ids": [item.id], **(context or {})})
+                return wire.item_error(
+                    "OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": [item.id], **(context or {})}
+                )
             for key in self._keys & item.properties.keys():
                 other = visit.records.find(visit.portal, item.properties[key], key)
                 if other is not None and other is not mine:
-                    return item_error("VALIDATION_ERROR", taken(key, item.properties[key], other.id), context)
-        words = conflict(visit, item)
-        return None if words is None else item_error("CONFLICT", words, context)
+                    return wire.item_error(
+                        "VALIDATION_ERROR", wire.taken(key, item.properties[key], other.id), context
+                    )
+        words = wire.conflict(visit, item)
+        return None if words is None else wire.item_error("CONFLICT", words, context)
 
     def _key_of(self, properties: Mapping[str, str]) -> str | None:
         """The property among these that the contact is to be found by."""
         return next((name for name in sorted(self._keys) if properties.get(name)), None)
 
-    def _answer(self, visit: Visit, results: list[Result], errors: list[dict[str, Any]]) -> Answer:
+    def _answer(self, visit: Visit, results: list[wire.Result], errors: list[dict[str, Any]]) -> Answer:
         asked = [result.id for result in results]
         self._random.shuffle(results)
         if len(results) > 1 and [result.id for result in results] == asked:
@@ -249,7 +234,7 @@ class HubSpotSandbox(Vendor):
             # As its OpenAPI document has a StandardError: all of these are required.
             errors = [{"context": {}, "links": {}, "errors": []} | error for error in errors]
             body |= {"numErrors": len(errors), "errors": errors}
-        return Answer(status=207 if errors else 200, body=encode(body))
+        return Answer(status=207 if errors else 200, body=wire.encode(body))
 
 
 Sandbox: Final[Callable[[], Vendor]] = HubSpotSandbox

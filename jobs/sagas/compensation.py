@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -67,13 +68,8 @@ async def restore_range(
         chunk_size=context.settings.chunk_size,
     )
     found = await restore(context.connection, restoration, changes, first_index=first_index)
-    if found.to_notify:
-
-        def notify() -> None:
-            for destination_id in found.to_notify:
-                context.serve(tenant_id, destination_id)
-
-        context.after_commit(notify)
+    for destination_id in found.to_notify:
+        context.after_commit.append(partial(context.serve, tenant_id, destination_id))
     return found
 
 

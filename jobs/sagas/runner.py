@@ -41,15 +41,15 @@ Serve = Callable[[int, int], None]
 """Has a destination of a tenant served soon."""
 
 
-class StepContext:
-    """One transaction of a step: its connection and saga, and what follows its commit."""
+class StepContext(msgspec.Struct, frozen=True):
+    """One transaction of a step."""
 
-    def __init__(self, connection: Connection, saga: Saga, settings: Settings, serve: Serve) -> None:
-        self.connection = connection
-        self.saga = saga
-        self.settings = settings
-        self.serve = serve
-        self._after: list[Callable[[], None]] = []
+    connection: Connection
+    saga: Saga
+    settings: Settings
+    serve: Serve
+    after_commit: list[Callable[[], None]] = []
+    """Called once it is committed; a crash may lose them."""
 
     @property
     def tenant_id(self) -> int:
@@ -58,14 +58,6 @@ class StepContext:
     @property
     def data(self) -> Data:
         return self.saga.at.data
-
-    def after_commit(self, call: Callable[[], None]) -> None:
-        """Call this after the commit; a crash may lose it."""
-        self._after.append(call)
-
-    def committed(self) -> None:
-        for call in self._after:
-            call()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -155,7 +147,8 @@ class Runner(PollingWorkerPool):
             to = transition(saga.at, answer, steps=len(steps))
             await saga_queries.move(connection, saga, to)
             await self._audit(connection, saga, step.name if step else "", answer, to)
-        context.committed()
+        for call in context.after_commit:
+            call()
         return to
 
     def _steps(self, saga: Saga) -> Sequence[Step]:

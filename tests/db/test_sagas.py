@@ -42,7 +42,7 @@ class Diary:
                 context.tenant_id,
                 name,
             )
-            context.after_commit(lambda: self.after.append(name))
+            context.after_commit.append(lambda: self.after.append(name))
             if isinstance(answer, Exception):
                 raise answer
             return answer

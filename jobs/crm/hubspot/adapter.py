@@ -24,18 +24,9 @@ from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.hubspot import check
-from jobs.crm.hubspot.adoption import (
-    ADOPT,
-    address,
-    existing_id,
-    found_by_address,
-    found_by_id,
-    refusal,
-    sort_out,
-)
+from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
-from jobs.crm.hubspot.fields import Fields
+from jobs.crm.hubspot.fields import Fields, read_request
 from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
 from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
 from jobs.crm.tally import Tally
@@ -83,7 +74,7 @@ class HubSpot:
         address: one call where it knew nobody, two where it knew all, three where it knew some
         (`jobs.crm.hubspot.adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
         tally = Tally(contacts)
-        fresh = [c for c in contacts if c.remote_id is None and address(self._fields, c) is not None]
+        fresh = [c for c in contacts if c.remote_id is None and adoption.address(self._fields, c) is not None]
         if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
             # Refused first, every batch would cost a call more.
             unnamed = dict.fromkeys((c.contact_id for c in fresh), "")
@@ -118,10 +109,10 @@ class HubSpot:
     ) -> None:
         """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
         body = answer.json() if answer.status == 409 else None
-        conflict = existing_id(body) if isinstance(body, dict) else None
+        conflict = adoption.existing_id(body) if isinstance(body, dict) else None
         settled = len(tally.outcomes)
         if conflict is not None:
-            fresh = [c for c in contacts if address(self._fields, c) is not None]
+            fresh = [c for c in contacts if adoption.address(self._fields, c) is not None]
             named = conflict if len(contacts) == 1 else ""  # of several nobody knows whose address it is
             tally.seconds += answer.seconds
             await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), named), headers)
@@ -145,44 +136,35 @@ class HubSpot:
         if not contacts:
             return
         by_id = all(conflicts.values())
-        names = conflicts if by_id else {c.contact_id: address(self._fields, c) or "" for c in contacts}
-        answer = await self._connection.call(
-            "POST",
-            READ,
-            {
-                **({} if by_id else {"idProperty": "email"}),
-                "properties": ["email", self._fields.key],
-                "propertiesWithHistory": [],
-                "inputs": [{"id": name} for name in dict.fromkeys(names[c.contact_id] for c in contacts)],
-            },
-            headers,
-            seconds=self._left(tally.seconds),
+        names = (
+            conflicts if by_id else {c.contact_id: adoption.address(self._fields, c) or "" for c in contacts}
         )
+        ids = dict.fromkeys(names[c.contact_id] for c in contacts)
+        payload = read_request(ids, ["email", self._fields.key], None if by_id else "email")
+        left = self._left(tally.seconds)
+        answer = await self._connection.call("POST", READ, payload, headers, seconds=left)
         body = items(answer)
         if body is None:
             reply = self._judge.not_done(contacts, answer)
             refused = reply.pause is None and answer.status is not None and answer.status < 500
             if optional and refused:
-                tally.note(
-                    answer
-                )  # a token may write and not read; if it is good for nothing, the upsert says so
+                # A token may write and not read; if it is good for nothing, the upsert says so.
+                tally.note(answer)
             else:
                 tally.add(reply)
             return
         tally.note(answer)
-        read = found_by_id if by_id else found_by_address
+        read = adoption.found_by_id if by_id else adoption.found_by_address
         found = read(body, self._fields.key)
         pairs = [(c, found[names[c.contact_id]]) for c in contacts if names[c.contact_id] in found]
-        sorted_out = sort_out(pairs)
+        sorted_out = adoption.sort_out(pairs)
         for contact in contacts:
             there = sorted_out.adopt.get(contact.contact_id)
             words = sorted_out.refused.get(contact.contact_id)
             if there is not None and not self._adopts:
-                words = (
-                    f"HubSpot has this e-mail address already, at record {there}; to take it over: {ADOPT}"
-                )
+                words = f"HubSpot has this e-mail address already, at record {there}; to take it over: {adoption.ADOPT}"
             if words is not None:
-                tally.outcomes[contact.contact_id] = refusal(contact, self._judge.words(words))
+                tally.outcomes[contact.contact_id] = adoption.refusal(contact, self._judge.words(words))
         adopted = [c for c in contacts if c.contact_id in sorted_out.adopt] if self._adopts else []
         if adopted:
             await self._take_over(tally, adopted, sorted_out.adopt, headers)
@@ -260,12 +242,8 @@ class HubSpot:
         """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
         if not contacts:
             return ReadBack(seen={}, health=Health.WELL)
-        payload = {
-            "idProperty": self._fields.key,
-            "properties": self._fields.names(contacts),
-            "propertiesWithHistory": [],  # required, says its OpenAPI document
-            "inputs": [{"id": contact.contact_id} for contact in contacts],
-        }
+        ids = [contact.contact_id for contact in contacts]
+        payload = read_request(ids, self._fields.names(contacts), self._fields.key)
         answer = await self._connection.call("POST", READ, payload, headers)
         body = items(answer)
         if body is None:

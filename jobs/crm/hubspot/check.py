@@ -11,6 +11,7 @@ from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.checking import NOBODY, refused, step
 from jobs.crm.connection import Connection
+from jobs.crm.hubspot.fields import read_request
 from jobs.crm.port import Headers
 
 PROPERTY = "/crm/v3/properties/contacts/"
@@ -23,12 +24,7 @@ async def check(
         f"Make a contact property {id_property!r} (single-line text, values must be unique), or name yours with "
         "the option id_property."
     )
-    payload = {
-        "idProperty": id_property,
-        "properties": [id_property],
-        "propertiesWithHistory": [],
-        "inputs": [{"id": NOBODY}],
-    }
+    payload = read_request([NOBODY], [id_property], id_property)
     answer = await connection.call("POST", read_path, payload, headers)
     if not answer.well:
         return [refused("read", judge, answer)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from app.destinations.kinds import HubSpotOptions
@@ -40,6 +40,16 @@ class Fields(FieldMap):
             same(value, record.get(name), fold=name == "email")
             for name, value in self.sources(contact).items()
         )
+
+
+def read_request(ids: Iterable[str], properties: list[str], id_property: str | None) -> dict[str, Any]:
+    """A batch read by a property with unique values; `None`: by record id."""
+    request = {
+        "properties": properties,
+        "propertiesWithHistory": [],  # required, says its OpenAPI document
+        "inputs": [{"id": id_} for id_ in ids],
+    }
+    return request if id_property is None else request | {"idProperty": id_property}
 
 
 @functools.lru_cache(4096)
