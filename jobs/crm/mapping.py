@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
-from app.destinations.kinds import Options
+from app.destinations.options import Options
 from app.vocabulary.contact_fields import STANDARD_FIELDS
 from jobs.crm.port import Contact
 
