@@ -32,7 +32,7 @@ from jobs.breaker.transition_log import TransitionLog
 from jobs.delivery.clients import ClientFactory
 from jobs.delivery.destination_tester import DestinationTester
 from jobs.delivery.dispatcher import Dispatcher
-from jobs.delivery.rate_limiter import RateLimiter
+from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.imports.worker import ImportWorkers
 from jobs.maintenance.scheduler import Scheduler
 from jobs.outbound.ssrf import DestinationSessions

@@ -25,8 +25,8 @@ from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Timeouts
 from jobs.delivery.destination_state import DestinationState, DestinationStates
 from jobs.delivery.guarded_client import GuardedClient
+from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.delivery.policy import DeliveryPolicy
-from jobs.delivery.rate_limiter import RateLimiter
 from jobs.outbound.ssrf import DestinationSessions
 
 log = structlog.get_logger()

@@ -8,8 +8,8 @@ from typing import Final
 from cachetools import LRUCache
 
 from jobs.crm.port import Crm
-from jobs.delivery.concurrency_limit import ConcurrencyLimit
-from jobs.delivery.memory_budget import MemoryShare
+from jobs.delivery.limits.concurrency_limit import ConcurrencyLimit
+from jobs.delivery.limits.memory_budget import MemoryShare
 
 _MOST_KEPT: Final = 4_096
 

@@ -15,8 +15,8 @@ from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
 from jobs.crm.port import Crm, Health, Pause, ReadBack, Reply, Timeouts
 from jobs.delivery.destination_state import DestinationState
+from jobs.delivery.limits.rate_limiter import RateLimiter
 from jobs.delivery.policy import DeliveryPolicy
-from jobs.delivery.rate_limiter import RateLimiter
 
 log = structlog.get_logger()
 

@@ -7,8 +7,8 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jobs.delivery import concurrency_limit as rules
-from jobs.delivery.concurrency_limit import Window
+from jobs.delivery.limits import concurrency_limit as rules
+from jobs.delivery.limits.concurrency_limit import Window
 
 
 def round_of(window: Window, most: int, now: float) -> Window:

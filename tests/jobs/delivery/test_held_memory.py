@@ -15,7 +15,7 @@ import pytest
 
 from jobs.crm.exchange import Answer, NoAnswer, send
 from jobs.crm.port import Timeouts
-from jobs.delivery import memory_budget
+from jobs.delivery.limits import memory_budget
 from jobs.outbound.ssrf import DestinationSessions
 from jobs.worker import working
 from tests.conftest import LOOPBACK

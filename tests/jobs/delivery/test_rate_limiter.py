@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from app.settings import Settings
-from jobs.delivery import rate_limiter as rules
-from jobs.delivery.rate_limiter import AHEAD, RateLimiter
+from jobs.delivery.limits import rate_limiter as rules
+from jobs.delivery.limits.rate_limiter import AHEAD, RateLimiter
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 from tests.stopwatch import stopwatch
