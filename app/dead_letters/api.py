@@ -74,7 +74,7 @@ async def list_dead_letters(
 
     The open ones, unless `resolution` says otherwise.
     """
-    page = await views.list_dead_letters(
+    found, position = await views.list_dead_letters(
         connection,
         principal.tenant_id,
         check_filter(query),
@@ -82,7 +82,7 @@ async def list_dead_letters(
         before=_CURSOR.decode(query.cursor),
         limit=query.limit,
     )
-    return DeadLetterList(page.dead_letters, _CURSOR.encode(page.position))
+    return DeadLetterList(found, _CURSOR.encode(position))
 
 
 @operation(

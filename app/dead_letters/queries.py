@@ -53,7 +53,7 @@ class ClusterRow(msgspec.Struct, frozen=True):
     """Open dead letters of one destination with one code."""
 
     destination_id: int
-    error_code: str
+    error_code: ErrorCode
     count: int
     failed: int
     dead: int
@@ -80,21 +80,17 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Only older ones; with a UTC offset."""
 
 
-class Window(msgspec.Struct, frozen=True):
-    """Dead letters of a page; `position`: where to look on, before that id; `None`: there are no more."""
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A call to the CRM that did not end well for the item."""
 
-    dead_letters: list[DeadLetterRow]
-    position: int | None
-
-
-class CallRow(msgspec.Struct, frozen=True):
     attempt: int
     call: int
-    asked: str
+    asked: Literal["push", "archive", "read_back"]
     event_id: str
     sent_at: datetime
     milliseconds: int
     status: int | None
+    """That was answered; null: no answer."""
     detail: str
 
 
@@ -189,26 +185,29 @@ async def list_dead_letters(
     resolution: str,
     before: int,
     limit: int,
-) -> Window:
-    """A page, newest first; `resolution`: `open`, `any`, or how they ended."""
+) -> tuple[list[DeadLetterRow], int | None]:
+    """A page, newest first, and before which id to look on; `None`: there are no more.
+
+    `resolution`: `open`, `any`, or how they ended.
+    """
     rows = await _list_dead_letters(
         connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit
     )
     ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
     found = [DeadLetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
     if len(found) == limit:
-        return Window(found, found[-1].dead_letter_id)
-    return Window(found, low if looked >= LOOK else None)
+        return found, found[-1].dead_letter_id
+    return found, low if looked >= LOOK else None
 
 
 read_dead_letters = Query[[int, Sequence[int]], list[DeadLetterRow]]("read_dead_letters")
 """(tenant_id, ids) Those that there are."""
 read_chain = Query[[int, int], list[DeadLetterRow]]("read_chain")
 """(tenant_id, first) The dead letter `first` and those that replays added, oldest first; of many the last hundred."""
-_read_calls = Query[[int, int, int], list[CallRow]]("read_calls")
+_read_calls = Query[[int, int, int], list[Call]]("read_calls")
 
 
-async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_id: int) -> list[CallRow]:
+async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_id: int) -> list[Call]:
     """Calls to the CRM that did not succeed for the dead letter's item, the last one first."""
     return await _read_calls(connection, tenant_id, dead_letter.delivery_id, dead_letter.item_index)
 

@@ -12,6 +12,7 @@ from app.dead_letters import queries as rows
 from app.dead_letters.queries import ClusterRow, DeadLetterRow, DestinationRow, Filter
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
+from app.vocabulary.states import ErrorCode
 
 MOST: Final = 10_000
 """Dead letters that one job claims, or one decision ends: a transaction of about a second."""
@@ -167,7 +168,7 @@ def cluster(dead_letters: Iterable[DeadLetterRow]) -> list[ClusterRow]:
     found = [
         ClusterRow(
             destination_id=destination_id,
-            error_code=code,
+            error_code=ErrorCode(code),
             count=len(group),
             failed=sum(x.state == "failed" for x in group),
             dead=sum(x.state == "dead" for x in group),

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import CallRow, ClusterRow, DeadLetterRow, Filter, VersionRow
+from app.dead_letters.queries import Call, ClusterRow, DeadLetterRow, Filter, VersionRow
 from app.dead_letters.selection import find_meant, read_places
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
@@ -52,12 +52,6 @@ class DeadLetter(Link, frozen=True, kw_only=True):
     url: str
 
 
-class DeadLetterPage(msgspec.Struct, frozen=True):
-    dead_letters: list[DeadLetter]
-    position: int | None
-    """The cursor of the next page; `None`: that was all."""
-
-
 class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Open dead letters of one destination with one code."""
 
@@ -72,20 +66,6 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """The first ids."""
     detail: str
     """Of the first one."""
-
-
-class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call to the CRM that did not end well for the item."""
-
-    attempt: int
-    call: int
-    asked: Literal["push", "archive", "read_back"]
-    event_id: str
-    sent_at: datetime
-    milliseconds: int
-    status: int | None
-    """That was answered; null: no answer."""
-    detail: str
 
 
 class Payload(ContactDocument, frozen=True, kw_only=True):
@@ -123,14 +103,16 @@ class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
 
 async def list_dead_letters(
     connection: Connection, tenant_id: int, wanted: Filter, *, resolution: str, before: int | None, limit: int
-) -> DeadLetterPage:
-    """A page, newest first; a filtered one may hold fewer than `limit`, even none, and still have a next one.
+) -> tuple[list[DeadLetter], int | None]:
+    """A page, newest first, and the cursor of the next one (`None`: that was all).
+
+    A filtered one may hold fewer than `limit`, even none, and still have a next one.
 
     Raises:
         NotFound: the filter names a destination or job that there is not.
     """
     places = await read_places(connection, tenant_id)
-    window = await rows.list_dead_letters(
+    found, position = await rows.list_dead_letters(
         connection,
         tenant_id,
         wanted,
@@ -139,17 +121,14 @@ async def list_dead_letters(
         before=rows.NEWEST if before is None else before,
         limit=limit,
     )
-    dead_letters = [
-        DeadLetter(**_describe(row, places.name(row.destination_id))) for row in window.dead_letters
-    ]
-    return DeadLetterPage(dead_letters, window.position)
+    return [DeadLetter(**_describe(row, places.name(row.destination_id))) for row in found], position
 
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
     """Open dead letters by destination and code, the most frequent first.
 
     Raises:
-        NotFound: see `list_letters`.
+        NotFound: see `list_dead_letters`.
     """
     places = await read_places(connection, tenant_id)
     meant = await find_meant(connection, tenant_id, wanted, places)
@@ -158,17 +137,9 @@ async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) 
 
 
 def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
-    return Cluster(
-        destination=destination,
-        error_code=ErrorCode(row.error_code),
-        count=row.count,
-        failed=row.failed,
-        dead=row.dead,
-        oldest=row.oldest,
-        newest=row.newest,
-        samples=row.samples,
-        detail=row.detail,
-    )
+    fields = msgspec.structs.asdict(row)
+    del fields["destination_id"]
+    return Cluster(destination=destination, **fields)
 
 
 async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_id: int) -> DeadLetterDetail:
@@ -194,7 +165,7 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
         payload=_show_contact(contact, row.contact_id),
         failed_version=_show_version(version, row.contact_id),
         headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
-        calls=[_show_call(call) for call in calls],
+        calls=calls,
         chain=[_show_link(link) for link in chain],
     )
 
@@ -238,10 +209,6 @@ def _show_version(row: VersionRow | None, contact_id: str) -> FailedVersion | No
         changed_at=row.changed_at,
         contact=_show_contact(row, contact_id),
     )
-
-
-def _show_call(row: CallRow) -> Call:
-    return msgspec.convert(msgspec.structs.asdict(row), Call)
 
 
 def _show_link(row: DeadLetterRow) -> Link:

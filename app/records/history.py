@@ -45,16 +45,10 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The job that took this change back."""
 
 
-class HistoryPage(msgspec.Struct, frozen=True):
-    versions: list[Version]
-    last: Place | None
-    """What the next page comes after; `None`: that was all."""
-
-
 async def read_history(
     connection: Connection, tenant_id: int, contact_id: str, *, after: Place | None, limit: int
-) -> HistoryPage:
-    """A page, newest first; `after` is the last version of the page before.
+) -> tuple[list[Version], Place | None]:
+    """A page, newest first, and what the next one comes after (`None`: that was all).
 
     Raises:
         NotFound: the tenant has no such contact, and never had.
@@ -66,7 +60,7 @@ async def read_history(
     page = found[:limit]
     versions = [_describe(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
     more = len(found) > limit
-    return HistoryPage(versions, (page[-1].job_id, page[-1].item_index) if more else None)
+    return versions, (page[-1].job_id, page[-1].item_index) if more else None
 
 
 def _describe(row: VersionRow, older: VersionRow | None) -> Version:

@@ -57,7 +57,7 @@ async def read_contact_history(
 
     Newest first: who changed what, when, and whether it was undone. Also for a contact whose creation was undone.
     """
-    page = await history.read_history(
+    versions, last = await history.read_history(
         connection, principal.tenant_id, contact_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
     )
-    return ContactHistory(page.versions, _VERSIONS.encode(page.last))
+    return ContactHistory(versions, _VERSIONS.encode(last))

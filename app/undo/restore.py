@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -203,9 +203,5 @@ async def _write_sources(
 def _write_source(contact_id: str, before: Before | None) -> bytes:
     if before is None:
         return msgspec.json.encode({"id": contact_id})
-    item: dict[str, Any] = {
-        "id": contact_id,
-        **fields_of(before),
-        "attributes": msgspec.Raw(before.attributes.encode()),
-    }
-    return msgspec.json.encode(item)
+    attributes = msgspec.Raw(before.attributes.encode())
+    return msgspec.json.encode({"id": contact_id, **fields_of(before), "attributes": attributes})

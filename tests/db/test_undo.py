@@ -175,12 +175,14 @@ async def test_imports_can_be_undone_one_after_the_other_newest_first(desk: Desk
         assert (await job(desk, undo_id)).state == "completed"
         assert await fields(desk) == stood[number]
     async with desk.database.connection() as connection:
-        page = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
-        assert [(v.version, v.undone_by is not None) for v in page.versions] == [
+        versions, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
+        assert [(v.version, v.undone_by is not None) for v in versions] == [
             (n, n <= 4) for n in range(8, 0, -1)
         ]
-        last = await history.read_history(connection, desk.tenant_id, "c00001", after=(jobs[1], 0), limit=1)
-    assert [v.undone_by for v in last.versions] == [page.versions[0].job_id]
+        last, _ = await history.read_history(
+            connection, desk.tenant_id, "c00001", after=(jobs[1], 0), limit=1
+        )
+    assert [v.undone_by for v in last] == [versions[0].job_id]
 
 
 async def test_redo_and_undo_mixed_never_lose_a_change(desk: Desk) -> None:
@@ -385,30 +387,31 @@ async def test_a_history_tells_it_all(desk: Desk) -> None:
     second = await desk.push([person(1, first_name="Eve"), person(2)])
     undone = await undo(desk, second.job_id)
     async with desk.database.connection() as connection:
-        page = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
+        versions, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
         pages: list[history.Version] = []
         after = None
         for _ in range(5):
-            one = await history.read_history(connection, desk.tenant_id, "c00001", after=after, limit=1)
-            pages += one.versions
-            after = one.last
+            one, after = await history.read_history(
+                connection, desk.tenant_id, "c00001", after=after, limit=1
+            )
+            pages += one
             if after is None:
                 break
-        tombstone = await history.read_history(connection, desk.tenant_id, "c00002", after=None, limit=10)
+        tombstone, _ = await history.read_history(connection, desk.tenant_id, "c00002", after=None, limit=10)
         with pytest.raises(NotFound):
             await history.read_history(connection, desk.tenant_id, "nobody", after=None, limit=10)
-    assert [(v.version, v.kind, v.job_id, v.undone_by) for v in page.versions] == [
+    assert [(v.version, v.kind, v.job_id, v.undone_by) for v in versions] == [
         (3, "undo", undone, None),
         (2, "import", second.job_id, undone),
         (1, "import", first.job_id, None),
     ]
-    assert msgspec.json.encode(pages) == msgspec.json.encode(page.versions)
-    newest, changed, created = page.versions
+    assert msgspec.json.encode(pages) == msgspec.json.encode(versions)
+    newest, changed, created = versions
     assert newest.before == changed.after
     assert newest.after == changed.before == created.after
     assert (newest.key_id, newest.request_id, created.key_id) == ("undoer", "u-1", "test")
     assert (created.before, created.deleted) == (None, False)
-    assert [(v.deleted, v.after is None, v.undone_by) for v in tombstone.versions] == [
+    assert [(v.deleted, v.after is None, v.undone_by) for v in tombstone] == [
         (True, True, None),
         (False, False, undone),
     ]
