@@ -8,25 +8,12 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable
-from datetime import datetime
 
 import msgspec
 
 from app.job_status import lineage_queries
-from app.job_status.lineage_queries import DeadLettersRow, EffectsRow
+from app.job_status.lineage_queries import Attempt, DeadLettersRow, EffectsRow
 from app.kit.postgres.database import Connection
-from app.vocabulary.states import JobKind, JobState
-
-
-class Attempt(msgspec.Struct, frozen=True):
-    """A job that sent items: the first one, a retry, or a replay of dead letters."""
-
-    job_id: uuid.UUID
-    kind: JobKind
-    state: JobState
-    created_at: datetime
-    destinations: list[str]
-    """The destinations that it was to send to."""
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -45,28 +32,15 @@ class Merged(msgspec.Struct, frozen=True):
     """There was nothing to send, or the destination was removed."""
 
 
-class Family(msgspec.Struct, frozen=True):
-    attempts: list[Attempt]
-    """Oldest first."""
-    merged: dict[str, Merged]
-
-
-async def read_family(connection: Connection, tenant_id: int, root: uuid.UUID) -> Family:
-    """The attempts that `root` began, and what its items have come to, by destination."""
-    dead_letters = {
-        row.destination_id: row
-        for row in await lineage_queries.read_dead_letters(connection, tenant_id, root)
-    }
+async def read_family(
+    connection: Connection, tenant_id: int, root: uuid.UUID
+) -> tuple[list[Attempt], dict[str, Merged]]:
+    """The attempts that `root` began, oldest first, and what its items have come to, by destination."""
+    found = await lineage_queries.read_dead_letters(connection, tenant_id, root)
     effects = await lineage_queries.read_effects(connection, tenant_id, root)
-    replays = next((row.replays for row in dead_letters.values()), [])
+    replays = found[0].replays if found else []
     attempts = await lineage_queries.read_attempts(connection, tenant_id, root, replays)
-    return Family(
-        [
-            Attempt(row.job_id, JobKind(row.kind), JobState(row.state), row.created_at, row.destinations)
-            for row in attempts
-        ],
-        _merge(effects, dead_letters),
-    )
+    return attempts, _merge(effects, {row.destination_id: row for row in found})
 
 
 def _merge(effects: Iterable[EffectsRow], dead_letters: dict[int, DeadLettersRow]) -> dict[str, Merged]:

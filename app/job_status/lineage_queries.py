@@ -10,6 +10,7 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
+from app.vocabulary.states import JobKind, JobState
 
 
 class DeadLettersRow(msgspec.Struct, frozen=True):
@@ -34,12 +35,15 @@ class EffectsRow(msgspec.Struct, frozen=True):
     failed: int
 
 
-class AttemptRow(msgspec.Struct, frozen=True):
+class Attempt(msgspec.Struct, frozen=True):
+    """A job that sent items: the first one, a retry, or a replay of dead letters."""
+
     job_id: uuid.UUID
-    kind: str
-    state: str
+    kind: JobKind
+    state: JobState
     created_at: datetime
     destinations: list[str]
+    """The destinations that it was to send to."""
 
 
 class Relatives(msgspec.Struct, frozen=True):
@@ -50,7 +54,7 @@ class Relatives(msgspec.Struct, frozen=True):
 
 read_dead_letters = Query[[int, uuid.UUID], list[DeadLettersRow]]("read_outcome_of_dead_letters")
 read_effects = Query[[int, uuid.UUID], list[EffectsRow]]("read_own_effects")
-read_attempts = Query[[int, uuid.UUID, Sequence[uuid.UUID]], list[AttemptRow]]("read_attempts")
+read_attempts = Query[[int, uuid.UUID, Sequence[uuid.UUID]], list[Attempt]]("read_attempts")
 """(tenant_id, job_id, replays) Oldest first; the job itself is one."""
 _read_relatives = Query[[int, uuid.UUID], Relatives | None]("read_relatives")
 

@@ -10,23 +10,32 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.kit.postgres.query import Json, Query
+from app.vocabulary.outcomes_wire import JobOptions
+from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
 
 if TYPE_CHECKING:
     from app.kit.postgres.database import Connection
 
 
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed, was canceled, or waits."""
+
+    code: str
+    detail: str
+
+
 class JobRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
-    kind: str
-    state: str
+    kind: JobKind
+    state: JobState
     root_job_id: uuid.UUID
     request_id: str
-    options: str
+    options: Json[JobOptions]
     total: int
     succeeded: int
     failed: int
     retry: int
-    results: str
+    results: Json[dict[Result, int]]
     revision: int
     created_at: datetime
     finished_at: datetime | None
@@ -34,26 +43,29 @@ class JobRow(msgspec.Struct, frozen=True):
     bytes: int
     started_at: datetime | None
     applied_at: datetime | None
-    error: str | None
+    error: Json[JobError] | None
     worked: float | None
     """Seconds since the first item was processed, until the last one was."""
     retried: bool
     """Other jobs name this one as their root; only in the document of a single job."""
-    waiting: str | None
+    waiting: Json[JobError] | None
 
 
-class EffectRow(msgspec.Struct, frozen=True):
-    """Counts of a job's items by state at one destination."""
+class Effects(msgspec.Struct, frozen=True):
+    """How many of a job's items are in which state at one destination."""
 
+    pending: int = 0
+    ok: int = 0
+    retry: int = 0
+    failed: int = 0
+    unknown: int = 0
+    dead: int = 0
+    skipped: int = 0
+
+
+class EffectRow(Effects, frozen=True, kw_only=True):
     job_id: uuid.UUID
     name: str
-    pending: int
-    ok: int
-    retry: int
-    failed: int
-    unknown: int
-    dead: int
-    skipped: int
     paused: bool
     blocked_code: str | None
     blocked_for: float | None
@@ -62,16 +74,27 @@ class EffectRow(msgspec.Struct, frozen=True):
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
-    code: str
+    code: ErrorCode
     count: int
     samples: Json[list[int]]
 
 
-class DestinationClusterRow(msgspec.Struct, frozen=True):
-    name: str
-    code: str
+class Failure(msgspec.Struct, frozen=True):
+    """Items that are not `ok` for one reason; `samples` are the first indexes of them."""
+
+    destination: str
+    code: ErrorCode
     count: int
     samples: list[int]
+
+
+class Obstacle(msgspec.Struct, frozen=True):
+    """What a destination waits for; `blocked_for`: seconds from now."""
+
+    paused: bool
+    blocked_code: str | None
+    blocked_detail: str | None
+    blocked_for: float | None
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -109,7 +132,7 @@ async def read_effects(
 
 read_local_failures = Query[[int, uuid.UUID], list[ClusterRow]]("read_local_failures")
 """By error code, once for each run of items that the job holds."""
-read_destination_failures = Query[[int, uuid.UUID], list[DestinationClusterRow]]("read_destination_failures")
+read_destination_failures = Query[[int, uuid.UUID], list[Failure]]("read_destination_failures")
 """By destination and error code."""
 _read_not_restored = Query[[int, uuid.UUID], list[tuple[str, int]]]("read_not_restored")
 

@@ -67,7 +67,7 @@ WITH counted AS MATERIALIZED (
     GROUP BY x.destination_id, f.key COLLATE "C"
 )
 SELECT
-    d.name, c.code, c.count,
+    d.name AS destination, c.code, c.count,
     ARRAY(
         SELECT s.value::int
         FROM (

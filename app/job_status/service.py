@@ -16,13 +16,13 @@ from msgspec import UNSET, UnsetType
 
 from app.errors import NotFound
 from app.job_status import queries
-from app.job_status.attempts import Attempt, Merged, read_family
-from app.job_status.lineage_queries import read_relatives
-from app.job_status.queries import EffectRow, JobRow
+from app.job_status.attempts import Merged, read_family
+from app.job_status.lineage_queries import Attempt, read_relatives
+from app.job_status.queries import EffectRow, Effects, Failure, JobError, JobRow, Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
 from app.vocabulary.outcomes_wire import JobOptions, Summary
-from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
+from app.vocabulary.states import JobKind, JobState, Result
 
 LOCAL: Final = "db"
 """What a failure is filed under when it happened here, not at a destination."""
@@ -30,27 +30,6 @@ _SOONEST: Final = 1.0
 _LATEST: Final = 5.0
 """Seconds between two looks at a job whose items are processed."""
 PAUSED: Final = "the destination is paused; an administrator resumes it"
-
-
-class Effects(msgspec.Struct, frozen=True):
-    """How many of a job's items are in which state at one destination."""
-
-    pending: int = 0
-    ok: int = 0
-    retry: int = 0
-    failed: int = 0
-    unknown: int = 0
-    dead: int = 0
-    skipped: int = 0
-
-
-class Failure(msgspec.Struct, frozen=True):
-    """Items that are not `ok` for one reason; `samples` are the first indexes of them."""
-
-    destination: str
-    code: ErrorCode
-    count: int
-    samples: list[int]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,13 +46,6 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """Since the first of them; null before it."""
     expected_seconds: int | None
     """Until all of them are processed; null unless the job is running."""
-
-
-class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed, was canceled, or waits."""
-
-    code: str
-    detail: str
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,14 +145,12 @@ class Blockage(msgspec.Struct, frozen=True):
         )
 
 
-def explain_wait(
-    *, paused: bool, blocked_code: str | None, blocked_detail: str | None, blocked_for: float | None
-) -> Blockage | None:
+def explain_wait(at: Obstacle) -> Blockage | None:
     """`None` if nothing blocks this destination."""
-    if paused:
+    if at.paused:
         return Blockage(None, PAUSED, None)
-    if blocked_for and blocked_code:
-        return Blockage(blocked_code, blocked_detail or "", math.ceil(blocked_for))
+    if at.blocked_for and at.blocked_code:
+        return Blockage(at.blocked_code, at.blocked_detail or "", math.ceil(at.blocked_for))
     return None
 
 
@@ -194,27 +164,22 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         row = await queries.read_job(connection, tenant_id, job_id)
         if row is None:
             raise NotFound("There is no such job.")
-        effects = await queries.read_effects(connection, tenant_id, [job_id])
+        effects = (await queries.read_effects(connection, tenant_id, [job_id])).get(job_id, [])
         local = await queries.read_local_failures(connection, tenant_id, job_id)
         remote = await queries.read_destination_failures(connection, tenant_id, job_id)
         waiting = await _find_wait(connection, tenant_id, row)
-        again = await _read_attempts(connection, tenant_id, row, effects.get(job_id, []))
+        again = await _read_attempts(connection, tenant_id, row, effects)
         relatives = await read_relatives(connection, tenant_id, job_id)
         is_undo = row.kind == JobKind.UNDO
         left = await queries.read_not_restored(connection, tenant_id, job_id) if is_undo else {}
-    failures = _merge_clusters(local) + [
-        Failure(c.name, ErrorCode(c.code), c.count, c.samples) for c in remote
-    ]
     job = Job(
-        **_summarize(row, effects.get(job_id, [])),
-        failures=failures,
-        undo_of=relatives.undo_of,
-        undone_by=relatives.undone_by,
-        compensated_by=relatives.compensated_by,
+        **_summarize(row, effects),
+        failures=_merge_clusters(local) + remote,
+        **msgspec.structs.asdict(relatives),
         not_restored=left or UNSET,
         **again,
     )
-    return JobView(job, _find_needs(row, effects.get(job_id, [])), row.revision, _next_look(job, waiting))
+    return JobView(job, _find_needs(row, effects), row.revision, _next_look(job, waiting))
 
 
 async def _read_attempts(
@@ -225,11 +190,8 @@ async def _read_attempts(
     lost = row.finished_at is not None and any(effect.failed + effect.dead for effect in effects)
     if not (is_retry or row.retried or lost):
         return {}
-    found = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
-    return {
-        "attempts": found.attempts if len(found.attempts) > 1 else UNSET,
-        "merged": found.merged,
-    }
+    attempts, merged = await read_family(connection, tenant_id, row.root_job_id if is_retry else row.job_id)
+    return {"attempts": attempts if len(attempts) > 1 else UNSET, "merged": merged}
 
 
 async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:
@@ -286,15 +248,14 @@ async def read_effects(
 ) -> dict[str, dict[str, int]]:
     """Counts by state, by destination."""
     found = await queries.read_effects(connection, tenant_id, [job_id])
-    return {row.name: msgspec.structs.asdict(_counts(row)) for row in found.get(job_id, [])}
+    by_name = _by_name(found.get(job_id, []))
+    return {name: msgspec.structs.asdict(counts) for name, counts in by_name.items()}
 
 
 def _read_waiting(row: JobRow, effects: Iterable[EffectRow], workers: Workers | None) -> JobError | None:
     if row.finished_at is not None:
         return None
-    if row.waiting is None:
-        return _find_needs(row, effects).find_lack(workers)
-    return msgspec.json.decode(row.waiting, type=JobError)
+    return row.waiting or _find_needs(row, effects).find_lack(workers)
 
 
 def _find_needs(row: JobRow, effects: Iterable[EffectRow]) -> Needs:
@@ -304,28 +265,20 @@ def _find_needs(row: JobRow, effects: Iterable[EffectRow]) -> Needs:
     return Needs(row.state in (JobState.QUEUED, JobState.RUNNING), pending)
 
 
+_STORED: Final = [name for name in JobSummary.__struct_fields__ if name in JobRow.__struct_fields__]
+
+
 def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | None = None) -> dict[str, Any]:
-    return {
-        "job_id": row.job_id,
-        "kind": JobKind(row.kind),
-        "state": JobState(row.state),
-        "root_job_id": row.root_job_id,
-        "created_at": row.created_at,
-        "started_at": row.started_at,
-        "applied_at": row.applied_at,
-        "finished_at": row.finished_at,
-        "options": msgspec.json.decode(row.options, type=JobOptions),
+    url = f"/v1/jobs/{row.job_id}"
+    return {name: getattr(row, name) for name in _STORED} | {
         "progress": _measure(row),
-        "error": None if row.error is None else msgspec.json.decode(row.error, type=JobError),
         "waiting": _read_waiting(row, effects, workers),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
-        "results": msgspec.json.decode(row.results, type=dict[Result, int]),
         "effects": _by_name(effects),
-        "request_id": row.request_id,
-        "status_url": f"/v1/jobs/{row.job_id}",
-        "items_url": f"/v1/jobs/{row.job_id}/items",
-        "events_url": f"/v1/jobs/{row.job_id}/events",
-        "cancel_url": f"/v1/jobs/{row.job_id}/cancel",
+        "status_url": url,
+        "items_url": f"{url}/items",
+        "events_url": f"{url}/events",
+        "cancel_url": f"{url}/cancel",
     }
 
 
@@ -347,27 +300,15 @@ def _by_name(effects: Iterable[EffectRow]) -> dict[str, Effects]:
     """A destination that was removed and added again has two rows, and one name."""
     found: dict[str, Effects] = {}
     for row in effects:
-        counts, known = _counts(row), found.get(row.name)
-        found[row.name] = counts if known is None else _add(known, counts)
+        known = found.get(row.name, Effects())
+        found[row.name] = Effects(*(getattr(known, n) + getattr(row, n) for n in Effects.__struct_fields__))
     return found
-
-
-def _add(one: Effects, other: Effects) -> Effects:
-    return Effects(*(getattr(one, name) + getattr(other, name) for name in Effects.__struct_fields__))
-
-
-def _counts(row: EffectRow) -> Effects:
-    return Effects(row.pending, row.ok, row.retry, row.failed, row.unknown, row.dead, row.skipped)
 
 
 def _merge_clusters(rows: Iterable[queries.ClusterRow]) -> list[Failure]:
     merged: dict[str, Failure] = {}
     for row in rows:
-        known = merged.get(row.code)
-        merged[row.code] = Failure(
-            LOCAL,
-            ErrorCode(row.code),
-            row.count + (known.count if known else 0),
-            ((known.samples if known else []) + row.samples)[:5],
-        )
+        known = merged.get(row.code, Failure(LOCAL, row.code, 0, []))
+        samples = (known.samples + row.samples)[:5]
+        merged[row.code] = Failure(LOCAL, row.code, known.count + row.count, samples)
     return sorted(merged.values(), key=lambda failure: (-failure.count, failure.code))

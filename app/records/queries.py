@@ -5,8 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-import msgspec
-
+from app.job_status.queries import Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.vocabulary.contact_fields import ContactFields
@@ -41,15 +40,11 @@ class ContactRow(ContactFields, frozen=True, kw_only=True):
     cleared: str | None
 
 
-class SyncRow(msgspec.Struct, frozen=True):
+class SyncRow(Obstacle, frozen=True):
     """A destination and what it holds of one contact; `state` is `None` while nothing was tried."""
 
     name: str
-    paused: bool
     created_at: datetime
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
     synced_version: int | None
     synced_at: datetime | None
     remote_id: str | None

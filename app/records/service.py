@@ -95,12 +95,7 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Col
     code, detail_text = (sync.error_code, sync.error_detail) if settled else (None, None)
     seconds = None
     if state in (EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN):
-        blocked = explain_wait(
-            paused=sync.paused,
-            blocked_code=sync.blocked_code,
-            blocked_detail=sync.blocked_detail,
-            blocked_for=sync.blocked_for,
-        )
+        blocked = explain_wait(sync)
         if blocked is not None:
             code, seconds = blocked.code or code, blocked.seconds
             detail_text = blocked.describe(detail_text)

@@ -441,10 +441,8 @@ class TestRecord:
                 connection, line.desk.tenant_id, job_id
             )
         assert found == [
-            job_status_queries.DestinationClusterRow("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
-            job_status_queries.DestinationClusterRow(
-                "hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]
-            ),
+            job_status_queries.Failure("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
+            job_status_queries.Failure("hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]),
         ]
 
     async def test_an_older_version_never_hides_a_newer_one(self, line: Line) -> None:

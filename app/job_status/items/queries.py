@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from app.job_status.queries import Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
 from app.kit.postgres.sql import QUERIES
@@ -41,14 +42,10 @@ class ChunkRow(msgspec.Struct, frozen=True):
     outcomes: bytes
 
 
-class DeliveryRow(msgspec.Struct, frozen=True):
+class DeliveryRow(Obstacle, frozen=True):
     """A delivery with what its destination is waiting for; times in seconds from now."""
 
     name: str
-    paused: bool
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
     indexes: list[int]
     versions: list[int]
     states: str

@@ -193,12 +193,7 @@ async def _read_pending(job: JobRef, indexes: list[int]) -> dict[int, dict[str, 
     for delivery in await rows.read_deliveries(job, gather(indexes)):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         kept = {} if delivery.not_restored is None else _decode_not_restored(delivery.not_restored)
-        blockage = explain_wait(
-            paused=delivery.paused,
-            blocked_code=delivery.blocked_code,
-            blocked_detail=delivery.blocked_detail,
-            blocked_for=delivery.blocked_for,
-        )
+        blockage = explain_wait(delivery)
         columns = zip(delivery.indexes, delivery.versions, delivery.states, strict=True)
         for position, (index, version, code) in enumerate(columns):
             if index in asked:

@@ -23,7 +23,7 @@ from app.http.singleflight import SingleFlight
 from app.job_status import service
 from app.job_status.documents import JobDocuments
 from app.job_status.live.poll_load import PollLoads
-from app.job_status.queries import Revision
+from app.job_status.queries import JobError, Revision
 from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
 from app.vocabulary.states import JobState
@@ -65,7 +65,7 @@ class View(msgspec.Struct):
     """Digest of the body, if the revision alone does not identify it (`status.Job.merged`)."""
     read: service.JobView | None = None
     """What the body was made of, while workers may be missing."""
-    lack: service.JobError | None = None
+    lack: JobError | None = None
     """Why no worker can go on with it, as far as the body says so."""
     retold: View | None = None
     """The same with the lack that was found last, for all who ask."""
