@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -63,18 +62,9 @@ class WebhookEndpointChange(msgspec.Struct, frozen=True, kw_only=True, forbid_un
     policy: Policy | msgspec.UnsetType = msgspec.UNSET
 
 
-class WebhookSecret(msgspec.Struct, frozen=True, kw_only=True):
+class WebhookSecret(WebhookEndpoint, frozen=True, kw_only=True):
     """An endpoint with its new secret, which is shown this once."""
 
-    endpoint_id: int
-    url: str
-    events: list[str]
-    policy: Policy
-    state: EndpointState
-    detail: str | None
-    failing_since: datetime | None
-    created_at: datetime
-    previous_until: datetime | None
     secret: Annotated[str, msgspec.Meta(extra_json_schema={"pattern": "^whsec_"})]
     """Signs messages; shown this once."""
 
@@ -141,21 +131,12 @@ async def change(
         raise Invalid("state is active or disabled; DELETE removes an endpoint.")
     if wanted.url is not msgspec.UNSET:
         _check_url(wanted.url, settings)
+    given = {n: v for n, v in msgspec.structs.asdict(wanted).items() if v is not msgspec.UNSET}
+    changes = given | ({"events": _check_events(given["events"])} if "events" in given else {})
     async with database.connection() as connection, connection.transaction():
-        changed = await webhook_queries.change_endpoint(
-            connection,
-            tenant_id,
-            endpoint_id,
-            url=None if wanted.url is msgspec.UNSET else wanted.url,
-            events=None if wanted.events is msgspec.UNSET else _check_events(list(wanted.events)),
-            state=None if wanted.state is msgspec.UNSET else wanted.state,
-            policy=None if wanted.policy is msgspec.UNSET else wanted.policy,
-        )
-        if not changed:
+        if not await webhook_queries.change_endpoint(connection, tenant_id, endpoint_id, **changes):
             raise NotFound(_NO_ENDPOINT)
-        given = msgspec.structs.asdict(wanted)
-        detail = {name: value for name, value in given.items() if value is not msgspec.UNSET}
-        await _note(connection, tenant_id, endpoint_id, "change", actor, detail)
+        await _note(connection, tenant_id, endpoint_id, "change", actor, given)
         if wanted.state is EndpointState.DISABLED:
             await webhook_queries.close_messages(
                 connection, tenant_id, endpoint_id, "the endpoint was disabled"
