@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Final
 
 from uuid_utils.compat import uuid7
@@ -27,9 +26,10 @@ from app.dead_letters.shapes import (
     check_filter,
     describe,
 )
-from app.errors import Invalid, NotFound
+from app.errors import Invalid
 from app.http.cursors import Cursor, Number
 from app.http.operation import Answer, Path, Reply, operation
+from app.http.parameters import number_parser
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
@@ -39,20 +39,13 @@ from app.settings import Settings
 MADE: Final = ("Location", "RetryAfter")
 """Header fields of an answer that made a job."""
 _CURSOR: Final = Cursor[int]("dead-letters", Number)
-_ID: Final = re.compile(r"[1-9][0-9]{0,18}")
-
-
-def _parse_id(text: str) -> int:
-    if not _ID.fullmatch(text) or int(text) >= 2**63:
-        raise NotFound("There is no such dead letter.")
-    return int(text)
 
 
 _DEAD_LETTER_ID: Final = Path(
     description="The dead letter.",
     schema={"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
     example=4711,
-    parse=_parse_id,
+    parse=number_parser(2**63, "There is no such dead letter."),
 )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Literal
 
@@ -12,6 +12,7 @@ import msgspec
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
 from app.vocabulary.contact_fields import ContactFields
+from app.vocabulary.outcomes_wire import as_json
 from app.vocabulary.states import ErrorCode
 
 LOOK: Final = 5_000
@@ -146,7 +147,6 @@ class NewDeliveries(msgspec.Struct, frozen=True, kw_only=True):
 
 
 read_destinations = Query[[int], list[DestinationRow]]("letter_destinations")
-"""(tenant_id)"""
 
 
 @query("choose_letters")
@@ -233,7 +233,6 @@ async def resolve(
 
 
 touch_roots = Query[[int, Sequence[uuid.UUID]], None]("touch_roots")
-"""(tenant_id, job_ids)"""
 
 
 @query("insert_attempt")
@@ -319,8 +318,8 @@ _note_decision = Query[[int, str, str, list[str], list[str]], None]("note_decisi
 
 
 async def note_decision(
-    connection: Connection, tenant_id: int, *, actor: str, action: str, subjects: Sequence[tuple[str, str]]
+    connection: Connection, tenant_id: int, *, actor: str, action: str, subjects: Mapping[str, object]
 ) -> None:
-    """`subjects`: each with a JSON text of details."""
-    names, details = [subject for subject, _ in subjects], [detail for _, detail in subjects]
-    await _note_decision(connection, tenant_id, actor, action, names, details)
+    """`subjects`, each with its details."""
+    details = [as_json(detail) for detail in subjects.values()]
+    await _note_decision(connection, tenant_id, actor, action, list(subjects), details)

@@ -130,13 +130,7 @@ async def resolve(
         return
     ids = [x.dead_letter_id for x in locked]
     await rows.resolve(
-        connection,
-        actor.tenant_id,
-        ids,
-        resolution=resolution,
-        actor=actor.key_id,
-        note=note,
-        job_id=job_id,
+        connection, actor.tenant_id, ids, resolution=resolution, actor=actor.key_id, note=note, job_id=job_id
     )
     touched = {x.root_job_id for x in locked} | {x.job_id for x in locked}
     await rows.touch_roots(connection, actor.tenant_id, sorted(touched))

@@ -43,7 +43,6 @@ from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, retried
 from app.settings import Settings
 from app.undo import queries
-from app.vocabulary import outcomes_wire
 from app.vocabulary.states import EffectState, ErrorCode, JobKind, JobState, Resolution
 
 _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
@@ -107,14 +106,7 @@ async def retry(
             tenant_id,
             actor=actor.key_id,
             action="jobs.retry",
-            subjects=[
-                (
-                    f"job:{root}",
-                    outcomes_wire.as_json(
-                        {"dead_letters": taken.taken, "due": due, "retry_job_id": taken.job_id}
-                    ),
-                )
-            ],
+            subjects={f"job:{root}": {"dead_letters": taken.taken, "due": due, "retry_job_id": taken.job_id}},
         )
         remaining = await count(connection, tenant_id, wanted, present if full else ())
         return msgspec.structs.replace(
@@ -297,14 +289,14 @@ async def _note(
 ) -> None:
     """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
     if not isinstance(wanted, Filter):
-        subjects = [(f"dead_letter:{x.dead_letter_id}", outcomes_wire.as_json(detail)) for x in locked]
+        subjects = {f"dead_letter:{x.dead_letter_id}": detail for x in locked}
     else:
         counts = Counter(places.name(x.destination_id) for x in locked)
         asked = {k: v for k, v in msgspec.to_builtins(wanted).items() if v is not None}
-        subjects = [
-            (f"destination:{name}", outcomes_wire.as_json(detail | {"count": count, "filter": asked}))
+        subjects = {
+            f"destination:{name}": detail | {"count": count, "filter": asked}
             for name, count in sorted(counts.items())
-        ]
+        }
     if subjects:
         await rows.note_decision(
             connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects

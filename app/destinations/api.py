@@ -41,17 +41,16 @@ class CircuitQuery(msgspec.Struct, frozen=True):
     """Most changes."""
 
 
-class Destinations:
+class Destinations(msgspec.Struct, frozen=True):
     """The destinations of a tenant as they are shown, and changes of their state."""
 
-    def __init__(self, database: Database, workers: WorkerWatch, notifier: Notifier) -> None:
-        self._database = database
-        self._workers = workers
-        self._notifier = notifier
+    database: Database
+    workers: WorkerWatch
+    notifier: Notifier
 
     async def read_all(self, tenant_id: int) -> list[Destination]:
-        workers = await self._workers.look()
-        async with self._database.connection() as connection:
+        workers = await self.workers.look()
+        async with self.database.connection() as connection:
             return await service.list_destinations(connection, tenant_id, workers)
 
     async def find(self, tenant_id: int, name: str) -> Destination:
@@ -65,13 +64,13 @@ class Destinations:
         raise NotFound("There is no such destination.")
 
     async def set_state(self, principal: Principal, name: str, state: str, request_id: str) -> None:
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             destination_id = await service.set_destination_state(
                 connection, principal.tenant_id, name, state, actor=principal.key_id
             )
         if state != "paused":
             # Its deliveries are due at once: to be sent, or to be recorded as skipped.
-            self._notifier.notify(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
+            self.notifier.notify(principal.tenant_id, [destination_id], reason=f"{state}:{request_id}")
 
 
 @operation("GET", PATH, tag=_TAG, access=READING, answers=Answer("All of them, by name."))

@@ -15,13 +15,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 from msgspec import Meta
 
-from app.destinations.options import (
-    Name,
-    Names,
-    Options,
-    OptionsError,
-    convert,
-)
+from app.destinations.options import Name, Names, Options, OptionsError, convert
 
 Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
 """Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""

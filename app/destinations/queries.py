@@ -36,7 +36,6 @@ class LockedDestination(msgspec.Struct, frozen=True):
 
 
 count_destinations = Query[[int], int]("count_destinations")
-"""(tenant_id)"""
 insert_destination = Query[[int, str, str, str, bytes, str], None]("insert_destination")
 """(tenant_id, name, kind, base_url, credentials, options) `options`: JSON.
 
@@ -44,7 +43,6 @@ Raises:
     asyncpg.UniqueViolationError: the tenant has one of this name.
 """
 list_destinations = Query[[int], list[DestinationRow]]("list_destinations")
-"""(tenant_id)"""
 lock_destination = Query[[int, str], LockedDestination | None]("lock_destination_options")
 """(tenant_id, name)"""
 change_destination = Query[[int, str, bytes | None, str | None, str], int]("change_destination")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import uuid
+from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -35,6 +37,17 @@ def parse_job_id(text: str) -> uuid.UUID:
     if str(parsed) != text.lower():
         raise NotFound("There is no such job.")
     return parsed
+
+
+def number_parser(below: int, missing: str) -> Callable[[str], int]:
+    """Reads ids that are numbers; what is none, or not `below` this, is not found: there it is `missing`."""
+
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
+            raise NotFound(missing)
+        return int(text)
+
+    return parse
 
 
 JobId = Annotated[

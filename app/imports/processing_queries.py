@@ -142,7 +142,6 @@ async def rewrite_outcomes(
 
 
 pending_destinations = Query[[int], list[int]]("pending_destinations")
-"""(tenant_id)"""
 tenants_with_silent_uploads = Query[[], list[int]]("tenants_with_silent_uploads")
 _read_expired = Query[[int, Seconds], list[uuid.UUID]]("expired_jobs")
 _trim_outcomes = Query[[int, uuid.UUID], Affected]("trim_outcomes")

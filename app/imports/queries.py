@@ -70,7 +70,6 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
 
 
 existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")
-"""(tenant_id, contact_ids)"""
 
 
 class Written(msgspec.Struct, frozen=True):

@@ -28,14 +28,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.errors import (
-    InvalidHeader,
-    KeyBusy,
-    KeyExpired,
-    KeyReused,
-    MalformedRequest,
-    Overloaded,
-)
+from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, Overloaded
 from app.files.csv_columns import HeaderError
 from app.files.json_document import MalformedBody
 from app.files.readers import Contents, Family, Form, read_by_steps, read_quickly

@@ -192,19 +192,11 @@ class _Intake:
         settings = self._settings
         waiting = await upload_queries.read_staging(connection, self._upload.tenant_id)
         if waiting.jobs + more > settings.max_unfinished_jobs:
-            raise QuotaExceeded(
-                f"{waiting.jobs} files of this tenant are not processed yet, and {settings.max_unfinished_jobs} may "
-                "be; wait for one of them to be applied, or cancel one (GET /v1/jobs lists them). An operator may "
-                f"raise {PREFIX}MAX_UNFINISHED_JOBS.",
-                retry_after=_QUOTA_SECONDS,
-            )
+            held = f"{waiting.jobs} files of this tenant"
+            raise _exceeded(held, settings.max_unfinished_jobs, "MAX_UNFINISHED_JOBS")
         if waiting.bytes >= settings.max_staged_bytes:
-            raise QuotaExceeded(
-                f"{waiting.bytes} bytes of this tenant's files are not processed yet, and {settings.max_staged_bytes} "
-                "may be; wait for one of them to be applied, or cancel one (GET /v1/jobs lists them). An operator may "
-                f"raise {PREFIX}MAX_STAGED_BYTES.",
-                retry_after=_QUOTA_SECONDS,
-            )
+            held = f"{waiting.bytes} bytes of this tenant's files"
+            raise _exceeded(held, settings.max_staged_bytes, "MAX_STAGED_BYTES")
         self._checked = self._size
 
     async def _read(self, data: bytes | None) -> None:
@@ -380,6 +372,14 @@ class _Intake:
             log.warning("upload_left", error=str(failure), request_id=self._upload.request_id)
 
 
+def _exceeded(held: str, most: int, setting: str) -> QuotaExceeded:
+    return QuotaExceeded(
+        f"{held} are not processed yet, and {most} may be; wait for one of them to be applied, or cancel one (GET "
+        f"/v1/jobs lists them). An operator may raise {PREFIX}{setting}.",
+        retry_after=_QUOTA_SECONDS,
+    )
+
+
 def _pack(chunk: Chunk) -> _Packed:
     return (chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces, chunk.lines)))
 
@@ -394,7 +394,6 @@ async def _explain(connection: Connection, arrival: upload_queries.Arrival) -> T
         )
     if found[1] == upload_queries.INTERRUPTED:
         return Overloaded(
-            "The upload was abandoned because the server stopped responding; send it again.",
-            retry_after=1.0,
+            "The upload was abandoned because the server stopped responding; send it again.", retry_after=1.0
         )
     return JobCanceled()

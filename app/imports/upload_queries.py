@@ -43,7 +43,6 @@ class Spooling(msgspec.Struct, frozen=True):
 
 
 read_staging = Query[[int], Spooling]("read_staging")
-"""(tenant_id)"""
 begin = Query[[Arrival], None]("begin_receiving")
 """(arrival) Raises:
     asyncpg.UniqueViolationError: somebody else put something under this key meanwhile.

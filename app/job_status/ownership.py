@@ -9,7 +9,7 @@ from cachetools import LRUCache
 
 from app.errors import Forbidden, NotFound
 from app.http.principal import Principal
-from app.job_status import ownership_queries
+from app.job_status import queries
 from app.kit.postgres.database import Database
 
 _MOST: Final = 10_000
@@ -34,30 +34,23 @@ class JobOwners:
             NotFound: the tenant has no such job, as far as this had to be asked.
             Forbidden: another key asked for it, and this one may read its own alone.
         """
-        if not reads_all(principal) and not await self._owns(principal, job_id):
-            raise Forbidden(
-                "Another API key requested this job; reading it needs a key with the scope read or admin."
-            )
+        if not reads_all(principal):
+            await self._check(principal, job_id, "reading it needs a key with the scope read or admin")
 
     async def check_change(self, principal: Principal, job_id: uuid.UUID) -> None:
-        """
-        Raises:
-            NotFound: the tenant has no such job, as far as this had to be asked.
-            Forbidden: another key asked for it, and this one may change its own alone.
-        """
-        if "admin" not in principal.scopes and not await self._owns(principal, job_id):
-            raise Forbidden(
-                "Another API key requested this job; canceling, retrying or undoing it needs a key with the "
-                "scope admin."
-            )
+        """As `check_read`, for those who would change it."""
+        if "admin" not in principal.scopes:
+            needs = "canceling, retrying or undoing it needs a key with the scope admin"
+            await self._check(principal, job_id, needs)
 
-    async def _owns(self, principal: Principal, job_id: uuid.UUID) -> bool:
+    async def _check(self, principal: Principal, job_id: uuid.UUID, needs: str) -> None:
         place = (principal.tenant_id, job_id)
         known = self._known.get(place)
         if known is None:
             async with self._database.connection() as connection:
-                known = await ownership_queries.read_job_keys(connection, *place)
+                known = await queries.read_job_keys(connection, *place)
             if not known:
                 raise NotFound("There is no such job.")
             self._known[place] = known
-        return principal.key_id in known
+        if principal.key_id not in known:
+            raise Forbidden(f"Another API key requested this job; {needs}.")

@@ -150,3 +150,12 @@ _read_revisions = Query[[list[int], list[uuid.UUID]], list[Revision]]("read_revi
 async def read_revisions(connection: Connection, jobs: Sequence[tuple[int, uuid.UUID]]) -> list[Revision]:
     """Of the jobs (tenant, job) that exist."""
     return await _read_revisions(connection, [tenant for tenant, _ in jobs], [job for _, job in jobs])
+
+
+_read_keys = Query[[int, uuid.UUID], tuple[str | None, str | None] | None]("read_job_keys")
+
+
+async def read_job_keys(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> frozenset[str]:
+    """The keys that asked for this job or for the one that it began with; none: there is no such job."""
+    keys = await _read_keys(connection, tenant_id, job_id)
+    return frozenset(key for key in keys or () if key is not None)

@@ -167,7 +167,8 @@ async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) ->
         effects = (await queries.read_effects(connection, tenant_id, [job_id])).get(job_id, [])
         local = await queries.read_local_failures(connection, tenant_id, job_id)
         remote = await queries.read_destination_failures(connection, tenant_id, job_id)
-        waiting = await _find_wait(connection, tenant_id, row)
+        syncing = row.state is JobState.SYNCING
+        waiting = await queries.read_next_attempt(connection, tenant_id, job_id) if syncing else None
         again = await _read_attempts(connection, tenant_id, row, effects)
         relatives = await read_relatives(connection, tenant_id, job_id)
         is_undo = row.kind == JobKind.UNDO
@@ -194,33 +195,16 @@ async def _read_attempts(
     return {"attempts": attempts if len(attempts) > 1 else UNSET, "merged": merged}
 
 
-async def _find_wait(connection: Connection, tenant_id: int, row: JobRow) -> float | None:
-    """Seconds until something happens at a destination, for a job that waits for nothing else."""
-    if row.state != JobState.SYNCING:
-        return None
-    return await queries.read_next_attempt(connection, tenant_id, row.job_id)
-
-
 def _next_look(job: Job, waiting: float | None) -> float | None:
-    """Seconds until asking again is worth while: a tenth of what is left, while items are processed."""
+    """Seconds until asking again is worth while: a tenth of what is left, while items are processed.
+
+    `waiting`: until something happens at a destination.
+    """
     if job.finished_at is not None:
         return None
     if job.state is JobState.RUNNING:
         return min(max((job.progress.expected_seconds or 0) / 10, _SOONEST), _LATEST)
     return waiting or 0.0 if job.state is JobState.SYNCING else _SOONEST
-
-
-async def read_next_look(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> float:
-    """`JobView.next_in` of a job that is syncing, which may change though the job does not."""
-    return await queries.read_next_attempt(connection, tenant_id, job_id) or 0.0
-
-
-async def read_revisions(
-    connection: Connection, jobs: Iterable[tuple[int, uuid.UUID]]
-) -> dict[tuple[int, uuid.UUID], queries.Revision]:
-    """The cheapest look at any number of jobs (tenant, job); those that do not exist are left out."""
-    found = await queries.read_revisions(connection, list(jobs))
-    return {(row.tenant_id, row.job_id): row for row in found}
 
 
 async def read_jobs(

@@ -57,11 +57,8 @@ class SyncRow(Obstacle, frozen=True):
 
 
 read_contact = Query[[int, str], ContactRow | None]("read_contact")
-"""(tenant_id, contact_id)"""
 read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
-"""(tenant_id, contact_id)"""
 contact_exists = Query[[int, str], bool]("contact_exists")
-"""(tenant_id, contact_id)"""
 _read_history = Query[[int, str, uuid.UUID | None, int | None, int], list[VersionRow]]("read_history")
 
 

@@ -28,9 +28,7 @@ class EndpointSecrets(msgspec.Struct, frozen=True):
 
 
 sealed_destinations = Query[[int], list[DestinationSecret]]("sealed_destinations")
-"""(tenant_id)"""
 sealed_endpoints = Query[[int], list[EndpointSecrets]]("sealed_endpoints")
-"""(tenant_id)"""
 reseal_destination = Query[[int, int, bytes, bytes], Affected]("reseal_destination")
 """(tenant_id, destination_id, sealed, anew)"""
 reseal_endpoint = Query[[int, int, bytes, bytes], Affected]("reseal_endpoint")

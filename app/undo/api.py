@@ -11,7 +11,8 @@ from app.http.operation import Reply, operation
 from app.http.parameters import JobId
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.job_status.documents import JobDocuments, job_answer
+from app.job_status.documents import job_answer
+from app.job_status.live.job_cache import JobViews
 from app.job_status.ownership import JobOwners
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
@@ -32,7 +33,7 @@ async def undo_job(
     exchange: Exchange,
     database: Database,
     owners: JobOwners,
-    jobs: JobDocuments,
+    views: JobViews,
     notifier: Notifier,
 ) -> Reply[Any]:
     """Undo a job.
@@ -54,4 +55,4 @@ async def undo_job(
     )
     if asked.new:
         notifier.notify_imports(principal.tenant_id, asked.job_id)
-    return await jobs.reply(principal.tenant_id, asked.job_id, 202)
+    return await views.reply(principal.tenant_id, asked.job_id, 202)

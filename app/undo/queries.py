@@ -150,7 +150,6 @@ async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUI
 
 
 insert_undo = Query[[NewUndo], None]("insert_undo")
-"""(new)"""
 grow_undo = Query[[int, uuid.UUID, int], None]("grow_undo")
 """(tenant_id, job_id, by)"""
 read_undo = Query[[int, uuid.UUID], UndoRow | None]("read_undo")

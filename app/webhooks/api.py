@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
 
 from app.auth.authorization import ADMIN
-from app.errors import NotFound
 from app.http.cursors import Cursor, NextCursor, Number
 from app.http.encryption_key import open_vault
 from app.http.operation import Answer, Path, Reply, operation
-from app.http.parameters import Page
+from app.http.parameters import Page, number_parser
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
@@ -65,22 +62,13 @@ class MessagePage(Page, frozen=True, kw_only=True):
     """Only messages in this state."""
 
 
-def _parser(below: int, missing: str) -> Callable[[str], int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
-            raise NotFound(missing)
-        return int(text)
-
-    return parse
-
-
 EndpointId = Annotated[
     int,
     Path(
         description="The endpoint.",
         schema={"type": "integer", "minimum": 1},
         example=7,
-        parse=_parser(2**31, "There is no such webhook endpoint."),
+        parse=number_parser(2**31, "There is no such webhook endpoint."),
     ),
 ]
 MessageId = Annotated[
@@ -89,7 +77,7 @@ MessageId = Annotated[
         description="The message.",
         schema={"type": "integer", "minimum": 1},
         example=4711,
-        parse=_parser(2**63, "There is no such message at this endpoint."),
+        parse=number_parser(2**63, "There is no such message at this endpoint."),
     ),
 ]
 

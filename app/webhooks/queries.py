@@ -80,7 +80,6 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 lock_tenant = Query[[int], None]("lock_tenant")
-"""(tenant_id)"""
 _insert_endpoint = Query[[int, str, Sequence[str], int, Policy], int | None]("insert_endpoint")
 
 

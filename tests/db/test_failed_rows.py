@@ -8,6 +8,7 @@ import tracemalloc
 
 from app.job_status.items import failed_rows
 from app.job_status.items.item_filter import Filter
+from app.job_status.items.queries import JobRef
 from tests.db.conftest import Desk, person
 from tests.db.staging import process, spool
 
@@ -47,9 +48,8 @@ async def test_a_page_ends_early_where_its_rows_are_large(desk: Desk) -> None:
     pages = 0
     while position is not None:
         async with desk.database.connection() as connection:
-            body, page = await failed_rows.read_page(
-                connection, desk.tenant_id, job_id, first=position, limit=100, wanted=LOST
-            )
+            job = JobRef(connection, desk.tenant_id, job_id)
+            body, page = await failed_rows.read_page(job, LOST, first=position, limit=100)
         assert len(read(body)) == len(page.items) + 1
         found += [row[3] for row in read(body)[1:]]
         position = page.position

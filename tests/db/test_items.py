@@ -16,6 +16,7 @@ import pytest
 from app.embedded import Engines
 from app.files.staging_codec import encode_sources
 from app.job_status.items.item_filter import Filter
+from app.job_status.items.queries import JobRef
 from app.job_status.items.service import read_items
 from app.kit.compression import pack
 from app.kit.postgres.sql import QUERIES
@@ -135,7 +136,7 @@ async def test_one_item_of_a_million_is_found_by_reading_little(
 ) -> None:
     """Counted in pages of 8 KB: the whole job has some twenty thousand of them."""
     before = await _pages(large)
-    page = await read_items(large, 1, JOB, first=0, limit=100, wanted=wanted)
+    page = await read_items(JobRef(large, 1, JOB), wanted, first=0, limit=100)
     assert [item.index for item in page.items] == [index]
     assert page.position is None
     assert await _pages(large) - before < 600
@@ -155,7 +156,7 @@ async def _pages(connection: asyncpg.Connection[Any]) -> int:
 async def test_a_rare_word_without_an_index_takes_few_requests(large: asyncpg.Connection[Any]) -> None:
     """`skipped` is looked for in half a million items at a time."""
     wanted = Filter(destination="hubspot", status="skipped")
-    page = await read_items(large, 1, JOB, first=0, limit=100, wanted=wanted)
+    page = await read_items(JobRef(large, 1, JOB), wanted, first=0, limit=100)
     assert [item.index for item in page.items] == [SKIPPED_AT]
     assert page.position is None
 
@@ -165,7 +166,7 @@ async def test_a_page_at_the_far_end_costs_no_more_than_the_first(
     large: asyncpg.Connection[Any], wanted: Filter
 ) -> None:
     before = await _pages(large)
-    page = await read_items(large, 1, JOB, first=990_000, limit=100, wanted=wanted)
+    page = await read_items(JobRef(large, 1, JOB), wanted, first=990_000, limit=100)
     assert [item.index for item in page.items] == list(range(990_000, 990_100))
     assert page.position == 990_100
     assert await _pages(large) - before < 3_000
@@ -177,10 +178,10 @@ async def test_a_page_looks_at_a_bounded_number_of_items(
     """A status that every run could hold and none does: the page is short, and its cursor goes on behind it."""
     monkeypatch.setattr("app.job_status.items.service.MOST", 4_000)
     wanted = Filter(status="ok", destination="db", error_code="INVALID_EMAIL")
-    assert (await read_items(large, 1, JOB, first=0, limit=5, wanted=wanted)).items == []
+    assert (await read_items(JobRef(large, 1, JOB), wanted, first=0, limit=5)).items == []
     wanted = Filter(destination="hubspot", status="ok", error_code="DESTINATION_REJECTED")
-    assert (await read_items(large, 1, JOB, first=0, limit=5, wanted=wanted)).items == []
-    page = await read_items(large, 1, JOB, first=0, limit=1_000, wanted=Filter(status="ok"))
+    assert (await read_items(JobRef(large, 1, JOB), wanted, first=0, limit=5)).items == []
+    page = await read_items(JobRef(large, 1, JOB), Filter(status="ok"), first=0, limit=1_000)
     assert len(page.items) == 1_000
     assert page.position == 1_000
 
@@ -220,7 +221,7 @@ async def test_the_whole_job_is_read_once_by_its_cursors(large: asyncpg.Connecti
     seen: list[int] = []
     position: int | None = 995_500
     while position is not None:
-        page = await read_items(large, 1, JOB, first=position, limit=700, wanted=Filter())
+        page = await read_items(JobRef(large, 1, JOB), Filter(), first=position, limit=700)
         seen += [item.index for item in page.items]
         position = page.position
     assert seen == list(range(995_500, CHUNKS * SIZE))

@@ -26,7 +26,6 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 find_destination = Query[[int, str], tuple[int, str] | None]("find_destination_to_test")
 """(tenant_id, name) Id and state of a destination."""
 forget = Query[[int], None]("forget_destination_tests")
-"""(tenant_id)"""
 
 
 @query("insert_destination_test")

@@ -122,10 +122,7 @@ class Items:
             yield part.applied
 
     def _read(
-        self,
-        pieces: Sequence[bytes | msgspec.Raw],
-        indexes: Sequence[int],
-        read: list[Accepted | Rejected],
+        self, pieces: Sequence[bytes | msgspec.Raw], indexes: Sequence[int], read: list[Accepted | Rejected]
     ) -> Iterator[list[Accepted]]:
         """Read these into `read`, with an empty part after each stretch of hard work."""
         effort, spent = self._effort, self._effort.spent

@@ -9,7 +9,8 @@ from app.http.operation import Reply, operation
 from app.http.parameters import JobId
 from app.http.principal import Principal
 from app.imports.cancel import service
-from app.job_status.documents import JobDocuments, job_answer
+from app.job_status.documents import job_answer
+from app.job_status.live.job_cache import JobViews
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
 
@@ -25,7 +26,7 @@ from app.kit.postgres.database import Database
     errors=(409,),
 )
 async def cancel_job(
-    job_id: JobId, principal: Principal, database: Database, owners: JobOwners, jobs: JobDocuments
+    job_id: JobId, principal: Principal, database: Database, owners: JobOwners, views: JobViews
 ) -> Reply[Any]:
     """Cancel an import.
 
@@ -35,4 +36,4 @@ async def cancel_job(
     """
     await owners.check_change(principal, job_id)
     await service.cancel(database, principal.tenant_id, job_id, actor=principal.key_id)
-    return await jobs.reply(principal.tenant_id, job_id)
+    return await views.reply(principal.tenant_id, job_id)

@@ -21,6 +21,7 @@ from app.http.parameters import MOST, JobId
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.job_status.items import failed_rows, item_filter, service
+from app.job_status.items.queries import JobRef
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
 from app.vocabulary.states import EffectState, ErrorCode, ItemStatus
@@ -130,7 +131,9 @@ async def list_items(
     whole = wanted.lost and query.limit is UNSET and query.cursor is None
     if whole and exchange.bodyless:
         async with database.connection() as connection:
-            await service.read_items(connection, principal.tenant_id, job_id, first=0, limit=1, wanted=wanted)
+            await service.read_items(
+                JobRef(connection, principal.tenant_id, job_id), wanted, first=0, limit=1
+            )
         return respond(
             b"", headers={"Vary": "Accept"} | _describe_file(job_id, media_type), media_type=media_type
         )
@@ -143,20 +146,11 @@ async def list_items(
             iterator=download.parts, headers=more | _describe_file(job_id, media_type), media_type=media_type
         )
     async with database.connection() as connection:
+        job = JobRef(connection, principal.tenant_id, job_id)
         if wanted.lost:
-            body, page = await failed_rows.read_page(
-                connection,
-                principal.tenant_id,
-                job_id,
-                first=first,
-                limit=limit,
-                wanted=wanted,
-                ndjson=ndjson,
-            )
+            body, page = await failed_rows.read_page(job, wanted, first=first, limit=limit, ndjson=ndjson)
         else:
-            page = await service.read_items(
-                connection, principal.tenant_id, job_id, first=first, limit=limit, wanted=wanted
-            )
+            page = await service.read_items(job, wanted, first=first, limit=limit)
     more = _link_rest(request, job_id, page.position, waiting=page.waiting)
     if wanted.lost:
         return respond(body, headers=more | _describe_file(job_id, media_type), media_type=media_type)

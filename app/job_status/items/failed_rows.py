@@ -18,7 +18,7 @@ from app.job_status.items.item_filter import Filter, JobItem, list_reasons
 from app.job_status.items.queries import JobRef
 from app.job_status.items.service import Page, gather, read_extent, read_items
 from app.kit.compression import unpack
-from app.kit.postgres.database import Connection, Database
+from app.kit.postgres.database import Database
 from app.vocabulary.contact_fields import fields_of
 from app.vocabulary.states import ItemStatus
 
@@ -66,23 +66,15 @@ async def open_download(
 
 
 async def read_page(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    *,
-    first: int,
-    limit: int,
-    wanted: Filter,
-    ndjson: bool = False,
+    job: JobRef, wanted: Filter, *, first: int, limit: int, ndjson: bool = False
 ) -> tuple[bytes, Page]:
     """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
 
     Raises:
         NotFound, OutcomesExpired, Invalid: see `open_download`.
     """
-    job = JobRef(connection, tenant_id, job_id)
     extent = await read_extent(job)
-    page = await read_items(connection, tenant_id, job_id, first=first, limit=limit, wanted=wanted)
+    page = await read_items(job, wanted, first=first, limit=limit)
     found = await _find_sources(job, page.items)
     page = _shorten(page, len(found))
     writer = _fixed_writer(extent.kept, ndjson=ndjson)
@@ -107,33 +99,23 @@ def _fixed_writer(kept: Kept | None, *, ndjson: bool) -> _Writer | None:
 _Found = list[tuple[JobItem, Source | None]]
 
 
-class _Reader:
+class _Reader(msgspec.Struct, frozen=True):
     """The failed items of a job with their sources, portion by portion, as often as asked."""
 
-    def __init__(
-        self, database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, end: int, step: int
-    ) -> None:
-        self._database = database
-        self._tenant_id = tenant_id
-        self._job_id = job_id
-        self.wanted = wanted
-        self._end = end
-        self._step = step
+    database: Database
+    tenant_id: int
+    job_id: uuid.UUID
+    wanted: Filter
+    end: int
+    step: int
 
     async def read(self) -> AsyncIterator[_Found]:
         position: int | None = 0
-        while position is not None and position < self._end:
-            async with self._database.connection() as connection:
-                page = await read_items(
-                    connection,
-                    self._tenant_id,
-                    self._job_id,
-                    first=position,
-                    limit=self._step,
-                    wanted=self.wanted,
-                    end=self._end,
-                )
-                found = await _find_sources(JobRef(connection, self._tenant_id, self._job_id), page.items)
+        while position is not None and position < self.end:
+            async with self.database.connection() as connection:
+                job = JobRef(connection, self.tenant_id, self.job_id)
+                page = await read_items(job, self.wanted, first=position, limit=self.step, end=self.end)
+                found = await _find_sources(job, page.items)
             yield found
             position = _shorten(page, len(found)).position
 

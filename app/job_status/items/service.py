@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import uuid
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -19,7 +18,6 @@ from app.job_status.items.queries import DeliveryRow, JobRef, JobRow, Range
 from app.job_status.items.ranges import Candidates
 from app.job_status.service import Blockage, explain_wait
 from app.kit.compression import unpack
-from app.kit.postgres.database import Connection
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
@@ -56,16 +54,7 @@ class Extent(msgspec.Struct, frozen=True):
     kept: Kept | None
 
 
-async def read_items(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    *,
-    first: int,
-    limit: int,
-    wanted: Filter,
-    end: int | None = None,
-) -> Page:
+async def read_items(job: JobRef, wanted: Filter, *, first: int, limit: int, end: int | None = None) -> Page:
     """A page of the items from `first` on, and below `end` if one is given.
 
     Chunks of an unfinished job are decided out of order: its items are shown up to the first that is not decided, so
@@ -76,8 +65,7 @@ async def read_items(
         NotFound: the tenant has no such job.
         OutcomesExpired: it is past its retention.
     """
-    async with connection.transaction(isolation="repeatable_read", readonly=True):
-        job = JobRef(connection, tenant_id, job_id)
+    async with job.connection.transaction(isolation="repeatable_read", readonly=True):
         extent = await read_extent(job)
         stop = extent.end if end is None else min(end, extent.end)
         places = [] if wanted.empty else await rows.read_places(job)
@@ -199,12 +187,7 @@ async def _read_pending(job: JobRef, indexes: list[int]) -> dict[int, dict[str, 
             if index in asked:
                 place = str(position)
                 pending.setdefault(index, {})[delivery.name] = _describe(
-                    delivery,
-                    CODE_STATE[code],
-                    version,
-                    errors.get(place, {}),
-                    blockage,
-                    kept.get(place),
+                    delivery, CODE_STATE[code], version, errors.get(place, {}), blockage, kept.get(place)
                 )
                 if CODE_STATE[code] in LOST_STATES:
                     lost[(delivery.delivery_id, index)] = delivery.name

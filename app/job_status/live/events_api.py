@@ -198,7 +198,7 @@ async def follow_job(
         return respond(b"", headers=_FIELDS, media_type=headers.EVENTS)
     place = ExitStack()
     place.enter_context(intake.stream(principal))
-    follow = _Follow(views, watcher, principal.tenant_id, job_id, settings.stream_seconds)
+    follow = _Follow(views, watcher, (principal.tenant_id, job_id), settings.stream_seconds)
     return EventStream(follow.events(view, last), principals.heed(principal), place)
 
 
@@ -237,21 +237,18 @@ def _show(name: str, view: View) -> bytes:
     return b"event: %b\nid: %d\ndata: %b\n\n" % (name.encode(), view.revision, view.body)
 
 
-class _Follow:
+class _Follow(msgspec.Struct, frozen=True):
     """One job, for one who follows it."""
 
-    def __init__(
-        self, views: JobViews, watcher: JobWatcher, tenant_id: int, job_id: uuid.UUID, seconds: float
-    ) -> None:
-        self._views = views
-        self._watcher = watcher
-        self._job = (tenant_id, job_id)
-        self._seconds = seconds
+    views: JobViews
+    watcher: JobWatcher
+    job: tuple[int, uuid.UUID]
+    seconds: float
 
     async def events(self, view: View, last: int) -> AsyncIterator[bytes]:
         """The job at each of its revisions, as far as they are worth sending, until it is finished."""
         clock = asyncio.get_running_loop().time
-        until = clock() + self._seconds
+        until = clock() + self.seconds
         yield _PRELUDE
         spoke = clock()
         while not view.finished:
@@ -261,16 +258,16 @@ class _Follow:
                 spoke = clock()
                 await asyncio.sleep(max(PACE, min(view.pause, 1.0)))
             wait = min(until, spoke + KEEP_ALIVE) - clock()
-            changed = await self._watcher.wait(*self._job, seconds=wait, revision=last)
-            if self._watcher.released or clock() >= until:
+            changed = await self.watcher.wait(*self.job, seconds=wait, revision=last)
+            if self.watcher.released or clock() >= until:
                 return
             if not changed:
-                tag, view = view.tag, await self._views.explain(view)
+                tag, view = view.tag, await self.views.explain(view)
                 yield _COMMENT if view.tag == tag else _show("progress", view)
                 spoke = clock()
                 continue
             try:
-                view = await self._views.read(*self._job, at_least=None)
+                view = await self.views.read(*self.job, at_least=None)
             except TrancheError:
                 return  # the client comes again and goes on after the last event it has
         yield _show("end", view)

@@ -20,8 +20,7 @@ from msgspec import UNSET
 from app.errors import NotFound
 from app.http.operation import Reply
 from app.http.singleflight import SingleFlight
-from app.job_status import service
-from app.job_status.documents import JobDocuments
+from app.job_status import queries, service
 from app.job_status.live.poll_load import PollLoads
 from app.job_status.queries import JobError, Revision
 from app.kit.postgres.database import Database
@@ -111,7 +110,7 @@ def read_etags(field: str) -> set[int | str]:
     return found
 
 
-class JobViews(JobDocuments):
+class JobViews:
     """The views of one process. What it showed once it never goes back behind."""
 
     def __init__(self, database: Database, workers: WorkerWatch | None = None) -> None:
@@ -134,6 +133,11 @@ class JobViews(JobDocuments):
         return await self.explain(await self._find((tenant_id, job_id), at_least))
 
     async def reply(self, tenant_id: int, job_id: uuid.UUID, status: int = 200) -> Reply[Any]:
+        """The job in its current state; with 202 also where it is, and when to poll it.
+
+        Raises:
+            NotFound: the tenant has no such job.
+        """
         view = await self.read(tenant_id, job_id, at_least=None)
         if status == 202:
             return Reply(
@@ -222,7 +226,8 @@ class JobViews(JobDocuments):
             waiting = [(job, answer) for job, answers in asked.items() for answer in answers]
             try:
                 async with self._database.connection() as connection:
-                    found = await service.read_revisions(connection, asked)
+                    rows = await queries.read_revisions(connection, list(asked))
+                    found = {(row.tenant_id, row.job_id): row for row in rows}
             except BaseException as error:
                 for _, answer in waiting:
                     if isinstance(error, asyncio.CancelledError):
@@ -262,6 +267,6 @@ class JobViews(JobDocuments):
     async def _look_ahead(self, job: _Job, view: View) -> View:
         """A destination may open, close or be paused while the job stays as it is."""
         async with self._database.connection() as connection:
-            view.next_in = await service.read_next_look(connection, *job)
+            view.next_in = await queries.read_next_attempt(connection, *job) or 0.0
         view.looked_at = asyncio.get_running_loop().time()
         return view

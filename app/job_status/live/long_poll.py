@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import uuid
 
+import msgspec
+
 from app.auth.principals import Principals
 from app.http.body.limits import Intake
 from app.http.principal import Principal
@@ -12,14 +14,13 @@ from app.job_status.live.job_cache import JobViews
 from app.job_status.live.watcher import JobWatcher
 
 
-class LongPoll:
+class LongPoll(msgspec.Struct, frozen=True):
     """Waits for jobs, as long as there is room for one more who waits."""
 
-    def __init__(self, views: JobViews, watcher: JobWatcher, intake: Intake, principals: Principals) -> None:
-        self._views = views
-        self._watcher = watcher
-        self._intake = intake
-        self._principals = principals
+    views: JobViews
+    watcher: JobWatcher
+    intake: Intake
+    principals: Principals
 
     async def wait(
         self, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float
@@ -29,14 +30,14 @@ class LongPoll:
         Raises:
             Unauthorized: the key was revoked meanwhile.
         """
-        seen = await self._views.look(principal.tenant_id, job_id)
+        seen = await self.views.look(principal.tenant_id, job_id)
         if seen.finished or (known and seen.revision not in known):
             return True
-        with self._intake.wait(principal) as granted:
+        with self.intake.wait(principal) as granted:
             if not granted:
                 return False
-            async with self._principals.heed(principal):
-                return await self._watcher.wait(
+            async with self.principals.heed(principal):
+                return await self.watcher.wait(
                     principal.tenant_id,
                     job_id,
                     seconds=until - asyncio.get_running_loop().time(),

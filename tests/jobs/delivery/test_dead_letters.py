@@ -22,6 +22,7 @@ from app.errors import Conflict, NotFound, NothingToRetry
 from app.job_status import service as job_status_service
 from app.job_status.items import item_filter
 from app.job_status.items import service as item_service
+from app.job_status.items.queries import JobRef
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -135,10 +136,10 @@ async def test_only_what_failed_is_sent_again(world: World) -> None:
     assert await world.effects(again) == {"ok": 3}
     async with world.database.connection() as connection:
         page = await item_service.read_items(
-            connection, world.tenant_id, again, first=0, limit=10, wanted=item_filter.Filter()
+            JobRef(connection, world.tenant_id, again), item_filter.Filter(), first=0, limit=10
         )
         before = await item_service.read_items(
-            connection, world.tenant_id, root, first=0, limit=4, wanted=item_filter.Filter()
+            JobRef(connection, world.tenant_id, root), item_filter.Filter(), first=0, limit=4
         )
     assert [(i.index, i.id, i.status, i.result, i.version) for i in page.items] == [
         (n, f"c{n:05}", "ok", "unchanged", 1) for n in range(3)

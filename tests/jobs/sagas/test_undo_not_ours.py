@@ -36,7 +36,7 @@ async def undo(world: World, job_id: uuid.UUID) -> uuid.UUID:
 
 async def item(world: World, job_id: uuid.UUID, destination: str = "hubspot") -> DestinationOutcome:
     async with world.database.connection() as connection:
-        page = await read_items(connection, world.tenant_id, job_id, first=0, limit=10, wanted=Filter())
+        page = await read_items(JobRef(connection, world.tenant_id, job_id), Filter(), first=0, limit=10)
     return page.items[0].destinations[destination]
 
 
