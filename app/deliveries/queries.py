@@ -199,12 +199,12 @@ async def _claim_deliveries(
     connection: Connection,
     tenant_id: int,
     destination_id: int,
+    gate: _Gate,
+    *,
     token: uuid.UUID,
     lease: Seconds,
     concurrency: int,
     limit: int,
-    removed: bool,
-    blocked_before: bool,
 ) -> list[Claim]: ...
 
 
@@ -231,12 +231,11 @@ async def claim_deliveries(
             connection,
             tenant_id,
             destination_id,
-            token,
-            lease,
-            concurrency,
-            limit,
-            gate.removed,
-            gate.blocked_before,
+            gate,
+            token=token,
+            lease=lease,
+            concurrency=concurrency,
+            limit=limit,
         )
     return sorted(claims, key=lambda claim: claim.delivery_id)
 

@@ -35,13 +35,13 @@ FOR NO KEY UPDATE OF d;
 -- name: claim_deliveries
 -- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions
 -- at the CRM must not go backwards.
---   $3 token  $4 lease  $5 most deliveries in flight  $6 most deliveries of this claim  $7 $8 what lock_destination said
+-- `concurrency`: most deliveries in flight; `limit`: of this claim; `removed`, `blocked_before`: what lock_destination said.
 -- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
 -- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
     SELECT s.contact_ids
     FROM deliveries s
-    WHERE s.tenant_id = $1 AND s.destination_id = $2 AND s.state = 'sending'
+    WHERE s.tenant_id = :tenant_id AND s.destination_id = :destination_id AND s.state = 'sending'
 ),
 busy AS MATERIALIZED (
     SELECT unnest(s.contact_ids) AS contact_id FROM sending s
@@ -49,14 +49,14 @@ busy AS MATERIALIZED (
 free AS MATERIALIZED (
     SELECT d.delivery_id, d.next_attempt_at, d.contact_ids
     FROM deliveries d
-    WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
-        AND (SELECT count(*) FROM sending) < $5::int
+    WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND d.state = 'pending' AND d.next_attempt_at <= now()
+        AND (SELECT count(*) FROM sending) < :concurrency::int
         AND NOT EXISTS (
             SELECT FROM unnest(d.contact_ids) AS k(contact_id)
             WHERE (k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE
         )
     ORDER BY d.next_attempt_at, d.delivery_id
-    LIMIT greatest(least($6::int, $5::int - (SELECT count(*) FROM sending)::int), 0)
+    LIMIT greatest(least(:limit::int, :concurrency::int - (SELECT count(*) FROM sending)::int), 0)
     FOR UPDATE SKIP LOCKED
 ),
 queued AS MATERIALIZED (
@@ -72,14 +72,14 @@ shared AS MATERIALIZED (
     HAVING count(*) > 1
 )
 UPDATE deliveries d
-SET state = 'sending', lease_token = $3, lease_until = now() + $4::interval, attempt = d.attempt + 1
-WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
+SET state = 'sending', lease_token = :token, lease_until = now() + :lease::interval, attempt = d.attempt + 1
+WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(
     SELECT q.delivery_id FROM queued q
     WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.contact_id = ANY (q.contact_ids))
 ))
 RETURNING
     d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.contact_ids, d.versions,
-    d.indexes, d.states, d.errors, d.attempt, d.lost, $7::boolean AS removed, $8::boolean AS blocked_before,
+    d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
     d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,

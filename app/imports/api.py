@@ -184,13 +184,7 @@ async def import_contacts(
         options=options,
         form=_read_form(query, fields),
     )
-    asked = ReceivedImport(
-        upload=upload,
-        fields=fields,
-        preferences=preferences,
-        exchange=exchange,
-        echo={"Idempotency-Key": exchange.idempotency_key or ""},
-    )
+    asked = ReceivedImport(upload=upload, fields=fields, preferences=preferences, exchange=exchange)
     return await importer.take(request.receive, asked)
 
 

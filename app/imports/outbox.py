@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.files.staging_codec import encode_sources
-from app.imports import outbox_queries
+from app.imports import queries
 from app.imports.batch import items
 from app.kit.compression import pack
 from app.kit.postgres.column_codec import numbers, texts
@@ -55,9 +55,9 @@ async def book(
     encoded = outcomes_wire.encode_items(outcomes)
     ids = texts([[o.id or "" for o in changed]])
     firsts = range(1, len(changed) + 1, chunk_size)
-    await outbox_queries.record_chunk(
+    await queries.record_chunk(
         connection,
-        outbox_queries.Chunk(
+        queries.Chunk(
             tenant_id=tenant_id,
             job_id=job_id,
             request_id=request_id,

@@ -54,12 +54,11 @@ class ReceivedImport(msgspec.Struct, frozen=True, kw_only=True):
     fields: Fields
     preferences: Preferences
     exchange: Exchange
-    echo: dict[str, str]
-    """What every answer carries."""
 
     @property
-    def options(self) -> Options:
-        return self.upload.options
+    def echo(self) -> dict[str, str]:
+        """What every answer carries."""
+        return {"Idempotency-Key": self.exchange.idempotency_key or ""}
 
 
 class Importer(msgspec.Struct, frozen=True):
@@ -78,7 +77,7 @@ class Importer(msgspec.Struct, frozen=True):
 
     async def _take(self, receive: Any, asked: ReceivedImport, place: Place) -> ASGIResponse:
         settings = self.settings
-        limits = _limit(settings, asked.options)
+        limits = _limit(settings, asked.upload.options)
         ahead = not asked.preferences.respond_async
         # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
         place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _spooling(settings)))

@@ -46,7 +46,9 @@ from app.imports import service, upload_queries
 from app.imports.cancel import queries
 from app.imports.queries import KeyClaim
 from app.imports.service import ImportRequest, Replay
+from app.imports.upload_queries import PackedChunk
 from app.kit.compression import pack
+from app.kit.postgres.column_codec import texts
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import retried
 from app.resources.decoding import read_ids
@@ -96,10 +98,6 @@ class QueuedAnswer(msgspec.Struct, omit_defaults=True):
     cancel_url: str
     effects: dict[str, EffectState]
     dry_run: bool = False
-
-
-_Packed = tuple[int, list[str | None], bytes]
-"""A chunk as it is stored: first index, ids, rows."""
 
 
 async def receive(
@@ -236,7 +234,7 @@ class _Intake:
                 "text/csv, which may hold any number, or in several requests, each with its own Idempotency-Key."
             )
 
-    async def _store(self, packed: _Packed) -> None:
+    async def _store(self, packed: PackedChunk) -> None:
         """Stages a chunk; the first one creates the job."""
         if self._arrival is None:
             await self._begin(packed)
@@ -245,10 +243,10 @@ class _Intake:
                 await self._renew(connection, self._arrival)
                 if self._size - self._checked >= _QUOTA_BYTES:
                     await self._check_quota(connection, more=0)
-                await upload_queries.store(connection, self._arrival, *packed)
+                await upload_queries.store(connection, self._arrival, packed)
         self._heard = self._clock()
 
-    async def _begin(self, packed: _Packed) -> None:
+    async def _begin(self, packed: PackedChunk) -> None:
         """Job, key and first chunk, unless the key was answered since we looked."""
         arrival = self._announce()
 
@@ -257,7 +255,7 @@ class _Intake:
             if not self._replaying:
                 await upload_queries.begin(connection, arrival)
                 await upload_queries.renew(connection, arrival, self._size)
-                await upload_queries.store(connection, arrival, *packed)
+                await upload_queries.store(connection, arrival, packed)
 
         await self._under_key(begin)
         if not self._replaying:
@@ -302,7 +300,7 @@ class _Intake:
         return await self._under_key(lambda connection: self._settle(connection, packed, mark))
 
     async def _settle(
-        self, connection: Connection, packed: _Packed | None, mark: bytes
+        self, connection: Connection, packed: PackedChunk | None, mark: bytes
     ) -> Accepted202 | Replay:
         arrival = self._arrival
         if arrival is None:
@@ -316,7 +314,7 @@ class _Intake:
             arrival = self._announce()
             await upload_queries.begin(connection, arrival)
         if packed is not None:
-            await upload_queries.store(connection, arrival, *packed)
+            await upload_queries.store(connection, arrival, packed)
         answer = self._answer(arrival.job_id)
         done = await upload_queries.finish(
             connection,
@@ -380,8 +378,10 @@ def _exceeded(held: str, most: int, setting: str) -> QuotaExceeded:
     )
 
 
-def _pack(chunk: Chunk) -> _Packed:
-    return (chunk.first_index, read_ids(chunk.pieces), pack(encode_pieces(chunk.pieces, chunk.lines)))
+def _pack(chunk: Chunk) -> PackedChunk:
+    ids = texts([read_ids(chunk.pieces)])
+    rows = pack(encode_pieces(chunk.pieces, chunk.lines))
+    return PackedChunk(chunk.first_index, len(chunk.pieces), rows, ids.columns[0], ids.separator, ids.null)
 
 
 async def _explain(connection: Connection, arrival: upload_queries.Arrival) -> TrancheError:

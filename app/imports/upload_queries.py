@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from app.kit.postgres.column_codec import texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, Seconds, query
 from app.vocabulary.states import FINISHED_JOB_STATES, JobState
@@ -35,6 +33,19 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
     retention: Seconds
 
 
+class PackedChunk(msgspec.Struct, frozen=True):
+    """Items as they are staged."""
+
+    first_index: int
+    item_count: int
+    rows: bytes
+    """Packed (`app.files.staging_codec`)."""
+    ids: str | None
+    """As a column (`app.kit.postgres.column_codec`)."""
+    separator: str
+    null: str
+
+
 class Spooling(msgspec.Struct, frozen=True):
     """What a tenant has sent that is not processed yet."""
 
@@ -55,27 +66,7 @@ Say that the body is still arriving, `size` bytes so far; false: its job is no l
 
 
 @query("spool_chunk")
-async def _store(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    first_index: int,
-    item_count: int,
-    ids: str | None,
-    separator: str,
-    null: str,
-    rows: bytes,
-) -> None: ...
-
-
-async def store(
-    connection: Connection, arrival: Arrival, first_index: int, ids: Sequence[str | None], rows: bytes
-) -> None:
-    """Stage a chunk; `ids` has one entry an item, `rows` are the items packed (app.files.staging_codec)."""
-    joined = texts([ids])
-    (joined_ids,) = joined.columns
-    place = (arrival.tenant_id, arrival.job_id, first_index, len(ids))
-    await _store(connection, *place, joined_ids, joined.separator, joined.null, rows)
+async def store(connection: Connection, arrival: Arrival, chunk: PackedChunk) -> None: ...
 
 
 @query("finish_receiving")

@@ -34,19 +34,19 @@ key AS (
 SELECT set_config('synchronous_commit', 'off', true) FROM job;
 
 -- name: spool_chunk
--- Items from $3 on. $5 are their ids as one text, $6 separator, $7 mark of NULL (app.kit.postgres.column_codec); NULL: none has one.
+-- Items with their ids as a column (app.kit.postgres.column_codec); NULL: none has one.
 INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
 VALUES (
-    $1, $2, $3, $4, 'apply',
+    :tenant_id, :job_id, :first_index, :item_count, 'apply',
     CASE
-        WHEN $5::text IS NULL THEN array_fill(NULL::bigint, ARRAY[$4::int])
+        WHEN :ids::text IS NULL THEN array_fill(NULL::bigint, ARRAY[:item_count::int])
         ELSE ARRAY(
             SELECT hashtextextended(i.id COLLATE "C", 0)
-            FROM unnest(split_column($5, $6, $7)) WITH ORDINALITY AS i(id, place)
+            FROM unnest(split_column(:ids, :separator, :null)) WITH ORDINALITY AS i(id, place)
             ORDER BY i.place
         )
     END,
-    $8
+    :rows
 );
 
 -- name: finish_receiving

@@ -183,23 +183,21 @@ async def replay_messages(
 
 due_endpoints = Query[[], list[tuple[int, int]]]("due_endpoints")
 """Tenant and endpoint of each that has a message due."""
-_claim_message = Query[[int, int, Seconds, Seconds], Claimed | None]("claim_message")
 
 
+@query
 async def claim_message(
     connection: Connection,
     tenant_id: int,
     endpoint_id: int,
     *,
-    lease: float,
-    standard_lease: float | None = None,
+    lease: Seconds,
+    standard_lease: Seconds | None = None,
 ) -> Claimed | None:
     """One due message; after `lease` seconds without `record_attempt` it is due again.
 
     `standard_lease` is that of endpoints with the policy `standard`; None: the same.
     """
-    standard = lease if standard_lease is None else standard_lease
-    return await _claim_message(connection, tenant_id, endpoint_id, lease, standard)
 
 
 @query("record_attempt")

@@ -141,7 +141,7 @@ WHERE w.state = 'active' AND t.disabled_at IS NULL AND EXISTS (
 UPDATE webhook_messages m
 SET
     attempt = m.attempt + 1,
-    next_attempt_at = now() + CASE WHEN w.policy = 'standard' THEN $4::interval ELSE $3::interval END
+    next_attempt_at = now() + CASE WHEN w.policy = 'standard' THEN coalesce($4::interval, $3) ELSE $3::interval END
 FROM webhook_endpoints w
 WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message_id = (
     SELECT d.message_id

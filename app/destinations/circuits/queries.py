@@ -57,24 +57,12 @@ class Override(msgspec.Struct, frozen=True, kw_only=True):
     """That are left of it."""
 
 
-_ask_circuit = Query[[int, str, CircuitState, Seconds, str, str | None], int | None]("ask_circuit")
+ask_circuit = Query[[int, str, CircuitState, Seconds, str, str | None], int | None]("ask_circuit")
+"""(tenant_id, name, state, seconds, actor, circuit)
 
-
-async def ask_circuit(
-    connection: Connection,
-    tenant_id: int,
-    name: str,
-    state: CircuitState,
-    seconds: float,
-    actor: str,
-    *,
-    shared: bool = False,
-) -> int | None:
-    """Override the circuit of a destination, or the one that it shares with other tenants; returns its id, or
-    `None` if no destination has that name."""
-    return await _ask_circuit(connection, tenant_id, name, state, seconds, actor, "crm" if shared else None)
-
-
+Override the circuit of a destination, or (`crm`) the one that it shares with other tenants; returns its id, or `None`
+if no destination has that name.
+"""
 overridden_destinations = Query[[], list[tuple[int, int]]]("overridden_destinations")
 read_override = Query[[int, int], Override | None]("read_circuit_override")
 """(tenant_id, destination_id)"""

@@ -55,7 +55,8 @@ async def set_circuit(
     if not 0 < seconds <= MOST_SECONDS:
         raise Invalid(f"seconds: must be above 0 and at most {MOST_SECONDS:g} (a week).")
     state = CircuitState(order.state)
-    found = await queries.ask_circuit(connection, tenant_id, name, state, seconds, actor, shared=shared)
+    circuit = "crm" if shared else None
+    found = await queries.ask_circuit(connection, tenant_id, name, state, seconds, actor, circuit)
     if found is None:
         raise NotFound(f"There is no destination {name!r}.")
     return found

@@ -22,7 +22,6 @@ _SHOWN: Final = 10
 _sorted_json = msgspec.json.Encoder(order="sorted").encode
 
 
-# How a batch is to be taken, as far as its job keeps it; shown as it stands here.
 class Batch(msgspec.Struct, frozen=True):
     """The items to write and what becomes of the others; every index of the request is in one of the four.
 

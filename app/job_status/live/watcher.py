@@ -81,12 +81,9 @@ class JobWatcher:
             try:
                 async with self._database.connection() as connection:
                     seen = await queries.read_revisions(connection, jobs)
-            except TrancheError as error:
-                log.debug("watch_failed", code=error.code)
-                await asyncio.sleep(self._interval * 5)
-                continue
             except Exception as error:
-                log.warning("watch_failed", error=error)
+                report = log.debug if isinstance(error, TrancheError) else log.warning
+                report("watch_failed", error=error)
                 await asyncio.sleep(self._interval * 5)
                 continue
             for found in seen:

@@ -1,4 +1,4 @@
-"""Queries of `app/imports/outbox_queries.sql`: inserts alone, which need no look-up but the counters' key."""
+"""`record_chunk` of `app/imports/queries.sql`: inserts alone, which need no look-up but the counters' key."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from tests.db.hot.values import CONTACTS, JOB, TOKEN, TRIED, Hot
 HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
     "claim_deliveries": (
-        f"3, 5, {TOKEN}, '30 s', 8, 8, false, false",
+        f"3, 5, 8, 8, {TOKEN}, '30 s', false, false",
         {"deliveries_due", "deliveries_sending"},
     ),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
