@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 from app.auth.authorization import ADMIN, READING
 from app.dead_letters import service, views
 from app.dead_letters.queries import Filter
+from app.dead_letters.replay import NothingTaken
 from app.dead_letters.selection import MOST as MOST_TAKEN
 from app.dead_letters.selection import Actor, Wanted
 from app.dead_letters.shapes import (
@@ -16,9 +17,7 @@ from app.dead_letters.shapes import (
     ClusterList,
     DeadLetterList,
     DeadLetterQuery,
-    DecisionAnswer,
     DropRequest,
-    NothingTaken,
     PreviewAnswer,
     ReplayAnswer,
     ReplayRequest,
@@ -156,8 +155,8 @@ async def replay_dead_letters(
     taken = await service.replay(
         database, actor_of(principal, exchange), wanted, settings, rate=body.rate, new_id=uuid7
     )
-    if taken.job_id is None:
-        return Reply(NothingTaken(skipped=taken.skipped, jobs=taken.jobs))
+    if isinstance(taken, NothingTaken):
+        return Reply(taken)
     notifier.notify(principal.tenant_id, taken.to_notify, reason=str(taken.job_id))
     answer = ReplayAnswer(**describe(taken), jobs=taken.jobs)
     return Reply(answer, 202, made_headers(answer.status_url))
@@ -177,11 +176,10 @@ async def replay_dead_letters(
 )
 async def drop_dead_letters(
     body: DropRequest, principal: Principal, exchange: Exchange, database: Database
-) -> DecisionAnswer:
+) -> service.DecisionAnswer:
     """Drop dead letters."""
     reason = service.check_reason(body.reason)
-    decided = await service.drop(database, actor_of(principal, exchange), _select(body), reason)
-    return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
+    return await service.drop(database, actor_of(principal, exchange), _select(body), reason)
 
 
 @operation(
@@ -194,14 +192,13 @@ async def drop_dead_letters(
 )
 async def settle_dead_letters(
     body: SettleRequest, principal: Principal, exchange: Exchange, database: Database
-) -> DecisionAnswer:
+) -> service.DecisionAnswer:
     """Settle dead letters that have arrived.
 
     Only dead letters with the code `OUTCOME_UNKNOWN`: the destination is then known to hold these versions.
     """
     reason = service.check_reason(body.reason)
-    decided = await service.settle(database, actor_of(principal, exchange), body.ids, reason)
-    return DecisionAnswer(decided.decided, decided.remaining, decided.skipped)
+    return await service.settle(database, actor_of(principal, exchange), body.ids, reason)
 
 
 async def _preview(database: Database, tenant_id: int, wanted: Wanted) -> PreviewAnswer:

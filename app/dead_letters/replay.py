@@ -23,25 +23,32 @@ log = structlog.get_logger()
 
 
 class Taken(msgspec.Struct, frozen=True, kw_only=True):
-    """What a retry or replay came to."""
+    """The job that a retry or replay came to; see `AttemptAnswer`."""
 
-    job_id: uuid.UUID | None
-    """The job that sends; `None`: there is nothing to send."""
+    job_id: uuid.UUID
     kind: JobKind = JobKind.REPLAY
     state: JobState = JobState.SYNCING
-    root_job_id: uuid.UUID | None = None
+    root_job_id: uuid.UUID
     taken: int = 0
     items: int = 0
-    remaining: int = 0
-    """Open dead letters that are left for the next time."""
     due: int = 0
-    """Items that waited for their next attempt, and wait no more."""
-    skipped: list[Skipped]
+    remaining: int = 0
+    skipped: list[Skipped] = []
+    effects: dict[str, EffectState] = {}
     jobs: list[uuid.UUID]
     """Every job that has dead letters of this selection, the new one last."""
-    effects: dict[str, EffectState]
     to_notify: list[int]
     """Destinations to wake workers for."""
+
+
+class NothingTaken(msgspec.Struct, kw_only=True):
+    """No dead letter of the selection is open: nothing was changed; `jobs` have replayed them before."""
+
+    job_id: None = None
+    taken: int = 0
+    remaining: int = 0
+    skipped: list[Skipped]
+    jobs: list[uuid.UUID]
 
 
 async def send_again(
@@ -110,7 +117,6 @@ async def send_again(
         root_job_id=attempt.root_job_id,
         taken=len(locked),
         items=len(contacts),
-        skipped=[],
         jobs=[job_id],
         effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
         to_notify=list(attempt.to_notify),

@@ -21,7 +21,7 @@ import msgspec
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import ClusterRow, DeadLetterRow, Filter, JobRow
-from app.dead_letters.replay import Taken, resolve, send_again
+from app.dead_letters.replay import NothingTaken, Taken, resolve, send_again
 from app.dead_letters.selection import (
     Actor,
     Places,
@@ -50,8 +50,8 @@ _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUN
 T = TypeVar("T")
 
 
-class Decided(msgspec.Struct, frozen=True, kw_only=True):
-    """Dead letters that an operator resolved."""
+class DecisionAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """Dead letters that were resolved; `remaining` are open and left for the next request."""
 
     decided: int
     remaining: int
@@ -130,9 +130,7 @@ async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: J
         kind=JobKind.UNDO,
         state=JobState.RUNNING,
         root_job_id=job.root_job_id,
-        skipped=[],
         jobs=[job_id],
-        effects={},
         to_notify=[],
     )
 
@@ -183,14 +181,14 @@ async def replay(
     *,
     rate: float | None,
     new_id: Callable[[], uuid.UUID],
-) -> Taken:
+) -> Taken | NothingTaken:
     """Send the items of these dead letters again. Dead letters that are claimed already are left alone.
 
     Raises:
         NotFound: a dead letter, destination or job that is named does not exist.
     """
 
-    async def work(connection: Connection) -> Taken:
+    async def work(connection: Connection) -> Taken | NothingTaken:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
         locked, skipped, left = await lock(connection, tenant_id, wanted, places, replaying=True)
@@ -203,36 +201,36 @@ async def replay(
         )
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
-            return Taken(job_id=None, skipped=skipped, jobs=sorted(earlier), effects={}, to_notify=[])
+            return NothingTaken(skipped=skipped, jobs=sorted(earlier))
         await _note(
             connection, actor, "dead_letters.replay", wanted, locked, places, {"job_id": found.job_id}
         )
-        jobs = [*sorted(earlier - {found.job_id}), *([found.job_id] if found.job_id else [])]
+        jobs = [*sorted(earlier - {found.job_id}), found.job_id]
         remaining = await count(connection, tenant_id, wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
 
 
-async def drop(database: Database, actor: Actor, wanted: Wanted, reason: str) -> Decided:
+async def drop(database: Database, actor: Actor, wanted: Wanted, reason: str) -> DecisionAnswer:
     """An operator states that these are not worth sending; their history remains.
 
     Raises:
         NotFound: a dead letter, destination or job that is named does not exist.
     """
 
-    async def work(connection: Connection) -> Decided:
+    async def work(connection: Connection) -> DecisionAnswer:
         places = await read_places(connection, actor.tenant_id)
         locked, skipped, left = await lock(connection, actor.tenant_id, wanted, places, replaying=False)
         await resolve(connection, actor, locked, Resolution.DROPPED, reason)
         await _note(connection, actor, "dead_letters.drop", wanted, locked, places, {"reason": reason})
         remaining = await count(connection, actor.tenant_id, wanted, left)
-        return Decided(decided=len(locked), remaining=remaining, skipped=skipped)
+        return DecisionAnswer(decided=len(locked), remaining=remaining, skipped=skipped)
 
     return await _decide(database, work)
 
 
-async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: str) -> Decided:
+async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: str) -> DecisionAnswer:
     """An operator states that the destinations have the items of these dead letters.
 
     Raises:
@@ -240,7 +238,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
         Conflict: one of them is in no doubt.
     """
 
-    async def work(connection: Connection) -> Decided:
+    async def work(connection: Connection) -> DecisionAnswer:
         tenant_id = actor.tenant_id
         places = await read_places(connection, tenant_id)
         locked, skipped, _ = await lock(connection, tenant_id, ids, places, replaying=False)
@@ -254,7 +252,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
             await rows.settle_syncs(connection, tenant_id, locked, actor=actor.key_id)
         await resolve(connection, actor, locked, Resolution.DELIVERED, reason)
         await _note(connection, actor, "dead_letters.settle", ids, locked, places, {"reason": reason})
-        return Decided(decided=len(locked), remaining=0, skipped=skipped)
+        return DecisionAnswer(decided=len(locked), remaining=0, skipped=skipped)
 
     return await _decide(database, work)
 

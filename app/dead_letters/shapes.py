@@ -15,6 +15,7 @@ from app.dead_letters.selection import MOST_IDS, Skipped
 from app.errors import Invalid
 from app.http.cursors import NextCursor
 from app.http.parameters import MOST
+from app.vocabulary.outcomes_wire import job_urls
 from app.vocabulary.states import EffectState, JobKind, JobState, Resolution
 
 RESOLUTIONS: Final = ("open", *Resolution, "any")
@@ -118,35 +119,11 @@ class ReplayAnswer(AttemptAnswer, kw_only=True):
     """Jobs that have dead letters of this selection, also earlier ones."""
 
 
-class NothingTaken(msgspec.Struct, kw_only=True):
-    """No dead letter of the selection is open: nothing was changed; `jobs` have replayed them before."""
-
-    job_id: None = None
-    taken: int = 0
-    remaining: int = 0
-    skipped: list[Skipped]
-    jobs: list[uuid.UUID]
-
-
-class DecisionAnswer(msgspec.Struct):
-    """Dead letters that were resolved; `remaining` are open and left for the next request."""
-
-    decided: int
-    remaining: int
-    skipped: list[Skipped]
-
-
 def describe(taken: Taken) -> dict[str, Any]:
     """The fields of an `AttemptAnswer`."""
     fields = msgspec.structs.asdict(taken)
     del fields["to_notify"], fields["jobs"]
-    job = f"/v1/jobs/{taken.job_id}"
-    return fields | {
-        "status_url": job,
-        "items_url": f"{job}/items",
-        "events_url": f"{job}/events",
-        "cancel_url": f"{job}/cancel",
-    }
+    return fields | job_urls(taken.job_id)
 
 
 def check_filter(wanted: Filter) -> Filter:

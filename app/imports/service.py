@@ -22,7 +22,7 @@ import hashlib
 import math
 import uuid
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import asyncpg
 import msgspec
@@ -100,20 +100,12 @@ class Replay(msgspec.Struct, frozen=True):
     body: bytes
 
 
-class Digest(Protocol):
-    """A running hash."""
-
-    def update(self, data: bytes, /) -> None: ...
-
-    def digest(self) -> bytes: ...
-
-
 def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
     """Distinguishes requests under one key: the body, its format, and every option that changes its effect."""
     return seal(hashlib.sha256(body), options, form)
 
 
-def seal(body: Digest, options: Options, form: Form) -> bytes:
+def seal(body: hashlib._Hash, options: Options, form: Form) -> bytes:
     """The fingerprint of a request whose body went into this SHA-256 piece by piece; the digest is used up."""
     body.update(
         f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()

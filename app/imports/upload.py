@@ -335,15 +335,11 @@ class _Intake:
     def _answer(self, job_id: uuid.UUID) -> bytes:
         dry_run = self._upload.options.dry_run
         word = EffectState.SKIPPED if dry_run else EffectState.PENDING
-        url = f"/v1/jobs/{job_id}"
         return msgspec.json.encode(
             QueuedAnswer(
                 job_id=job_id,
                 state=JobState.QUEUED,
-                status_url=url,
-                items_url=f"{url}/items",
-                events_url=f"{url}/events",
-                cancel_url=f"{url}/cancel",
+                **outcomes_wire.job_urls(job_id),
                 effects=dict.fromkeys(("db", *self._claim.destinations.values()), word),
                 dry_run=dry_run,
             )

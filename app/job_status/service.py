@@ -21,7 +21,7 @@ from app.job_status.lineage_queries import Attempt, read_relatives
 from app.job_status.queries import EffectRow, Effects, Failure, JobError, JobRow, Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
-from app.vocabulary.outcomes_wire import JobOptions, Summary
+from app.vocabulary.outcomes_wire import JobOptions, Summary, job_urls
 from app.vocabulary.states import JobKind, JobState, Result
 
 LOCAL: Final = "db"
@@ -253,16 +253,12 @@ _STORED: Final = [name for name in JobSummary.__struct_fields__ if name in JobRo
 
 
 def _summarize(row: JobRow, effects: Collection[EffectRow], workers: Workers | None = None) -> dict[str, Any]:
-    url = f"/v1/jobs/{row.job_id}"
     return {name: getattr(row, name) for name in _STORED} | {
         "progress": _measure(row),
         "waiting": _read_waiting(row, effects, workers),
         "summary": Summary(row.total, row.succeeded, row.failed, row.retry),
         "effects": _by_name(effects),
-        "status_url": url,
-        "items_url": f"{url}/items",
-        "events_url": f"{url}/events",
-        "cancel_url": f"{url}/cancel",
+        **job_urls(row.job_id),
     }
 
 

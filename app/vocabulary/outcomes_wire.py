@@ -174,6 +174,12 @@ def not_ok(items: Iterable[ItemOutcome]) -> list[ItemOutcome]:
     return [i for i in items if i.status is not ItemStatus.OK]
 
 
+def job_urls(job_id: uuid.UUID) -> dict[str, str]:
+    """Where a job is, by the names that answers give these places."""
+    job = f"/v1/jobs/{job_id}"
+    return {"status_url": job} | {f"{name}_url": f"{job}/{name}" for name in ("items", "events", "cancel")}
+
+
 def compose(
     job_id: uuid.UUID, summary: Summary, effects: Mapping[str, EffectState], items: bytes, *, dry_run: bool
 ) -> bytes:

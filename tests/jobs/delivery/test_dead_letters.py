@@ -15,9 +15,9 @@ from app.dead_letters import selection as dead_letter_selection
 from app.dead_letters import service as dead_letter_service
 from app.dead_letters import views
 from app.dead_letters.queries import Filter
-from app.dead_letters.replay import Taken
+from app.dead_letters.replay import NothingTaken, Taken
 from app.dead_letters.selection import Actor, Wanted
-from app.dead_letters.service import Decided
+from app.dead_letters.service import DecisionAnswer
 from app.errors import Conflict, NotFound, NothingToRetry
 from app.job_status import service as job_status_service
 from app.job_status.items import item_filter
@@ -42,7 +42,7 @@ async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | N
     )
 
 
-async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Taken:
+async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Taken | NothingTaken:
     return await dead_letter_service.replay(
         world.database,
         actor(world),
@@ -53,7 +53,7 @@ async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Tak
     )
 
 
-async def sent(world: World, taken: Taken) -> uuid.UUID:
+async def sent(world: World, taken: Taken | NothingTaken) -> uuid.UUID:
     """The job of a retry or replay, finished."""
     assert taken.job_id is not None
     await world.finished(taken.job_id)
@@ -311,7 +311,7 @@ async def test_dropped_letters_are_out_of_the_way(world: World) -> None:
         found = await all_letters(world)
         ids = [x["dead_letter_id"] for x in found[:3]]
         decided = await dead_letter_service.drop(world.database, actor(world), ids, "left the company")
-        assert decided == Decided(decided=3, remaining=0, skipped=[])
+        assert decided == DecisionAnswer(decided=3, remaining=0, skipped=[])
         assert merged(await read(world, root)) == {"total": 10, "ok": 6, "failed": 1, "dropped": 3}
         again = await dead_letter_service.drop(world.database, actor(world), ids, "again")
         assert [(s.reason, s.count) for s in again.skipped] == [("dropped", 3)]
