@@ -65,6 +65,7 @@ def create_app(settings: Settings) -> Litestar:
     if observe not in telemetry.HOOKS:
         telemetry.HOOKS.append(observe)
     intake = Intake(settings)
+    long_poll = LongPoll(views, watcher, intake, principals)
     resources = Resources(
         settings,
         database,
@@ -78,8 +79,8 @@ def create_app(settings: Settings) -> Litestar:
         engines,
         intake,
         JobOwners(database),
-        LongPoll(views, watcher, intake, principals),
-        Importer(settings, database, intake, notifier, watcher, principals),
+        long_poll,
+        Importer(settings, database, intake, notifier, long_poll),
         Destinations(database, workers, notifier),
         Documents(OPERATIONS, settings),
         FirstSight(principals, (settings.operator_token, settings.metrics_token)),

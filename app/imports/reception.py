@@ -13,7 +13,6 @@ from litestar.response.base import ASGIResponse
 from uuid_utils.compat import uuid7
 
 from app.auth.authorization import Scopes
-from app.auth.principals import Principals
 from app.errors import Unauthorized
 from app.http.body.limits import Intake, Place
 from app.http.body.reader import Limits, open_body
@@ -26,7 +25,7 @@ from app.imports import service as import_service
 from app.imports import upload as import_upload
 from app.imports.service import Accepted207, ImportRequest, Options, Replay
 from app.job_status import service as job_status_service
-from app.job_status.live.watcher import JobWatcher
+from app.job_status.live.long_poll import LongPoll
 from app.kit.compression import pack
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
@@ -68,8 +67,7 @@ class Importer(msgspec.Struct, frozen=True):
     database: Database
     intake: Intake
     notifier: Notifier
-    watcher: JobWatcher
-    principals: Principals
+    long_poll: LongPoll
 
     async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
         with self.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
@@ -142,14 +140,10 @@ class Importer(msgspec.Struct, frozen=True):
         """
         body = decided.body
         if decided.to_notify:
-            remaining = until - asyncio.get_running_loop().time()
             principal = Principal(batch.tenant_id, batch.key_id, SCOPES.scopes)
-            with self.intake.wait(principal) as granted, contextlib.suppress(Unauthorized):
-                # What was decided is told, also to who may not wait, or no longer.
-                async with self.principals.heed(principal):
-                    await self.watcher.wait(
-                        batch.tenant_id, decided.job_id, seconds=remaining if granted else 0.0
-                    )
+            # What was decided is told, also to who may not wait, or no longer.
+            with contextlib.suppress(Unauthorized):
+                await self.long_poll.hold(principal, decided.job_id, until)
         async with self.database.connection() as connection:
             if decided.to_notify:
                 counts = await job_status_service.read_effects(connection, batch.tenant_id, decided.job_id)

@@ -15,8 +15,7 @@ from app.http.parameters import JobId, Page, Prefer
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.job_status import service
-from app.job_status.documents import CACHE
-from app.job_status.live.job_cache import JobViews, read_etags
+from app.job_status.live.job_cache import CACHE, JobViews, read_etags
 from app.job_status.live.long_poll import LongPoll
 from app.job_status.ownership import JobOwners, reads_all
 from app.kit.postgres.database import Database

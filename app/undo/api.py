@@ -11,8 +11,7 @@ from app.http.operation import Reply, operation
 from app.http.parameters import JobId
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.job_status.documents import job_answer
-from app.job_status.live.job_cache import JobViews
+from app.job_status.live.job_cache import JobViews, job_answer
 from app.job_status.ownership import JobOwners
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database

@@ -9,8 +9,7 @@ from app.http.operation import Reply, operation
 from app.http.parameters import JobId
 from app.http.principal import Principal
 from app.imports.cancel import service
-from app.job_status.documents import job_answer
-from app.job_status.live.job_cache import JobViews
+from app.job_status.live.job_cache import JobViews, job_answer
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
 

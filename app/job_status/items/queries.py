@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
+from app.files.readers import Kept
 from app.job_status.queries import Obstacle
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Query, query
+from app.kit.postgres.query import Json, Query, query
 from app.kit.postgres.sql import QUERIES
 from app.vocabulary.contact_fields import ContactFields
 
@@ -22,7 +23,7 @@ class JobRow(msgspec.Struct, frozen=True):
     items: int
     state: str
     trimmed: bool
-    form: str | None
+    form: Json[Kept] | None
     undecided: int | None
     booked: int | None
 

@@ -14,7 +14,7 @@ from app.errors import NotFound, OutcomesExpired
 from app.files.readers import Kept
 from app.job_status.items import queries as rows
 from app.job_status.items.item_filter import LOST_STATES, DestinationOutcome, Filter, JobItem
-from app.job_status.items.queries import DeliveryRow, JobRef, JobRow, Range
+from app.job_status.items.queries import DeliveryRow, JobRef, Range
 from app.job_status.items.ranges import Candidates
 from app.job_status.service import Blockage, explain_wait
 from app.kit.compression import unpack
@@ -31,7 +31,6 @@ _UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUN
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder(ItemOutcome).decode
 _decode_not_restored: Final = msgspec.json.Decoder(dict[str, NotRestored]).decode
-_decode_kept: Final = msgspec.json.Decoder(Kept).decode
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -98,15 +97,11 @@ async def read_extent(job: JobRef) -> Extent:
         raise NotFound("There is no such job.")
     if row.trimmed:
         raise OutcomesExpired()
-    return _measure(row)
-
-
-def _measure(row: JobRow) -> Extent:
     growing = row.state in _UNDECIDED
     end = row.booked or 0
     if growing and row.undecided is not None:
         end = min(end, row.undecided)
-    return Extent(end, growing, None if row.form is None else _decode_kept(row.form))
+    return Extent(end, growing, row.form)
 
 
 def _cut(ranges: list[Range], size: int) -> Iterator[list[Range]]:

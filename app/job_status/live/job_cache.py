@@ -18,7 +18,8 @@ from cachetools import LRUCache
 from msgspec import UNSET
 
 from app.errors import NotFound
-from app.http.operation import Reply
+from app.http.headers import JSON
+from app.http.operation import Answer, Reply
 from app.http.singleflight import SingleFlight
 from app.job_status import queries, service
 from app.job_status.live.poll_load import PollLoads
@@ -27,6 +28,7 @@ from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
 from app.vocabulary.states import JobState
 
+CACHE: Final = "private, no-cache"
 MOST: Final = 1_000
 """Jobs whose bodies are kept."""
 PATIENT: Final = 1.0
@@ -94,6 +96,12 @@ class View(msgspec.Struct):
     def pause(self) -> float:
         """Seconds before it is worth its price to read the job again."""
         return max(YOUNG, SHARE * self.cost)
+
+
+def job_answer(description: str, status: int = 200, *, headers: tuple[str, ...]) -> Answer:
+    """The declaration of an answer that `JobViews.reply` gives."""
+    content = {JSON: {"$ref": "#/components/schemas/Job"}}
+    return Answer(description, status, headers=("ETag", *headers), cache=CACHE, content=content)
 
 
 def read_etags(field: str) -> set[int | str]:

@@ -33,13 +33,21 @@ class LongPoll(msgspec.Struct, frozen=True):
         seen = await self.views.look(principal.tenant_id, job_id)
         if seen.finished or (known and seen.revision not in known):
             return True
+        return await self.hold(principal, job_id, until, revision=seen.revision if known else None)
+
+    async def hold(
+        self, principal: Principal, job_id: uuid.UUID, until: float, *, revision: int | None = None
+    ) -> bool:
+        """True: the job is finished or, with `revision` given, has another; false: too many wait, or the time is over.
+
+        Raises:
+            Unauthorized: the key was revoked meanwhile.
+        """
         with self.intake.wait(principal) as granted:
             if not granted:
                 return False
             async with self.principals.heed(principal):
+                seconds = until - asyncio.get_running_loop().time()
                 return await self.watcher.wait(
-                    principal.tenant_id,
-                    job_id,
-                    seconds=until - asyncio.get_running_loop().time(),
-                    revision=seen.revision if known else None,
+                    principal.tenant_id, job_id, seconds=seconds, revision=revision
                 )
