@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.kit.postgres.query import Json, Query
-from app.vocabulary.outcomes_wire import JobOptions
+from app.vocabulary.outcomes_wire import JobError, JobOptions
 from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
 
 if TYPE_CHECKING:
     from app.kit.postgres.database import Connection
-
-
-class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed, was canceled, or waits."""
-
-    code: str
-    detail: str
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -86,15 +79,6 @@ class Failure(msgspec.Struct, frozen=True):
     code: ErrorCode
     count: int
     samples: list[int]
-
-
-class Obstacle(msgspec.Struct, frozen=True):
-    """What a destination waits for; `blocked_for`: seconds from now."""
-
-    paused: bool
-    blocked_code: str | None
-    blocked_detail: str | None
-    blocked_for: float | None
 
 
 class Revision(msgspec.Struct, frozen=True):

@@ -18,10 +18,10 @@ from app.errors import NotFound
 from app.job_status import queries
 from app.job_status.attempts import Merged, read_family
 from app.job_status.lineage_queries import Attempt, read_relatives
-from app.job_status.queries import EffectRow, Effects, Failure, JobError, JobRow, Obstacle
+from app.job_status.queries import EffectRow, Effects, Failure, JobRow
 from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
-from app.vocabulary.outcomes_wire import JobOptions, Summary, job_urls
+from app.vocabulary.outcomes_wire import JobError, JobOptions, Summary, job_urls
 from app.vocabulary.states import JobKind, JobState, Result
 
 LOCAL: Final = "db"
@@ -29,7 +29,6 @@ LOCAL: Final = "db"
 _SOONEST: Final = 1.0
 _LATEST: Final = 5.0
 """Seconds between two looks at a job whose items are processed."""
-PAUSED: Final = "the destination is paused; an administrator resumes it"
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
@@ -129,29 +128,6 @@ class JobView(msgspec.Struct, frozen=True):
     @property
     def finished(self) -> bool:
         return self.next_in is None
-
-
-class Blockage(msgspec.Struct, frozen=True):
-    """Why an open item does not move, and for how many seconds (`None`: until an operator acts)."""
-
-    code: str | None
-    detail: str
-    seconds: int | None
-
-    def describe(self, before: str | None) -> str:
-        """With the last failure of the item, because it explains why the circuit is open."""
-        return (
-            self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
-        )
-
-
-def explain_wait(at: Obstacle) -> Blockage | None:
-    """`None` if nothing blocks this destination."""
-    if at.paused:
-        return Blockage(None, PAUSED, None)
-    if at.blocked_for and at.blocked_code:
-        return Blockage(at.blocked_code, at.blocked_detail or "", math.ceil(at.blocked_for))
-    return None
 
 
 async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobView:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
-from app.job_status.queries import Obstacle
+from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.vocabulary.contact_fields import ContactFields

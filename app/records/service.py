@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from app.errors import NotFound
-from app.job_status.service import explain_wait
+from app.job_status.obstacles import explain_wait
 from app.kit.postgres.database import Connection
 from app.records import queries
 from app.records.queries import SyncRow

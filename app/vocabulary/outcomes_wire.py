@@ -40,6 +40,13 @@ class JobOptions(msgspec.Struct, frozen=True):
     consistency: Consistency = Consistency.NONE
 
 
+class JobError(msgspec.Struct, frozen=True):
+    """Why a job failed, was canceled, or waits."""
+
+    code: str
+    detail: str
+
+
 _Line = Annotated[
     int, msgspec.Meta(description="Of the CSV or NDJSON body: where the item begins, counted from 1.")
 ]

@@ -12,8 +12,8 @@ import structlog
 from app.audit import queries as audit_queries
 from app.errors import JobNotCancelable, NotFound, TrancheError
 from app.imports.cancel import queries as cancel_queries
-from app.job_status.queries import JobError
 from app.kit.postgres.database import Database
+from app.vocabulary.outcomes_wire import JobError
 from app.vocabulary.states import JobState
 
 log = structlog.get_logger()

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from app.files.readers import Kept
-from app.job_status.queries import Obstacle
+from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query, query
 from app.kit.postgres.sql import QUERIES

@@ -16,7 +16,7 @@ from app.job_status.items import queries as rows
 from app.job_status.items.item_filter import LOST_STATES, DestinationOutcome, Filter, JobItem
 from app.job_status.items.queries import DeliveryRow, JobRef, Range
 from app.job_status.items.ranges import Candidates
-from app.job_status.service import Blockage, explain_wait
+from app.job_status.obstacles import Blockage, explain_wait
 from app.kit.compression import unpack
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome

@@ -23,9 +23,10 @@ from app.http.operation import Answer, Reply
 from app.http.singleflight import SingleFlight
 from app.job_status import queries, service
 from app.job_status.live.poll_load import PollLoads
-from app.job_status.queries import JobError, Revision
+from app.job_status.queries import Revision
 from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
+from app.vocabulary.outcomes_wire import JobError
 from app.vocabulary.states import JobState
 
 CACHE: Final = "private, no-cache"

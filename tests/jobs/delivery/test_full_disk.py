@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 from app.job_status import service
 from app.kit.postgres import database
+from app.vocabulary.outcomes_wire import JobError
 from jobs.worker import working
 from tests.conftest import as_owner
 from tests.db.staging import spool
@@ -27,7 +28,7 @@ async def execute(world: World, *statements: str) -> None:
     await owner.close()
 
 
-async def wait_of(world: World, job_id: Any) -> service.JobError | None:
+async def wait_of(world: World, job_id: Any) -> JobError | None:
     async with world.database.connection() as connection:
         return (await service.read_job(connection, world.tenant_id, job_id)).job.waiting
 
