@@ -58,7 +58,7 @@ class RateLimiter:
     ) -> None:
         self._clock = clock
         self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None)
-        script = (resources.files("jobs.delivery") / "rate_limiter.lua").read_text("utf-8")
+        script = (resources.files(__package__) / "rate_limiter.lua").read_text("utf-8")
         self._script = None if redis is None else redis.register_script(script)
         self._prefix = prefix
         self._pinned_time = pinned_time
