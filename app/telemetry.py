@@ -14,12 +14,7 @@ import structlog
 
 from app.settings import Settings
 
-_LEVELS: Final = {
-    "debug": logging.DEBUG,
-    "info": logging.INFO,
-    "warning": logging.WARNING,
-    "error": logging.ERROR,
-}
+_LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,12 +73,7 @@ def configure(settings: Settings) -> None:
     logging.getLogger("asyncpg.pool").setLevel(logging.CRITICAL)
     people = settings.log_format == "console"
     shape: list[structlog.typing.Processor] = (
-        [
-            structlog.dev.ConsoleRenderer(
-                colors=sys.stderr.isatty(),
-                exception_formatter=_print_exception,
-            )
-        ]
+        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=_print_exception)]
         if people
         else [
             structlog.processors.ExceptionRenderer(lambda info: format_exception(info[1])),
@@ -98,9 +88,7 @@ def configure(settings: Settings) -> None:
             _describe_errors,
             *shape,
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            _LEVELS.get(settings.log_level.lower(), logging.INFO)
-        ),
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS.get(settings.log_level.lower(), logging.INFO)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

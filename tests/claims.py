@@ -10,13 +10,7 @@ from app.kit.postgres.database import Connection
 
 
 async def claim_delivery(
-    connection: Connection,
-    tenant_id: int,
-    destination_id: int,
-    *,
-    token: uuid.UUID,
-    lease: float,
-    concurrency: int,
+    connection: Connection, tenant_id: int, destination_id: int, *, token: uuid.UUID, lease: float, concurrency: int
 ) -> Claim | None:
     """The oldest that is due."""
     claims = await queries.claim_deliveries(

@@ -69,9 +69,7 @@ async def _prepare(engines: Engines) -> None:
     await database.execute(privileges("tranche"))
     await database.close()
     await migrate(template)
-    _users.update(
-        owner=urlsplit(urls.database_url).netloc, app=urlsplit(engines.app_urls.database_url).netloc
-    )
+    _users.update(owner=urlsplit(urls.database_url).netloc, app=urlsplit(engines.app_urls.database_url).netloc)
 
 
 _users: dict[str, str] = {}

@@ -110,9 +110,7 @@ class Api(Litestar):
         if not sent:
             return None if b"token=" in scope["query_string"] else Unauthorized()
         scheme, _, secret = sent[0].decode("latin-1").strip().partition(" ")
-        if len(sent) > 1 or (
-            scheme.lower() == "bearer" and resources[FirstSight].may_be_good(secret.strip())
-        ):
+        if len(sent) > 1 or (scheme.lower() == "bearer" and resources[FirstSight].may_be_good(secret.strip())):
             return None
         request_context.exchange_of(scope).presented = True
         return Unauthorized("" if scheme.lower() != "bearer" else UNKNOWN_KEY)

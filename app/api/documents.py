@@ -17,8 +17,7 @@ _HTML: Final = "text/html"
 _KEPT: Final = "public, max-age=300"
 _ASK: Final = "no-cache"
 _POLICY: Final = (
-    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'"
+    "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
 
@@ -68,14 +67,7 @@ async def favicon(request: Request[Any, Any, Any]) -> ASGIResponse:
     return respond(b"", 204, headers={"Cache-Control": "public, max-age=86400"})
 
 
-@operation(
-    "GET",
-    "/openapi.json",
-    tag="documents",
-    access=EVERYBODY,
-    any_query=True,
-    answers=_document(JSON, "object"),
-)
+@operation("GET", "/openapi.json", tag="documents", access=EVERYBODY, any_query=True, answers=_document(JSON, "object"))
 async def read_openapi_json(documents: Documents) -> Reply[Any]:
     """This document as JSON.
 

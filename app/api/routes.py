@@ -48,7 +48,5 @@ _FEATURES: Final = (
     documents,
 )
 
-OPERATIONS: Final = tuple(
-    one for feature in _FEATURES for one in vars(feature).values() if isinstance(one, Operation)
-)
+OPERATIONS: Final = tuple(one for feature in _FEATURES for one in vars(feature).values() if isinstance(one, Operation))
 ROUTES: Final[tuple[HTTPRouteHandler, ...]] = (*(one.route for one in OPERATIONS), documents.favicon)

@@ -19,9 +19,7 @@ _KEY: Final = PATH + "/{key_id}"
 _TAG: Final = "keys"
 _NO_STORE: Final = "no-store"
 
-KeyId = Annotated[
-    str, Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4")
-]
+KeyId = Annotated[str, Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4")]
 
 
 class KeyList(msgspec.Struct):
@@ -57,11 +55,7 @@ async def list_keys(principal: Principal, connection: Connection) -> KeyList:
 
 
 @operation(
-    "POST",
-    PATH,
-    tag=_TAG,
-    access=ADMIN,
-    answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
+    "POST", PATH, tag=_TAG, access=ADMIN, answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE)
 )
 async def create_key(body: NewKey, principal: Principal, connection: Connection) -> Reply[KeySecret]:
     """Create an API key.
@@ -98,9 +92,7 @@ async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection
     await service.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
 
 
-@operation(
-    "POST", _KEY + "/rotate", tag=_TAG, access=ADMIN, answers=Answer("The renewed key.", cache=_NO_STORE)
-)
+@operation("POST", _KEY + "/rotate", tag=_TAG, access=ADMIN, answers=Answer("The renewed key.", cache=_NO_STORE))
 async def rotate_key(
     key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection
 ) -> KeySecret:
@@ -110,7 +102,5 @@ async def rotate_key(
     that clients can be changed one after the other.
     """
     keep = (body or KeyRotation()).keep_seconds
-    secret = await service.rotate_key(
-        connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id
-    )
+    secret = await service.rotate_key(connection, principal.tenant_id, key_id, keep=keep, actor=principal.key_id)
     return show_secret(await service.read_key(connection, principal.tenant_id, key_id), secret)

@@ -105,11 +105,7 @@ OPERATOR: Final = _Operator()
 def is_operator(fields: Fields, token: str) -> bool:
     """Whether the request carries this bearer token; an empty one is nobody's."""
     scheme, _, sent = (fields.one("authorization") or "").partition(" ")
-    return (
-        bool(token)
-        and scheme.lower() == "bearer"
-        and hmac.compare_digest(sent.strip().encode(), token.encode())
-    )
+    return bool(token) and scheme.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
 
 
 @dataclass(frozen=True, slots=True)

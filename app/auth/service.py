@@ -62,9 +62,7 @@ async def ensure_tenant(connection: Connection, name: str, *, actor: str = queri
     if found:
         return found[0][0]
     if not _TENANT.fullmatch(name):
-        raise Invalid(
-            f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters."
-        )
+        raise Invalid(f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
     async with connection.transaction():
         tenant_id = await rows.ensure_tenant(connection, name)
         await _note(connection, tenant_id, "tenant.create", f"tenant:{name}", actor)
@@ -140,13 +138,7 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
     ordered = [scope for scope in SCOPES if scope in new.scopes]
     async with connection.transaction():
         await rows.insert_key(
-            connection,
-            tenant_id,
-            token.key_id,
-            token.secret_hash,
-            ordered,
-            new.name.strip(),
-            new.expires_at,
+            connection, tenant_id, token.key_id, token.secret_hash, ordered, new.name.strip(), new.expires_at
         )
         detail = {"scopes": ordered, "name": new.name.strip(), "expires_at": new.expires_at}
         await _note(connection, tenant_id, "key.create", f"key:{token.key_id}", actor, detail)
@@ -202,18 +194,14 @@ async def end_key(connection: Connection, tenant_id: int, key_id: str, *, actor:
         await _note(connection, tenant_id, "key.revoke", f"key:{key_id}", actor)
 
 
-async def change_key(
-    connection: Connection, tenant_id: int, key_id: str, change: KeyChange, *, actor: str
-) -> Key:
+async def change_key(connection: Connection, tenant_id: int, key_id: str, change: KeyChange, *, actor: str) -> Key:
     """Change the name or the expiry of a key.
 
     Raises:
         Invalid: a value cannot be used, or nothing is to be changed.
         NotFound: the tenant has no such key, or it is revoked.
     """
-    detail = {
-        name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET
-    }
+    detail = {name: value for name, value in msgspec.structs.asdict(change).items() if value is not msgspec.UNSET}
     if not detail:
         raise Invalid("There is nothing to change: give a name or expires_at.")
     name = None if change.name is msgspec.UNSET else _check_name(change.name).strip()
@@ -263,10 +251,7 @@ async def authenticate(connection: Connection, secret: str) -> Principal | None:
     if token is None:
         return None
     return await find_principal(
-        connection,
-        token.tenant_id,
-        token.key_id,
-        lambda stored: hmac.compare_digest(stored, token.secret_hash),
+        connection, token.tenant_id, token.key_id, lambda stored: hmac.compare_digest(stored, token.secret_hash)
     )
 
 
@@ -341,11 +326,6 @@ async def _lock(connection: Connection, tenant_id: int, key_id: str) -> LockedKe
 
 
 async def _note(
-    connection: Connection,
-    tenant_id: int,
-    action: str,
-    subject: str,
-    actor: str,
-    detail: dict[str, Any] | None = None,
+    connection: Connection, tenant_id: int, action: str, subject: str, actor: str, detail: dict[str, Any] | None = None
 ) -> None:
     await queries.write(connection, tenant_id, actor=actor, action=action, subject=subject, detail=detail)

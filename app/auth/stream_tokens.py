@@ -26,9 +26,7 @@ class StreamToken(msgspec.Struct, frozen=True):
     expires_at: datetime
 
 
-async def make(
-    connection: Connection, principal: Principal, job_id: uuid.UUID, *, seconds: float
-) -> StreamToken:
+async def make(connection: Connection, principal: Principal, job_id: uuid.UUID, *, seconds: float) -> StreamToken:
     """
     Raises:
         NotFound: the key was revoked meanwhile.
@@ -37,9 +35,7 @@ async def make(
     if key is None:
         raise NotFound("The API key was revoked.")
     expires = int(time.time() + seconds)
-    token = stream_token_format.make(
-        principal.tenant_id, principal.key_id, key.secret_hash, job_id, expires=expires
-    )
+    token = stream_token_format.make(principal.tenant_id, principal.key_id, key.secret_hash, job_id, expires=expires)
     return StreamToken(token, f"/v1/jobs/{job_id}/events?token={token}", datetime.fromtimestamp(expires, UTC))
 
 
@@ -53,8 +49,5 @@ async def authenticate(connection: Connection, token: str, job_id: uuid.UUID) ->
     if parsed is None:
         return None
     return await find_principal(
-        connection,
-        parsed.tenant_id,
-        parsed.key_id,
-        lambda stored: parsed.is_genuine(stored, job_id, now=time.time()),
+        connection, parsed.tenant_id, parsed.key_id, lambda stored: parsed.is_genuine(stored, job_id, now=time.time())
     )

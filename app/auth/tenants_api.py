@@ -22,9 +22,7 @@ _TENANT: Final = PATH + "/{name}"
 _TAG: Final = "keys"
 _NO_STORE: Final = "no-store"
 
-Name = Annotated[
-    str, Path(description="The tenant.", schema={"type": "string", "minLength": 1}, example="acme")
-]
+Name = Annotated[str, Path(description="The tenant.", schema={"type": "string", "minLength": 1}, example="acme")]
 
 
 class TenantList(msgspec.Struct):

@@ -65,8 +65,4 @@ def parse(token: str) -> Token | None:
     tenant_id = int.from_bytes(payload[:4], "big")
     if tenant_id > MAX_TENANT:
         return None
-    return Token(
-        tenant_id,
-        payload[4 : 4 + ID_BYTES].hex(),
-        hashlib.sha256(payload[4 + ID_BYTES :]).digest(),
-    )
+    return Token(tenant_id, payload[4 : 4 + ID_BYTES].hex(), hashlib.sha256(payload[4 + ID_BYTES :]).digest())

@@ -36,9 +36,7 @@ def options(*chosen: Callable[[Any], Any]) -> Callable[[F], F]:
 
 
 def limit_option(most: int) -> Callable[[F], F]:
-    return click.option(
-        "--limit", type=click.IntRange(min=1), default=most, show_default=True, help="Most to show."
-    )
+    return click.option("--limit", type=click.IntRange(min=1), default=most, show_default=True, help="Most to show.")
 
 
 def timeout_option(text: str = "Timeout.") -> Callable[[F], F]:

@@ -36,11 +36,7 @@ def show_columns(source: SourceFile, display: Display) -> None:
     if not isinstance(source, CsvFile):
         return
     meanings = source.columns.describe()
-    fields = [
-        f"{name} → {meaning}"
-        for name, meaning in meanings
-        if not meaning.startswith(("attribute ", "ignored"))
-    ]
+    fields = [f"{name} → {meaning}" for name, meaning in meanings if not meaning.startswith(("attribute ", "ignored"))]
     display.say("columns: " + ", ".join(fields))
     for title, word in (("attributes", "attribute "), ("ignored", "ignored")):
         names = [name for name, meaning in meanings if meaning.startswith(word)]

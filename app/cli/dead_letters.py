@@ -26,9 +26,7 @@ def dead_letters_group() -> None:
 _filter_options: Final = options(
     click.option("--destination", help="Only at this destination."),
     click.option("--error-code", help="Only with this code."),
-    click.option(
-        "--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or no longer tried."
-    ),
+    click.option("--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or no longer tried."),
     click.option("--job", "job_id", help="Only of this job."),
     click.option("--contact", "contact_id", help="Only of this contact."),
 )
@@ -55,15 +53,10 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
 @api_command("dead-letters list", dead_letters_group, rows=True)
 @_filter_options
 @click.option(
-    "--resolution",
-    default="open",
-    show_default=True,
-    help="open, replayed, delivered, dropped, superseded or any.",
+    "--resolution", default="open", show_default=True, help="open, replayed, delivered, dropped, superseded or any."
 )
 @limit_option(50)
-async def list_dead_letters(
-    api: ApiClient, resolution: str, limit: int, as_json: bool, **filters: str | None
-) -> None:
+async def list_dead_letters(api: ApiClient, resolution: str, limit: int, as_json: bool, **filters: str | None) -> None:
     """Dead letters, newest first."""
     found = api.list(_PATH, "dead_letters", given(filters) | {"resolution": resolution})
     columns = ("id", "destination", "contact", "state", "code", "detail", "created", "end")

@@ -33,12 +33,8 @@ _where_options: Final = options(
 )
 _token_options: Final = options(
     # On the command line others see a token in `ps`, and the shell remembers it.
-    click.option(
-        "--token", help="The access token itself; - reads it from standard input. Better: --token-file."
-    ),
-    click.option(
-        "--token-file", metavar="FILE", help="File with its access token; - reads it from standard input."
-    ),
+    click.option("--token", help="The access token itself; - reads it from standard input. Better: --token-file."),
+    click.option("--token-file", metavar="FILE", help="File with its access token; - reads it from standard input."),
 )
 _choice_options: Final = options(
     click.option("--batch-size", type=int, help="Most contacts a call."),
@@ -135,12 +131,7 @@ async def add(
 
 
 def _options(
-    kind: str,
-    known: dict[str, Any],
-    *,
-    fields: tuple[str, ...],
-    options: tuple[str, ...],
-    **limits: float | None,
+    kind: str, known: dict[str, Any], *, fields: tuple[str, ...], options: tuple[str, ...], **limits: float | None
 ) -> dict[str, Any]:
     """Options as the service takes them; `fields` are added to the `known` ones."""
     chosen: dict[str, Any] = {}
@@ -162,9 +153,7 @@ def _options(
 @_name_argument
 @_token_options
 @_choice_options
-@click.option(
-    "--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again."
-)
+@click.option("--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again.")
 async def change(
     backend: DestinationBackend,
     name: str,
@@ -233,13 +222,9 @@ def _describe_trouble(destination: dict[str, Any]) -> str:
 
 @_command("open")
 @_name_argument
-@click.option(
-    "--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]"
-)
+@click.option("--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]")
 @_shared_option
-async def open_(
-    backend: DestinationBackend, name: str, seconds: float | None, shared: bool, as_json: bool
-) -> None:
+async def open_(backend: DestinationBackend, name: str, seconds: float | None, shared: bool, as_json: bool) -> None:
     """Open its circuit: send nothing for a while, then make a few probes. Deliveries spend no attempt."""
     await backend.set_circuit(name, CircuitOrder(state="open", seconds=seconds), shared=shared)
     line = f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s"
@@ -268,15 +253,10 @@ def _add_state_command(verb: str, state: str, line: str, text: str) -> None:
     _command(verb)(_name_argument(work))
 
 
-_add_state_command(
-    "pause", "paused", "paused", "Send nothing until resumed; deliveries wait and spend no attempt."
-)
+_add_state_command("pause", "paused", "paused", "Send nothing until resumed; deliveries wait and spend no attempt.")
 _add_state_command("resume", "active", "resumed", "Continue sending at once.")
 _add_state_command(
-    "remove",
-    "removed",
-    "removed",
-    "Send nothing more; pending deliveries are marked skipped. History remains.",
+    "remove", "removed", "removed", "Send nothing more; pending deliveries are marked skipped. History remains."
 )
 
 

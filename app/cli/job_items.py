@@ -72,9 +72,7 @@ async def items_command(
         write(raw)
 
 
-async def _print_file(
-    api: ApiClient, job: str, path: str, params: Mapping[str, str], media_type: str
-) -> None:
+async def _print_file(api: ApiClient, job: str, path: str, params: Mapping[str, str], media_type: str) -> None:
     """The service's file of failed rows, byte for byte."""
 
     def look(fields: Mapping[str, str]) -> None:
@@ -89,9 +87,7 @@ async def _print_file(
 
 def _is_lost(raw: msgspec.Raw) -> bool:
     item = msgspec.json.decode(raw, type=Item)
-    return item.status != ItemStatus.OK or any(
-        effect.state in LOST_STATES for effect in item.destinations.values()
-    )
+    return item.status != ItemStatus.OK or any(effect.state in LOST_STATES for effect in item.destinations.values())
 
 
 def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]:
@@ -99,9 +95,7 @@ def _choose_writer(as_json: bool, as_csv: bool) -> Callable[[msgspec.Raw], None]
         return lambda raw: print(bytes(raw).decode())
     if as_csv:
         rows = csv.writer(sys.stdout)
-        rows.writerow(
-            ["index", "id", "status", "result", "error_code", "retry_after_seconds", "detail", "effects"]
-        )
+        rows.writerow(["index", "id", "status", "result", "error_code", "retry_after_seconds", "detail", "effects"])
         return lambda raw: rows.writerow([neutralize(cell) for cell in _cells(raw)])
     return lambda raw: print("  ".join(clean(cell) for cell in _cells(raw) if cell))
 

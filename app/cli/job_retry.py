@@ -43,9 +43,7 @@ async def retry_command(
     return await follow_resend(api, answer, wait=wait, seconds=seconds, as_json=as_json, again="retry")
 
 
-async def follow_resend(
-    api: ApiClient, answer: bytes, *, wait: bool, seconds: float, as_json: bool, again: str
-) -> int:
+async def follow_resend(api: ApiClient, answer: bytes, *, wait: bool, seconds: float, as_json: bool, again: str) -> int:
     """Print the answer to a retry or a replay and, if wanted, wait for its job; returns the exit code."""
     made = read(answer, Resend, api.url)
     if not (as_json and wait and made.job_id):

@@ -82,20 +82,12 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.argument("file")
 @connection_options
 @click.option(
-    "--map",
-    "mapping",
-    multiple=True,
-    metavar='"COLUMN=FIELD"',
-    help="Which column is which field; repeatable.",
+    "--map", "mapping", multiple=True, metavar='"COLUMN=FIELD"', help="Which column is which field; repeatable."
 )
-@click.option(
-    "--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable."
-)
+@click.option("--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable.")
 @click.option("--preview", is_flag=True, help="Show which column is which field, and send nothing.")
 @click.option("--format", type=click.Choice([f.value for f in Format]), help="Default: by name and content.")
-@click.option(
-    "--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]"
-)
+@click.option("--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]")
 @click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
 @click.option(
     "--on-duplicate",
@@ -113,12 +105,8 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 )
 @click.option("--atomic", is_flag=True, help="All rows or none.")
 @click.option("--dry-run", is_flag=True, help="Have everything checked and nothing written.")
-@click.option(
-    "--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows."
-)
-@timeout_option(
-    "Longest time without an answer while sending; then longest wait for `retry` rows and destinations."
-)
+@click.option("--wait/--no-wait", default=True, show_default=True, help="Wait until the destinations have the rows.")
+@timeout_option("Longest time without an answer while sending; then longest wait for `retry` rows and destinations.")
 @click.option("--failed-out", metavar="PATH", help="Write the rows that did not make it to this file.")
 @click.option("--run", metavar="NAME", help="Identity of this import, instead of one kept by the client.")
 @click.option("--fresh", is_flag=True, help="Forget that an earlier push of this file was cut off.")
@@ -211,10 +199,7 @@ async def _push(request: _Request, api: ApiClient) -> int:
 def _survey(source: SourceFile, outcomes: Outcomes, items: int | None) -> Survey:
     """The lines of the rows that are shown; none if the file is no longer what the server read."""
     shown = {
-        row
-        for cluster in outcomes.clusters()
-        for reason in (cluster.total, *cluster.reasons)
-        for row in reason.rows
+        row for cluster in outcomes.clusters() for reason in (cluster.total, *cluster.reasons) for row in reason.rows
     }
     found = source.survey(shown)
     if items is not None and found.rows != items:
@@ -251,9 +236,7 @@ def _fingerprint(request: _Request, path: str, url: str) -> str:
     return journal.fingerprint(path, facts)
 
 
-def _open_journal(
-    request: _Request, fingerprint: str, display: Display, stack: contextlib.ExitStack
-) -> Journal | None:
+def _open_journal(request: _Request, fingerprint: str, display: Display, stack: contextlib.ExitStack) -> Journal | None:
     """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
 
     A made-up identity is not derived from the file then, because a second import of it, meant as one, would only get
@@ -265,14 +248,10 @@ def _open_journal(
             Journal(folder, fingerprint, file=request.file, name=request.run, fresh=request.fresh)
         )
     except OSError as error:
-        display.say(
-            f"cannot write to {folder} ({error.strerror}): if this push is cut off it cannot be resumed"
-        )
+        display.say(f"cannot write to {folder} ({error.strerror}): if this push is cut off it cannot be resumed")
         return None
     if book.resumed:
-        display.say(
-            f"resuming the push of {request.file} that began at {book.entry.started} (--fresh starts over)"
-        )
+        display.say(f"resuming the push of {request.file} that began at {book.entry.started} (--fresh starts over)")
     return book
 
 
@@ -280,9 +259,7 @@ async def _write_failed(api: ApiClient, target: str, source: SourceFile, outcome
     try:
         return await write_failed(api, target, source, outcomes)
     except OSError as error:
-        raise ClientError(
-            f"{target} could not be written: {error.strerror}; run the same command again"
-        ) from error
+        raise ClientError(f"{target} could not be written: {error.strerror}; run the same command again") from error
 
 
 def _print_report(request: _Request, report: Report) -> None:

@@ -71,9 +71,7 @@ def _message_line(found: dict[str, Any]) -> str:
 @api_command("webhooks add", webhooks, repeatable=False)
 @click.argument("address", metavar="URL")
 @_choice_options
-async def add(
-    api: ApiClient, address: str, events: tuple[str, ...], policy: str | None, as_json: bool
-) -> None:
+async def add(api: ApiClient, address: str, events: tuple[str, ...], policy: str | None, as_json: bool) -> None:
     """Send future events to URL. Prints the secret, which cannot be read again."""
     made = await _ask(api, "POST", "", {"url": address} | _wanted(events=events, policy=policy))
     line = f"added endpoint {made['endpoint_id']} with the secret {made['secret']}"
@@ -102,12 +100,7 @@ async def show_endpoint(api: ApiClient, endpoint: int, as_json: bool) -> None:
 @click.option("--address", metavar="URL", help="Call this URL from now on.")
 @_choice_options
 async def change(
-    api: ApiClient,
-    endpoint: int,
-    address: str | None,
-    events: tuple[str, ...],
-    policy: str | None,
-    as_json: bool,
+    api: ApiClient, endpoint: int, address: str | None, events: tuple[str, ...], policy: str | None, as_json: bool
 ) -> None:
     """Change an endpoint's URL, events or policy; what is left out stays as it is."""
     wanted = _wanted(url=address, events=events, policy=policy)

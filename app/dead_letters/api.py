@@ -54,14 +54,11 @@ _DEAD_LETTER_ID: Final = Path(
     tag="dead letters",
     access=READING,
     answers=Answer(
-        "A page of dead letters. A filtered one may hold fewer than `limit`, even none, and still have a next "
-        "one."
+        "A page of dead letters. A filtered one may hold fewer than `limit`, even none, and still have a next one."
     ),
     errors=(404,),
 )
-async def list_dead_letters(
-    query: DeadLetterQuery, principal: Principal, connection: Connection
-) -> DeadLetterList:
+async def list_dead_letters(query: DeadLetterQuery, principal: Principal, connection: Connection) -> DeadLetterList:
     """Dead letters, newest first.
 
     The open ones, unless `resolution` says otherwise.
@@ -95,11 +92,7 @@ async def cluster_dead_letters(query: Filter, principal: Principal, connection: 
 
 
 @operation(
-    "GET",
-    "/v1/dead-letters/{dead_letter_id}",
-    tag="dead letters",
-    access=READING,
-    answers=Answer("The dead letter."),
+    "GET", "/v1/dead-letters/{dead_letter_id}", tag="dead letters", access=READING, answers=Answer("The dead letter.")
 )
 async def read_dead_letter(
     dead_letter_id: Annotated[int, _DEAD_LETTER_ID], principal: Principal, connection: Connection

@@ -190,9 +190,7 @@ async def list_dead_letters(
 
     `resolution`: `open`, `any`, or how they ended.
     """
-    rows = await _list_dead_letters(
-        connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit
-    )
+    rows = await _list_dead_letters(connection, tenant_id, wanted, destination_ids, resolution, before, LOOK, limit)
     ((low, looked), *_) = [(row.pop("low"), row.pop("looked")) for row in rows]
     found = [DeadLetterRow(**row) for row in rows if row["dead_letter_id"] is not None]
     if len(found) == limit:
@@ -280,9 +278,7 @@ read_job = Query[[int, uuid.UUID], JobRow | None]("attempt_job")
 
 
 @query
-async def make_due(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
-) -> int:
+async def make_due(connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]) -> int:
     """Items of the family whose next attempt was later and is now."""
 
 

@@ -97,9 +97,7 @@ async def send_again(
                 versions=[x.version for x in dead_letters],
                 indexes=[index[x.contact_id] for x in dead_letters],
                 dead_letters=[x.dead_letter_id for x in dead_letters],
-                cuts=await _pace(
-                    connection, actor.tenant_id, destination_id, len(dead_letters), settings, rate
-                ),
+                cuts=await _pace(connection, actor.tenant_id, destination_id, len(dead_letters), settings, rate),
             ),
         )
     await resolve(connection, actor, locked, Resolution.REPLAYED, None, job_id)
@@ -160,9 +158,7 @@ async def _book(
             ItemOutcome(first + n, contact_id, ItemStatus.OK, Result.UNCHANGED, versions[contact_id])
             for n, contact_id in enumerate(contacts[first : first + size])
         ]
-        await rows.insert_chunk(
-            connection, attempt, first, len(outcomes), pack(outcomes_wire.encode_items(outcomes))
-        )
+        await rows.insert_chunk(connection, attempt, first, len(outcomes), pack(outcomes_wire.encode_items(outcomes)))
 
 
 async def _pace(

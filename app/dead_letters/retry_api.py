@@ -48,9 +48,7 @@ def _describe(settings: Settings) -> str:
     access=CHANGING,
     description=_describe,
     answers=Answer(
-        "The job that sends them: a new one, or the running one.",
-        202,
-        headers=(*api.MADE, "MaybeIdempotencyKey"),
+        "The job that sends them: a new one, or the running one.", 202, headers=(*api.MADE, "MaybeIdempotencyKey")
     ),
     errors=(409,),
 )

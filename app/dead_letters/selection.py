@@ -67,9 +67,7 @@ class Places:
         found = [place.destination_id for place in self._by_id.values() if name in (None, place.name)]
         if name is not None and not found:
             known = sorted({p.name for p in self._by_id.values() if not p.removed})
-            raise NotFound(
-                f"There is no destination {name[:100]!r}; there are: {', '.join(known) or 'none'}."
-            )
+            raise NotFound(f"There is no destination {name[:100]!r}; there are: {', '.join(known) or 'none'}.")
         return found
 
 
@@ -151,9 +149,7 @@ async def count_removed(
     return [Skipped(name, REMOVED, count) for name, count in sorted(counts.items())]
 
 
-async def count(
-    connection: Connection, tenant_id: int, wanted: Wanted, destination_ids: Sequence[int]
-) -> int:
+async def count(connection: Connection, tenant_id: int, wanted: Wanted, destination_ids: Sequence[int]) -> int:
     if not destination_ids or not isinstance(wanted, Filter):
         return 0
     found = await rows.read_clusters(connection, tenant_id, wanted, destination_ids)

@@ -110,11 +110,7 @@ async def retry(
         )
         remaining = await count(connection, tenant_id, wanted, present if full else ())
         return msgspec.structs.replace(
-            taken,
-            due=due,
-            remaining=remaining,
-            skipped=skipped,
-            to_notify=present if due else taken.to_notify,
+            taken, due=due, remaining=remaining, skipped=skipped, to_notify=present if due else taken.to_notify
         )
 
     return await _decide(database, work)
@@ -193,18 +189,12 @@ async def replay(
         places = await read_places(connection, tenant_id)
         locked, skipped, left = await lock(connection, tenant_id, wanted, places, replaying=True)
         pace = rate or settings.replay_rate
-        found = await send_again(
-            connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id
-        )
-        known = await rows.read_dead_letters(
-            connection, tenant_id, () if isinstance(wanted, Filter) else wanted
-        )
+        found = await send_again(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
+        known = await rows.read_dead_letters(connection, tenant_id, () if isinstance(wanted, Filter) else wanted)
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
             return NothingTaken(skipped=skipped, jobs=sorted(earlier))
-        await _note(
-            connection, actor, "dead_letters.replay", wanted, locked, places, {"job_id": found.job_id}
-        )
+        await _note(connection, actor, "dead_letters.replay", wanted, locked, places, {"job_id": found.job_id})
         jobs = [*sorted(earlier - {found.job_id}), found.job_id]
         remaining = await count(connection, tenant_id, wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
@@ -257,9 +247,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
     return await _decide(database, work)
 
 
-async def preview(
-    database: Database, tenant_id: int, wanted: Wanted
-) -> tuple[list[ClusterRow], list[Skipped], Places]:
+async def preview(database: Database, tenant_id: int, wanted: Wanted) -> tuple[list[ClusterRow], list[Skipped], Places]:
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
 
     Raises:
@@ -292,13 +280,10 @@ async def _note(
         counts = Counter(places.name(x.destination_id) for x in locked)
         asked = {k: v for k, v in msgspec.to_builtins(wanted).items() if v is not None}
         subjects = {
-            f"destination:{name}": detail | {"count": count, "filter": asked}
-            for name, count in sorted(counts.items())
+            f"destination:{name}": detail | {"count": count, "filter": asked} for name, count in sorted(counts.items())
         }
     if subjects:
-        await rows.note_decision(
-            connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects
-        )
+        await rows.note_decision(connection, actor.tenant_id, actor=actor.key_id, action=action, subjects=subjects)
 
 
 async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:

@@ -56,9 +56,7 @@ class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
 
 class DeadLetterQuery(Filter, frozen=True, kw_only=True):
-    resolution: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [str(r) for r in RESOLUTIONS]})] = (
-        "open"
-    )
+    resolution: Annotated[str, msgspec.Meta(extra_json_schema={"enum": [str(r) for r in RESOLUTIONS]})] = "open"
     """How they ended."""
     limit: Annotated[int, msgspec.Meta(ge=1, le=MOST)] = 100
     """Most entries of one page."""
@@ -136,7 +134,5 @@ def check_filter(wanted: Filter) -> Filter:
             raise Invalid(f"{name} holds a NUL character.")
     before: datetime | None = wanted.created_before
     if before is not None and (before.tzinfo is None or not 1 < before.year < 9999):
-        raise Invalid(
-            "created_before must be an RFC 3339 timestamp with a UTC offset, as 2026-01-15T09:30:00Z."
-        )
+        raise Invalid("created_before must be an RFC 3339 timestamp with a UTC offset, as 2026-01-15T09:30:00Z.")
     return wanted

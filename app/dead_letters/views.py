@@ -193,10 +193,7 @@ def _show_contact(row: queries.ContactRow | VersionRow | None, contact_id: str) 
     if row is None or not row.email:
         return None
     return Payload(
-        id=contact_id,
-        version=row.version,
-        attributes=msgspec.Raw(row.attributes.encode()),
-        **fields_of(row),
+        id=contact_id, version=row.version, attributes=msgspec.Raw(row.attributes.encode()), **fields_of(row)
     )
 
 
@@ -204,10 +201,7 @@ def _show_version(row: VersionRow | None, contact_id: str) -> FailedVersion | No
     if row is None:
         return None
     return FailedVersion(
-        job_id=row.job_id,
-        item_index=row.item_index,
-        changed_at=row.changed_at,
-        contact=_show_contact(row, contact_id),
+        job_id=row.job_id, item_index=row.item_index, changed_at=row.changed_at, contact=_show_contact(row, contact_id)
     )
 
 

@@ -16,9 +16,7 @@ from app.vocabulary.states import OTHER_SENTENCE, SENTENCES, EffectState, ErrorC
 
 _LISTED_BYTES: Final = 16_000
 """Of the items that one event lists: Standard Webhooks wants bodies under 20 kB."""
-_SENTENCES: Final = msgspec.json.encode(
-    {code: SENTENCES.get(code, OTHER_SENTENCE) for code in ErrorCode}
-).decode()
+_SENTENCES: Final = msgspec.json.encode({code: SENTENCES.get(code, OTHER_SENTENCE) for code in ErrorCode}).decode()
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -228,14 +226,7 @@ async def claim_deliveries(
         if gate is None or not gate.open:
             return []
         claims = await _claim_deliveries(
-            connection,
-            tenant_id,
-            destination_id,
-            gate,
-            token=token,
-            lease=lease,
-            concurrency=concurrency,
-            limit=limit,
+            connection, tenant_id, destination_id, gate, token=token, lease=lease, concurrency=concurrency, limit=limit
         )
     return sorted(claims, key=lambda claim: claim.delivery_id)
 
@@ -331,9 +322,7 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
     failures = count_failures(record.errors, claim.indexes)
     async with connection.transaction():
         if arrived:
-            await _supersede_dead_letters(
-                connection, claim, [t.contact_id for t in arrived], [t.held for t in arrived]
-            )
+            await _supersede_dead_letters(connection, claim, [t.contact_id for t in arrived], [t.held for t in arrived])
         recorded = await _record_delivery(
             connection, claim, record, _join(tried), failures, record.not_restored or None
         )

@@ -83,12 +83,7 @@ async def list_destinations(principal: Principal, destinations: Destinations) ->
 
 
 @operation(
-    "POST",
-    PATH,
-    tag=_TAG,
-    access=ADMIN,
-    answers=Answer("It is there.", 201, headers=("Location",)),
-    errors=(409,),
+    "POST", PATH, tag=_TAG, access=ADMIN, answers=Answer("It is there.", 201, headers=("Location",)), errors=(409,)
 )
 async def add_destination(
     body: NewDestination, principal: Principal, settings: Settings, connection: Connection
@@ -142,9 +137,7 @@ async def change_destination(
 
 
 @operation("DELETE", _DESTINATION, tag=_TAG, access=ADMIN, answers=Answer("It is gone.", 204))
-async def remove_destination(
-    name: Name, principal: Principal, exchange: Exchange, destinations: Destinations
-) -> None:
+async def remove_destination(name: Name, principal: Principal, exchange: Exchange, destinations: Destinations) -> None:
     """Remove a destination.
 
     Pending deliveries are skipped; history remains.
@@ -176,12 +169,8 @@ async def resume_destination(
     return await destinations.find(principal.tenant_id, name)
 
 
-@operation(
-    "GET", _DESTINATION + "/circuit", tag=_TAG, access=READING, answers=Answer("The circuit and its changes.")
-)
-async def read_circuit(
-    name: Name, query: CircuitQuery, principal: Principal, connection: Connection
-) -> CircuitHistory:
+@operation("GET", _DESTINATION + "/circuit", tag=_TAG, access=READING, answers=Answer("The circuit and its changes."))
+async def read_circuit(name: Name, query: CircuitQuery, principal: Principal, connection: Connection) -> CircuitHistory:
     """The circuit of a destination.
 
     The circuit of this tenant's connection. While it is open no calls are made, which spends no attempt; half-open it

@@ -71,9 +71,7 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     CASE_MATTERS = False
 
     batch_size: Annotated[int, Meta(ge=1, le=200)] | None = None
-    external_id_field: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z", max_length=80)] = (
-        "Tranche_Id__c"
-    )
+    external_id_field: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z", max_length=80)] = "Tranche_Id__c"
     """API name of the unique, case-sensitive external id field of Contact that holds our key"""
     api_version: Annotated[str, Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z")] = "60.0"
     """version of the REST API, 46.0 or later"""
@@ -85,12 +83,8 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         super().__post_init__()
         for source, target in self.fields.items():
-            if target is not None and (
-                not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")
-            ):
-                raise ValueError(
-                    f"fields: {target!r}, for {source!r}, is not an API name of a field, like Tier__c"
-                )
+            if target is not None and (not _API_NAME.fullmatch(target) or target.lower() in ("id", "attributes")):
+                raise ValueError(f"fields: {target!r}, for {source!r}, is not an API name of a field, like Tier__c")
         if self.external_id_field.lower() == "id":
             raise ValueError("external_id_field: Id is Salesforce's own; name an external id field of yours")
         if float(self.api_version.removeprefix("v")) < 46:
@@ -186,9 +180,7 @@ class Kind(msgspec.Struct, frozen=True):
 
 KINDS: Final[dict[str, Kind]] = {
     "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts, by batch upsert on a unique property"),
-    "salesforce": Kind(
-        SalesforceOptions, 200, "Salesforce contacts, by sObject Collections upsert on an external id"
-    ),
+    "salesforce": Kind(SalesforceOptions, 200, "Salesforce contacts, by sObject Collections upsert on an external id"),
     "http": Kind(HttpOptions, 100, "any service that takes batches of contacts as JSON over HTTP"),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""

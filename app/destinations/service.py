@@ -30,9 +30,7 @@ _NAME: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_TOKEN: Final = 4_096
 _WORDS: Final = {"active": "resume", "paused": "pause", "removed": "remove"}
 _TOKEN: Final = msgspec.Meta(extra_json_schema={"writeOnly": True, "minLength": 1, "pattern": "^[ -~]+$"})
-_BASE_URL: Final = msgspec.Meta(
-    examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"}
-)
+_BASE_URL: Final = msgspec.Meta(examples=["https://api.hubapi.com"], extra_json_schema={"pattern": "^https?://"})
 Token = Annotated[str, _TOKEN]
 Kind = Annotated[str, msgspec.Meta(extra_json_schema={"enum": list(KINDS)})]
 _RESERVED: Final = frozenset({"db"})
@@ -118,9 +116,7 @@ async def add_destination(
                         f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
                         f"may raise {PREFIX}MAX_DESTINATIONS."
                     )
-            await rows.insert_destination(
-                connection, tenant_id, new.name, new.kind, base_url, sealed, options
-            )
+            await rows.insert_destination(connection, tenant_id, new.name, new.kind, base_url, sealed, options)
             await _note(connection, tenant_id, new.name, "add", actor, {"kind": new.kind})
     except asyncpg.UniqueViolationError as error:
         raise Conflict(
@@ -197,12 +193,7 @@ async def _note(
     connection: Connection, tenant_id: int, name: str, word: str, actor: str, detail: dict[str, Any]
 ) -> None:
     await audit_queries.write(
-        connection,
-        tenant_id,
-        actor=actor,
-        action=f"destination.{word}",
-        subject=f"destination:{name}",
-        detail=detail,
+        connection, tenant_id, actor=actor, action=f"destination.{word}", subject=f"destination:{name}", detail=detail
     )
 
 

@@ -5,13 +5,4 @@ from app.embedded.errors import EngineError, EngineMissingError, FolderInUseErro
 from app.embedded.process import Child
 from app.embedded.state import Run, read_run
 
-__all__ = [
-    "Child",
-    "EngineError",
-    "EngineMissingError",
-    "Engines",
-    "FolderInUseError",
-    "Run",
-    "Urls",
-    "read_run",
-]
+__all__ = ["Child", "EngineError", "EngineMissingError", "Engines", "FolderInUseError", "Run", "Urls", "read_run"]

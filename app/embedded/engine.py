@@ -95,9 +95,7 @@ class Engine(ABC):
                     await asyncio.sleep(0.01)
         except TimeoutError:
             await self.stop()
-            raise EngineError(
-                f"{self.title} was not ready within {self.ready_timeout:g} s, see {self._log}"
-            ) from None
+            raise EngineError(f"{self.title} was not ready within {self.ready_timeout:g} s, see {self._log}") from None
 
     @abstractmethod
     async def _is_ready(self, pid: int) -> bool:

@@ -174,11 +174,7 @@ class Engines:
         if self.postgres.child is None or self.valkey.child is None:
             return
         run = state.Run(
-            *self.app_urls,
-            os.getpid(),
-            self.postgres.child.pid,
-            self.valkey.child.pid,
-            owner_url=self.postgres.url,
+            *self.app_urls, os.getpid(), self.postgres.child.pid, self.valkey.child.pid, owner_url=self.postgres.url
         )
         state.write_run(self._data_dir, run)
 

@@ -91,9 +91,7 @@ def choose(data: Path, user: str) -> Identity | None:
     try:
         entry = pwd.getpwnam(user)
     except KeyError:
-        raise EngineError(
-            f"root cannot run PostgreSQL, and there is no user {user!r} to run it: add one"
-        ) from None
+        raise EngineError(f"root cannot run PostgreSQL, and there is no user {user!r} to run it: add one") from None
     if entry.pw_uid == 0:
         raise EngineError("root cannot run PostgreSQL: name an unprivileged user")
     return Identity(entry.pw_uid, entry.pw_gid)

@@ -60,9 +60,7 @@ class Postgres(Engine):
         Only a finished cluster ever gets its final name, so one whose making was interrupted is made anew.
         """
         version = self._folder / "PG_VERSION"
-        self._install = await asyncio.to_thread(
-            find_postgres, int(version.read_text()) if version.exists() else None
-        )
+        self._install = await asyncio.to_thread(find_postgres, int(version.read_text()) if version.exists() else None)
         self._identity = choose(self._folder, self.user)
         if not version.exists():
             await self._create()
@@ -100,9 +98,7 @@ class Postgres(Engine):
             await self._admit_app()
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             await self.stop()
-            raise EngineError(
-                f"PostgreSQL came up and refused its owner: {error}, see {self._log}"
-            ) from error
+            raise EngineError(f"PostgreSQL came up and refused its owner: {error}, see {self._log}") from error
 
     async def _admit_app(self) -> None:
         """See that the service's role is there and has this password: the folder may be of an older release, or the
@@ -203,20 +199,12 @@ class Postgres(Engine):
         """Run a program to its end; `EngineError` with the end of its log unless it exits 0."""
         start, reach = size(self._log), self._reach(folder)
         child = Child.spawn(
-            argv,
-            env=ENVIRONMENT,
-            cwd=folder,
-            stdin=stdin,
-            log=self._log,
-            identity=self._identity,
-            reach=reach,
+            argv, env=ENVIRONMENT, cwd=folder, stdin=stdin, log=self._log, identity=self._identity, reach=reach
         )
         try:
             code = await asyncio.wait_for(child.wait(), INIT_TIMEOUT)
         except TimeoutError:
-            raise EngineError(
-                f"{child.name} did not finish within {INIT_TIMEOUT:g} s, see {self._log}"
-            ) from None
+            raise EngineError(f"{child.name} did not finish within {INIT_TIMEOUT:g} s, see {self._log}") from None
         finally:
             await child.kill()
         if code != 0:

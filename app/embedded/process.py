@@ -74,11 +74,7 @@ class Child:
         launcher = [sys.executable, "-I", "-S", str(LAUNCHER), f"--parent={os.getpid()}"]
         launcher.append(f"--signal={int(pdeathsig or stop_signal)}")
         if identity is not None:
-            launcher += [
-                f"--uid={identity.uid}",
-                f"--gid={identity.gid}",
-                *(f"--reach={path}" for path in reach),
-            ]
+            launcher += [f"--uid={identity.uid}", f"--gid={identity.gid}", *(f"--reach={path}" for path in reach)]
         with contextlib.ExitStack() as closing:
             output = None if isinstance(log, Path) else log
             if isinstance(log, Path):

@@ -31,9 +31,7 @@ def load_or_create(path: Path, nbytes: int = 32) -> bytes:
             _create(path, secrets.token_bytes(nbytes))
             continue
         if len(secret) != nbytes:
-            raise EngineError(
-                f"{path} holds {len(secret)} bytes instead of {nbytes}: restore it from a backup."
-            )
+            raise EngineError(f"{path} holds {len(secret)} bytes instead of {nbytes}: restore it from a backup.")
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         return secret

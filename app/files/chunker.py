@@ -40,9 +40,7 @@ class Chunker:
         """The chunks that are full; the pieces are taken while they are asked for."""
         for piece, line in zip_longest(portion.pieces, portion.lines):
             size = measure(piece)
-            if self._pieces and (
-                len(self._pieces) >= self._most_items or self._bytes + size > self._most_bytes
-            ):
+            if self._pieces and (len(self._pieces) >= self._most_items or self._bytes + size > self._most_bytes):
                 yield self._cut()
             self._pieces.append(piece)
             self._bytes += size

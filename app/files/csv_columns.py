@@ -160,9 +160,7 @@ class Columns(msgspec.Struct):
             target = self.targets[i] if i < len(self.targets) else None
             if short and short != cell and target is not None and len(warnings) < _MOST_WARNINGS:
                 place = pointer("attributes", target) if i in self.attributes else pointer(target)
-                warnings.append(
-                    ItemWarning(WarningCode.TRIMMED, place, "white space around the value was left out")
-                )
+                warnings.append(ItemWarning(WarningCode.TRIMMED, place, "white space around the value was left out"))
         return warnings
 
     def _build(self, cells: list[str]) -> dict[str, Any]:
@@ -170,9 +168,7 @@ class Columns(msgspec.Struct):
         for target in self._counters:
             if target in item and _INTEGER.fullmatch(item[target]):
                 item[target] = int(item[target])
-        if self._extras and (
-            attributes := {target: cell for i, target in self._extras if (cell := cells[i])}
-        ):
+        if self._extras and (attributes := {target: cell for i, target in self._extras if (cell := cells[i])}):
             item["attributes"] = attributes
         return item
 
@@ -257,9 +253,7 @@ def _check_names(header: list[str], prefix: str) -> None:
         raise HeaderError(f"the header has {len(header)} columns; at most {MAX_COLUMNS} are allowed")
     for i, name in enumerate(header, start=1):
         if not name.strip():
-            raise HeaderError(
-                f"column {i} of {len(header)} has no name; give it one in the first line of the file"
-            )
+            raise HeaderError(f"column {i} of {len(header)} has no name; give it one in the first line of the file")
         if len(name.removeprefix(prefix)) > MAX_KEY:
             raise HeaderError(
                 f"column {i}, {quote(name)}, has a name of {len(name)} characters; at most {MAX_KEY} are allowed"
@@ -284,9 +278,7 @@ def _find(source: str, header: list[str], folds: list[str], wording: Wording) ->
 
 
 def _suggest(wanted: str, header: list[str]) -> str:
-    near = difflib.get_close_matches(
-        fold(wanted[:CLIP]), [fold(name[:CLIP]) for name in header], n=1, cutoff=0.6
-    )
+    near = difflib.get_close_matches(fold(wanted[:CLIP]), [fold(name[:CLIP]) for name in header], n=1, cutoff=0.6)
     names = [name for name in header if fold(name[:CLIP]) in near]
     if names:
         return f"; did you mean {quote(names[0])}?"
@@ -294,11 +286,7 @@ def _suggest(wanted: str, header: list[str]) -> str:
 
 
 def _check_targets(
-    header: list[str],
-    targets: list[str | None],
-    attributes: set[int],
-    wording: Wording,
-    both: int | None,
+    header: list[str], targets: list[str | None], attributes: set[int], wording: Wording, both: int | None
 ) -> None:
     places: dict[tuple[str, bool], list[str]] = {}
     for i, target in enumerate(targets):
@@ -318,11 +306,7 @@ def _check_targets(
 
 
 def explain_missing(
-    missing: list[str],
-    header: list[str],
-    filled: set[str],
-    rows: Sequence[Sequence[str]],
-    wording: Wording,
+    missing: list[str], header: list[str], filled: set[str], rows: Sequence[Sequence[str]], wording: Wording
 ) -> str:
     """What is missing, and a remedy that works: one that the names and the values of the first rows speak for."""
     values = [[row[i] if i < len(row) else "" for row in rows[:SAMPLE]] for i in range(len(header))]
@@ -340,9 +324,7 @@ def explain_missing(
 
     mail = find("email")
     if mail is None and rows:
-        mail = next(
-            (name for name, seen in zip(header, values, strict=True) if csv_headers.fits("email", seen)), None
-        )
+        mail = next((name for name, seen in zip(header, values, strict=True) if csv_headers.fits("email", seen)), None)
     key = find("id")
     if missing == [*REQUIRED] and key is None and mail is not None:
         target = "id" if csv_headers.find_meaning(mail) == "email" else BOTH
@@ -354,9 +336,7 @@ def explain_missing(
     for field in missing:
         best = key if field == "id" else mail
         if best is not None:
-            faults.append(
-                f"no column {field!r}: did you mean {quote(best)}? Then add {wording.show(best, field)}"
-            )
+            faults.append(f"no column {field!r}: did you mean {quote(best)}? Then add {wording.show(best, field)}")
         elif field == "id" and "email" in filled and mail is not None:
             faults.append(
                 f"no column 'id': {quote(mail)} can be the id as well, if nothing else identifies a contact; then add "

@@ -59,9 +59,7 @@ _HEADERS: Final = {
         nombre de empresa, nombre de la compania, organizacion, nombre de la cuenta
     """,
 }
-_MEANINGS: Final = {
-    header.strip(): field for field, headers in _HEADERS.items() for header in headers.split(",")
-}
+_MEANINGS: Final = {header.strip(): field for field, headers in _HEADERS.items() for header in headers.split(",")}
 CERTAIN: Final = frozenset({"first_name", "last_name", "phone", "company"})
 """Fields that a column of one of these names fills unasked. What identifies a contact is left to people."""
 _PAIRED: Final = {"nom": "first_name", "nombre": "last_name"}
@@ -107,9 +105,7 @@ def fits(field: str, values: Sequence[str]) -> bool:
         return True
     filled = [value.strip() for value in values if value.strip()]
     if field == "id":
-        return len(filled) >= _ENOUGH * len(values) and len(set(filled)) == len(filled) <= _LONGEST_ID * len(
-            filled
-        )
+        return len(filled) >= _ENOUGH * len(values) and len(set(filled)) == len(filled) <= _LONGEST_ID * len(filled)
     if field == "email":
         sound = sum(email.is_usual(value) or email.find_fault(value) is None for value in filled)
         return bool(filled) and sound >= _ENOUGH * len(filled)

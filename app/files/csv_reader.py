@@ -239,9 +239,7 @@ class Records:
 
     def _choose_delimiter(self, source: _Source) -> bool:
         """Whether the first record is there, and with it the delimiter; blank lines before it go."""
-        while (
-            source.waiting and source.waiting[0].text is not None and not source.waiting[0].text.strip("\r\n")
-        ):
+        while source.waiting and source.waiting[0].text is not None and not source.waiting[0].text.strip("\r\n"):
             source.waiting.popleft()
         best, most = ",", (False, 1)
         for candidate in DELIMITERS:

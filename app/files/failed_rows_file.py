@@ -228,12 +228,7 @@ class CsvWriter:
 
     def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
         return _encode(
-            [
-                neutralize(note.code),
-                neutralize(note.detail),
-                str(note.seconds),
-                *self._cells_of(source, contact_id),
-            ]
+            [neutralize(note.code), neutralize(note.detail), str(note.seconds), *self._cells_of(source, contact_id)]
             for note, source, contact_id in rows
         )
 

@@ -167,8 +167,7 @@ def check_name(member: bytes, at: int, *, seen: bool) -> None:
         name = member.decode("utf-8", "replace").strip('"')
     if name != "items":
         raise MalformedBody(
-            f'unknown member {quote(name)} at byte {at}; the body has the one member "items": '
-            'send {"items": [...]}',
+            f'unknown member {quote(name)} at byte {at}; the body has the one member "items": send {{"items": [...]}}',
             at,
         )
     if seen:
@@ -203,9 +202,7 @@ def check_certain(item: bytes, start: int) -> None:
         if BOUNDARY.search(item) is None:
             return
         # Joined, strings keep their quotes, so what is found lies within one of them.
-        if BOUNDARY.search(b"".join(json_scanner.STRINGS.findall(item))) or not json_scanner.brackets_match(
-            item
-        ):
+        if BOUNDARY.search(b"".join(json_scanner.STRINGS.findall(item))) or not json_scanner.brackets_match(item):
             raise run_together(start) from None
 
 

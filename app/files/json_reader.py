@@ -196,9 +196,7 @@ class JsonItems:
             return
         items = _FLAT.findall(run[0])
         # All are certain at a glance where the boundaries are those between them, each of which has a comma.
-        if max(map(len, items)) <= json_document.SMALL and len(json_document.BOUNDARY.findall(run[0])) < len(
-            items
-        ):
+        if max(map(len, items)) <= json_document.SMALL and len(json_document.BOUNDARY.findall(run[0])) < len(items):
             self._found += items
             self._at = run.end()
             return

@@ -137,9 +137,7 @@ class CsvReader(Reader):
                     self._refuse()
                 continue
             filled = [record for record in records if record.cells is None or any(record.cells)]
-            yield Portion(
-                [_make_piece(columns, record) for record in filled], [record.line for record in filled]
-            )
+            yield Portion([_make_piece(columns, record) for record in filled], [record.line for record in filled])
 
     def _refuse(self) -> None:
         """

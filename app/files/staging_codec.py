@@ -91,8 +91,7 @@ def _unpack(piece: bytes | _Packed) -> Piece:
         return piece
     if piece.item is not None:
         return Noted(
-            piece.item,
-            [ItemWarning(WarningCode(c), pointer, detail) for c, pointer, detail in piece.warnings],
+            piece.item, [ItemWarning(WarningCode(c), pointer, detail) for c, pointer, detail in piece.warnings]
         )
     errors = [FieldError(ErrorCode(code), pointer, detail) for code, pointer, detail in piece.errors]
     return UnreadablePiece(errors, piece.contact_id, piece.cells, piece.text)

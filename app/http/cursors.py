@@ -60,7 +60,5 @@ def link_next(scope: Mapping[str, Any], cursor: str | None) -> dict[str, str]:
     """Where the next page is (RFC 8288), which is all that NDJSON and CSV can say of it."""
     if cursor is None:
         return {}
-    query = dict(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True)) | {
-        "cursor": cursor
-    }
+    query = dict(parse_qsl(scope["query_string"].decode("ascii"), keep_blank_values=True)) | {"cursor": cursor}
     return {"Link": f'<{scope["path"]}?{urlencode(query)}>; rel="next"'}

@@ -92,9 +92,7 @@ class Preferences(msgspec.Struct, frozen=True):
         return {"Preference-Applied": ", ".join(parts)} if parts else {}
 
 
-_PREFERENCE: Final = re.compile(
-    r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("[^"]*"|[^\s",;]*))?[^,]*(?:,|$)'
-)
+_PREFERENCE: Final = re.compile(r'\s*([!#$%&\'*+.^_`|~0-9A-Za-z-]+)(?:\s*=\s*("[^"]*"|[^\s",;]*))?[^,]*(?:,|$)')
 
 
 def read_preferences(fields: Fields, *, max_wait: float) -> Preferences:
@@ -197,9 +195,7 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
     family = _FAMILIES.get(media_type)
     if family is None or (family is not Family.JSON and len(offers) == 1):
         shown = "".join(c if c.isprintable() and c.isascii() else "?" for c in media_type[:80])
-        raise UnsupportedMediaType(
-            f"{shown!r} is not supported here; send {' or '.join(offers)}.", headers=headers
-        )
+        raise UnsupportedMediaType(f"{shown!r} is not supported here; send {' or '.join(offers)}.", headers=headers)
     charset = _CHARSET.search(sent)
     codec = UTF_8 if charset is None else CHARSETS.get(charset[1].lower())
     if family is Family.CSV:
@@ -209,8 +205,7 @@ def _read_type(fields: Fields, offers: tuple[str, ...]) -> tuple[Family, str]:
             )
         if _HEADER_ROW.search(sent):
             raise UnsupportedMediaType(
-                "A CSV without a header row is not supported: its first line must name the columns.",
-                headers=headers,
+                "A CSV without a header row is not supported: its first line must name the columns.", headers=headers
             )
     elif codec != UTF_8:
         raise UnsupportedMediaType(

@@ -263,12 +263,7 @@ def operation(
             access=access,
             answers=shown,
             errors=_list_errors(
-                *errors,
-                access=access,
-                path=path,
-                offers=offers,
-                any_query=any_query,
-                body=body or request_body,
+                *errors, access=access, path=path, offers=offers, any_query=any_query, body=body or request_body
             ),
             query=hints.get("query"),
             parameters=parameters,
@@ -312,9 +307,7 @@ def _compile(
         marks = [mark for mark in getattr(hint, "__metadata__", ()) if isinstance(mark, Path | Header)]
         if marks:
             parameters += [(name, mark) for mark in marks]
-            binds.append(
-                (name, _bind_path(name, marks[0], path) if isinstance(marks[0], Path) else marks[0].read)
-            )
+            binds.append((name, _bind_path(name, marks[0], path) if isinstance(marks[0], Path) else marks[0].read))
         elif name == "media_type":
             binds.append((name, lambda call: call.media_type))
         else:

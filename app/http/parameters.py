@@ -85,9 +85,5 @@ def read_optional_key(call: Call) -> str | None:
 
 OptionalKey = Annotated[
     str | None,
-    Header(
-        name="Idempotency-Key",
-        description="Echoed; the request is idempotent without it.",
-        read=read_optional_key,
-    ),
+    Header(name="Idempotency-Key", description="Echoed; the request is idempotent without it.", read=read_optional_key),
 ]

@@ -11,15 +11,7 @@ import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
 
-from app.errors import (
-    ClientGone,
-    DatabaseUnavailable,
-    MalformedRequest,
-    NotFound,
-    Overloaded,
-    TooLarge,
-    TrancheError,
-)
+from app.errors import ClientGone, DatabaseUnavailable, MalformedRequest, NotFound, Overloaded, TooLarge, TrancheError
 from app.http import errors
 from app.http.request_context import exchange_of
 
@@ -28,11 +20,7 @@ log = structlog.get_logger()
 MEDIA_TYPE: Final = "application/problem+json"
 
 
-_SCHEMA_MISSING: Final = (
-    asyncpg.UndefinedTableError,
-    asyncpg.UndefinedColumnError,
-    asyncpg.UndefinedFunctionError,
-)
+_SCHEMA_MISSING: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
 class Kind(msgspec.Struct, frozen=True):
@@ -123,9 +111,7 @@ def render(error: TrancheError, request_id: str, *, authenticated: bool) -> tupl
     if kind.status == 503 or error.retry_after is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after or 1.0)))
     if kind.status == 401:
-        headers["WWW-Authenticate"] = 'Bearer realm="tranche"' + (
-            ', error="invalid_token"' if authenticated else ""
-        )
+        headers["WWW-Authenticate"] = 'Bearer realm="tranche"' + (', error="invalid_token"' if authenticated else "")
     elif kind.status == 403:
         headers["WWW-Authenticate"] = 'Bearer realm="tranche", error="insufficient_scope"'
     return kind.status, headers, body

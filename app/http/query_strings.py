@@ -81,9 +81,7 @@ def _describe(name: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def _split(raw: bytes) -> list[tuple[str, str]]:
     try:
-        return parse_qsl(
-            raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS
-        )
+        return parse_qsl(raw.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=_MOST_PARAMETERS)
     except ValueError as error:  # UnicodeDecodeError is one
         raise Invalid(
             f"The query string cannot be read; percent-encode it as UTF-8 ({_MOST_PARAMETERS} parameters at most)."

@@ -191,9 +191,7 @@ async def import_contacts(
 def _read_form(query: ImportQuery, fields: Fields) -> Form:
     family, charset = headers.read_type(fields)
     if (query.map or query.ignore) and family is not Family.CSV:
-        raise Invalid(
-            "map= and ignore= are for the columns of a CSV; name the fields of JSON items as they are."
-        )
+        raise Invalid("map= and ignore= are for the columns of a CSV; name the fields of JSON items as they are.")
     try:
         return Form(family=family, charset=charset, mapping=parse_mapping(query.map, WORDING, query.ignore))
     except MappingError as error:

@@ -70,23 +70,17 @@ find_repeats = Query[[int, uuid.UUID], int]("find_repeats", timeout=LONG_SECONDS
 _chunk_repeats = Query[[int, uuid.UUID, int, int], list[Repeat]]("chunk_repeats")
 
 
-async def chunk_repeats(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, chunk: StagedChunk
-) -> list[Repeat]:
+async def chunk_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID, chunk: StagedChunk) -> list[Repeat]:
     last = chunk.first_index + chunk.item_count - 1
     return await _chunk_repeats(connection, tenant_id, job_id, chunk.first_index, last)
 
 
-collect_repeats = Query[[int, uuid.UUID, Sequence[int], Sequence[str], Sequence[bytes]], None](
-    "collect_repeats"
-)
+collect_repeats = Query[[int, uuid.UUID, Sequence[int], Sequence[str], Sequence[bytes]], None]("collect_repeats")
 """(tenant_id, job_id, indexes, contact_ids, digests)"""
 
 
 @query(timeout=LONG_SECONDS)
-async def settle_repeats(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, *, last_wins: bool
-) -> None: ...
+async def settle_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUID, *, last_wins: bool) -> None: ...
 
 
 _report_leaders = Query[[int, uuid.UUID, list[int], list[str]], None]("report_leaders")

@@ -80,9 +80,7 @@ class Written(msgspec.Struct, frozen=True):
 
 
 @query
-async def upsert_contacts(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns
-) -> Written: ...
+async def upsert_contacts(connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns) -> Written: ...
 
 
 class Unwritten(msgspec.Struct, frozen=True):

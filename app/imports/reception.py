@@ -93,12 +93,7 @@ class Importer(msgspec.Struct, frozen=True):
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
         async with self.database.slot():
             return await import_service.accept(
-                self.database,
-                asked.upload,
-                body,
-                self.settings,
-                new_id=uuid7,
-                random=random.SystemRandom().random,
+                self.database, asked.upload, body, self.settings, new_id=uuid7, random=random.SystemRandom().random
             )
 
     async def _answer_now(self, asked: ReceivedImport, decided: Accepted207 | Replay) -> ASGIResponse:
@@ -125,13 +120,8 @@ class Importer(msgspec.Struct, frozen=True):
             return _replay(accepted, asked.echo)
         asked.exchange.items = accepted.items
         self.notifier.notify_imports(upload.tenant_id, accepted.job_id)
-        fields = asked.echo | {
-            "Location": f"/v1/jobs/{accepted.job_id}",
-            "Retry-After": str(accepted.retry_after),
-        }
-        return respond(
-            accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True)
-        )
+        fields = asked.echo | {"Location": f"/v1/jobs/{accepted.job_id}", "Retry-After": str(accepted.retry_after)}
+        return respond(accepted.body, 202, headers=fields | asked.preferences.applied(waited=False, parted=True))
 
     async def _hold(self, batch: ImportRequest, decided: Accepted207, until: float) -> bytes | Replay:
         """Wait for the effects, and put the answer that shows them in the place of the one committed.
@@ -200,9 +190,7 @@ async def _read_ahead(body: AsyncIterator[bytes], held: list[bytes], most: int, 
     return True
 
 
-async def _chain(
-    held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int
-) -> AsyncIterator[bytes]:
+async def _chain(held: list[bytes], body: AsyncIterator[bytes], place: Place, least: int) -> AsyncIterator[bytes]:
     """What was read, and what is still to come; once that has begun, `least` bytes are in memory."""
     held.reverse()
     while held:
@@ -213,9 +201,7 @@ async def _chain(
         yield piece
 
 
-def _answer(
-    decided: Accepted207, body: bytes, echo: dict[str, str], preferences: Preferences
-) -> ASGIResponse:
+def _answer(decided: Accepted207, body: bytes, echo: dict[str, str], preferences: Preferences) -> ASGIResponse:
     fields = echo | {"Location": f"/v1/jobs/{decided.job_id}"} | preferences.applied(waited=True)
     return respond(body, 207, headers=fields)
 

@@ -107,9 +107,7 @@ def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
 
 def seal(body: hashlib._Hash, options: Options, form: Form) -> bytes:
     """The fingerprint of a request whose body went into this SHA-256 piece by piece; the digest is used up."""
-    body.update(
-        f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode()
-    )
+    body.update(f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode())
     if options.consistency is not Consistency.NONE:
         body.update(f"\0consistency={options.consistency}".encode())
     if form.family is not Family.JSON:
@@ -147,9 +145,7 @@ async def accept(
     if contents is None:
         return None
     effort = Effort(_MOST_EFFORT)
-    return await _Acceptance(
-        database, request, len(body), contents, mark, settings, new_id, random, effort
-    ).run()
+    return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random, effort).run()
 
 
 class _Acceptance(msgspec.Struct, frozen=True):
@@ -204,9 +200,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
             lines=self.contents.lines,
         )
 
-    async def _take(
-        self, connection: Connection, claim: queries.KeyClaim, undecided: Undecided | None
-    ) -> Accepted207:
+    async def _take(self, connection: Connection, claim: queries.KeyClaim, undecided: Undecided | None) -> Accepted207:
         request, settings, items = self.request, self.settings, self._collect()
         options = request.options
         job_id = self.new_id()
@@ -233,11 +227,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
         effects = {"db": _database_effect(options, summary)} | dict.fromkeys(
             destinations.values(), EffectState.PENDING if booked.has_deliveries else EffectState.SKIPPED
         )
-        shown = (
-            outcomes_wire.encode_items(outcomes_wire.not_ok(items.outcomes))
-            if options.minimal
-            else booked.encoded
-        )
+        shown = outcomes_wire.encode_items(outcomes_wire.not_ok(items.outcomes)) if options.minimal else booked.encoded
         body = outcomes_wire.compose(job_id, summary, effects, shown, dry_run=options.dry_run)
         await queries.insert_import(
             connection,
@@ -288,9 +278,7 @@ async def claim_key(connection: Connection, request: ImportRequest) -> queries.K
         raise KeyBusy(retry_after=_BUSY_SECONDS)
     if claim.answering > 0 or (
         claim.job_id is not None
-        and not await upload_queries.abandon(
-            connection, request.tenant_id, claim.job_id, request.route, request.key
-        )
+        and not await upload_queries.abandon(connection, request.tenant_id, claim.job_id, request.route, request.key)
     ):
         raise KeyBusy(retry_after=min(max(claim.answering, _BUSY_SECONDS), _RECEIVING_SECONDS))
     return claim

@@ -68,9 +68,7 @@ _QUOTA_BYTES: Final = 16_000_000
 """That may arrive between two looks at what all files of the tenant hold."""
 _BEATS: Final = 4
 """In a lease: one that is late or lost does no harm."""
-_INTERRUPTED: Final = (
-    "the client closed the connection before the body was complete; nothing of it was applied"
-)
+_INTERRUPTED: Final = "the client closed the connection before the body was complete; nothing of it was applied"
 _UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, [], [])
 
 
@@ -299,9 +297,7 @@ class _Intake:
         mark = service.seal(self._digest, self._upload.options, self._upload.form)
         return await self._under_key(lambda connection: self._settle(connection, packed, mark))
 
-    async def _settle(
-        self, connection: Connection, packed: PackedChunk | None, mark: bytes
-    ) -> Accepted202 | Replay:
+    async def _settle(self, connection: Connection, packed: PackedChunk | None, mark: bytes) -> Accepted202 | Replay:
         arrival = self._arrival
         if arrival is None:
             unread = self._replaying

@@ -28,9 +28,7 @@ class Blockage(msgspec.Struct, frozen=True):
 
     def describe(self, before: str | None) -> str:
         """With the last failure of the item, because it explains why the circuit is open."""
-        return (
-            self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
-        )
+        return self.detail if before in (None, "", self.detail) else f"{self.detail}; the last attempt: {before}"
 
 
 def explain_wait(at: Obstacle) -> Blockage | None:

@@ -203,9 +203,7 @@ async def read_jobs(
     return jobs, page[-1].job_id if len(rows) > limit else None
 
 
-async def read_effects(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID
-) -> dict[str, dict[str, int]]:
+async def read_effects(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> dict[str, dict[str, int]]:
     """Counts by state, by destination."""
     found = await queries.read_effects(connection, tenant_id, [job_id])
     by_name = _by_name(found.get(job_id, []))

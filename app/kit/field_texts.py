@@ -26,8 +26,6 @@ def read_field_texts(struct: type) -> dict[str, str]:
         if issubclass(base, msgspec.Struct) and base is not msgspec.Struct:
             source = "".join(linecache.getlines(sys.modules[base.__module__].__file__ or ""))
             found = re.search(_CLASS.format(name=base.__name__), source, re.MULTILINE | re.DOTALL)
-            texts |= {
-                name: " ".join(text.split()) for name, text in _FIELD.findall(found[0] if found else "")
-            }
+            texts |= {name: " ".join(text.split()) for name, text in _FIELD.findall(found[0] if found else "")}
     names = {field.name: field.encode_name for field in msgspec.structs.fields(struct)}
     return {names[name]: text for name, text in texts.items() if name in names}

@@ -61,9 +61,7 @@ class Notifier:
         self._tidy_at = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def notify(
-        self, tenant_id: int, destination_ids: Iterable[int], *, reason: str, delay: float = 0.0
-    ) -> None:
+    def notify(self, tenant_id: int, destination_ids: Iterable[int], *, reason: str, delay: float = 0.0) -> None:
         """Schedule a notification for each destination; `reason` makes repeated ones for one cause a single one."""
         ids = list(destination_ids)
         if not ids or asyncio.get_running_loop().time() < self._silent_until:
@@ -74,9 +72,7 @@ class Notifier:
     def notify_imports(self, tenant_id: int, job_id: uuid.UUID) -> None:
         """Notify workers that an import is to be processed, or an undo, or a test of a destination of this id."""
         if asyncio.get_running_loop().time() >= self._silent_until:
-            self._spawn(
-                [((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0
-            )
+            self._spawn([((IMPORT_FUNCTION,), f"{tenant_id}:{job_id}:{n}") for n in range(_IMPORT_CALLS)], 0.0)
 
     def _spawn(self, calls: list[_Call], delay: float) -> None:
         task = asyncio.create_task(self._send(calls, delay))

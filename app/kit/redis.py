@@ -23,9 +23,7 @@ class _Plain(AbstractConnection):
     of the transport that is gone (its issue 4287), and by uvloop in a `RuntimeError` where it is closed. Nobody who is
     prepared for an absent Redis would catch these."""
 
-    async def send_packed_command(
-        self, command: bytes | str | Iterable[bytes], check_health: bool = True
-    ) -> None:
+    async def send_packed_command(self, command: bytes | str | Iterable[bytes], check_health: bool = True) -> None:
         try:
             await super().send_packed_command(command, check_health)
         except (AttributeError, RuntimeError, TypeError) as error:

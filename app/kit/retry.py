@@ -61,12 +61,7 @@ def next_delay(attempt: int, policy: RetryPolicy, rng: Callable[[], float], floo
 
 
 def decide(
-    attempt: int,
-    first_at: float,
-    now: float,
-    policy: RetryPolicy,
-    rng: Callable[[], float],
-    floor: float = 0.0,
+    attempt: int, first_at: float, now: float, policy: RetryPolicy, rng: Callable[[], float], floor: float = 0.0
 ) -> TryAgain | GiveUp:
     """What follows on `attempt` failed attempts (1 or more), the clock having started at `first_at`.
 

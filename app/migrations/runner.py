@@ -43,10 +43,7 @@ async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float 
             database_url,
             timeout=10,
             statement_cache_size=0,
-            server_settings={
-                "application_name": "tranche migrate",
-                "lock_timeout": f"{int(lock_timeout * 1000)}",
-            },
+            server_settings={"application_name": "tranche migrate", "lock_timeout": f"{int(lock_timeout * 1000)}"},
         ),
         poolclass=NullPool,
     )
@@ -61,9 +58,7 @@ async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float 
         async with engine.connect() as connection:
             return await _upgrade(connection)
     except TimeoutError as error:
-        raise MigrationError(
-            f"Another migration has been running for {wait:.0f} s; wait for it, or end it."
-        ) from error
+        raise MigrationError(f"Another migration has been running for {wait:.0f} s; wait for it, or end it.") from error
     except (asyncpg.LockNotAvailableError, DBAPIError) as error:
         # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
         cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error

@@ -36,10 +36,6 @@ async def read_audit_log(query: AuditPage, principal: Principal, connection: Con
     Newest first: the steps of undos and compensations, and what operators decided.
     """
     entries, more = await service.read_log(
-        connection,
-        principal.tenant_id,
-        subject=query.subject,
-        before=_ENTRIES.decode(query.cursor),
-        limit=query.limit,
+        connection, principal.tenant_id, subject=query.subject, before=_ENTRIES.decode(query.cursor), limit=query.limit
     )
     return AuditLog(entries, _ENTRIES.encode(more))

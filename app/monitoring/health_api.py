@@ -55,9 +55,7 @@ def _is_operator(fields: Fields, settings: Settings) -> bool:
     return is_operator(fields, settings.metrics_token) or is_operator(fields, settings.operator_token)
 
 
-_FAILING: Final = Answer(
-    "PostgreSQL is away: nothing works.", 503, Health, headers=("RetryAfter",), cache="no-store"
-)
+_FAILING: Final = Answer("PostgreSQL is away: nothing works.", 503, Health, headers=("RetryAfter",), cache="no-store")
 
 
 @operation(
@@ -105,12 +103,7 @@ def _answer(checks: Checks) -> Reply[Health]:
 
 
 @operation(
-    "GET",
-    "/health/live",
-    tag="health",
-    access=EVERYBODY,
-    offers=(),
-    answers=Answer("It does.", cache="no-store"),
+    "GET", "/health/live", tag="health", access=EVERYBODY, offers=(), answers=Answer("It does.", cache="no-store")
 )
 async def read_liveness() -> Health:
     """Whether the process runs.

@@ -27,9 +27,7 @@ from app.telemetry import Event, RequestServed
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _OWN: Final = CollectorRegistry()
-_REQUESTS: Final = Counter(
-    "tranche_http_requests", "Requests answered.", ["method", "route", "status"], registry=_OWN
-)
+_REQUESTS: Final = Counter("tranche_http_requests", "Requests answered.", ["method", "route", "status"], registry=_OWN)
 _SECONDS: Final = Histogram(
     "tranche_http_request_seconds",
     "Time from the first byte of a request to the last of its answer.",
@@ -43,11 +41,7 @@ _STATS: Final = {
     "jobs": ("tranche_jobs_unfinished", "Jobs that are not finished, by state.", "state"),
     "deliveries": ("tranche_deliveries_open", "Deliveries that are not done, by state.", "state"),
     "deliveries_due": ("tranche_deliveries_due", "Deliveries that could be sent now.", ""),
-    "delivery_oldest_seconds": (
-        "tranche_delivery_oldest_seconds",
-        "Age of the oldest delivery that is not done.",
-        "",
-    ),
+    "delivery_oldest_seconds": ("tranche_delivery_oldest_seconds", "Age of the oldest delivery that is not done.", ""),
     "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
     "unknown_oldest_seconds": (
         "tranche_effects_unknown_oldest_seconds",
@@ -56,11 +50,7 @@ _STATS: Final = {
     ),
     "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for an operator, by code.", "code"),
     "sagas": ("tranche_sagas_unfinished", "Sagas in progress.", "state"),
-    "destinations": (
-        "tranche_destinations",
-        "Destinations: active, paused, or blocked for a while.",
-        "state",
-    ),
+    "destinations": ("tranche_destinations", "Destinations: active, paused, or blocked for a while.", "state"),
     "webhook_endpoints": ("tranche_webhook_endpoints", "Webhook endpoints by state.", "state"),
     "webhook_messages": ("tranche_webhook_messages", "Webhook messages that are not ok, by state.", "state"),
 }

@@ -83,7 +83,5 @@ def _fields(row: VersionRow | None) -> ContactVersion | None:
     if row is None or not row.email:
         return None
     return ContactVersion(
-        source_version=row.source_version,
-        attributes=msgspec.Raw(row.attributes.encode()),
-        **fields_of(row),
+        source_version=row.source_version, attributes=msgspec.Raw(row.attributes.encode()), **fields_of(row)
     )

@@ -73,9 +73,7 @@ def read_id(raw: bytes) -> str | None:
         contact_id = _decode_id(raw).id
     except (ValueError, RecursionError):
         return None
-    return (
-        contact_id if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is None else None
-    )
+    return contact_id if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is None else None
 
 
 def examine(raw: bytes) -> Finding:
@@ -89,9 +87,7 @@ def examine(raw: bytes) -> Finding:
         return Finding(None, {}, errors)
     _check_members(members, errors)
     contact_id = _as_text(members.get("id"))
-    if contact_id is not None and (
-        rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None
-    ):
+    if contact_id is not None and (rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None):
         contact_id = None
     if len(errors) > MAX_ERRORS:
         last = errors[MAX_ERRORS - 1]

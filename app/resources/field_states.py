@@ -81,9 +81,7 @@ def read_withdrawn(text: str | None) -> Takings:
     return {} if text is None else _decode_withdrawn(text)
 
 
-def take_back(
-    now: Known, before: Known, withdrawn: Takings, *, version: int, since: int
-) -> tuple[Cleared, Takings]:
+def take_back(now: Known, before: Known, withdrawn: Takings, *, version: int, since: int) -> tuple[Cleared, Takings]:
     """The names of a contact that gets back, as `version`, its state before its version `since`.
 
     What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew. So is what an
@@ -136,10 +134,7 @@ def choose_words(
     taken = {
         name: w
         for name, w in withdrawn.items()
-        if w.at > held
-        and (w.since <= held or doubtful)
-        and name not in known.named
-        and name not in known.cleared
+        if w.at > held and (w.since <= held or doubtful) and name not in known.named and name not in known.cleared
     }
     if created:
         # What was cleared there is as empty as it was before; what somebody typed since is theirs.
@@ -153,9 +148,7 @@ def explain_not_restored(fields: Sequence[str], created: bool | None) -> str:
     if "email" not in fields:
         return "these fields are left as they are there: what they held before the import named them is not known"
     if created is False:
-        return (
-            "the record was there before the import, so it is not archived; what its fields held is not known"
-        )
+        return "the record was there before the import, so it is not archived; what its fields held is not known"
     return (
         "whether the import created the record there is not known, because the answer was lost or does not say so: it "
         "is not archived, and what its fields held before is not known"

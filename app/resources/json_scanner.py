@@ -111,9 +111,7 @@ def not_separated(offset: int, found: bytes, closer: str) -> StructureError:
     if not found:
         return StructureError(offset, f"the end came before the closing '{closer}'")
     if found == b'"':
-        return StructureError(
-            offset, "the string that begins here is never closed, or a comma is missing before it"
-        )
+        return StructureError(offset, "the string that begins here is never closed, or a comma is missing before it")
     return StructureError(offset, f"',' or '{closer}' was expected here")
 
 

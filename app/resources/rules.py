@@ -113,9 +113,7 @@ def text_fault(value: str) -> str | None:
     found = _SURROGATE.search(value)
     if found is None:
         return None
-    if (
-        "\udc80" <= found[0] <= "\udcff"
-    ):  # what "surrogateescape" makes of a byte; an escape of that range is rare
+    if "\udc80" <= found[0] <= "\udcff":  # what "surrogateescape" makes of a byte; an escape of that range is rare
         return f"contains bytes that are not valid UTF-8 (at character {found.start()}); send it as UTF-8"
     return (
         f"contains half a surrogate pair, \\u{ord(found[0]):04x} (at character {found.start()}), "
@@ -277,9 +275,7 @@ _LIKELY: Final = {
     "source_version": "sourceversion",
 }
 FIELDS: Final = tuple(_LIKELY)
-_LIKELY_NAMES: Final = {
-    alias: field for field, aliases in _LIKELY.items() for alias in (field, *aliases.split())
-}
+_LIKELY_NAMES: Final = {alias: field for field, aliases in _LIKELY.items() for alias in (field, *aliases.split())}
 _PLAIN_NAMES: Final = {field.replace("_", ""): field for field in FIELDS}
 _NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
 _SPELLING: Final = spelling.Index(_PLAIN_NAMES)

@@ -119,9 +119,7 @@ class Front:
                 return self.vendor.refuse(refusal)
         return None
 
-    async def _accept(
-        self, request: web.Request, route: Route, side: Side, call: Call, body: bytes
-    ) -> Answer:
+    async def _accept(self, request: web.Request, route: Route, side: Side, call: Call, body: bytes) -> Answer:
         """The call is accepted: whatever goes wrong now is between the work and its answer."""
         broken = self.faults.active(BrokenAccount)
         if broken is not None and call.portal.endswith(f"+{broken.fault.account}") and broken.strikes(side):

@@ -120,9 +120,7 @@ class HttpSandbox(Vendor):
             if kept.digest != digest:
                 return _error(422, "key_reused", "This Idempotency-Key was used for another call.")
             visit.call.replayed = True
-            return Answer(
-                status=kept.status, body=kept.body.encode(), headers={"Idempotency-Replayed": "true"}
-            )
+            return Answer(status=kept.status, body=kept.body.encode(), headers={"Idempotency-Replayed": "true"})
         results = work(visit)
         self._random.shuffle(results)
         status = 200 if all(result["ok"] for result in results) else 207

@@ -62,9 +62,7 @@ class HubSpotSandbox(Vendor):
             case Status():
                 return wire.refusal(fault.code, "INTERNAL_ERROR", "There was a problem with the request.")
             case Unauthorized(code=403):
-                return wire.refusal(
-                    403, "MISSING_SCOPES", "This app hasn't been granted all required scopes."
-                )
+                return wire.refusal(403, "MISSING_SCOPES", "This app hasn't been granted all required scopes.")
         words = "Authentication credentials not found or invalid."
         return wire.refusal(401, "INVALID_AUTHENTICATION", words)
 
@@ -78,9 +76,7 @@ class HubSpotSandbox(Vendor):
             return wire.refusal(404, "OBJECT_NOT_FOUND", f'Property "{name}" does not exist')
         unique = name in wire.UNIQUE or visit.schema.is_declared(name)
         body = {"name": name, "type": "string", "fieldType": "text", "hasUniqueValue": unique}
-        return Answer(
-            status=200, body=wire.encode(body | {"groupName": "contactinformation", "archived": False})
-        )
+        return Answer(status=200, body=wire.encode(body | {"groupName": "contactinformation", "archived": False}))
 
     def upsert(self, visit: Visit) -> Answer:
         """Every input becomes a result or an error; what HubSpot cannot parse, or has no property for, fails the whole
@@ -134,10 +130,7 @@ class HubSpotSandbox(Vendor):
         return visit.records.update(record, item.properties, visit.at, self._key_of(item.properties))
 
     def _write(
-        self,
-        visit: Visit,
-        inputs: Sequence[wire.InputT],
-        write: Callable[[wire.InputT], tuple[Record, bool, bool]],
+        self, visit: Visit, inputs: Sequence[wire.InputT], write: Callable[[wire.InputT], tuple[Record, bool, bool]]
     ) -> Answer:
         """Do what nothing speaks against. The results of an upsert alone say what is new, and have the key."""
         whole = visit.rejected_whole((wire.id_of(item), item.properties.get("email", "")) for item in inputs)
@@ -174,9 +167,7 @@ class HubSpotSandbox(Vendor):
             if record is None:
                 missing.append(item.id)
             elif not visit.omitted(item.id, record.properties.get("email", "")):
-                results.append(
-                    wire.result_of(record, {name: record.properties.get(name) for name in body.properties})
-                )
+                results.append(wire.result_of(record, {name: record.properties.get(name) for name in body.properties}))
         errors: list[dict[str, Any]] = []
         if missing:
             errors.append(wire.item_error("OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": missing}))
@@ -203,15 +194,11 @@ class HubSpotSandbox(Vendor):
         if isinstance(item, wire.UpdateInput):
             mine = visit.records.find(visit.portal, item.id, item.id_property)
             if mine is None:
-                return wire.item_error(
-                    "OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": [item.id], **(context or {})}
-                )
+                return wire.item_error("OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": [item.id], **(context or {})})
             for key in self._keys & item.properties.keys():
                 other = visit.records.find(visit.portal, item.properties[key], key)
                 if other is not None and other is not mine:
-                    return wire.item_error(
-                        "VALIDATION_ERROR", wire.taken(key, item.properties[key], other.id), context
-                    )
+                    return wire.item_error("VALIDATION_ERROR", wire.taken(key, item.properties[key], other.id), context)
         words = wire.conflict(visit, item)
         return None if words is None else wire.item_error("CONFLICT", words, context)
 

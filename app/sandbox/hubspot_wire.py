@@ -23,9 +23,7 @@ OWN: Final = UNIQUE | frozenset(
 )
 """Contact properties that every account has; there are some more."""
 READ_ONLY: Final = frozenset({"hs_object_id", "createdate", "lastmodifieddate"})
-MISSING_WORDS: Final = (
-    "Could not get some CONTACT objects, they may be deleted or not exist. Check that ids are valid."
-)
+MISSING_WORDS: Final = "Could not get some CONTACT objects, they may be deleted or not exist. Check that ids are valid."
 
 
 class CreateInput(msgspec.Struct, rename="camel", kw_only=True, gc=False):
@@ -98,9 +96,7 @@ def parse(decoder: msgspec.json.Decoder[B], visit: Visit) -> B:
         raise bad_request(f"The number of inputs is {len(body.inputs)}, more than the limit of {MAX_INPUTS}")
     ids = [key for key, times in Counter(map(id_of, body.inputs)).items() if key and times > 1]
     if ids:
-        raise bad_request(
-            f"Duplicate IDs found in batch input: [{', '.join(ids)}]. IDs must be unique", ids=ids
-        )
+        raise bad_request(f"Duplicate IDs found in batch input: [{', '.join(ids)}]. IDs must be unique", ids=ids)
     return body
 
 
@@ -117,8 +113,7 @@ def check_properties(visit: Visit, rows: Iterable[dict[str, str]], *, written: b
     """Properties that the account does not have, or lets nobody write, refuse the batch, in HubSpot's own form."""
     names = list(dict.fromkeys(name for properties in rows for name in properties))
     wrong = [
-        (name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
-        for name in visit.missing_fields(names)
+        (name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST") for name in visit.missing_fields(names)
     ]
     if written:
         wrong += [(n, f'"{n}" is a read only property', "READ_ONLY_VALUE") for n in names if n in READ_ONLY]

@@ -24,13 +24,7 @@ class Record(msgspec.Struct, kw_only=True):
 
 
 def effect_of(
-    record: Record,
-    at: str,
-    *,
-    changed: bool = True,
-    created: bool = False,
-    deleted: bool = False,
-    by: str = "api",
+    record: Record, at: str, *, changed: bool = True, created: bool = False, deleted: bool = False, by: str = "api"
 ) -> Effect:
     """A row of the ledger for what was done to a record, by no call."""
     return Effect(
@@ -136,9 +130,7 @@ class Records:
         key = str(properties.get(key_property) or "")
         return self._make(portal, key_property, key, _filled(properties), at)
 
-    def update(
-        self, record: Record, properties: dict[str, Any], at: str, key_property: str | None = None
-    ) -> bool:
+    def update(self, record: Record, properties: dict[str, Any], at: str, key_property: str | None = None) -> bool:
         """Set these properties of a record that is there; whether that changed anything. With `key_property` among
         them it is found by that from now on."""
         if key_property is not None and properties.get(key_property):

@@ -237,13 +237,9 @@ class SalesforceSandbox(Vendor):
             return _item("MISSING_ARGUMENT", f"{field} not specified", field)
         if times > 1 and len(key) <= MAX_KEY:
             return _item("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", field)
-        return self._reject(
-            visit, field, key, record, new=visit.records.find(visit.portal, key, field) is None
-        )
+        return self._reject(visit, field, key, record, new=visit.records.find(visit.portal, key, field) is None)
 
-    def _uncreatable(
-        self, visit: Visit, field: str, key: str, record: dict[str, Any]
-    ) -> dict[str, Any] | None:
+    def _uncreatable(self, visit: Visit, field: str, key: str, record: dict[str, Any]) -> dict[str, Any] | None:
         """What speaks against one record of a creation."""
         if record.get("Id") is not None:
             return _item("INVALID_FIELD_FOR_INSERT_UPDATE", "cannot specify Id in an insert call", "Id")
@@ -307,8 +303,7 @@ def _failed(error: dict[str, Any]) -> dict[str, Any]:
 
 
 ROLLED_BACK: Final = _item(
-    "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-    "Record rolled back because not all records were valid and allOrNone was true",
+    "ALL_OR_NONE_OPERATION_ROLLED_BACK", "Record rolled back because not all records were valid and allOrNone was true"
 )
 LOCKED: Final = _item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
 

@@ -134,9 +134,7 @@ def run(
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-        async with open_sandbox(
-            kind, host=host, port=port, ledger_path=ledger_path, fields=fields
-        ) as base_url:
+        async with open_sandbox(kind, host=host, port=port, ledger_path=ledger_path, fields=fields) as base_url:
             if announce is not None:
                 announce(base_url)
             await stop.wait()

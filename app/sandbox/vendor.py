@@ -89,9 +89,7 @@ class Visit(msgspec.Struct, kw_only=True):
     kept: Kept | None = None
     """The answer to keep for its key."""
 
-    def book(
-        self, record: Record, *, changed: bool = True, created: bool = False, deleted: bool = False
-    ) -> None:
+    def book(self, record: Record, *, changed: bool = True, created: bool = False, deleted: bool = False) -> None:
         """Note what this call did to a record."""
         call = self.call
         done = effect_of(record, self.at, changed=changed, created=created, deleted=deleted)

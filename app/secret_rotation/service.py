@@ -109,10 +109,7 @@ async def count(connection: Connection, vault: Vault) -> list[KeyUse]:
         async for secret in _sealed(connection, tenant_id):
             used[_key_of(vault, secret)] += 1
     ours = vault.key_ids
-    return [
-        KeyUse(key, used[key], key in ours, key == ours[0])
-        for key in [*ours, *sorted(used.keys() - set(ours))]
-    ]
+    return [KeyUse(key, used[key], key in ours, key == ours[0]) for key in [*ours, *sorted(used.keys() - set(ours))]]
 
 
 async def _sealed(connection: Connection, tenant_id: int) -> AsyncIterator[_Sealed]:
@@ -132,17 +129,11 @@ async def _sealed(connection: Connection, tenant_id: int) -> AsyncIterator[_Seal
 def _reseal(vault: Vault, secret: _Sealed) -> bytes | None:
     try:
         opened = vault.open(
-            secret.sealed,
-            tenant_id=secret.tenant_id,
-            name=secret.name,
-            kind=secret.kind,
-            address=secret.address,
+            secret.sealed, tenant_id=secret.tenant_id, name=secret.name, kind=secret.kind, address=secret.address
         )
     except SettingsError:
         return None
-    return vault.seal(
-        opened, tenant_id=secret.tenant_id, name=secret.name, kind=secret.kind, address=secret.address
-    )
+    return vault.seal(opened, tenant_id=secret.tenant_id, name=secret.name, kind=secret.kind, address=secret.address)
 
 
 async def _replace(connection: Connection, secret: _Sealed, anew: bytes) -> bool:

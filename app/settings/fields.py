@@ -20,16 +20,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings of one process."""
 
     # The engines, the service itself and its log.
-    database_url: Annotated[
-        str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")
-    ] = ""
+    database_url: Annotated[str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")] = ""
     database_owner_url: Annotated[
-        str,
-        Doc("the same as the owner of its tables, for `tranche migrate`; empty: TRANCHE_DATABASE_URL", "URL"),
+        str, Doc("the same as the owner of its tables, for `tranche migrate`; empty: TRANCHE_DATABASE_URL", "URL")
     ] = ""
-    redis_url: Annotated[
-        str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")
-    ] = ""
+    redis_url: Annotated[str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
     engine_user: Annotated[
         str, Doc("as root, the system user who runs the embedded engines; created if missing", "name")
@@ -56,24 +51,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Connections to PostgreSQL.
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
-    db_pool_share: Annotated[
-        int, Doc("…of them that the API uses for one tenant while others wait", "connections")
-    ] = 3
+    db_pool_share: Annotated[int, Doc("…of them that the API uses for one tenant while others wait", "connections")] = 3
     db_acquire_timeout: Annotated[float, Doc("longest wait for a free connection, then 503", "s")] = 5.0
     db_connect_timeout: Annotated[float, Doc("longest wait for PostgreSQL to accept a connection", "s")] = 5.0
     db_statement_timeout: Annotated[float, Doc("longest run of one statement", "s")] = 15.0
-    db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = (
-        3.0
-    )
-    db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = (
-        15.0
-    )
+    db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = 3.0
+    db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = 15.0
     db_statement_cache: Annotated[
         int,
         Doc(
-            "prepared statements kept by a connection; 0 behind PgBouncer in transaction mode",
-            "statements",
-            zero=True,
+            "prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements", zero=True
         ),
     ] = 256
 
@@ -81,12 +68,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
-    max_json_items: Annotated[
-        int, Doc("most items of a JSON body; CSV and NDJSON have no such limit", "items")
-    ] = 10_000
-    max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = (
-        1_000_000_000
+    max_json_items: Annotated[int, Doc("most items of a JSON body; CSV and NDJSON have no such limit", "items")] = (
+        10_000
     )
+    max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = 1_000_000_000
     max_file_items: Annotated[int, Doc("most rows of a CSV or NDJSON body", "items")] = 20_000_000
     max_inflation: Annotated[
         float, Doc("a body that inflates to more than this many times its size is refused", "times")
@@ -97,91 +82,69 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
     body_timeout: Annotated[
-        float,
-        Doc("longest time for a request's body to arrive, then 408: a stalled one occupies a slot", "s"),
+        float, Doc("longest time for a request's body to arrive, then 408: a stalled one occupies a slot", "s")
     ] = 60.0
     receive_lease: Annotated[
         float,
-        Doc(
-            "a body is abandoned, and its key is free again, if its API process sent no heartbeat "
-            "for this long",
-            "s",
-        ),
+        Doc("a body is abandoned, and its key is free again, if its API process sent no heartbeat for this long", "s"),
     ] = 20.0
     max_requests: Annotated[
         int, Doc("bodies one API process receives or works on at a time; more get 503", "requests")
     ] = 4_000
     max_requests_tenant: Annotated[int, Doc("…of one tenant; more get 429", "requests")] = 2_000
     max_requests_key: Annotated[int, Doc("…of one API key; more get 429", "requests")] = 1_500
-    body_memory: Annotated[
-        int, Doc("bodies that one API process holds in memory, inflated; more get 503", "bytes")
-    ] = 160_000_000
+    body_memory: Annotated[int, Doc("bodies that one API process holds in memory, inflated; more get 503", "bytes")] = (
+        160_000_000
+    )
     body_memory_tenant: Annotated[int, Doc("…of one tenant; more get 429", "bytes")] = 80_000_000
     body_memory_key: Annotated[int, Doc("…of one API key; more get 429", "bytes")] = 40_000_000
     max_unfinished_jobs: Annotated[
         int, Doc("files of one tenant that arrive, wait or are processed; more get 429", "jobs")
     ] = 1_000
-    max_staged_bytes: Annotated[
-        int, Doc("size of all these files together, inflated; more get 429", "bytes")
-    ] = 20_000_000_000
+    max_staged_bytes: Annotated[int, Doc("size of all these files together, inflated; more get 429", "bytes")] = (
+        20_000_000_000
+    )
     max_destinations: Annotated[int, Doc("destinations of one tenant; more get 409", "destinations")] = 50
     max_streams: Annotated[int, Doc("event streams open in one API process; more get 503", "streams")] = 2_000
     max_streams_tenant: Annotated[int, Doc("…of one tenant; more get 429", "streams")] = 200
     max_waits: Annotated[
-        int,
-        Doc("requests that wait (`Prefer: wait`) in one API process; more are answered at once", "requests"),
+        int, Doc("requests that wait (`Prefer: wait`) in one API process; more are answered at once", "requests")
     ] = 3_000
     max_waits_tenant: Annotated[int, Doc("…of one tenant", "requests")] = 1_000
 
     # Keys, staged files and jobs.
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
-    idempotency_memory: Annotated[
-        float, Doc("an expired key is refused, never run again, for", "s", zero=True)
-    ] = 2_592_000.0
-    import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = (
-        1_000
+    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s", zero=True)] = (
+        2_592_000.0
     )
-    import_chunk_bytes: Annotated[int, Doc("largest part of a file written in one transaction", "bytes")] = (
-        1_000_000
-    )
+    import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = 1_000
+    import_chunk_bytes: Annotated[int, Doc("largest part of a file written in one transaction", "bytes")] = 1_000_000
     import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
-    import_attempts: Annotated[
-        int, Doc("attempts to lock contacts before the items are `retry`", "attempts")
-    ] = 20
-    job_retention: Annotated[
-        float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)
-    ] = 2_592_000.0
+    import_attempts: Annotated[int, Doc("attempts to lock contacts before the items are `retry`", "attempts")] = 20
+    job_retention: Annotated[float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)] = (
+        2_592_000.0
+    )
     stream_seconds: Annotated[
         float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0
-    stream_token_seconds: Annotated[
-        float,
-        Doc("a token for one job's event stream is valid for", "s"),
-    ] = 3_600.0
+    stream_token_seconds: Annotated[float, Doc("a token for one job's event stream is valid for", "s")] = 3_600.0
     cors_origins: Annotated[
         str,
         Doc(
-            "origins whose pages may call the API from a browser, like https://app.example.com; * is any; "
-            "empty: none",
+            "origins whose pages may call the API from a browser, like https://app.example.com; * is any; empty: none",
             "origins, separated by commas",
         ),
     ] = ""
 
     # Deliveries to destinations, retries and sagas.
     chunk_size: Annotated[int, Doc("most contacts of one delivery", "contacts")] = 100
-    delivery_concurrency: Annotated[
-        int, Doc("deliveries in flight at one destination, all workers", "deliveries")
-    ] = 8
+    delivery_concurrency: Annotated[int, Doc("deliveries in flight at one destination, all workers", "deliveries")] = 8
     delivery_attempts: Annotated[int, Doc("attempts before an item is `dead`", "attempts")] = 25
     delivery_budget: Annotated[float, Doc("time from acceptance before an item is `dead`", "s")] = 86_400.0
-    delivery_backoff_base: Annotated[
-        float, Doc("first backoff is random between 0 and this", "s", zero=True)
-    ] = 1.0
+    delivery_backoff_base: Annotated[float, Doc("first backoff is random between 0 and this", "s", zero=True)] = 1.0
     delivery_backoff_cap: Annotated[float, Doc("longest backoff", "s")] = 600.0
     delivery_lease: Annotated[float, Doc("a delivery of a dead worker is rescued after", "s")] = 30.0
-    delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = (
-        1.0
-    )
+    delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = 1.0
     reconcile_grace: Annotated[
         float, Doc("an unknown item must be absent in two reads, this far apart", "s", zero=True)
     ] = 2.0
@@ -191,15 +154,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
     crm_total_timeout: Annotated[float, Doc("longest call to a CRM in total", "s")] = 10.0
     crm_rate: Annotated[
-        float,
-        Doc("most calls per second to one destination, all workers; 0: no limit", "1/s", zero=True),
+        float, Doc("most calls per second to one destination, all workers; 0: no limit", "1/s", zero=True)
     ] = 0.0
     destination_private: Annotated[
         str,
-        Doc(
-            "private networks that destinations may reach nevertheless, also without TLS",
-            "CIDR, separated by commas",
-        ),
+        Doc("private networks that destinations may reach nevertheless, also without TLS", "CIDR, separated by commas"),
     ] = ""
     replay_rate: Annotated[float, Doc("items a second that a retry or replay makes due", "1/s")] = 1_000.0
     saga_interval: Annotated[float, Doc("how often a waiting saga checks its condition", "s")] = 1.0
@@ -210,17 +169,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     # Webhook endpoints and their messages.
     webhook_timeout: Annotated[float, Doc("longest call of a webhook in total", "s")] = 3.0
     webhook_waits: Annotated[
-        str,
-        Doc(
-            "waits before the second and every further attempt, with 20 % of jitter", "s, separated by commas"
-        ),
+        str, Doc("waits before the second and every further attempt, with 20 % of jitter", "s, separated by commas")
     ] = "5,30,120,600,3600"
     webhook_standard_timeout: Annotated[
         float, Doc("longest call of a webhook endpoint with the policy `standard`", "s")
     ] = 15.0
     webhook_standard_waits: Annotated[
-        str,
-        Doc("the same waits for the policy `standard`: three days and three hours", "s, separated by commas"),
+        str, Doc("the same waits for the policy `standard`: three days and three hours", "s, separated by commas")
     ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
     webhook_disable_after: Annotated[
         float, Doc("an endpoint with the policy `standard` that fails for this long is disabled", "s")

@@ -73,9 +73,7 @@ class Version(ContactFields, frozen=True, kw_only=True):
 
     def know(self, attributes: Iterable[str]) -> Known:
         """What is known of it, which has these attributes."""
-        return field_states.know(
-            list(fields_of(self).values()), attributes, field_states.read_cleared(self.cleared)
-        )
+        return field_states.know(list(fields_of(self).values()), attributes, field_states.read_cleared(self.cleared))
 
 
 class CurrentVersion(Version, frozen=True, kw_only=True):
@@ -179,9 +177,7 @@ async def lock_contacts(
 _read_makers = Query[[int, Sequence[uuid.UUID]], list[Maker]]("read_makers")
 
 
-async def read_makers(
-    connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]
-) -> dict[uuid.UUID, Maker]:
+async def read_makers(connection: Connection, tenant_id: int, job_ids: Sequence[uuid.UUID]) -> dict[uuid.UUID, Maker]:
     return {maker.job_id: maker for maker in await _read_makers(connection, tenant_id, job_ids)}
 
 
@@ -210,9 +206,7 @@ async def find_own(
 _read_befores = Query[[int, list[uuid.UUID | None], list[int | None]], list[Before]]("read_befores")
 
 
-async def read_befores(
-    connection: Connection, tenant_id: int, changes: Sequence[Change]
-) -> dict[int, Before]:
+async def read_befores(connection: Connection, tenant_id: int, changes: Sequence[Change]) -> dict[int, Before]:
     """The state before each change, by its position; absent if there was none."""
     jobs, indexes = [change.prev_job_id for change in changes], [change.prev_item_index for change in changes]
     return {row.place - 1: row for row in await _read_befores(connection, tenant_id, jobs, indexes)}
@@ -269,9 +263,7 @@ is_unsettled = Query[[int, uuid.UUID], bool | None]("read_unsettled")
 
 
 @query
-async def last_refused(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, *, before: int
-) -> int | None:
+async def last_refused(connection: Connection, tenant_id: int, job_id: uuid.UUID, *, before: int) -> int | None:
     """No item after this one, and before the index `before`, was finally refused; `None`: none at all."""
 
 

@@ -55,9 +55,7 @@ class Restored(msgspec.Struct, frozen=True):
     """Destinations that were given deliveries."""
 
 
-async def restore(
-    connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int
-) -> Restored:
+async def restore(connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on."""
     locked = await queries.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
     current = [locked[c.contact_id] for c in changes]
@@ -77,9 +75,7 @@ async def restore(
         ],
     )
     outcomes = [
-        ItemOutcome(
-            first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1
-        )
+        ItemOutcome(first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1)
         if place in own
         else _leave(job, first_index + place, change, current[place], makers[current[place].job_id])
         for place, change in enumerate(changes)
@@ -101,9 +97,7 @@ async def _find_own(
     others = [place for place in range(len(changes)) if place not in own]
     if not others:
         return own, {}
-    makers = await queries.read_makers(
-        connection, job.tenant_id, list({current[place].job_id for place in others})
-    )
+    makers = await queries.read_makers(connection, job.tenant_id, list({current[place].job_id for place in others}))
     undone = [
         place
         for place in others
@@ -137,9 +131,7 @@ def _is_own(job: Restoration, change: Change, found: CurrentVersion) -> bool:
     """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
     made = (found.job_id, found.item_index, found.version)
-    return (
-        made == (job.of, change.item_index, change.version) and found.source_version == change.source_version
-    )
+    return made == (job.of, change.item_index, change.version) and found.source_version == change.source_version
 
 
 def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, maker: Maker) -> ItemOutcome:
@@ -154,17 +146,11 @@ def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, 
             f"job {found.job_id} (key {maker.key_id}, request {maker.request_id})"
         )
     detail = f"item {change.item_index} of job {job.of} made version {change.version}; {since}, so it is left as it is"
-    return outcomes_wire.failed(
-        index, change.contact_id, [FieldError(ErrorCode.VERSION_CONFLICT, "", detail)]
-    )
+    return outcomes_wire.failed(index, change.contact_id, [FieldError(ErrorCode.VERSION_CONFLICT, "", detail)])
 
 
 async def _book(
-    connection: Connection,
-    job: Restoration,
-    changes: Sequence[Change],
-    outcomes: list[ItemOutcome],
-    first_index: int,
+    connection: Connection, job: Restoration, changes: Sequence[Change], outcomes: list[ItemOutcome], first_index: int
 ) -> list[int]:
     destinations = await processing_queries.pending_destinations(connection, job.tenant_id)
     booked = await book(

@@ -72,20 +72,13 @@ async def undo(
                 items=changes,
             ),
         )
-        await saga_queries.begin(
-            connection, tenant_id, new_id(), workflow=WORKFLOW, subject=undo_id, actor=key_id
-        )
+        await saga_queries.begin(connection, tenant_id, new_id(), workflow=WORKFLOW, subject=undo_id, actor=key_id)
         for subject, detail in (
             (job_id, {"undo_job": str(undo_id), "changes": changes}),
             (undo_id, {"undo_of": str(job_id), "changes": changes}),
         ):
             await audit_queries.write(
-                connection,
-                tenant_id,
-                actor=key_id,
-                action="undo.ask",
-                subject=f"job:{subject}",
-                detail=detail,
+                connection, tenant_id, actor=key_id, action="undo.ask", subject=f"job:{subject}", detail=detail
             )
     log.info("undo_asked", tenant_id=tenant_id, job_id=str(job_id), undo_job_id=str(undo_id))
     return Asked(undo_id, new=True)

@@ -74,9 +74,7 @@ def parse_address(host: str) -> Address | None:
         return _parse_numbers(text)
 
 
-_NUMBER: Final = re.compile(
-    r"0x(?P<hex>[0-9a-f]+)|0(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*)", re.IGNORECASE | re.ASCII
-)
+_NUMBER: Final = re.compile(r"0x(?P<hex>[0-9a-f]+)|0(?P<oct>[0-7]+)|(?P<dec>0|[1-9][0-9]*)", re.IGNORECASE | re.ASCII)
 _BASES: Final = {"hex": 16, "oct": 8, "dec": 10}
 
 

@@ -12,9 +12,7 @@ from msgspec import UNSET, UnsetType
 
 from app.vocabulary.states import Consistency, EffectState, ErrorCode, ItemStatus, Result, WarningCode
 
-_ITEMS: Final = msgspec.Meta(
-    extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}}
-)
+_ITEMS: Final = msgspec.Meta(extra_json_schema={"type": "array", "items": {"$ref": "#/components/schemas/ItemOutcome"}})
 
 
 class FieldError(msgspec.Struct, frozen=True, gc=False):
@@ -47,9 +45,7 @@ class JobError(msgspec.Struct, frozen=True):
     detail: str
 
 
-_Line = Annotated[
-    int, msgspec.Meta(description="Of the CSV or NDJSON body: where the item begins, counted from 1.")
-]
+_Line = Annotated[int, msgspec.Meta(description="Of the CSV or NDJSON body: where the item begins, counted from 1.")]
 
 
 class ItemOutcome(msgspec.Struct, omit_defaults=True, gc=False):

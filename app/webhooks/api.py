@@ -119,20 +119,14 @@ async def read_webhook_endpoint(
 
 @operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
 async def change_webhook_endpoint(
-    endpoint_id: EndpointId,
-    body: WebhookEndpointChange,
-    principal: Principal,
-    settings: Settings,
-    database: Database,
+    endpoint_id: EndpointId, body: WebhookEndpointChange, principal: Principal, settings: Settings, database: Database
 ) -> WebhookEndpoint:
     """Change, disable or enable a webhook endpoint.
 
     A disabled one receives nothing: waiting messages become `failed`, and events that happen meanwhile are not kept
     for it.
     """
-    return await service.change(
-        database, settings, principal.tenant_id, endpoint_id, body, actor=principal.key_id
-    )
+    return await service.change(database, settings, principal.tenant_id, endpoint_id, body, actor=principal.key_id)
 
 
 @operation("DELETE", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("It is gone.", 204))
@@ -156,11 +150,7 @@ async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal,
     answers=Answer("The endpoint with its new secret.", cache=_NO_STORE),
 )
 async def rotate_webhook_secret(
-    endpoint_id: EndpointId,
-    body: WebhookRotation | None,
-    principal: Principal,
-    settings: Settings,
-    database: Database,
+    endpoint_id: EndpointId, body: WebhookRotation | None, principal: Principal, settings: Settings, database: Database
 ) -> WebhookSecret:
     """Give a webhook endpoint a new secret."""
     keep = settings.webhook_rotation if body is None or body.keep_seconds is None else body.keep_seconds
@@ -174,9 +164,7 @@ async def rotate_webhook_secret(
     _ENDPOINT + "/test",
     tag=_TAG,
     access=ADMIN,
-    description=lambda settings: (
-        f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message shows the result."
-    ),
+    description=lambda settings: f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message shows the result.",
     answers=Answer("It will be sent.", 202, headers=("Location",)),
     errors=(409,),
 )
@@ -194,8 +182,7 @@ async def test_webhook_endpoint(
     tag=_TAG,
     access=ADMIN,
     description=lambda settings: (
-        "With every attempt. Messages that are settled are kept for "
-        f"{settings.webhook_retention / 86_400:g} days."
+        f"With every attempt. Messages that are settled are kept for {settings.webhook_retention / 86_400:g} days."
     ),
     answers=Answer("A page of messages."),
 )
@@ -222,9 +209,7 @@ async def read_webhook_message(
     return await service.read_message(connection, principal.tenant_id, endpoint_id, message_id)
 
 
-@operation(
-    "POST", _MESSAGE + "/replay", tag=_TAG, access=ADMIN, answers=Answer("The message."), errors=(409,)
-)
+@operation("POST", _MESSAGE + "/replay", tag=_TAG, access=ADMIN, answers=Answer("The message."), errors=(409,))
 async def replay_webhook_message(
     endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
 ) -> WebhookMessage:
@@ -244,6 +229,4 @@ async def replay_webhook_messages(
     All messages of an endpoint that are `dead` or `failed`, under their event ids. If there are very many, only a
     part is replayed: repeat until `replayed` is 0.
     """
-    return WebhooksReplayed(
-        await service.replay_messages(database, principal.tenant_id, endpoint_id, body.state)
-    )
+    return WebhooksReplayed(await service.replay_messages(database, principal.tenant_id, endpoint_id, body.state))

@@ -84,13 +84,7 @@ _insert_endpoint = Query[[int, str, Sequence[str], int, Policy], int | None]("in
 
 
 async def add_endpoint(
-    connection: Connection,
-    tenant_id: int,
-    url: str,
-    events: Sequence[str],
-    *,
-    most: int,
-    policy: Policy = Policy.SHORT,
+    connection: Connection, tenant_id: int, url: str, events: Sequence[str], *, most: int, policy: Policy = Policy.SHORT
 ) -> int | None:
     """Its id, for `set_secret`, without which it cannot sign; `None`: the tenant has `most` already.
 
@@ -149,9 +143,7 @@ async def close_strays(connection: Connection) -> int:
 add_test_message = Query[[int, int, str], int | None]("insert_test_message")
 """(tenant_id, endpoint_id, event_type) `None`: there is no such endpoint, or it is not active."""
 _list_messages = Query[[int, int, int, int], list[WebhookMessage]]("list_messages")
-_list_messages_in_state = Query[[int, int, int, int, MessageState], list[WebhookMessage]](
-    "list_messages_in_state"
-)
+_list_messages_in_state = Query[[int, int, int, int, MessageState], list[WebhookMessage]]("list_messages_in_state")
 
 
 async def list_messages(
@@ -174,9 +166,7 @@ replay_message = Query[[int, int, int], Affected]("replay_message")
 _replay_messages = Query[[int, int, MessageState], Affected]("replay_messages")
 
 
-async def replay_messages(
-    connection: Connection, tenant_id: int, endpoint_id: int, state: MessageState
-) -> int:
+async def replay_messages(connection: Connection, tenant_id: int, endpoint_id: int, state: MessageState) -> int:
     """Send those in this state again, a bounded number a call; how many."""
     return await in_batches(_replay_messages, connection, tenant_id, endpoint_id, state)
 
@@ -187,12 +177,7 @@ due_endpoints = Query[[], list[tuple[int, int]]]("due_endpoints")
 
 @query
 async def claim_message(
-    connection: Connection,
-    tenant_id: int,
-    endpoint_id: int,
-    *,
-    lease: Seconds,
-    standard_lease: Seconds | None = None,
+    connection: Connection, tenant_id: int, endpoint_id: int, *, lease: Seconds, standard_lease: Seconds | None = None
 ) -> Claimed | None:
     """One due message; after `lease` seconds without `record_attempt` it is due again.
 

@@ -120,9 +120,7 @@ def url_fault(url: str, private: Iterable[Network]) -> str | None:
     if address is not None and (why := refusal(address, private)) is not None:
         return f"{address} {why}; webhooks go to the public internet, unless TRANCHE_WEBHOOK_PRIVATE names its network."
     if url.startswith("http://") and not (address is not None and is_named(address, private)):
-        return (
-            "The URL must begin with https://; http:// is for addresses that TRANCHE_WEBHOOK_PRIVATE names."
-        )
+        return "The URL must begin with https://; http:// is for addresses that TRANCHE_WEBHOOK_PRIVATE names."
     return None
 
 

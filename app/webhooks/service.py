@@ -70,13 +70,7 @@ class WebhookSecret(WebhookEndpoint, frozen=True, kw_only=True):
 
 
 async def add(
-    database: Database,
-    vault: Vault,
-    settings: Settings,
-    tenant_id: int,
-    new: NewWebhookEndpoint,
-    *,
-    actor: str,
+    database: Database, vault: Vault, settings: Settings, tenant_id: int, new: NewWebhookEndpoint, *, actor: str
 ) -> WebhookSecret:
     """Add an endpoint; it receives future events.
 
@@ -91,9 +85,7 @@ async def add(
             connection, tenant_id, new.url, events, most=MOST_ENDPOINTS, policy=new.policy
         )
         if endpoint_id is None:
-            raise Invalid(
-                f"There are {MOST_ENDPOINTS} webhook endpoints, which is the limit; remove one first."
-            )
+            raise Invalid(f"There are {MOST_ENDPOINTS} webhook endpoints, which is the limit; remove one first.")
         await webhook_queries.set_secret(
             connection, tenant_id, endpoint_id, _seal(vault, secret, tenant_id, endpoint_id), keep=None
         )
@@ -138,9 +130,7 @@ async def change(
             raise NotFound(_NO_ENDPOINT)
         await _note(connection, tenant_id, endpoint_id, "change", actor, given)
         if wanted.state is EndpointState.DISABLED:
-            await webhook_queries.close_messages(
-                connection, tenant_id, endpoint_id, "the endpoint was disabled"
-            )
+            await webhook_queries.close_messages(connection, tenant_id, endpoint_id, "the endpoint was disabled")
         return await read(connection, tenant_id, endpoint_id)
 
 
@@ -151,9 +141,7 @@ async def remove(database: Database, tenant_id: int, endpoint_id: int, *, actor:
         NotFound: there is none.
     """
     async with database.connection() as connection, connection.transaction():
-        if not await webhook_queries.change_endpoint(
-            connection, tenant_id, endpoint_id, state=EndpointState.REMOVED
-        ):
+        if not await webhook_queries.change_endpoint(connection, tenant_id, endpoint_id, state=EndpointState.REMOVED):
             raise NotFound(_NO_ENDPOINT)
         await _note(connection, tenant_id, endpoint_id, "remove", actor)
         await webhook_queries.close_messages(connection, tenant_id, endpoint_id, "the endpoint was removed")
@@ -170,9 +158,7 @@ async def rotate(
     secret = make_secret(os.urandom(SECRET_BYTES))
     sealed = _seal(vault, secret, tenant_id, endpoint_id)
     async with database.connection() as connection, connection.transaction():
-        if not await webhook_queries.set_secret(
-            connection, tenant_id, endpoint_id, sealed, keep=keep or None
-        ):
+        if not await webhook_queries.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
             raise NotFound(_NO_ENDPOINT)
         await _note(connection, tenant_id, endpoint_id, "rotate", actor, {"keep_seconds": keep})
         return _show(await read(connection, tenant_id, endpoint_id), secret)
@@ -220,9 +206,7 @@ async def read_messages(
     return page, page[-1].message_id if len(found) > limit else None
 
 
-async def read_message(
-    connection: Connection, tenant_id: int, endpoint_id: int, message_id: int
-) -> WebhookMessage:
+async def read_message(connection: Connection, tenant_id: int, endpoint_id: int, message_id: int) -> WebhookMessage:
     """
     Raises:
         NotFound: there is none.
@@ -235,9 +219,7 @@ async def read_message(
     return found[0]
 
 
-async def replay_message(
-    database: Database, tenant_id: int, endpoint_id: int, message_id: int
-) -> WebhookMessage:
+async def replay_message(database: Database, tenant_id: int, endpoint_id: int, message_id: int) -> WebhookMessage:
     """Send one message again, under its event id; one that is pending is left as it is.
 
     Raises:

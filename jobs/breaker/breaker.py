@@ -13,16 +13,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from app.vocabulary.states import CircuitState
 from jobs.breaker.redis_fallback import RedisFallback
-from jobs.breaker.rules import (
-    BreakerPolicy,
-    Circuit,
-    Permit,
-    Permits,
-    Rejected,
-    Snapshot,
-    Transition,
-    Verdict,
-)
+from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Snapshot, Transition, Verdict
 from jobs.breaker.stores import MemoryStore, RedisStore
 
 if TYPE_CHECKING:
@@ -90,9 +81,7 @@ class Breaker:
                 self._memory.forget(permit.name)
         return found
 
-    async def report(
-        self, verdicts: Sequence[tuple[Permit, Verdict]], seconds: float
-    ) -> list[Transition | None]:
+    async def report(self, verdicts: Sequence[tuple[Permit, Verdict]], seconds: float) -> list[Transition | None]:
         """What a call of `seconds` says about every circuit that it passed, in one message; a transition for each.
 
         The permits are those of one `acquire`. Canceling an ordinary call is no news, and not reported.
@@ -102,9 +91,7 @@ class Breaker:
         changes = {permit.name: change for (permit, _), change in zip(news, found, strict=True)}
         return [changes.get(permit.name) for permit, _ in verdicts]
 
-    async def _report(
-        self, reports: Sequence[tuple[Permit, Verdict]], seconds: float
-    ) -> list[Transition | None]:
+    async def _report(self, reports: Sequence[tuple[Permit, Verdict]], seconds: float) -> list[Transition | None]:
         if not reports[0][0].shared:
             return self._memory.report(reports)
         # A report that Redis cannot take is dropped: in the memory of this process it would be counted
@@ -133,9 +120,7 @@ class Breaker:
             self._memory.forget(name)
         return None if found is None else found[0]
 
-    async def force(
-        self, name: str, state: CircuitState, *, seconds: float | None = None
-    ) -> Transition | None:
+    async def force(self, name: str, state: CircuitState, *, seconds: float | None = None) -> Transition | None:
         """Set a circuit's state; open lasts `seconds` (default: the longest opening time).
 
         While Redis is away this reaches the present process only: see `away`.

@@ -155,9 +155,7 @@ class LocalCircuit:
         if probe:
             transition = self._move(CircuitState.HALF_OPEN, now, self._policy.permit)
         token = self._generation if probe else 0
-        return Permit(
-            name=self.name, generation=self._generation, token=token, shared=False, transition=transition
-        )
+        return Permit(name=self.name, generation=self._generation, token=token, shared=False, transition=transition)
 
     def report(self, generation: int, verdict: Verdict, now: float, jitter: float) -> Transition | None:
         """The end of a call; `jitter` is random in [0, 1)."""

@@ -46,8 +46,7 @@ class RedisStore:
         folder = resources.files("jobs.breaker") / "lua"
         common = (folder / "common.lua").read_text("utf-8")
         self._scripts = {
-            script: redis.register_script(common + (folder / f"{script}.lua").read_text("utf-8"))
-            for script in SCRIPTS
+            script: redis.register_script(common + (folder / f"{script}.lua").read_text("utf-8")) for script in SCRIPTS
         }
         self._prefix = prefix
         self._rng = rng
@@ -76,9 +75,7 @@ class RedisStore:
             return Rejected(name=name, state=_STATES[state], retry_after=retry / 1_000)
         return Permits(permits=tuple(map(_permit, circuits, parts)))
 
-    async def report(
-        self, reports: Sequence[tuple[Permit, Verdict]], seconds: float
-    ) -> list[Transition | None]:
+    async def report(self, reports: Sequence[tuple[Permit, Verdict]], seconds: float) -> list[Transition | None]:
         arguments: list[str | int] = []
         for permit, verdict in reports:
             arguments += (permit.generation, permit.token, verdict.value, _milliseconds(seconds))
@@ -194,16 +191,9 @@ def _permit(circuit: Circuit, part: list[int]) -> Permit:
     _, state, generation, token, _, opens, changed = part
     name, transition = circuit.name, None
     if changed:
-        transition = Transition(
-            name=name, before=CircuitState.OPEN, after=_STATES[state], opens=opens, retry_after=0.0
-        )
+        transition = Transition(name=name, before=CircuitState.OPEN, after=_STATES[state], opens=opens, retry_after=0.0)
     return Permit(
-        name=name,
-        generation=generation,
-        token=token,
-        shared=True,
-        tenant=circuit.tenant,
-        transition=transition,
+        name=name, generation=generation, token=token, shared=True, tenant=circuit.tenant, transition=transition
     )
 
 
@@ -211,6 +201,4 @@ def _transition(name: str, part: list[int]) -> Transition | None:
     before, after, opens, retry = part
     if before < 0:
         return None
-    return Transition(
-        name=name, before=_STATES[before], after=_STATES[after], opens=opens, retry_after=retry / 1_000
-    )
+    return Transition(name=name, before=_STATES[before], after=_STATES[after], opens=opens, retry_after=retry / 1_000)

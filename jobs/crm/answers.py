@@ -74,9 +74,7 @@ class Judge:
         """What mends the account, if a refusal says that it lacks something that these contacts need there."""
         return None
 
-    def lacking(
-        self, contacts: Sequence[Contact], errors: Iterable[Any], *, noun: str = "contacts"
-    ) -> str | None:
+    def lacking(self, contacts: Sequence[Contact], errors: Iterable[Any], *, noun: str = "contacts") -> str | None:
         """The words and the remedy, where errors of single contacts say that the account lacks something."""
         for error in errors:
             remedy = self.remedy(error, contacts)
@@ -119,9 +117,7 @@ class Judge:
         status = answer.status
         if status < 300:  # its body is not shown: it may be an answer to something else altogether
             trouble = f": {answer.trouble}," if answer.trouble else ""
-            return unknown(
-                self.words(f"{self.vendor} answered {status}{trouble} with a body that cannot be used")
-            )
+            return unknown(self.words(f"{self.vendor} answered {status}{trouble} with a body that cannot be used"))
         wait = self.wait(answer, body)
         if wait is not None:
             return Verdict(health=wait.health, code=wait.code, detail=detail, pause=_pause(wait, detail))
@@ -176,9 +172,7 @@ def _met(verdict: Verdict, answer: Answer | NoAnswer) -> dict[str, Any]:
 
 def unknown(detail: str) -> Verdict:
     """The contacts may have arrived."""
-    return Verdict(
-        health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN
-    )
+    return Verdict(health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
 def with_remedy(detail: str, remedy: str) -> str:

@@ -15,9 +15,7 @@ NOBODY: Final = "tranche-check-nobody"
 
 def step(name: str, ok: bool | None, detail: str, answer: Answer | NoAnswer | CallResult) -> Step:
     """What one call showed."""
-    return Step(
-        name=name, ok=ok, detail=detail, status=answer.status, milliseconds=round(answer.seconds * 1000)
-    )
+    return Step(name=name, ok=ok, detail=detail, status=answer.status, milliseconds=round(answer.seconds * 1000))
 
 
 def refused(name: str, judge: Judge, answer: Answer | NoAnswer, *, remedy: str = "") -> Step:

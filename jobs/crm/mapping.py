@@ -38,9 +38,7 @@ class FieldMap:
         self.key = key
         standard, fields = options.STANDARD, options.fields
         self._standard = {
-            ours: theirs
-            for ours in STANDARD_FIELDS
-            if (theirs := fields.get(ours, standard[ours])) is not None
+            ours: theirs for ours in STANDARD_FIELDS if (theirs := fields.get(ours, standard[ours])) is not None
         }
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
         self._name_of = name_of

@@ -59,8 +59,7 @@ class Tally:
         """Who is open was not sent: a call before failed."""
         return Reply(
             outcomes=[
-                self.outcomes.get(c.contact_id)
-                or Outcome(c.contact_id, EffectState.RETRY, self._code, self._detail)
+                self.outcomes.get(c.contact_id) or Outcome(c.contact_id, EffectState.RETRY, self._code, self._detail)
                 for c in self._contacts
             ],
             health=self.health,

@@ -85,10 +85,7 @@ class AttemptCalls:
         return await self._call("read_back", contacts, self.crm.read_back)
 
     async def _call(
-        self,
-        operation: Asked,
-        contacts: list[Contact],
-        ask: Callable[[list[Contact], Headers], Awaitable[_Answer]],
+        self, operation: Asked, contacts: list[Contact], ask: Callable[[list[Contact], Headers], Awaitable[_Answer]]
     ) -> _Answer | None:
         """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
         if not await self._renew_lease():

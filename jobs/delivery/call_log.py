@@ -61,9 +61,7 @@ class CallLog:
         """The call ended before its answer."""
         self._add(call, seconds, None, detail, lost=call.operation != "read_back")
 
-    def _add(
-        self, call: CallInProgress, seconds: float, status: int | None, detail: str, *, lost: bool
-    ) -> None:
+    def _add(self, call: CallInProgress, seconds: float, status: int | None, detail: str, *, lost: bool) -> None:
         every = len(call.positions) == self._items
         self._calls.append(
             Call(
@@ -90,8 +88,6 @@ class CallLog:
                 room -= 1
         missing = len(self._calls) - len(kept)
         if missing:
-            note = (
-                f"{kept[-1].detail} ({missing} more calls of this attempt that did not end well are not kept)"
-            )
+            note = f"{kept[-1].detail} ({missing} more calls of this attempt that did not end well are not kept)"
             kept[-1] = msgspec.structs.replace(kept[-1], detail=note)
         return kept

@@ -102,17 +102,13 @@ class ClientFactory:
         crm = state.adapter(made_of, lambda: self._adapter(destination, policy.timeouts))
         # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
         crm_circuit = (
-            None
-            if destination.kind == "http"
-            else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
+            None if destination.kind == "http" else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
         )
         own_circuit = f"connection:{tenant_id}:{destination_id}"
 
         def on_transition(transition: Transition, reason: str, detail: str) -> None:
             circuit = "connection" if transition.name == own_circuit else "crm"
-            self._transitions.add(
-                CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail)
-            )
+            self._transitions.add(CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail))
 
         async def block(seconds: float, detail: str) -> None:
             try:
@@ -140,9 +136,7 @@ class ClientFactory:
     def _adapter(self, destination: Route, timeouts: Timeouts) -> Crm:
         connect = ADAPTERS.get(destination.kind)
         if connect is None:
-            raise SettingsError(
-                f"destination {destination.name!r} is of the unknown kind {destination.kind!r}"
-            )
+            raise SettingsError(f"destination {destination.name!r} is of the unknown kind {destination.kind!r}")
         token = self._vault.open(
             destination.credentials,
             tenant_id=destination.tenant_id,

@@ -44,9 +44,7 @@ _SEEN: Final = {
     Seen.DIFFERS: "It is there, but with other values than were sent.",
     Seen.ABSENT: "It is not there.",
 }
-_UNSHOWN: Final = (
-    "The answer says nothing against it, and does not name the record: only a look there shows more."
-)
+_UNSHOWN: Final = "The answer says nothing against it, and does not name the record: only a look there shows more."
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -134,9 +132,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         words = "Not tried: the destination cannot remove records, so it would stay there."
         steps.append(Step(name="canary", ok=None, detail=words))
         return
-    contact = Contact(
-        contact_id=key, version=1, email=f"{key}@example.com", first_name="Tranche", last_name="Canary"
-    )
+    contact = Contact(contact_id=key, version=1, email=f"{key}@example.com", first_name="Tranche", last_name="Canary")
     reply = await crm.push([contact], headers)
     [outcome] = reply.outcomes
     well, unshown = f"The record {key} was written.", f"The key is {key}."
@@ -151,9 +147,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         detail = _SEEN[seen] if seen is not None else back.detail or "The answer does not mention it."
         steps.append(step("read back", seen is Seen.MATCHES, detail, back))
     else:
-        words = (
-            "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
-        )
+        words = "It cannot be read back, so the answer to the write is all there is to go by (option read_path)."
         steps.append(Step(name="read back", ok=None, detail=words))
     await _archive(crm, key, remote_id, headers, steps)
 

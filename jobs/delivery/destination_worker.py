@@ -177,9 +177,7 @@ class DestinationWorker:
             # would cancel what the other attempts are sending.
             self._closed = True
             tenant_id, destination_id = context.key
-            log.warning(
-                "attempt_not_recorded", tenant_id=tenant_id, destination_id=destination_id, error=error
-            )
+            log.warning("attempt_not_recorded", tenant_id=tenant_id, destination_id=destination_id, error=error)
         except Exception:
             self._closed = True
             log.exception("attempt_failed", delivery_id=claim.delivery_id)

@@ -129,9 +129,7 @@ class Dispatcher:
                     worker.context = changed
             except (TrancheError, asyncpg.PostgresError) as error:
                 # Not raised: calls in flight shall end.
-                log.warning(
-                    "destination_not_served", tenant_id=tenant_id, destination_id=destination_id, error=error
-                )
+                log.warning("destination_not_served", tenant_id=tenant_id, destination_id=destination_id, error=error)
             finally:
                 del self._workers[tenant_id, destination_id]
         return False

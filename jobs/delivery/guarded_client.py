@@ -64,9 +64,7 @@ class GuardedClient:
         self._state = state
         self._own = own_circuit
         self._shared = crm_circuit
-        self._circuits = (
-            (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
-        )
+        self._circuits = (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
         self._timeouts = policy.timeouts
         self._operator_timeouts = operator_timeouts
         self._monotonic = monotonic
@@ -134,9 +132,7 @@ class GuardedClient:
         await self._report(permits, answer)
         if answer.health is Health.SETUP_FAULT:
             seconds = await self._block_for_setup()
-            return msgspec.structs.replace(
-                answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN)
-            )
+            return msgspec.structs.replace(answer, pause=Pause(seconds, answer.detail, ErrorCode.CIRCUIT_OPEN))
         return answer
 
     def _remember_failure(self, answer: Reply | ReadBack) -> None:

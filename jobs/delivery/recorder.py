@@ -106,9 +106,7 @@ class Recorder:
         async with self._database.connection() as connection:
             return await queries.record_delivery(connection, claim, record)
 
-    async def release_claim(
-        self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float
-    ) -> None:
+    async def release_claim(self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float) -> None:
         """A claim failed, but PostgreSQL may have committed it before it could say so. Nobody sends what it claimed, so
         it is freed here; after the end of its lease it would count as perhaps sent."""
         checks = 2  # a statement that was cut off may still run in PostgreSQL at the first one

@@ -32,11 +32,7 @@ def escalate(items: AttemptItems) -> None:
 
 
 def plan(
-    items: AttemptItems,
-    claim: Claim,
-    lost: list[LostCall],
-    size: int,
-    event_id: Callable[[list[Contact]], str],
+    items: AttemptItems, claim: Claim, lost: list[LostCall], size: int, event_id: Callable[[list[Contact]], str]
 ) -> list[Batch]:
     """The calls that can be made again. A contact that has changed is sent in its present version, like any other; the
     unchanged ones of its call are escalated."""

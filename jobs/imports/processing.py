@@ -67,9 +67,7 @@ class Processor:
             async with self._whole:
                 return await self._advance(connection, tenant_id, job_id, job)
 
-    async def _advance(
-        self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing
-    ) -> Advance:
+    async def _advance(self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing) -> Advance:
         unit = Unit(connection, tenant_id, job_id, job, self._settings, self._random)
         try:
             if await unit.work():

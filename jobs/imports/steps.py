@@ -196,9 +196,7 @@ class Unit:
         pieces, _ = decode_pieces(unpack(chunk.rows))
         found = await rows.chunk_repeats(self._connection, *self._job, chunk)
         places = [
-            r.item_index
-            for r in found
-            if not isinstance(pieces[r.item_index - chunk.first_index], UnreadablePiece)
+            r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], UnreadablePiece)
         ]
         read = decoding.read_items(
             [_raw(pieces[index - chunk.first_index]) for index in places],
@@ -254,10 +252,7 @@ class Unit:
             lines += numbers
             spans.append((first, count))
         items = Items(
-            pieces,
-            last_wins=self._options.last_wins,
-            max_item_bytes=self._settings.max_item_bytes,
-            lines=lines,
+            pieces, last_wins=self._options.last_wins, max_item_bytes=self._settings.max_item_bytes, lines=lines
         )
         await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
         booked = []
@@ -271,9 +266,7 @@ class Unit:
 
     async def _decide(self, items: Items, undecided: Undecided | None, *, atomic: bool) -> None:
         if undecided is None:
-            await upsert.write(
-                self._connection, *self._job, items, atomic=atomic, dry_run=self._options.dry_run
-            )
+            await upsert.write(self._connection, *self._job, items, atomic=atomic, dry_run=self._options.dry_run)
         else:
             seconds = math.ceil(self._settings.db_lock_timeout * (1 + self._random()))
             items.postpone(undecided, seconds)

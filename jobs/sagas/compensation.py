@@ -43,11 +43,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         )
 
     def audit_detail(self) -> dict[str, Any]:
-        return {
-            "restored": self.restored,
-            "already_taken_back": self.unchanged,
-            "changed_since": self.conflicts,
-        }
+        return {"restored": self.restored, "already_taken_back": self.unchanged, "changed_since": self.conflicts}
 
 
 def wait_longer(context: StepContext) -> Wait:
@@ -61,11 +57,7 @@ async def restore_range(
     """Restore a range of items; their destinations are notified once it is committed."""
     tenant_id = context.tenant_id
     restoration = Restoration(
-        tenant_id=tenant_id,
-        job_id=job.job_id,
-        request_id=job.request_id,
-        of=of,
-        chunk_size=context.settings.chunk_size,
+        tenant_id=tenant_id, job_id=job.job_id, request_id=job.request_id, of=of, chunk_size=context.settings.chunk_size
     )
     found = await restore(context.connection, restoration, changes, first_index=first_index)
     for destination_id in found.to_notify:

@@ -50,9 +50,7 @@ async def _settle(context: StepContext) -> Answer:
 async def _take_back(context: StepContext) -> Answer:
     memory = Memory.of(context)
     tally, imported = memory.tally, context.saga.subject
-    high = await undo_queries.last_refused(
-        context.connection, context.tenant_id, imported, before=tally.before
-    )
+    high = await undo_queries.last_refused(context.connection, context.tenant_id, imported, before=tally.before)
     if high is None:
         if memory.job is not None:
             await compensation.end(context, memory.job)
@@ -126,10 +124,6 @@ async def _fail(context: StepContext) -> Answer:
 
 CONSISTENCY: Final = Workflow(
     WORKFLOW,
-    (
-        Step("settle", _settle, _fail),
-        Step("take_back", _take_back, _fail),
-        Step("deliver", _deliver, no_compensation),
-    ),
+    (Step("settle", _settle, _fail), Step("take_back", _take_back, _fail), Step("deliver", _deliver, no_compensation)),
 )
 """The subject of its sagas is the import."""

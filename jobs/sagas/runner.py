@@ -190,9 +190,7 @@ class Runner(PollingWorkerPool):
             await saga_queries.move(connection, saga, to)
         return to
 
-    async def _audit(
-        self, connection: Connection, saga: Saga, step: str, answer: Answer, to: Position
-    ) -> None:
+    async def _audit(self, connection: Connection, saga: Saga, step: str, answer: Answer, to: Position) -> None:
         """Write every step that succeeded or failed to the audit log."""
         if isinstance(answer, Done):
             detail: dict[str, object] = dict(answer.audit_detail)

@@ -27,9 +27,7 @@ async def _restore(context: StepContext) -> Answer:
         context.connection, context.tenant_id, job.undo_of, before=tally.before, limit=RANGE
     )
     if changes:
-        found = await compensation.restore_range(
-            context, job, changes, of=job.undo_of, first_index=tally.done
-        )
+        found = await compensation.restore_range(context, job, changes, of=job.undo_of, first_index=tally.done)
         tally = tally.add(found, before=changes[-1].item_index)
         if len(changes) == RANGE:
             return Continue(msgspec.structs.asdict(tally))
@@ -46,7 +44,5 @@ async def _fail(context: StepContext) -> Answer:
     return Done()
 
 
-UNDO: Final = Workflow(
-    WORKFLOW, (Step("restore", _restore, _fail), Step("deliver", _deliver, no_compensation))
-)
+UNDO: Final = Workflow(WORKFLOW, (Step("restore", _restore, _fail), Step("deliver", _deliver, no_compensation)))
 """The subject of its sagas is the undo job."""

@@ -233,10 +233,7 @@ class WebhookSender:
                 )
         if disabled:
             log.warning(
-                "webhook_endpoint_disabled",
-                tenant_id=claimed.tenant_id,
-                endpoint_id=claimed.endpoint_id,
-                reason=why,
+                "webhook_endpoint_disabled", tenant_id=claimed.tenant_id, endpoint_id=claimed.endpoint_id, reason=why
             )
         return disabled
 
@@ -263,12 +260,8 @@ class WebhookSender:
             detail = f"no answer within {policy.timeout:g} s" if late else _describe(error)
             drop_tracebacks(error)
         milliseconds = round((self._monotonic() - began) * 1000)
-        verdict = judge(
-            status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked
-        )
-        made = WebhookAttempt(
-            at=at, status=status, milliseconds=milliseconds, detail=sanitize_message(detail, "")
-        )
+        verdict = judge(status, claimed.attempt, policy.waits, self._random, policy=claimed.policy, retry_after=asked)
+        made = WebhookAttempt(at=at, status=status, milliseconds=milliseconds, detail=sanitize_message(detail, ""))
         return made, verdict
 
     def _secrets(self, claimed: Claimed) -> list[str]:
@@ -276,11 +269,7 @@ class WebhookSender:
         sealed = [claimed.secret, *filter(None, [claimed.previous_secret])]
         return [
             self._vault.open(
-                one,
-                tenant_id=claimed.tenant_id,
-                name=str(claimed.endpoint_id),
-                kind=WEBHOOK_ENDPOINT,
-                address="",
+                one, tenant_id=claimed.tenant_id, name=str(claimed.endpoint_id), kind=WEBHOOK_ENDPOINT, address=""
             )
             for one in sealed
         ]

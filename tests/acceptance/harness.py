@@ -64,9 +64,7 @@ class Part:
         """Its output, once that holds `text`."""
 
         async def look() -> str:
-            assert self.child.returncode is None or text in self.text(), (
-                f"ended without {text!r}: {self.text()}"
-            )
+            assert self.child.returncode is None or text in self.text(), f"ended without {text!r}: {self.text()}"
             return self.text() if text in self.text() else ""
 
         return await until(look, seconds)
@@ -104,9 +102,7 @@ def start(folder: Path, name: str, words: Iterable[str], env: dict[str, str]) ->
     return Part(Child.spawn(argv, name=name, env=env, log=log), log)
 
 
-async def run(
-    folder: Path, words: Iterable[str], env: dict[str, str], seconds: float = 120
-) -> tuple[int, str]:
+async def run(folder: Path, words: Iterable[str], env: dict[str, str], seconds: float = 120) -> tuple[int, str]:
     """Run a command to its end: exit code and output."""
     part = start(folder, "command", words, env)
     try:
@@ -163,11 +159,7 @@ class Installation:
 
     async def command(self, *words: str, **more: str) -> tuple[int, str]:
         """Run a command of the client to its end: exit code and output."""
-        client = {
-            "TRANCHE_URL": self.url,
-            "TRANCHE_API_KEY": self.key,
-            "XDG_STATE_HOME": str(self.folder / "state"),
-        }
+        client = {"TRANCHE_URL": self.url, "TRANCHE_API_KEY": self.key, "XDG_STATE_HOME": str(self.folder / "state")}
         return await run(self.folder, words, environment(self.settings, **(client | more)))
 
     async def start_api(self, *, workers: int = 1, **changes: Any) -> Part:
@@ -226,9 +218,7 @@ class Installation:
         assert body["summary"]["succeeded"] == len(items), body
         return str(body["job_id"])
 
-    async def insist(
-        self, items: list[dict[str, Any]], *, key: str, seconds: float = 60
-    ) -> tuple[Answer, int]:
+    async def insist(self, items: list[dict[str, Any]], *, key: str, seconds: float = 60) -> tuple[Answer, int]:
         """What a good client does: the same key until there is an answer. Returns it with the broken attempts."""
         broken = 0
         async with asyncio.timeout(seconds):

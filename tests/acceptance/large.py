@@ -179,9 +179,7 @@ class Ordeal:
         self._enter(PROCESSING)
 
         async def applied() -> bool:
-            return bool(
-                await self._rows("SELECT FROM jobs WHERE job_id = $1 AND applied_at IS NOT NULL", job_id)
-            )
+            return bool(await self._rows("SELECT FROM jobs WHERE job_id = $1 AND applied_at IS NOT NULL", job_id))
 
         await until(applied, 120)
         moments.append(time.monotonic())
@@ -202,9 +200,7 @@ class Ordeal:
         for attempt in range(1, 200):
             try:
                 with path.open("rb") as file:
-                    answer = await self._tranche.ask(
-                        "POST", TARGET, headers=headers, params=dict(query), data=file
-                    )
+                    answer = await self._tranche.ask("POST", TARGET, headers=headers, params=dict(query), data=file)
             except (aiohttp.ClientError, OSError):
                 await asyncio.sleep(0.1)
                 continue
@@ -235,9 +231,7 @@ class Ordeal:
     async def _kill(self, name: str, times: Times, kills: Counter[tuple[str, str]]) -> None:
         """Strike once or twice, at moments that an undisturbed run would spend in the phases chosen."""
         phases = {RECEIVING: times.receiving, PROCESSING: times.processing}
-        for phase in sorted(
-            self._chance.sample(sorted(phases), self._chance.choice((1, 1, 2))), reverse=True
-        ):
+        for phase in sorted(self._chance.sample(sorted(phases), self._chance.choice((1, 1, 2))), reverse=True):
             delay = self._chance.uniform(0, phases[phase])
             await self._entered[phase].wait()
             await asyncio.sleep(delay)

@@ -50,9 +50,7 @@ async def test_writers_on_overlapping_contacts(tranche: Installation) -> None:
             assert answer.json()["summary"] == {"total": 100, "succeeded": 100, "failed": 0, "retry": 0}
 
     await asyncio.gather(*(write(number) for number in range(16)))
-    (database,) = await tranche.rows(
-        "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"
-    )
+    (database,) = await tranche.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert database["deadlocks"] == 0
     await tranche.versions_are_true()
     (total,) = await tranche.rows("SELECT sum(version)::int AS versions FROM contacts")

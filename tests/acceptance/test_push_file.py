@@ -50,9 +50,7 @@ class SlowRoad:
             await asyncio.gather(self._move(reader, there[1], slow=True), self._move(there[0], writer))
         writer.close()
 
-    async def _move(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool = False
-    ) -> None:
+    async def _move(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool = False) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(8_192):
                 writer.write(data)
@@ -184,9 +182,7 @@ async def test_a_messy_file_its_failed_rows_and_their_correction(tranche: Instal
     )
     await tranche.sandbox.misbehave(reject={"emails": ["c7@example.com"]})
     failed = folder / "failed.csv"
-    code, told = await person.pushed(
-        person.push(person.write(3_000, extra=extra), "--failed-out", str(failed))
-    )
+    code, told = await person.pushed(person.push(person.write(3_000, extra=extra), "--failed-out", str(failed)))
     assert (code, told["succeeded"], told["failed"]) == (1, 3_002, 3)
     assert {(c["destination"], c["code"], *c["lines"]) for c in told["failures"]} == {
         ("hubspot", "DESTINATION_REJECTED", 9),

@@ -94,9 +94,7 @@ async def test_bad_rows_are_mended_and_pushed_again(tranche: Installation) -> No
     rows[11][7] = "call me"
     rows[12][1] = ""
     failed = tranche.folder / "failed.csv"
-    code, told = await _push(
-        tranche, _write(tranche.folder / "customers.csv", rows), "--failed-out", str(failed)
-    )
+    code, told = await _push(tranche, _write(tranche.folder / "customers.csv", rows), "--failed-out", str(failed))
     assert (code, told["succeeded"], told["failed"], told["failed_rows"]) == (1, 27, 3, 3)
     with failed.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)

@@ -36,25 +36,17 @@ def make(folder: Path, name: str, passphrase: bytes | None = None) -> Files:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(minutes=5))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
         .sign(key, hashes.SHA256())
     )
     files = Files(folder / f"{name}.crt", folder / f"{name}.key")
     files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    encryption = (
-        serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
-    )
-    files.key.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption)
-    )
+    encryption = serialization.BestAvailableEncryption(passphrase) if passphrase else serialization.NoEncryption()
+    files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, encryption))
     return files
 
 
-async def test_a_client_that_trusts_the_certificate_is_served_over_tls(
-    tranche: Installation, folder: Path
-) -> None:
+async def test_a_client_that_trusts_the_certificate_is_served_over_tls(tranche: Installation, folder: Path) -> None:
     files = make(folder, "server")
     words = ("--tls-cert", str(files.certificate), "--tls-key", str(files.key))
     api = tranche.start("api", "serve", "--port", str(tranche.port), *words)

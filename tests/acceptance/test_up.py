@@ -62,11 +62,7 @@ class Up:
     async def push(self, key: str, count: int, start: int = 0) -> str:
         body = {"items": people(count, start=start)}
         told = await self.ask(
-            "POST",
-            "/v1/contacts:bulk",
-            key,
-            json=body,
-            headers={"Idempotency-Key": f"k{start}", "Prefer": "wait=20"},
+            "POST", "/v1/contacts:bulk", key, json=body, headers={"Idempotency-Key": f"k{start}", "Prefer": "wait=20"}
         )
         assert told["effects"] == {"db": "ok", "hubspot": "ok"}
         return str(told["job_id"])

@@ -63,9 +63,7 @@ async def _messages(tranche: Installation, made: dict[str, Any]) -> list[dict[st
     return list(found["messages"])
 
 
-async def test_an_event_outlives_the_worker_that_was_sending_it(
-    tranche: Installation, receiver: Receiver
-) -> None:
+async def test_an_event_outlives_the_worker_that_was_sending_it(tranche: Installation, receiver: Receiver) -> None:
     """Killed in the middle of the call: the next worker sends it again, under the same id."""
     await tranche.start_api(**QUICK)
     worker = await tranche.start_worker(**QUICK)
@@ -101,9 +99,7 @@ async def test_a_stopping_worker_hears_the_answer(tranche: Installation, receive
     assert len(receiver.calls) == 1
 
 
-async def test_events_written_without_a_worker_wait_for_one(
-    tranche: Installation, receiver: Receiver
-) -> None:
+async def test_events_written_without_a_worker_wait_for_one(tranche: Installation, receiver: Receiver) -> None:
     """And without Redis to announce them: each arrives once."""
     await tranche.start_api(**QUICK)
     made = await _listen(tranche, receiver)

@@ -115,9 +115,7 @@ class Run(msgspec.Struct):
 async def main(rounds: int, batches: int, api_workers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="tranche-bench-") as folder:
         async with rig.installation(Path(folder) / "data", api_workers=api_workers) as (settings, url, key):
-            pool = await asyncpg.create_pool(
-                settings.database_url, min_size=4, max_size=4, statement_cache_size=256
-            )
+            pool = await asyncpg.create_pool(settings.database_url, min_size=4, max_size=4, statement_cache_size=256)
             await pool.execute("CREATE TABLE bare (LIKE contacts INCLUDING ALL) WITH (fillfactor = 90)")
             connections = [await pool.acquire() for _ in range(4)]
 
@@ -156,20 +154,12 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
 
 
 def show(results: Results, rounds: int, batches: int, api_workers: int) -> None:
-    print(
-        f"\n{BATCH}-item batches, {batches} a measurement, median of {rounds} rounds, {api_workers} API processes\n"
-    )
-    print(
-        "| write  | clients | endpoint, items/s | bare, 1 connection | ratio | bare, as many connections | ratio |"
-    )
-    print(
-        "|--------|--------:|------------------:|-------------------:|------:|--------------------------:|------:|"
-    )
+    print(f"\n{BATCH}-item batches, {batches} a measurement, median of {rounds} rounds, {api_workers} API processes\n")
+    print("| write  | clients | endpoint, items/s | bare, 1 connection | ratio | bare, as many connections | ratio |")
+    print("|--------|--------:|------------------:|-------------------:|------:|--------------------------:|------:|")
     for kind in ("insert", "update"):
         for clients in (1, 4):
-            one, http, many = (
-                [run.rate for run in results[kind, clients, side]] for side in ("one", "http", "many")
-            )
+            one, http, many = ([run.rate for run in results[kind, clients, side]] for side in ("one", "http", "many"))
             ratio = statistics.median(h / o for h, o in zip(http, one, strict=True))
             other = statistics.median(h / m for h, m in zip(http, many, strict=True))
             print(
@@ -182,19 +172,13 @@ def show(results: Results, rounds: int, batches: int, api_workers: int) -> None:
     for kind in ("insert", "update"):
         for clients in (1, 4):
             of = {side: [run.spent for run in results[kind, clients, side]] for side in ("http", "one")}
-            api, postgres = (
-                statistics.median(getattr(t, who) for t in of["http"]) for who in ("api", "postgres")
-            )
-            bare, beside = (
-                statistics.median(getattr(t, who) for t in of["one"]) for who in ("client", "postgres")
-            )
+            api, postgres = (statistics.median(getattr(t, who) for t in of["http"]) for who in ("api", "postgres"))
+            bare, beside = (statistics.median(getattr(t, who) for t in of["one"]) for who in ("client", "postgres"))
             print(f"| {kind} | {clients:7} | {api:.1f} | {postgres:.1f} | {bare:.1f} | {beside:.1f} |")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--batches", type=int, default=24)
     parser.add_argument("--api-workers", type=int, default=2)

@@ -66,23 +66,12 @@ async def installation(
                 connection,
                 Vault(settings.secret_key),
                 tenant_id,
-                destination_service.NewDestination(
-                    name="hubspot", kind="hubspot", base_url=destination, token="bench"
-                ),
+                destination_service.NewDestination(name="hubspot", kind="hubspot", base_url=destination, token="bench"),
                 private=parse_networks(settings.destination_private),
             )
         port = free_port()
         server = Child.spawn(
-            [
-                sys.executable,
-                "-m",
-                "app.cli.main",
-                "serve",
-                "--port",
-                str(port),
-                "--workers",
-                str(api_workers),
-            ],
+            [sys.executable, "-m", "app.cli.main", "serve", "--port", str(port), "--workers", str(api_workers)],
             env=environment(settings),
         )
         try:

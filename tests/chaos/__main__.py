@@ -19,16 +19,10 @@ from tests.chaos import campaign
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("what", nargs="?", choices=("rounds", "bugs"), default="rounds")
-    parser.add_argument(
-        "--seed", type=int, default=1, help="of the first round; the next ones count up from it"
-    )
-    parser.add_argument(
-        "--rounds", type=int, help="how many (default 200; of bugs: at most so many each, 25)"
-    )
+    parser.add_argument("--seed", type=int, default=1, help="of the first round; the next ones count up from it")
+    parser.add_argument("--rounds", type=int, help="how many (default 200; of bugs: at most so many each, 25)")
     parser.add_argument("--bug", action="append", help="plant this bug (see tests/chaos/planted.py)")
-    parser.add_argument(
-        "--folder", type=Path, help="for logs and evidence (default: a new one, kept on a failure)"
-    )
+    parser.add_argument("--folder", type=Path, help="for logs and evidence (default: a new one, kept on a failure)")
     arguments = parser.parse_args()
     folder = arguments.folder or Path(tempfile.mkdtemp(prefix="tranche-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)

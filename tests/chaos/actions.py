@@ -75,11 +75,7 @@ def as_csv(items: Sequence[Item]) -> bytes:
 def request(action: Action, items: list[Item], body: bytes | None = None, **more: Any) -> Request:
     """An import of these items under this action's key."""
     return Request(
-        key=f"key-{action.number}",
-        kind=action.kind,
-        items=items,
-        body=as_json(items) if body is None else body,
-        **more,
+        key=f"key-{action.number}", kind=action.kind, items=items, body=as_json(items) if body is None else body, **more
     )
 
 
@@ -230,17 +226,13 @@ async def held(round_: Round, action: Action, chance: random.Random, until: floa
 
 async def large(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """More than is answered within the request, with an id here and there that stands twice."""
-    items = write(
-        action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))]
-    )
+    items = write(action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))])
     if chance.random() < 0.4:
         items.append(msgspec.structs.replace(items[7]))
     kind = chance.choice(("json", "csv", "ndjson"))
     content_type = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}[kind]
     body = {"json": as_json, "csv": as_csv, "ndjson": as_ndjson}[kind](items)
-    await round_.send(
-        request(action, items, body, content_type=content_type, prefer="respond-async"), until=until
-    )
+    await round_.send(request(action, items, body, content_type=content_type, prefer="respond-async"), until=until)
 
 
 async def large_atomic(round_: Round, action: Action, chance: random.Random, until: float) -> None:

@@ -69,9 +69,7 @@ def _summarize(results: list[Result]) -> None:
         totals.update(result.counts)
     failed = [result.plan.seed for result in results if result.findings]
     print()
-    print(
-        f"{len(results)} rounds, {len(failed)} failed{': seeds ' + ', '.join(map(str, failed)) if failed else ''}"
-    )
+    print(f"{len(results)} rounds, {len(failed)} failed{': seeds ' + ', '.join(map(str, failed)) if failed else ''}")
     print("faults: " + ", ".join(f"{count} x {name}" for name, count in faults.most_common()))
     print("counts: " + ", ".join(f"{count} {name}" for name, count in totals.items()))
 

@@ -100,10 +100,7 @@ class Round:
     def note(self, request: Request) -> None:
         self.requests.append(request)
         items = [{"index": n} | msgspec.to_builtins(item) for n, item in enumerate(request.items)]
-        fields = {
-            name: getattr(request, name)
-            for name in ("key", "kind", "expect", "atomic", "dry_run", "last_wins")
-        }
+        fields = {name: getattr(request, name) for name in ("key", "kind", "expect", "atomic", "dry_run", "last_wins")}
         self.journal.note("request", **fields, sha256=request.sha256, items=items)
 
     async def send_once(self, request: Request) -> tuple[int, bytes] | None:
@@ -111,9 +108,7 @@ class Round:
         if request.prefer:
             headers["Prefer"] = request.prefer
         try:
-            status, fields, body = await self.ask(
-                "POST", ROUTE + request.query, headers=headers, data=request.body
-            )
+            status, fields, body = await self.ask("POST", ROUTE + request.query, headers=headers, data=request.body)
         except _NETWORK as error:
             self.journal.note("broken", key=request.key, error=f"{type(error).__name__}: {error}")
             return None
@@ -179,14 +174,10 @@ class Round:
             if status != 200:
                 return None
             job = msgspec.json.decode(body)
-            self.journal.note(
-                "job", **{name: job[name] for name in ("job_id", "state", "summary", "effects")}
-            )
+            self.journal.note("job", **{name: job[name] for name in ("job_id", "state", "summary", "effects")})
             status, _, body = await self.ask("GET", f"/v1/jobs/{job_id}/items?limit=30")
             if status == 200:
-                self.journal.note(
-                    "items", job_id=job_id, final=False, items=msgspec.json.decode(body)["items"]
-                )
+                self.journal.note("items", job_id=job_id, final=False, items=msgspec.json.decode(body)["items"])
         except _NETWORK:
             return None
         return str(job["state"])

@@ -15,15 +15,7 @@ from typing import Any, Final
 import msgspec
 
 STATES: Final = Path(__file__).parents[2] / "docs" / "states.md"
-WORDS: Final = {
-    "p": "pending",
-    "o": "ok",
-    "r": "retry",
-    "f": "failed",
-    "u": "unknown",
-    "d": "dead",
-    "s": "skipped",
-}
+WORDS: Final = {"p": "pending", "o": "ok", "r": "retry", "f": "failed", "u": "unknown", "d": "dead", "s": "skipped"}
 """Letters of `deliveries.states`."""
 FINISHED: Final = frozenset({"completed", "completed_with_failures", "failed", "canceled"})
 PASSING: Final = frozenset({408, 409, 429, 503})

@@ -61,9 +61,7 @@ class Next:
                     base_url=base_url,
                     token=f"pat-chaos@{ACCOUNT}",
                 )
-                await destination_service.add_destination(
-                    connection, vault, self.tenant_id, new, private=LOOPBACK
-                )
+                await destination_service.add_destination(connection, vault, self.tenant_id, new, private=LOOPBACK)
 
     async def misbehave(self, began: float) -> None:
         """Import into an account that is broken, and open and close circuits, at the times of the plan."""
@@ -93,9 +91,7 @@ class Next:
         """Nothing of it is left to be done in the next round."""
         async with self._stage.database() as connection:
             for number in range(DESTINATIONS):
-                await destination_service.set_destination_state(
-                    connection, self.tenant_id, f"n{number}", "removed"
-                )
+                await destination_service.set_destination_state(connection, self.tenant_id, f"n{number}", "removed")
 
 
 async def evidence(stage: Stage, tenant: Tenant, near: Next | None) -> dict[str, list[dict[str, Any]]]:

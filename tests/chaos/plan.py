@@ -216,9 +216,7 @@ def _draw_fault(chance: random.Random) -> Fault:
     if kind in ("kill_worker", "stop_worker"):
         target = chance.choice(_WORKERS)
         # Past the lease (`jobs.delivery.policy`: the longest call and five seconds), or just a hiccup.
-        seconds = round(
-            chance.choice((0.3, 6.6, 6.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2
-        )
+        seconds = round(chance.choice((0.3, 6.6, 6.6)) if kind == "stop_worker" else chance.uniform(0, 0.8), 2)
         return Fault(at=at, seconds=seconds, kind=kind, target=target)
     target = {"kill_api": "api", "kill_crm": chance.choice(_CRMS), "kill_postgres": "postgres"}
     return Fault(at=at, seconds=seconds, kind=kind, target=target.get(kind, "redis"))
@@ -267,6 +265,4 @@ def _crm(chance: random.Random, at: float, seconds: float) -> Fault:
     )
     if fault in ("down", "reject", "omit", "says_no"):
         seconds = round(seconds * 2, 2)
-    return Fault(
-        at=at, seconds=seconds, kind="crm", target=target, details={"fault": fault, "parameters": details}
-    )
+    return Fault(at=at, seconds=seconds, kind="crm", target=target, details={"fault": fault, "parameters": details})

@@ -313,9 +313,7 @@ def breaker_ignored() -> None:
     from jobs.breaker.rules import Permit, Permits
 
     async def acquire(self: Any, circuits: Any) -> Any:
-        return Permits(
-            permits=tuple(Permit(name=c.name, generation=0, token=0, shared=False) for c in circuits)
-        )
+        return Permits(permits=tuple(Permit(name=c.name, generation=0, token=0, shared=False) for c in circuits))
 
     put(Breaker, "acquire", acquire)
 
@@ -463,9 +461,7 @@ def tombstone_kept() -> None:
     from jobs.delivery import clients
 
     async def archive(contacts: Any, _: Any) -> Any:
-        done = [
-            Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id) for c in contacts
-        ]
+        done = [Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id) for c in contacts]
         return Reply(outcomes=done, health=Health.WELL)
 
     def careless(connect: Any) -> Any:

@@ -106,12 +106,7 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
 
 
 async def _play(
-    stage: Stage,
-    plan: Plan,
-    tenant: Tenant,
-    near: neighbour.Next | None,
-    journal: Journal,
-    found: Evidence,
+    stage: Stage, plan: Plan, tenant: Tenant, near: neighbour.Next | None, journal: Journal, found: Evidence
 ) -> float:
     """Seconds until everything was settled."""
     round_ = Round(stage, tenant, journal, await _routes(stage))

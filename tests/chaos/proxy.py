@@ -190,9 +190,7 @@ class Proxy:
         except (OSError, _Gone):
             link.reset()
 
-    async def _forward(
-        self, link: _Link, data: bytes, writer: asyncio.StreamWriter, *, up: bool, passed: int
-    ) -> bool:
+    async def _forward(self, link: _Link, data: bytes, writer: asyncio.StreamWriter, *, up: bool, passed: int) -> bool:
         """False: the connection is to be reset."""
         setting = self.setting
         if setting.mode == "black_hole":
@@ -231,9 +229,7 @@ class Proxy:
             if link.left(link.client_reader) or link.left(link.server_reader):
                 raise _Gone
 
-    async def _trickle(
-        self, link: _Link, data: bytes, writer: asyncio.StreamWriter, setting: Setting
-    ) -> bool:
+    async def _trickle(self, link: _Link, data: bytes, writer: asyncio.StreamWriter, setting: Setting) -> bool:
         size = max(1, round(setting.rate * 0.02))
         for start in range(0, len(data), size):
             if self.setting is not setting:

@@ -20,12 +20,7 @@ from tests.chaos.stage import CRMS, Stage, Tenant
 KEYS: Final = {"hubspot": "tranche_id", "salesforce": "Tranche_Id__c", "http": "id"}
 _NAMES: Final = {
     "hubspot": {"last_name": "lastname", "phone": "phone", "first_name": "firstname", "region": "region"},
-    "salesforce": {
-        "last_name": "LastName",
-        "phone": "Phone",
-        "first_name": "FirstName",
-        "region": "Region__c",
-    },
+    "salesforce": {"last_name": "LastName", "phone": "Phone", "first_name": "FirstName", "region": "Region__c"},
     "http": {"last_name": "last_name", "phone": "phone", "first_name": "first_name"},
 }
 
@@ -51,9 +46,7 @@ async def make_records(stage: Stage, tenant: Tenant, plan: Plan) -> None:
     for crm in CRMS:
         for key in _people(plan):
             if chance.random() < 0.3:
-                await _type(
-                    stage, tenant, crm, key, _record(stage.kinds[crm], "before", "phone", "first_name")
-                )
+                await _type(stage, tenant, crm, key, _record(stage.kinds[crm], "before", "phone", "first_name"))
 
 
 async def work(stage: Stage, tenant: Tenant, plan: Plan, began: float) -> None:
@@ -68,12 +61,7 @@ async def work(stage: Stage, tenant: Tenant, plan: Plan, began: float) -> None:
 
 async def _type(stage: Stage, tenant: Tenant, crm: str, key: str, properties: dict[str, Any]) -> None:
     """Where the CRM is down nobody types."""
-    body = {
-        "portal": tenant.name,
-        "key_property": KEYS[stage.kinds[crm]],
-        "key": key,
-        "properties": properties,
-    }
+    body = {"portal": tenant.name, "key_property": KEYS[stage.kinds[crm]], "key": key, "properties": properties}
     with suppress(aiohttp.ClientError, OSError, TimeoutError):
         async with stage.session.post(f"{stage.sandbox(crm)}/__sandbox__/contacts", json=body) as answer:
             assert answer.status == 200, await answer.text()

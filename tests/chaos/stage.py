@@ -235,18 +235,14 @@ class Stage:
             return "worker_started" in self.parts[name].text()
         url = f"http://127.0.0.1:{self._ports[name]}"
         try:
-            async with self.session.get(
-                url + ("/health/ready" if name == "api" else "/__sandbox__/health")
-            ) as answer:
+            async with self.session.get(url + ("/health/ready" if name == "api" else "/__sandbox__/health")) as answer:
                 return answer.status == 200
         except (aiohttp.ClientError, OSError):
             return False
 
     def log_sizes(self) -> dict[Path, int]:
         """How much API and workers have said until now."""
-        return {
-            log: log.stat().st_size for log in self.folder.glob("*.log") if not log.name.startswith("crm_")
-        }
+        return {log: log.stat().st_size for log in self.folder.glob("*.log") if not log.name.startswith("crm_")}
 
     def surprises(self, since: dict[Path, int]) -> list[str]:
         """What they have said since then of errors that nobody foresaw."""

@@ -101,27 +101,15 @@ def message(job_id: str, **changes: Any) -> dict[str, Any]:
 
 def hook(sent: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """How a message came."""
-    told: dict[str, Any] = {
-        "row": "hook",
-        "event_id": sent["event_id"],
-        "timestamp": "1",
-        "body": sent["body"],
-    }
+    told: dict[str, Any] = {"row": "hook", "event_id": sent["event_id"], "timestamp": "1", "body": sent["body"]}
     signed = Webhook(SECRET).sign(told["event_id"], datetime.fromtimestamp(1, UTC), told["body"])
     return told | {"signature": signed, "mood": "ok"} | changes
 
 
 def dead(e: Evidence, *dead_letters: int) -> None:
     """These letters were told of."""
-    body = {
-        "type": "item.dead",
-        "data": {"items": [{"dead_letter_id": dead_letter} for dead_letter in dead_letters]},
-    }
-    sent = message(JOB) | {
-        "event_id": "dead",
-        "type": "item.dead",
-        "body": msgspec.json.encode(body).decode(),
-    }
+    body = {"type": "item.dead", "data": {"items": [{"dead_letter_id": dead_letter} for dead_letter in dead_letters]}}
+    sent = message(JOB) | {"event_id": "dead", "type": "item.dead", "body": msgspec.json.encode(body).decode()}
     e.tables["webhook_messages"].append(sent)
     e.journal.append(hook(sent))
 
@@ -141,11 +129,7 @@ def well() -> Evidence:
             "id": contact_id,
             "mark": f"m.{n}",
             "poison": False,
-            "fields": {
-                "email": f"{contact_id}@example.com",
-                "first_name": "Ada",
-                "attributes": {"mark": f"m.{n}"},
-            },
+            "fields": {"email": f"{contact_id}@example.com", "first_name": "Ada", "attributes": {"mark": f"m.{n}"}},
         }
         for n, contact_id in enumerate("ab")
     ]
@@ -172,10 +156,7 @@ def well() -> Evidence:
                 "row": "items",
                 "job_id": JOB,
                 "final": False,
-                "items": [
-                    item(n, i) | {"destinations": {"a": {"state": s}}}
-                    for n, (i, s) in enumerate(seen.items())
-                ],
+                "items": [item(n, i) | {"destinations": {"a": {"state": s}}} for n, (i, s) in enumerate(seen.items())],
             },
             {"row": "job", "job_id": JOB, "state": "completed"},
             answer | {"replayed": True, "final": True},
@@ -383,10 +364,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         lambda e: (e.journal[0].update(atomic=True), refuse_first_item(e, error_code="ATOMIC_ABORTED")),
     ),
     "another name": ("altered", lambda e: e.tables["ledger"][0].update(first_name="Eve")),
-    "expected version": (
-        "version_ignored",
-        lambda e: e.journal[0]["items"][0]["fields"].update(if_version=4),
-    ),
+    "expected version": ("version_ignored", lambda e: e.journal[0]["items"][0]["fields"].update(if_version=4)),
     "older source version": (
         "version_ignored",
         lambda e: (
@@ -414,10 +392,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "undone_twice",
         lambda e: (undo(e), e.tables["jobs"].append(e.tables["jobs"][1] | {"job_id": "again"})),
     ),
-    "undone what others did": (
-        "undo_overwrote",
-        lambda e: (undo(e), e.tables["jobs"][1].update(undo_of="other")),
-    ),
+    "undone what others did": ("undo_overwrote", lambda e: (undo(e), e.tables["jobs"][1].update(undo_of="other"))),
     "a total": ("sum", lambda e: e.tables["jobs"][0].update(total=3)),
     "an effect too many": ("sum", lambda e: e.tables["effects"][0].update(ok=3)),
     "the wrong end": ("sum", lambda e: e.tables["jobs"][0].update(state="completed_with_failures")),
@@ -428,10 +403,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "an error nobody foresaw": ("surprised", lambda e: e.surprises.append("w1.log: Traceback")),
     "an item moves on": ("finished_early", lambda e: e.tables["chaos_moves"][4].update(seq=9)),
     "no letter": ("no_letter", give_up),
-    "a letter too many": (
-        "letter_too_many",
-        lambda e: e.tables["dead_letters"].append(LETTER),
-    ),
+    "a letter too many": ("letter_too_many", lambda e: e.tables["dead_letters"].append(LETTER)),
     "taken by two jobs": (
         "taken_twice",
         lambda e: (replay(e), e.tables["deliveries"].append(e.tables["deliveries"][1] | {"job_id": "other"})),
@@ -455,29 +427,20 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     ),
     "another's record is archived": (
         "archived_foreign",
-        lambda e: (
-            typed(e, "a", created=True),
-            e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True}),
-        ),
+        lambda e: (typed(e, "a", created=True), e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True})),
     ),
     "another's record is said to be ours": (
         "believed",
         lambda e: (typed(e, "a", created=True), e.tables["contact_syncs"][0].update(created=True)),
     ),
     "said to be archived, but is not": ("not_there", lambda e: (undo(e), e.effects["crm_a"].pop())),
-    "not all have it": (
-        "half_there",
-        lambda e: (refuse(e), e.tables["sagas"].append(SAGA)),
-    ),
+    "not all have it": ("half_there", lambda e: (refuse(e), e.tables["sagas"].append(SAGA))),
     "nobody sees to it": ("half_there", lambda e: e.tables["jobs"][0]["options"].update(ALL)),
     "taken back, but not refused": (
         "undo_overwrote",
         lambda e: (undo(e), e.tables["jobs"][1].update(undo_of=None, root_job_id=JOB)),
     ),
-    "undone in part": (
-        "not_undone",
-        lambda e: (second_version(e), undo(e), e.tables["jobs"][1].update(total=1)),
-    ),
+    "undone in part": ("not_undone", lambda e: (second_version(e), undo(e), e.tables["jobs"][1].update(total=1))),
     "refused there, but there": ("refused_but_done", give_up),
     "backwards": ("went_back", went_back),
     "twice": ("doubled", doubled),
@@ -538,10 +501,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "refused_again",
         lambda e: e.calls["crm_a"].extend([{"faults": ["reject"], "request_id": "r"}] * 4),
     ),
-    "an edge nobody drew": (
-        "undrawn",
-        lambda e: e.tables["chaos_moves"].append(move(8, "item", "7.0", "o", "u")),
-    ),
+    "an edge nobody drew": ("undrawn", lambda e: e.tables["chaos_moves"].append(move(8, "item", "7.0", "o", "u"))),
     "a job goes back": ("seen_back", lambda e: e.journal.append(e.journal[2])),
     "an item goes back": ("seen_back", lambda e: e.journal.append(e.journal[3])),
     "an outcome changes": (
@@ -616,13 +576,7 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
 def test_what_each_kind_of_crm_holds(kind: str) -> None:
     row = contact("a", "m.0", 3) | {"phone": "1"}
     held = {
-        "hubspot": {
-            "tranche_id": "a",
-            "email": "a@example.com",
-            "firstname": "Ada",
-            "phone": "1",
-            "mark": "m.0",
-        },
+        "hubspot": {"tranche_id": "a", "email": "a@example.com", "firstname": "Ada", "phone": "1", "mark": "m.0"},
         "salesforce": {
             "Tranche_Id__c": "a",
             "Email": "a@example.com",

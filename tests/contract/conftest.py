@@ -50,9 +50,7 @@ class Sandbox:
 
     async def edit(self, key_property: str, key: str, properties: dict[str, Any]) -> None:
         """What a user of the CRM types, by hand, into a record that is there or becomes one."""
-        await self._control(
-            "POST", "contacts", {"key_property": key_property, "key": key, "properties": properties}
-        )
+        await self._control("POST", "contacts", {"key_property": key_property, "key": key, "properties": properties})
 
     async def remove(self, record_id: str) -> None:
         """A user of the CRM takes a record away."""

@@ -14,71 +14,15 @@ from jobs.crm.port import Contact, Health, Timeouts
 from tests.contract.conftest import Connect, contacts, told
 from tests.contract.scripted import Script, scripted
 
-STATUSES = (
-    200,
-    200,
-    200,
-    201,
-    204,
-    207,
-    300,
-    302,
-    400,
-    401,
-    403,
-    404,
-    409,
-    410,
-    413,
-    422,
-    423,
-    429,
-    477,
-    500,
-    503,
-)
+STATUSES = (200, 200, 200, 201, 204, 207, 300, 302, 400, 401, 403, 404, 409, 410, 413, 422, 423, 429, 477, 500, 503)
 WORDS = (
-    *(
-        "results",
-        "records",
-        "contacts",
-        "errors",
-        "error",
-        "id",
-        "Id",
-        "ids",
-        "ok",
-        "retry",
-        "success",
-        "created",
-    ),
-    *(
-        "statusCode",
-        "errorCode",
-        "message",
-        "fields",
-        "category",
-        "context",
-        "objectWriteTraceId",
-        "properties",
-    ),
+    *("results", "records", "contacts", "errors", "error", "id", "Id", "ids", "ok", "retry", "success", "created"),
+    *("statusCode", "errorCode", "message", "fields", "category", "context", "objectWriteTraceId", "properties"),
     *("tranche_id", "Tranche_Id__c", "totalSize", "done", "missing", "version", "deleted", "remote_id"),
     *("policyName", "title", "detail", "code"),
 )
 VALUES: tuple[Any, ...] = (
-    *(
-        "c0",
-        "c1",
-        "0",
-        "1",
-        "",
-        "DAILY",
-        "UNABLE_TO_LOCK_ROW",
-        "REQUEST_LIMIT_EXCEEDED",
-        "INVALID_FIELD",
-        "\0",
-        "é",
-    ),
+    *("c0", "c1", "0", "1", "", "DAILY", "UNABLE_TO_LOCK_ROW", "REQUEST_LIMIT_EXCEEDED", "INVALID_FIELD", "\0", "é"),
     *(True, False, None, 0, 1, -1, 2.5, 1e300, 10**25, 200, 404, 503),
     "No such column 'Email' on entity 'Contact'",
 )
@@ -112,9 +56,7 @@ def anything(rng: random.Random, depth: int = 0) -> Any:
 
 async def test_no_answer_is_too_odd(connect: Connect, script: Script) -> None:
     rng = random.Random(11)
-    gone = [
-        Contact(contact_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"r{n}") for n in range(2)
-    ]
+    gone = [Contact(contact_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"r{n}") for n in range(2)]
     for turn in range(400):
         script.status, script.headers = rng.choice(STATUSES), rng.choice(HEADERS)
         script.raw = DEEP if turn == 0 else msgspec.json.encode(anything(rng))
@@ -128,12 +70,7 @@ async def test_no_answer_is_too_odd(connect: Connect, script: Script) -> None:
             what = (script.status, script.headers, script.raw[:300])
             assert [o.contact_id for o in reply.outcomes] == ["c0", "c1"], what
             for outcome in reply.outcomes:
-                assert outcome.state in (
-                    EffectState.OK,
-                    EffectState.RETRY,
-                    EffectState.FAILED,
-                    EffectState.UNKNOWN,
-                )
+                assert outcome.state in (EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN)
                 assert (outcome.code is None) == (outcome.state == EffectState.OK), what
                 assert outcome.detail or outcome.state == EffectState.OK, what
                 assert script.status < 300 or outcome.state != EffectState.OK, what

@@ -20,9 +20,7 @@ async def tombstones(crm: Crm, *keys: str) -> list[Contact]:
     """Deleted contacts with the record ids that reading back finds for them."""
     gone = [Contact(contact_id=key, version=2, email=None, deleted=True) for key in keys]
     found = (await crm.read_back(gone, told())).remote_ids
-    return [
-        Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=found.get(key)) for key in keys
-    ]
+    return [Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=found.get(key)) for key in keys]
 
 
 async def test_what_is_archived_is_absent_and_its_neighbours_stay(crm: Crm, sandbox: Sandbox) -> None:

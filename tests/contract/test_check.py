@@ -45,9 +45,7 @@ def oks(steps: dict[str, Step]) -> dict[str, bool | None]:
     return {name: step.ok for name, step in steps.items()}
 
 
-async def test_a_stand_in_of_each_kind_passes_and_is_not_written_to(
-    connect: Connect, sandbox: Sandbox
-) -> None:
+async def test_a_stand_in_of_each_kind_passes_and_is_not_written_to(connect: Connect, sandbox: Sandbox) -> None:
     steps = await connect().check(told("req-1"))
 
     assert steps
@@ -119,15 +117,10 @@ async def test_hubspot(
     ]
     assert script.bodies[0]["propertiesWithHistory"] == []
     if len(script.asked) > 1:
-        assert (script.asked[1].method, script.asked[1].path) == (
-            "GET",
-            "/crm/v3/properties/contacts/tranche_id",
-        )
+        assert (script.asked[1].method, script.asked[1].path) == ("GET", "/crm/v3/properties/contacts/tranche_id")
 
 
-async def test_hubspot_names_the_property_that_is_missing(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_hubspot_names_the_property_that_is_missing(session: aiohttp.ClientSession, script: Script) -> None:
     steps = await check("hubspot", session, script, (400, {"status": "error", "message": NO_PROPERTY}))
     assert oks(steps) == {"read": False}
     assert "tranche_id" in steps["read"].detail
@@ -155,11 +148,7 @@ async def test_hubspot_names_the_property_that_is_missing(
     ids=["well", "missing", "case", "plain"],
 )
 async def test_salesforce(
-    session: aiohttp.ClientSession,
-    script: Script,
-    fields: list[Any],
-    expected: dict[str, bool | None],
-    words: str,
+    session: aiohttp.ClientSession, script: Script, fields: list[Any], expected: dict[str, bool | None], words: str
 ) -> None:
     found = (200, {"totalSize": 0, "done": True, "records": []})
     steps = await check("salesforce", session, script, (200, {"name": "Contact", "fields": fields}), found)
@@ -171,9 +160,7 @@ async def test_salesforce(
     assert asked.query["q"].startswith("SELECT Id,Tranche_Id__c FROM Contact WHERE Tranche_Id__c IN ('")
 
 
-async def test_salesforce_names_a_mapped_field_that_is_missing(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_salesforce_names_a_mapped_field_that_is_missing(session: aiohttp.ClientSession, script: Script) -> None:
     found = (200, {"totalSize": 0, "done": True, "records": []})
     described = (200, {"fields": FIELDS})
     steps = await check("salesforce", session, script, described, found, fields={"Plan": "Tier__c"})

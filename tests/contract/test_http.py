@@ -89,9 +89,7 @@ async def test_options_give_the_request_another_shape(session: aiohttp.ClientSes
         attributes_field=None,
         fields={"first_name": "givenName", "phone": None, "tier": "plan", "secret": None},
     )
-    await crm.push(
-        [contact("k1", attributes={"tier": "gold", "secret": 1, "n": 2, "removed": "clash"})], told()
-    )
+    await crm.push([contact("k1", attributes={"tier": "gold", "secret": 1, "n": 2, "removed": "clash"})], told())
 
     [asked] = script.asked
     assert (asked.method, asked.path) == ("PUT", "/v2/people/bulk")
@@ -113,9 +111,7 @@ async def test_options_give_the_request_another_shape(session: aiohttp.ClientSes
     ]
 
 
-async def test_mapped_attributes_leave_the_object_of_attributes(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_mapped_attributes_leave_the_object_of_attributes(session: aiohttp.ClientSession, script: Script) -> None:
     crm = http(session, script.url, fields={"tier": "plan", "secret": None})
     await crm.push([contact("k1", attributes={"tier": "gold", "secret": 1, "n": 2})], told())
 
@@ -160,24 +156,14 @@ async def test_mapped_attributes_leave_the_object_of_attributes(
             b'{"data":{"items":[{"meta":{"id":"c0"},"code":201},{"meta":{"id":"c1"},"code":429}]}}',
             [OK, RETRY],
         ),
-        (
-            {"result_ok": "code"},
-            200,
-            b'{"results":[{"id":"c0","code":503},{"id":"c1","code":500}]}',
-            [RETRY, UNKNOWN],
-        ),
+        ({"result_ok": "code"}, 200, b'{"results":[{"id":"c0","code":503},{"id":"c1","code":500}]}', [RETRY, UNKNOWN]),
         (
             {"result_ok": "code"},
             200,
             b'{"results":[{"id":"c0","code":"404"},{"id":"c1","code":"retry"}]}',
             [FAILED, RETRY],
         ),
-        (
-            {},
-            200,
-            b'{"results":[{"id":"c0","ok":false,"retry":true},{"id":"c1","error":"bad"}]}',
-            [RETRY, FAILED],
-        ),
+        ({}, 200, b'{"results":[{"id":"c0","ok":false,"retry":true},{"id":"c1","error":"bad"}]}', [RETRY, FAILED]),
         ({}, 200, b'{"results":[{"id":"c0"},{"id":"c1","ok":null}]}', [UNKNOWN, UNKNOWN]),
     ],
 )
@@ -249,9 +235,7 @@ async def test_a_status_speaks_for_the_whole_call(
     assert reply.detail == f"The destination answered {status}: of that: Not now: because"
 
 
-async def test_without_read_path_and_promise_a_human_must_settle_a_lost_answer(
-    session: aiohttp.ClientSession,
-) -> None:
+async def test_without_read_path_and_promise_a_human_must_settle_a_lost_answer(session: aiohttp.ClientSession) -> None:
     plain, promising = http(session, "http://x"), http(session, "http://x", idempotent=True)
     reading = http(session, "http://x", read_path="/read")
 
@@ -276,9 +260,7 @@ async def test_a_repeated_call_is_not_done_again(session: aiohttp.ClientSession,
     }
 
 
-async def test_a_key_outlives_a_restart_of_the_stand_in(
-    tmp_path: Path, session: aiohttp.ClientSession
-) -> None:
+async def test_a_key_outlives_a_restart_of_the_stand_in(tmp_path: Path, session: aiohttp.ClientSession) -> None:
     path = tmp_path / "effects.jsonl"
     for turn in (1, 2):
         async with open_sandbox("http", ledger_path=path) as url:
@@ -310,9 +292,7 @@ async def test_an_answer_that_asks_for_more_is_not_kept_for_the_key(
     assert [o.state for o in second.outcomes] == [OK, OK]
 
 
-async def test_a_put_is_not_sent_twice_by_the_http_client(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_put_is_not_sent_twice_by_the_http_client(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     """aiohttp repeats "idempotent" methods by itself when a kept connection ends; only we may decide that."""
     crm = http(session, sandbox.url, method="PUT")
     await crm.push(contacts(1), told())
@@ -395,17 +375,11 @@ async def test_with_archive_path_ids_are_sent_there(session: aiohttp.ClientSessi
     script.body = {"results": [{"id": "c0", "ok": 404}]}
     reply = await http(session, script.url, archive_path="/gone", method="PUT").archive([GONE], told())
 
-    assert (script.asked[0].method, script.asked[0].path, script.bodies) == (
-        "POST",
-        "/gone",
-        [{"ids": ["c0"]}],
-    )
+    assert (script.asked[0].method, script.asked[0].path, script.bodies) == ("POST", "/gone", [{"ids": ["c0"]}])
     assert reply.outcomes[0].state == OK, "what is not there is gone"
 
 
-async def test_a_service_that_knows_no_deletion_says_so(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_a_service_that_knows_no_deletion_says_so(session: aiohttp.ClientSession, script: Script) -> None:
     reply = await http(session, script.url, deleted_field=None).archive([GONE], told())
 
     assert reply.outcomes[0].state == FAILED
@@ -413,9 +387,7 @@ async def test_a_service_that_knows_no_deletion_says_so(
     assert script.asked == []
 
 
-async def test_many_calls_at_once_each_get_their_own_answer(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_many_calls_at_once_each_get_their_own_answer(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     crm = http(session, sandbox.url, results="required")
     batches = [[contact(f"{n}-{i}") for i in range(10)] for n in range(8)]
     replies = await asyncio.gather(*(crm.push(batch, told()) for batch in batches))
@@ -466,18 +438,9 @@ async def test_a_service_that_is_not_told_our_version_has_one_of_its_own(
 async def test_no_text_of_a_strangers_list_is_shown(session: aiohttp.ClientSession, script: Script) -> None:
     """Options could make an answer of any service into item results: its fields were told as errors of ours."""
     secret = "wJalrXUtnFEMI"
-    script.body = {
-        "roles": [{"SecretAccessKey": secret, "id": "r1"}],
-        "message": secret,
-        "error": {"key": secret},
-    }
+    script.body = {"roles": [{"SecretAccessKey": secret, "id": "r1"}], "message": secret, "error": {"key": secret}}
     chosen: tuple[dict[str, Any], ...] = (
-        {
-            "results_field": "roles",
-            "results_by": "position",
-            "result_ok": "no",
-            "result_error": "SecretAccessKey",
-        },
+        {"results_field": "roles", "results_by": "position", "result_ok": "no", "result_error": "SecretAccessKey"},
         {"results_field": "roles", "results_by": "position", "result_ok": "SecretAccessKey"},
         {"results_field": "roles", "result_error": "SecretAccessKey"},
         {"results_field": "error", "result_error": "key"},
@@ -489,9 +452,7 @@ async def test_no_text_of_a_strangers_list_is_shown(session: aiohttp.ClientSessi
         assert not any(secret in words for words in shown), (options, shown)
 
 
-async def test_an_error_that_is_no_text_is_not_shown_as_json(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_an_error_that_is_no_text_is_not_shown_as_json(session: aiohttp.ClientSession, script: Script) -> None:
     script.body = {"results": [{"id": "c0", "ok": False, "error": {"internal": {"token": "abc"}}}]}
     reply = await http(session, script.url).push(contacts(1), told())
     assert reply.outcomes[0].detail == "The destination rejected this contact"

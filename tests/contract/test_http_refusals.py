@@ -26,9 +26,7 @@ OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAIL
 MAILCHIMP = {
     "new_members": [{"email_address": "c0@example.org", "status": "subscribed"}],
     "updated_members": [],
-    "errors": [
-        {"email_address": "c1@example.org", "error": "looks fake or invalid", "error_code": "ERROR_GENERIC"}
-    ],
+    "errors": [{"email_address": "c1@example.org", "error": "looks fake or invalid", "error_code": "ERROR_GENERIC"}],
     "total_created": 1,
     "total_updated": 0,
     "error_count": 1,
@@ -37,9 +35,7 @@ MAILCHIMP = {
 BRAZE = {
     "message": "success",
     "attributes_processed": 1,
-    "errors": [
-        {"type": "'external_id' is required", "input_array": "attributes", "index": 1},
-    ],
+    "errors": [{"type": "'external_id' is required", "input_array": "attributes", "index": 1}],
 }
 """POST /users/track"""
 ITERABLE = {
@@ -55,9 +51,7 @@ ITERABLE = {
     },
 }
 """POST /api/users/bulkUpdate"""
-CUSTOMERIO = {
-    "errors": [{"batch_index": 1, "reason": "required", "field": "identifiers.id", "message": "no id"}]
-}
+CUSTOMERIO = {"errors": [{"batch_index": 1, "reason": "required", "field": "identifiers.id", "message": "no id"}]}
 """POST /api/v2/batch, status 207"""
 
 
@@ -116,11 +110,7 @@ def states(reply: Reply) -> list[EffectState]:
         (200, {"success": "false", "message": "no"}, [UNKNOWN, UNKNOWN]),
         (200, {"status": "error", "message": "no"}, [UNKNOWN, UNKNOWN]),
         (200, {"error": "no"}, [UNKNOWN, UNKNOWN]),
-        (
-            200,
-            {"errors": [{"message": "Cannot query field", "locations": [{"line": 1}]}]},
-            [UNKNOWN, UNKNOWN],
-        ),
+        (200, {"errors": [{"message": "Cannot query field", "locations": [{"line": 1}]}]}, [UNKNOWN, UNKNOWN]),
         (
             200,
             {"data": {"contactsUpsert": {"contacts": None, "userErrors": [{"message": "Email is taken"}]}}},
@@ -135,11 +125,7 @@ def states(reply: Reply) -> list[EffectState]:
         # Queued: Meilisearch, SendGrid, Klaviyo, and the bare status
         (202, {"taskUid": 1, "indexUid": "contacts", "status": "enqueued"}, [UNKNOWN, UNKNOWN]),
         (202, {"job_id": "9ac6"}, [UNKNOWN, UNKNOWN]),
-        (
-            202,
-            {"data": {"type": "profile-bulk-import-job", "attributes": {"status": "queued"}}},
-            [UNKNOWN, UNKNOWN],
-        ),
+        (202, {"data": {"type": "profile-bulk-import-job", "attributes": {"status": "queued"}}}, [UNKNOWN, UNKNOWN]),
         (202, {}, [UNKNOWN, UNKNOWN]),
         (200, {"status": "queued", "id": "17"}, [UNKNOWN, UNKNOWN]),
         # Words that are no refusal
@@ -203,9 +189,7 @@ async def test_a_service_that_refuses_whole_calls_is_a_fault_of_the_connection(
     assert (await push(session, script, MAILCHIMP)).health == Health.WELL
 
 
-async def test_the_operator_sees_the_body_without_the_token(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_the_operator_sees_the_body_without_the_token(session: aiohttp.ClientSession, script: Script) -> None:
     body = {"taskUid": 7, "you": TOKEN, "status": "enqueued", "padding": "x" * 1000}
     [outcome, _] = (await push(session, script, body, status=202)).outcomes
 
@@ -218,15 +202,7 @@ async def test_the_operator_sees_the_body_without_the_token(
 async def test_half_a_token_is_not_shown_either(session: aiohttp.ClientSession, script: Script) -> None:
     """It begins within what is looked at of a long body, and would be known only by its end."""
     for place in range(1_960, 2_010):
-        script.raw = (
-            b'{"ok":false,'
-            + b" " * place
-            + b'"you":"'
-            + TOKEN.encode()
-            + b'","more":"'
-            + b"x" * 9_000
-            + b'"}'
-        )
+        script.raw = b'{"ok":false,' + b" " * place + b'"you":"' + TOKEN.encode() + b'","more":"' + b"x" * 9_000 + b'"}'
         [outcome, _] = (await push(session, script, None)).outcomes
         assert TOKEN[:6] not in outcome.detail, place
 
@@ -241,9 +217,7 @@ async def test_half_a_token_is_not_shown_either(session: aiohttp.ClientSession, 
         b'{"data":' * 300 + b'{"ok":false}' + b"}" * 300,
         b'{"errors":[' + b'{"message":"no"},' * 60_000 + b'{"message":"no"}]}',
         b'{"ok":false,"padding":"' + b"x" * 4_000_000 + b'"}',
-        b'{"results":[{"id":"c0","ok":true},{"id":"c1","ok":true}],"ok":false,"p":"'
-        + b"x" * 4_000_000
-        + b'"}',
+        b'{"results":[{"id":"c0","ok":true},{"id":"c1","ok":true}],"ok":false,"p":"' + b"x" * 4_000_000 + b'"}',
     ],
     ids=["error", "lists", "entries", "data", "many", "long", "results"],
 )
@@ -289,12 +263,7 @@ async def test_a_server_that_stores_the_call_as_one_record_is_not_believed(
             {"results_field": "bad", "results_by": "position", "result_id": "row"},
             [OK, FAILED],
         ),
-        (
-            200,
-            {"bad": [{"ref": {"key": "c1"}}]},
-            {"results_field": "bad", "result_id": "ref.key"},
-            [OK, FAILED],
-        ),
+        (200, {"bad": [{"ref": {"key": "c1"}}]}, {"results_field": "bad", "result_id": "ref.key"}, [OK, FAILED]),
         (200, {"errors": []}, {}, [OK, OK]),
         (200, {"message": "success"}, {}, [OK, OK]),
         # One failure that names nobody may be anybody's.
@@ -329,9 +298,7 @@ async def test_a_listed_failure_says_why(session: aiohttp.ClientSession, script:
     assert outcomes[1].code == ErrorCode.DESTINATION_REJECTED
 
 
-async def test_an_address_of_two_contacts_tells_them_not_apart(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_an_address_of_two_contacts_tells_them_not_apart(session: aiohttp.ClientSession, script: Script) -> None:
     twins = [contact("c0", email="both@example.org"), contact("c1", email="Both@example.org")]
     body = {"errors": [{"email": "both@example.org", "error": "no"}]}
 
@@ -372,12 +339,7 @@ async def test_without_a_body_nothing_is_listed(session: aiohttp.ClientSession, 
         ),
         (200, {"results": [{"n": 1}, {"n": 2}]}, {"results_by": "position"}, [OK, OK]),
         (200, {"results": [{"n": 1}]}, {"results_by": "position"}, [UNKNOWN, UNKNOWN]),
-        (
-            200,
-            {"results": [{"id": "c0"}, {"id": "c1"}], "errors": [{"index": 1, "message": "half"}]},
-            {},
-            [OK, FAILED],
-        ),
+        (200, {"results": [{"id": "c0"}, {"id": "c1"}], "errors": [{"index": 1, "message": "half"}]}, {}, [OK, FAILED]),
         (200, {"results": [{"id": "c0"}, {"id": "c1"}], "success": False}, {}, [UNKNOWN, UNKNOWN]),
     ],
     ids=str,
@@ -417,16 +379,10 @@ async def test_what_is_taken_away_need_not_be_echoed(session: aiohttp.ClientSess
     ("body", "expected"),
     [
         ({"success": False, "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": False}]}, [OK, FAILED]),
-        (
-            {"success": False, "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": True}]},
-            [UNKNOWN, UNKNOWN],
-        ),
+        ({"success": False, "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": True}]}, [UNKNOWN, UNKNOWN]),
         ({"failed": 1, "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": True}]}, [UNKNOWN, UNKNOWN]),
         ({"failed": 2, "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": False}]}, [UNKNOWN, FAILED]),
-        (
-            {"errors": [{"id": "c1"}], "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": True}]},
-            [OK, UNKNOWN],
-        ),
+        ({"errors": [{"id": "c1"}], "results": [{"id": "c0", "ok": True}, {"id": "c1", "ok": True}]}, [OK, UNKNOWN]),
         ({"results": [{"id": "c0", "ok": "queued"}, {"id": "c1", "ok": 202}]}, [UNKNOWN, UNKNOWN]),
     ],
     ids=str,
@@ -438,9 +394,7 @@ async def test_results_that_the_body_contradicts_are_open(
         assert states(await push(session, script, body, results=results)) == expected
 
 
-async def test_a_read_that_failed_at_200_shows_nobody_absent(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_a_read_that_failed_at_200_shows_nobody_absent(session: aiohttp.ClientSession, script: Script) -> None:
     """Two such looks would have everything sent again."""
     for body in ({"contacts": [], "ok": False}, {"contacts": [], "errors": [{"message": "timed out"}]}):
         script.body = body
@@ -456,9 +410,7 @@ async def test_a_read_that_failed_at_200_shows_nobody_absent(
 
 
 @pytest.mark.parametrize("kind", ["push", "read"])
-async def test_a_wrapper_with_dots_is_nested(
-    session: aiohttp.ClientSession, script: Script, kind: str
-) -> None:
+async def test_a_wrapper_with_dots_is_nested(session: aiohttp.ClientSession, script: Script, kind: str) -> None:
     crm = http(session, script.url, wrapper="data.attributes", read_path="/read")
     if kind == "push":
         await crm.push(contacts(1), told())
@@ -478,9 +430,7 @@ def test_a_wrapper_of_empty_names_is_refused(wrapper: str) -> None:
 
 @pytest.mark.parametrize("mode", ["ok_false", "errors", "count", "task"])
 @pytest.mark.parametrize("results", ["optional", "required", "failures", "echoed"])
-async def test_a_stand_in_that_says_no_is_not_believed(
-    session: aiohttp.ClientSession, mode: str, results: str
-) -> None:
+async def test_a_stand_in_that_says_no_is_not_believed(session: aiohttp.ClientSession, mode: str, results: str) -> None:
     async with open_sandbox("http") as url:
         async with session.put(f"{url}/__sandbox__/faults", json={"says_no": {"mode": mode}}) as answer:
             assert answer.status == 200

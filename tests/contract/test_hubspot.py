@@ -82,16 +82,12 @@ async def test_each_policy_has_its_own_pause(
     assert reply.health == Health.WELL
 
 
-async def test_a_batch_refused_as_a_whole_condemns_nobody_yet(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_batch_refused_as_a_whole_condemns_nobody_yet(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     twice = [contact("c1"), contact("c2"), contact("c1", phone="1")]
     reply = await hubspot(session, sandbox.url).push(twice, Headers("r", "event-1"))
 
     assert reply.rejected_whole
-    assert {(o.state, o.code) for o in reply.outcomes} == {
-        (EffectState.RETRY, ErrorCode.DESTINATION_REJECTED)
-    }
+    assert {(o.state, o.code) for o in reply.outcomes} == {(EffectState.RETRY, ErrorCode.DESTINATION_REJECTED)}
     assert reply.health == Health.WELL
     assert "Duplicate IDs found" in reply.detail
     assert await sandbox.effects() == []
@@ -105,10 +101,7 @@ async def test_a_single_contact_that_is_refused_has_failed(
     reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
     assert not reply.rejected_whole
-    assert (reply.outcomes[0].state, reply.outcomes[0].code) == (
-        EffectState.FAILED,
-        ErrorCode.DESTINATION_REJECTED,
-    )
+    assert (reply.outcomes[0].state, reply.outcomes[0].code) == (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED)
     assert reply.outcomes[0].detail == f"HubSpot answered {status}: no; phone is odd"
 
 
@@ -136,22 +129,13 @@ NO = {"status": "error", "category": "VALIDATION_ERROR", "message": "bad phone"}
         ({"results": [result("c0", remote=None), result("c1")]}, [UNKNOWN, OK]),
         ({"results": [None, 7, "c0", {"id": "1"}, {"id": "2", "properties": []}]}, [UNKNOWN, UNKNOWN]),
         ({"results": [result("c9", "9"), result("c0", "-1")], "errors": "all well"}, [OK, UNKNOWN]),
-        (
-            {"results": [result("c0")], "errors": [NO | {"context": {"objectWriteTraceId": ["1"]}}]},
-            [OK, FAILED],
-        ),
+        ({"results": [result("c0")], "errors": [NO | {"context": {"objectWriteTraceId": ["1"]}}]}, [OK, FAILED]),
         ({"results": [], "errors": [NO | {"context": {"objectWriteTraceId": ["1", "0"]}}]}, [FAILED, FAILED]),
         ({"results": [result("c0")], "errors": [NO]}, [OK, FAILED]),
         ({"results": [], "errors": [NO]}, [UNKNOWN, UNKNOWN]),
+        ({"results": [], "errors": [NO | {"context": {"objectWriteTraceId": ["7", None, 1]}}]}, [UNKNOWN, UNKNOWN]),
         (
-            {"results": [], "errors": [NO | {"context": {"objectWriteTraceId": ["7", None, 1]}}]},
-            [UNKNOWN, UNKNOWN],
-        ),
-        (
-            {
-                "results": [result("c0"), result("c1")],
-                "errors": [NO | {"context": {"objectWriteTraceId": ["1"]}}],
-            },
+            {"results": [result("c0"), result("c1")], "errors": [NO | {"context": {"objectWriteTraceId": ["1"]}}]},
             [OK, UNKNOWN],
         ),
     ],
@@ -181,9 +165,7 @@ async def test_the_request_names_itself_and_the_token_stays_out_of_every_word(
     assert len(reply.detail) == 300
 
 
-async def test_a_redirect_is_not_followed_with_the_token(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_a_redirect_is_not_followed_with_the_token(session: aiohttp.ClientSession, script: Script) -> None:
     script.status, script.headers = 307, {"Location": f"{script.url}/elsewhere"}
     reply = await hubspot(session, script.url).push([contact("c0")], Headers("r", "event-1"))
 
@@ -191,18 +173,9 @@ async def test_a_redirect_is_not_followed_with_the_token(
     assert reply.health == Health.CONNECTION_FAULT
 
 
-async def test_options_name_the_key_and_the_properties(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
-    crm = hubspot(
-        session,
-        sandbox.url,
-        id_property="crm_key",
-        properties={"Plan": "subscription_tier", "Notes": None},
-    )
-    person = contact(
-        "k1", attributes={"Plan": "gold", "Notes": "stay here", "Last Seen (UTC)": 5, "Phone": "ignored"}
-    )
+async def test_options_name_the_key_and_the_properties(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
+    crm = hubspot(session, sandbox.url, id_property="crm_key", properties={"Plan": "subscription_tier", "Notes": None})
+    person = contact("k1", attributes={"Plan": "gold", "Notes": "stay here", "Last Seen (UTC)": 5, "Phone": "ignored"})
     await crm.push([person], Headers("r", "event-1"))
 
     [effect] = await sandbox.effects()
@@ -242,13 +215,7 @@ async def test_options_that_cannot_work_are_refused_in_words(
 
 @pytest.mark.parametrize(
     ("attribute", "name"),
-    [
-        ("Subscription Date", "subscription_date"),
-        ("a-b--c", "a_b_c"),
-        ("_X_", "x"),
-        ("名前", "名前"),
-        ("2nd", "2nd"),
-    ],
+    [("Subscription Date", "subscription_date"), ("a-b--c", "a_b_c"), ("_X_", "x"), ("名前", "名前"), ("2nd", "2nd")],
 )
 def test_attributes_take_hubspots_kind_of_name(attribute: str, name: str) -> None:
     assert property_name(attribute) == name
@@ -272,13 +239,9 @@ async def test_read_back_forgives_what_hubspot_rewrites_and_nothing_else(
     session: aiohttp.ClientSession, script: Script, ours: object, theirs: str | None, seen: Seen
 ) -> None:
     person = Contact(contact_id="c0", version=1, email="A@B.c", attributes={"it": ours})
-    script.body = {
-        "results": [{"id": "1", "properties": {"tranche_id": "c0", "email": "a@b.c", "it": theirs}}]
-    }
+    script.body = {"results": [{"id": "1", "properties": {"tranche_id": "c0", "email": "a@b.c", "it": theirs}}]}
 
-    assert (await hubspot(session, script.url).read_back([person], Headers("r", "event-1"))).seen == {
-        "c0": seen
-    }
+    assert (await hubspot(session, script.url).read_back([person], Headers("r", "event-1"))).seen == {"c0": seen}
 
 
 async def test_portals_are_accounts_of_their_own(session: aiohttp.ClientSession) -> None:

@@ -63,9 +63,7 @@ async def records(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
     return {c["id"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]}
 
 
-async def test_a_contact_known_by_its_address_is_taken_over(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_contact_known_by_its_address_is_taken_over(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     [there] = await have(sandbox, {"email": "C1@Example.org", "city": "Turin", "firstname": "Augusta"})
     crm = hubspot(session, sandbox.url)
     reply = await crm.push(contacts(3), told())
@@ -75,11 +73,7 @@ async def test_a_contact_known_by_its_address_is_taken_over(
     assert await paths(sandbox, 1) == ["upsert", "read", "update"]
     held = await records(sandbox)
     assert len(held) == 3
-    assert (held[there]["tranche_id"], held[there]["firstname"], held[there]["city"]) == (
-        "c1",
-        "Ada",
-        "Turin",
-    )
+    assert (held[there]["tranche_id"], held[there]["firstname"], held[there]["city"]) == ("c1", "Ada", "Turin")
     effects = await sandbox.effects()
     assert [(e["key"], e["id"], e["created"]) for e in effects if e["key"] == "c1"] == [("c1", there, False)]
 
@@ -149,9 +143,7 @@ async def test_a_look_that_is_refused_says_nothing_against_the_write(
     assert script.answers == []
 
 
-async def test_a_look_that_fails_leaves_nothing_in_doubt(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_a_look_that_fails_leaves_nothing_in_doubt(session: aiohttp.ClientSession, script: Script) -> None:
     """Nothing was written, so nobody has to be read back."""
     script.answers = [(500, {})]
     reply = await hubspot(session, script.url).push(contacts(60), told())
@@ -168,9 +160,7 @@ async def test_a_look_that_has_to_wait_says_why(session: aiohttp.ClientSession, 
     assert script.answers == []
 
 
-async def test_a_contact_is_never_taken_from_another_of_ours(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_contact_is_never_taken_from_another_of_ours(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     crm = hubspot(session, sandbox.url)
     first = await crm.push([contact("a", email="same@example.org")], told())
     there = first.outcomes[0].remote_id
@@ -189,9 +179,7 @@ async def test_a_contact_is_never_taken_from_another_of_ours(
     assert {p["tranche_id"] for p in (await records(sandbox)).values()} == {"a", "c", "d"}
 
 
-async def test_two_of_ours_cannot_take_over_one_contact(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_two_of_ours_cannot_take_over_one_contact(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     [there] = await have(sandbox, {"email": "same@example.org"})
     twins = [contact("a", email="same@example.org"), contact("b", email="same@example.org")]
     reply = await hubspot(session, sandbox.url).push(twins, told())
@@ -230,11 +218,7 @@ async def test_on_conflict_fail_leaves_it_alone_and_names_the_way(
 
 
 def conflict(there: str) -> tuple[int, object]:
-    return 409, {
-        "status": "error",
-        "message": f"Contact already exists. Existing ID: {there}",
-        "category": "CONFLICT",
-    }
+    return 409, {"status": "error", "message": f"Contact already exists. Existing ID: {there}", "category": "CONFLICT"}
 
 
 def read(*rows: tuple[str, str, str | None]) -> tuple[int, object]:

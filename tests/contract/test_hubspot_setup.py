@@ -25,13 +25,7 @@ async def script() -> AsyncIterator[Script]:
 def not_valid(name: str, error: str = "PROPERTY_DOESNT_EXIST", words: str = "") -> str:
     """HubSpot's message about a property: JSON in a string, with its quotes escaped once more on the wire."""
     words = words or f'Property "{name}" does not exist'
-    detail = {
-        "isValid": False,
-        "message": words,
-        "error": error,
-        "name": name,
-        "localizedErrorMessage": words,
-    }
+    detail = {"isValid": False, "message": words, "error": error, "name": name, "localizedErrorMessage": words}
     return f"Property values were not valid: {json.dumps([detail])}"
 
 
@@ -63,11 +57,7 @@ async def test_a_missing_key_property_is_no_contacts_fault(
     "body",
     [
         {"message": not_valid("subscription_date")},
-        {
-            "message": not_valid(
-                "subscription_date", "READ_ONLY_VALUE", '"subscription_date" is a read only property'
-            )
-        },
+        {"message": not_valid("subscription_date", "READ_ONLY_VALUE", '"subscription_date" is a read only property')},
         {
             "message": "Property values were not valid",
             "errors": [
@@ -90,9 +80,7 @@ async def test_a_property_that_the_account_lacks_holds_it_with_words_and_remedy(
     batch = [contact("c0"), contact("c1", attributes={"Subscription Date": "2026-03-04"})]
     reply = await hubspot(session, script.url).push(batch, Headers("r", "event-1"))
 
-    assert {(o.state, o.code) for o in reply.outcomes} == {
-        (EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE)
-    }
+    assert {(o.state, o.code) for o in reply.outcomes} == {(EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE)}
     assert reply.health == Health.SETUP_FAULT
     assert "HubSpot answered 400: " in reply.detail
     assert '--field "Subscription Date="' in reply.detail
@@ -128,9 +116,7 @@ async def test_a_value_that_is_refused_is_the_contacts_own_fault(
     )
 
 
-async def test_a_read_that_is_refused_holds_the_destination(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_a_read_that_is_refused_holds_the_destination(session: aiohttp.ClientSession, script: Script) -> None:
     """Nothing of what was sent without an answer could ever be settled, and nobody would be told."""
     script.status, script.body = 400, {"status": "error", "category": "VALIDATION_ERROR", "message": "no"}
     back = await hubspot(session, script.url).read_back(contacts(2), Headers("r", "event-1"))

@@ -32,9 +32,7 @@ def item(key: str, trace: str | None = None, **properties: str) -> dict[str, Any
 
 
 async def test_upsert_creates_then_updates_and_says_which(sandbox: Sandbox) -> None:
-    status, body, _ = await post(
-        sandbox, UPSERT, {"inputs": [item("a", firstname="A"), item("b", firstname="B")]}
-    )
+    status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", firstname="A"), item("b", firstname="B")]})
     assert (status, body["status"]) == (200, "COMPLETE")
     assert {"results", "startedAt", "completedAt"} <= body.keys()
     assert "errors" not in body
@@ -45,9 +43,7 @@ async def test_upsert_creates_then_updates_and_says_which(sandbox: Sandbox) -> N
     by_key = {r["properties"]["tranche_id"]: r for r in body["results"]}
     assert (by_key["a"]["new"], by_key["c"]["new"]) == (False, True)
     assert {"id", "properties", "createdAt", "updatedAt", "archived", "new"} == by_key["a"].keys()
-    held = {
-        c["properties"]["tranche_id"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]
-    }
+    held = {c["properties"]["tranche_id"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]}
     assert held["a"] == {"tranche_id": "a", "firstname": "A", "lastname": "Z"}
 
 
@@ -139,9 +135,7 @@ async def test_read_names_what_it_does_not_find(sandbox: Sandbox) -> None:
 
     record_id = body["results"][0]["id"]
     status, body, _ = await post(
-        sandbox,
-        READ,
-        {"properties": ["firstname"], "propertiesWithHistory": [], "inputs": [{"id": record_id}]},
+        sandbox, READ, {"properties": ["firstname"], "propertiesWithHistory": [], "inputs": [{"id": record_id}]}
     )
     assert (status, body["results"][0]["properties"]["firstname"]) == (200, "A")
 
@@ -204,15 +198,11 @@ async def test_a_read_without_properties_with_history_is_refused(sandbox: Sandbo
 
 
 async def declare(sandbox: Sandbox, *names: str) -> None:
-    async with sandbox.session.put(
-        f"{sandbox.url}/__sandbox__/schema", json={"declared": list(names)}
-    ) as response:
+    async with sandbox.session.put(f"{sandbox.url}/__sandbox__/schema", json={"declared": list(names)}) as response:
         assert response.status == 200
 
 
-async def test_a_property_that_is_not_declared_refuses_the_batch_in_hubspots_own_form(
-    sandbox: Sandbox,
-) -> None:
+async def test_a_property_that_is_not_declared_refuses_the_batch_in_hubspots_own_form(sandbox: Sandbox) -> None:
     await declare(sandbox, "tranche_id")
     status, body, _ = await post(sandbox, UPSERT, {"inputs": [item("a", "t", plan="x"), item("b", "u")]})
 
@@ -254,9 +244,7 @@ async def test_a_property_can_be_missing_for_a_while(sandbox: Sandbox) -> None:
 
 async def test_an_address_belongs_to_one_contact(sandbox: Sandbox) -> None:
     _, made, _ = await post(
-        sandbox,
-        UPSERT,
-        {"inputs": [{"id": "Old@X.org", "idProperty": "email", "properties": {"firstname": "O"}}]},
+        sandbox, UPSERT, {"inputs": [{"id": "Old@X.org", "idProperty": "email", "properties": {"firstname": "O"}}]}
     )
     old = made["results"][0]["id"]
     words = f"Contact already exists. Existing ID: {old}"
@@ -288,9 +276,7 @@ async def test_an_address_belongs_to_one_contact(sandbox: Sandbox) -> None:
 
     # A key is one contact's as well.
     status, body, _ = await post(
-        sandbox,
-        update,
-        {"inputs": [{"id": old, "properties": {"tranche_id": "b"}, "objectWriteTraceId": "0"}]},
+        sandbox, update, {"inputs": [{"id": old, "properties": {"tranche_id": "b"}, "objectWriteTraceId": "0"}]}
     )
     assert status == 207
     assert "CONFLICTING_UNIQUE_VALUE" in body["errors"][0]["message"]

@@ -11,9 +11,7 @@ from jobs.crm.port import Crm, Health, Seen
 from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
 
 
-async def test_a_full_batch_arrives_and_every_contact_gets_its_own_outcome(
-    crm: Crm, sandbox: Sandbox
-) -> None:
+async def test_a_full_batch_arrives_and_every_contact_gets_its_own_outcome(crm: Crm, sandbox: Sandbox) -> None:
     """Results come shuffled: remote ids must still belong to the contact they name."""
     batch = contacts(crm.batch_size)
     reply = await crm.push(batch, told("req-1"))
@@ -92,11 +90,7 @@ async def test_a_cleared_field_is_cleared_over_there(crm: Crm, sandbox: Sandbox)
 async def test_read_back_tells_match_difference_and_absence_apart(crm: Crm) -> None:
     await crm.push([contact("same", email="Mixed.Case@Example.ORG"), contact("other")], told("r"))
     back = await crm.read_back(
-        [
-            contact("same", email="Mixed.Case@Example.ORG"),
-            contact("other", phone="0", version=2),
-            contact("never"),
-        ],
+        [contact("same", email="Mixed.Case@Example.ORG"), contact("other", phone="0", version=2), contact("never")],
         told("r"),
     )
 
@@ -115,22 +109,7 @@ async def test_a_contact_the_read_does_not_mention_is_not_called_absent(crm: Crm
 
 @pytest.mark.parametrize(
     "value",
-    [
-        True,
-        False,
-        0,
-        3,
-        2.5,
-        10**30,
-        "",
-        "  padded ",
-        "a;b",
-        ["x", "y"],
-        {"b": 1, "a": None},
-        None,
-        "ü\t€",
-        "0012",
-    ],
+    [True, False, 0, 3, 2.5, 10**30, "", "  padded ", "a;b", ["x", "y"], {"b": 1, "a": None}, None, "ü\t€", "0012"],
     ids=repr,
 )
 async def test_every_kind_of_attribute_survives_the_round_trip(crm: Crm, value: object) -> None:
@@ -172,11 +151,6 @@ async def test_nothing_to_do_makes_no_call(crm: Crm, sandbox: Sandbox) -> None:
 
 
 async def test_a_connection_that_cannot_be_used_is_refused_when_made(connect: Connect) -> None:
-    for wrong in (
-        {"token": ""},
-        {"token": "two words"},
-        {"token": "a\r\nX-Evil: 1"},
-        {"base_url": "ftp://x"},
-    ):
+    for wrong in ({"token": ""}, {"token": "two words"}, {"token": "a\r\nX-Evil: 1"}, {"base_url": "ftp://x"}):
         with pytest.raises(ValueError, match="must"):
             connect(**wrong)

@@ -91,9 +91,7 @@ async def test_a_fault_becomes_the_honest_verdict_and_read_back_settles_it(
     ],
     ids=str,
 )
-async def test_a_read_that_fails_knows_nothing(
-    connect: Connect, sandbox: Sandbox, fault: dict[str, Any]
-) -> None:
+async def test_a_read_that_fails_knows_nothing(connect: Connect, sandbox: Sandbox, fault: dict[str, Any]) -> None:
     crm = connect(timeouts=Timeouts(connect=0.5, total=0.6))
     await crm.push(contacts(2), told("r"))
     await sandbox.faults(**fault)
@@ -115,9 +113,7 @@ async def test_a_refused_connection_was_certainly_not_sent(crm: Crm, sandbox: Sa
     assert {o.state for o in (await crm.push(contacts(2), told("r"))).outcomes} == {EffectState.OK}
 
 
-@pytest.mark.parametrize(
-    "host", ["http://no-such-host.invalid", "http://127.0.0.1:1", "http://" + "x" * 70 + ".test"]
-)
+@pytest.mark.parametrize("host", ["http://no-such-host.invalid", "http://127.0.0.1:1", "http://" + "x" * 70 + ".test"])
 async def test_an_address_where_nobody_lives_is_a_retry(connect: Connect, host: str) -> None:
     reply = await connect(base_url=host).push(contacts(1), told("r"))
     assert every(reply) == RETRY
@@ -175,9 +171,7 @@ async def test_a_rate_limit_pauses_and_is_no_fault(crm: Crm, sandbox: Sandbox) -
     assert {o.state for o in (await crm.push(contacts(3), told("r"))).outcomes} == {EffectState.OK}
 
 
-async def test_a_lock_is_no_fault_and_pauses_where_the_whole_call_was_locked(
-    crm: Crm, sandbox: Sandbox
-) -> None:
+async def test_a_lock_is_no_fault_and_pauses_where_the_whole_call_was_locked(crm: Crm, sandbox: Sandbox) -> None:
     await sandbox.faults(lock={})
     reply = await crm.push(contacts(2), told("r"))
 
@@ -219,8 +213,7 @@ async def test_every_call_is_booked_with_its_fault_and_fate(crm: Crm, sandbox: S
     await crm.read_back(contacts(3), told("three"))
 
     booked = [
-        (c["request_id"], c["on"], c["n"], c["status"], c["faults"], c["answered"])
-        for c in await sandbox.calls()
+        (c["request_id"], c["on"], c["n"], c["status"], c["faults"], c["answered"]) for c in await sandbox.calls()
     ]
     assert booked == [
         ("one", "write", 2, 200, [], True),

@@ -45,9 +45,7 @@ async def test_options_bound_the_batch(connect: Connect) -> None:
 
 
 async def test_fields_get_other_names_and_null_keeps_them_at_home(connect: Connect, sandbox: Sandbox) -> None:
-    crm = connect(
-        options={"fields": {"phone": "Work_Phone__c", "company": None, "Plan": "Tier__c", "Notes": None}}
-    )
+    crm = connect(options={"fields": {"phone": "Work_Phone__c", "company": None, "Plan": "Tier__c", "Notes": None}})
     person = contact("c1", attributes={"Plan": "gold", "Notes": "for our eyes only"})
     assert (await crm.push([person], told())).outcomes[0].state == OK
 
@@ -139,9 +137,7 @@ async def test_a_secret_that_the_other_side_echoes_is_told_to_nobody(
 
 async def test_a_kind_ignores_options_that_its_release_does_not_know(connect: Connect) -> None:
     """A newer release of the service may have stored them; a worker of this one still delivers."""
-    assert (await connect(options={"from_the_future": 1}).push([contact("c1")], told())).outcomes[
-        0
-    ].state == OK
+    assert (await connect(options={"from_the_future": 1}).push([contact("c1")], told())).outcomes[0].state == OK
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"fields": []}, {"rate": "fast"}], ids=str)

@@ -39,9 +39,7 @@ class Clock:
         return self.now
 
 
-def salesforce(
-    session: aiohttp.ClientSession, url: str, clock: Clock | None = None, **options: Any
-) -> Salesforce:
+def salesforce(session: aiohttp.ClientSession, url: str, clock: Clock | None = None, **options: Any) -> Salesforce:
     return Salesforce(
         session=session,
         base_url=url,
@@ -129,10 +127,7 @@ async def test_a_contact_without_a_last_name_is_refused_and_named(
             ),
             (RETRY, ErrorCode.DESTINATION_UNAVAILABLE),
         ),
-        (
-            error("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "AccountTrigger: caused by: no such plan"),
-            (FAILED, REJECTED),
-        ),
+        (error("CANNOT_INSERT_UPDATE_ACTIVATE_ENTITY", "AccountTrigger: caused by: no such plan"), (FAILED, REJECTED)),
         (error("REQUIRED_FIELD_MISSING", "LastName", "LastName"), (FAILED, REJECTED)),
         (error("FIELD_CUSTOM_VALIDATION_EXCEPTION"), (FAILED, REJECTED)),
         (error("INVALID_EMAIL_ADDRESS", "x", "Email"), (FAILED, REJECTED)),
@@ -140,16 +135,11 @@ async def test_a_contact_without_a_last_name_is_refused_and_named(
         (error("DUPLICATES_DETECTED", "Use one of these records?"), (FAILED, REJECTED)),
         (error("DUPLICATE_VALUE", "Duplicate external id specified: c0"), (FAILED, REJECTED)),
         (
-            error(
-                "DUPLICATE_VALUE",
-                "duplicate value found: Tranche_Id__c duplicates value on record with id: 003x",
-            ),
+            error("DUPLICATE_VALUE", "duplicate value found: Tranche_Id__c duplicates value on record with id: 003x"),
             (RETRY, ErrorCode.DESTINATION_UNAVAILABLE),
         ),
         (
-            error(
-                "DUPLICATE_VALUE", "duplicate value found: Email__c duplicates value on record with id: 003x"
-            ),
+            error("DUPLICATE_VALUE", "duplicate value found: Email__c duplicates value on record with id: 003x"),
             (FAILED, REJECTED),
         ),
         ({"success": False, "errors": []}, (FAILED, REJECTED)),
@@ -200,9 +190,7 @@ async def test_records_that_name_a_field_the_organisation_lacks_wait_and_hold_it
     assert '--field "Plan="' in reply.detail
 
 
-async def test_a_company_goes_only_where_it_is_mapped(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_company_goes_only_where_it_is_mapped(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     """Contact has no field for one: by default a plain organisation would refuse every contact."""
     await sandbox.session.put(f"{sandbox.url}/__sandbox__/schema", json={"declared": ["Tranche_Id__c"]})
     assert verdicts(await salesforce(session, sandbox.url).push(contacts(2), told())) == [(OK, None)] * 2
@@ -253,9 +241,7 @@ async def test_an_exhausted_limit_is_a_pause_and_no_fault(
     assert reply.health == Health.WELL
 
 
-async def test_no_call_is_made_beyond_the_share_of_the_quota(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_no_call_is_made_beyond_the_share_of_the_quota(session: aiohttp.ClientSession, script: Script) -> None:
     """An import must not take the last calls from everybody else who works with the organisation."""
     clock = Clock()
     crm = salesforce(session, script.url, clock, quota_share=0.8)
@@ -289,20 +275,8 @@ async def test_no_call_is_made_beyond_the_share_of_the_quota(
     [
         (401, "INVALID_SESSION_ID", "Session expired or invalid", RETRY, Health.CONNECTION_FAULT),
         (403, "API_DISABLED_FOR_ORG", "The REST API is not enabled", RETRY, Health.CONNECTION_FAULT),
-        (
-            404,
-            "NOT_FOUND",
-            "Provided external ID field does not exist: Tranche_Id__c",
-            RETRY,
-            Health.SETUP_FAULT,
-        ),
-        (
-            400,
-            "INVALID_FIELD",
-            "No such column 'Tranche_Id__c' on sobject",
-            RETRY,
-            Health.SETUP_FAULT,
-        ),
+        (404, "NOT_FOUND", "Provided external ID field does not exist: Tranche_Id__c", RETRY, Health.SETUP_FAULT),
+        (400, "INVALID_FIELD", "No such column 'Tranche_Id__c' on sobject", RETRY, Health.SETUP_FAULT),
         (400, "INVALID_FIELD", "No such column 'Plan__c' on sobject", RETRY, Health.SETUP_FAULT),
         (400, "JSON_PARSER_ERROR", "Cannot deserialize", FAILED, Health.WELL),
         (300, "", "", FAILED, Health.WELL),
@@ -345,9 +319,7 @@ async def test_errors_of_the_request_tell_contacts_settings_and_faults_apart(
 async def test_a_deletion_asks_for_records_by_id_and_takes_gone_for_well(
     session: aiohttp.ClientSession, script: Script, code: str, state: EffectState
 ) -> None:
-    gone = [
-        Contact(contact_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"00{n}A") for n in (1, 2)
-    ]
+    gone = [Contact(contact_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"00{n}A") for n in (1, 2)]
     script.body = [{"id": "001A", "success": True, "errors": []}, error(code)]
     reply = await salesforce(session, script.url).archive(gone, told())
 
@@ -370,9 +342,7 @@ async def test_long_keys_are_read_in_several_queries_of_a_length_that_passes(
     assert len([c for c in await sandbox.calls() if c["on"] == "read"]) > 1
 
 
-async def test_all_queries_of_a_read_share_one_timeout(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_all_queries_of_a_read_share_one_timeout(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     batch = [contact(f"{n:03}" + "ж" * 200) for n in range(30)]
     await sandbox.faults(latency={"latency": 0.4})
     back = await salesforce(session, sandbox.url).read_back(batch, told())
@@ -400,16 +370,9 @@ async def test_a_field_that_is_not_there_fails_its_contact_and_not_the_reading_o
         ({"totalSize": 0, "done": True, "records": []}, {"c0": Seen.ABSENT}),
         ({"totalSize": 1, "done": True, "records": []}, {}),
         ({"totalSize": 0, "done": False, "records": []}, {}),
+        ({"totalSize": 1, "done": True, "records": [{"Tranche_Id__c": "C0", "Id": "003A"}]}, {"c0": Seen.ABSENT}),
         (
-            {"totalSize": 1, "done": True, "records": [{"Tranche_Id__c": "C0", "Id": "003A"}]},
-            {"c0": Seen.ABSENT},
-        ),
-        (
-            {
-                "totalSize": 2,
-                "done": True,
-                "records": [{"Tranche_Id__c": "c0", "Id": "A"}, {"Tranche_Id__c": "c0"}],
-            },
+            {"totalSize": 2, "done": True, "records": [{"Tranche_Id__c": "c0", "Id": "A"}, {"Tranche_Id__c": "c0"}]},
             {"c0": Seen.DIFFERS},
         ),
         ({"totalSize": 0, "records": "none"}, None),
@@ -466,9 +429,7 @@ def test_attributes_become_custom_fields(attribute: str, name: str) -> None:
 
 
 def test_attributes_that_differ_in_case_alone_are_one_field(session: Any) -> None:
-    fields = Salesforce(
-        session=session, base_url="http://x", token="t", options={}, timeouts=Timeouts()
-    )._fields
+    fields = Salesforce(session=session, base_url="http://x", token="t", options={}, timeouts=Timeouts())._fields
     record = fields.record(contact("c", attributes={"plan": 1, "Plan": 2}))
 
     assert [name for name in record if name.lower() == "plan__c"] == ["Plan__c"]
@@ -507,13 +468,9 @@ def test_options_that_cannot_work_are_refused_with_their_name(options: dict[str,
         kinds.parse("salesforce", options)
 
 
-async def test_the_field_of_the_key_may_be_spelled_in_any_case(
-    session: aiohttp.ClientSession, script: Script
-) -> None:
+async def test_the_field_of_the_key_may_be_spelled_in_any_case(session: aiohttp.ClientSession, script: Script) -> None:
     """Salesforce takes any, and answers with its own: a contact that is there must not seem absent."""
     record = {"Id": "003A", "Tranche_Id__c": "c0", "Email": "old@example.org"}
     script.body = {"totalSize": 1, "done": True, "records": [record]}
-    back = await salesforce(session, script.url, external_id_field="tranche_id__C").read_back(
-        contacts(1), told()
-    )
+    back = await salesforce(session, script.url, external_id_field="tranche_id__C").read_back(contacts(1), told())
     assert (back.seen, back.remote_ids) == ({"c0": Seen.DIFFERS}, {"c0": "003A"})

@@ -139,9 +139,7 @@ async def test_a_last_name_that_a_user_gave_between_the_two_calls_stays(
     assert held["b"]["LastName"] == "Nameless"
 
 
-async def test_a_lost_answer_of_a_creation_is_read_back(
-    session: aiohttp.ClientSession, sandbox: Sandbox
-) -> None:
+async def test_a_lost_answer_of_a_creation_is_read_back(session: aiohttp.ClientSession, sandbox: Sandbox) -> None:
     armed = False
 
     async def arm(_: object, __: object, ended: aiohttp.TraceRequestEndParams) -> None:

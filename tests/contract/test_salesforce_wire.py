@@ -39,9 +39,7 @@ async def upsert(sandbox: Sandbox, *records: object, **given: Any) -> tuple[int,
     return status, answer
 
 
-async def create(
-    sandbox: Sandbox, *records: object, all_or_none: bool = False, **given: Any
-) -> tuple[int, Any]:
+async def create(sandbox: Sandbox, *records: object, all_or_none: bool = False, **given: Any) -> tuple[int, Any]:
     body = {"allOrNone": all_or_none, "records": list(records)}
     status, answer, _ = await call(sandbox, "POST", CREATE, body, **given)
     return status, answer
@@ -71,9 +69,7 @@ async def test_upsert_answers_in_order_and_says_what_was_created(sandbox: Sandbo
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-async def test_a_bad_record_fails_alone(
-    sandbox: Sandbox, bad: dict[str, Any], code: str, fields: list[str]
-) -> None:
+async def test_a_bad_record_fails_alone(sandbox: Sandbox, bad: dict[str, Any], code: str, fields: list[str]) -> None:
     status, body = await upsert(sandbox, record("good"), bad)
 
     assert status == 200
@@ -149,10 +145,7 @@ async def test_all_or_none_writes_nothing_where_one_is_refused(sandbox: Sandbox)
     _, made = await upsert(sandbox, record("a"))
     ids = f"{made[0]['id']},003000000000099AAA"
     _, results, _ = await call(sandbox, "DELETE", f"{BASE}/composite/sobjects", ids=ids, allOrNone="true")
-    assert [r["errors"][0]["statusCode"] for r in results] == [
-        "ALL_OR_NONE_OPERATION_ROLLED_BACK",
-        "ENTITY_IS_DELETED",
-    ]
+    assert [r["errors"][0]["statusCode"] for r in results] == ["ALL_OR_NONE_OPERATION_ROLLED_BACK", "ENTITY_IS_DELETED"]
     assert (await sandbox.get("contacts"))["total"] == 1
 
 
@@ -173,11 +166,7 @@ async def test_creation_answers_in_order_and_updates_nothing(sandbox: Sandbox) -
     held = {c["key"]: c["properties"] for c in (await sandbox.get("contacts"))["contacts"]}
     assert held["a"] == {"Tranche_Id__c": "a", "LastName": "L", "Score__c": 0}
     assert held["b"]["LastName"] == "Typed"
-    assert [(e["key"], e["created"]) for e in await sandbox.effects()] == [
-        ("b", True),
-        ("a", True),
-        ("", True),
-    ]
+    assert [(e["key"], e["created"]) for e in await sandbox.effects()] == [("b", True), ("a", True), ("", True)]
 
     _, [again] = await upsert(sandbox, record("a", FirstName="A"))
     assert (again["id"], again["created"]) == (body[0]["id"], False)
@@ -320,9 +309,7 @@ async def test_without_a_good_token_nothing_is_done(sandbox: Sandbox, token: str
     assert await sandbox.effects() == []
 
 
-@pytest.mark.parametrize(
-    ("policy", "words"), [("DAILY", "TotalRequests"), ("SECONDLY", "ConcurrentRequests")]
-)
+@pytest.mark.parametrize(("policy", "words"), [("DAILY", "TotalRequests"), ("SECONDLY", "ConcurrentRequests")])
 async def test_a_limit_is_a_403_that_names_itself(sandbox: Sandbox, policy: str, words: str) -> None:
     await sandbox.faults(rate_limit={"policyName": policy})
     status, body = await upsert(sandbox, record("a"))

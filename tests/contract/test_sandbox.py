@@ -79,9 +79,7 @@ async def test_late_work_arrives_after_the_caller_gave_up(connect: Connect, sand
     ],
     ids=str,
 )
-async def test_a_fault_that_makes_no_sense_is_refused_and_changes_nothing(
-    sandbox: Sandbox, faults: Any
-) -> None:
+async def test_a_fault_that_makes_no_sense_is_refused_and_changes_nothing(sandbox: Sandbox, faults: Any) -> None:
     await sandbox.faults(lock={"times": 1})
     async with sandbox.session.put(f"{sandbox.url}/__sandbox__/faults", json=faults) as response:
         assert response.status == 400
@@ -128,16 +126,12 @@ def start(kind: str, path: Path) -> tuple[subprocess.Popen[str], str]:
         "import sys; from pathlib import Path; from app.sandbox import run; "
         "run(sys.argv[2], ledger_path=Path(sys.argv[1]), fields=['*'], announce=lambda url: print(url, flush=True))"
     )
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(path), kind], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([sys.executable, "-c", script, str(path), kind], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     return process, process.stdout.readline().strip()
 
 
-async def test_a_killed_sandbox_knows_all_again(
-    tmp_path: Path, session: aiohttp.ClientSession, kind: str
-) -> None:
+async def test_a_killed_sandbox_knows_all_again(tmp_path: Path, session: aiohttp.ClientSession, kind: str) -> None:
     """The answer to the last call was dropped and the process killed: the effect is on disk all the same."""
     path = tmp_path / "ledger" / "effects.jsonl"
     process, url = start(kind, path)
@@ -173,10 +167,7 @@ async def test_a_killed_sandbox_knows_all_again(
         reply = await crm.push([contact("c0"), contact("new")], told("r4"))
         assert {o.state for o in reply.outcomes} == {OK}
         effects = (await again.effects())[6:]
-        assert {(e["key"], e["created"], e["changed"]) for e in effects} == {
-            ("c0", False, False),
-            ("new", True, True),
-        }
+        assert {(e["key"], e["created"], e["changed"]) for e in effects} == {("c0", False, False), ("new", True, True)}
         assert len({e["id"] for e in await again.effects()}) == 7
         process.send_signal(signal.SIGTERM)
         assert process.wait(5) == 0

@@ -33,9 +33,7 @@ def call(ledger: Ledger, key: str) -> None:
     ledger.end()
 
 
-def test_the_newest_rows_are_in_memory_and_all_are_on_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_newest_rows_are_in_memory_and_all_are_on_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, most in (("MOST_EFFECTS", 10), ("MOST_CALLS", 5), ("MOST_KEPT", 3)):
         monkeypatch.setattr(module, name, most)
     path = tmp_path / "ledger.jsonl"

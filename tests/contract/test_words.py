@@ -72,9 +72,7 @@ async def test_what_nobody_named_is_left_as_it_is(crm: Crm, sandbox: Sandbox) ->
 
 async def test_what_was_cleared_is_cleared_and_its_neighbours_stay(crm: Crm, sandbox: Sandbox) -> None:
     before = await stood_before(sandbox, "c1", region="EMEA", plan="gold")
-    cleared = Contact(
-        contact_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None}
-    )
+    cleared = Contact(contact_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None})
     assert (await crm.read_back([cleared], told())).seen == {"c1": Seen.DIFFERS}
     assert (await crm.push([cleared], told())).outcomes[0].state == OK
 
@@ -88,9 +86,7 @@ async def test_what_was_cleared_is_cleared_and_its_neighbours_stay(crm: Crm, san
 
 
 async def test_what_somebody_typed_beside_it_does_not_make_it_differ(crm: Crm, sandbox: Sandbox) -> None:
-    bare = Contact(
-        contact_id="c1", version=1, email="c1@example.org", last_name="L", attributes={"plan": "gold"}
-    )
+    bare = Contact(contact_id="c1", version=1, email="c1@example.org", last_name="L", attributes={"plan": "gold"})
     await crm.push([bare], told())
     await sandbox.edit(KEYS[sandbox.kind], "c1", {NAMES[sandbox.kind]["phone"]: "040 1"})
 
@@ -127,9 +123,7 @@ async def test_a_user_of_the_stand_in_can_take_a_record_away(crm: Crm, sandbox: 
 async def test_a_service_that_wants_no_nulls_gets_none(connect: Connect, sandbox: Sandbox) -> None:
     before = await stood_before(sandbox, "c1", plan="gold")
     crm = connect(options={"nulls": "omit"})
-    cleared = Contact(
-        contact_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None}
-    )
+    cleared = Contact(contact_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None})
     assert (await crm.push([cleared], told())).outcomes[0].state == OK
     assert (await held(sandbox, "c1")) == before | {"email": "c1@example.org", "version": 2, "id": "c1"}
 

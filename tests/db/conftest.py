@@ -65,12 +65,7 @@ class Desk:
         )
         body = items if isinstance(items, bytes) else msgspec.json.encode({"items": items})
         return await accept(
-            self.database,
-            request,
-            body,
-            settings or self.settings,
-            new_id=uuid_utils.compat.uuid7,
-            random=draw,
+            self.database, request, body, settings or self.settings, new_id=uuid_utils.compat.uuid7, random=draw
         )
 
     async def push(self, items: list[dict[str, Any]] | bytes, **options: Any) -> Accepted207:

@@ -25,11 +25,7 @@ def pieces_of(items: Sequence[dict[str, Any] | bytes | UnreadablePiece]) -> list
 
 
 async def spool(
-    desk: Desk,
-    items: Sequence[dict[str, Any] | bytes | UnreadablePiece],
-    *,
-    chunk: int = 1_000,
-    **options: bool,
+    desk: Desk, items: Sequence[dict[str, Any] | bytes | UnreadablePiece], *, chunk: int = 1_000, **options: bool
 ) -> uuid.UUID:
     """A queued job with these items in chunks of `chunk`."""
     pieces = pieces_of(items)
@@ -77,9 +73,7 @@ def _id(piece: Piece) -> str | None:
 
 
 def processor(desk: Desk, settings: Settings | None = None) -> Processor:
-    return Processor(
-        desk.database, settings or desk.settings, random=random.random, notify=lambda tenant, ids: None
-    )
+    return Processor(desk.database, settings or desk.settings, random=random.random, notify=lambda tenant, ids: None)
 
 
 async def process(desk: Desk, job_id: uuid.UUID, settings: Settings | None = None) -> None:

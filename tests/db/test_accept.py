@@ -165,9 +165,7 @@ class TestKeys:
 
 class TestLocks:
     @pytest.mark.parametrize(("draw", "seconds"), [(0.0, 1), (0.9, 2)])
-    async def test_a_locked_contact_makes_every_item_retry(
-        self, desk: Desk, draw: float, seconds: int
-    ) -> None:
+    async def test_a_locked_contact_makes_every_item_retry(self, desk: Desk, draw: float, seconds: int) -> None:
         """Nothing is written, the seconds are worked out, and the answer stands under its key for good."""
         await desk.push(people(1))
         before = await desk.counts()
@@ -313,11 +311,7 @@ class TestTransaction:
         )
         for destination_id in ids:
             mine = [r for r in rows if r["destination_id"] == destination_id]
-            assert [r["contact_ids"] for r in mine] == [
-                ["c00004", "c00003"],
-                ["c00002", "c00001"],
-                ["c00000"],
-            ]
+            assert [r["contact_ids"] for r in mine] == [["c00004", "c00003"], ["c00002", "c00001"], ["c00000"]]
             assert [(r["first_index"], r["last_index"]) for r in mine] == [(0, 1), (2, 3), (4, 4)]
         assert [r["pending"] for r in await desk.rows("SELECT pending FROM effects")] == [5, 5]
 
@@ -356,8 +350,7 @@ class TestCrowds:
         await desk.push([person(n, attributes={"gone": 1}) for n in range(5)])
         async with crowd(desk) as sixteen:
             batches = [
-                [person(n, attributes={"gone": None, f"w{writer}": 1}) for n in range(5)]
-                for writer in range(16)
+                [person(n, attributes={"gone": None, f"w{writer}": 1}) for n in range(5)] for writer in range(16)
             ]
             answers = await asyncio.gather(*map(sixteen.push, batches))
         done = Counter({f"c{n:05}": 1 for n in range(5)})
@@ -402,9 +395,7 @@ class TestCrowds:
                 await asyncio.sleep(0.01)
 
         watcher = asyncio.create_task(watch())
-        answers = await asyncio.gather(
-            *(desk.send(batch, key="k") for _ in range(1_000)), return_exceptions=True
-        )
+        answers = await asyncio.gather(*(desk.send(batch, key="k") for _ in range(1_000)), return_exceptions=True)
         over.set()
         await watcher
         ran = [a for a in answers if isinstance(a, Accepted207)]

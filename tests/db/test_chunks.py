@@ -82,11 +82,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
     """Whatever the chunks, every item gets the outcome it has in one batch, and the contacts are the same."""
     rng = random.Random(seed)
     items = draw_items(rng, 60)
-    body = (
-        b'{"items":['
-        + b",".join(i if isinstance(i, bytes) else msgspec.json.encode(i) for i in items)
-        + b"]}"
-    )
+    body = b'{"items":[' + b",".join(i if isinstance(i, bytes) else msgspec.json.encode(i) for i in items) + b"]}"
     if any(isinstance(i, bytes) for i in items):
         # One request cannot say where a broken item ends, so the batch has it whole but wrong.
         items = [b'{"id": 5}' if isinstance(i, bytes) else i for i in items]
@@ -95,9 +91,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
     await desk.push(before)
     whole = await desk.push(body, **options)
     expected = msgspec.json.decode(whole.body)["items"]
-    contacts = (
-        "SELECT contact_id, version, email, first_name, company, attributes, source_version FROM contacts"
-    )
+    contacts = "SELECT contact_id, version, email, first_name, company, attributes, source_version FROM contacts"
     one = await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", desk.tenant_id)
 
     async with desk.database.connection() as connection:
@@ -288,9 +282,7 @@ async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
     from app.files.staging_codec import decode_sources
     from app.kit.compression import unpack
 
-    ragged = UnreadablePiece(
-        [FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"]
-    )
+    ragged = UnreadablePiece([FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"])
     job_id = await spool(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
     await process(desk, job_id)
     assert [o["status"] for o in await outcomes(desk, job_id)] == ["ok", "failed", "failed"]

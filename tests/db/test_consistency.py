@@ -38,22 +38,12 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
             no = [contact_id in refuse for contact_id in claim.contact_ids]
             record = Record(
                 states="".join("f" if refused else "o" for refused in no),
-                errors={
-                    str(n): ItemError("DESTINATION_REJECTED", "no") for n, refused in enumerate(no) if refused
-                },
+                errors={str(n): ItemError("DESTINATION_REJECTED", "no") for n, refused in enumerate(no) if refused},
                 attempts=1,
                 wait=None,
                 absence="clear",
                 tried=[
-                    Tried(
-                        id_,
-                        "failed" if refused else "ok",
-                        version,
-                        0 if refused else version,
-                        None,
-                        None,
-                        None,
-                    )
+                    Tried(id_, "failed" if refused else "ok", version, 0 if refused else version, None, None, None)
                     for id_, version, refused in zip(claim.contact_ids, claim.versions, no, strict=True)
                 ],
                 dead_letters=[
@@ -111,19 +101,11 @@ async def test_what_one_refuses_is_taken_back_everywhere(desk: Desk) -> None:
     await settle(desk)
     assert (await job(desk, undo.job_id)).state == "completed"
     merged = (await job(desk, pushed.job_id)).merged
-    assert (merged["b"].ok, merged["b"].dropped) == (148, 2), (
-        "what stood before is there, not what was refused"
-    )
+    assert (merged["b"].ok, merged["b"].dropped) == (148, 2), "what stood before is there, not what was refused"
     (saga,) = await desk.rows("SELECT state FROM sagas")
     assert saga["state"] == "done"
-    told = await desk.rows(
-        "SELECT action, detail FROM audit_log WHERE action LIKE 'consistency.%' ORDER BY audit_id"
-    )
-    assert [row["action"] for row in told] == [
-        "consistency.settle",
-        "consistency.take_back",
-        "consistency.deliver",
-    ]
+    told = await desk.rows("SELECT action, detail FROM audit_log WHERE action LIKE 'consistency.%' ORDER BY audit_id")
+    assert [row["action"] for row in told] == ["consistency.settle", "consistency.take_back", "consistency.deliver"]
     assert msgspec.json.decode(told[1]["detail"])["restored"] == 2
 
 
@@ -156,10 +138,7 @@ async def test_what_was_changed_since_is_left_with_its_letter(desk: Desk) -> Non
     assert set(await fields(desk)) == {"c00000", "c00001"}
     undo = await compensation(desk, pushed.job_id)
     assert (undo.summary.failed, undo.summary.succeeded) == (1, 1)
-    assert {x["contact_id"]: x["resolution"] for x in await dead_letters(desk)} == {
-        "c00001": None,
-        "c00002": "dropped",
-    }
+    assert {x["contact_id"]: x["resolution"] for x in await dead_letters(desk)} == {"c00001": None, "c00002": "dropped"}
 
 
 async def test_an_item_that_two_refuse_is_taken_back_once(desk: Desk) -> None:
@@ -292,9 +271,7 @@ async def test_a_look_that_fails_for_good_is_shown_too(desk: Desk) -> None:
     await desk.execute("ALTER TABLE deliveries RENAME COLUMN elsewhere TO failures")
     failed = await compensation(desk, pushed.job_id)
     assert failed.state == "failed"
-    await retry(
-        desk.database, Actor(desk.tenant_id, "k", "r"), failed.job_id, None, desk.settings, new_id=uuid7
-    )
+    await retry(desk.database, Actor(desk.tenant_id, "k", "r"), failed.job_id, None, desk.settings, new_id=uuid7)
     await settle(desk)
     await deliver(desk, a)
     await settle(desk)

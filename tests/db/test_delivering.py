@@ -70,15 +70,11 @@ class Line:
 
     async def record(self, claim: Claim, states: str, **changes: Any) -> Recorded | None:
         async with self.desk.database.connection() as connection:
-            return await deliverie_queries.record_delivery(
-                connection, claim, report(claim, states, **changes)
-            )
+            return await deliverie_queries.record_delivery(connection, claim, report(claim, states, **changes))
 
     async def delivery(self, claim: Claim) -> dict[str, Any]:
         (row,) = await self.desk.rows(
-            "SELECT * FROM deliveries WHERE tenant_id = $1 AND delivery_id = $2",
-            claim.tenant_id,
-            claim.delivery_id,
+            "SELECT * FROM deliveries WHERE tenant_id = $1 AND delivery_id = $2", claim.tenant_id, claim.delivery_id
         )
         return row
 
@@ -95,9 +91,7 @@ class Line:
 
     async def due(self) -> bool:
         async with self.desk.database.connection() as connection:
-            return (self.desk.tenant_id, self.destination_id) in await deliverie_queries.due_destinations(
-                connection
-            )
+            return (self.desk.tenant_id, self.destination_id) in await deliverie_queries.due_destinations(connection)
 
     async def release_lost(self) -> int:
         async with self.desk.database.connection() as connection:
@@ -155,12 +149,7 @@ class TestClaim:
         job_id = await line.owe("a", "b")
         assert await line.due()
         claim = await line.take()
-        assert (claim.job_id, claim.contact_ids, claim.versions, claim.indexes) == (
-            job_id,
-            ["a", "b"],
-            [1, 1],
-            [0, 1],
-        )
+        assert (claim.job_id, claim.contact_ids, claim.versions, claim.indexes) == (job_id, ["a", "b"], [1, 1], [0, 1])
         assert (claim.states, claim.errors, claim.attempt) == ("pp", {}, 1)
         assert claim.absent_for is None
         assert 0 <= claim.age < 60
@@ -225,12 +214,8 @@ class TestClaim:
         assert [claim.contact_ids for claim in await line.claim_some(10)] == [["b", "c"], ["a"]]
         await line.check_counts()
 
-    @pytest.mark.parametrize(
-        ("limit", "bound", "had"), [(3, 8, [3, 3, 2]), (8, 5, [5, 0, 0]), (8, 8, [8, 0, 0])]
-    )
-    async def test_several_at_once_keep_the_bounds(
-        self, line: Line, limit: int, bound: int, had: list[int]
-    ) -> None:
+    @pytest.mark.parametrize(("limit", "bound", "had"), [(3, 8, [3, 3, 2]), (8, 5, [5, 0, 0]), (8, 8, [8, 0, 0])])
+    async def test_several_at_once_keep_the_bounds(self, line: Line, limit: int, bound: int, had: list[int]) -> None:
         for number in range(10):
             await line.owe(f"c{number}")
         counts = [len(await line.claim_some(limit, concurrency=bound)) for _ in had]
@@ -280,9 +265,7 @@ class TestGate:
         await line.owe("a")
         async with line.desk.database.connection() as connection:
             await service.set_destination_state(connection, line.desk.tenant_id, "hubspot", state)
-            route = await deliverie_queries.read_destination(
-                connection, line.desk.tenant_id, line.destination_id
-            )
+            route = await deliverie_queries.read_destination(connection, line.desk.tenant_id, line.destination_id)
         assert route is not None
         assert route.state == state
         assert await line.due() is claimed
@@ -298,9 +281,7 @@ class TestRecord:
         """The delivery is done, the job finished, the contact known to be there, the refused one buried."""
         job_id = await line.owe("a", "b")
         claim = await line.take()
-        recorded = await line.record(
-            claim, "of", errors={"1": ItemError("DESTINATION_REJECTED", "no")}, wait=None
-        )
+        recorded = await line.record(claim, "of", errors={"1": ItemError("DESTINATION_REJECTED", "no")}, wait=None)
         assert recorded == Recorded(job_id, "completed_with_failures", None)
         delivery = await line.delivery(claim)
         assert (delivery["state"], delivery["states"]) == ("done", "of")
@@ -437,9 +418,7 @@ class TestRecord:
             codes = refused | {"2": ItemError("DESTINATION_UNAVAILABLE", "503")}
             await line.record(claim, "ofrf", errors=codes if claim.indexes[0] != 8 else refused)
         async with line.desk.database.connection() as connection:
-            found = await job_status_queries.read_destination_failures(
-                connection, line.desk.tenant_id, job_id
-            )
+            found = await job_status_queries.read_destination_failures(connection, line.desk.tenant_id, job_id)
         assert found == [
             job_status_queries.Failure("hubspot", "DESTINATION_REJECTED", 12, [1, 3, 5, 7, 9]),
             job_status_queries.Failure("hubspot", "DESTINATION_UNAVAILABLE", 5, [2, 6, 14, 18, 22]),
@@ -541,9 +520,7 @@ class TestFinish:
             ("oo", [{"id": "bad"}], "completed_with_failures"),
         ],
     )
-    async def test_how_a_job_ends(
-        self, line: Line, states: str, bad: list[dict[str, Any]], ended: str
-    ) -> None:
+    async def test_how_a_job_ends(self, line: Line, states: str, bad: list[dict[str, Any]], ended: str) -> None:
         """Well only if every item is ok here and nothing failed anywhere; skipped is no failure."""
         answer = await line.desk.push([*people(2), *bad])
         recorded = await line.record(await line.take(), states)

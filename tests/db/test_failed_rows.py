@@ -40,9 +40,7 @@ async def test_a_page_ends_early_where_its_rows_are_large(desk: Desk) -> None:
         row["attributes"] = {f"k{n}": "b" * 60_000 for n in range(15)} if row["email"] == "nonsense" else {}
     job_id = await spool(desk, rows, chunk=3)
     await process(desk, job_id)
-    await desk.execute(
-        "UPDATE deliveries SET states = translate(states, 'p', 'f'), failures = '{\"INTERNAL\": {}}'"
-    )
+    await desk.execute("UPDATE deliveries SET states = translate(states, 'p', 'f'), failures = '{\"INTERNAL\": {}}'")
     found: list[str] = []
     position: int | None = 0
     pages = 0

@@ -202,9 +202,7 @@ CALLS = {
 
 @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
 @pytest.mark.parametrize("name", CALLS)
-async def test_the_plan_at_scale_reads_what_it_returns(
-    large: asyncpg.Connection[Any], name: str, mode: str
-) -> None:
+async def test_the_plan_at_scale_reads_what_it_returns(large: asyncpg.Connection[Any], name: str, mode: str) -> None:
     """Under EXPLAIN ANALYZE: no scan reads a table from end to end, and few rows are looked at and thrown away."""
     await large.execute(f"SET plan_cache_mode = {mode}")
     await large.execute(f"PREPARE {name} AS {QUERIES[name]}")

@@ -40,13 +40,10 @@ async def furnish(desk: Desk, tenant: str) -> int:
 async def opened(desk: Desk, vault: Vault, tenant_id: int) -> dict[str, str]:
     """Every destination's token."""
     rows = await desk.rows(
-        "SELECT name, base_url, credentials FROM destinations WHERE tenant_id = $1 AND state <> 'removed'",
-        tenant_id,
+        "SELECT name, base_url, credentials FROM destinations WHERE tenant_id = $1 AND state <> 'removed'", tenant_id
     )
     return {
-        row["name"]: vault.open(
-            row["credentials"], tenant_id=tenant_id, name=row["name"], address=row["base_url"]
-        )
+        row["name"]: vault.open(row["credentials"], tenant_id=tenant_id, name=row["name"], address=row["base_url"])
         for row in rows
     }
 
@@ -71,14 +68,8 @@ async def test_everything_is_under_the_new_key_and_says_the_same(desk: Desk) -> 
     after = await desk.rows("SELECT tenant_id, endpoint_id, secret, previous_secret FROM webhook_endpoints")
     for old, new in zip(before, after, strict=True):
         for column in ("secret", "previous_secret"):
-            context = {
-                "tenant_id": old["tenant_id"],
-                "name": str(old["endpoint_id"]),
-                "kind": WEBHOOK_ENDPOINT,
-            }
-            assert alone.open(new[column], **context, address="") == both.open(
-                old[column], **context, address=""
-            )
+            context = {"tenant_id": old["tenant_id"], "name": str(old["endpoint_id"]), "kind": WEBHOOK_ENDPOINT}
+            assert alone.open(new[column], **context, address="") == both.open(old[column], **context, address="")
     entries = await desk.rows("SELECT detail FROM audit_log WHERE action = 'secrets.rotate'")
     assert len(entries) == 2
 
@@ -96,17 +87,13 @@ async def test_what_no_key_opens_is_named_and_left_as_it_is(desk: Desk) -> None:
     assert await desk.rows("SELECT credentials FROM destinations ORDER BY destination_id") == before
 
 
-async def test_a_token_that_changes_meanwhile_is_not_overwritten(
-    desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_token_that_changes_meanwhile_is_not_overwritten(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """The service gives it a new one between reading and writing; the new one counts, and gets the new key as well."""
     tenant_id = await furnish(desk, "a")
     both = Vault(f"{NEW},{OLD}")
     replace, changed = secret_rotation_service._replace, []
 
-    async def late(
-        connection: asyncpg.Connection, secret: secret_rotation_service._Sealed, anew: bytes
-    ) -> bool:
+    async def late(connection: asyncpg.Connection, secret: secret_rotation_service._Sealed, anew: bytes) -> bool:
         if secret.name == "one" and not changed:
             changed.append(secret)
             async with desk.database.connection() as other:

@@ -29,8 +29,7 @@ _OPTIONAL = {
     "attributes": st.none() | st.dictionaries(st.sampled_from("xyz"), _VALUE, min_size=1, max_size=3),
 }
 _ITEM = st.fixed_dictionaries(
-    {"id": st.sampled_from("ab"), "email": st.sampled_from(["a@example.com", "b@example.com"])},
-    optional=_OPTIONAL,
+    {"id": st.sampled_from("ab"), "email": st.sampled_from(["a@example.com", "b@example.com"])}, optional=_OPTIONAL
 )
 
 
@@ -107,9 +106,7 @@ async def _check_owed(desk: Desk, answer: Accepted207, changed: list[tuple[str, 
         desk.tenant_id,
         answer.job_id,
     )
-    assert [
-        owed for r in rows for owed in zip(r["contact_ids"], r["versions"], r["indexes"], strict=True)
-    ] == changed
+    assert [owed for r in rows for owed in zip(r["contact_ids"], r["versions"], r["indexes"], strict=True)] == changed
     assert "".join(r["states"] for r in rows) == "p" * len(changed)
     (job,) = await desk.rows(
         "SELECT state FROM jobs WHERE tenant_id = $1 AND job_id = $2", desk.tenant_id, answer.job_id
@@ -183,9 +180,7 @@ def _image(contact: Contact) -> dict[str, Any]:
     ],
     ids=["absent", "null clears", "no keys", "null removes", "merge", "null clears all"],
 )
-async def test_absent_leaves_and_null_clears(
-    desk: Desk, sent: dict[str, Any], stored: dict[str, Any]
-) -> None:
+async def test_absent_leaves_and_null_clears(desk: Desk, sent: dict[str, Any], stored: dict[str, Any]) -> None:
     """The contract's own sentence, case by case."""
     first = {"id": "c1", "email": "a@example.com", "first_name": "Ada", "attributes": {"x": 1, "y": 2}}
     await desk.push([first])

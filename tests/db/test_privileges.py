@@ -61,15 +61,11 @@ async def test_it_may_not_change_the_schema_nor_reach_beyond_it(
         await app_role.execute(statement)
 
 
-async def test_an_owner_who_is_no_superuser_migrates_and_what_it_makes_later_is_usable(
-    engines: Engines,
-) -> None:
+async def test_an_owner_who_is_no_superuser_migrates_and_what_it_makes_later_is_usable(engines: Engines) -> None:
     owner, app = (f"{name}_{next(_names)}" for name in (OWNER, APP))
     async with new_database(engines) as url:
         superuser = await asyncpg.connect(url)
-        await superuser.execute(
-            f"CREATE ROLE {owner} LOGIN PASSWORD 'o'; CREATE ROLE {app} LOGIN PASSWORD 'a'"
-        )
+        await superuser.execute(f"CREATE ROLE {owner} LOGIN PASSWORD 'o'; CREATE ROLE {app} LOGIN PASSWORD 'a'")
         try:
             await superuser.execute(privileges(owner, app))
             place = url.partition("@")[2]
@@ -78,22 +74,13 @@ async def test_an_owner_who_is_no_superuser_migrates_and_what_it_makes_later_is_
             await maker.execute("CREATE TABLE later (id int GENERATED ALWAYS AS IDENTITY, text text)")
             await maker.close()
             user = await asyncpg.connect(f"postgresql://{app}:a@{place}")
-            await user.execute(
-                "INSERT INTO later (text) VALUES ('x'); UPDATE later SET text = 'y'; DELETE FROM later"
-            )
+            await user.execute("INSERT INTO later (text) VALUES ('x'); UPDATE later SET text = 'y'; DELETE FROM later")
             await user.execute("INSERT INTO tenants (name) VALUES ('acme')")
             limits = [
                 await user.fetchval("SELECT current_setting($1)", name)
-                for name in (
-                    "statement_timeout",
-                    "lock_timeout",
-                    "idle_in_transaction_session_timeout",
-                    "jit",
-                )
+                for name in ("statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout", "jit")
             ]
-            assert limits == ["15s", "3s", "15s", "off"], (
-                "they hold for whoever connects, with or without PgBouncer"
-            )
+            assert limits == ["15s", "3s", "15s", "off"], "they hold for whoever connects, with or without PgBouncer"
             await user.close()
         finally:
             await superuser.execute(f"DROP OWNED BY {owner}; DROP OWNED BY {app}; DROP ROLE {owner}, {app}")

@@ -245,9 +245,7 @@ async def test_no_query_needs_a_newer_postgresql(database_url: str) -> None:
 def test_every_query_is_used() -> None:
     """One that nobody names any more is to be deleted, and one that is named exists."""
     files = [path for package in (app, jobs) for path in Path(package.__path__[0]).rglob("*.py")]
-    named = {
-        name for path in files for name in re.findall(r'QUERIES\["(\w+)"\]', path.read_text(encoding="utf-8"))
-    }
+    named = {name for path in files for name in re.findall(r'QUERIES\["(\w+)"\]', path.read_text(encoding="utf-8"))}
     assert named | set(DECLARED) == set(QUERIES)
 
 
@@ -264,9 +262,7 @@ async def test_a_lost_index_is_noticed(filled: asyncpg.Connection[Any], index: s
     table = await filled.fetchval(
         "SELECT indrelid::regclass::text FROM pg_index WHERE indexrelid = $1::text::regclass", index
     )
-    constraint = await filled.fetchval(
-        "SELECT conname FROM pg_constraint WHERE conindid = $1::text::regclass", index
-    )
+    constraint = await filled.fetchval("SELECT conname FROM pg_constraint WHERE conindid = $1::text::regclass", index)
     for name in [name for name, (_, indexes) in HOT.items() if index in indexes]:
         async with rolled_back(filled):
             await filled.execute(

@@ -80,11 +80,7 @@ async def test_the_bounds_of_a_chunk(desk: Desk) -> None:
     tight = msgspec.structs.replace(desk.settings, import_chunk_bytes=1_000)
     desk.settings = tight
     long = b"x,x@example.com,%s\n" % (b"y" * 5_000)
-    body = (
-        BODY.replace(b"id,email\n", b"id,email,city\n", 1).replace(b".com\n", b".com,\n")
-        + long
-        + b"z,z@b.c,\n"
-    )
+    body = BODY.replace(b"id,email\n", b"id,email,city\n", 1).replace(b".com\n", b".com,\n") + long + b"z,z@b.c,\n"
     await accepted(desk, arrive(body))
     chunks = await desk.rows("SELECT first_index, item_count FROM staged_chunks ORDER BY first_index")
     counts = [chunk["item_count"] for chunk in chunks]
@@ -103,9 +99,7 @@ async def test_ids_are_hashed_as_postgresql_hashes_them(desk: Desk) -> None:
     )
     assert chunk["id_hashes"] == [chunk["a"], None, None, chunk["b"]]
     await accepted(desk, arrive(b"id,email\n,1\nx\n"), key="none")
-    assert [None, None] in [
-        row["id_hashes"] for row in await desk.rows("SELECT id_hashes FROM staged_chunks")
-    ]
+    assert [None, None] in [row["id_hashes"] for row in await desk.rows("SELECT id_hashes FROM staged_chunks")]
 
 
 async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -> None:

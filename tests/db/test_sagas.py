@@ -29,9 +29,7 @@ class Diary:
         """Scripts by step: what `do` answers turn by turn, an exception is raised; it ends with Done."""
         self._scripts = {name: list(answers) for name, answers in scripts.items()}
         self.after: list[str] = []
-        self.steps = tuple(
-            Step(name, self._make(name), self._make(f"undo_{name}")) for name in ("a", "b", "c")
-        )
+        self.steps = tuple(Step(name, self._make(name), self._make(f"undo_{name}")) for name in ("a", "b", "c"))
 
     def _make(self, name: str) -> Any:
         async def work(context: StepContext) -> Answer:
@@ -53,9 +51,7 @@ class Diary:
 async def begin(desk: Desk, subject: uuid.UUID = SUBJECT) -> uuid.UUID:
     saga_id = uuid.uuid4()
     async with desk.database.connection() as connection:
-        await queries.begin(
-            connection, desk.tenant_id, saga_id, workflow="diary", subject=subject, actor="somebody"
-        )
+        await queries.begin(connection, desk.tenant_id, saga_id, workflow="diary", subject=subject, actor="somebody")
     return saga_id
 
 
@@ -77,9 +73,7 @@ async def test_steps_are_done_in_order_and_each_is_in_the_audit_log(desk: Desk) 
     row = await saga(desk)
     assert (row["state"], msgspec.json.decode(row["data"])) == ("done", {"n": 2})
     assert row["finished_at"] is not None
-    told = await desk.rows(
-        "SELECT action, actor, subject FROM audit_log WHERE actor = 'somebody' ORDER BY audit_id"
-    )
+    told = await desk.rows("SELECT action, actor, subject FROM audit_log WHERE actor = 'somebody' ORDER BY audit_id")
     assert [row["action"] for row in told] == ["diary.a", "diary.b", "diary.c"]
     assert {(row["actor"], row["subject"]) for row in told} == {("somebody", f"job:{SUBJECT}")}
 
@@ -218,9 +212,7 @@ async def test_two_runners_never_do_a_turn_twice(desk: Desk) -> None:
         "GROUP BY action, subject HAVING count(*) <> 1"
     )
     assert twice == []
-    (made,) = await desk.rows(
-        "SELECT count(*)::int AS n FROM audit_log WHERE action LIKE 'b%' AND actor = 'diary'"
-    )
+    (made,) = await desk.rows("SELECT count(*)::int AS n FROM audit_log WHERE action LIKE 'b%' AND actor = 'diary'")
     assert made["n"] == 10 * 21
 
 
@@ -237,9 +229,7 @@ async def test_a_workflow_that_this_release_does_not_know_waits_for_one_that_doe
 async def test_there_is_one_saga_of_a_workflow_for_a_subject(desk: Desk) -> None:
     async with desk.database.connection() as connection:
         made = [
-            await queries.begin(
-                connection, desk.tenant_id, uuid.uuid4(), workflow="diary", subject=SUBJECT, actor="k"
-            )
+            await queries.begin(connection, desk.tenant_id, uuid.uuid4(), workflow="diary", subject=SUBJECT, actor="k")
             for _ in range(2)
         ]
     assert made == [True, False]

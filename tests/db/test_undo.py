@@ -25,9 +25,7 @@ from tests.db.staging import spool
 async def contacts(desk: Desk) -> dict[str, dict[str, Any]]:
     names = "version, source_version, email, first_name, last_name, phone, company, attributes"
     rows = await desk.rows(f"SELECT contact_id, {names} FROM contacts WHERE tenant_id = $1", desk.tenant_id)
-    return {
-        row.pop("contact_id"): row | {"attributes": msgspec.json.decode(row["attributes"])} for row in rows
-    }
+    return {row.pop("contact_id"): row | {"attributes": msgspec.json.decode(row["attributes"])} for row in rows}
 
 
 async def fields(desk: Desk) -> dict[str, dict[str, Any]]:
@@ -54,18 +52,14 @@ async def test_contacts_get_back_what_stood_before(desk: Desk) -> None:
     """Every field, the attributes and the source_version; what was created is gone."""
     await desk.push(
         [
-            person(
-                1, first_name="Ada", phone="+49 30 1", attributes={"city": "London", "n": 1}, source_version=5
-            ),
+            person(1, first_name="Ada", phone="+49 30 1", attributes={"city": "London", "n": 1}, source_version=5),
             person(2, company="ACME"),
         ]
     )
     before = await fields(desk)
     pushed = await desk.push(
         [
-            person(
-                1, email="new@example.com", phone=None, attributes={"city": None, "x": 2}, source_version=9
-            ),
+            person(1, email="new@example.com", phone=None, attributes={"city": None, "x": 2}, source_version=9),
             person(2, company="Other", last_name="L"),
             person(3),
         ]
@@ -81,11 +75,7 @@ async def test_contacts_get_back_what_stood_before(desk: Desk) -> None:
     assert (told.summary.total, told.summary.succeeded) == (3, 3)
     assert told.progress.not_processed == 0
     assert (await job(desk, pushed.job_id)).undone_by == undo_id
-    assert [(o.index, o.id) for o in await outcomes(desk, undo_id)] == [
-        (0, "c00003"),
-        (1, "c00002"),
-        (2, "c00001"),
-    ]
+    assert [(o.index, o.id) for o in await outcomes(desk, undo_id)] == [(0, "c00003"), (1, "c00002"), (2, "c00001")]
 
 
 async def test_what_was_changed_since_is_left_and_told_by_whom(desk: Desk) -> None:
@@ -123,8 +113,7 @@ async def test_the_rows_that_were_left_can_be_pushed_as_they_would_have_been(des
     undo_id = await undo(desk, pushed.job_id)
     (row,) = await desk.rows("SELECT sources FROM job_chunks WHERE job_id = $1", undo_id)
     sources = {
-        (item := msgspec.json.decode(piece))["id"]: item
-        for piece in decode_sources(unpack(row["sources"])).values()
+        (item := msgspec.json.decode(piece))["id"]: item for piece in decode_sources(unpack(row["sources"])).values()
     }
     assert sources["c00001"] == {
         "id": "c00001",
@@ -176,12 +165,8 @@ async def test_imports_can_be_undone_one_after_the_other_newest_first(desk: Desk
         assert await fields(desk) == stood[number]
     async with desk.database.connection() as connection:
         versions, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
-        assert [(v.version, v.undone_by is not None) for v in versions] == [
-            (n, n <= 4) for n in range(8, 0, -1)
-        ]
-        last, _ = await history.read_history(
-            connection, desk.tenant_id, "c00001", after=(jobs[1], 0), limit=1
-        )
+        assert [(v.version, v.undone_by is not None) for v in versions] == [(n, n <= 4) for n in range(8, 0, -1)]
+        last, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=(jobs[1], 0), limit=1)
     assert [v.undone_by for v in last] == [versions[0].job_id]
 
 
@@ -366,19 +351,13 @@ async def test_every_step_is_in_the_audit_log(desk: Desk) -> None:
     await desk.push([person(1, company="X")])
     undo_id = await undo(desk, pushed.job_id)
     async with desk.database.connection() as connection:
-        found = await audit_rows.read(
-            connection, desk.tenant_id, subject=f"job:{undo_id}", before=None, limit=10
-        )
+        found = await audit_rows.read(connection, desk.tenant_id, subject=f"job:{undo_id}", before=None, limit=10)
     assert [(e.action, e.actor) for e in found] == [
         ("undo.deliver", "undoer"),
         ("undo.restore", "undoer"),
         ("undo.ask", "undoer"),
     ]
-    assert msgspec.json.decode(found[1].detail) == {
-        "restored": 2,
-        "already_taken_back": 0,
-        "changed_since": 1,
-    }
+    assert msgspec.json.decode(found[1].detail) == {"restored": 2, "already_taken_back": 0, "changed_since": 1}
 
 
 async def test_a_history_tells_it_all(desk: Desk) -> None:
@@ -391,9 +370,7 @@ async def test_a_history_tells_it_all(desk: Desk) -> None:
         pages: list[history.Version] = []
         after = None
         for _ in range(5):
-            one, after = await history.read_history(
-                connection, desk.tenant_id, "c00001", after=after, limit=1
-            )
+            one, after = await history.read_history(connection, desk.tenant_id, "c00001", after=after, limit=1)
             pages += one
             if after is None:
                 break

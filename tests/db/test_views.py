@@ -59,8 +59,7 @@ async def test_the_end_comes_to_a_crowd_too(desk: Desk, views: JobViews) -> None
     job_id = await running(desk)
     await crowd(views, desk, job_id)
     await desk.execute(
-        "UPDATE jobs SET state = 'completed', finished_at = now(), revision = revision + 1 WHERE job_id = $1",
-        job_id,
+        "UPDATE jobs SET state = 'completed', finished_at = now(), revision = revision + 1 WHERE job_id = $1", job_id
     )
     async with asyncio.timeout(3 * PATIENT):
         while not (await views.read(desk.tenant_id, job_id)).finished:
@@ -72,8 +71,7 @@ async def test_one_who_asks_alone_sees_the_end_at_once(desk: Desk, views: JobVie
     job_id = await running(desk)
     assert not (await views.read(desk.tenant_id, job_id)).finished
     await desk.execute(
-        "UPDATE jobs SET state = 'completed', finished_at = now(), revision = revision + 1 WHERE job_id = $1",
-        job_id,
+        "UPDATE jobs SET state = 'completed', finished_at = now(), revision = revision + 1 WHERE job_id = $1", job_id
     )
     assert (await views.read(desk.tenant_id, job_id)).finished
 

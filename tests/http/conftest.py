@@ -88,19 +88,12 @@ class Api:
         return await self.request("GET", path, headers=headers)
 
     async def push(
-        self,
-        items: Any,
-        *,
-        key: str | None = None,
-        query: str = "",
-        headers: dict[str, str] | None = None,
+        self, items: Any, *, key: str | None = None, query: str = "", headers: dict[str, str] | None = None
     ) -> Answer:
         """A batch under a new key, unless one is given; `items` may be bytes of a body."""
         body = items if isinstance(items, bytes) else msgspec.json.encode({"items": items})
         sent = {"Idempotency-Key": key or f"key-{next(_keys)}", "Content-Type": "application/json"}
-        return await self.request(
-            "POST", f"/v1/contacts:bulk{query}", headers=sent | (headers or {}), data=body
-        )
+        return await self.request("POST", f"/v1/contacts:bulk{query}", headers=sent | (headers or {}), data=body)
 
 
 @asynccontextmanager
@@ -108,12 +101,7 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
     """The service on a port of its own; yields its URL."""
     port = free_port()
     server = Server(
-        create_app(settings),
-        "127.0.0.1",
-        port,
-        interface=Interfaces.ASGI,
-        log_enabled=False,
-        websockets=False,
+        create_app(settings), "127.0.0.1", port, interface=Interfaces.ASGI, log_enabled=False, websockets=False
     )
     task = asyncio.create_task(server.serve())
     url = f"http://127.0.0.1:{port}"

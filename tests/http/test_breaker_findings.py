@@ -85,9 +85,7 @@ async def test_an_address_that_nobody_can_call_is_refused(api: Api) -> None:
         new = {"name": "crm", "kind": "hubspot", "base_url": address, "token": "secret-token"}
         refused = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new))
         assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER"), address
-    for number, address in enumerate(
-        ("https://[2606:4700::1]:8080/base", "https://crm.example:443", "https://crm")
-    ):
+    for number, address in enumerate(("https://[2606:4700::1]:8080/base", "https://crm.example:443", "https://crm")):
         new = {"name": f"crm{number}", "kind": "hubspot", "base_url": address, "token": "secret-token"}
         taken = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new))
         assert taken.status == 201, address

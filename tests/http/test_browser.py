@@ -78,9 +78,7 @@ async def test_no_other_page_may(web: Api, origin: str) -> None:
     assert told(await preflight(web, "/v1/contacts:bulk", "POST", origin)) == {}
     answer = await web.request("GET", "/v1/jobs", headers={"Origin": origin})
     assert told(answer) == {}
-    assert "origin" in answer.headers["Vary"].lower(), (
-        "a cache must not give this answer to the page that may"
-    )
+    assert "origin" in answer.headers["Vary"].lower(), "a cache must not give this answer to the page that may"
 
 
 async def test_without_the_setting_nothing_is_said_about_origins(api: Api) -> None:
@@ -138,9 +136,7 @@ async def test_a_token_ends_with_its_time_and_with_its_key(settings: Settings, a
         api = Api(session, url, api_key)
         token = await token_for(api, job_id)
         nobody = api.as_key(None)
-        await asyncio.sleep(
-            max(0.0, datetime.fromisoformat(token["expires_at"]).timestamp() - time.time()) + 0.1
-        )
+        await asyncio.sleep(max(0.0, datetime.fromisoformat(token["expires_at"]).timestamp() - time.time()) + 0.1)
         assert (await nobody.get(token["events_url"])).status == 401
     async with serve(settings) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)

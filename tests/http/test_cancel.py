@@ -64,11 +64,7 @@ async def test_a_canceled_job_tells_what_was_not_processed(
 
 @pytest.mark.parametrize(
     ("state", "word"),
-    [
-        ("syncing", "pause or remove a destination"),
-        ("completed", "nothing left"),
-        ("failed", "failed already"),
-    ],
+    [("syncing", "pause or remove a destination"), ("completed", "nothing left"), ("failed", "failed already")],
 )
 async def test_what_is_decided_cannot_be_canceled(api: Api, db: Db, state: str, word: str) -> None:
     job_id = await make_job(db, state, processed=10_000)
@@ -102,9 +98,7 @@ async def test_many_cancel_once(api: Api, db: Db) -> None:
     assert await db.fetchval("SELECT revision FROM jobs") == 2
 
 
-async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
-    api: Api, db: Db, database_url: str
-) -> None:
+async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(api: Api, db: Db, database_url: str) -> None:
     """Its worker finds the job canceled, and what it holds is removed once it lets go."""
     job_id = await make_job(db, spooled=250)
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
@@ -120,9 +114,7 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(
     assert await cancel_queries.orphaned_stages(db) == [(tenant_id, uuid.UUID(job_id))]
     assert not await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
     summary = Summary(1_000, 1_000, 0, 0)
-    assert not await processing_queries.count_items(
-        worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}'
-    )
+    assert not await processing_queries.count_items(worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}')
     await chunk.rollback()
     await worker.close()
     assert await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
@@ -152,9 +144,7 @@ async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
 
 async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) -> None:
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
-    new = destination_service.NewDestination(
-        name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t"
-    )
+    new = destination_service.NewDestination(name="hubspot", kind="hubspot", base_url="http://127.0.0.1:1", token="t")
     await destination_service.add_destination(db, Vault(SECRET_KEY), tenant_id, new, private=LOOPBACK)
     job_id = (await api.push([person(1), person(2)])).json()["job_id"]
     # As if more of its file were still to come.
@@ -167,9 +157,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     claim = await claim_delivery(db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8)
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
-    done = Record(
-        states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[]
-    )
+    done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[])
     recorded = await deliverie_queries.record_delivery(db, claim, done)
     assert recorded is not None
     assert recorded.finished is None

@@ -91,9 +91,7 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
     for body in (b"", b"[]", b"\xff", b'{"state":"open","seconds":1e999}'):
         assert (await api.request("POST", PATH, data=body)).status == 400, body
     assert (await api.get(f"{PATH}?limit=0")).status == 400
-    assert (
-        await api.request("POST", "/v1/destinations/other/circuit", data=b'{"state":"open"}')
-    ).status == 404
+    assert (await api.request("POST", "/v1/destinations/other/circuit", data=b'{"state":"open"}')).status == 404
     for odd in ("other", "a%00b", "%FF", "a%2Fb", ".."):
         path = f"/v1/destinations/{odd}/circuit"
         assert (await api.get(path)).status == 404, odd
@@ -109,13 +107,7 @@ async def test_orders_that_make_no_sense_are_refused(api: Api, db: Db) -> None:
 async def test_a_destination_shows_the_circuit_of_its_own_connection(api: Api, db: Db) -> None:
     await add(api)
     fresh = (await api.get("/v1/destinations/hubspot")).json()["circuit"]
-    assert fresh == {
-        "state": "closed",
-        "since": None,
-        "retry_after_seconds": 0,
-        "openings_24h": 0,
-        "detail": None,
-    }
+    assert fresh == {"state": "closed", "since": None, "retry_after_seconds": 0, "openings_24h": 0, "detail": None}
     await change(db, "connection", "closed", "open", seconds=30, ago=90_000)
     await change(db, "connection", "half_open", "closed", ago=80_000)
     await change(db, "crm", "closed", "open", seconds=30, ago=20)
@@ -125,9 +117,7 @@ async def test_a_destination_shows_the_circuit_of_its_own_connection(api: Api, d
     assert 18 <= listed["circuit"]["retry_after_seconds"] <= 20
     assert (listed["circuit"]["openings_24h"], listed["circuit"]["detail"]) == (1, "timed out")
     history = (await api.get(f"{PATH}?limit=2")).json()
-    assert history["circuit"] == listed["circuit"] | {
-        "retry_after_seconds": history["circuit"]["retry_after_seconds"]
-    }
+    assert history["circuit"] == listed["circuit"] | {"retry_after_seconds": history["circuit"]["retry_after_seconds"]}
     assert [(c["circuit"], c["after"]) for c in history["changes"]] == [
         ("connection", "open"),
         ("connection", "closed"),

@@ -124,13 +124,8 @@ async def test_a_destination_that_cannot_work_is_refused(api: Api) -> None:
     assert odd.status in (201, 400)
 
 
-async def test_without_a_secret_key_the_service_runs_and_says_what_is_missing(
-    settings: Settings, api_key: str
-) -> None:
-    async with (
-        serve(msgspec.structs.replace(settings, secret_key="")) as url,
-        aiohttp_session() as session,
-    ):
+async def test_without_a_secret_key_the_service_runs_and_says_what_is_missing(settings: Settings, api_key: str) -> None:
+    async with serve(msgspec.structs.replace(settings, secret_key="")) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)
         assert (await api.push([person(1)])).status == 207
         answer = await add(api)

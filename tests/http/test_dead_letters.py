@@ -66,9 +66,7 @@ async def fail(api: Api, db: Db, *numbers: int) -> str:
 
 
 async def post(api: Api, path: str, **body: Any) -> Answer:
-    return await api.request(
-        "POST", path, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"}
-    )
+    return await api.request("POST", path, data=msgspec.json.encode(body), headers={"Content-Type": "application/json"})
 
 
 async def test_a_retry_answers_like_an_import_that_is_done_later(api: Api, db: Db) -> None:
@@ -87,14 +85,7 @@ async def test_a_retry_answers_like_an_import_that_is_done_later(api: Api, db: D
     now = await api.get(f"/v1/jobs/{job_id}", {"If-None-Match": seen.headers["ETag"]})
     assert now.status == 200
     assert [a["job_id"] for a in now.json()["attempts"]] == [job_id, told["job_id"]]
-    assert now.json()["merged"]["hubspot"] == {
-        "total": 2,
-        "ok": 0,
-        "open": 2,
-        "failed": 0,
-        "dropped": 0,
-        "skipped": 0,
-    }
+    assert now.json()["merged"]["hubspot"] == {"total": 2, "ok": 0, "open": 2, "failed": 0, "dropped": 0, "skipped": 0}
     same = await api.get(f"/v1/jobs/{job_id}", {"If-None-Match": now.headers["ETag"]})
     assert same.status == 304
     # What happens in the retry is a change of the first job as well.
@@ -207,9 +198,7 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     await add(api)
     await add(api, name="second")
     one, _two = await fail(api, db, 1, 2), await fail(api, db, 3)
-    await db.execute(
-        "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE contact_id = 'c2'"
-    )
+    await db.execute("UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE contact_id = 'c2'")
     (dropped,) = [
         x["id"] for x in (await api.get(f"{LETTERS}?contact_id=c3&destination=second")).json()["dead_letters"]
     ]
@@ -277,11 +266,7 @@ async def test_a_replay_is_done_once(api: Api, db: Db) -> None:
     assert (third.status, third.json()["taken"]) == (202, 1)
     assert third.json()["jobs"] == [job, third.json()["job_id"]]
     dead_letter = (await api.get(f"{LETTERS}/{ids[0]}")).json()
-    assert (dead_letter["resolution"], dead_letter["replay_job_id"], dead_letter["choices"]) == (
-        "replayed",
-        job,
-        [],
-    )
+    assert (dead_letter["resolution"], dead_letter["replay_job_id"], dead_letter["choices"]) == ("replayed", job, [])
     attempts = (await api.get(f"/v1/jobs/{root}")).json()["attempts"]
     assert [a["kind"] for a in attempts] == ["import", "replay", "replay"]
     audit = await db.fetch("SELECT * FROM audit_log WHERE action LIKE 'dead_letters.%' ORDER BY audit_id")
@@ -316,10 +301,7 @@ async def test_a_request_must_say_which_letters(api: Api, db: Db) -> None:
         assert answer.status == 400, body
         assert answer.json()["code"] == "INVALID_PARAMETER"
     unknown = await post(api, f"{LETTERS}/replay", ids=[99, 98])
-    assert (unknown.status, unknown.json()["detail"]) == (
-        404,
-        "There is no dead letter 98, 99; nothing was changed.",
-    )
+    assert (unknown.status, unknown.json()["detail"]) == (404, "There is no dead letter 98, 99; nothing was changed.")
     for body in ({"all": True}, {"all": True, "reason": " "}, {"all": True, "reason": "\0"}):
         assert (await post(api, f"{LETTERS}/drop", **body)).status == 400, body
     past = {"destination": "hubspot", "created_before": "2020-01-01T00:00:00Z"}
@@ -401,9 +383,7 @@ async def test_the_commands_do_what_the_routes_do(api: Api, db: Db, shell: Shell
     assert (code, "6" in out) == (0, True)
     code, out, _ = await shell.run("dead-letters", "drop", str(ids[0]), "--reason", "gone")
     assert out == "1 dead letter dropped\n"
-    await db.execute(
-        "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1", ids[1]
-    )
+    await db.execute("UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1", ids[1])
     settled = await shell.ask("dead-letters", "settle", str(ids[1]), "--reason", "seen")
     assert settled["decided"] == 1
     made = await shell.ask("dead-letters", "replay", str(ids[2]))

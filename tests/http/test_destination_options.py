@@ -39,9 +39,7 @@ async def test_a_destination_of_every_kind_is_added_with_its_options(api: Api, k
         ("http", {"fields": {"email": "id"}}, "'email' cannot go to 'id'"),
     ],
 )
-async def test_a_wrong_option_is_a_400_that_names_it(
-    api: Api, kind: str, options: dict[str, Any], words: str
-) -> None:
+async def test_a_wrong_option_is_a_400_that_names_it(api: Api, kind: str, options: dict[str, Any], words: str) -> None:
     body = msgspec.json.encode(NEW | {"kind": kind, "options": options})
     refused = await api.request("POST", "/v1/destinations", data=body)
 
@@ -82,9 +80,7 @@ async def test_options_change_one_by_one_and_null_is_the_default(api: Api) -> No
         ({"token": "x" * 5_000}, "longer than 4096"),
     ],
 )
-async def test_a_wrong_change_is_refused_and_changes_nothing(
-    api: Api, body: dict[str, Any], words: str
-) -> None:
+async def test_a_wrong_change_is_refused_and_changes_nothing(api: Api, body: dict[str, Any], words: str) -> None:
     await add(api, options={"rate": 5})
     before = (await api.get("/v1/destinations/crm")).body
     refused = await change(api, **body)
@@ -132,9 +128,7 @@ async def test_other_options_end_the_waits_that_they_may_mend(
     assert (await change(api, options={"rate": 50})).json()["error_code"] == left
 
 
-async def test_what_a_removed_destination_is_owed_is_skipped_at_once(
-    api: Api, db: asyncpg.Connection
-) -> None:
+async def test_what_a_removed_destination_is_owed_is_skipped_at_once(api: Api, db: asyncpg.Connection) -> None:
     """Though it waited for another try, or for its turn in a replay."""
     await add(api)
     await api.push([person(1)])
@@ -168,9 +162,7 @@ async def test_the_audit_log_tells_who_changed_what_and_no_token(api: Api) -> No
     assert b"another-token" not in told.body
 
 
-async def test_the_command_changes_a_destination_over_http_and_at_the_database(
-    api: Api, settings: Settings
-) -> None:
+async def test_the_command_changes_a_destination_over_http_and_at_the_database(api: Api, settings: Settings) -> None:
     await add(api, kind="http", options={"fields": {"company": "firm"}, "rate": 5})
     assert api.key is not None
     here = ("--url", api.url, "--key", api.key)
@@ -197,24 +189,15 @@ async def test_the_command_changes_a_destination_over_http_and_at_the_database(
         assert reason in str(wrong.exception)
 
 
-async def test_an_inward_address_is_refused_with_what_to_do(
-    api: Api, settings: Settings, api_key: str
-) -> None:
+async def test_an_inward_address_is_refused_with_what_to_do(api: Api, settings: Settings, api_key: str) -> None:
     """Here and at the database, unless the operator names the network; names are judged when they are called."""
-    inward = (
-        "https://127.0.0.1:8001",
-        "https://2852039166",
-        "http://localhost:8001",
-        "http://api.example.com",
-    )
+    inward = ("https://127.0.0.1:8001", "https://2852039166", "http://localhost:8001", "http://api.example.com")
     bare = msgspec.structs.replace(settings, destination_private="")
     async with serve(bare) as url:
         strict = Api(api.session, url, api_key)
         for base_url in inward:
             refused = await strict.request(
-                "POST",
-                "/v1/destinations",
-                data=msgspec.json.encode(NEW | {"kind": "http", "base_url": base_url}),
+                "POST", "/v1/destinations", data=msgspec.json.encode(NEW | {"kind": "http", "base_url": base_url})
             )
             assert (refused.status, refused.json()["code"]) == (400, "INVALID_PARAMETER"), base_url
             assert "TRANCHE_DESTINATION_PRIVATE" in refused.json()["detail"], base_url

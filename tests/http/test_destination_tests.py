@@ -64,9 +64,7 @@ async def test_a_test_that_takes_long_is_looked_up(api: Api, db: Db) -> None:
     asking = asyncio.create_task(ask(api, Prefer="wait=1"))
     while not await db.fetchval("SELECT count(*) FROM destination_tests"):
         await asyncio.sleep(0.02)
-    await db.execute(
-        "UPDATE destination_tests SET state = 'running', lease_until = now() + interval '1 hour'"
-    )
+    await db.execute("UPDATE destination_tests SET state = 'running', lease_until = now() + interval '1 hour'")
     answer = await asking
 
     assert answer.status == 202, answer.body

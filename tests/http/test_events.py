@@ -195,9 +195,7 @@ WHERE datname = current_database() AND application_name = 'tranche api'
 """
 
 
-async def test_a_server_that_is_told_to_stop_ends_its_streams(
-    settings: Settings, api_key: str, db: Db
-) -> None:
+async def test_a_server_that_is_told_to_stop_ends_its_streams(settings: Settings, api_key: str, db: Db) -> None:
     job_id = await make_job(db)
     port = free_port()
     environment = os.environ | {

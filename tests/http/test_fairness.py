@@ -28,9 +28,7 @@ async def stuck(db: Db) -> None:
             before, now = now, await db.fetchval(_WAITING)
 
 
-async def test_a_crowd_of_one_tenant_leaves_connections_for_others(
-    settings: Settings, api_key: str, db: Db
-) -> None:
+async def test_a_crowd_of_one_tenant_leaves_connections_for_others(settings: Settings, api_key: str, db: Db) -> None:
     """All imports of the crowd want a contact that this test holds, so each that has a connection keeps it."""
     # Longer than the test: others are served while the crowd waits, or never.
     settings = msgspec.structs.replace(settings, db_lock_timeout=90.0, db_statement_timeout=90.0)
@@ -53,9 +51,7 @@ async def test_a_crowd_of_one_tenant_leaves_connections_for_others(
         assert {answer.status for answer in answers} <= {207, 503}
 
 
-async def test_a_crowd_of_readers_leaves_connections_as_well(
-    settings: Settings, api_key: str, db: Db
-) -> None:
+async def test_a_crowd_of_readers_leaves_connections_as_well(settings: Settings, api_key: str, db: Db) -> None:
     """Not only imports take turns: whatever asks PostgreSQL for a tenant does."""
     settings = msgspec.structs.replace(settings, db_lock_timeout=90.0, db_statement_timeout=90.0)
     async with serve(settings) as url, aiohttp_session() as session:

@@ -45,13 +45,9 @@ def write(rows: list[list[str]], header: tuple[str, ...] = HEADER) -> bytes:
     return out.getvalue().encode()
 
 
-async def push_csv(
-    api: Api, body: bytes | str, query: str = "", *, key: str | None = None, **more: str
-) -> Answer:
+async def push_csv(api: Api, body: bytes | str, query: str = "", *, key: str | None = None, **more: str) -> Answer:
     headers = CSV | {name.replace("_", "-"): value for name, value in more.items()}
-    return await api.push(
-        body if isinstance(body, bytes) else body.encode(), query=query, key=key, headers=headers
-    )
+    return await api.push(body if isinstance(body, bytes) else body.encode(), query=query, key=key, headers=headers)
 
 
 def told(answer: Answer) -> list[tuple[str | None, str, str]]:
@@ -174,10 +170,7 @@ async def test_options_hold_for_files_too(api: Api) -> None:
     assert (await api.get("/v1/contacts/c1")).status == 404
     twice = "id,email,city\nc1,c1@example.com,A\nc1,c1@example.com,B\n"
     assert [r for _, r, _ in told(await push_csv(api, twice))] == ["DUPLICATE_IN_BATCH"] * 2
-    assert [r for _, r, _ in told(await push_csv(api, twice, "?on_duplicate=last_wins"))] == [
-        "superseded",
-        "created",
-    ]
+    assert [r for _, r, _ in told(await push_csv(api, twice, "?on_duplicate=last_wins"))] == ["superseded", "created"]
     brief = await push_csv(api, body, Prefer="return=minimal")
     assert [item["index"] for item in brief.json()["items"]] == [1]
     # An empty cell leaves the field as it is.
@@ -270,10 +263,7 @@ async def test_another_reading_of_the_same_bytes_is_another_request(api: Api) ->
         ("?dry_run=true", "text/csv"),
     ):
         answer = await api.push(body, key="k", query=query, headers={"Content-Type": content_type})
-        assert (answer.status, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), (
-            query,
-            content_type,
-        )
+        assert (answer.status, answer.json()["code"]) == (422, "IDEMPOTENCY_KEY_REUSED"), (query, content_type)
     same = await api.push(body, key="k", headers={"Content-Type": "TEXT/CSV; charset=utf-8"})
     assert same.body == first.body
 
@@ -312,19 +302,7 @@ async def test_mutated_files_never_break_the_service(api: Api) -> None:
         "text/csv; charset=utf-16": write(export(2)).replace(b"Customer Id", b"id").decode().encode("utf-16"),
         "application/x-ndjson": b"\n".join(msgspec.json.encode(person(n)) for n in range(5)),
     }
-    splices = (
-        b"\0",
-        b"\xff",
-        b'"',
-        b'""',
-        b",",
-        b",,,,",
-        b"\r",
-        b"\n",
-        b"\r\n",
-        b"\xef\xbb\xbf",
-        b"x" * 2_000,
-    )
+    splices = (b"\0", b"\xff", b'"', b'""', b",", b",,,,", b"\r", b"\n", b"\r\n", b"\xef\xbb\xbf", b"x" * 2_000)
 
     async def send(media_type: str, body: bytes) -> int:
         answer = await api.push(body, headers={"Content-Type": media_type})
@@ -348,9 +326,7 @@ async def test_mutated_files_never_break_the_service(api: Api) -> None:
                 body = body or bytearray(b"x")
             bodies.append(bytes(body))
         for start in range(0, len(bodies), 10):
-            seen.update(
-                await asyncio.gather(*(send(media_type, body) for body in bodies[start : start + 10]))
-            )
+            seen.update(await asyncio.gather(*(send(media_type, body) for body in bodies[start : start + 10])))
     assert seen == {207, 400}
 
 
@@ -371,7 +347,4 @@ async def test_a_workbook_sent_as_csv_is_named(api: Api) -> None:
 async def test_white_space_around_an_id_fails_as_it_does_around_an_address(api: Api) -> None:
     answer = await api.push(b'{"items":[{"id":" 1 ","email":"a@b.de"},{"id":"1","email":" a@b.de"}]}')
     errors = [item["errors"][0]["detail"] for item in answer.json()["items"]]
-    assert errors == [
-        'id has white space around it; send "1"',
-        'email has white space around it; send "a@b.de"',
-    ]
+    assert errors == ['id has white space around it; send "1"', 'email has white space around it; send "a@b.de"']

@@ -72,9 +72,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=400m,mode=0755", "tmpfs", folder],
-        capture_output=True,
-        check=False,
+        ["mount", "-t", "tmpfs", "-o", "size=400m,mode=0755", "tmpfs", folder], capture_output=True, check=False
     )
     if mounted.returncode:
         pytest.skip("a file system can be mounted here by root alone")

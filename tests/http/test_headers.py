@@ -83,10 +83,7 @@ def test_a_query_is_read_as_its_types_say() -> None:
         (b"job_id=1", 'job_id="1" must be a UUID.'),
         (b"before=now", 'before="now" must be an RFC 3339 timestamp, as 2026-01-15T09:30:00Z.'),
         (b"name=a&name=b", "The parameter name appears twice; send it once."),
-        (
-            b"x=1",
-            'There is no parameter "x"; there are: atomic, before, code, job_id, limit, map, name, order.',
-        ),
+        (b"x=1", 'There is no parameter "x"; there are: atomic, before, code, job_id, limit, map, name, order.'),
     ],
 )
 def test_a_query_is_refused_with_what_is_allowed(query: bytes, detail: str) -> None:
@@ -106,10 +103,7 @@ def test_a_quoted_key_is_its_text(key: str) -> None:
     [
         ("wait=10", Preferences(10)),
         ("return=minimal, wait=5", Preferences(5, minimal=True)),
-        (
-            'respond-async, wait="7" ; foo=bar, return = minimal',
-            Preferences(7, minimal=True, respond_async=True),
-        ),
+        ('respond-async, wait="7" ; foo=bar, return = minimal', Preferences(7, minimal=True, respond_async=True)),
         ("WAIT=3, wait=9", Preferences(3)),
         ("wait=99999", Preferences(30)),
         ("wait=-1", Preferences()),
@@ -181,10 +175,7 @@ def test_the_content_type_tells_how_to_read(sent: str, meant: tuple[Family, str]
 @pytest.mark.parametrize(
     ("sent", "words"),
     [
-        (
-            "text/html",
-            "'text/html' is not supported here; send application/json or application/x-ndjson or text/csv",
-        ),
+        ("text/html", "'text/html' is not supported here; send application/json or application/x-ndjson or text/csv"),
         ("text/csv; charset=klingon", "windows-1252"),
         ("text/csv; header=absent", "first line"),
         ("application/x-ndjson; charset=utf-16", "NDJSON is sent as UTF-8"),

@@ -39,16 +39,12 @@ async def test_all_is_well_only_with_a_worker(api: Api, settings: Settings) -> N
         assert (await api.as_key(None).get(path)).status == 200
 
 
-async def test_only_a_key_shows_destinations_by_name(
-    api: Api, settings: Settings, db: asyncpg.Connection[Any]
-) -> None:
+async def test_only_a_key_shows_destinations_by_name(api: Api, settings: Settings, db: asyncpg.Connection[Any]) -> None:
     await pretend_worker(settings)
     await add(api)
     stranger = api.as_key(await service.create_key(db, "other", ["import"]))
     assert (await api.get("/health")).status == 200
-    await db.execute(
-        "UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN'"
-    )
+    await db.execute("UPDATE destinations SET blocked_until = now() + interval '60 s', blocked_code = 'CIRCUIT_OPEN'")
     mine = await api.get("/health")
     check = mine.json()["checks"]["destination:acme/hubspot"]
     assert (mine.status, check["status"]) == (207, "warn")
@@ -64,10 +60,7 @@ async def test_the_operators_token_counts_destinations(
     settings: Settings, api_key: str, db: asyncpg.Connection[Any]
 ) -> None:
     await pretend_worker(settings)
-    async with (
-        serve(msgspec.structs.replace(settings, metrics_token="s3cret")) as url,
-        aiohttp_session() as s,
-    ):
+    async with serve(msgspec.structs.replace(settings, metrics_token="s3cret")) as url, aiohttp_session() as s:
         api = Api(s, url, api_key)
         await add(api)
         await db.execute("UPDATE destinations SET state = 'paused'")

@@ -41,11 +41,7 @@ def poison() -> dict[int, tuple[bytes, str, str]]:
             "INVALID_FIELD",
             "/attributes/n",
         ),
-        (
-            b'{"id":"p","email":"a@example.com","attributes":' + b'{"d":' * 900 + b"1" + b"}" * 901,
-            "INVALID_FIELD",
-            "",
-        ),
+        (b'{"id":"p","email":"a@example.com","attributes":' + b'{"d":' * 900 + b"1" + b"}" * 901, "INVALID_FIELD", ""),
         (b'{"id":"p","id":"q","email":"a@example.com"}', "INVALID_FIELD", "/id"),
         (b'{"id":7,"email":"a@example.com"}', "INVALID_FIELD", "/id"),
         (b'{"email":"a@example.com"}', "MISSING_FIELD", "/id"),
@@ -59,9 +55,7 @@ def poison() -> dict[int, tuple[bytes, str, str]]:
     return {index * 71 + 5: bomb for index, bomb in enumerate(bombs)}
 
 
-async def test_thirteen_poisoned_items_of_a_thousand_fail_alone(
-    api: Api, db: asyncpg.Connection[Any]
-) -> None:
+async def test_thirteen_poisoned_items_of_a_thousand_fail_alone(api: Api, db: asyncpg.Connection[Any]) -> None:
     bombs = poison()
     items = [bombs[i][0] if i in bombs else msgspec.json.encode(person(i)) for i in range(1000)]
     answer = await api.push(b'{"items":[' + b",".join(items) + b"]}")
@@ -143,13 +137,7 @@ UNREADABLE: list[tuple[dict[str, str], str, bytes, int, str]] = [
     ({"Content-Encoding": "gzip"}, "", gzip.compress(b'{"items":[]}')[:-6], 400, "MALFORMED_REQUEST"),
     ({"Content-Encoding": "gzip"}, "", b"", 400, "MALFORMED_REQUEST"),
     ({"Content-Encoding": "zstd"}, "", b"no zstd", 400, "MALFORMED_REQUEST"),
-    (
-        {"Content-Encoding": "zstd"},
-        "",
-        zstandard.compress(b'{"items":[]}')[:-3],
-        400,
-        "MALFORMED_REQUEST",
-    ),
+    ({"Content-Encoding": "zstd"}, "", zstandard.compress(b'{"items":[]}')[:-3], 400, "MALFORMED_REQUEST"),
     ({"Content-Encoding": "zstd"}, "", b"", 400, "MALFORMED_REQUEST"),
     ({"Content-Encoding": "br"}, "", b"{}", 415, "UNSUPPORTED_ENCODING"),
     ({"Content-Encoding": "gzip, zstd"}, "", b"{}", 415, "UNSUPPORTED_ENCODING"),
@@ -230,9 +218,7 @@ async def test_a_request_id_is_taken_or_made_and_echoed(api: Api) -> None:
         assert made.json()["request_id"] == made.headers["X-Request-ID"]
 
 
-async def test_more_imports_than_allowed_are_turned_away_at_once(
-    settings: Settings, db: Any, api_key: str
-) -> None:
+async def test_more_imports_than_allowed_are_turned_away_at_once(settings: Settings, db: Any, api_key: str) -> None:
     """The import in flight waits for a contact that this test holds."""
     tight = msgspec.structs.replace(settings, max_requests=1, db_lock_timeout=60.0, db_statement_timeout=60.0)
     async with serve(tight) as url, aiohttp_session() as session:
@@ -251,13 +237,8 @@ async def test_more_imports_than_allowed_are_turned_away_at_once(
         assert (await api.push([person(2)])).status == 207
 
 
-async def test_contacts_that_stay_locked_are_to_be_sent_again(
-    settings: Settings, db: Any, api_key: str
-) -> None:
-    async with (
-        serve(msgspec.structs.replace(settings, db_lock_timeout=0.2)) as url,
-        aiohttp_session() as session,
-    ):
+async def test_contacts_that_stay_locked_are_to_be_sent_again(settings: Settings, db: Any, api_key: str) -> None:
+    async with serve(msgspec.structs.replace(settings, db_lock_timeout=0.2)) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)
         await api.push([person(1)])
         async with db.transaction():
@@ -277,9 +258,7 @@ async def test_an_atomic_batch_that_failed_says_that_nothing_was_written(api: Ap
 
 
 @pytest.mark.parametrize(("sent", "shown"), [("17", "17"), ("1.5", "1.5"), ("true", "true"), ("[]", None)])
-async def test_an_id_that_is_no_string_fails_and_is_still_named(
-    api: Api, sent: str, shown: str | None
-) -> None:
+async def test_an_id_that_is_no_string_fails_and_is_still_named(api: Api, sent: str, shown: str | None) -> None:
     body = b'{"items":[{"id":%s,"email":"a@example.com"}]}' % sent.encode()
     (item,) = (await api.push(body)).json()["items"]
     assert (item["id"], item["error_code"]) == (shown, "INVALID_FIELD")

@@ -60,9 +60,7 @@ async def other(db: Db, api: Api) -> Api:
     return api.as_key(await service.create_key(db, "other", ["import"]))
 
 
-async def test_half_sent_bodies_of_one_key_leave_others_their_room(
-    settings: Settings, api_key: str, db: Db
-) -> None:
+async def test_half_sent_bodies_of_one_key_leave_others_their_room(settings: Settings, api_key: str, db: Db) -> None:
     """Each announces 5 MB, so ten of them are more than the key may hold; the tenant next door notices nothing."""
     async with serve(settings) as url, aiohttp_session() as session:
         api = Api(session, url, api_key)

@@ -125,13 +125,7 @@ async def test_rows_that_a_destination_refused_come_as_they_are_stored(api: Api,
 
 
 @pytest.mark.parametrize(
-    "query",
-    [
-        "status=ok",
-        "status=pending&destination=h",
-        "status=skipped&destination=h",
-        "status=retry&destination=h",
-    ],
+    "query", ["status=ok", "status=pending&destination=h", "status=skipped&destination=h", "status=retry&destination=h"]
 )
 async def test_a_csv_of_what_did_not_fail_is_refused(api: Api, query: str) -> None:
     job = (await api.push([person(1)])).json()
@@ -148,9 +142,7 @@ async def test_failed_json_items_come_back_as_they_were_sent(api: Api) -> None:
     answer = await api.get(job["items_url"] + SENT)
     assert answer.status == 200, answer.body
     assert answer.headers["Content-Type"] == "application/x-ndjson"
-    assert (
-        answer.headers["Content-Disposition"] == f'attachment; filename="job-{job["job_id"]}-failed.ndjson"'
-    )
+    assert answer.headers["Content-Disposition"] == f'attachment; filename="job-{job["job_id"]}-failed.ndjson"'
     first, second = answer.body.splitlines()
     assert msgspec.json.decode(first) == bad
     assert msgspec.json.decode(second) == {"id": "c3", "nick": 1}
@@ -183,9 +175,7 @@ async def test_failed_ndjson_comes_in_pages_and_by_status_where_asked(api: Api) 
 
 async def test_items_to_be_sent_again_say_when(api: Api, db: Db) -> None:
     job = (await api.push([person(1)])).json()
-    outcome = [
-        {"index": 0, "id": "c1", "status": "retry", "error_code": "LOCK_TIMEOUT", "retry_after_seconds": 7}
-    ]
+    outcome = [{"index": 0, "id": "c1", "status": "retry", "error_code": "LOCK_TIMEOUT", "retry_after_seconds": 7}]
     await db.execute(
         'UPDATE job_chunks SET outcomes = $1, sources = $2, failures = \'{"LOCK_TIMEOUT": {"count": 1}}\'',
         pack(msgspec.json.encode(outcome)),

@@ -35,15 +35,7 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
     """What a worker leaves behind: the letters of a job's only delivery, with all that follows from them."""
     open_items = sum(dead_letter in "pru" for dead_letter in states)
     failed = sum(dead_letter in "fd" for dead_letter in states)
-    words = {
-        "p": "pending",
-        "o": "ok",
-        "r": "retry",
-        "f": "failed",
-        "u": "unknown",
-        "d": "dead",
-        "s": "skipped",
-    }
+    words = {"p": "pending", "o": "ok", "r": "retry", "f": "failed", "u": "unknown", "d": "dead", "s": "skipped"}
     counts = {word: states.count(dead_letter) for dead_letter, word in words.items()}
     async with db.transaction():
         await db.execute(
@@ -79,21 +71,14 @@ async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, 
     assert job["root_job_id"] == job["job_id"]
     assert job["summary"] == pushed["summary"]
     assert job["results"] == {"created": 2}
-    assert job["options"] == {
-        "atomic": False,
-        "last_wins": False,
-        "dry_run": False,
-        "consistency": "none",
-    }
+    assert job["options"] == {"atomic": False, "last_wins": False, "dry_run": False, "consistency": "none"}
     assert job["effects"]["hubspot"] == {
         "pending": 2, "ok": 0, "retry": 0, "failed": 0, "unknown": 0, "dead": 0, "skipped": 0
     }  # fmt: skip
     assert job["failures"] == [{"destination": "db", "code": "MISSING_FIELD", "count": 2, "samples": [2, 3]}]
     assert int(answer.headers["Retry-After"]) == 1
 
-    await db.execute(
-        "UPDATE destinations SET blocked_until = now() + interval '40 s', blocked_code = 'CIRCUIT_OPEN'"
-    )
+    await db.execute("UPDATE destinations SET blocked_until = now() + interval '40 s', blocked_code = 'CIRCUIT_OPEN'")
     await asyncio.sleep(YOUNG)
     assert 38 <= int((await api.get(pushed["status_url"])).headers["Retry-After"]) <= 40
 
@@ -104,9 +89,7 @@ async def test_a_job_tells_what_is_open_and_when_to_ask_again(api: Api, db: Db, 
     job = answer.json()
     assert job["state"] == "completed_with_failures"
     assert job["finished_at"] is not None
-    assert {"destination": "hubspot", "code": "DESTINATION_REJECTED", "count": 1, "samples": [1]} in job[
-        "failures"
-    ]
+    assert {"destination": "hubspot", "code": "DESTINATION_REJECTED", "count": 1, "samples": [1]} in job["failures"]
 
 
 async def test_a_poll_of_an_unchanged_job_is_304(api: Api, db: Db, hubspot: int) -> None:
@@ -139,9 +122,7 @@ async def test_a_waiting_poll_returns_when_the_job_ends(api: Api, db: Db, hubspo
     assert still.json()["state"] == "syncing"
 
     waiting = [asyncio.create_task(api.get(path, {"Prefer": "wait=30"})) for _ in range(50)]
-    changed = asyncio.create_task(
-        api.get(path, {"Prefer": "wait=30", "If-None-Match": still.headers["ETag"]})
-    )
+    changed = asyncio.create_task(api.get(path, {"Prefer": "wait=30", "If-None-Match": still.headers["ETag"]}))
     await asyncio.sleep(0.3)
     await record(db, pushed["job_id"], "r", {"0": {"code": "DESTINATION_UNAVAILABLE", "detail": "503"}})
     assert (await asyncio.wait_for(changed, 15)).json()["effects"]["hubspot"]["retry"] == 1
@@ -288,9 +269,7 @@ async def test_an_item_that_waits_says_why_and_how_long(api: Api, db: Db, hubspo
     blocked = await waiting()
     assert (blocked["error_code"], blocked["retry_after_seconds"]) == ("CIRCUIT_OPEN", 31)
     assert blocked["detail"] == "too many failures; the last attempt: 503"
-    assert (await api.get("/v1/contacts/c1")).json()["destinations"]["hubspot"][
-        "error_code"
-    ] == "CIRCUIT_OPEN"
+    assert (await api.get("/v1/contacts/c1")).json()["destinations"]["hubspot"]["error_code"] == "CIRCUIT_OPEN"
     await api.request("POST", "/v1/destinations/hubspot/pause")
     paused = await waiting()
     assert "paused" in paused["detail"]
@@ -300,13 +279,7 @@ async def test_an_item_that_waits_says_why_and_how_long(api: Api, db: Db, hubspo
 async def test_what_is_no_job_or_cursor_is_told_so(api: Api) -> None:
     pushed = (await api.push([person(1), person(2)])).json()
     other = (await api.push([person(1), person(3)])).json()
-    for missing in (
-        "0",
-        "%00",
-        "x" * 500,
-        "00000000-0000-0000-0000-000000000000",
-        "{" + other["job_id"] + "}",
-    ):
+    for missing in ("0", "%00", "x" * 500, "00000000-0000-0000-0000-000000000000", "{" + other["job_id"] + "}"):
         assert (await api.get(f"/v1/jobs/{missing}")).status == 404
         assert (await api.get(f"/v1/jobs/{missing}/items")).status == 404
     foreign = (await api.get(other["items_url"] + "?limit=1")).json()["next_cursor"]

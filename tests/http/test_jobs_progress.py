@@ -62,9 +62,7 @@ async def test_a_running_job_tells_its_rate_and_when_it_will_be_done(api: Api, d
     assert set(job) - set(listed) == {"failures", "undo_of", "undone_by", "compensated_by"}
 
 
-@pytest.mark.parametrize(
-    ("processed", "since", "told"), [(9_900, 10.0, "1"), (10, 100.0, "5"), (0, None, "1")]
-)
+@pytest.mark.parametrize(("processed", "since", "told"), [(9_900, 10.0, "1"), (10, 100.0, "5"), (0, None, "1")])
 async def test_a_poller_is_told_a_tenth_of_what_is_left(
     api: Api, db: Db, processed: int, since: float | None, told: str
 ) -> None:

@@ -88,9 +88,7 @@ async def test_an_import_key_follows_what_others_made_of_its_job(api: Api, db: D
 
 async def test_keys_are_made_listed_changed_and_revoked(api: Api) -> None:
     ends = (datetime.now(UTC) + timedelta(days=30)).isoformat()
-    made = await send(
-        api, "POST", "/v1/keys", {"name": "nightly", "scopes": ["read", "import"], "expires_at": ends}
-    )
+    made = await send(api, "POST", "/v1/keys", {"name": "nightly", "scopes": ["read", "import"], "expires_at": ends})
     assert made.status == 201
     assert made.headers["Cache-Control"] == "no-store"
     key = made.json()

@@ -59,22 +59,13 @@ async def test_a_forged_key_costs_one_query(counting: Counting) -> None:
 async def test_a_malformed_key_costs_none(counting: Counting) -> None:
     known = Principals(counting)
     good = forge()
-    for bad in (
-        "",
-        "trn_",
-        "trn_nothing",
-        good[:-1],
-        good[:-1] + ("a" if good[-1] != "a" else "b"),
-        "x" * 50,
-    ):
+    for bad in ("", "trn_", "trn_nothing", good[:-1], good[:-1] + ("a" if good[-1] != "a" else "b"), "x" * 50):
         assert await known.find(bad, recent=False) is None
     assert counting.asked == 0
     await known.close()
 
 
-async def test_what_is_remembered_of_bad_keys_is_bounded(
-    counting: Counting, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_remembered_of_bad_keys_is_bounded(counting: Counting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(principals, "MOST_REFUSED", 3)
     known = Principals(counting)
     forged = [forge() for _ in range(5)]
@@ -220,9 +211,7 @@ async def test_streams_of_a_tenant_are_bounded(settings: Settings, api_key: str,
             stream.close()
 
 
-async def test_who_may_not_wait_any_more_is_answered_at_once(
-    settings: Settings, api_key: str, db: Db
-) -> None:
+async def test_who_may_not_wait_any_more_is_answered_at_once(settings: Settings, api_key: str, db: Db) -> None:
     job_id = await make_job(db)
     few = msgspec.structs.replace(settings, max_waits_tenant=1)
     async with serve(few) as url, aiohttp_session() as session:

@@ -68,17 +68,7 @@ async def test_a_key_from_its_making_to_its_end(shell: Shell) -> None:
     assert (changed["name"], changed["expires_at"]) == ("hourly", None)
     code, out = await shell.run("keys", "list", "--tenant", "acme")
     header, row = out.splitlines()
-    assert header.split() == [
-        "KEY",
-        "TENANT",
-        "SCOPES",
-        "CREATED",
-        "EXPIRES",
-        "LAST",
-        "USED",
-        "STATE",
-        "NAME",
-    ]
+    assert header.split() == ["KEY", "TENANT", "SCOPES", "CREATED", "EXPIRES", "LAST", "USED", "STATE", "NAME"]
     assert row.endswith("hourly")
     assert "rotated" in row
     assert await shell.read("keys", "revoke", rotated["key"]) == {"key_id": key["key_id"], "state": "revoked"}

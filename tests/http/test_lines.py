@@ -31,19 +31,11 @@ TABLE = (
 )
 TABLE_LINES = [("a", 3), ("b", 4), ("c", 8), (None, 9), ("a", 10), (None, 11), ("f", 12)]
 OBJECTS = b"\n".join(
-    [
-        msgspec.json.encode(person(0)),
-        b"",
-        b"nonsense",
-        msgspec.json.encode(person(1)),
-        msgspec.json.encode(person(0)),
-    ]
+    [msgspec.json.encode(person(0)), b"", b"nonsense", msgspec.json.encode(person(1)), msgspec.json.encode(person(0))]
 )
 OBJECT_LINES = [("c0", 1), (None, 3), ("c1", 4), ("c0", 5)]
 BODIES = pytest.mark.parametrize(
-    ("body", "headers", "lines"),
-    [(TABLE, CSV, TABLE_LINES), (OBJECTS, NDJSON, OBJECT_LINES)],
-    ids=["csv", "ndjson"],
+    ("body", "headers", "lines"), [(TABLE, CSV, TABLE_LINES), (OBJECTS, NDJSON, OBJECT_LINES)], ids=["csv", "ndjson"]
 )
 
 

@@ -29,10 +29,7 @@ TOKEN = "an-operator's-token"
 
 @pytest.fixture
 async def api(settings: Settings, api_key: str) -> AsyncIterator[Api]:
-    async with (
-        serve(msgspec.structs.replace(settings, metrics_token=TOKEN)) as url,
-        aiohttp_session() as session,
-    ):
+    async with serve(msgspec.structs.replace(settings, metrics_token=TOKEN)) as url, aiohttp_session() as session:
         yield Api(session, url, api_key)
 
 
@@ -75,10 +72,7 @@ async def test_what_waits_for_a_destination_could_not_be_sent(api: Api, db: Db) 
         await db.execute(f"UPDATE destinations SET {change}")
         await asyncio.sleep(2.1)
         stats = read((await api.get("/metrics")).body)
-        assert (
-            stats["tranche_deliveries_due", ""],
-            stats["tranche_deliveries_open", "state=pending"],
-        ) == (0, 1)
+        assert (stats["tranche_deliveries_due", ""], stats["tranche_deliveries_open", "state=pending"]) == (0, 1)
 
 
 async def test_the_operator_sees_all_tenants_together_and_none_by_name(api: Api, db: Db) -> None:
@@ -145,8 +139,7 @@ async def test_processes_of_one_server_count_together(settings: Settings, api_ke
                 session.get(url + "/metrics") as answer,
             ):
                 found = re.search(
-                    r'tranche_http_requests_total\{[^}]*route="/openapi.json"[^}]*\} ([\d.]+)',
-                    await answer.text(),
+                    r'tranche_http_requests_total\{[^}]*route="/openapi.json"[^}]*\} ([\d.]+)', await answer.text()
                 )
                 assert found is not None
                 seen.add(float(found[1]))

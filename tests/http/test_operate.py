@@ -91,9 +91,7 @@ async def test_bad_settings_are_refused_at_the_start(
     assert len(err.strip().splitlines()) == 1
 
 
-async def test_a_worker_without_a_schema_says_so_once_and_waits_for_it(
-    settings: Settings, engines: Engines
-) -> None:
+async def test_a_worker_without_a_schema_says_so_once_and_waits_for_it(settings: Settings, engines: Engines) -> None:
     async with new_database(engines) as empty:
         there = urls(settings) | {"TRANCHE_DATABASE_URL": empty}
         async with started("worker", **there) as process:

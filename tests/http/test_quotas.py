@@ -73,9 +73,7 @@ async def test_destinations_are_bounded(settings: Settings, api_key: str, db: Db
         new = {"kind": "hubspot", "base_url": "https://crm.example", "token": "t"}
         statuses = []
         for name in ("a", "b", "c"):
-            answer = await api.request(
-                "POST", "/v1/destinations", data=msgspec.json.encode(new | {"name": name})
-            )
+            answer = await api.request("POST", "/v1/destinations", data=msgspec.json.encode(new | {"name": name}))
             statuses.append(answer.status)
         assert statuses == [201, 201, 409]
         assert "TRANCHE_MAX_DESTINATIONS" in answer.json()["detail"]

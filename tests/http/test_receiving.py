@@ -105,9 +105,7 @@ async def test_what_cannot_be_answered_at_once_is_stored(
     assert await db.fetchval("SELECT count(*) FROM jobs") == 1
 
 
-@pytest.mark.parametrize(
-    ("body", "headers"), [(rows(2), CSV), (lines(2), NDJSON), (b"id,email\n", CSV), (b"", NDJSON)]
-)
+@pytest.mark.parametrize(("body", "headers"), [(rows(2), CSV), (lines(2), NDJSON), (b"id,email\n", CSV), (b"", NDJSON)])
 async def test_who_prefers_it_is_answered_before_the_work_is_done(
     small: Api, db: asyncpg.Connection[Any], body: bytes, headers: dict[str, str]
 ) -> None:
@@ -121,9 +119,7 @@ def json_body(count: int) -> bytes:
     return msgspec.json.encode({"items": [person(n) for n in range(count)]})
 
 
-async def test_json_beyond_the_limit_of_a_request_is_stored_too(
-    small: Api, db: asyncpg.Connection[Any]
-) -> None:
+async def test_json_beyond_the_limit_of_a_request_is_stored_too(small: Api, db: asyncpg.Connection[Any]) -> None:
     for count in (11, 50):
         job_id = taken(await small.push(json_body(count)))
         assert ids(await spooled(db, job_id)) == [f"c{n}" for n in range(count)]
@@ -162,9 +158,7 @@ async def test_a_body_that_proves_malformed_leaves_a_failed_job_and_nothing_else
     assert (await small.push(json_body(1), key="k")).status == 207
 
 
-async def test_compressed_bodies_are_stored_as_what_they_hold(
-    small: Api, db: asyncpg.Connection[Any]
-) -> None:
+async def test_compressed_bodies_are_stored_as_what_they_hold(small: Api, db: asyncpg.Connection[Any]) -> None:
     body = rows(5_000)
     half = body.index(b"\n", len(body) // 2) + 1
     for packed, encoding in (
@@ -337,10 +331,7 @@ async def test_an_upload_of_a_dead_process_is_given_up(small: Api, db: asyncpg.C
         answer = await small.push(rows(1), key=f"k{later}", headers=CSV | (LATER if later else {}))
         assert answer.status == (202 if later else 207)
         dead = await job_of(db, str(job_id))
-        assert (dead["state"], msgspec.json.decode(dead["error"])["code"]) == (
-            "canceled",
-            "UPLOAD_INTERRUPTED",
-        )
+        assert (dead["state"], msgspec.json.decode(dead["error"])["code"]) == ("canceled", "UPLOAD_INTERRUPTED")
         writer.close()
         async with asyncio.timeout(60):
             while await spooled(db, str(job_id)):  # the process that received it removes it, or a sweeper

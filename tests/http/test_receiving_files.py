@@ -82,12 +82,7 @@ async def test_encodings_and_line_ends(
     body = export(MANY, newline).encode(codec)
     large = await items(db, await stream(narrow, body, MAP, headers, size=997))
     assert [item["id"] for item in large] == [f"c{n}" for n in range(MANY)]
-    assert large[1] == {
-        "id": "c1",
-        "email": "c1@example.com",
-        "first_name": "Zoë 1",
-        "attributes": {"City": city},
-    }
+    assert large[1] == {"id": "c1", "email": "c1@example.com", "first_name": "Zoë 1", "attributes": {"City": city}}
 
 
 async def test_pieces_of_any_size_make_the_same_file(narrow: Api, db: asyncpg.Connection[Any]) -> None:
@@ -98,9 +93,7 @@ async def test_pieces_of_any_size_make_the_same_file(narrow: Api, db: asyncpg.Co
 
 
 @pytest.mark.parametrize("count", [0, MANY])
-async def test_windows_1252_is_refused_until_it_is_named(
-    narrow: Api, db: asyncpg.Connection[Any], count: int
-) -> None:
+async def test_windows_1252_is_refused_until_it_is_named(narrow: Api, db: asyncpg.Connection[Any], count: int) -> None:
     body = (rows(count).decode() + "x,é@example.com\n").encode("cp1252")
     refused = await narrow.push(body, headers=CSV, key="k")
     assert (refused.status, refused.json()["code"]) == (400, "MALFORMED_REQUEST")
@@ -157,9 +150,7 @@ async def test_a_broken_row_fails_alone(narrow: Api, db: asyncpg.Connection[Any]
         (None, '"quoted"x,q@example.com'),
         (None, 'o,"open'),
     ]
-    assert [piece.errors[0].detail.partition(":")[0] for piece in told] == [
-        f"line {count + 2 + n}" for n in range(4)
-    ]
+    assert [piece.errors[0].detail.partition(":")[0] for piece in told] == [f"line {count + 2 + n}" for n in range(4)]
     assert found[-1] == b'{"id":"last","email":"last@example.com"}'
 
 
@@ -185,9 +176,7 @@ async def test_ndjson_lines_are_stored_as_they_are(narrow: Api, db: asyncpg.Conn
     body = b"\xef\xbb\xbf" + b"\r\n".join(lines)
     job_id = taken(await stream(narrow, body, "", NDJSON, size=1_001))
     assert await spooled(db, job_id) == [line for line in lines if line]
-    hashes = await db.fetchval(
-        "SELECT id_hashes FROM staged_chunks WHERE job_id = $1 AND first_index = 0", job_id
-    )
+    hashes = await db.fetchval("SELECT id_hashes FROM staged_chunks WHERE job_id = $1 AND first_index = 0", job_id)
     assert [value is None for value in hashes[:13]] == [False] * 7 + [True] * 4 + [False] * 2
     assert hashes[0] == await db.fetchval("SELECT hashtextextended('c0', 0)")
     wide = await narrow.push(b"".join(lines[:99]).decode("latin-1").encode("utf-16"), headers=NDJSON)

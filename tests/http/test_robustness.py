@@ -33,11 +33,7 @@ async def test_schemathesis_finds_nothing_undocumented(api: Api) -> None:
     command = [sys.executable, "-m", "schemathesis.cli", "run", api.url + "/openapi.json", "--no-color"]
     environment = os.environ | {"TRANCHE_API_KEY": str(api.key), "PYTHONPATH": str(HERE.parents[1])}
     process = await asyncio.create_subprocess_exec(
-        *command,
-        env=environment,
-        cwd=HERE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
+        *command, env=environment, cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
     output, _ = await asyncio.wait_for(process.communicate(), 150)
     assert process.returncode == 0, output.decode()[-6000:]
@@ -52,17 +48,7 @@ async def test_mutated_bodies_never_break_the_service(api: Api) -> None:
     sound = msgspec.json.encode(
         {"items": [person(i, attributes={"a": {"b": [1, "\u00e9"]}}, phone="+49 1") for i in range(4)]}
     )
-    splices = (
-        b"\\u0000",
-        b"\xff",
-        b'"',
-        b"[" * 2000,
-        b'{"a":' * 1200,
-        b"1" + b"0" * 400,
-        b"\\ud800",
-        b"}",
-        b",,",
-    )
+    splices = (b"\\u0000", b"\xff", b'"', b"[" * 2000, b'{"a":' * 1200, b"1" + b"0" * 400, b"\\ud800", b"}", b",,")
     answers = set()
     for _ in range(400):
         body = bytearray(sound)
@@ -93,32 +79,20 @@ async def test_odd_requests_on_the_wire_are_refused_politely(api: Api) -> None:
     sound = start + auth + b"idempotency-key: k\r\n"
     cases = [
         (sound + body, b"207"),
-        (
-            start.replace(b"contacts:bulk", b"contacts%3Abulk") + auth + b"idempotency-key: k\r\n" + body,
-            b"207",
-        ),
+        (start.replace(b"contacts:bulk", b"contacts%3Abulk") + auth + b"idempotency-key: k\r\n" + body, b"207"),
         (sound + b"idempotency-key: k\r\n" + body, b"400"),
         (sound + auth + body, b"400"),
         (sound + b"content-type: application/json\r\ncontent-type: text/csv\r\n" + body, b"400"),
         (sound + b"x-request-id: a\r\nx-request-id: b\r\n" + body, b"207"),
-        (
-            sound + b"prefer: wait=\xff\xfe, \x80\r\naccept: \xff/\xfe\r\nif-none-match: \xf0\r\n" + body,
-            b"207",
-        ),
+        (sound + b"prefer: wait=\xff\xfe, \x80\r\naccept: \xff/\xfe\r\nif-none-match: \xf0\r\n" + body, b"207"),
         (sound + b"content-encoding: \xff\r\n" + body, b"415"),
         (sound + b"content-type: \xff/json\r\n" + body, b"415"),
         (start + auth + b"idempotency-key: \xff\r\n" + body, b"400"),
         (start + b"authorization: Bearer \xff\xfe\r\n" + body, b"401"),
         (start + b"authorization: \r\n" + body, b"401"),
         (sound + b"content-length: 99\r\n\r\n{", b""),
-        (
-            b"GET /v1/contacts/%FF%00%2f..%2f HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + auth + b"\r\n",
-            b"404",
-        ),
-        (
-            b"GET /v1/jobs?%00=%FF&cursor=%%% HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + auth + b"\r\n",
-            b"400",
-        ),
+        (b"GET /v1/contacts/%FF%00%2f..%2f HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + auth + b"\r\n", b"404"),
+        (b"GET /v1/jobs?%00=%FF&cursor=%%% HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + auth + b"\r\n", b"400"),
         (b"BREW /v1/jobs HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + auth + b"\r\n", b"405"),
         (b"GET /v1/jobs HTTP/1.1\r\nhost: a b\xff\r\nconnection: close\r\n" + auth + b"\r\n", b"400"),
     ]

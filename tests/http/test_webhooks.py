@@ -146,13 +146,7 @@ async def test_an_endpoint_can_be_changed(api: Api, db: Db) -> None:
     assert (changed.json()["url"], changed.json()["events"]) == (HOOK + "2", ["item.dead"])
     await emit(db)
     assert (await api.get(BASE + one + "/messages")).json()["messages"] == []
-    for body in (
-        {"state": "removed"},
-        {"state": None},
-        {"url": "http://x.example/"},
-        {"events": []},
-        {"x": 1},
-    ):
+    for body in ({"state": "removed"}, {"state": None}, {"url": "http://x.example/"}, {"events": []}, {"x": 1}):
         assert (await send(api, "PATCH", one, body)).status == 400, body
     assert (await send(api, "PATCH", one, {})).json() == changed.json()
 
@@ -193,9 +187,7 @@ async def test_a_rotated_secret_signs_on_for_as_long_as_told(api: Api) -> None:
 async def test_messages_are_listed_page_by_page(api: Api, db: Db) -> None:
     one = f"/{(await add(api))['endpoint_id']}"
     await emit(db, 5)
-    await db.execute(
-        "UPDATE webhook_messages SET state = 'dead', finished_at = now() WHERE message_id % 2 = 0"
-    )
+    await db.execute("UPDATE webhook_messages SET state = 'dead', finished_at = now() WHERE message_id % 2 = 0")
     seen: list[int] = []
     path = BASE + one + "/messages?limit=2"
     while True:
@@ -220,17 +212,7 @@ async def test_messages_are_listed_page_by_page(api: Api, db: Db) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [
-        "/0",
-        "/x",
-        "/1e3",
-        "/9999999999999999999999",
-        "/2147483648",
-        "/%31%00",
-        "/99",
-        "/99/messages",
-        "/99/messages/1",
-    ],
+    ["/0", "/x", "/1e3", "/9999999999999999999999", "/2147483648", "/%31%00", "/99", "/99/messages", "/99/messages/1"],
 )
 async def test_what_is_not_there_is_not_found(api: Api, path: str) -> None:
     assert (await api.get(BASE + path)).status == 404
@@ -309,9 +291,7 @@ async def test_the_command_line_does_all_of_it(api: Api, db: Db) -> None:
     assert HOOK in out
     assert made["secret"] not in out
     await emit(db, 3)
-    await db.execute(
-        "UPDATE webhook_messages SET state = 'dead', finished_at = now() WHERE message_id % 2 = 1"
-    )
+    await db.execute("UPDATE webhook_messages SET state = 'dead', finished_at = now() WHERE message_id % 2 = 1")
     _, out, _ = await run(api, "messages", one, "--state", "dead", "--json")
     dead = [json.loads(line) for line in out.splitlines()]
     assert {m["state"] for m in dead} == {"dead"}

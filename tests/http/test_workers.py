@@ -95,9 +95,7 @@ async def test_without_redis_nothing_is_said(settings: Settings) -> None:
         assert await worker_registry.WorkerWatch(redis).look() is None
 
 
-async def test_a_job_says_that_no_worker_runs(
-    api: Api, db: asyncpg.Connection[Any], settings: Settings
-) -> None:
+async def test_a_job_says_that_no_worker_runs(api: Api, db: asyncpg.Connection[Any], settings: Settings) -> None:
     """To a key with the scope `import` alone as well: its own jobs are all that it may read."""
     await add(api)
     mine = api.as_key(await service.create_key(db, "acme", ["import"]))
@@ -197,10 +195,7 @@ async def test_a_stream_says_why_the_job_waits_though_the_job_stays_as_it_is(
     await add(api)
     job_id = (await api.push([person(1)])).json()["job_id"]
     sent = {"Authorization": f"Bearer {api.key}"}
-    async with (
-        api.session.get(f"{api.url}/v1/jobs/{job_id}/events", headers=sent) as stream,
-        asyncio.timeout(60),
-    ):
+    async with api.session.get(f"{api.url}/v1/jobs/{job_id}/events", headers=sent) as stream, asyncio.timeout(60):
 
         async def until(words: bytes) -> None:
             async for line in stream.content:

@@ -118,9 +118,7 @@ class World:
 
     async def effects(self, job_id: uuid.UUID) -> dict[str, int]:
         """Counts of a job's items by state at its one destination, without the zeros."""
-        (row,) = await self.rows(
-            "SELECT * FROM effects WHERE tenant_id = $1 AND job_id = $2", self.tenant_id, job_id
-        )
+        (row,) = await self.rows("SELECT * FROM effects WHERE tenant_id = $1 AND job_id = $2", self.tenant_id, job_id)
         return {k: v for k, v in row.items() if k not in ("tenant_id", "job_id", "destination_id") and v}
 
     async def finished(self, job_id: uuid.UUID, seconds: float = 45) -> str:
@@ -128,9 +126,7 @@ class World:
         async with asyncio.timeout(seconds):
             while True:
                 (row,) = await self.rows(
-                    "SELECT state, finished_at FROM jobs WHERE tenant_id = $1 AND job_id = $2",
-                    self.tenant_id,
-                    job_id,
+                    "SELECT state, finished_at FROM jobs WHERE tenant_id = $1 AND job_id = $2", self.tenant_id, job_id
                 )
                 if row["finished_at"]:
                     return str(row["state"])

@@ -32,14 +32,10 @@ async def test_a_connection_that_is_closed_during_a_write_is_lost_not_broken(
         assert await redis.ping()
 
 
-async def test_a_question_under_way_when_its_connections_are_closed_fails_as_redis_being_away(
-    redis_url: str,
-) -> None:
+async def test_a_question_under_way_when_its_connections_are_closed_fails_as_redis_being_away(redis_url: str) -> None:
     pool = make_pool(redis_url, socket_timeout=1.0)
     connection = await pool.get_connection()
-    asked = asyncio.gather(
-        connection.send_command("PING"), connection.disconnect(nowait=True), return_exceptions=True
-    )
+    asked = asyncio.gather(connection.send_command("PING"), connection.disconnect(nowait=True), return_exceptions=True)
     assert isinstance((await asked)[0], RedisError)
     await pool.disconnect()
 

@@ -234,9 +234,7 @@ class FakeApi:
         counts = self._count_effects(job)
         if state == "completed" and counts.get("pending"):
             state = "syncing"
-        elif state == "completed" and (
-            any(o["status"] != "ok" for o in outcomes) or {"failed", "dead"} & set(counts)
-        ):
+        elif state == "completed" and (any(o["status"] != "ok" for o in outcomes) or {"failed", "dead"} & set(counts)):
             state = "completed_with_failures"
         document = self._describe(request.match_info["job"], job, state, outcomes, counts)
         document |= {} if state == "syncing" else self.ending or {}
@@ -252,12 +250,7 @@ class FakeApi:
         return dict(Counter(states))
 
     def _describe(
-        self,
-        job_id: str,
-        job: dict[str, Any],
-        state: str,
-        outcomes: list[dict[str, Any]],
-        counts: dict[str, int],
+        self, job_id: str, job: dict[str, Any], state: str, outcomes: list[dict[str, Any]], counts: dict[str, int]
     ) -> dict[str, Any]:
         by_status = Counter(o["status"] for o in outcomes)
         return {
@@ -364,14 +357,7 @@ def _cut(request: web.Request) -> None:
 
 def problem(status: int, code: str, detail: str, **headers: str) -> web.Response:
     return web.json_response(
-        {
-            "type": "about:blank",
-            "title": code,
-            "status": status,
-            "code": code,
-            "detail": detail,
-            "request_id": "r-1",
-        },
+        {"type": "about:blank", "title": code, "status": status, "code": code, "detail": detail, "request_id": "r-1"},
         status=status,
         headers={name.replace("_", "-"): value for name, value in headers.items()},
         content_type="application/problem+json",
@@ -379,11 +365,7 @@ def problem(status: int, code: str, detail: str, **headers: str) -> web.Response
 
 
 def fail(code: str, detail: str = "") -> dict[str, Any]:
-    return {
-        "status": "failed",
-        "error_code": code,
-        "errors": [{"code": code, "pointer": "/email", "detail": detail}],
-    }
+    return {"status": "failed", "error_code": code, "errors": [{"code": code, "pointer": "/email", "detail": detail}]}
 
 
 def wait(code: str, seconds: float) -> dict[str, Any]:

@@ -33,9 +33,7 @@ def _items(draw: st.DrawFn) -> list[ItemOutcome]:
                 items.append(outcomes_wire.failed(index, contact_id, [FieldError(code, "/x", "no")]))
             case ItemStatus.RETRY:
                 code = draw(st.sampled_from(_RETRY_CODES))
-                items.append(
-                    outcomes_wire.retry(index, f"c{index}", code, draw(st.integers(-5, 90)), "later")
-                )
+                items.append(outcomes_wire.retry(index, f"c{index}", code, draw(st.integers(-5, 90)), "later"))
     return items
 
 
@@ -75,9 +73,7 @@ def test_clusters_count_all_and_show_a_few(items: list[ItemOutcome]) -> None:
 def test_minimal_leaves_out_what_is_ok(items: list[ItemOutcome]) -> None:
     """And nothing else: order and every word of the rest stay."""
     whole = _compose(items)["items"]
-    assert _compose(outcomes_wire.not_ok(items))["items"] == [
-        item for item in whole if item["status"] != "ok"
-    ]
+    assert _compose(outcomes_wire.not_ok(items))["items"] == [item for item in whole if item["status"] != "ok"]
 
 
 @given(_items())
@@ -108,9 +104,7 @@ def test_the_answer_of_the_contract() -> None:
         outcomes_wire.retry(2, "c3", ErrorCode.RATE_LIMIT, 60, "…"),
     ]
     effects = {"db": "ok", "hubspot": "pending"}
-    body = outcomes_wire.compose(
-        _JOB, Summary(3, 1, 1, 1), effects, outcomes_wire.encode_items(items), dry_run=False
-    )
+    body = outcomes_wire.compose(_JOB, Summary(3, 1, 1, 1), effects, outcomes_wire.encode_items(items), dry_run=False)
     links = f'"status_url":"/v1/jobs/{_JOB}","items_url":"/v1/jobs/{_JOB}/items",'
     assert body.decode().startswith(
         f'{{"job_id":"{_JOB}",{links}'
@@ -129,9 +123,7 @@ def test_a_dry_run_says_so() -> None:
 
 
 def test_an_item_whose_id_could_not_be_read_has_null() -> None:
-    (item,) = _compose([outcomes_wire.failed(0, None, [FieldError(ErrorCode.INVALID_FIELD, "", "no")])])[
-        "items"
-    ]
+    (item,) = _compose([outcomes_wire.failed(0, None, [FieldError(ErrorCode.INVALID_FIELD, "", "no")])])["items"]
     assert item["id"] is None
 
 

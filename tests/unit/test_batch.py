@@ -83,9 +83,7 @@ def test_an_item_that_is_rejected_anyway_is_no_duplicate() -> None:
 
 
 def test_ids_are_compared_exactly() -> None:
-    assert (
-        len(resolve(contact("a"), contact("A"), contact("a."), contact("á"), contact("a\u0301")).applied) == 5
-    )
+    assert len(resolve(contact("a"), contact("A"), contact("a."), contact("á"), contact("a\u0301")).applied) == 5
 
 
 def test_a_thousand_items_of_one_id_do_not_name_a_million() -> None:

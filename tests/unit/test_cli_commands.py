@@ -34,9 +34,7 @@ class Shell:
         self.api, self.url, self.home = api, url, home
 
     async def start(self, *arguments: str, **environ: str) -> Process:
-        known = {
-            name: value for name, value in os.environ.items() if not name.startswith(("TRANCHE_", "XDG_"))
-        }
+        known = {name: value for name, value in os.environ.items() if not name.startswith(("TRANCHE_", "XDG_"))}
         known |= {"HOME": str(self.home), "TRANCHE_URL": self.url, "TRANCHE_API_KEY": KEY, "COLUMNS": "200"}
         return await asyncio.create_subprocess_exec(
             sys.executable,
@@ -126,9 +124,7 @@ async def test_failed_rows_are_1_and_in_the_file(shell: Shell) -> None:
 
 async def test_the_table_shows_what_failed_where(shell: Shell) -> None:
     shell.write(5)
-    shell.api.decide = lambda item, seen: (
-        fail("INVALID_EMAIL", "[bold]\x1b[31mno") if item["id"] == "c2" else None
-    )
+    shell.api.decide = lambda item, seen: fail("INVALID_EMAIL", "[bold]\x1b[31mno") if item["id"] == "c2" else None
     _, out, _ = await shell.run("push", "in.csv")
     assert "INVALID_EMAIL" in out
     assert "line 4" in out
@@ -343,9 +339,7 @@ async def test_jobs_wait_shows_failures_and_a_timeout(shell: Shell) -> None:
     ("options", "words"),
     [(["--failed", "--csv", "--limit", "2"], "--limit"), (["--ndjson"], "--ndjson goes with --failed")],
 )
-async def test_jobs_items_options_that_mean_nothing_are_refused(
-    shell: Shell, options: list[str], words: str
-) -> None:
+async def test_jobs_items_options_that_mean_nothing_are_refused(shell: Shell, options: list[str], words: str) -> None:
     code, _, err = await shell.run("jobs", "items", "x", *options)
     assert code == 2
     assert words in err
@@ -373,9 +367,7 @@ async def test_jobs_items_walks_all_pages(shell: Shell) -> None:
     assert [json.loads(line)["id"] for line in out.splitlines()] == ["c1", "c5"]
     _, out, _ = await shell.run("jobs", "items", job, "--status", "failed", "--csv")
     rows = list(csv.DictReader(io.StringIO(out)))
-    assert [(row["id"], row["error_code"], row["detail"]) for row in rows] == [
-        ("c5", "INVALID_EMAIL", "/email: =no")
-    ]
+    assert [(row["id"], row["error_code"], row["detail"]) for row in rows] == [("c5", "INVALID_EMAIL", "/email: =no")]
     _, out, _ = await shell.run("jobs", "items", job, "--limit", "3")
     assert len(out.splitlines()) == 3
 

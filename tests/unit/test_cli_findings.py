@@ -25,9 +25,7 @@ def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_pat
     for name in ("app", "jobs"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise SystemExit('not the one you meant')")
-    done = subprocess.run(
-        own_command("settings", "--json"), cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run(own_command("settings", "--json"), cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)
 
@@ -40,9 +38,7 @@ def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_pat
         ("in.csv.gz", gzip.compress(b"id,email\nc1,a@b.example\n", mtime=0), "gunzip"),
     ],
 )
-def test_a_workbook_or_an_archive_is_called_what_it_is(
-    tmp_path: Path, name: str, content: bytes, advice: str
-) -> None:
+def test_a_workbook_or_an_archive_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, advice: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=advice):
         open_file(str(tmp_path / name), FileOptions())

@@ -70,13 +70,7 @@ class Pusher:
         self.outcomes = Outcomes()
         self.source = open_file(str(self.folder / self.name), read or FileOptions())
         limit = Deadline(self.clock, timeout)
-        api = ApiClient(
-            self.url,
-            key,
-            deadline=limit,
-            notify=self.display.say,
-            rng=random.Random(1),
-        )
+        api = ApiClient(self.url, key, deadline=limit, notify=self.display.say, rng=random.Random(1))
         asked = PushOptions(run=run, fingerprint="mark", **options)
         async with api:
             self.ending = await push(api, self.source, asked, self.outcomes, self.display)
@@ -170,9 +164,7 @@ async def test_the_remains_of_a_dead_upload_are_waited_for(pusher: Pusher) -> No
 
 async def test_the_same_run_finds_its_jobs_without_sending_or_waiting(pusher: Pusher) -> None:
     pusher.write_rows(50)
-    pusher.api.decide = lambda item, seen: (
-        wait("LOCK_TIMEOUT", 40) if item["id"] == "c9" and seen == 1 else None
-    )
+    pusher.api.decide = lambda item, seen: wait("LOCK_TIMEOUT", 40) if item["id"] == "c9" and seen == 1 else None
     await pusher.push()
     naps = len(pusher.clock.naps)
     assert (await pusher.push()).exit_code == 0
@@ -218,9 +210,7 @@ async def test_only_waiting_rows_go_again_and_not_before_the_told_time(pusher: P
 async def test_json_items_that_wait_go_again_with_every_value(pusher: Pusher) -> None:
     item = {"id": "c1", "email": "a@b.example", "phone": None, "attributes": {"n": 1.5, "list": [1]}}
     pusher.write(json.dumps({"items": [item, {"id": "c2", "email": "b@b.example"}]}, indent=1), "in.json")
-    pusher.api.decide = lambda item, seen: (
-        wait("LOCK_TIMEOUT", 2) if item["id"] == "c1" and seen == 1 else None
-    )
+    pusher.api.decide = lambda item, seen: wait("LOCK_TIMEOUT", 2) if item["id"] == "c1" and seen == 1 else None
     assert (await pusher.push()).exit_code == 0
     assert pusher.api.uploads[1].content_type == "application/x-ndjson"
     assert pusher.api.contacts["c1"] == item
@@ -480,9 +470,7 @@ async def test_atomic_is_all_again_when_only_time_was_against_it(pusher: Pusher)
 
 async def test_atomic_is_not_tried_again_when_a_row_is_bad(pusher: Pusher) -> None:
     pusher.write_rows(4)
-    pusher.api.decide = lambda item, seen: (
-        wait("LOCK_TIMEOUT", 3) if item["id"] == "c1" else fail("INVALID_EMAIL")
-    )
+    pusher.api.decide = lambda item, seen: wait("LOCK_TIMEOUT", 3) if item["id"] == "c1" else fail("INVALID_EMAIL")
     assert (await pusher.push(params=[("atomic", "true")], atomic=True)).exit_code == 1
     assert len(pusher.api.uploads) == 1
 
@@ -497,9 +485,7 @@ async def test_failed_rows_come_back_as_they_were_and_can_be_pushed_again(pusher
     ]
     pusher.write("\n".join(rows) + "\n")
     read = FileOptions(mapping=("Key=id",))
-    pusher.api.decide = lambda item, seen: (
-        fail("INVALID_EMAIL", "=not an address") if item["email"] == "bad" else None
-    )
+    pusher.api.decide = lambda item, seen: fail("INVALID_EMAIL", "=not an address") if item["email"] == "bad" else None
     assert (await pusher.push(read=read, failed_out=True)).exit_code == 1
     text = pusher.failed.read_text()
     assert pusher.failed_rows == 3

@@ -38,12 +38,7 @@ def test_map_and_ignore_are_told_to_the_server_and_outrank_names(tmp_path: Path)
         ignored=("Intern",),
     )
     assert meanings(source) == ["id", "attribute Id", "email", "phone", "ignored"]
-    assert source.params == [
-        ("map", "Key:id"),
-        ("map", "mail:email"),
-        ("map", "Phone 1:phone"),
-        ("ignore", "Intern"),
-    ]
+    assert source.params == [("map", "Key:id"), ("map", "mail:email"), ("map", "Phone 1:phone"), ("ignore", "Intern")]
 
 
 def test_the_notes_of_an_earlier_push_are_skipped(tmp_path: Path) -> None:
@@ -67,11 +62,7 @@ def test_the_notes_of_an_earlier_push_are_skipped(tmp_path: Path) -> None:
         ("id,email\n", {"encoding": "klingon"}, ["no such text encoding"]),
         ("id,email\n", {"encoding": "base64"}, ["no such text encoding"]),
         ("id,email\n", {"delimiter": "::"}, ["'::'", "finds ','"]),
-        (
-            "id\x1femail\nc1,\x1fa@b.example\n",
-            {"mapping": ("id\x1femail=id+email",), "delimiter": "\x1f"},
-            ["sep="],
-        ),
+        ("id\x1femail\nc1,\x1fa@b.example\n", {"mapping": ("id\x1femail=id+email",), "delimiter": "\x1f"}, ["sep="]),
         (b"id,email,caf\xe9\n", {}, ["line 1", "--encoding windows-1252"]),
         ("id,email\n".encode("utf-16-le"), {}, ["--encoding utf-16-le"]),
         ("", {}, ["is empty"]),
@@ -93,12 +84,7 @@ def test_json_that_is_none_is_refused(tmp_path: Path) -> None:
 def test_one_bad_item_of_a_document_harms_no_other(tmp_path: Path) -> None:
     bomb = "[" * 5000 + "]" * 5000
     source = read(tmp_path, f'{{"items":[{{"id":"1"}},{bomb},{{"id":1.}},\n{{"id":"2"}}]}}', "in.json")
-    assert b"".join(source.body.pieces()).splitlines() == [
-        b'{"id":"1"}',
-        bomb.encode(),
-        b'{"id":1.}',
-        b'{"id":"2"}',
-    ]
+    assert b"".join(source.body.pieces()).splitlines() == [b'{"id":"1"}', bomb.encode(), b'{"id":1.}', b'{"id":"2"}']
     assert list(source.lines()) == [1, 2, 3, 4]
 
 
@@ -121,9 +107,7 @@ def test_the_format_is_told_by_name_then_content(name: str, text: str, expected:
 
 @settings(max_examples=200, deadline=None)
 @given(content=st.binary(max_size=300), name=st.sampled_from(["a.csv", "a.ndjson", "a.json", "a"]))
-def test_no_bytes_break_the_reader(
-    tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str
-) -> None:
+def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, content: bytes, name: str) -> None:
     """Any file is either refused in words or has a body, whose rows have lines."""
     path = tmp_path_factory.mktemp("any") / name
     path.write_bytes((b"id,email\n" if name == "a.csv" else b"") + content)

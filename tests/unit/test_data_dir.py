@@ -32,9 +32,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_it_is_looked_for_where_data_dir_says(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_it_is_looked_for_where_data_dir_says(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_URL", "REDIS_URL", "API_KEY"):
         monkeypatch.delenv(f"TRANCHE_{name}", raising=False)
     monkeypatch.setenv("TRANCHE_DATA_DIR", str(tmp_path / "other"))

@@ -20,16 +20,8 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
     ("kind", "options", "words"),
     [
         ("fax", {}, "'fax' is not a kind of destination; there are: hubspot, salesforce, http."),
-        (
-            "hubspot",
-            {"batchsize": 5},
-            "options.batchsize: hubspot has no such option; there are: batch_size, ",
-        ),
-        (
-            "hubspot",
-            {"batch_size": 101},
-            "options.batch_size: Expected `int` <= 100. (Most contacts per call.)",
-        ),
+        ("hubspot", {"batchsize": 5}, "options.batchsize: hubspot has no such option; there are: batch_size, "),
+        ("hubspot", {"batch_size": 101}, "options.batch_size: Expected `int` <= 100. (Most contacts per call.)"),
         ("salesforce", {"batch_size": 201}, "options.batch_size: Expected `int` <= 200."),
         ("http", {"batch_size": True}, "options.batch_size: Expected `int | null`, got `bool`."),
         ("http", {"concurrency": 65}, "options.concurrency: Expected `int` <= 64."),
@@ -38,29 +30,13 @@ DOCS = Path(__file__).parents[2] / "docs" / "adapters.md"
         ("http", {"total_timeout": 61}, "options.total_timeout: Expected `float` <= 60.0."),
         # Milliseconds taken for seconds would fail every call, and open the circuit that all share.
         ("http", {"total_timeout": 0.01}, "options.total_timeout: Expected `float` >= 1.0."),
-        (
-            "http",
-            {"connect_timeout": 9, "total_timeout": 8},
-            "options: connect_timeout is within total_timeout",
-        ),
+        ("http", {"connect_timeout": 9, "total_timeout": 8}, "options: connect_timeout is within total_timeout"),
         ("http", {"fields": {"email": 1}}, "options.fields[...]: Expected `str | null`, got `int`."),
         ("http", {"fields": {"": "x"}}, "options.fields: Expected `str` of length >= 1."),
         ("http", {"fields": {"a": "x", "b": "x"}}, "options: fields: 'a' and 'b' cannot both go to 'x'."),
-        (
-            "hubspot",
-            {"fields": {"Plan": "phone"}},
-            "options: fields: 'phone' and 'Plan' cannot both go to 'phone'.",
-        ),
-        (
-            "salesforce",
-            {"fields": {"a": "Tier__c", "b": "tier__C"}},
-            "'a' and 'b' cannot both go to 'tier__C'",
-        ),
-        (
-            "salesforce",
-            {"fields": {"a": "TRANCHE_ID__C"}},
-            "'a' cannot go to 'TRANCHE_ID__C', which has another",
-        ),
+        ("hubspot", {"fields": {"Plan": "phone"}}, "options: fields: 'phone' and 'Plan' cannot both go to 'phone'."),
+        ("salesforce", {"fields": {"a": "Tier__c", "b": "tier__C"}}, "'a' and 'b' cannot both go to 'tier__C'"),
+        ("salesforce", {"fields": {"a": "TRANCHE_ID__C"}}, "'a' cannot go to 'TRANCHE_ID__C', which has another"),
         ("hubspot", {"fields": {"a": "tranche_id"}}, "'a' cannot go to 'tranche_id', which has another use"),
         ("http", {"path": "contacts"}, "options.path: It has characters that are not allowed there. (Where "),
         ("http", {"method": "DELETE"}, "options.method: Invalid enum value 'DELETE'. (POST, PUT or PATCH.)"),
@@ -141,14 +117,7 @@ def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch
         *("--kind", "salesforce", "--batch-size", "150", "--rate", "2.5", "--concurrency", "4"),
         *("--connect-timeout", "2", "--total-timeout", "20"),
         *("--field", "company=", "--field", "Plan=Tier__c"),
-        *(
-            "--option",
-            "api_version=61.0",
-            "--option",
-            "quota_share=0.5",
-            "--option",
-            "default_last_name=(none)",
-        ),
+        *("--option", "api_version=61.0", "--option", "quota_share=0.5", "--option", "default_last_name=(none)"),
     )
 
     assert result.exit_code == 0, result.output

@@ -18,15 +18,11 @@ MAP: Final = ROOT / "docs" / "architecture.md"
 
 
 def test_the_map_names_files_and_what_is_in_them() -> None:
-    found = re.findall(
-        r"`((?:app|jobs|tests|docs)(?:/[\w.*-]+)*)`(?: \(((?:`\w+`(?:, )?)+)\))?", MAP.read_text()
-    )
+    found = re.findall(r"`((?:app|jobs|tests|docs)(?:/[\w.*-]+)*)`(?: \(((?:`\w+`(?:, )?)+)\))?", MAP.read_text())
     wrong = [path for path, _ in found if not list(ROOT.glob(path))]
     for path, names in found:
         text = "".join(file.read_text() for file in ROOT.glob(path) if file.is_file() and names)
-        wrong += [
-            f"{path}: {name}" for name in re.findall(r"\w+", names) if not re.search(rf"\b{name}\b", text)
-        ]
+        wrong += [f"{path}: {name}" for name in re.findall(r"\w+", names) if not re.search(rf"\b{name}\b", text)]
 
     assert len(found) > 50
     assert wrong == []
@@ -50,9 +46,7 @@ def test_commands_and_settings_exist(page: Path) -> None:
     text = page.read_text()
     known = {f"TRANCHE_{name.upper()}" for name in Settings.__struct_fields__}
     settings = {name for name in re.findall(r"\bTRANCHE_[A-Z_]*[A-Z]\b(?!…)", text) if name not in known}
-    commands = re.findall(
-        r"(?:^|`|\$ |bin/)tranche ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?(?=[ `\n)|])", text, re.MULTILINE
-    )
+    commands = re.findall(r"(?:^|`|\$ |bin/)tranche ([a-z][a-z-]+)(?: ([a-z][a-z-]+))?(?=[ `\n)|])", text, re.MULTILINE)
 
     assert settings == set()
     assert sorted({" ".join(names).strip() for names in commands if not _exists(names)}) == []

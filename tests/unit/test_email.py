@@ -15,9 +15,7 @@ _DOMAIN = st.from_regex(r"[aZ9x_.n-]{0,66}\.[a-z]{1,3}", fullmatch=True)
 def _is_taken(address: str) -> bool:
     try:
         # Special names may stand here; no address is looked up.
-        email_validator.validate_email(
-            address, strict=True, check_deliverability=False, test_environment=True
-        )
+        email_validator.validate_email(address, strict=True, check_deliverability=False, test_environment=True)
     except email_validator.EmailNotValidError:
         return False
     return True

@@ -19,9 +19,7 @@ from app.embedded.identity import Identity
 from app.embedded.process import LAUNCHER
 
 LINUX_ONLY = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has a parent-death signal")
-AS_ROOT = pytest.mark.skipif(
-    os.geteuid() != 0 or not shutil.which("setpriv"), reason="is about root's rights"
-)
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="is about root's rights")
 NOBODY = Identity(65534, 65534)
 
 FAMILY = """
@@ -124,9 +122,7 @@ async def test_a_child_goes_when_its_supervisor_is_killed(tmp_path: Path) -> Non
 @LINUX_ONLY
 @AS_ROOT
 @pytest.mark.parametrize(("private", "held"), [(False, 0), (True, 1 << 2)])
-async def test_root_is_given_up_but_for_passing_private_folders(
-    tmp_path: Path, private: bool, held: int
-) -> None:
+async def test_root_is_given_up_but_for_passing_private_folders(tmp_path: Path, private: bool, held: int) -> None:
     """The one right that is kept (CAP_DAC_READ_SEARCH) is kept only where it is needed."""
     log = tmp_path / "log"
     reach = [tmp_path] if private else [Path("/")]
@@ -145,15 +141,7 @@ def test_a_folder_that_cannot_be_reached_is_named_with_the_remedy(tmp_path: Path
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
     (private / "data").mkdir()
-    launch = [
-        sys.executable,
-        "-I",
-        "-S",
-        str(LAUNCHER),
-        f"--parent={os.getpid()}",
-        "--uid=65534",
-        "--gid=65534",
-    ]
+    launch = [sys.executable, "-I", "-S", str(LAUNCHER), f"--parent={os.getpid()}", "--uid=65534", "--gid=65534"]
     setpriv = ["setpriv", "--bounding-set=-dac_read_search,-dac_override", "--"]
     refused = subprocess.run(
         [*setpriv, *launch, f"--reach={private / 'data'}", "--", "/bin/true"],

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 
 from app.files.json_document import MalformedBody, TooManyItems, split_json
 
-GOOD = [
-    b'{"id":"g1","email":"g1@example.com"}',
-    b'{"id":"g2","email":"g2@example.com","attributes":{"a":[1]}}',
-]
+GOOD = [b'{"id":"g1","email":"g1@example.com"}', b'{"id":"g2","email":"g2@example.com","attributes":{"a":[1]}}']
 POISON = [
     b'{"id":"p","email":"\xff\xfe"}',
     b'{"id":"p","email":"\xed\xa0\x80"}',
@@ -66,15 +63,8 @@ def outcome(body: bytes) -> str:
 
 @pytest.mark.parametrize("poison", POISON)
 @pytest.mark.parametrize("around", [b"", b" \r\n\t"])
-def test_a_bad_item_is_cut_out_whole_and_its_neighbours_stay_as_they_were(
-    poison: bytes, around: bytes
-) -> None:
-    for items in (
-        [poison, *GOOD],
-        [GOOD[0], poison, GOOD[1]],
-        [*GOOD, poison],
-        [poison, GOOD[0], poison, poison],
-    ):
+def test_a_bad_item_is_cut_out_whole_and_its_neighbours_stay_as_they_were(poison: bytes, around: bytes) -> None:
+    for items in ([poison, *GOOD], [GOOD[0], poison, GOOD[1]], [*GOOD, poison], [poison, GOOD[0], poison, poison]):
         assert cut(body_of(items, around=around)) == items
 
 
@@ -85,12 +75,7 @@ def test_all_bad_items_together_keep_their_places() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [
-        b'{"items":[1,2]}',
-        b'\xef\xbb\xbf{"items":[1,2]}',
-        b' \n{ "items" :\t[ 1 , 2 ] } \r\n',
-        b'{"\\u0069tems":[1,2]}',
-    ],
+    [b'{"items":[1,2]}', b'\xef\xbb\xbf{"items":[1,2]}', b' \n{ "items" :\t[ 1 , 2 ] } \r\n', b'{"\\u0069tems":[1,2]}'],
 )
 def test_white_space_a_byte_order_mark_and_an_escaped_name_are_tolerated(body: bytes) -> None:
     assert cut(body) == [b"1", b"2"]
@@ -138,9 +123,7 @@ def test_no_items_are_no_items(body: bytes) -> None:
         (b"{items:[1]}", "member name", 1),
     ],
 )
-def test_a_body_without_certain_items_is_refused_with_place_and_remedy(
-    body: bytes, words: str, offset: int
-) -> None:
+def test_a_body_without_certain_items_is_refused_with_place_and_remedy(body: bytes, words: str, offset: int) -> None:
     with pytest.raises(MalformedBody) as caught:
         split_json(body)
     assert words in caught.value.detail
@@ -148,12 +131,7 @@ def test_a_body_without_certain_items_is_refused_with_place_and_remedy(
 
 
 @pytest.mark.parametrize(
-    "items",
-    [
-        b'{"a":"x"y"},{"lost":1},{"c":"x"y"}',
-        b'{"a":[1},{"lost":1},{"c":1]}',
-        b'{"a":[[1},{"lost":1},{"c":1]]}',
-    ],
+    "items", [b'{"a":"x"y"},{"lost":1},{"c":"x"y"}', b'{"a":[1},{"lost":1},{"c":1]}', b'{"a":[[1},{"lost":1},{"c":1]]}']
 )
 def test_strays_that_would_swallow_an_item_refuse_the_body_instead_of_losing_it(items: bytes) -> None:
     with pytest.raises(MalformedBody, match="run into the next"):
@@ -181,24 +159,7 @@ def test_more_items_than_allowed_are_refused_whether_they_can_be_read_or_not(ite
 
 
 @pytest.mark.parametrize(
-    "unit",
-    [
-        b"[",
-        b"{",
-        b'"',
-        b'""',
-        b"[ ",
-        b"[[]",
-        b'{"a":',
-        b"[1,",
-        b"[]",
-        b"\\",
-        b'"\\',
-        b"]",
-        b",",
-        b":",
-        b"\xff",
-    ],
+    "unit", [b"[", b"{", b'"', b'""', b"[ ", b"[[]", b'{"a":', b"[1,", b"[]", b"\\", b'"\\', b"]", b",", b":", b"\xff"]
 )
 @pytest.mark.parametrize("end", [b"", b"]}"])
 def test_a_large_hostile_body_is_cut_or_refused(unit: bytes, end: bytes) -> None:
@@ -219,20 +180,14 @@ json_values = st.recursive(
 
 
 @given(st.lists(json_values, max_size=8), st.sampled_from([None, 0, 2]), st.booleans())
-def test_every_valid_body_is_cut_as_a_json_parser_would(
-    items: list[Any], indent: int | None, ascii_only: bool
-) -> None:
+def test_every_valid_body_is_cut_as_a_json_parser_would(items: list[Any], indent: int | None, ascii_only: bool) -> None:
     text = json.dumps({"items": items}, indent=indent, ensure_ascii=ascii_only)
     body = text.encode("utf-8", "surrogatepass")
-    assert [json.loads(raw.decode("utf-8", "surrogatepass")) for raw in cut(body)] == json.loads(text)[
-        "items"
-    ]
+    assert [json.loads(raw.decode("utf-8", "surrogatepass")) for raw in cut(body)] == json.loads(text)["items"]
 
 
 @given(st.lists(json_values, max_size=6), st.integers(0, 6), st.sampled_from(POISON))
-def test_a_bad_item_anywhere_among_any_items_changes_no_other(
-    items: list[Any], at: int, poison: bytes
-) -> None:
+def test_a_bad_item_anywhere_among_any_items_changes_no_other(items: list[Any], at: int, poison: bytes) -> None:
     raws = [json.dumps(item, ensure_ascii=True).encode() for item in items]
     raws.insert(at, poison)
     if b'"p" "email"' in poison and any(b"},{" in raw or b"],[" in raw for raw in raws):

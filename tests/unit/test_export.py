@@ -17,9 +17,7 @@ from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, St
 from app.files.readers import Contents, Family, Form, Kept, read_pieces
 from app.resources.decoding import Noted, UnreadablePiece
 
-CELLS = st.text(
-    st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6
-)
+CELLS = st.text(st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6)
 KEYS = st.text(
     st.sampled_from("'=+-@\t;| ,\"") | st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=6
 )
@@ -61,10 +59,7 @@ def test_reasons_stand_before_the_columns_as_they_were_named() -> None:
     )
 
 
-@given(
-    st.lists(KEYS, max_size=3, unique=True),
-    st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=3),
-)
+@given(st.lists(KEYS, max_size=3, unique=True), st.lists(st.tuples(CELLS, CELLS, CELLS, CELLS), min_size=1, max_size=3))
 def test_pushed_as_it_is_it_holds_the_same_items(keys: list[str], rows: list[tuple[str, ...]]) -> None:
     """Without `map=`, although the first file needed it, and once more from the second file."""
     header = ["Customer Id", "email", "Id", *(f"k{key}" for key in keys)]
@@ -80,9 +75,7 @@ def test_pushed_as_it_is_it_holds_the_same_items(keys: list[str], rows: list[tup
 
 @given(st.dictionaries(KEYS, CELLS, max_size=4))
 def test_the_keys_of_json_items_come_back(attributes: dict[str, str]) -> None:
-    attributes = {
-        key: value.strip() for key, value in attributes.items()
-    }  # a cell has no white space around it
+    attributes = {key: value.strip() for key, value in attributes.items()}  # a cell has no white space around it
     told = {key: value for key, value in attributes.items() if value}
     item = {"id": "1", "email": "-a@b.de", "attributes": told} if told else {"id": "1", "email": "-a@b.de"}
     body = write(None, [msgspec.json.encode(item)], *told)
@@ -90,11 +83,7 @@ def test_the_keys_of_json_items_come_back(attributes: dict[str, str]) -> None:
 
 
 def test_a_key_that_is_named_like_something_else_stays_a_key() -> None:
-    item = {
-        "id": "1",
-        "email": "a@b.de",
-        "attributes": {"email": "x", "error_code": "y", "attributes.z": "z"},
-    }
+    item = {"id": "1", "email": "a@b.de", "attributes": {"email": "x", "error_code": "y", "attributes.z": "z"}}
     body = write(None, [msgspec.json.encode(item)], *item["attributes"])  # type: ignore[misc]
     assert items(read(body)) == [item]
 
@@ -181,9 +170,7 @@ def test_ndjson_gives_json_items_back_with_every_value(rows: list[dict[str, Any]
     body = json.dumps({"items": rows}, indent=1 if pretty else None).encode()
     sent = read_pieces(body, Form(), max_items=100)
     again = read_pieces(lines(*sent.pieces), Form(family=Family.NDJSON), max_items=100)
-    assert [msgspec.json.decode(bytes(p)) for p in again.pieces] == [
-        msgspec.json.decode(bytes(p)) for p in sent.pieces
-    ]
+    assert [msgspec.json.decode(bytes(p)) for p in again.pieces] == [msgspec.json.decode(bytes(p)) for p in sent.pieces]
 
 
 def test_ndjson_lines_come_back_byte_for_byte() -> None:
@@ -204,6 +191,4 @@ def test_a_csv_row_that_is_no_item_keeps_its_cells_in_ndjson() -> None:
 
 def test_a_stored_item_has_its_numbers_and_nested_attributes_in_ndjson() -> None:
     stored = Stored({"id": "1", "email": "a@b.de", "source_version": 7}, '{"a":1.5,"b":{"c":null}}')
-    assert lines(stored) == (
-        b'{"id":"1","email":"a@b.de","source_version":7,"attributes":{"a":1.5,"b":{"c":null}}}\n'
-    )
+    assert lines(stored) == (b'{"id":"1","email":"a@b.de","source_version":7,"attributes":{"a":1.5,"b":{"c":null}}}\n')

@@ -68,11 +68,7 @@ def items(found: list[Piece]) -> list[Any]:
 
 
 def faults(found: list[Piece]) -> list[tuple[str, str]]:
-    return [
-        (piece.errors[0].code, piece.errors[0].detail)
-        for piece in found
-        if isinstance(piece, UnreadablePiece)
-    ]
+    return [(piece.errors[0].code, piece.errors[0].detail) for piece in found if isinstance(piece, UnreadablePiece)]
 
 
 def refusal(content: bytes | str, **form: Any) -> str:
@@ -87,9 +83,7 @@ _CUTS = st.lists(st.integers(0, 500), max_size=8)
 
 
 @given(_WILD, _CUTS, st.sampled_from([",", ";", None]))
-def test_however_text_is_cut_the_same_records_come_out(
-    text: str, cuts: list[int], delimiter: str | None
-) -> None:
+def test_however_text_is_cut_the_same_records_come_out(text: str, cuts: list[int], delimiter: str | None) -> None:
     whole = records(text, delimiter)
     assert run(Records(delimiter), cut(text, cuts)) == whole
     assert run(Records(delimiter), list(text)) == whole
@@ -108,9 +102,7 @@ def test_however_bytes_are_cut_the_same_pieces_come_out(data: bytes, cuts: list[
 
 
 @given(st.binary(max_size=60), st.sampled_from(sorted(set(CHARSETS.values()))), _CUTS)
-def test_however_bytes_are_cut_the_same_text_or_fault_comes_out(
-    data: bytes, charset: str, cuts: list[int]
-) -> None:
+def test_however_bytes_are_cut_the_same_text_or_fault_comes_out(data: bytes, charset: str, cuts: list[int]) -> None:
     def decode(chunks: list[bytes]) -> Any:
         decoder = Decoder(charset)
         try:
@@ -147,11 +139,7 @@ def test_what_python_writes_is_read_back(
 
 def test_lines_are_counted_within_quotes_too() -> None:
     found = records('a,b\r\n"1\r\n2\r3\n4",x\r\r\ny,z')
-    assert [(r.line, r.cells) for r in found] == [
-        (1, ["a", "b"]),
-        (2, ["1\r\n2\r3\n4", "x"]),
-        (7, ["y", "z"]),
-    ]
+    assert [(r.line, r.cells) for r in found] == [(1, ["a", "b"]), (2, ["1\r\n2\r3\n4", "x"]), (7, ["y", "z"])]
 
 
 def test_only_line_breaks_break_lines() -> None:
@@ -403,9 +391,7 @@ def test_a_reader_tells_how_far_it_is() -> None:
 
 
 def test_a_delimiter_too_many_at_the_end_of_the_header_is_borne() -> None:
-    found = pieces(
-        "id,email,city,, \n1,a@b.example,x,,\n2,b@b.example,y\n3,c@b.example,z,\n4,d@b.example,,,!\n5,e@b\n"
-    )
+    found = pieces("id,email,city,, \n1,a@b.example,x,,\n2,b@b.example,y\n3,c@b.example,z,\n4,d@b.example,,,!\n5,e@b\n")
     assert [item["id"] for item in items(found)] == ["1", "2", "3"]
     assert items(found)[0]["attributes"] == {"city": "x"}
     assert [detail[:29] for _, detail in faults(found)] == [

@@ -106,9 +106,7 @@ def test_a_span_that_swallows_items_is_refused_however_long_it_is(stray: tuple[b
     assert "run into the next" in told
 
 
-@pytest.mark.parametrize(
-    "unit", [b"[", b"{", b'"', b'""', b"[]", b"[ ", b"[1,", b'{"a":', b"\\", b'"\\', b"1 "]
-)
+@pytest.mark.parametrize("unit", [b"[", b"{", b'"', b'""', b"[]", b"[ ", b"[1,", b'{"a":', b"\\", b'"\\', b"1 "])
 def test_hostile_bodies_take_linear_time(unit: bytes) -> None:
     body = b'{"items":[' + unit * (400_000 // len(unit))
     run([body[at : at + 64] for at in range(0, len(body), 64)])

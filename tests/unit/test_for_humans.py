@@ -20,9 +20,7 @@ from jobs.outbound.messages import sanitize_message
         ("nothing to hide", "", "nothing to hide"),
     ],
 )
-def test_a_secret_is_taken_out_and_a_short_one_only_where_it_stands_alone(
-    text: str, secret: str, told: str
-) -> None:
+def test_a_secret_is_taken_out_and_a_short_one_only_where_it_stands_alone(text: str, secret: str, told: str) -> None:
     assert sanitize_message(text, secret) == told
 
 

@@ -42,15 +42,7 @@ def test_only_a_file_of_failed_rows_loses_apostrophes() -> None:
 
 
 def test_the_names_of_a_file_of_failed_rows_are_taken_back_too() -> None:
-    header = [
-        *NOTES,
-        "id",
-        "email",
-        "'=sum",
-        "attributes.id",
-        "attributes.error_code",
-        "attributes.attributes.x",
-    ]
+    header = [*NOTES, "id", "email", "'=sum", "attributes.id", "attributes.error_code", "attributes.attributes.x"]
     item = build(header, ["X", "y", "0", "1", "a@b.de", "a", "b", "c", "d"])
     assert item == {
         "id": "1",
@@ -73,9 +65,7 @@ def test_the_names_of_a_file_of_failed_rows_are_taken_back_too() -> None:
 )
 def test_an_attribute_is_marked_where_its_name_would_mean_something_else(key: str, column: str) -> None:
     assert guard_key(key) == column
-    assert build([*NOTES, "id", "email", column], ["", "", "", "1", "a@b.de", "v"])["attributes"] == {
-        key: "v"
-    }
+    assert build([*NOTES, "id", "email", column], ["", "", "", "1", "a@b.de", "v"])["attributes"] == {key: "v"}
 
 
 def test_a_renaming_that_was_done_may_be_asked_for_again() -> None:

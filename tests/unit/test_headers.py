@@ -118,13 +118,9 @@ def test_advice_is_given_only_where_the_values_fit() -> None:
     assert "Contact%20ID:id" in refuse("Contact ID,Email\n1,a@b.de\n2,c@d.de\n")
     told = refuse("Contact ID,Email\n,a@b.de\n,c@d.de\n")
     assert "Contact%20ID:id" not in told
-    assert "Contact%20ID:id" not in refuse("Contact ID,Email\n7,a@b.de\n7,c@d.de\n"), (
-        "two contacts would become one"
-    )
+    assert "Contact%20ID:id" not in refuse("Contact ID,Email\n7,a@b.de\n7,c@d.de\n"), "two contacts would become one"
     assert "Mail:email" not in refuse("id,Mail\n1,letter\n2,parcel\n")
-    assert "Kontakt:email" in refuse("id,Kontakt\n1,a@b.de\n2,c@d.de\n"), (
-        "the values say what the header does not"
-    )
+    assert "Kontakt:email" in refuse("id,Kontakt\n1,a@b.de\n2,c@d.de\n"), "the values say what the header does not"
 
 
 def test_a_file_with_addresses_and_no_id_gets_one_advice_that_works() -> None:
@@ -137,9 +133,7 @@ def test_a_file_with_addresses_and_no_id_gets_one_advice_that_works() -> None:
     told = refuse("E-mail 1 - Label,E-mail 1 - Value\n* Work,a@b.de\n")
     assert told.count("?map=") == 1
     assert "?map=E-mail%201%20-%20Value:id" in told
-    assert items("E-mail 1 - Value\na@b.de\n", **{"E-mail 1 - Value": "id"}) == [
-        {"id": "a@b.de", "email": "a@b.de"}
-    ]
+    assert items("E-mail 1 - Value\na@b.de\n", **{"E-mail 1 - Value": "id"}) == [{"id": "a@b.de", "email": "a@b.de"}]
     told = refuse("Kontakt\na@b.de\n")
     assert f"?map=Kontakt:{BOTH.replace('+', '%2B')}" in told
     assert items("Kontakt\na@b.de\n", Kontakt=BOTH) == [{"id": "a@b.de", "email": "a@b.de"}]
@@ -158,14 +152,7 @@ def test_an_id_taken_from_an_address_leaves_another_address_alone() -> None:
 def test_usual_names_in_other_languages_are_recognized_where_only_one_column_has_them() -> None:
     found = items("id,email,Vorname,Nachname,Telefon,Firma\n1,a@b.de,Ann,Lee,030 1234,ACME\n")
     assert found == [
-        {
-            "id": "1",
-            "email": "a@b.de",
-            "first_name": "Ann",
-            "last_name": "Lee",
-            "phone": "030 1234",
-            "company": "ACME",
-        }
+        {"id": "1", "email": "a@b.de", "first_name": "Ann", "last_name": "Lee", "phone": "030 1234", "company": "ACME"}
     ]
     found = items("id,email,Home Phone,Mobile Phone\n1,a@b.de,030 1,0171 2\n")
     assert found[0]["attributes"] == {"Home Phone": "030 1", "Mobile Phone": "0171 2"}
@@ -203,11 +190,7 @@ def test_the_delimiter_that_excel_tells_is_read(first: str, rows: str) -> None:
 
 @pytest.mark.parametrize(
     ("head", "word"),
-    [
-        (b"PK\x03\x04", "workbook"),
-        (b"\xd0\xcf\x11\xe0", "old Excel"),
-        (b"\x1f\x8b\x08\0", "Content-Encoding: gzip"),
-    ],
+    [(b"PK\x03\x04", "workbook"), (b"\xd0\xcf\x11\xe0", "old Excel"), (b"\x1f\x8b\x08\0", "Content-Encoding: gzip")],
 )
 @pytest.mark.parametrize("family", [Family.CSV, Family.NDJSON])
 def test_a_workbook_sent_as_text_is_named(family: Family, head: bytes, word: str) -> None:

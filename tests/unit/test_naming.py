@@ -16,9 +16,7 @@ def test_names_of_a_contact() -> None:
     found = field_states.know(("a@b.c", None, "L", None, None), ["plan"], {"phone": 2, "last_name": 1})
     assert found.named == {"email", "last_name", "attributes.plan"}
     assert found.clear == {"phone": 2}, "what has a value by now is not cleared"
-    assert field_states.know(("", None, None, None, None), [], {}).named == frozenset(), (
-        "a tombstone names nothing"
-    )
+    assert field_states.know(("", None, None, None, None), [], {}).named == frozenset(), "a tombstone names nothing"
 
 
 def test_what_is_cleared_goes_until_it_arrived() -> None:
@@ -97,17 +95,13 @@ def test_what_a_destination_is_told_of_withdrawn_names(
         (4, 3, set()),
     ],
 )
-def test_what_an_undone_undo_clears_again_goes_where_it_never_was(
-    held: int, before: int, clear: set[str]
-) -> None:
+def test_what_an_undone_undo_clears_again_goes_where_it_never_was(held: int, before: int, clear: set[str]) -> None:
     """Version 2 cleared the phone, version 3 took that back, version 4 took that back in turn."""
     cleared, withdrawn = take_back(known(phone=2), known(), {}, version=3, since=2)
     assert (cleared, withdrawn) == ({}, {"phone": Withdrawn(3, 2, cleared=2)})
     cleared, withdrawn = take_back(known(), known(phone=2), withdrawn, version=4, since=3)
     assert (cleared, withdrawn) == ({"phone": 4}, {"phone": Withdrawn(3, 2, cleared=2, again=4)})
-    words = choose_words(
-        known(**cleared), withdrawn, held=held, doubtful=False, created=False, before=(before,)
-    )
+    words = choose_words(known(**cleared), withdrawn, held=held, doubtful=False, created=False, before=(before,))
     assert words == Words(frozenset(clear))
     # Once it had a value in between, it is cleared as ever.
     words = choose_words(known(phone=6), withdrawn, held=5, doubtful=False, created=False, before=(2,))

@@ -35,11 +35,7 @@ def test_everything_follows_from_the_signature() -> None:
         return body or Thing("")
 
     found = _declare(change_thing, "/things/{thing_id}", errors=(409,))
-    assert (found.id, found.summary, found.description) == (
-        "changeThing",
-        "Change a thing",
-        "It is another one then.",
-    )
+    assert (found.id, found.summary, found.description) == ("changeThing", "Change a thing", "It is another one then.")
     assert found.errors == (400, 401, 403, 404, 406, 408, 409, 413, 415, 429, 503)
     assert (found.body, found.body_required, found.answers[0].type) == (Thing, False, Thing)
 

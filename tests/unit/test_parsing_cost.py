@@ -71,22 +71,7 @@ def test_an_open_quote_costs_its_row_alone_as_if_all_lines_were_read_again(
 ) -> None:
     """What is remembered of one open quote is exactly what the next row would find by reading on."""
     rng = random.Random(limit)
-    parts = [
-        "a",
-        '"',
-        '","',
-        ",",
-        "\n",
-        "\r\n",
-        '""',
-        'a"',
-        'a","\n',
-        '"a',
-        'x,"y\n',
-        "a" * 10,
-        "\n\n",
-        '"\n',
-    ]
+    parts = ["a", '"', '","', ",", "\n", "\r\n", '""', 'a"', 'a","\n', '"a', 'x,"y\n', "a" * 10, "\n\n", '"\n']
     before = csv.field_size_limit(limit)
     try:
         for _ in range(3_000):
@@ -137,8 +122,7 @@ def _effort_of(items: list[bytes], most: int | None) -> Effort:
 
 def test_hard_work_is_refused_within_a_transaction_and_done_in_steps_outside() -> None:
     hard = [
-        b'{"id":"%d","email":"a@b.de","attributes":{%b}}' % (n, b'"k":"\\u0000",' * 3_000 + b'"x":1')
-        for n in range(20)
+        b'{"id":"%d","email":"a@b.de","attributes":{%b}}' % (n, b'"k":"\\u0000",' * 3_000 + b'"x":1') for n in range(20)
     ]
     with pytest.raises(Laborious):
         _effort_of(hard, 262_144)
@@ -156,11 +140,7 @@ def test_hard_work_is_refused_within_a_transaction_and_done_in_steps_outside() -
 
 
 def test_what_others_may_interrupt_ends_as_what_nobody_interrupts() -> None:
-    raws = [b'{"id":"%d","email":"a@b.de"}' % n for n in range(700)] + [
-        b"1",
-        b"{}",
-        b'{"id":"1","email":"x"}',
-    ] * 100
+    raws = [b'{"id":"%d","email":"a@b.de"}' % n for n in range(700)] + [b"1", b"{}", b'{"id":"1","email":"x"}'] * 100
     items = Items(raws, last_wins=False, max_item_bytes=65_536)
     parted = [row for part in items.parts() for row in part]
     whole = [row for row in read_items(raws, max_item_bytes=65_536) if not isinstance(row, Rejected)]
@@ -208,9 +188,7 @@ def test_text_without_records_is_read_in_steps_too() -> None:
     assert sum(1 for _ in steps) >= len(body) // 65_536
 
 
-def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(1)
     names = ["id", "email", "phone", "attributes", "if_version", "a", "frist_name", "idx", "12"]
     values = [

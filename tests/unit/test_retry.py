@@ -23,18 +23,14 @@ policies = st.builds(
 
 
 def test_policy_takes_the_delivery_settings() -> None:
-    settings = Settings(
-        delivery_attempts=3, delivery_budget=60.0, delivery_backoff_base=0.5, delivery_backoff_cap=9.0
-    )
+    settings = Settings(delivery_attempts=3, delivery_budget=60.0, delivery_backoff_base=0.5, delivery_backoff_cap=9.0)
     assert RetryPolicy.from_settings(settings) == RetryPolicy(
         attempts=3, budget=60.0, backoff_base=0.5, backoff_cap=9.0
     )
 
 
 @given(attempts, policies, randoms, seconds)
-def test_delay_stays_between_floor_and_cap(
-    attempt: int, policy: RetryPolicy, chance: float, floor: float
-) -> None:
+def test_delay_stays_between_floor_and_cap(attempt: int, policy: RetryPolicy, chance: float, floor: float) -> None:
     delay = next_delay(attempt, policy, lambda: chance, floor)
     assert 0 <= floor <= delay <= max(policy.backoff_cap, floor)
 

@@ -51,12 +51,7 @@ def test_a_whole_item_becomes_a_row() -> None:
         "last_name": "Bäxter",
         "phone": "(496)978-3969x58947",
         "company": "Rasmussen Group",
-        "attributes": {
-            "city": "East Leonard",
-            "site": "http://x.example/",
-            "old": None,
-            "n": [1, {"a": 2.5}],
-        },
+        "attributes": {"city": "East Leonard", "site": "http://x.example/", "old": None, "n": [1, {"a": 2.5}]},
         "if_version": 3,
         "source_version": 2**63 - 1,
     }
@@ -74,12 +69,7 @@ def test_a_whole_item_becomes_a_row() -> None:
 def test_absent_leaves_and_null_clears() -> None:
     absent = accept(GOOD)
     assert absent.mask == module.ID | module.EMAIL
-    assert (absent.first_name, absent.attributes, absent.removes, absent.if_version) == (
-        None,
-        None,
-        False,
-        None,
-    )
+    assert (absent.first_name, absent.attributes, absent.removes, absent.if_version) == (None, None, False, None)
     fields = ("first_name", "last_name", "phone", "company", "attributes")
     cleared = accept({**GOOD, **dict.fromkeys(fields)})
     assert cleared.mask == 127
@@ -139,19 +129,10 @@ def item_with(member: bytes) -> bytes:
         (item_with(b'"attributes":{"n":NaN}'), [("INVALID_FIELD", "/attributes/n")]),
         (item_with(b'"source_version":1e400'), [("INVALID_FIELD", "/source_version")]),
         (item_with(b'"phone":01'), [("INVALID_FIELD", "/phone")]),
-        (
-            item_with(b'"phone":01,"last_name":NaN'),
-            [("INVALID_FIELD", "/phone"), ("INVALID_FIELD", "/last_name")],
-        ),
+        (item_with(b'"phone":01,"last_name":NaN'), [("INVALID_FIELD", "/phone"), ("INVALID_FIELD", "/last_name")]),
         (item_with(b'"company":"a\tb"'), [("INVALID_FIELD", "/company")]),
-        (
-            item_with(b'"attributes":' + b'{"a":' * 2_000 + b"1" + b"}" * 2_000),
-            [("INVALID_FIELD", "/attributes")],
-        ),
-        (
-            item_with(b'"attributes":{"a":' + b"[" * 40 + b"]" * 40 + b"}"),
-            [("INVALID_FIELD", "/attributes/a")],
-        ),
+        (item_with(b'"attributes":' + b'{"a":' * 2_000 + b"1" + b"}" * 2_000), [("INVALID_FIELD", "/attributes")]),
+        (item_with(b'"attributes":{"a":' + b"[" * 40 + b"]" * 40 + b"}"), [("INVALID_FIELD", "/attributes/a")]),
         (item_with(b'"email":"d@example.com"'), [("INVALID_FIELD", "/email")]),
         (item_with(b'"\\u0065mail":"d@example.com"'), [("INVALID_FIELD", "/email")]),
         (item_with(b'"attributes":{"a":1,"a" :1}'), [("INVALID_FIELD", "/attributes/a")]),
@@ -227,9 +208,7 @@ def test_colons_and_quotes_in_text_are_not_taken_for_keys(separators: tuple[str,
 
 
 clean = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=12)
-tricky = st.lists(st.sampled_from(['"', ":", " ", "\\", "{", "[", "null", "\n", "é", "a"]), max_size=6).map(
-    "".join
-)
+tricky = st.lists(st.sampled_from(['"', ":", " ", "\\", "{", "[", "null", "\n", "é", "a"]), max_size=6).map("".join)
 texts = clean | tricky
 numbers = st.integers(-(2**63 - 1), 2**63 - 1) | st.floats(-9e18, 9e18)
 keys = texts.filter(bool)
@@ -278,9 +257,7 @@ def assert_storable(row: Accepted) -> None:
 
 
 @given(sound_items, st.booleans(), st.sampled_from([None, 1]))
-def test_every_sound_item_comes_back_as_it_was_sent(
-    item: dict[str, Any], ascii_only: bool, indent: int | None
-) -> None:
+def test_every_sound_item_comes_back_as_it_was_sent(item: dict[str, Any], ascii_only: bool, indent: int | None) -> None:
     row = accept(json.dumps(item, ensure_ascii=ascii_only, indent=indent).encode())
     assert_storable(row)
     assert row.contact_id == item["id"]
@@ -295,9 +272,7 @@ def test_every_sound_item_comes_back_as_it_was_sent(
 
 
 @given(sound_items, mutations)
-def test_both_readings_agree_on_whatever_arrives(
-    item: dict[str, Any], edits: list[tuple[int, int, int]]
-) -> None:
+def test_both_readings_agree_on_whatever_arrives(item: dict[str, Any], edits: list[tuple[int, int, int]]) -> None:
     for raw in (json.dumps(item).encode(), mutate(json.dumps(item, ensure_ascii=False).encode(), edits)):
         (row,) = read(raw)
         thorough = module.Effort().examine(0, raw)
@@ -319,11 +294,7 @@ def test_a_key_that_stands_twice_is_never_missed(item: dict[str, Any], data: st.
                 again = data.draw(st.sampled_from(pairs))
                 pairs.insert(data.draw(st.integers(0, len(pairs))), again)
                 doubled.append(again[0])
-            return (
-                "{"
-                + ",".join(f"{json.dumps(k)}{data.draw(space)}:{write(v, doubled)}" for k, v in pairs)
-                + "}"
-            )
+            return "{" + ",".join(f"{json.dumps(k)}{data.draw(space)}:{write(v, doubled)}" for k, v in pairs) + "}"
         if isinstance(value, list):
             return "[" + ",".join(write(inner, doubled) for inner in value) + "]"
         return json.dumps(value)
@@ -346,9 +317,7 @@ def test_a_bad_item_harms_only_itself(items: list[dict[str, Any]], at: int, pois
 
 
 def test_a_thousand_items_with_every_poison_fail_exactly_there() -> None:
-    good = [
-        json.dumps({"id": f"g{n}", "email": f"g{n}@example.com"}).encode() for n in range(1_000 - len(POISON))
-    ]
+    good = [json.dumps({"id": f"g{n}", "email": f"g{n}@example.com"}).encode() for n in range(1_000 - len(POISON))]
     raws = [*good]
     for n, poison in enumerate(POISON):
         raws.insert(n * 30, poison)

@@ -31,11 +31,7 @@ def test_without_variables_the_defaults_hold() -> None:
 
 def test_a_variable_sets_its_field() -> None:
     """Of the type that the field has; white space around a value is not part of it."""
-    env = {
-        "TRANCHE_DB_POOL_SIZE": "20",
-        "TRANCHE_DB_LOCK_TIMEOUT": " 0.5 ",
-        "TRANCHE_LOG_FORMAT": "console",
-    }
+    env = {"TRANCHE_DB_POOL_SIZE": "20", "TRANCHE_DB_LOCK_TIMEOUT": " 0.5 ", "TRANCHE_LOG_FORMAT": "console"}
     settings = load(env)
     assert (settings.db_pool_size, settings.db_lock_timeout, settings.log_format) == (20, 0.5, "console")
 
@@ -137,9 +133,7 @@ def test_passwords_in_urls(url: str, shown: str) -> None:
     assert values["TRANCHE_DATABASE_URL"] == shown
 
 
-@pytest.mark.parametrize(
-    "origins", ["app.example.com", "https://App.example.com", "https://a.example/", "https://"]
-)
+@pytest.mark.parametrize("origins", ["app.example.com", "https://App.example.com", "https://a.example/", "https://"])
 def test_an_origin_that_no_browser_sends_is_refused(origins: str) -> None:
     with pytest.raises(SettingsError, match="not an origin"):
         load({"TRANCHE_CORS_ORIGINS": origins})

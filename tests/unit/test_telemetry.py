@@ -40,12 +40,7 @@ async def failing(url: str, query: str, *arguments: Any) -> Exception:
     ],
 )
 async def test_an_error_of_postgresql_names_no_value(
-    database_url: str,
-    monkeypatch: pytest.MonkeyPatch,
-    query: str,
-    arguments: Any,
-    named: str,
-    log_format: str,
+    database_url: str, monkeypatch: pytest.MonkeyPatch, query: str, arguments: Any, named: str, log_format: str
 ) -> None:
     error = await failing(database_url, query, *arguments)
     before = structlog.get_config()

@@ -41,9 +41,7 @@ def test_the_secret_is_not_what_is_stored(tenant_id: int, key_id: bytes, secret:
 
 
 @given(tenants, key_ids, secrets, st.data())
-def test_any_changed_character_is_noticed(
-    tenant_id: int, key_id: bytes, secret: bytes, data: st.DataObject
-) -> None:
+def test_any_changed_character_is_noticed(tenant_id: int, key_id: bytes, secret: bytes, data: st.DataObject) -> None:
     """Without asking the database."""
     key, _ = tokens.make(tenant_id, key_id, secret)
     place = data.draw(st.integers(0, len(key) - 1))
@@ -61,9 +59,7 @@ def test_every_single_change_of_one_key() -> None:
 
 
 @given(tenants, key_ids, secrets, st.integers(0, 49))
-def test_a_cut_or_lengthened_key_is_noticed(
-    tenant_id: int, key_id: bytes, secret: bytes, length: int
-) -> None:
+def test_a_cut_or_lengthened_key_is_noticed(tenant_id: int, key_id: bytes, secret: bytes, length: int) -> None:
     key, _ = tokens.make(tenant_id, key_id, secret)
     assert tokens.parse(key[:length]) is None
     assert tokens.parse(key[length + 1 :]) is None

@@ -89,9 +89,7 @@ def test_an_older_ciphertext_that_happens_to_look_like_a_newer_one_still_opens()
     assert Vault(OLD).open(older, tenant_id=1, name="x", address=CRM) == "s"
 
 
-@pytest.mark.parametrize(
-    "sealed", [b"", b"x", b"\x00TRN\x02", b"\x00TRN\x02abcd", b"\x00TRN\x02abcd" + bytes(28)]
-)
+@pytest.mark.parametrize("sealed", [b"", b"x", b"\x00TRN\x02", b"\x00TRN\x02abcd", b"\x00TRN\x02abcd" + bytes(28)])
 def test_what_is_no_ciphertext_is_an_error_of_settings(sealed: bytes) -> None:
     with pytest.raises(SettingsError):
         Vault(OLD).open(sealed, tenant_id=1, name="x", address=CRM)

@@ -144,9 +144,7 @@ WAITS = (5.0, 30.0)
         (500, 9, None, Verdict(MessageState.DEAD)),
     ],
 )
-def test_what_an_answer_means(
-    status: int | None, attempt: int, retry_after: float | None, verdict: Verdict
-) -> None:
+def test_what_an_answer_means(status: int | None, attempt: int, retry_after: float | None, verdict: Verdict) -> None:
     assert judge(status, attempt, WAITS, lambda: 0.5, retry_after=retry_after) == verdict
 
 

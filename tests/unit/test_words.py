@@ -54,7 +54,7 @@ LEGITIMATE: Final = re.compile(
     r"dead_letters?"
     r"|(?<![a-z])stand_in"  # the sandbox
     r"|letters?_(state|mail)(?![a-z])"
-    r"|is_no_letter(?![a-z])",  # a letter of the alphabet, in an address
+    r"|is_no_letter(?![a-z])"  # a letter of the alphabet, in an address
 )
 
 TEXTS: Final = {
@@ -152,9 +152,7 @@ class Module:
             self.names.add(node.id)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
             self.names.add(node.attr)
-        elif (
-            isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOGGING
-        ):
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in _LOGGING:
             events = (argument.value for argument in node.args[:1] if isinstance(argument, ast.Constant))
             self.names.update(event for event in events if isinstance(event, str) and " " not in event)
 

@@ -130,9 +130,7 @@ def _describe_body(one: Operation, settings: Settings) -> dict[str, Any]:
     if isinstance(one.body, type):
         content = {JSON: _content(one.id, "request", JSON, _schema_ref(one.body))}
     else:
-        content = {
-            media: _content(one.id, "request", media, schema) for media, schema in one.body(settings).items()
-        }
+        content = {media: _content(one.id, "request", media, schema) for media, schema in one.body(settings).items()}
     return {"requestBody": {"required": one.body_required, "content": content}}
 
 
@@ -146,11 +144,7 @@ def _describe_answers(one: Operation) -> dict[str, Any]:
 
 
 def _describe_answer(operation_id: str, answer: Answer) -> dict[str, Any]:
-    names = [
-        *answer.headers,
-        *(["CacheControl"] if answer.cache else []),
-        *(["Link"] if answer.paged else []),
-    ]
+    names = [*answer.headers, *(["CacheControl"] if answer.cache else []), *(["Link"] if answer.paged else [])]
     schemas: dict[str, Any] = {JSON: _schema_ref(answer.type)} if answer.type else {}
     content = {
         media: _content(operation_id, str(answer.status), media, schema)

@@ -71,9 +71,7 @@ def _render_operation(document: dict[str, Any], path: str, method: str, operatio
         rows.append(
             f"<tr><td><b>{status}</b><td>{_prose(found['description'])} <small>{names}</small>"
             + "".join(
-                f" {_link(c['schema'])}{_example(c)}"
-                for c in found.get("content", {}).values()
-                if int(status) < 300
+                f" {_link(c['schema'])}{_example(c)}" for c in found.get("content", {}).values() if int(status) < 300
             )
         )
     return "".join([*parts, f"<table>{''.join(rows)}</table></details>"])

@@ -20,12 +20,7 @@ HEADERS: Final[dict[str, tuple[str, str, dict[str, Any], bool]]] = {
         _SECONDS,
         False,
     ),
-    "Location": (
-        "Location",
-        "The job, or the new resource.",
-        {"type": "string", "format": "uri-reference"},
-        True,
-    ),
+    "Location": ("Location", "The job, or the new resource.", {"type": "string", "format": "uri-reference"}, True),
     "IdempotencyKey": ("Idempotency-Key", "The key, as it was sent.", TEXT, True),
     "MaybeIdempotencyKey": ("Idempotency-Key", "The key of an import, as it was sent.", TEXT, False),
     "IdempotencyReplayed": (

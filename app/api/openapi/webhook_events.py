@@ -129,9 +129,6 @@ _SCHEMAS: Final = {
     EventType.CIRCUIT_OPENED: _CIRCUIT,
     EventType.CIRCUIT_CLOSED: _CIRCUIT,
     EventType.WEBHOOK_DISABLED: _object(
-        endpoint_id=_WHOLE,
-        url=TEXT,
-        failing_since={"type": ["string", "null"], "format": "date-time"},
-        detail=TEXT,
+        endpoint_id=_WHOLE, url=TEXT, failing_since={"type": ["string", "null"], "format": "date-time"}, detail=TEXT
     ),
 }

@@ -19,14 +19,7 @@ import aiohttp
 import msgspec
 
 from app.cli.client.clock import Deadline
-from app.cli.client.errors import (
-    BrokenDownload,
-    ClientError,
-    NotFoundError,
-    RefusedError,
-    TimedOutError,
-    UsageError,
-)
+from app.cli.client.errors import BrokenDownload, ClientError, NotFoundError, RefusedError, TimedOutError, UsageError
 from app.cli.client.wire import read_page, read_problem
 
 T = TypeVar("T")
@@ -148,9 +141,7 @@ class ApiClient:
         headers = None if sent is None else {"Content-Type": "application/json"}
         return (await self.call(method, path, headers=headers, body=sent)).body
 
-    async def list(
-        self, path: str, member: str, params: Mapping[str, str] | None = None
-    ) -> AsyncIterator[msgspec.Raw]:
+    async def list(self, path: str, member: str, params: Mapping[str, str] | None = None) -> AsyncIterator[msgspec.Raw]:
         """Every element of a list that comes in pages, where each page has them as `member`."""
         query = dict(params or {})
         while True:
@@ -182,9 +173,7 @@ class ApiClient:
         while True:
             answer, retry_after = None, None
             total = min(TOTAL_TIMEOUT, max(5.0, self.deadline.left()))
-            timeout = aiohttp.ClientTimeout(
-                total, min(CONNECT_TIMEOUT, self.first_contact or CONNECT_TIMEOUT)
-            )
+            timeout = aiohttp.ClientTimeout(total, min(CONNECT_TIMEOUT, self.first_contact or CONNECT_TIMEOUT))
             try:
                 async with self._request(
                     method, path, timeout, params=params, headers=headers or {}, data=body
@@ -202,9 +191,7 @@ class ApiClient:
             await self.pause(trouble, tries, retry_after, began)
             tries += 1
 
-    async def pause(
-        self, trouble: str, tries: int, retry_after: float | None = None, began: float = math.inf
-    ) -> None:
+    async def pause(self, trouble: str, tries: int, retry_after: float | None = None, began: float = math.inf) -> None:
         """Wait before the next try, for as long as the server says or else for a while that grows with `tries`.
 
         Raises:
@@ -229,13 +216,7 @@ class ApiClient:
         return self._rng.uniform(0.0, min(BACKOFF_CAP, BACKOFF_BASE * 2.0 ** min(tries, 16)))
 
     def _request(
-        self,
-        method: str,
-        path: str,
-        timeout: aiohttp.ClientTimeout,
-        *,
-        headers: Mapping[str, str],
-        **sent: Any,
+        self, method: str, path: str, timeout: aiohttp.ClientTimeout, *, headers: Mapping[str, str], **sent: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         assert self._session is not None, "used outside `async with`"
         return self._session.request(
@@ -326,9 +307,7 @@ class ApiClient:
                     answer = Response(response.status, response.headers, await response.read())
                     if answer.is_final:
                         raise refuse(answer, self.url)
-                    raise BrokenDownload(
-                        f"the server answered {answer.status}", retry_after=answer.retry_after
-                    )
+                    raise BrokenDownload(f"the server answered {answer.status}", retry_after=answer.retry_after)
                 began(response.headers)
                 async for piece in response.content.iter_any():
                     yield piece
@@ -384,9 +363,7 @@ def refuse(response: Response, url: str) -> RefusedError:
         return NotFoundError(f"the server refused the request (404 {problem.code}): {said}{trail}")
     if 300 <= response.status < 400:
         target = response.headers.get("Location", "")
-        return RefusedError(
-            f"{url} redirects ({response.status}) to {target!r}; give the final address as --url"
-        )
+        return RefusedError(f"{url} redirects ({response.status}) to {target!r}; give the final address as --url")
     if problem.code.startswith("IDEMPOTENCY_KEY_"):
         said += " -- the answers of the earlier run are no longer there; start over with --fresh"
     code = f" {problem.code}" if problem.code else ""

@@ -96,9 +96,7 @@ def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
             served = tables[0][1] if tables else header
             # With as many columns they are the same, and the user's names are better known than the service's.
             _write_header(out, source, header if len(served) == len(header) else served)
-            rows = heapq.merge(
-                *(zip(items.rows, rows, strict=False) for items, _, rows in tables), key=itemgetter(0)
-            )
+            rows = heapq.merge(*(zip(items.rows, rows, strict=False) for items, _, rows in tables), key=itemgetter(0))
             for _, same in groupby(rows, key=itemgetter(0)):
                 write(next(same)[1])
                 count += 1

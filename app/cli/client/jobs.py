@@ -84,10 +84,7 @@ class JobWatch:
 
 
 async def watch_until(
-    watch: JobWatch,
-    done: Callable[[Job], bool],
-    deadline: Deadline,
-    seen: Callable[[Job], None] = lambda job: None,
+    watch: JobWatch, done: Callable[[Job], bool], deadline: Deadline, seen: Callable[[Job], None] = lambda job: None
 ) -> Job:
     """The job once it is `done`, or as it was at the deadline; `seen` gets every state on the way.
 

@@ -32,11 +32,7 @@ def state_dir(environ: Mapping[str, str]) -> Path:
     """Where journals live: `$XDG_STATE_HOME/tranche`, else `~/.local/state/tranche`."""
     base = environ.get("XDG_STATE_HOME", "")
     # The XDG base directory specification has relative paths ignored.
-    root = (
-        Path(base)
-        if os.path.isabs(base)
-        else Path(environ.get("HOME", "~")).expanduser() / ".local" / "state"
-    )
+    root = Path(base) if os.path.isabs(base) else Path(environ.get("HOME", "~")).expanduser() / ".local" / "state"
     return root / "tranche"
 
 
@@ -115,9 +111,7 @@ def _lock(path: Path, file: str) -> int:
                 return fd
         except BlockingIOError:
             os.close(fd)
-            raise UsageError(
-                f"{file} is being pushed already by another process; wait for it to end"
-            ) from None
+            raise UsageError(f"{file} is being pushed already by another process; wait for it to end") from None
         except FileNotFoundError:
             pass
         except OSError:

@@ -65,11 +65,7 @@ def describe_job(job: Job) -> str:
     if job.state in (JobState.RECEIVING, JobState.QUEUED):
         return str(job.state)
     items, rate, left = job.progress.items, job.progress.items_per_second, job.progress.expected_seconds
-    text = (
-        f"{job.processed:,} of {counted(items, 'item')}"
-        if items is not None
-        else counted(job.processed, "item")
-    )
+    text = f"{job.processed:,} of {counted(items, 'item')}" if items is not None else counted(job.processed, "item")
     if rate:
         text += f", {rate:,.0f}/s"
     if left and job.state == JobState.RUNNING:
@@ -125,9 +121,7 @@ class Bars(Display):
         for name, done, total in count_effects(effects):
             self._show(clean(name), done, total, f"{done:,} of {total:,} settled", destination=True)
 
-    def _show(
-        self, name: str, done: int, total: int | None, state: str, *, destination: bool = False
-    ) -> None:
+    def _show(self, name: str, done: int, total: int | None, state: str, *, destination: bool = False) -> None:
         key = (name, destination)
         if key not in self._tasks:
             self._tasks[key] = self._progress.add_task(name, total=total, state="")

@@ -36,9 +36,7 @@ _RECEIVING_PAUSE: Final = 2.0
 _PAGE: Final = "1000"
 _AT_ONCE: Final = 500_000
 """Bytes; a larger file has too many items for a response at once, so that the service need not read ahead."""
-_BAD_FILE: Final = frozenset(
-    {"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TOO_LARGE", "INVALID_PARAMETER"}
-)
+_BAD_FILE: Final = frozenset({"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TOO_LARGE", "INVALID_PARAMETER"})
 """Codes of a failed job that no repetition helps, but another file or option."""
 
 
@@ -215,9 +213,7 @@ class _Push:
             return KeyState("unknown")
         return read(body, KeyState, self.api.url)
 
-    async def _upload(
-        self, key: str, body: Body, params: Sequence[tuple[str, str]]
-    ) -> tuple[Response | None, str]:
+    async def _upload(self, key: str, body: Body, params: Sequence[tuple[str, str]]) -> tuple[Response | None, str]:
         def moved() -> None:
             self.api.deadline.renew()
             self.display.show_upload(body.position, body.size)
@@ -273,10 +269,7 @@ class _Push:
             self.outcomes.ok.update(job.results)
         else:
             self.outcomes.ok["ok"] += job.summary.succeeded
-        for status, expected in (
-            (ItemStatus.FAILED, job.summary.failed),
-            (ItemStatus.RETRY, job.summary.retry),
-        ):
+        for status, expected in ((ItemStatus.FAILED, job.summary.failed), (ItemStatus.RETRY, job.summary.retry)):
             found = await self._list(sent, {"status": status.value}) if expected else None
             if found is not None and len(found.rows) != expected:
                 raise RefusedError(
@@ -288,9 +281,7 @@ class _Push:
             raise _JobOver(job, f"job {job.job_id} was canceled: {stayed}, {rest}", 1)
         if job.state == JobState.FAILED:
             error = job.error or JobError()
-            trouble = (
-                f"job {job.job_id} failed ({error.code or 'no reason was given'}): {in_options(error.detail)}"
-            )
+            trouble = f"job {job.job_id} failed ({error.code or 'no reason was given'}): {in_options(error.detail)}"
             raise _JobOver(job, trouble, 2 if error.code in _BAD_FILE else 1)
 
     async def _list(self, sent: PushedJob, filters: dict[str, str]) -> FailedItems:

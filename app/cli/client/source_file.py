@@ -126,9 +126,7 @@ class CsvFile(SourceFile):
         UsageError: the header or an option cannot be used.
     """
 
-    def __init__(
-        self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions
-    ) -> None:
+    def __init__(self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions) -> None:
         super().__init__(path, name, Format.CSV, codec, written, body)
         try:
             mapping = csv_mapping.parse_mapping(options.mapping, _WORDING, options.ignored)
@@ -226,9 +224,7 @@ def open_file(path: str, options: FileOptions, *, name: str | None = None) -> So
     if kind is Format.NDJSON:
         body = FileBody(path, NDJSON, None if plain else codec)
     else:
-        body = ItemsBody(
-            _split_document(b"".join(FileBody(path, "", None if plain else codec).pieces()), shown)
-        )
+        body = ItemsBody(_split_document(b"".join(FileBody(path, "", None if plain else codec).pieces()), shown))
     return SourceFile(path, shown, kind, codec, written, body)
 
 
@@ -278,9 +274,7 @@ def _find_encoding(head: bytes, wanted: str | None) -> tuple[str, str, bool]:
         codec = codecs.lookup(wanted or UTF_8).name
         "a".encode(codec)
     except (LookupError, UnicodeError) as error:
-        raise UsageError(
-            f"--encoding {wanted}: no such text encoding; examples: utf-8, windows-1252"
-        ) from error
+        raise UsageError(f"--encoding {wanted}: no such text encoding; examples: utf-8, windows-1252") from error
     return codec, codec, False
 
 

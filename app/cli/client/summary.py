@@ -72,9 +72,7 @@ def as_document(report: Report) -> dict[str, Any]:
         "failed": outcomes.failed,
         "retry": outcomes.retry,
         "not_processed": ending.not_processed,
-        "results": {
-            name: outcomes.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")
-        },
+        "results": {name: outcomes.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")},
         "blank_rows": report.survey.blank,
         "warnings": [
             {"code": code, "pointer": pointer, "count": len(lines), "lines": lines[:_LINES]}
@@ -88,23 +86,15 @@ def as_document(report: Report) -> dict[str, Any]:
                 "count": c.total.count,
                 "lines": report.lines(c.total.rows),
                 "detail": c.total.detail,
-                "reasons": [
-                    {"detail": r.detail, "count": r.count, "lines": report.lines(r.rows)} for r in c.reasons
-                ],
+                "reasons": [{"detail": r.detail, "count": r.count, "lines": report.lines(r.rows)} for r in c.reasons],
             }
             for c in outcomes.clusters()
         ],
         "effects": {
-            name: {state: n for state, n in counts.items() if n}
-            for name, counts in outcomes.effects().items()
+            name: {state: n for state, n in counts.items() if n} for name, counts in outcomes.effects().items()
         },
         "jobs": [
-            {
-                "job_id": j.job_id,
-                "status_url": f"/v1/jobs/{j.job_id}",
-                "state": j.state or None,
-                "items": len(j.rows),
-            }
+            {"job_id": j.job_id, "status_url": f"/v1/jobs/{j.job_id}", "state": j.state or None, "items": len(j.rows)}
             for j in outcomes.jobs
         ],
         "failed_out": report.failed_out,
@@ -123,11 +113,7 @@ def print_summary(report: Report, console: Console) -> None:
     table.add_column(justify="right")
     table.add_column()
     table.add_row("rows", f"{outcomes.total:,}", _describe_run(report))
-    others = {
-        "failed": outcomes.failed,
-        "to send again": outcomes.retry,
-        "not processed": ending.not_processed,
-    }
+    others = {"failed": outcomes.failed, "to send again": outcomes.retry, "not processed": ending.not_processed}
     for name, count in [*sorted(outcomes.ok.items()), *((n, c) for n, c in others.items() if c)]:
         table.add_row(f"  {name}", f"{count:,}", "")
     for cluster in outcomes.clusters():

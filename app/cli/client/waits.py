@@ -11,9 +11,7 @@ from app.cli.client.wire import Destination, Destinations, read
 from app.vocabulary.states import OPEN_STATES
 
 
-async def find_waits(
-    api: ApiClient, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()
-) -> list[str]:
+async def find_waits(api: ApiClient, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()) -> list[str]:
     """A line for each destination where something is open and a reason is known.
 
     To a key that may not read destinations, `said`: what the jobs themselves say.

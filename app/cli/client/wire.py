@@ -174,9 +174,7 @@ def read(body: bytes, kind: type[T], url: str) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise RefusedError(
-            f"{url} gave an answer that is not Tranche's ({error}); is the address right?"
-        ) from error
+        raise RefusedError(f"{url} gave an answer that is not Tranche's ({error}); is the address right?") from error
 
 
 def read_page(body: bytes, member: str, url: str) -> tuple[list[msgspec.Raw], str | None]:

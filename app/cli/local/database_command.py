@@ -15,9 +15,7 @@ from app.cli.local import place
 from app.cli.output import json_option
 
 
-def database_command(
-    group: click.Group, name: str
-) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
+def database_command(group: click.Group, name: str) -> Callable[[Callable[..., Awaitable[int | None]]], click.Command]:
     """A command of `group`; its work gets a connection to the service's database, then the options by name.
 
     What it returns is the exit code, None for 0.

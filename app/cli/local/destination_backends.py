@@ -57,11 +57,7 @@ class ApiBackend:
         await self._ask("PATCH", f"/{name}", given(_document(change)))
 
     async def set_state(self, name: str, state: str) -> None:
-        method, path = {
-            "paused": ("POST", "/pause"),
-            "active": ("POST", "/resume"),
-            "removed": ("DELETE", ""),
-        }[state]
+        method, path = {"paused": ("POST", "/pause"), "active": ("POST", "/resume"), "removed": ("DELETE", "")}[state]
         await self._ask(method, f"/{name}{path}")
 
     async def set_circuit(self, name: str, order: CircuitOrder, *, shared: bool) -> None:
@@ -144,13 +140,7 @@ class DatabaseBackend:
             async with database.connection() as connection:
                 tenant_id = await auth_service.find_tenant(connection, self._tenant)
                 test_id = await testing_service.ask(
-                    connection,
-                    tenant_id,
-                    name,
-                    asked,
-                    request_id=str(uuid7()),
-                    actor=queries.OPERATOR,
-                    new_id=uuid7,
+                    connection, tenant_id, name, asked, request_id=str(uuid7()), actor=queries.OPERATOR, new_id=uuid7
                 )
             notifier.notify_imports(tenant_id, test_id)
             try:

@@ -44,9 +44,7 @@ def keys() -> None:
 
 @database_command(keys, "create")
 @click.option("--tenant", required=True, help="Whose key; the tenant is made if it does not exist.")
-@click.option(
-    "--scopes", default="import,read", show_default=True, help=f"Any of {','.join(service.SCOPES)}."
-)
+@click.option("--scopes", default="import,read", show_default=True, help=f"Any of {','.join(service.SCOPES)}.")
 @click.option("--name", default="", help="What the key is for, as lists show it.")
 @click.option("--expires-in", type=Span(), help="When it ends, as in 90d or 12h; never if nothing is said.")
 async def create(
@@ -88,20 +86,14 @@ def _state(key: Key) -> str:
 @click.option("--expires-in", type=Span(), help="When it ends, from now on, as in 90d or 12h.")
 @click.option("--never-expires", is_flag=True, help="It has no end.")
 async def change(
-    connection: Connection,
-    key: str,
-    name: str | None,
-    expires_in: float | None,
-    never_expires: bool,
-    as_json: bool,
+    connection: Connection, key: str, name: str | None, expires_in: float | None, never_expires: bool, as_json: bool
 ) -> None:
     """Change the name or the expiry of a key."""
     if never_expires and expires_in is not None:
         raise click.UsageError("--expires-in and --never-expires exclude each other.")
     given = never_expires or expires_in is not None
     wanted = service.KeyChange(
-        name=msgspec.UNSET if name is None else name,
-        expires_at=_after(expires_in) if given else msgspec.UNSET,
+        name=msgspec.UNSET if name is None else name, expires_at=_after(expires_in) if given else msgspec.UNSET
     )
     found = await service.find_key(connection, key)
     changed = await service.change_key(connection, *found, wanted, actor=queries.OPERATOR)
@@ -112,11 +104,7 @@ async def change(
 @database_command(keys, "rotate")
 @_key_argument
 @click.option(
-    "--keep",
-    type=Span(),
-    default="1d",
-    show_default=True,
-    help="For how long the key before is good as well; 0: not.",
+    "--keep", type=Span(), default="1d", show_default=True, help="For how long the key before is good as well; 0: not."
 )
 async def rotate(connection: Connection, key: str, keep: float, as_json: bool) -> None:
     """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""

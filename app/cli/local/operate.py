@@ -24,9 +24,7 @@ from app.cli.output import json_option, show
 @click.option("--tls-key", type=click.Path(path_type=Path), help="Its key (PEM), without a passphrase.")
 @place.data_dir_option
 @click.option("--quiet", is_flag=True, help="Do not say where it listens.")
-def serve(
-    host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None, quiet: bool
-) -> None:
+def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Path | None, quiet: bool) -> None:
     """Serve the HTTP API."""
     from app.cli.local.server import Tls, serve_http
     from app.kit.encryption import Vault
@@ -65,9 +63,7 @@ def worker(quiet: bool) -> None:
 
 
 @click.command()
-@click.option(
-    "--timeout", "seconds", default=60.0, show_default=True, help="Seconds to wait for another migration."
-)
+@click.option("--timeout", "seconds", default=60.0, show_default=True, help="Seconds to wait for another migration.")
 @place.data_dir_option
 @json_option
 def migrate(seconds: float, as_json: bool) -> None:
@@ -122,13 +118,7 @@ def settings(as_json: bool) -> None:
 @click.option("--bare", is_flag=True, help="The account has the vendor's own fields alone.")
 @click.option("--quiet", is_flag=True, help="Do not say where it listens.")
 def sandbox_crm(
-    kind: str,
-    host: str,
-    port: int,
-    ledger: Path | None,
-    fields: tuple[str, ...],
-    bare: bool,
-    quiet: bool,
+    kind: str, host: str, port: int, ledger: Path | None, fields: tuple[str, ...], bare: bool, quiet: bool
 ) -> None:
     """Run a sandbox CRM that speaks the real wire protocol and fails on demand.
 
@@ -155,9 +145,7 @@ def sandbox_crm(
             return
         click.echo(f"sandbox {kind} at {url}")
         if vendor.key_field:
-            click.echo(
-                f"fields beside the vendor's own: {', '.join(declared) or 'none'} (--field NAME declares more)"
-            )
+            click.echo(f"fields beside the vendor's own: {', '.join(declared) or 'none'} (--field NAME declares more)")
         if needed:
             click.echo(
                 f"add it with: tranche destinations add NAME --kind {kind} --base-url {url} --token pat-sandbox{needed}"

@@ -83,9 +83,7 @@ def check_tls(tls: Tls) -> None:
     """
 
     def no_passphrase() -> str:
-        raise SettingsError(
-            f"{tls.key} (--tls-key) is encrypted; give a key without a passphrase, mode 0600."
-        )
+        raise SettingsError(f"{tls.key} (--tls-key) is encrypted; give a key without a passphrase, mode 0600.")
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     for path, option in ((tls.certificate, "--tls-cert"), (tls.key, "--tls-key")):
@@ -102,13 +100,7 @@ def check_tls(tls: Tls) -> None:
 
 
 def serve_http(
-    settings: Settings,
-    *,
-    host: str,
-    port: int,
-    workers: int,
-    tls: Tls | None = None,
-    quiet: bool = False,
+    settings: Settings, *, host: str, port: int, workers: int, tls: Tls | None = None, quiet: bool = False
 ) -> None:
     """Serve until SIGTERM or SIGINT; requests under way are answered first.
 
@@ -144,9 +136,7 @@ def serve_http(
     )
     if not quiet:
         url = f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
-        server.on_startup(
-            threading.Thread(target=_say_where, args=(url, host, port, workers), daemon=True).start
-        )
+        server.on_startup(threading.Thread(target=_say_where, args=(url, host, port, workers), daemon=True).start)
     with tempfile.TemporaryDirectory(prefix="tranche-metrics-", ignore_cleanup_errors=True) as counters:
         # Where the processes that serve keep their counters, so that each can report in /metrics those of all.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = counters

@@ -184,16 +184,12 @@ class Stack:
                             self._check_children()
                             await asyncio.sleep(0.05)
             except TimeoutError:
-                raise EngineError(
-                    f"{self.url} was not ready after {READY_SECONDS:.0f} s; see the log above."
-                ) from None
+                raise EngineError(f"{self.url} was not ready after {READY_SECONDS:.0f} s; see the log above.") from None
 
     def _check_children(self) -> None:
         for child in self._children.values():
             if child.returncode is not None:
-                raise EngineError(
-                    f"the {child.name} ended with {child.returncode} while starting; see the log above."
-                )
+                raise EngineError(f"the {child.name} ended with {child.returncode} while starting; see the log above.")
 
     async def supervise(self) -> None:
         """Start again whatever part or engine ends; raises when an engine cannot be started any more."""
@@ -201,9 +197,7 @@ class Stack:
         engine = asyncio.create_task(self._engines.died()) if self._engines else None
         try:
             while True:
-                done, _ = await asyncio.wait(
-                    [*tasks, *([engine] if engine else [])], return_when="FIRST_COMPLETED"
-                )
+                done, _ = await asyncio.wait([*tasks, *([engine] if engine else [])], return_when="FIRST_COMPLETED")
                 if self._engines is not None and engine is not None and engine in done:
                     done.remove(engine)
                     log.warning("engine_ended", engine=engine.result(), log=str(self.folder / "log"))

@@ -78,7 +78,5 @@ def _announce(stack: Stack) -> None:
     else:
         default = settings_module.Settings().data_dir
         where = "" if stack.folder == Path(default).absolute() else f" --data-dir {stack.folder}"
-        click.echo(
-            f"API keys were made before; for another one: tranche keys create --tenant {TENANT}{where}"
-        )
+        click.echo(f"API keys were made before; for another one: tranche keys create --tenant {TENANT}{where}")
     click.echo("Ctrl-C stops everything; the data stays.")

@@ -69,9 +69,7 @@ read_override = Query[[int, int], Override | None]("read_circuit_override")
 _clear_override = Query[[int, int, str, bool], None]("clear_circuit_override")
 
 
-async def clear_override(
-    connection: Connection, tenant_id: int, destination_id: int, override: Override
-) -> None:
+async def clear_override(connection: Connection, tenant_id: int, destination_id: int, override: Override) -> None:
     await _clear_override(
         connection, tenant_id, destination_id, override.override, override.state is CircuitState.CLOSED
     )

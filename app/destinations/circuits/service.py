@@ -32,13 +32,7 @@ class CircuitHistory(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def set_circuit(
-    connection: Connection,
-    tenant_id: int,
-    name: str,
-    order: CircuitOrder,
-    *,
-    actor: str,
-    shared: bool = False,
+    connection: Connection, tenant_id: int, name: str, order: CircuitOrder, *, actor: str, shared: bool = False
 ) -> int:
     """Override the circuit of a tenant's connection; returns the destination's id.
 

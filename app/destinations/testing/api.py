@@ -27,9 +27,7 @@ _TAG: Final = "destinations"
 
 Prefer = Annotated[
     Preferences,
-    Header(
-        name="Prefer", description="`wait=N` delays the answer for N seconds at most.", read=read_preferences
-    ),
+    Header(name="Prefer", description="`wait=N` delays the answer for N seconds at most.", read=read_preferences),
 ]
 
 
@@ -96,12 +94,7 @@ async def test_destination(
     notifier.notify_imports(principal.tenant_id, test_id)
     seconds = min(WAIT, settings.max_wait) if preferences.wait is None else preferences.wait
     found = await service.wait(
-        database,
-        principal.tenant_id,
-        name,
-        test_id,
-        seconds=seconds,
-        untaken=settings.sweep_interval + service.TAKING,
+        database, principal.tenant_id, name, test_id, seconds=seconds, untaken=settings.sweep_interval + service.TAKING
     )
     applied = Preferences(wait=preferences.wait).applied(waited=True)
     if found.state == "done":

@@ -74,19 +74,11 @@ async def ask(
             raise NotFound(f"There is no destination {name!r}.")
         destination_id, state = found
         if asked.canary and state == "paused":
-            raise Conflict(
-                "It is paused, so nothing is written there: resume it, or test without the canary."
-            )
+            raise Conflict("It is paused, so nothing is written there: resume it, or test without the canary.")
         await rows.forget(connection, tenant_id)
         test_id = new_id()
         inserted = await rows.insert(
-            connection,
-            tenant_id,
-            test_id,
-            destination_id,
-            canary=asked.canary,
-            request_id=request_id,
-            most=MOST_OPEN,
+            connection, tenant_id, test_id, destination_id, canary=asked.canary, request_id=request_id, most=MOST_OPEN
         )
         if not inserted:
             raise Conflict(f"{MOST_OPEN} tests are running already; wait until one of them is done.")
@@ -115,13 +107,7 @@ async def read(connection: Connection, tenant_id: int, name: str, test_id: uuid.
 
 
 async def wait(
-    database: Database,
-    tenant_id: int,
-    name: str,
-    test_id: uuid.UUID,
-    *,
-    seconds: float,
-    untaken: float | None = None,
+    database: Database, tenant_id: int, name: str, test_id: uuid.UUID, *, seconds: float, untaken: float | None = None
 ) -> DestinationTest:
     """The test once it is done, or as it is after `seconds` if a worker makes it by then.
 

@@ -162,12 +162,7 @@ class Intake:
             )
         )
         self._waits = Shares(
-            Limit(
-                total=s.max_waits,
-                tenant=s.max_waits_tenant,
-                setting=f"{PREFIX}MAX_WAITS",
-                held="requests waiting",
-            )
+            Limit(total=s.max_waits, tenant=s.max_waits_tenant, setting=f"{PREFIX}MAX_WAITS", held="requests waiting")
         )
 
     @contextmanager

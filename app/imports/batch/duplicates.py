@@ -80,13 +80,7 @@ _fields: Final = attrgetter(*STANDARD_FIELDS)
 def _content(row: Accepted) -> tuple[Any, ...]:
     """What two equal items share, whatever the order of their members; `1` and `true` differ, as in JSON."""
     attributes = row.attributes and _sorted_json(msgspec.json.decode(row.attributes))
-    return (
-        *_fields(row),
-        attributes,
-        row.source_version,
-        row.if_version,
-        row.mask,
-    )
+    return (*_fields(row), attributes, row.source_version, row.if_version, row.mask)
 
 
 def digest(row: Accepted) -> bytes:

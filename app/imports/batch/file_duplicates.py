@@ -67,9 +67,7 @@ def plan(
     for found in findings:
         if found.verdict == Verdict.DIFFERING:
             refused.append(
-                duplicates.reject(
-                    found.item_index, found.contact_id, found.others or (), members=found.members or 2
-                )
+                duplicates.reject(found.item_index, found.contact_id, found.others or (), members=found.members or 2)
             )
         elif found.verdict == Verdict.LEADER:
             leaders.append(found.item_index)
@@ -81,7 +79,5 @@ def plan(
         indexes = [index for index in indexes if index not in held]
         pieces = [pieces[index - first_index] for index in indexes]
         lines = [lines[index - first_index] for index in indexes] if lines else ()
-    items = Items(
-        pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines
-    )
+    items = Items(pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines)
     return Plan(items, leaders, waiting)

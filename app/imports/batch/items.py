@@ -175,8 +175,7 @@ class Items:
     def abort(self) -> None:
         """One item failed under `atomic=true`: nothing was applied, and every other item says so."""
         self.outcomes = [
-            outcomes_wire.failed(o.index, o.id, [_ABORTED]) if o.status is ItemStatus.OK else o
-            for o in self.outcomes
+            outcomes_wire.failed(o.index, o.id, [_ABORTED]) if o.status is ItemStatus.OK else o for o in self.outcomes
         ]
         self._number()
 

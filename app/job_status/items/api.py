@@ -131,16 +131,10 @@ async def list_items(
     whole = wanted.lost and query.limit is UNSET and query.cursor is None
     if whole and exchange.bodyless:
         async with database.connection() as connection:
-            await service.read_items(
-                JobRef(connection, principal.tenant_id, job_id), wanted, first=0, limit=1
-            )
-        return respond(
-            b"", headers={"Vary": "Accept"} | _describe_file(job_id, media_type), media_type=media_type
-        )
+            await service.read_items(JobRef(connection, principal.tenant_id, job_id), wanted, first=0, limit=1)
+        return respond(b"", headers={"Vary": "Accept"} | _describe_file(job_id, media_type), media_type=media_type)
     if whole:
-        download = await failed_rows.open_download(
-            database, principal.tenant_id, job_id, wanted, ndjson=ndjson
-        )
+        download = await failed_rows.open_download(database, principal.tenant_id, job_id, wanted, ndjson=ndjson)
         more = _link_rest(request, job_id, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
             iterator=download.parts, headers=more | _describe_file(job_id, media_type), media_type=media_type
@@ -174,7 +168,4 @@ def _cursor(job_id: uuid.UUID, position: int | None) -> str | None:
 
 def _describe_file(job_id: uuid.UUID, media_type: str) -> dict[str, str]:
     content_type, suffix = (CSV_TYPE, "csv") if media_type == headers.CSV else (media_type, "ndjson")
-    return {
-        "Content-Type": content_type,
-        "Content-Disposition": f'attachment; filename="job-{job_id}-failed.{suffix}"',
-    }
+    return {"Content-Type": content_type, "Content-Disposition": f'attachment; filename="job-{job_id}-failed.{suffix}"'}

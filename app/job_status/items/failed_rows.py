@@ -37,13 +37,7 @@ class Download(msgspec.Struct, frozen=True):
 
 
 async def open_download(
-    database: Database,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    wanted: Filter,
-    *,
-    ndjson: bool = False,
-    step: int = STEP,
+    database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, *, ndjson: bool = False, step: int = STEP
 ) -> Download:
     """All failed rows that are decided now, as CSV or NDJSON.
 
@@ -65,9 +59,7 @@ async def open_download(
     return Download(_encode(reader, writer), extent.end if extent.growing else None)
 
 
-async def read_page(
-    job: JobRef, wanted: Filter, *, first: int, limit: int, ndjson: bool = False
-) -> tuple[bytes, Page]:
+async def read_page(job: JobRef, wanted: Filter, *, first: int, limit: int, ndjson: bool = False) -> tuple[bytes, Page]:
     """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
 
     Raises:
@@ -191,9 +183,5 @@ async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
 
 def _as_stored(version: rows.VersionRow) -> Stored:
     # if_version was met when the item was stored, and would not be met again.
-    fields = {
-        "id": version.contact_id,
-        **fields_of(version),
-        "source_version": version.source_version,
-    }
+    fields = {"id": version.contact_id, **fields_of(version), "source_version": version.source_version}
     return Stored({name: value for name, value in fields.items() if value is not None}, version.attributes)

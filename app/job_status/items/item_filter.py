@@ -118,9 +118,7 @@ class Filter(msgspec.Struct, frozen=True):
             if there is None:
                 return False
             codes, status = set[object]({there.error_code}), there.state
-        return (self.status is None or self.status == status) and (
-            self.error_code is None or self.error_code in codes
-        )
+        return (self.status is None or self.status == status) and (self.error_code is None or self.error_code in codes)
 
     def names(self, reason: Reason) -> bool:
         """Whether this reason is one that is asked for."""

@@ -19,9 +19,7 @@ FEW: Final = 5_000
 WINDOW: Final = 500_000
 """Items of that part."""
 
-_RETRY: Final = frozenset(
-    {ErrorCode.RATE_LIMIT, ErrorCode.LOCK_TIMEOUT, ErrorCode.OVERLOADED, ErrorCode.INTERNAL}
-)
+_RETRY: Final = frozenset({ErrorCode.RATE_LIMIT, ErrorCode.LOCK_TIMEOUT, ErrorCode.OVERLOADED, ErrorCode.INTERNAL})
 _CODES: Final[dict[str | None, list[str]]] = {
     ItemStatus.FAILED: [code for code in ErrorCode if code not in _RETRY],
     ItemStatus.RETRY: [code for code in ErrorCode if code in _RETRY],
@@ -128,17 +126,13 @@ class Candidates:
         if place.open > FEW:
             return self._deliveries(place, pattern)
         return self._paged(
-            lambda first: queries.next_open_deliveries(
-                self._job, place.destination_id, first, MOST, pattern=pattern
-            )
+            lambda first: queries.next_open_deliveries(self._job, place.destination_id, first, MOST, pattern=pattern)
         )
 
     def _deliveries(self, place: PlaceRow, pattern: str | None) -> _Search:
         async def search(first: int) -> Found:
             last = min(first + WINDOW, self._end) - 1
-            ranges = await queries.next_deliveries(
-                self._job, place.destination_id, first, last, MOST, pattern=pattern
-            )
+            ranges = await queries.next_deliveries(self._job, place.destination_id, first, last, MOST, pattern=pattern)
             return Found(ranges, min(last, ranges[-1][1]) if len(ranges) == MOST else last)
 
         return search

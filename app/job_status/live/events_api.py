@@ -44,9 +44,7 @@ class EventStream(ASGIResponse):
 
     _should_set_content_length = False
 
-    def __init__(
-        self, parts: AsyncIterator[bytes], heed: AbstractAsyncContextManager[None], place: ExitStack
-    ) -> None:
+    def __init__(self, parts: AsyncIterator[bytes], heed: AbstractAsyncContextManager[None], place: ExitStack) -> None:
         """`heed` ends it by `Unauthorized`; `place` is left at its end."""
         super().__init__(headers=_FIELDS, media_type=headers.EVENTS)
         self._parts = parts
@@ -107,8 +105,7 @@ class _KeyOrToken(Access):
             found = await stream_tokens.authenticate(connection, token, wanted)
         if found is None or found.scopes.isdisjoint(FOLLOWING.scopes):
             raise Unauthorized(
-                "This token has expired or is not for this job; get another one with POST "
-                "/v1/jobs/{id}/stream-token."
+                "This token has expired or is not for this job; get another one with POST /v1/jobs/{id}/stream-token."
             )
         ACTING.set(found.tenant_id)
         call.exchange.tenant_id = found.tenant_id
@@ -165,9 +162,7 @@ def _describe_events(settings: Settings) -> str:
     offers=(headers.EVENTS,),
     description=_describe_events,
     answers=(
-        Answer(
-            "Events, as they happen.", headers=("CacheControl", "Buffering"), content={headers.EVENTS: _EVENT}
-        ),
+        Answer("Events, as they happen.", headers=("CacheControl", "Buffering"), content={headers.EVENTS: _EVENT}),
         Answer(
             "The job is finished, and the client has its last event: do not reconnect.",
             204,
@@ -219,12 +214,7 @@ def _describe_token(settings: Settings) -> str:
     answers=Answer("The token.", cache="no-store"),
 )
 async def make_stream_token(
-    job_id: JobId,
-    principal: Principal,
-    settings: Settings,
-    database: Database,
-    owners: JobOwners,
-    views: JobViews,
+    job_id: JobId, principal: Principal, settings: Settings, database: Database, owners: JobOwners, views: JobViews
 ) -> StreamToken:
     """A token for one job's event stream."""
     await owners.check_read(principal, job_id)

@@ -149,9 +149,7 @@ class JobViews:
         """
         view = await self.read(tenant_id, job_id, at_least=None)
         if status == 202:
-            return Reply(
-                view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"}
-            )
+            return Reply(view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"})
         return Reply(view.body, status, view.headers(view.next_in))
 
     async def explain(self, view: View) -> View:

@@ -22,9 +22,7 @@ class LongPoll(msgspec.Struct, frozen=True):
     intake: Intake
     principals: Principals
 
-    async def wait(
-        self, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float
-    ) -> bool:
+    async def wait(self, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float) -> bool:
         """True: the job is finished, or not what the client knows (tags and revisions). `until`: the loop's time.
 
         Raises:
@@ -35,9 +33,7 @@ class LongPoll(msgspec.Struct, frozen=True):
             return True
         return await self.hold(principal, job_id, until, revision=seen.revision if known else None)
 
-    async def hold(
-        self, principal: Principal, job_id: uuid.UUID, until: float, *, revision: int | None = None
-    ) -> bool:
+    async def hold(self, principal: Principal, job_id: uuid.UUID, until: float, *, revision: int | None = None) -> bool:
         """True: the job is finished or, with `revision` given, has another; false: too many wait, or the time is over.
 
         Raises:
@@ -48,6 +44,4 @@ class LongPoll(msgspec.Struct, frozen=True):
                 return False
             async with self.principals.heed(principal):
                 seconds = until - asyncio.get_running_loop().time()
-                return await self.watcher.wait(
-                    principal.tenant_id, job_id, seconds=seconds, revision=revision
-                )
+                return await self.watcher.wait(principal.tenant_id, job_id, seconds=seconds, revision=revision)

@@ -30,9 +30,7 @@ class JobWatcher:
         self._task: asyncio.Task[None] | None = None
         self._released = False
 
-    async def wait(
-        self, tenant_id: int, job_id: uuid.UUID, *, seconds: float, revision: int | None = None
-    ) -> bool:
+    async def wait(self, tenant_id: int, job_id: uuid.UUID, *, seconds: float, revision: int | None = None) -> bool:
         """True once the job is finished, or, with `revision` given, once it has another; false after `seconds`."""
         if seconds <= 0 or self._released:
             return False

@@ -14,10 +14,7 @@ _MOST: Final = 30
 
 
 async def in_batches(
-    statement: Callable[..., Awaitable[int]],
-    connection: Connection,
-    *arguments: object,
-    batch_size: int = BATCH,
+    statement: Callable[..., Awaitable[int]], connection: Connection, *arguments: object, batch_size: int = BATCH
 ) -> int:
     """Run a statement of at most `batch_size` rows until it touches fewer, at most `_MOST` times; how many rows."""
     total = 0

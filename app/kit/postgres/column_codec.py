@@ -31,9 +31,7 @@ def texts(columns: Sequence[Sequence[str | None]]) -> Texts:
     separator, null = _USUAL
     while True:
         joined = [_join(column, separator, null) for column in columns]
-        if all(
-            _is_sound(column, text, separator, null) for column, text in zip(columns, joined, strict=True)
-        ):
+        if all(_is_sound(column, text, separator, null) for column, text in zip(columns, joined, strict=True)):
             return Texts(joined, separator, null)
         token = secrets.token_hex(8)
         separator, null = f"\x1f{token}\x1f", f"\x1e{token}\x1e"
@@ -57,6 +55,4 @@ def _join(column: Sequence[str | None], separator: str, null: str) -> str | None
 
 
 def _is_sound(column: Sequence[str | None], joined: str | None, separator: str, null: str) -> bool:
-    return joined is None or (
-        joined.count(separator) == len(column) - 1 and joined.count(null) == column.count(None)
-    )
+    return joined is None or (joined.count(separator) == len(column) - 1 and joined.count(null) == column.count(None))

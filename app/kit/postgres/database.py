@@ -48,9 +48,7 @@ async def _bound_transactions(connection: Connection) -> None:
     other timeout ends it.
     """
     if connection.get_server_version().major >= 17:
-        await connection.execute(
-            "SELECT set_config('transaction_timeout', $1, false)", f"{TRANSACTION_SECONDS}s"
-        )
+        await connection.execute("SELECT set_config('transaction_timeout', $1, false)", f"{TRANSACTION_SECONDS}s")
 
 
 TRANSACTION_SECONDS: Final = 60
@@ -84,9 +82,7 @@ class Storage:
         if self.seconds:
             return  # several writers met the same trouble
         if not self._wait:
-            log.error(
-                "storage_full", remedy="free or add disk space for PostgreSQL; work then continues by itself"
-            )
+            log.error("storage_full", remedy="free or add disk space for PostgreSQL; work then continues by itself")
         self._wait = min(max(FULL_WAIT, self._wait * 2), FULL_WAIT_CAP)
         self._until = self._clock() + self._wait
 
@@ -153,16 +149,11 @@ class Database:
                             "application_name": self._name,
                             "statement_timeout": _milliseconds(s.db_statement_timeout),
                             "lock_timeout": _milliseconds(s.db_lock_timeout),
-                            "idle_in_transaction_session_timeout": _milliseconds(
-                                s.db_idle_in_transaction_timeout
-                            ),
+                            "idle_in_transaction_session_timeout": _milliseconds(s.db_idle_in_transaction_timeout),
                             "jit": "off",
                         },
                     )
-                except (
-                    *UNREACHABLE,
-                    asyncpg.PostgresError,
-                ) as error:  # also: no such database, wrong password
+                except (*UNREACHABLE, asyncpg.PostgresError) as error:  # also: no such database, wrong password
                     raise DatabaseUnavailable(retry_after=2.0) from error
             return self._pool
 

@@ -33,18 +33,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from enum import Enum
 from operator import itemgetter
-from typing import (
-    TYPE_CHECKING,
-    Annotated,
-    Any,
-    Final,
-    Generic,
-    ParamSpec,
-    TypeAlias,
-    TypeVar,
-    cast,
-    overload,
-)
+from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
@@ -152,9 +141,7 @@ def _register(name: str, declare: Callable[[], Declaration]) -> None:
     DECLARED[name] = declare
 
 
-def _declare(
-    name: str, arguments: Sequence[tuple[str | None, Any]], result: Any, timeout: float | None
-) -> Declaration:
+def _declare(name: str, arguments: Sequence[tuple[str | None, Any]], result: Any, timeout: float | None) -> Declaration:
     """`arguments`: their names, where they have any, and types."""
     run, row = _runner(name, result, timeout)
     bind, kinds = _binder(name, arguments)

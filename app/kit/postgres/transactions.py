@@ -20,9 +20,7 @@ _TRIES: Final = 3
 
 
 async def retried(
-    transaction: Callable[[], Awaitable[T]],
-    *,
-    on: tuple[type[asyncpg.PostgresError], ...] = COLLIDED,
+    transaction: Callable[[], Awaitable[T]], *, on: tuple[type[asyncpg.PostgresError], ...] = COLLIDED
 ) -> T:
     """Run what opens a transaction, and again where it ends in one of the errors `on`; the third one is raised."""
     for attempt in range(1, _TRIES):

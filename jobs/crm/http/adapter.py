@@ -89,9 +89,7 @@ class Http:
         self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
         self._judge = HttpJudge(access["token"], now)
         self._results = Results(chosen, self._judge.words, self._judge.said)
-        self._map = FieldMap(
-            chosen, key=chosen.id_field, name_of=str if chosen.attributes_field is None else _nowhere
-        )
+        self._map = FieldMap(chosen, key=chosen.id_field, name_of=str if chosen.attributes_field is None else _nowhere)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """See `jobs.crm.port.Crm.push`."""
@@ -105,9 +103,7 @@ class Http:
         """By `archive_path`, or as contacts that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
         path = self._options.archive_path
         if path is not None:
-            return await self._call(
-                "POST", path, {"ids": [c.contact_id for c in contacts]}, contacts, headers
-            )
+            return await self._call("POST", path, {"ids": [c.contact_id for c in contacts]}, contacts, headers)
         if self._options.deleted_field is None:
             return self._cannot(contacts)
         return await self._send(contacts, headers)
@@ -159,9 +155,9 @@ class Http:
         attributes = ours.pop(nested, {}) if nested is not None else {}
         held = record.get(nested) if nested is not None else None
         theirs = held if isinstance(held, dict) else {}
-        matches = all(
-            same(value, record.get(name), fold=name == "email") for name, value in ours.items()
-        ) and all(same(value, theirs.get(name)) for name, value in attributes.items())
+        matches = all(same(value, record.get(name), fold=name == "email") for name, value in ours.items()) and all(
+            same(value, theirs.get(name)) for name, value in attributes.items()
+        )
         return Seen.MATCHES if matches else Seen.DIFFERS
 
     async def _send(self, contacts: list[Contact], headers: Headers) -> Reply:
@@ -172,9 +168,7 @@ class Http:
             payload = {name: payload}
         return await self._call(self._options.method, self._options.path, payload, contacts, headers)
 
-    async def _call(
-        self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers
-    ) -> Reply:
+    async def _call(self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers) -> Reply:
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
         key = {"Idempotency-Key": headers.event_id}
@@ -212,9 +206,7 @@ class Http:
         return {name: value for name, value in values.items() if value is not None}
 
     def _cannot(self, contacts: list[Contact]) -> Reply:
-        words = (
-            "this destination has no way to take a contact away: give it an archive_path or a deleted_field"
-        )
+        words = "this destination has no way to take a contact away: give it an archive_path or a deleted_field"
         refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
         outcomes = [Outcome(c.contact_id, *refusal) for c in contacts]
         return Reply(outcomes=outcomes, health=Health.WELL, detail=words)

@@ -25,8 +25,7 @@ LATER_STATUSES: Final = frozenset({408, 423, 425, 429})
 GONE_STATUSES: Final = frozenset({404, 410})
 
 _ERROR_NAME: Final = re.compile(
-    r"err|fail|fault|message|detail|description|reason|problem|title|status|code|info|note|text",
-    re.IGNORECASE,
+    r"err|fail|fault|message|detail|description|reason|problem|title|status|code|info|note|text", re.IGNORECASE
 )
 _MOST_ID: Final = 255
 _SHOWN: Final = 2_000
@@ -86,9 +85,7 @@ class Results:
             else self._outcome(contact, placed.get(place))
             for place, contact in enumerate(contacts)
         ]
-        return self._reply(
-            answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer)
-        )
+        return self._reply(answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer))
 
     def _place(self, contacts: list[Contact], results: list[Any]) -> dict[int, Any] | None:
         """Position → its result. Two results for one contact are none: which of them holds nobody knows."""
@@ -102,9 +99,7 @@ class Results:
                 found[place] = None if place in found else result
         return found
 
-    def _place_echoes(
-        self, contacts: list[Contact], records: list[Any], reader: Reader
-    ) -> dict[int, Any] | None:
+    def _place_echoes(self, contacts: list[Contact], records: list[Any], reader: Reader) -> dict[int, Any] | None:
         """Position → the record that the service shows of it, found by our key or its e-mail address."""
         if self._options.results_by == "position":
             return self._place(contacts, records)
@@ -127,9 +122,7 @@ class Results:
         self, contacts: list[Contact], answer: Answer, refusals: Refusals, *, rest_is_well: bool
     ) -> Reply:
         """What a body says that has no result for each contact; `rest_is_well`: whom it does not blame is done."""
-        queued = refusals.queued or (
-            "202 means that it is queued and not done" if answer.status == _ACCEPTED else ""
-        )
+        queued = refusals.queued or ("202 means that it is queued and not done" if answer.status == _ACCEPTED else "")
         if refusals.account:
             detail = self._words(f"the destination answered {answer.status}, but {refusals.sign}")
             held = [self._later(contact, detail) for contact in contacts]
@@ -181,9 +174,7 @@ class Results:
             elif place in refusals.named or doubtful:
                 why = refusals.named.get(place) or refusals.sign
                 words = f"its result and the rest of the answer contradict each other: {why}"
-                weighed[place] = msgspec.structs.replace(
-                    self._open(words, answer), contact_id=outcome.contact_id
-                )
+                weighed[place] = msgspec.structs.replace(self._open(words, answer), contact_id=outcome.contact_id)
         return weighed
 
     def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
@@ -193,12 +184,8 @@ class Results:
         outcomes = [self._well(contact, created) for contact in contacts]
         return msgspec.structs.replace(self._reply(answer, outcomes), vouched=False)
 
-    def _reply(
-        self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = ""
-    ) -> Reply:
-        return Reply(
-            outcomes=outcomes, health=health, seconds=answer.seconds, status=answer.status, detail=detail
-        )
+    def _reply(self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = "") -> Reply:
+        return Reply(outcomes=outcomes, health=health, seconds=answer.seconds, status=answer.status, detail=detail)
 
     def _outcome(self, contact: Contact, result: Any) -> Outcome:
         options = self._options
@@ -216,9 +203,7 @@ class Results:
             state = EffectState.RETRY
         if state == EffectState.OK:
             created = _created(look(result, options.result_created), verdict)
-            return Outcome(
-                contact.contact_id, state, remote_id=remote_id_of(result, options), created=created
-            )
+            return Outcome(contact.contact_id, state, remote_id=remote_id_of(result, options), created=created)
         if state == EffectState.UNKNOWN:
             said = _words(verdict) or "neither yes nor no"
             return self._unknown(contact, f"{options.result_ok!r} is {said}")

@@ -136,9 +136,7 @@ class HubSpot:
         if not contacts:
             return
         by_id = all(conflicts.values())
-        names = (
-            conflicts if by_id else {c.contact_id: adoption.address(self._fields, c) or "" for c in contacts}
-        )
+        names = conflicts if by_id else {c.contact_id: adoption.address(self._fields, c) or "" for c in contacts}
         ids = dict.fromkeys(names[c.contact_id] for c in contacts)
         payload = read_request(ids, ["email", self._fields.key], None if by_id else "email")
         left = self._left(tally.seconds)
@@ -172,9 +170,7 @@ class HubSpot:
     async def _take_over(
         self, tally: Tally, contacts: list[Contact], records: dict[str, str], headers: Headers
     ) -> None:
-        answer = await self._write(
-            UPDATE, contacts, headers, tally.seconds, lambda c: {"id": records[c.contact_id]}
-        )
+        answer = await self._write(UPDATE, contacts, headers, tally.seconds, lambda c: {"id": records[c.contact_id]})
         reply = self._read(contacts, answer)
         there = EffectState.OK
         outcomes = [replace(o, created=False) if o.state is there else o for o in reply.outcomes]
@@ -231,9 +227,7 @@ class HubSpot:
         if answer.status != 204:
             return self._judge.reply(contacts, answer)
         outcomes = [
-            nameless(c)
-            if c.remote_id is None
-            else Outcome(c.contact_id, EffectState.OK, remote_id=c.remote_id)
+            nameless(c) if c.remote_id is None else Outcome(c.contact_id, EffectState.OK, remote_id=c.remote_id)
             for c in contacts
         ]
         return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)

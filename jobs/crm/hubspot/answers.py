@@ -26,9 +26,7 @@ MIGRATION_SECONDS: Final = 10.0
 
 _MISSING: Final = "PROPERTY_DOESNT_EXIST"
 _READ_ONLY: Final = "READ_ONLY_VALUE"
-_NOT_THERE: Final = re.compile(
-    r"Property [\\'\"“]*([^\s\\'\"“”]+)[\\'\"”]* does(?: not|n't) exist", re.IGNORECASE
-)
+_NOT_THERE: Final = re.compile(r"Property [\\'\"“]*([^\s\\'\"“”]+)[\\'\"”]* does(?: not|n't) exist", re.IGNORECASE)
 
 
 class HubSpotJudge(Judge):
@@ -66,11 +64,7 @@ class HubSpotJudge(Judge):
             )
         for name, code in lacking.items():
             ours = self._fields.source_of(name, contacts) or name
-            do = (
-                "HubSpot does not allow writing it: give"
-                if code == _READ_ONLY
-                else "Create it in HubSpot, give"
-            )
+            do = "HubSpot does not allow writing it: give" if code == _READ_ONLY else "Create it in HubSpot, give"
             return rename_or_exclude(do, ours)
         return None
 

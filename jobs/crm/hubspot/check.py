@@ -17,9 +17,7 @@ from jobs.crm.port import Headers
 PROPERTY = "/crm/v3/properties/contacts/"
 
 
-async def check(
-    connection: Connection, judge: Judge, id_property: str, read_path: str, headers: Headers
-) -> list[Step]:
+async def check(connection: Connection, judge: Judge, id_property: str, read_path: str, headers: Headers) -> list[Step]:
     make = (
         f"Make a contact property {id_property!r} (single-line text, values must be unique), or name yours with "
         "the option id_property."
@@ -36,9 +34,7 @@ async def check(
         words = f"There is no such contact property. {make}"
     elif answer.status in (401, 403, 407):
         ok = None
-        words = (
-            "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
-        )
+        words = "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
     elif not answer.well or not isinstance(body, dict):
         return [read, refused("id property", judge, answer)]
     elif body.get("hasUniqueValue") is not True:

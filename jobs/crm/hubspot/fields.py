@@ -23,9 +23,7 @@ class Fields(FieldMap):
     """How one HubSpot account names things."""
 
     def __init__(self, options: HubSpotOptions) -> None:
-        super().__init__(
-            options, key=options.id_property, attributes=options.properties, name_of=property_name
-        )
+        super().__init__(options, key=options.id_property, attributes=options.properties, name_of=property_name)
 
     def properties(self, contact: Contact) -> dict[str, str]:
         """What an upsert of the contact sets."""
@@ -36,10 +34,7 @@ class Fields(FieldMap):
 
     def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
         """Whether the record carries every property that a push of the contact would set."""
-        return all(
-            same(value, record.get(name), fold=name == "email")
-            for name, value in self.sources(contact).items()
-        )
+        return all(same(value, record.get(name), fold=name == "email") for name, value in self.sources(contact).items())
 
 
 def read_request(ids: Iterable[str], properties: list[str], id_property: str | None) -> dict[str, Any]:

@@ -66,11 +66,7 @@ class Outcomes:
                 yield place, (str(record["id"]), new if isinstance(new, bool) else None)
 
     def _outcome(
-        self,
-        contact: Contact,
-        written: tuple[str, bool | None] | None,
-        error: dict[str, Any] | None,
-        lost: str,
+        self, contact: Contact, written: tuple[str, bool | None] | None, error: dict[str, Any] | None, lost: str
     ) -> Outcome:
         if error is None and written is not None:
             remote_id, created = written

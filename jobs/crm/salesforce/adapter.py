@@ -137,11 +137,7 @@ class Salesforce:
             status = answer.status
         seen, remote_ids = self._compare(contacts, records, complete)
         return ReadBack(
-            seen=seen,
-            remote_ids=remote_ids,
-            health=Health.WELL,
-            seconds=self._monotonic() - started,
-            status=status,
+            seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=self._monotonic() - started, status=status
         )
 
     async def _collect(

@@ -78,11 +78,7 @@ class SalesforceJudge(Judge):
                 "(tranche destinations change NAME --option external_id_field=THEIRS)"
             )
         ours = self._fields.source_of(name, contacts) or name
-        do = (
-            "Let the user of the token edit it, give"
-            if code in _NO_ACCESS
-            else f"Create {name} on Contact, give"
-        )
+        do = "Let the user of the token edit it, give" if code in _NO_ACCESS else f"Create {name} on Contact, give"
         return rename_or_exclude(do, ours)
 
     def _lacking(self, errors: Any) -> Iterator[tuple[str, str]]:
@@ -117,9 +113,7 @@ class SalesforceJudge(Judge):
         if isinstance(answer, Answer) and answer.status == 300:
             return Verdict(
                 health=Health.WELL,
-                detail=self.words(
-                    f"Salesforce answered 300: several records have one {self._key}; merge them"
-                ),
+                detail=self.words(f"Salesforce answered 300: several records have one {self._key}; merge them"),
                 refused=True,
             )
         return super().verdict(answer, contacts)
@@ -140,12 +134,7 @@ class SalesforceJudge(Judge):
         return self._outcome(contact, result, "would not delete this contact")
 
     def _outcome(
-        self,
-        contact: Contact,
-        result: Any,
-        refusal: str = "rejected this contact",
-        *,
-        created: bool | None = None,
+        self, contact: Contact, result: Any, refusal: str = "rejected this contact", *, created: bool | None = None
     ) -> Outcome:
         found = result if isinstance(result, dict) else {}
         if found.get("success") is True:
@@ -199,9 +188,8 @@ class Quota:
         usage = usage_of(answer) if isinstance(answer, Answer) else None
         if usage is not None and usage[0] >= usage[1] * self._share:
             self._until = self._monotonic() + QUOTA_SECONDS
-            self._detail = (
-                f"{usage[0]} of the organisation's {usage[1]} API calls of the last 24 hours are used"
-                + (f", and quota_share lets go to {self._share:g} of them" if self._share < 1 else "")
+            self._detail = f"{usage[0]} of the organisation's {usage[1]} API calls of the last 24 hours are used" + (
+                f", and quota_share lets go to {self._share:g} of them" if self._share < 1 else ""
             )
 
     def pause(self) -> Pause | None:

@@ -55,9 +55,7 @@ def _key(name: str, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer
     return step("external id", True, words, answer)
 
 
-def _mapped(
-    options: SalesforceOptions, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer
-) -> list[Step]:
+def _mapped(options: SalesforceOptions, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> list[Step]:
     """Fields that standard fields and `fields` go to."""
     names = {**options.STANDARD, **options.fields}
     missing = sorted({name for name in names.values() if name is not None and name.casefold() not in fields})

@@ -37,17 +37,13 @@ async def main(arguments: argparse.Namespace) -> None:
                 elif part == "lost":
                     await lost.measure(site, arguments.contacts)
                 else:
-                    await throughput.measure(
-                        site, arguments.contacts, arguments.concurrency, profile=arguments.profile
-                    )
+                    await throughput.measure(site, arguments.contacts, arguments.concurrency, profile=arguments.profile)
                 site.tranche.quiet = True
     print(f"\n{time.monotonic() - started:.0f} s in all")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them by default")
     parser.add_argument("--contacts", type=int, default=50_000)
     parser.add_argument("--seconds", type=float, default=30.0, help="how long the night is")

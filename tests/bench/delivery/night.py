@@ -25,8 +25,7 @@ DAY = 25
 async def measure(site: Site, contacts: int, night: float) -> None:
     plain = Settings()
     breaker = {
-        name: getattr(plain, name) / COMPRESSION
-        for name in ("breaker_window", "breaker_open", "breaker_open_cap")
+        name: getattr(plain, name) / COMPRESSION for name in ("breaker_window", "breaker_open", "breaker_open_cap")
     }
     await site.start(**breaker)
     broken = await site.another_sandbox("b")
@@ -89,9 +88,7 @@ async def _arrive(site: Site, batches: int, every: float) -> list[float]:
     return list(await asyncio.gather(*(one(number) for number in range(batches))))
 
 
-def _count(
-    calls: list[dict[str, Any]], changes: list[dict[str, Any]], probes: int
-) -> tuple[int, int, int, int]:
+def _count(calls: list[dict[str, Any]], changes: list[dict[str, Any]], probes: int) -> tuple[int, int, int, int]:
     """Calls before the first opening, those while half-open, how often it was, and those while open.
 
     A call that began just before an opening may arrive just after it: it was let through while closed.
@@ -117,9 +114,7 @@ def _show(parts: dict[str, list[float]]) -> None:
         table.add_column(name, justify="right" if name else "left")
     for name, times in parts.items():
         cuts = statistics.quantiles(times, n=100, method="inclusive")
-        table.add_row(
-            name, str(len(times)), f"{statistics.median(times):.0f}", f"{cuts[98]:.0f}", f"{max(times):.0f}"
-        )
+        table.add_row(name, str(len(times)), f"{statistics.median(times):.0f}", f"{cuts[98]:.0f}", f"{max(times):.0f}")
     rich.print(table)
 
 

@@ -46,9 +46,7 @@ class Site:
     async def start(self, **changes: Any) -> None:
         """The API and two workers with these settings."""
         self.api = await self.tranche.start_api()
-        self.workers = list(
-            await asyncio.gather(*(self.tranche.start_worker(**changes) for _ in range(WORKERS)))
-        )
+        self.workers = list(await asyncio.gather(*(self.tranche.start_worker(**changes) for _ in range(WORKERS))))
 
     async def another_sandbox(self, name: str) -> Sandbox:
         """One more CRM, as a destination of this name."""
@@ -70,9 +68,7 @@ class Site:
             "Content-Type": "application/json",
         }
         began = time.perf_counter()
-        async with self.session.post(
-            f"{self.tranche.url}/v1/contacts:bulk", data=data, headers=headers
-        ) as answer:
+        async with self.session.post(f"{self.tranche.url}/v1/contacts:bulk", data=data, headers=headers) as answer:
             told = await answer.read()
         assert answer.status == 207, told[:300]
         assert b'"failed":0,"retry":0' in told, told[:300]

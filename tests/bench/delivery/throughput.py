@@ -17,9 +17,7 @@ GOAL = 20_000
 
 async def measure(site: Site, contacts: int, concurrency: int, *, profile: bool) -> None:
     await site.start()
-    await site.rows(
-        "UPDATE destinations SET options = jsonb_build_object('concurrency', $1::int)", concurrency
-    )
+    await site.rows("UPDATE destinations SET options = jsonb_build_object('concurrency', $1::int)", concurrency)
     await site.sandbox.misbehave(latency={"latency": LATENCY})
     ids = rig.contact_ids(contacts + CHUNK * concurrency)
     await site.post_all(ids[contacts:])  # warms up connections, plans and code
@@ -45,9 +43,7 @@ async def measure(site: Site, contacts: int, concurrency: int, *, profile: bool)
     rich.print(table)
     rich.print(f"goal: {GOAL:,} contacts/s: {'met' if contacts / took >= GOAL else 'missed'}")
     if profile:
-        table = Table(
-            title="processor time", caption=f"{os.cpu_count()} cores; load from elsewhere not counted"
-        )
+        table = Table(title="processor time", caption=f"{os.cpu_count()} cores; load from elsewhere not counted")
         for name in ("part", "s", "ms per 1,000 contacts", "cores in use"):
             table.add_column(name, justify="left" if name == "part" else "right")
         for name, seconds in (*used.items(), ("all", sum(used.values()))):

@@ -92,9 +92,7 @@ class Field:
 
     async def contacts(self) -> dict[str, tuple[str | None, str | None, str | None]]:
         """First name, company and phone of each contact that there is."""
-        rows = await self.tranche.rows(
-            "SELECT contact_id, first_name, company, phone FROM contacts WHERE email <> ''"
-        )
+        rows = await self.tranche.rows("SELECT contact_id, first_name, company, phone FROM contacts WHERE email <> ''")
         return {row["contact_id"]: (row["first_name"], row["company"], row["phone"]) for row in rows}
 
 
@@ -151,9 +149,7 @@ async def measure(field: Field, count: int, changes: int, created: int) -> None:
     old = [person(number, first_name="old") for number in range(created, count)]
     for job_id in await field.push(old):
         await field.finished(job_id)
-    imported = await field.push_whole(
-        [person(number, first_name="new", company="new") for number in range(count)]
-    )
+    imported = await field.push_whole([person(number, first_name="new", company="new") for number in range(count)])
     job = await field.finished(imported)
     assert job["state"] == "completed", job
     numbers = random.Random(4).sample(range(count), changes)
@@ -162,9 +158,7 @@ async def measure(field: Field, count: int, changes: int, created: int) -> None:
     undo = told.undo
     seconds = _seconds(undo["applied_at"]) - _seconds(undo["created_at"])
     synced = _seconds(undo["finished_at"]) - _seconds(undo["created_at"])
-    print(
-        f"| undo of {count:,} contacts, {created:,} of them created by it, {changes:,} changed meanwhile | |"
-    )
+    print(f"| undo of {count:,} contacts, {created:,} of them created by it, {changes:,} changed meanwhile | |")
     print("|---|---|")
     print(f"| restored here, seconds after it was asked | {seconds:.2f} |")
     print(f"| … and at both CRMs | {synced:.2f} |")
@@ -209,9 +203,7 @@ async def main(arguments: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contacts", type=int, default=10_000)
     parser.add_argument("--changes", type=int, default=1_000)
     parser.add_argument("--created", type=int, default=2_000, help="contacts that the import creates")

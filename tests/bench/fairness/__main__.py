@@ -139,9 +139,7 @@ async def main(kinds: list[str], seconds: float) -> None:
             await watch_victim(url, victim, 2.0)  # warms up
             print(f"victim: one item every {EVERY * 1000:.0f} ms for {seconds:g} s; load average before: "
                   f"{os.getloadavg()[0]:.2f}\n")  # fmt: skip
-            print(
-                "| noise | quiet p50, ms | p99 | noisy p50 | p99 | p99 ratio | API's memory, MB | victim | noise |"
-            )
+            print("| noise | quiet p50, ms | p99 | noisy p50 | p99 | p99 ratio | API's memory, MB | victim | noise |")
             print("|---|--:|--:|--:|--:|--:|--:|---|---|")
             for kind in kinds:
                 print("| " + " | ".join(await measure(url, victim, noisy, kind, seconds)) + " |", flush=True)
@@ -151,9 +149,7 @@ async def main(kinds: list[str], seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kinds", nargs="*", default=[], help=f"of: {', '.join(KINDS)}; all of them")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--victim", nargs=3, metavar=("URL", "KEY", "SECONDS"), help=argparse.SUPPRESS)

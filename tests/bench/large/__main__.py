@@ -49,9 +49,7 @@ async def run(part: str, site: Site, folder: Path, arguments: argparse.Namespace
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", choices=[[], *PARTS], help="all of them by default")
     parser.add_argument("--rows", type=int, default=1_000_000)
     parser.add_argument("--contacts", type=int, default=10_000_000, help="the largest table")

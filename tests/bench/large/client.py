@@ -58,9 +58,7 @@ class Line:
                 self._streams = await asyncio.open_connection(self._host, self._port)
         return self._streams
 
-    async def ask(
-        self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b""
-    ) -> Told:
+    async def ask(self, method: str, target: str, headers: Mapping[str, str] | None = None, body: bytes = b"") -> Told:
         """
         Raises:
             OSError, EOFError: the connection broke before the whole answer was there.

@@ -15,21 +15,9 @@ Row = dict[str, Any]
 
 FIRST: Final = ("Sheryl", "Preston", "Roy", "Linda", "Joanna", "Aimee", "Darren", "Brett", "Sheryl", "Zoë")
 LAST: Final = ("Baxter", "Lozano", "Berry", "Olsen", "Bender", "Downs", "Peck", "Mullen", "Meyers", "Müller")
-COMPANY: Final = (
-    "Rasmussen Group",
-    "Vega-Gentry",
-    "Murillo-Perry",
-    "Dominguez, Mcmillan and Donovan",
-    "Steele Group",
-)
+COMPANY: Final = ("Rasmussen Group", "Vega-Gentry", "Murillo-Perry", "Dominguez, Mcmillan and Donovan", "Steele Group")
 CITY: Final = ("East Leonard", "East Jimmychester", "Isabelborough", "Bensonview", "West Priscilla")
-COUNTRY: Final = (
-    "Chile",
-    "Djibouti",
-    "Antigua and Barbuda",
-    "Dominican Republic",
-    "Slovakia (Slovak Republic)",
-)
+COUNTRY: Final = ("Chile", "Djibouti", "Antigua and Barbuda", "Dominican Republic", "Slovakia (Slovak Republic)")
 HEADER: Final = (
     "id", "email", "first_name", "last_name", "phone", "company",
     "city", "country", "phone_2", "subscribed", "website",

@@ -121,15 +121,7 @@ async def measure(site: Site, folder: Path, sizes: list[int], rows: int, samples
     )
     show(
         f"Growth: CSV files of {rows:,} new rows into a table that holds contacts already",
-        (
-            "contacts",
-            "rows/s",
-            "to the first",
-            "each file",
-            "WAL, bytes a row",
-            "whole pages a row",
-            "reads a row",
-        ),
+        ("contacts", "rows/s", "to the first", "each file", "WAL, bytes a row", "whole pages a row", "reads a row"),
         lines,
         [note],
     )

@@ -57,18 +57,7 @@ async def measure(folder: Path, rows: int, rounds: int) -> None:
             tranche.quiet = True
     show(
         "Kills: kill -9 at random moments",
-        (
-            "file",
-            "rows",
-            "rounds",
-            "identical",
-            "kills",
-            "of",
-            "while",
-            "uploads begun",
-            "peaceful, s",
-            "a round, s",
-        ),
+        ("file", "rows", "rounds", "identical", "kills", "of", "while", "uploads begun", "peaceful, s", "a round, s"),
         lines,
         [_MEANING, *differences],
     )

@@ -113,9 +113,7 @@ async def measure(site: Site, folder: Path, rows: int, pollers: int) -> None:
     await crowd.disperse()
     assert len(windows) >= 3, "the import was over too soon; give it more rows"
     api, _ = site.peaks()
-    pairs = [
-        (windows[i][1], (windows[i - 1][1] + windows[i + 1][1]) / 2) for i in range(1, len(windows) - 1, 2)
-    ]
+    pairs = [(windows[i][1], (windows[i - 1][1] + windows[i + 1][1]) / 2) for i in range(1, len(windows) - 1, 2)]
     cuts = statistics.quantiles(crowd.milliseconds, n=100) if len(crowd.milliseconds) > 100 else [0.0] * 99
     note = (
         f"Goals: p99 under {P99_MS} ms, loss under {LOSS}. Rows/s in windows of {WINDOW:g} s without and with polls, "

@@ -27,9 +27,7 @@ MOST = 20
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--format", choices=[family.value for family in Family], action="append")
-    parser.add_argument(
-        "--show", type=int, default=8, help="hostile inputs listed of each format, the worst first"
-    )
+    parser.add_argument("--show", type=int, default=8, help="hostile inputs listed of each format, the worst first")
     options = parser.parse_args()
     for family in [Family(name) for name in options.format or [family.value for family in Family]]:
         report(family, options.show)
@@ -54,9 +52,7 @@ def report(family: Family, shown: int) -> None:
     small = _measure_all(smallest(family), family)
     pairs = {one.name: _measure_all(one, family) for one in hostile(family)}
     usual = {size: min((p[size].ordinary for p in pairs.values()), key=lambda c: c.cpu) for size in SIZES}
-    print(
-        f"\n{family}: ns of CPU per byte (times ordinary), longest stretch in ms; {len(pairs)} hostile inputs"
-    )
+    print(f"\n{family}: ns of CPU per byte (times ordinary), longest stretch in ms; {len(pairs)} hostile inputs")
     _print_row("ordinary", {size: Pair(usual[size], usual[size]) for size in SIZES})
     _print_row("the smallest correct items", small)
     worst = sorted(pairs, key=lambda name: -_worst(pairs[name]))

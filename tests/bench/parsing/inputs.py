@@ -23,9 +23,7 @@ class Input(msgspec.Struct, frozen=True):
     form: Form
 
 
-def repeat(
-    unit: str | bytes, *, head: str | bytes = b"", tail: str | bytes = b"", between: bytes = b""
-) -> Make:
+def repeat(unit: str | bytes, *, head: str | bytes = b"", tail: str | bytes = b"", between: bytes = b"") -> Make:
     """Units one after the other."""
     pattern, begin, end = _bytes(unit), _bytes(head), _bytes(tail)
 
@@ -175,9 +173,7 @@ def _csv() -> list[Input]:
     for unit in ("a\n", 'a","\n'):
         text = repeat(unit, head="id,email\n")
         found.append(
-            Input(
-                f"UTF-16 rows of {unit!r}", lambda size, t=text: t(size // 2).decode().encode("utf-16"), wide
-            )
+            Input(f"UTF-16 rows of {unit!r}", lambda size, t=text: t(size // 2).decode().encode("utf-16"), wide)
         )
     renamed = Form(family=Family.CSV, mapping={f"Column number {c} of many": f"a{c}" for c in range(100)})
     found.append(Input("100 renamed columns", _CSV["no id, many columns"], renamed))
@@ -199,8 +195,7 @@ def ordinary(family: Family) -> Input:
     """Contacts of six fields; in CSV too."""
     if family is Family.CSV:
         make = repeat(
-            "c%d,ann.lee%d@example.com,Ann,Lee,+49 30 %d,ACME\n",
-            head="id,email,first_name,last_name,phone,company\n",
+            "c%d,ann.lee%d@example.com,Ann,Lee,+49 30 %d,ACME\n", head="id,email,first_name,last_name,phone,company\n"
         )
     elif family is Family.JSON:
         make = repeat(_CONTACT, head='{"items":[', tail="]}", between=b",")

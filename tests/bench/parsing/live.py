@@ -105,9 +105,7 @@ async def main(size: int) -> None:
         os.chmod(folder, 0o711)  # as root the engines run as somebody else
         async with rig.installation(Path(folder) / "data", api_workers=1) as (_, url, key):
             print(f"load average before: {os.getloadavg()[0]:.2f}\n")
-            print(
-                "| body | sent, bytes | status | answered after, s | `/health/live`: median, ms | p99 | longest |"
-            )
+            print("| body | sent, bytes | status | answered after, s | `/health/live`: median, ms | p99 | longest |")
             print("|---|--:|--:|--:|--:|--:|--:|")
             for body in bodies(size):
                 print("| " + " | ".join(await measure(url, key, body)) + " |", flush=True)

@@ -162,37 +162,24 @@ async def soak(folder: Path, a: argparse.Namespace) -> None:
             if first:
                 span = (time.monotonic() - began - first["at"]) / 60
                 growth = ", ".join(f"{name} {(held[name] - first[name]) / span:+.1f}" for name in parts)
-                print(
-                    f"\nMB a minute after the first 20 seconds: {growth}; load average: {os.getloadavg()[0]:.2f}"
-                )
+                print(f"\nMB a minute after the first 20 seconds: {growth}; load average: {os.getloadavg()[0]:.2f}")
             tranche.quiet = True
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=5.0)
     parser.add_argument("--rate", type=float, default=30.0, help="imports a second")
     parser.add_argument("--items", type=int, default=100, help="of an import")
     parser.add_argument("--contacts", type=int, default=20_000, help="that change again and again")
     parser.add_argument("--files", action="store_true", help="each is processed by the worker (202)")
     parser.add_argument(
-        "--unknown",
-        type=int,
-        default=0,
-        help="more destinations (49 at most), each with a host name that nobody knows",
+        "--unknown", type=int, default=0, help="more destinations (49 at most), each with a host name that nobody knows"
     )
-    parser.add_argument(
-        "--slow", type=int, default=0, help="more destinations (49 at most); calls take 5 s then"
-    )
+    parser.add_argument("--slow", type=int, default=0, help="more destinations (49 at most); calls take 5 s then")
     parser.add_argument("--bytes", type=int, default=0, help="more of attributes for each item")
     parser.add_argument(
-        "--environment",
-        nargs="*",
-        default=[],
-        metavar="NAME=VALUE",
-        help="for the processes, as MALLOC_ARENA_MAX=1",
+        "--environment", nargs="*", default=[], metavar="NAME=VALUE", help="for the processes, as MALLOC_ARENA_MAX=1"
     )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="tranche-soak-") as folder:

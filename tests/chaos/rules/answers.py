@@ -49,8 +49,7 @@ def answers_are_foreseen(e: Evidence) -> Findings:
     for asked in e.rows("asked"):
         if asked["status"] is not None and asked["status"] >= 500 and asked["status"] != 503:
             yield Finding(
-                "unforeseen_status",
-                f"{asked['what']} {asked['job_id']}: {asked['status']} {asked['body'][:300]}",
+                "unforeseen_status", f"{asked['what']} {asked['job_id']}: {asked['status']} {asked['body'][:300]}"
             )
 
 
@@ -79,15 +78,12 @@ def acknowledged_is_done(e: Evidence) -> Findings:
             yield from _told_alike(request, msgspec.json.decode(answer["body"]), items)
         if len(items) != len(request["items"]) and job["state"] not in ("canceled", "failed"):
             yield Finding(
-                "lost",
-                f"{request['key']}: {len(request['items'])} items were sent, {len(items)} have an outcome",
+                "lost", f"{request['key']}: {len(request['items'])} items were sent, {len(items)} have an outcome"
             )
         for item in items:
             yield from _item_is_true(e, request, job, item)
         if request["atomic"] and len({item["status"] == "ok" for item in items}) > 1:
-            yield Finding(
-                "half_done", f"{request['key']} is atomic, but some of its items are ok and some are not"
-            )
+            yield Finding("half_done", f"{request['key']} is atomic, but some of its items are ok and some are not")
 
 
 def _told_alike(request: Row, body: Row, items: list[Row]) -> Findings:
@@ -108,17 +104,14 @@ def _item_is_true(e: Evidence, request: Row, job: Row, item: Row) -> Findings:
         return
     sent = request["items"][item["index"]]
     row = e.entered.get((job["job_id"], item["index"]))
-    wrote = (
-        item["status"] == "ok" and item.get("result") in ("created", "updated") and "duplicate_of" not in item
-    )
+    wrote = item["status"] == "ok" and item.get("result") in ("created", "updated") and "duplicate_of" not in item
     if request["dry_run"]:
         if row is not None:
             yield Finding("refused_but_done", f"{place} is a dry run, but is in the ledger")
         return
     if row is not None and not wrote:
         yield Finding(
-            "refused_but_done",
-            f"{place} is {item['status']}/{item.get('result')}, but made version {row['version']}",
+            "refused_but_done", f"{place} is {item['status']}/{item.get('result')}, but made version {row['version']}"
         )
     if wrote and row is None:
         yield Finding("lost", f"{place} is ok/{item['result']}, but is not in the ledger")
@@ -141,9 +134,7 @@ def _may_fail(request: Row, sent: Row, item: Row) -> bool:
 
 def _row_is_true(place: str, sent: Row, item: Row, row: Row) -> Findings:
     if (row["contact_id"], row["version"]) != (item["id"], item["version"]):
-        yield Finding(
-            "told_otherwise", f"{place} was told {item['id']} version {item['version']}, made {row}"
-        )
+        yield Finding("told_otherwise", f"{place} was told {item['id']} version {item['version']}, made {row}")
     for name, value in sent["fields"].items():
         if name in ("if_version", "source_version", "attributes"):
             continue
@@ -152,21 +143,16 @@ def _row_is_true(place: str, sent: Row, item: Row, row: Row) -> Findings:
     for name, value in (sent["fields"].get("attributes") or {}).items():
         if row["attributes"].get(name) != value:
             yield Finding(
-                "altered",
-                f"{place}: attribute {name} was sent as {value!r}, stands as {row['attributes'].get(name)!r}",
+                "altered", f"{place}: attribute {name} was sent as {value!r}, stands as {row['attributes'].get(name)!r}"
             )
     expected = sent["fields"].get("if_version")
     if expected is not None and row["version"] != expected + 1:
-        yield Finding(
-            "version_ignored", f"{place} expected version {expected}, but made version {row['version']}"
-        )
+        yield Finding("version_ignored", f"{place} expected version {expected}, but made version {row['version']}")
 
 
 def refused_is_nowhere(e: Evidence) -> Findings:
     """What was refused as a whole left nothing, and nothing was done twice."""
-    marks = {
-        item["mark"]: request for request in e.requests.values() for item in request["items"] if item["mark"]
-    }
+    marks = {item["mark"]: request for request in e.requests.values() for item in request["items"] if item["mark"]}
     made: dict[str, set[str]] = defaultdict(set)
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"])
@@ -176,8 +162,7 @@ def refused_is_nowhere(e: Evidence) -> Findings:
         request = marks.get(mark)
         if request is None:
             yield Finding(
-                "from_nowhere",
-                f"version {row['version']} of {row['contact_id']} holds {mark!r}, which nobody sent",
+                "from_nowhere", f"version {row['version']} of {row['contact_id']} holds {mark!r}, which nobody sent"
             )
             continue
         made[mark].add(row["job_id"])
@@ -189,8 +174,7 @@ def refused_is_nowhere(e: Evidence) -> Findings:
     for mark, jobs in made.items():
         if len(jobs) > 1:
             yield Finding(
-                "done_twice",
-                f"{mark} of {marks[mark]['key']} was applied by {len(jobs)} jobs: {sorted(jobs)}",
+                "done_twice", f"{mark} of {marks[mark]['key']} was applied by {len(jobs)} jobs: {sorted(jobs)}"
             )
 
 

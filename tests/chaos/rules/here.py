@@ -21,16 +21,13 @@ def ledger_is_whole(e: Evidence) -> Findings:
         rows = e.ledger.get(contact_id, [])
         if [row["version"] for row in rows] != list(range(1, contact["version"] + 1)):
             yield Finding(
-                "gap",
-                f"{contact_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}",
+                "gap", f"{contact_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}"
             )
             continue
         for before, after in zip([None, *rows], rows, strict=False):
             wanted = (None, None) if before is None else (before["job_id"], before["item_index"])
             if (after["prev_job_id"], after["prev_item_index"]) != wanted:
-                yield Finding(
-                    "gap", f"version {after['version']} of {contact_id} does not name the one before"
-                )
+                yield Finding("gap", f"version {after['version']} of {contact_id} does not name the one before")
         differing = [name for name in fields if rows[-1][name] != contact[name]]
         if differing:
             yield Finding("gap", f"{contact_id} is not its newest ledger row: {', '.join(differing)}")
@@ -90,8 +87,7 @@ def undone_is_undone(e: Evidence) -> Findings:
         every = job.get("undo_of") is not None
         if every and job["total"] != written[of]:
             yield Finding(
-                "not_undone",
-                f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions",
+                "not_undone", f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions"
             )
         for row in e.table("ledger"):
             place = f"version {row['version']} of {row['contact_id']}"
@@ -99,9 +95,7 @@ def undone_is_undone(e: Evidence) -> Findings:
             # A later item that said the same under a newer source version has confirmed it.
             stands = all(contact[name] == row[name] for name in ("version", "source_version"))
             if row["job_id"] == of and stands and every:
-                yield Finding(
-                    "not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}"
-                )
+                yield Finding("not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}")
             if row["job_id"] != job["job_id"]:
                 continue
             rows = e.ledger[row["contact_id"]]
@@ -114,9 +108,7 @@ def undone_is_undone(e: Evidence) -> Findings:
             if image is None and row["email"] != "":
                 yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
             elif image is not None and any(row[name] != image[name] for name in fields):
-                yield Finding(
-                    "undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}"
-                )
+                yield Finding("undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}")
 
 
 def sums_are_right(e: Evidence) -> Findings:
@@ -125,29 +117,20 @@ def sums_are_right(e: Evidence) -> Findings:
     for job in e.jobs.values():
         name = f"job {job['job_id']} ({job['kind']}, {job['state']})"
         if job["total"] != job["succeeded"] + job["failed"] + job["retry"]:
-            yield Finding(
-                "sum", f"{name}: {job['total']} is not {job['succeeded']} + {job['failed']} + {job['retry']}"
-            )
+            yield Finding("sum", f"{name}: {job['total']} is not {job['succeeded']} + {job['failed']} + {job['retry']}")
         items = e.listed.get(job["job_id"])
         if items is not None and job["kind"] == "import":
             counted = Counter(item["status"] for item in items)
-            if (counted["ok"], counted["failed"], counted["retry"]) != (
-                job["succeeded"],
-                job["failed"],
-                job["retry"],
-            ):
+            if (counted["ok"], counted["failed"], counted["retry"]) != (job["succeeded"], job["failed"], job["retry"]):
                 yield Finding(
                     "sum",
                     f"{name} counts {job['succeeded']}/{job['failed']}/{job['retry']}, its items are {dict(counted)}",
                 )
-            changed = sum(
-                i.get("result") in ("created", "updated") and "duplicate_of" not in i for i in items
-            )
+            changed = sum(i.get("result") in ("created", "updated") and "duplicate_of" not in i for i in items)
             dry = job["options"].get("dry_run")
             if written[job["job_id"]] != (0 if dry else changed):
                 yield Finding(
-                    "sum",
-                    f"{name}: {changed} items changed something, {written[job['job_id']]} are in the ledger",
+                    "sum", f"{name}: {changed} items changed something, {written[job['job_id']]} are in the ledger"
                 )
     for _, job_id, answer in acknowledged(e):
         job = e.jobs.get(job_id)
@@ -155,8 +138,7 @@ def sums_are_right(e: Evidence) -> Findings:
             told = msgspec.json.decode(answer["body"])["summary"]
             if any(told[n] != job[n] for n in ("total", "succeeded", "failed", "retry")):
                 yield Finding(
-                    "sum",
-                    f"job {job_id} was answered {told}, but stands as {job['total']}/{job['succeeded']}",
+                    "sum", f"job {job_id} was answered {told}, but stands as {job['total']}/{job['succeeded']}"
                 )
 
 
@@ -215,8 +197,7 @@ def everything_rests(e: Evidence) -> Findings:
             clean = job["succeeded"] == job["total"] and not bad[job["job_id"]]
             if clean != (job["state"] == "completed"):
                 yield Finding(
-                    "sum",
-                    f"job {job['job_id']} is {job['state']} with {bad[job['job_id']]} lost effects, items: {job}",
+                    "sum", f"job {job['job_id']} is {job['state']} with {bad[job['job_id']]} lost effects, items: {job}"
                 )
 
 
@@ -235,8 +216,7 @@ def jobs_end_last(e: Evidence) -> Findings:
             ended.add(move["subject"])
         if move["what"] == "item" and job_of.get(move["subject"].split(".")[0]) in ended:
             yield Finding(
-                "finished_early",
-                f"item {move['subject']} became {WORDS[move['after']]} when its job was completed",
+                "finished_early", f"item {move['subject']} became {WORDS[move['after']]} when its job was completed"
             )
 
 
@@ -257,17 +237,13 @@ def letters_are_written(e: Evidence) -> Findings:
                 f"and has {dead_letters[place]} dead letters",
             )
     for place in dead_letters.keys() - given_up.keys():
-        yield Finding(
-            "letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up"
-        )
+        yield Finding("letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up")
 
 
 def letters_are_taken_once(e: Evidence) -> Findings:
     """A letter that a retry or replay took is answered for by that job alone, and what ended otherwise has a reason."""
     dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
-    held = {
-        (row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")
-    }
+    held = {(row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")}
     owed: set[tuple[str, int, str]] = set()
     named: Counter[int] = Counter()
     for d in e.table("deliveries"):
@@ -276,9 +252,7 @@ def letters_are_taken_once(e: Evidence) -> Findings:
             named[number] += 1
             taker = dead_letters[number]["replay_job_id"]
             if taker != d["job_id"]:
-                yield Finding(
-                    "taken_twice", f"letter {number} is sent by job {d['job_id']}, but was taken by {taker}"
-                )
+                yield Finding("taken_twice", f"letter {number} is sent by job {d['job_id']}, but was taken by {taker}")
     for number, count in named.items():
         if count > 1:
             yield Finding("taken_twice", f"letter {number} is sent by {count} deliveries")
@@ -286,9 +260,7 @@ def letters_are_taken_once(e: Evidence) -> Findings:
         resolution = row.get("resolution")
         place = (row["destination_id"], row["contact_id"])
         if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
-            yield Finding(
-                "letter_lost", f"letter {number} was taken by {row['replay_job_id']}, which owes nothing"
-            )
+            yield Finding("letter_lost", f"letter {number} was taken by {row['replay_job_id']}, which owes nothing")
         if resolution == "superseded" and held.get(place, 0) < row["version"]:
             yield Finding(
                 "letter_lost",

@@ -27,9 +27,7 @@ def messages_arrive(e: Evidence) -> Findings:
         elif message["state"] == "ok" and message["event_id"] not in heard:
             yield Finding("untold", f"{name} is said to have arrived, but was never answered well")
         elif message["state"] == "failed":
-            yield Finding(
-                "untold", f"{name} is given up for an answer that was never given: {message['attempts']}"
-            )
+            yield Finding("untold", f"{name} is given up for an answer that was never given: {message['attempts']}")
         elif message["state"] == "dead" and len(message["attempts"]) < ATTEMPTS:
             yield Finding("untold", f"{name} is given up after {message['attempts']}")
 
@@ -42,9 +40,7 @@ def receivers_are_told_what_is(e: Evidence) -> Findings:
         if message is None:
             yield Finding("told_of_nothing", f"no message has the id {row['event_id']}: {row['body'][:200]}")
         elif row["body"] != message["body"]:
-            yield Finding(
-                "told_otherwise", f"{row['event_id']} says {row['body'][:200]}, not {message['body'][:200]}"
-            )
+            yield Finding("told_otherwise", f"{row['event_id']} says {row['body'][:200]}, not {message['body'][:200]}")
         if not _is_signed(e.secret, row):
             yield Finding("forged", f"the signature of {row['event_id']} is wrong: {row['signature']}")
 
@@ -72,12 +68,8 @@ def events_are_complete(e: Evidence) -> Findings:
         told = ended.pop(job["job_id"], [])
         finished = job["state"] in FINISHED
         if len(told) != finished:
-            yield Finding(
-                "untold", f"job {job['job_id']} is {job['state']}, of which was told {len(told)} times"
-            )
-        elif told and (
-            told[0]["state"] != job["state"] or any(told[0]["summary"][n] != job[n] for n in _COUNTS)
-        ):
+            yield Finding("untold", f"job {job['job_id']} is {job['state']}, of which was told {len(told)} times")
+        elif told and (told[0]["state"] != job["state"] or any(told[0]["summary"][n] != job[n] for n in _COUNTS)):
             yield Finding("told_otherwise", f"job {job['job_id']} was told of as {told[0]}, but is {job}")
     for job_id in ended:
         yield Finding("told_of_nothing", f"there is no job {job_id}")

@@ -34,14 +34,11 @@ def polls_never_go_back(e: Evidence, edges: dict[str, Edges]) -> Findings:
             place = (entry["job_id"], item["index"])
             told = (item["status"], item.get("version"))
             if here.setdefault(place, told) != told:
-                yield Finding(
-                    "seen_back", f"item {place[1]} of job {place[0]} was {here[place]}, then {told}"
-                )
+                yield Finding("seen_back", f"item {place[1]} of job {place[0]} was {here[place]}, then {told}")
             for name, at in item["destinations"].items():
                 before = items.get((*place, name), at["state"])
                 if not reachable(edges["item"], before, at["state"]):
                     yield Finding(
-                        "seen_back",
-                        f"item {place[1]} of job {place[0]} at {name} was {before}, then {at['state']}",
+                        "seen_back", f"item {place[1]} of job {place[0]} at {name} was {before}, then {at['state']}"
                     )
                 items[*place, name] = at["state"]

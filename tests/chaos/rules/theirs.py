@@ -44,11 +44,7 @@ def records_of_others_stay(e: Evidence) -> Findings:
         for effect in e.effects.get(crm, []):
             if effect.get("created"):
                 made[effect["id"]] = effect.get("by", "api")
-            if (
-                effect.get("deleted")
-                and effect.get("by", "api") == "api"
-                and made.get(effect["id"]) == "user"
-            ):
+            if effect.get("deleted") and effect.get("by", "api") == "api" and made.get(effect["id"]) == "user":
                 yield Finding(
                     "archived_foreign",
                     f"{crm}: record {effect['id']} of {effect['key']} was archived, but a user had made it",
@@ -65,6 +61,4 @@ def creations_are_known(e: Evidence) -> Findings:
         for row in e.table("contact_syncs"):
             said = row["destination_id"] == number and row.get("created") is True
             if said and made.get(row["contact_id"]) != "api":
-                yield Finding(
-                    "believed", f"{crm}: {row['contact_id']} is said to be made by us, but a user made it"
-                )
+                yield Finding("believed", f"{crm}: {row['contact_id']} is said to be made by us, but a user made it")

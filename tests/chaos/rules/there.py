@@ -89,9 +89,7 @@ def _left(e: Evidence, crm: str, number: int, contact_id: str) -> bool:
 def _filled(record: Row) -> Row:
     found = {name: value for name, value in record.items() if value not in (None, "")}
     if isinstance(found.get("attributes"), dict):
-        found["attributes"] = {
-            name: value for name, value in found["attributes"].items() if value is not None
-        }
+        found["attributes"] = {name: value for name, value in found["attributes"].items() if value is not None}
     return found
 
 
@@ -144,13 +142,9 @@ def nothing_is_made_up(e: Evidence) -> Findings:
                     typed[key, name].add(held.get(name))
                 continue
             for name in STANDARD[kind]:
-                known = typed[key, name] | {
-                    (record_of(kind, v) or {}).get(name) for v in e.ledger.get(key, [])
-                }
+                known = typed[key, name] | {(record_of(kind, v) or {}).get(name) for v in e.ledger.get(key, [])}
                 if name in held and held[name] not in known | {NAMELESS}:
-                    yield Finding(
-                        "never_stood", f"{crm}: {name} of {key} became {held[name]!r}, which nobody said"
-                    )
+                    yield Finding("never_stood", f"{crm}: {name} of {key} became {held[name]!r}, which nobody said")
 
 
 def effects_are_single(e: Evidence) -> Findings:
@@ -162,9 +156,7 @@ def effects_are_single(e: Evidence) -> Findings:
             counts = Counter(v for x, v in zip(effects, found, strict=True) if x["changed"] and v is not None)
             for version, count in counts.items():
                 if count > 1:
-                    yield Finding(
-                        "doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}"
-                    )
+                    yield Finding("doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}")
             for effect, version, before in zip(effects, found, [None, *found], strict=False):
                 if version is None:
                     older = any(fits(record_of(kind, row), held_of(effect)) for row in e.ledger.get(key, []))
@@ -217,13 +209,9 @@ def refused_there_is_not_there(e: Evidence) -> Findings:
         crm = e.crm_of.get(number, "")
         delivery, position = deliveries[0]
         if len(deliveries) == 1 and delivery["states"][position] == "f":
-            found = [
-                x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id and x.get("by") != "user"
-            ]
+            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id and x.get("by") != "user"]
             if found:
-                yield Finding(
-                    "refused_but_done", f"{crm} refused {contact_id} for good, but has its effects {found}"
-                )
+                yield Finding("refused_but_done", f"{crm} refused {contact_id} for good, but has its effects {found}")
 
 
 def syncs_are_true(e: Evidence) -> Findings:
@@ -251,9 +239,7 @@ def crms_are_spared(e: Evidence) -> Findings:
     """A CRM that is down is left alone after some calls: its circuit opens."""
     for crm in e.destinations:
         seconds = sum(
-            f["seconds"]
-            for f in e.faults
-            if f["target"] == crm and f.get("details", {}).get("fault") == "down"
+            f["seconds"] for f in e.faults if f["target"] == crm and f.get("details", {}).get("fault") == "down"
         )
         struck = sum("down" in call["faults"] for call in e.calls.get(crm, []))
         # Without Redis each worker counts for itself.
@@ -261,8 +247,7 @@ def crms_are_spared(e: Evidence) -> Findings:
         most = (40 if alone else 25) + (20 if alone else 10) * seconds
         if struck > most:
             yield Finding(
-                "hammered",
-                f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do",
+                "hammered", f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do"
             )
 
 
@@ -275,22 +260,15 @@ def accounts_are_blamed_once(e: Evidence) -> Findings:
                 f"{dead_letter['contact_id']} was given up for what the account lacks: {dead_letter['error_detail']}",
             )
     for crm in e.destinations:
-        lost = [
-            f
-            for f in e.faults
-            if f["target"] == crm and f.get("details", {}).get("fault") == "missing_fields"
-        ]
-        struck = sum(
-            "missing_fields" in call["faults"] and call["on"] == "write" for call in e.calls.get(crm, [])
-        )
+        lost = [f for f in e.faults if f["target"] == crm and f.get("details", {}).get("fault") == "missing_fields"]
+        struck = sum("missing_fields" in call["faults"] and call["on"] == "write" for call in e.calls.get(crm, []))
         # Eight calls may be under way when it begins. Then it is held, and probed: a pair of calls each time. Without
         # Redis each worker holds it by itself.
         alone = any(f["target"] == "redis" for f in e.faults)
         most = (10 + 8 * sum(f["seconds"] for f in lost)) * (2 if alone else 1)
         if struck > most:
             yield Finding(
-                "hammered_for_setup",
-                f"{crm} lacked a field, and was called {struck} times; {most:g} would do",
+                "hammered_for_setup", f"{crm} lacked a field, and was called {struck} times; {most:g} would do"
             )
 
 

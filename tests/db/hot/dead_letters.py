@@ -11,18 +11,12 @@ _ANY: Final = "NULL, NULL, NULL, NULL"
 HOT: Final[Hot] = {
     "choose_letters": (f"3, {JOB}, '{{5,6}}', {_ANY}, 100", {"dead_letters_root", "deliveries_faulty"}),
     "letter_clusters": (f"3, {JOB}, '{{5,6}}', {_ANY}", {"dead_letters_root", "deliveries_faulty"}),
-    "list_dead_letters": (
-        "3, NULL, NULL, 'open', 1000000, 50, '{5,6}', NULL, NULL, 10",
-        {"dead_letters_waiting"},
-    ),
+    "list_dead_letters": ("3, NULL, NULL, 'open', 1000000, 50, '{5,6}', NULL, NULL, 10", {"dead_letters_waiting"}),
     "read_dead_letters": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
     "read_chain": ("3, 9", {"dead_letters_pkey", "dead_letters_chain"}),
     "read_calls": ("3, 20, 1", {"delivery_calls_pkey"}),
     "read_version": ("3, 'c5', 1", {"contacts_pkey", "ledger_pkey"}),
-    "dead_letters_of_items": (
-        "3, '{5001,5002}', '{1,2}'",
-        {"dead_letters_tenant_id_delivery_id_item_index_key"},
-    ),
+    "dead_letters_of_items": ("3, '{5001,5002}', '{1,2}'", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "lock_letters": ("3, '{1500,1501}'", {"dead_letters_waiting"}),
     "resolve_letters": ("3, '{1500,1501}', 'dropped', 'k', 'why', NULL", {"dead_letters_waiting"}),
     "touch_roots": (f"3, ARRAY[{JOB}::uuid]", {"jobs_pkey"}),

@@ -8,10 +8,7 @@ from tests.db.hot.values import CONTACTS, JOB, TOKEN, TRIED, Hot
 
 HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
-    "claim_deliveries": (
-        f"3, 5, 8, 8, {TOKEN}, '30 s', false, false",
-        {"deliveries_due", "deliveries_sending"},
-    ),
+    "claim_deliveries": (f"3, 5, 8, 8, {TOKEN}, '30 s', false, false", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
     "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
     "lost_attributes": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
@@ -31,10 +28,7 @@ HOT: Final[Hot] = {
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
-    "notify_dead_letters": (
-        "3, '{}', 5, '{0,1}', 16000",
-        {"dead_letters_tenant_id_delivery_id_item_index_key"},
-    ),
+    "notify_dead_letters": ("3, '{}', 5, '{0,1}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
     "list_destinations": ("3", {"deliveries_unknown"}),
     "read_health": ("3", {"deliveries_unknown"}),

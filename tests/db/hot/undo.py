@@ -26,10 +26,7 @@ HOT: Final[Hot] = {
     ),
     "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey", "dead_letters_root"}),
     "last_refused": (f"3, {JOB}, 2147483647", {"deliveries_faulty"}),
-    "refused_items": (
-        f"3, {JOB}, 0, 999",
-        {"deliveries_faulty", "dead_letters_waiting", "dead_letters_chain"},
-    ),
+    "refused_items": (f"3, {JOB}, 0, 999", {"deliveries_faulty", "dead_letters_waiting", "dead_letters_chain"}),
     "drop_dead_letters": ("3, '{1,2,3}', 'k', 'why'", {"dead_letters_waiting"}),
     "read_relatives": (f"3, {JOB}", {"jobs_pkey", "jobs_undo", "jobs_root"}),
     "lock_undo": (f"3, {JOB}", {"jobs_working"}),

@@ -51,9 +51,7 @@ class Driver:
 
     def _ask(self, request: Callable[[RedisStore], Awaitable[T]]) -> T:
         async def ask(redis: Redis) -> T:
-            return await request(
-                RedisStore(redis, self.policy, PREFIX, lambda: self.jitter, lambda: self.now)
-            )
+            return await request(RedisStore(redis, self.policy, PREFIX, lambda: self.jitter, lambda: self.now))
 
         return self._run(ask)
 

@@ -25,11 +25,7 @@ BREAKER: dict[str, Any] = {"breaker_min_calls": 4, "breaker_open": 0.4, "breaker
 async def order(world: World, state: Any, seconds: float | None = None, *, wake: bool = True) -> None:
     async with world.database.connection() as connection:
         found = await circuit_service.set_circuit(
-            connection,
-            world.tenant_id,
-            "hubspot",
-            CircuitOrder(state=state, seconds=seconds),
-            actor="key-1",
+            connection, world.tenant_id, "hubspot", CircuitOrder(state=state, seconds=seconds), actor="key-1"
         )
     if wake:
         notifier = Notifier(world.settings)
@@ -67,9 +63,7 @@ async def listen(world: World, tenant_id: int) -> None:
 
 
 async def events(world: World, tenant_id: int) -> list[dict[str, Any]]:
-    rows = await world.rows(
-        "SELECT body FROM webhook_messages WHERE tenant_id = $1 ORDER BY message_id", tenant_id
-    )
+    rows = await world.rows("SELECT body FROM webhook_messages WHERE tenant_id = $1 ORDER BY message_id", tenant_id)
     return [msgspec.json.decode(row["body"]) for row in rows]
 
 
@@ -108,9 +102,7 @@ async def test_opened_by_hand_nothing_is_sent_until_its_time_is_over(world: Worl
 
 async def test_closed_by_hand_it_is_tried_at_once(world: World) -> None:
     """A circuit that would stay open for a minute, though the CRM is well again."""
-    settings = msgspec.structs.replace(
-        world.settings, **(BREAKER | {"breaker_open": 60.0, "breaker_open_cap": 60.0})
-    )
+    settings = msgspec.structs.replace(world.settings, **(BREAKER | {"breaker_open": 60.0, "breaker_open_cap": 60.0}))
     await world.sandbox.misbehave(status={"code": 500})
     async with working(settings):
         jobs = [await world.push(people(100, start=100 * n)) for n in range(8)]
@@ -129,10 +121,7 @@ async def test_closed_by_hand_it_is_tried_at_once(world: World) -> None:
             assert await world.finished(job.job_id) == "completed"
 
         async def closed() -> bool:
-            return await changes(world) == [
-                ("connection", "closed", "open"),
-                ("connection", "open", "closed"),
-            ]
+            return await changes(world) == [("connection", "closed", "open"), ("connection", "open", "closed")]
 
         await until(closed)
     destination = await shown(world)
@@ -250,8 +239,7 @@ async def test_changes_outlast_an_absence_of_postgresql(world: World) -> None:
     from jobs.breaker.transition_log import CircuitChange, TransitionLog
 
     gone = Database(
-        msgspec.structs.replace(world.settings, database_url="postgresql://127.0.0.1:9/none"),
-        application_name="tests",
+        msgspec.structs.replace(world.settings, database_url="postgresql://127.0.0.1:9/none"), application_name="tests"
     )
     clock = asyncio.get_running_loop().time
     transitions = TransitionLog(gone, monotonic=clock)
@@ -288,9 +276,7 @@ async def test_another_token_is_tried_at_once_and_leaves_the_circuit_of_the_crm_
     runner = web.AppRunner(crm)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    settings = msgspec.structs.replace(
-        world.settings, breaker_min_calls=1, breaker_open=600.0, breaker_open_cap=600.0
-    )
+    settings = msgspec.structs.replace(world.settings, breaker_min_calls=1, breaker_open=600.0, breaker_open_cap=600.0)
     try:
         url = f"http://127.0.0.1:{runner.addresses[0][1]}"
         await replace_destination(world, kind="http", base_url=url, token="first")

@@ -73,9 +73,7 @@ async def move_in(world: World, name: str, base_url: str, kind: str = "hubspot",
     """Another tenant of the same installation, with a destination there; its token is its name."""
     async with world.database.connection() as connection:
         tenant_id = await auth_service.ensure_tenant(connection, name)
-        new = destination_service.NewDestination(
-            name="crm", kind=kind, base_url=base_url, token=name, options=options
-        )
+        new = destination_service.NewDestination(name="crm", kind=kind, base_url=base_url, token=name, options=options)
         vault = Vault(world.settings.secret_key)
         await destination_service.add_destination(connection, vault, tenant_id, new, private=LOOPBACK)
     return World(world.settings, world.database, world.sandbox, tenant_id, world._notifier)
@@ -155,9 +153,7 @@ async def test_a_lowered_time_out_is_its_tenants_own_trouble(world: World, crm: 
     assert {row["circuit"] for row in rows} == {"connection"}
 
 
-async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
-    world: World, crm: tuple[Crm, str]
-) -> None:
+async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(world: World, crm: tuple[Crm, str]) -> None:
     """Who comes later is held back as well, learns until when and nothing else; an operator alone can end it."""
     fake, url = crm
     fake.failing |= {"a", "b", "c"}
@@ -169,9 +165,7 @@ async def test_a_crm_that_fails_several_tenants_is_left_alone_by_all(
     async with working(world.settings):
 
         async def is_shared_open() -> bool:
-            return bool(
-                await world.rows("SELECT FROM circuit_changes WHERE circuit = 'crm' AND after = 'open'")
-            )
+            return bool(await world.rows("SELECT FROM circuit_changes WHERE circuit = 'crm' AND after = 'open'"))
 
         for n in range(20):
             await a.push(people(1, start=n))

@@ -48,9 +48,7 @@ def test_the_loudest_counts_for_no_more_than_the_others_together(run: Run) -> No
     for _ in range(50):
         assert circuit.call(failed=True, tenant=1) is None
     assert circuit.call(failed=True, tenant=2) is None
-    assert circuit.call(failed=True, tenant=2) is not None, (
-        "two and two are four calls, the least that is counted"
-    )
+    assert circuit.call(failed=True, tenant=2) is not None, "two and two are four calls, the least that is counted"
 
 
 def test_a_tenant_that_is_mostly_well_is_no_witness(run: Run) -> None:
@@ -117,8 +115,7 @@ def test_a_tenant_has_one_probe_at_a_time(run: Run) -> None:
 
 shared_steps = st.lists(
     st.tuples(
-        st.sampled_from(["well", "fail", "fail", "slow", "hang", "wait"]),
-        st.integers(min_value=0, max_value=20_000),
+        st.sampled_from(["well", "fail", "fail", "slow", "hang", "wait"]), st.integers(min_value=0, max_value=20_000)
     ),
     max_size=40,
 )
@@ -126,9 +123,7 @@ shared_steps = st.lists(
 
 @on_redis
 @given(shared_steps)
-def test_whatever_one_tenant_does_the_others_are_never_held_back(
-    run: Run, history: list[tuple[str, int]]
-) -> None:
+def test_whatever_one_tenant_does_the_others_are_never_held_back(run: Run, history: list[tuple[str, int]]) -> None:
     """From closed, and from half-open after an outage that others saw: they get through, and it closes."""
     for circuit in (Driver(run), shared_half_open(run)):
         for step, amount in history:

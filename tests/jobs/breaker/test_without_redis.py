@@ -122,8 +122,7 @@ def test_a_clock_set_back_does_not_hold_it_open() -> None:
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from(["acquire", "ok", "failed", "void", "wait", "die"]), st.floats(0, 20)),
-        max_size=80,
+        st.tuples(st.sampled_from(["acquire", "ok", "failed", "void", "wait", "die"]), st.floats(0, 20)), max_size=80
     )
 )
 def test_any_history_leaves_it_usable_after_the_longest_time(history: list[tuple[str, float]]) -> None:

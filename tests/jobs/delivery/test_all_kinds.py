@@ -15,9 +15,7 @@ from tests.jobs.conftest import Sandbox, World, people
 
 
 @pytest.mark.parametrize("kind", kinds.KINDS)
-async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(
-    world: World, kind: str
-) -> None:
+async def test_a_batch_arrives_once_although_an_answer_is_lost_and_a_limit_met(world: World, kind: str) -> None:
     async with open_sandbox(kind, fields=[ANY]) as url, aiohttp.ClientSession() as session:
         sandbox = Sandbox(url, session)
         async with world.database.connection() as connection:

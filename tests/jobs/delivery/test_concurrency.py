@@ -164,18 +164,14 @@ async def test_no_storm_when_a_circuit_closes(world: World, gate: Gate) -> None:
 
 
 async def openings(world: World) -> int:
-    (row,) = await world.rows(
-        "SELECT count(DISTINCT opens)::int AS n FROM circuit_changes WHERE after = 'open'"
-    )
+    (row,) = await world.rows("SELECT count(DISTINCT opens)::int AS n FROM circuit_changes WHERE after = 'open'")
     return int(row["n"])
 
 
 async def test_items_behind_an_open_circuit_say_when(world: World) -> None:
     """Thousands wait. Through open, half-open and open again, three times, each says CIRCUIT_OPEN with what is left of
     the wait, none spends an attempt, and next to nothing reaches the CRM."""
-    settings = msgspec.structs.replace(
-        world.settings, **(BREAKER | {"breaker_open": 1.5, "breaker_open_cap": 1.5})
-    )
+    settings = msgspec.structs.replace(world.settings, **(BREAKER | {"breaker_open": 1.5, "breaker_open_cap": 1.5}))
     await world.sandbox.misbehave(status={"code": 500})
     async with working(settings), working(settings):
         jobs = [await world.push(people(100, start=100 * n)) for n in range(30)]

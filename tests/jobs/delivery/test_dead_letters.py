@@ -33,23 +33,13 @@ def actor(world: World) -> Actor:
 
 async def retry(world: World, job_id: uuid.UUID, destinations: Sequence[str] | None = None) -> Taken:
     return await dead_letter_service.retry(
-        world.database,
-        actor(world),
-        job_id,
-        destinations,
-        world.settings,
-        new_id=uuid_utils.compat.uuid7,
+        world.database, actor(world), job_id, destinations, world.settings, new_id=uuid_utils.compat.uuid7
     )
 
 
 async def replay(world: World, wanted: Wanted, rate: float | None = None) -> Taken | NothingTaken:
     return await dead_letter_service.replay(
-        world.database,
-        actor(world),
-        wanted,
-        world.settings,
-        rate=rate,
-        new_id=uuid_utils.compat.uuid7,
+        world.database, actor(world), wanted, world.settings, rate=rate, new_id=uuid_utils.compat.uuid7
     )
 
 
@@ -104,11 +94,7 @@ async def test_what_failed_is_retried_until_all_is_there(world: World) -> None:
         third = await sent(world, await retry(world, second))
         job = await read(world, root)
     assert merged(job) == {"total": 1_000, "ok": 1_000}
-    assert [(a.job_id, a.kind) for a in job.attempts or ()] == [
-        (root, "import"),
-        (second, "retry"),
-        (third, "retry"),
-    ]
+    assert [(a.job_id, a.kind) for a in job.attempts or ()] == [(root, "import"), (second, "retry"), (third, "retry")]
     assert [a.state for a in job.attempts or ()] == ["completed_with_failures"] * 2 + ["completed"]
     # Any attempt tells the same, and is of the same root.
     again = await read(world, second)
@@ -171,9 +157,7 @@ async def test_a_retry_is_made_once_however_often_it_is_asked_for(world: World) 
 
 async def test_what_waits_is_due_at_once(world: World) -> None:
     """A retry of a job whose items wait for their next attempt makes no new job, only an end of the waiting."""
-    settings = msgspec.structs.replace(
-        world.settings, delivery_backoff_base=3_600.0, delivery_backoff_cap=3_600.0
-    )
+    settings = msgspec.structs.replace(world.settings, delivery_backoff_base=3_600.0, delivery_backoff_cap=3_600.0)
     await world.sandbox.misbehave(status={"code": 503, "times": 1})
     async with working(settings):
         answer = await world.push(people(5))
@@ -207,9 +191,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     (first, second) = await all_letters(world)
     taken = await replay(world, [first["dead_letter_id"]])
     assert taken.job_id is None
-    assert [(s.destination, s.reason, s.count) for s in taken.skipped] == [
-        ("hubspot", "destination_removed", 1)
-    ]
+    assert [(s.destination, s.reason, s.count) for s in taken.skipped] == [("hubspot", "destination_removed", 1)]
     taken = await replay(world, Filter(destination="hubspot"))
     assert [(s.reason, s.count) for s in taken.skipped] == [("destination_removed", 2)]
     async with world.database.connection() as connection:
@@ -224,11 +206,7 @@ async def test_concurrent_replays_share_the_letters(world: World) -> None:
         ids = [x["dead_letter_id"] for x in await all_letters(world)]
         await refuse(world, [])
         calls = len(await world.sandbox.effects())
-        selections = [
-            ids[:40],
-            ids[20:][::-1],
-            Filter(destination="hubspot"),
-        ]
+        selections = [ids[:40], ids[20:][::-1], Filter(destination="hubspot")]
         taken = await asyncio.gather(*[replay(world, chosen) for chosen in selections * 2])
         assert sum(t.taken for t in taken) == 60
         for one in taken:
@@ -247,9 +225,7 @@ async def test_letters_of_one_contact_are_sent_as_one(world: World) -> None:
     """Two versions were refused, by two imports: the contact goes once, as it stands, and both imports know."""
     async with working(world.settings):
         one = await fail(world, 2, 1)
-        two = (
-            await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
-        ).job_id
+        two = (await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])).job_id
         await world.finished(two)
         still = await sent(world, await replay(world, Filter(contact_id="c00000")))
         assert await world.effects(still) == {"failed": 1}
@@ -291,9 +267,7 @@ async def test_a_large_replay_is_paced(world: World) -> None:
     assert len(await world.sandbox.effects()) == 1_001
 
 
-async def test_more_than_one_job_can_take_is_left_for_the_next(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_more_than_one_job_can_take_is_left_for_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dead_letter_selection, "MOST", 4)
     async with working(world.settings):
         root = await fail(world, 10, 10)

@@ -20,12 +20,7 @@ async def test_the_shell_tells_of_all_attempts(world: World, tmp_path: Path) -> 
     async with world.database.connection() as connection:
         key = await service.create_key(connection, "acme", ["import", "read", "admin"])
     async with serve(world.settings) as url, working(world.settings):
-        environ = os.environ | {
-            "TRANCHE_URL": url,
-            "TRANCHE_API_KEY": key,
-            "COLUMNS": "250",
-            "PYTHONPATH": os.getcwd(),
-        }
+        environ = os.environ | {"TRANCHE_URL": url, "TRANCHE_API_KEY": key, "COLUMNS": "250", "PYTHONPATH": os.getcwd()}
 
         async def run(*arguments: str) -> tuple[int, str]:
             process = await asyncio.create_subprocess_exec(
@@ -55,9 +50,7 @@ async def test_the_shell_tells_of_all_attempts(world: World, tmp_path: Path) -> 
             "blocked_code = 'CIRCUIT_OPEN', blocked_detail = 'the destination answered 401'"
         )
         code, out = await run("jobs", "show", waiting)
-        waits = re.search(
-            r"^hubspot waits ([\d,]+) s: CIRCUIT_OPEN: the destination answered 401$", out, re.M
-        )
+        waits = re.search(r"^hubspot waits ([\d,]+) s: CIRCUIT_OPEN: the destination answered 401$", out, re.M)
         assert waits is not None
         assert 3_000 < int(waits[1].replace(",", "")) <= 3_600, "of the hour, less what the command took"
         code, out = await run("jobs", "list")

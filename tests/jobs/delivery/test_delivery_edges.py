@@ -56,12 +56,7 @@ async def take(world: World, *, lease: float = 30.0) -> Claim:
     (row,) = await world.rows("SELECT destination_id FROM destinations WHERE state = 'active'")
     async with world.database.connection() as connection:
         claim = await claim_delivery(
-            connection,
-            world.tenant_id,
-            row["destination_id"],
-            token=uuid.uuid4(),
-            lease=lease,
-            concurrency=8,
+            connection, world.tenant_id, row["destination_id"], token=uuid.uuid4(), lease=lease, concurrency=8
         )
     assert claim is not None
     return claim
@@ -74,13 +69,7 @@ async def record_ok(world: World, claim: Claim) -> Recorded | None:
         for name, version in zip(claim.contact_ids, claim.versions, strict=True)
     ]
     record = Record(
-        states="o" * len(tried),
-        errors={},
-        attempts=1,
-        wait=None,
-        absence="clear",
-        tried=tried,
-        dead_letters=[],
+        states="o" * len(tried), errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[]
     )
     async with world.database.connection() as connection:
         return await queries.record_delivery(connection, claim, record)
@@ -145,9 +134,7 @@ async def test_a_destination_that_cannot_be_used_says_why(world: World) -> None:
     )
     async with working(world.settings):
         answer = await world.push(people(2))
-        row = await seen(
-            world, "SELECT blocked_code, blocked_detail FROM destinations WHERE blocked_code <> ''"
-        )
+        row = await seen(world, "SELECT blocked_code, blocked_detail FROM destinations WHERE blocked_code <> ''")
         assert row["blocked_code"] == "DESTINATION_UNAVAILABLE"
         assert "Mars/Olympus" in row["blocked_detail"]
         await set_state(world, "hubspot", "removed")
@@ -235,15 +222,11 @@ async def test_a_worker_hears_wake_ups_through_any_url_that_its_circuits_underst
     """A password with characters that a URL must escape, and a slash at the end."""
     url = urlsplit(world.settings.redis_url)
     async with Redis.from_url(world.settings.redis_url) as redis:
-        await redis.acl_setuser(
-            "tranche", enabled=True, passwords=["+p@ss/word"], categories=["+@all"], keys="*"
-        )
+        await redis.acl_setuser("tranche", enabled=True, passwords=["+p@ss/word"], categories=["+@all"], keys="*")
         try:
             address = f"tranche:p%40ss%2Fword@{url.hostname}:{url.port}/"
             settings = msgspec.structs.replace(
-                world.settings,
-                redis_url=urlunsplit(url._replace(netloc=address, path="")),
-                sweep_interval=60.0,
+                world.settings, redis_url=urlunsplit(url._replace(netloc=address, path="")), sweep_interval=60.0
             )
             notifier = Notifier(settings)
             async with working(settings):
@@ -302,12 +285,9 @@ async def test_a_delivery_that_ends_every_worker_is_given_up(world: World) -> No
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{"base_url": "https://user:hidden@api.example.com"}, {"token": "two words"}, {"token": "naïve"}],
+    "changes", [{"base_url": "https://user:hidden@api.example.com"}, {"token": "two words"}, {"token": "naïve"}]
 )
-async def test_a_destination_that_no_call_could_reach_is_refused(
-    world: World, changes: dict[str, str]
-) -> None:
+async def test_a_destination_that_no_call_could_reach_is_refused(world: World, changes: dict[str, str]) -> None:
     """And a password in its address is not repeated, where everybody who reads destinations would see it."""
     with pytest.raises(Invalid) as refused:
         await add_destination(world, name="other", **changes)

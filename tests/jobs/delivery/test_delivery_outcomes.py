@@ -43,9 +43,7 @@ class Scripted:
     def __call__(self, **_: Any) -> Scripted:
         return self
 
-    def _write(
-        self, asked: str, contacts: list[Contact], headers: Headers, do: Callable[[Contact], None]
-    ) -> Reply:
+    def _write(self, asked: str, contacts: list[Contact], headers: Headers, do: Callable[[Contact], None]) -> Reply:
         self.calls.append((asked, [c.contact_id for c in contacts], headers.event_id))
         known = set(self.records)
         lost = self.lose.get(asked, 0) > 0
@@ -104,9 +102,7 @@ class Scripted:
         return [asked for asked, _, _ in self.calls]
 
 
-def scripted(
-    monkeypatch: pytest.MonkeyPatch, *, reads_back: bool = True, repeatable: bool = False
-) -> Scripted:
+def scripted(monkeypatch: pytest.MonkeyPatch, *, reads_back: bool = True, repeatable: bool = False) -> Scripted:
     crm = Scripted(reads_back=reads_back, repeatable=repeatable)
     monkeypatch.setitem(ADAPTERS, "hubspot", crm)
     return crm
@@ -178,9 +174,7 @@ class TestTombstones:
         assert crm.calls == []
 
     @pytest.mark.parametrize("there", [True, False])
-    async def test_a_record_of_unknown_id_is_looked_up(
-        self, world: World, monkeypatch: Any, there: bool
-    ) -> None:
+    async def test_a_record_of_unknown_id_is_looked_up(self, world: World, monkeypatch: Any, there: bool) -> None:
         crm = scripted(monkeypatch)
         async with working(world.settings):
             await world.finished((await world.push(people(2))).job_id)
@@ -194,9 +188,7 @@ class TestTombstones:
         assert crm.records == {}
 
     @pytest.mark.parametrize("swallowed", [False, True])
-    async def test_a_lost_answer_to_an_archiving(
-        self, world: World, monkeypatch: Any, swallowed: bool
-    ) -> None:
+    async def test_a_lost_answer_to_an_archiving(self, world: World, monkeypatch: Any, swallowed: bool) -> None:
         """Gone is arrived; still there, twice across the grace, is archived once more."""
         crm = scripted(monkeypatch)
         async with working(world.settings):
@@ -262,9 +254,7 @@ class TestNobodyToAsk:
         assert len({(tuple(ids), key) for _, ids, key in crm.calls}) == 1
         assert sorted(crm.done) == [(f"c{i:05}", 1) for i in range(5)]
 
-    async def test_a_call_whose_contacts_changed_is_not_made_again(
-        self, world: World, monkeypatch: Any
-    ) -> None:
+    async def test_a_call_whose_contacts_changed_is_not_made_again(self, world: World, monkeypatch: Any) -> None:
         """What changed goes out as it stands; the rest might be done twice, and is left to humans."""
         crm = scripted(monkeypatch, reads_back=False, repeatable=True)
         crm.lose = {"push": 1}
@@ -288,11 +278,7 @@ class TestEvidence:
             assert await world.finished(answer.job_id) == "completed"
         calls = await world.rows("SELECT * FROM delivery_calls ORDER BY attempt, call")
         assert [c["asked"] for c in calls] == ["push", "read_back", "read_back"]
-        assert (calls[0]["event_id"], calls[0]["positions"], calls[0]["status"]) == (
-            crm.calls[0][2],
-            None,
-            None,
-        )
+        assert (calls[0]["event_id"], calls[0]["positions"], calls[0]["status"]) == (crm.calls[0][2], None, None)
         assert "timed out" in calls[0]["detail"]
 
     async def test_what_went_well_leaves_nothing(self, world: World) -> None:

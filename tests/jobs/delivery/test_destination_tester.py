@@ -27,9 +27,7 @@ from tests.jobs.conftest import World
 CANARY = DestinationTestRequest(canary=True)
 
 
-async def add(
-    world: World, kind: str, url: str, *, name: str = "crm", token: str = "good", **options: Any
-) -> None:
+async def add(world: World, kind: str, url: str, *, name: str = "crm", token: str = "good", **options: Any) -> None:
     new = destination_service.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
     async with world.database.connection() as connection:
         await destination_service.add_destination(
@@ -51,11 +49,7 @@ async def ask(world: World, asked: DestinationTestRequest = CANARY, name: str = 
 
 
 async def run(
-    world: World,
-    asked: DestinationTestRequest = CANARY,
-    *,
-    name: str = "crm",
-    settings: Settings | None = None,
+    world: World, asked: DestinationTestRequest = CANARY, *, name: str = "crm", settings: Settings | None = None
 ) -> DestinationTest:
     test_id = await ask(world, asked, name)
     async with working(settings or world.settings):
@@ -268,9 +262,7 @@ async def test_a_test_that_no_worker_takes_is_withdrawn(world: World) -> None:
         ("state = 'running', lease_until = now() - interval '1 second'", "stopped"),
     ],
 )
-async def test_a_test_that_was_left_is_not_made_later(
-    world: World, script: Script, change: str, words: str
-) -> None:
+async def test_a_test_that_was_left_is_not_made_later(world: World, script: Script, change: str, words: str) -> None:
     await add(world, "http", script.url)
     test_id = await ask(world)
     await world.rows(f"UPDATE destination_tests SET {change} RETURNING 1")

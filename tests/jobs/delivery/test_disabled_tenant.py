@@ -22,9 +22,7 @@ async def test_nothing_of_a_disabled_tenant_moves_until_it_is_enabled(world: Wor
         theirs = await spool(desk_of(world, other), people(2))
         desk = desk_of(world, other)
         async with asyncio.timeout(60):
-            while not await desk.rows(
-                "SELECT FROM jobs WHERE job_id = $1 AND finished_at IS NOT NULL", theirs
-            ):
+            while not await desk.rows("SELECT FROM jobs WHERE job_id = $1 AND finished_at IS NOT NULL", theirs):
                 await asyncio.sleep(0.02)
         await asyncio.sleep(2 * world.settings.sweep_interval)
         assert await world.sandbox.calls() == []

@@ -83,10 +83,7 @@ def every(state: EffectState, **more: Any) -> Answer:
     }
 
     async def answer(contacts: list[Contact]) -> Reply:
-        outcomes = [
-            Outcome(contact_id=c.contact_id, state=state, code=codes.get(state), detail="so")
-            for c in contacts
-        ]
+        outcomes = [Outcome(contact_id=c.contact_id, state=state, code=codes.get(state), detail="so") for c in contacts]
         return Reply(outcomes=outcomes, health=Health.WELL, status=200, **more)
 
     return answer
@@ -103,9 +100,7 @@ def found(seen: Seen) -> Answer:
 
 
 async def silence(_: list[Contact]) -> ReadBack:
-    return ReadBack(
-        seen=None, health=Health.WELL, pause=Pause(0.4, "too many"), status=429, detail="too many"
-    )
+    return ReadBack(seen=None, health=Health.WELL, pause=Pause(0.4, "too many"), status=429, detail="too many")
 
 
 @pytest.fixture
@@ -124,11 +119,7 @@ def brief(monkeypatch: pytest.MonkeyPatch, world: World) -> Any:
     """Settings under which a lease is over after a second."""
     monkeypatch.setattr(policy, "LEASE_MARGIN", 0.0)
     return msgspec.structs.replace(
-        world.settings,
-        delivery_lease=1.0,
-        sweep_interval=0.2,
-        crm_total_timeout=1.0,
-        crm_connect_timeout=1.0,
+        world.settings, delivery_lease=1.0, sweep_interval=0.2, crm_total_timeout=1.0, crm_connect_timeout=1.0
     )
 
 
@@ -156,11 +147,7 @@ async def age(world: World) -> None:
 
 @pytest.mark.parametrize("trouble", [DatabaseUnavailable(retry_after=2.0), Overloaded(retry_after=1.0)])
 async def test_what_could_not_be_loaded_was_not_sent(
-    world: World,
-    play: Callable[[Script], Script],
-    brief: Any,
-    monkeypatch: pytest.MonkeyPatch,
-    trouble: Exception,
+    world: World, play: Callable[[Script], Script], brief: Any, monkeypatch: pytest.MonkeyPatch, trouble: Exception
 ) -> None:
     """The CRM can neither be asked nor be told twice: what may have been sent would be a human's."""
     script = play(Script())
@@ -277,12 +264,7 @@ async def test_what_a_killed_worker_may_have_sent_is_looked_for_by_every_deliver
     (place,) = await world.rows("SELECT destination_id FROM destinations")
     async with world.database.connection() as connection:
         claim = await claim_delivery(
-            connection,
-            world.tenant_id,
-            place["destination_id"],
-            token=uuid.uuid4(),
-            lease=0.0,
-            concurrency=4,
+            connection, world.tenant_id, place["destination_id"], token=uuid.uuid4(), lease=0.0, concurrency=4
         )
         assert claim is not None
         assert claim.job_id == first.job_id
@@ -297,9 +279,7 @@ async def test_what_a_killed_worker_may_have_sent_is_looked_for_by_every_deliver
     assert script.asked == [("read", [2])], "found there, so nothing is sent"
 
 
-async def test_what_has_arrived_meanwhile_is_not_given_up(
-    world: World, play: Callable[[Script], Script]
-) -> None:
+async def test_what_has_arrived_meanwhile_is_not_given_up(world: World, play: Callable[[Script], Script]) -> None:
     """A delivery ended all the workers that took it up; a later one has brought the contact."""
     play(Script(reads_back=True))
     first = await world.push(people(1, first_name="Ada"))
@@ -419,19 +399,13 @@ async def test_what_is_settled_ends_earlier_letters_of_the_contact(world: World)
         await world.finished(pushed.job_id)
     _, later = await all_letters(world)
     await world.rows(
-        "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1",
-        later["dead_letter_id"],
+        "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1", later["dead_letter_id"]
     )
     await dead_letter_service.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
-    assert [dead_letter["resolution"] for dead_letter in await all_letters(world)] == [
-        "superseded",
-        "delivered",
-    ]
+    assert [dead_letter["resolution"] for dead_letter in await all_letters(world)] == ["superseded", "delivered"]
 
 
-async def test_what_a_human_has_sent_again_is_another_call(
-    world: World, play: Callable[[Script], Script]
-) -> None:
+async def test_what_a_human_has_sent_again_is_another_call(world: World, play: Callable[[Script], Script]) -> None:
     """A CRM that keeps the answer to a key would give the old refusal for ever."""
     script = play(Script(repeatable=True))
     script.push = every(EffectState.FAILED)
@@ -474,9 +448,7 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
     async with working(world.settings):
         await fail(world, 10, 10)
         await world.rows("UPDATE destinations SET state = 'paused'")
-        await dead_letter_service.replay(
-            world.database, actor(world), Filter(), world.settings, rate=2, new_id=uuid7
-        )
+        await dead_letter_service.replay(world.database, actor(world), Filter(), world.settings, rate=2, new_id=uuid7)
     rows = await world.rows("SELECT contact_ids FROM deliveries WHERE dead_letters IS NOT NULL")
     assert [len(row["contact_ids"]) for row in rows] == [2] * 5
 

@@ -73,9 +73,7 @@ async def call(egress: DestinationSessions, url: str) -> Answer | NoAnswer:
         (silence, "https", "timed out"),
     ],
 )
-async def test_nothing_is_held_of_a_call_that_was_answered_badly(
-    handler: Handler, scheme: str, detail: str
-) -> None:
+async def test_nothing_is_held_of_a_call_that_was_answered_badly(handler: Handler, scheme: str, detail: str) -> None:
     server = await asyncio.start_server(handler, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     async with server, DestinationSessions(LOOPBACK) as egress:
@@ -118,9 +116,7 @@ def large(count: int, first: int, size: int) -> list[dict[str, Any]]:
     return [each | {"attributes": {"note": "x" * size}} for each in people(count, first)]
 
 
-async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_large_contacts_are_sent_by_fewer_calls_at_a_time(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the destination was fast with small ones, and nobody has seen a large one before."""
     monkeypatch.setattr(memory_budget, "BUDGET", 30_000)
     settings = msgspec.structs.replace(world.settings, chunk_size=10)

@@ -55,9 +55,7 @@ async def move(world: World, base_url: str) -> None:
 
 async def untried(world: World) -> bool:
     rows = await world.rows("SELECT states, attempt FROM deliveries WHERE tenant_id = $1", world.tenant_id)
-    return all(set(row["states"]) == {"p"} for row in rows) and not await world.rows(
-        "SELECT FROM dead_letters"
-    )
+    return all(set(row["states"]) == {"p"} for row in rows) and not await world.rows("SELECT FROM dead_letters")
 
 
 async def again(world: World) -> None:
@@ -163,9 +161,7 @@ async def test_what_went_wrong_is_told_without_address_and_port() -> None:
             "https://no-such-host.invalid",
             "https://10.0.0.1",
         ):
-            answer = await send(
-                egress.to(url), "POST", url, payload={}, headers={}, timeouts=Timeouts(1.0, 2.0)
-            )
+            answer = await send(egress.to(url), "POST", url, payload={}, headers={}, timeouts=Timeouts(1.0, 2.0))
             assert isinstance(answer, NoAnswer)
             told[url] = answer.detail
             assert not any(secret in answer.detail for secret in ("127.0", "10.0", str(port), "Error"))

@@ -58,12 +58,7 @@ async def test_a_new_contact_with_nulls_clears_them(world: World) -> None:
     await world.sandbox.edit("c1", **TYPED)
     async with working(world.settings):
         await push(world, phone=None, company=None)
-    assert await held(world) == {
-        "firstname": "Ada",
-        "region": "EMEA",
-        "email": "ada@example.com",
-        "tranche_id": "c1",
-    }
+    assert await held(world) == {"firstname": "Ada", "region": "EMEA", "email": "ada@example.com", "tranche_id": "c1"}
 
 
 async def test_a_field_that_is_cleared_is_cleared_after_a_refusal_too(world: World) -> None:

@@ -54,9 +54,7 @@ async def acquire_slots(clock: Clock, limiters: list[RateLimiter], rate: float, 
 async def test_two_workers_keep_one_rate(redis_url: str) -> None:
     clock = Clock()
     async with Redis.from_url(redis_url) as one, Redis.from_url(redis_url) as other:
-        workers = [
-            RateLimiter(redis, clock=clock.seconds, pinned_time=clock.microseconds) for redis in (one, other)
-        ]
+        workers = [RateLimiter(redis, clock=clock.seconds, pinned_time=clock.microseconds) for redis in (one, other)]
         slots = await acquire_slots(clock, workers, 20, 30)
     assert slots[-1] == pytest.approx(29 / 20, abs=0.01), "thirty calls at twenty a second"
     for at in slots:
@@ -142,17 +140,11 @@ def run(redis_url: str) -> Iterator[Callable[[Callable[[Redis], Coroutine[Any, A
         runner.run(client.aclose())
 
 
-@settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    database=None,
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], database=None)
 @given(
     st.lists(
         st.tuples(
-            st.sampled_from(["acquire", "acquire", "acquire", "cancel", "wait", "back"]),
-            st.integers(0, 1_500_000),
+            st.sampled_from(["acquire", "acquire", "acquire", "cancel", "wait", "back"]), st.integers(0, 1_500_000)
         ),
         max_size=40,
     ),

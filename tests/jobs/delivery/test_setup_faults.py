@@ -84,9 +84,7 @@ async def dead_letters(world: World) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("kind", ["hubspot", "salesforce"])
 @pytest.mark.parametrize("lacking", ["the key", "an attribute"])
-async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(
-    world: World, kind: str, lacking: str
-) -> None:
+async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(world: World, kind: str, lacking: str) -> None:
     """At most five calls, whatever waits; when the account is mended a probe finds it, and all arrives."""
     await replace_destination(world, kind=kind)
     if lacking == "an attribute":
@@ -101,9 +99,7 @@ async def test_a_thousand_contacts_meet_an_account_that_is_not_set_up(
         assert {c["status"] for c in calls if c["on"] == "write"} <= {400, 404}
         destination = await shown(world)
         assert destination.circuit.state == "open"
-        name = (
-            PREPARED[kind][0] if lacking == "the key" else {"hubspot": "plan", "salesforce": "Plan__c"}[kind]
-        )
+        name = PREPARED[kind][0] if lacking == "the key" else {"hubspot": "plan", "salesforce": "Plan__c"}[kind]
         assert destination.detail is not None
         assert name in destination.detail
         remedy = "--option" if lacking == "the key" else '--field "Plan="'

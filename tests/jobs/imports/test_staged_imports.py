@@ -57,9 +57,7 @@ async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> Non
         mine = await spool(desk_of(world), [{"id": "mine", "email": "mine@example.com"}])
         theirs = await spool(desk_of(world, other), [{"id": "theirs", "email": "theirs@example.com"}])
         async with asyncio.timeout(60):
-            while await world.rows(
-                "SELECT FROM jobs WHERE job_id = ANY ($1) AND applied_at IS NULL", [mine, theirs]
-            ):
+            while await world.rows("SELECT FROM jobs WHERE job_id = ANY ($1) AND applied_at IS NULL", [mine, theirs]):
                 await asyncio.sleep(0.01)
         (row,) = await world.rows("SELECT applied_at, total FROM jobs WHERE job_id = $1", large)
         assert row["applied_at"] is None
@@ -73,9 +71,7 @@ async def test_a_stopped_worker_leaves_whole_chunks(world: World) -> None:
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", job_id):
             await asyncio.sleep(0.01)
     (row,) = await world.rows("SELECT total FROM jobs WHERE job_id = $1", job_id)
-    (left,) = await world.rows(
-        "SELECT sum(item_count)::int AS n FROM staged_chunks WHERE job_id = $1", job_id
-    )
+    (left,) = await world.rows("SELECT sum(item_count)::int AS n FROM staged_chunks WHERE job_id = $1", job_id)
     assert row["total"] + left["n"] == 2_000
     assert left["n"] > 0
     async with working(world.settings):
@@ -118,13 +114,10 @@ async def test_outcomes_go_when_their_time_is_over_but_not_before(world: World) 
         young = (await world.push(people(6)[3:])).job_id
         await world.finished(young)
     async with world.database.connection() as connection:
-        await connection.execute(
-            "UPDATE jobs SET finished_at = now() - interval '2 h' WHERE job_id = $1", old
-        )
+        await connection.execute("UPDATE jobs SET finished_at = now() - interval '2 h' WHERE job_id = $1", old)
         open_job = (await world.push([{"id": "open", "email": "open@example.com"}])).job_id
         await connection.execute(
-            "UPDATE jobs SET state = 'canceled', finished_at = now() - interval '2 h' WHERE job_id = $1",
-            open_job,
+            "UPDATE jobs SET state = 'canceled', finished_at = now() - interval '2 h' WHERE job_id = $1", open_job
         )
     await pruner.prune(world.database, msgspec.structs.replace(world.settings, job_retention=3600.0))
 

@@ -45,9 +45,7 @@ async def second(world: World) -> AsyncIterator[Sandbox]:
                 connection,
                 Vault(world.settings.secret_key),
                 world.tenant_id,
-                destination_service.NewDestination(
-                    name="other", kind="hubspot", base_url=base_url, token="pat-good"
-                ),
+                destination_service.NewDestination(name="other", kind="hubspot", base_url=base_url, token="pat-good"),
                 private=LOOPBACK,
             )
         yield Sandbox(base_url, session)

@@ -12,9 +12,7 @@ from tests.jobs.sagas.test_undo import ask, names, second
 __all__ = ["second"]
 
 
-async def test_what_an_import_created_is_taken_away_at_the_destinations(
-    world: World, second: Sandbox
-) -> None:
+async def test_what_an_import_created_is_taken_away_at_the_destinations(world: World, second: Sandbox) -> None:
     """And comes back there when it is imported anew."""
     async with working(world.settings):
         await world.finished((await world.push(people(10, first_name="old"))).job_id)

@@ -84,12 +84,7 @@ async def test_known_values_go_back_and_unknown_ones_are_listed(world: World, se
     assert contact.destinations["hubspot"].not_restored == ["attributes.tier", "last_name", "phone"]
     assert contact.destinations["hubspot"].created is False
     # The record of the other CRM is ours: what the import named first was not there before.
-    assert await held(second) == {
-        "firstname": "Grace",
-        "plan": "gold",
-        "email": "ada@example.com",
-        "tranche_id": "c1",
-    }
+    assert await held(second) == {"firstname": "Grace", "plan": "gold", "email": "ada@example.com", "tranche_id": "c1"}
     assert (await item(world, undone, "other")).not_restored is None
     assert contact.destinations["other"].created is True
 
@@ -149,9 +144,7 @@ async def test_an_undone_undo_clears_what_was_never_cleared_there(world: World) 
     assert "phone" not in (await held(world.sandbox) or {})
 
 
-async def test_what_was_typed_into_a_field_that_the_undone_import_never_brought_there_stays(
-    world: World,
-) -> None:
+async def test_what_was_typed_into_a_field_that_the_undone_import_never_brought_there_stays(world: World) -> None:
     """The import was refused there, so the field is not ours, though our call made the record."""
     async with working(world.settings):
         await push(world)

@@ -105,23 +105,17 @@ class Desk:
         self, url: str, events: list[EventType] | None = None, policy: Policy = Policy.SHORT
     ) -> webhook_service.WebhookSecret:
         new = webhook_service.NewWebhookEndpoint(url=url, events=events, policy=policy)
-        return await webhook_service.add(
-            self.database, self.vault, self.settings, self.tenant_id, new, actor="tests"
-        )
+        return await webhook_service.add(self.database, self.vault, self.settings, self.tenant_id, new, actor="tests")
 
     async def emit(self, count: int = 1, event: str = "job.finished") -> None:
         async with self.database.connection() as connection:
             for number in range(count):
                 data = msgspec.json.encode({"number": number}).decode()
-                await connection.execute(
-                    "SELECT emit_event($1, $2, $3::text::jsonb)", self.tenant_id, event, data
-                )
+                await connection.execute("SELECT emit_event($1, $2, $3::text::jsonb)", self.tenant_id, event, data)
 
     async def messages(self, endpoint_id: int, state: MessageState | None = None) -> list[WebhookMessage]:
         async with self.database.connection() as connection:
-            return await rows.list_messages(
-                connection, self.tenant_id, endpoint_id, state=state, limit=10_000
-            )
+            return await rows.list_messages(connection, self.tenant_id, endpoint_id, state=state, limit=10_000)
 
     async def settled(self, endpoint_id: int, count: int = 1) -> list[WebhookMessage]:
         async with asyncio.timeout(60):
@@ -213,9 +207,7 @@ async def test_what_never_arrives_is_dead_and_can_be_replayed(desk: Desk, receiv
         assert len(dead.attempts[0].detail) <= 300
         receiver.answer_with(200)
         state = MessageState.DEAD
-        assert (
-            await webhook_service.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 1
-        )
+        assert await webhook_service.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, state) == 1
         (message,) = await desk.settled(made.endpoint_id)
     assert (message.state, message.event_id) == (MessageState.OK, dead.event_id)
     assert [a.status for a in message.attempts] == [500, 500, 500, 200]
@@ -272,9 +264,7 @@ async def test_a_patient_endpoint_has_longer_to_answer(desk: Desk, receiver: Rec
     assert (arrived.state, len(arrived.attempts)) == (MessageState.OK, 1)
 
 
-async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
-    desk: Desk, receiver: Receiver
-) -> None:
+async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(desk: Desk, receiver: Receiver) -> None:
     shift = timedelta()
 
     async def answer(path: str) -> web.Response:
@@ -296,10 +286,7 @@ async def test_what_fails_for_five_days_is_disabled_and_the_others_are_told(
         await desk.emit()
         found = await desk.settled(broken.endpoint_id, 2)
         assert [m.state for m in found] == [MessageState.FAILED, MessageState.DEAD]
-        assert await desk.state(broken.endpoint_id) == (
-            EndpointState.DISABLED,
-            "no attempt has succeeded for 5 days",
-        )
+        assert await desk.state(broken.endpoint_id) == (EndpointState.DISABLED, "no attempt has succeeded for 5 days")
         await desk.settled(other.endpoint_id)
     (told,) = receiver.told("/other")
     assert told["type"] == "webhook.disabled"
@@ -343,9 +330,7 @@ async def test_gone_disables_the_endpoint(desk: Desk, receiver: Receiver) -> Non
             desk.database, desk.settings, desk.tenant_id, made.endpoint_id, change, actor="tests"
         )
         assert await desk.state(made.endpoint_id) == (EndpointState.ACTIVE, None)
-        await webhook_service.replay_messages(
-            desk.database, desk.tenant_id, made.endpoint_id, MessageState.FAILED
-        )
+        await webhook_service.replay_messages(desk.database, desk.tenant_id, made.endpoint_id, MessageState.FAILED)
         found = await desk.settled(made.endpoint_id, 3)
     assert {m.state for m in found} == {MessageState.OK}
     assert len(receiver.calls) == calls + 3
@@ -421,9 +406,7 @@ async def test_both_secrets_sign_during_a_changeover(desk: Desk, receiver: Recei
         ((_, headers, body),) = receiver.calls
         for secret in (made.secret, made_new.secret):
             Webhook(secret).verify(body, headers)
-        await webhook_service.rotate(
-            desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests"
-        )
+        await webhook_service.rotate(desk.database, desk.vault, desk.tenant_id, made.endpoint_id, keep=0, actor="tests")
         await desk.emit()
         await desk.settled(made.endpoint_id, 2)
     assert len(receiver.calls[1][1]["webhook-signature"].split()) == 1
@@ -477,9 +460,7 @@ async def test_old_messages_are_forgotten_and_strays_are_closed(desk: Desk, rece
     assert (message.state, message.attempts[0].detail) == (MessageState.FAILED, "the endpoint was disabled")
 
 
-async def test_every_way_a_job_ends_is_told(
-    world: World, desk: Desk, receiver: Receiver, sandbox: Sandbox
-) -> None:
+async def test_every_way_a_job_ends_is_told(world: World, desk: Desk, receiver: Receiver, sandbox: Sandbox) -> None:
     """Decided at once, and canceled: each once, with what became of it."""
     await desk.add(receiver.url, [EventType.JOB_FINISHED])
     only_bad = await world.push([{"id": "x", "email": "nobody"}])
@@ -528,9 +509,7 @@ async def test_the_example_receiver_verifies_and_does_its_work_once(desk: Desk, 
         async with sending(desk, webhook_waits=",".join(["0.2"] * 30)):
             (message,) = await desk.settled(made.endpoint_id)
             assert message.state is MessageState.OK
-            await webhook_service.replay_message(
-                desk.database, desk.tenant_id, made.endpoint_id, message.message_id
-            )
+            await webhook_service.replay_message(desk.database, desk.tenant_id, made.endpoint_id, message.message_id)
             (message,) = await desk.settled(made.endpoint_id)
             assert [a.status for a in message.attempts][-2:] == [204, 204]
             await webhook_service.rotate(

@@ -90,15 +90,9 @@ async def _play(folder: Path) -> None:
     (folder / "data").mkdir()
     _scene(console, "PostgreSQL, Valkey, API, worker and a stand-in CRM come up")
     async with Stack(
-        settings,
-        port=_free_port(),
-        sandbox_port=_free_port(),
-        sandbox_fields=CRM_FIELDS,
-        log_dir=folder,
+        settings, port=_free_port(), sandbox_port=_free_port(), sandbox_fields=CRM_FIELDS, log_dir=folder
     ) as stack:
-        console.print(
-            f"API at {stack.url}, CRM at {stack.sandbox_url}, after {time.monotonic() - started:.1f} s"
-        )
+        console.print(f"API at {stack.url}, CRM at {stack.sandbox_url}, after {time.monotonic() - started:.1f} s")
         async with aiohttp.ClientSession() as session:
             await _scenes(console, Stage(stack, session, folder))
     _scene(console, "Everything has stopped")
@@ -121,11 +115,7 @@ class Stage:
         process = await asyncio.create_subprocess_exec(
             *own_command(*words),
             env=os.environ
-            | {
-                "TRANCHE_URL": self._url,
-                "TRANCHE_API_KEY": self._key,
-                "XDG_STATE_HOME": str(self.folder / "state"),
-            },
+            | {"TRANCHE_URL": self._url, "TRANCHE_API_KEY": self._key, "XDG_STATE_HOME": str(self.folder / "state")},
         )
         try:
             return await process.wait()
@@ -152,9 +142,7 @@ async def _scenes(console: Console, stage: Stage) -> None:
 
     _scene(console, f"{rows} rows, some of them broken, meet a CRM that is down")
     await stage.misbehave(
-        status={"code": 503, "seconds": _OUTAGE_SECONDS},
-        accept_then_drop={"times": 1},
-        reject={"emails": [REFUSED]},
+        status={"code": 503, "seconds": _OUTAGE_SECONDS}, accept_then_drop={"times": 1}, reject={"emails": [REFUSED]}
     )
     console.print(
         f"the CRM answers 503 for {_OUTAGE_SECONDS} s, then takes one batch and drops its answer, and refuses {REFUSED}"
@@ -194,9 +182,7 @@ def _scene(console: Console, title: str) -> None:
 def _show_evidence(console: Console, effects: list[dict[str, Any]], calls: list[dict[str, Any]]) -> None:
     answers = Counter(str(call["status"] if call["answered"] else "no answer") for call in calls)
     console.print(f"calls: {', '.join(f'{count} x {answer}' for answer, count in sorted(answers.items()))}")
-    console.print(
-        f"effects: {len(effects)}, on {len({e['key'] for e in effects})} contacts: each arrived once"
-    )
+    console.print(f"effects: {len(effects)}, on {len({e['key'] for e in effects})} contacts: each arrived once")
 
 
 def _check_once(effects: list[dict[str, Any]]) -> None:
@@ -225,10 +211,7 @@ def _mend(failed: Path, mended: Path) -> Counter[str]:
 def _mended(code: str, row: dict[str, Any], number: int) -> dict[str, Any]:
     if code == "DUPLICATE_IN_BATCH":
         # Two people, so two addresses: the CRM has one contact for each.
-        return row | {
-            "Customer Id": f"{row['Customer Id']}-{number}",
-            "E-Mail": f"mended-{number}@example.com",
-        }
+        return row | {"Customer Id": f"{row['Customer Id']}-{number}", "E-Mail": f"mended-{number}@example.com"}
     changes = {k: v.replace("@", f"-{number}@") for k, v in MENDED.get(code, {}).items()}
     return row | {k: v for k, v in changes.items() if code != "MISSING_FIELD" or not row[k]}
 
