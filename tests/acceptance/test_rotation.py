@@ -6,7 +6,7 @@ import msgspec
 
 from tests.acceptance.harness import Installation, people
 from tests.conftest import SECRET_KEY
-from tests.unit.test_vault import NEW
+from tests.unit.kit.test_encryption import NEW
 
 
 async def test_a_new_key_takes_over_without_a_token_being_given_again(tranche: Installation) -> None:

@@ -15,7 +15,7 @@ from app.vocabulary.outcomes_wire import JobError
 from jobs.worker import working
 from tests.conftest import as_owner
 from tests.db.staging import spool
-from tests.http.test_full_disk import REFUSE
+from tests.http.imports.test_full_disk import REFUSE
 from tests.jobs.conftest import World, people
 from tests.jobs.imports.test_staged_imports import desk_of
 

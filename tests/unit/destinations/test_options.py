@@ -1,0 +1,171 @@
+"""Options of destinations: what is refused, in which words, and what a worker makes of stored ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+
+from app.cli import destinations as cli
+from app.destinations import kinds, service
+from app.destinations.options import Limits, OptionsError, describe, limits_of, read_options
+
+DOCS = Path(__file__).parents[3] / "docs" / "adapters.md"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "words"),
+    [
+        ("fax", {}, "'fax' is not a kind of destination; there are: hubspot, salesforce, http."),
+        ("hubspot", {"batchsize": 5}, "options.batchsize: hubspot has no such option; there are: batch_size, "),
+        ("hubspot", {"batch_size": 101}, "options.batch_size: Expected `int` <= 100. (Most contacts per call.)"),
+        ("salesforce", {"batch_size": 201}, "options.batch_size: Expected `int` <= 200."),
+        ("http", {"batch_size": True}, "options.batch_size: Expected `int | null`, got `bool`."),
+        ("http", {"concurrency": 65}, "options.concurrency: Expected `int` <= 64."),
+        ("http", {"rate": 0}, "options.rate: Expected `float` >= 0.001. (Most calls per second.)"),
+        ("http", {"rate": float("nan")}, "options.rate: "),
+        ("http", {"total_timeout": 61}, "options.total_timeout: Expected `float` <= 60.0."),
+        # Milliseconds taken for seconds would fail every call, and open the circuit that all share.
+        ("http", {"total_timeout": 0.01}, "options.total_timeout: Expected `float` >= 1.0."),
+        ("http", {"connect_timeout": 9, "total_timeout": 8}, "options: connect_timeout is within total_timeout"),
+        ("http", {"fields": {"email": 1}}, "options.fields[...]: Expected `str | null`, got `int`."),
+        ("http", {"fields": {"": "x"}}, "options.fields: Expected `str` of length >= 1."),
+        ("http", {"fields": {"a": "x", "b": "x"}}, "options: fields: 'a' and 'b' cannot both go to 'x'."),
+        ("hubspot", {"fields": {"Plan": "phone"}}, "options: fields: 'phone' and 'Plan' cannot both go to 'phone'."),
+        ("salesforce", {"fields": {"a": "Tier__c", "b": "tier__C"}}, "'a' and 'b' cannot both go to 'tier__C'"),
+        ("salesforce", {"fields": {"a": "TRANCHE_ID__C"}}, "'a' cannot go to 'TRANCHE_ID__C', which has another"),
+        ("hubspot", {"fields": {"a": "tranche_id"}}, "'a' cannot go to 'tranche_id', which has another use"),
+        ("http", {"path": "contacts"}, "options.path: It has characters that are not allowed there. (Where "),
+        ("http", {"method": "DELETE"}, "options.method: Invalid enum value 'DELETE'. (POST, PUT or PATCH.)"),
+        ("hubspot", {"time_zone": "Mars/Olympus"}, "time_zone is not a known IANA time zone: 'Mars/Olympus'"),
+    ],
+    ids=str,
+)
+def test_a_wrong_option_is_refused_with_its_place_and_what_it_is(
+    kind: str, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(OptionsError) as refused:
+        kinds.parse(kind, options)
+    assert words in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_every_kind_takes_the_common_options(kind: str) -> None:
+    options = {
+        "batch_size": 50,
+        "concurrency": 3,
+        "rate": 2.5,
+        "connect_timeout": 1,
+        "total_timeout": 5,
+        "fields": {"company": None, "Plan": "Tier__c"},
+    }
+    parsed = kinds.parse(kind, options)
+
+    assert parsed.limits == Limits(50, 3, 2.5, 1, 5)
+    assert limits_of(options) == parsed.limits
+    assert kinds.parse(kind, {}).limits == limits_of({}) == Limits()
+
+
+def test_a_worker_passes_over_options_it_does_not_know_and_refuses_what_cannot_work() -> None:
+    assert limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
+    stored = read_options({"from_the_future": {}, "id_property": "k"}, kinds.HubSpotOptions)
+    assert stored.id_property == "k"
+    with pytest.raises(OptionsError, match=r"options.rate"):
+        limits_of({"rate": "fast"})
+
+
+@pytest.mark.parametrize("kind", kinds.KINDS)
+def test_every_option_is_described_and_documented(kind: str) -> None:
+    described = describe(kinds.KINDS[kind].options)
+    text = DOCS.read_text()
+
+    assert all(option.words for option in described.values())
+    assert f"`{kind}`" in text
+    rows = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [
+        name
+        for name, option in described.items()
+        if not any(row.startswith(f"| `{name}` |") and row.endswith(f"| {option.words} |") for row in rows)
+    ] == []
+
+
+class Backend:
+    """Where the command takes a destination to."""
+
+    def __init__(self) -> None:
+        self.added: list[service.NewDestination] = []
+
+    async def add(self, new: service.NewDestination) -> dict[str, Any]:
+        self.added.append(new)
+        shown: dict[str, Any] = msgspec.to_builtins(new)
+        return shown
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> tuple[Any, Backend]:
+    backend = Backend()
+    monkeypatch.setattr(cli, "choose_backend", lambda *_: backend)
+    given = ["add", "crm", "--base-url", "https://x", "--token", "t", *arguments]
+    return CliRunner().invoke(cli.destinations, given), backend
+
+
+def test_options_are_typed_on_the_command_line_as_one_would_say_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    result, backend = run(
+        monkeypatch,
+        *("--kind", "salesforce", "--batch-size", "150", "--rate", "2.5", "--concurrency", "4"),
+        *("--connect-timeout", "2", "--total-timeout", "20"),
+        *("--field", "company=", "--field", "Plan=Tier__c"),
+        *("--option", "api_version=61.0", "--option", "quota_share=0.5", "--option", "default_last_name=(none)"),
+    )
+
+    assert result.exit_code == 0, result.output
+    [new] = backend.added
+    assert new.options == {
+        "batch_size": 150,
+        "rate": 2.5,
+        "concurrency": 4,
+        "connect_timeout": 2.0,
+        "total_timeout": 20.0,
+        "fields": {"company": None, "Plan": "Tier__c"},
+        "api_version": "61.0",
+        "quota_share": 0.5,
+        "default_last_name": "(none)",
+    }
+    kinds.parse(new.kind, new.options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "text", "value"),
+    [
+        ("http", "read_path", "null", None),
+        ("http", "read_path", "/x", "/x"),
+        ("http", "idempotent", "true", True),
+        ("http", "id_field", "5", "5"),
+        ("hubspot", "batch_size", "1000", 1000),
+        ("hubspot", "properties", '{"a":null}', {"a": None}),
+    ],
+)
+def test_an_option_is_json_where_that_fits_and_text_where_it_does_not(
+    kind: str, name: str, text: str, value: object
+) -> None:
+    assert kinds.read_option(kind, name, text) == value
+
+
+@pytest.mark.parametrize("wrong", [["--option", "rate"], ["--field", "company"], ["--field", "=x"]], ids=str)
+def test_what_is_no_pair_is_refused(monkeypatch: pytest.MonkeyPatch, wrong: list[str]) -> None:
+    result, backend = run(monkeypatch, "--kind", "http", *wrong)
+
+    assert result.exit_code != 0
+    assert backend.added == []
+
+
+def test_the_kinds_can_be_listed() -> None:
+    shown = CliRunner().invoke(cli.destinations, ["kinds"]).output
+    told = msgspec.json.decode(CliRunner().invoke(cli.destinations, ["kinds", "--json"]).output)
+
+    assert set(told) == set(kinds.KINDS)
+    assert told["salesforce"]["options"]["external_id_field"]["default"] == "Tranche_Id__c"
+    for kind in kinds.KINDS.values():
+        assert kind.description in shown
