@@ -45,7 +45,7 @@ class Work:
 
 
 async def test_one_tenant_leaves_some_for_who_comes_next() -> None:
-    work = Work(ConnectionQueue(10, share=3, patience=5))
+    work = Work(ConnectionQueue(10, share=3, timeout=5))
     await work.ask(1, 200)
     assert work.had == [1] * 8
     await work.ask(2)
@@ -60,7 +60,7 @@ async def test_one_tenant_leaves_some_for_who_comes_next() -> None:
 
 
 async def test_tenants_that_wait_are_served_in_turn() -> None:
-    work = Work(ConnectionQueue(4, share=2, patience=5))
+    work = Work(ConnectionQueue(4, share=2, timeout=5))
     await work.ask(1, 2)
     await work.ask(2, 2)
     for tenant, times in ((1, 50), (2, 50), (3, 1), (4, 1)):
@@ -74,7 +74,7 @@ async def test_tenants_that_wait_are_served_in_turn() -> None:
 
 
 async def test_strangers_have_few() -> None:
-    work = Work(ConnectionQueue(10, share=3, patience=5))
+    work = Work(ConnectionQueue(10, share=3, timeout=5))
     await work.ask(STRANGERS, 100)
     assert work.had == [STRANGERS] * 2
     await work.ask(7)
@@ -83,7 +83,7 @@ async def test_strangers_have_few() -> None:
 
 
 async def test_what_runs_within_a_turn_has_it_already_and_what_it_starts_does_not() -> None:
-    connection_queue = ConnectionQueue(1, share=1, patience=0.05)
+    connection_queue = ConnectionQueue(1, share=1, timeout=0.05)
 
     async def within() -> None:
         async with connection_queue.take():
@@ -97,7 +97,7 @@ async def test_what_runs_within_a_turn_has_it_already_and_what_it_starts_does_no
 
 
 async def test_who_goes_while_waiting_takes_no_turn_along() -> None:
-    work = Work(ConnectionQueue(1, share=1, patience=0.2))
+    work = Work(ConnectionQueue(1, share=1, timeout=0.2))
     await work.ask(1)
 
     async def wait() -> None:
