@@ -41,23 +41,6 @@ class TooManyItems(MalformedBody):
     """The body holds more items than one request may carry."""
 
 
-def split_json(body: bytes, *, max_items: int = 10_000) -> list[bytes | msgspec.Raw]:
-    """The items of `{"items": […]}`, each as its JSON bytes, in order; nothing inside an item is judged.
-
-    A byte order mark is tolerated. An item that is not valid JSON is still cut out whole, as long as its
-    quotes and brackets balance.
-
-    Raises:
-        MalformedBody: no such object, another member beside `items`, or the places where items begin and end
-            are not certain.
-        TooManyItems: more than `max_items` items.
-    """
-    items = split_quickly(body, max_items=max_items)
-    if items is not None:
-        return items
-    return _split_lexically(body, len(BOM) if body.startswith(BOM) else 0, max_items)
-
-
 def split_quickly(body: bytes, *, max_items: int) -> list[bytes | msgspec.Raw] | None:
     """`split_json` of a body that is sound and has neither more items nor a remarkable number of commas; else None."""
     start = _START.match(body, len(BOM) if body.startswith(BOM) else 0)
@@ -78,35 +61,8 @@ def _split_valid(body: bytes, start: int) -> list[bytes | msgspec.Raw] | None:
         return None
 
 
-def _too_many(max_items: int, offset: int) -> TooManyItems:
+def too_many(max_items: int, offset: int) -> TooManyItems:
     return TooManyItems(f"the body has more than {max_items} items; send them in several requests", offset)
-
-
-def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | msgspec.Raw]:
-    at = json_scanner.skip_space(body, shift)
-    if body[at : at + 1] != b"{":
-        raise no_object(body[:4], body[at : at + 1], at)
-    items: list[bytes | msgspec.Raw] | None = None
-    try:
-        at = json_scanner.skip_space(body, at + 1)
-        while body[at : at + 1] != b"}" or items is None:
-            value = _expect_items(body, at, seen=items is not None)
-            spans, at = json_scanner.split_values(body, value + 1, closer="]", limit=max_items)
-            items = [_certain(body, *span) for span in spans]
-            at = json_scanner.skip_space(body, at + 1)
-            if body[at : at + 1] == b",":
-                at = json_scanner.skip_space(body, at + 1)
-                _expect_items(body, at, seen=True)
-            elif body[at : at + 1] != b"}":
-                raise unfinished(at)
-    except json_scanner.LimitError:
-        raise _too_many(max_items, at) from None
-    except json_scanner.StructureError as broken:
-        raise uncertain(broken) from None
-    at = json_scanner.skip_space(body, at + 1)
-    if at != len(body):
-        raise followed(at)
-    return items
 
 
 def uncertain(broken: json_scanner.StructureError) -> MalformedBody:
@@ -138,17 +94,6 @@ def no_object(head: bytes, found: bytes, at: int) -> MalformedBody:
     return MalformedBody(detail, at)
 
 
-def _expect_items(body: bytes, at: int, *, seen: bool) -> int:
-    """Offset of the '[' of the member "items" that must be at `at`."""
-    member = json_scanner.MEMBER_NAME.match(body, at)
-    if member is None:
-        raise no_member(body[at : at + 1], at, seen=seen)
-    check_name(member[1], at, seen=seen)
-    if body[member.end() : member.end() + 1] != b"[":
-        raise no_array(member.end())
-    return member.end()
-
-
 def no_member(found: bytes, at: int, *, seen: bool) -> MalformedBody:
     """`seen`: there was one before."""
     if found == b"}" and not seen:
@@ -176,12 +121,6 @@ def check_name(member: bytes, at: int, *, seen: bool) -> None:
 
 def no_array(at: int) -> MalformedBody:
     return MalformedBody(f'"items" must be an array, at byte {at}', at)
-
-
-def _certain(body: bytes, start: int, end: int) -> bytes:
-    item = body[start:end]
-    check_certain(item, start)
-    return item
 
 
 def check_certain(item: bytes, start: int) -> None:

@@ -1,7 +1,7 @@
 """The bytes of `{"items": […]}`, as they arrive → the bytes of each item.
 
-The judgments are those of `app.files.json_document.split_json`, which has the whole body before it; here nothing is
-held but the item that is being read.
+An item that is not valid JSON is still cut out whole, as long as its quotes and brackets balance; nothing is held but
+the item that is being read.
 """
 
 from __future__ import annotations
@@ -42,10 +42,12 @@ class JsonItems:
     """Bytes → items.
 
     Raises:
-        MalformedBody: from `feed` and `finish`, as `split_json` does; the machine is done then.
+        MalformedBody: from `feed` and `finish`, the machine is done then.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, longest: int = MAX_ITEM) -> None:
+        """`longest`: bytes of an item; a longer one becomes a `LongItem`."""
+        self._longest = longest
         self._data = b""
         self._at = 0
         """Where in `_data` reading goes on."""
@@ -146,7 +148,7 @@ class JsonItems:
             start = self._offset
             if found in (b"]", b","):
                 raise json_scanner.missing_value(start)
-            item = _Span(start)
+            item = _Span(start, self._longest)
             yield from self._read_container(item, found) if found in (b"[", b"{") else self._read_scalar(item)
             if item.size:
                 self._found.append(item.finish())
@@ -161,7 +163,7 @@ class JsonItems:
 
     def _read_sound(self) -> bool:
         """Many items at once, up to the last boundary of two in what is there, if all of it is sound JSON."""
-        if not _WORTH < len(self._data) - self._at <= MAX_ITEM:
+        if not _WORTH < len(self._data) - self._at <= self._longest:
             return False
         end = self._data.rfind(b"},", self._at) + 1
         if end < self._at + _WORTH:
@@ -185,7 +187,7 @@ class JsonItems:
         elif (run := _SCALARS.match(self._data, self._at)) is not None:
             for scalar in run[0][:-1].split(b","):
                 item = scalar.strip(b" \t\r\n")
-                if not item or len(item) > MAX_ITEM:
+                if not item or len(item) > self._longest:
                     return
                 self._found.append(item)
                 self._at += len(scalar) + 1
@@ -201,7 +203,7 @@ class JsonItems:
             self._at = run.end()
             return
         for item in _FLAT.finditer(run[0]):
-            if len(item[1]) > MAX_ITEM:
+            if len(item[1]) > self._longest:
                 return
             json_document.check_certain(item[1], self._offset)
             self._found.append(item[1])
@@ -291,9 +293,10 @@ def _not_separated(offset: int) -> json_scanner.StructureError:
 class _Span:
     """An item while it is read: its bytes, or, once there are too many, the doubt whether it is one item only."""
 
-    def __init__(self, start: int) -> None:
+    def __init__(self, start: int, longest: int) -> None:
         self.start = start
         self.size = 0
+        self._longest = longest
         self._parts: list[tuple[bytes, bool]] = []
         self._doubt: _Doubt | None = None
 
@@ -304,7 +307,7 @@ class _Span:
             self._doubt.feed(data, within)
             return
         self._parts.append((data, within))
-        if self.size > MAX_ITEM:
+        if self.size > self._longest:
             self._doubt = _Doubt(self.start)
             for part in self._parts:
                 self._doubt.feed(*part)

@@ -15,7 +15,7 @@ from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, u
 from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import UTF_8, Decoder, UndecodableText
-from app.files.json_document import TooManyItems, split_quickly
+from app.files.json_document import split_quickly
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.ndjson import MAX_LINE, NdjsonLines
 from app.resources.decoding import Noted, Piece, UnreadablePiece
@@ -272,25 +272,6 @@ def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None,
         if reader.line > LINES_PER_ITEM * max_items + 1:
             return None
     return Contents(pieces, keep(form, reader), lines)
-
-
-def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
-    """`read_quickly`, or else `read_by_steps`, all at once.
-
-    Raises:
-        TooManyItems: more than `max_items` items, or very many lines.
-    """
-    contents = read_quickly(body, form, max_items=max_items)
-    steps = read_by_steps(body, form, max_items=max_items)
-    while contents is None:
-        try:
-            next(steps)
-        except StopIteration as end:
-            contents = end.value
-            break
-    if contents is None:
-        raise TooManyItems(f"the body has more than {max_items} rows, or too many lines")
-    return contents
 
 
 def keep(form: Form, reader: Reader) -> Kept:

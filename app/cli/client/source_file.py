@@ -24,7 +24,8 @@ from app.files.csv_columns import SAMPLE
 from app.files.csv_mapping import Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
-from app.files.json_document import MalformedBody, split_json
+from app.files.json_document import MalformedBody
+from app.files.json_reader import JsonItems
 from app.files.ndjson import NdjsonLines
 from app.vocabulary.outcomes_wire import ItemWarning
 
@@ -278,11 +279,12 @@ def _find_encoding(head: bytes, wanted: str | None) -> tuple[str, str, bool]:
     return codec, codec, False
 
 
-def _split_document(document: bytes, name: str) -> list[bytes | msgspec.Raw]:
+def _split_document(document: bytes, name: str) -> list[bytes]:
     if document.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"[":
         document = b'{"items":' + document.removeprefix(codecs.BOM_UTF8) + b"}"
+    machine = JsonItems(longest=len(document))
     try:
-        return split_json(document, max_items=len(document))
+        return [item for item in [*machine.feed(document), *machine.finish()] if isinstance(item, bytes)]
     except MalformedBody as error:
         raise UsageError(
             f'{name}: {error.detail}; a JSON file is {{"items": [...]}} or an array of items, and one item a line is '

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
-import msgspec
 import zstandard
 
 from app.cli.client.errors import UsageError
@@ -81,15 +80,15 @@ class ItemsBody:
 
     content_type = NDJSON
 
-    def __init__(self, items: Sequence[bytes | msgspec.Raw]) -> None:
+    def __init__(self, items: Sequence[bytes]) -> None:
         self.items = items
-        self.size = sum(len(bytes(item)) for item in items)
+        self.size = sum(map(len, items))
         self.position = 0
 
     def pieces(self) -> Iterator[bytes]:
         self.position = 0
         for first in range(0, len(self.items), 100):
-            part = [bytes(item) for item in self.items[first : first + 100]]
+            part = self.items[first : first + 100]
             self.position += sum(map(len, part))
             # A line break can only be white space between tokens: inside a JSON string it is escaped.
             yield b"".join(_LINE_BREAKS.sub(b" ", item) + b"\n" for item in part)

@@ -13,7 +13,8 @@ from app.files.csv_columns import HeaderError
 from app.files.csv_headers import find_meaning
 from app.files.csv_mapping import BOTH, MappingError, parse_mapping
 from app.files.json_document import MalformedBody
-from app.files.readers import WORDING, Family, Form, read_pieces
+from app.files.readers import WORDING, Family, Form
+from tests.unit.files.reading import read_pieces
 
 GOOGLE = {
     "First Name": "first_name", "Middle Name": None, "Last Name": "last_name", "Phonetic First Name": None,

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from app.files.csv_columns import NOTES, HeaderError, guard_key, understand
 from app.files.csv_injection import neutralize, restore
-from app.files.readers import WORDING, Family, Form, read_pieces
+from app.files.readers import WORDING, Family, Form
+from tests.unit.files.reading import read_pieces
 
 CELLS = st.text(st.sampled_from("'=+-@\t\r\n＝a1 ,\"") | st.characters(exclude_categories=["Cs"]), max_size=8)  # noqa: RUF001
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from app.files.csv_columns import NOTES
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
-from app.files.readers import Contents, Family, Form, Kept, read_pieces
+from app.files.readers import Contents, Family, Form, Kept
 from app.resources.decoding import Noted, UnreadablePiece
+from tests.unit.files.reading import read_pieces
 
 CELLS = st.text(st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6)
 KEYS = st.text(

@@ -10,10 +10,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.files.json_document import MalformedBody, split_json
+from app.files.json_document import MalformedBody
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.readers import Form, open_reader
 from app.resources.decoding import UnreadablePiece
+from tests.unit.files.json_oracle import split_json
 from tests.unit.files.test_json_document import GOOD, POISON, body_of, json_values, mutate, mutations
 
 _CUTS = st.lists(st.integers(0, 5_000), max_size=8)

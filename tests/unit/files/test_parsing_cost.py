@@ -12,13 +12,14 @@ import zstandard
 
 from app.files import csv_reader
 from app.files.csv_reader import MAX_RECORD_LINES, Record, Records
-from app.files.readers import Family, Form, open_reader, read_by_steps, read_pieces
+from app.files.readers import Family, Form, open_reader, read_by_steps
 from app.http.body.decompression import open_inflater
 from app.imports.batch.items import Items
 from app.resources import diagnosis
 from app.resources.decoding import Effort, Laborious, Rejected, UnreadablePiece, read_items
 from tests.bench.parsing.inputs import Input, hostile
 from tests.bench.parsing.measure import measure
+from tests.unit.files.reading import read_pieces
 
 SMALL, LARGE = 5_000, 50_000
 NOISE = 0.02

@@ -21,9 +21,10 @@ from app.files.encoding import CHARSETS, Decoder, UndecodableText
 from app.files.json_document import MalformedBody, TooManyItems
 from app.files.lines import MAX_LINE, Lines
 from app.files.ndjson import NdjsonLines
-from app.files.readers import WORDING, Family, Form, Reader, keep, open_reader, read_pieces
+from app.files.readers import WORDING, Family, Form, Reader, keep, open_reader
 from app.files.staging_codec import decode_pieces, encode_pieces
 from app.resources.decoding import Noted, Piece, UnreadablePiece
+from tests.unit.files.reading import read_pieces
 
 
 def cut(data: Any, cuts: list[int]) -> list[Any]:

@@ -7,12 +7,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from app.files.readers import Family, Form, read_pieces
+from app.files.readers import Family, Form
 from app.files.staging_codec import decode_pieces, decode_sources, encode_pieces, encode_sources
 from app.imports.batch.items import Items
 from app.resources.decoding import Noted, Piece, read_ids
 from app.vocabulary import outcomes_wire
 from app.vocabulary.states import ItemStatus
+from tests.unit.files.reading import read_pieces
 
 
 def pieces(text: str) -> list[Piece]:

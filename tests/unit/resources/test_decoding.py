@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.files.json_document import split_json
 from app.resources import decoding as module
 from app.resources.decoding import Accepted, Rejected, read_items
+from tests.unit.files.json_oracle import split_json
 from tests.unit.files.test_json_document import POISON, body_of, mutate, mutations
 
 LIMIT = 65_536
