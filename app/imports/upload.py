@@ -229,7 +229,8 @@ class _Intake:
         if self._upload.form.family is Family.JSON and count > settings.max_json_items:
             raise TooLarge(
                 f"A JSON body holds at most {settings.max_json_items} items; send them as application/x-ndjson or "
-                "text/csv, which may hold any number, or in several requests, each with its own Idempotency-Key."
+                f"text/csv, which may hold {settings.max_file_items}, or in several requests, each with its own "
+                "Idempotency-Key."
             )
 
     async def _store(self, packed: PackedChunk) -> None:

@@ -68,9 +68,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_sync_items: Annotated[int, Doc("most items answered within one request", "items")] = 1_000
     max_sync_bytes: Annotated[int, Doc("largest body answered within one request", "bytes")] = 5_000_000
     max_item_bytes: Annotated[int, Doc("largest single item", "bytes")] = 65_536
-    max_json_items: Annotated[int, Doc("most items of a JSON body; CSV and NDJSON have no such limit", "items")] = (
-        10_000
-    )
+    max_json_items: Annotated[int, Doc("most items of a JSON body; CSV and NDJSON: max_file_items", "items")] = 10_000
     max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = 1_000_000_000
     max_file_items: Annotated[int, Doc("most rows of a CSV or NDJSON body", "items")] = 20_000_000
     max_inflation: Annotated[
