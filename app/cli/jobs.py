@@ -10,9 +10,8 @@ import rich_click as click
 
 from app.cli.api_command import api_command, limit_option, quiet_option, timeout_option, wait_option
 from app.cli.client.api_client import ApiClient
-from app.cli.client.jobs import JobWatch, exit_code, is_finished, job_path
+from app.cli.client.jobs import JobWatch, exit_code, find_waits, is_finished, job_path
 from app.cli.client.progress import counted
-from app.cli.client.waits import find_waits
 from app.cli.client.wire import Job, read
 from app.cli.job_items import items_command
 from app.cli.job_retry import describe_merged, retry_command, wait_for_job

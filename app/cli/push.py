@@ -23,13 +23,13 @@ from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import open_api, warn
 from app.cli.client.errors import ClientError, RefusedError
 from app.cli.client.failed_file import check_target, write_failed
+from app.cli.client.jobs import find_waits
 from app.cli.client.journal import Journal
 from app.cli.client.outcomes import Outcomes
 from app.cli.client.progress import Display, choose_display
 from app.cli.client.push import PushOptions, push
 from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, open_file
 from app.cli.client.summary import Report, as_document, print_summary
-from app.cli.client.waits import find_waits
 from app.cli.column_preview import print_preview, show_columns
 from app.cli.output import json_option, show
 from app.vocabulary.states import Consistency

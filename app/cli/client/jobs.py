@@ -1,16 +1,17 @@
-"""Jobs over HTTP: ask for one, and wait for it."""
+"""Jobs over HTTP: ask for one, wait for it, and say why something waits."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import quote
 
 from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Deadline
+from app.cli.client.errors import RefusedError
 from app.cli.client.progress import clean
-from app.cli.client.wire import Job, read
-from app.vocabulary.states import FINISHED_JOB_STATES, JobState
+from app.cli.client.wire import Destination, Destinations, Job, read
+from app.vocabulary.states import FINISHED_JOB_STATES, OPEN_STATES, JobState
 
 MAX_PREFER: Final = 10
 """Seconds a poll may be held by the server; short enough that progress is seen."""
@@ -97,3 +98,28 @@ async def watch_until(
         if done(job) or watch.pause > deadline.left():
             return job
         await deadline.clock.sleep(watch.pause)
+
+
+async def find_waits(api: ApiClient, effects: Mapping[str, Mapping[str, int]], said: Iterable[str] = ()) -> list[str]:
+    """A line for each destination where something is open and a reason is known.
+
+    To a key that may not read destinations, `said`: what the jobs themselves say.
+    """
+    pending = {name for name, counts in effects.items() if any(counts.get(state) for state in OPEN_STATES)}
+    if not pending:
+        return []
+    try:
+        listed = read(await api.ask("GET", "/v1/destinations"), Destinations, api.url)
+    except RefusedError:
+        return [clean(why) for why in said]
+    lines = [_describe(destination) for destination in listed.destinations if destination.name in pending]
+    return [line for line in lines if line]
+
+
+def _describe(destination: Destination) -> str:
+    name, why = clean(destination.name), clean(destination.detail or "")
+    if destination.state == "paused":
+        return f"{name} is paused: `tranche destinations resume {name}`"
+    if destination.error_code:
+        return f"{name} waits {destination.retry_after_seconds:,} s: {clean(destination.error_code)}: {why}"
+    return f"{name} waits: {why}" if why else ""

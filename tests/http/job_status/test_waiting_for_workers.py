@@ -14,8 +14,7 @@ from redis.asyncio import Redis
 from app.auth import service
 from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Deadline, SystemClock
-from app.cli.client.jobs import JobWatch, is_finished, watch_until
-from app.cli.client.waits import find_waits
+from app.cli.client.jobs import JobWatch, find_waits, is_finished, watch_until
 from app.job_status.live import events_api
 from app.kit import worker_registry
 from app.settings import Settings
