@@ -101,10 +101,7 @@ class Engines:
 
     async def _check_schema(self) -> Check:
         async with self._database.connection() as connection:
-            try:
-                found = await schema_version.read_schema_version(connection)
-            except asyncpg.UndefinedTableError:
-                found = None
+            found = await schema_version.read_schema_version(connection)
         wanted = newest()
         if found == wanted:
             return Check("pass")

@@ -8,15 +8,20 @@ from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.migrations.revisions import newest
 
-read_schema_version = Query[[], str | None]("read_schema_version")
+_read_schema_version = Query[[], str | None]("read_schema_version")
+
+
+async def read_schema_version(connection: Connection) -> str | None:
+    """The revision of the schema; `None`: there is no schema."""
+    try:
+        return await _read_schema_version(connection)
+    except asyncpg.UndefinedTableError:
+        return None
 
 
 async def find_fault(connection: Connection) -> str | None:
     """What an operator has to do before this release can work, or None. A newer release's schema will do."""
-    try:
-        found = await read_schema_version(connection)
-    except asyncpg.UndefinedTableError:
-        found = None
+    found = await read_schema_version(connection)
     if found is not None and found >= newest():
         return None
     return f"the database is at {f'revision {found}' if found else 'no schema'}, not {newest()}; run: tranche migrate"
