@@ -30,10 +30,9 @@ class Entry(msgspec.Struct, frozen=True):
 _write = Query[[int, str, str, str, Json[Mapping[str, Any]]], None]("write_audit")
 
 
-async def write(
+async def write_audit(
     connection: Connection,
     tenant_id: int,
-    *,
     actor: str,
     action: str,
     subject: str,

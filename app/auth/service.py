@@ -10,11 +10,11 @@ import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
-from app.audit import queries
+from app.audit.queries import OPERATOR, write_audit
 from app.auth import queries as rows
 from app.auth import tokens
 from app.auth.queries import Key, LockedKey, Tenant
@@ -52,7 +52,7 @@ class KeyChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """null: it never expires."""
 
 
-async def ensure_tenant(connection: Connection, name: str, *, actor: str = queries.OPERATOR) -> int:
+async def ensure_tenant(connection: Connection, name: str, *, actor: str = OPERATOR) -> int:
     """The tenant of this name, made if it does not exist.
 
     Raises:
@@ -65,7 +65,7 @@ async def ensure_tenant(connection: Connection, name: str, *, actor: str = queri
         raise Invalid(f"{name!r} is not a valid tenant name: use a-z, 0-9, '-' and '_', at most 63 characters.")
     async with connection.transaction():
         tenant_id = await rows.ensure_tenant(connection, name)
-        await _note(connection, tenant_id, "tenant.create", f"tenant:{name}", actor)
+        await write_audit(connection, tenant_id, actor, "tenant.create", f"tenant:{name}")
     return tenant_id
 
 
@@ -86,9 +86,7 @@ async def find_tenant(connection: Connection, name: str | None) -> int:
     raise Invalid(f"There are several tenants ({names}); choose one with --tenant.")
 
 
-async def set_tenant_disabled(
-    connection: Connection, name: str, disabled: bool, *, actor: str = queries.OPERATOR
-) -> Tenant:
+async def set_tenant_disabled(connection: Connection, name: str, disabled: bool, *, actor: str = OPERATOR) -> Tenant:
     """Disable a tenant, or enable it again.
 
     While it is disabled its keys are refused, its streams end, and workers do nothing for it: nothing is lost,
@@ -102,7 +100,7 @@ async def set_tenant_disabled(
         if tenant_id is None:
             raise NotFound(f"There is no tenant {name!r}; `tranche tenants list` shows them.")
         word = "tenant.disable" if disabled else "tenant.enable"
-        await _note(connection, tenant_id, word, f"tenant:{name}", actor)
+        await write_audit(connection, tenant_id, actor, word, f"tenant:{name}")
         return (await rows.list_tenants(connection, name))[0]
 
 
@@ -113,7 +111,7 @@ async def create_key(
     *,
     name: str = "",
     expires_at: datetime | None = None,
-    actor: str = queries.OPERATOR,
+    actor: str = OPERATOR,
 ) -> str:
     """A new API key of the tenant of this name, which is made if it does not exist; the secret is stored nowhere.
 
@@ -141,7 +139,7 @@ async def add_key(connection: Connection, tenant_id: int, new: NewKey, *, actor:
             connection, tenant_id, token.key_id, token.secret_hash, ordered, new.name.strip(), new.expires_at
         )
         detail = {"scopes": ordered, "name": new.name.strip(), "expires_at": new.expires_at}
-        await _note(connection, tenant_id, "key.create", f"key:{token.key_id}", actor, detail)
+        await write_audit(connection, tenant_id, actor, "key.create", f"key:{token.key_id}", detail)
     return token.key_id, secret
 
 
@@ -177,7 +175,7 @@ async def revoke_key(connection: Connection, key: str) -> str:
         NotFound: there is no such key.
     """
     tenant_id, key_id = await find_key(connection, key)
-    await end_key(connection, tenant_id, key_id, actor=queries.OPERATOR)
+    await end_key(connection, tenant_id, key_id, actor=OPERATOR)
     return key_id
 
 
@@ -191,7 +189,7 @@ async def end_key(connection: Connection, tenant_id: int, key_id: str, *, actor:
         if (await _lock(connection, tenant_id, key_id)).revoked:
             return
         await rows.revoke_key(connection, tenant_id, key_id, datetime.now(UTC))
-        await _note(connection, tenant_id, "key.revoke", f"key:{key_id}", actor)
+        await write_audit(connection, tenant_id, actor, "key.revoke", f"key:{key_id}")
 
 
 async def change_key(connection: Connection, tenant_id: int, key_id: str, change: KeyChange, *, actor: str) -> Key:
@@ -211,7 +209,7 @@ async def change_key(connection: Connection, tenant_id: int, key_id: str, change
             raise NotFound("This API key is revoked; make another one.")
         given = change.expires_at is not msgspec.UNSET
         await rows.change_key(connection, tenant_id, key_id, name, given, ends)
-        await _note(connection, tenant_id, "key.change", f"key:{key_id}", actor, detail)
+        await write_audit(connection, tenant_id, actor, "key.change", f"key:{key_id}", detail)
         return await read_key(connection, tenant_id, key_id)
 
 
@@ -236,7 +234,7 @@ async def rotate_key(
         secret, token = tokens.make(tenant_id, bytes.fromhex(key_id), os.urandom(tokens.SECRET_BYTES))
         until = datetime.now(UTC) + timedelta(seconds=keep)
         await rows.rotate_key(connection, tenant_id, key_id, token.secret_hash, until)
-        await _note(connection, tenant_id, "key.rotate", f"key:{key_id}", actor, {"keep_seconds": keep})
+        await write_audit(connection, tenant_id, actor, "key.rotate", f"key:{key_id}", {"keep_seconds": keep})
     return secret
 
 
@@ -323,9 +321,3 @@ async def _lock(connection: Connection, tenant_id: int, key_id: str) -> LockedKe
     if found is None:
         raise NotFound(_NO_KEY)
     return found
-
-
-async def _note(
-    connection: Connection, tenant_id: int, action: str, subject: str, actor: str, detail: dict[str, Any] | None = None
-) -> None:
-    await queries.write(connection, tenant_id, actor=actor, action=action, subject=subject, detail=detail)

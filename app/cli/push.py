@@ -149,7 +149,9 @@ async def _push(request: _Request, api: ApiClient) -> int:
         silent = request.quiet or (request.as_json and not sys.stderr.isatty())
         display = choose_display(api.clock, silent=silent)
         api.notify = display.say
-        fingerprint = "" if request.dry_run else _fingerprint(request, path, api.url)
+        # The file and everything that shapes the request made of it.
+        facts = {"url": api.url, "read": request.read, "query": _query(request), "run": request.run}
+        fingerprint = "" if request.dry_run else journal.fingerprint(path, facts)
         book = _open_journal(request, fingerprint, display, stack) if fingerprint else None
         options = PushOptions(
             run=book.entry.run if book else secrets.token_hex(16),
@@ -183,8 +185,13 @@ async def _push(request: _Request, api: ApiClient) -> int:
                 survey=_survey(source, outcomes, ending.items),
             )
             if request.failed_out is not None:
-                report.failed_rows = await _write_failed(api, request.failed_out, source, outcomes)
-                report.failed_out = str(Path(request.failed_out))
+                target = request.failed_out
+                try:
+                    report.failed_rows = await write_failed(api, target, source, outcomes)
+                except OSError as error:
+                    again = f"{target} could not be written: {error.strerror}; run the same command again"
+                    raise ClientError(again) from error
+                report.failed_out = str(Path(target))
             if book is not None and (ending.exit_code in (0, 1) or ending.over):
                 book.finish()
             report.elapsed = api.clock.now() - began
@@ -230,12 +237,6 @@ def _on_disk(file: str) -> Iterator[str]:
         yield copy.name
 
 
-def _fingerprint(request: _Request, path: str, url: str) -> str:
-    """Identifies the file and everything that shapes the request made of it."""
-    facts = {"url": url, "read": request.read, "query": _query(request), "run": request.run}
-    return journal.fingerprint(path, facts)
-
-
 def _open_journal(request: _Request, fingerprint: str, display: Display, stack: contextlib.ExitStack) -> Journal | None:
     """The journal, or none where its folder cannot be written: better an import that cannot be resumed than none.
 
@@ -253,13 +254,6 @@ def _open_journal(request: _Request, fingerprint: str, display: Display, stack: 
     if book.resumed:
         display.say(f"resuming the push of {request.file} that began at {book.entry.started} (--fresh starts over)")
     return book
-
-
-async def _write_failed(api: ApiClient, target: str, source: SourceFile, outcomes: Outcomes) -> int:
-    try:
-        return await write_failed(api, target, source, outcomes)
-    except OSError as error:
-        raise ClientError(f"{target} could not be written: {error.strerror}; run the same command again") from error
 
 
 def _print_report(request: _Request, report: Report) -> None:

@@ -146,17 +146,17 @@ class NewDeliveries(msgspec.Struct, frozen=True, kw_only=True):
     """First and last position from 1, and the seconds after which it is due."""
 
 
-read_destinations = Query[[int], list[DestinationRow]]("letter_destinations")
+read_destinations = Query[[int], list[DestinationRow]]("dead_letter_destinations")
 
 
-@query("choose_letters")
+@query("choose_dead_letters")
 async def choose(
     connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
 ) -> list[int]:
     """Ids of open dead letters, contact by contact."""
 
 
-@query("letter_clusters")
+@query("dead_letter_clusters")
 async def read_clusters(
     connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
 ) -> list[ClusterRow]:
@@ -212,11 +212,11 @@ async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_
 
 read_version = Query[[int, str, int], VersionRow | None]("read_version")
 """(tenant_id, contact_id, version)"""
-lock = Query[[int, Sequence[int]], list[DeadLetterRow]]("lock_letters")
+lock = Query[[int, Sequence[int]], list[DeadLetterRow]]("lock_dead_letters")
 """(tenant_id, ids) Those that are open, for the caller's transaction alone."""
 
 
-@query("resolve_letters")
+@query("resolve_dead_letters")
 async def resolve(
     connection: Connection,
     tenant_id: int,
@@ -282,7 +282,7 @@ async def make_due(connection: Connection, tenant_id: int, job_id: uuid.UUID, de
     """Items of the family whose next attempt was later and is now."""
 
 
-@query("attempt_under_way")
+@query("running_attempt")
 async def find_running_retry(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, destination_ids: Sequence[int]
 ) -> RunningRetry | None: ...

@@ -33,11 +33,10 @@ def _describe(settings: Settings) -> str:
     return (
         "One new job claims the open dead letters of the job and of its earlier retries, at the named "
         "destinations or all; items that wait for their next attempt become due. Contacts are sent in their current "
-        "version, "
-        f"{settings.replay_rate:g} items per second at a destination. A repeated request does nothing "
-        "twice: while a retry is running and nothing new has failed, it is the answer. One job "
-        f"claims {MOST} dead letters at most; `remaining` is the number left. A failed undo (also one that an "
-        "import shows as `compensated_by`) resumes where it ended."
+        f"version, {settings.replay_rate:g} items per second at a destination. A repeated request does nothing twice: "
+        "while a retry is running and nothing new has failed, it is the answer. One job claims "
+        f"{MOST} dead letters at most; `remaining` is the number left. A failed undo (also one that an import shows "
+        "as `compensated_by`) resumes where it ended."
     )
 
 

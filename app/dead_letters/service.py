@@ -146,7 +146,9 @@ async def _find_running_retry(
     """
     found = await rows.find_running_retry(connection, tenant_id, root, destination_ids)
     if found is None:
-        raise NothingToRetry(_explain_removed(skipped))
+        names = ", ".join(sorted({s.destination for s in skipped}))
+        why = f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
+        raise NothingToRetry(why if names else "")
     return Taken(
         job_id=found.job_id,
         kind=JobKind(found.kind),
@@ -157,15 +159,6 @@ async def _find_running_retry(
         jobs=[found.job_id],
         effects={places.name(i): EffectState.PENDING for i in found.destination_ids},
         to_notify=list(destination_ids) if due else [],
-    )
-
-
-def _explain_removed(skipped: Sequence[Skipped]) -> str:
-    names = ", ".join(sorted({s.destination for s in skipped}))
-    return (
-        f"The failed items of this job were for removed destinations ({names}); nothing can be sent there."
-        if names
-        else ""
     )
 
 

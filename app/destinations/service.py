@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final
 import asyncpg
 import msgspec
 
-from app.audit import queries as audit_queries
+from app.audit.queries import OPERATOR, write_audit
 from app.destinations import kinds
 from app.destinations import queries as rows
 from app.destinations.base_urls import base_url_fault
@@ -89,7 +89,7 @@ async def add_destination(
     *,
     private: Sequence[Network] = (),
     most: int | None = None,
-    actor: str = audit_queries.OPERATOR,
+    actor: str = OPERATOR,
 ) -> Destination:
     """Add a destination; contacts that change from now on are synced to it.
 
@@ -117,7 +117,8 @@ async def add_destination(
                         f"may raise {PREFIX}MAX_DESTINATIONS."
                     )
             await rows.insert_destination(connection, tenant_id, new.name, new.kind, base_url, sealed, options)
-            await _note(connection, tenant_id, new.name, "add", actor, {"kind": new.kind})
+            noted = {"kind": new.kind}
+            await write_audit(connection, tenant_id, actor, "destination.add", f"destination:{new.name}", noted)
     except asyncpg.UniqueViolationError as error:
         raise Conflict(
             f"There is a destination {new.name!r} already; remove it first, or choose another name."
@@ -126,13 +127,7 @@ async def add_destination(
 
 
 async def change_destination(
-    connection: Connection,
-    vault: Vault,
-    tenant_id: int,
-    name: str,
-    change: DestinationChange,
-    *,
-    actor: str = audit_queries.OPERATOR,
+    connection: Connection, vault: Vault, tenant_id: int, name: str, change: DestinationChange, *, actor: str = OPERATOR
 ) -> int:
     """Give a destination another token, or other options; returns its id.
 
@@ -166,7 +161,8 @@ async def change_destination(
         if sealed is not None:
             await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
         noted: dict[str, Any] = {"options": change.options} if change.options else {}
-        await _note(connection, tenant_id, name, "change", actor, noted | {"token": sealed is not None})
+        noted |= {"token": sealed is not None}
+        await write_audit(connection, tenant_id, actor, "destination.change", f"destination:{name}", noted)
     return destination_id
 
 
@@ -187,14 +183,6 @@ def _check_token(token: str) -> str:
     if len(token) > _MOST_TOKEN:
         raise Invalid(f"The token is longer than {_MOST_TOKEN} characters; no CRM would take the header.")
     return token
-
-
-async def _note(
-    connection: Connection, tenant_id: int, name: str, word: str, actor: str, detail: dict[str, Any]
-) -> None:
-    await audit_queries.write(
-        connection, tenant_id, actor=actor, action=f"destination.{word}", subject=f"destination:{name}", detail=detail
-    )
 
 
 async def list_destinations(
@@ -225,7 +213,7 @@ def _find_absence(row: DestinationRow, workers: Workers | None) -> str | None:
 
 
 async def set_destination_state(
-    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = audit_queries.OPERATOR
+    connection: Connection, tenant_id: int, name: str, state: str, *, actor: str = OPERATOR
 ) -> int:
     """`active`, `paused` or `removed`; returns the destination's id."""
     async with connection.transaction():
@@ -235,5 +223,5 @@ async def set_destination_state(
         if state == "removed":
             # What is owed there is skipped, whatever it waited for.
             await rows.hasten_deliveries(connection, tenant_id, found, True)
-        await _note(connection, tenant_id, name, _WORDS[state], actor, {})
+        await write_audit(connection, tenant_id, actor, f"destination.{_WORDS[state]}", f"destination:{name}")
     return found

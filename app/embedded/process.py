@@ -98,7 +98,8 @@ class Child:
     def returncode(self) -> int | None:
         """Exit code, negative for a signal, `None` while it runs."""
         if self._popen.returncode is None and self._has_exited():
-            self._reap()
+            self._kill_group()
+            self._popen.wait()
         return self._popen.returncode
 
     async def wait(self) -> int:
@@ -134,10 +135,6 @@ class Child:
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
         except ChildProcessError:
             return True
-
-    def _reap(self) -> None:
-        self._kill_group()
-        self._popen.wait()
 
     def _kill_group(self) -> None:
         # macOS answers EPERM for a group of zombies.

@@ -86,11 +86,10 @@ _NDJSON: Final = (
 )
 _CSV: Final = (
     f"RFC 4180 with a header row. {', '.join(f'`{name}`' for name in FIELDS)} are recognized whatever their case, "
-    "spaces, dashes and "
-    "underscores; any other column becomes an attribute of that name. An empty cell leaves the field as "
-    "it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
-    "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: "
-    "`utf-16le`, `utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
+    "spaces, dashes and underscores; any other column becomes an attribute of that name. An empty cell leaves the "
+    "field as it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
+    "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: `utf-16le`, "
+    "`utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
 )
 
 

@@ -78,7 +78,7 @@ class Importer(msgspec.Struct, frozen=True):
         limits = _limit(settings, asked.upload.options)
         ahead = not asked.preferences.respond_async
         # A body that says how long it is has all its room before its first byte: it can then be taken to its end.
-        place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _spooling(settings)))
+        place.hold(min(_foresee(asked.fields), settings.max_sync_bytes if ahead else _staging_memory(settings)))
         async with contextlib.aclosing(open_body(receive, asked.fields, limits, place.hold_window)) as body:
             held: list[bytes] = []
             decided: Accepted207 | Replay | None = None
@@ -86,7 +86,7 @@ class Importer(msgspec.Struct, frozen=True):
                 decided = await self._decide(asked, b"".join(held))
             if decided is not None:
                 return await self._answer_now(asked, decided)
-            return await self._answer_later(asked, _chain(held, body, place, _spooling(settings)))
+            return await self._answer_later(asked, _chain(held, body, place, _staging_memory(settings)))
 
     async def _decide(self, asked: ReceivedImport, body: bytes) -> Accepted207 | Replay | None:
         """None: it holds more items than are decided at once."""
@@ -172,7 +172,7 @@ def _foresee(fields: Fields) -> int:
     return int(declared[:18]) if declared.isdecimal() else _STEP
 
 
-def _spooling(settings: Settings) -> int:
+def _staging_memory(settings: Settings) -> int:
     """Bytes in memory of a body that is stored while it arrives: the chunk that grows, and the one being packed."""
     return 2 * settings.import_chunk_bytes
 

@@ -46,14 +46,14 @@ class PackedChunk(msgspec.Struct, frozen=True):
     null: str
 
 
-class Spooling(msgspec.Struct, frozen=True):
+class StagedTotals(msgspec.Struct, frozen=True):
     """What a tenant has sent that is not processed yet."""
 
     jobs: int
     bytes: int
 
 
-read_staging = Query[[int], Spooling]("read_staging")
+read_staging = Query[[int], StagedTotals]("read_staging")
 begin = Query[[Arrival], None]("begin_receiving")
 """(arrival) Raises:
     asyncpg.UniqueViolationError: somebody else put something under this key meanwhile.
@@ -65,7 +65,7 @@ Say that the body is still arriving, `size` bytes so far; false: its job is no l
 """
 
 
-@query("spool_chunk")
+@query("stage_chunk")
 async def store(connection: Connection, arrival: Arrival, chunk: PackedChunk) -> None: ...
 
 
@@ -91,8 +91,8 @@ _free_key = Query[[int, str, str, uuid.UUID], None]("free_key")
 
 
 async def give_up(connection: Connection, arrival: Arrival, state: JobState, error: str) -> None:
-    """End the job, unless somebody else did; the key is free again, and `canceling.remove_spool` removes its
-    staged chunks.
+    """End the job, unless somebody else did; the key is free again, and `remove_staged` of `app.imports.cancel`
+    removes its staged chunks.
 
     Does nothing to a body that was taken as a whole.
     """
@@ -110,8 +110,8 @@ _read_stale = Query[[int, int], list[uuid.UUID]]("stale_receiving")
 
 
 async def abandon_stale(connection: Connection, tenant_id: int) -> list[uuid.UUID]:
-    """Abandon uploads whose heartbeat is lost, a few per call; `canceling.remove_spool` removes their staged
-    chunks. Must run in a transaction."""
+    """Abandon uploads whose heartbeat is lost, a few per call; `remove_staged` of `app.imports.cancel` removes their
+    staged chunks. Must run in a transaction."""
     stale = await _read_stale(connection, tenant_id, _BATCH)
     for job_id in stale:
         await _end_silent(connection, tenant_id, job_id)

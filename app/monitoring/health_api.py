@@ -91,7 +91,8 @@ async def read_health(
             return Check("pass")
 
         checks["database"] = await timed(read)
-        checks |= _count_destinations(rows) if operator else _name_destinations(rows)
+        named = {f"destination:{row.tenant}/{row.name}": _check_destination(row) for row in rows}
+        checks |= _count_destinations(rows) if operator else named
     return _answer(checks)
 
 
@@ -127,10 +128,6 @@ async def read_readiness(engines: Engines) -> Reply[Health]:
     PostgreSQL answers and has this release's schema.
     """
     return _answer(await engines.look_at_schema(recent=True))
-
-
-def _name_destinations(rows: list[HealthRow]) -> Checks:
-    return {f"destination:{row.tenant}/{row.name}": _check_destination(row) for row in rows}
 
 
 def _count_destinations(rows: list[HealthRow]) -> Checks:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -127,21 +128,13 @@ def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
             errors.append(missing[name in members])
 
 
-def _check_text(name: str) -> _Check:
-    return lambda value: rules.check_string(name, value, longest=rules.MAX_TEXT)
-
-
-def _check_counter(name: str) -> _Check:
-    return lambda value: rules.check_counter(name, value)
-
-
 _Check = Callable[[object], FieldError | None]
 _CHECKS: Final[dict[str, _Check]] = {
     "id": rules.check_id,
     "email": rules.check_email,
-    **{name: _check_text(name) for name in OPTIONAL_FIELDS},
+    **{name: partial(rules.check_string, name, longest=rules.MAX_TEXT) for name in OPTIONAL_FIELDS},
     "phone": rules.check_phone,
-    **{name: _check_counter(name) for name in ("if_version", "source_version")},
+    **{name: partial(rules.check_counter, name) for name in ("if_version", "source_version")},
 }
 """Of every field but `attributes`, which can have many faults."""
 

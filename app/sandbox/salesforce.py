@@ -178,7 +178,10 @@ class SalesforceSandbox(Vendor):
             place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
             words = f"{place}No such column '{missing}' on entity 'Contact'."
             return self._error(400, "INVALID_FIELD", words)
-        keys = [_ESCAPE.sub(_unescape, literal) for literal in _LITERAL.findall(found[3])]
+        keys = [
+            _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), literal)
+            for literal in _LITERAL.findall(found[3])
+        ]
         visit.call.n = len(keys)
         total, records = 0, []
         for key in keys:
@@ -306,10 +309,6 @@ ROLLED_BACK: Final = _item(
     "ALL_OR_NONE_OPERATION_ROLLED_BACK", "Record rolled back because not all records were valid and allOrNone was true"
 )
 LOCKED: Final = _item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
-
-
-def _unescape(found: re.Match[str]) -> str:
-    return _ESCAPED.get(found[1], found[1])
 
 
 Sandbox: Final[Callable[[], Vendor]] = SalesforceSandbox

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from app.audit import queries as audit_queries
+from app.audit.queries import SYSTEM, write_audit
 from app.auth import queries as auth_queries
 from app.errors import SettingsError
 from app.kit.encryption import DESTINATION, WEBHOOK_ENDPOINT, Vault
@@ -91,14 +91,7 @@ async def rotate(connection: Connection, vault: Vault) -> Rotation:
         done.unreadable += [Unreadable(x.tenant_id, x.kind, x.name, _key_of(vault, x)) for x in unreadable]
         if rotated:
             detail = {"rotated": rotated, "key": done.key}
-            await audit_queries.write(
-                connection,
-                tenant_id,
-                actor=audit_queries.SYSTEM,
-                action="secrets.rotate",
-                subject="secrets",
-                detail=detail,
-            )
+            await write_audit(connection, tenant_id, SYSTEM, "secrets.rotate", "secrets", detail)
     return done
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from app.audit import queries
+from app.audit.queries import write_audit
 from app.imports.processing_queries import LONG_SECONDS, allow_long
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, query
@@ -134,7 +134,7 @@ async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID,
     """
     resumed = await _resume_undo(connection, tenant_id, job_id)
     if resumed:
-        await queries.write(connection, tenant_id, actor=actor, action="undo.resume", subject=f"job:{job_id}")
+        await write_audit(connection, tenant_id, actor, "undo.resume", f"job:{job_id}")
     return resumed
 
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from app.audit import queries as audit_queries
+from app.audit.queries import write_audit
 from app.errors import JobNotUndoable, NotFound
 from app.kit.postgres.database import Database
 from app.sagas import queries as saga_queries
@@ -77,9 +77,7 @@ async def undo(
             (job_id, {"undo_job": str(undo_id), "changes": changes}),
             (undo_id, {"undo_of": str(job_id), "changes": changes}),
         ):
-            await audit_queries.write(
-                connection, tenant_id, actor=key_id, action="undo.ask", subject=f"job:{subject}", detail=detail
-            )
+            await write_audit(connection, tenant_id, key_id, "undo.ask", f"job:{subject}", detail)
     log.info("undo_asked", tenant_id=tenant_id, job_id=str(job_id), undo_job_id=str(undo_id))
     return Asked(undo_id, new=True)
 

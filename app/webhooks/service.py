@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import msgspec
 
-from app.audit import queries as audit_queries
+from app.audit.queries import write_audit
 from app.errors import EndpointDisabled, Invalid, NotFound
 from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
 from app.vocabulary import addresses
 from app.vocabulary.states import EventType
-from app.webhooks import queries as webhook_queries
+from app.webhooks import queries as rows
 from app.webhooks.queries import WebhookEndpoint, WebhookMessage
 from app.webhooks.rules import (
     ALL_EVENTS,
@@ -81,15 +81,17 @@ async def add(
     events = _check_events(list(ALL_EVENTS) if new.events is None else list(new.events))
     secret = make_secret(os.urandom(SECRET_BYTES))
     async with database.connection() as connection, connection.transaction():
-        endpoint_id = await webhook_queries.add_endpoint(
+        endpoint_id = await rows.add_endpoint(
             connection, tenant_id, new.url, events, most=MOST_ENDPOINTS, policy=new.policy
         )
         if endpoint_id is None:
             raise Invalid(f"There are {MOST_ENDPOINTS} webhook endpoints, which is the limit; remove one first.")
-        await webhook_queries.set_secret(
+        await rows.set_secret(
             connection, tenant_id, endpoint_id, _seal(vault, secret, tenant_id, endpoint_id), keep=None
         )
-        await _note(connection, tenant_id, endpoint_id, "add", actor, {"url": new.url, "events": events})
+        await write_audit(
+            connection, tenant_id, actor, "webhook.add", _subject(endpoint_id), {"url": new.url, "events": events}
+        )
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
@@ -98,7 +100,7 @@ async def read(connection: Connection, tenant_id: int, endpoint_id: int) -> Webh
     Raises:
         NotFound: there is none.
     """
-    found = await webhook_queries.list_endpoints(connection, tenant_id, endpoint_id)
+    found = await rows.list_endpoints(connection, tenant_id, endpoint_id)
     if not found:
         raise NotFound(_NO_ENDPOINT)
     return found[0]
@@ -126,11 +128,11 @@ async def change(
     given = {n: v for n, v in msgspec.structs.asdict(wanted).items() if v is not msgspec.UNSET}
     changes = given | ({"events": _check_events(given["events"])} if "events" in given else {})
     async with database.connection() as connection, connection.transaction():
-        if not await webhook_queries.change_endpoint(connection, tenant_id, endpoint_id, **changes):
+        if not await rows.change_endpoint(connection, tenant_id, endpoint_id, **changes):
             raise NotFound(_NO_ENDPOINT)
-        await _note(connection, tenant_id, endpoint_id, "change", actor, given)
+        await write_audit(connection, tenant_id, actor, "webhook.change", _subject(endpoint_id), given)
         if wanted.state is EndpointState.DISABLED:
-            await webhook_queries.close_messages(connection, tenant_id, endpoint_id, "the endpoint was disabled")
+            await rows.close_messages(connection, tenant_id, endpoint_id, "the endpoint was disabled")
         return await read(connection, tenant_id, endpoint_id)
 
 
@@ -141,10 +143,10 @@ async def remove(database: Database, tenant_id: int, endpoint_id: int, *, actor:
         NotFound: there is none.
     """
     async with database.connection() as connection, connection.transaction():
-        if not await webhook_queries.change_endpoint(connection, tenant_id, endpoint_id, state=EndpointState.REMOVED):
+        if not await rows.change_endpoint(connection, tenant_id, endpoint_id, state=EndpointState.REMOVED):
             raise NotFound(_NO_ENDPOINT)
-        await _note(connection, tenant_id, endpoint_id, "remove", actor)
-        await webhook_queries.close_messages(connection, tenant_id, endpoint_id, "the endpoint was removed")
+        await write_audit(connection, tenant_id, actor, "webhook.remove", _subject(endpoint_id))
+        await rows.close_messages(connection, tenant_id, endpoint_id, "the endpoint was removed")
 
 
 async def rotate(
@@ -158,9 +160,9 @@ async def rotate(
     secret = make_secret(os.urandom(SECRET_BYTES))
     sealed = _seal(vault, secret, tenant_id, endpoint_id)
     async with database.connection() as connection, connection.transaction():
-        if not await webhook_queries.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
+        if not await rows.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
             raise NotFound(_NO_ENDPOINT)
-        await _note(connection, tenant_id, endpoint_id, "rotate", actor, {"keep_seconds": keep})
+        await write_audit(connection, tenant_id, actor, "webhook.rotate", _subject(endpoint_id), {"keep_seconds": keep})
         return _show(await read(connection, tenant_id, endpoint_id), secret)
 
 
@@ -172,7 +174,7 @@ async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> Web
         EndpointDisabled: it is disabled.
     """
     async with database.connection() as connection:
-        added = await webhook_queries.add_test_message(connection, tenant_id, endpoint_id, TEST_EVENT)
+        added = await rows.add_test_message(connection, tenant_id, endpoint_id, TEST_EVENT)
         if added is None:
             await _check_active(connection, tenant_id, endpoint_id)
             raise NotFound(_NO_ENDPOINT)
@@ -194,13 +196,8 @@ async def read_messages(
         NotFound: there is no such endpoint.
     """
     await read(connection, tenant_id, endpoint_id)
-    found = await webhook_queries.list_messages(
-        connection,
-        tenant_id,
-        endpoint_id,
-        state=state,
-        before=webhook_queries.LAST if before is None else before,
-        limit=limit + 1,
+    found = await rows.list_messages(
+        connection, tenant_id, endpoint_id, state=state, before=rows.LAST if before is None else before, limit=limit + 1
     )
     page = found[:limit]
     return page, page[-1].message_id if len(found) > limit else None
@@ -211,9 +208,7 @@ async def read_message(connection: Connection, tenant_id: int, endpoint_id: int,
     Raises:
         NotFound: there is none.
     """
-    found = await webhook_queries.list_messages(
-        connection, tenant_id, endpoint_id, before=min(message_id + 1, webhook_queries.LAST), limit=1
-    )
+    found = await rows.list_messages(connection, tenant_id, endpoint_id, before=min(message_id + 1, rows.LAST), limit=1)
     if not found or found[0].message_id != message_id:
         raise NotFound(_NO_MESSAGE)
     return found[0]
@@ -228,7 +223,7 @@ async def replay_message(database: Database, tenant_id: int, endpoint_id: int, m
     """
     async with database.connection() as connection:
         await _check_active(connection, tenant_id, endpoint_id)
-        await webhook_queries.replay_message(connection, tenant_id, endpoint_id, message_id)
+        await rows.replay_message(connection, tenant_id, endpoint_id, message_id)
         return await read_message(connection, tenant_id, endpoint_id, message_id)
 
 
@@ -244,7 +239,7 @@ async def replay_messages(database: Database, tenant_id: int, endpoint_id: int, 
         raise Invalid(f"state is {' or '.join(REPLAYABLE)}: what is to be sent again.")
     async with database.connection() as connection:
         await _check_active(connection, tenant_id, endpoint_id)
-        return await webhook_queries.replay_messages(connection, tenant_id, endpoint_id, state)
+        return await rows.replay_messages(connection, tenant_id, endpoint_id, state)
 
 
 async def _check_active(connection: Connection, tenant_id: int, endpoint_id: int) -> None:
@@ -252,22 +247,9 @@ async def _check_active(connection: Connection, tenant_id: int, endpoint_id: int
         raise EndpointDisabled()
 
 
-async def _note(
-    connection: Connection,
-    tenant_id: int,
-    endpoint_id: int,
-    word: str,
-    actor: str,
-    detail: dict[str, Any] | None = None,
-) -> None:
-    await audit_queries.write(
-        connection,
-        tenant_id,
-        actor=actor,
-        action=f"webhook.{word}",
-        subject=f"webhook_endpoint:{endpoint_id}",
-        detail=detail,
-    )
+def _subject(endpoint_id: int) -> str:
+    """As the audit log names it."""
+    return f"webhook_endpoint:{endpoint_id}"
 
 
 def _check_url(url: str, settings: Settings) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 from uuid_utils.compat import uuid7
 
-from app.audit import queries as audit_queries
+from app.audit.queries import SYSTEM
 from app.sagas.consistency import WORKFLOW
 from app.sagas.rules import Answer, Continue, Done, Failed
 from app.undo import queries as undo_queries
@@ -102,9 +102,7 @@ async def _drop_dead_letters(
     undone = {*found.restored, *found.unchanged}
     dropped = [id_ for item in refused if ids.get(item.item_index) in undone for id_ in item.dead_letters]
     note = f"undone by job {job.job_id}, because the import asked for consistency=all_destinations"
-    await undo_queries.drop_dead_letters(
-        context.connection, context.tenant_id, dropped, by=audit_queries.SYSTEM, note=note
-    )
+    await undo_queries.drop_dead_letters(context.connection, context.tenant_id, dropped, by=SYSTEM, note=note)
 
 
 async def _deliver(context: StepContext) -> Answer:

@@ -15,7 +15,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.audit import queries as audit_queries
+from app.audit.queries import write_audit
 from app.errors import TrancheError
 from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
@@ -202,14 +202,8 @@ class Runner(PollingWorkerPool):
         word = ".failed" if isinstance(answer, Failed) else ""
         if to.finished:
             detail["saga"] = to.state.value
-        await audit_queries.write(
-            connection,
-            saga.tenant_id,
-            actor=saga.actor,
-            action=f"{saga.workflow}.{step}{'.compensate' if undoing else ''}{word}",
-            subject=f"job:{saga.subject}",
-            detail=detail,
-        )
+        action = f"{saga.workflow}.{step}{'.compensate' if undoing else ''}{word}"
+        await write_audit(connection, saga.tenant_id, saga.actor, action, f"job:{saga.subject}", detail)
         log.info(
             "saga_moved",
             tenant_id=saga.tenant_id,

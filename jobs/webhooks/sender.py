@@ -19,7 +19,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.audit import queries as audit_queries
+from app.audit.queries import SYSTEM, write_audit
 from app.errors import TrancheError
 from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
 from app.kit.postgres.database import Connection, Database
@@ -223,14 +223,8 @@ class WebhookSender:
             if disabled:
                 why = _GONE if verdict.disable else too_long
                 await webhook_queries.notify_disabled(connection, claimed.tenant_id, claimed.endpoint_id, why)
-                await audit_queries.write(
-                    connection,
-                    claimed.tenant_id,
-                    actor=audit_queries.SYSTEM,
-                    action="webhook.disable",
-                    subject=f"webhook_endpoint:{claimed.endpoint_id}",
-                    detail={"reason": why},
-                )
+                subject = f"webhook_endpoint:{claimed.endpoint_id}"
+                await write_audit(connection, claimed.tenant_id, SYSTEM, "webhook.disable", subject, {"reason": why})
         if disabled:
             log.warning(
                 "webhook_endpoint_disabled", tenant_id=claimed.tenant_id, endpoint_id=claimed.endpoint_id, reason=why

@@ -11,7 +11,6 @@ import msgspec
 from app.api.openapi import parts, webhook_events
 from app.api.openapi.page import render_page
 from app.api.openapi.schemas import TEMPLATE, make_schemas
-from app.api.openapi.yaml import dump
 from app.http import problems
 from app.http.headers import JSON
 from app.http.operation import Answer, Header, Operation, Path, Text, members_of
@@ -36,7 +35,7 @@ class Documents:
         return self._keep("json", lambda made: msgspec.json.format(msgspec.json.encode(made), indent=2))
 
     def as_yaml(self) -> bytes:
-        return self._keep("yaml", lambda made: dump(made).encode())
+        return self._keep("yaml", msgspec.yaml.encode)
 
     def as_page(self) -> bytes:
         return self._keep("page", lambda made: render_page(made).encode())

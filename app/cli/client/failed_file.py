@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, Final, TextIO
+from typing import IO, Final, TextIO
 
 import msgspec
 
@@ -90,7 +90,7 @@ def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
     usual = csv.field_size_limit(_LONGEST_CELL)
     try:
         with _replace(target, encoding=source.written, errors="replace") as out:
-            write = _csv_writer(out, source)
+            writer = csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n")
             tables = [(items, *_read_csv(stream)) for items, stream in downloads]
             header = [*NOTES, *_own_header(source.columns)]
             served = tables[0][1] if tables else header
@@ -98,7 +98,7 @@ def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
             _write_header(out, source, header if len(served) == len(header) else served)
             rows = heapq.merge(*(zip(items.rows, rows, strict=False) for items, _, rows in tables), key=itemgetter(0))
             for _, same in groupby(rows, key=itemgetter(0)):
-                write(next(same)[1])
+                writer.writerow(next(same)[1])
                 count += 1
     finally:
         csv.field_size_limit(usual)
@@ -108,10 +108,6 @@ def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
 def _read_csv(stream: IO[bytes]) -> tuple[list[str], Iterator[list[str]]]:
     rows = csv.reader(io.TextIOWrapper(stream, encoding="utf-8", newline=""))
     return next(rows, []), rows
-
-
-def _csv_writer(out: TextIO, source: CsvFile) -> Any:
-    return csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n").writerow
 
 
 def _write_header(out: TextIO, source: CsvFile, names: list[str]) -> None:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from uuid_utils.compat import uuid7
 
 from app import settings as settings_module
-from app.audit import queries
+from app.audit.queries import OPERATOR
 from app.auth import service as auth_service
 from app.cli.client.api_client import given
 from app.cli.client.clock import ask_until
@@ -140,7 +140,7 @@ class DatabaseBackend:
             async with database.connection() as connection:
                 tenant_id = await auth_service.find_tenant(connection, self._tenant)
                 test_id = await testing_service.ask(
-                    connection, tenant_id, name, asked, request_id=str(uuid7()), actor=queries.OPERATOR, new_id=uuid7
+                    connection, tenant_id, name, asked, request_id=str(uuid7()), actor=OPERATOR, new_id=uuid7
                 )
             notifier.notify_imports(tenant_id, test_id)
             try:

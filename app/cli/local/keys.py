@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 import rich_click as click
 
-from app.audit import queries
+from app.audit.queries import OPERATOR
 from app.auth import service
 from app.auth.queries import Key
 from app.cli.local.database_command import database_command, show_time
@@ -96,7 +96,7 @@ async def change(
         name=msgspec.UNSET if name is None else name, expires_at=_after(expires_in) if given else msgspec.UNSET
     )
     found = await service.find_key(connection, key)
-    changed = await service.change_key(connection, *found, wanted, actor=queries.OPERATOR)
+    changed = await service.change_key(connection, *found, wanted, actor=OPERATOR)
     line = f"changed {changed.key_id}: expires {show_time(changed.expires_at, 'never')}"
     show(changed, [line], as_json=as_json)
 
@@ -109,7 +109,7 @@ async def change(
 async def rotate(connection: Connection, key: str, keep: float, as_json: bool) -> None:
     """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""
     tenant_id, key_id = await service.find_key(connection, key)
-    made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=queries.OPERATOR)
+    made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=OPERATOR)
     show({"key_id": key_id, "key": made}, [made], as_json=as_json)
 
 

@@ -14,7 +14,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from app.audit import queries
+from app.audit.queries import write_audit
 from app.destinations.testing import queries as rows
 from app.destinations.testing.rules import Step, Verdict, judge
 from app.errors import Conflict, NotFound, NoWorker
@@ -82,14 +82,8 @@ async def ask(
         )
         if not inserted:
             raise Conflict(f"{MOST_OPEN} tests are running already; wait until one of them is done.")
-        await queries.write(
-            connection,
-            tenant_id,
-            actor=actor,
-            action="destination.test",
-            subject=f"destination:{name}",
-            detail={"canary": asked.canary, "test_id": str(test_id)},
-        )
+        detail = {"canary": asked.canary, "test_id": str(test_id)}
+        await write_audit(connection, tenant_id, actor, "destination.test", f"destination:{name}", detail)
     return test_id
 
 

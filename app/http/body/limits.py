@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
@@ -73,6 +73,15 @@ class Shares:
             counter[name] -= amount  # type: ignore[index]
             if not counter[name]:  # type: ignore[index]
                 del counter[name]
+
+    @contextmanager
+    def part(self, key: _Key) -> Iterator[None]:
+        """One, as long as the block lasts; raises as `take`."""
+        self.take(key, 1)
+        try:
+            yield
+        finally:
+            self.give_back(key, 1)
 
 
 def _refuse(whose: str, limit: Limit, setting: str, most: int) -> QuotaExceeded:
@@ -172,26 +181,18 @@ class Intake:
         Raises:
             QuotaExceeded, Overloaded: there are too many.
         """
-        key = (principal.tenant_id, principal.key_id)
-        self._streams.take(key, 1)
-        try:
+        with self._streams.part((principal.tenant_id, principal.key_id)):
             yield
-        finally:
-            self._streams.give_back(key, 1)
 
     @contextmanager
     def wait(self, principal: Principal) -> Iterator[bool]:
         """A request that waits (`Prefer: wait`); false: so many do already that it is answered at once."""
-        key = (principal.tenant_id, principal.key_id)
-        try:
-            self._waits.take(key, 1)
-        except (QuotaExceeded, Overloaded):
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            self._waits.give_back(key, 1)
+        with ExitStack() as stack:
+            found = False
+            with suppress(QuotaExceeded, Overloaded):
+                stack.enter_context(self._waits.part((principal.tenant_id, principal.key_id)))
+                found = True
+            yield found
 
     def place(self, tenant_id: int, key_id: str) -> Place:
         """A place for a body of this key, not taken yet."""

@@ -14,7 +14,7 @@ cancel_job = Query[[int, uuid.UUID, str], Found]("cancel_job")
 read_state = Query[[int, uuid.UUID], JobState | None]("read_job_state")
 _remove_chunks = Query[[int, uuid.UUID], Affected]("remove_chunks")
 _remove_repeats = Query[[int, uuid.UUID], Affected]("remove_repeats")
-_is_staged = Query[[int, uuid.UUID], bool]("is_spooled")
+_is_staged = Query[[int, uuid.UUID], bool]("is_staged")
 
 
 async def remove_staged(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> bool:
@@ -28,4 +28,4 @@ async def remove_staged(connection: Connection, tenant_id: int, job_id: uuid.UUI
 
 
 orphaned_stages = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_stages")
-"""Finished jobs (tenant, job) with staged chunks, for `remove_spool`."""
+"""Finished jobs (tenant, job) with staged chunks, for `remove_staged`."""

@@ -9,7 +9,7 @@ import asyncpg
 import msgspec
 import structlog
 
-from app.audit import queries as audit_queries
+from app.audit.queries import write_audit
 from app.errors import JobNotCancelable, NotFound, TrancheError
 from app.imports.cancel import queries as cancel_queries
 from app.kit.postgres.database import Database
@@ -45,9 +45,7 @@ async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID, *, actor
         async with connection.transaction():
             canceled = await cancel_queries.cancel_job(connection, tenant_id, job_id, error)
             if canceled:
-                await audit_queries.write(
-                    connection, tenant_id, actor=actor, action="job.cancel", subject=f"job:{job_id}"
-                )
+                await write_audit(connection, tenant_id, actor, "job.cancel", f"job:{job_id}")
         if not canceled:
             state = await cancel_queries.read_state(connection, tenant_id, job_id)
             if state is None:

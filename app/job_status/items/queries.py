@@ -118,12 +118,8 @@ async def next_open_deliveries(
 
 
 @query("chunks_in")
-async def _read_chunks(job: JobRef, lows: list[int], highs: list[int]) -> list[ChunkRow]: ...
-
-
-async def read_chunks(job: JobRef, ranges: Sequence[Range]) -> list[ChunkRow]:
-    """Those that hold items of the ranges, in item order."""
-    return await _read_chunks(job, *_columns(ranges))
+async def read_chunks(job: JobRef, lows: list[int], highs: list[int]) -> list[ChunkRow]:
+    """Those that hold items of the ranges (`columns`), in item order."""
 
 
 async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[bytes]:
@@ -131,18 +127,14 @@ async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[by
 
     A run may be megabytes, so they come one after the other; must be read in a transaction.
     """
-    arguments = (job.tenant_id, job.job_id, *_columns(ranges))
+    arguments = (job.tenant_id, job.job_id, *columns(ranges))
     async for row in job.connection.cursor(QUERIES["sources_in"], *arguments, prefetch=4):
         yield row["sources"]
 
 
 @query("deliveries_in")
-async def _read_deliveries(job: JobRef, lows: list[int], highs: list[int]) -> list[DeliveryRow]: ...
-
-
-async def read_deliveries(job: JobRef, ranges: Sequence[Range]) -> list[DeliveryRow]:
-    """Those that hold items of the ranges."""
-    return await _read_deliveries(job, *_columns(ranges))
+async def read_deliveries(job: JobRef, lows: list[int], highs: list[int]) -> list[DeliveryRow]:
+    """Those that hold items of the ranges (`columns`)."""
 
 
 @query("versions_of_items")
@@ -154,7 +146,8 @@ async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, Versio
     return {row.item_index: row for row in await _read_versions(job, indexes)}
 
 
-def _columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
+def columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:
+    """First indexes and last ones."""
     return [low for low, _ in ranges], [high for _, high in ranges]
 
 

@@ -124,7 +124,7 @@ def _cut(ranges: list[Range], size: int) -> Iterator[list[Range]]:
 async def _load(job: JobRef, ranges: list[Range], wanted: Filter) -> list[JobItem]:
     """The items of these ranges that are asked for."""
     outcomes: list[ItemOutcome] = []
-    for chunk in await rows.read_chunks(job, ranges):
+    for chunk in await rows.read_chunks(job, *rows.columns(ranges)):
         outcomes += _pick(chunk, ranges, wanted.mark)
     # Only what is stored here is owed to anybody.
     stored = [outcome.index for outcome in outcomes if outcome.status is ItemStatus.OK]
@@ -173,7 +173,7 @@ async def _read_pending(job: JobRef, indexes: list[int]) -> dict[int, dict[str, 
     pending: dict[int, dict[str, DestinationOutcome]] = {}
     asked = set(indexes)
     lost: dict[tuple[int, int], str] = {}
-    for delivery in await rows.read_deliveries(job, gather(indexes)):
+    for delivery in await rows.read_deliveries(job, *rows.columns(gather(indexes))):
         errors: dict[str, dict[str, Any]] = msgspec.json.decode(delivery.errors)
         kept = {} if delivery.not_restored is None else _decode_not_restored(delivery.not_restored)
         blockage = explain_wait(delivery)

@@ -89,11 +89,18 @@ class Http:
         self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
         self._judge = HttpJudge(access["token"], now)
         self._results = Results(chosen, self._judge.words, self._judge.said)
-        self._map = FieldMap(chosen, key=chosen.id_field, name_of=str if chosen.attributes_field is None else _nowhere)
+        # Within attributes_field no attribute has a name of its own.
+        name_of = str if chosen.attributes_field is None else lambda _: None
+        self._map = FieldMap(chosen, key=chosen.id_field, name_of=name_of)
 
     async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
         """See `jobs.crm.port.Crm.push`."""
-        return await self._send(contacts, headers)
+        records = [self._record(contact) for contact in contacts]
+        wrapper = self._options.wrapper
+        payload: object = records
+        for name in reversed(wrapper.split(".") if wrapper is not None else ()):
+            payload = {name: payload}
+        return await self._call(self._options.method, self._options.path, payload, contacts, headers)
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.http.check`."""
@@ -106,7 +113,7 @@ class Http:
             return await self._call("POST", path, {"ids": [c.contact_id for c in contacts]}, contacts, headers)
         if self._options.deleted_field is None:
             return self._cannot(contacts)
-        return await self._send(contacts, headers)
+        return await self.push(contacts, headers)
 
     async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
         """By `read_path`; see `jobs.crm.port.Crm.read_back`."""
@@ -160,14 +167,6 @@ class Http:
         )
         return Seen.MATCHES if matches else Seen.DIFFERS
 
-    async def _send(self, contacts: list[Contact], headers: Headers) -> Reply:
-        records = [self._record(contact) for contact in contacts]
-        wrapper = self._options.wrapper
-        payload: object = records
-        for name in reversed(wrapper.split(".") if wrapper is not None else ()):
-            payload = {name: payload}
-        return await self._call(self._options.method, self._options.path, payload, contacts, headers)
-
     async def _call(self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers) -> Reply:
         if not contacts:
             return Reply(outcomes=[], health=Health.WELL)
@@ -210,10 +209,6 @@ class Http:
         refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
         outcomes = [Outcome(c.contact_id, *refusal) for c in contacts]
         return Reply(outcomes=outcomes, health=Health.WELL, detail=words)
-
-
-def _nowhere(_: str) -> None:
-    """An attribute without a name of its own."""
 
 
 connect: Final[CrmFactory] = Http

@@ -32,7 +32,7 @@ async def hubspot(db: Db, api: Api) -> int:
 
 
 async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None = None) -> None:
-    """What a worker leaves behind: the letters of a job's only delivery, with all that follows from them."""
+    """What a worker leaves behind: the states of a job's only delivery, with all that follows from them."""
     open_items = sum(dead_letter in "pru" for dead_letter in states)
     failed = sum(dead_letter in "fd" for dead_letter in states)
     words = {"p": "pending", "o": "ok", "r": "retry", "f": "failed", "u": "unknown", "d": "dead", "s": "skipped"}
