@@ -88,7 +88,7 @@ UPDATE api_keys SET previous_hash = secret_hash, previous_until = $4, secret_has
 WHERE tenant_id = $1 AND key_id = $2;
 
 -- name: note_key_uses
--- $1 tenants, $2 keys, $3 times. Several processes tell of the same key, and once a minute is enough.
+-- $1 tenants, $2 keys, $3 times. Several processes report the same key, and once a minute is enough.
 UPDATE api_keys k
 SET last_used_at = u.at
 FROM unnest($1::int[], $2::text[], $3::timestamptz[]) AS u(tenant_id, key_id, at)

@@ -1,10 +1,10 @@
--- Dead letters: what Tranche gave up on, and what humans decide about it.
+-- Dead letters: what Tranche no longer tries, and what operators decide about it.
 --
--- Whoever decides about letters first chooses ids, then locks those that are still open, in the order of ids. A letter
+-- Whoever decides about dead letters first chooses ids, then locks those that are still open, in the order of ids. A dead letter
 -- that somebody else decided about meanwhile is no longer open when its lock is had: nothing is decided twice.
 
--- name: letter_destinations
--- Removed ones too: their letters stay.
+-- name: dead_letter_destinations
+-- Removed ones too: their dead letters stay.
 SELECT d.destination_id, d.name, d.state = 'removed' AS removed
 FROM destinations d
 WHERE d.tenant_id = $1
@@ -21,7 +21,7 @@ UNION ALL
 SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :job_id AND j.root_job_id <> j.job_id
 
 -- part: chosen_dead_letters
--- The open letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
+-- The open dead letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
 -- without one, of all; by destination, code, state, contact and time (NULL: any).
 SELECT c.dead_letter_id, c.destination_id, c.contact_id, c.error_code, c.state, c.created_at
 FROM (
@@ -48,7 +48,7 @@ WHERE c.destination_id = ANY (:destination_ids::int[])
     AND (c.contact_id = :contact_id::text) IS NOT FALSE
     AND (c.created_at < :created_before::timestamptz) IS NOT FALSE
 
--- name: choose_letters
+-- name: choose_dead_letters
 -- Their ids, contact by contact.
 SELECT c.dead_letter_id
 FROM (
@@ -57,8 +57,8 @@ FROM (
 ORDER BY c.destination_id, c.contact_id, c.dead_letter_id
 LIMIT :limit;
 
--- name: letter_clusters
--- The same letters, counted by destination and code.
+-- name: dead_letter_clusters
+-- The same dead letters, counted by destination and code.
 WITH counted AS (
     SELECT
         c.destination_id, c.error_code, count(*) AS count,
@@ -80,9 +80,9 @@ FROM counted n
 ORDER BY n.count DESC, n.destination_id, n.error_code;
 
 -- name: list_dead_letters
--- A page of letters, newest first, that stand before an id. Only the newest of those that the way leads by are looked at:
+-- A page of dead letters, newest first, before an id. Only the newest of those on the path are looked at:
 -- the page may hold fewer than it could, and says how low it looked.
---   the way: by job · by contact · over those that are open (`resolution`: 'open', 'any' or a word) · over all
+--   the path: by job · by contact · over those that are open (`resolution`: 'open', 'any' or a word) · over all
 -- A way that is not gone is a constant's question, and costs nothing.
 WITH looked AS MATERIALIZED (
     (
@@ -140,7 +140,7 @@ ORDER BY l.dead_letter_id DESC
 LIMIT :limit;
 
 -- name: read_dead_letters
--- Letters by id, however they ended.
+-- Dead letters by id, however they ended.
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
@@ -148,7 +148,7 @@ WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
 ORDER BY l.dead_letter_id;
 
 -- name: read_chain
--- The letter that a chain began with ($2) and those that replays added.
+-- The dead letter that a chain began with ($2) and those that replays added.
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
@@ -164,7 +164,7 @@ WHERE l.tenant_id = $1
 ORDER BY l.dead_letter_id;
 
 -- name: read_calls
--- The evidence of a letter: calls of its delivery ($2) that its item ($3) went along with, the last ones.
+-- The evidence of a dead letter: calls of its delivery ($2) that its item ($3) went along with, the last ones.
 SELECT c.attempt, c.call, c.asked, c.event_id, c.sent_at, c.milliseconds, c.status, c.detail
 FROM delivery_calls c
 WHERE c.tenant_id = $1 AND c.delivery_id = $2
@@ -195,8 +195,8 @@ FROM past p
 JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index
 WHERE p.version = $3;
 
--- name: lock_letters
--- Those of these letters that are open, for this transaction alone.
+-- name: lock_dead_letters
+-- Those of these dead letters that are open, for this transaction alone.
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
@@ -204,8 +204,8 @@ WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolutio
 ORDER BY l.dead_letter_id
 FOR UPDATE;
 
--- name: resolve_letters
--- Ends letters that this transaction holds.
+-- name: resolve_dead_letters
+-- Ends dead letters that this transaction holds.
 UPDATE dead_letters l
 SET resolution = $3, resolved_at = now(), resolved_by = $4, note = $5, replay_job_id = $6
 WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL;
@@ -223,7 +223,7 @@ SET revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = ANY (ARRAY(SELECT h.job_id FROM held h));
 
 -- name: insert_attempt
--- The job that sends letters again: its items are decided, and so many of them owed to each destination.
+-- The job that sends dead letters again: its items are decided, and so many of them pending for each destination.
 WITH effect AS (
     INSERT INTO effects (tenant_id, job_id, destination_id, pending)
     SELECT :tenant_id, :job_id, e.destination_id, e.items
@@ -243,7 +243,7 @@ VALUES (
 INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VALUES (:tenant_id, :job_id, :first_index, :item_count, :outcomes);
 
 -- name: insert_attempt_deliveries
--- What one destination is owed again: columns that are cut at first positions (lows) and last ones (highs); each delivery
+-- What one destination is sent again: columns that are cut at first positions (lows) and last ones (highs); each delivery
 -- is due after its seconds.
 INSERT INTO deliveries (
     tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, dead_letters,
@@ -257,7 +257,7 @@ FROM unnest(:lows::int[], :highs::int[], :seconds::float8[]) AS c(low, high, sec
 ORDER BY c.low;
 
 -- name: paced_until
--- Seconds until the last delivery of earlier retries and replays that waits for its turn is due. Only the latest
+-- Seconds until the last delivery of earlier retries and replays that waits until it is due is due. Only the latest
 -- thousand are looked at; who waits after an attempt has another reason to.
 SELECT extract(epoch FROM max(w.next_attempt_at) - now())::float8
 FROM (
@@ -274,7 +274,7 @@ SELECT j.kind, j.state, j.root_job_id FROM jobs j WHERE j.tenant_id = $1 AND j.j
 
 -- name: make_due
 -- Deliveries of a job and its retries to these destinations that wait after an attempt are due now. One that nobody
--- has tried waits for its turn, because a replay is paced; one that somebody holds is being seen to. IS TRUE and the
+-- has tried waits until it is due, because a replay is paced; one that somebody holds is being seen to. IS TRUE and the
 -- LIMIT, which none reaches, keep the planner from walking through all that a tenant has due.
 WITH waiting AS MATERIALIZED (
     SELECT d.delivery_id
@@ -304,13 +304,13 @@ moved AS (
 )
 SELECT coalesce(sum(h.items), 0)::int FROM held h;
 
--- name: attempt_under_way
+-- name: running_attempt
 -- The newest job of a family that still has something to do at one of these destinations, and at which.
 SELECT j.job_id, j.kind, j.state, j.root_job_id, e.destination_ids
 FROM (
     {{job_and_retries}}
     UNION
-    -- Replays that have taken its letters; of very many the latest are looked at.
+    -- Replays that have taken its dead letters; of very many the latest are looked at.
     SELECT r.replay_job_id
     FROM (
         SELECT l.replay_job_id FROM dead_letters l
@@ -331,7 +331,7 @@ ORDER BY j.job_id DESC
 LIMIT 1;
 
 -- name: supersede_settled
--- Letters of the same contacts in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
+-- Dead letters of the same contacts in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
 UPDATE dead_letters l
 SET resolution = 'superseded', resolved_at = now(), resolved_by = $6, note = 'a later version was settled as delivered'
 WHERE l.tenant_id = $1 AND l.resolution IS NULL
@@ -348,7 +348,7 @@ WHERE l.tenant_id = $1 AND l.resolution IS NULL
     ));
 
 -- name: settle_syncs
--- A human says that the destinations $2 hold the contacts $3 at the versions $4.
+-- An operator says that the destinations $2 hold the contacts $3 at the versions $4.
 INSERT INTO contact_syncs AS s (
     tenant_id, destination_id, contact_id, synced_version, synced_at, state, state_version
 )
@@ -365,7 +365,7 @@ SET
     error_detail = CASE WHEN s.state_version > excluded.state_version THEN s.error_detail END;
 
 -- name: note_decision
--- What a human decided, a row for each subject.
+-- What an operator decided, a row for each subject.
 INSERT INTO audit_log (tenant_id, actor, action, subject, detail)
 SELECT $1, $2, $3, t.subject, t.detail::jsonb
 FROM unnest($4::text[], $5::text[]) AS t(subject, detail);

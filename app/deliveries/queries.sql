@@ -99,7 +99,7 @@ WHERE tenant_id = :tenant_id AND delivery_id = :delivery_id AND lease_token = :t
 RETURNING 1;
 
 -- name: contacts_to_send
--- Contacts as they stand, with what the destination already holds of them: doubtful if it may hold a later version
+-- Contacts as they are now, with what the destination already holds of them: doubtful if it may hold a later version
 -- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
 -- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
@@ -158,7 +158,7 @@ GROUP BY p.contact_id;
 --     be forgotten) · codes · details · created, whether our call made the record ('t', 'f' or NULL) · left_there, what
 --     could not be restored there (JSON or NULL)
 --   not_restored  the same of the delivery's items, by position
--- What few deliveries need (letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
+-- What few deliveries need (dead letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
 -- to plan anew each time, which costs more than to record a hundred contacts.
 WITH held AS MATERIALIZED (
     SELECT d.delivery_id, d.destination_id, d.job_id, d.states
@@ -275,7 +275,7 @@ SELECT
 FROM deliveries d
 CROSS JOIN jsonb_to_recordset(:dead_letters::text::jsonb)
     AS t(contact_id text, version bigint, item_index int, state text, code text, detail text)
--- The letter before, where this delivery was to answer for one.
+-- The dead letter before, where this delivery was to answer for one.
 LEFT JOIN LATERAL (
     SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
     WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.dead_letters[array_position(d.indexes, t.item_index)]
@@ -286,7 +286,7 @@ ON CONFLICT DO NOTHING;
 
 -- name: supersede_dead_letters
 -- Dead letters of contacts that arrived in these versions need nobody any more. Comes before record_delivery
--- in its transaction: whoever replays letters locks them first, too.
+-- in its transaction: whoever replays dead letters locks them first, too.
 UPDATE dead_letters l
 SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
 WHERE l.tenant_id = :tenant_id AND l.resolution IS NULL
@@ -334,8 +334,8 @@ WHERE c.tenant_id = :tenant_id AND c.delivery_id = :delivery_id AND c.asked <> '
 ORDER BY c.attempt DESC, c.call DESC;
 
 -- name: notify_dead_letters
--- Tells of the letters that a delivery has just left for these of its items, with our own sentence for each code
--- (JSON): what a CRM said may repeat people's data, and stays in the letter. The first items of up to so many bytes are
+-- Reports the dead letters that a delivery has just left for these of its items, with our own sentence for each code
+-- (JSON): what a CRM said may repeat people's data, and stays in the dead letter. The first items of up to so many bytes are
 -- listed, so that the body stays small; `count` is how many there are, and `items_url` leads to all.
 WITH notified AS (
     SELECT
@@ -462,7 +462,7 @@ doubted AS (
     ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
     SET
         state = excluded.state,
-        -- The delivery names its own version, but sends the contact as it stood: what was tried since may be in doubt too.
+        -- The delivery names its own version, but sends the contact as it is now: what was tried since may be in doubt too.
         state_version = greatest(excluded.state_version, s.state_version),
         error_code = excluded.error_code,
         error_detail = excluded.error_detail,

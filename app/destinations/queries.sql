@@ -34,7 +34,7 @@ FOR NO KEY UPDATE;
 
 -- name: change_destination
 -- $3 credentials and $4 options; NULL: as they are. What the credentials before brought about is over with them: the
--- wait, and the circuit of this connection, unless somebody opened it by hand. That of the CRM is not theirs. Other options
+-- wait, and the circuit of this connection, unless somebody opened it with an override. That of the CRM is not theirs. Other options
 -- may allow more calls: a wait for a rate is tried anew. They may also mend what an open circuit waits for (a field that
 -- the account lacks).
 UPDATE destinations d
@@ -62,7 +62,7 @@ WHERE d.tenant_id = $1 AND d.destination_id = n.destination_id
 RETURNING d.destination_id;
 
 -- name: hasten_deliveries
--- What waits there after an attempt is due now. What nobody has tried waits for its turn, because a replay is paced, unless
+-- What waits there after an attempt is due now. What nobody has tried waits until it is due, because a replay is paced, unless
 -- $3 says otherwise; what somebody holds is being seen to.
 UPDATE deliveries d
 SET next_attempt_at = now()
@@ -76,7 +76,7 @@ WHERE d.tenant_id = $1 AND d.delivery_id = ANY (ARRAY(
 ));
 
 -- name: set_destination_state
--- Resuming also forgets an old wait: a human says that it is well again. What is removed keeps no credentials.
+-- Resuming also forgets an old wait: an operator says that it is well again. What is removed keeps no credentials.
 UPDATE destinations d
 SET
     state = $3,

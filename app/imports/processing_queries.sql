@@ -1,4 +1,4 @@
--- Processing of spooled imports. Whoever works on a chunk holds its row locked until the transaction that deletes it
+-- Processing of staged imports. Whoever works on a chunk holds its row locked until the transaction that deletes it
 -- ends, so a worker that dies leaves nothing to be taken back: the lock goes with its connection.
 
 -- name: working_imports
@@ -26,7 +26,7 @@ CROSS JOIN LATERAL (
 WHERE t.disabled_at IS NULL;
 
 -- name: read_processing
--- An import as it stands for whoever is about to work on it, if anything is left to do.
+-- An import as it is for whoever is about to work on it, if anything is left to do.
 SELECT j.step, j.request_id, j.options
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
@@ -41,7 +41,7 @@ LIMIT 1
 FOR UPDATE SKIP LOCKED;
 
 -- name: claim_job
--- The first chunk stands for the job, for steps that concern all of it; no row: somebody else has it, or must wait.
+-- The first chunk represents the job, for steps that concern all of it; no row: somebody else has it, or must wait.
 SELECT s.first_index, s.attempts
 FROM staged_chunks s
 WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.first_index = (
@@ -58,7 +58,7 @@ ORDER BY s.first_index
 LIMIT 20;
 
 -- name: find_repeats
--- Items whose ids have a hash that stands more than once in the file. Equal hashes need not be equal ids: whoever
+-- Items whose ids have a hash that appears more than once in the file. Equal hashes need not be equal ids: whoever
 -- reads the items decides.
 WITH hashed AS MATERIALIZED (
     SELECT s.first_index + (u.place - 1)::int AS item_index, s.first_index, u.hash
@@ -85,7 +85,7 @@ marked AS (
 SELECT count(*) FROM found;
 
 -- name: has_repeats
--- Whether any id hash stands more than once; without the places, which most files never need.
+-- Whether any id hash appears more than once; without the places, which most files never need.
 SELECT EXISTS (
     SELECT
     FROM staged_chunks s
@@ -117,7 +117,7 @@ WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
     AND r.item_index BETWEEN (SELECT min(m) FROM unnest($3::int[]) m) AND (SELECT max(m) FROM unnest($3::int[]) m);
 
 -- name: settle_repeats
--- What the items of one id mean together: equal ones follow the first; of differing ones the last stands for all ($3),
+-- What the items of one id mean together: equal ones follow the first; of differing ones the last represents all ($3),
 -- or none is applied. An item that cannot be applied by itself counts for nothing.
 WITH numbered AS (
     SELECT
@@ -212,7 +212,7 @@ SELECT 1 FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('q
 FOR NO KEY UPDATE;
 
 -- name: take_step
--- The attempts that the step before cost count no longer; the first chunk stood for the job.
+-- The attempts that the step before cost count no longer; the first chunk represented the job.
 WITH anew AS (
     UPDATE staged_chunks s SET attempts = 0
     WHERE s.tenant_id = $1 AND s.job_id = $2 AND s.attempts > 0 AND s.first_index = (

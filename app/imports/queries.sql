@@ -1,7 +1,7 @@
 -- The queries of the accept transaction, in the order it runs them.
 
 -- name: claim_key
--- Tries to be the one request that runs this key, and tells what stands under it already.
+-- Tries to be the one request that runs this key, and returns what is stored under it already.
 -- The lock only saves a second request from waiting on the unique index with a connection in its hand; that
 -- nothing happens twice is the primary key's doing. $2 is the lock's number, made of tenant, route and key.
 SELECT
@@ -110,7 +110,7 @@ WITH written AS (
                 WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
                 ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
             END
-            -- A null for what was never named is news as well: destinations must be told to clear it.
+            -- A null for what was never named is news as well: destinations must clear it.
             OR excluded.cleared IS NOT NULL
                 AND NOT coalesce(c.cleared, '{}') ?& ARRAY(SELECT jsonb_object_keys(excluded.cleared))
         )
@@ -133,7 +133,7 @@ WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
 
 -- name: record_chunk
 -- What every import ends with, one answered at once and a chunk of a file alike.
--- The outcomes of a run of items, and what each destination is owed. Deliveries cut the columns of ids, versions and
+-- The outcomes of a run of items, and what is pending for each destination. Deliveries cut the columns of ids, versions and
 -- indexes at the first and last positions, once for each destination. For the separator and the mark of NULL see
 -- app.kit.postgres.column_codec.
 WITH outbox AS MATERIALIZED (
@@ -195,7 +195,7 @@ VALUES (
 
 -- name: settle_answer
 -- The answer that was held back (Prefer: wait) takes the place of the one committed with the import, unless its
--- time is over: then others may have seen the first one already, and it stands.
+-- time is over: then others may have seen the first one already, and it remains.
 UPDATE idempotency_keys
 SET answer = $4, answering_until = NULL
 WHERE tenant_id = $1 AND route = $2 AND key = $3 AND answering_until > now()

@@ -33,7 +33,7 @@ key AS (
 )
 SELECT set_config('synchronous_commit', 'off', true) FROM job;
 
--- name: spool_chunk
+-- name: stage_chunk
 -- Items with their ids as a column (app.kit.postgres.column_codec); NULL: none has one.
 INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
 VALUES (
@@ -78,7 +78,7 @@ WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'receiving' AND (NOT $5::
 RETURNING emit_job_finished(j);
 
 -- name: read_receiving
--- Where the job stands, and why.
+-- The state of the job, and why.
 SELECT j.state, j.error ->> 'code' AS code FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
 
 -- name: free_key

@@ -1,11 +1,11 @@
--- What became of a job's items over all attempts: its own, retries of it, and replays of its letters.
+-- What became of a job's items over all attempts: its own, retries of it, and replays of its dead letters.
 
 -- name: read_outcome_of_dead_letters
--- The letters that a job's own items left, by where their chains have come to, and the jobs that replayed any.
---   ok       the destination holds that version or a newer one, as far as Tranche or a human knows
+-- The dead letters that a job's own items left, by where their chains have come to, and the jobs that replayed any.
+--   ok       the destination holds that version or a newer one, as far as Tranche or an operator knows
 --   open     an attempt that is not finished has it
---   failed   a letter waits for a human
---   dropped  a human said that it is not worth sending, or it was taken back because another destination refused it
+--   failed   a dead letter waits for an operator
+--   dropped  an operator said that it is not worth sending, or it was taken back because another destination refused it
 --   skipped  an attempt ended without sending it: its destination was removed
 WITH births AS MATERIALIZED (
     SELECT
@@ -42,14 +42,14 @@ judged AS (
     SELECT
         b.destination_id,
         CASE
-            -- First, because what the destination holds since then may be what stood before.
+            -- First, because what the destination holds since then may be what was there before.
             WHEN e.resolution = 'dropped' THEN 'dropped'
             WHEN s.synced_version >= b.version OR e.resolution IN ('delivered', 'superseded') THEN 'ok'
             WHEN e.resolution IS NULL THEN 'failed'
             WHEN (
                 SELECT j.finished_at IS NULL FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = e.replay_job_id
             ) THEN 'open'
-            -- A replay sends a contact once, for all of its letters; if that failed, one letter tells of it.
+            -- A replay sends a contact once, for all of its dead letters; if that failed, one dead letter reports it.
             WHEN EXISTS (
                 SELECT FROM dead_letters o
                 WHERE o.tenant_id = $1 AND o.destination_id = b.destination_id AND o.contact_id = b.contact_id
@@ -85,7 +85,7 @@ WHERE e.tenant_id = $1 AND e.job_id = $2
 ORDER BY d.name, e.destination_id;
 
 -- name: read_attempts
--- A job, its retries, and the replays $3 that took letters of it, oldest first.
+-- A job, its retries, and the replays $3 that took dead letters of it, oldest first.
 SELECT
     j.job_id, j.kind, j.state, j.created_at,
     ARRAY(

@@ -3,12 +3,12 @@
 -- part: job_columns
 j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
     j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting,
-    -- An import of a release before file imports never told its size apart; an upload cut off has none.
+    -- An import of a release before file imports never stored its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
     extract(epoch FROM coalesce(j.applied_at, j.finished_at, now()) - j.started_at)::float8 AS worked
 
 -- name: read_job
--- A job tells of its retries, so their revisions count as its own.
+-- A job reports its retries, so their revisions count as its own.
 SELECT
     {{job_columns}}, j.revision + coalesce(f.revision, 0) AS revision, f.revision IS NOT NULL AS retried
 FROM jobs j
@@ -57,7 +57,7 @@ WHERE c.tenant_id = $1 AND c.job_id = $2 AND c.failures <> '{}'
 ORDER BY c.first_index;
 
 -- name: read_destination_failures
--- Items that are not ok at a destination, by code. Deliveries of a job share no index, so the five lowest stand in
+-- Items that are not ok at a destination, by code. Deliveries of a job share no index, so the five lowest are in
 -- the first five deliveries that have the code.
 WITH counted AS MATERIALIZED (
     SELECT x.destination_id, f.key COLLATE "C" AS code, sum((f.value -> 'count')::int)::int AS count
@@ -88,7 +88,7 @@ ORDER BY d.name, c.count DESC, c.code;
 
 -- name: read_next_attempt
 -- Seconds until Tranche itself does something more for this job; NULL: nothing is left to do. A paused destination
--- waits for a human, so asking again soon is of no use. One probe a destination, however many deliveries wait.
+-- waits for an operator, so asking again soon is of no use. One probe a destination, however many deliveries wait.
 SELECT min(
     CASE
         WHEN d.state = 'paused' THEN 30

@@ -6,7 +6,7 @@ SELECT EXISTS (SELECT FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = 
 
 -- name: read_history
 -- $5 versions, newest first, after the one that item $4 of job $3 made (NULL: from the newest); who made each, and which
--- undo took it back. The chain is walked from its newest version on, since only those tell of undos.
+-- undo took it back. The chain is walked from its newest version on, since only those record undos.
 WITH RECURSIVE past AS (
     SELECT
         l.job_id, l.item_index, l.prev_job_id, l.prev_item_index, 1 AS depth,

@@ -9,12 +9,12 @@ WHERE j.tenant_id = $1 AND j.job_id = $2
 FOR NO KEY UPDATE;
 
 -- name: find_undo
--- A statement of its own: one that waited for the lock would still see what stood before it.
+-- A statement of its own: one that waited for the lock would still see what was there before it.
 SELECT u.job_id FROM jobs u WHERE u.tenant_id = $1 AND u.undo_of = $2;
 
 -- name: resume_undo
 -- A job that takes something back, and failed, takes up its work where it ended. No row: it did not fail. The saga of an
--- undo is about the undo job, that of a consistency about the import, and looks at all its items once more: a human may
+-- undo is about the undo job, that of a consistency about the import, and looks at all its items once more: an operator may
 -- have had some sent again meanwhile, which were refused again.
 WITH taken AS (
     UPDATE jobs j
@@ -73,7 +73,7 @@ WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[])
 ORDER BY l.item_index DESC;
 
 -- name: lock_contacts
--- Contacts as they stand, held until the transaction ends; locked in key order, like every writer does.
+-- Contacts as they are now, held until the transaction ends; locked in key order, like every writer does.
 SELECT
     c.contact_id, c.version, c.source_version, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index,
     {{fields c}}, ARRAY(SELECT jsonb_object_keys(c.attributes)) AS keys,
@@ -117,7 +117,7 @@ JOIN unnest($4::int[]) WITH ORDINALITY AS t(item_index, place) ON t.place = b.pl
 WHERE b.seek IS NULL AND b.job_id = $5;
 
 -- name: read_befores
--- The versions that stood before, by who made them: $2 jobs, $3 items; a tombstone is none.
+-- The versions before, by who made them: $2 jobs, $3 items; a tombstone is none.
 SELECT
     t.place, b.contact_id, b.source_version, {{fields b}}, b.attributes,
     b.cleared
@@ -129,7 +129,7 @@ CROSS JOIN LATERAL (
 ) b;
 
 -- name: restore_contacts
--- Contacts that are locked, in the order of their ids, get back what stood before, as a new version that items of the
+-- Contacts that are locked, in the order of their ids, get back what was there before, as a new version that items of the
 -- job make. Where there was nothing before the contact becomes a tombstone (an empty e-mail address).
 WITH past AS MATERIALIZED (
     SELECT
@@ -180,7 +180,7 @@ SELECT
         WHERE r.tenant_id = $1 AND r.root_job_id = $2 AND r.job_id <> r.root_job_id
             AND r.kind = 'retry' AND r.finished_at IS NULL
     )
-    -- A replay takes letters of many imports, and is of none of their families: the letters know it.
+    -- A replay takes dead letters of many imports, and is of none of their families: the dead letters know it.
     OR EXISTS (
         SELECT FROM dead_letters l
         CROSS JOIN LATERAL (
@@ -200,7 +200,7 @@ FROM deliveries d
 WHERE d.tenant_id = $1 AND d.job_id = $2 AND d.failures <> '{}' AND d.first_index < $3;
 
 -- name: refused_items
--- Items of a job from $3 to $4 that ended failed or dead at some destination, with the letters that are still open; one
+-- Items of a job from $3 to $4 that ended failed or dead at some destination, with the dead letters that are still open; one
 -- that was delivered or decided about since has none and is left out.
 SELECT l.item_index, array_agg(o.dead_letter_id ORDER BY o.dead_letter_id) AS dead_letters
 FROM deliveries d

@@ -1,4 +1,4 @@
--- Webhooks: endpoints, and one message for each event that an endpoint is told of.
+-- Webhooks: endpoints, and one message for each event that an endpoint receives.
 
 -- name: lock_tenant
 -- Endpoints of one tenant are added one after the other, so that counting them means something.
@@ -47,7 +47,7 @@ WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND w.state <> 'removed'
 RETURNING 1;
 
 -- name: close_messages
--- Some of what waits for an endpoint that is told of nothing any more.
+-- Some of what waits for an endpoint that receives nothing any more.
 UPDATE webhook_messages m
 SET
     state = 'failed', finished_at = now(),
@@ -62,7 +62,7 @@ WHERE m.tenant_id = $1 AND m.state = 'pending' AND m.message_id = ANY (ARRAY(
 ));
 
 -- name: stray_endpoints
--- Endpoints that are told of nothing, but for which a message waits: it was written while they were closed.
+-- Endpoints that receive nothing, but for which a message waits: it was written while they were closed.
 SELECT w.tenant_id, w.endpoint_id, w.state
 FROM webhook_endpoints w
 WHERE w.state <> 'active' AND EXISTS (
@@ -124,7 +124,7 @@ WHERE m.tenant_id = $1 AND m.state = $3 AND m.message_id = ANY (ARRAY(
 ));
 
 -- name: due_endpoints
--- Endpoints with something to be told now, whichever worker asks: a probe of the index for each, however many messages.
+-- Endpoints with something to be sent now, whichever worker asks: a probe of the index for each, however many messages.
 SELECT w.tenant_id, w.endpoint_id
 FROM webhook_endpoints w
 LEFT JOIN tenants t ON t.tenant_id = w.tenant_id
@@ -191,7 +191,7 @@ judged AS (
 SELECT EXISTS (SELECT FROM judged j WHERE j.state = 'disabled') AS disabled FROM recorded;
 
 -- name: notify_disabled
--- Tells the tenant's other endpoints that one of them is told of nothing any more.
+-- Notifies the tenant's other endpoints that one of them receives nothing any more.
 SELECT emit_event($1, 'webhook.disabled', jsonb_build_object(
     'endpoint_id', w.endpoint_id, 'url', w.url, 'failing_since', w.failing_since, 'detail', $3::text
 ))

@@ -488,13 +488,13 @@ def refused_kept() -> None:
 
 
 @bug("reject")
-def letters_taken_twice() -> None:
-    """Who waited for letters that another request was just taking takes them once more."""
-    alter("lock_letters", "AND l.resolution IS NULL", "")
+def dead_letters_taken_twice() -> None:
+    """Who waited for dead letters that another request was just taking takes them once more."""
+    alter("lock_dead_letters", "AND l.resolution IS NULL", "")
 
 
 @bug("reject")
-def letters_taken_for_nothing() -> None:
+def dead_letters_taken_for_nothing() -> None:
     """Letters that are taken are not sent again."""
     from app.dead_letters import replay
 

@@ -161,8 +161,8 @@ async def _tell(stage: Stage, tenant: Tenant) -> None:
 
 
 async def _retry(round_: Round, stage: Stage, tenant: Tenant) -> None:
-    """What failed while things were broken is tried again, where the API offers it: asked twice, and for its letters
-    as well, done once."""
+    """What failed while things were broken is tried again, where the API offers it: asked twice, and for its dead
+    letters as well, done once."""
     if not round_.can("POST", "/v1/jobs/{job_id}/retry"):
         return
     for job_id in list(round_.jobs):

@@ -107,7 +107,7 @@ def hook(sent: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 
 def dead(e: Evidence, *dead_letters: int) -> None:
-    """These letters were told of."""
+    """These dead letters were told of."""
     body = {"type": "item.dead", "data": {"items": [{"dead_letter_id": dead_letter} for dead_letter in dead_letters]}}
     sent = message(JOB) | {"event_id": "dead", "type": "item.dead", "body": msgspec.json.encode(body).decode()}
     e.tables["webhook_messages"].append(sent)
@@ -242,7 +242,7 @@ def tell_all(e: Evidence) -> None:
     dead(e, *(dead_letter["dead_letter_id"] for dead_letter in e.table("dead_letters")))
 
 
-LETTER: dict[str, Any] = {
+DEAD_LETTER: dict[str, Any] = {
     "dead_letter_id": 5,
     "delivery_id": 7,
     "item_index": 0,
@@ -300,13 +300,13 @@ def give_up(e: Evidence) -> None:
 
 
 def replay(e: Evidence) -> None:
-    """The CRM refused contact a at first, and a replay of the letter brought it there."""
+    """The CRM refused contact a at first, and a replay of the dead letter brought it there."""
     give_up(e)
     e.tables["jobs"][0]["state"] = "completed_with_failures"
     e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "again", "kind": "replay", "state": "completed"})
     e.tables["jobs"][1] |= {"total": 1, "succeeded": 1}
     e.tables["effects"].append(e.tables["effects"][0] | {"job_id": "again", "ok": 1, "failed": 0})
-    e.tables["dead_letters"].append(LETTER | {"resolution": "replayed", "replay_job_id": "again"})
+    e.tables["dead_letters"].append(DEAD_LETTER | {"resolution": "replayed", "replay_job_id": "again"})
     sent = {"delivery_id": 8, "job_id": "again", "states": "o", "dead_letters": [5]}
     again = {"contact_ids": ["a"], "versions": [1], "indexes": [0]}
     e.tables["deliveries"].append(e.tables["deliveries"][0] | sent | again)
@@ -326,7 +326,7 @@ def refuse(e: Evidence) -> None:
     """One destination does not take contact a, which all must have."""
     give_up(e)
     e.tables["jobs"][0]["options"] |= ALL
-    e.tables["dead_letters"].append(LETTER | {"job_id": JOB, "root_job_id": JOB})
+    e.tables["dead_letters"].append(DEAD_LETTER | {"job_id": JOB, "root_job_id": JOB})
 
 
 def undo(e: Evidence, **content: Any) -> None:
@@ -402,8 +402,8 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "no rest": ("restless", lambda e: setattr(e, "restless", 30.0)),
     "an error nobody foresaw": ("surprised", lambda e: e.surprises.append("w1.log: Traceback")),
     "an item moves on": ("finished_early", lambda e: e.tables["chaos_moves"][4].update(seq=9)),
-    "no letter": ("no_letter", give_up),
-    "a letter too many": ("letter_too_many", lambda e: e.tables["dead_letters"].append(LETTER)),
+    "no letter": ("no_dead_letter", give_up),
+    "a dead letter too many": ("dead_letter_too_many", lambda e: e.tables["dead_letters"].append(DEAD_LETTER)),
     "taken by two jobs": (
         "taken_twice",
         lambda e: (replay(e), e.tables["deliveries"].append(e.tables["deliveries"][1] | {"job_id": "other"})),
@@ -412,9 +412,9 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "taken_twice",
         lambda e: (replay(e), e.tables["deliveries"].append(e.tables["deliveries"][1] | {"indexes": [1]})),
     ),
-    "taken for nothing": ("letter_lost", lambda e: (replay(e), e.tables["deliveries"].pop())),
+    "taken for nothing": ("dead_letter_lost", lambda e: (replay(e), e.tables["deliveries"].pop())),
     "superseded by nothing": (
-        "letter_lost",
+        "dead_letter_lost",
         lambda e: (
             replay(e),
             e.tables["dead_letters"][0].update(resolution="superseded"),
@@ -456,8 +456,8 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     ),
     "a job told of too early": ("told_otherwise", lambda e: retell(e, message(JOB, state="canceled"))),
     "told of no job": ("told_of_nothing", lambda e: e.tables["webhook_messages"].append(message("none"))),
-    "a letter nobody was told of": ("untold", lambda e: e.tables["dead_letters"].append(LETTER)),
-    "no such letter": ("untold", lambda e: dead(e, 5)),
+    "a dead letter nobody was told of": ("untold", lambda e: e.tables["dead_letters"].append(DEAD_LETTER)),
+    "no such dead letter": ("untold", lambda e: dead(e, 5)),
     "said to have arrived": ("untold", lambda e: e.journal[-1].update(mood="refuse")),
     "given up early": ("untold", lambda e: e.tables["webhook_messages"][0].update(state="dead")),
     "given up for nothing": ("untold", lambda e: e.tables["webhook_messages"][0].update(state="failed")),
@@ -476,7 +476,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "buried_for_setup",
         lambda e: (
             e.tables["dead_letters"].append(
-                LETTER | {"error_detail": 'HubSpot answered 400: Property "mark" does not exist'}
+                DEAD_LETTER | {"error_detail": 'HubSpot answered 400: Property "mark" does not exist'}
             ),
         ),
     ),
@@ -567,7 +567,7 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     evidence.tables["jobs"][0]["state"] = "completed_with_failures"
     evidence.tables["contact_syncs"].pop(0)
     evidence.tables["chaos_moves"] = [m for m in evidence.tables["chaos_moves"] if m["what"] != "job"]
-    evidence.tables["dead_letters"].append(LETTER)
+    evidence.tables["dead_letters"].append(DEAD_LETTER)
     tell_all(evidence)
     assert checker.check(evidence, STATES) == []
 

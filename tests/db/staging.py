@@ -1,4 +1,4 @@
-"""Files on the spool, as a request leaves them there, and the work of a worker on them."""
+"""Files staged, as a request leaves them there, and the work of a worker on them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pieces_of(items: Sequence[dict[str, Any] | bytes | UnreadablePiece]) -> list
     return [msgspec.json.encode(item) if isinstance(item, dict) else item for item in items]
 
 
-async def spool(
+async def stage(
     desk: Desk, items: Sequence[dict[str, Any] | bytes | UnreadablePiece], *, chunk: int = 1_000, **options: bool
 ) -> uuid.UUID:
     """A queued job with these items in chunks of `chunk`."""

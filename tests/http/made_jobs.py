@@ -19,9 +19,9 @@ async def make_job(
     processed: int = 2_000,
     since: float | None = 10.0,
     tenant: str = "acme",
-    spooled: int = 0,
+    staged: int = 0,
 ) -> str:
-    """A job of an import that has been processed for `since` seconds, with `spooled` chunks of 1,000 items left."""
+    """A job of an import that has been processed for `since` seconds, with `read_staged` chunks of 1,000 items left."""
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants WHERE name = $1", tenant)
     job_id: uuid.UUID = uuid_utils.compat.uuid7()
     await db.execute(
@@ -49,7 +49,7 @@ async def make_job(
         FROM generate_series(1, $3) n""",
         tenant_id,
         job_id,
-        spooled,
+        staged,
     )
     return str(job_id)
 

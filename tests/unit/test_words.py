@@ -84,6 +84,8 @@ _LOGGING: Final = frozenset({"debug", "info", "warning", "error", "exception", "
 _OPTION: Final = re.compile(r"--[a-z][a-z-]*\Z")
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _COMMENTS: Final = re.compile(r"--.*|/\*.*?\*/|'(?:[^']|'')*'|\"[^\"]*\"")
+_QUERY: Final = re.compile(r"^-- name: (\w+)", re.MULTILINE)
+_NOTES: Final = re.compile(r"(?:^ *--.*\n?)+", re.MULTILINE)
 _CODE: Final = re.compile(r"^( *)```.*?^\1```|`[^`]+`|<https?:[^>]*>|\]\([^)]*\)", re.DOTALL | re.MULTILINE)
 
 
@@ -119,7 +121,9 @@ def findings(path: Path) -> dict[str, list[str]]:
         found["messages"] = [wrong for message in module.messages for wrong in wrong_words(message)]
         found["docstrings"] = [wrong for docstring in module.docstrings for wrong in wrong_words(docstring)]
     elif path.suffix in {".sql", ".lua"}:
-        found["names"] = wrong_names({path.stem, *_WORD.findall(_COMMENTS.sub(" ", text))}, where)
+        names = {path.stem, *_WORD.findall(_COMMENTS.sub(" ", text)), *_QUERY.findall(text)}
+        found["names"] = wrong_names(names, where)
+        found["comments"] = [wrong for comment in _NOTES.findall(text) for wrong in wrong_words(comment)]
     else:
         found["text"] = wrong_words(_CODE.sub(" ", text))
     return {kind: wrong for kind, wrong in found.items() if wrong}

@@ -35,7 +35,7 @@ FROM destinations d
 WHERE d.circuit_override IS NOT NULL AND d.state <> 'removed';
 
 -- name: read_circuit_override
--- With what is left of its time: a wish that is found late is not fulfilled for longer.
+-- With what is left of its time: an override that is found late does not last longer.
 SELECT
     d.circuit_override::text AS override, d.circuit_override ->> 'state' AS state, d.circuit_override ->> 'by' AS by,
     d.circuit_override ->> 'circuit' AS circuit,
@@ -45,7 +45,7 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2 AND d.circuit_override IS NOT N
 
 -- name: clear_circuit_override
 -- Only the one that was fulfilled. A worker that was refused just before the circuit was closed may have blocked the
--- destination after the wish had unblocked it.
+-- destination after the override had unblocked it.
 UPDATE destinations d
 SET
     circuit_override = NULL,
@@ -61,8 +61,8 @@ SET blocked_until = NULL, blocked_code = NULL, blocked_detail = NULL
 WHERE d.kind = $1 AND d.base_url = $2 AND d.blocked_code = 'CIRCUIT_OPEN';
 
 -- name: record_circuit_change
--- A change of the circuit that a call of this destination met so long ago. `reason` is in our own words: webhooks are told
--- nothing that a CRM said. What tenants share is written down for the operator, and no tenant is told of it: it speaks of
+-- A change of the circuit that a call of this destination met so long ago. `reason` is in our own words: webhooks get
+-- nothing that a CRM said. What tenants share is written down for the operator, and no tenant sees it: it speaks of
 -- others.
 WITH noted AS (
     INSERT INTO circuit_changes (tenant_id, destination_id, at, circuit, before, after, opens, seconds, detail)

@@ -1,4 +1,4 @@
--- Canceling an import: first the word, which everybody who works on the job finds, then its spool.
+-- Canceling an import: first the word, which everybody who works on the job finds, then its staged chunks.
 
 -- name: cancel_job
 -- No row: every item is decided, or there is no such job, or it takes something back. Whoever works on a chunk finds the new state when it counts
@@ -20,7 +20,7 @@ NOT EXISTS (
 )
 
 -- name: remove_chunks
--- Some of what is spooled of a job that is at its end; a chunk that somebody still holds is left. The spool of any other
+-- Some of what is staged of a job that is at its end; a chunk that somebody still holds is left. What is staged of any other
 -- job is acknowledged work, whoever asks. An array, not a join: PostgreSQL may know nothing of the table yet, and would
 -- compare every row with every other.
 DELETE FROM staged_chunks
@@ -42,13 +42,13 @@ WHERE tenant_id = $1 AND job_id = $2
     FOR UPDATE SKIP LOCKED
 ));
 
--- name: is_spooled
+-- name: is_staged
 SELECT
     EXISTS (SELECT FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2)
     OR EXISTS (SELECT FROM staged_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2);
 
 -- name: orphaned_stages
--- Jobs that need their spool no more, but have some. A probe of the index for each spooled job, however many chunks
+-- Jobs that need their staged chunks no more, but have some. A probe of the index for each staged job, however many chunks
 -- it has.
 WITH RECURSIVE chunked AS (
     (SELECT s.tenant_id, s.job_id FROM staged_chunks s ORDER BY s.tenant_id, s.job_id LIMIT 1)

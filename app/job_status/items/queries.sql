@@ -1,10 +1,10 @@
 -- The items of a job: which runs of them can hold what is looked for, and what became of those.
 --
 -- A job may have a million items in a thousand chunks, and ten thousand deliveries at each destination. The queries
--- that look for candidates tell only where they are, from small columns under an index; outcomes are read for those.
+-- that look for candidates return only where they are, from small columns under an index; outcomes are read for those.
 
 -- name: items_job
--- undecided: the first item that nothing is decided about yet. What is spooled is what is still to be done.
+-- undecided: the first item that nothing is decided about yet. What is staged is what is still to be done.
 SELECT
     coalesce(j.items, j.total) AS items, j.state, j.trimmed_at IS NOT NULL AS trimmed, j.form,
     (
@@ -183,7 +183,7 @@ FROM ledger l
 WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
 
 -- name: dead_letters_of_items
--- What became of the letters that these items of deliveries left.
+-- What became of the dead letters that these items of deliveries left.
 SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id
 FROM unnest($2::bigint[], $3::int[]) AS k(delivery_id, item_index)
 CROSS JOIN LATERAL (

@@ -143,7 +143,7 @@ def sums_are_right(e: Evidence) -> Findings:
 
 
 def effects_add_up(e: Evidence) -> Findings:
-    """A job's counts at a destination are the letters of its deliveries, and nothing that is owed is missing."""
+    """A job's counts at a destination are the states of its deliveries, and nothing pending is missing."""
     dead_letters: dict[tuple[str, int], Counter[str]] = defaultdict(Counter)
     owed: dict[tuple[str, int], set[int]] = defaultdict(set)
     for d in e.table("deliveries"):
@@ -220,7 +220,7 @@ def jobs_end_last(e: Evidence) -> Findings:
             )
 
 
-def letters_are_written(e: Evidence) -> Findings:
+def dead_letters_are_written(e: Evidence) -> Findings:
     """Whatever was given up has its dead letter, and nothing else has one."""
     given_up = {
         (d["delivery_id"], index): dead_letter
@@ -232,16 +232,18 @@ def letters_are_written(e: Evidence) -> Findings:
     for place, dead_letter in given_up.items():
         if dead_letters[place] != 1:
             yield Finding(
-                "no_letter",
+                "no_dead_letter",
                 f"item {place[1]} of delivery {place[0]} is {WORDS[dead_letter]}, "
                 f"and has {dead_letters[place]} dead letters",
             )
     for place in dead_letters.keys() - given_up.keys():
-        yield Finding("letter_too_many", f"item {place[1]} of delivery {place[0]} has a letter, but was not given up")
+        yield Finding(
+            "dead_letter_too_many", f"item {place[1]} of delivery {place[0]} has a dead letter, but was not given up"
+        )
 
 
-def letters_are_taken_once(e: Evidence) -> Findings:
-    """A letter that a retry or replay took is answered for by that job alone, and what ended otherwise has a reason."""
+def dead_letters_are_taken_once(e: Evidence) -> Findings:
+    """A dead letter that a retry or replay took is that job's alone, and what ended otherwise has a reason."""
     dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
     held = {(row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")}
     owed: set[tuple[str, int, str]] = set()
@@ -252,24 +254,28 @@ def letters_are_taken_once(e: Evidence) -> Findings:
             named[number] += 1
             taker = dead_letters[number]["replay_job_id"]
             if taker != d["job_id"]:
-                yield Finding("taken_twice", f"letter {number} is sent by job {d['job_id']}, but was taken by {taker}")
+                yield Finding(
+                    "taken_twice", f"dead letter {number} is sent by job {d['job_id']}, but was taken by {taker}"
+                )
     for number, count in named.items():
         if count > 1:
-            yield Finding("taken_twice", f"letter {number} is sent by {count} deliveries")
+            yield Finding("taken_twice", f"dead letter {number} is sent by {count} deliveries")
     for number, row in dead_letters.items():
         resolution = row.get("resolution")
         place = (row["destination_id"], row["contact_id"])
         if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
-            yield Finding("letter_lost", f"letter {number} was taken by {row['replay_job_id']}, which owes nothing")
+            yield Finding(
+                "dead_letter_lost", f"dead letter {number} was taken by {row['replay_job_id']}, which owes nothing"
+            )
         if resolution == "superseded" and held.get(place, 0) < row["version"]:
             yield Finding(
-                "letter_lost",
-                f"letter {number} of version {row['version']} was superseded, but {held.get(place, 0)} is there",
+                "dead_letter_lost",
+                f"dead letter {number} of version {row['version']} was superseded, but {held.get(place, 0)} is there",
             )
 
 
 def _was_open(dead_letter: Row, at: str) -> bool:
-    """Whether a letter waited for somebody at this time."""
+    """Whether a dead letter waited for somebody at this time."""
     left, resolved = dead_letter["created_at"], dead_letter.get("resolved_at")
     moment = datetime.fromisoformat(at)
     if datetime.fromisoformat(left) > moment:

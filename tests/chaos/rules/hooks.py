@@ -78,5 +78,5 @@ def events_are_complete(e: Evidence) -> Findings:
         yield Finding(
             "untold",
             f"letters without an event: {sorted((left - dead_letters).elements())[:5]}, "
-            f"events without a letter or told twice: {sorted((dead_letters - left).elements())[:5]}",
+            f"events without a dead letter or told twice: {sorted((dead_letters - left).elements())[:5]}",
         )

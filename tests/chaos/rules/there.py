@@ -292,15 +292,15 @@ def neighbours_hold_up_nobody(e: Evidence) -> Findings:
 
 def refusals_are_heeded(e: Evidence) -> Findings:
     """What a CRM refuses for good is not sent again by the same delivery."""
-    owed: Counter[tuple[str, str]] = Counter()
+    pending: Counter[tuple[str, str]] = Counter()
     for d in e.table("deliveries"):
-        owed[e.crm_of.get(d["destination_id"], ""), d["request_id"]] += 1
+        pending[e.crm_of.get(d["destination_id"], ""), d["request_id"]] += 1
     for crm in e.destinations:
         refused = Counter(call["request_id"] for call in e.calls.get(crm, []) if "reject" in call["faults"])
         for request_id, count in refused.items():
             # One whose answer was lost on the way may be sent and refused once more.
-            if count > 3 * owed[crm, request_id]:
+            if count > 3 * pending[crm, request_id]:
                 yield Finding(
                     "refused_again",
-                    f"{crm} refused {count} calls of request {request_id}: {owed[crm, request_id]} deliveries",
+                    f"{crm} refused {count} calls of request {request_id}: {pending[crm, request_id]} deliveries",
                 )

@@ -98,7 +98,7 @@ class Line:
             return await deliverie_queries.release_lost(connection)
 
     async def check_counts(self) -> None:
-        """The counters of every effect are the letters of its deliveries."""
+        """The counters of every effect are the states of its deliveries."""
         dead_letters: dict[tuple[Any, ...], Counter[str]] = {}
         for row in await self.desk.rows("SELECT job_id, destination_id, states FROM deliveries"):
             counted = dead_letters.setdefault((row["job_id"], row["destination_id"]), Counter())

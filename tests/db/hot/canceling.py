@@ -11,6 +11,6 @@ HOT: Final[Hot] = {
     "read_job_state": (f"3, {JOB}", {"jobs_pkey"}),
     "remove_chunks": (f"3, {JOB}", {"staged_chunks_pkey"}),
     "remove_repeats": (f"3, {JOB}", {"staged_repeats_pkey"}),
-    "is_spooled": (f"3, {JOB}", {"staged_chunks_pkey", "staged_repeats_pkey"}),
+    "is_staged": (f"3, {JOB}", {"staged_chunks_pkey", "staged_repeats_pkey"}),
     "orphaned_stages": ("", {"staged_chunks_pkey", "staged_repeats_pkey", "jobs_pkey"}),
 }

@@ -1,4 +1,4 @@
-"""A spooled file is processed chunk by chunk, and comes to what one batch of all its items would have come to."""
+"""A staged file is processed chunk by chunk, and comes to what one batch of all its items would have come to."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk, people, person
-from tests.db.staging import job, outcomes, process, processor, spool
+from tests.db.staging import job, outcomes, process, processor, stage
 
 
 async def test_chunks_come_to_contacts_ledger_and_deliveries(desk: Desk) -> None:
-    """Indexes are those of the file; each chunk leaves outcomes and deliveries; nothing stays on the spool."""
+    """Indexes are those of the file; each chunk leaves outcomes and deliveries; nothing stays staged."""
     await desk.add_destination("hubspot")
-    job_id = await spool(desk, [*people(25), {"id": "bad"}], chunk=10)
+    job_id = await stage(desk, [*people(25), {"id": "bad"}], chunk=10)
     await process(desk, job_id)
     found = await outcomes(desk, job_id)
     assert [o["index"] for o in found] == list(range(26))
@@ -37,14 +37,14 @@ async def test_chunks_come_to_contacts_ledger_and_deliveries(desk: Desk) -> None
     assert msgspec.json.decode(row["results"]) == {"created": 25}
     assert row["step"] is None
     assert row["applied_at"] is not None
-    owed = await desk.rows("SELECT indexes, contact_ids FROM deliveries ORDER BY first_index")
-    assert [i for d in owed for i in d["indexes"]] == list(range(25))
+    pending = await desk.rows("SELECT indexes, contact_ids FROM deliveries ORDER BY first_index")
+    assert [i for d in pending for i in d["indexes"]] == list(range(25))
     assert (await desk.rows("SELECT pending FROM effects"))[0]["pending"] == 25
     assert await desk.rows("SELECT FROM staged_chunks") == []
 
 
 async def test_without_a_destination_the_job_ends_with_its_last_chunk(desk: Desk) -> None:
-    job_id = await spool(desk, people(5), chunk=2)
+    job_id = await stage(desk, people(5), chunk=2)
     await process(desk, job_id)
     row = await job(desk, job_id)
     assert (row["state"], row["total"]) == ("completed", 5)
@@ -52,7 +52,7 @@ async def test_without_a_destination_the_job_ends_with_its_last_chunk(desk: Desk
 
 
 async def test_a_file_without_items_ends(desk: Desk) -> None:
-    job_id = await spool(desk, [])
+    job_id = await stage(desk, [])
     await process(desk, job_id)
     assert (await job(desk, job_id))["state"] == "completed"
 
@@ -98,7 +98,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
         other = await service.ensure_tenant(connection, "other")
     twin = Desk(desk.settings, desk.database, other)
     await twin.push(before)
-    job_id = await spool(twin, items, chunk=rng.choice([1, 7, 25]), **options)
+    job_id = await stage(twin, items, chunk=rng.choice([1, 7, 25]), **options)
     await process(twin, job_id)
     assert await outcomes(twin, job_id) == expected
     assert await desk.rows(f"{contacts} WHERE tenant_id = $1 ORDER BY 1", other) == one
@@ -122,7 +122,7 @@ async def test_cut_into_chunks_a_file_means_the_same(desk: Desk, seed: int, opti
 async def test_many_workers_share_a_job(desk: Desk) -> None:
     """Every item is applied once, though eight work on it at the same time."""
     await desk.add_destination("hubspot")
-    job_id = await spool(desk, people(2_000), chunk=50)
+    job_id = await stage(desk, people(2_000), chunk=50)
     worked = [0] * 8
 
     async def work(number: int) -> None:
@@ -141,15 +141,15 @@ async def test_many_workers_share_a_job(desk: Desk) -> None:
     versions = await desk.rows("SELECT version, count(*) AS n FROM contacts GROUP BY 1")
     assert [(r["version"], r["n"]) for r in versions] == [(1, 2_000)]
     assert [o["index"] for o in await outcomes(desk, job_id)] == list(range(2_000))
-    owed = await desk.rows("SELECT sum(cardinality(contact_ids)) AS n FROM deliveries")
-    assert owed[0]["n"] == 2_000
+    pending = await desk.rows("SELECT sum(cardinality(contact_ids)) AS n FROM deliveries")
+    assert pending[0]["n"] == 2_000
 
 
 async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk) -> None:
     """Workers whose connection is killed again and again come to the same as undisturbed ones."""
     await desk.add_destination("hubspot")
     items = [person(n % 900, first_name=f"n{n // 900}") if n % 3 else person(n % 900) for n in range(1_000)]
-    job_id = await spool(desk, items, chunk=20)
+    job_id = await stage(desk, items, chunk=20)
     rng = random.Random(4)
     killer = await asyncpg.connect(desk.settings.database_url)
     kills = 0
@@ -178,7 +178,7 @@ async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk)
     assert kills > 3
     async with desk.database.connection() as connection:
         calm = Desk(desk.settings, desk.database, await service.ensure_tenant(connection, "calm"))
-    twin = await spool(calm, items, chunk=20)
+    twin = await stage(calm, items, chunk=20)
     await process(calm, twin)
     assert await outcomes(desk, job_id) == await outcomes(calm, twin)
     for table, columns in (
@@ -193,7 +193,7 @@ async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk)
 
 async def test_a_canceled_job_is_left_alone(desk: Desk) -> None:
     """What was applied stays, the chunk under way is undone, and the rest is not begun."""
-    job_id = await spool(desk, people(30), chunk=10)
+    job_id = await stage(desk, people(30), chunk=10)
     worker = processor(desk)
     while (await job(desk, job_id))["total"] == 0:
         await worker.advance(desk.tenant_id, job_id)
@@ -218,7 +218,7 @@ async def test_contacts_locked_for_long_are_for_the_client_to_send_again(desk: D
     settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05, import_attempts=2)
     hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
     await desk.push([person(0)])
-    job_id = await spool(desk, people(4), chunk=2)
+    job_id = await stage(desk, people(4), chunk=2)
     blocker = await asyncpg.connect(desk.settings.database_url)
     async with blocker.transaction():
         await blocker.execute("SELECT FROM contacts WHERE contact_id = 'c00000' FOR UPDATE")
@@ -240,7 +240,7 @@ async def test_a_job_whose_row_is_held_waits_for_its_end(desk: Desk) -> None:
     """A worker that was stopped in the middle holds it for up to a minute: the others are not in trouble by that."""
     settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05)
     hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
-    job_id = await spool(desk, people(4))
+    job_id = await stage(desk, people(4))
     worker = processor(hurried)
     while await desk.rows("SELECT FROM staged_chunks"):
         await worker.advance(desk.tenant_id, job_id)
@@ -255,11 +255,11 @@ async def test_a_job_whose_row_is_held_waits_for_its_end(desk: Desk) -> None:
     await hurried.database.close()
 
 
-async def test_what_is_spooled_of_repeated_ids_keeps_no_job_from_its_end(desk: Desk) -> None:
+async def test_what_is_staged_of_repeated_ids_keeps_no_job_from_its_end(desk: Desk) -> None:
     """It goes afterwards, and what cannot go yet is left to the sweeper: there may be millions of rows."""
     settings = msgspec.structs.replace(desk.settings, db_lock_timeout=0.05)
     hurried = Desk(settings, type(desk.database)(settings, application_name="tests"), desk.tenant_id)
-    job_id = await spool(desk, [person(1), person(2), person(1)], chunk=1)
+    job_id = await stage(desk, [person(1), person(2), person(1)], chunk=1)
     worker = processor(hurried)
     while (await job(desk, job_id))["step"] != "resolve":
         await worker.advance(desk.tenant_id, job_id)
@@ -283,7 +283,7 @@ async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
     from app.kit.compression import unpack
 
     ragged = UnreadablePiece([FieldError(ErrorCode.INVALID_FIELD, "", "line 3: the row has 2 cells")], cells=["a", "b"])
-    job_id = await spool(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
+    job_id = await stage(desk, [person(1), ragged, {"id": "c2", "email": "nonsense"}])
     await process(desk, job_id)
     assert [o["status"] for o in await outcomes(desk, job_id)] == ["ok", "failed", "failed"]
     (row,) = await desk.rows("SELECT sources FROM job_chunks WHERE job_id = $1", job_id)
@@ -295,8 +295,8 @@ async def test_rows_that_are_no_items_fail_and_are_kept(desk: Desk) -> None:
 
 
 async def test_an_atomic_file_is_applied_whole_or_not_at_all(desk: Desk) -> None:
-    good = await spool(desk, people(30), chunk=7, atomic=True)
-    bad = await spool(desk, [*people(30, first_name="Ada"), {"id": "x"}], chunk=7, atomic=True)
+    good = await stage(desk, people(30), chunk=7, atomic=True)
+    bad = await stage(desk, [*people(30, first_name="Ada"), {"id": "x"}], chunk=7, atomic=True)
     await process(desk, good)
     await process(desk, bad)
     assert {o["result"] for o in await outcomes(desk, good)} == {"created"}
@@ -312,7 +312,7 @@ async def test_a_wrong_word_is_not_found_among_jobs(desk: Desk) -> None:
 
 
 async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> None:
-    """What nobody foresaw is tried again, then the job says so; what was applied stays, the spool can go."""
+    """What nobody foresaw is tried again, then the job says so; what was applied stays, the staged chunks can go."""
     await desk.execute(
         """CREATE FUNCTION fault() RETURNS trigger LANGUAGE plpgsql
         AS $$ BEGIN RAISE EXCEPTION 'a fault of ours'; END $$"""
@@ -322,7 +322,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
         " WHEN (NEW.contact_id = 'c00007') EXECUTE FUNCTION fault()"
     )
     settings = msgspec.structs.replace(desk.settings, import_attempts=2)
-    job_id = await spool(desk, people(10), chunk=5)
+    job_id = await stage(desk, people(10), chunk=5)
     worker = processor(desk, settings)
     async with asyncio.timeout(60):
         while await worker.advance(desk.tenant_id, job_id) is not Advance.DONE:
@@ -337,7 +337,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
 
 async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(desk: Desk) -> None:
     """With two lanes, two large files are not checked at the same time."""
-    jobs = [await spool(desk, people(2, company=str(n))) for n in range(2)]
+    jobs = [await stage(desk, people(2, company=str(n))) for n in range(2)]
     blocker = await asyncpg.connect(desk.settings.database_url)
     worker = processor(desk, msgspec.structs.replace(desk.settings, import_concurrency=2))
     async with blocker.transaction():

@@ -70,9 +70,9 @@ async def accepted(desk: Desk, body: AsyncIterator[bytes], **options: Any) -> Ac
 async def left(desk: Desk) -> tuple[list[str], int, int]:
     """States of jobs, rows of the spool, keys."""
     states = await desk.rows("SELECT state FROM jobs ORDER BY job_id")
-    (spooled,) = await desk.rows("SELECT coalesce(sum(item_count), 0)::int AS n FROM staged_chunks")
+    (staged,) = await desk.rows("SELECT coalesce(sum(item_count), 0)::int AS n FROM staged_chunks")
     (keys,) = await desk.rows("SELECT count(*)::int AS n FROM idempotency_keys")
-    return [row["state"] for row in states], spooled["n"], keys["n"]
+    return [row["state"] for row in states], staged["n"], keys["n"]
 
 
 async def test_the_bounds_of_a_chunk(desk: Desk) -> None:
@@ -118,8 +118,8 @@ async def test_a_silent_upload_is_given_up_by_whoever_sweeps_first(desk: Desk) -
         await desk.execute("UPDATE jobs SET receiving_until = now()")
         await desk.execute("UPDATE idempotency_keys SET answering_until = now()")
         assert sorted(await asyncio.gather(sweep(), sweep())) == [0, 1]
-        states, spooled, _ = await left(desk)
-        assert (states, spooled) == (["canceled"], 0)
+        states, staged, _ = await left(desk)
+        assert (states, staged) == (["canceled"], 0)
 
     with pytest.raises(Overloaded, match="stopped"):
         await receive(desk, arrive(BODY, 10, fall_silent))
@@ -137,8 +137,8 @@ async def test_the_key_of_a_silent_upload_is_free_before_anybody_sweeps(desk: De
 
     with pytest.raises(Overloaded, match="stopped"):
         await receive(desk, arrive(BODY, 10, fall_silent_and_be_overtaken))
-    states, spooled, keys = await left(desk)
-    assert (states, spooled, keys) == (["canceled", "completed"], 0, 1)
+    states, staged, keys = await left(desk)
+    assert (states, staged, keys) == (["canceled", "completed"], 0, 1)
     assert isinstance(await desk.send(people(1), key="k"), Replay)
 
 
@@ -201,8 +201,8 @@ async def test_a_chunk_that_a_crash_has_forgotten_is_noticed(desk: Desk) -> None
 
         with pytest.raises(DatabaseUnavailable, match="lost a part"):
             await receive(desk, arrive(BODY, 10, forget))
-        _, spooled, keys = await left(desk)
-        assert (spooled, keys) == (0, 0)
+        _, staged, keys = await left(desk)
+        assert (staged, keys) == (0, 0)
         await desk.execute("DELETE FROM jobs")
     assert (await accepted(desk, arrive(BODY))).items == 500
 

@@ -10,7 +10,7 @@ from app.job_status.items import failed_rows
 from app.job_status.items.item_filter import Filter
 from app.job_status.items.queries import JobRef
 from tests.db.conftest import Desk, person
-from tests.db.staging import process, spool
+from tests.db.staging import process, stage
 
 LARGE = 900_000
 LOST = Filter(lost=True)
@@ -19,7 +19,7 @@ LOST = Filter(lost=True)
 async def test_large_rows_are_given_back_a_few_at_a_time(desk: Desk) -> None:
     """A thousand rows of a megabyte are no more than one in memory, and none is left out."""
     rows = [person(n, email="nonsense", company="a" * LARGE) for n in range(80)]
-    job_id = await spool(desk, rows, chunk=1)
+    job_id = await stage(desk, rows, chunk=1)
     await process(desk, job_id)
     found: list[str] = []
     tracemalloc.start()
@@ -38,7 +38,7 @@ async def test_a_page_ends_early_where_its_rows_are_large(desk: Desk) -> None:
     rows = [person(n, email="nonsense" if n % 2 else "a@example.com", company="a") for n in range(12)]
     for row in rows:
         row["attributes"] = {f"k{n}": "b" * 60_000 for n in range(15)} if row["email"] == "nonsense" else {}
-    job_id = await spool(desk, rows, chunk=3)
+    job_id = await stage(desk, rows, chunk=3)
     await process(desk, job_id)
     await desk.execute("UPDATE deliveries SET states = translate(states, 'p', 'f'), failures = '{\"INTERNAL\": {}}'")
     found: list[str] = []

@@ -10,7 +10,7 @@ import pytest
 
 from app.job_status.live.job_cache import PATIENT, JobViews
 from tests.db.conftest import Desk, people
-from tests.db.staging import spool
+from tests.db.staging import stage
 
 _BUMP = "UPDATE jobs SET revision = revision + 1 WHERE job_id = $1"
 
@@ -23,7 +23,7 @@ async def views(desk: Desk) -> AsyncIterator[JobViews]:
 
 
 async def running(desk: Desk) -> uuid.UUID:
-    job_id = await spool(desk, people(2))
+    job_id = await stage(desk, people(2))
     await desk.execute("UPDATE jobs SET state = 'running' WHERE job_id = $1", job_id)
     return job_id
 

@@ -163,7 +163,7 @@ async def test_a_letter_that_a_human_has_settled_counts_no_more(desk: Desk) -> N
 
 
 async def send_again(desk: Desk, job_id: uuid.UUID, *, how: str) -> None:
-    """Somebody has the letters of a job sent again, the one way or the other."""
+    """Somebody has the dead letters of a job sent again, the one way or the other."""
     actor = Actor(desk.tenant_id, "k", "r")
     if how == "retry":
         await retry(desk.database, actor, job_id, None, desk.settings, new_id=uuid7)
@@ -233,7 +233,7 @@ async def give_up(desk: Desk) -> None:
 
 
 async def test_where_taking_back_fails_the_import_shows_it_and_a_retry_goes_on(desk: Desk) -> None:
-    """Between the two a human has the letters sent again, and one item is refused once more."""
+    """Between the two a human has the dead letters sent again, and one item is refused once more."""
     a, b = await desk.add_destination("a"), await desk.add_destination("b")
     pushed = await desk.push(people(3), consistency=ALL)
     await deliver(desk, a, refuse={"c00001", "c00002"})

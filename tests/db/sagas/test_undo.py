@@ -19,7 +19,7 @@ from app.records.service import read_contact
 from app.vocabulary.outcomes_wire import ItemOutcome, decode_items
 from tests.db.conftest import Desk, people, person
 from tests.db.sagas.saga_rig import ask, drive, due, runner_of, undo
-from tests.db.staging import spool
+from tests.db.staging import stage
 
 
 async def contacts(desk: Desk) -> dict[str, dict[str, Any]]:
@@ -213,7 +213,7 @@ async def test_an_import_revives_what_an_undo_took_away(desk: Desk) -> None:
 
 async def test_a_large_job_is_taken_back_in_pieces_however_often_somebody_dies(desk: Desk) -> None:
     """Two runners that are broken off again and again; nothing is done twice or left out."""
-    job_id = await spool(desk, people(2_500), chunk=500)
+    job_id = await stage(desk, people(2_500), chunk=500)
     from tests.db.staging import process
 
     await process(desk, job_id)

@@ -21,7 +21,7 @@ from tests.http.made_jobs import make_job
 from tests.http.records.test_contacts import add
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
-LETTERS = "/v1/dead-letters"
+DEAD_LETTERS = "/v1/dead-letters"
 
 _BURY = """
 WITH refused AS (
@@ -123,7 +123,7 @@ async def test_text_that_no_database_holds_is_refused(api: Api, db: Db) -> None:
     for raw in (b'{"filter":{"contact_id":"\\ud800"}}', b'{"all":true,"reason":"\\ud800"}'):
         for action in ("replay", "drop"):
             answer = await api.request(
-                "POST", f"{LETTERS}/{action}", data=raw, headers={"Content-Type": "application/json"}
+                "POST", f"{DEAD_LETTERS}/{action}", data=raw, headers={"Content-Type": "application/json"}
             )
             assert answer.status == 400, (raw, action)
 
@@ -166,31 +166,31 @@ async def test_what_cannot_be_retried_is_refused_clearly(api: Api, db: Db) -> No
         refused = await api.request("POST", failed, data=body, headers={"Content-Type": "application/json"})
         assert refused.status == 400, body
     assert (await api.request("POST", "/v1/jobs/nonsense/retry")).status == 404
-    assert (await api.get(LETTERS)).json()["dead_letters"][0]["resolution"] is None
+    assert (await api.get(DEAD_LETTERS)).json()["dead_letters"][0]["resolution"] is None
 
 
 async def test_pages_of_letters_neither_lose_nor_repeat_any(api: Api, db: Db) -> None:
     """While new ones come and old ones are decided about."""
     await add(api)
     await fail(api, db, *range(10))
-    whole = [x["id"] for x in (await api.get(LETTERS)).json()["dead_letters"]]
+    whole = [x["id"] for x in (await api.get(DEAD_LETTERS)).json()["dead_letters"]]
     assert whole == sorted(whole, reverse=True)
     assert len(whole) == 10
-    page = (await api.get(f"{LETTERS}?limit=4")).json()
+    page = (await api.get(f"{DEAD_LETTERS}?limit=4")).json()
     seen = [x["id"] for x in page["dead_letters"]]
     await fail(api, db, 20)
-    await post(api, f"{LETTERS}/drop", ids=[whole[0], whole[5]], reason="gone")
+    await post(api, f"{DEAD_LETTERS}/drop", ids=[whole[0], whole[5]], reason="gone")
     while page["next_cursor"]:
-        page = (await api.get(f"{LETTERS}?limit=4&cursor={page['next_cursor']}")).json()
+        page = (await api.get(f"{DEAD_LETTERS}?limit=4&cursor={page['next_cursor']}")).json()
         seen += [x["id"] for x in page["dead_letters"]]
     assert seen == [i for i in whole if i != whole[5]]
-    linked = await api.get(f"{LETTERS}?limit=4&resolution=any&contact_id=c3")
+    linked = await api.get(f"{DEAD_LETTERS}?limit=4&resolution=any&contact_id=c3")
     assert [x["contact_id"] for x in linked.json()["dead_letters"]] == ["c3"]
     assert "Link" not in linked.headers
-    assert 'rel="next"' in (await api.get(f"{LETTERS}?limit=1")).headers["Link"]
+    assert 'rel="next"' in (await api.get(f"{DEAD_LETTERS}?limit=1")).headers["Link"]
     jobs = (await api.get("/v1/jobs?limit=1")).json()["next_cursor"]
     for cursor in (jobs, "x", "", "W10"):
-        refused = await api.get(f"{LETTERS}?cursor={cursor}")
+        refused = await api.get(f"{DEAD_LETTERS}?cursor={cursor}")
         assert (refused.status, refused.json()["code"]) == (400, "INVALID_CURSOR"), cursor
 
 
@@ -200,12 +200,12 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     one, _two = await fail(api, db, 1, 2), await fail(api, db, 3)
     await db.execute("UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE contact_id = 'c2'")
     (dropped,) = [
-        x["id"] for x in (await api.get(f"{LETTERS}?contact_id=c3&destination=second")).json()["dead_letters"]
+        x["id"] for x in (await api.get(f"{DEAD_LETTERS}?contact_id=c3&destination=second")).json()["dead_letters"]
     ]
-    await post(api, f"{LETTERS}/drop", ids=[dropped], reason="gone")
+    await post(api, f"{DEAD_LETTERS}/drop", ids=[dropped], reason="gone")
 
     async def count(query: str) -> int:
-        return len((await api.get(f"{LETTERS}?{query}")).json()["dead_letters"])
+        return len((await api.get(f"{DEAD_LETTERS}?{query}")).json()["dead_letters"])
 
     assert await count("") == 5
     assert await count("destination=second") == 2
@@ -214,7 +214,7 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     assert await count(f"job_id={one}") == 4
     assert await count(f"job_id={one}&contact_id=c2&destination=hubspot") == 1
     assert [await count(f"resolution={r}") for r in RESOLUTIONS] == [5, 0, 0, 1, 0, 6]
-    clusters = (await api.get(f"{LETTERS}/clusters")).json()
+    clusters = (await api.get(f"{DEAD_LETTERS}/clusters")).json()
     assert clusters["total"] == 5
     assert [(c["destination"], c["error_code"], c["count"]) for c in clusters["clusters"]] == [
         ("hubspot", "DESTINATION_REJECTED", 2),
@@ -235,43 +235,43 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
         ("limit=0", 400),
         ("color=red", 400),
     ):
-        assert (await api.get(f"{LETTERS}?{query}")).status == status, query
+        assert (await api.get(f"{DEAD_LETTERS}?{query}")).status == status, query
 
 
 async def test_a_preview_changes_nothing(api: Api, db: Db) -> None:
     await add(api)
     await fail(api, db, 1, 2, 3)
-    ids = [x["id"] for x in (await api.get(LETTERS)).json()["dead_letters"]]
+    ids = [x["id"] for x in (await api.get(DEAD_LETTERS)).json()["dead_letters"]]
     for chosen in ({"ids": ids}, {"all": True}, {"filter": {"destination": "hubspot"}}):
-        answer = await post(api, f"{LETTERS}/replay", **chosen, preview=True)
+        answer = await post(api, f"{DEAD_LETTERS}/replay", **chosen, preview=True)
         assert answer.status == 200
         assert answer.json()["would_take"] == 3
         assert answer.json()["clusters"][0]["samples"] == sorted(ids)
-    assert len((await api.get(LETTERS)).json()["dead_letters"]) == 3
+    assert len((await api.get(DEAD_LETTERS)).json()["dead_letters"]) == 3
     assert await db.fetchval("SELECT count(*) FROM jobs WHERE kind = 'replay'") == 0
 
 
 async def test_a_replay_is_done_once(api: Api, db: Db) -> None:
     await add(api)
     root = await fail(api, db, 1, 2, 3)
-    ids = sorted(x["id"] for x in (await api.get(LETTERS)).json()["dead_letters"])
-    first = await post(api, f"{LETTERS}/replay", ids=ids[:2])
+    ids = sorted(x["id"] for x in (await api.get(DEAD_LETTERS)).json()["dead_letters"])
+    first = await post(api, f"{DEAD_LETTERS}/replay", ids=ids[:2])
     assert first.status == 202
     job = first.json()["job_id"]
     assert first.json()["jobs"] == [job]
-    again = await post(api, f"{LETTERS}/replay", ids=ids[:2])
+    again = await post(api, f"{DEAD_LETTERS}/replay", ids=ids[:2])
     assert (again.status, again.json()["job_id"], again.json()["jobs"]) == (200, None, [job])
     assert again.json()["skipped"] == [{"destination": "hubspot", "reason": "replayed", "count": 2}]
-    third = await post(api, f"{LETTERS}/replay", ids=ids)
+    third = await post(api, f"{DEAD_LETTERS}/replay", ids=ids)
     assert (third.status, third.json()["taken"]) == (202, 1)
     assert third.json()["jobs"] == [job, third.json()["job_id"]]
-    dead_letter = (await api.get(f"{LETTERS}/{ids[0]}")).json()
+    dead_letter = (await api.get(f"{DEAD_LETTERS}/{ids[0]}")).json()
     assert (dead_letter["resolution"], dead_letter["replay_job_id"], dead_letter["choices"]) == ("replayed", job, [])
     attempts = (await api.get(f"/v1/jobs/{root}")).json()["attempts"]
     assert [a["kind"] for a in attempts] == ["import", "replay", "replay"]
     audit = await db.fetch("SELECT * FROM audit_log WHERE action LIKE 'dead_letters.%' ORDER BY audit_id")
     assert [a["subject"] for a in audit] == [f"dead_letter:{i}" for i in ids]
-    nothing = await post(api, f"{LETTERS}/replay", all=True)
+    nothing = await post(api, f"{DEAD_LETTERS}/replay", all=True)
     assert (nothing.status, nothing.json()["taken"], nothing.json()["jobs"]) == (200, 0, [])
 
 
@@ -297,37 +297,37 @@ async def test_a_request_must_say_which_letters(api: Api, db: Db) -> None:
         {"filter": {"created_before": "0001-01-01T00:00:00+14:00"}},
         {"filter": {"created_before": "9999-12-31T23:59:59-14:00"}},
     ):
-        answer = await post(api, f"{LETTERS}/replay", **body)
+        answer = await post(api, f"{DEAD_LETTERS}/replay", **body)
         assert answer.status == 400, body
         assert answer.json()["code"] == "INVALID_PARAMETER"
-    unknown = await post(api, f"{LETTERS}/replay", ids=[99, 98])
+    unknown = await post(api, f"{DEAD_LETTERS}/replay", ids=[99, 98])
     assert (unknown.status, unknown.json()["detail"]) == (404, "There is no dead letter 98, 99; nothing was changed.")
     for body in ({"all": True}, {"all": True, "reason": " "}, {"all": True, "reason": "\0"}):
-        assert (await post(api, f"{LETTERS}/drop", **body)).status == 400, body
+        assert (await post(api, f"{DEAD_LETTERS}/drop", **body)).status == 400, body
     past = {"destination": "hubspot", "created_before": "2020-01-01T00:00:00Z"}
-    assert (await post(api, f"{LETTERS}/replay", filter=past)).json()["taken"] == 0
+    assert (await post(api, f"{DEAD_LETTERS}/replay", filter=past)).json()["taken"] == 0
     for path in ("0", "x", "9" * 30, "-1", "1.0", str(2**63)):
-        assert (await api.get(f"{LETTERS}/{path}")).status == 404, path
+        assert (await api.get(f"{DEAD_LETTERS}/{path}")).status == 404, path
 
 
 async def test_who_may_read_may_not_decide(api: Api, db: Db) -> None:
     await add(api)
     job_id = await fail(api, db, 1)
     reader = api.as_key(await service.create_key(db, "acme", ["read"]))
-    assert len((await reader.get(LETTERS)).json()["dead_letters"]) == 1
+    assert len((await reader.get(DEAD_LETTERS)).json()["dead_letters"]) == 1
     for path, body in (
         ("replay", {"all": True}),
         ("drop", {"all": True, "reason": "x"}),
         ("settle", {"ids": [1], "reason": "x"}),
     ):
-        assert (await post(reader, f"{LETTERS}/{path}", **body)).status == 403
+        assert (await post(reader, f"{DEAD_LETTERS}/{path}", **body)).status == 403
     assert (await reader.request("POST", f"/v1/jobs/{job_id}/retry")).status == 403
     stranger = api.as_key(await service.create_key(db, "other", ["import", "read", "admin"]))
-    dead_letter = (await api.get(LETTERS)).json()["dead_letters"][0]
-    assert (await stranger.get(LETTERS)).json()["dead_letters"] == []
+    dead_letter = (await api.get(DEAD_LETTERS)).json()["dead_letters"][0]
+    assert (await stranger.get(DEAD_LETTERS)).json()["dead_letters"] == []
     assert (await stranger.get(dead_letter["url"])).status == 404
-    assert (await post(stranger, f"{LETTERS}/drop", ids=[dead_letter["id"]], reason="x")).status == 404
-    assert (await post(stranger, f"{LETTERS}/drop", all=True, reason="x")).json()["decided"] == 0
+    assert (await post(stranger, f"{DEAD_LETTERS}/drop", ids=[dead_letter["id"]], reason="x")).status == 404
+    assert (await post(stranger, f"{DEAD_LETTERS}/drop", all=True, reason="x")).json()["decided"] == 0
     assert (await stranger.request("POST", f"/v1/jobs/{job_id}/retry")).status == 404
 
 
@@ -373,7 +373,7 @@ async def test_the_commands_do_what_the_routes_do(api: Api, db: Db, shell: Shell
     code, out, _ = await shell.run("dead-letters", "list", "--destination", "hubspot", "--limit", "3")
     assert code == 0
     assert out.count("DESTINATION_REJECTED") == 3
-    ids = [x["id"] for x in (await api.get(LETTERS)).json()["dead_letters"]]
+    ids = [x["id"] for x in (await api.get(DEAD_LETTERS)).json()["dead_letters"]]
     code, out, _ = await shell.run("dead-letters", "show", str(ids[0]))
     assert "choices: replay, drop" in out
     assert "c5@example.com" in out

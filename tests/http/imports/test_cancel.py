@@ -27,7 +27,7 @@ async def cancel(api: Api, job_id: str) -> Answer:
     return await api.request("POST", f"/v1/jobs/{job_id}/cancel")
 
 
-async def spooled(db: Db, job_id: str) -> int:
+async def read_staged(db: Db, job_id: str) -> int:
     count: int = await db.fetchval("SELECT count(*) FROM staged_chunks WHERE job_id = $1", job_id)
     return count
 
@@ -40,8 +40,8 @@ async def test_a_canceled_job_tells_what_was_not_processed(
     api: Api, db: Db, state: str, items: int | None, processed: int, left: int | None
 ) -> None:
     since = 5.0 if processed else None
-    job_id = await make_job(db, state, items=items, processed=processed, since=since, spooled=3)
-    other = await make_job(db, state, items=items, processed=processed, spooled=2)
+    job_id = await make_job(db, state, items=items, processed=processed, since=since, staged=3)
+    other = await make_job(db, state, items=items, processed=processed, staged=2)
     before = await api.get(f"/v1/jobs/{job_id}")
     answer = await cancel(api, job_id)
     job = answer.json()
@@ -57,8 +57,8 @@ async def test_a_canceled_job_tells_what_was_not_processed(
     assert (shown.body, shown.headers["ETag"]) == (answer.body, answer.headers["ETag"])
     again = await cancel(api, job_id)
     assert (again.status, again.body, again.headers["ETag"]) == (200, answer.body, answer.headers["ETag"])
-    assert await spooled(db, job_id) == 0
-    assert await spooled(db, other) == 2
+    assert await read_staged(db, job_id) == 0
+    assert await read_staged(db, other) == 2
     assert (await api.get(f"/v1/jobs/{other}")).json()["state"] == state
 
 
@@ -91,7 +91,7 @@ async def test_only_who_imports_or_administers_may_cancel(api: Api, db: Db) -> N
 
 
 async def test_many_cancel_once(api: Api, db: Db) -> None:
-    job_id = await make_job(db, spooled=20)
+    job_id = await make_job(db, staged=20)
     answers = await asyncio.gather(*(cancel(api, job_id) for _ in range(20)))
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
@@ -100,7 +100,7 @@ async def test_many_cancel_once(api: Api, db: Db) -> None:
 
 async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(api: Api, db: Db, database_url: str) -> None:
     """Its worker finds the job canceled, and what it holds is removed once it lets go."""
-    job_id = await make_job(db, spooled=250)
+    job_id = await make_job(db, staged=250)
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
     worker = await asyncpg.connect(database_url)
     chunk = worker.transaction()
@@ -110,7 +110,7 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(api: Api, db:
         answer = await cancel(api, job_id)
     assert passed.seconds < 1.0
     assert answer.json()["state"] == "canceled"
-    assert await spooled(db, job_id) == 1
+    assert await read_staged(db, job_id) == 1
     assert await cancel_queries.orphaned_stages(db) == [(tenant_id, uuid.UUID(job_id))]
     assert not await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
     summary = Summary(1_000, 1_000, 0, 0)
@@ -122,11 +122,11 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(api: Api, db:
     assert (await api.get(f"/v1/jobs/{job_id}")).body == answer.body
 
 
-async def test_spools_in_use_are_no_orphans(api: Api, db: Db) -> None:
+async def test_staged_chunks_in_use_are_no_orphans(api: Api, db: Db) -> None:
     tenant_id = await db.fetchval("SELECT tenant_id FROM tenants")
     for state in ("receiving", "queued", "running"):
-        await make_job(db, state, spooled=2)
-    orphans = [await make_job(db, state, spooled=3) for state in ("canceled", "failed", "completed")]
+        await make_job(db, state, staged=2)
+    orphans = [await make_job(db, state, staged=3) for state in ("canceled", "failed", "completed")]
     alone = await make_job(db, "canceled")
     await db.execute(
         "INSERT INTO staged_repeats (tenant_id, job_id, item_index) SELECT $1, $2, n FROM generate_series(1, 9) n",

@@ -37,7 +37,7 @@ async def test_unfinished_jobs_are_bounded(settings: Settings, api_key: str, db:
         assert again.status == 202, "the refusal kept nothing under the key"
 
 
-async def test_spooled_bytes_are_bounded(settings: Settings, api_key: str, db: Db) -> None:
+async def test_staged_bytes_are_bounded(settings: Settings, api_key: str, db: Db) -> None:
     few = msgspec.structs.replace(settings, max_staged_bytes=150_000)
     rows = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(8_000))
     headers = {"Content-Type": "text/csv"} | LATER
@@ -51,7 +51,7 @@ async def test_spooled_bytes_are_bounded(settings: Settings, api_key: str, db: D
 
 
 async def test_a_file_that_grows_beyond_the_quota_ends(settings: Settings, api_key: str, db: Db) -> None:
-    """It is refused on its way, says so in its job, and leaves nothing in the spool."""
+    """It is refused on its way, says so in its job, and leaves nothing staged."""
     few = msgspec.structs.replace(settings, max_staged_bytes=10_000_000)
     rows = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(1_200_000))
     headers = {"Content-Type": "text/csv"} | LATER

@@ -32,8 +32,8 @@ def lines(count: int) -> bytes:
     return b"".join(msgspec.json.encode(person(n)) + b"\n" for n in range(count))
 
 
-async def spooled(db: asyncpg.Connection[Any], job_id: str) -> list[Piece]:
-    """Everything that a job's spool holds, in order and without a gap."""
+async def read_staged(db: asyncpg.Connection[Any], job_id: str) -> list[Piece]:
+    """Everything that a staged chunks hold, in order and without a gap."""
     found: list[Piece] = []
     for chunk in await db.fetch(
         "SELECT * FROM staged_chunks WHERE job_id = $1 ORDER BY first_index", uuid.UUID(job_id)
@@ -93,7 +93,7 @@ async def test_what_cannot_be_answered_at_once_is_stored(
     answer = await small.push(body, headers=headers, key="k")
     job_id = taken(answer)
     count = 11 if len(body) < 2_000 else 300
-    assert ids(await spooled(db, job_id)) == [f"c{n}" for n in range(count)]
+    assert ids(await read_staged(db, job_id)) == [f"c{n}" for n in range(count)]
     job = await job_of(db, job_id)
     assert (job["state"], job["step"], job["items"], job["bytes"]) == ("queued", "check", count, len(body))
     assert job["receiving_until"] is None
@@ -112,7 +112,7 @@ async def test_who_prefers_it_is_answered_before_the_work_is_done(
     answer = await small.push(body, headers=headers | LATER)
     job = await job_of(db, taken(answer))
     assert answer.headers["Preference-Applied"] == "respond-async"
-    assert (job["state"], job["items"]) == ("queued", len(await spooled(db, answer.json()["job_id"])))
+    assert (job["state"], job["items"]) == ("queued", len(await read_staged(db, answer.json()["job_id"])))
 
 
 def json_body(count: int) -> bytes:
@@ -122,7 +122,7 @@ def json_body(count: int) -> bytes:
 async def test_json_beyond_the_limit_of_a_request_is_stored_too(small: Api, db: asyncpg.Connection[Any]) -> None:
     for count in (11, 50):
         job_id = taken(await small.push(json_body(count)))
-        assert ids(await spooled(db, job_id)) == [f"c{n}" for n in range(count)]
+        assert ids(await read_staged(db, job_id)) == [f"c{n}" for n in range(count)]
     assert (await small.push(json_body(10), headers=LATER)).status == 202
     assert (await small.push(b'{"items":[]}', headers=LATER)).status == 202
     refused = await small.push(json_body(51), key="k")
@@ -148,7 +148,7 @@ async def test_a_body_that_proves_malformed_leaves_a_failed_job_and_nothing_else
         error = msgspec.json.decode(job["error"])
         assert (job["state"], error) == ("failed", {"code": code, "detail": answer.json()["detail"]})
         assert job["finished_at"] is not None
-        assert await spooled(db, str(job["job_id"])) == []
+        assert await read_staged(db, str(job["job_id"])) == []
     count = await db.fetchval("SELECT count(*) FROM jobs")
     for body, headers in ((b"Customer,email\n" + b"x,y\n" * 4_000, CSV), (b"[" * 4_000, LATER)):
         answer = await small.push(body, headers=headers, key="k")
@@ -168,7 +168,7 @@ async def test_compressed_bodies_are_stored_as_what_they_hold(small: Api, db: as
         (zstandard.compress(body[:half]) + zstandard.compress(body[half:]), "zstd"),
     ):
         job_id = taken(await small.push(packed, headers=CSV | {"Content-Encoding": encoding}))
-        assert ids(await spooled(db, job_id)) == [f"c{n}" for n in range(5_000)]
+        assert ids(await read_staged(db, job_id)) == [f"c{n}" for n in range(5_000)]
         assert (await job_of(db, job_id))["bytes"] == len(body)
         cut = await small.push(packed[:-40], headers=CSV | {"Content-Encoding": encoding})
         assert cut.status == 400
@@ -253,10 +253,10 @@ async def test_a_client_that_disconnects_leaves_a_canceled_job_and_a_free_key(
     writer.close()
     job = await until(db, "canceled")
     assert msgspec.json.decode(job["error"])["code"] == "UPLOAD_INTERRUPTED"
-    assert await spooled(db, str(job["job_id"])) == []
+    assert await read_staged(db, str(job["job_id"])) == []
     assert await db.fetchval("SELECT count(*) FROM contacts") == 0
     assert (await small.get("/v1/idempotency-keys/k")).status == 404
-    assert ids(await spooled(db, taken(await small.push(body, headers=CSV, key="k"))))[-1] == "c1999"
+    assert ids(await read_staged(db, taken(await small.push(body, headers=CSV, key="k"))))[-1] == "c1999"
 
 
 async def test_a_lost_answer_is_found_again(small: Api, db: asyncpg.Connection[Any]) -> None:
@@ -289,7 +289,7 @@ async def test_a_job_canceled_while_its_body_arrives_ends_the_upload(
         answer = await asyncio.wait_for(reader.readuntil(b"JOB_CANCELED"), 10)
         assert answer.startswith(b"HTTP/1.1 409")
         writer.close()
-        assert await spooled(db, str(job["job_id"])) == []
+        assert await read_staged(db, str(job["job_id"])) == []
         assert (await api.push(rows(1), headers=CSV, key="k")).status == 207
 
 
@@ -334,6 +334,6 @@ async def test_an_upload_of_a_dead_process_is_given_up(small: Api, db: asyncpg.C
         assert (dead["state"], msgspec.json.decode(dead["error"])["code"]) == ("canceled", "UPLOAD_INTERRUPTED")
         writer.close()
         async with asyncio.timeout(60):
-            while await spooled(db, str(job_id)):  # the process that received it removes it, or a sweeper
+            while await read_staged(db, str(job_id)):  # the process that received it removes it, or a sweeper
                 await asyncio.sleep(0.05)
         assert (await small.get(f"/v1/idempotency-keys/k{later}")).json()["state"] == "completed"

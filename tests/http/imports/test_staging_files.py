@@ -14,7 +14,7 @@ import pytest
 from app.resources.decoding import UnreadablePiece
 from app.settings import Settings
 from tests.http.conftest import Answer, Api, aiohttp_session, person, serve
-from tests.http.imports.test_staging import CSV, NDJSON, rows, spooled, taken
+from tests.http.imports.test_staging import CSV, NDJSON, read_staged, rows, taken
 
 HEADER = "Customer Id;First Name;E-Mail;City;;\r\n"
 MAP = "?map=Customer%20Id:id"
@@ -54,7 +54,7 @@ async def stream(api: Api, body: bytes, query: str, headers: dict[str, str], siz
 
 
 async def items(db: asyncpg.Connection[Any], answer: Answer) -> list[dict[str, Any]]:
-    found = await spooled(db, taken(answer))
+    found = await read_staged(db, taken(answer))
     assert not any(isinstance(piece, UnreadablePiece) for piece in found)
     return [msgspec.json.decode(piece) for piece in found if not isinstance(piece, UnreadablePiece)]
 
@@ -141,7 +141,7 @@ async def test_a_broken_row_fails_alone(narrow: Api, db: asyncpg.Connection[Any]
         assert [item["status"] for item in answer.json()["items"]] == ["failed"] * 5 + ["ok"] * 2
         assert answer.json()["items"][5]["warnings"][0]["code"] == "TRIMMED"
         return
-    found = await spooled(db, taken(answer))
+    found = await read_staged(db, taken(answer))
     assert len(found) == count + 7
     told = [piece for piece in found if isinstance(piece, UnreadablePiece)]
     assert [(piece.cells, piece.text) for piece in told] == [
@@ -160,13 +160,13 @@ async def test_a_line_without_end_fails_alone(narrow: Api, db: asyncpg.Connectio
         (rows(MANY) + long + b"\nlast,last@example.com\n", CSV, MANY),
         (long + b"\n" + msgspec.json.encode(person(1)), NDJSON, 0),
     ):
-        found = await spooled(db, taken(await narrow.push(body, headers=headers)))
+        found = await read_staged(db, taken(await narrow.push(body, headers=headers)))
         assert len(found) == index + 2
         piece = found[index]
         assert isinstance(piece, UnreadablePiece)
         assert piece.errors[0].code == "ITEM_TOO_LARGE"
     body = msgspec.json.encode({"items": [person(1), person(2, company="x" * 1_100_000), person(3)]})
-    found = await spooled(db, taken(await narrow.push(body)))
+    found = await read_staged(db, taken(await narrow.push(body)))
     assert [isinstance(piece, UnreadablePiece) for piece in found] == [False, True, False]
 
 
@@ -175,7 +175,7 @@ async def test_ndjson_lines_are_stored_as_they_are(narrow: Api, db: asyncpg.Conn
     lines[7:7] = [b'{"id":"\xff"}', b"[[", b"", b'{"id":7}', b'{"id":"\\u0000"}']
     body = b"\xef\xbb\xbf" + b"\r\n".join(lines)
     job_id = taken(await stream(narrow, body, "", NDJSON, size=1_001))
-    assert await spooled(db, job_id) == [line for line in lines if line]
+    assert await read_staged(db, job_id) == [line for line in lines if line]
     hashes = await db.fetchval("SELECT id_hashes FROM staged_chunks WHERE job_id = $1 AND first_index = 0", job_id)
     assert [value is None for value in hashes[:13]] == [False] * 7 + [True] * 4 + [False] * 2
     assert hashes[0] == await db.fetchval("SELECT hashtextextended('c0', 0)")

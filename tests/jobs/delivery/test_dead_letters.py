@@ -61,7 +61,7 @@ def merged(job: job_status_service.Job) -> dict[str, int]:
     return {k: v for k, v in msgspec.structs.asdict(job.merged["hubspot"]).items() if v}
 
 
-async def all_letters(world: World) -> list[dict[str, Any]]:
+async def all_dead_letters(world: World) -> list[dict[str, Any]]:
     return await world.rows("SELECT * FROM dead_letters ORDER BY dead_letter_id")
 
 
@@ -102,7 +102,7 @@ async def test_what_failed_is_retried_until_all_is_there(world: World) -> None:
     # Nothing was sent twice: each contact left one effect at the CRM.
     effects = [e["key"] for e in await world.sandbox.effects()]
     assert len(effects) == len(set(effects)) == 1_000
-    found = await all_letters(world)
+    found = await all_dead_letters(world)
     assert len(found) == 25
     assert {x["resolution"] for x in found} == {"replayed"}
     assert {x["root_job_id"] for x in found} == {root}
@@ -188,7 +188,7 @@ async def test_a_removed_destination_is_told(world: World) -> None:
     await world.rows("UPDATE destinations SET state = 'removed'")
     with pytest.raises(NothingToRetry, match=r"removed destinations \(hubspot\)"):
         await retry(world, root)
-    (first, second) = await all_letters(world)
+    (first, second) = await all_dead_letters(world)
     taken = await replay(world, [first["dead_letter_id"]])
     assert taken.job_id is None
     assert [(s.destination, s.reason, s.count) for s in taken.skipped] == [("hubspot", "destination_removed", 1)]
@@ -200,10 +200,10 @@ async def test_a_removed_destination_is_told(world: World) -> None:
 
 
 async def test_concurrent_replays_share_the_letters(world: World) -> None:
-    """However they overlap, each letter is taken by one job, and each contact sent once."""
+    """However they overlap, each dead letter is taken by one job, and each contact sent once."""
     async with working(world.settings):
         await fail(world, 60, 60)
-        ids = [x["dead_letter_id"] for x in await all_letters(world)]
+        ids = [x["dead_letter_id"] for x in await all_dead_letters(world)]
         await refuse(world, [])
         calls = len(await world.sandbox.effects())
         selections = [ids[:40], ids[20:][::-1], Filter(destination="hubspot")]
@@ -242,11 +242,11 @@ async def test_letters_of_one_contact_are_sent_as_one(world: World) -> None:
 
 
 async def test_a_large_replay_is_paced(world: World) -> None:
-    """1,000 letters at 500 a second are not due at once; a single one does not wait behind them."""
+    """1,000 dead letters at 500 a second are not due at once; a single one does not wait behind them."""
     async with working(world.settings):
         await fail(world, 1_000, 1_000)
         await fail(world, 1, 1, start=1_000)
-    found = await all_letters(world)
+    found = await all_dead_letters(world)
     taken = await replay(world, [x["dead_letter_id"] for x in found[:1_000]], rate=500.0)
     due = await world.rows(
         """SELECT extract(epoch FROM next_attempt_at - created_at)::float8 AS seconds,
@@ -282,7 +282,7 @@ async def test_more_than_one_job_can_take_is_left_for_the_next(world: World, mon
 async def test_dropped_letters_are_out_of_the_way(world: World) -> None:
     async with working(world.settings):
         root = await fail(world, 10, 4)
-        found = await all_letters(world)
+        found = await all_dead_letters(world)
         ids = [x["dead_letter_id"] for x in found[:3]]
         decided = await dead_letter_service.drop(world.database, actor(world), ids, "left the company")
         assert decided == DecisionAnswer(decided=3, remaining=0, skipped=[])
@@ -304,7 +304,7 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
     """The CRM took it and never said so, nor can it be read back: somebody looks there, and says that it arrived."""
     async with working(world.settings):
         root = await fail(world, 3, 2)
-    doubtful, certain = await all_letters(world)
+    doubtful, certain = await all_dead_letters(world)
     await world.rows(
         "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE dead_letter_id = $1",
         doubtful["dead_letter_id"],
@@ -319,14 +319,14 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
     (sync,) = await world.rows("SELECT * FROM contact_syncs WHERE contact_id = $1", doubtful["contact_id"])
     assert (sync["synced_version"], sync["state"], sync["error_code"]) == (1, "ok", None)
     assert merged(await read(world, root)) == {"total": 3, "ok": 2, "failed": 1}
-    dead_letter = (await all_letters(world))[0]
+    dead_letter = (await all_dead_letters(world))[0]
     assert (dead_letter["resolution"], dead_letter["note"]) == ("delivered", "seen there")
 
 
 async def test_nobody_decides_about_anothers_letters(world: World) -> None:
     async with working(world.settings):
         root = await fail(world, 3, 2)
-    ids = [x["dead_letter_id"] for x in await all_letters(world)]
+    ids = [x["dead_letter_id"] for x in await all_dead_letters(world)]
     stranger = Actor(world.tenant_id + 1, "key-2", "r")
     new_id = uuid_utils.compat.uuid7
     with pytest.raises(NotFound):
@@ -342,7 +342,7 @@ async def test_nobody_decides_about_anothers_letters(world: World) -> None:
         world.database, stranger, Filter(), world.settings, rate=None, new_id=new_id
     )
     assert everything.job_id is None
-    assert {x["resolution"] for x in await all_letters(world)} == {None}
+    assert {x["resolution"] for x in await all_dead_letters(world)} == {None}
 
 
 async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None:
@@ -350,7 +350,7 @@ async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None
         root = await fail(world, 1, 1)
         second = await sent(world, await retry(world, root))
         await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])
-    last = (await all_letters(world))[1]
+    last = (await all_dead_letters(world))[1]
     async with world.database.connection() as connection:
         found = await views.read_dead_letter(connection, world.tenant_id, last["dead_letter_id"])
     assert [(x.job_id, x.resolution, x.replay_job_id) for x in found.chain[:2]] == [

@@ -65,7 +65,7 @@ async def test_passing_trouble_is_retried_by_itself(world: World) -> None:
 
 
 async def test_attempts_run_out(world: World) -> None:
-    """What cannot be delivered becomes `dead` and leaves a letter; nothing waits for ever."""
+    """What cannot be delivered becomes `dead` and leaves a dead letter; nothing waits for ever."""
     await world.sandbox.misbehave(status={"code": 503})
     settings = msgspec.structs.replace(world.settings, delivery_attempts=3, breaker_min_calls=1000)
     async with working(settings):

@@ -1,4 +1,4 @@
-"""Outcomes at CRMs of every kind: tombstones, lost answers that nobody can ask for, evidence and letters."""
+"""Outcomes at CRMs of every kind: tombstones, lost answers that nobody can ask for, evidence and dead letters."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ class TestTombstones:
 
 class TestNobodyToAsk:
     async def test_a_human_decides(self, world: World, monkeypatch: Any) -> None:
-        """Dead at once, and the letter tells when it was sent, what was asked, and both ways out."""
+        """Dead at once, and the dead letter tells when it was sent, what was asked, and both ways out."""
         crm = scripted(monkeypatch, reads_back=False)
         crm.lose = {"push": 1}
         async with working(world.settings):
@@ -237,7 +237,7 @@ class TestNobodyToAsk:
             assert "timed out after 2.0 s" in told
             assert "settle" in told
             assert "replay" in told
-            # A newer version goes out as usual, and ends the letters.
+            # A newer version goes out as usual, and ends the dead letters.
             assert await world.finished((await world.push(people(2, phone="1"))).job_id) == "completed"
         ends = await world.rows("SELECT resolution, resolved_by FROM dead_letters")
         assert ends == [{"resolution": "superseded", "resolved_by": "tranche"}] * 2
@@ -346,7 +346,7 @@ class TestEvents:
         assert told[0]["items_url"] == f"/v1/dead-letters?job_id={answer.job_id}&destination=hubspot"
 
     async def test_ends_are_told(self, world: World) -> None:
-        """A letter and the end of its job, in the transaction that records them."""
+        """A dead letter and the end of its job, in the transaction that records them."""
         await world.rows(
             """INSERT INTO webhook_endpoints (tenant_id, url, events, secret)
             VALUES ($1, 'https://example.com', '{item.dead,job.finished}', '')""",

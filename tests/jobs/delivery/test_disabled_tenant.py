@@ -6,7 +6,7 @@ import asyncio
 
 from app.auth import service
 from jobs.worker import working
-from tests.db.staging import spool
+from tests.db.staging import stage
 from tests.jobs.conftest import World, people
 from tests.jobs.imports.test_staged_imports import desk_of
 
@@ -15,11 +15,11 @@ async def test_nothing_of_a_disabled_tenant_moves_until_it_is_enabled(world: Wor
     async with world.database.connection() as connection:
         other = await service.ensure_tenant(connection, "other")
     sync = await world.push(people(3))
-    file = await spool(desk_of(world), people(20, start=100))
+    file = await stage(desk_of(world), people(20, start=100))
     async with world.database.connection() as connection:
         await service.set_tenant_disabled(connection, "acme", True)
     async with working(world.settings):
-        theirs = await spool(desk_of(world, other), people(2))
+        theirs = await stage(desk_of(world, other), people(2))
         desk = desk_of(world, other)
         async with asyncio.timeout(60):
             while not await desk.rows("SELECT FROM jobs WHERE job_id = $1 AND finished_at IS NOT NULL", theirs):

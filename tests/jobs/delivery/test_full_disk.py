@@ -14,7 +14,7 @@ from app.kit.postgres import database
 from app.vocabulary.outcomes_wire import JobError
 from jobs.worker import working
 from tests.conftest import as_owner
-from tests.db.staging import spool
+from tests.db.staging import stage
 from tests.http.imports.test_full_disk import REFUSE
 from tests.jobs.conftest import World, people
 from tests.jobs.imports.test_staged_imports import desk_of
@@ -37,7 +37,7 @@ async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch:
     monkeypatch.setattr(database, "FULL_WAIT", 0.2)
     monkeypatch.setattr(database, "FULL_WAIT_CAP", 0.8)
     await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON ledger EXECUTE FUNCTION refuse()")
-    job_id = await spool(desk_of(world), people(120), chunk=50)
+    job_id = await stage(desk_of(world), people(120), chunk=50)
     with capture_logs() as logs:
         async with working(world.settings):
             async with asyncio.timeout(60):

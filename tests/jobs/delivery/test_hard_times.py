@@ -27,7 +27,7 @@ from jobs.outbound.ssrf import open_session
 from jobs.worker import working
 from tests.claims import claim_delivery
 from tests.jobs.conftest import World, people
-from tests.jobs.delivery.test_dead_letters import actor, all_letters, fail, read, refuse, replay, retry, sent
+from tests.jobs.delivery.test_dead_letters import actor, all_dead_letters, fail, read, refuse, replay, retry, sent
 
 Answer = Callable[[list[Contact]], Awaitable[Any]]
 
@@ -157,7 +157,7 @@ async def test_what_could_not_be_loaded_was_not_sent(
     async with working(brief):
         assert await world.finished(pushed.job_id) == "completed"
     assert script.calls == ["push"]
-    assert await all_letters(world) == []
+    assert await all_dead_letters(world) == []
 
 
 async def test_what_was_claimed_without_an_answer_was_not_sent(
@@ -294,7 +294,7 @@ async def test_what_has_arrived_meanwhile_is_not_given_up(world: World, play: Ca
         )
         await world.rows("UPDATE effects SET pending = 0, unknown = 1 WHERE job_id = $1", first.job_id)
         assert await world.finished(first.job_id) == "completed"
-    assert await all_letters(world) == []
+    assert await all_dead_letters(world) == []
 
 
 async def test_a_repeated_call_that_is_cut_off_leaves_what_was_settled(
@@ -364,12 +364,12 @@ async def test_an_id_that_cannot_be_kept_harms_nobody(world: World, play: Callab
     assert [row["remote_id"] for row in rows] == [None, None, None, "17"]
 
 
-# letters
+# dead letters
 
 
 @pytest.mark.parametrize("kind", ["replay", "undo"])
 async def test_what_fails_again_can_be_retried_again(world: World, kind: str) -> None:
-    """Of a job that did not begin it all: the letter's root is another one's."""
+    """Of a job that did not begin it all: the dead letter's root is another one's."""
     async with working(world.settings):
         if kind == "replay":
             await fail(world, 2, 1)
@@ -397,12 +397,12 @@ async def test_what_is_settled_ends_earlier_letters_of_the_contact(world: World)
         await fail(world, 1, 1)
         pushed = await world.push(people(1, first_name="Ada"))
         await world.finished(pushed.job_id)
-    _, later = await all_letters(world)
+    _, later = await all_dead_letters(world)
     await world.rows(
         "UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN' WHERE dead_letter_id = $1", later["dead_letter_id"]
     )
     await dead_letter_service.settle(world.database, actor(world), [later["dead_letter_id"]], "seen there")
-    assert [dead_letter["resolution"] for dead_letter in await all_letters(world)] == ["superseded", "delivered"]
+    assert [dead_letter["resolution"] for dead_letter in await all_dead_letters(world)] == ["superseded", "delivered"]
 
 
 async def test_what_a_human_has_sent_again_is_another_call(world: World, play: Callable[[Script], Script]) -> None:
@@ -431,7 +431,7 @@ async def test_a_call_whose_body_would_be_another_is_not_repeated(
     await world.rows("UPDATE deliveries SET next_attempt_at = now()")
     async with working(world.settings):
         assert await world.finished(pushed.job_id) == "completed_with_failures"
-    (dead_letter,) = await all_letters(world)
+    (dead_letter,) = await all_dead_letters(world)
     assert dead_letter["error_code"] == "OUTCOME_UNKNOWN"
     assert len(script.events) == 1
 

@@ -1,4 +1,4 @@
-"""Workers on spooled files: found without being told, shared fairly, given up when silent, tidied when old."""
+"""Workers on staged files: found without being told, shared fairly, given up when silent, tidied when old."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jobs.maintenance import pruner
 from jobs.maintenance.scheduler import Scheduler
 from jobs.worker import working
 from tests.db.conftest import Desk
-from tests.db.staging import outcomes, spool
+from tests.db.staging import outcomes, stage
 from tests.jobs.conftest import World, people
 
 
@@ -22,10 +22,10 @@ def desk_of(world: World, tenant_id: int | None = None) -> Desk:
     return Desk(world.settings, world.database, tenant_id or world.tenant_id)
 
 
-async def test_a_spooled_file_reaches_contacts_and_crm(world: World) -> None:
+async def test_a_staged_file_reaches_contacts_and_crm(world: World) -> None:
     """The importer finds it by itself, and deliveries start while it is still being applied."""
     items = people(230)
-    job_id = await spool(desk_of(world), items, chunk=50)
+    job_id = await stage(desk_of(world), items, chunk=50)
     async with working(world.settings):
         assert await world.finished(job_id) == "completed"
     assert await world.effects(job_id) == {"ok": 230}
@@ -38,7 +38,7 @@ async def test_an_announcement_is_heard_at_once(world: World) -> None:
     settings = msgspec.structs.replace(world.settings, sweep_interval=300.0)
     async with working(settings):
         await asyncio.sleep(0.5)
-        job_id = await spool(desk_of(world), people(3))
+        job_id = await stage(desk_of(world), people(3))
         notifier = Notifier(settings)
         notifier.notify_imports(world.tenant_id, job_id)
         await world.finished(job_id, seconds=10)
@@ -50,12 +50,12 @@ async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> Non
     settings = msgspec.structs.replace(world.settings, import_concurrency=1)
     async with world.database.connection() as connection:
         other = await service.ensure_tenant(connection, "small")
-    large = await spool(desk_of(world), people(3_000), chunk=10)
+    large = await stage(desk_of(world), people(3_000), chunk=10)
     async with working(settings):
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", large):
             await asyncio.sleep(0.01)
-        mine = await spool(desk_of(world), [{"id": "mine", "email": "mine@example.com"}])
-        theirs = await spool(desk_of(world, other), [{"id": "theirs", "email": "theirs@example.com"}])
+        mine = await stage(desk_of(world), [{"id": "mine", "email": "mine@example.com"}])
+        theirs = await stage(desk_of(world, other), [{"id": "theirs", "email": "theirs@example.com"}])
         async with asyncio.timeout(60):
             while await world.rows("SELECT FROM jobs WHERE job_id = ANY ($1) AND applied_at IS NULL", [mine, theirs]):
                 await asyncio.sleep(0.01)
@@ -66,7 +66,7 @@ async def test_a_small_file_is_not_stuck_behind_a_large_one(world: World) -> Non
 
 async def test_a_stopped_worker_leaves_whole_chunks(world: World) -> None:
     """What another worker finds is either applied or not begun."""
-    job_id = await spool(desk_of(world), people(2_000), chunk=20)
+    job_id = await stage(desk_of(world), people(2_000), chunk=20)
     async with working(world.settings):
         while not await world.rows("SELECT FROM job_chunks WHERE job_id = $1", job_id):
             await asyncio.sleep(0.01)
@@ -90,8 +90,8 @@ def scheduler_of(world: World) -> Scheduler:
 
 
 async def test_an_upload_whose_receiver_fell_silent_is_given_up(world: World) -> None:
-    """Its job says why, nothing stays on the spool, and its key is free again."""
-    job_id = await spool(desk_of(world), people(5))
+    """Its job says why, nothing stays staged, and its key is free again."""
+    job_id = await stage(desk_of(world), people(5))
     async with world.database.connection() as connection:
         await connection.execute(
             "UPDATE jobs SET state = 'receiving', step = NULL, receiving_until = now() + interval '1 h'"
