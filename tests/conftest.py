@@ -31,6 +31,12 @@ SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 _numbers = itertools.count(1)
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """Two a core, as a test waits for half of its time; each has its own PostgreSQL and Valkey, hence the limit."""
+    cores = os.cpu_count() or 1
+    return max(cores, min(2 * cores, 8))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Let processes share bytecode where none is written: each of hundreds would compile all that it imports."""
     if os.environ.pop("PYTHONDONTWRITEBYTECODE", ""):
