@@ -137,6 +137,8 @@ class Ordeal:
         self._phase = ""
         self._number = 0
         self._entered: dict[str, asyncio.Event] = {}
+        self._engine_at_work = asyncio.Lock()
+        """Starting engines starts both, so nobody may kill one, or start it as well, before that is done."""
 
     async def start(self) -> None:
         self._running["API"] = await self._tranche.start_api()
@@ -240,14 +242,13 @@ class Ordeal:
             await self._strike(name, away)
 
     async def _strike(self, name: str, away: float) -> None:
-        if name == "PostgreSQL":
-            await self._engines.postgres.kill()
+        if name in ("PostgreSQL", "Valkey"):
+            engine = self._engines.postgres if name == "PostgreSQL" else self._engines.valkey
+            async with self._engine_at_work:
+                await engine.kill()
             await asyncio.sleep(away)
-            await self._engines.restart()
-        elif name == "Valkey":
-            await self._engines.valkey.kill()
-            await asyncio.sleep(away)
-            await self._engines.restart()
+            async with self._engine_at_work:
+                await self._engines.restart()
         else:
             await self._running[name].child.kill()
             await asyncio.sleep(away)
