@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -17,9 +18,15 @@ from jobs.sagas.workflows import WORKFLOWS
 from tests.db.conftest import Desk
 
 
-def runner_of(desk: Desk, workflows: Iterable[Workflow] | None = None, **changes: Any) -> Runner:
+def runner_of(
+    desk: Desk,
+    workflows: Iterable[Workflow] | None = None,
+    *,
+    random: Callable[[], float] = random.random,
+    **changes: Any,
+) -> Runner:
     settings: Settings = msgspec.structs.replace(desk.settings, **changes)
-    return Runner(desk.database, workflows or WORKFLOWS, settings, lambda *_: None)
+    return Runner(desk.database, workflows or WORKFLOWS, settings, lambda *_: None, random=random)
 
 
 async def due(desk: Desk) -> list[tuple[int, uuid.UUID]]:

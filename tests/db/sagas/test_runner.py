@@ -11,6 +11,7 @@ import asyncpg
 import msgspec
 import pytest
 
+import jobs.sagas.runner
 from app.sagas import queries
 from app.sagas.rules import Answer, Continue, Done, Failed, Wait
 from jobs.sagas.runner import Runner, Step, StepContext
@@ -97,11 +98,13 @@ async def test_what_cannot_be_undone_ends_failed_and_says_why(desk: Desk) -> Non
     assert msgspec.json.decode(told["detail"]) == {"reason": "never", "saga": "failed"}
 
 
-async def test_an_error_undoes_its_turn_and_is_tried_again_later(desk: Desk) -> None:
+async def test_an_error_undoes_its_turn_and_is_tried_again_later(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing of the turn is left, and what was to be done after its commit is not done."""
+    for name in ("_BACKOFF_BASE", "_BACKOFF_CAP"):  # "later" is not before the test says so
+        monkeypatch.setattr(jobs.sagas.runner, name, 10_000.0)
     await begin(desk)
     work = Diary(a=[ValueError("boom")])
-    runner = runner_of(desk, [work])
+    runner = runner_of(desk, [work], random=lambda: 1.0)
     await drive(desk, runner)
     row = await saga(desk)
     assert (row["step"], row["attempts"], row["state"], row["error"]) == (0, 1, "running", "ValueError: boom")
