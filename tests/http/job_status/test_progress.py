@@ -125,7 +125,8 @@ async def test_a_thousand_polls_at_once_are_one_reading(counting: Counting, db: 
     before = counting.used
     shown = await asyncio.gather(*(views.read(tenant_id, job_id) for _ in range(1_000)))
     assert {(view.revision, view.finished) for view in shown} == {(2, True)}
-    assert counting.used == before + 2  # the revision, and the job
+    # The revision, and the job unless a reading ahead was so late that it saw the end.
+    assert 1 <= counting.used - before <= 2
     await views.close()
 
 
@@ -145,14 +146,19 @@ async def test_who_asks_and_goes_takes_nobody_along(counting: Counting, db: Db, 
 
 
 async def test_no_poller_is_shown_less_than_before(api: Api, db: Db) -> None:
-    """Thirty of them while the job goes on as fast as it can; what a tag names is what the body tells."""
+    """Thirty of them while the job goes on as fast as it can; what a tag names is what the body tells.
+
+    A busy machine shows them a newer view less often, so the job goes on until they have seen some.
+    """
     job_id = await make_job(db, items=10_000_000, processed=1_000)
     path = f"/v1/jobs/{job_id}"
     over = asyncio.Event()
     tags: dict[int, int] = {}
+    polls = 0
 
-    async def poll(known: bool) -> int:
-        seen, etag, polls = 0, "", 0
+    async def poll(known: bool) -> None:
+        nonlocal polls
+        seen, etag = 0, ""
         while not over.is_set():
             answer = await api.get(path, {"If-None-Match": etag} if known and etag else None)
             etag, polls = answer.headers["ETag"], polls + 1
@@ -161,15 +167,15 @@ async def test_no_poller_is_shown_less_than_before(api: Api, db: Db) -> None:
             if answer.status == 200:
                 processed = answer.json()["summary"]["total"]
                 assert tags.setdefault(seen, processed) == processed
-        return polls
 
-    pollers = [asyncio.create_task(poll(n % 2 == 0)) for n in range(30)]
-    for _ in range(150):
-        await advance(db, job_id)
-        await asyncio.sleep(0.01)
-    over.set()
-    assert sum(await asyncio.gather(*pollers)) > 100
-    assert len(tags) > 3
+    async with asyncio.timeout(120), asyncio.TaskGroup() as pollers:
+        for n in range(30):
+            pollers.create_task(poll(n % 2 == 0))
+        revision = 0
+        while revision < 150 or polls <= 100 or len(tags) <= 3:
+            revision = await advance(db, job_id)
+            await asyncio.sleep(0.01)
+        over.set()
     assert all(processed == revision * 1_000 for revision, processed in tags.items())
     final = await complete(db, job_id)
     await asyncio.sleep(PATIENT)  # a crowd may be shown what was true so long ago
