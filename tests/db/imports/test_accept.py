@@ -144,9 +144,9 @@ class TestKeys:
     async def test_a_key_that_is_running_is_busy_at_once(self, desk: Desk) -> None:
         number = queries.lock_number(desk.tenant_id, ROUTE, "k")
         async with holding(desk, "SELECT pg_advisory_xact_lock($1)", number):
-            async with asyncio.timeout(desk.settings.db_lock_timeout / 2):
+            async with patient(desk) as service, asyncio.timeout(service.settings.db_lock_timeout / 2):
                 with pytest.raises(KeyBusy) as busy:
-                    await desk.send(people(1), key="k")
+                    await service.send(people(1), key="k")
             assert (busy.value.retry_after or 0) > 0
         assert told(await desk.push(people(1), key="k")) == [("ok", "created", 1)]
 
