@@ -106,18 +106,21 @@ async def serve(settings: Settings) -> AsyncIterator[str]:
     task = asyncio.create_task(server.serve())
     url = f"http://127.0.0.1:{port}"
     async with aiohttp.ClientSession() as session:
-        for _ in range(100):
-            with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(url + "/health/live"):
-                    break
-            await asyncio.sleep(0.02)
-        else:
-            raise AssertionError("the service did not come up")
+        async with asyncio.timeout(60):
+            while not await _is_up(session, url):
+                await asyncio.sleep(0.02)
     try:
         yield url
     finally:
         server.stop()
-        await asyncio.wait_for(task, 10)
+        await asyncio.wait_for(task, 60)
+
+
+async def _is_up(session: aiohttp.ClientSession, url: str) -> bool:
+    with contextlib.suppress(aiohttp.ClientError):
+        async with session.get(url + "/health/live"):
+            return True
+    return False
 
 
 @pytest.fixture
