@@ -24,8 +24,8 @@ _numbers = itertools.count(1)
 
 @pytest.fixture
 async def narrow(settings: Settings, api_key: str) -> AsyncIterator[Api]:
-    """A service that answers almost nothing at once, and stores chunks of 33."""
-    tight = msgspec.structs.replace(settings, max_sync_bytes=1_500, import_chunk_items=33)
+    """A service that answers almost nothing at once, stores chunks of 33, and has time for bodies in tiny pieces."""
+    tight = msgspec.structs.replace(settings, max_sync_bytes=1_500, import_chunk_items=33, body_timeout=600.0)
     async with serve(tight) as url, aiohttp_session() as session:
         yield Api(session, url, api_key)
 
