@@ -20,13 +20,14 @@ import pytest
 from app.api.openapi.document import make_document
 from app.api.routes import OPERATIONS
 from app.settings import PREFIX, Settings
-from tests.http.conftest import Api, aiohttp_session, free_port, person
+from tests.http.conftest import Answer, Api, aiohttp_session, free_port, person
 from tests.http.records.test_contacts import add
 
 HERE = Path(__file__).parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 async def test_schemathesis_finds_nothing_undocumented(api: Api) -> None:
     """Positive and negative data, examples, boundaries and links, as `schemathesis.toml` beside this says."""
     await api.push([person(1)])
@@ -35,7 +36,7 @@ async def test_schemathesis_finds_nothing_undocumented(api: Api) -> None:
     process = await asyncio.create_subprocess_exec(
         *command, env=environment, cwd=HERE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(), 150)
+    output, _ = await asyncio.wait_for(process.communicate(), 840)
     assert process.returncode == 0, output.decode()[-6000:]
     operations = sum(len(methods) for methods in make_document(OPERATIONS, Settings())["paths"].values())
     told = f"{operations - 1} selected"  # the document that it has loaded is left out
@@ -161,31 +162,50 @@ async def serve_apart(settings: Settings) -> AsyncIterator[tuple[str, asyncio.su
         await asyncio.wait_for(process.wait(), 60)
 
 
+class Turnstile:
+    """Lets everybody ask once, and whoever is refused again when it is open."""
+
+    def __init__(self) -> None:
+        self.refused = 0
+        self.open = asyncio.Event()
+
+    async def insist(self, api: Api) -> Answer:
+        """The same request under the same key until it is answered."""
+        items = [person(i) for i in range(20)]
+        while True:
+            answer = await api.push(items, key="one")
+            if answer.status == 207:
+                return answer
+            assert answer.status == 409, answer.body
+            self.refused += 1
+            await self.open.wait()
+            await asyncio.sleep(int(answer.headers["Retry-After"]))
+
+
 @pytest.mark.slow
 async def test_a_thousand_requests_with_one_key_have_one_effect(
     settings: Settings, api_key: str, db: asyncpg.Connection[Any]
 ) -> None:
-    """And meanwhile others are served: the crowd does not hold the pool."""
-    items = [person(i) for i in range(20)]
-    async with serve_apart(settings) as (url, _), aiohttp_session() as session:
+    """And meanwhile others are served: the crowd does not hold the pool, though the first of it is stuck."""
+    waits = dict.fromkeys(("db_acquire_timeout", "db_lock_timeout", "db_statement_timeout"), 120.0)
+    async with serve_apart(msgspec.structs.replace(settings, **waits)) as (url, _), aiohttp_session() as session:
         api = Api(session, url, api_key)
-        await api.push([person(10_000)])
-        began = time.monotonic()
-        crowd = [asyncio.create_task(_insist(api, items)) for _ in range(1000)]
-        others = []
-        while not all(task.done() for task in crowd):
-            started = time.monotonic()
-            assert (await api.get("/v1/contacts/c10000")).status == 200
-            others.append(time.monotonic() - started)
-            await asyncio.sleep(0.05)
+        await api.push([person(0, first_name="Before"), person(10_000)])
+        turnstile = Turnstile()
+        async with db.transaction():
+            await db.execute("SELECT FROM contacts WHERE contact_id = 'c0' FOR UPDATE")
+            crowd = [asyncio.create_task(turnstile.insist(api)) for _ in range(1000)]
+            async with asyncio.timeout(50):  # a transaction may take a minute
+                while turnstile.refused < 999:
+                    assert (await api.get("/v1/contacts/c10000")).status == 200
+                    await asyncio.sleep(0.05)
+            assert not any(task.done() for task in crowd)
+        turnstile.open.set()
         answers = await asyncio.gather(*crowd)
-        took = time.monotonic() - began
     assert len({answer.body for answer in answers}) == 1
     assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
     assert await db.fetchval("SELECT count(*) FROM jobs") == 2
     assert await db.fetchval("SELECT count(*) FROM ledger WHERE contact_id = 'c7'") == 1
-    # A busy machine takes longer over the crowd as well.
-    assert max(others) < max(5.0, took / 4), (max(others), took)
 
 
 async def test_the_service_ends_without_waiting_for_who_waits(
@@ -209,12 +229,3 @@ async def test_the_service_ends_without_waiting_for_who_waits(
         assert time.monotonic() - started < 15, "each would have waited for longer"
         assert await asyncio.wait_for(process.wait(), 60) == 0
     assert await db.fetchval("SELECT answering_until FROM idempotency_keys WHERE key = 'k'") is None
-
-
-async def _insist(api: Api, items: list[dict[str, Any]]) -> Any:
-    while True:
-        answer = await api.push(items, key="one")
-        if answer.status == 207:
-            return answer
-        assert answer.status in (409, 429, 503), answer.body
-        await asyncio.sleep(int(answer.headers["Retry-After"]))
