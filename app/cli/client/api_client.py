@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 CONNECT_TIMEOUT: Final = 10.0
 TOTAL_TIMEOUT: Final = 90.0
+LEAST_TIMEOUT: Final = 5.0
+"""Seconds that an answer is waited for, however little time is left."""
 STALL_TIMEOUT: Final = 90.0
 """Seconds without a piece of a body going out or, after the last, without an answer."""
 BACKOFF_BASE: Final = 0.5
@@ -102,13 +104,15 @@ class ApiClient:
         notify: Callable[[str], None] = lambda text: None,
         rng: random.Random | None = None,
         first_contact: float | None = None,
+        least: float | None = None,
     ) -> None:
         """`first_contact`: seconds after which an address where nobody has answered yet is abandoned, however much
-        time is left; None: the deadline alone counts."""
+        time is left; None: the deadline alone counts. `least`: instead of `LEAST_TIMEOUT`."""
         self.url = check_url(url)
         self.clock = deadline.clock
         self.deadline = deadline
         self.first_contact = first_contact
+        self._least = LEAST_TIMEOUT if least is None else least
         self.notify = notify
         self._key = check_key(key)
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
@@ -172,7 +176,7 @@ class ApiClient:
         began, tries = self.clock.now(), 0
         while True:
             answer, retry_after = None, None
-            total = min(TOTAL_TIMEOUT, max(5.0, self.deadline.left()))
+            total = min(TOTAL_TIMEOUT, max(self._least, self.deadline.left()))
             timeout = aiohttp.ClientTimeout(total, min(CONNECT_TIMEOUT, self.first_contact or CONNECT_TIMEOUT))
             try:
                 async with self._request(

@@ -21,7 +21,9 @@ REQUEST_TIMEOUT: Final = 30.0
 def open_api(url: str | None, key: str | None, seconds: float = REQUEST_TIMEOUT) -> ApiClient:
     """A client that asks for so many seconds; options outrank the environment.
 
-    What makes something new is sent once, with 0 seconds: nobody could know which of two responses was the first.
+    What makes something new is sent once, with 0 seconds: nobody could know which of two responses was the first. Its
+    answer is waited for as long as that of any other question; the service itself may wait for it, as for the test of a
+    destination.
 
     Raises:
         UsageError: an address or key is missing or cannot be used.
@@ -32,7 +34,12 @@ def open_api(url: str | None, key: str | None, seconds: float = REQUEST_TIMEOUT)
         raise UsageError(error.detail) from error
     deadline = Deadline(SystemClock(), seconds)
     return ApiClient(
-        url or found.url, key or found.api_key, deadline=deadline, notify=warn, first_contact=FIRST_CONTACT
+        url or found.url,
+        key or found.api_key,
+        deadline=deadline,
+        notify=warn,
+        first_contact=FIRST_CONTACT,
+        least=None if seconds else REQUEST_TIMEOUT,
     )
 
 

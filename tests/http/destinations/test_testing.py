@@ -8,10 +8,13 @@ from typing import Any, TypeAlias
 
 import asyncpg
 import msgspec
+import pytest
 from click.testing import CliRunner, Result
 
 from app.auth import service
+from app.cli.client import api_client
 from app.cli.destinations import destinations
+from app.destinations.testing import service as testing_service
 from app.sandbox import KINDS, open_sandbox
 from app.settings import Settings
 from jobs.worker import working
@@ -19,6 +22,13 @@ from tests.http.conftest import Answer, Api
 
 Db: TypeAlias = "asyncpg.Connection[Any]"
 PATH = "/v1/destinations/shop/test"
+
+
+@pytest.fixture
+def patient(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a worker that finishes a test on a busy machine, for whom the service waits as long."""
+    monkeypatch.setattr(testing_service, "TAKING", 60.0)
+    return msgspec.structs.replace(settings, crm_connect_timeout=60.0, crm_total_timeout=60.0)
 
 
 async def add(api: Api, url: str = "http://127.0.0.1:9") -> None:
@@ -32,8 +42,8 @@ async def ask(api: Api, body: Any = None, **headers: str) -> Answer:
     return await api.request("POST", PATH, data=data, headers={"Content-Type": "application/json"} | headers)
 
 
-async def test_a_worker_makes_the_test_and_the_answer_waits_for_it(api: Api, settings: Settings) -> None:
-    async with open_sandbox("http") as url, working(settings):
+async def test_a_worker_makes_the_test_and_the_answer_waits_for_it(api: Api, patient: Settings) -> None:
+    async with open_sandbox("http") as url, working(patient):
         await add(api, url)
         answer = await ask(api, {"canary": True})
 
@@ -90,21 +100,39 @@ async def test_who_and_what(api: Api, db: Db) -> None:
     assert (refused.status, refused.json()["code"]) == (409, "CONFLICT")
 
 
-async def test_the_command_says_what_was_seen(api: Api, settings: Settings) -> None:
-    async def shell(*arguments: str) -> Result:
-        words = ["test", "shop", *arguments, "--url", api.url, "--key", str(api.key)]
-        return await asyncio.to_thread(CliRunner().invoke, destinations, words)
+async def shell(api: Api, *arguments: str) -> Result:
+    words = ["test", "shop", *arguments, "--url", api.url, "--key", str(api.key)]
+    return await asyncio.to_thread(CliRunner().invoke, destinations, words)
 
-    async with open_sandbox("http") as url, working(settings):
+
+async def test_the_command_says_what_was_seen(api: Api, patient: Settings) -> None:
+    async with open_sandbox("http") as url, working(patient):
         await add(api, url)
-        result = await shell("--canary")
+        result = await shell(api, "--canary")
         assert result.exit_code == 0, result.output
         assert "shop works" in result.output
         assert "It was removed." in result.output
-        told = msgspec.json.decode((await shell("--json")).output)
+        told = msgspec.json.decode((await shell(api, "--json")).output)
         assert told["verdict"] == "works"
         await api.request("PATCH", "/v1/destinations/shop", data=msgspec.json.encode({"token": "bad-token"}))
-        result = await shell()
+        result = await shell(api)
         assert result.exit_code == 1
         assert "FAILED" in result.output
         assert "shop does not work" in result.output
+
+
+async def test_the_command_waits_for_a_test_that_takes_long(
+    api: Api, db: Db, patient: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as the service does, though it sends the question only once."""
+    monkeypatch.setattr(api_client, "LEAST_TIMEOUT", 0.1)
+    async with open_sandbox("http") as url:
+        await add(api, url)
+        asking = asyncio.create_task(shell(api))
+        async with asyncio.timeout(60):
+            while not await db.fetchval("SELECT count(*) FROM destination_tests"):
+                await asyncio.sleep(0.02)
+        await asyncio.sleep(0.5)
+        async with working(patient):
+            result = await asking
+    assert result.exit_code == 0, result
