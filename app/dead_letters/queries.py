@@ -11,7 +11,6 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
-from app.vocabulary.contact_fields import ContactFields
 from app.vocabulary.outcomes_wire import as_json
 from app.vocabulary.states import ErrorCode
 
@@ -93,16 +92,6 @@ class Call(msgspec.Struct, frozen=True, kw_only=True):
     status: int | None
     """That was answered; null: no answer."""
     detail: str
-
-
-class VersionRow(ContactFields, frozen=True, kw_only=True):
-    """A version of a contact, and the item that made it."""
-
-    job_id: uuid.UUID
-    item_index: int
-    version: int
-    changed_at: datetime
-    attributes: str
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -210,8 +199,6 @@ async def read_calls(connection: Connection, dead_letter: DeadLetterRow, tenant_
     return await _read_calls(connection, tenant_id, dead_letter.delivery_id, dead_letter.item_index)
 
 
-read_version = Query[[int, str, int], VersionRow | None]("read_version")
-"""(tenant_id, contact_id, version)"""
 lock = Query[[int, Sequence[int]], list[DeadLetterRow]]("lock_dead_letters")
 """(tenant_id, ids) Those that are open, for the caller's transaction alone."""
 

@@ -175,26 +175,6 @@ WHERE c.tenant_id = $1 AND c.delivery_id = $2
 ORDER BY c.attempt DESC, c.call DESC
 LIMIT 50;
 
--- name: read_version
--- The version $3 of the contact $2, found by walking back from the newest; at most a thousand steps.
-WITH RECURSIVE past AS (
-    SELECT l.job_id, l.item_index, l.version, l.prev_job_id, l.prev_item_index, 1 AS step
-    FROM contacts c
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.job_id AND l.item_index = c.item_index
-    WHERE c.tenant_id = $1 AND c.contact_id = $2
-    UNION ALL
-    SELECT l.job_id, l.item_index, l.version, l.prev_job_id, l.prev_item_index, p.step + 1
-    FROM past p
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
-    WHERE p.version > $3 AND p.step < 1000
-)
-SELECT
-    l.job_id, l.item_index, l.version, l.changed_at, {{fields l}},
-    l.attributes
-FROM past p
-JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index
-WHERE p.version = $3;
-
 -- name: lock_dead_letters
 -- Those of these dead letters that are open, for this transaction alone.
 SELECT

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import uuid
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import Call, ClusterRow, DeadLetterRow, Filter, VersionRow
+from app.dead_letters.queries import Call, ClusterRow, DeadLetterRow, Filter
 from app.dead_letters.selection import find_meant, read_places
 from app.errors import NotFound
+from app.history import queries as history
+from app.history.versions import StoredVersion
 from app.kit.postgres.database import Connection
 from app.records import queries
-from app.vocabulary.contact_fields import ContactDocument, fields_of
+from app.resources import documents
+from app.vocabulary.contact_fields import ContactDocument
 from app.vocabulary.states import ErrorCode, Resolution
+
+_MOST_STEPS: Final = 1_000
+"""Versions that a dead letter is looked for back from the current one."""
 
 
 class Link(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,16 +160,16 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
             raise NotFound("There is no such dead letter.")
         (row,) = found
         places = await read_places(connection, tenant_id)
-        contact = await queries.read_contact(connection, tenant_id, row.contact_id)
-        version = await rows.read_version(connection, tenant_id, row.contact_id, row.version)
+        record = await queries.read_record(connection, tenant_id, row.contact_id)
+        version = await _find_version(connection, tenant_id, record, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
     events = list(dict.fromkeys(call.event_id for call in calls))
     return DeadLetterDetail(
         **_describe(row, places.name(row.destination_id)),
         choices=_choose(row, removed=places.is_removed(row.destination_id)),
-        payload=_show_contact(contact, row.contact_id),
-        failed_version=_show_version(version, row.contact_id),
+        payload=None if record is None or record.deleted else _show_contact(record),
+        failed_version=version,
         headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
         calls=calls,
         chain=[_show_link(link) for link in chain],
@@ -188,21 +194,26 @@ def _choose(row: DeadLetterRow, *, removed: bool) -> list[Literal["replay", "dro
     return [*choices, "settle"] if row.error_code == ErrorCode.OUTCOME_UNKNOWN else choices
 
 
-def _show_contact(row: queries.ContactRow | VersionRow | None, contact_id: str) -> Payload | None:
-    """`None` for a tombstone: it has no address."""
-    if row is None or not row.email:
+async def _find_version(
+    connection: Connection, tenant_id: int, record: queries.RecordRow | None, version: int
+) -> FailedVersion | None:
+    """`None`: the record has changed too often since."""
+    if record is None or record.version - version > _MOST_STEPS:
         return None
-    return Payload(
-        id=contact_id, version=row.version, attributes=msgspec.Raw(row.attributes.encode()), **fields_of(row)
-    )
-
-
-def _show_version(row: VersionRow | None, contact_id: str) -> FailedVersion | None:
-    if row is None:
+    past = (await history.walk_back(connection, tenant_id, [record.record_id], [version])).get(record.record_id)
+    if not past or past[-1].stored.version != version:
         return None
+    made = past[-1]
     return FailedVersion(
-        job_id=row.job_id, item_index=row.item_index, changed_at=row.changed_at, contact=_show_contact(row, contact_id)
+        job_id=made.job_id,
+        item_index=made.item_index,
+        changed_at=made.changed_at,
+        contact=None if made.stored.deleted else _show_contact(made.stored),
     )
+
+
+def _show_contact(record: queries.RecordRow | StoredVersion) -> Payload:
+    return Payload(id=record.record_id, version=record.version, **documents.as_contact(documents.read(record.document)))
 
 
 def _show_link(row: DeadLetterRow) -> Link:

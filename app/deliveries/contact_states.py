@@ -8,11 +8,12 @@ from typing import Any, Final
 import msgspec
 from msgspec import UNSET
 
+from app.history import queries as history
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
-from app.resources import field_states
-from app.resources.field_states import ATTRIBUTE
-from app.vocabulary.contact_fields import OPTIONAL_FIELDS, STANDARD_FIELDS, SentFields
+from app.resources import documents, field_states
+from app.resources.documents import ATTRIBUTE
+from app.vocabulary.contact_fields import SentFields
 
 
 class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
@@ -49,7 +50,7 @@ class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
     not_restored_before: Mapping[str, int]
     """The same as it was found when the destination was sent something before."""
     size: int
-    """Characters of its attributes as JSON; only the size of an item limits them."""
+    """Characters of its document; only the size of an item limits them."""
 
     @property
     def archived(self) -> bool:
@@ -62,20 +63,8 @@ class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
         return self.deleted and self.created is not True
 
 
-_attributes: Final = msgspec.json.Decoder(dict[str, Any]).decode
 _not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
-
-
-class _LostKeys(msgspec.Struct, frozen=True):
-    """Attribute keys that a contact has lost since the version that a destination holds, and those that it holds."""
-
-    contact_id: str
-    keys: list[str]
-    held: list[str] | None
-
-
 _read_contacts = Query[[int, int, Sequence[str]], list[dict[str, Any]]]("contacts_to_send")
-_read_lost = Query[[int, Sequence[str], Sequence[int]], list[_LostKeys]]("lost_attributes")
 
 
 async def contacts_to_send(
@@ -90,15 +79,14 @@ async def contacts_to_send(
 
 
 def _read(row: dict[str, Any]) -> ContactState:
-    stored = row.pop("attributes")
-    attributes = _attributes(stored)
+    stored = row.pop("document")
+    document = documents.read(stored)
     cleared, withdrawn = row.pop("cleared"), row.pop("withdrawn")
     prior, before = row.pop("prior_version"), row.pop("not_restored")
     row["not_restored_before"] = {} if before is None else _not_restored(before)
     known = field_states.NOTHING
     if cleared is not None or withdrawn is not None:
-        fields = [row[name] for name in STANDARD_FIELDS]
-        known = field_states.know(fields, attributes, field_states.read_cleared(cleared))
+        known = field_states.know(document, field_states.read_cleared(cleared))
     # What arrived in this very version goes along in a call only where that is made once more, as it was.
     held = prior if row["synced_version"] == row["version"] else row["synced_version"]
     words = field_states.choose_words(
@@ -109,21 +97,33 @@ def _read(row: dict[str, Any]) -> ContactState:
         created=row["created"] is True,
         before=(prior,),
     )
-    for name in OPTIONAL_FIELDS:
-        if row[name] is None and name not in words.clear:
-            row[name] = UNSET
+    fields: dict[str, Any] = {
+        name: UNSET if value is None else value for name, value in documents.fields_of(document).items()
+    }
+    attributes = documents.attributes_of(document)
     for name in words.clear:
         if name.startswith(ATTRIBUTE):
             attributes[name.removeprefix(ATTRIBUTE)] = None
-    return ContactState(attributes=attributes, not_restored=words.not_restored, size=len(stored), **row)
+        else:
+            fields[name] = None
+    if row["deleted"]:
+        fields["email"] = None
+    return ContactState(**row, **fields, attributes=attributes, not_restored=words.not_restored, size=len(stored))
 
 
 async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[ContactState]) -> None:
     """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
-    ids, versions = [s.contact_id for s in refused], [s.synced_version for s in refused]
-    lost = await _read_lost(connection, tenant_id, ids, versions)
-    never = {row.contact_id: set(row.keys).difference(row.held or ()) for row in lost}
+    past = await history.walk_back(
+        connection, tenant_id, [s.contact_id for s in refused], [s.synced_version for s in refused]
+    )
     for state in refused:
-        for key in never.get(state.contact_id, ()):
+        held: set[str] = set()
+        since: set[str] = set()
+        for made in past.get(state.contact_id, ()):
+            named = documents.attributes_of(documents.read(made.stored.document))
+            since.update(named)
+            if made.stored.version == state.synced_version:
+                held.update(named)
+        for key in since - held:
             if key in state.attributes and state.attributes[key] is None:
                 del state.attributes[key]

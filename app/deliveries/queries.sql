@@ -103,49 +103,25 @@ RETURNING 1;
 -- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
 -- a first large import always meets, would else read all of a destination's rows for every contact.
 SELECT
-    c.contact_id, c.version, {{fields c}},
+    r.record_id AS contact_id, r.version, r.document, r.deleted, r.cleared, r.withdrawn,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     extract(epoch FROM s.doubted_at)::float8 AS doubted_at,
     coalesce(s.state = 'failed', false) AS refused,
-    c.email = '' AS deleted, s.remote_id,
+    s.remote_id,
     coalesce(s.state_version, 0) AS tried_version,
     coalesce(s.state <> 'ok', false) AS troubled, s.created, coalesce(s.prior_version, 0) AS prior_version,
-    c.attributes, c.cleared, c.withdrawn, s.not_restored
-FROM contacts c
+    s.not_restored
+FROM records r
 LEFT JOIN LATERAL (
     SELECT
         x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
         x.prior_version, x.not_restored
     FROM contact_syncs x
-    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = c.contact_id
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = r.record_id
     LIMIT 1
 ) s ON true
-WHERE c.tenant_id = $1 AND c.contact_id = ANY ($3::text[]);
-
--- name: lost_attributes
--- Attribute keys that these contacts ($2) have lost since the versions ($3) that the destination holds, and which of them
--- it does not hold: they came in a version that it was not known to take. Walks each contact's ledger back.
-WITH RECURSIVE past AS (
-    SELECT w.contact_id, w.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
-    FROM unnest($2::text[], $3::bigint[]) AS w(contact_id, synced_version)
-    JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = w.contact_id
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.prev_job_id AND l.item_index = c.prev_item_index
-    WHERE l.version >= w.synced_version
-    UNION ALL
-    SELECT p.contact_id, p.synced_version, l.version, l.attributes, l.prev_job_id, l.prev_item_index
-    FROM past p
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
-    WHERE l.version >= p.synced_version
-)
-SELECT
-    p.contact_id, array_agg(DISTINCT k.key) AS keys,
-    array_agg(DISTINCT k.key) FILTER (WHERE p.version = p.synced_version) AS held
-FROM past p
-JOIN contacts c ON c.tenant_id = $1 AND c.contact_id = p.contact_id
-CROSS JOIN jsonb_object_keys(p.attributes) AS k(key)
-WHERE NOT c.attributes ? k.key
-GROUP BY p.contact_id;
+WHERE r.tenant_id = $1 AND r.record_id = ANY ($3::text[]);
 
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.

@@ -1,4 +1,4 @@
-"""What a run of decided items leaves behind beside contacts and ledger: outcomes, counts and deliveries.
+"""What a run of decided items leaves behind beside the records: outcomes, history, counts and deliveries.
 
 An import that is answered at once and a chunk of a file leave the same, by the same statement.
 """
@@ -11,6 +11,8 @@ from collections.abc import Sequence
 import msgspec
 
 from app.files.staging_codec import encode_sources
+from app.history import versions
+from app.history.versions import NewVersion
 from app.imports import queries
 from app.imports.batch import items
 from app.kit.compression import pack
@@ -38,6 +40,7 @@ async def book(
     request_id: str,
     outcomes: list[ItemOutcome],
     pieces: Sequence[Piece],
+    made: Sequence[NewVersion],
     *,
     first_index: int = 0,
     item_count: int | None = None,
@@ -45,7 +48,7 @@ async def book(
     chunk_size: int,
     dry_run: bool,
 ) -> Booked:
-    """Write what was decided of a chunk's items, within the caller's transaction.
+    """Write what was decided of a chunk's items and the versions that they made, within the caller's transaction.
 
     `item_count`: places of the chunk, where some of its items are not decided yet.
     """
@@ -75,6 +78,7 @@ async def book(
             firsts=firsts,
             lasts=[min(first + chunk_size - 1, len(changed)) for first in firsts],
         ),
+        versions.columns(made),
     )
     return Booked(
         summary=summary,

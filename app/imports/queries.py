@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.auth.queries import all_tenants
+from app.history import versions
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Query, Seconds, query
@@ -50,62 +51,71 @@ async def claim_key(connection: Connection, tenant_id: int, route: str, key: str
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
-    """Items as columns (`app.kit.postgres.column_codec`), sorted by contact id without repetition."""
+    """Items as columns (`app.kit.postgres.column_codec`), sorted by record id without repetition."""
 
-    contact_ids: str | None
-    fields: list[str | None]
-    """The columns of `STANDARD_FIELDS`."""
-    attributes: str | None
-    removed: str | None
-    """Attribute keys to remove, as JSON arrays."""
+    record_ids: str | None
+    documents: str
+    """See `app.resources.documents`."""
+    plain: bool
+    """No value is an object or an array, and no item clears all attributes."""
     cleared: str | None
     """Names that the items clear, as JSON objects (`app.resources.field_states`)."""
-    masks: str | None
     source_versions: str | None
     indexes: str | None
     expected: str | None
-    """Versions that the contacts must have; 0: the contact must not exist."""
+    """Versions that the records must have; 0: the record must not exist."""
     separator: str
     null: str
 
 
-existing_contacts = Query[[int, Sequence[str]], set[str]]("existing_contacts")
+existing_records = Query[[int, Sequence[str]], set[str]]("existing_records")
 
 
 class Written(msgspec.Struct, frozen=True):
-    """Items that wrote something, and the new versions."""
+    """Items that wrote something, by index: those that made a record, and those that made it another one, with what it
+    is now and who made it before. Texts are joined: by commas, documents by U+001F."""
 
-    indexes: list[int] | None
+    created: list[int] | None
+    updated: list[int] | None
     versions: list[int] | None
+    source_versions: list[int | None] | None
+    prev_job_ids: str | None
+    prev_item_indexes: list[int] | None
+    documents: str | None
+    """Empty where it is as the item says."""
+    cleared: str | None
+    """Empty where nothing was cleared."""
 
 
 @query
-async def upsert_contacts(connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns) -> Written: ...
+async def upsert_records(connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns) -> Written: ...
+
+
+name_cleared_attributes = Query[[int, Sequence[str]], None]("name_cleared_attributes")
+"""(tenant_id, record_ids) Of new records that were to have all attributes cleared."""
 
 
 class Unwritten(msgspec.Struct, frozen=True):
-    """A contact that the upsert left as it was."""
+    """A record that the upsert left as it was."""
 
-    contact_id: str
+    record_id: str
     version: int
     source_version: int | None
 
 
-_read_unwritten = Query[[int, Sequence[str]], list[Unwritten]]("unwritten_contacts")
+_read_unwritten = Query[[int, Sequence[str]], list[Unwritten]]("unwritten_records")
 
 
-async def unwritten_contacts(
-    connection: Connection, tenant_id: int, contact_ids: Sequence[str]
-) -> dict[str, Unwritten]:
-    return {row.contact_id: row for row in await _read_unwritten(connection, tenant_id, contact_ids)}
+async def unwritten_records(connection: Connection, tenant_id: int, record_ids: Sequence[str]) -> dict[str, Unwritten]:
+    return {row.record_id: row for row in await _read_unwritten(connection, tenant_id, record_ids)}
 
 
-_touch_contacts = Query[[int, list[str], list[int]], None]("touch_contacts")
+_touch_records = Query[[int, list[str], list[int]], None]("touch_records")
 
 
-async def touch_contacts(connection: Connection, tenant_id: int, source_versions: dict[str, int]) -> None:
-    """Keep newer source versions of contacts that are locked and otherwise unchanged."""
-    await _touch_contacts(connection, tenant_id, list(source_versions), list(source_versions.values()))
+async def touch_records(connection: Connection, tenant_id: int, source_versions: dict[str, int]) -> None:
+    """Keep newer source versions of records that are locked and otherwise unchanged."""
+    await _touch_records(connection, tenant_id, list(source_versions), list(source_versions.values()))
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,7 +145,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @query
-async def record_chunk(connection: Connection, chunk: Chunk) -> None: ...
+async def record_chunk(connection: Connection, chunk: Chunk, versions: versions.Columns) -> None: ...
 
 
 class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):

@@ -23,117 +23,105 @@ SELECT
 FROM (SELECT) one
 LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4;
 
--- name: existing_contacts
--- Which of these contacts there are. Contacts are never deleted, so nobody has to hold what is found.
-SELECT c.contact_id FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
+-- name: existing_records
+-- Which of these records there are. Records are never removed, so nobody has to hold what is found.
+SELECT r.record_id FROM records r WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
 
--- part: enter_in_ledger
--- The end of every statement `written` that gives contacts a new version, made by items of the job :job_id: the version is
--- entered in the ledger.
-RETURNING
-        c.contact_id, c.version, c.item_index, c.prev_job_id, c.prev_item_index, c.source_version, {{fields c}}, c.attributes, c.cleared
-),
-entered AS (
-    INSERT INTO ledger (
-        tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, source_version,
-        {{each field: NAME}}, attributes, cleared
-    )
-    SELECT
-        :tenant_id, :job_id, w.item_index, w.contact_id, w.version, w.prev_job_id, w.prev_item_index, w.source_version,
-        {{fields w}}, w.attributes, w.cleared
-    FROM written w
-)
+-- part: merged_document
+-- An item's document over the stored one. `attributes` among the names that it clears are all attributes that are there.
+CASE
+            WHEN excluded.cleared ? 'attributes' THEN without_attributes(r.document) || excluded.document
+            ELSE r.document || excluded.document
+        END
 
--- name: upsert_contacts
--- One pass over the index creates, merges or leaves alone every item, and writes the ledger; contact ids come sorted
--- and unique, so writers lock rows in one order and queue up instead of deadlocking.
--- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none.
--- Mask bits (app.vocabulary.contact_fields): those of the fields; 64 attributes; 256: the attributes are not a patch, they
--- replace all.
--- Returns what was written. A contact that is missing there is locked and as it was: at another version than expected,
--- unchanged, or superseded.
-WITH written AS (
-    INSERT INTO contacts AS c (
-        tenant_id, contact_id, version, source_version, {{each field: NAME}}, attributes,
-        job_id, item_index, mask, removed, expected, cleared
-    )
+-- name: upsert_records
+-- One pass over the index creates, merges or leaves alone every item; record ids come sorted and unique, so writers lock
+-- rows in one order and queue up instead of deadlocking.
+-- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none. `expected`, the
+-- version that the record must have, travels in prev_item_index, which a new record has no other use for.
+-- `plain`: no item has a value that is an object or an array, or clears all attributes; then it is enough to look whether a
+-- record contains what the item says.
+-- Returns the items that wrote something: of new records their indexes, of others also what they are now, for the
+-- history; an empty document is that of the item. A record that is missing there is locked and as it was: at another version than expected, unchanged, or
+-- superseded.
+WITH item AS MATERIALIZED (
     SELECT
-        :tenant_id, i.contact_id, 1, i.source_version, {{fields i}},
-        coalesce(i.attributes, '{}')::jsonb, :job_id, i.item_index, i.mask, i.removed::jsonb, i.expected,
-        i.cleared::jsonb
+        i.record_id, i.document::jsonb AS document, i.source_version, i.item_index, i.expected, i.cleared::jsonb AS cleared
     FROM unnest(
-        split_column(:contact_ids, :separator, :null), :masks::text::smallint[],
-        {{each field: split_column((:fields::text[])[NUMBER], :separator, :null)}},
-        split_column(:attributes, :separator, :null), :source_versions::text::bigint[], :indexes::text::int[],
-        split_column(:removed, :separator, :null), :expected::text::bigint[],
+        split_column(:record_ids, :separator, :null), split_column(:documents, :separator, :null),
+        :source_versions::text::bigint[], :indexes::text::int[], :expected::text::int[],
         split_column(:cleared, :separator, :null)
-    ) AS i(
-        contact_id, mask, {{each field: NAME}}, attributes, source_version, item_index, removed, expected, cleared
+    ) AS i(record_id, document, source_version, item_index, expected, cleared)
+),
+written AS (
+    INSERT INTO records AS r (
+        tenant_id, record_id, version, source_version, document, job_id, item_index, prev_item_index, cleared
     )
-    ON CONFLICT (tenant_id, contact_id) DO UPDATE
+    SELECT
+        :tenant_id, i.record_id, 1, i.source_version, i.document, :job_id, i.item_index, i.expected, i.cleared
+    FROM item i
+    ON CONFLICT (tenant_id, record_id) DO UPDATE
     SET
-        version = c.version + 1,
-        source_version = coalesce(excluded.source_version, c.source_version),
-        email = excluded.email,
-        {{each optional: NAME = CASE WHEN excluded.mask & BIT <> 0 THEN excluded.NAME ELSE c.NAME END}},
-        attributes = CASE
-            WHEN excluded.mask & 64 = 0 THEN c.attributes
-            WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
-            WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
-            ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
-        END,
-        updated_at = now(),
+        version = r.version + 1,
+        source_version = coalesce(excluded.source_version, r.source_version),
+        deleted = false,
+        document = {{merged_document}},
+        updated_at = excluded.updated_at,
         job_id = excluded.job_id,
         item_index = excluded.item_index,
-        prev_job_id = c.job_id,
-        prev_item_index = c.item_index,
-        mask = excluded.mask,
-        removed = excluded.removed,
-        expected = excluded.expected,
+        prev_job_id = r.job_id,
+        prev_item_index = r.item_index,
         cleared = CASE
-            WHEN excluded.cleared IS NULL AND excluded.mask & 256 = 0 THEN c.cleared
-            ELSE coalesce(c.cleared, '{}') || cleared_at(
-                ARRAY(SELECT jsonb_object_keys(excluded.cleared)) || ARRAY(
-                    SELECT 'attributes.' || k.key FROM jsonb_object_keys(c.attributes) AS k(key)
-                    WHERE excluded.mask & 256 <> 0
+            WHEN excluded.cleared IS NULL THEN r.cleared
+            ELSE coalesce(r.cleared, '{}') || cleared_at(
+                ARRAY(SELECT k.key FROM jsonb_object_keys(excluded.cleared) AS k(key) WHERE k.key <> 'attributes') || ARRAY(
+                    SELECT k.key FROM jsonb_each(r.document) AS k(key, value)
+                    WHERE excluded.cleared ? 'attributes' AND starts_with(k.key, 'attributes.') AND k.value <> 'null'
                 ),
-                c.version + 1
+                r.version + 1
             )
         END
-    WHERE (excluded.expected = c.version) IS NOT FALSE
-        AND (excluded.source_version >= c.source_version) IS NOT FALSE
-        AND (
-            excluded.email <> c.email
-            OR {{each optional by OR: excluded.mask & BIT <> 0 AND excluded.NAME IS DISTINCT FROM c.NAME}}
-            OR excluded.mask & 64 <> 0 AND c.attributes <> CASE
-                WHEN excluded.mask & 256 <> 0 THEN excluded.attributes
-                WHEN excluded.removed IS NULL THEN c.attributes || excluded.attributes
-                ELSE (c.attributes || excluded.attributes) - ARRAY(SELECT jsonb_array_elements_text(excluded.removed))
-            END
-            -- A null for what was never named is news as well: destinations must clear it.
-            OR excluded.cleared IS NOT NULL
-                AND NOT coalesce(c.cleared, '{}') ?& ARRAY(SELECT jsonb_object_keys(excluded.cleared))
-        )
-    {{enter_in_ledger}}
-SELECT array_agg(w.item_index) AS indexes, array_agg(w.version) AS versions
-FROM written w;
+    WHERE (excluded.prev_item_index = r.version) IS NOT FALSE
+        AND (excluded.source_version >= r.source_version) IS NOT FALSE
+        AND (r.deleted OR CASE WHEN :plain THEN NOT r.document @> excluded.document ELSE r.document <> {{merged_document}} END)
+    RETURNING
+        r.item_index, r.version, r.source_version, r.prev_job_id, r.prev_item_index,
+        CASE WHEN r.version > 1 THEN r.document END AS document, CASE WHEN r.version > 1 THEN r.cleared END AS cleared
+)
+SELECT
+    array_agg(w.item_index) FILTER (WHERE w.version = 1) AS created,
+    array_agg(w.item_index) FILTER (WHERE w.version > 1) AS updated,
+    array_agg(w.version) FILTER (WHERE w.version > 1) AS versions,
+    array_agg(w.source_version) FILTER (WHERE w.version > 1) AS source_versions,
+    string_agg(w.prev_job_id::text, ',') FILTER (WHERE w.version > 1) AS prev_job_ids,
+    array_agg(w.prev_item_index) FILTER (WHERE w.version > 1) AS prev_item_indexes,
+    string_agg(CASE WHEN w.document = i.document THEN '' ELSE w.document::text END, chr(31)) FILTER (WHERE w.version > 1)
+        AS documents,
+    string_agg(coalesce(w.cleared::text, ''), chr(31)) FILTER (WHERE w.version > 1) AS cleared
+FROM written w
+JOIN item i ON i.item_index = w.item_index;
 
--- name: unwritten_contacts
--- Contacts that the upsert left as they were, and so holds locked.
-SELECT c.contact_id, c.version, c.source_version
-FROM contacts c
-WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[]);
+-- name: name_cleared_attributes
+-- New records have no attributes that could be meant by all of them.
+UPDATE records r SET cleared = nullif(r.cleared - 'attributes', '{}')
+WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
 
--- name: touch_contacts
+-- name: unwritten_records
+-- Records that the upsert left as they were, and so holds locked.
+SELECT r.record_id, r.version, r.source_version
+FROM records r
+WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
+
+-- name: touch_records
 -- Unchanged to the sender, but its newer source_version must be kept, or an older one could win later.
-UPDATE contacts c
+UPDATE records r
 SET source_version = t.source_version
-FROM unnest($2::text[], $3::bigint[]) AS t(contact_id, source_version)
-WHERE c.tenant_id = $1 AND c.contact_id = t.contact_id;
+FROM unnest($2::text[], $3::bigint[]) AS t(record_id, source_version)
+WHERE r.tenant_id = $1 AND r.record_id = t.record_id;
 
 -- name: record_chunk
 -- What every import ends with, one answered at once and a chunk of a file alike.
--- The outcomes of a run of items, and what is pending for each destination. Deliveries cut the columns of ids, versions and
+-- The outcomes of a run of items, the versions that they made, and what is pending for each destination. Deliveries cut the columns of ids, versions and
 -- indexes at the first and last positions, once for each destination. For the separator and the mark of NULL see
 -- app.kit.postgres.column_codec.
 WITH outbox AS MATERIALIZED (
@@ -152,6 +140,16 @@ delivery AS (
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
     CROSS JOIN unnest(:firsts::int[], :lasts::int[]) AS c(lo, hi)
     ORDER BY c.lo, d.destination_id
+),
+history AS (
+    INSERT INTO record_versions (
+        tenant_id, job_id, first_index, indexes, prev_job_ids, prev_item_indexes, versions
+    )
+    SELECT
+        :tenant_id, :job_id, m.indexes[1], m.indexes, :prev_job_ids::text::uuid[], :prev_item_indexes::text::int[],
+        :version_blocks::bytea[]
+    FROM (SELECT :version_indexes::text::int[] AS indexes) m
+    WHERE m.indexes IS NOT NULL
 ),
 effect AS (
     INSERT INTO effects AS e (tenant_id, job_id, destination_id, pending)

@@ -7,7 +7,7 @@ The phases, each with its exits:
              `MalformedRequest`
 2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
              `KeyReused` · too old → `KeyExpired`
-3. write     pieces → items, each accepted or rejected; upsert and ledger · too much to explain → they are read without
+3. write     pieces → items, each accepted or rejected; upsert and history · too much to explain → they are read without
              a transaction, then 2 again · a lock not had → every item `retry`
 4. record    job, outcomes, deliveries, the answer under its key
 5. commit    before it nothing happened, after it the key replays the bytes
@@ -219,6 +219,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
             request.request_id,
             items.outcomes,
             items.pieces,
+            items.versions,
             destination_ids=list(destinations),
             chunk_size=settings.chunk_size,
             dry_run=options.dry_run,

@@ -1,25 +1,28 @@
-"""The write phase of an import: items in key order to contacts and ledger, within the caller's transaction."""
+"""The write phase of an import: items in key order to records, within the caller's transaction."""
 
 from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
-from operator import attrgetter
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import msgspec
 
+from app.history.versions import NOTHING, NewVersion, StoredVersion
 from app.imports import queries
 from app.imports.batch.items import Items, conflict
+from app.imports.queries import Written
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
-from app.resources import decoding, field_states
 from app.resources.decoding import Accepted
-from app.vocabulary import outcomes_wire
-from app.vocabulary.contact_fields import BITS, STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import ItemStatus, Result
+
+_MOST_EXPECTED: Final = 2**31 - 1
+"""No record comes to so many versions."""
+_ALL: Final = "attributes"
+"""Among the names that an item clears: all attributes."""
 
 
 async def write(
@@ -30,73 +33,112 @@ async def write(
     A dry run, and an atomic batch with a failure, are undone to a savepoint.
     """
     if not (dry_run or atomic):
-        items.decide(await _upsert_parts(connection, tenant_id, job_id, items))
+        items.decide(*await _upsert_parts(connection, tenant_id, job_id, items))
         return
     savepoint = connection.transaction()
     await savepoint.start()
-    items.decide(await _upsert_parts(connection, tenant_id, job_id, items))
-    broken = atomic and any(o.status is not ItemStatus.OK for o in items.outcomes)
-    if broken:
+    items.decide(*await _upsert_parts(connection, tenant_id, job_id, items))
+    if atomic and any(o.status is not ItemStatus.OK for o in items.outcomes):
         items.abort()
-    await (savepoint.rollback() if broken or dry_run else savepoint.commit())
+    elif not dry_run:
+        await savepoint.commit()
+        return
+    items.versions.clear()
+    await savepoint.rollback()
 
 
-async def _upsert_parts(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items
-) -> dict[int, ItemOutcome]:
+_Decided = tuple[dict[int, ItemOutcome], list[NewVersion]]
+"""The outcome of each item, by index; and what was made."""
+
+
+async def _upsert_parts(connection: Connection, tenant_id: int, job_id: uuid.UUID, items: Items) -> _Decided:
     """One part after the other; each is read while PostgreSQL works on the one before."""
-    decided: dict[int, ItemOutcome] = {}
-    working: asyncio.Task[dict[int, ItemOutcome]] | None = None
+    outcomes: dict[int, ItemOutcome] = {}
+    versions: list[NewVersion] = []
+    working: asyncio.Task[_Decided] | None = None
+
+    async def finish(part: asyncio.Task[_Decided]) -> None:
+        decided, made = await part
+        outcomes.update(decided)
+        versions.extend(made)
+
     try:
         for part in items.parts():
             if not part:
                 await asyncio.sleep(0)
                 continue
             if working is not None:
-                decided |= await working
+                await finish(working)
             working = asyncio.create_task(_upsert(connection, tenant_id, job_id, part))
             await asyncio.sleep(0)  # the statement is sent before the next part is read
         if working is not None:
-            decided |= await working
+            await finish(working)
     finally:
         if working is not None and not working.done():
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-    return decided
+    return outcomes, versions
 
 
-async def _upsert(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]
-) -> dict[int, ItemOutcome]:
-    """The outcome of each item, by index."""
+async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]) -> _Decided:
     decided: dict[int, ItemOutcome] = {}
     left = applied
     expecting = [i for i in applied if i.if_version]
     if expecting:
-        existing = await queries.existing_contacts(connection, tenant_id, [i.contact_id for i in expecting])
+        existing = await queries.existing_records(connection, tenant_id, [i.contact_id for i in expecting])
         decided = {i.index: conflict(i, 0) for i in expecting if i.contact_id not in existing}
         left = [i for i in applied if i.index not in decided]
     if not left:
-        return decided
-    made = await queries.upsert_contacts(connection, tenant_id, job_id, _columns(left))
-    written = dict(zip(made.indexes or (), made.versions or (), strict=True))
+        return decided, []
+    written = await queries.upsert_records(connection, tenant_id, job_id, _columns(left))
+    versions = list(_describe(written, {item.index: item for item in left}))
     ok, created, updated = ItemStatus.OK, Result.CREATED, Result.UPDATED
-    for item in left:
-        index = item.index
-        version = written.get(index)
-        if version is not None:
-            result = created if version == 1 else updated
-            decided[index] = ItemOutcome(index, item.contact_id, ok, result, version)
-    if len(written) < len(left):
-        await _leave(connection, tenant_id, [i for i in left if i.index not in written], decided)
-    return decided
+    for made in versions:
+        index, stored = made.index, made.stored
+        result = created if stored.version == 1 else updated
+        decided[index] = ItemOutcome(index, stored.record_id, ok, result, stored.version)
+    emptied = [i for i in left if i.cleared and _ALL in i.cleared]
+    if emptied and written.created:
+        created_ids = [i.contact_id for i in emptied if i.index in set(written.created)]
+        await queries.name_cleared_attributes(connection, tenant_id, created_ids)
+    if len(versions) < len(left):
+        await _leave(connection, tenant_id, [i for i in left if i.index not in decided], decided)
+    return decided, versions
+
+
+def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersion]:
+    """The versions that were made; a new record is what its item says."""
+    raw = msgspec.Raw
+    for index in written.created or ():
+        item = items[index]
+        names = item.cleared and [name for name in item.cleared if name != _ALL]
+        cleared = raw(_name(names)) if names else NOTHING
+        stored = StoredVersion(item.contact_id, 1, item.source_version, False, raw(item.document), cleared)
+        yield NewVersion(index, stored)
+    if written.updated is None:
+        return
+    rows = zip(
+        written.updated,
+        written.versions or (),
+        written.source_versions or (),
+        (written.prev_job_ids or "").split(","),
+        written.prev_item_indexes or (),
+        (written.documents or "").encode().split(b"\x1f"),
+        (written.cleared or "").encode().split(b"\x1f"),
+        strict=True,
+    )
+    for index, version, source_version, job_id, item_index, document, known in rows:
+        cleared = raw(known) if known else NOTHING
+        item = items[index]
+        stored = StoredVersion(item.contact_id, version, source_version, False, raw(document or item.document), cleared)
+        yield NewVersion(index, stored, job_id, item_index)
 
 
 async def _leave(
     connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
 ) -> None:
     """Items that changed nothing: the contact is not as they expect, has all they say, or something newer."""
-    stored = await queries.unwritten_contacts(connection, tenant_id, [i.contact_id for i in items])
+    stored = await queries.unwritten_records(connection, tenant_id, [i.contact_id for i in items])
     newer: dict[str, int] = {}
     for item in items:
         found = stored[item.contact_id]
@@ -111,53 +153,31 @@ async def _leave(
                 result = Result.SUPERSEDED
         decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, found.version)
     if newer:
-        await queries.touch_contacts(connection, tenant_id, newer)
-
-
-_REPLACES: Final = 256
-"""Added to the mask of an item whose attributes are not a patch (see upsert_contacts)."""
+        await queries.touch_records(connection, tenant_id, newer)
 
 
 def _columns(items: Sequence[Accepted]) -> queries.Columns:
-    masks = [i.mask for i in items]
-    attributes = [i.attributes for i in items]
-    removed: list[str | None] = [None] * len(items)
-    names: dict[int, list[str]] = {}
-    for position, item in enumerate(items):
-        if item.removes:
-            attributes[position], keys = _parted(item.attributes)
-            removed[position] = outcomes_wire.as_json(keys)
-            names[position] = [field_states.ATTRIBUTE + key for key in keys]
-        elif item.attributes is None and item.mask & decoding.ATTRIBUTES:
-            masks[position] |= _REPLACES
-    fields = [list(map(attrgetter(name), items)) for name in STANDARD_FIELDS]
-    for name, values in zip(STANDARD_FIELDS, fields, strict=True):
-        if None in values:
-            for position, value in enumerate(values):
-                if value is None and masks[position] & BITS[name]:
-                    names.setdefault(position, []).append(name)
-    cleared: list[str | None] = [None] * len(items)
-    for position, those in names.items():
-        cleared[position] = outcomes_wire.as_json(dict.fromkeys(those, "1"))
-    joined = texts([[i.contact_id for i in items], attributes, removed, cleared, *fields])
-    contact_ids, joined_attributes, joined_removed, joined_cleared, *joined_fields = joined.columns
+    joined = texts(
+        [[i.contact_id for i in items], [None if i.cleared is None else _name(i.cleared).decode() for i in items]]
+    )
+    ids, cleared = joined.columns
+    # JSON has no control characters, so nothing in it can be taken for the separator.
+    documents = joined.separator.encode().join([i.document for i in items])
     return queries.Columns(
-        contact_ids=contact_ids,
-        fields=joined_fields,
-        attributes=joined_attributes,
-        removed=joined_removed,
-        cleared=joined_cleared,
-        masks=numbers(masks),
+        record_ids=ids,
+        documents=documents.decode(),
+        plain=b"[" not in documents
+        and documents.count(b"{") == len(items)
+        and (cleared is None or f'"{_ALL}"' not in cleared),
+        cleared=cleared,
         source_versions=numbers(i.source_version for i in items),
         indexes=numbers(i.index for i in items),
-        expected=numbers(i.if_version for i in items),
+        expected=numbers(None if i.if_version is None else min(i.if_version, _MOST_EXPECTED) for i in items),
         separator=joined.separator,
         null=joined.null,
     )
 
 
-def _parted(patch: str | None) -> tuple[str, list[str]]:
-    """What a patch sets, as JSON, and the keys that it removes."""
-    members: dict[str, object] = msgspec.json.decode(patch or "{}")
-    kept = {key: value for key, value in members.items() if value is not None}
-    return outcomes_wire.as_json(kept), [key for key, value in members.items() if value is None]
+def _name(cleared: Sequence[str]) -> bytes:
+    """Names as what was cleared in version 1."""
+    return msgspec.json.encode(dict.fromkeys(cleared, "1"))

@@ -9,9 +9,13 @@ import zstandard
 _LEVEL: Final = 1
 
 
+_compress: Final = zstandard.ZstdCompressor(level=_LEVEL).compress
+_decompress: Final = zstandard.ZstdDecompressor().decompress
+
+
 def pack(data: bytes) -> bytes:
-    return zstandard.compress(data, _LEVEL)
+    return _compress(data)
 
 
 def unpack(data: bytes) -> bytes:
-    return zstandard.decompress(data)
+    return _decompress(data)

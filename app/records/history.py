@@ -9,10 +9,12 @@ from datetime import datetime
 import msgspec
 
 from app.errors import NotFound
+from app.history.versions import Place, StoredVersion
 from app.kit.postgres.database import Connection
 from app.records import queries as rows
-from app.records.queries import Place, VersionRow
-from app.vocabulary.contact_fields import ContactFields, JsonObject, fields_of
+from app.records.queries import VersionRow
+from app.resources import documents
+from app.vocabulary.contact_fields import ContactFields, JsonObject
 from app.vocabulary.states import JobKind
 
 
@@ -53,35 +55,36 @@ async def read_history(
     Raises:
         NotFound: the tenant has no such contact, and never had.
     """
-    if "\0" in contact_id or not await rows.contact_exists(connection, tenant_id, contact_id):
+    if "\0" in contact_id or not await rows.record_exists(connection, tenant_id, contact_id):
         raise NotFound("There is no such contact, and never was.")
-    # One more tells what stood before the last of the page.
+    # One more shows what was there before the last of the page.
     found = await rows.read_history(connection, tenant_id, contact_id, after=after, limit=limit + 1)
-    page = found[:limit]
-    versions = [_describe(row, older) for row, older in zip(page, [*found[1:], None], strict=False)]
+    versions = [row.stored for row in found]
     more = len(found) > limit
-    return versions, (page[-1].job_id, page[-1].item_index) if more else None
+    page = [
+        _describe(row, made, older)
+        for row, made, older in zip(found[:limit], versions, [*versions[1:], None], strict=False)
+    ]
+    return page, (found[limit - 1].job_id, found[limit - 1].item_index) if more else None
 
 
-def _describe(row: VersionRow, older: VersionRow | None) -> Version:
+def _describe(row: VersionRow, made: StoredVersion, older: StoredVersion | None) -> Version:
     return Version(
-        version=row.version,
+        version=made.version,
         changed_at=row.changed_at,
         kind=JobKind(row.kind or JobKind.IMPORT),
         job_id=row.job_id,
         item_index=row.item_index,
         key_id=row.key_id or "",
         request_id=row.request_id or "",
-        deleted=not row.email,
+        deleted=made.deleted,
         before=_fields(older),
-        after=_fields(row),
+        after=_fields(made),
         undone_by=row.undone_by,
     )
 
 
-def _fields(row: VersionRow | None) -> ContactVersion | None:
-    if row is None or not row.email:
+def _fields(stored: StoredVersion | None) -> ContactVersion | None:
+    if stored is None or stored.deleted:
         return None
-    return ContactVersion(
-        source_version=row.source_version, attributes=msgspec.Raw(row.attributes.encode()), **fields_of(row)
-    )
+    return ContactVersion(source_version=stored.source_version, **documents.as_contact(documents.read(stored.document)))

@@ -5,35 +5,38 @@ from __future__ import annotations
 import uuid
 from datetime import datetime
 
+import msgspec
+
+from app.history.versions import Place, StoredVersion, read_block
 from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Query
-from app.vocabulary.contact_fields import ContactFields
-
-Place = tuple[uuid.UUID, int]
-"""A job and the item in it that made a version."""
+from app.kit.postgres.query import Query, query
 
 
-class VersionRow(ContactFields, frozen=True, kw_only=True):
-    """A contact as an item left it, and who sent that."""
+class VersionRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a record, and who made it."""
 
-    version: int
     changed_at: datetime
     job_id: uuid.UUID
     item_index: int
-    source_version: int | None
-    attributes: str
+    block: bytes
+    place: int
     kind: str | None
     key_id: str | None
     request_id: str | None
     undone_by: uuid.UUID | None
 
+    @property
+    def stored(self) -> StoredVersion:
+        return read_block(self.block)[self.place]
 
-class ContactRow(ContactFields, frozen=True, kw_only=True):
-    contact_id: str
+
+class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
+    record_id: str
     version: int
     source_version: int | None
-    attributes: str
+    deleted: bool
+    document: str
     job_id: uuid.UUID
     created_at: datetime
     updated_at: datetime
@@ -56,15 +59,25 @@ class SyncRow(Obstacle, frozen=True):
     not_restored: str | None
 
 
-read_contact = Query[[int, str], ContactRow | None]("read_contact")
+read_record = Query[[int, str], RecordRow | None]("read_record")
 read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
-contact_exists = Query[[int, str], bool]("contact_exists")
-_read_history = Query[[int, str, uuid.UUID | None, int | None, int], list[VersionRow]]("read_history")
+record_exists = Query[[int, str], bool]("record_exists")
+
+
+@query("read_history")
+async def _read_history(
+    connection: Connection,
+    tenant_id: int,
+    record_id: str,
+    after_job: uuid.UUID | None,
+    after_item: int | None,
+    limit: int,
+) -> list[VersionRow]: ...
 
 
 async def read_history(
-    connection: Connection, tenant_id: int, contact_id: str, *, after: Place | None, limit: int
+    connection: Connection, tenant_id: int, record_id: str, *, after: Place | None, limit: int
 ) -> list[VersionRow]:
     """Newest first, after the version that `after` made (`None`: from the newest)."""
     job_id, item_index = after or (None, None)
-    return await _read_history(connection, tenant_id, contact_id, job_id, item_index, limit)
+    return await _read_history(connection, tenant_id, record_id, job_id, item_index, limit)

@@ -1,54 +1,52 @@
--- The history of a contact: its ledger rows, a chain from the newest back.
+-- A record as it is, and its history: a chain of versions from the newest back.
 
--- name: contact_exists
+-- name: record_exists
 -- Also a tombstone is one: its history is kept.
-SELECT EXISTS (SELECT FROM contacts c WHERE c.tenant_id = $1 AND c.contact_id = $2);
+SELECT EXISTS (SELECT FROM records r WHERE r.tenant_id = $1 AND r.record_id = $2);
 
 -- name: read_history
--- $5 versions, newest first, after the one that item $4 of job $3 made (NULL: from the newest); who made each, and which
--- undo took it back. The chain is walked from its newest version on, since only those record undos.
+-- :limit versions, newest first, after the one that item :after_item of job :after_job made (NULL: from the newest); who
+-- made each, and which undo took it back. The chain is walked from its newest version on, since only those record undos.
 WITH RECURSIVE past AS (
-    SELECT
-        l.job_id, l.item_index, l.prev_job_id, l.prev_item_index, 1 AS depth,
-        CASE WHEN $3::uuid IS NULL THEN 1 ELSE 0 END AS place
-    FROM contacts c
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = c.job_id AND l.item_index = c.item_index
-    WHERE c.tenant_id = $1 AND c.contact_id = $2
+    SELECT r.job_id, r.item_index, 1 AS depth, CASE WHEN :after_job::uuid IS NULL THEN 1 ELSE 0 END AS place
+    FROM records r
+    WHERE r.tenant_id = :tenant_id AND r.record_id = :record_id
     UNION ALL
     SELECT
-        l.job_id, l.item_index, l.prev_job_id, l.prev_item_index, p.depth + 1,
-        CASE WHEN p.place > 0 THEN p.place + 1 WHEN p.job_id = $3 AND p.item_index = $4::int THEN 1 ELSE 0 END
+        v.prev_job_id, v.prev_item_index, p.depth + 1,
+        CASE
+            WHEN p.place > 0 THEN p.place + 1 WHEN p.job_id = :after_job AND p.item_index = :after_item::int THEN 1 ELSE 0
+        END
     FROM past p
-    JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.prev_job_id AND l.item_index = p.prev_item_index
-    WHERE p.place < $5::int
+    {{version_at p}} v
+    WHERE p.place < :limit::int AND v.prev_job_id IS NOT NULL
 ),
 undone AS MATERIALIZED (
     SELECT p.depth, p.job_id, j.taken
     FROM past p
     CROSS JOIN LATERAL (
         SELECT coalesce(x.undo_of, x.root_job_id) AS taken FROM jobs x
-        WHERE x.tenant_id = $1 AND x.job_id = p.job_id AND x.kind = 'undo' LIMIT 1
+        WHERE x.tenant_id = :tenant_id AND x.job_id = p.job_id AND x.kind = 'undo' LIMIT 1
     ) j
 )
 SELECT
-    l.version, l.changed_at, l.job_id, l.item_index, l.source_version, {{fields l}}, l.attributes, j.kind, j.key_id, j.request_id,
+    v.changed_at, p.job_id, p.item_index, v.block, v.place, j.kind, j.key_id, j.request_id,
     (
         SELECT u.job_id FROM undone u WHERE u.taken = p.job_id AND u.depth < p.depth ORDER BY u.depth DESC LIMIT 1
     ) AS undone_by
 FROM past p
-JOIN ledger l ON l.tenant_id = $1 AND l.job_id = p.job_id AND l.item_index = p.item_index
+{{version_at p}} v
 LEFT JOIN LATERAL (
-    SELECT x.kind, x.key_id, x.request_id FROM jobs x WHERE x.tenant_id = $1 AND x.job_id = p.job_id LIMIT 1
+    SELECT x.kind, x.key_id, x.request_id FROM jobs x WHERE x.tenant_id = :tenant_id AND x.job_id = p.job_id LIMIT 1
 ) j ON true
 WHERE p.place > 0
 ORDER BY p.depth;
 
--- name: read_contact
+-- name: read_record
 SELECT
-    c.contact_id, c.version, c.source_version, {{fields c}}, c.attributes,
-    c.job_id, c.created_at, c.updated_at, c.cleared
-FROM contacts c
-WHERE c.tenant_id = $1 AND c.contact_id = $2;
+    r.record_id, r.version, r.source_version, r.deleted, r.document, r.job_id, r.created_at, r.updated_at, r.cleared
+FROM records r
+WHERE r.tenant_id = $1 AND r.record_id = $2;
 
 -- name: read_contact_syncs
 -- Every destination of the tenant with what it holds of one contact.

@@ -14,8 +14,8 @@ from app.job_status.obstacles import explain_wait
 from app.kit.postgres.database import Connection
 from app.records import queries
 from app.records.queries import SyncRow
-from app.resources import field_states
-from app.vocabulary.contact_fields import ContactDocument, fields_of
+from app.resources import documents
+from app.vocabulary.contact_fields import ContactDocument
 from app.vocabulary.states import EffectState
 
 
@@ -53,28 +53,25 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
     Raises:
         NotFound: the tenant has no such contact.
     """
-    row = None if "\0" in contact_id else await queries.read_contact(connection, tenant_id, contact_id)
+    row = None if "\0" in contact_id else await queries.read_record(connection, tenant_id, contact_id)
     if row is None:
         raise NotFound("There is no such contact.")
-    if not row.email:
+    if row.deleted:
         raise NotFound(
             f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
             f"and an import of this id creates it again."
         )
     syncs = await queries.read_contact_syncs(connection, tenant_id, contact_id)
-    named = {name for name, value in fields_of(row).items() if value is not None}
-    named.update(field_states.ATTRIBUTE + key for key in msgspec.json.decode(row.attributes))
-    named.update(field_states.read_cleared(row.cleared))
+    document = documents.read(row.document)
     return Contact(
-        id=row.contact_id,
+        id=row.record_id,
         version=row.version,
         source_version=row.source_version,
-        attributes=msgspec.Raw(row.attributes.encode()),
         job_id=row.job_id,
         created_at=row.created_at,
         updated_at=row.updated_at,
-        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
-        **fields_of(row),
+        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, document) for sync in syncs},
+        **documents.as_contact(document),
     )
 
 

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from encodings.punycode import punycode_decode
 from functools import lru_cache
 from typing import Final
 
 _ATOM: Final = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]++"
 # No part of an address of up to 64 characters can be too long, so this one expression is enough for it.
-_USUAL: Final = re.compile(
-    rf"{_ATOM}(?:\.{_ATOM})*+@(?:[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+\.)+[A-Za-z]{{2,63}}"
-).fullmatch
 _USUAL_LENGTH: Final = 64
+_USUAL_TEXT: Final = rf"{_ATOM}(?:\.{_ATOM})*+@(?:[A-Za-z0-9]++(?:-[A-Za-z0-9]++)*+\.)+[A-Za-z]{{2,63}}"
+_USUAL: Final = re.compile(_USUAL_TEXT).fullmatch
+_ALL_USUAL: Final = re.compile(rf"(?:(?=[^\n]{{1,{_USUAL_LENGTH}}}\n){_USUAL_TEXT}\n)*").fullmatch
 _MAX_LOCAL: Final = 64
 _MAX_DOMAIN: Final = 253
 _MAX_LABEL: Final = 63
@@ -36,6 +37,11 @@ _RESERVED_LABEL: Final = re.compile(r"(?:^|\.)(?!xn)..--", re.I)
 def is_usual(value: str) -> bool:
     """Whether it is certainly an address: the quick answer for nearly all of them."""
     return len(value) <= _USUAL_LENGTH and _USUAL(value) is not None
+
+
+def are_usual(values: Sequence[str]) -> bool:
+    """Whether `is_usual` holds for each of them."""
+    return _ALL_USUAL("\n".join(values) + "\n") is not None
 
 
 @lru_cache(maxsize=1)  # an item with a fault is read a second time

@@ -1,7 +1,7 @@
 """What is known of each field and attribute of a contact: never named, set, cleared by null, or taken back by an undo.
 
-A name is that of a standard field, or `attributes.` and the key of an attribute. A name with a value is set; one
-without is cleared if `cleared` has it, and was never named otherwise. `cleared` has the version in which that
+Names are those of documents (`app.resources.documents`). A name with a value is set; one without is cleared if
+`cleared` has it, and was never named otherwise. `cleared` has the version in which that
 happened, so that it is not sent again to a destination that is known to hold that version, or a later one.
 What is kept of a name that has a value by now means nothing.
 
@@ -16,9 +16,7 @@ from typing import Final
 
 import msgspec
 
-from app.vocabulary.contact_fields import STANDARD_FIELDS
-
-ATTRIBUTE: Final = "attributes."
+from app.resources.documents import Document
 
 
 class Withdrawn(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,7 +43,7 @@ Cleared = dict[str, int]
 """Name → the version in which it was cleared."""
 Takings = dict[str, Withdrawn]
 
-_decode_cleared: Final = msgspec.json.Decoder(Cleared, strict=False).decode
+_decode_cleared: Final = msgspec.json.Decoder(Cleared | None, strict=False).decode
 _decode_withdrawn: Final = msgspec.json.Decoder(Takings).decode
 
 
@@ -65,16 +63,13 @@ class Known(msgspec.Struct, frozen=True):
 NOTHING: Final = Known(frozenset(), {})
 
 
-def know(fields: Sequence[str | None], attributes: Iterable[str], cleared: Cleared) -> Known:
-    """`fields` are the values of the standard fields in their order; the e-mail address of a tombstone is empty."""
-    named = {name for name, value in zip(STANDARD_FIELDS, fields, strict=True) if value is not None}
-    if not fields[0]:
-        named.discard("email")
-    return Known(frozenset(named.union(ATTRIBUTE + key for key in attributes)), cleared)
+def know(document: Document, cleared: Cleared) -> Known:
+    return Known(frozenset([name for name, value in document.items() if value is not None]), cleared)
 
 
-def read_cleared(text: str | None) -> Cleared:
-    return {} if text is None else _decode_cleared(text)
+def read_cleared(text: str | msgspec.Raw | None) -> Cleared:
+    """None, or the JSON of null: nothing was."""
+    return {} if text is None else _decode_cleared(text) or {}
 
 
 def read_withdrawn(text: str | None) -> Takings:

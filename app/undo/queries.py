@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from app.audit.queries import write_audit
-from app.imports.processing_queries import LONG_SECONDS, allow_long
+from app.history import queries as history
+from app.history.queries import Chunk
+from app.history.versions import NOTHING, NewVersion, Place, StoredVersion
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, query
-from app.resources import field_states
+from app.resources import documents, field_states
 from app.resources.field_states import Cleared, Known, Takings
-from app.vocabulary.contact_fields import ContactFields, fields_of
-
-_attributes: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 END: Final = 2**31 - 1
 """Above every item index."""
@@ -57,40 +56,35 @@ class Change(msgspec.Struct, frozen=True):
     """An item that made a version, and who made the one before (`None`: there was none)."""
 
     item_index: int
-    contact_id: str
+    stored: StoredVersion
+    before: Place | None
+
+    @property
+    def record_id(self) -> str:
+        return self.stored.record_id
+
+    @property
+    def version(self) -> int:
+        return self.stored.version
+
+
+class CurrentVersion(msgspec.Struct, frozen=True, kw_only=True):
+    """A record that is locked, with who made this version and the one before."""
+
+    record_id: str
     version: int
     source_version: int | None
-    prev_job_id: uuid.UUID | None
-    prev_item_index: int | None
-
-
-class Version(ContactFields, frozen=True, kw_only=True):
-    """A version of a contact."""
-
-    contact_id: str
-    source_version: int | None
+    document: str
     cleared: str | None
-
-    def know(self, attributes: Iterable[str]) -> Known:
-        """What is known of it, which has these attributes."""
-        return field_states.know(list(fields_of(self).values()), attributes, field_states.read_cleared(self.cleared))
-
-
-class CurrentVersion(Version, frozen=True, kw_only=True):
-    """A contact that is locked, with who made this version and the one before."""
-
-    version: int
+    withdrawn: str | None
     job_id: uuid.UUID
     item_index: int
     prev_job_id: uuid.UUID | None
     prev_item_index: int | None
-    keys: list[str]
-    """Of its attributes."""
-    withdrawn: str | None
 
     @property
     def known(self) -> Known:
-        return self.know(self.keys)
+        return field_states.know(documents.read(self.document), field_states.read_cleared(self.cleared))
 
 
 class Maker(msgspec.Struct, frozen=True):
@@ -100,18 +94,6 @@ class Maker(msgspec.Struct, frozen=True):
     kind: str
     key_id: str
     request_id: str
-
-
-class Before(Version, frozen=True, kw_only=True):
-    """The state of a contact before an item."""
-
-    place: int
-    """Among what was asked for, from 1."""
-    attributes: str
-
-    @property
-    def known(self) -> Known:
-        return self.know(_attributes(self.attributes))
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -138,40 +120,41 @@ async def resume_undo(connection: Connection, tenant_id: int, job_id: uuid.UUID,
     return resumed
 
 
-_count_changes = Query[[int, uuid.UUID], int]("count_changes", timeout=LONG_SECONDS)
-
-
-async def count_changes(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> int:
-    """Of tens of millions this takes its time."""
-    await allow_long(connection)
-    return await _count_changes(connection, tenant_id, job_id)
-
-
 insert_undo = Query[[NewUndo], None]("insert_undo")
 grow_undo = Query[[int, uuid.UUID, int], None]("grow_undo")
 """(tenant_id, job_id, by)"""
 read_undo = Query[[int, uuid.UUID], UndoRow | None]("read_undo")
 
 
-@query("undo_items")
 async def read_changes(
     connection: Connection, tenant_id: int, job_id: uuid.UUID, *, before: int, limit: int
 ) -> list[Change]:
     """What a job changed, the last item before the index `before` first."""
+    found: list[Change] = []
+    while len(found) < limit and (chunk := await history.chunk_before(connection, tenant_id, job_id, before)):
+        found += _read(chunk, before)
+        before = chunk.indexes[0]
+    return found[:limit]
 
 
-read_changes_of = Query[[int, uuid.UUID, Sequence[int]], list[Change]]("undo_items_at")
-"""(tenant_id, job_id, indexes)
-
-What these items changed, the last one first; those that changed nothing are left out.
-"""
-_lock_contacts = Query[[int, Sequence[str]], list[CurrentVersion]]("lock_contacts")
+def _read(chunk: Chunk, before: int) -> list[Change]:
+    return [Change(index, stored, place) for index, stored, place in chunk.read() if index < before]
 
 
-async def lock_contacts(
-    connection: Connection, tenant_id: int, contact_ids: Sequence[str]
-) -> dict[str, CurrentVersion]:
-    return {row.contact_id: row for row in await _lock_contacts(connection, tenant_id, contact_ids)}
+async def read_changes_of(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, indexes: Sequence[int]
+) -> list[Change]:
+    """What these items changed, the last one first; those that changed nothing are left out."""
+    found = await history.read_versions(connection, tenant_id, [(job_id, index) for index in indexes])
+    changes = [Change(index, stored, before) for (_, index), (stored, before) in found.items()]
+    return sorted(changes, key=lambda change: -change.item_index)
+
+
+_lock_records = Query[[int, Sequence[str]], list[CurrentVersion]]("lock_records")
+
+
+async def lock_records(connection: Connection, tenant_id: int, record_ids: Sequence[str]) -> dict[str, CurrentVersion]:
+    return {row.record_id: row for row in await _lock_records(connection, tenant_id, record_ids)}
 
 
 _read_makers = Query[[int, Sequence[uuid.UUID]], list[Maker]]("read_makers")
@@ -181,7 +164,15 @@ async def read_makers(connection: Connection, tenant_id: int, job_ids: Sequence[
     return {maker.job_id: maker for maker in await _read_makers(connection, tenant_id, job_ids)}
 
 
-_find_own = Query[[int, list[uuid.UUID], list[int], list[int], uuid.UUID], list[int]]("find_own")
+@query("find_own")
+async def _find_own(
+    connection: Connection,
+    tenant_id: int,
+    job_ids: list[uuid.UUID],
+    item_indexes: list[int],
+    own_indexes: list[int],
+    of: uuid.UUID,
+) -> list[int]: ...
 
 
 async def find_own(
@@ -203,55 +194,74 @@ async def find_own(
     return {place - 1 for place in places}
 
 
-_read_befores = Query[[int, list[uuid.UUID | None], list[int | None]], list[Before]]("read_befores")
+async def read_befores(connection: Connection, tenant_id: int, changes: Sequence[Change]) -> list[StoredVersion | None]:
+    """The state before each change; `None`: there was no record, or a tombstone."""
+    places = [change.before for change in changes if change.before is not None]
+    found = await history.read_versions(connection, tenant_id, places)
+    befores = [None if change.before is None else found[change.before][0] for change in changes]
+    return [None if before is None or before.deleted else before for before in befores]
 
 
-async def read_befores(connection: Connection, tenant_id: int, changes: Sequence[Change]) -> dict[int, Before]:
-    """The state before each change, by its position; absent if there was none."""
-    jobs, indexes = [change.prev_job_id for change in changes], [change.prev_item_index for change in changes]
-    return {row.place - 1: row for row in await _read_befores(connection, tenant_id, jobs, indexes)}
+class RestoredRecord(msgspec.Struct, frozen=True):
+    """The state that a locked record gets back, as a new version."""
+
+    item_index: int
+    """Of the job that restores it."""
+    current: CurrentVersion
+    before: StoredVersion | None
+    cleared: Cleared
+    withdrawn: Takings
+
+    @property
+    def made(self) -> NewVersion:
+        found, before = self.current, self.before
+        stored = StoredVersion(
+            found.record_id,
+            found.version + 1,
+            None if before is None else before.source_version,
+            before is None,
+            msgspec.Raw(b"{}") if before is None else before.document,
+            msgspec.Raw(msgspec.json.encode(self.cleared)) if self.cleared else NOTHING,
+        )
+        return NewVersion(self.item_index, stored, str(found.job_id), found.item_index)
 
 
-@query("restore_contacts")
+@query("restore_records")
 async def _restore(
     connection: Connection,
     tenant_id: int,
     job_id: uuid.UUID,
-    contact_ids: list[str],
-    places: list[int],
-    prev_job_ids: list[uuid.UUID | None],
-    prev_item_indexes: list[int | None],
+    record_ids: list[str],
+    item_indexes: list[int],
+    source_versions: list[int | None],
+    deleted: list[bool],
+    documents: list[str],
     cleared: list[str | None],
     withdrawn: list[str | None],
 ) -> int: ...
 
 
 async def restore(
-    connection: Connection,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    places: Sequence[int],
-    changes: Sequence[Change],
-    namings: Sequence[tuple[Cleared, Takings]],
-) -> int:
-    """Restore the state of locked contacts before these changes; `places` are the items of the job that does so.
-
-    `namings`: what is cleared and what is withdrawn of each contact then.
-    """
-    if not changes:
-        return 0
-    rows = sorted(zip(changes, places, namings, strict=True), key=lambda row: row[0].contact_id)
-    return await _restore(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, restored: Sequence[RestoredRecord]
+) -> list[NewVersion]:
+    """Give locked records back the state that they had."""
+    if not restored:
+        return []
+    rows = sorted(restored, key=lambda row: row.current.record_id)
+    made = [row.made for row in rows]
+    await _restore(
         connection,
         tenant_id,
         job_id,
-        [change.contact_id for change, *_ in rows],
-        [place for _, place, _ in rows],
-        [change.prev_job_id for change, *_ in rows],
-        [change.prev_item_index for change, *_ in rows],
-        [_as_json(cleared) for *_, (cleared, _) in rows],
-        [_as_json(withdrawn) for *_, (_, withdrawn) in rows],
+        [one.stored.record_id for one in made],
+        [one.index for one in made],
+        [one.stored.source_version for one in made],
+        [one.stored.deleted for one in made],
+        [bytes(one.stored.document).decode() for one in made],
+        [_as_json(row.cleared) for row in rows],
+        [_as_json(row.withdrawn) for row in rows],
     )
+    return made
 
 
 def _as_json(value: Cleared | Takings) -> str | None:

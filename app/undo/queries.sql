@@ -1,5 +1,5 @@
 -- Taking back what a job changed: the state before each of its items becomes a new version, unless somebody changed the
--- contact since.
+-- record since.
 
 -- name: lock_undoable
 -- A job that shall be undone. The lock makes two who ask at once one after the other.
@@ -34,9 +34,6 @@ WHERE s.tenant_id = $1 AND s.finished_at IS NOT NULL
     AND s.subject = CASE WHEN t.undo_of IS NULL THEN t.root_job_id ELSE t.job_id END
 RETURNING 1;
 
--- name: count_changes
-SELECT count(*)::int FROM ledger l WHERE l.tenant_id = $1 AND l.job_id = $2;
-
 -- name: insert_undo
 -- The job that takes something back: of `undo_of`, or of items of its root (NULL). The job that is taken back shows it.
 WITH shown AS (
@@ -57,30 +54,14 @@ SELECT j.job_id, j.undo_of, j.root_job_id, j.state, j.request_id, j.key_id, j.fi
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;
 
--- name: undo_items
--- What a job changed, the last item before $3 first.
-SELECT l.item_index, l.contact_id, l.version, l.source_version, l.prev_job_id, l.prev_item_index
-FROM ledger l
-WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index < $3
-ORDER BY l.item_index DESC
-LIMIT $4;
-
--- name: undo_items_at
--- The same of these items ($3).
-SELECT l.item_index, l.contact_id, l.version, l.source_version, l.prev_job_id, l.prev_item_index
-FROM ledger l
-WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[])
-ORDER BY l.item_index DESC;
-
--- name: lock_contacts
--- Contacts as they are now, held until the transaction ends; locked in key order, like every writer does.
+-- name: lock_records
+-- Records as they are now, held until the transaction ends; locked in key order, like every writer does.
 SELECT
-    c.contact_id, c.version, c.source_version, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index,
-    {{fields c}}, ARRAY(SELECT jsonb_object_keys(c.attributes)) AS keys,
-    c.cleared, c.withdrawn
-FROM contacts c
-WHERE c.tenant_id = $1 AND c.contact_id = ANY ($2::text[])
-ORDER BY c.contact_id
+    r.record_id, r.version, r.source_version, r.job_id, r.item_index, r.prev_job_id, r.prev_item_index, r.document,
+    r.cleared, r.withdrawn
+FROM records r
+WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[])
+ORDER BY r.record_id
 FOR NO KEY UPDATE;
 
 -- name: read_makers
@@ -90,81 +71,53 @@ FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = ANY ($2::uuid[]);
 
 -- name: find_own
--- Which of these versions, made by items $3 of undo jobs $2, are what item $4 of job $5 had made, restored by one undo
--- or several: then nobody changed the contact since. An undo's version is that before the one it took back, which lies
+-- Which of these versions, made by items of undo jobs, are what an item of the job :of had made, restored by one undo
+-- or several: then nobody changed the record since. An undo's version is that before the one it took back, which lies
 -- further down the chain (seek) where undos lie above it.
 WITH RECURSIVE back AS (
     SELECT t.place, t.job_id, t.item_index, NULL::uuid AS seek
-    FROM unnest($2::uuid[], $3::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
+    FROM unnest(:job_ids::uuid[], :item_indexes::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
     UNION ALL
     SELECT
-        b.place, l.prev_job_id, l.prev_item_index,
+        b.place, v.prev_job_id, v.prev_item_index,
         CASE WHEN b.seek IS NULL THEN j.taken WHEN b.seek <> b.job_id THEN b.seek END
     FROM back b
-    CROSS JOIN LATERAL (
-        SELECT x.prev_job_id, x.prev_item_index FROM ledger x
-        WHERE x.tenant_id = $1 AND x.job_id = b.job_id AND x.item_index = b.item_index LIMIT 1
-    ) l
+    {{version_at b}} v
     CROSS JOIN LATERAL (
         SELECT x.kind, coalesce(x.undo_of, x.root_job_id) AS taken FROM jobs x
-        WHERE x.tenant_id = $1 AND x.job_id = b.job_id LIMIT 1
+        WHERE x.tenant_id = :tenant_id AND x.job_id = b.job_id LIMIT 1
     ) j
-    WHERE (b.seek IS NOT NULL OR j.kind = 'undo') AND l.prev_job_id IS NOT NULL
+    WHERE (b.seek IS NOT NULL OR j.kind = 'undo') AND v.prev_job_id IS NOT NULL
 )
 SELECT DISTINCT b.place
 FROM back b
-JOIN unnest($4::int[]) WITH ORDINALITY AS t(item_index, place) ON t.place = b.place AND t.item_index = b.item_index
-WHERE b.seek IS NULL AND b.job_id = $5;
+JOIN unnest(:own_indexes::int[]) WITH ORDINALITY AS t(item_index, place)
+    ON t.place = b.place AND t.item_index = b.item_index
+WHERE b.seek IS NULL AND b.job_id = :of;
 
--- name: read_befores
--- The versions before, by who made them: $2 jobs, $3 items; a tombstone is none.
-SELECT
-    t.place, b.contact_id, b.source_version, {{fields b}}, b.attributes,
-    b.cleared
-FROM unnest($2::uuid[], $3::int[]) WITH ORDINALITY AS t(job_id, item_index, place)
-CROSS JOIN LATERAL (
-    SELECT l.* FROM ledger l
-    WHERE l.tenant_id = $1 AND l.job_id = t.job_id AND l.item_index = t.item_index AND l.email <> ''
-    LIMIT 1
-) b;
-
--- name: restore_contacts
--- Contacts that are locked, in the order of their ids, get back what was there before, as a new version that items of the
--- job make. Where there was nothing before the contact becomes a tombstone (an empty e-mail address).
-WITH past AS MATERIALIZED (
-    SELECT
-        t.contact_id, t.item_index, t.cleared, t.withdrawn, b.source_version, coalesce(b.email, '') AS email,
-        {{each optional: b.NAME}}, coalesce(b.attributes, '{}') AS attributes
-    FROM unnest(
-        :contact_ids::text[], :places::int[], :prev_job_ids::uuid[], :prev_item_indexes::int[], :cleared::text[],
-        :withdrawn::text[]
-    ) AS t(contact_id, item_index, prev_job_id, prev_item_index, cleared, withdrawn)
-    LEFT JOIN LATERAL (
-        SELECT l.* FROM ledger l
-        WHERE l.tenant_id = :tenant_id AND l.job_id = t.prev_job_id AND l.item_index = t.prev_item_index
-        LIMIT 1
-    ) b ON true
-),
-written AS (
-    UPDATE contacts c
+-- name: restore_records
+-- Records that are locked, in the order of their ids, get these documents, as new versions that items of the job make.
+WITH written AS (
+    UPDATE records r
     SET
-        version = c.version + 1,
-        source_version = p.source_version,
-        {{each field: NAME = p.NAME}},
-        attributes = p.attributes,
+        version = r.version + 1,
+        source_version = t.source_version,
+        deleted = t.deleted,
+        document = t.document::jsonb,
         updated_at = now(),
         job_id = :job_id,
-        item_index = p.item_index,
-        prev_job_id = c.job_id,
-        prev_item_index = c.item_index,
-        mask = 0,
-        removed = NULL,
-        expected = NULL,
-        cleared = p.cleared::jsonb,
-        withdrawn = p.withdrawn::jsonb
-    FROM past p
-    WHERE c.tenant_id = :tenant_id AND c.contact_id = ANY (:contact_ids::text[]) AND c.contact_id = p.contact_id
-    {{enter_in_ledger}}
+        item_index = t.item_index,
+        prev_job_id = r.job_id,
+        prev_item_index = r.item_index,
+        cleared = t.cleared::jsonb,
+        withdrawn = t.withdrawn::jsonb
+    FROM unnest(
+        :record_ids::text[], :item_indexes::int[], :source_versions::bigint[], :deleted::boolean[], :documents::text[],
+        :cleared::text[], :withdrawn::text[]
+    ) AS t(record_id, item_index, source_version, deleted, document, cleared, withdrawn)
+    WHERE r.tenant_id = :tenant_id AND r.record_id = ANY (:record_ids::text[]) AND r.record_id = t.record_id
+    RETURNING 1
+)
 SELECT count(*)::int FROM written;
 
 -- name: read_unsettled

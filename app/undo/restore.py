@@ -17,15 +17,14 @@ from typing import Final
 
 import msgspec
 
+from app.history.versions import NewVersion, StoredVersion
 from app.imports import processing_queries
 from app.imports.outbox import book
 from app.kit.postgres.database import Connection
-from app.resources import field_states
-from app.resources.field_states import Cleared, Takings
+from app.resources import documents, field_states
 from app.undo import queries
-from app.undo.queries import Before, Change, CurrentVersion, Maker
+from app.undo.queries import Change, CurrentVersion, Maker
 from app.vocabulary import outcomes_wire
-from app.vocabulary.contact_fields import fields_of
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome
 from app.vocabulary.states import ErrorCode, ItemStatus, JobKind, Result
 
@@ -57,30 +56,27 @@ class Restored(msgspec.Struct, frozen=True):
 
 async def restore(connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on."""
-    locked = await queries.lock_contacts(connection, job.tenant_id, [c.contact_id for c in changes])
-    current = [locked[c.contact_id] for c in changes]
+    locked = await queries.lock_records(connection, job.tenant_id, [c.record_id for c in changes])
+    current = [locked[c.record_id] for c in changes]
     own, makers = await _find_own(connection, job, changes, current)
     places = sorted(own)
-    taken_back = [changes[place] for place in places]
-    befores = await queries.read_befores(connection, job.tenant_id, taken_back)
-    await queries.restore(
+    befores = await queries.read_befores(connection, job.tenant_id, [changes[place] for place in places])
+    made = await queries.restore(
         connection,
         job.tenant_id,
         job.job_id,
-        [first_index + place for place in places],
-        taken_back,
         [
-            _name(change, current[place], befores.get(number))
-            for number, (place, change) in enumerate(zip(places, taken_back, strict=True))
+            _restore(first_index + place, changes[place], current[place], before)
+            for place, before in zip(places, befores, strict=True)
         ],
     )
     outcomes = [
-        ItemOutcome(first_index + place, change.contact_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1)
+        ItemOutcome(first_index + place, change.record_id, ItemStatus.OK, Result.UPDATED, current[place].version + 1)
         if place in own
         else _leave(job, first_index + place, change, current[place], makers[current[place].job_id])
         for place, change in enumerate(changes)
     ]
-    to_notify = await _book(connection, job, changes, outcomes, first_index)
+    to_notify = await _book(connection, job, changes, outcomes, made, first_index)
     return Restored(
         restored=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UPDATED],
         unchanged=[outcome.id or "" for outcome in outcomes if outcome.result is Result.UNCHANGED],
@@ -102,7 +98,7 @@ async def _find_own(
         place
         for place in others
         if makers[current[place].job_id].kind == JobKind.UNDO
-        and current[place].source_version == changes[place].source_version
+        and current[place].source_version == changes[place].stored.source_version
     ]
     if undone:
         again = await queries.find_own(
@@ -116,28 +112,32 @@ async def _find_own(
     return own, makers
 
 
-def _name(change: Change, found: CurrentVersion, before: Before | None) -> tuple[Cleared, Takings]:
-    """What is known of the contact's fields once it is as it was before the change."""
-    return field_states.take_back(
+def _restore(index: int, change: Change, found: CurrentVersion, before: StoredVersion | None) -> queries.RestoredRecord:
+    """The record as it was before the change, and what is known of its fields then."""
+    known = field_states.NOTHING
+    if before is not None:
+        known = field_states.know(documents.read(before.document), field_states.read_cleared(before.cleared))
+    names = field_states.take_back(
         found.known,
-        field_states.NOTHING if before is None else before.known,
+        known,
         field_states.read_withdrawn(found.withdrawn),
         version=found.version + 1,
         since=change.version,
     )
+    return queries.RestoredRecord(index, found, before, *names)
 
 
 def _is_own(job: Restoration, change: Change, found: CurrentVersion) -> bool:
     """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
     made = (found.job_id, found.item_index, found.version)
-    return made == (job.of, change.item_index, change.version) and found.source_version == change.source_version
+    return made == (job.of, change.item_index, change.version) and found.source_version == change.stored.source_version
 
 
 def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, maker: Maker) -> ItemOutcome:
     taken_back = (found.prev_job_id, found.prev_item_index) == (job.of, change.item_index)
     if taken_back and maker.kind == JobKind.UNDO:
-        return ItemOutcome(index, change.contact_id, ItemStatus.OK, Result.UNCHANGED, found.version)
+        return ItemOutcome(index, change.record_id, ItemStatus.OK, Result.UNCHANGED, found.version)
     if found.version == change.version:
         since = f"an item of source_version {found.source_version} has confirmed it since"
     else:
@@ -146,11 +146,16 @@ def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, 
             f"job {found.job_id} (key {maker.key_id}, request {maker.request_id})"
         )
     detail = f"item {change.item_index} of job {job.of} made version {change.version}; {since}, so it is left as it is"
-    return outcomes_wire.failed(index, change.contact_id, [FieldError(ErrorCode.VERSION_CONFLICT, "", detail)])
+    return outcomes_wire.failed(index, change.record_id, [FieldError(ErrorCode.VERSION_CONFLICT, "", detail)])
 
 
 async def _book(
-    connection: Connection, job: Restoration, changes: Sequence[Change], outcomes: list[ItemOutcome], first_index: int
+    connection: Connection,
+    job: Restoration,
+    changes: Sequence[Change],
+    outcomes: list[ItemOutcome],
+    made: Sequence[NewVersion],
+    first_index: int,
 ) -> list[int]:
     destinations = await processing_queries.pending_destinations(connection, job.tenant_id)
     booked = await book(
@@ -160,6 +165,7 @@ async def _book(
         job.request_id,
         outcomes,
         await _write_sources(connection, job.tenant_id, changes, outcomes),
+        made,
         first_index=first_index,
         destination_ids=destinations,
         chunk_size=job.chunk_size,
@@ -181,13 +187,11 @@ async def _write_sources(
     sources = [b""] * len(changes)
     if left:
         befores = await queries.read_befores(connection, tenant_id, [changes[place] for place in left])
-        for number, place in enumerate(left):
-            sources[place] = _write_source(changes[place].contact_id, befores.get(number))
+        for place, before in zip(left, befores, strict=True):
+            sources[place] = _write_source(changes[place].record_id, before)
     return sources
 
 
-def _write_source(contact_id: str, before: Before | None) -> bytes:
-    if before is None:
-        return msgspec.json.encode({"id": contact_id})
-    attributes = msgspec.Raw(before.attributes.encode())
-    return msgspec.json.encode({"id": contact_id, **fields_of(before), "attributes": attributes})
+def _write_source(record_id: str, before: StoredVersion | None) -> bytes:
+    found = {} if before is None else documents.as_contact(documents.read(before.document))
+    return msgspec.json.encode({"id": record_id, **found})

@@ -15,6 +15,7 @@ import structlog
 
 from app.audit.queries import write_audit
 from app.errors import JobNotUndoable, NotFound
+from app.history import queries as history
 from app.kit.postgres.database import Database
 from app.sagas import queries as saga_queries
 from app.undo import queries as undo_queries
@@ -59,7 +60,7 @@ async def undo(
             return Asked(found, new=resumed)
         _check(job_id, job)
         undo_id = new_id()
-        changes = await undo_queries.count_changes(connection, tenant_id, job_id)
+        changes = await history.count_versions(connection, tenant_id, job_id)
         await undo_queries.insert_undo(
             connection,
             NewUndo(

@@ -1,7 +1,7 @@
-"""The text fields of a contact, from which rows, statements, documents and files follow.
+"""The text fields of a contact, from which documents and files follow.
 
-What else a new one needs: its check (`app.resources.decoding.Item`), the names that files and CRMs have for it
-(`app.resources.rules`, `app.destinations.kinds`), and its columns (a revision in `app.migrations`).
+What else a new one needs: its check (`app.resources.decoding.Item`), and the names that files and CRMs have for it
+(`app.resources.rules`, `app.destinations.kinds`).
 """
 
 from __future__ import annotations
@@ -50,9 +50,6 @@ class SentFields(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 STANDARD_FIELDS: Final = ContactFields.__struct_fields__
 OPTIONAL_FIELDS: Final = STANDARD_FIELDS[1:]
 """Every item names the e-mail address."""
-BITS: Final = {"email": 2, "first_name": 4, "last_name": 8, "phone": 16, "company": 32}
-"""Of the mask that says which fields an item names. Others: 1 id, 64 attributes, 128 source_version, 256 attributes are
-replaced."""
 
 
 def fields_of(record: object) -> dict[str, Any]:

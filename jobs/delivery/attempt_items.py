@@ -55,7 +55,7 @@ class AttemptItems:
         return Contact(
             contact_id=s.contact_id,
             version=s.version,
-            **fields_of(s) | ({"email": None} if s.deleted else {}),
+            **fields_of(s),
             attributes=s.attributes,
             deleted=s.deleted,
             remote_id=self.remote_ids.get(s.contact_id, s.remote_id),

@@ -15,6 +15,7 @@ import structlog
 
 from app.errors import StorageFull
 from app.files.staging_codec import decode_pieces, decode_sources, encode_sources
+from app.history.versions import NewVersion
 from app.imports import processing_queries as rows
 from app.imports import upsert
 from app.imports.batch import duplicates
@@ -227,7 +228,7 @@ class Unit:
         planned = plan(chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
         items = planned.items
         await self._decide(items, undecided, atomic=False)
-        booked = await self._book(items.outcomes, items.pieces, chunk.first_index, chunk.item_count)
+        booked = await self._book(items.outcomes, items.pieces, items.versions, chunk.first_index, chunk.item_count)
         if planned.leaders:
             outcomes = {outcome.index: outcome for outcome in items.outcomes}
             reported = {index: outcomes_wire.as_json(outcomes[index]) for index in planned.leaders}
@@ -258,7 +259,8 @@ class Unit:
         booked = []
         for first, count in spans:
             part = slice(first, first + count)
-            booked.append(await self._book(items.outcomes[part], pieces[part], first, count))
+            made = [version for version in items.versions if first <= version.index < first + count]
+            booked.append(await self._book(items.outcomes[part], pieces[part], made, first, count))
         await rows.drop_chunks(self._connection, *self._job, 0, spans[-1][0])
         for each in booked:
             await self._count(each.summary, each.results)
@@ -272,7 +274,12 @@ class Unit:
             items.postpone(undecided, seconds)
 
     async def _book(
-        self, outcomes: list[ItemOutcome], pieces: Sequence[Piece], first_index: int, item_count: int
+        self,
+        outcomes: list[ItemOutcome],
+        pieces: Sequence[Piece],
+        made: Sequence[NewVersion],
+        first_index: int,
+        item_count: int,
     ) -> Booked:
         destination_ids = await rows.pending_destinations(self._connection, self._tenant_id)
         booked = await book(
@@ -281,6 +288,7 @@ class Unit:
             self._processing.request_id,
             outcomes,
             pieces,
+            made,
             first_index=first_index,
             item_count=item_count,
             destination_ids=destination_ids,

@@ -70,7 +70,7 @@ async def _take_back(context: StepContext) -> Answer:
         return Failed("the import does not exist")
     await undo_queries.grow_undo(context.connection, context.tenant_id, job.job_id, len(changes))
     found = await compensation.restore_range(context, job, changes, of=imported, first_index=tally.done)
-    ids = {change.item_index: change.contact_id for change in changes}
+    ids = {change.item_index: change.record_id for change in changes}
     await _drop_dead_letters(context, job, refused, ids, found)
     return Continue(Memory(job=job.job_id, tally=tally.add(found, before=low)).keep())
 

@@ -24,6 +24,7 @@ from app.cli.local import place
 from app.embedded import Child
 from app.embedded.state import PORTS, is_free
 from app.settings import PREFIX, Settings
+from tests import stored
 from tests.conftest import as_owner
 from tests.jobs.conftest import Sandbox, people
 
@@ -259,9 +260,9 @@ class Installation:
 
         await until(look, seconds)
         behind = await self.rows(
-            """SELECT c.contact_id, c.version, s.synced_version
-            FROM contacts c LEFT JOIN contact_syncs s USING (tenant_id, contact_id)
-            WHERE s.synced_version IS DISTINCT FROM c.version"""
+            """SELECT r.record_id, r.version, s.synced_version
+            FROM records r LEFT JOIN contact_syncs s ON s.tenant_id = r.tenant_id AND s.contact_id = r.record_id
+            WHERE s.synced_version IS DISTINCT FROM r.version"""
         )
         assert behind == []
 
@@ -274,16 +275,25 @@ class Installation:
             await connection.close()
 
     async def versions_are_true(self) -> None:
-        """Each contact has as many ledger rows as its version tells, one for each."""
-        wrong = await self.rows(
-            """SELECT c.contact_id, c.version, l.rows FROM contacts c
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS rows, count(DISTINCT version) AS versions, max(version) AS newest
-                FROM ledger x WHERE x.tenant_id = c.tenant_id AND x.contact_id = c.contact_id
-            ) l
-            WHERE (l.rows, l.versions, l.newest) IS DISTINCT FROM (c.version, c.version, c.version)"""
-        )
-        assert wrong == []
+        """Each record has as many versions in its history as it tells, one for each."""
+        found: dict[str, list[int]] = {}
+        for row in await self.history():
+            found.setdefault(row["contact_id"], []).append(row["version"])
+        held = {row["contact_id"]: list(range(1, row["version"] + 1)) for row in await self.contacts()}
+        assert {contact_id: sorted(versions) for contact_id, versions in found.items()} == held
+
+    async def contacts(self) -> list[dict[str, Any]]:
+        return await self._read(stored.contacts)
+
+    async def history(self) -> list[dict[str, Any]]:
+        return await self._read(stored.history)
+
+    async def _read(self, read: Callable[[Any], Awaitable[list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+        connection = await asyncpg.connect(self.owner_url)
+        try:
+            return await read(connection)
+        finally:
+            await connection.close()
 
 
 @asynccontextmanager

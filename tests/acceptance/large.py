@@ -1,7 +1,7 @@
 """A large import under fire: every part of Tranche is killed at random moments, and nothing may come of it.
 
 The same file is imported undisturbed first. What stands in PostgreSQL and at the CRM afterwards is the measure for
-every round: contacts and ledger row by row, outcomes item by item, each contact once at the CRM in its final state.
+every round: contacts and history row by row, outcomes item by item, each contact once at the CRM in its final state.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ QUICK: Final = {"receive_lease": 2.0, "delivery_lease": 6.0, "crm_total_timeout"
 """Waits that fit a round: for a body whose API was killed, and for deliveries whose worker was."""
 WORKERS: Final = 2
 RECEIVING, PROCESSING = "receiving", "processing"
-_TABLES: Final = """TRUNCATE contacts, ledger, jobs, job_chunks, deliveries, effects, contact_syncs, staged_chunks,
-    staged_repeats, idempotency_keys, dead_letters"""
+_TABLES: Final = """TRUNCATE records, record_versions, jobs, job_chunks, deliveries, effects, contact_syncs,
+    staged_chunks, staged_repeats, idempotency_keys, dead_letters"""
 
 
 def write_people(path: Path, count: int, *, seed: int, faulty: float = 0.01, repeated: float = 0.0) -> Path:
@@ -79,7 +79,7 @@ class Evidence(msgspec.Struct):
 
     contacts: dict[str, str]
     """Every field but the job and the times, by id."""
-    ledger: dict[int, str]
+    history: dict[int, str]
     """Every field but the job and the times, by item."""
     outcomes: list[Any]
     """Of every item, in order."""
@@ -90,7 +90,7 @@ class Evidence(msgspec.Struct):
     def differences(self, other: Evidence) -> list[str]:
         """In words; empty if they are the same."""
         found = []
-        for name in ("contacts", "ledger", "effects"):
+        for name in ("contacts", "history", "effects"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 keys = [key for key in mine.keys() | theirs.keys() if mine.get(key) != theirs.get(key)]
@@ -265,19 +265,9 @@ class Ordeal:
 
     async def _gather(self) -> Evidence:
         rows = self._tranche.rows
-        contacts = await rows(
-            """SELECT contact_id AS key, md5(row(
-                version, source_version, email, first_name, last_name, phone, company, attributes, item_index,
-                prev_job_id IS NULL, prev_item_index, mask, removed, expected
-            )::text) AS value FROM contacts"""
-        )
-        ledger = await rows(
-            """SELECT item_index AS key, row(
-                contact_id, version, prev_job_id IS NULL, prev_item_index, source_version, email, first_name,
-                last_name, phone, company, attributes
-            )::text AS value FROM ledger"""
-        )
-        assert len({row["key"] for row in ledger}) == len(ledger), "an item is in the ledger of two jobs"
+        contacts = {row["contact_id"]: _timeless(row) for row in await self._tranche.contacts()}
+        history = [(row["item_index"], _timeless(row)) for row in await self._tranche.history()]
+        assert len(dict(history)) == len(history), "an item is in the history of two jobs"
         chunks = await rows("SELECT first_index, item_count, outcomes FROM job_chunks ORDER BY first_index")
         outcomes: list[Any] = []
         for chunk in chunks:
@@ -294,9 +284,16 @@ class Ordeal:
 
         await until(swept, 60, every=0.2)
         return Evidence(
-            contacts={row["key"]: row["value"] for row in contacts},
-            ledger={row["key"]: row["value"] for row in ledger},
+            contacts=contacts,
+            history=dict(history),
             outcomes=outcomes,
             effects=changed_effects(await self._tranche.sandbox.effects(), "email", "firstname", "phone"),
             summary=jobs[0],
         )
+
+
+def _timeless(row: dict[str, Any]) -> str:
+    """A stored row without its job and the times."""
+    left_out = ("job_id", "prev_job_id", "created_at", "updated_at", "changed_at")
+    kept = {name: value for name, value in row.items() if name not in left_out}
+    return repr(kept | {"first": row["prev_job_id"] is None})

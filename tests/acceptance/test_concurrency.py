@@ -33,7 +33,7 @@ async def test_a_thousand_requests_with_one_key(tranche: Installation) -> None:
     assert len(first) == 1
     jobs = (await tranche.get("/v1/jobs?limit=1000"))["jobs"]
     assert len(jobs) == 21
-    assert await tranche.rows("SELECT DISTINCT version FROM contacts") == [{"version": 1}]
+    assert await tranche.rows("SELECT DISTINCT version FROM records") == [{"version": 1}]
     await tranche.versions_are_true()
 
 
@@ -53,11 +53,11 @@ async def test_writers_on_overlapping_contacts(tranche: Installation) -> None:
     (database,) = await tranche.rows("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()")
     assert database["deadlocks"] == 0
     await tranche.versions_are_true()
-    (total,) = await tranche.rows("SELECT sum(version)::int AS versions FROM contacts")
+    (total,) = await tranche.rows("SELECT sum(version)::int AS versions FROM records")
     assert total["versions"] == 16 * 5 * 100
     await tranche.all_synced(60)
     there = await tranche.sandbox.contacts()
-    here = await tranche.rows("SELECT contact_id, phone FROM contacts")
+    here = await tranche.contacts()
     assert {row["contact_id"]: row["phone"] for row in here} == {
         key: contact["properties"]["phone"] for key, contact in there.items()
     }

@@ -47,7 +47,7 @@ async def test_killed_between_commit_and_answer(tranche: Installation) -> None:
     assert job["job_id"] == answer.json()["job_id"]
     assert (await tranche.finished(job["job_id"]))["state"] == "completed"
     assert {item["version"] for item in answer.json()["items"]} == {1}
-    assert await tranche.rows("SELECT DISTINCT version FROM contacts") == [{"version": 1}]
+    assert await tranche.rows("SELECT DISTINCT version FROM records") == [{"version": 1}]
     await tranche.versions_are_true()
     effects = changed_effects(await tranche.sandbox.effects())
     assert len(effects) == 40
@@ -80,12 +80,14 @@ async def test_killed_again_and_again_under_a_stream_of_imports(tranche: Install
     assert len(jobs) == 20
     await tranche.all_synced()
     await tranche.versions_are_true()
-    versions = await tranche.rows("SELECT version, count(*) FROM contacts GROUP BY version ORDER BY version")
+    versions = await tranche.rows("SELECT version, count(*) FROM records GROUP BY version ORDER BY version")
     assert [dict(row) for row in versions] == [{"version": 1, "count": 2000}, {"version": 20, "count": 30}]
     effects = await tranche.sandbox.effects()
     assert set(changed_effects(effects, "phone").values()) == {1}
     there = await tranche.sandbox.contacts()
-    here = await tranche.rows("SELECT contact_id, coalesce(phone, '') AS phone FROM contacts")
+    here = await tranche.rows(
+        "SELECT record_id AS contact_id, coalesce(document ->> 'phone', '') AS phone FROM records"
+    )
     assert {row["contact_id"]: row["phone"] for row in here} == {
         key: contact["properties"].get("phone", "") for key, contact in there.items()
     }

@@ -115,25 +115,25 @@ def answer_rebuilt() -> None:
     unpack = put(import_service, "unpack", rebuild)
 
 
-# contacts and their ledger
+# records and their history
 
 
 @bug("expect_version")
 def if_version_ignored() -> None:
     """A change that expects another version is made all the same."""
-    alter("upsert_contacts", "(excluded.expected = c.version) IS NOT FALSE", "true")
+    alter("upsert_records", "(excluded.prev_item_index = r.version) IS NOT FALSE", "true")
 
 
 @bug("source_version")
 def source_version_ignored() -> None:
     """An older change of the sender overwrites a newer one."""
-    alter("upsert_contacts", "(excluded.source_version >= c.source_version) IS NOT FALSE", "true")
+    alter("upsert_records", "(excluded.source_version >= r.source_version) IS NOT FALSE", "true")
 
 
 @bug()
 def version_skipped() -> None:
     """A version is left out now and then."""
-    alter("upsert_contacts", "version = c.version + 1", "version = c.version + 1 + (random() < 0.1)::int")
+    alter("upsert_records", "version = r.version + 1,", "version = r.version + 1 + (random() < 0.1)::int,")
 
 
 @bug("atomic_poisoned")
@@ -178,7 +178,7 @@ def cancel_takes_back() -> None:
     async def cancel(database: Any, tenant_id: int, job_id: Any) -> None:
         await original(database, tenant_id, job_id)
         async with database.connection() as connection:
-            gone = "DELETE FROM ledger WHERE tenant_id = $1 AND job_id = $2"
+            gone = "DELETE FROM record_versions WHERE tenant_id = $1 AND job_id = $2"
             await connection.execute(gone, tenant_id, job_id)
 
     original = put(cancel_service, "cancel", cancel)
@@ -252,7 +252,7 @@ def stale_contact() -> None:
 @bug("clear_attributes")
 def clearing_forgotten() -> None:
     """A CRM is not told of attributes that are gone."""
-    alter("contacts_to_send", "c.cleared,", "NULL AS cleared,")
+    alter("contacts_to_send", "r.cleared,", "NULL AS cleared,")
 
 
 @bug()
@@ -439,7 +439,7 @@ def undo_overwrites() -> None:
 @bug("undo")
 def undo_in_part() -> None:
     """An undo leaves a field as it is now."""
-    alter("restore_contacts", "attributes = p.attributes,", "attributes = c.attributes,")
+    alter("restore_records", "document = t.document::jsonb,", "document = r.document || t.document::jsonb,")
 
 
 @bug("undo")

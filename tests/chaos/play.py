@@ -13,6 +13,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
+from tests import stored
 from tests.chaos import actions, checker, evidence, faults, neighbour, salesman
 from tests.chaos.client import Round
 from tests.chaos.evidence import PASSING, Evidence, Finding
@@ -23,8 +24,6 @@ from tests.chaos.stage import CRMS, Stage, Tenant
 REST_SECONDS: Final = 30.0
 ROUND_SECONDS: Final = 150.0
 _TABLES: Final = (
-    "contacts",
-    "ledger",
     "jobs",
     "deliveries",
     "effects",
@@ -211,6 +210,8 @@ async def _write(stage: Stage, tenant: Tenant, folder: Path, found: Evidence) ->
                 f"SELECT to_jsonb(t)::text AS row FROM {table} t WHERE t.tenant_id = $1", tenant.tenant_id
             )
             found.tables[table] = [msgspec.json.decode(row["row"]) for row in rows]
+        for name, read in (("contacts", stored.contacts), ("ledger", stored.history)):
+            found.tables[name] = msgspec.to_builtins(await read(connection, "tenant_id = $1", tenant.tenant_id))
         keys = await connection.fetch(
             "SELECT key, job_id::text, status FROM idempotency_keys WHERE tenant_id = $1", tenant.tenant_id
         )

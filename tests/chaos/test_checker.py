@@ -49,6 +49,7 @@ def contact(contact_id: str, mark: str, version: int = 1) -> dict[str, Any]:
         "contact_id": contact_id,
         "version": version,
         "email": f"{contact_id}@example.com",
+        "deleted": False,
         "first_name": "Ada",
         "last_name": None,
         "phone": None,
@@ -333,7 +334,7 @@ def undo(e: Evidence, **content: Any) -> None:
     """Contact a's creation was taken back."""
     first = e.tables["ledger"][0]
     e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "undo", "kind": "undo", "undo_of": JOB})
-    gone = {"email": "", "first_name": None, "attributes": {}} | content
+    gone = {"email": None, "deleted": True, "first_name": None, "attributes": {}} | content
     before = {"prev_job_id": JOB, "prev_item_index": 0}
     e.tables["ledger"].append(first | gone | before | {"version": 2, "item_index": 0, "job_id": "undo"})
     e.tables["contacts"][0] |= gone | {"version": 2}
@@ -387,7 +388,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "a broken chain": ("gap", lambda e: e.tables["ledger"][0].update(prev_job_id="other")),
     "not the newest row": ("gap", lambda e: e.tables["contacts"][0].update(phone="1")),
     "not undone": ("not_undone", undo),
-    "undone wrongly": ("undo_wrong", lambda e: undo(e, email="other@example.com")),
+    "undone wrongly": ("undo_wrong", lambda e: undo(e, email="other@example.com", deleted=False)),
     "undone twice": (
         "undone_twice",
         lambda e: (undo(e), e.tables["jobs"].append(e.tables["jobs"][1] | {"job_id": "again"})),
@@ -545,18 +546,20 @@ def test_an_undo_takes_back_what_stands_again() -> None:
     for version, (job_id, mark) in enumerate(made, start=2):
         content: dict[str, Any] = {"attributes": {"mark": mark}}
         if mark == "gone":
-            content = {"email": "", "first_name": None, "attributes": {}}
+            content = {"email": None, "deleted": True, "first_name": None, "attributes": {}}
         e.tables["ledger"].append(first | content | {"version": version, "job_id": job_id, "item_index": 0})
     undos = (("undo 2nd", "2nd", 1), ("undo", JOB, 2))
     for job_id, of, total in undos:
         made_by = {"job_id": job_id, "kind": "undo", "undo_of": of, "total": total}
         e.tables["jobs"].append(e.tables["jobs"][0] | made_by)
     gone = e.tables["ledger"][-1]
-    e.tables["contacts"][0] |= {name: gone[name] for name in ("version", "email", "first_name", "attributes")}
+    e.tables["contacts"][0] |= {
+        name: gone[name] for name in ("version", "email", "deleted", "first_name", "attributes")
+    }
     found = list(here.undone_is_undone(e))
     assert [finding.name for finding in found] == ["not_undone"]  # contact b still stands
     assert "of b" in found[0].detail
-    gone["email"] = "a@example.com"
+    gone |= {"email": "a@example.com", "deleted": False}
     assert "undo_wrong" in {finding.name for finding in here.undone_is_undone(e)}
 
 
@@ -595,7 +598,7 @@ def test_what_each_kind_of_crm_holds(kind: str) -> None:
     }[kind]
     assert there.record_of(kind, row) == held
     assert there.held_of({"properties": held}) == held
-    assert there.record_of(kind, row | {"email": ""}) is None
+    assert there.record_of(kind, row | {"deleted": True}) is None
 
 
 def test_every_rule_has_failed_once() -> None:

@@ -18,6 +18,7 @@ from app.imports.service import Accepted207, ImportRequest, Options, Replay, acc
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Database
 from app.settings import Settings
+from tests import stored
 from tests.conftest import LOOPBACK, SECRET_KEY, as_app, as_owner, quick
 
 ROUTE = "POST /v1/contacts:bulk"
@@ -78,6 +79,15 @@ class Desk:
         async with self.database.connection() as connection:
             return [dict(row) for row in await connection.fetch(query, *arguments)]
 
+    async def contacts(self) -> list[dict[str, Any]]:
+        """Of all tenants, as `tests.stored` reads them."""
+        async with self.database.connection() as connection:
+            return await stored.contacts(connection)
+
+    async def history(self) -> list[dict[str, Any]]:
+        async with self.database.connection() as connection:
+            return await stored.history(connection)
+
     async def execute(self, query: str, *arguments: Any) -> None:
         """As the owner, who may change the schema."""
         connection = await asyncpg.connect(as_owner(self.settings.database_url))
@@ -88,7 +98,7 @@ class Desk:
 
     async def counts(self) -> dict[str, int]:
         """Rows of every table that an import writes."""
-        tables = ("contacts", "ledger", "jobs", "job_chunks", "deliveries", "effects", "idempotency_keys")
+        tables = ("records", "record_versions", "jobs", "job_chunks", "deliveries", "effects", "idempotency_keys")
         return {t: (await self.rows(f"SELECT count(*)::int AS n FROM {t}"))[0]["n"] for t in tables}
 
 

@@ -17,17 +17,20 @@ SELECT t, 'key-' || n, '\\x00', '{import}' FROM generate_series(1, 20) t, genera
 INSERT INTO destinations (tenant_id, name, kind, base_url, credentials)
 SELECT t, 'crm-' || n, 'hubspot', 'http://127.0.0.1:9', '\\x00' FROM generate_series(1, 20) t, generate_series(1, 2) n;
 
-INSERT INTO contacts (
-    tenant_id, contact_id, version, email, attributes, job_id, item_index, prev_job_id, prev_item_index, mask
+INSERT INTO records (
+    tenant_id, record_id, version, document, job_id, item_index, prev_job_id, prev_item_index
 )
-SELECT t, 'c' || n, 2, 'c' || n || '@example.com', '{"x": 1}', job(t, n / 10 + 101), n % 10, job(t, n / 10), n % 10, 3
+SELECT
+    t, 'c' || n, 2, jsonb_build_object('email', 'c' || n || '@example.com', 'attributes.x', 1),
+    job(t, n / 10 + 101), n % 10, job(t, n / 10), n % 10
 FROM generate_series(1, 20) t, generate_series(0, 999) n;
 
-INSERT INTO ledger (tenant_id, job_id, item_index, contact_id, version, prev_job_id, prev_item_index, email, attributes)
+INSERT INTO record_versions (tenant_id, job_id, first_index, indexes, prev_job_ids, prev_item_indexes, versions)
 SELECT
-    t, job(t, n / 10 + 101 * (v - 1)), n % 10, 'c' || n, v,
-    CASE v WHEN 2 THEN job(t, n / 10) END, CASE v WHEN 2 THEN n % 10 END, 'c' || n || '@example.com', '{"x": 1}'
-FROM generate_series(1, 20) t, generate_series(0, 999) n, generate_series(1, 2) v;
+    t, job(t, c + 101 * (v - 1)), 0, ARRAY(SELECT generate_series(0, 9)),
+    CASE v WHEN 2 THEN array_fill(job(t, c), '{10}') END, CASE v WHEN 2 THEN ARRAY(SELECT generate_series(0, 9)) END,
+    ARRAY[repeat('x', 300)::bytea]
+FROM generate_series(1, 20) t, generate_series(0, 99) c, generate_series(1, 2) v;
 
 INSERT INTO jobs (tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry)
 SELECT t, job(t, n), 'import', CASE WHEN n < 190 THEN 'completed' ELSE 'syncing' END, job(t, n), 'r', 'k', 10, 10, 0, 0

@@ -41,8 +41,8 @@ for _area in pkgutil.iter_modules(hot.__path__):
 
 
 BIG = {
-    "contacts",
-    "ledger",
+    "records",
+    "record_versions",
     "jobs",
     "job_chunks",
     "deliveries",

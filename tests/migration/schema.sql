@@ -80,6 +80,10 @@ CREATE FUNCTION public.split_column(joined text, separator text, null_mark text)
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN CASE WHEN (joined = ''::text) THEN ARRAY[''::text] ELSE string_to_array(joined, separator, null_mark) END;
 
+CREATE FUNCTION public.without_attributes(document jsonb) RETURNS jsonb
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SELECT COALESCE(jsonb_object_agg(e.key, CASE WHEN starts_with(e.key, 'attributes.'::text) THEN 'null'::jsonb ELSE e.value END), '{}'::jsonb) AS "coalesce" FROM jsonb_each(without_attributes.document) e(key, value));
+
 CREATE TABLE public.api_keys (
     tenant_id integer NOT NULL,
     key_id text NOT NULL COLLATE pg_catalog."C",
@@ -151,31 +155,6 @@ CREATE TABLE public.contact_syncs (
     created boolean,
     prior_version bigint DEFAULT 0 NOT NULL,
     not_restored jsonb
-)
-WITH (fillfactor='90');
-
-CREATE TABLE public.contacts (
-    tenant_id integer NOT NULL,
-    contact_id text NOT NULL COLLATE pg_catalog."C",
-    version bigint NOT NULL,
-    source_version bigint,
-    email text NOT NULL,
-    first_name text,
-    last_name text,
-    phone text,
-    company text,
-    attributes jsonb NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL,
-    job_id uuid NOT NULL,
-    item_index integer NOT NULL,
-    prev_job_id uuid,
-    prev_item_index integer,
-    mask smallint NOT NULL,
-    removed jsonb,
-    expected bigint,
-    cleared jsonb,
-    withdrawn jsonb
 )
 WITH (fillfactor='90');
 
@@ -345,24 +324,35 @@ CREATE TABLE public.job_chunks (
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN outcomes SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN sources SET STORAGE EXTERNAL;
 
-CREATE TABLE public.ledger (
+CREATE TABLE public.record_versions (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
-    item_index integer NOT NULL,
-    contact_id text NOT NULL COLLATE pg_catalog."C",
-    version bigint NOT NULL,
+    first_index integer NOT NULL,
     changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    indexes integer[] NOT NULL,
+    prev_job_ids uuid[],
+    prev_item_indexes integer[],
+    versions bytea[] NOT NULL
+);
+ALTER TABLE ONLY public.record_versions ALTER COLUMN versions SET STORAGE EXTERNAL;
+
+CREATE TABLE public.records (
+    tenant_id integer NOT NULL,
+    record_id text NOT NULL COLLATE pg_catalog."C",
+    version bigint NOT NULL,
+    source_version bigint,
+    deleted boolean DEFAULT false NOT NULL,
+    document jsonb NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    job_id uuid NOT NULL,
+    item_index integer NOT NULL,
     prev_job_id uuid,
     prev_item_index integer,
-    source_version bigint,
-    email text NOT NULL,
-    first_name text,
-    last_name text,
-    phone text,
-    company text,
-    attributes jsonb NOT NULL,
-    cleared jsonb
-);
+    cleared jsonb,
+    withdrawn jsonb
+)
+WITH (fillfactor='90');
 
 CREATE TABLE public.sagas (
     tenant_id integer NOT NULL,
@@ -492,9 +482,6 @@ ALTER TABLE ONLY public.circuit_changes
 ALTER TABLE ONLY public.contact_syncs
     ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
 
-ALTER TABLE ONLY public.contacts
-    ADD CONSTRAINT contacts_pkey PRIMARY KEY (tenant_id, contact_id);
-
 ALTER TABLE ONLY public.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, dead_letter_id);
 
@@ -525,8 +512,11 @@ ALTER TABLE ONLY public.job_chunks
 ALTER TABLE ONLY public.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
 
-ALTER TABLE ONLY public.ledger
-    ADD CONSTRAINT ledger_pkey PRIMARY KEY (tenant_id, job_id, item_index);
+ALTER TABLE ONLY public.record_versions
+    ADD CONSTRAINT record_versions_pkey PRIMARY KEY (tenant_id, job_id, first_index);
+
+ALTER TABLE ONLY public.records
+    ADD CONSTRAINT records_pkey PRIMARY KEY (tenant_id, record_id);
 
 ALTER TABLE ONLY public.sagas
     ADD CONSTRAINT sagas_pkey PRIMARY KEY (tenant_id, saga_id);

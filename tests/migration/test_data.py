@@ -92,14 +92,22 @@ async def test_what_is_still_to_be_cleared_is_known_after_the_upgrade(empty_url:
         await contact(connection, "c4", before, after)
         for path in revisions()[1]:
             await connection.execute(path.read_text())
-        rows = await connection.fetch("SELECT contact_id, cleared FROM contacts ORDER BY contact_id")
-        found = {row["contact_id"]: row["cleared"] and json.loads(row["cleared"]) for row in rows}
+        rows = await connection.fetch("SELECT record_id, cleared, document FROM records ORDER BY record_id")
+        found = {row["record_id"]: row["cleared"] and json.loads(row["cleared"]) for row in rows}
         assert found == {
             "c1": {"phone": "3", "company": "3", "attributes.tier": "3"},
             "c2": None,
             "c3": None,
             "c4": None,
         }
+        assert json.loads(rows[0]["document"]) == {
+            "email": "a@example.com",
+            "phone": None,
+            "company": None,
+            "attributes.plan": "gold",
+            "attributes.tier": None,
+        }
+        assert json.loads(rows[1]["document"]) == {"email": "a@example.com", "attributes.plan": "gold"}
         assert await connection.fetchval("SELECT count(*) FROM contact_syncs WHERE created IS NOT NULL") == 0
     finally:
         await connection.close()

@@ -10,7 +10,6 @@ from typing import Any, Final
 import msgspec
 
 from app.resources.decoding import Accepted, Rejected
-from app.vocabulary.contact_fields import STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
@@ -74,13 +73,10 @@ def _resolve(accepted: list[Accepted], rejected: list[Rejected], *, last_wins: b
     return batch
 
 
-_fields: Final = attrgetter(*STANDARD_FIELDS)
-
-
 def _content(row: Accepted) -> tuple[Any, ...]:
     """What two equal items share, whatever the order of their members; `1` and `true` differ, as in JSON."""
-    attributes = row.attributes and _sorted_json(msgspec.json.decode(row.attributes))
-    return (*_fields(row), attributes, row.source_version, row.if_version, row.mask)
+    document = _sorted_json(msgspec.json.decode(row.document))
+    return document, "attributes" in (row.cleared or ()), row.source_version, row.if_version
 
 
 def digest(row: Accepted) -> bytes:

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from app.history.versions import NewVersion
 from app.imports.batch import duplicates
 from app.imports.batch.duplicates import Batch
 from app.resources import decoding
@@ -74,6 +75,8 @@ class Items:
         self._batch = Batch([], {}, {}, [])
         self.outcomes: list[ItemOutcome] = []
         """In request order, once decided."""
+        self.versions: list[NewVersion] = []
+        """What the items made."""
 
     def _sort_out(self) -> None:
         """Set the pieces that can be read apart from those that are refused already."""
@@ -145,8 +148,9 @@ class Items:
                 yield
             yield
 
-    def decide(self, decided: dict[int, ItemOutcome]) -> None:
+    def decide(self, decided: dict[int, ItemOutcome], versions: Sequence[NewVersion] = ()) -> None:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""
+        self.versions = list(versions)
         for row in (*self._batch.rejected, *self._refused):
             decided[row.index] = outcomes_wire.failed(row.index, row.contact_id, row.errors)
         for index, leader in self._batch.followers.items():

@@ -13,13 +13,15 @@ from app.files.chunker import measure
 from app.files.failed_rows_file import MAX_KEYS, CsvWriter, NdjsonWriter, Note, Source, Stored, read_source
 from app.files.readers import Kept
 from app.files.staging_codec import decode_sources
+from app.history import queries as history
+from app.history.versions import StoredVersion
 from app.job_status.items import queries as rows
 from app.job_status.items.item_filter import Filter, JobItem, list_reasons
 from app.job_status.items.queries import JobRef
 from app.job_status.items.service import Page, gather, read_extent, read_items
 from app.kit.compression import unpack
 from app.kit.postgres.database import Database
-from app.vocabulary.contact_fields import fields_of
+from app.resources import documents
 from app.vocabulary.states import ItemStatus
 
 STEP: Final = 1_000
@@ -173,15 +175,17 @@ async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
         some = [index for index in stored[start : start + _VERSIONS] if index <= last]
         if not some:
             break
-        versions = await rows.read_versions(job, some)
-        sources |= {index: _as_stored(version) for index, version in versions.items()}
-        size += sum(len(version.attributes) for version in versions.values())
+        versions = await history.read_versions(job.connection, job.tenant_id, [(job.job_id, index) for index in some])
+        sources |= {index: _as_stored(made) for (_, index), (made, _) in versions.items()}
+        size += sum(len(bytes(made.document)) for made, _ in versions.values())
         if size > HELD:
             last = some[-1]
     return [(item, sources.get(item.index)) for item in items if item.index <= last]
 
 
-def _as_stored(version: rows.VersionRow) -> Stored:
+def _as_stored(made: StoredVersion) -> Stored:
     # if_version was met when the item was stored, and would not be met again.
-    fields = {"id": version.contact_id, **fields_of(version), "source_version": version.source_version}
-    return Stored({name: value for name, value in fields.items() if value is not None}, version.attributes)
+    document = documents.read(made.document)
+    fields = {"id": made.record_id, **documents.fields_of(document), "source_version": made.source_version}
+    attributes = msgspec.json.encode(documents.attributes_of(document)).decode()
+    return Stored({name: value for name, value in fields.items() if value is not None}, attributes)

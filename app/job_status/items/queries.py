@@ -12,7 +12,6 @@ from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query, query
 from app.kit.postgres.sql import QUERIES
-from app.vocabulary.contact_fields import ContactFields
 
 Range = tuple[int, int]
 
@@ -56,15 +55,6 @@ class DeliveryRow(Obstacle, frozen=True):
     next_in: float
     delivery_id: int
     not_restored: str | None
-
-
-class VersionRow(ContactFields, frozen=True, kw_only=True):
-    """A contact as an item left it."""
-
-    item_index: int
-    contact_id: str
-    source_version: int | None
-    attributes: str
 
 
 class JobRef(msgspec.Struct, frozen=True):
@@ -135,15 +125,6 @@ async def read_sources(job: JobRef, ranges: Sequence[Range]) -> AsyncIterator[by
 @query("deliveries_in")
 async def read_deliveries(job: JobRef, lows: list[int], highs: list[int]) -> list[DeliveryRow]:
     """Those that hold items of the ranges (`columns`)."""
-
-
-@query("versions_of_items")
-async def _read_versions(job: JobRef, indexes: Sequence[int]) -> list[VersionRow]: ...
-
-
-async def read_versions(job: JobRef, indexes: Sequence[int]) -> dict[int, VersionRow]:
-    """By item index; items that changed nothing left none."""
-    return {row.item_index: row for row in await _read_versions(job, indexes)}
 
 
 def columns(ranges: Sequence[Range]) -> tuple[list[int], list[int]]:

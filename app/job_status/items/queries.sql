@@ -175,13 +175,6 @@ WHERE x.tenant_id = $1
     ))
 ORDER BY x.delivery_id;
 
--- name: versions_of_items
--- The contacts as these items left them.
-SELECT
-    l.item_index, l.contact_id, l.source_version, {{fields l}}, l.attributes
-FROM ledger l
-WHERE l.tenant_id = $1 AND l.job_id = $2 AND l.item_index = ANY ($3::int[]);
-
 -- name: dead_letters_of_items
 -- What became of the dead letters that these items of deliveries left.
 SELECT l.delivery_id, l.item_index, l.dead_letter_id, l.resolution, l.replay_job_id

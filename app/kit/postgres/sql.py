@@ -2,10 +2,8 @@
 
 A block starts with `-- name: some_query`; its comments stay with it.
 
-What several statements share is a block `-- part: some_part`; each of them includes it as `{{some_part}}`.
-The fields of a contact (`app.vocabulary.contact_fields`) are not spelled out: `{{fields c}}` is `c.email, c.first_name`
-and so on, `{{each field: NAME = p.NAME}}` that for each of them, `{{each optional by OR: ...}}` for those that an item
-need not name, joined by a word. NAME is the field, BIT its bit in the mask, NUMBER its position from 1.
+What several statements share is a block `-- part: some_part`; each of them includes it as `{{some_part}}`, or as
+`{{some_part x}}` with `x` in place of the part's word AT.
 A statement may name its parameters (`:job_id`) instead of numbering them; they are numbered as they first occur, with
 `:tenant_id` before all others.
 """
@@ -18,13 +16,10 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Final
 
-from app.vocabulary.contact_fields import BITS, OPTIONAL_FIELDS, STANDARD_FIELDS
-
 _BLOCK: Final = re.compile(r"^-- (name|part): (\w+)\s*$", re.MULTILINE)
 _NO_QUERIES: Final = {"migrations", "cli", "__pycache__"}
-_PART: Final = re.compile(r"\{\{(\w+)\}\}")
-_FIELDS: Final = re.compile(r"\{\{fields (\w+)\}\}")
-_EACH: Final = re.compile(r"\{\{each (field|optional)(?: by (\w+))?: (.*?)\}\}", re.DOTALL)
+_PART: Final = re.compile(r"\{\{(\w+)(?: (\w+))?\}\}")
+_AT: Final = re.compile(r"\bAT\b")
 _PARAMETER: Final = re.compile(r"--[^\n]*|(?<![:\w]):([a-z]\w*)")
 
 
@@ -47,19 +42,9 @@ def _load() -> dict[str, str]:
             found[kind][name] = text.strip()
 
     def fill(text: str) -> str:
-        text = _EACH.sub(_spell_out, _FIELDS.sub(r"{{each field: \1.NAME}}", text))
-        return _PART.sub(lambda match: fill(found["part"][match[1]]), text)
+        return _PART.sub(lambda match: _AT.sub(match[2] or "AT", fill(found["part"][match[1]])), text)
 
     return {name: _number(name, fill(text)) for name, text in found["name"].items()}
-
-
-def _spell_out(match: re.Match[str]) -> str:
-    names = STANDARD_FIELDS if match[1] == "field" else OPTIONAL_FIELDS
-    separator = f"\n{match[2]} " if match[2] else ", "
-    return separator.join(
-        match[3].replace("NAME", name).replace("BIT", str(BITS[name])).replace("NUMBER", str(number))
-        for number, name in enumerate(names, 1)
-    )
 
 
 def _number(query: str, text: str) -> str:

@@ -92,7 +92,7 @@ class Field:
 
     async def contacts(self) -> dict[str, tuple[str | None, str | None, str | None]]:
         """First name, company and phone of each contact that there is."""
-        rows = await self.tranche.rows("SELECT contact_id, first_name, company, phone FROM contacts WHERE email <> ''")
+        rows = [row for row in await self.tranche.contacts() if not row["deleted"]]
         return {row["contact_id"]: (row["first_name"], row["company"], row["phone"]) for row in rows}
 
 

@@ -6,13 +6,13 @@ import time
 
 import asyncpg
 
-from tests.bench.__main__ import BARE, BATCH, columns
+from tests.bench.__main__ import BARE, BATCH, TABLE, columns
 from tests.bench.large import files
 
 
 async def prepare(url: str) -> None:
     connection = await asyncpg.connect(url)
-    await connection.execute("CREATE TABLE bare (LIKE contacts INCLUDING ALL) WITH (fillfactor = 90)")
+    await connection.execute(TABLE)
     await connection.close()
 
 

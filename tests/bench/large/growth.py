@@ -24,19 +24,19 @@ GOAL = 0.7
 PORTION = 500_000
 _SEED = 1_000
 
-# Random ids and fields as those of tests.bench.large.files; the ledger is not filled, nobody looks there.
+# Random ids and fields as those of tests.bench.large.files; the history is not filled, nobody looks there.
 _FILL = """
-INSERT INTO contacts (
-    tenant_id, contact_id, version, email, first_name, last_name, phone, company, attributes, job_id, item_index, mask
-)
+INSERT INTO records (tenant_id, record_id, version, document, job_id, item_index)
 SELECT
-    (SELECT tenant_id FROM tenants WHERE name = 'acme'), i.id, 1, i.id || '@example.com', 'Sheryl', 'Baxter',
-    '(496)978-3969x58947', 'Rasmussen Group',
+    (SELECT tenant_id FROM tenants WHERE name = 'acme'), i.id, 1,
     jsonb_build_object(
-        'city', 'East Leonard', 'country', 'Chile', 'phone_2', '+1-496-978-3969', 'subscribed', '2020-08-24',
-        'website', 'https://www.stephenson-' || left(i.id, 10) || '.com/'
+        'email', i.id || '@example.com', 'first_name', 'Sheryl', 'last_name', 'Baxter',
+        'phone', '(496)978-3969x58947', 'company', 'Rasmussen Group',
+        'attributes.city', 'East Leonard', 'attributes.country', 'Chile', 'attributes.phone_2', '+1-496-978-3969',
+        'attributes.subscribed', '2020-08-24',
+        'attributes.website', 'https://www.stephenson-' || left(i.id, 10) || '.com/'
     ),
-    '00000000-0000-0000-0000-000000000000', i.n, 127
+    '00000000-0000-0000-0000-000000000000', i.n
 FROM (
     SELECT n, substr(md5(random()::text || n::text), 1, 16) COLLATE "C" AS id FROM generate_series(1, $1::int) n
 ) i
@@ -62,11 +62,11 @@ class Sample(msgspec.Struct):
 
 async def fill(site: Site, count: int) -> None:
     """Bring the table to this many contacts; it holds fewer."""
-    (held,) = await site.execute("SELECT count(*) AS n FROM contacts")
+    (held,) = await site.execute("SELECT count(*) AS n FROM records")
     for start in range(held["n"], count, PORTION):
         await site.execute(_FILL, min(PORTION, count - start))
     if held["n"] < count:
-        await site.execute("VACUUM (ANALYZE) contacts")
+        await site.execute("VACUUM (ANALYZE) records")
         await site.execute("CHECKPOINT")
 
 
@@ -121,7 +121,7 @@ async def measure(site: Site, folder: Path, sizes: list[int], rows: int, samples
     )
     show(
         f"Growth: CSV files of {rows:,} new rows into a table that holds contacts already",
-        ("contacts", "rows/s", "to the first", "each file", "WAL, bytes a row", "whole pages a row", "reads a row"),
+        ("records", "rows/s", "to the first", "each file", "WAL, bytes a row", "whole pages a row", "reads a row"),
         lines,
         [note],
     )

@@ -16,7 +16,7 @@ _SEED = 4_000
 VARIANTS = (("every id once", 0.0), ("ids repeat in 1 of 20 rows", 0.05))
 
 _MEANING = (
-    "Identical to a peaceful run of the same file: contacts, ledger (every field but job and times), every item's "
+    "Identical to a peaceful run of the same file: contacts, history (every field but job and times), every item's "
     "outcome, and the sandbox's effects, each contact once in its final state."
 )
 

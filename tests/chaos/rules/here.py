@@ -105,7 +105,7 @@ def undone_is_undone(e: Evidence) -> Findings:
                 yield Finding("undo_overwrote", f"{place} takes back what job {of} did not do")
                 continue
             image = rows[taken - 2] if taken > 1 else None
-            if image is None and row["email"] != "":
+            if image is None and not row["deleted"]:
                 yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
             elif image is not None and any(row[name] != image[name] for name in fields):
                 yield Finding("undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}")

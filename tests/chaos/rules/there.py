@@ -26,7 +26,7 @@ NAMELESS: Final = "Nameless"
 def record_of(kind: str, row: Row) -> Row | None:
     """What a CRM should hold of a contact or a ledger row, beside what others typed; `None`: nothing, it is a
     tombstone."""
-    if row["email"] == "":
+    if row["deleted"]:
         return None
     fields = ("email", "first_name", "last_name", "phone", "company", "contact_id")
     found = {theirs: row[ours] for ours, theirs in zip(fields, STANDARD[kind], strict=True)}
@@ -226,7 +226,7 @@ def syncs_are_true(e: Evidence) -> Findings:
             fitting = [
                 v["version"]
                 for v in e.ledger.get(row["contact_id"], [])
-                if fits(record_of(kind, v), held) or (v["email"] == "" and row.get("created") is not True)
+                if fits(record_of(kind, v), held) or (v["deleted"] and row.get("created") is not True)
             ]
             if row["synced_version"] > max(fitting, default=0):
                 yield Finding(

@@ -15,7 +15,6 @@ HOT: Final[Hot] = {
     "read_dead_letters": ("3, '{1500,1501}'", {"dead_letters_pkey"}),
     "read_chain": ("3, 9", {"dead_letters_pkey", "dead_letters_chain"}),
     "read_calls": ("3, 20, 1", {"delivery_calls_pkey"}),
-    "read_version": ("3, 'c5', 1", {"contacts_pkey", "ledger_pkey"}),
     "dead_letters_of_items": ("3, '{5001,5002}', '{1,2}'", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
     "lock_dead_letters": ("3, '{1500,1501}'", {"dead_letters_waiting"}),
     "resolve_dead_letters": ("3, '{1500,1501}', 'dropped', 'k', 'why', NULL", {"dead_letters_waiting"}),

@@ -10,8 +10,7 @@ HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
     "claim_deliveries": (f"3, 5, 8, 8, {TOKEN}, '30 s', false, false", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
-    "contacts_to_send": (f"3, 5, {CONTACTS}", {"contacts_pkey", "contact_syncs_pkey"}),
-    "lost_attributes": (f"3, {CONTACTS}, '{{1,1,1}}'", {"contacts_pkey", "ledger_pkey"}),
+    "contacts_to_send": (f"3, 5, {CONTACTS}", {"records_pkey", "contact_syncs_pkey"}),
     "record_delivery": (
         f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},

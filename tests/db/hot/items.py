@@ -20,5 +20,4 @@ HOT: Final[Hot] = {
     "chunks_in": (f"3, {JOB}, {RANGES}", {"job_chunks_pkey"}),
     "sources_in": (f"3, {JOB}, {RANGES}", {"job_chunks_pkey"}),
     "deliveries_in": (f"3, {JOB}, {RANGES}", {"deliveries_job", "effects_pkey", "deliveries_pkey"}),
-    "versions_of_items": (f"3, {JOB}, '{{0,7}}'", {"ledger_pkey"}),
 }

@@ -16,6 +16,6 @@ HOT: Final[Hot] = {
     "read_next_attempt": (f"3, {JOB}", {"deliveries_open"}),
     "read_revisions": (f"'{{3}}', {JOBS}", {"jobs_pkey"}),
     "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),
-    "read_contact": ("3, 'c5'", {"contacts_pkey"}),
+    "read_record": ("3, 'c5'", {"records_pkey"}),
     "read_contact_syncs": ("3, 'c5'", {"contact_syncs_pkey"}),
 }

@@ -1,4 +1,4 @@
-"""Queries of `app/undo`, `app/sagas`, `app/records` and `app/audit`."""
+"""Queries of `app/undo`, `app/history`, `app/sagas`, `app/records` and `app/audit`."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ HOT: Final[Hot] = {
     "lock_undoable": (f"3, {JOB}", {"jobs_pkey"}),
     "find_undo": (f"3, {JOB}", {"jobs_undo"}),
     "resume_undo": (f"3, {JOB}", {"jobs_pkey", "sagas_tenant_id_workflow_subject_key"}),
-    "count_changes": (f"3, {JOB}", {"ledger_pkey"}),
+    "count_versions": (f"3, {JOB}", {"record_versions_pkey"}),
     "insert_undo": (f"3, {JOB}, {JOB}, {JOB}, 'r', 'k', 1", {"jobs_pkey"}),
     "grow_undo": (f"3, {JOB}, 1", {"jobs_pkey"}),
     "read_undo": (f"3, {JOB}", {"jobs_pkey"}),
-    "undo_items": (f"3, {JOB}, 2147483647, 1000", {"ledger_pkey"}),
-    "undo_items_at": (f"3, {JOB}, '{{1,2,3}}'", {"ledger_pkey"}),
-    "lock_contacts": (f"3, {CONTACTS}", {"contacts_pkey"}),
+    "chunk_before": (f"3, {JOB}, 2147483647", {"record_versions_pkey"}),
+    "chunks_with_versions": (f"3, {JOBS}, '{{1}}'", {"record_versions_pkey"}),
+    "walk_back": (f"3, {CONTACTS}, '{{1,1,1}}'", {"records_pkey", "record_versions_pkey"}),
+    "lock_records": (f"3, {CONTACTS}", {"records_pkey"}),
     "read_makers": (f"3, {JOBS}", {"jobs_pkey"}),
-    "find_own": (f"3, {JOBS}, '{{1}}', '{{1}}', {JOB}", {"ledger_pkey", "jobs_pkey"}),
-    "read_befores": (f"3, {JOBS}, '{{1}}'", {"ledger_pkey"}),
-    "restore_contacts": (
-        f"3, {CONTACTS}, '{{0,1,2}}', array_fill({JOB}::uuid, '{{3}}'), '{{0,1,2}}', NULL, NULL, {JOB}",
-        {"contacts_pkey", "ledger_pkey"},
+    "find_own": (f"3, {JOBS}, '{{1}}', '{{1}}', {JOB}", {"record_versions_pkey", "jobs_pkey"}),
+    "restore_records": (
+        f"3, {JOB}, {CONTACTS}, '{{0,1,2}}', NULL, '{{f,f,f}}', array_fill('{{}}'::text, '{{3}}'), NULL, NULL",
+        {"records_pkey"},
     ),
     "read_unsettled": (f"3, {JOB}", {"jobs_pkey", "jobs_root", "effects_pkey", "dead_letters_root"}),
     "last_refused": (f"3, {JOB}, 2147483647", {"deliveries_faulty"}),
@@ -34,8 +34,8 @@ HOT: Final[Hot] = {
     "due_sagas": ("", {"sagas_due"}),
     "claim_saga": (f"3, {JOB}", {"sagas_pkey"}),
     "move_saga": (f"3, {JOB}, 'running', 0, '{{}}', 0, '1 s', NULL, false", {"sagas_pkey"}),
-    "contact_exists": ("3, 'c10'", {"contacts_pkey"}),
-    "read_history": ("3, 'c10', NULL, NULL, 100", {"contacts_pkey", "ledger_pkey", "jobs_pkey"}),
+    "record_exists": ("3, 'c10'", {"records_pkey"}),
+    "read_history": ("3, NULL, 'c10', NULL, 100", {"records_pkey", "record_versions_pkey", "jobs_pkey"}),
     "read_audit": ("3, NULL, 100", {"audit_log_pkey"}),
     "read_audit_of": ("3, NULL, 100, 'job:x'", {"audit_log_subject"}),
 }

@@ -173,7 +173,7 @@ class TestLocks:
         database = Database(impatient, application_name="tests")
         hasty = Desk(impatient, database, desk.tenant_id)
         batch = [{"id": "bad"}, *people(3, company="New")]
-        async with holding(desk, "SELECT FROM contacts FOR UPDATE"):
+        async with holding(desk, "SELECT FROM records FOR UPDATE"):
             answer = await hasty.push(batch, key="k", draw=lambda: draw)
         body = msgspec.json.decode(answer.body)
         assert [(i["status"], i["error_code"], i["retry_after_seconds"]) for i in body["items"]] == [
@@ -182,7 +182,7 @@ class TestLocks:
         ]
         assert body["summary"] == {"total": 4, "succeeded": 0, "failed": 1, "retry": 3}
         after = await desk.counts()
-        assert (after["contacts"], after["ledger"]) == (before["contacts"], before["ledger"])
+        assert (after["records"], after["record_versions"]) == (before["records"], before["record_versions"])
         assert await hasty.send(batch, key="k") == Replay(207, answer.body)
         assert told(await hasty.push(people(3, company="New")))[0] == ("ok", "updated", 2)
         await database.close()
@@ -191,8 +191,8 @@ class TestLocks:
         """One batch creates them; the one that had to wait for it finds them there."""
         async with holding(
             desk,
-            """INSERT INTO contacts (tenant_id, contact_id, version, email, attributes, job_id, item_index, mask)
-            VALUES ($1, 'c00001', 1, 'c00001@example.com', '{}', gen_random_uuid(), 0, 3)""",
+            """INSERT INTO records (tenant_id, record_id, version, document, job_id, item_index)
+            VALUES ($1, 'c00001', 1, '{"email": "c00001@example.com"}', gen_random_uuid(), 0)""",
             desk.tenant_id,
         ):
             late = asyncio.create_task(desk.push([person(0), person(1), person(2, company="New")]))
@@ -205,7 +205,7 @@ class TestLocks:
         answers = await asyncio.gather(*(desk.push(batch) for _ in range(4)))
         outcomes = Counter(outcome for answer in answers for outcome in told(answer))
         assert outcomes == {("ok", "created", 1): 600, ("ok", "unchanged", 1): 1800}
-        assert (await desk.rows("SELECT count(*)::int AS n FROM ledger"))[0]["n"] == 600
+        assert len(await desk.history()) == 600
 
     @pytest.mark.parametrize(
         "special",
@@ -217,13 +217,14 @@ class TestLocks:
         await desk.push([person(0, attributes={"gone": 1})])
         async with holding(
             desk,
-            """UPDATE contacts SET version = 2, company = 'Theirs', attributes = attributes || '{"theirs": true}'""",
+            """UPDATE records SET version = 2,
+            document = document || '{"company": "Theirs", "attributes.theirs": true}'""",
         ):
             ours = asyncio.create_task(desk.push([person(0, first_name="Ada", **special)]))
             await waiting(desk)
         answer = await ours
-        (row,) = await desk.rows("SELECT version, first_name, company, attributes FROM contacts")
-        stored = (row["version"], row["first_name"], row["company"], msgspec.json.decode(row["attributes"]))
+        (row,) = await desk.contacts()
+        stored = (row["version"], row["first_name"], row["company"], row["attributes"])
         if "if_version" in special:
             assert told(answer) == [("failed", "VERSION_CONFLICT", None)]
             assert stored == (2, None, "Theirs", {"gone": 1, "theirs": True})
@@ -233,9 +234,9 @@ class TestLocks:
 
 
 class TestTransaction:
-    @pytest.mark.parametrize("table", ["idempotency_keys", "deliveries", "ledger"])
+    @pytest.mark.parametrize("table", ["idempotency_keys", "deliveries", "record_versions"])
     async def test_a_failure_anywhere_leaves_nothing(self, desk: Desk, table: str) -> None:
-        """The disk is full in the last statement: no contact, no ledger, no key; the same key then runs."""
+        """The disk is full in the last statement: no record, no history, no key; the same key then runs."""
         await desk.add_destination("hubspot")
         await _break(desk, table, "53100")
         with pytest.raises(StorageFull):
@@ -246,7 +247,7 @@ class TestTransaction:
 
     async def test_data_that_postgresql_refuses_is_never_called_ok(self, desk: Desk) -> None:
         """Validation should have caught it; if it did not, the sender learns that nothing was stored."""
-        await _break(desk, "contacts", "22P02")
+        await _break(desk, "records", "22P02")
         answer = await desk.push([*people(2), {"id": "bad"}], key="k")
         assert [(status, word) for status, word, _ in told(answer)] == [
             ("retry", "INTERNAL"),
@@ -254,13 +255,13 @@ class TestTransaction:
             ("failed", "MISSING_FIELD"),
         ]
         counts = await desk.counts()
-        assert (counts["contacts"], counts["ledger"], counts["jobs"]) == (0, 0, 1)
+        assert (counts["records"], counts["record_versions"], counts["jobs"]) == (0, 0, 1)
 
     async def test_a_lost_connection_leaves_nothing(self, desk: Desk) -> None:
         """PostgreSQL ends our session before the commit, as it does when it goes down."""
         await desk.push(people(1))
         before = await desk.counts()
-        async with holding(desk, "SELECT FROM contacts FOR UPDATE"):
+        async with holding(desk, "SELECT FROM records FOR UPDATE"):
             cut = asyncio.create_task(desk.send(people(3, company="New"), key="k"))
             await waiting(desk)
             await desk.execute(
@@ -277,7 +278,7 @@ class TestTransaction:
         await desk.add_destination("hubspot")
         batch = people(3, company="Acme", attributes={"x": 1})
         await desk.push(batch)
-        rows = "SELECT contact_id, xmin::text, ctid::text, updated_at FROM contacts ORDER BY contact_id"
+        rows = "SELECT record_id, xmin::text, ctid::text, updated_at FROM records ORDER BY record_id"
         before, counted = await desk.rows(rows), await desk.counts()
         answer = await desk.push(batch)
         assert told(answer) == [("ok", "unchanged", 1)] * 3
@@ -329,7 +330,7 @@ class TestCrowds:
     @pytest.mark.slow
     @pytest.mark.parametrize(("contacts", "of"), [(40, 60), (300, 400)], ids=["small", "in several parts"])
     async def test_overlapping_writers_never_deadlock(self, desk: Desk, contacts: int, of: int) -> None:
-        """Sixteen at a time, their contacts in any order: all succeed, and every change is in the ledger."""
+        """Sixteen at a time, their contacts in any order: all succeed, and every change is in the history."""
         async with crowd(desk) as sixteen:
             dice = random.Random(11)
             changes: Counter[str] = Counter()
@@ -361,15 +362,14 @@ class TestCrowds:
                 done[item["id"]] += 1
                 marks[item["id"]][f"w{writer}"] = 1
         await _check_changes(desk, done)
-        stored = await desk.rows("SELECT contact_id, attributes FROM contacts")
-        assert {r["contact_id"]: msgspec.json.decode(r["attributes"]) for r in stored} == marks
+        assert {r["contact_id"]: r["attributes"] for r in await desk.contacts()} == marks
 
     async def test_duplicates_of_a_running_request_pin_no_connection(self, desk: Desk) -> None:
         """While the first request is stuck, 999 like it are turned away and others are served."""
         await desk.push(people(1))
         batch = people(50, company="New")
         async with patient(desk) as service:
-            async with holding(desk, "SELECT FROM contacts FOR UPDATE"):
+            async with holding(desk, "SELECT FROM records FOR UPDATE"):
                 first = asyncio.create_task(service.push(batch, key="k"))
                 await waiting(desk)
                 crowd = asyncio.gather(*(service.send(batch, key="k") for _ in range(999)), return_exceptions=True)
@@ -407,7 +407,7 @@ class TestCrowds:
         assert [a for a in answers if not isinstance(a, Accepted207 | Replay | KeyBusy)] == []
         assert most <= 2
         counts = await desk.counts()
-        assert (counts["contacts"], counts["ledger"], counts["jobs"]) == (100, 100, 1)
+        assert (counts["records"], counts["record_versions"], counts["jobs"]) == (100, 1, 1)
 
 
 @asynccontextmanager
@@ -435,12 +435,11 @@ async def crowd(desk: Desk) -> AsyncIterator[Desk]:
 
 
 async def _check_changes(desk: Desk, changes: Counter[str]) -> None:
-    """Versions count the changes, and the ledger has every one of them."""
-    stored = await desk.rows("SELECT contact_id, version FROM contacts")
-    assert {r["contact_id"]: r["version"] for r in stored} == changes
-    ledger = await desk.rows(
-        "SELECT contact_id, array_agg(version ORDER BY version) AS versions FROM ledger GROUP BY contact_id"
-    )
-    assert {r["contact_id"]: r["versions"] for r in ledger} == {
+    """Versions count the changes, and the history has every one of them."""
+    assert {r["contact_id"]: r["version"] for r in await desk.contacts()} == changes
+    found: dict[str, list[int]] = {}
+    for row in await desk.history():
+        found.setdefault(row["contact_id"], []).append(row["version"])
+    assert {contact: sorted(versions) for contact, versions in found.items()} == {
         contact: list(range(1, count + 1)) for contact, count in changes.items()
     }

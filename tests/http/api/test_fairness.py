@@ -37,7 +37,7 @@ async def test_a_crowd_of_one_tenant_leaves_connections_for_others(settings: Set
         other = crowd.as_key(await service.create_key(db, "other", ["import", "read"]))
         assert (await crowd.push([person(1)])).status == 207
         async with db.transaction():
-            await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
+            await db.execute("SELECT FROM records WHERE record_id = 'c1' FOR UPDATE")
             pushing = [asyncio.create_task(crowd.push([person(1, company=f"{n}")])) for n in range(60)]
             await stuck(db)
             async with asyncio.timeout(60):

@@ -80,7 +80,7 @@ async def test_an_export_of_a_hundred_rows_arrives(api: Api, db: asyncpg.Connect
     assert {item.get("result") for item in packed.json()["items"]} == {"unchanged", None}
     packed = await push_csv(api, zstandard.compress(body), MAP, Content_Encoding="zstd")
     assert packed.json()["summary"]["succeeded"] == 99
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 99
+    assert await db.fetchval("SELECT count(*) FROM records") == 99
 
 
 async def test_encodings(api: Api) -> None:
@@ -159,7 +159,7 @@ async def test_broken_rows_among_a_thousand(api: Api, db: asyncpg.Connection[Any
     outcomes = told(await push_csv(api, "id,email\n" + "\n".join(lines)))
     for line, (contact_id, result, _) in zip(lines, outcomes, strict=True):
         assert (contact_id, result) == ((line[:5], "created") if "," in line else (None, "INVALID_FIELD"))
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 990
+    assert await db.fetchval("SELECT count(*) FROM records") == 990
 
 
 async def test_options_hold_for_files_too(api: Api) -> None:

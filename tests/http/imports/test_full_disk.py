@@ -38,12 +38,12 @@ async def free(db: Db) -> None:
 
 
 async def test_an_import_without_room_leaves_nothing_and_its_key_free(api: Api, db: Db) -> None:
-    await fill(db, "ledger")
+    await fill(db, "record_versions")
     refused = await api.push([person(1)], key="k")
     assert (refused.status, refused.json()["code"]) == (503, "STORAGE_FULL")
     assert int(refused.headers["Retry-After"]) >= 1
     assert "disk space" in refused.json()["detail"]
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 0
+    assert await db.fetchval("SELECT count(*) FROM records") == 0
     await free(db)
     assert (await api.push([person(1)], key="k")).status == 207
 

@@ -50,7 +50,7 @@ async def test_while_the_first_runs_others_are_told_to_wait(api: Api, db: asyncp
     """A contact held by this test keeps the first request inside its transaction."""
     await api.push([person(1)])
     async with db.transaction():
-        await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
+        await db.execute("SELECT FROM records WHERE record_id = 'c1' FOR UPDATE")
         first = asyncio.create_task(api.push([person(1, company="x")], key="k"))
         await asyncio.sleep(0.2)
         second = await api.push([person(1, company="x")], key="k")

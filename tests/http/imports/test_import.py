@@ -67,7 +67,7 @@ async def test_thirteen_poisoned_items_of_a_thousand_fail_alone(api: Api, db: as
     for index, (_, code, pointer) in bombs.items():
         assert failed[index]["error_code"] == code, failed[index]
         assert failed[index]["errors"][0]["pointer"].startswith(pointer), failed[index]
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 987
+    assert await db.fetchval("SELECT count(*) FROM records") == 987
 
 
 async def test_options_reach_the_import(api: Api) -> None:
@@ -225,7 +225,7 @@ async def test_more_imports_than_allowed_are_turned_away_at_once(settings: Setti
         api = Api(session, url, api_key)
         await api.push([person(1)])
         async with db.transaction():
-            await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
+            await db.execute("SELECT FROM records WHERE record_id = 'c1' FOR UPDATE")
             held = asyncio.create_task(api.push([person(1, company="x")]))
             async with asyncio.timeout(45):
                 while not await db.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"):
@@ -242,7 +242,7 @@ async def test_contacts_that_stay_locked_are_to_be_sent_again(settings: Settings
         api = Api(session, url, api_key)
         await api.push([person(1)])
         async with db.transaction():
-            await db.execute("SELECT FROM contacts WHERE contact_id = 'c1' FOR UPDATE")
+            await db.execute("SELECT FROM records WHERE record_id = 'c1' FOR UPDATE")
             answer = await api.push([person(1, company="x"), {"id": "bad"}])
         assert [i["status"] for i in answer.json()["items"]] == ["retry", "failed"]
         assert answer.json()["items"][0]["error_code"] == "LOCK_TIMEOUT"

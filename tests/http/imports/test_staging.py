@@ -260,7 +260,7 @@ async def test_a_client_that_disconnects_leaves_a_canceled_job_and_a_free_key(
     job = await until(db, "canceled")
     assert msgspec.json.decode(job["error"])["code"] == "UPLOAD_INTERRUPTED"
     assert await read_staged(db, str(job["job_id"])) == []
-    assert await db.fetchval("SELECT count(*) FROM contacts") == 0
+    assert await db.fetchval("SELECT count(*) FROM records") == 0
     assert (await small.get("/v1/idempotency-keys/k")).status == 404
     assert ids(await read_staged(db, taken(await small.push(body, headers=CSV, key="k"))))[-1] == "c1999"
 

@@ -180,7 +180,7 @@ async def test_a_held_answer_comes_in_time_though_nothing_is_settled(api: Api, h
 async def test_who_hangs_up_while_waiting_loses_nothing(api: Api, db: Db, hubspot: int) -> None:
     waiting = asyncio.create_task(api.push([person(1)], key="k", headers={"Prefer": "wait=1"}))
     async with asyncio.timeout(60):
-        while not await db.fetchval("SELECT count(*) FROM contacts"):
+        while not await db.fetchval("SELECT count(*) FROM records"):
             await asyncio.sleep(0.01)
     waiting.cancel()
     await asyncio.sleep(1.2)

@@ -119,10 +119,10 @@ async def bury_contacts(world: World) -> uuid.UUID:
         job["job_id"],
         new,
     )
-    await world.rows("UPDATE contacts SET version = version + 1, email = '', attributes = '{}', phone = NULL")
+    await world.rows("UPDATE records SET version = version + 1, deleted = true, document = '{}'")
     await world.rows(
         """INSERT INTO effects (tenant_id, job_id, destination_id, pending)
-        SELECT d.tenant_id, $1, d.destination_id, (SELECT count(*) FROM contacts) FROM destinations d""",
+        SELECT d.tenant_id, $1, d.destination_id, (SELECT count(*) FROM records) FROM destinations d""",
         new,
     )
     await world.rows(
@@ -130,9 +130,9 @@ async def bury_contacts(world: World) -> uuid.UUID:
             tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes,
             states
         )
-        SELECT c.tenant_id, d.destination_id, $1, 'undo', 0, max(c.place) - 1, array_agg(c.contact_id ORDER BY c.place),
+        SELECT c.tenant_id, d.destination_id, $1, 'undo', 0, max(c.place) - 1, array_agg(c.record_id ORDER BY c.place),
             array_agg(c.version ORDER BY c.place), array_agg(c.place - 1 ORDER BY c.place), repeat('p', max(c.place))
-        FROM (SELECT x.*, row_number() OVER (ORDER BY x.contact_id)::int AS place FROM contacts x) c
+        FROM (SELECT x.*, row_number() OVER (ORDER BY x.record_id)::int AS place FROM records x) c
         JOIN destinations d USING (tenant_id) GROUP BY 1, 2""",
         new,
     )

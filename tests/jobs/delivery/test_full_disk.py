@@ -36,7 +36,7 @@ async def wait_of(world: World, job_id: Any) -> JobError | None:
 async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "FULL_WAIT", 0.2)
     monkeypatch.setattr(database, "FULL_WAIT_CAP", 0.8)
-    await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON ledger EXECUTE FUNCTION refuse()")
+    await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON record_versions EXECUTE FUNCTION refuse()")
     job_id = await stage(desk_of(world), people(120), chunk=50)
     with capture_logs() as logs:
         async with working(world.settings):

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.resources import decoding as module
+from app.resources import documents
 from app.resources.decoding import Accepted, Rejected, read_items
 from tests.unit.files.json_oracle import split_json
 from tests.unit.files.test_json_document import POISON, body_of, mutate, mutations
@@ -56,36 +57,35 @@ def test_a_whole_item_becomes_a_row() -> None:
         "source_version": 2**63 - 1,
     }
     row = accept(item)
-    assert (row.index, row.contact_id, row.email) == (0, item["id"], item["email"])
-    assert (row.first_name, row.last_name) == ("Sheryl", "Bäxter")
-    assert (row.phone, row.company) == (item["phone"], item["company"])
-    assert json.loads(row.attributes or "") == item["attributes"]
-    assert row.removes
+    assert (row.index, row.contact_id) == (0, item["id"])
+    fields = {name: item[name] for name in ("email", "first_name", "last_name", "phone", "company")}
+    attributes = {f"attributes.{key}": value for key, value in item["attributes"].items()}
+    assert json.loads(row.document) == fields | attributes
+    assert row.cleared == ["attributes.old"]
     assert (row.if_version, row.source_version) == (3, 2**63 - 1)
-    assert row.mask == 255
     assert row.size == len(json.dumps(item))
 
 
 def test_absent_leaves_and_null_clears() -> None:
     absent = accept(GOOD)
-    assert absent.mask == module.ID | module.EMAIL
-    assert (absent.first_name, absent.attributes, absent.removes, absent.if_version) == (None, None, False, None)
+    assert json.loads(absent.document) == {"email": GOOD["email"]}
+    assert (absent.cleared, absent.if_version) == (None, None)
     fields = ("first_name", "last_name", "phone", "company", "attributes")
     cleared = accept({**GOOD, **dict.fromkeys(fields)})
-    assert cleared.mask == 127
-    assert [getattr(cleared, field) for field in fields] == [None] * 5
-    assert not cleared.removes
-    assert accept({**GOOD, "if_version": None, "source_version": None}).mask == absent.mask
+    assert json.loads(cleared.document) == {"email": GOOD["email"], **dict.fromkeys(fields[:-1])}
+    assert cleared.cleared == list(fields)
+    unversioned = accept({**GOOD, "if_version": None, "source_version": None})
+    assert (unversioned.document, unversioned.cleared) == (absent.document, None)
     empty = accept({**GOOD, "attributes": {}, "company": ""})
-    assert (empty.attributes, empty.company) == ("{}", "")
-    assert empty.mask == module.ID | module.EMAIL | module.ATTRIBUTES | module.COMPANY
+    assert json.loads(empty.document) == {"email": GOOD["email"], "company": ""}
+    assert empty.cleared is None
 
 
 @pytest.mark.parametrize(
     ("attributes", "removes"), [({"a": None}, True), ({"a": "null"}, False), ({"a": [None]}, False)]
 )
 def test_only_a_null_value_removes_a_key(attributes: dict[str, Any], removes: bool) -> None:
-    assert accept({**GOOD, "attributes": attributes}).removes is removes
+    assert accept({**GOOD, "attributes": attributes}).cleared == (["attributes.a"] if removes else None)
 
 
 def item_with(member: bytes) -> bytes:
@@ -201,8 +201,9 @@ def test_colons_and_quotes_in_text_are_not_taken_for_keys(separators: tuple[str,
     for ascii_only in (True, False):
         raw = json.dumps(item, separators=separators, ensure_ascii=ascii_only).encode()
         row = accept(raw)
-        assert row.company == text
-        assert json.loads(row.attributes or "") == item["attributes"]
+        document = json.loads(row.document)
+        assert document["company"] == text
+        assert documents.attributes_of(document) == item["attributes"]
         doubled = raw[:-1].rstrip() + b',"company" :"' + b'other"}'
         assert ("INVALID_FIELD", "/company") in faults(doubled)
 
@@ -249,10 +250,9 @@ def storable(value: Any) -> bool:
 
 
 def assert_storable(row: Accepted) -> None:
-    for text in (row.contact_id, row.email, row.first_name, row.last_name, row.phone, row.company):
-        assert text is None or storable(text)
+    assert storable(row.contact_id)
     assert 1 <= len(row.contact_id) <= 255
-    assert row.attributes is None or storable(json.loads(row.attributes))
+    assert storable(json.loads(row.document))
     assert all(number is None or 0 <= number < 2**63 for number in (row.if_version, row.source_version))
 
 
@@ -261,13 +261,15 @@ def test_every_sound_item_comes_back_as_it_was_sent(item: dict[str, Any], ascii_
     row = accept(json.dumps(item, ensure_ascii=ascii_only, indent=indent).encode())
     assert_storable(row)
     assert row.contact_id == item["id"]
-    for bit, name in ((4, "first_name"), (8, "last_name"), (16, "phone"), (32, "company")):
-        assert bool(row.mask & bit) is (name in item)
-        assert getattr(row, name) == item.get(name)
-    assert bool(row.mask & 64) is ("attributes" in item)
+    left_out = ("id", "attributes", "if_version", "source_version")
+    fields = {name: value for name, value in item.items() if name not in left_out}
     attributes = item.get("attributes")
-    assert (row.attributes and json.loads(row.attributes)) == attributes
-    assert row.removes is (attributes is not None and None in attributes.values())
+    named = fields | {f"attributes.{key}": value for key, value in (attributes or {}).items()}
+    assert json.loads(row.document) == named
+    cleared = [name for name, value in named.items() if value is None]
+    if "attributes" in item and attributes is None:
+        cleared.append("attributes")
+    assert sorted(row.cleared or []) == sorted(cleared)
     assert (row.if_version, row.source_version) == (item.get("if_version"), item.get("source_version"))
 
 

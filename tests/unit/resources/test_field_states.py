@@ -13,10 +13,12 @@ def known(*named: str, **cleared: int) -> Known:
 
 
 def test_names_of_a_contact() -> None:
-    found = field_states.know(("a@b.c", None, "L", None, None), ["plan"], {"phone": 2, "last_name": 1})
+    found = field_states.know(
+        {"email": "a@b.c", "last_name": "L", "phone": None, "attributes.plan": 1}, {"phone": 2, "last_name": 1}
+    )
     assert found.named == {"email", "last_name", "attributes.plan"}
     assert found.clear == {"phone": 2}, "what has a value by now is not cleared"
-    assert field_states.know(("", None, None, None, None), [], {}).named == frozenset(), "a tombstone names nothing"
+    assert field_states.know({}, {}).named == frozenset(), "a tombstone names nothing"
 
 
 def test_what_is_cleared_goes_until_it_arrived() -> None:
