@@ -17,7 +17,7 @@ from app.history.versions import StoredVersion
 from app.kit.postgres.database import Connection
 from app.records import queries
 from app.resources import documents
-from app.vocabulary.contact_fields import ContactDocument
+from app.resources.contacts import ContactDocument
 from app.vocabulary.states import ErrorCode, Resolution
 
 _MOST_STEPS: Final = 1_000

@@ -12,8 +12,8 @@ from app.history import queries as history
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.resources import documents, field_states
+from app.resources.contacts import SentFields
 from app.resources.documents import ATTRIBUTE
-from app.vocabulary.contact_fields import SentFields
 
 
 class ContactState(SentFields, frozen=True, kw_only=True, gc=False):

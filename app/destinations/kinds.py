@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from app.destinations.options import Name, Names, Options, OptionsError, convert
+from app.resources.contacts import CONTACTS
 
 Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
 """Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""
@@ -26,13 +27,7 @@ _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str | None]] = {
-        "email": "email",
-        "first_name": "firstname",
-        "last_name": "lastname",
-        "phone": "phone",
-        "company": "company",
-    }
+    STANDARD: ClassVar[dict[str, str | None]] = CONTACTS.named_at("hubspot")
 
     batch_size: Annotated[int, Meta(ge=1, le=100)] | None = None
     id_property: Name = "tranche_id"
@@ -61,13 +56,7 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
 
 
 class SalesforceOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str | None]] = {
-        "email": "Email",
-        "first_name": "FirstName",
-        "last_name": "LastName",
-        "phone": "Phone",
-        "company": None,  # Contact has no field for it, it links to an Account
-    }
+    STANDARD: ClassVar[dict[str, str | None]] = CONTACTS.named_at("salesforce")
     CASE_MATTERS = False
 
     batch_size: Annotated[int, Meta(ge=1, le=200)] | None = None

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from app.kit.field_texts import read_field_texts
-from app.vocabulary.contact_fields import STANDARD_FIELDS
+from app.resources.contacts import STANDARD_FIELDS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]

@@ -13,55 +13,13 @@ from functools import lru_cache
 from typing import Final
 
 from app.resources import email
+from app.resources.contacts import CONTACTS
 
-_HEADERS: Final = {
-    "id": """
-        id, uid, uuid, guid, key, unique id, external id, contact id, contact id 18, customer id, user id,
-        member id, subscriber id, client id, lead id, person id, record id, record id contact, leid, euid,
-        customer number, customer no, customer nr, customer key, customer code, contact number, client number,
-        client code, member number, membership number, kundennummer, kundennr, kunden nr, kunden nummer,
-        kunden id, kundenkennung, kontakt id, kontaktnummer, mitgliedsnummer, mitgliedsnr, mitglieds nr,
-        debitorennummer, datensatz id, datensatz id kontakt, identifiant, identifiant client, numero client,
-        numero de client, n client, no client, no cliente, code client, id client, id contact, id du contact,
-        id de contact, id de fiche d informations, id d enregistrement, id de registro, numero de cliente,
-        n de cliente, no de cliente, codigo de cliente, codigo cliente, id cliente, id de cliente,
-        id de contacto, id contacto, id del contacto, identificador
-    """,
-    "email": """
-        email, mail, e mail, email address, e mail address, email addr, mail address, primary email, work email,
-        business email, e mail 1 value, email 1 value, e mail 1 address, e mail adresse, email adresse,
-        mailadresse, mail adresse, emailadresse, courriel, adresse de messagerie, adresse e mail, adresse email,
-        adresse mail, adresse courriel, adresse electronique, adresse de courriel, correo electronico, correo,
-        direccion de correo electronico, direccion de correo, direccion de email, direccion email,
-        email principal, e mail principal
-    """,
-    "first_name": """
-        first name, firstname, given name, givenname, forename, fname, vorname, rufname, prenom, nombre,
-        nombre de pila, primer nombre
-    """,
-    "last_name": """
-        last name, lastname, surname, family name, familyname, lname, nachname, familienname, zuname, nom,
-        nom de famille, apellido, apellidos, primer apellido
-    """,
-    "phone": """
-        phone, phone number, phone 1 value, telephone, telephone number, tel, mobile, mobile phone,
-        mobile phone number, mobile number, cell, cell phone, primary phone, business phone, home phone, telefon,
-        telefonnummer, telefonnr, tel nr, telefon geschaftlich, telefon privat, mobil, mobiltelefon, mobilnummer,
-        handy, handynummer, rufnummer, telephone bureau, telephone mobile, telephone portable, tel mobile,
-        numero de telephone, numero de telephone mobile, telephone domicile, telefono, telefono movil, movil,
-        celular, numero de telefono, numero de telefono movil, telefono del trabajo, telefono particular
-    """,
-    "company": """
-        company, company name, organization, organisation, organization name, organisation name,
-        organization 1 name, account name, accountname, employer, associated company, firma, firmenname,
-        unternehmen, unternehmensname, name des unternehmens, societe, entreprise, nom de l entreprise,
-        nom entreprise, nom de la societe, nom du compte, empresa, compania, nombre de la empresa,
-        nombre de empresa, nombre de la compania, organizacion, nombre de la cuenta
-    """,
+_MEANINGS: Final = {
+    header.strip(): field.name for field in (CONTACTS.id, *CONTACTS.fields) for header in field.headers.split(",")
 }
-_MEANINGS: Final = {header.strip(): field for field, headers in _HEADERS.items() for header in headers.split(",")}
-CERTAIN: Final = frozenset({"first_name", "last_name", "phone", "company"})
-"""Fields that a column of one of these names fills unasked. What identifies a contact is left to people."""
+CERTAIN: Final = frozenset(field.name for field in CONTACTS.fields if field.fills)
+"""Fields that a column of one of these names fills unasked."""
 _PAIRED: Final = {"nom": "first_name", "nombre": "last_name"}
 """Words for "name" that are half of one only where the other half has a column."""
 _WORD: Final = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")

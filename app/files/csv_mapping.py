@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 
 from app.kit import spelling
-from app.vocabulary.contact_fields import STANDARD_FIELDS
+from app.resources.contacts import CONTACTS, STANDARD_FIELDS
 
 FIELDS: Final = ("id", *STANDARD_FIELDS, "if_version", "source_version")
-REQUIRED: Final = ("id", "email")
+REQUIRED: Final = CONTACTS.required
 KEY_PREFIX: Final = "attributes."
 """In a file of failed rows it marks an attribute whose bare name would mean something else: `attributes.email`."""
 

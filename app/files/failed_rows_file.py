@@ -28,9 +28,9 @@ from app.files.csv_injection import neutralize, restore
 from app.files.csv_mapping import FIELDS, fold
 from app.files.csv_reader import DELIMITERS
 from app.files.readers import WORDING, Family, Kept
+from app.resources.contacts import STANDARD_FIELDS
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import MAX_KEY
-from app.vocabulary.contact_fields import STANDARD_FIELDS
 
 MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
 """Keys that the items of one file can have, if these are to be columns."""

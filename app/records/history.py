@@ -14,7 +14,7 @@ from app.kit.postgres.database import Connection
 from app.records import queries as rows
 from app.records.queries import VersionRow
 from app.resources import documents
-from app.vocabulary.contact_fields import ContactFields, JsonObject
+from app.resources.contacts import ContactFields, JsonObject
 from app.vocabulary.states import JobKind
 
 

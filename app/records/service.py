@@ -15,7 +15,7 @@ from app.kit.postgres.database import Connection
 from app.records import queries
 from app.records.queries import SyncRow
 from app.resources import documents
-from app.vocabulary.contact_fields import ContactDocument
+from app.resources.contacts import ContactDocument
 from app.vocabulary.states import EffectState
 
 

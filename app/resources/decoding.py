@@ -7,20 +7,21 @@ read again by `app.resources.diagnosis`, which knows the same rules and words fo
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from app.resources import diagnosis, email, rules
+from app.resources.contacts import CONTACTS
+from app.resources.declaration import MAX_ID, Kind, define
 from app.resources.documents import ATTRIBUTE
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode
 
 __all__ = ["Accepted", "Item", "Piece", "Rejected", "UnreadablePiece", "read_items"]
 
-_Text = Annotated[str, Meta(max_length=rules.MAX_TEXT)]
-_Phone = Annotated[str, Meta(max_length=rules.MAX_PHONE, description="Any text with a digit.")]
 _Counter = Annotated[int, Meta(ge=0, le=rules.MAX_INT)]
 _IfVersion = Annotated[_Counter, Meta(description="The version the contact must have; 0: it must not exist.")]
 _SourceVersion = Annotated[_Counter, Meta(description="An item older than the stored one is superseded.")]
@@ -40,18 +41,23 @@ _Attributes = Annotated[
 ]
 
 
-class Item(msgspec.Struct, forbid_unknown_fields=True, gc=False):
-    """A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item."""
-
-    id: Annotated[str, Meta(min_length=1, max_length=rules.MAX_ID, description="The business key.")]
-    email: Annotated[str, Meta(max_length=rules.MAX_EMAIL, extra_json_schema={"format": "email"})]
-    first_name: _Text | UnsetType | None = UNSET
-    last_name: _Text | UnsetType | None = UNSET
-    phone: _Phone | UnsetType | None = UNSET
-    company: _Text | UnsetType | None = UNSET
-    attributes: _Attributes | UnsetType | None = UNSET
-    if_version: _IfVersion | UnsetType | None = UNSET
-    source_version: _SourceVersion | UnsetType | None = UNSET
+Item: Any = define(
+    "Item",
+    "A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item.",
+    [
+        ("id", Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="The business key.")]),
+        *CONTACTS.as_sent(),
+        ("attributes", _Attributes | UnsetType | None, UNSET),
+        ("if_version", _IfVersion | UnsetType | None, UNSET),
+        ("source_version", _SourceVersion | UnsetType | None, UNSET),
+    ],
+    module=__name__,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    gc=False,
+)
+_EMAILS: Final = [attrgetter(field.name) for field in CONTACTS.of_kind(Kind.EMAIL)]
+_PHONES: Final = [attrgetter(field.name) for field in CONTACTS.of_kind(Kind.PHONE)]
 
 
 class Accepted(msgspec.Struct, gc=False):
@@ -241,16 +247,16 @@ def _read_together(
         # As all begin and end like objects, and there is no array, the commas between two of them are between items.
         return False
     ids = [item.id for item in items]
-    emails = [item.email for item in items]
-    phones = [item.phone for item in items if item.phone is not UNSET]
+    emails = [value for read in _EMAILS for value in map(read, items) if value is not UNSET]
+    phones = [value for read in _PHONES for value in map(read, items) if value is not UNSET]
     attributes = [item.attributes for item in items]
     source_versions = [item.source_version for item in items]
     if_versions = [item.if_version for item in items]
     joined = "".join(ids)
-    if len(joined.split()) != 1 or not email.are_usual(emails) or not all(map(_has_digit, phones)):  # type: ignore[arg-type]
+    if len(joined.split()) != 1 or not email.are_usual(emails) or not all(map(_has_digit, phones)):
         return False
     for item in items:
-        item.id = item.source_version = item.if_version = UNSET  # type: ignore[assignment]
+        item.id = item.source_version = item.if_version = UNSET
     text = _encode_lines(items)
     if text.count(b"{") != 2 * count - attributes.count(UNSET):
         return False
@@ -289,11 +295,13 @@ def _read(index: int, raw: bytes) -> Accepted | None:
         return None
     if item.id != item.id.strip():
         return None
-    # `_email_fault` looks at this first as well; asking here spares nearly every item that call.
-    if not _is_usual(item.email) and _email_fault(item.email) is not None:
-        return None
-    if item.phone is not UNSET and item.phone is not None and not _has_digit(item.phone):
-        return None
+    for read in _EMAILS:
+        # `_email_fault` looks at this first as well; asking here spares nearly every item that call.
+        if isinstance(value := read(item), str) and not _is_usual(value) and _email_fault(value) is not None:
+            return None
+    for read in _PHONES:
+        if isinstance(value := read(item), str) and not _has_digit(value):
+            return None
     names = _FIELD_COUNT - _members(item).count(UNSET)
     attributes = item.attributes
     row = _make_row(index, item, len(raw))
@@ -322,7 +330,7 @@ def _make_row(index: int, item: Item, size: int) -> Accepted:
     record_id, attributes = item.id, item.attributes
     source_version = None if item.source_version is UNSET else item.source_version
     if_version = None if item.if_version is UNSET else item.if_version
-    item.id = item.attributes = item.source_version = item.if_version = UNSET  # type: ignore[assignment]
+    item.id = item.attributes = item.source_version = item.if_version = UNSET
     document = _encode(item)
     if attributes:
         keys = _encode({ATTRIBUTE + key: value for key, value in attributes.items()})

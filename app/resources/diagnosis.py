@@ -12,8 +12,9 @@ from typing import Any, Final
 import msgspec
 
 from app.resources import json_scanner, rules
+from app.resources.contacts import CONTACTS
+from app.resources.declaration import MAX_ID
 from app.resources.rules import Object, Unreadable
-from app.vocabulary.contact_fields import OPTIONAL_FIELDS
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
@@ -62,7 +63,7 @@ _MISSING: Final = {
         FieldError(ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {found}; send it")
         for found in ("absent", "null")
     ]
-    for name in ("id", "email")
+    for name in CONTACTS.required
 }
 
 _loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_constant=_constant).decode
@@ -74,7 +75,7 @@ def read_id(raw: bytes) -> str | None:
         contact_id = _decode_id(raw).id
     except (ValueError, RecursionError):
         return None
-    return contact_id if rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is None else None
+    return contact_id if rules.check_string("id", contact_id, shortest=1, longest=MAX_ID) is None else None
 
 
 def examine(raw: bytes) -> Finding:
@@ -88,7 +89,7 @@ def examine(raw: bytes) -> Finding:
         return Finding(None, {}, errors)
     _check_members(members, errors)
     contact_id = _as_text(members.get("id"))
-    if contact_id is not None and (rules.check_string("id", contact_id, shortest=1, longest=rules.MAX_ID) is not None):
+    if contact_id is not None and (rules.check_string("id", contact_id, shortest=1, longest=MAX_ID) is not None):
         contact_id = None
     if len(errors) > MAX_ERRORS:
         last = errors[MAX_ERRORS - 1]
@@ -131,9 +132,7 @@ def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
 _Check = Callable[[object], FieldError | None]
 _CHECKS: Final[dict[str, _Check]] = {
     "id": rules.check_id,
-    "email": rules.check_email,
-    **{name: partial(rules.check_string, name, longest=rules.MAX_TEXT) for name in OPTIONAL_FIELDS},
-    "phone": rules.check_phone,
+    **{field.name: partial(rules.check_field, field) for field in CONTACTS.fields},
     **{name: partial(rules.check_counter, name) for name in ("if_version", "source_version")},
 }
 """Of every field but `attributes`, which can have many faults."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.vocabulary.contact_fields import STANDARD_FIELDS
+from app.resources.contacts import STANDARD_FIELDS
 
 ATTRIBUTE: Final = "attributes."
 

@@ -16,14 +16,11 @@ import msgspec
 
 from app.kit import spelling
 from app.resources import email
+from app.resources.contacts import CONTACTS
+from app.resources.declaration import MAX_EMAIL, MAX_ID, MAX_PHONE, MAX_TEXT, Field, Kind
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
-MAX_ID: Final = 255
-MAX_TEXT: Final = 1_000
-MAX_EMAIL: Final = 254
-"""Bytes of UTF-8: a path in SMTP has 256 with its angle brackets (RFC 5321, section 4.5.3.1.3)."""
-MAX_PHONE: Final = 100
 MAX_KEY: Final = 255
 MAX_DEPTH: Final = 32
 """Levels of objects and arrays in `attributes`, itself included."""
@@ -145,23 +142,34 @@ def check_id(value: object) -> FieldError | None:
     return error
 
 
-def check_email(value: object) -> FieldError | None:
+def check_field(field: Field, value: object) -> FieldError | None:
+    return _CHECKS[field.kind](field.name, value)
+
+
+def _check_text(name: str, value: object) -> FieldError | None:
+    return check_string(name, value, longest=MAX_TEXT)
+
+
+def _check_email(name: str, value: object) -> FieldError | None:
     if not isinstance(value, str) or text_fault(value):
-        return check_string("email", value, longest=MAX_EMAIL)
+        return check_string(name, value, longest=MAX_EMAIL)
     fault = email_fault(value)
-    return _fault("email", fault, ErrorCode.INVALID_EMAIL) if fault else None
+    return _fault(name, fault, ErrorCode.INVALID_EMAIL) if fault else None
 
 
-def check_phone(value: object) -> FieldError | None:
+def _check_phone(name: str, value: object) -> FieldError | None:
     if not isinstance(value, str) or text_fault(value):
-        return check_string("phone", value, longest=MAX_PHONE)
+        return check_string(name, value, longest=MAX_PHONE)
     if len(value) > MAX_PHONE:
         detail = f"has {len(value)} characters; a phone number has at most {MAX_PHONE}"
     elif not has_digit(value):
         detail = f"{quote(value)} has no digit; send a number, or null to clear the field"
     else:
         return None
-    return _fault("phone", detail, ErrorCode.INVALID_PHONE)
+    return _fault(name, detail, ErrorCode.INVALID_PHONE)
+
+
+_CHECKS: Final = {Kind.TEXT: _check_text, Kind.EMAIL: _check_email, Kind.PHONE: _check_phone}
 
 
 def check_counter(name: str, value: object) -> FieldError | None:
@@ -264,12 +272,7 @@ def count_names(value: dict[str, Any] | list[Any], depth: int = 1) -> int | None
 
 
 _LIKELY: Final = {
-    "email": "email emailaddress mail emailaddr",
-    "id": "contactid customerid externalid uid key userid",
-    "first_name": "firstname givenname forename fname",
-    "last_name": "lastname surname familyname lname",
-    "phone": "phonenumber telephone tel mobile phone1 mobilephone",
-    "company": "companyname organization organisation org employer",
+    **{field.name: field.meant_by for field in (CONTACTS.id, *CONTACTS.fields)},
     "attributes": "attribute customfields custom properties extra metadata",
     "if_version": "ifversion version expectedversion",
     "source_version": "sourceversion",

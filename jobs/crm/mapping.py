@@ -16,7 +16,7 @@ import msgspec
 from msgspec import UNSET
 
 from app.destinations.options import Options
-from app.vocabulary.contact_fields import STANDARD_FIELDS
+from app.resources.contacts import STANDARD_FIELDS
 from jobs.crm.port import Contact
 
 _MOST_PLANS: Final = 1000

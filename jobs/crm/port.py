@@ -13,7 +13,7 @@ import aiohttp
 import msgspec
 
 from app.destinations.testing.rules import Step
-from app.vocabulary.contact_fields import SentFields
+from app.resources.contacts import SentFields
 from app.vocabulary.states import EffectState, ErrorCode
 
 

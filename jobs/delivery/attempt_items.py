@@ -9,7 +9,7 @@ import msgspec
 
 from app.deliveries.contact_states import ContactState
 from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
-from app.vocabulary.contact_fields import fields_of
+from app.resources.contacts import fields_of
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 from jobs.crm.port import Contact, Outcome
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 import structlog
@@ -132,7 +132,8 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         words = "Not tried: the destination cannot remove records, so it would stay there."
         steps.append(Step(name="canary", ok=None, detail=words))
         return
-    contact = Contact(contact_id=key, version=1, email=f"{key}@example.com", first_name="Tranche", last_name="Canary")
+    fields: dict[str, Any] = {"email": f"{key}@example.com", "first_name": "Tranche", "last_name": "Canary"}
+    contact = Contact(contact_id=key, version=1, **fields)
     reply = await crm.push([contact], headers)
     [outcome] = reply.outcomes
     well, unshown = f"The record {key} was written.", f"The key is {key}."

@@ -16,7 +16,7 @@ from app.job_status.service import Job, read_job
 from app.kit.compression import unpack
 from app.records import history
 from app.records.service import read_contact
-from app.vocabulary.contact_fields import STANDARD_FIELDS
+from app.resources.contacts import STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import ItemOutcome, decode_items
 from tests.db.conftest import Desk, people, person
 from tests.db.sagas.saga_rig import ask, drive, due, runner_of, undo

@@ -9,6 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.resources import rules
+from app.resources.contacts import CONTACTS
+from app.resources.declaration import MAX_TEXT
+from app.vocabulary.outcomes_wire import FieldError
+
+
+def check(name: str, value: object) -> FieldError | None:
+    (field,) = [field for field in CONTACTS.fields if field.name == name]
+    return rules.check_field(field, value)
 
 
 @pytest.mark.parametrize(
@@ -78,12 +86,12 @@ def test_any_text_is_judged_without_an_exception_and_always_alike(text: str) -> 
     "number", ["(496)978-3969x58947", "001-808-617-6467x12895", "+49 30 123456", "5153435776", "٠١٢", "x" * 99 + "1"]
 )
 def test_phones_in_the_wild_are_taken(number: str) -> None:
-    assert rules.check_phone(number) is None
+    assert check("phone", number) is None
 
 
 @pytest.mark.parametrize(("number", "words"), [("", "no digit"), ("n/a", "no digit"), ("1" * 101, "at most 100")])
 def test_text_without_digits_is_no_phone(number: str, words: str) -> None:
-    error = rules.check_phone(number)
+    error = check("phone", number)
     assert error is not None
     assert (error.code, error.pointer) == ("INVALID_PHONE", "/phone")
     assert words in error.detail
@@ -174,7 +182,7 @@ def test_counters_refuse_the_rest(value: object, words: str) -> None:
     ],
 )
 def test_text_that_cannot_be_stored_is_refused(value: object, words: str) -> None:
-    error = rules.check_string("company", value, longest=rules.MAX_TEXT)
+    error = rules.check_string("company", value, longest=MAX_TEXT)
     assert error is not None
     assert words in error.detail
 
