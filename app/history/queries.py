@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from functools import lru_cache
 
 import msgspec
 
@@ -28,9 +27,10 @@ class Chunk(msgspec.Struct, frozen=True):
         """Each item's index, what it made, and who made the version before; the last item first."""
         versions = [version for block in self.blocks for version in read_block(block)]
         for at in range(len(self.indexes) - 1, -1, -1):
-            yield self.indexes[at], versions[at], self._before(at)
+            yield self.indexes[at], versions[at], self.before(at)
 
-    def _before(self, at: int) -> Place | None:
+    def before(self, at: int) -> Place | None:
+        """Who made the version before that at this position."""
         job_id = None if self.prev_job_ids is None else self.prev_job_ids[at]
         index = None if self.prev_item_indexes is None else self.prev_item_indexes[at]
         return None if job_id is None or index is None else (job_id, index)
@@ -51,10 +51,13 @@ async def read_versions(
     chunks = await _chunks_with(connection, tenant_id, [job_id for job_id, _ in places], [index for _, index in places])
     found: dict[Place, tuple[StoredVersion, Place | None]] = {}
     for chunk in chunks:
-        read = lru_cache(maxsize=None)(lambda number, chunk=chunk: read_block(chunk.blocks[number]))
+        blocks: dict[int, list[StoredVersion]] = {}
         for at, index in enumerate(chunk.indexes):
             if (chunk.job_id, index) in wanted:
-                found[chunk.job_id, index] = read(at // BLOCK)[at % BLOCK], chunk._before(at)
+                number, place = divmod(at, BLOCK)
+                if number not in blocks:
+                    blocks[number] = read_block(chunk.blocks[number])
+                found[chunk.job_id, index] = blocks[number][place], chunk.before(at)
     return found
 
 

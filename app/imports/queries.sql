@@ -39,11 +39,11 @@ CASE
 -- rows in one order and queue up instead of deadlocking.
 -- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none. `expected`, the
 -- version that the record must have, travels in prev_item_index, which a new record has no other use for.
--- `plain`: no item has a value that is an object or an array, or clears all attributes; then it is enough to look whether a
--- record contains what the item says.
+-- `plain`: no item has a value that is an object or an array, or clears all attributes; then it is enough to look whether
+-- a record contains what the item says.
 -- Returns the items that wrote something: of new records their indexes, of others also what they are now, for the
--- history; an empty document is that of the item. A record that is missing there is locked and as it was: at another version than expected, unchanged, or
--- superseded.
+-- history; an empty document is that of the item. A record that is missing there is locked and as it was: at another
+-- version than expected, unchanged, or superseded.
 WITH item AS MATERIALIZED (
     SELECT
         i.record_id, i.document::jsonb AS document, i.source_version, i.item_index, i.expected, i.cleared::jsonb AS cleared

@@ -97,10 +97,10 @@ async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, app
         index, stored = made.index, made.stored
         result = created if stored.version == 1 else updated
         decided[index] = ItemOutcome(index, stored.record_id, ok, result, stored.version)
-    emptied = [i for i in left if i.cleared and _ALL in i.cleared]
+    emptied = {i.index: i.contact_id for i in left if i.cleared and _ALL in i.cleared}
     if emptied and written.created:
-        created_ids = [i.contact_id for i in emptied if i.index in set(written.created)]
-        await queries.name_cleared_attributes(connection, tenant_id, created_ids)
+        new = [emptied[index] for index in written.created if index in emptied]
+        await queries.name_cleared_attributes(connection, tenant_id, new)
     if len(versions) < len(left):
         await _leave(connection, tenant_id, [i for i in left if i.index not in decided], decided)
     return decided, versions

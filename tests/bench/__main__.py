@@ -7,7 +7,7 @@ destination that has deliveries to come.
 
 The ratio is the endpoint's median against the bare upsert's over one connection, of the same round; the last column
 is the bare upsert over as many connections as there are clients. The second table has processor time, which other work
-on the machine disturbs less than it does the clock.
+on the machine disturbs less than it does the clock, and what was written to PostgreSQL's log.
 """
 
 from __future__ import annotations
@@ -121,6 +121,8 @@ class Run(msgspec.Struct):
 
     rate: float
     spent: Times
+    wal: float = 0.0
+    """Bytes of write-ahead log per item."""
 
 
 async def main(rounds: int, batches: int, api_workers: int) -> None:
@@ -132,6 +134,13 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
 
             async def bare(lane: int, batch: Batch) -> None:
                 await connections[lane].execute(BARE, *columns(batch))
+
+            async def logged(run: Awaitable[Run]) -> Run:
+                """With what it wrote to the log."""
+                before = await pool.fetchval("SELECT pg_current_wal_insert_lsn()")
+                done = await run
+                written = await pool.fetchval("SELECT pg_current_wal_insert_lsn() - $1::pg_lsn", before)
+                return msgspec.structs.replace(done, wal=float(written) / (batches * BATCH))
 
             async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=16)) as session:
 
@@ -149,8 +158,8 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
                             def made(ids: list[list[str]], revision: int = revision) -> list[Batch]:
                                 return [rig.items(part, revision) for part in ids]
 
-                            one = await timed(1, made(bare_ids), bare)
-                            endpoint = await timed(clients, [rig.body(b) for b in made(http_ids)], http)
+                            one = await logged(timed(1, made(bare_ids), bare))
+                            endpoint = await logged(timed(clients, [rig.body(b) for b in made(http_ids)], http))
                             many = one
                             if clients > 1:
                                 many = await timed(clients, made(many_ids), bare)
@@ -177,15 +186,19 @@ def show(results: Results, rounds: int, batches: int, api_workers: int) -> None:
                 f"| {kind} | {clients:7} | {statistics.median(http):17,.0f} | {statistics.median(one):18,.0f} "
                 f"| {ratio:5.2f} | {statistics.median(many):25,.0f} | {other:5.2f} |"
             )
-    print("\nMicroseconds of processor time per item, median:\n")
-    print("| write  | clients | API | PostgreSQL | bare: client | bare: PostgreSQL |")
-    print("|--------|--------:|----:|-----------:|-------------:|-----------------:|")
+    print("\nMicroseconds of processor time and bytes of write-ahead log per item, median:\n")
+    print("| write  | clients | API | PostgreSQL | log | bare: client | bare: PostgreSQL | bare: log |")
+    print("|--------|--------:|----:|-----------:|----:|-------------:|-----------------:|----------:|")
     for kind in ("insert", "update"):
         for clients in (1, 4):
             of = {side: [run.spent for run in results[kind, clients, side]] for side in ("http", "one")}
             api, postgres = (statistics.median(getattr(t, who) for t in of["http"]) for who in ("api", "postgres"))
             bare, beside = (statistics.median(getattr(t, who) for t in of["one"]) for who in ("client", "postgres"))
-            print(f"| {kind} | {clients:7} | {api:.1f} | {postgres:.1f} | {bare:.1f} | {beside:.1f} |")
+            log, bare_log = (statistics.median(r.wal for r in results[kind, clients, side]) for side in ("http", "one"))
+            print(
+                f"| {kind} | {clients:7} | {api:.1f} | {postgres:.1f} | {log:.0f} | {bare:.1f} | {beside:.1f} "
+                f"| {bare_log:.0f} |"
+            )
 
 
 if __name__ == "__main__":
