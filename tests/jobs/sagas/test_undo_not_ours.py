@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from typing import Any
 
@@ -137,6 +138,8 @@ async def test_an_undone_undo_clears_what_was_never_cleared_there(world: World) 
         await world.rows("UPDATE destinations SET state = 'paused'")
         cleared = (await world.push([EMAIL | {"phone": None}])).job_id
         undone = await ask(world, cleared)
+        while not await world.rows("SELECT FROM jobs WHERE job_id = $1 AND state = 'syncing'", undone):
+            await asyncio.sleep(0.02)
         await world.rows("UPDATE destinations SET state = 'active'")
         assert await world.finished(undone) == "completed"
         assert (await held(world.sandbox) or {})["phone"] == "+1 999"
