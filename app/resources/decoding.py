@@ -253,7 +253,7 @@ def _read_together(
     source_versions = [item.source_version for item in items]
     if_versions = [item.if_version for item in items]
     joined = "".join(ids)
-    if len(joined.split()) != 1 or not email.are_usual(emails) or not all(map(_has_digit, phones)):
+    if joined.split() != [joined] or not email.are_usual(emails) or not all(map(_has_digit, phones)):
         return False
     for item in items:
         item.id = item.source_version = item.if_version = UNSET

@@ -88,6 +88,14 @@ def test_only_a_null_value_removes_a_key(attributes: dict[str, Any], removes: bo
     assert accept({**GOOD, "attributes": attributes}).cleared == (["attributes.a"] if removes else None)
 
 
+@pytest.mark.parametrize("ids", [[" a", "b"], ["a", "b "], ["a", " b", "c"], ["a\u2003"], ["\u00a0a"]])
+def test_white_space_around_an_id_is_found_wherever_its_item_is(ids: list[str]) -> None:
+    """Also at the two ends of what is read together."""
+    raws = [json.dumps({**GOOD, "id": id_}, ensure_ascii=False).encode() for id_ in ids]
+    rows = read_items(raws, max_item_bytes=10_000)
+    assert [isinstance(row, Rejected) for row in rows] == [id_ != id_.strip() for id_ in ids]
+
+
 def item_with(member: bytes) -> bytes:
     return b'{"id":"c1","email":"c1@example.com",' + member + b"}"
 
