@@ -17,7 +17,6 @@ class Chunk(msgspec.Struct, frozen=True):
     """The versions that a chunk of a job made."""
 
     job_id: uuid.UUID
-    changed_at: datetime
     indexes: list[int]
     prev_job_ids: list[uuid.UUID | None] | None
     prev_item_indexes: list[int | None] | None

@@ -16,13 +16,12 @@ from app.imports.queries import Written
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.resources.decoding import Accepted
+from app.resources.documents import ALL_ATTRIBUTES
 from app.vocabulary.outcomes_wire import ItemOutcome
 from app.vocabulary.states import ItemStatus, Result
 
 _MOST_EXPECTED: Final = 2**31 - 1
 """No record comes to so many versions."""
-_ALL: Final = "attributes"
-"""Among the names that an item clears: all attributes."""
 
 
 async def write(
@@ -97,7 +96,7 @@ async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, app
         index, stored = made.index, made.stored
         result = created if stored.version == 1 else updated
         decided[index] = ItemOutcome(index, stored.record_id, ok, result, stored.version)
-    emptied = {i.index: i.contact_id for i in left if i.cleared and _ALL in i.cleared}
+    emptied = {i.index: i.contact_id for i in left if i.cleared and ALL_ATTRIBUTES in i.cleared}
     if emptied and written.created:
         new = [emptied[index] for index in written.created if index in emptied]
         await queries.name_cleared_attributes(connection, tenant_id, new)
@@ -111,7 +110,7 @@ def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersi
     raw = msgspec.Raw
     for index in written.created or ():
         item = items[index]
-        names = item.cleared and [name for name in item.cleared if name != _ALL]
+        names = item.cleared and [name for name in item.cleared if name != ALL_ATTRIBUTES]
         cleared = raw(_name(names)) if names else NOTHING
         stored = StoredVersion(item.contact_id, 1, item.source_version, False, raw(item.document), cleared)
         yield NewVersion(index, stored)
@@ -168,7 +167,7 @@ def _columns(items: Sequence[Accepted]) -> queries.Columns:
         documents=documents.decode(),
         plain=b"[" not in documents
         and documents.count(b"{") == len(items)
-        and (cleared is None or f'"{_ALL}"' not in cleared),
+        and (cleared is None or f'"{ALL_ATTRIBUTES}"' not in cleared),
         cleared=cleared,
         source_versions=numbers(i.source_version for i in items),
         indexes=numbers(i.index for i in items),

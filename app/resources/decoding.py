@@ -16,7 +16,7 @@ from msgspec import UNSET, Meta, UnsetType
 from app.resources import diagnosis, email, rules
 from app.resources.contacts import CONTACTS
 from app.resources.declaration import MAX_ID, Kind, define
-from app.resources.documents import ATTRIBUTE
+from app.resources.documents import ALL_ATTRIBUTES, ATTRIBUTE
 from app.vocabulary.outcomes_wire import FieldError, ItemWarning
 from app.vocabulary.states import ErrorCode
 
@@ -339,7 +339,7 @@ def _make_row(index: int, item: Item, size: int) -> Accepted:
     if attributes is None or b"null" in document:
         cleared = [name for name, value in zip(_FIELDS, _members(item), strict=True) if value is None]
         if attributes is None:
-            cleared.append("attributes")
+            cleared.append(ALL_ATTRIBUTES)
         elif attributes is not UNSET:
             cleared += [ATTRIBUTE + key for key, value in attributes.items() if value is None]
     return Accepted(index, record_id, document, cleared or None, source_version, if_version, size)

@@ -13,6 +13,8 @@ import msgspec
 from app.resources.contacts import STANDARD_FIELDS
 
 ATTRIBUTE: Final = "attributes."
+ALL_ATTRIBUTES: Final = "attributes"
+"""Among the names that an item clears: all attributes."""
 
 Document = dict[str, Any]
 

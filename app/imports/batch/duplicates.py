@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from app.resources.decoding import Accepted, Rejected
+from app.resources.documents import ALL_ATTRIBUTES
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
@@ -76,7 +77,7 @@ def _resolve(accepted: list[Accepted], rejected: list[Rejected], *, last_wins: b
 def _content(row: Accepted) -> tuple[Any, ...]:
     """What two equal items share, whatever the order of their members; `1` and `true` differ, as in JSON."""
     document = _sorted_json(msgspec.json.decode(row.document))
-    return document, "attributes" in (row.cleared or ()), row.source_version, row.if_version
+    return document, ALL_ATTRIBUTES in (row.cleared or ()), row.source_version, row.if_version
 
 
 def digest(row: Accepted) -> bytes:
