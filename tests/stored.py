@@ -60,7 +60,7 @@ def _open(row: Row, document: Any, cleared: Any) -> Row:
         row
         | documents.fields_of(read)
         | {
-            "contact_id": row.pop("record_id"),
+            "record_id": row.pop("record_id"),
             "attributes": documents.attributes_of(read),
             "names": sorted(read),
             "cleared": None if cleared is None else msgspec.json.decode(cleared),

@@ -28,7 +28,7 @@ _filter_options: Final = options(
     click.option("--error-code", help="Only with this code."),
     click.option("--state", type=click.Choice(["failed", "dead"]), help="Refused for good, or no longer tried."),
     click.option("--job", "job_id", help="Only of this job."),
-    click.option("--contact", "contact_id", help="Only of this contact."),
+    click.option("--record", "record_id", help="Only of this record."),
 )
 _choice_options: Final = options(
     click.argument("ids", nargs=-1, type=click.IntRange(min=1)),
@@ -59,12 +59,12 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
 async def list_dead_letters(api: ApiClient, resolution: str, limit: int, as_json: bool, **filters: str | None) -> None:
     """Dead letters, newest first."""
     found = api.list(_PATH, "dead_letters", given(filters) | {"resolution": resolution})
-    columns = ("id", "destination", "contact", "state", "code", "detail", "created", "end")
+    columns = ("id", "destination", "record", "state", "code", "detail", "created", "end")
     await print_rows(found, limit, columns, _describe, as_json=as_json, whole="id")
 
 
 def _describe(row: dict[str, Any]) -> list[object]:
-    names = ("id", "destination", "contact_id", "state", "error_code", "detail", "created_at", "resolution")
+    names = ("id", "destination", "record_id", "state", "error_code", "detail", "created_at", "resolution")
     return [row.get(name) for name in names]
 
 
@@ -77,7 +77,7 @@ async def show_dead_letter(api: ApiClient, dead_letter: int, as_json: bool) -> N
 
 
 def _describe_one(found: dict[str, Any]) -> Iterator[str]:
-    what = f"contact {found['contact_id']} version {found['version']} at {found['destination']}"
+    what = f"record {found['record_id']} version {found['version']} at {found['destination']}"
     yield f"dead letter {found['id']}: {what} is {found['state']} since {found['created_at']}"
     yield f"reason: {found['error_code']}: {found['detail']} ({counted(found['attempts'], 'attempt')})"
     yield f"job {found['job_id']}, item {found['item_index']}; it began with job {found['root_job_id']}"

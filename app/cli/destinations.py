@@ -37,7 +37,7 @@ _token_options: Final = options(
     click.option("--token-file", metavar="FILE", help="File with its access token; - reads it from standard input."),
 )
 _choice_options: Final = options(
-    click.option("--batch-size", type=int, help="Most contacts a call."),
+    click.option("--batch-size", type=int, help="Most records a call."),
     click.option("--concurrency", type=int, help="Most calls at a time."),
     click.option("--rate", type=float, help="Most calls a second."),
     click.option("--connect-timeout", type=float, help="Seconds to wait for a connection."),
@@ -68,7 +68,7 @@ _name_argument: Final = click.argument("name")
 
 @click.group()
 def destinations() -> None:
-    """Where a tenant's contacts are synced."""
+    """Where a tenant's records are synced."""
 
 
 def _command(verb: str) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
@@ -116,7 +116,7 @@ async def add(
     as_json: bool,
     **choices: Any,
 ) -> None:
-    """Sync contacts that change from now on to a CRM, under a NAME of your choice.
+    """Sync records that change from now on to a CRM, under a NAME of your choice.
 
     For example: tranche destinations add crm --kind salesforce --base-url https://acme.my.salesforce.com
     --token-file token.txt --rate 5 --field company= --field Plan=Tier__c --option default_last_name=(unknown)
@@ -165,7 +165,7 @@ async def change(
 ) -> None:
     """Set another token or other options; waiting deliveries continue with them.
 
-    Contacts that have arrived are not sent again because of new options.
+    Records that have arrived are not sent again because of new options.
     """
     secret = read_secret("token", token, token_file)
     found = await _find(backend, name)

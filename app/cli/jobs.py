@@ -91,10 +91,10 @@ def _describe_canceled(job: Job) -> str:
 @timeout_option()
 @quiet_option
 async def undo(api: ApiClient, job: str, wait: bool, seconds: float, as_json: bool, quiet: bool) -> int:
-    """Undo a job: restore the earlier state of each contact, unless somebody changed it since.
+    """Undo a job: restore the earlier state of each record, unless somebody changed it since.
 
     No history is deleted, and a repeated request undoes once; to redo the changes, undo the undo job.
-    Exit code with --wait: 0 all restored, 1 some contacts were left alone or a destination refused, 3 still running.
+    Exit code with --wait: 0 all restored, 1 some records were left alone or a destination refused, 3 still running.
     """
     body = await api.ask("POST", job_path(job, "/undo"))
     found = read(body, Job, api.url)
@@ -110,7 +110,7 @@ def _describe_undone(job: str, undo: Job) -> str:
     if not is_finished(undo):
         return f"job {name} undoes job {job} and is {undo.state}; `tranche jobs wait {name}`"
     back = undo.results.get("updated", 0)
-    parts = [f"{counted(back, 'contact')} restored"]
+    parts = [f"{counted(back, 'record')} restored"]
     if undo.results.get("unchanged"):
         parts.append(f"{undo.results['unchanged']:,} had been undone before")
     if undo.summary.failed:

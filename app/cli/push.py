@@ -35,7 +35,7 @@ from app.cli.output import json_option, show
 from app.vocabulary.states import Consistency
 
 _HELP = """\
-Import the contacts of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.
+Import the records of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.
 
 The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
 source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an

@@ -106,7 +106,7 @@ async def read_dead_letter(
 
 def _describe_replay(settings: Settings) -> str:
     return (
-        "By id, by a filter, or all of them. The contacts are sent in their current version, once for each "
+        "By id, by a filter, or all of them. The records are sent in their current version, once for each "
         f"destination, {settings.replay_rate:g} items per second there unless `rate` says otherwise. A dead letter is "
         "claimed once, however often it is requested; if it fails again there is a new dead letter in the same chain. "
         f"One job claims {MOST_TAKEN} dead letters at most; `remaining` is the number left."

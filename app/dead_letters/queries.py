@@ -29,7 +29,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
 class DeadLetterRow(msgspec.Struct, frozen=True):
     dead_letter_id: int
     destination_id: int
-    contact_id: str
+    record_id: str
     version: int
     state: str
     error_code: str
@@ -74,8 +74,8 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Refused for good, or no longer tried."""
     job_id: uuid.UUID | None = None
     """Only those that this job began, or caused."""
-    contact_id: str | None = None
-    """Only of this contact."""
+    record_id: str | None = None
+    """Only of this record."""
     created_before: datetime | None = None
     """Only older ones; with a UTC offset."""
 
@@ -127,7 +127,7 @@ class NewDeliveries(msgspec.Struct, frozen=True, kw_only=True):
     """The items to deliver again to one destination: columns of equal length, in item order, and how they are cut."""
 
     destination_id: int
-    contact_ids: list[str]
+    record_ids: list[str]
     versions: list[int]
     indexes: list[int]
     dead_letters: list[int]
@@ -142,7 +142,7 @@ read_destinations = Query[[int], list[DestinationRow]]("dead_letter_destinations
 async def choose(
     connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], limit: int
 ) -> list[int]:
-    """Ids of open dead letters, contact by contact."""
+    """Ids of open dead letters, record by record."""
 
 
 @query("dead_letter_clusters")
@@ -282,14 +282,14 @@ _settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_sync
 async def settle_syncs(
     connection: Connection, tenant_id: int, dead_letters: Sequence[DeadLetterRow], *, actor: str
 ) -> None:
-    """The destinations hold these versions, so earlier dead letters of the contacts are resolved as well."""
+    """The destinations hold these versions, so earlier dead letters of the records are resolved as well."""
     newest: dict[tuple[int, str], int] = {}
     for dead_letter in dead_letters:
-        place = (dead_letter.destination_id, dead_letter.contact_id)
+        place = (dead_letter.destination_id, dead_letter.record_id)
         newest[place] = max(newest.get(place, 0), dead_letter.version)
     places = (
         [destination_id for destination_id, _ in newest],
-        [contact_id for _, contact_id in newest],
+        [record_id for _, record_id in newest],
         list(newest.values()),
     )
     settled = [dead_letter.dead_letter_id for dead_letter in dead_letters]

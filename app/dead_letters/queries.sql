@@ -11,7 +11,7 @@ WHERE d.tenant_id = $1
 ORDER BY d.name, d.destination_id;
 
 -- part: dead_letter_columns
-l.dead_letter_id, l.destination_id, l.contact_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+l.dead_letter_id, l.destination_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
     l.resolved_by, l.note, l.replay_job_id, l.delivery_id
 
@@ -22,19 +22,19 @@ SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :
 
 -- part: chosen_dead_letters
 -- The open dead letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
--- without one, of all; by destination, code, state, contact and time (NULL: any).
-SELECT c.dead_letter_id, c.destination_id, c.contact_id, c.error_code, c.state, c.created_at
+-- without one, of all; by destination, code, state, record and time (NULL: any).
+SELECT c.dead_letter_id, c.destination_id, c.record_id, c.error_code, c.state, c.created_at
 FROM (
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
     WHERE :job_id::uuid IS NULL AND l.tenant_id = :tenant_id AND l.destination_id = ANY (:destination_ids::int[])
         AND l.resolution IS NULL
     UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
     WHERE :job_id IS NOT NULL AND l.tenant_id = :tenant_id AND l.root_job_id = :job_id AND l.resolution IS NULL
     UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.contact_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
     FROM (
         {{job_and_retries}}
     ) f
@@ -45,16 +45,16 @@ FROM (
 WHERE c.destination_id = ANY (:destination_ids::int[])
     AND (c.error_code = :error_code::text) IS NOT FALSE
     AND (c.state = :state::text) IS NOT FALSE
-    AND (c.contact_id = :contact_id::text) IS NOT FALSE
+    AND (c.record_id = :record_id::text) IS NOT FALSE
     AND (c.created_at < :created_before::timestamptz) IS NOT FALSE
 
 -- name: choose_dead_letters
--- Their ids, contact by contact.
+-- Their ids, record by record.
 SELECT c.dead_letter_id
 FROM (
     {{chosen_dead_letters}}
 ) c
-ORDER BY c.destination_id, c.contact_id, c.dead_letter_id
+ORDER BY c.destination_id, c.record_id, c.dead_letter_id
 LIMIT :limit;
 
 -- name: dead_letter_clusters
@@ -82,12 +82,12 @@ ORDER BY n.count DESC, n.destination_id, n.error_code;
 -- name: list_dead_letters
 -- A page of dead letters, newest first, before an id. Only the newest of those on the path are looked at:
 -- the page may hold fewer than it could, and says how low it looked.
---   the path: by job · by contact · over those that are open (`resolution`: 'open', 'any' or a word) · over all
+--   the path: by job · by record · over those that are open (`resolution`: 'open', 'any' or a word) · over all
 -- A way that is not gone is a constant's question, and costs nothing.
 WITH looked AS MATERIALIZED (
     (
         SELECT l.* FROM dead_letters l
-        WHERE :job_id::uuid IS NULL AND :contact_id::text IS NULL AND :resolution::text = 'open'
+        WHERE :job_id::uuid IS NULL AND :record_id::text IS NULL AND :resolution::text = 'open'
             AND l.tenant_id = :tenant_id AND l.resolution IS NULL AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
         LIMIT :most_looked
@@ -95,15 +95,15 @@ WITH looked AS MATERIALIZED (
     UNION ALL
     (
         SELECT l.* FROM dead_letters l
-        WHERE :job_id IS NULL AND :contact_id IS NULL AND :resolution <> 'open' AND l.tenant_id = :tenant_id AND l.dead_letter_id < :before
+        WHERE :job_id IS NULL AND :record_id IS NULL AND :resolution <> 'open' AND l.tenant_id = :tenant_id AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
         LIMIT :most_looked
     )
     UNION ALL
     (
         SELECT l.* FROM dead_letters l
-        WHERE :job_id IS NULL AND :contact_id IS NOT NULL
-            AND l.tenant_id = :tenant_id AND l.contact_id = :contact_id AND l.dead_letter_id < :before
+        WHERE :job_id IS NULL AND :record_id IS NOT NULL
+            AND l.tenant_id = :tenant_id AND l.record_id = :record_id AND l.dead_letter_id < :before
         ORDER BY l.dead_letter_id DESC
         LIMIT :most_looked
     )
@@ -134,7 +134,7 @@ FROM (SELECT 1) one
 LEFT JOIN looked l ON l.destination_id = ANY (:destination_ids::int[])
     AND (l.error_code = :error_code::text) IS NOT FALSE
     AND (l.state = :state::text) IS NOT FALSE
-    AND (l.contact_id = :contact_id) IS NOT FALSE
+    AND (l.record_id = :record_id) IS NOT FALSE
     AND (:resolution = 'any' OR coalesce(l.resolution, 'open') = :resolution)
 ORDER BY l.dead_letter_id DESC
 LIMIT :limit;
@@ -226,12 +226,12 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VA
 -- What one destination is sent again: columns that are cut at first positions (lows) and last ones (highs); each delivery
 -- is due after its seconds.
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, dead_letters,
+    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, dead_letters,
     states, next_attempt_at
 )
 SELECT
     :tenant_id, :destination_id, :job_id, :request_id, (:indexes::int[])[c.low], (:indexes::int[])[c.high],
-    (:contact_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:dead_letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
+    (:record_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:dead_letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
     now() + c.seconds * interval '1 second'
 FROM unnest(:lows::int[], :highs::int[], :seconds::float8[]) AS c(low, high, seconds)
 ORDER BY c.low;
@@ -311,16 +311,16 @@ ORDER BY j.job_id DESC
 LIMIT 1;
 
 -- name: supersede_settled
--- Dead letters of the same contacts in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
+-- Dead letters of the same records in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
 UPDATE dead_letters l
 SET resolution = 'superseded', resolved_at = now(), resolved_by = $6, note = 'a later version was settled as delivered'
 WHERE l.tenant_id = $1 AND l.resolution IS NULL
     AND l.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id
-        FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, contact_id, version)
+        FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, record_id, version)
         CROSS JOIN LATERAL (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = $1 AND x.destination_id = t.destination_id AND x.contact_id = t.contact_id
+            WHERE x.tenant_id = $1 AND x.destination_id = t.destination_id AND x.record_id = t.record_id
                 AND x.version <= t.version AND x.resolution IS NULL AND x.dead_letter_id <> ALL ($5::bigint[])
             LIMIT 100
         ) o
@@ -328,14 +328,14 @@ WHERE l.tenant_id = $1 AND l.resolution IS NULL
     ));
 
 -- name: settle_syncs
--- An operator says that the destinations $2 hold the contacts $3 at the versions $4.
-INSERT INTO contact_syncs AS s (
-    tenant_id, destination_id, contact_id, synced_version, synced_at, state, state_version
+-- An operator says that the destinations $2 hold the records $3 at the versions $4.
+INSERT INTO record_syncs AS s (
+    tenant_id, destination_id, record_id, synced_version, synced_at, state, state_version
 )
-SELECT $1, t.destination_id, t.contact_id, t.version, now(), 'ok', t.version
-FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, contact_id, version)
-ORDER BY t.destination_id, t.contact_id
-ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+SELECT $1, t.destination_id, t.record_id, t.version, now(), 'ok', t.version
+FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, record_id, version)
+ORDER BY t.destination_id, t.record_id
+ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
 SET
     synced_version = greatest(s.synced_version, excluded.synced_version),
     synced_at = excluded.synced_at,

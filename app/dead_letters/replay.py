@@ -66,14 +66,14 @@ async def send_again(
     if not locked:
         return None
     job_id = new_id()
-    # One item a contact: it is sent as it stands, and no delivery may name it twice.
+    # One item a record: it is sent as it stands, and no delivery may name it twice.
     newest: dict[int, dict[str, DeadLetterRow]] = {}
     for dead_letter in locked:
         at = newest.setdefault(dead_letter.destination_id, {})
-        if dead_letter.contact_id not in at or at[dead_letter.contact_id].version <= dead_letter.version:
-            at[dead_letter.contact_id] = dead_letter
-    contacts = sorted({dead_letter.contact_id for dead_letter in locked})
-    index = {contact_id: position for position, contact_id in enumerate(contacts)}
+        if dead_letter.record_id not in at or at[dead_letter.record_id].version <= dead_letter.version:
+            at[dead_letter.record_id] = dead_letter
+    records = sorted({dead_letter.record_id for dead_letter in locked})
+    index = {record_id: position for position, record_id in enumerate(records)}
     attempt = Attempt(
         tenant_id=actor.tenant_id,
         job_id=job_id,
@@ -81,21 +81,21 @@ async def send_again(
         root_job_id=root or job_id,
         request_id=actor.request_id,
         key_id=actor.key_id,
-        total=len(contacts),
+        total=len(records),
         to_notify={destination_id: len(at) for destination_id, at in sorted(newest.items())},
     )
     await rows.insert_attempt(connection, attempt)
-    await _book(connection, attempt, contacts, newest, settings)
+    await _book(connection, attempt, records, newest, settings)
     for destination_id, at in sorted(newest.items()):
-        dead_letters = [at[contact_id] for contact_id in contacts if contact_id in at]
+        dead_letters = [at[record_id] for record_id in records if record_id in at]
         await rows.insert_deliveries(
             connection,
             attempt,
             NewDeliveries(
                 destination_id=destination_id,
-                contact_ids=[x.contact_id for x in dead_letters],
+                record_ids=[x.record_id for x in dead_letters],
                 versions=[x.version for x in dead_letters],
-                indexes=[index[x.contact_id] for x in dead_letters],
+                indexes=[index[x.record_id] for x in dead_letters],
                 dead_letters=[x.dead_letter_id for x in dead_letters],
                 cuts=await _pace(connection, actor.tenant_id, destination_id, len(dead_letters), settings, rate),
             ),
@@ -114,7 +114,7 @@ async def send_again(
         kind=kind,
         root_job_id=attempt.root_job_id,
         taken=len(locked),
-        items=len(contacts),
+        items=len(records),
         jobs=[job_id],
         effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
         to_notify=list(attempt.to_notify),
@@ -143,20 +143,20 @@ async def resolve(
 async def _book(
     connection: Connection,
     attempt: Attempt,
-    contacts: Sequence[str],
+    records: Sequence[str],
     newest: dict[int, dict[str, DeadLetterRow]],
     settings: Settings,
 ) -> None:
     """The items of the job: nothing changes here, they are only sent again."""
     versions: dict[str, int] = {}
     for at in newest.values():
-        for contact_id, dead_letter in at.items():
-            versions[contact_id] = max(versions.get(contact_id, 0), dead_letter.version)
+        for record_id, dead_letter in at.items():
+            versions[record_id] = max(versions.get(record_id, 0), dead_letter.version)
     size = settings.import_chunk_items
-    for first in range(0, len(contacts), size):
+    for first in range(0, len(records), size):
         outcomes = [
-            ItemOutcome(first + n, contact_id, ItemStatus.OK, Result.UNCHANGED, versions[contact_id])
-            for n, contact_id in enumerate(contacts[first : first + size])
+            ItemOutcome(first + n, record_id, ItemStatus.OK, Result.UNCHANGED, versions[record_id])
+            for n, record_id in enumerate(records[first : first + size])
         ]
         await rows.insert_chunk(connection, attempt, first, len(outcomes), pack(outcomes_wire.encode_items(outcomes)))
 

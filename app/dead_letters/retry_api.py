@@ -32,7 +32,7 @@ class RetryRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def _describe(settings: Settings) -> str:
     return (
         "One new job claims the open dead letters of the job and of its earlier retries, at the named "
-        "destinations or all; items that wait for their next attempt become due. Contacts are sent in their current "
+        "destinations or all; items that wait for their next attempt become due. Records are sent in their current "
         f"version, {settings.replay_rate:g} items per second at a destination. A repeated request does nothing twice: "
         "while a retry is running and nothing new has failed, it is the answer. One job claims "
         f"{MOST} dead letters at most; `remaining` is the number left. A failed undo (also one that an import shows "

@@ -1,8 +1,8 @@
 """The use case of dead letters: an operator replays, drops or settles them.
 
 Retrying a job and replaying dead letters are one thing. In one transaction open dead letters are claimed
-(`replayed`), a job is created that names them, and deliveries are written for their contacts; so none is
-claimed twice, however often it is requested. Sync is state-based: a contact is sent in its current version,
+(`replayed`), a job is created that names them, and deliveries are written for their records; so none is
+claimed twice, however often it is requested. Sync is state-based: a record is sent in its current version,
 once, however many of its dead letters are claimed. One that fails again leaves a new dead letter in the same chain.
 
 A transaction claims at most `letter_choice.MOST` dead letters; the answer says how many are left for the next request.

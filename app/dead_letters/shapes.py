@@ -49,7 +49,7 @@ class DropRequest(Choice, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class SettleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Dead letters in doubt whose contacts have arrived, as an operator has seen."""
+    """Dead letters in doubt whose records have arrived, as an operator has seen."""
 
     ids: Annotated[list[DeadLetterId], msgspec.Meta(min_length=1, max_length=MOST_IDS)]
     reason: Reason
@@ -97,7 +97,7 @@ class AttemptAnswer(msgspec.Struct, kw_only=True):
     taken: int
     """Dead letters that this request took; 0: an attempt that is under way has them, or an undo goes on."""
     items: int
-    """Of the job: one for each contact."""
+    """Of the job: one for each record."""
     due: int
     """Items that waited for their next attempt, and wait no more."""
     remaining: int
@@ -129,7 +129,7 @@ def check_filter(wanted: Filter) -> Filter:
     Raises:
         Invalid: a condition that nothing stored can meet, or PostgreSQL cannot read.
     """
-    for name in ("destination", "contact_id"):
+    for name in ("destination", "record_id"):
         if "\0" in (getattr(wanted, name) or ""):
             raise Invalid(f"{name} holds a NUL character.")
     before: datetime | None = wanted.created_before

@@ -46,7 +46,7 @@ class DeadLetter(Link, frozen=True, kw_only=True):
     """An item that is no longer tried at one destination."""
 
     destination: str
-    contact_id: str
+    record_id: str
     version: int
     """The version that was to be delivered; a replay sends the current one."""
     item_index: int
@@ -75,7 +75,7 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Payload(ContactDocument, frozen=True, kw_only=True):
-    """A contact: as it would be sent, or as a version left it."""
+    """A record: as it would be sent, or as a version left it."""
 
     version: int
 
@@ -86,8 +86,8 @@ class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
     job_id: uuid.UUID
     item_index: int
     changed_at: datetime
-    contact: Payload | None
-    """Null: the version deletes the contact."""
+    record: Payload | None
+    """Null: the version deletes the record."""
 
 
 class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
@@ -96,7 +96,7 @@ class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
     choices: list[Literal["replay", "drop", "settle"]]
     """What makes sense now."""
     payload: Payload | None
-    """The contact as a replay would send it now; null: there is none any more, so its deletion would be sent."""
+    """The record as a replay would send it now; null: there is none any more, so its deletion would be sent."""
     failed_version: FailedVersion | None
     """The version that the dead letter is about, and the item that made it; null once it is no longer known."""
     headers: dict[str, list[str]]
@@ -160,7 +160,7 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
             raise NotFound("There is no such dead letter.")
         (row,) = found
         places = await read_places(connection, tenant_id)
-        record = await queries.read_record(connection, tenant_id, row.contact_id)
+        record = await queries.read_record(connection, tenant_id, row.record_id)
         version = await _find_version(connection, tenant_id, record, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
@@ -168,7 +168,7 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
     return DeadLetterDetail(
         **_describe(row, places.name(row.destination_id)),
         choices=_choose(row, removed=places.is_removed(row.destination_id)),
-        payload=None if record is None or record.deleted else _show_contact(record),
+        payload=None if record is None or record.deleted else _show_record(record),
         failed_version=version,
         headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
         calls=calls,
@@ -208,12 +208,12 @@ async def _find_version(
         job_id=made.job_id,
         item_index=made.item_index,
         changed_at=made.changed_at,
-        contact=None if made.stored.deleted else _show_contact(made.stored),
+        record=None if made.stored.deleted else _show_record(made.stored),
     )
 
 
-def _show_contact(record: queries.RecordRow | StoredVersion) -> Payload:
-    return Payload(id=record.record_id, version=record.version, **documents.as_contact(documents.read(record.document)))
+def _show_record(record: queries.RecordRow | StoredVersion) -> Payload:
+    return Payload(id=record.record_id, version=record.version, **documents.as_shown(documents.read(record.document)))
 
 
 def _show_link(row: DeadLetterRow) -> Link:

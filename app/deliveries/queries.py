@@ -48,7 +48,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     token: uuid.UUID
     job_id: uuid.UUID
     request_id: str
-    contact_ids: list[str]
+    record_ids: list[str]
     versions: list[int]
     indexes: list[int]
     states: str
@@ -83,9 +83,9 @@ class NotRestored(msgspec.Struct, frozen=True):
 
 
 class Tried(msgspec.Struct, frozen=True, gc=False):
-    """What is now known of a contact at the destination."""
+    """What is now known of a record at the destination."""
 
-    contact_id: str
+    record_id: str
     state: str
     version: int
     """That was sent."""
@@ -96,7 +96,7 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
     code: str | None
     detail: str | None
     troubled: bool = False
-    """Open dead letters of it may be there; see `ContactState`."""
+    """Open dead letters of it may be there; see `RecordState`."""
     created: bool | None = None
     """Whether this call made the record; `None`: it does not say."""
     not_restored: dict[str, int] | None = None
@@ -106,7 +106,7 @@ class Tried(msgspec.Struct, frozen=True, gc=False):
 class DeadLetter(msgspec.Struct, frozen=True):
     """An item that is no longer tried."""
 
-    contact_id: str
+    record_id: str
     version: int
     item_index: int
     state: str
@@ -118,7 +118,7 @@ Asked = Literal["push", "archive", "read_back"]
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A call that did not end well for all of its contacts."""
+    """A call that did not end well for all of its records."""
 
     asked: Asked
     event_id: str
@@ -218,7 +218,7 @@ async def claim_deliveries(
 ) -> list[Claim]:
     """Claim up to `limit` due deliveries, the oldest first, if the destination is open and has places.
 
-    Its own transaction. No two of them share a contact, so they can be sent at the same time; they share the token and
+    Its own transaction. No two of them share a record, so they can be sent at the same time; they share the token and
     the moment from which their leases run.
     """
     async with connection.transaction():
@@ -251,7 +251,7 @@ def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> d
 
 
 class _Columns(msgspec.Struct, frozen=True):
-    """Contacts that were tried; see the query."""
+    """Records that were tried; see the query."""
 
     tried_ids: str | None
     tried_states: str | None
@@ -269,7 +269,7 @@ class _Columns(msgspec.Struct, frozen=True):
 def _join(tried: Sequence[Tried]) -> _Columns:
     known = texts(
         [
-            [t.contact_id for t in tried],
+            [t.record_id for t in tried],
             [None if t.state == EffectState.OK else t.state for t in tried],
             [t.remote_id for t in tried],
             [t.code for t in tried],
@@ -317,12 +317,12 @@ _finish_job = Query[[int, uuid.UUID], str | None]("finish_job")
 
 async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
     """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
-    tried = sorted(record.tried, key=lambda t: t.contact_id)
+    tried = sorted(record.tried, key=lambda t: t.record_id)
     arrived = [t for t in tried if t.troubled and t.held]
     failures = count_failures(record.errors, claim.indexes)
     async with connection.transaction():
         if arrived:
-            await _supersede_dead_letters(connection, claim, [t.contact_id for t in arrived], [t.held for t in arrived])
+            await _supersede_dead_letters(connection, claim, [t.record_id for t in arrived], [t.held for t in arrived])
         recorded = await _record_delivery(
             connection, claim, record, _join(tried), failures, record.not_restored or None
         )

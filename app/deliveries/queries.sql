@@ -33,52 +33,52 @@ WHERE d.tenant_id = $1 AND d.destination_id = $2
 FOR NO KEY UPDATE OF d;
 
 -- name: claim_deliveries
--- Due deliveries, the oldest first, that share no contact with one another nor with any that is being sent: versions
+-- Due deliveries, the oldest first, that share no record with one another nor with any that is being sent: versions
 -- at the CRM must not go backwards.
 -- `concurrency`: most deliveries in flight; `limit`: of this claim; `removed`, `blocked_before`: what lock_destination said.
--- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy contacts a hash table, and the
+-- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy records a hash table, and the
 -- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
-    SELECT s.contact_ids
+    SELECT s.record_ids
     FROM deliveries s
     WHERE s.tenant_id = :tenant_id AND s.destination_id = :destination_id AND s.state = 'sending'
 ),
 busy AS MATERIALIZED (
-    SELECT unnest(s.contact_ids) AS contact_id FROM sending s
+    SELECT unnest(s.record_ids) AS record_id FROM sending s
 ),
 free AS MATERIALIZED (
-    SELECT d.delivery_id, d.next_attempt_at, d.contact_ids
+    SELECT d.delivery_id, d.next_attempt_at, d.record_ids
     FROM deliveries d
     WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND d.state = 'pending' AND d.next_attempt_at <= now()
         AND (SELECT count(*) FROM sending) < :concurrency::int
         AND NOT EXISTS (
-            SELECT FROM unnest(d.contact_ids) AS k(contact_id)
-            WHERE (k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE
+            SELECT FROM unnest(d.record_ids) AS k(record_id)
+            WHERE (k.record_id IN (SELECT b.record_id FROM busy b)) IS TRUE
         )
     ORDER BY d.next_attempt_at, d.delivery_id
     LIMIT greatest(least(:limit::int, :concurrency::int - (SELECT count(*) FROM sending)::int), 0)
     FOR UPDATE SKIP LOCKED
 ),
 queued AS MATERIALIZED (
-    SELECT f.delivery_id, f.contact_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
+    SELECT f.delivery_id, f.record_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
     FROM free f
 ),
 shared AS MATERIALIZED (
-    SELECT k.contact_id, min(q.place) AS first
+    SELECT k.record_id, min(q.place) AS first
     FROM queued q
-    CROSS JOIN unnest(q.contact_ids) AS k(contact_id)
+    CROSS JOIN unnest(q.record_ids) AS k(record_id)
     WHERE (SELECT count(*) FROM queued) > 1
-    GROUP BY k.contact_id
+    GROUP BY k.record_id
     HAVING count(*) > 1
 )
 UPDATE deliveries d
 SET state = 'sending', lease_token = :token, lease_until = now() + :lease::interval, attempt = d.attempt + 1
 WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(
     SELECT q.delivery_id FROM queued q
-    WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.contact_id = ANY (q.contact_ids))
+    WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.record_id = ANY (q.record_ids))
 ))
 RETURNING
-    d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.contact_ids, d.versions,
+    d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
     d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
@@ -98,12 +98,12 @@ SET lease_until = now() + :lease::interval
 WHERE tenant_id = :tenant_id AND delivery_id = :delivery_id AND lease_token = :token AND state = 'sending'
 RETURNING 1;
 
--- name: contacts_to_send
--- Contacts as they are now, with what the destination already holds of them: doubtful if it may hold a later version
--- than it is known to, refused if it did not take the last one. LATERAL: a plan made while contact_syncs was empty, which
--- a first large import always meets, would else read all of a destination's rows for every contact.
+-- name: records_to_send
+-- Records as they are now, with what the destination already holds of them: doubtful if it may hold a later version
+-- than it is known to, refused if it did not take the last one. LATERAL: a plan made while record_syncs was empty, which
+-- a first large import always meets, would else read all of a destination's rows for every record.
 SELECT
-    r.record_id AS contact_id, r.version, r.document, r.deleted, r.cleared, r.withdrawn,
+    r.record_id, r.version, r.document, r.deleted, r.cleared, r.withdrawn,
     coalesce(s.synced_version, 0) AS synced_version,
     coalesce(s.state = 'unknown' OR s.error_code = 'OUTCOME_UNKNOWN', false) AS doubtful,
     extract(epoch FROM s.doubted_at)::float8 AS doubted_at,
@@ -117,8 +117,8 @@ LEFT JOIN LATERAL (
     SELECT
         x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
         x.prior_version, x.not_restored
-    FROM contact_syncs x
-    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.contact_id = r.record_id
+    FROM record_syncs x
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.record_id = r.record_id
     LIMIT 1
 ) s ON true
 WHERE r.tenant_id = $1 AND r.record_id = ANY ($3::text[]);
@@ -129,13 +129,13 @@ WHERE r.tenant_id = $1 AND r.record_id = ANY ($3::text[]);
 --   wait      before the next attempt; NULL: nothing is left to do
 --   absence   the first one: 'keep', 'now' or 'clear'
 --   failures  the errors counted by code
---   settled or tried contacts, each column as app.kit.postgres.column_codec joins them:
+--   settled or tried records, each column as app.kit.postgres.column_codec joins them:
 --     tried_ids (sorted) · tried_states (NULL: all ok) · tried_versions · held_versions (0: unknown) · remote_ids (empty: to
 --     be forgotten) · codes · details · created, whether our call made the record ('t', 'f' or NULL) · left_there, what
 --     could not be restored there (JSON or NULL)
 --   not_restored  the same of the delivery's items, by position
 -- What few deliveries need (dead letters, evidence) has statements of its own: were it here, PostgreSQL would find it cheaper
--- to plan anew each time, which costs more than to record a hundred contacts.
+-- to plan anew each time, which costs more than to record a hundred records.
 WITH held AS MATERIALIZED (
     SELECT d.delivery_id, d.destination_id, d.job_id, d.states
     FROM deliveries d
@@ -165,12 +165,12 @@ recorded AS (
     WHERE d.tenant_id = :tenant_id AND d.delivery_id = (SELECT h.delivery_id FROM held h)
 ),
 synced AS (
-    INSERT INTO contact_syncs AS s (
-        tenant_id, destination_id, contact_id, synced_version, synced_at, remote_id, state, state_version,
+    INSERT INTO record_syncs AS s (
+        tenant_id, destination_id, record_id, synced_version, synced_at, remote_id, state, state_version,
         error_code, error_detail, doubted_at, created, not_restored
     )
     SELECT
-        :tenant_id, h.destination_id, t.contact_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
+        :tenant_id, h.destination_id, t.record_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
         coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
         -- An attempt that only looked, and did not find it, has left nothing on its way.
         CASE WHEN t.state = 'unknown' AND :absence = 'clear' THEN now() END,
@@ -182,9 +182,9 @@ synced AS (
         :tried_versions::text::bigint[], :held_versions::text::bigint[], split_column(:remote_ids, :separator, :null),
         split_column(:codes, :separator, :null), split_column(:details, :separator, :null),
         split_column(:created, :separator, :null), split_column(:left_there, :separator, :null)
-    ) AS t(contact_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
-    ORDER BY t.contact_id
-    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    ) AS t(record_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
+    ORDER BY t.record_id
+    ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
     SET
         synced_version = greatest(s.synced_version, excluded.synced_version),
         synced_at = coalesce(excluded.synced_at, s.synced_at),
@@ -240,17 +240,17 @@ CROSS JOIN counted c;
 -- name: insert_dead_letters
 -- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
 INSERT INTO dead_letters (
-    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    :tenant_id, d.destination_id, t.contact_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
+    :tenant_id, d.destination_id, t.record_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
     d.attempt, d.request_id,
     coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM deliveries d
 CROSS JOIN jsonb_to_recordset(:dead_letters::text::jsonb)
-    AS t(contact_id text, version bigint, item_index int, state text, code text, detail text)
+    AS t(record_id text, version bigint, item_index int, state text, code text, detail text)
 -- The dead letter before, where this delivery was to answer for one.
 LEFT JOIN LATERAL (
     SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
@@ -261,17 +261,17 @@ WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
 ON CONFLICT DO NOTHING;
 
 -- name: supersede_dead_letters
--- Dead letters of contacts that arrived in these versions need nobody any more. Comes before record_delivery
+-- Dead letters of records that arrived in these versions need nobody any more. Comes before record_delivery
 -- in its transaction: whoever replays dead letters locks them first, too.
 UPDATE dead_letters l
 SET resolution = 'superseded', resolved_at = now(), resolved_by = 'tranche', note = 'a later delivery arrived'
 WHERE l.tenant_id = :tenant_id AND l.resolution IS NULL
     AND l.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id
-        FROM unnest(:arrived_ids::text[], :arrived_versions::bigint[]) AS t(contact_id, version)
+        FROM unnest(:arrived_ids::text[], :arrived_versions::bigint[]) AS t(record_id, version)
         CROSS JOIN LATERAL (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.contact_id = t.contact_id
+            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.record_id = t.record_id
                 AND x.version <= t.version AND x.resolution IS NULL
             LIMIT 100
         ) o
@@ -317,7 +317,7 @@ WITH notified AS (
     SELECT
         l.destination_id, l.job_id, l.root_job_id, l.item_index,
         jsonb_build_object(
-            'index', l.item_index, 'id', l.contact_id, 'version', l.version, 'state', l.state,
+            'index', l.item_index, 'id', l.record_id, 'version', l.version, 'state', l.state,
             'code', l.error_code, 'detail', coalesce(:sentences::text::jsonb ->> l.error_code, ''),
             'dead_letter_id', l.dead_letter_id
         ) AS item
@@ -377,7 +377,7 @@ WHERE EXISTS (
 -- sent again. The attempt it spent stays spent.
 WITH lost AS MATERIALIZED (
     SELECT
-        d.delivery_id, d.destination_id, d.job_id, d.contact_ids, d.versions, d.indexes, d.states, d.errors,
+        d.delivery_id, d.destination_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
         translate(d.states, 'pr', 'uu') AS new_states,
         format(
             'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
@@ -425,20 +425,20 @@ released AS (
     WHERE d.tenant_id = $1 AND d.delivery_id = l.delivery_id
 ),
 doubted AS (
-    INSERT INTO contact_syncs AS s (
-        tenant_id, destination_id, contact_id, state, state_version, error_code, error_detail, doubted_at
+    INSERT INTO record_syncs AS s (
+        tenant_id, destination_id, record_id, state, state_version, error_code, error_detail, doubted_at
     )
     SELECT
-        $1, l.destination_id, i.contact_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
+        $1, l.destination_id, i.record_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
     FROM lost l
-    CROSS JOIN unnest(l.contact_ids, l.versions, string_to_array(l.new_states, NULL))
-        AS i(contact_id, version, state)
+    CROSS JOIN unnest(l.record_ids, l.versions, string_to_array(l.new_states, NULL))
+        AS i(record_id, version, state)
     WHERE i.state = 'u'
-    ORDER BY i.contact_id
-    ON CONFLICT (tenant_id, destination_id, contact_id) DO UPDATE
+    ORDER BY i.record_id
+    ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
     SET
         state = excluded.state,
-        -- The delivery names its own version, but sends the contact as it is now: what was tried since may be in doubt too.
+        -- The delivery names its own version, but sends the record as it is now: what was tried since may be in doubt too.
         state_version = greatest(excluded.state_version, s.state_version),
         error_code = excluded.error_code,
         error_detail = excluded.error_detail,

@@ -1,4 +1,4 @@
-"""`/v1/destinations`: where a tenant's contacts are synced. Credentials go in and never come out."""
+"""`/v1/destinations`: where a tenant's records are synced. Credentials go in and never come out."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def add_destination(
 ) -> Reply[Destination]:
     """Add a destination.
 
-    Contacts that change from now on are synced to it.
+    Records that change from now on are synced to it.
     """
     vault = open_vault(settings)
     added = await service.add_destination(
@@ -125,7 +125,7 @@ async def change_destination(
     """Change a destination's token or options.
 
     Waiting deliveries use them from the next call on; a new token is tried at once, even if the circuit is open.
-    Contacts that have arrived are not sent again because of new options.
+    Records that have arrived are not sent again because of new options.
     """
     vault = open_vault(settings)
     async with database.connection() as connection:

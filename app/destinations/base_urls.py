@@ -52,7 +52,7 @@ def base_url_fault(url: str, private: Iterable[Network]) -> str | None:
         inside = any(is_named(address, named) for address in addresses) if addresses else bool(named)
         if not inside:
             return (
-                "The base URL must begin with https://, because the token and the contacts could otherwise be read "
+                "The base URL must begin with https://, because the token and the records could otherwise be read "
                 f"in transit; http:// is for hosts in the networks of {SETTING}, which the operator sets."
             )
     return None

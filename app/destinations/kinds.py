@@ -42,7 +42,7 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.id_property in self.STANDARD.values():
             raise ValueError(
-                f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone; contacts that "
+                f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone; records that "
                 "HubSpot has already by their e-mail address are taken over (on_conflict=adopt)"
             )
         super().__post_init__()
@@ -85,26 +85,26 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 
 class HttpOptions(Options, frozen=True, kw_only=True):
     path: Path = "/contacts"
-    """where contacts are sent, appended to the base URL"""
+    """where records are sent, appended to the base URL"""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     """POST, PUT or PATCH"""
     read_path: Path | None = None
-    """where `POST {"ids":[…]}` returns the stored contacts; null: a lost answer cannot be settled by reading"""
+    """where `POST {"ids":[…]}` returns the stored records; null: a lost answer cannot be settled by reading"""
     archive_path: Path | None = None
-    """where `POST {"ids":[…]}` removes contacts; null: they are sent as deleted to `path`"""
+    """where `POST {"ids":[…]}` removes records; null: they are sent as deleted to `path`"""
     auth_header: Annotated[str, Meta(max_length=100)] = "Authorization"
     """header with the token: Authorization, Api-Key, X-Api-Key, X-Auth-Token, or a vendor's own like X-Acme-Api-Key
     and X-Acme-Token"""
     auth_scheme: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z", max_length=100)] = "Bearer"
     """word before the token, or empty"""
     wrapper: Name | None = "contacts"
-    """key of the list of contacts, with dots for nested keys; null: the body is the list"""
+    """key of the list of records, with dots for nested keys; null: the body is the list"""
     id_field: Name = "id"
     """field with our key"""
     version_field: Name | None = "version"
     """field with the version; null: it is not sent"""
     deleted_field: Name | None = "deleted"
-    """field that is true for a contact to be removed; null: only archive_path can remove"""
+    """field that is true for a record to be removed; null: only archive_path can remove"""
     attributes_field: Name | None = "attributes"
     """object with the attributes that `fields` does not name; null: they are placed beside the fields"""
     nulls: Literal["send", "omit"] = "send"
@@ -115,7 +115,7 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     results_field: FieldPath = "results"
     """where the results, failures or echoed records are in the answer; empty: the body is the list"""
     results_by: Literal["id", "position"] = "id"
-    """whether item results name their contact or have its position"""
+    """whether item results name their record or have its position"""
     result_id: FieldPath = "id"
     """field of an item result: our key"""
     result_ok: FieldPath = "ok"
@@ -163,14 +163,14 @@ class Kind(msgspec.Struct, frozen=True):
 
     options: type[Options]
     batch_size: int
-    """Most contacts a call, unless options say less."""
+    """Most records a call, unless options say less."""
     description: str
 
 
 KINDS: Final[dict[str, Kind]] = {
     "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts, by batch upsert on a unique property"),
     "salesforce": Kind(SalesforceOptions, 200, "Salesforce contacts, by sObject Collections upsert on an external id"),
-    "http": Kind(HttpOptions, 100, "any service that takes batches of contacts as JSON over HTTP"),
+    "http": Kind(HttpOptions, 100, "any service that takes batches of records as JSON over HTTP"),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
 

@@ -24,7 +24,7 @@ class Limits(msgspec.Struct, frozen=True):
     """How a destination wants to be called; `None` leaves it to the settings."""
 
     batch_size: int | None = None
-    """Contacts a call."""
+    """Records a call."""
     concurrency: int | None = None
     """Calls at a time."""
     rate: float | None = None
@@ -42,7 +42,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Whether two names there may differ in case alone."""
 
     batch_size: Annotated[int, Meta(ge=1, le=1000)] | None = None
-    """most contacts per call"""
+    """most records per call"""
     concurrency: Annotated[int, Meta(ge=1, le=64)] | None = None
     """most calls at a time"""
     rate: Annotated[float, Meta(ge=0.001, le=10_000)] | None = None

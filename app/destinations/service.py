@@ -91,7 +91,7 @@ async def add_destination(
     most: int | None = None,
     actor: str = OPERATOR,
 ) -> Destination:
-    """Add a destination; contacts that change from now on are synced to it.
+    """Add a destination; records that change from now on are synced to it.
 
     `private`: networks that are not the public internet, and that the operator lets destinations reach nevertheless.
     `most`: destinations that the tenant may have; without it, any number.
@@ -132,7 +132,7 @@ async def change_destination(
     """Give a destination another token, or other options; returns its id.
 
     Workers go by it from their next call on. A new token is tried at once, whatever circuit the one before opened.
-    Contacts that have arrived are not sent again because of new options.
+    Records that have arrived are not sent again because of new options.
 
     Raises:
         Invalid: the token or an option cannot be used, or nothing is to be changed.

@@ -1,4 +1,4 @@
-"""What each column of a CSV file means: a field of the contact, an attribute, or our own note to be skipped.
+"""What each column of a CSV file means: a field of the record, an attribute, or our own note to be skipped.
 
 The command line and the service read files by these same rules; only the way to spell a remedy is each one's own.
 """
@@ -329,7 +329,7 @@ def explain_missing(
     if missing == [*REQUIRED] and key is None and mail is not None:
         target = "id" if csv_headers.find_meaning(mail) == "email" else BOTH
         return (
-            f"no column 'id' and no column 'email': {quote(mail)} can be both, if nothing else identifies a contact; "
+            f"no column 'id' and no column 'email': {quote(mail)} can be both, if nothing else identifies a record; "
             f"then add {wording.show(mail, target)}"
         )
     faults = []
@@ -339,7 +339,7 @@ def explain_missing(
             faults.append(f"no column {field!r}: did you mean {quote(best)}? Then add {wording.show(best, field)}")
         elif field == "id" and "email" in filled and mail is not None:
             faults.append(
-                f"no column 'id': {quote(mail)} can be the id as well, if nothing else identifies a contact; then add "
+                f"no column 'id': {quote(mail)} can be the id as well, if nothing else identifies a record; then add "
                 f"{wording.show(mail, 'id')}"
             )
         else:

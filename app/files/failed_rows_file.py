@@ -161,9 +161,9 @@ def _as_text(value: bytes) -> str:
 
 
 def read_stored_keys(attributes: str) -> dict[str, str]:
-    """The attributes of a stored contact that are text.
+    """The attributes of a stored record that are text.
 
-    The others need no cell: the contact has them, and an empty cell leaves them as they are, while a cell would turn
+    The others need no cell: the record has them, and an empty cell leaves them as they are, while a cell would turn
     them into text.
     """
     members = _decode_members(attributes.encode())
@@ -177,14 +177,14 @@ class NdjsonWriter:
         return b""
 
     def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
-        return b"".join(_encode_line(source, contact_id) + b"\n" for _, source, contact_id in rows)
+        return b"".join(_encode_line(source, record_id) + b"\n" for _, source, record_id in rows)
 
 
-def _encode_line(source: Source | None, contact_id: str | None) -> bytes:
+def _encode_line(source: Source | None, record_id: str | None) -> bytes:
     if isinstance(source, Noted):
         source = source.item
     if source is None:
-        return _encode_json({"id": contact_id} if contact_id else {})
+        return _encode_json({"id": record_id} if record_id else {})
     if isinstance(source, Stored):
         return _encode_json({**source.fields, "attributes": msgspec.Raw(source.attributes.encode())})
     if isinstance(source, UnreadablePiece):
@@ -228,14 +228,14 @@ class CsvWriter:
 
     def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
         return _encode(
-            [neutralize(note.code), neutralize(note.detail), str(note.seconds), *self._cells_of(source, contact_id)]
-            for note, source, contact_id in rows
+            [neutralize(note.code), neutralize(note.detail), str(note.seconds), *self._cells_of(source, record_id)]
+            for note, source, record_id in rows
         )
 
-    def _cells_of(self, source: Source | None, contact_id: str | None) -> list[str]:
+    def _cells_of(self, source: Source | None, record_id: str | None) -> list[str]:
         if isinstance(source, UnreadablePiece):
             return self._cells_of_unreadable(source)
-        texts = Texts({"id": contact_id or ""}, _EMPTY) if source is None else read_source(source)
+        texts = Texts({"id": record_id or ""}, _EMPTY) if source is None else read_source(source)
         if texts is None:
             # One cell is always too few: the row fails again until somebody has corrected it.
             piece = source.item if isinstance(source, Noted) else source

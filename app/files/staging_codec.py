@@ -17,7 +17,7 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
     """An `Unfit` or a `Noted` on its way."""
 
     errors: list[tuple[str, str, str]]
-    contact_id: str | None
+    record_id: str | None
     cells: list[str] | None
     text: str
     item: bytes | None = None
@@ -79,7 +79,7 @@ def decode_sources(data: bytes) -> dict[int, Piece]:
 def _pack(piece: Piece) -> Any:
     if isinstance(piece, UnreadablePiece):
         errors = [(str(error.code), error.pointer, error.detail) for error in piece.errors]
-        return _Packed(errors, piece.contact_id, piece.cells, piece.text)
+        return _Packed(errors, piece.record_id, piece.cells, piece.text)
     if isinstance(piece, Noted):
         warnings = [(str(one.code), one.pointer, one.detail) for one in piece.warnings]
         return _Packed([], None, None, "", piece.item, warnings)
@@ -94,4 +94,4 @@ def _unpack(piece: bytes | _Packed) -> Piece:
             piece.item, [ItemWarning(WarningCode(c), pointer, detail) for c, pointer, detail in piece.warnings]
         )
     errors = [FieldError(ErrorCode(code), pointer, detail) for code, pointer, detail in piece.errors]
-    return UnreadablePiece(errors, piece.contact_id, piece.cells, piece.text)
+    return UnreadablePiece(errors, piece.record_id, piece.cells, piece.text)

@@ -154,7 +154,7 @@ _ECHOED: Final = ("IdempotencyKey", "IdempotencyReplayed", "PreferenceApplied")
     ),
     errors=(409, 422),
 )
-async def import_contacts(
+async def import_records(
     key: IdempotencyKey,
     query: ImportQuery,
     preferences: Prefer,
@@ -165,7 +165,7 @@ async def import_contacts(
     request: Request[Any, Any, Any],
     importer: Importer,
 ) -> ASGIResponse:
-    """Import a batch of contacts."""
+    """Import a batch of records."""
     options = Options(
         atomic=query.atomic,
         dry_run=query.dry_run,

@@ -76,7 +76,7 @@ async def chunk_repeats(connection: Connection, tenant_id: int, job_id: uuid.UUI
 
 
 collect_repeats = Query[[int, uuid.UUID, Sequence[int], Sequence[str], Sequence[bytes]], None]("collect_repeats")
-"""(tenant_id, job_id, indexes, contact_ids, digests)"""
+"""(tenant_id, job_id, indexes, record_ids, digests)"""
 
 
 @query(timeout=LONG_SECONDS)

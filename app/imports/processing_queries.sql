@@ -98,7 +98,7 @@ SELECT EXISTS (
 -- name: chunk_repeats
 -- The repeated items among those from $3 to $4, with the outcome of their leaders. These statements meet a table that
 -- was filled a moment ago, of which PostgreSQL knows nothing yet: each is written so that any plan of it is a good one.
-SELECT r.item_index, r.contact_id, r.verdict, r.leader, r.members, r.others, l.outcome
+SELECT r.item_index, r.record_id, r.verdict, r.leader, r.members, r.others, l.outcome
 FROM staged_repeats r
 LEFT JOIN LATERAL (
     SELECT x.outcome FROM staged_repeats x
@@ -109,10 +109,10 @@ WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index BETWEEN $3 AND $4
 ORDER BY r.item_index;
 
 -- name: collect_repeats
--- What was read of repeated items: $3 indexes, $4 contact ids, $5 digests of their contents.
+-- What was read of repeated items: $3 indexes, $4 record ids, $5 digests of their contents.
 UPDATE staged_repeats r
-SET contact_id = t.contact_id, digest = t.digest
-FROM unnest($3::int[], $4::text[], $5::bytea[]) AS t(item_index, contact_id, digest)
+SET record_id = t.record_id, digest = t.digest
+FROM unnest($3::int[], $4::text[], $5::bytea[]) AS t(item_index, record_id, digest)
 WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
     AND r.item_index BETWEEN (SELECT min(m) FROM unnest($3::int[]) m) AND (SELECT max(m) FROM unnest($3::int[]) m);
 
@@ -121,11 +121,11 @@ WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.item_index = t.item_index
 -- or none is applied. An item that cannot be applied by itself counts for nothing.
 WITH numbered AS (
     SELECT
-        r.ctid AS place, r.item_index, r.contact_id,
+        r.ctid AS place, r.item_index, r.record_id,
         encode(r.digest, 'hex') AS digest,  -- only from 18 on PostgreSQL has min and max of bytea
-        row_number() OVER (PARTITION BY r.contact_id ORDER BY r.item_index) AS number
+        row_number() OVER (PARTITION BY r.record_id ORDER BY r.item_index) AS number
     FROM staged_repeats r
-    WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.contact_id IS NOT NULL
+    WHERE r.tenant_id = $1 AND r.job_id = $2 AND r.record_id IS NOT NULL
 ),
 weighed AS (
     SELECT
@@ -133,7 +133,7 @@ weighed AS (
         min(n.digest) OVER w = max(n.digest) OVER w AS equal,
         array_agg(n.item_index) FILTER (WHERE n.number <= 11) OVER w AS others
     FROM numbered n
-    WINDOW w AS (PARTITION BY n.contact_id)
+    WINDOW w AS (PARTITION BY n.record_id)
 )
 UPDATE staged_repeats r
 SET
@@ -234,7 +234,7 @@ UPDATE job_chunks SET failures = $4::text::jsonb, outcomes = $5, sources = $6
 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
 
 -- name: pending_destinations
--- Where contacts of this tenant go.
+-- Where records of this tenant go.
 SELECT d.destination_id FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id;
 
 -- name: expired_jobs

@@ -133,7 +133,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """Of the items that are not `ok`."""
     destination_ids: Sequence[int]
     outbox_ids: str | None
-    """Of the contacts to be delivered, in item order, as a column (`app.kit.postgres.column_codec`); their versions and
+    """Of the records to be delivered, in item order, as a column (`app.kit.postgres.column_codec`); their versions and
     item indexes likewise."""
     outbox_versions: str | None
     outbox_indexes: str | None

@@ -126,16 +126,16 @@ WHERE r.tenant_id = $1 AND r.record_id = t.record_id;
 -- app.kit.postgres.column_codec.
 WITH outbox AS MATERIALIZED (
     SELECT
-        split_column(:outbox_ids, :separator, :null) AS contact_ids, :outbox_versions::text::bigint[] AS versions,
+        split_column(:outbox_ids, :separator, :null) AS record_ids, :outbox_versions::text::bigint[] AS versions,
         :outbox_indexes::text::int[] AS indexes
 ),
 delivery AS (
     INSERT INTO deliveries (
-        tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, states
+        tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states
     )
     SELECT
         :tenant_id, d.destination_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
-        o.contact_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
+        o.record_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
     FROM outbox o
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
     CROSS JOIN unnest(:firsts::int[], :lasts::int[]) AS c(lo, hi)
@@ -153,10 +153,10 @@ history AS (
 ),
 effect AS (
     INSERT INTO effects AS e (tenant_id, job_id, destination_id, pending)
-    SELECT :tenant_id, :job_id, d.destination_id, cardinality(o.contact_ids)
+    SELECT :tenant_id, :job_id, d.destination_id, cardinality(o.record_ids)
     FROM outbox o
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
-    WHERE o.contact_ids IS NOT NULL
+    WHERE o.record_ids IS NOT NULL
     ORDER BY d.destination_id
     ON CONFLICT (tenant_id, job_id, destination_id) DO UPDATE SET pending = e.pending + excluded.pending
 )

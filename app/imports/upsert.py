@@ -84,8 +84,8 @@ async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, app
     left = applied
     expecting = [i for i in applied if i.if_version]
     if expecting:
-        existing = await queries.existing_records(connection, tenant_id, [i.contact_id for i in expecting])
-        decided = {i.index: conflict(i, 0) for i in expecting if i.contact_id not in existing}
+        existing = await queries.existing_records(connection, tenant_id, [i.record_id for i in expecting])
+        decided = {i.index: conflict(i, 0) for i in expecting if i.record_id not in existing}
         left = [i for i in applied if i.index not in decided]
     if not left:
         return decided, []
@@ -96,7 +96,7 @@ async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, app
         index, stored = made.index, made.stored
         result = created if stored.version == 1 else updated
         decided[index] = ItemOutcome(index, stored.record_id, ok, result, stored.version)
-    emptied = {i.index: i.contact_id for i in left if i.cleared and ALL_ATTRIBUTES in i.cleared}
+    emptied = {i.index: i.record_id for i in left if i.cleared and ALL_ATTRIBUTES in i.cleared}
     if emptied and written.created:
         new = [emptied[index] for index in written.created if index in emptied]
         await queries.name_cleared_attributes(connection, tenant_id, new)
@@ -112,7 +112,7 @@ def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersi
         item = items[index]
         names = item.cleared and [name for name in item.cleared if name != ALL_ATTRIBUTES]
         cleared = raw(_name(names)) if names else NOTHING
-        stored = StoredVersion(item.contact_id, 1, item.source_version, False, raw(item.document), cleared)
+        stored = StoredVersion(item.record_id, 1, item.source_version, False, raw(item.document), cleared)
         yield NewVersion(index, stored)
     if written.updated is None:
         return
@@ -129,35 +129,35 @@ def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersi
     for index, version, source_version, job_id, item_index, document, known in rows:
         cleared = raw(known) if known else NOTHING
         item = items[index]
-        stored = StoredVersion(item.contact_id, version, source_version, False, raw(document or item.document), cleared)
+        stored = StoredVersion(item.record_id, version, source_version, False, raw(document or item.document), cleared)
         yield NewVersion(index, stored, job_id, item_index)
 
 
 async def _leave(
     connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
 ) -> None:
-    """Items that changed nothing: the contact is not as they expect, has all they say, or something newer."""
-    stored = await queries.unwritten_records(connection, tenant_id, [i.contact_id for i in items])
+    """Items that changed nothing: the record is not as they expect, has all they say, or something newer."""
+    stored = await queries.unwritten_records(connection, tenant_id, [i.record_id for i in items])
     newer: dict[str, int] = {}
     for item in items:
-        found = stored[item.contact_id]
+        found = stored[item.record_id]
         if item.if_version is not None and item.if_version != found.version:
             decided[item.index] = conflict(item, found.version)
             continue
         result = Result.UNCHANGED
         if item.source_version is not None:
             if found.source_version is None or item.source_version > found.source_version:
-                newer[item.contact_id] = item.source_version
+                newer[item.record_id] = item.source_version
             elif item.source_version < found.source_version:
                 result = Result.SUPERSEDED
-        decided[item.index] = ItemOutcome(item.index, item.contact_id, ItemStatus.OK, result, found.version)
+        decided[item.index] = ItemOutcome(item.index, item.record_id, ItemStatus.OK, result, found.version)
     if newer:
         await queries.touch_records(connection, tenant_id, newer)
 
 
 def _columns(items: Sequence[Accepted]) -> queries.Columns:
     joined = texts(
-        [[i.contact_id for i in items], [None if i.cleared is None else _name(i.cleared).decode() for i in items]]
+        [[i.record_id for i in items], [None if i.cleared is None else _name(i.cleared).decode() for i in items]]
     )
     ids, cleared = joined.columns
     # JSON has no control characters, so nothing in it can be taken for the separator.

@@ -9,13 +9,13 @@
 --   skipped  an attempt ended without sending it: its destination was removed
 WITH births AS MATERIALIZED (
     SELECT
-        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id) AS chain_id, l.destination_id, l.contact_id,
+        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id) AS chain_id, l.destination_id, l.record_id,
         l.version, l.resolution, l.replay_job_id
     FROM dead_letters l
     WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.job_id = $2
     UNION ALL
     SELECT
-        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id), l.destination_id, l.contact_id, l.version,
+        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id), l.destination_id, l.record_id, l.version,
         l.resolution, l.replay_job_id
     FROM deliveries d
     JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
@@ -49,10 +49,10 @@ judged AS (
             WHEN (
                 SELECT j.finished_at IS NULL FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = e.replay_job_id
             ) THEN 'open'
-            -- A replay sends a contact once, for all of its dead letters; if that failed, one dead letter reports it.
+            -- A replay sends a record once, for all of its dead letters; if that failed, one dead letter reports it.
             WHEN EXISTS (
                 SELECT FROM dead_letters o
-                WHERE o.tenant_id = $1 AND o.destination_id = b.destination_id AND o.contact_id = b.contact_id
+                WHERE o.tenant_id = $1 AND o.destination_id = b.destination_id AND o.record_id = b.record_id
                     AND o.resolution IS NULL
             ) THEN 'failed'
             ELSE 'skipped'
@@ -60,8 +60,8 @@ judged AS (
     FROM births b
     JOIN ends e ON e.dead_letter_id = b.dead_letter_id
     LEFT JOIN LATERAL (
-        SELECT x.synced_version FROM contact_syncs x
-        WHERE x.tenant_id = $1 AND x.destination_id = b.destination_id AND x.contact_id = b.contact_id
+        SELECT x.synced_version FROM record_syncs x
+        WHERE x.tenant_id = $1 AND x.destination_id = b.destination_id AND x.record_id = b.record_id
         LIMIT 1
     ) s ON true
 )

@@ -29,15 +29,15 @@ _CONTACT_ID: Final = Path(
 )
 
 
-class ContactHistory(msgspec.Struct):
-    """A page of a contact's versions, newest first; `next_cursor` is null on the last one."""
+class RecordHistory(msgspec.Struct):
+    """A page of a record's versions, newest first; `next_cursor` is null on the last one."""
 
     versions: list[history.Version]
     next_cursor: NextCursor
 
 
 def _find_history(request: Request[Any, Any, Any]) -> Operation | None:
-    """The history, if the path is that of one: an id is the whole rest of a contact's path, slashes too, and one that
+    """The history, if the path is that of one: an id is the whole rest of a record's path, slashes too, and one that
     ends like this differs by its slash being percent-encoded."""
     path = exchange_of(request.scope).path
     found = path.endswith(_SUFFIX) and len(path) > len(_PREFIX + _SUFFIX)
@@ -46,37 +46,37 @@ def _find_history(request: Request[Any, Any, Any]) -> Operation | None:
 
 @operation(
     "GET",
-    "/v1/contacts/{contact_id}",
+    "/v1/contacts/{record_id}",
     tag="contacts",
     access=Scopes("read"),
-    answers=Answer("The contact.", cache="private, no-cache"),
+    answers=Answer("The record.", cache="private, no-cache"),
     instead=_find_history,
 )
-async def read_contact(
-    contact_id: Annotated[str, _CONTACT_ID], principal: Principal, connection: Connection
+async def read_record(
+    record_id: Annotated[str, _CONTACT_ID], principal: Principal, connection: Connection
 ) -> service.Contact:
-    """A contact and its state at every destination.
+    """A record and its state at every destination.
 
     The current version, with its state at every destination.
     """
-    return await service.read_contact(connection, principal.tenant_id, contact_id)
+    return await service.read_record(connection, principal.tenant_id, record_id)
 
 
 @operation(
     "GET",
-    "/v1/contacts/{contact_id}/history",
+    "/v1/contacts/{record_id}/history",
     tag="contacts",
     access=Scopes("read"),
     answers=Answer("A page of versions.", cache="private, no-cache"),
 )
 async def read_contact_history(
-    contact_id: Annotated[str, _CONTACT_ID], query: Page, principal: Principal, connection: Connection
-) -> ContactHistory:
-    """Every version of a contact.
+    record_id: Annotated[str, _CONTACT_ID], query: Page, principal: Principal, connection: Connection
+) -> RecordHistory:
+    """Every version of a record.
 
-    Newest first: who changed what, when, and whether it was undone. Also for a contact whose creation was undone.
+    Newest first: who changed what, when, and whether it was undone. Also for a record whose creation was undone.
     """
     versions, last = await history.read_history(
-        connection, principal.tenant_id, contact_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
+        connection, principal.tenant_id, record_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
     )
-    return ContactHistory(versions, _VERSIONS.encode(last))
+    return RecordHistory(versions, _VERSIONS.encode(last))

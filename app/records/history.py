@@ -1,4 +1,4 @@
-"""The history of a contact: every version with who made it, when, and its previous state. Nothing of it is ever lost,
+"""The history of a record: every version with who made it, when, and its previous state. Nothing of it is ever lost,
 not by an undo either, which is a version like any other."""
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from app.resources.contacts import ContactFields, JsonObject
 from app.vocabulary.states import JobKind
 
 
-class ContactVersion(ContactFields, frozen=True, kw_only=True):
-    """A contact in that version."""
+class RecordVersion(ContactFields, frozen=True, kw_only=True):
+    """A record in that version."""
 
     source_version: int | None
     attributes: JsonObject
 
 
 class Version(msgspec.Struct, frozen=True, kw_only=True):
-    """One change of a contact."""
+    """One change of a record."""
 
     version: int
     changed_at: datetime
@@ -38,27 +38,27 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     """The API key that asked for it."""
     request_id: str
     deleted: bool
-    """The creation of the contact was undone by this change."""
-    before: ContactVersion | None
-    """Null: there was no contact."""
-    after: ContactVersion | None
+    """The creation of the record was undone by this change."""
+    before: RecordVersion | None
+    """Null: there was no record."""
+    after: RecordVersion | None
     """Null: there is none any more."""
     undone_by: uuid.UUID | None
     """The job that took this change back."""
 
 
 async def read_history(
-    connection: Connection, tenant_id: int, contact_id: str, *, after: Place | None, limit: int
+    connection: Connection, tenant_id: int, record_id: str, *, after: Place | None, limit: int
 ) -> tuple[list[Version], Place | None]:
     """A page, newest first, and what the next one comes after (`None`: that was all).
 
     Raises:
-        NotFound: the tenant has no such contact, and never had.
+        NotFound: the tenant has no such record, and never had.
     """
-    if "\0" in contact_id or not await rows.record_exists(connection, tenant_id, contact_id):
-        raise NotFound("There is no such contact, and never was.")
+    if "\0" in record_id or not await rows.record_exists(connection, tenant_id, record_id):
+        raise NotFound("There is no such record, and never was.")
     # One more shows what was there before the last of the page.
-    found = await rows.read_history(connection, tenant_id, contact_id, after=after, limit=limit + 1)
+    found = await rows.read_history(connection, tenant_id, record_id, after=after, limit=limit + 1)
     versions = [row.stored for row in found]
     more = len(found) > limit
     page = [
@@ -84,7 +84,7 @@ def _describe(row: VersionRow, made: StoredVersion, older: StoredVersion | None)
     )
 
 
-def _fields(stored: StoredVersion | None) -> ContactVersion | None:
+def _fields(stored: StoredVersion | None) -> RecordVersion | None:
     if stored is None or stored.deleted:
         return None
-    return ContactVersion(source_version=stored.source_version, **documents.as_contact(documents.read(stored.document)))
+    return RecordVersion(source_version=stored.source_version, **documents.as_shown(documents.read(stored.document)))

@@ -1,4 +1,4 @@
-"""The queries of a contact and its history, typed."""
+"""The queries of a record and its history, typed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SyncRow(Obstacle, frozen=True):
-    """A destination and what it holds of one contact; `state` is `None` while nothing was tried."""
+    """A destination and what it holds of one record; `state` is `None` while nothing was tried."""
 
     name: str
     created_at: datetime
@@ -60,7 +60,7 @@ class SyncRow(Obstacle, frozen=True):
 
 
 read_record = Query[[int, str], RecordRow | None]("read_record")
-read_contact_syncs = Query[[int, str], list[SyncRow]]("read_contact_syncs")
+read_record_syncs = Query[[int, str], list[SyncRow]]("read_record_syncs")
 record_exists = Query[[int, str], bool]("record_exists")
 
 

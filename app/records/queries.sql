@@ -48,15 +48,15 @@ SELECT
 FROM records r
 WHERE r.tenant_id = $1 AND r.record_id = $2;
 
--- name: read_contact_syncs
--- Every destination of the tenant with what it holds of one contact.
+-- name: read_record_syncs
+-- Every destination of the tenant with what it holds of one record.
 SELECT
     d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     s.synced_version, s.synced_at, s.remote_id, s.state, s.state_version, s.error_code, s.error_detail, s.created,
     s.not_restored
 FROM destinations d
-LEFT JOIN contact_syncs s
-    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.contact_id = $2
+LEFT JOIN record_syncs s
+    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.record_id = $2
 WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;

@@ -1,4 +1,4 @@
-"""A contact as HTTP and the command line show it, with its state at every destination; nothing here writes."""
+"""A record as HTTP and the command line show it, with its state at every destination; nothing here writes."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from app.resources.contacts import ContactDocument
 from app.vocabulary.states import EffectState
 
 
-class ContactSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The state of a contact's newest version at one destination."""
+class RecordSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The state of a record's newest version at one destination."""
 
     state: EffectState
     synced_version: int = 0
@@ -44,24 +44,24 @@ class Contact(ContactDocument, frozen=True, kw_only=True):
     """Who made this version."""
     created_at: datetime
     updated_at: datetime
-    destinations: dict[str, ContactSync]
+    destinations: dict[str, RecordSync]
 
 
-async def read_contact(connection: Connection, tenant_id: int, contact_id: str) -> Contact:
-    """The current version of a contact, with its state at every destination of the tenant.
+async def read_record(connection: Connection, tenant_id: int, record_id: str) -> Contact:
+    """The current version of a record, with its state at every destination of the tenant.
 
     Raises:
-        NotFound: the tenant has no such contact.
+        NotFound: the tenant has no such record.
     """
-    row = None if "\0" in contact_id else await queries.read_record(connection, tenant_id, contact_id)
+    row = None if "\0" in record_id else await queries.read_record(connection, tenant_id, record_id)
     if row is None:
-        raise NotFound("There is no such contact.")
+        raise NotFound("There is no such record.")
     if row.deleted:
         raise NotFound(
-            f"The creation of this contact was undone by job {row.job_id}. Its history is kept (…/history), "
+            f"The creation of this record was undone by job {row.job_id}. Its history is kept (…/history), "
             f"and an import of this id creates it again."
         )
-    syncs = await queries.read_contact_syncs(connection, tenant_id, contact_id)
+    syncs = await queries.read_record_syncs(connection, tenant_id, record_id)
     document = documents.read(row.document)
     return Contact(
         id=row.record_id,
@@ -71,11 +71,11 @@ async def read_contact(connection: Connection, tenant_id: int, contact_id: str) 
         created_at=row.created_at,
         updated_at=row.updated_at,
         destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, document) for sync in syncs},
-        **documents.as_contact(document),
+        **documents.as_shown(document),
     )
 
 
-def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> ContactSync:
+def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Collection[str]) -> RecordSync:
     left = {} if sync.not_restored is None else msgspec.json.decode(sync.not_restored)
     held: dict[str, Any] = {
         "created": sync.created,
@@ -87,8 +87,8 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Col
     settled = sync.state is not None and sync.state_version is not None and sync.state_version >= version
     state = EffectState(sync.state) if settled and sync.state else EffectState.PENDING
     if not settled and sync.created_at > updated_at:
-        detail = "the destination was added after the contact last changed; its next change goes there"
-        return ContactSync(state=EffectState.SKIPPED, detail=detail, **held)
+        detail = "the destination was added after the record last changed; its next change goes there"
+        return RecordSync(state=EffectState.SKIPPED, detail=detail, **held)
     code, detail_text = (sync.error_code, sync.error_detail) if settled else (None, None)
     seconds = None
     if state in (EffectState.PENDING, EffectState.RETRY, EffectState.UNKNOWN):
@@ -96,4 +96,4 @@ def _describe_sync(sync: SyncRow, version: int, updated_at: datetime, named: Col
         if blocked is not None:
             code, seconds = blocked.code or code, blocked.seconds
             detail_text = blocked.describe(detail_text)
-    return ContactSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)
+    return RecordSync(state=state, error_code=code, detail=detail_text, retry_after_seconds=seconds, **held)

@@ -23,7 +23,7 @@ from app.vocabulary.states import ErrorCode
 __all__ = ["Accepted", "Item", "Piece", "Rejected", "UnreadablePiece", "read_items"]
 
 _Counter = Annotated[int, Meta(ge=0, le=rules.MAX_INT)]
-_IfVersion = Annotated[_Counter, Meta(description="The version the contact must have; 0: it must not exist.")]
+_IfVersion = Annotated[_Counter, Meta(description="The version the record must have; 0: it must not exist.")]
 _SourceVersion = Annotated[_Counter, Meta(description="An item older than the stored one is superseded.")]
 _Key = Annotated[str, Meta(min_length=1, max_length=rules.MAX_KEY)]
 _Value = (
@@ -43,7 +43,7 @@ _Attributes = Annotated[
 
 Item: Any = define(
     "Item",
-    "A contact as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item.",
+    "A record as it is sent. Absent leaves a field as it is, null clears it; an unknown field fails the item.",
     [
         ("id", Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="The business key.")]),
         *CONTACTS.as_sent(),
@@ -65,12 +65,12 @@ class Accepted(msgspec.Struct, gc=False):
 
     `document` has what it names, as it is stored (`app.resources.documents`); `cleared` the names without a value,
     and `attributes` where all of them are to be cleared.
-    `if_version` 0 asks that the contact does not exist; None for it and for `source_version` means not given.
+    `if_version` 0 asks that the record does not exist; None for it and for `source_version` means not given.
     `size` is in bytes as sent.
     """
 
     index: int
-    contact_id: str
+    record_id: str
     document: bytes
     cleared: list[str] | None
     source_version: int | None
@@ -79,10 +79,10 @@ class Accepted(msgspec.Struct, gc=False):
 
 
 class Rejected(msgspec.Struct, frozen=True, gc=False):
-    """An item that fails and would fail again; `contact_id` is None when no sound id could be read."""
+    """An item that fails and would fail again; `record_id` is None when no sound id could be read."""
 
     index: int
-    contact_id: str | None
+    record_id: str | None
     errors: list[FieldError]
 
 
@@ -90,7 +90,7 @@ class UnreadablePiece(msgspec.Struct, frozen=True, gc=False):
     """Takes the position of a part of a file that cannot become an item, and says why."""
 
     errors: list[FieldError]
-    contact_id: str | None = None
+    record_id: str | None = None
     """Where one could be read."""
     cells: list[str] | None = None
     """Of a CSV row that does not fit its header, as they were sent."""
@@ -161,7 +161,7 @@ def read_ids(pieces: Sequence[Piece]) -> list[str | None]:
         if type(piece) is Noted:
             piece = piece.item
         try:
-            found = piece.contact_id if type(piece) is UnreadablePiece else _decode_id(piece).id  # type: ignore[arg-type]
+            found = piece.record_id if type(piece) is UnreadablePiece else _decode_id(piece).id  # type: ignore[arg-type]
         except (ValueError, RecursionError):
             found = None
         ids.append(None if found is None or "\0" in found else found)
@@ -191,7 +191,7 @@ class Effort:
                 raise Laborious
             finding = self._findings[key] = diagnosis.examine(raw)
         if finding.errors:
-            return Rejected(index, finding.contact_id, finding.errors)
+            return Rejected(index, finding.record_id, finding.errors)
         return _make_row(index, Item(**finding.members), len(raw))
 
 

@@ -32,11 +32,11 @@ _INEXACT: Final = frozenset({float, list})
 class Finding(msgspec.Struct, frozen=True):
     """`members` are the decoded fields, all of them sound when `errors` is empty.
 
-    `contact_id` is the id as text, also where it was sent as a number or a boolean, which is an error; None when
+    `record_id` is the id as text, also where it was sent as a number or a boolean, which is an error; None when
     there is none that could be stored.
     """
 
-    contact_id: str | None
+    record_id: str | None
     members: dict[str, Any]
     errors: list[FieldError]
 
@@ -72,10 +72,10 @@ _loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_con
 def read_id(raw: bytes) -> str | None:
     """The item's id, if it can be read and is sound; nothing else of the item is looked at."""
     try:
-        contact_id = _decode_id(raw).id
+        record_id = _decode_id(raw).id
     except (ValueError, RecursionError):
         return None
-    return contact_id if rules.check_string("id", contact_id, shortest=1, longest=MAX_ID) is None else None
+    return record_id if rules.check_string("id", record_id, shortest=1, longest=MAX_ID) is None else None
 
 
 def examine(raw: bytes) -> Finding:
@@ -88,14 +88,14 @@ def examine(raw: bytes) -> Finding:
     if members is None:
         return Finding(None, {}, errors)
     _check_members(members, errors)
-    contact_id = _as_text(members.get("id"))
-    if contact_id is not None and (rules.check_string("id", contact_id, shortest=1, longest=MAX_ID) is not None):
-        contact_id = None
+    record_id = _as_text(members.get("id"))
+    if record_id is not None and (rules.check_string("id", record_id, shortest=1, longest=MAX_ID) is not None):
+        record_id = None
     if len(errors) > MAX_ERRORS:
         last = errors[MAX_ERRORS - 1]
         detail = f"{last.detail} (the item has more errors than the {MAX_ERRORS} listed)"
         errors = [*errors[: MAX_ERRORS - 1], FieldError(last.code, last.pointer, detail)]
-    return Finding(contact_id, members, errors)
+    return Finding(record_id, members, errors)
 
 
 def _as_text(value: object) -> str | None:

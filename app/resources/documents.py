@@ -32,6 +32,6 @@ def attributes_of(document: Document) -> dict[str, Any]:
     return {name[start:]: value for name, value in document.items() if value is not None and name.startswith(ATTRIBUTE)}
 
 
-def as_contact(document: Document) -> dict[str, Any]:
+def as_shown(document: Document) -> dict[str, Any]:
     """The fields, and the attributes as JSON, as they are shown."""
     return {**fields_of(document), "attributes": msgspec.Raw(msgspec.json.encode(attributes_of(document)))}

@@ -1,4 +1,4 @@
-"""What is known of each field and attribute of a contact: never named, set, cleared by null, or taken back by an undo.
+"""What is known of each field and attribute of a record: never named, set, cleared by null, or taken back by an undo.
 
 Names are those of documents (`app.resources.documents`). A name with a value is set; one without is cleared if
 `cleared` has it, and was never named otherwise. `cleared` has the version in which that
@@ -48,7 +48,7 @@ _decode_withdrawn: Final = msgspec.json.Decoder(Takings).decode
 
 
 class Known(msgspec.Struct, frozen=True):
-    """What is known of one version of a contact."""
+    """What is known of one version of a record."""
 
     named: frozenset[str]
     """Names with a value."""
@@ -77,7 +77,7 @@ def read_withdrawn(text: str | None) -> Takings:
 
 
 def take_back(now: Known, before: Known, withdrawn: Takings, *, version: int, since: int) -> tuple[Cleared, Takings]:
-    """The names of a contact that gets back, as `version`, its state before its version `since`.
+    """The names of a record that gets back, as `version`, its state before its version `since`.
 
     What is cleared already stays so, and is no news to anybody; what has a value by now is cleared anew. So is what an
     undo took back, but it is news only where the first clearing never arrived.

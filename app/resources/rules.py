@@ -1,4 +1,4 @@
-"""What each field of a contact may hold, and the messages that say what is wrong and what to do.
+"""What each field of a record may hold, and the messages that say what is wrong and what to do.
 
 Values are judged as they were sent: nothing is trimmed or rewritten here, because an import must not change
 data silently. White space around an e-mail address is therefore an error that shows the address without it;

@@ -118,7 +118,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = 1_000
     import_chunk_bytes: Annotated[int, Doc("largest part of a file written in one transaction", "bytes")] = 1_000_000
     import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
-    import_attempts: Annotated[int, Doc("attempts to lock contacts before the items are `retry`", "attempts")] = 20
+    import_attempts: Annotated[int, Doc("attempts to lock records before the items are `retry`", "attempts")] = 20
     job_retention: Annotated[float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)] = (
         2_592_000.0
     )

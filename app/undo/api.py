@@ -37,8 +37,8 @@ async def undo_job(
 ) -> Reply[Any]:
     """Undo a job.
 
-    Each contact that the job changed gets its earlier state as a new version, and one that it created is removed;
-    destinations follow. A contact that somebody changed since is left as it is: its item fails with
+    Each record that the job changed gets its earlier state as a new version, and one that it created is removed;
+    destinations follow. A record that somebody changed since is left as it is: its item fails with
     `VERSION_CONFLICT` and shows who changed it. No history is deleted. A repeated request answers with the same undo
     job, and resumes a failed one; to redo the changes, undo it. A running job, a dry run, a retry and a replay have
     nothing to undo (409). A body of this request is ignored.

@@ -1,12 +1,12 @@
-"""Restores the state of contacts before some items of a job, a range at a time, within the caller's transaction.
+"""Restores the state of records before some items of a job, a range at a time, within the caller's transaction.
 
 The result is recorded like a chunk of an import: outcomes, counts, and deliveries to every destination, which
-get the contacts in their version at that time. Every exit of an item:
+get the records in their version at that time. Every exit of an item:
 
 - restored   the version is still the item's own, or is so again because what came after was undone → the one before
-             becomes a new version, or the contact a tombstone
+             becomes a new version, or the record a tombstone
 - unchanged  an earlier undo has taken the item back already
-- conflict   somebody changed the contact since: it is left as it is, and the item says by whom
+- conflict   somebody changed the record since: it is left as it is, and the item says by whom
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Restored(msgspec.Struct, frozen=True):
-    """What became of a range; contacts by outcome."""
+    """What became of a range; records by outcome."""
 
     restored: list[str]
     unchanged: list[str]
@@ -128,7 +128,7 @@ def _restore(index: int, change: Change, found: CurrentVersion, before: StoredVe
 
 
 def _is_own(job: Restoration, change: Change, found: CurrentVersion) -> bool:
-    """Whether the contact is exactly as the item left it. A later item that said the same, under a newer
+    """Whether the record is exactly as the item left it. A later item that said the same, under a newer
     source_version, made no version, but it confirmed what would be taken back."""
     made = (found.job_id, found.item_index, found.version)
     return made == (job.of, change.item_index, change.version) and found.source_version == change.stored.source_version
@@ -142,7 +142,7 @@ def _leave(job: Restoration, index: int, change: Change, found: CurrentVersion, 
         since = f"an item of source_version {found.source_version} has confirmed it since"
     else:
         since = (
-            f"the contact is at version {found.version} now, made by item {found.item_index} of the {maker.kind} "
+            f"the record is at version {found.version} now, made by item {found.item_index} of the {maker.kind} "
             f"job {found.job_id} (key {maker.key_id}, request {maker.request_id})"
         )
     detail = f"item {change.item_index} of job {job.of} made version {change.version}; {since}, so it is left as it is"
@@ -193,5 +193,5 @@ async def _write_sources(
 
 
 def _write_source(record_id: str, before: StoredVersion | None) -> bytes:
-    found = {} if before is None else documents.as_contact(documents.read(before.document))
+    found = {} if before is None else documents.as_shown(documents.read(before.document))
     return msgspec.json.encode({"id": record_id, **found})

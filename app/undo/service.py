@@ -90,7 +90,7 @@ def _check(job_id: uuid.UUID, job: Undoable) -> None:
             if job.root_job_id != job_id
             else "undo the jobs that changed them, which its dead letters name"
         )
-        raise JobNotUndoable(f"A {job.kind} changes no contact here, it only sends them again; {known}.")
+        raise JobNotUndoable(f"A {job.kind} changes no record here, it only sends them again; {known}.")
     if job.dry_run:
         raise JobNotUndoable("This job was a dry run: it changed nothing.")
     if job.state in _WORKING:

@@ -98,18 +98,18 @@ SAMPLES: Final = 5
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def failed(index: int, contact_id: str | None, errors: list[FieldError]) -> ItemOutcome:
+def failed(index: int, record_id: str | None, errors: list[FieldError]) -> ItemOutcome:
     """An item that will fail again unchanged; its first error names it."""
     return ItemOutcome(
-        index, contact_id, ItemStatus.FAILED, error_code=errors[0].code, retry_after_seconds=0, errors=errors
+        index, record_id, ItemStatus.FAILED, error_code=errors[0].code, retry_after_seconds=0, errors=errors
     )
 
 
-def retry(index: int, contact_id: str, code: ErrorCode, seconds: int, detail: str) -> ItemOutcome:
+def retry(index: int, record_id: str, code: ErrorCode, seconds: int, detail: str) -> ItemOutcome:
     """An item that nothing was decided about; `seconds` is at least 1."""
     return ItemOutcome(
         index,
-        contact_id,
+        record_id,
         ItemStatus.RETRY,
         error_code=code,
         retry_after_seconds=max(1, seconds),

@@ -20,7 +20,7 @@ class ItemStatus(StrEnum):
 
 
 class Result(StrEnum):
-    """What an `ok` item did to the contact."""
+    """What an `ok` item did to the record."""
 
     CREATED = "created"
     UPDATED = "updated"
@@ -158,9 +158,9 @@ class Step(StrEnum):
     SETTLE = "settle"
     """What these items mean together is decided."""
     APPLY = "apply"
-    """Items go to contacts, a chunk a transaction."""
+    """Items go to records, a chunk a transaction."""
     ATOMIC = "atomic"
-    """All items go to contacts in one transaction, or none does."""
+    """All items go to records in one transaction, or none does."""
     RESOLVE = "resolve"
     """Repeated items get their outcome from the one that was applied for them."""
 
@@ -176,7 +176,7 @@ class Resolution(StrEnum):
     DROPPED = "dropped"
     """An operator states that it is not worth sending."""
     SUPERSEDED = "superseded"
-    """A newer version of the contact has arrived there since."""
+    """A newer version of the record has arrived there since."""
 
 
 class CircuitState(StrEnum):

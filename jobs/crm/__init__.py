@@ -1,4 +1,4 @@
-"""The CRMs that contacts can be synced to.
+"""The CRMs that records can be synced to.
 
 A kind is registered in `app.destinations.kinds.KINDS`; its folder here has its name, and `adapter.connect` in it makes
 a connection.

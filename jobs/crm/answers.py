@@ -1,4 +1,4 @@
-"""What an answer that does not speak of single contacts, or none at all, means for the whole call.
+"""What an answer that does not speak of single records, or none at all, means for the whole call.
 
 The rules that CRMs have in common; each adapter's judge adds what is its vendor's own.
 """
@@ -13,7 +13,7 @@ import msgspec
 
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
+from jobs.crm.port import Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.outbound.messages import retry_after, sanitize_message
 
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
@@ -26,15 +26,15 @@ LIMIT_SECONDS: Final = 10.0
 LOCK_SECONDS: Final = 2.0
 SHORTEST_PAUSE: Final = 0.5
 READING_REFUSED: Final = (
-    "Reading contacts back is refused, so what was sent without an answer cannot be settled; "
-    "let the token read contacts, and check the options of the destination"
+    "Reading records back is refused, so what was sent without an answer cannot be settled; "
+    "let the token read records, and check the options of the destination"
 )
 LONGEST_PAUSE: Final = 90_000.0
 """A day of 25 hours."""
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of all contacts of a call alike."""
+    """What became of all records of a call alike."""
 
     health: Health
     detail: str
@@ -42,7 +42,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     code: ErrorCode = ErrorCode.DESTINATION_UNAVAILABLE
     pause: Pause | None = None
     refused: bool = False
-    """The batch as such was refused: with several contacts nobody knows which is guilty."""
+    """The batch as such was refused: with several records nobody knows which is guilty."""
 
 
 class Wait(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,19 +67,19 @@ class Judge:
         return message(body) if isinstance(body, dict) else ""
 
     def is_setting(self, answer: Answer, body: Any) -> bool:
-        """Whether a refusal speaks of the connection, whatever its status: that is no contact's fault."""
+        """Whether a refusal speaks of the connection, whatever its status: that is no record's fault."""
         return False
 
-    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
-        """What mends the account, if a refusal says that it lacks something that these contacts need there."""
+    def remedy(self, body: Any, records: Sequence[SentRecord]) -> str | None:
+        """What mends the account, if a refusal says that it lacks something that these records need there."""
         return None
 
-    def lacking(self, contacts: Sequence[Contact], errors: Iterable[Any], *, noun: str = "contacts") -> str | None:
-        """The words and the remedy, where errors of single contacts say that the account lacks something."""
+    def lacking(self, records: Sequence[SentRecord], errors: Iterable[Any]) -> str | None:
+        """The words and the remedy, where errors of single records say that the account lacks something."""
         for error in errors:
-            remedy = self.remedy(error, contacts)
+            remedy = self.remedy(error, records)
             if remedy is not None:
-                return with_remedy(self.words(f"{self.vendor} refused {noun}: {self.said(error)}"), remedy)
+                return with_remedy(self.words(f"{self.vendor} refused records: {self.said(error)}"), remedy)
         return None
 
     def asked(self, answer: Answer) -> float | None:
@@ -102,7 +102,7 @@ class Judge:
         """How long to wait after a 429 without `Retry-After`."""
         return LIMIT_SECONDS
 
-    def verdict(self, answer: Answer | NoAnswer, contacts: Sequence[Contact] = ()) -> Verdict:
+    def verdict(self, answer: Answer | NoAnswer, records: Sequence[SentRecord] = ()) -> Verdict:
         """The meaning of everything but a 2xx that can be read."""
         if isinstance(answer, NoAnswer) and answer.refused:
             detail = self.words(f"{self.vendor} is not called: {answer.detail}")
@@ -121,7 +121,7 @@ class Judge:
         wait = self.wait(answer, body)
         if wait is not None:
             return Verdict(health=wait.health, code=wait.code, detail=detail, pause=_pause(wait, detail))
-        remedy = self.remedy(body, contacts) if status < 500 else None
+        remedy = self.remedy(body, records) if status < 500 else None
         if remedy is not None:
             return Verdict(health=Health.SETUP_FAULT, detail=with_remedy(detail, remedy))
         if status in REFUSALS and not self.is_setting(answer, body):
@@ -130,25 +130,25 @@ class Judge:
             return Verdict(health=Health.CONNECTION_FAULT, detail=detail)
         return unknown(detail)  # a gateway may say this in front of a CRM that did the work
 
-    def reply(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
-        """One verdict for all: the answer does not speak of single contacts."""
-        verdict = self.verdict(answer, contacts)
+    def reply(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
+        """One verdict for all: the answer does not speak of single records."""
+        verdict = self.verdict(answer, records)
         state, code = verdict.state, verdict.code
-        whole = verdict.refused and len(contacts) > 1
+        whole = verdict.refused and len(records) > 1
         if verdict.refused:
             state, code = EffectState.RETRY if whole else EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
-        outcomes = [Outcome(c.contact_id, state, code, verdict.detail) for c in contacts]
+        outcomes = [Outcome(c.record_id, state, code, verdict.detail) for c in records]
         return Reply(outcomes=outcomes, rejected_whole=whole, **_met(verdict, answer))
 
     def unread(self, answer: Answer | NoAnswer) -> ReadBack:
         """A read that failed. One that is refused would be refused again: what was sent could never be settled."""
         return ReadBack(seen=None, **_met(self._reading(answer), answer))
 
-    def not_done(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+    def not_done(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
         """A read that had to come before the write failed, so nothing was written."""
         verdict = self._reading(answer)
         code = verdict.code if verdict.pause else ErrorCode.DESTINATION_UNAVAILABLE
-        outcomes = [Outcome(c.contact_id, EffectState.RETRY, code, verdict.detail) for c in contacts]
+        outcomes = [Outcome(c.record_id, EffectState.RETRY, code, verdict.detail) for c in records]
         return Reply(outcomes=outcomes, **_met(verdict, answer))
 
     def _reading(self, answer: Answer | NoAnswer) -> Verdict:
@@ -171,7 +171,7 @@ def _met(verdict: Verdict, answer: Answer | NoAnswer) -> dict[str, Any]:
 
 
 def unknown(detail: str) -> Verdict:
-    """The contacts may have arrived."""
+    """The records may have arrived."""
     return Verdict(health=Health.CRM_FAULT, detail=detail, state=EffectState.UNKNOWN, code=ErrorCode.OUTCOME_UNKNOWN)
 
 
@@ -188,10 +188,10 @@ def rename_or_exclude(do: str, ours: str) -> str:
     )
 
 
-def nameless(contact: Contact) -> Outcome:
-    """A contact whose record cannot be archived while its id is unknown; reading it back finds it."""
+def nameless(record: SentRecord) -> Outcome:
+    """A record that cannot be archived there while its id is unknown; reading it back finds it."""
     words = "the id of its record is not known yet"
-    return Outcome(contact.contact_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, words)
+    return Outcome(record.record_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, words)
 
 
 def _pause(wait: Wait, detail: str) -> Pause | None:

@@ -17,7 +17,7 @@ from msgspec import UNSET
 
 from app.destinations.options import Options
 from app.resources.contacts import STANDARD_FIELDS
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 _MOST_PLANS: Final = 1000
 _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
@@ -46,36 +46,36 @@ class FieldMap:
         self._taken = {self._normal(name) for name in (key, *options.taken(), *self._standard.values())}
         self._plans: dict[tuple[str, ...], list[tuple[str, str]]] = {}
 
-    def names(self, contacts: Iterable[Contact]) -> list[str]:
-        """Every name that a push of these contacts would set."""
-        return sorted({name for contact in contacts for name in self.sources(contact)})
+    def names(self, records: Iterable[SentRecord]) -> list[str]:
+        """Every name that a push of these records would set."""
+        return sorted({name for record in records for name in self.sources(record)})
 
-    def sources(self, contact: Contact) -> dict[str, Any]:
+    def sources(self, record: SentRecord) -> dict[str, Any]:
         """Their name → our value, as it is here, `None` where it is to be cleared; the key is among them. What nobody
         named is not."""
-        values = contact.attributes
+        values = record.attributes
         found = {theirs: values[ours] for ours, theirs in self._plan(tuple(values))} if values else {}
         for ours, theirs in self._standard.items():
-            value = getattr(contact, ours)
+            value = getattr(record, ours)
             if value is not UNSET:
                 found[theirs] = value
-        found[self.key] = contact.contact_id
+        found[self.key] = record.record_id
         return found
 
-    def source_of(self, theirs: str, contacts: Iterable[Contact]) -> str | None:
-        """Our field or attribute that goes there under this name, as far as one of these contacts has it."""
+    def source_of(self, theirs: str, records: Iterable[SentRecord]) -> str | None:
+        """Our field or attribute that goes there under this name, as far as one of these records has it."""
         wanted = self._normal(theirs)
         for ours, name in self._standard.items():
             if self._normal(name) == wanted:
                 return ours
-        for contact in contacts:
-            for ours, name in self._plan(tuple(contact.attributes)):
+        for record in records:
+            for ours, name in self._plan(tuple(record.attributes)):
                 if self._normal(name) == wanted:
                     return ours
         return None
 
     def _plan(self, names: tuple[str, ...]) -> list[tuple[str, str]]:
-        """(attribute, their name) of all that go; contacts of one source mostly have the same attributes."""
+        """(attribute, their name) of all that go; records of one source mostly have the same attributes."""
         plan = self._plans.get(names)
         if plan is None:
             plan, taken = [], set(self._taken)

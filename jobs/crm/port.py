@@ -1,7 +1,7 @@
 """What the delivery pipeline asks of a CRM, and the closed set of answers it understands.
 
-An adapter is one file: it turns contacts into the vendor's request and the vendor's answer into exactly one
-`Outcome` a contact. It decides nothing about when to try again; `app.kit.retry` does.
+An adapter is one file: it turns records into the vendor's request and the vendor's answer into exactly one
+`Outcome` a record. It decides nothing about when to try again; `app.kit.retry` does.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from app.resources.contacts import SentFields
 from app.vocabulary.states import EffectState, ErrorCode
 
 
-class Contact(SentFields, frozen=True, kw_only=True, gc=False):
-    """What a destination has to know of a contact now, and no more.
+class SentRecord(SentFields, frozen=True, kw_only=True, gc=False):
+    """What a destination has to know of a record now, and no more.
 
     `UNSET` is a field that nobody named, or one whose clearing the destination has already: no call contains it. `None`
     is a field that was cleared, and that the destination should have empty. An attribute key with `None` was cleared
     likewise; one that is not there is in no call. `email` is None for a tombstone alone: every import names it.
     """
 
-    contact_id: str
+    record_id: str
     version: int
     attributes: dict[str, Any] = msgspec.field(default_factory=dict)
     deleted: bool = False
@@ -35,9 +35,9 @@ class Contact(SentFields, frozen=True, kw_only=True, gc=False):
 
 
 class Outcome(msgspec.Struct, frozen=True, gc=False):
-    """What became of one contact in one call: `OK`, `RETRY`, `FAILED` or `UNKNOWN`, with the reason."""
+    """What became of one record in one call: `OK`, `RETRY`, `FAILED` or `UNKNOWN`, with the reason."""
 
-    contact_id: str
+    record_id: str
     state: EffectState
     code: ErrorCode | None = None
     detail: str = ""
@@ -57,8 +57,8 @@ class Health(StrEnum):
     """401, 403, or an address or setting that cannot work: counts against this tenant's connection alone."""
     SETUP_FAULT = "setup_fault"
     """The account lacks what is sent there (a property, a column, the id field), or reading back is refused: the same
-    answer would meet every contact. One such answer holds the destination until a probe finds it mended; no attempt is
-    spent, and no contact is refused for it."""
+    answer would meet every record. One such answer holds the destination until a probe finds it mended; no attempt is
+    spent, and no record is refused for it."""
 
 
 class Pause(msgspec.Struct, frozen=True):
@@ -85,27 +85,27 @@ class CallResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Reply(CallResult, frozen=True, kw_only=True):
-    """The answer to `push`: one outcome a contact, in the order asked.
+    """The answer to `push`: one outcome a record, in the order asked.
 
-    `pause` set means that nothing was done for the contacts whose outcome is `RETRY`, and no attempt is spent: with
+    `pause` set means that nothing was done for the records whose outcome is `RETRY`, and no attempt is spent: with
     `DESTINATION_RATE_LIMIT` after a 429 and with `DESTINATION_UNAVAILABLE` after a 423 or a 503 that names its
     `Retry-After`. Mostly these are all; an adapter that makes several calls may have settled others before.
     """
 
     outcomes: list[Outcome]
     rejected_whole: bool = False
-    """Several contacts were refused together, nothing of them was done, and the answer does not say which is
-    guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch show it; one contact alone
+    """Several records were refused together, nothing of them was done, and the answer does not say which is
+    guilty: every outcome is `RETRY` with `DESTINATION_REJECTED`. Halves of the batch show it; one record alone
     that is refused is `FAILED`."""
     vouched: bool = True
-    """Whether the answer speaks of every contact that is `OK`; if not, it only says nothing against them."""
+    """Whether the answer speaks of every record that is `OK`; if not, it only says nothing against them."""
 
 
 class Seen(StrEnum):
-    """What a read-back found for one contact."""
+    """What a read-back found for one record."""
 
     MATCHES = "matches"
-    """The record is there with every property that a push of the contact would set or clear; others do not matter."""
+    """It is there with every property that a push of the record would set or clear; others do not matter."""
     DIFFERS = "differs"
     ABSENT = "absent"
 
@@ -113,7 +113,7 @@ class Seen(StrEnum):
 class ReadBack(CallResult, frozen=True, kw_only=True):
     """The answer to `read_back`; `seen` is `None` when the read itself failed (then nothing is known).
 
-    A contact that is missing in `seen` was not mentioned by the CRM: nothing is known of it.
+    A record that is missing in `seen` was not mentioned by the CRM: nothing is known of it.
     """
 
     seen: dict[str, Seen] | None
@@ -142,7 +142,7 @@ class Headers(msgspec.Struct, frozen=True):
     request_id: str
     """Of the request that it all began with: `X-Request-ID`."""
     event_id: str
-    """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same contacts in
+    """Of this call's contents: `X-Event-ID`, and the `Idempotency-Key` where the CRM knows one. The same records in
     the same versions have the same id, however often they are sent."""
 
 
@@ -150,7 +150,7 @@ class Crm(Protocol):
     """One tenant's connection to one CRM. Methods never raise for anything the network or the CRM does."""
 
     batch_size: int
-    """Most contacts a call may carry."""
+    """Most records a call may carry."""
     reads_back: bool
     """Whether `read_back` can settle a lost answer; if not, an operator must, unless `repeatable`."""
     repeatable: bool
@@ -168,19 +168,19 @@ class Crm(Protocol):
         there, lets us in, and is set up as it must be. Nothing is written."""
         ...
 
-    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Write what the contacts name, keyed by their business key, in one call. None of them is `deleted`."""
+    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """Write what the records name, keyed by their business key, in one call. None of them is `deleted`."""
         ...
 
-    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Take the records of these contacts away in one call, as far as the CRM lets one: all of them are `deleted`
+    async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """Take these records away in one call, as far as the CRM lets one: all of them are `deleted`
         and have a `remote_id` if the CRM `reads_back`. One that is not there is `OK`."""
         ...
 
-    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
-        """Read the records of these contacts by key (never by search: it lags) and compare; only if `reads_back`.
+    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
+        """Read these records by key (never by search: it lags) and compare; only if `reads_back`.
 
-        For a `deleted` contact only whether it is there matters: `ABSENT`, or `DIFFERS` with its remote id.
+        For a `deleted` record only whether it is there matters: `ABSENT`, or `DIFFERS` with its remote id.
         """
         ...
 

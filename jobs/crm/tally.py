@@ -7,16 +7,16 @@ from typing import Final
 
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Contact, Health, Outcome, Pause, Reply
+from jobs.crm.port import Health, Outcome, Pause, Reply, SentRecord
 
 _WORSE: Final = (Health.WELL, Health.CRM_FAULT, Health.CONNECTION_FAULT, Health.SETUP_FAULT)
 
 
 class Tally:
-    """What became of the contacts of a push so far; those without an outcome are open."""
+    """What became of the records of a push so far; those without an outcome are open."""
 
-    def __init__(self, contacts: list[Contact]) -> None:
-        self._contacts = contacts
+    def __init__(self, records: list[SentRecord]) -> None:
+        self._contacts = records
         self.outcomes: dict[str, Outcome] = {}
         self.seconds = 0.0
         self.health = Health.WELL
@@ -26,15 +26,15 @@ class Tally:
         self._code: ErrorCode | None = ErrorCode.DESTINATION_UNAVAILABLE
         """Of those that were not sent."""
         self._whole: set[str] = set()
-        """Contacts that were refused together, and nobody knows which is guilty."""
+        """Records that were refused together, and nobody knows which is guilty."""
 
     @property
     def well(self) -> bool:
         """Whether another call makes sense."""
         return self.health is Health.WELL and self._pause is None
 
-    def open(self) -> list[Contact]:
-        return [c for c in self._contacts if c.contact_id not in self.outcomes]
+    def open(self) -> list[SentRecord]:
+        return [c for c in self._contacts if c.record_id not in self.outcomes]
 
     def note(self, answer: Answer | NoAnswer) -> None:
         """A call that settled nobody."""
@@ -42,7 +42,7 @@ class Tally:
         self._status = answer.status
 
     def add(self, reply: Reply, *, but: Container[str] = ()) -> None:
-        """What a call became of, except for these contacts."""
+        """What a call became of, except for these records."""
         self.seconds += reply.seconds
         self._status = reply.status
         self._detail = self._detail or reply.detail
@@ -50,7 +50,7 @@ class Tally:
             self._pause = reply.pause
             self._code = next((o.code for o in reply.outcomes if o.state is EffectState.RETRY), self._code)
         self.health = max(self.health, reply.health, key=_WORSE.index)
-        settled = {o.contact_id: o for o in reply.outcomes if o.contact_id not in but}
+        settled = {o.record_id: o for o in reply.outcomes if o.record_id not in but}
         self.outcomes |= settled
         if reply.rejected_whole:
             self._whole |= settled.keys()
@@ -59,14 +59,14 @@ class Tally:
         """Who is open was not sent: a call before failed."""
         return Reply(
             outcomes=[
-                self.outcomes.get(c.contact_id) or Outcome(c.contact_id, EffectState.RETRY, self._code, self._detail)
+                self.outcomes.get(c.record_id) or Outcome(c.record_id, EffectState.RETRY, self._code, self._detail)
                 for c in self._contacts
             ],
             health=self.health,
             pause=self._pause,
             seconds=self.seconds,
             # Some of them alone are sent again together, and refused together again if that is how it is.
-            rejected_whole=len(self._contacts) > 1 and self._whole == {c.contact_id for c in self._contacts},
+            rejected_whole=len(self._contacts) > 1 and self._whole == {c.record_id for c in self._contacts},
             status=self._status,
             detail=self._detail,
         )

@@ -13,7 +13,7 @@ from typing import Final
 import asyncpg
 import structlog
 
-from app.deliveries import contact_states, queries
+from app.deliveries import queries, record_states
 from app.deliveries.queries import Record, Recorded
 from app.errors import TrancheError
 from app.kit import retry
@@ -121,13 +121,13 @@ class DeliveryAttempt:
     async def _load(self) -> bool:
         """Whether there is room for it; else it waits until other attempts of the destination have ended."""
         claim, items = self._claim, self._items
-        ids = [claim.contact_ids[position] for position in items.open()]
+        ids = [claim.record_ids[position] for position in items.open()]
         if items.within(EffectState.UNKNOWN) and self._crm.repeatable:
-            ids = claim.contact_ids  # a call is repeated with all contacts that were part of it
+            ids = claim.record_ids  # a call is repeated with all records that were part of it
         if ids:
             destination = (claim.tenant_id, claim.destination_id)
             async with self._database.connection() as connection:
-                found = await contact_states.contacts_to_send(connection, *destination, ids)
+                found = await record_states.records_to_send(connection, *destination, ids)
             size = sum(each.size for each in found.values())
             if not self._memory.reserve(size):
                 return False
@@ -139,7 +139,7 @@ class DeliveryAttempt:
         archive."""
         items, reads_back = self._items, self._crm.reads_back
         for position in items.open():
-            found = items.sync_states.get(self._claim.contact_ids[position])
+            found = items.sync_states.get(self._claim.record_ids[position])
             in_doubt = items.states[position] is EffectState.UNKNOWN
             if found is None:
                 items.states[position] = EffectState.SKIPPED
@@ -170,8 +170,8 @@ class DeliveryAttempt:
             # One absence counts for the whole delivery; what is sent meanwhile would share it.
             return
         missing = self._reconciliation.not_looked_up
-        contacts = [items.contact(position) for position in items.open() if position not in missing]
-        for batch in batches(contacts, self._crm.batch_size):
+        records = [items.record(position) for position in items.open() if position not in missing]
+        for batch in batches(records, self._crm.batch_size):
             if not await self._calls.write(batch):
                 return
 

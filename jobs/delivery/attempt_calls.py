@@ -13,7 +13,7 @@ from app.deliveries.queries import Asked, Claim
 from app.kit.postgres.database import Database
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
-from jobs.crm.port import Contact, Headers, Health, ReadBack, Reply
+from jobs.crm.port import Headers, Health, ReadBack, Reply, SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch
 from jobs.delivery.call_log import CallInProgress, CallLog
 from jobs.delivery.clients import DestinationContext
@@ -50,10 +50,10 @@ class AttemptCalls:
         self._monotonic = monotonic
         self._now = now
         self._in_progress: CallInProgress | None = None
-        """If the worker is stopped during it, nobody knows what becomes of its contacts."""
+        """If the worker is stopped during it, nobody knows what becomes of its records."""
         self._last: CallInProgress | None = None
         self.leased_until = leased_until
-        self.log = CallLog(len(claim.contact_ids))
+        self.log = CallLog(len(claim.record_ids))
         self.made = False
         """The destination was called."""
         self.wrote = False
@@ -63,42 +63,45 @@ class AttemptCalls:
         self.blocked: Block | None = None
 
     async def write(self, batch: Batch) -> bool:
-        """One call, or halves of it where the CRM refused the whole without naming the faulty contact; false: no more
+        """One call, or halves of it where the CRM refused the whole without naming the faulty record; false: no more
         calls."""
-        contacts = batch.contacts
+        records = batch.records
         ask = self.crm.archive if batch.operation == "archive" else self.crm.push
-        reply = await self._call(batch.operation, contacts, ask)
+        reply = await self._call(batch.operation, records, ask)
         if reply is None:
             return False
         self.wrote = True
-        if reply.rejected_whole and len(contacts) > 1:
-            middle = len(contacts) // 2
-            first, second = (Batch(batch.operation, half) for half in (contacts[:middle], contacts[middle:]))
+        if reply.rejected_whole and len(records) > 1:
+            middle = len(records) // 2
+            first, second = (Batch(batch.operation, half) for half in (records[:middle], records[middle:]))
             return await self.write(first) and await self.write(second)
         description = str(self._last)
-        for contact, outcome in zip(contacts, reply.outcomes, strict=True):
-            self.items.apply(contact, outcome, description)
+        for record, outcome in zip(records, reply.outcomes, strict=True):
+            self.items.apply(record, outcome, description)
         return not self.paused
 
-    async def read_back(self, contacts: list[Contact]) -> ReadBack | None:
+    async def read_back(self, records: list[SentRecord]) -> ReadBack | None:
         """`None`: no call was made, or it says nothing."""
-        return await self._call("read_back", contacts, self.crm.read_back)
+        return await self._call("read_back", records, self.crm.read_back)
 
     async def _call(
-        self, operation: Asked, contacts: list[Contact], ask: Callable[[list[Contact], Headers], Awaitable[_Answer]]
+        self,
+        operation: Asked,
+        records: list[SentRecord],
+        ask: Callable[[list[SentRecord], Headers], Awaitable[_Answer]],
     ) -> _Answer | None:
         """The answer, unless nothing was done: no lease, no permit, or the CRM asked for silence."""
         if not await self._renew_lease():
             return None
-        headers = Headers(self.claim.request_id, self.event_id(contacts))
+        headers = Headers(self.claim.request_id, self.event_id(records))
         self._in_progress = self._last = call = CallInProgress(
             operation=operation,
             event_id=headers.event_id,
-            positions=self.items.positions(contacts),
+            positions=self.items.positions(records),
             sent_at=self._now(),
             started=self._monotonic(),
         )
-        reply = await self._client.call(lambda: ask(contacts, headers), self._take_permits())
+        reply = await self._client.call(lambda: ask(records, headers), self._take_permits())
         self._in_progress = None
         if isinstance(reply, Rejected):
             self.blocked = Block(reply.retry_after, reply.code, self._client.explain(reply))
@@ -108,15 +111,15 @@ class AttemptCalls:
         if reply.pause is not None:
             self.paused = True
             self.blocked = Block(reply.pause.seconds, reply.pause.code, reply.pause.detail)
-            # It may concern some contacts alone: the answer says what became of the others.
+            # It may concern some records alone: the answer says what became of the others.
             return reply if reply.health is Health.SETUP_FAULT or _settles(reply) else None
         return reply
 
-    def event_id(self, contacts: list[Contact]) -> str:
-        """The same for the same contacts in the same versions under the same options; a job that resends has its own,
+    def event_id(self, records: list[SentRecord]) -> str:
+        """The same for the same records in the same versions under the same options; a job that resends has its own,
         because it asks for another answer."""
         claim = self.claim
-        versions = "\0".join(f"{c.contact_id}\0{c.version}" for c in contacts)
+        versions = "\0".join(f"{c.record_id}\0{c.version}" for c in records)
         resent_by = str(claim.job_id) if claim.resent else ""
         scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", self._context.options_hash, resent_by)
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{':'.join(filter(None, scope))}\0{versions}"))
@@ -162,5 +165,5 @@ class AttemptCalls:
 
 
 def _settles(reply: Reply | ReadBack) -> bool:
-    """Whether an answer says of some contacts more than that nothing was done."""
+    """Whether an answer says of some records more than that nothing was done."""
     return isinstance(reply, Reply) and any(o.state is not EffectState.RETRY for o in reply.outcomes)

@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from app.deliveries.contact_states import ContactState
 from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
+from app.deliveries.record_states import RecordState
 from app.resources.contacts import fields_of
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
-from jobs.crm.port import Contact, Outcome
+from jobs.crm.port import Outcome, SentRecord
 
 _SINCE: Final = "; since then: "
 """Between how an item in doubt was sent, which must be kept, and what was found out afterwards."""
@@ -28,14 +28,14 @@ class AttemptItems:
         self._claim = claim
         self.states = [CODE_STATE[code] for code in claim.states]
         self.errors = dict(claim.errors)
-        self.sync_states: dict[str, ContactState] = {}
-        """By contact: its present fields, and what the destination holds of it."""
+        self.sync_states: dict[str, RecordState] = {}
+        """By record: its present fields, and what the destination holds of it."""
         self.remote_ids: dict[str, str] = {}
         """What a read-back found of records that are to be archived."""
         self.not_restored: dict[str, NotRestored] = {}
         """By position: what an undo could not restore at this destination."""
         self._results: dict[int, Tried] = {}
-        self._positions = {contact_id: i for i, contact_id in enumerate(claim.contact_ids)}
+        self._positions = {record_id: i for i, record_id in enumerate(claim.record_ids)}
 
     def open(self) -> list[int]:
         return [i for i, state in enumerate(self.states) if state in OPEN_STATES]
@@ -43,22 +43,22 @@ class AttemptItems:
     def within(self, *states: EffectState) -> list[int]:
         return [i for state in states for i, found in enumerate(self.states) if found is state]
 
-    def positions(self, contacts: Iterable[Contact]) -> list[int]:
-        return [self._positions[contact.contact_id] for contact in contacts]
+    def positions(self, records: Iterable[SentRecord]) -> list[int]:
+        return [self._positions[record.record_id] for record in records]
 
-    def sync_state(self, position: int) -> ContactState:
-        return self.sync_states[self._claim.contact_ids[position]]
+    def sync_state(self, position: int) -> RecordState:
+        return self.sync_states[self._claim.record_ids[position]]
 
-    def contact(self, position: int) -> Contact:
-        """The contact's present version, for a call."""
+    def record(self, position: int) -> SentRecord:
+        """The record's present version, for a call."""
         s = self.sync_state(position)
-        return Contact(
-            contact_id=s.contact_id,
+        return SentRecord(
+            record_id=s.record_id,
             version=s.version,
             **fields_of(s),
             attributes=s.attributes,
             deleted=s.deleted,
-            remote_id=self.remote_ids.get(s.contact_id, s.remote_id),
+            remote_id=self.remote_ids.get(s.record_id, s.remote_id),
         )
 
     def set_error(self, position: int, code: ErrorCode, detail: str) -> None:
@@ -72,9 +72,9 @@ class AttemptItems:
         self.states[position] = EffectState.UNKNOWN
         self.set_error(position, ErrorCode.OUTCOME_UNKNOWN, detail)
 
-    def apply(self, contact: Contact, outcome: Outcome, call: str) -> None:
-        """What a call said of one contact; `call` describes it."""
-        position = self._positions[contact.contact_id]
+    def apply(self, record: SentRecord, outcome: Outcome, call: str) -> None:
+        """What a call said of one record; `call` describes it."""
+        position = self._positions[record.record_id]
         if self.states[position] not in OPEN_STATES:
             return  # it was part of a repeated call, and was settled before
         detail = outcome.detail
@@ -112,7 +112,7 @@ class AttemptItems:
         if held and s.archived:
             remote_id = _NO_RECORD
         self._results[position] = Tried(
-            s.contact_id,
+            s.record_id,
             state.value,
             s.version,
             held,
@@ -142,11 +142,11 @@ class AttemptItems:
         self.states[position] = EffectState.OK
         self.errors.pop(str(position), None)
         self._results[position] = Tried(
-            s.contact_id, EffectState.OK.value, s.version, s.version, _NO_RECORD, None, None, s.troubled
+            s.record_id, EffectState.OK.value, s.version, s.version, _NO_RECORD, None, None, s.troubled
         )
 
     def _note_not_restored(self, position: int, found: Mapping[str, int]) -> None:
-        """What the item of an undo could not restore, in a call now or before. A call speaks of the contact's present
+        """What the item of an undo could not restore, in a call now or before. A call speaks of the record's present
         version; names that another undo withdrew are reported by the item of that one."""
         s, version = self.sync_state(position), self._claim.versions[position]
         names = {name for name, at in (*s.not_restored_before.items(), *found.items()) if at == version}
@@ -157,10 +157,10 @@ class AttemptItems:
         """Tranche stops trying: an operator must look at it."""
         self.states[position] = EffectState.DEAD
         self.set_error(position, code, detail)
-        contact_id = self._claim.contact_ids[position]
-        known = self.sync_states.get(contact_id)
+        record_id = self._claim.record_ids[position]
+        known = self.sync_states.get(record_id)
         version = known.version if known else self._claim.versions[position]
-        self._results[position] = Tried(contact_id, EffectState.DEAD.value, version, 0, None, code, detail)
+        self._results[position] = Tried(record_id, EffectState.DEAD.value, version, 0, None, code, detail)
 
     def exhaust(self, positions: Iterable[int], attempts: int) -> None:
         """Attempts or time ran out for them."""
@@ -179,7 +179,7 @@ class AttemptItems:
         claim = self._claim
         return [
             DeadLetter(
-                claim.contact_ids[position],
+                claim.record_ids[position],
                 claim.versions[position],
                 claim.indexes[position],
                 state.value,
@@ -192,17 +192,17 @@ class AttemptItems:
 
 
 class Batch(msgspec.Struct, frozen=True):
-    """The contacts of one call that writes."""
+    """The records of one call that writes."""
 
     operation: Asked
-    contacts: list[Contact]
+    records: list[SentRecord]
 
 
-def batches(contacts: list[Contact], size: int) -> list[Batch]:
-    """The calls that bring these contacts to the destination: first those that write, then those that archive."""
+def batches(records: list[SentRecord], size: int) -> list[Batch]:
+    """The calls that bring these records to the destination: first those that write, then those that archive."""
     operations: tuple[tuple[Asked, bool], ...] = (("push", False), ("archive", True))
     calls: list[Batch] = []
     for operation, deleted in operations:
-        due = [contact for contact in contacts if contact.deleted is deleted]
+        due = [record for record in records if record.deleted is deleted]
         calls += [Batch(operation, due[start : start + size]) for start in range(0, len(due), size)]
     return calls

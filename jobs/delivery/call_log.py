@@ -12,7 +12,7 @@ from app.vocabulary.states import EffectState
 from jobs.crm.port import ReadBack, Reply, Seen
 
 MOST_CALLS: Final = 50
-"""Per attempt; halving a batch of 100 down to several faulty contacts makes more. Calls that left items in doubt are
+"""Per attempt; halving a batch of 100 down to several faulty records makes more. Calls that left items in doubt are
 kept whatever their number."""
 _VERBS: Final[dict[Asked, str]] = {"push": "upsert", "archive": "archive", "read_back": "read-back"}
 
@@ -28,7 +28,7 @@ class CallInProgress(msgspec.Struct, frozen=True, kw_only=True):
     """By the monotonic clock, seconds."""
 
     def __str__(self) -> str:
-        count = f"{len(self.positions)} contact" + ("s" if len(self.positions) != 1 else "")
+        count = f"{len(self.positions)} record" + ("s" if len(self.positions) != 1 else "")
         sent_at = self.sent_at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         return f"{_VERBS[self.operation]} of {count} sent {sent_at}, event {self.event_id}"
 

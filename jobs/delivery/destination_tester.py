@@ -25,7 +25,7 @@ from app.kit.postgres.database import Database
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
 from jobs.crm.checking import step
-from jobs.crm.port import Contact, Crm, Headers, Reply, Seen
+from jobs.crm.port import Crm, Headers, Reply, Seen, SentRecord
 from jobs.delivery.clients import ClientFactory
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -133,8 +133,8 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         steps.append(Step(name="canary", ok=None, detail=words))
         return
     fields: dict[str, Any] = {"email": f"{key}@example.com", "first_name": "Tranche", "last_name": "Canary"}
-    contact = Contact(contact_id=key, version=1, **fields)
-    reply = await crm.push([contact], headers)
+    record = SentRecord(record_id=key, version=1, **fields)
+    reply = await crm.push([record], headers)
     [outcome] = reply.outcomes
     well, unshown = f"The record {key} was written.", f"The key is {key}."
     steps.append(_written("write", crm, reply, well, unshown, outcome.detail or reply.detail))
@@ -142,7 +142,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         return
     remote_id = outcome.remote_id
     if crm.reads_back:
-        back = await crm.read_back([contact], headers)
+        back = await crm.read_back([record], headers)
         remote_id = back.remote_ids.get(key, remote_id)
         seen = None if back.seen is None else back.seen.get(key)
         detail = _SEEN[seen] if seen is not None else back.detail or "The answer does not mention it."
@@ -154,7 +154,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
 
 
 async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
-    gone = Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=remote_id)
+    gone = SentRecord(record_id=key, version=2, email=None, deleted=True, remote_id=remote_id)
     archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone")
     reply = await crm.archive([gone], archive_headers)
     [outcome] = reply.outcomes

@@ -89,7 +89,7 @@ class DestinationWorker:
             if self._closed:
                 break
             if self._in_flight:
-                # An attempt that ends may make room, or free a contact that something due waits for.
+                # An attempt that ends may make room, or free a record that something due waits for.
                 await self._changed.wait()
             elif await self._lacks_place():
                 await asyncio.sleep(place_wait * (0.5 + self._random()))

@@ -41,7 +41,7 @@ class Reconciliation:
         self.absence, self.wait = "clear", None
 
     def _mark_doubts(self) -> None:
-        """Another delivery of the contact lost its answer: it may have sent what we are about to send, and that may
+        """Another delivery of the record lost its answer: it may have sent what we are about to send, and that may
         arrive later, and overwrite what we send now."""
         for position in self._items.within(EffectState.PENDING, EffectState.RETRY):
             if self._items.sync_state(position).doubtful:
@@ -53,8 +53,8 @@ class Reconciliation:
         return found.archived and found.remote_id is None
 
     async def _look_up(self, positions: list[int]) -> bool:
-        contacts = [self._items.contact(position) for position in positions]
-        reply = await self._calls.read_back(contacts)
+        records = [self._items.record(position) for position in positions]
+        reply = await self._calls.read_back(records)
         if reply is None:
             return False
         if reply.seen is None:
@@ -62,11 +62,11 @@ class Reconciliation:
                 self._mark_not_looked_up(position, reply.detail or "the read-back had no result")
             return False
         absent: list[int] = []
-        for position, contact in zip(positions, contacts, strict=True):
-            seen, remote_id = reply.seen.get(contact.contact_id), reply.remote_ids.get(contact.contact_id)
+        for position, record in zip(positions, records, strict=True):
+            seen, remote_id = reply.seen.get(record.record_id), reply.remote_ids.get(record.record_id)
             if seen is None:
                 self._mark_not_looked_up(position, "the read-back did not mention it")
-            elif contact.deleted:
+            elif record.deleted:
                 if not self._settle_tombstone(position, seen, remote_id):
                     absent.append(position)
             elif seen is Seen.MATCHES:
@@ -105,7 +105,7 @@ class Reconciliation:
             self._mark_not_looked_up(position, "the read-back did not return the record's id")
             return True
         if remote_id is not None:
-            items.remote_ids[tombstone.contact_id] = remote_id
+            items.remote_ids[tombstone.record_id] = remote_id
         if in_doubt and archived:
             return False
         if in_doubt:
@@ -118,8 +118,8 @@ class Reconciliation:
         absent_for = self._absent_for(positions)
         if absent_for is not None and absent_for >= self._grace:
             for position in positions:
-                contact = items.contact(position)
-                if contact.deleted and (contact.remote_id is None or items.sync_state(position).left):
+                record = items.record(position)
+                if record.deleted and (record.remote_id is None or items.sync_state(position).left):
                     items.mark_absent(position)
                 else:
                     items.states[position] = EffectState.RETRY

@@ -1,7 +1,7 @@
 """Resends calls whose answers were lost, where the CRM cannot be asked what became of them.
 
 A CRM that is `repeatable` promises not to apply a call twice whose `Idempotency-Key` it has seen. The key is that of
-the call's contents, so only the very same call may be made again: the same contacts in the same versions, under the
+the call's contents, so only the very same call may be made again: the same records in the same versions, under the
 same options.
 """
 
@@ -12,7 +12,7 @@ from typing import Final
 
 from app.deliveries.queries import Claim, LostCall
 from app.vocabulary.states import STATE_CODE, EffectState, ErrorCode
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 from jobs.delivery.attempt_items import AttemptItems, Batch, batches
 
 _UNKNOWN: Final = STATE_CODE[EffectState.UNKNOWN]
@@ -21,7 +21,7 @@ _CHOICE: Final = (
     "arrived, settle this dead letter, if not, replay it"
 )
 _CHANGED: Final = (
-    "the call cannot be repeated as it was, because other contacts of it have changed since, and "
+    "the call cannot be repeated as it was, because other records of it have changed since, and "
 ) + _CHOICE
 
 
@@ -32,28 +32,28 @@ def escalate(items: AttemptItems) -> None:
 
 
 def plan(
-    items: AttemptItems, claim: Claim, lost: list[LostCall], size: int, event_id: Callable[[list[Contact]], str]
+    items: AttemptItems, claim: Claim, lost: list[LostCall], size: int, event_id: Callable[[list[SentRecord]], str]
 ) -> list[Batch]:
-    """The calls that can be made again. A contact that has changed is sent in its present version, like any other; the
+    """The calls that can be made again. A record that has changed is sent in its present version, like any other; the
     unchanged ones of its call are escalated."""
     resends: list[Batch] = []
     planned: set[int] = set()
     for call in lost:  # the latest first: it is the one that counts
-        positions = list(range(len(claim.contact_ids))) if call.positions is None else call.positions
+        positions = list(range(len(claim.record_ids))) if call.positions is None else call.positions
         in_doubt = [p for p in positions if p in _in_doubt(items) - planned]
         if not in_doubt:
             continue
         planned.update(in_doubt)
-        known = all(claim.contact_ids[p] in items.sync_states for p in positions)
-        contacts = [items.contact(p) for p in positions] if known else []
-        if contacts and event_id(contacts) == call.event_id:
-            resends.append(Batch(call.asked, contacts))
+        known = all(claim.record_ids[p] in items.sync_states for p in positions)
+        records = [items.record(p) for p in positions] if known else []
+        if records and event_id(records) == call.event_id:
+            resends.append(Batch(call.asked, records))
         else:
             _split(items, in_doubt, lambda p: items.sync_state(p).tried_version)
     left = [p for p, code in enumerate(claim.states) if code == _UNKNOWN and p not in planned]
     # The worker died: it had sent what was open then, in batches as always, or nothing.
     if all(_as_claimed(items, claim, p) for p in left):
-        resends += batches([items.contact(p) for p in left], size)
+        resends += batches([items.record(p) for p in left], size)
     else:
         _split(items, [p for p in left if p in _in_doubt(items)], lambda p: claim.versions[p])
     return resends

@@ -209,7 +209,7 @@ class Unit:
             self._connection,
             *self._job,
             [row.index for row in accepted],
-            [row.contact_id for row in accepted],
+            [row.record_id for row in accepted],
             [duplicates.digest(row) for row in accepted],
         )
         await rows.move_chunk(self._connection, *self._job, chunk.first_index, Step.APPLY)

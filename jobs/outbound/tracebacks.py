@@ -2,7 +2,7 @@
 
 An exception keeps the frames that it passed through, and frames of aiohttp keep the exception: in the future of a
 shared look-up, or in the list of addresses that were tried. Such a cycle holds the body of the call, and may hold the
-contacts in it, until the garbage collector runs, which counts objects and not their bytes.
+records in it, until the garbage collector runs, which counts objects and not their bytes.
 """
 
 from __future__ import annotations

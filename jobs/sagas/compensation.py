@@ -1,4 +1,4 @@
-"""Steps that workflows share which restore contacts: a range of items a transaction, then the wait for destinations."""
+"""Steps that workflows share which restore records: a range of items a transaction, then the wait for destinations."""
 
 from __future__ import annotations
 

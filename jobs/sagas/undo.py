@@ -1,4 +1,4 @@
-"""Undo: every contact that a job changed is restored to its version before, unless somebody changed it since.
+"""Undo: every record that a job changed is restored to its version before, unless somebody changed it since.
 
 1. restore   newest first, a range of items a transaction
 2. deliver   wait until the destinations have it, or it has dead letters

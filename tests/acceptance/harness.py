@@ -261,7 +261,7 @@ class Installation:
         await until(look, seconds)
         behind = await self.rows(
             """SELECT r.record_id, r.version, s.synced_version
-            FROM records r LEFT JOIN contact_syncs s ON s.tenant_id = r.tenant_id AND s.contact_id = r.record_id
+            FROM records r LEFT JOIN record_syncs s ON s.tenant_id = r.tenant_id AND s.record_id = r.record_id
             WHERE s.synced_version IS DISTINCT FROM r.version"""
         )
         assert behind == []
@@ -278,9 +278,9 @@ class Installation:
         """Each record has as many versions in its history as it tells, one for each."""
         found: dict[str, list[int]] = {}
         for row in await self.history():
-            found.setdefault(row["contact_id"], []).append(row["version"])
-        held = {row["contact_id"]: list(range(1, row["version"] + 1)) for row in await self.contacts()}
-        assert {contact_id: sorted(versions) for contact_id, versions in found.items()} == held
+            found.setdefault(row["record_id"], []).append(row["version"])
+        held = {row["record_id"]: list(range(1, row["version"] + 1)) for row in await self.contacts()}
+        assert {record_id: sorted(versions) for record_id, versions in found.items()} == held
 
     async def contacts(self) -> list[dict[str, Any]]:
         return await self._read(stored.contacts)

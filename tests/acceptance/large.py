@@ -32,7 +32,7 @@ QUICK: Final = {"receive_lease": 2.0, "delivery_lease": 6.0, "crm_total_timeout"
 """Waits that fit a round: for a body whose API was killed, and for deliveries whose worker was."""
 WORKERS: Final = 2
 RECEIVING, PROCESSING = "receiving", "processing"
-_TABLES: Final = """TRUNCATE records, record_versions, jobs, job_chunks, deliveries, effects, contact_syncs,
+_TABLES: Final = """TRUNCATE records, record_versions, jobs, job_chunks, deliveries, effects, record_syncs,
     staged_chunks, staged_repeats, idempotency_keys, dead_letters"""
 
 
@@ -265,7 +265,7 @@ class Ordeal:
 
     async def _gather(self) -> Evidence:
         rows = self._tranche.rows
-        contacts = {row["contact_id"]: _timeless(row) for row in await self._tranche.contacts()}
+        contacts = {row["record_id"]: _timeless(row) for row in await self._tranche.contacts()}
         history = [(row["item_index"], _timeless(row)) for row in await self._tranche.history()]
         assert len(dict(history)) == len(history), "an item is in the history of two jobs"
         chunks = await rows("SELECT first_index, item_count, outcomes FROM job_chunks ORDER BY first_index")

@@ -58,6 +58,6 @@ async def test_writers_on_overlapping_contacts(tranche: Installation) -> None:
     await tranche.all_synced(60)
     there = await tranche.sandbox.contacts()
     here = await tranche.contacts()
-    assert {row["contact_id"]: row["phone"] for row in here} == {
+    assert {row["record_id"]: row["phone"] for row in here} == {
         key: contact["properties"]["phone"] for key, contact in there.items()
     }

@@ -85,10 +85,8 @@ async def test_killed_again_and_again_under_a_stream_of_imports(tranche: Install
     effects = await tranche.sandbox.effects()
     assert set(changed_effects(effects, "phone").values()) == {1}
     there = await tranche.sandbox.contacts()
-    here = await tranche.rows(
-        "SELECT record_id AS contact_id, coalesce(document ->> 'phone', '') AS phone FROM records"
-    )
-    assert {row["contact_id"]: row["phone"] for row in here} == {
+    here = await tranche.rows("SELECT record_id AS record_id, coalesce(document ->> 'phone', '') AS phone FROM records")
+    assert {row["record_id"]: row["phone"] for row in here} == {
         key: contact["properties"].get("phone", "") for key, contact in there.items()
     }
 

@@ -115,14 +115,12 @@ async def test_stalled_past_its_lease_before_the_call(tranche: Installation) -> 
     try:
         async with gate.transaction():
             # It claims, and waits here for what the CRM is known to hold.
-            await gate.execute("LOCK TABLE contact_syncs IN ACCESS EXCLUSIVE MODE")
+            await gate.execute("LOCK TABLE record_syncs IN ACCESS EXCLUSIVE MODE")
             second = await tranche.imported(people(10, phone="040 2"))
 
             async def waiting() -> bool:
                 return bool(
-                    await tranche.rows(
-                        "SELECT FROM pg_locks WHERE relation = 'contact_syncs'::regclass AND NOT granted"
-                    )
+                    await tranche.rows("SELECT FROM pg_locks WHERE relation = 'record_syncs'::regclass AND NOT granted")
                 )
 
             await until(waiting, every=0.01)

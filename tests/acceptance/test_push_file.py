@@ -120,7 +120,7 @@ async def everything_arrived_once(tranche: Installation, count: int) -> None:
     assert await tranche.rows("SELECT version, count(*) FROM records GROUP BY version") == [
         {"version": 1, "count": count}
     ]
-    made = [(row["version"], row["contact_id"]) for row in await tranche.history()]
+    made = [(row["version"], row["record_id"]) for row in await tranche.history()]
     assert (len(made), len(set(made)), {version for version, _ in made}) == (count, count, {1})
 
 

@@ -54,7 +54,7 @@ async def test_workers_killed_between_ranges_and_in_them(tranche: Installation) 
     (row,) = await tranche.rows(count, undo)
     assert row["n"] == COUNT - 100
     expected = {f"c{n:05}": "late" if n < 100 else "old" for n in range(COUNT)}
-    stored = await tranche.rows("SELECT record_id AS contact_id, document ->> 'first_name' AS first_name FROM records")
-    assert {row["contact_id"]: row["first_name"] for row in stored} == expected
+    stored = await tranche.rows("SELECT record_id AS record_id, document ->> 'first_name' AS first_name FROM records")
+    assert {row["record_id"]: row["first_name"] for row in stored} == expected
     held = await tranche.sandbox.contacts()
     assert {id_: contact["properties"]["firstname"] for id_, contact in held.items()} == expected

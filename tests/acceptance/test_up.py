@@ -121,8 +121,8 @@ async def test_data_survives_every_end(up: Up) -> None:
     listed = (await up.ask("GET", "/v1/jobs", key))["jobs"]
     assert [job["job_id"] for job in listed] == jobs[::-1]
     assert {job["state"] for job in listed} == {"completed"}
-    for contact_id in ("c00004", "c00104", "c00204"):
-        contact = await up.ask("GET", f"/v1/contacts/{contact_id}", key)
+    for record_id in ("c00004", "c00104", "c00204"):
+        contact = await up.ask("GET", f"/v1/contacts/{record_id}", key)
         assert contact["version"] == 1
         assert contact["destinations"]["hubspot"]["state"] == "ok"
     async with (

@@ -33,24 +33,24 @@ BATCH = 1_000
 
 TABLE = """
 CREATE TABLE bare (
-    tenant_id int NOT NULL, contact_id text COLLATE "C" NOT NULL, version bigint NOT NULL, source_version bigint,
+    tenant_id int NOT NULL, record_id text COLLATE "C" NOT NULL, version bigint NOT NULL, source_version bigint,
     email text NOT NULL, first_name text, last_name text, phone text, company text, attributes jsonb NOT NULL,
     created_at timestamptz NOT NULL DEFAULT now(), updated_at timestamptz NOT NULL DEFAULT now(),
     job_id uuid NOT NULL, item_index int NOT NULL, prev_job_id uuid, prev_item_index int, mask smallint NOT NULL,
-    PRIMARY KEY (tenant_id, contact_id)
+    PRIMARY KEY (tenant_id, record_id)
 ) WITH (fillfactor = 90)
 """
 """As contacts were stored when this measurement was first made."""
 
 BARE = """
 INSERT INTO bare (
-    tenant_id, contact_id, version, email, first_name, last_name, phone, company, attributes, job_id, item_index, mask
+    tenant_id, record_id, version, email, first_name, last_name, phone, company, attributes, job_id, item_index, mask
 )
 SELECT 1, t.id, 1, t.email, t.first_name, t.last_name, t.phone, t.company, t.attributes::jsonb,
     '00000000-0000-0000-0000-000000000000', 0, 0
 FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[])
     AS t(id, email, first_name, last_name, phone, company, attributes)
-ON CONFLICT (tenant_id, contact_id) DO UPDATE SET
+ON CONFLICT (tenant_id, record_id) DO UPDATE SET
     version = bare.version + 1, email = excluded.email, first_name = excluded.first_name,
     last_name = excluded.last_name, phone = excluded.phone, company = excluded.company,
     attributes = excluded.attributes, updated_at = now()
@@ -150,9 +150,9 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
                 results: Results = {}
                 for number in range(-1, rounds):  # the round before the first warms up
                     for clients in (1, 4):
-                        bare_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
-                        many_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
-                        http_ids = [rig.contact_ids(BATCH) for _ in range(batches)]
+                        bare_ids = [rig.record_ids(BATCH) for _ in range(batches)]
+                        many_ids = [rig.record_ids(BATCH) for _ in range(batches)]
+                        http_ids = [rig.record_ids(BATCH) for _ in range(batches)]
                         for revision, kind in enumerate(("insert", "update")):
 
                             def made(ids: list[list[str]], revision: int = revision) -> list[Batch]:

@@ -94,7 +94,7 @@ async def until_ready(url: str) -> None:
             await asyncio.sleep(0.05)
 
 
-def contact_ids(count: int) -> list[str]:
+def record_ids(count: int) -> list[str]:
     return [f"{random.getrandbits(64):016x}" for _ in range(count)]
 
 
@@ -102,8 +102,8 @@ def items(ids: list[str], revision: int) -> list[dict[str, Any]]:
     """Items of about 262 bytes of JSON; a revision differs from the one before in e-mail and attributes."""
     return [
         {
-            "id": contact_id,
-            "email": f"{contact_id}.{revision}@example.com",
+            "id": record_id,
+            "email": f"{record_id}.{revision}@example.com",
             "first_name": "Sheryl",
             "last_name": "Baxter",
             "phone": "(496)978-3969x58947",
@@ -115,7 +115,7 @@ def items(ids: list[str], revision: int) -> list[dict[str, Any]]:
                 "revision": revision,
             },
         }
-        for contact_id in ids
+        for record_id in ids
     ]
 
 

@@ -38,9 +38,9 @@ def shared(chance: random.Random, count: int) -> list[str]:
 def write(action: Action, chance: random.Random, ids: Sequence[str], **more: Any) -> list[Item]:
     """Sound items with these ids, each with some fields and its mark."""
     items = []
-    for n, contact_id in enumerate(ids):
+    for n, record_id in enumerate(ids):
         mark = f"m{action.number}.{n}"
-        fields: dict[str, Any] = {"email": f"{contact_id}@example.com"}
+        fields: dict[str, Any] = {"email": f"{record_id}@example.com"}
         if chance.random() < 0.7:
             fields["first_name"] = chance.choice(_NAMES)
         if chance.random() < 0.5:
@@ -48,7 +48,7 @@ def write(action: Action, chance: random.Random, ids: Sequence[str], **more: Any
         if chance.random() < 0.3:
             fields["company"] = chance.choice((None, "Acme", 'Say "so", Ltd.'))
         fields["attributes"] = {"mark": mark}
-        items.append(Item(id=contact_id, mark=mark, fields=fields | more))
+        items.append(Item(id=record_id, mark=mark, fields=fields | more))
     return items
 
 

@@ -86,14 +86,14 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
 
     @cached_property
     def contacts(self) -> dict[str, Row]:
-        return {row["contact_id"]: row for row in self.table("contacts")}
+        return {row["record_id"]: row for row in self.table("contacts")}
 
     @cached_property
     def ledger(self) -> dict[str, list[Row]]:
         """By contact, versions rising."""
         found: dict[str, list[Row]] = defaultdict(list)
         for row in sorted(self.table("ledger"), key=lambda row: int(row["version"])):
-            found[row["contact_id"]].append(row)
+            found[row["record_id"]].append(row)
         return found
 
     @cached_property

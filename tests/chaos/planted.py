@@ -69,13 +69,13 @@ def hear(change: Callable[[Any], Any]) -> None:
 
 def stand(change: Callable[..., Any]) -> None:
     """Let workers misread a contact, and what a destination has of it."""
-    from app.deliveries import contact_states
+    from app.deliveries import record_states
 
     async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
         found = await read(connection, tenant_id, destination_id, ids)
         return {key: change(contact, tenant_id, destination_id) for key, contact in found.items()}
 
-    read = put(contact_states, "contacts_to_send", misread)
+    read = put(record_states, "records_to_send", misread)
 
 
 # keys and answers
@@ -232,7 +232,7 @@ def overtaken_sent() -> None:
 @bug()
 def busy_ignored() -> None:
     """Two deliveries with the same contact are sent at the same time."""
-    alter("claim_deliveries", "(k.contact_id IN (SELECT b.contact_id FROM busy b)) IS TRUE", "false")
+    alter("claim_deliveries", "(k.record_id IN (SELECT b.record_id FROM busy b)) IS TRUE", "false")
 
 
 @bug()
@@ -241,7 +241,7 @@ def stale_contact() -> None:
     known: dict[tuple[Any, ...], Any] = {}
 
     def remember(standing: Any, *place: int) -> Any:
-        first = known.setdefault((*place, standing.contact_id), standing)
+        first = known.setdefault((*place, standing.record_id), standing)
         return msgspec.structs.replace(
             standing, attributes=first.attributes, phone=first.phone, first_name=first.first_name
         )
@@ -252,7 +252,7 @@ def stale_contact() -> None:
 @bug("clear_attributes")
 def clearing_forgotten() -> None:
     """A CRM is not told of attributes that are gone."""
-    alter("contacts_to_send", "r.cleared,", "NULL AS cleared,")
+    alter("records_to_send", "r.cleared,", "NULL AS cleared,")
 
 
 @bug()
@@ -461,7 +461,7 @@ def tombstone_kept() -> None:
     from jobs.delivery import clients
 
     async def archive(contacts: Any, _: Any) -> Any:
-        done = [Outcome(contact_id=c.contact_id, state=EffectState.OK, remote_id=c.remote_id) for c in contacts]
+        done = [Outcome(record_id=c.record_id, state=EffectState.OK, remote_id=c.remote_id) for c in contacts]
         return Reply(outcomes=done, health=Health.WELL)
 
     def careless(connect: Any) -> Any:

@@ -27,7 +27,7 @@ _TABLES: Final = (
     "jobs",
     "deliveries",
     "effects",
-    "contact_syncs",
+    "record_syncs",
     "dead_letters",
     "sagas",
     "webhook_messages",

@@ -44,11 +44,11 @@ STATES = read_states(
 )
 
 
-def contact(contact_id: str, mark: str, version: int = 1) -> dict[str, Any]:
+def contact(record_id: str, mark: str, version: int = 1) -> dict[str, Any]:
     return {
-        "contact_id": contact_id,
+        "record_id": record_id,
         "version": version,
-        "email": f"{contact_id}@example.com",
+        "email": f"{record_id}@example.com",
         "deleted": False,
         "first_name": "Ada",
         "last_name": None,
@@ -59,12 +59,12 @@ def contact(contact_id: str, mark: str, version: int = 1) -> dict[str, Any]:
     }
 
 
-def record(contact_id: str, mark: str) -> dict[str, str]:
-    return {"email": f"{contact_id}@example.com", "firstname": "Ada", "mark": mark, "tranche_id": contact_id}
+def record(record_id: str, mark: str) -> dict[str, str]:
+    return {"email": f"{record_id}@example.com", "firstname": "Ada", "mark": mark, "tranche_id": record_id}
 
 
-def item(index: int, contact_id: str) -> dict[str, Any]:
-    return {"index": index, "id": contact_id, "status": "ok", "result": "created", "version": 1}
+def item(index: int, record_id: str) -> dict[str, Any]:
+    return {"index": index, "id": record_id, "status": "ok", "result": "created", "version": 1}
 
 
 def effect(seq: int, key: str, mark: str, *, changed: bool = True) -> dict[str, Any]:
@@ -127,12 +127,12 @@ def well() -> Evidence:
     sent = [
         {
             "index": n,
-            "id": contact_id,
+            "id": record_id,
             "mark": f"m.{n}",
             "poison": False,
-            "fields": {"email": f"{contact_id}@example.com", "first_name": "Ada", "attributes": {"mark": f"m.{n}"}},
+            "fields": {"email": f"{record_id}@example.com", "first_name": "Ada", "attributes": {"mark": f"m.{n}"}},
         }
-        for n, contact_id in enumerate("ab")
+        for n, record_id in enumerate("ab")
     ]
     request = {
         "row": "request",
@@ -192,7 +192,7 @@ def well() -> Evidence:
                     "job_id": JOB,
                     "destination_id": 1,
                     "request_id": "r",
-                    "contact_ids": ["a", "b"],
+                    "record_ids": ["a", "b"],
                     "versions": [1, 1],
                     "indexes": [0, 1],
                     "states": "oo",
@@ -204,7 +204,7 @@ def well() -> Evidence:
                 {"job_id": JOB, "destination_id": 1, "ok": 2}
                 | dict.fromkeys(("pending", "retry", "failed", "unknown", "dead", "skipped"), 0)
             ],
-            "contact_syncs": [{"destination_id": 1, "contact_id": i, "synced_version": 1} for i in "ab"],
+            "record_syncs": [{"destination_id": 1, "record_id": i, "synced_version": 1} for i in "ab"],
             "dead_letters": [],
             "sagas": [],
             "webhook_messages": [message(JOB)],
@@ -248,7 +248,7 @@ DEAD_LETTER: dict[str, Any] = {
     "delivery_id": 7,
     "item_index": 0,
     "destination_id": 1,
-    "contact_id": "a",
+    "record_id": "a",
     "version": 1,
     "created_at": "2026-01-01T00:00:00+00:00",
 }
@@ -309,7 +309,7 @@ def replay(e: Evidence) -> None:
     e.tables["effects"].append(e.tables["effects"][0] | {"job_id": "again", "ok": 1, "failed": 0})
     e.tables["dead_letters"].append(DEAD_LETTER | {"resolution": "replayed", "replay_job_id": "again"})
     sent = {"delivery_id": 8, "job_id": "again", "states": "o", "dead_letters": [5]}
-    again = {"contact_ids": ["a"], "versions": [1], "indexes": [0]}
+    again = {"record_ids": ["a"], "versions": [1], "indexes": [0]}
     e.tables["deliveries"].append(e.tables["deliveries"][0] | sent | again)
     e.tables["chaos_moves"] = [m for m in e.tables["chaos_moves"] if m["what"] != "job"]
 
@@ -419,7 +419,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         lambda e: (
             replay(e),
             e.tables["dead_letters"][0].update(resolution="superseded"),
-            e.tables["contact_syncs"].pop(0),
+            e.tables["record_syncs"].pop(0),
         ),
     ),
     "a typed value is lost": (
@@ -432,7 +432,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     ),
     "another's record is said to be ours": (
         "believed",
-        lambda e: (typed(e, "a", created=True), e.tables["contact_syncs"][0].update(created=True)),
+        lambda e: (typed(e, "a", created=True), e.tables["record_syncs"][0].update(created=True)),
     ),
     "said to be archived, but is not": ("not_there", lambda e: (undo(e), e.effects["crm_a"].pop())),
     "not all have it": ("half_there", lambda e: (refuse(e), e.tables["sagas"].append(SAGA))),
@@ -449,7 +449,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "content of no version": ("never_stood", lambda e: e.effects["crm_a"][0]["properties"].update(phone="1")),
     "not there": ("not_there", lambda e: e.effects["crm_a"].pop()),
     "older there": ("not_there", lambda e: (second_version(e), e.effects["crm_a"].pop())),
-    "believed": ("believed", lambda e: e.tables["contact_syncs"][0].update(synced_version=2)),
+    "believed": ("believed", lambda e: e.tables["record_syncs"][0].update(synced_version=2)),
     "a job nobody was told of": ("untold", lambda e: e.tables["webhook_messages"].clear()),
     "a job told of twice": (
         "untold",
@@ -568,7 +568,7 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     give_up(evidence)
     evidence.effects["crm_a"].pop(0)
     evidence.tables["jobs"][0]["state"] = "completed_with_failures"
-    evidence.tables["contact_syncs"].pop(0)
+    evidence.tables["record_syncs"].pop(0)
     evidence.tables["chaos_moves"] = [m for m in evidence.tables["chaos_moves"] if m["what"] != "job"]
     evidence.tables["dead_letters"].append(DEAD_LETTER)
     tell_all(evidence)

@@ -11,7 +11,7 @@ import pytest
 
 from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Contact, Crm, Headers, Timeouts
+from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
 
 TOKEN = "secret-token-1f9c"
 
@@ -102,7 +102,7 @@ def crm(connect: Connect) -> Crm:
     return connect()
 
 
-def contact(key: str, **fields: Any) -> Contact:
+def contact(key: str, **fields: Any) -> SentRecord:
     """A contact with all standard fields set."""
     standard: dict[str, Any] = {
         "version": 1,
@@ -112,8 +112,8 @@ def contact(key: str, **fields: Any) -> Contact:
         "phone": "001-808-617-6467x12895",
         "company": "Analytical, Inc.",
     }
-    return Contact(contact_id=key, **{**standard, **fields})
+    return SentRecord(record_id=key, **{**standard, **fields})
 
 
-def contacts(count: int) -> list[Contact]:
+def contacts(count: int) -> list[SentRecord]:
     return [contact(f"c{number}") for number in range(count)]

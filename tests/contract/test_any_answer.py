@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from app.vocabulary.states import EffectState
-from jobs.crm.port import Contact, Health, Timeouts
+from jobs.crm.port import Health, SentRecord, Timeouts
 from tests.contract.conftest import Connect, contacts, told
 from tests.contract.scripted import Script, scripted
 
@@ -56,7 +56,7 @@ def anything(rng: random.Random, depth: int = 0) -> Any:
 
 async def test_no_answer_is_too_odd(connect: Connect, script: Script) -> None:
     rng = random.Random(11)
-    gone = [Contact(contact_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"r{n}") for n in range(2)]
+    gone = [SentRecord(record_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"r{n}") for n in range(2)]
     for turn in range(400):
         script.status, script.headers = rng.choice(STATUSES), rng.choice(HEADERS)
         script.raw = DEEP if turn == 0 else msgspec.json.encode(anything(rng))
@@ -68,7 +68,7 @@ async def test_no_answer_is_too_odd(connect: Connect, script: Script) -> None:
 
         for reply in replies:
             what = (script.status, script.headers, script.raw[:300])
-            assert [o.contact_id for o in reply.outcomes] == ["c0", "c1"], what
+            assert [o.record_id for o in reply.outcomes] == ["c0", "c1"], what
             for outcome in reply.outcomes:
                 assert outcome.state in (EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN)
                 assert (outcome.code is None) == (outcome.state == EffectState.OK), what

@@ -10,17 +10,17 @@ import pytest
 from app.sandbox import ANY, KINDS, open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Contact, Crm, Health, Seen, Timeouts
+from jobs.crm.port import Crm, Health, Seen, SentRecord, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
 
 OK, RETRY, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.UNKNOWN
 
 
-async def tombstones(crm: Crm, *keys: str) -> list[Contact]:
+async def tombstones(crm: Crm, *keys: str) -> list[SentRecord]:
     """Deleted contacts with the record ids that reading back finds for them."""
-    gone = [Contact(contact_id=key, version=2, email=None, deleted=True) for key in keys]
+    gone = [SentRecord(record_id=key, version=2, email=None, deleted=True) for key in keys]
     found = (await crm.read_back(gone, told())).remote_ids
-    return [Contact(contact_id=key, version=2, email=None, deleted=True, remote_id=found.get(key)) for key in keys]
+    return [SentRecord(record_id=key, version=2, email=None, deleted=True, remote_id=found.get(key)) for key in keys]
 
 
 async def test_what_is_archived_is_absent_and_its_neighbours_stay(crm: Crm, sandbox: Sandbox) -> None:
@@ -28,7 +28,7 @@ async def test_what_is_archived_is_absent_and_its_neighbours_stay(crm: Crm, sand
     gone = await tombstones(crm, "c1", "c3")
     reply = await crm.archive(gone, told("undo"))
 
-    assert [(o.contact_id, o.state, o.code) for o in reply.outcomes] == [("c1", OK, None), ("c3", OK, None)]
+    assert [(o.record_id, o.state, o.code) for o in reply.outcomes] == [("c1", OK, None), ("c3", OK, None)]
     assert (reply.health, reply.pause, reply.rejected_whole) == (Health.WELL, None, False)
     back = await crm.read_back([*gone, contact("c0"), contact("c2")], told())
     assert back.seen == {"c1": Seen.ABSENT, "c3": Seen.ABSENT, "c0": Seen.MATCHES, "c2": Seen.MATCHES}
@@ -48,7 +48,7 @@ async def test_a_full_batch_can_be_archived(crm: Crm, sandbox: Sandbox) -> None:
 
 async def test_a_deleted_contact_that_is_there_differs_and_has_its_remote_id(crm: Crm) -> None:
     reply = await crm.push([contact("c0")], told())
-    bare = Contact(contact_id="c0", version=1, email="c0@example.org", deleted=True)
+    bare = SentRecord(record_id="c0", version=1, email="c0@example.org", deleted=True)
     back = await crm.read_back([bare], told())
 
     assert back.seen == {"c0": Seen.DIFFERS}
@@ -98,7 +98,7 @@ async def test_a_deletion_that_goes_wrong_has_an_honest_verdict(
     reply = await crm.archive(gone, told())
 
     assert {o.state for o in reply.outcomes} == {state}
-    assert [o.contact_id for o in reply.outcomes] == ["c0", "c1"]
+    assert [o.record_id for o in reply.outcomes] == ["c0", "c1"]
     assert reply.health == health
     assert all(o.detail and TOKEN not in o.detail for o in reply.outcomes)
     assert (await crm.read_back(gone, told())).seen == {"c0": Seen.DIFFERS, "c1": Seen.DIFFERS}
@@ -154,7 +154,7 @@ async def test_a_record_whose_id_nobody_knows_is_left_open(connect: Connect, san
     """Where records are deleted by their own id; where they are by our key, the id is not needed."""
     crm = connect()
     await crm.push(contacts(1), told())
-    unnamed = Contact(contact_id="c0", version=2, email=None, deleted=True)
+    unnamed = SentRecord(record_id="c0", version=2, email=None, deleted=True)
     reply = await crm.archive([unnamed], told())
 
     there = (await sandbox.get("contacts"))["total"]

@@ -15,12 +15,12 @@ from app.destinations import kinds
 from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
-from jobs.crm.port import Contact, Health, Seen, Timeouts
+from jobs.crm.port import Health, Seen, SentRecord, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
-GONE = Contact(contact_id="c0", version=4, email=None, deleted=True)
+GONE = SentRecord(record_id="c0", version=4, email=None, deleted=True)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ async def test_what_is_wrong_with_a_contact_is_told_in_the_services_words(
     script.body = {"results": [{"id": "c0", "ok": False, "error": error}]}
     reply = await http(session, script.url).push(contacts(1), told())
 
-    assert reply.outcomes[0].detail == f"The destination rejected this contact: {words}"
+    assert reply.outcomes[0].detail == f"The destination rejected this record: {words}"
 
 
 @pytest.mark.parametrize(
@@ -252,7 +252,7 @@ async def test_a_repeated_call_is_not_done_again(session: aiohttp.ClientSession,
     again = await crm.push(contacts(3), told("two", "event-7"))
 
     assert {o.state for o in lost.outcomes} == {UNKNOWN}
-    assert [(o.contact_id, o.state) for o in again.outcomes] == [(f"c{n}", OK) for n in range(3)]
+    assert [(o.record_id, o.state) for o in again.outcomes] == [(f"c{n}", OK) for n in range(3)]
     assert {e["request_id"] for e in await sandbox.effects()} == {"one"}
     assert (await sandbox.get("idempotency")) == {
         "keys": [{"key": "event-7", "calls": 2, "replayed": 1}],
@@ -393,7 +393,7 @@ async def test_many_calls_at_once_each_get_their_own_answer(session: aiohttp.Cli
     replies = await asyncio.gather(*(crm.push(batch, told()) for batch in batches))
 
     for batch, reply in zip(batches, replies, strict=True):
-        assert [(o.contact_id, o.state) for o in reply.outcomes] == [(c.contact_id, OK) for c in batch]
+        assert [(o.record_id, o.state) for o in reply.outcomes] == [(c.record_id, OK) for c in batch]
 
 
 @pytest.mark.parametrize(
@@ -455,4 +455,4 @@ async def test_no_text_of_a_strangers_list_is_shown(session: aiohttp.ClientSessi
 async def test_an_error_that_is_no_text_is_not_shown_as_json(session: aiohttp.ClientSession, script: Script) -> None:
     script.body = {"results": [{"id": "c0", "ok": False, "error": {"internal": {"token": "abc"}}}]}
     reply = await http(session, script.url).push(contacts(1), told())
-    assert reply.outcomes[0].detail == "The destination rejected this contact"
+    assert reply.outcomes[0].detail == "The destination rejected this record"

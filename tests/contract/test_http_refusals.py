@@ -16,7 +16,7 @@ import pytest
 from app.destinations import kinds
 from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.port import Contact, Health, Reply, Seen
+from jobs.crm.port import Health, Reply, Seen, SentRecord
 from tests.contract.conftest import TOKEN, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_http import http
@@ -67,7 +67,7 @@ async def push(
     body: Any,
     *,
     status: int = 200,
-    people: list[Contact] | None = None,
+    people: list[SentRecord] | None = None,
     **options: Any,
 ) -> Reply:
     script.status, script.body = status, body
@@ -364,7 +364,7 @@ async def test_an_echo_names_the_record(session: aiohttp.ClientSession, script: 
 
 
 async def test_what_is_taken_away_need_not_be_echoed(session: aiohttp.ClientSession, script: Script) -> None:
-    gone = Contact(contact_id="c0", version=4, email=None, deleted=True)
+    gone = SentRecord(record_id="c0", version=4, email=None, deleted=True)
     crm = http(session, script.url, results="echoed", archive_path="/gone")
     script.status, script.raw = 204, b""
     assert states(await crm.archive([gone], told())) == [OK]

@@ -13,7 +13,7 @@ from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
-from jobs.crm.port import Contact, Headers, Health, Seen, Timeouts
+from jobs.crm.port import Headers, Health, Seen, SentRecord, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
 from tests.contract.scripted import Script, scripted
 
@@ -238,7 +238,7 @@ def test_attributes_take_hubspots_kind_of_name(attribute: str, name: str) -> Non
 async def test_read_back_forgives_what_hubspot_rewrites_and_nothing_else(
     session: aiohttp.ClientSession, script: Script, ours: object, theirs: str | None, seen: Seen
 ) -> None:
-    person = Contact(contact_id="c0", version=1, email="A@B.c", attributes={"it": ours})
+    person = SentRecord(record_id="c0", version=1, email="A@B.c", attributes={"it": ours})
     script.body = {"results": [{"id": "1", "properties": {"tranche_id": "c0", "email": "a@b.c", "it": theirs}}]}
 
     assert (await hubspot(session, script.url).read_back([person], Headers("r", "event-1"))).seen == {"c0": seen}

@@ -12,7 +12,7 @@ from app.destinations import kinds
 from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
-from jobs.crm.port import Contact, Health, Timeouts
+from jobs.crm.port import Health, SentRecord, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 
@@ -331,6 +331,6 @@ def test_a_contact_that_keeps_its_address_at_home_is_nobodys_double() -> None:
     from jobs.crm.hubspot.adoption import address
     from jobs.crm.hubspot.fields import Fields
 
-    person = Contact(contact_id="a", version=1, email="A@Example.org ")
+    person = SentRecord(record_id="a", version=1, email="A@Example.org ")
     assert address(Fields(kinds.HubSpotOptions()), person) == "a@example.org"
     assert address(Fields(kinds.HubSpotOptions(fields={"email": None})), person) is None

@@ -16,11 +16,11 @@ async def test_a_full_batch_arrives_and_every_contact_gets_its_own_outcome(crm: 
     batch = contacts(crm.batch_size)
     reply = await crm.push(batch, told("req-1"))
 
-    assert [o.contact_id for o in reply.outcomes] == [c.contact_id for c in batch]
+    assert [o.record_id for o in reply.outcomes] == [c.record_id for c in batch]
     assert {o.state for o in reply.outcomes} == {EffectState.OK}
     assert (reply.health, reply.pause, reply.rejected_whole) == (Health.WELL, None, False)
     effects = await sandbox.effects()
-    assert {e["key"]: e["id"] for e in effects} == {o.contact_id: o.remote_id for o in reply.outcomes}
+    assert {e["key"]: e["id"] for e in effects} == {o.record_id: o.remote_id for o in reply.outcomes}
     assert len(effects) == len(batch)
     assert {e["request_id"] for e in effects} == {"req-1"}
     assert all(e["created"] for e in effects)
@@ -129,7 +129,7 @@ async def test_awkward_keys_come_back_to_their_contact(crm: Crm) -> None:
 
     assert {o.state for o in reply.outcomes} == {EffectState.OK}
     back = await crm.read_back(batch, told("r"))
-    assert back.seen == {c.contact_id: Seen.MATCHES for c in batch}
+    assert back.seen == {c.record_id: Seen.MATCHES for c in batch}
 
 
 async def test_two_calls_at_once_do_not_mix(crm: Crm, sandbox: Sandbox) -> None:
@@ -137,7 +137,7 @@ async def test_two_calls_at_once_do_not_mix(crm: Crm, sandbox: Sandbox) -> None:
     left, right = contacts(40)[:20], contacts(40)[20:]
     replies = await asyncio.gather(crm.push(left, told("l")), crm.push(right, told("r")))
 
-    assert [o.contact_id for reply in replies for o in reply.outcomes] == [f"c{n}" for n in range(40)]
+    assert [o.record_id for reply in replies for o in reply.outcomes] == [f"c{n}" for n in range(40)]
     assert {(e["key"], e["request_id"]) for e in await sandbox.effects()} == {
         (f"c{n}", "l" if n < 20 else "r") for n in range(40)
     }

@@ -18,7 +18,7 @@ from tests.stopwatch import stopwatch
 
 def every(reply: Reply) -> tuple[EffectState, ErrorCode | None]:
     """The one verdict that all contacts of a call share, in a reply that is complete and leaks nothing."""
-    assert [o.contact_id for o in reply.outcomes] == [f"c{n}" for n in range(len(reply.outcomes))]
+    assert [o.record_id for o in reply.outcomes] == [f"c{n}" for n in range(len(reply.outcomes))]
     [verdict] = {(o.state, o.code) for o in reply.outcomes}
     for words in {o.detail for o in reply.outcomes} | {reply.detail}:
         assert words

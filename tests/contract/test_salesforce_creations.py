@@ -9,7 +9,7 @@ import aiohttp
 import pytest
 
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.port import Contact, Health, Seen
+from jobs.crm.port import Health, Seen, SentRecord
 from tests.contract.conftest import Sandbox, contact, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_salesforce import error, salesforce, verdicts
@@ -33,8 +33,8 @@ async def script() -> AsyncIterator[Script]:
         yield script
 
 
-def nameless(key: str, version: int = 1) -> Contact:
-    return Contact(contact_id=key, version=version, email=f"{key}@example.org")
+def nameless(key: str, version: int = 1) -> SentRecord:
+    return SentRecord(record_id=key, version=version, email=f"{key}@example.org")
 
 
 def updated(record_id: str) -> dict[str, Any]:
@@ -66,7 +66,7 @@ async def test_records_that_lack_a_last_name_are_created_in_a_second_call(
             for key in ("b", "d")
         ],
     }
-    assert [(o.contact_id, o.state, o.remote_id, o.created) for o in reply.outcomes] == [
+    assert [(o.record_id, o.state, o.remote_id, o.created) for o in reply.outcomes] == [
         ("a", OK, "003A", False),
         ("b", OK, "003B", True),
         ("c", OK, "003C", False),

@@ -46,7 +46,7 @@ INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_
 SELECT t, job(t, 900 + n), c * 10, 10, 'apply', '{1,2,3,4,5,6,7,8,9,10}', repeat('x', 300)::bytea
 FROM generate_series(1, 20) t, generate_series(1, 2) n, generate_series(0, 99) c;
 
-INSERT INTO staged_repeats (tenant_id, job_id, item_index, contact_id, digest, verdict, leader, members)
+INSERT INTO staged_repeats (tenant_id, job_id, item_index, record_id, digest, verdict, leader, members)
 SELECT t, job(t, 900 + n), c, 'c' || c, 'x', 'equal', 1, 2
 FROM generate_series(1, 20) t, generate_series(1, 2) n, generate_series(0, 999) c;
 
@@ -54,7 +54,7 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes)
 SELECT t, job(t, n), 0, 10, repeat('x', 300)::bytea FROM generate_series(1, 20) t, generate_series(0, 201) n;
 
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, states,
+    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
     errors, state, lease_token, lease_until
 )
 SELECT
@@ -72,7 +72,7 @@ CROSS JOIN LATERAL (
 INSERT INTO effects (tenant_id, job_id, destination_id, ok)
 SELECT d.tenant_id, job(d.tenant_id, n), d.destination_id, 2 FROM destinations d, generate_series(0, 201) n;
 
-INSERT INTO contact_syncs (tenant_id, destination_id, contact_id, synced_version, state, state_version)
+INSERT INTO record_syncs (tenant_id, destination_id, record_id, synced_version, state, state_version)
 SELECT d.tenant_id, d.destination_id, 'c' || n, 1, 'ok', 1 FROM destinations d, generate_series(0, 999) n;
 
 INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, job_id, status, answer, expires_at)
@@ -80,7 +80,7 @@ SELECT t, 'route', 'key-' || n, '\\x00', job(t, n), 207, '\\x00', now() + (n - 5
 FROM generate_series(1, 20) t, generate_series(0, 201) n;
 
 INSERT INTO dead_letters (
-    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id, resolution
 )
 SELECT

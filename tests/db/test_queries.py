@@ -47,7 +47,7 @@ BIG = {
     "job_chunks",
     "deliveries",
     "effects",
-    "contact_syncs",
+    "record_syncs",
     "dead_letters",
     "idempotency_keys",
     "staged_chunks",

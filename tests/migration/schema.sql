@@ -140,29 +140,11 @@ ALTER TABLE public.circuit_changes ALTER COLUMN change_id ADD GENERATED ALWAYS A
     CACHE 1
 );
 
-CREATE TABLE public.contact_syncs (
-    tenant_id integer NOT NULL,
-    destination_id integer NOT NULL,
-    contact_id text NOT NULL COLLATE pg_catalog."C",
-    synced_version bigint DEFAULT 0 NOT NULL,
-    synced_at timestamp with time zone,
-    remote_id text,
-    state text NOT NULL,
-    state_version bigint NOT NULL,
-    error_code text,
-    error_detail text,
-    doubted_at timestamp with time zone,
-    created boolean,
-    prior_version bigint DEFAULT 0 NOT NULL,
-    not_restored jsonb
-)
-WITH (fillfactor='90');
-
 CREATE TABLE public.dead_letters (
     tenant_id integer NOT NULL,
     dead_letter_id bigint NOT NULL,
     destination_id integer NOT NULL,
-    contact_id text NOT NULL COLLATE pg_catalog."C",
+    record_id text CONSTRAINT dead_letters_contact_id_not_null NOT NULL COLLATE pg_catalog."C",
     version bigint NOT NULL,
     job_id uuid NOT NULL,
     item_index integer NOT NULL,
@@ -200,7 +182,7 @@ CREATE TABLE public.deliveries (
     request_id text NOT NULL,
     first_index integer NOT NULL,
     last_index integer NOT NULL,
-    contact_ids text[] NOT NULL COLLATE pg_catalog."C",
+    record_ids text[] CONSTRAINT deliveries_contact_ids_not_null NOT NULL COLLATE pg_catalog."C",
     versions bigint[] NOT NULL,
     indexes integer[] NOT NULL,
     states text NOT NULL,
@@ -324,6 +306,24 @@ CREATE TABLE public.job_chunks (
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN outcomes SET STORAGE EXTERNAL;
 ALTER TABLE ONLY public.job_chunks ALTER COLUMN sources SET STORAGE EXTERNAL;
 
+CREATE TABLE public.record_syncs (
+    tenant_id integer CONSTRAINT contact_syncs_tenant_id_not_null NOT NULL,
+    destination_id integer CONSTRAINT contact_syncs_destination_id_not_null NOT NULL,
+    record_id text CONSTRAINT contact_syncs_contact_id_not_null NOT NULL COLLATE pg_catalog."C",
+    synced_version bigint DEFAULT 0 CONSTRAINT contact_syncs_synced_version_not_null NOT NULL,
+    synced_at timestamp with time zone,
+    remote_id text,
+    state text CONSTRAINT contact_syncs_state_not_null NOT NULL,
+    state_version bigint CONSTRAINT contact_syncs_state_version_not_null NOT NULL,
+    error_code text,
+    error_detail text,
+    doubted_at timestamp with time zone,
+    created boolean,
+    prior_version bigint DEFAULT 0 CONSTRAINT contact_syncs_prior_version_not_null NOT NULL,
+    not_restored jsonb
+)
+WITH (fillfactor='90');
+
 CREATE TABLE public.record_versions (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
@@ -394,7 +394,7 @@ CREATE TABLE public.staged_repeats (
     tenant_id integer NOT NULL,
     job_id uuid NOT NULL,
     item_index integer NOT NULL,
-    contact_id text COLLATE pg_catalog."C",
+    record_id text COLLATE pg_catalog."C",
     digest bytea,
     verdict text,
     leader integer,
@@ -479,9 +479,6 @@ ALTER TABLE ONLY public.audit_log
 ALTER TABLE ONLY public.circuit_changes
     ADD CONSTRAINT circuit_changes_pkey PRIMARY KEY (tenant_id, destination_id, circuit, change_id);
 
-ALTER TABLE ONLY public.contact_syncs
-    ADD CONSTRAINT contact_syncs_pkey PRIMARY KEY (tenant_id, destination_id, contact_id);
-
 ALTER TABLE ONLY public.dead_letters
     ADD CONSTRAINT dead_letters_pkey PRIMARY KEY (tenant_id, dead_letter_id);
 
@@ -511,6 +508,9 @@ ALTER TABLE ONLY public.job_chunks
 
 ALTER TABLE ONLY public.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
+
+ALTER TABLE ONLY public.record_syncs
+    ADD CONSTRAINT record_syncs_pkey PRIMARY KEY (tenant_id, destination_id, record_id);
 
 ALTER TABLE ONLY public.record_versions
     ADD CONSTRAINT record_versions_pkey PRIMARY KEY (tenant_id, job_id, first_index);
@@ -551,11 +551,11 @@ CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_
 
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
 
-CREATE INDEX dead_letters_contact ON public.dead_letters USING btree (tenant_id, destination_id, contact_id) WHERE (resolution IS NULL);
-
-CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, contact_id);
+CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, record_id);
 
 CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
+
+CREATE INDEX dead_letters_record ON public.dead_letters USING btree (tenant_id, destination_id, record_id) WHERE (resolution IS NULL);
 
 CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
 

@@ -108,6 +108,6 @@ async def test_what_is_still_to_be_cleared_is_known_after_the_upgrade(empty_url:
             "attributes.tier": None,
         }
         assert json.loads(rows[1]["document"]) == {"email": "a@example.com", "attributes.plan": "gold"}
-        assert await connection.fetchval("SELECT count(*) FROM contact_syncs WHERE created IS NOT NULL") == 0
+        assert await connection.fetchval("SELECT count(*) FROM record_syncs WHERE created IS NOT NULL") == 0
     finally:
         await connection.close()

@@ -81,7 +81,7 @@ async def test_business_keys_compare_byte_by_byte(database_url: str) -> None:
         """SELECT c.relname, a.attname FROM pg_attribute a
         JOIN pg_class c ON c.oid = a.attrelid AND c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
         JOIN pg_collation l ON l.oid = a.attcollation
-        WHERE a.attname IN ('contact_id', 'contact_ids', 'key') AND l.collname <> 'C'"""
+        WHERE a.attname IN ('record_id', 'record_ids', 'key') AND l.collname <> 'C'"""
     )
     await connection.close()
     assert rows == []

@@ -1,4 +1,4 @@
-"""What the items of one batch mean together: each contact is written at most once, in one order."""
+"""What the items of one batch mean together: each record is written at most once, in one order."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from app.resources.documents import ALL_ATTRIBUTES
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
-_contact_id: Final = attrgetter("contact_id")
+_record_id: Final = attrgetter("record_id")
 _index: Final = attrgetter("index")
 _SHOWN: Final = 10
 """Other indexes named in a message: a thousand items of one id would name each other a million times."""
@@ -46,9 +46,9 @@ def resolve_duplicates(rows: Iterable[Accepted | Rejected], *, last_wins: bool) 
             accepted.append(row)
         else:
             rejected.append(row)  # type: ignore[arg-type]  # mypy does not narrow the else of `type() is`
-    accepted.sort(key=_contact_id)  # stable: equal ids stay in request order
+    accepted.sort(key=_record_id)  # stable: equal ids stay in request order
     batch = Batch(accepted, {}, {}, rejected)
-    if len({row.contact_id for row in accepted}) == len(accepted):
+    if len({row.record_id for row in accepted}) == len(accepted):
         return batch
     return _resolve(accepted, rejected, last_wins=last_wins)
 
@@ -56,7 +56,7 @@ def resolve_duplicates(rows: Iterable[Accepted | Rejected], *, last_wins: bool) 
 def _resolve(accepted: list[Accepted], rejected: list[Rejected], *, last_wins: bool) -> Batch:
     groups: dict[str, list[Accepted]] = {}
     for row in accepted:
-        groups.setdefault(row.contact_id, []).append(row)
+        groups.setdefault(row.record_id, []).append(row)
     batch = Batch([], {}, {}, list(rejected))
     for group in groups.values():
         first, last = group[0], group[-1]
@@ -87,14 +87,14 @@ def digest(row: Accepted) -> bytes:
 
 def _reject(row: Accepted, group: list[Accepted]) -> Rejected:
     others = [other.index for other in group[: _SHOWN + 1] if other is not row]
-    return reject(row.index, row.contact_id, others, members=len(group))
+    return reject(row.index, row.record_id, others, members=len(group))
 
 
-def reject(index: int, contact_id: str | None, others: Iterable[int], *, members: int) -> Rejected:
+def reject(index: int, record_id: str | None, others: Iterable[int], *, members: int) -> Rejected:
     """One of `members` items that have one id and differ; `others` are some of them."""
     shown = [str(other) for other in others if other != index][:_SHOWN]
     more = members - 1 - len(shown)
     named = ", ".join(shown) + (f" and {more} more" if more else "")
     subject = f"items {named} of this batch have" if members > 2 else f"item {named} of this batch has"
     detail = f"{subject} the same id, with other content; send one of them, or use on_duplicate=last_wins"
-    return Rejected(index, contact_id, [FieldError(ErrorCode.DUPLICATE_IN_BATCH, "/id", detail)])
+    return Rejected(index, record_id, [FieldError(ErrorCode.DUPLICATE_IN_BATCH, "/id", detail)])

@@ -32,7 +32,7 @@ class Repeat(msgspec.Struct, frozen=True):
     """An item whose id, or at least its hash, appears in the file more than once."""
 
     item_index: int
-    contact_id: str | None
+    record_id: str | None
     verdict: str | None
     leader: int | None
     members: int | None
@@ -67,7 +67,7 @@ def plan(
     for found in findings:
         if found.verdict == Verdict.DIFFERING:
             refused.append(
-                duplicates.reject(found.item_index, found.contact_id, found.others or (), members=found.members or 2)
+                duplicates.reject(found.item_index, found.record_id, found.others or (), members=found.members or 2)
             )
         elif found.verdict == Verdict.LEADER:
             leaders.append(found.item_index)

@@ -35,7 +35,7 @@ class Undecided(msgspec.Struct, frozen=True):
     detail: str
 
 
-LOCKED: Final = Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these contacts")
+LOCKED: Final = Undecided(ErrorCode.LOCK_TIMEOUT, "other writers hold these records")
 BROKEN: Final = Undecided(ErrorCode.INTERNAL, "the items could not be stored; the error was logged")
 
 
@@ -84,7 +84,7 @@ class Items:
         readable: list[bytes | msgspec.Raw] = []
         for index, piece in zip(self._indexes, self.pieces, strict=True):
             if isinstance(piece, UnreadablePiece):
-                self._refused.append(Rejected(index, piece.contact_id, piece.errors))
+                self._refused.append(Rejected(index, piece.record_id, piece.errors))
                 left_out.add(index)
             elif index not in left_out:
                 if isinstance(piece, Noted):
@@ -152,7 +152,7 @@ class Items:
         """Take the outcomes of the applied items, by index, and give the others what follows from them."""
         self.versions = list(versions)
         for row in (*self._batch.rejected, *self._refused):
-            decided[row.index] = outcomes_wire.failed(row.index, row.contact_id, row.errors)
+            decided[row.index] = outcomes_wire.failed(row.index, row.record_id, row.errors)
         for index, leader in self._batch.followers.items():
             decided[index] = outcomes_wire.follow(index, decided[leader])
         for index, last in self._batch.superseded.items():
@@ -171,7 +171,7 @@ class Items:
         applied = [row for part in self.parts() for row in part]
         self.decide(
             {
-                r.index: outcomes_wire.retry(r.index, r.contact_id, undecided.code, seconds, undecided.detail)
+                r.index: outcomes_wire.retry(r.index, r.record_id, undecided.code, seconds, undecided.detail)
                 for r in applied
             }
         )
@@ -208,8 +208,8 @@ _ABORTED: Final = FieldError(
 
 
 def conflict(row: Accepted, version: int) -> ItemOutcome:
-    """The outcome of an item whose `if_version` is not the contact's (0: there is no such contact)."""
+    """The outcome of an item whose `if_version` is not the record's (0: there is no such record)."""
     found = f"is at version {version}" if version else "does not exist"
-    detail = f"the contact {found}, not at version {row.if_version}; read it again and decide anew"
+    detail = f"the record {found}, not at version {row.if_version}; read it again and decide anew"
     error = FieldError(ErrorCode.VERSION_CONFLICT, "/if_version", detail)
-    return outcomes_wire.failed(row.index, row.contact_id, [error])
+    return outcomes_wire.failed(row.index, row.record_id, [error])

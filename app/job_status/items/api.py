@@ -71,7 +71,7 @@ _FAILED_ROWS: Final = (
     "not, the file can be pushed as it is, without `map=`. A cell that a spreadsheet would execute (`=`, "
     "`+`, `-`, `@`, …) has an apostrophe in front, and an attribute that is named like a field has "
     "`attributes.`; both are reverted when the file is sent again. An unreadable row keeps its cells. "
-    "Rows that a destination refused are the contacts as they were stored, without `if_version`. Items of "
+    "Rows that a destination refused are the records as they were stored, without `if_version`. Items of "
     "JSON and NDJSON have a column for each field and each key; values that are not text are written as "
     "JSON and return as text; `null` is an empty cell."
 )

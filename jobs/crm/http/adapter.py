@@ -1,10 +1,10 @@
-"""Any service that takes batches of contacts as JSON over HTTP; its options say how it wants them.
+"""Any service that takes batches of records as JSON over HTTP; its options say how it wants them.
 
 By default, of a call along `path`:
 
     POST /contacts
     Authorization: Bearer TOKEN
-    X-Request-ID, X-Event-ID, and Idempotency-Key: the same contacts in the same versions have the same key,
+    X-Request-ID, X-Event-ID, and Idempotency-Key: the same records in the same versions have the same key,
     until an operator has them sent again or other options give them another shape
 
     {"contacts":[{"id":"c1","version":3,"deleted":false,"email":"ada@example.org","first_name":"Ada",
@@ -14,7 +14,7 @@ By default, of a call along `path`:
 
 What nobody named is not in it; `null` is what was cleared, until the service has taken it once.
 
-A 2xx whose body says no, or that the call is queued, makes no contact `ok` (`jobs.crm.http.refusals`).
+A 2xx whose body says no, or that the call is queued, makes no record `ok` (`jobs.crm.http.refusals`).
 
 With `read_path`, of a read, where a record in our version or a newer one is what we sent:
 
@@ -41,7 +41,7 @@ from jobs.crm.http import check
 from jobs.crm.http.items import Results, key_of, remote_id_of
 from jobs.crm.http.refusals import Reader, found
 from jobs.crm.mapping import FieldMap, same
-from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 
 BATCH_SIZE: Final = 100
 
@@ -93,104 +93,106 @@ class Http:
         name_of = str if chosen.attributes_field is None else lambda _: None
         self._map = FieldMap(chosen, key=chosen.id_field, name_of=name_of)
 
-    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
         """See `jobs.crm.port.Crm.push`."""
-        records = [self._record(contact) for contact in contacts]
+        items = [self._item(record) for record in records]
         wrapper = self._options.wrapper
-        payload: object = records
+        payload: object = items
         for name in reversed(wrapper.split(".") if wrapper is not None else ()):
             payload = {name: payload}
-        return await self._call(self._options.method, self._options.path, payload, contacts, headers)
+        return await self._call(self._options.method, self._options.path, payload, records, headers)
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.http.check`."""
         return [await check.check(self._connection, self._judge, self._options, headers)]
 
-    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """By `archive_path`, or as contacts that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
+    async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """By `archive_path`, or as records that are marked as deleted; see `jobs.crm.port.Crm.archive`."""
         path = self._options.archive_path
         if path is not None:
-            return await self._call("POST", path, {"ids": [c.contact_id for c in contacts]}, contacts, headers)
+            return await self._call("POST", path, {"ids": [c.record_id for c in records]}, records, headers)
         if self._options.deleted_field is None:
-            return self._cannot(contacts)
-        return await self.push(contacts, headers)
+            return self._cannot(records)
+        return await self.push(records, headers)
 
-    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
         """By `read_path`; see `jobs.crm.port.Crm.read_back`."""
         path = self._options.read_path
         if path is None:
             raise ValueError("there is no read_path")
-        if not contacts:
+        if not records:
             return ReadBack(seen={}, health=Health.WELL)
-        ids = {"ids": [contact.contact_id for contact in contacts]}
+        ids = {"ids": [record.record_id for record in records]}
         answer = await self._connection.call("POST", path, ids, headers)
         body = answer.json() if answer.well else None
-        records = found(body, self._options.wrapper or "")
-        if not isinstance(records, list):
+        results = found(body, self._options.wrapper or "")
+        if not isinstance(results, list):
             return self._judge.unread(answer)
-        refusals = Reader(contacts, self._options.id_field).read(body, results=records)
+        refusals = Reader(records, self._options.id_field).read(body, results=results)
         if refusals.unexplained:
             return self._judge.unread(answer)  # an answer that says no shows nobody absent
         missing = found(body, "missing")
-        by_key = {key_of(record, self._options.id_field): record for record in objects(records)}
+        by_key = {key_of(result, self._options.id_field): result for result in objects(results)}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
-        for place, contact in enumerate(contacts):
-            record = by_key.get(contact.contact_id)
-            if record is None and place in refusals.named:
+        for place, record in enumerate(records):
+            result = by_key.get(record.record_id)
+            if result is None and place in refusals.named:
                 continue  # it could not be read, which is not to say that it is not there
-            if record is None or found(record, self._options.deleted_field or "deleted") is True:
-                if record is not None or not isinstance(missing, list) or contact.contact_id in missing:
-                    seen[contact.contact_id] = Seen.ABSENT
+            if result is None or found(result, self._options.deleted_field or "deleted") is True:
+                if result is not None or not isinstance(missing, list) or record.record_id in missing:
+                    seen[record.record_id] = Seen.ABSENT
                 continue
-            seen[contact.contact_id] = self._compare(contact, record)
-            remote_ids[contact.contact_id] = remote_id_of(record, self._options) or contact.contact_id
+            seen[record.record_id] = self._compare(record, result)
+            remote_ids[record.record_id] = remote_id_of(result, self._options) or record.record_id
         return ReadBack(
             seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
         )
 
-    def _compare(self, contact: Contact, record: dict[str, Any]) -> Seen:
+    def _compare(self, record: SentRecord, result: dict[str, Any]) -> Seen:
         """By version; a service that does not receive ours, or returns none, is compared field by field."""
-        if contact.deleted:
+        if record.deleted:
             return Seen.DIFFERS
         field = self._options.version_field
-        version = found(record, field) if field is not None else None
+        version = found(result, field) if field is not None else None
         if isinstance(version, int) and not isinstance(version, bool):
-            return Seen.MATCHES if version >= contact.version else Seen.DIFFERS
-        ours = self._fields(contact)
+            return Seen.MATCHES if version >= record.version else Seen.DIFFERS
+        ours = self._fields(record)
         nested = self._options.attributes_field
         attributes = ours.pop(nested, {}) if nested is not None else {}
-        held = record.get(nested) if nested is not None else None
+        held = result.get(nested) if nested is not None else None
         theirs = held if isinstance(held, dict) else {}
-        matches = all(same(value, record.get(name), fold=name == "email") for name, value in ours.items()) and all(
+        matches = all(same(value, result.get(name), fold=name == "email") for name, value in ours.items()) and all(
             same(value, theirs.get(name)) for name, value in attributes.items()
         )
         return Seen.MATCHES if matches else Seen.DIFFERS
 
-    async def _call(self, method: str, path: str, payload: object, contacts: list[Contact], headers: Headers) -> Reply:
-        if not contacts:
+    async def _call(
+        self, method: str, path: str, payload: object, records: list[SentRecord], headers: Headers
+    ) -> Reply:
+        if not records:
             return Reply(outcomes=[], health=Health.WELL)
         key = {"Idempotency-Key": headers.event_id}
         answer = await self._connection.call(method, path, payload, headers, headers=key)
         reply = None
         if isinstance(answer, Answer) and answer.well:
-            reply = self._results.reply(contacts, answer, payload)
-        return reply or self._judge.reply(contacts, answer)
+            reply = self._results.reply(records, answer, payload)
+        return reply or self._judge.reply(records, answer)
 
-    def _record(self, contact: Contact) -> dict[str, Any]:
+    def _item(self, record: SentRecord) -> dict[str, Any]:
         options = self._options
-        record: dict[str, Any] = {options.id_field: contact.contact_id}
+        item: dict[str, Any] = {options.id_field: record.record_id}
         if options.version_field is not None:
-            record[options.version_field] = contact.version
+            item[options.version_field] = record.version
         if options.deleted_field is not None:
-            record[options.deleted_field] = contact.deleted
-        return record if contact.deleted else record | self._fields(contact)
+            item[options.deleted_field] = record.deleted
+        return item if record.deleted else item | self._fields(record)
 
-    def _fields(self, contact: Contact) -> dict[str, Any]:
+    def _fields(self, record: SentRecord) -> dict[str, Any]:
         """Fields and attributes; those attributes that `fields` does not name are in an object of their own."""
-        values = self._without_cleared(self._map.sources(contact))
+        values = self._without_cleared(self._map.sources(record))
         if self._options.attributes_field is not None:
-            rest = contact.attributes
+            rest = record.attributes
             if self._options.fields:
                 rest = {name: value for name, value in rest.items() if name not in self._options.fields}
             rest = self._without_cleared(rest)
@@ -204,10 +206,10 @@ class Http:
             return values
         return {name: value for name, value in values.items() if value is not None}
 
-    def _cannot(self, contacts: list[Contact]) -> Reply:
-        words = "this destination has no way to take a contact away: give it an archive_path or a deleted_field"
+    def _cannot(self, records: list[SentRecord]) -> Reply:
+        words = "this destination has no way to take a record away: give it an archive_path or a deleted_field"
         refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
-        outcomes = [Outcome(c.contact_id, *refusal) for c in contacts]
+        outcomes = [Outcome(c.record_id, *refusal) for c in records]
         return Reply(outcomes=outcomes, health=Health.WELL, detail=words)
 
 

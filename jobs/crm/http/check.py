@@ -1,8 +1,8 @@
 """A harmless look at a service of which nothing is known but HTTP.
 
 With `read_path` it is a read of a key that nobody has, as deliveries read. Without it HEAD asks for the path that
-contacts are sent to, or GET where HEAD is not known. Both are safe by RFC 9110, 9.2.1, and show at least whether the
-service is there and whether it refuses the token. Whether it takes contacts only a canary shows.
+records are sent to, or GET where HEAD is not known. Both are safe by RFC 9110, 9.2.1, and show at least whether the
+service is there and whether it refuses the token. Whether it takes records only a canary shows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jobs.crm.http.refusals import Reader, found
 from jobs.crm.port import Headers
 
 _ASK_GET: Final = frozenset({404, 405, 501})
-_CANARY: Final = "Whether it takes contacts only a test with the canary shows."
+_CANARY: Final = "Whether it takes records only a test with the canary shows."
 
 
 async def check(connection: Connection, judge: Judge, options: HttpOptions, headers: Headers) -> Step:
@@ -29,12 +29,12 @@ async def check(connection: Connection, judge: Judge, options: HttpOptions, head
     if not answer.well:
         return refused("read", judge, answer, remedy="This is the call to read_path.")
     body = answer.json()
-    records = found(body, options.wrapper or "")
-    if not isinstance(records, list):
+    results = found(body, options.wrapper or "")
+    if not isinstance(results, list):
         where = f"under {options.wrapper!r}" if options.wrapper else "at its top"
-        words = f"The answer of read_path has no list of contacts {where} (option wrapper)."
+        words = f"The answer of read_path has no list of records {where} (option wrapper)."
         return step("read", False, words, answer)
-    refusals = Reader([], options.id_field).read(body, results=records)
+    refusals = Reader([], options.id_field).read(body, results=results)
     if refusals.unexplained:
         return step("read", False, f"It answered {answer.status}, but {refusals.sign}.", answer)
     return step("read", True, "A read of a key that nobody has was answered as it should be.", answer)

@@ -1,4 +1,4 @@
-"""What any service's answer says of single contacts, read as the destination's options say."""
+"""What any service's answer says of single records, read as the destination's options say."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import message
 from jobs.crm.exchange import Answer
 from jobs.crm.http.refusals import MISSING, QUEUED, Reader, Refusals, found, look
-from jobs.crm.port import Contact, Health, Outcome, Reply
+from jobs.crm.port import Health, Outcome, Reply, SentRecord
 
 WELL: Final = frozenset(
     {"ok", "success", "succeeded", "created", "updated", "unchanged", "superseded", "accepted", "deleted"}
@@ -43,15 +43,15 @@ class Results:
         self._options = options
         self._words = words
         self._said = said
-        # A result that does not name its contact could be any list, and its texts are shown only where they are errors.
+        # A result that does not name its record could be any list, and its texts are shown only where they are errors.
         last = options.result_error.rpartition(".")[2]
         self._may_show = options.results_by == "id" or _ERROR_NAME.search(last) is not None
 
-    def reply(self, contacts: list[Contact], answer: Answer, payload: Any) -> Reply | None:
-        """An outcome a contact, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
+    def reply(self, records: list[SentRecord], answer: Answer, payload: Any) -> Reply | None:
+        """An outcome a record, of a call with this payload; `None`: the answer is 2xx, but cannot be used."""
         options = self._options
         if options.results == "ignored":
-            return self._believe(contacts, answer)
+            return self._believe(records, answer)
         if answer.trouble:
             return None
         empty = not answer.body.strip()
@@ -62,36 +62,36 @@ class Results:
         if results is None and look(body, options.results_field) is not MISSING:
             return None  # null, where results belong
         echoed = options.results == "echoed"
-        gone = all(contact.deleted for contact in contacts)  # that is not there any more need not be echoed
-        reader = Reader(contacts, options.result_id, by_position=options.results_by == "position")
+        gone = all(record.deleted for record in records)  # that is not there any more need not be echoed
+        reader = Reader(records, options.result_id, by_position=options.results_by == "position")
         if options.results == "failures":
             # By its ordinary name a list may be one of successes; what fails is found in it all the same.
             listed = results if options.results_field != "results" else None
             refusals = reader.read(body, failures=listed, payload=payload)
-            return self._without_results(contacts, answer, refusals, rest_is_well=True)
+            return self._without_results(records, answer, refusals, rest_is_well=True)
         if results is None and (options.results == "optional" or (echoed and gone)):
             refusals = reader.read(body, payload=payload)
-            return self._without_results(contacts, answer, refusals, rest_is_well=False)
+            return self._without_results(records, answer, refusals, rest_is_well=False)
         if results is None and echoed:
             results = []
         if not isinstance(results, list):
             return None
-        placed = self._place_echoes(contacts, results, reader) if echoed else self._place(contacts, results)
+        placed = self._place_echoes(records, results, reader) if echoed else self._place(records, results)
         if placed is None:
             return None
         outcomes = [
-            self._echo(contact, placed.get(place, MISSING), gone=gone)
+            self._echo(record, placed.get(place, MISSING), gone=gone)
             if echoed
-            else self._outcome(contact, placed.get(place))
-            for place, contact in enumerate(contacts)
+            else self._outcome(record, placed.get(place))
+            for place, record in enumerate(records)
         ]
-        return self._reply(answer, self._weigh(contacts, outcomes, reader.read(body, results=results), answer))
+        return self._reply(answer, self._weigh(records, outcomes, reader.read(body, results=results), answer))
 
-    def _place(self, contacts: list[Contact], results: list[Any]) -> dict[int, Any] | None:
-        """Position → its result. Two results for one contact are none: which of them holds nobody knows."""
+    def _place(self, records: list[SentRecord], results: list[Any]) -> dict[int, Any] | None:
+        """Position → its result. Two results for one record are none: which of them holds nobody knows."""
         if self._options.results_by == "position":
-            return dict(enumerate(results)) if len(results) == len(contacts) else None
-        place_of = {contact.contact_id: place for place, contact in enumerate(contacts)}
+            return dict(enumerate(results)) if len(results) == len(records) else None
+        place_of = {record.record_id: place for place, record in enumerate(records)}
         found: dict[int, Any] = {}
         for result in results:
             place = place_of.get(key_of(result, self._options.result_id))
@@ -99,37 +99,37 @@ class Results:
                 found[place] = None if place in found else result
         return found
 
-    def _place_echoes(self, contacts: list[Contact], records: list[Any], reader: Reader) -> dict[int, Any] | None:
+    def _place_echoes(self, records: list[SentRecord], results: list[Any], reader: Reader) -> dict[int, Any] | None:
         """Position → the record that the service shows of it, found by our key or its e-mail address."""
         if self._options.results_by == "position":
-            return self._place(contacts, records)
-        placed = ((reader.place(record), record) for record in records)
-        return {place: record for place, record in placed if place is not None}
+            return self._place(records, results)
+        placed = ((reader.place(result), result) for result in results)
+        return {place: result for place, result in placed if place is not None}
 
-    def _echo(self, contact: Contact, record: Any, *, gone: bool) -> Outcome:
-        if record is MISSING or record is None:
-            return self._well(contact) if gone else self._unknown(contact, "it did not show this contact")
-        if not isinstance(record, dict):
-            return self._well(contact)
+    def _echo(self, record: SentRecord, result: Any, *, gone: bool) -> Outcome:
+        if result is MISSING or result is None:
+            return self._well(record) if gone else self._unknown(record, "it did not show this record")
+        if not isinstance(result, dict):
+            return self._well(record)
         options = self._options
-        error = found(record, options.result_error)
-        if look(record, options.result_ok) is not MISSING or error not in (None, False, "", [], {}):
-            return self._outcome(contact, record)
-        created = _created(look(record, options.result_created), None)
-        return msgspec.structs.replace(self._well(contact, created), remote_id=remote_id_of(record, options))
+        error = found(result, options.result_error)
+        if look(result, options.result_ok) is not MISSING or error not in (None, False, "", [], {}):
+            return self._outcome(record, result)
+        created = _created(look(result, options.result_created), None)
+        return msgspec.structs.replace(self._well(record, created), remote_id=remote_id_of(result, options))
 
     def _without_results(
-        self, contacts: list[Contact], answer: Answer, refusals: Refusals, *, rest_is_well: bool
+        self, records: list[SentRecord], answer: Answer, refusals: Refusals, *, rest_is_well: bool
     ) -> Reply:
-        """What a body says that has no result for each contact; `rest_is_well`: whom it does not blame is done."""
+        """What a body says that has no result for each record; `rest_is_well`: whom it does not blame is done."""
         queued = refusals.queued or ("202 means that it is queued and not done" if answer.status == _ACCEPTED else "")
         if refusals.account:
             detail = self._words(f"the destination answered {answer.status}, but {refusals.sign}")
-            held = [self._later(contact, detail) for contact in contacts]
+            held = [self._later(record, detail) for record in records]
             return self._reply(answer, held, Health.CONNECTION_FAULT, detail)
         if not refusals.any and not queued:
-            return self._believe(contacts, answer)
-        alone = len(contacts) == 1 and not queued and not refusals.stored
+            return self._believe(records, answer)
+        alone = len(records) == 1 and not queued and not refusals.stored
         alone = alone and bool(refusals.nameless or refusals.counted)
         if alone:
             refusals.named.setdefault(0, self._said(answer.json()) or refusals.sign)
@@ -140,12 +140,12 @@ class Results:
         why = queued or refusals.sign
         open_one = self._open(why, answer)
         outcomes = [
-            self._failed(contact, refusals.named[place])
+            self._failed(record, refusals.named[place])
             if place in refusals.named
-            else msgspec.structs.replace(open_one, contact_id=contact.contact_id)
+            else msgspec.structs.replace(open_one, record_id=record.record_id)
             if doubtful
-            else self._well(contact)
-            for place, contact in enumerate(contacts)
+            else self._well(record)
+            for place, record in enumerate(records)
         ]
         nobody = not refusals.named and doubtful
         settles = self._options.read_path is not None or self._options.idempotent
@@ -154,7 +154,7 @@ class Results:
         return self._reply(answer, outcomes, Health.CONNECTION_FAULT if fault else Health.WELL)
 
     def _weigh(
-        self, contacts: list[Contact], outcomes: list[Outcome], refusals: Refusals, answer: Answer
+        self, records: list[SentRecord], outcomes: list[Outcome], refusals: Refusals, answer: Answer
     ) -> list[Outcome]:
         """Results beside which the body says something else are open: only one of the two can be true."""
         bad = sum(outcome.state != EffectState.OK for outcome in outcomes)
@@ -170,55 +170,55 @@ class Results:
             if outcome.state != EffectState.OK:
                 continue
             if place in refusals.named and self._options.results == "echoed":
-                weighed[place] = self._failed(contacts[place], refusals.named[place])
+                weighed[place] = self._failed(records[place], refusals.named[place])
             elif place in refusals.named or doubtful:
                 why = refusals.named.get(place) or refusals.sign
                 words = f"its result and the rest of the answer contradict each other: {why}"
-                weighed[place] = msgspec.structs.replace(self._open(words, answer), contact_id=outcome.contact_id)
+                weighed[place] = msgspec.structs.replace(self._open(words, answer), record_id=outcome.record_id)
         return weighed
 
-    def _believe(self, contacts: list[Contact], answer: Answer) -> Reply:
-        """All is well because nothing says otherwise. 201 to a call with one contact says that its record is new
+    def _believe(self, records: list[SentRecord], answer: Answer) -> Reply:
+        """All is well because nothing says otherwise. 201 to a call with one record says that it is new there
         (RFC 9110, 15.3.2); of several it says nothing."""
-        created = True if answer.status == 201 and len(contacts) == 1 else None
-        outcomes = [self._well(contact, created) for contact in contacts]
+        created = True if answer.status == 201 and len(records) == 1 else None
+        outcomes = [self._well(record, created) for record in records]
         return msgspec.structs.replace(self._reply(answer, outcomes), vouched=False)
 
     def _reply(self, answer: Answer, outcomes: list[Outcome], health: Health = Health.WELL, detail: str = "") -> Reply:
         return Reply(outcomes=outcomes, health=health, seconds=answer.seconds, status=answer.status, detail=detail)
 
-    def _outcome(self, contact: Contact, result: Any) -> Outcome:
+    def _outcome(self, record: SentRecord, result: Any) -> Outcome:
         options = self._options
         if not isinstance(result, dict):
-            return self._unknown(contact, "it did not mention this contact")
+            return self._unknown(record, "it did not mention this record")
         verdict = look(result, options.result_ok)
         error = look(result, options.result_error)
         words = "" if error is MISSING or error is None or not self._may_show else _words(error)
         if verdict is MISSING:
             if words:
-                return self._failed(contact, words)
-            return self._unknown(contact, f"its result has no {options.result_ok!r}")
-        state = _state(verdict, contact)
+                return self._failed(record, words)
+            return self._unknown(record, f"its result has no {options.result_ok!r}")
+        state = _state(verdict, record)
         if state == EffectState.FAILED and found(result, options.result_retry) is True:
             state = EffectState.RETRY
         if state == EffectState.OK:
             created = _created(look(result, options.result_created), verdict)
-            return Outcome(contact.contact_id, state, remote_id=remote_id_of(result, options), created=created)
+            return Outcome(record.record_id, state, remote_id=remote_id_of(result, options), created=created)
         if state == EffectState.UNKNOWN:
             said = _words(verdict) or "neither yes nor no"
-            return self._unknown(contact, f"{options.result_ok!r} is {said}")
+            return self._unknown(record, f"{options.result_ok!r} is {said}")
         if state == EffectState.FAILED:
-            return self._failed(contact, words)
-        now = self._words("the destination could not take this contact now" + (f": {words}" if words else ""))
-        return self._later(contact, now)
+            return self._failed(record, words)
+        now = self._words("the destination could not take this record now" + (f": {words}" if words else ""))
+        return self._later(record, now)
 
-    def _failed(self, contact: Contact, words: str) -> Outcome:
-        detail = self._words("the destination rejected this contact" + (f": {words}" if words else ""))
-        return Outcome(contact.contact_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, detail)
+    def _failed(self, record: SentRecord, words: str) -> Outcome:
+        detail = self._words("the destination rejected this record" + (f": {words}" if words else ""))
+        return Outcome(record.record_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, detail)
 
-    def _unknown(self, contact: Contact, words: str) -> Outcome:
-        detail = self._words(f"the destination's answer leaves this contact open: {words}")
-        return Outcome(contact.contact_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, detail)
+    def _unknown(self, record: SentRecord, words: str) -> Outcome:
+        detail = self._words(f"the destination's answer leaves this record open: {words}")
+        return Outcome(record.record_id, EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, detail)
 
     def _open(self, why: str, answer: Answer) -> Outcome:
         """With the body, so that an operator can decide what to do."""
@@ -227,11 +227,11 @@ class Results:
         detail = self._words(f"the destination answered {answer.status}, but {why}{body}")
         return Outcome("", EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN, detail)
 
-    def _later(self, contact: Contact, detail: str) -> Outcome:
-        return Outcome(contact.contact_id, EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE, detail)
+    def _later(self, record: SentRecord, detail: str) -> Outcome:
+        return Outcome(record.record_id, EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE, detail)
 
-    def _well(self, contact: Contact, created: bool | None = None) -> Outcome:
-        return Outcome(contact.contact_id, EffectState.OK, created=created)
+    def _well(self, record: SentRecord, created: bool | None = None) -> Outcome:
+        return Outcome(record.record_id, EffectState.OK, created=created)
 
 
 def _beginning(body: bytes) -> str:
@@ -245,14 +245,14 @@ def _only_flags(refusals: Refusals) -> bool:
     return all(sign.startswith("it says ") for sign in refusals.nameless)
 
 
-def key_of(record: Any, path: str) -> str:
+def key_of(result: Any, path: str) -> str:
     """A record's key; a service may write one of digits as a number."""
-    key = found(record, path)
+    key = found(result, path)
     return str(key) if isinstance(key, str | int) and not isinstance(key, bool) else ""
 
 
-def remote_id_of(record: Any, options: HttpOptions) -> str | None:
-    found_id = key_of(record, options.result_remote_id)
+def remote_id_of(result: Any, options: HttpOptions) -> str | None:
+    found_id = key_of(result, options.result_remote_id)
     return found_id if 0 < len(found_id) <= _MOST_ID else None
 
 
@@ -269,15 +269,15 @@ def _created(flag: Any, verdict: Any) -> bool | None:
     return None
 
 
-def _state(verdict: Any, contact: Contact) -> EffectState:
+def _state(verdict: Any, record: SentRecord) -> EffectState:
     if isinstance(verdict, bool):
         return EffectState.OK if verdict else EffectState.FAILED
     if isinstance(verdict, int):
-        return _state_of_status(verdict, contact)
+        return _state_of_status(verdict, record)
     if isinstance(verdict, str):
         word = verdict.strip().casefold()
         if word.isascii() and word.isdigit() and len(word) == 3:
-            return _state_of_status(int(word), contact)
+            return _state_of_status(int(word), record)
         if word in WELL:
             return EffectState.OK
         if word in QUEUED:
@@ -286,10 +286,10 @@ def _state(verdict: Any, contact: Contact) -> EffectState:
     return EffectState.UNKNOWN
 
 
-def _state_of_status(status: int, contact: Contact) -> EffectState:
+def _state_of_status(status: int, record: SentRecord) -> EffectState:
     if status == _ACCEPTED:
         return EffectState.UNKNOWN
-    if 200 <= status < 300 or (contact.deleted and status in GONE_STATUSES):
+    if 200 <= status < 300 or (record.deleted and status in GONE_STATUSES):
         return EffectState.OK
     if status in LATER_STATUSES or status == 503:
         return EffectState.RETRY

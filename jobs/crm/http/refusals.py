@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from jobs.crm.mapping import text
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 _DEEPEST: Final = 4
 _FLAGS: Final = frozenset({"ok", "success", "successful", "issuccess", "issuccessful", "succeeded"})
@@ -54,12 +54,12 @@ MISSING: Final = object()
 
 
 class Refusals(msgspec.Struct):
-    """What one body says against the contacts of its call."""
+    """What one body says against the records of its call."""
 
     named: dict[int, str] = msgspec.field(default_factory=dict)
-    """Position of a contact that failed → why."""
+    """Position of a record that failed → why."""
     nameless: list[str] = msgspec.field(default_factory=list)
-    """Signs of a failure that name no contact, or not for certain."""
+    """Signs of a failure that name no record, or not for certain."""
     counted: int = 0
     """Failures, by the highest number that is given."""
     queued: str = ""
@@ -67,7 +67,7 @@ class Refusals(msgspec.Struct):
     account: str = ""
     """The code that refuses the caller."""
     stored: bool = False
-    """The call was stored as one record: there is something there, but no contact."""
+    """The whole call was stored as one thing, which is none of the records."""
 
     @property
     def any(self) -> bool:
@@ -75,7 +75,7 @@ class Refusals(msgspec.Struct):
 
     @property
     def unexplained(self) -> bool:
-        """Whether something is wrong beyond the contacts that are named."""
+        """Whether something is wrong beyond the records that are named."""
         return bool(self.nameless or self.queued or self.account or self.counted > len(self.named))
 
     @property
@@ -93,15 +93,15 @@ class Refusals(msgspec.Struct):
 class Reader:
     """Reads one body; `result_id` is the field that holds our key, `by_position` makes it a place instead."""
 
-    def __init__(self, contacts: list[Contact], result_id: str, *, by_position: bool = False) -> None:
-        self._count = len(contacts)
+    def __init__(self, records: list[SentRecord], result_id: str, *, by_position: bool = False) -> None:
+        self._count = len(records)
         self._result_id = result_id
         self._by_position = by_position
-        self._by_id = {contact.contact_id: place for place, contact in enumerate(contacts)}
+        self._by_id = {record.record_id: place for place, record in enumerate(records)}
         self._by_email: dict[str, int | None] = {}
-        for place, contact in enumerate(contacts):
-            if contact.email:
-                email = contact.email.casefold()
+        for place, record in enumerate(records):
+            if record.email:
+                email = record.email.casefold()
                 self._by_email[email] = None if email in self._by_email else place
         self._said = Refusals()
 
@@ -122,7 +122,7 @@ class Reader:
         return said
 
     def place(self, entry: Any) -> int | None:
-        """The contact that an entry of a list names, by our key, its e-mail address or its index (from 0)."""
+        """The record that an entry of a list names, by our key, its e-mail address or its index (from 0)."""
         if isinstance(entry, str):
             return self._place_of(entry)
         if isinstance(entry, int) and not isinstance(entry, bool):
@@ -233,7 +233,7 @@ class Reader:
             self._said.account = self._said.account or _quote(name, code)
 
     def _whole(self, name: str, error: dict[str, Any]) -> None:
-        """One error for all; it may name its contact all the same."""
+        """One error for all; it may name its record all the same."""
         place = self.place(error)
         if place is not None:
             self._said.named[place] = explain(error)
@@ -243,7 +243,7 @@ class Reader:
         self._said.nameless.append(f"it says {_quote(name, explain(error))}")
 
     def _blame(self, failures: Any) -> None:
-        """Each entry of what lists failures is one, and it names its contact or does not."""
+        """Each entry of what lists failures is one, and it names its record or does not."""
         if isinstance(failures, dict):
             by_key = {name: self._place_of(name) for name in failures}
             if failures and all(place is not None for place in by_key.values()):
@@ -260,7 +260,7 @@ class Reader:
         entries = failures if isinstance(failures, list) else [failures]
         most = 4 * self._count + 100
         if len(entries) > most:
-            self._said.nameless.append(f"it lists {len(entries)} failures of {self._count} contacts")
+            self._said.nameless.append(f"it lists {len(entries)} failures of {self._count} records")
         for entry in entries[:most]:
             if not _is_void(entry):
                 self._blame_one(entry)
@@ -273,7 +273,7 @@ class Reader:
         if isinstance(entry, dict):
             for code in (entry.get("code"), found(entry, "extensions.code")):  # the second is GraphQL's
                 self._note_account("code", code)
-        self._said.nameless.append(f"it lists a failure that names no contact: {explain(entry)}")
+        self._said.nameless.append(f"it lists a failure that names no record: {explain(entry)}")
 
     def _entry(self, entry: Any) -> None:
         """An element of any list: it may be a result under a name that the options do not give."""
@@ -297,7 +297,7 @@ def _stored_as_one(body: Any, payload: Any) -> bool:
     0.17) took the call for one record."""
     if not isinstance(body, dict):
         return False
-    sent = payload if isinstance(payload, dict) else {str(n): record for n, record in enumerate(payload)}
+    sent = payload if isinstance(payload, dict) else {str(n): item for n, item in enumerate(payload)}
     if not sent or any(body.get(name) != value for name, value in sent.items()):
         return False
     return any(name in body and name not in sent for name in _STORED_IDS)

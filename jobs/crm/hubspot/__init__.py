@@ -1,1 +1,1 @@
-"""HubSpot: contacts by batch upsert, keyed by a property of their own."""
+"""HubSpot: records by batch upsert, keyed by a property of their own."""

@@ -1,4 +1,4 @@
-"""HubSpot: contacts by batch upsert and batch read, keyed by a unique property of ours.
+"""HubSpot: records by batch upsert and batch read, keyed by a unique property of ours.
 
 The account needs one contact property with unique values that holds our business key: `tranche_id`, or what
 the destination's options name.
@@ -28,7 +28,7 @@ from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields, read_request
 from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, properties
-from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 from jobs.crm.tally import Tally
 
 UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
@@ -37,7 +37,7 @@ ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
 UPDATE: Final = "/crm/v3/objects/contacts/batch/update"
 BATCH_SIZE: Final = 100
 _MANY: Final = BATCH_SIZE // 2
-"""Contacts new to us that make a batch look like part of an import, which may be into an account with a history. A few
+"""Records new to us that make a batch look like part of an import, which may be into an account with a history. A few
 are everyday traffic, which a look beforehand would only cost a call more."""
 _LEAST: Final = 0.5
 """Seconds that even the last call of a push is given."""
@@ -65,19 +65,19 @@ class HubSpot:
         self._adopts = chosen.on_conflict == "adopt"
         self._outcomes = Outcomes(self._judge, self._fields.key, adopts=self._adopts)
         self._crowded = None if self._adopts else False
-        """Whether most contacts of late were in the account before: then they are looked for first. `None`: nobody
+        """Whether most records of late were in the account before: then they are looked for first. `None`: nobody
         knows yet."""
         self._connection = Connection(**access)
 
-    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Batch upsert, and with `on_conflict=adopt` one read and one update for contacts that HubSpot knew by their
+    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """Batch upsert, and with `on_conflict=adopt` one read and one update for records that HubSpot knew by their
         address: one call where it knew nobody, two where it knew all, three where it knew some
         (`jobs.crm.hubspot.adoption` says why not fewer); see `jobs.crm.port.Crm.push`."""
-        tally = Tally(contacts)
-        fresh = [c for c in contacts if c.remote_id is None and adoption.address(self._fields, c) is not None]
+        tally = Tally(records)
+        fresh = [c for c in records if c.remote_id is None and adoption.address(self._fields, c) is not None]
         if self._crowded or (self._crowded is None and len(fresh) >= _MANY):
             # Refused first, every batch would cost a call more.
-            unnamed = dict.fromkeys((c.contact_id for c in fresh), "")
+            unnamed = dict.fromkeys((c.record_id for c in fresh), "")
             await self._settle(tally, unnamed, headers, optional=True)
             self._crowded = 2 * len(tally.outcomes) >= len(fresh)
         rest = tally.open()
@@ -90,33 +90,33 @@ class HubSpot:
         return tally.reply()
 
     async def _answered(
-        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers
     ) -> None:
-        """An answer that speaks of each contact; those whose addresses HubSpot knows already may be taken over."""
-        reply, conflicts = self._read(contacts, answer), conflicts_of(contacts, items(answer) or {})
+        """An answer that speaks of each record; those whose addresses HubSpot knows already may be taken over."""
+        reply, conflicts = self._read(records, answer), conflicts_of(records, items(answer) or {})
         if not self._adopts or not conflicts:
             tally.add(reply)
             return
-        self._crowded = 2 * len(conflicts) >= len(contacts)
+        self._crowded = 2 * len(conflicts) >= len(records)
         tally.add(reply, but=conflicts)
         await self._settle(tally, conflicts, headers)
         for outcome in reply.outcomes:
             # Not found now: HubSpot's own words are all that is known.
-            tally.outcomes.setdefault(outcome.contact_id, outcome)
+            tally.outcomes.setdefault(outcome.record_id, outcome)
 
     async def _refused(
-        self, tally: Tally, contacts: list[Contact], answer: Answer | NoAnswer, headers: Headers
+        self, tally: Tally, records: list[SentRecord], answer: Answer | NoAnswer, headers: Headers
     ) -> None:
         """An answer to the whole batch. If it is that an address is taken, those that are taken can be found."""
         body = answer.json() if answer.status == 409 else None
         conflict = adoption.existing_id(body) if isinstance(body, dict) else None
         settled = len(tally.outcomes)
         if conflict is not None:
-            fresh = [c for c in contacts if adoption.address(self._fields, c) is not None]
-            named = conflict if len(contacts) == 1 else ""  # of several nobody knows whose address it is
+            fresh = [c for c in records if adoption.address(self._fields, c) is not None]
+            named = conflict if len(records) == 1 else ""  # of several nobody knows whose address it is
             tally.seconds += answer.seconds
-            await self._settle(tally, dict.fromkeys((c.contact_id for c in fresh), named), headers)
-            # One such contact refuses the next batch as well, which costs a call more than to look for it first.
+            await self._settle(tally, dict.fromkeys((c.record_id for c in fresh), named), headers)
+            # One such record refuses the next batch as well, which costs a call more than to look for it first.
             self._crowded = self._adopts and len(tally.outcomes) > settled
         rest = tally.open()
         if not rest:
@@ -129,21 +129,21 @@ class HubSpot:
     async def _settle(
         self, tally: Tally, conflicts: dict[str, str], headers: Headers, *, optional: bool = False
     ) -> None:
-        """Look for contacts that HubSpot may know by their address alone, and take them over; who is not found stays
-        open. `conflicts`: contact id → the record that HubSpot named, or an empty string. `optional`: an upsert finds
+        """Look for records that HubSpot may know by their address alone, and take them over; who is not found stays
+        open. `conflicts`: record id → the record that HubSpot named, or an empty string. `optional`: an upsert finds
         them as well, so a look that is refused leaves all of them open."""
-        contacts = [c for c in tally.open() if c.contact_id in conflicts]
-        if not contacts:
+        records = [c for c in tally.open() if c.record_id in conflicts]
+        if not records:
             return
         by_id = all(conflicts.values())
-        names = conflicts if by_id else {c.contact_id: adoption.address(self._fields, c) or "" for c in contacts}
-        ids = dict.fromkeys(names[c.contact_id] for c in contacts)
+        names = conflicts if by_id else {c.record_id: adoption.address(self._fields, c) or "" for c in records}
+        ids = dict.fromkeys(names[c.record_id] for c in records)
         payload = read_request(ids, ["email", self._fields.key], None if by_id else "email")
         left = self._left(tally.seconds)
         answer = await self._connection.call("POST", READ, payload, headers, seconds=left)
         body = items(answer)
         if body is None:
-            reply = self._judge.not_done(contacts, answer)
+            reply = self._judge.not_done(records, answer)
             refused = reply.pause is None and answer.status is not None and answer.status < 500
             if optional and refused:
                 # A token may write and not read; if it is good for nothing, the upsert says so.
@@ -154,44 +154,44 @@ class HubSpot:
         tally.note(answer)
         read = adoption.found_by_id if by_id else adoption.found_by_address
         found = read(body, self._fields.key)
-        pairs = [(c, found[names[c.contact_id]]) for c in contacts if names[c.contact_id] in found]
+        pairs = [(c, found[names[c.record_id]]) for c in records if names[c.record_id] in found]
         sorted_out = adoption.sort_out(pairs)
-        for contact in contacts:
-            there = sorted_out.adopt.get(contact.contact_id)
-            words = sorted_out.refused.get(contact.contact_id)
+        for record in records:
+            there = sorted_out.adopt.get(record.record_id)
+            words = sorted_out.refused.get(record.record_id)
             if there is not None and not self._adopts:
                 words = f"HubSpot has this e-mail address already, at record {there}; to take it over: {adoption.ADOPT}"
             if words is not None:
-                tally.outcomes[contact.contact_id] = adoption.refusal(contact, self._judge.words(words))
-        adopted = [c for c in contacts if c.contact_id in sorted_out.adopt] if self._adopts else []
+                tally.outcomes[record.record_id] = adoption.refusal(record, self._judge.words(words))
+        adopted = [c for c in records if c.record_id in sorted_out.adopt] if self._adopts else []
         if adopted:
             await self._take_over(tally, adopted, sorted_out.adopt, headers)
 
     async def _take_over(
-        self, tally: Tally, contacts: list[Contact], records: dict[str, str], headers: Headers
+        self, tally: Tally, records: list[SentRecord], remote_ids: dict[str, str], headers: Headers
     ) -> None:
-        answer = await self._write(UPDATE, contacts, headers, tally.seconds, lambda c: {"id": records[c.contact_id]})
-        reply = self._read(contacts, answer)
+        answer = await self._write(UPDATE, records, headers, tally.seconds, lambda c: {"id": remote_ids[c.record_id]})
+        reply = self._read(records, answer)
         there = EffectState.OK
         outcomes = [replace(o, created=False) if o.state is there else o for o in reply.outcomes]
         tally.add(replace(reply, outcomes=outcomes))
 
-    async def _upsert(self, contacts: list[Contact], headers: Headers, spent: float) -> Answer | NoAnswer:
+    async def _upsert(self, records: list[SentRecord], headers: Headers, spent: float) -> Answer | NoAnswer:
         key = {"idProperty": self._fields.key}
-        return await self._write(UPSERT, contacts, headers, spent, lambda c: {"id": c.contact_id, **key})
+        return await self._write(UPSERT, records, headers, spent, lambda c: {"id": c.record_id, **key})
 
     async def _write(
         self,
         path: str,
-        contacts: list[Contact],
+        records: list[SentRecord],
         headers: Headers,
         spent: float,
-        name: Callable[[Contact], dict[str, str]],
+        name: Callable[[SentRecord], dict[str, str]],
     ) -> Answer | NoAnswer:
-        """Send what the contacts name; `name` says which record that is."""
+        """Send what the records name; `name` says which one there that is."""
         inputs = [
             {**name(c), "properties": self._fields.properties(c), "objectWriteTraceId": str(index)}
-            for index, c in enumerate(contacts)
+            for index, c in enumerate(records)
         ]
         left = self._left(spent)
         return await self._connection.call("POST", path, {"inputs": inputs}, headers, seconds=left)
@@ -200,14 +200,14 @@ class HubSpot:
         """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
         return max(self._connection.timeouts.total - spent, _LEAST) if spent else None
 
-    def _read(self, contacts: list[Contact], answer: Answer | NoAnswer) -> Reply:
+    def _read(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
         """What a write became of."""
         body = items(answer)
         if body is None:
-            return self._judge.reply(contacts, answer)
-        lacking = self._judge.lacking(contacts, objects(body.get("errors")))
+            return self._judge.reply(records, answer)
+        lacking = self._judge.lacking(records, objects(body.get("errors")))
         return Reply(
-            outcomes=self._outcomes.read(contacts, body),
+            outcomes=self._outcomes.read(records, body),
             health=Health.SETUP_FAULT if lacking else Health.WELL,
             seconds=answer.seconds,
             status=answer.status,
@@ -218,44 +218,44 @@ class HubSpot:
         """See `jobs.crm.hubspot.check`."""
         return await check.check(self._connection, self._judge, self._fields.key, READ, headers)
 
-    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
-        """Batch archive by record id, which passes over records that are not there; see `jobs.crm.port.Crm.archive`."""
-        inputs = [{"id": contact.remote_id} for contact in contacts if contact.remote_id is not None]
+    async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
+        """Batch archive by HubSpot's id, which passes over what is not there; see `jobs.crm.port.Crm.archive`."""
+        inputs = [{"id": record.remote_id} for record in records if record.remote_id is not None]
         if not inputs:
-            return Reply(outcomes=[nameless(c) for c in contacts], health=Health.WELL)
+            return Reply(outcomes=[nameless(c) for c in records], health=Health.WELL)
         answer = await self._connection.call("POST", ARCHIVE, {"inputs": inputs}, headers)
         if answer.status != 204:
-            return self._judge.reply(contacts, answer)
+            return self._judge.reply(records, answer)
         outcomes = [
-            nameless(c) if c.remote_id is None else Outcome(c.contact_id, EffectState.OK, remote_id=c.remote_id)
-            for c in contacts
+            nameless(c) if c.remote_id is None else Outcome(c.record_id, EffectState.OK, remote_id=c.remote_id)
+            for c in records
         ]
         return Reply(outcomes=outcomes, health=Health.WELL, seconds=answer.seconds, status=answer.status)
 
-    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
         """Batch read by our key; see `jobs.crm.port.Crm.read_back`."""
-        if not contacts:
+        if not records:
             return ReadBack(seen={}, health=Health.WELL)
-        ids = [contact.contact_id for contact in contacts]
-        payload = read_request(ids, self._fields.names(contacts), self._fields.key)
+        ids = [record.record_id for record in records]
+        payload = read_request(ids, self._fields.names(records), self._fields.key)
         answer = await self._connection.call("POST", READ, payload, headers)
         body = items(answer)
         if body is None:
             return self._judge.unread(answer)
-        by_key = {contact.contact_id: contact for contact in contacts}
+        by_key = {record.record_id: record for record in records}
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
         for error in objects(body.get("errors")):
             if error.get("category") == "OBJECT_NOT_FOUND":
                 seen |= {key: Seen.ABSENT for key in context(error, "ids") if key in by_key}
-        for record in objects(body["results"]):
-            values = properties(record)
-            contact = by_key.get(str(values.get(self._fields.key)))
-            if contact is not None:
-                matches = not contact.deleted and self._fields.match(contact, values)
-                seen[contact.contact_id] = Seen.MATCHES if matches else Seen.DIFFERS
-                if record.get("id") is not None:
-                    remote_ids[contact.contact_id] = str(record["id"])
+        for result in objects(body["results"]):
+            values = properties(result)
+            record = by_key.get(str(values.get(self._fields.key)))
+            if record is not None:
+                matches = not record.deleted and self._fields.match(record, values)
+                seen[record.record_id] = Seen.MATCHES if matches else Seen.DIFFERS
+                if result.get("id") is not None:
+                    remote_ids[record.record_id] = str(result["id"])
         return ReadBack(
             seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=answer.seconds, status=answer.status
         )

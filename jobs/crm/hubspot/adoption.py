@@ -1,7 +1,7 @@
 """Contacts that were in the account before: HubSpot has one contact for an e-mail address.
 
 An upsert by our key of somebody whom HubSpot knows by the address alone is refused (`Contact already exists. Existing
-ID: N`, 409, or an error of that input where trace ids were sent). Such a contact is taken over: it is read, and if no
+ID: N`, 409, or an error of that input where trace ids were sent). Such a record is taken over: it is read, and if no
 key of ours is on it, updated by its record id with everything that an upsert would have set, our key included.
 
 A batch of which HubSpot has some costs a read, an update and an upsert, and none of them can go: a conflict names
@@ -24,7 +24,7 @@ import msgspec
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import objects
 from jobs.crm.hubspot.fields import Fields
-from jobs.crm.port import Contact, Outcome
+from jobs.crm.port import Outcome, SentRecord
 
 _EXISTING: Final = re.compile(r"already exists\W+Existing ID:\s*(\d+)", re.IGNORECASE)
 
@@ -32,7 +32,7 @@ ADOPT: Final = "tranche destinations change NAME --option on_conflict=adopt"
 
 
 class Found(msgspec.Struct, frozen=True):
-    """A contact that HubSpot has."""
+    """A record that HubSpot has."""
 
     record_id: str
     key: str | None
@@ -40,12 +40,12 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Sorted(msgspec.Struct, frozen=True):
-    """What is to be done with contacts whose addresses HubSpot may know."""
+    """What is to be done with records whose addresses HubSpot may know."""
 
     adopt: dict[str, str]
-    """Contact id → id of the record that it takes over."""
+    """Record id → id of the record that it takes over."""
     refused: dict[str, str]
-    """Contact id → why it cannot."""
+    """Record id → why it cannot."""
 
 
 def existing_id(error: Mapping[str, Any]) -> str | None:
@@ -57,9 +57,9 @@ def existing_id(error: Mapping[str, Any]) -> str | None:
     return "" if error.get("category") == "CONFLICT" and "already exists" in words else None
 
 
-def address(fields: Fields, contact: Contact) -> str | None:
+def address(fields: Fields, record: SentRecord) -> str | None:
     """The e-mail address that goes there, as HubSpot keeps it."""
-    return fields.properties(contact).get("email", "").strip().lower() or None
+    return fields.properties(record).get("email", "").strip().lower() or None
 
 
 def found_by_id(body: Mapping[str, Any], key_property: str) -> dict[str, Found]:
@@ -73,33 +73,33 @@ def found_by_address(body: Mapping[str, Any], key_property: str) -> dict[str, Fo
 
 
 def _found(body: Mapping[str, Any], key_property: str) -> Iterable[tuple[Found, str]]:
-    for record in objects(body.get("results")):
-        values = record.get("properties")
-        if record.get("id") is not None and isinstance(values, dict):
+    for result in objects(body.get("results")):
+        values = result.get("properties")
+        if result.get("id") is not None and isinstance(values, dict):
             key = values.get(key_property)
             email = str(values.get("email") or "").strip().lower()
-            yield Found(str(record["id"]), str(key) if key else None), email
+            yield Found(str(result["id"]), str(key) if key else None), email
 
 
-def sort_out(pairs: Iterable[tuple[Contact, Found]]) -> Sorted:
-    """Who may take over whom: nobody is taken from another contact of ours, and a record has one contact."""
+def sort_out(pairs: Iterable[tuple[SentRecord, Found]]) -> Sorted:
+    """Who may take over whom: nothing is taken from another record of ours, and one there has one here."""
     adopt: dict[str, str] = {}
     refused: dict[str, str] = {}
     taken: dict[str, str] = {}
-    for contact, found in pairs:
-        here, there = contact.contact_id, found.record_id
+    for record, found in pairs:
+        here, there = record.record_id, found.record_id
         owner = found.key or taken.get(there)
         if found.key == here:
-            continue  # it is the contact itself, and an upsert finds it
+            continue  # it is the record itself, and an upsert finds it
         if owner is not None:
             refused[here] = (
                 f"HubSpot has one contact for an e-mail address, and this one, record {there}, belongs to your contact "
                 f'"{owner}": give one of the two another address, or import them as one'
             )
-        elif contact.remote_id is not None and contact.remote_id != there:
+        elif record.remote_id is not None and record.remote_id != there:
             refused[here] = (
                 f"its e-mail address belongs to another HubSpot contact, record {there}, and it is record "
-                f"{contact.remote_id} itself: merge the two in HubSpot, or give it another address"
+                f"{record.remote_id} itself: merge the two in HubSpot, or give it another address"
             )
         else:
             adopt[here] = there
@@ -107,5 +107,5 @@ def sort_out(pairs: Iterable[tuple[Contact, Found]]) -> Sorted:
     return Sorted(adopt, refused)
 
 
-def refusal(contact: Contact, words: str) -> Outcome:
-    return Outcome(contact.contact_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
+def refusal(record: SentRecord, words: str) -> Outcome:
+    return Outcome(record.record_id, EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)

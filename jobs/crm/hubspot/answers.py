@@ -1,4 +1,4 @@
-"""What a HubSpot answer that does not speak of single contacts means for the whole call.
+"""What a HubSpot answer that does not speak of single records means for the whole call.
 
 Sources: HubSpot's pages on error handling and on usage guidelines (limits, 423, 429, 477). A refused property is
 described twice over: `message` ends with a JSON list, `Property values were not valid: [{"isValid":false,"message":
@@ -19,7 +19,7 @@ import msgspec
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Wait, message, objects, rename_or_exclude
 from jobs.crm.exchange import Answer
 from jobs.crm.hubspot.fields import Fields
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 POLICY_SECONDS: Final = {"SECONDLY": 1.0, "TEN_SECONDLY_ROLLING": 10.0}
 MIGRATION_SECONDS: Final = 10.0
@@ -50,7 +50,7 @@ class HubSpotJudge(Judge):
                 words = f"{head}{'; '.join(dict.fromkeys(inner))}{tail}"
         return words
 
-    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
+    def remedy(self, body: Any, records: Sequence[SentRecord]) -> str | None:
         """The key property is missing or not unique, or the account lacks a property that is sent."""
         if not isinstance(body, dict):
             return None
@@ -63,7 +63,7 @@ class HubSpotJudge(Judge):
                 "that holds your key (tranche destinations change NAME --option id_property=THEIRS)"
             )
         for name, code in lacking.items():
-            ours = self._fields.source_of(name, contacts) or name
+            ours = self._fields.source_of(name, records) or name
             do = "HubSpot does not allow writing it: give" if code == _READ_ONLY else "Create it in HubSpot, give"
             return rename_or_exclude(do, ours)
         return None

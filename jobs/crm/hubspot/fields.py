@@ -1,8 +1,8 @@
-"""A contact as HubSpot properties, and whether a record that was read back carries them.
+"""A record as HubSpot properties, and whether what was read back carries them.
 
 Property values are strings on this wire; the empty string clears a property. An attribute goes under its own
 name in lower case with each run of other characters as one `_` ("Subscription Date" → `subscription_date`).
-HubSpot refuses a contact with a property that it does not know, and names it.
+HubSpot refuses a record with a property that it does not know, and names it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from app.destinations.kinds import HubSpotOptions
 from jobs.crm.mapping import FieldMap, same, text
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 _OTHER: Final = re.compile(r"[^a-z0-9]+")
 
@@ -25,16 +25,16 @@ class Fields(FieldMap):
     def __init__(self, options: HubSpotOptions) -> None:
         super().__init__(options, key=options.id_property, attributes=options.properties, name_of=property_name)
 
-    def properties(self, contact: Contact) -> dict[str, str]:
-        """What an upsert of the contact sets."""
+    def properties(self, record: SentRecord) -> dict[str, str]:
+        """What an upsert of the record sets."""
         return {
             name: value if type(value) is str else text(value)  # most are, and a call for each costs more
-            for name, value in self.sources(contact).items()
+            for name, value in self.sources(record).items()
         }
 
-    def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
-        """Whether the record carries every property that a push of the contact would set."""
-        return all(same(value, record.get(name), fold=name == "email") for name, value in self.sources(contact).items())
+    def match(self, record: SentRecord, result: Mapping[str, Any]) -> bool:
+        """Whether the result of a read carries every property that a push of the record would set."""
+        return all(same(value, result.get(name), fold=name == "email") for name, value in self.sources(record).items())
 
 
 def read_request(ids: Iterable[str], properties: list[str], id_property: str | None) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Salesforce: contacts by sObject Collections on an external id."""
+"""Salesforce: records by sObject Collections on an external id."""

@@ -26,7 +26,7 @@ from jobs.crm.answers import nameless, objects
 from jobs.crm.checking import NOBODY
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Access, Contact, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 from jobs.crm.salesforce import check
 from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks
 from jobs.crm.salesforce.fields import Fields, literal, parcels
@@ -63,26 +63,26 @@ class Salesforce:
         self._connection = Connection(**access)
         self._base = f"/services/data/v{chosen.api_version.removeprefix('v')}"
 
-    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+    async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
         """Upsert of a collection, and creation of those new records that lack a last name; see
         `jobs.crm.port.Crm.push`."""
-        if not contacts:
+        if not records:
             return Reply(outcomes=[], health=Health.WELL)
         nameless: dict[str, dict[str, Any]] = {}
 
-        def read(contact: Contact, result: Any) -> Outcome:
+        def read(record: SentRecord, result: Any) -> Outcome:
             if lacks(result, self._fields.last_name):
-                record = self._fields.new_record(contact)
-                if record is not None:
-                    nameless[contact.contact_id] = record
-            return self._judge.written(contact, result)
+                row = self._fields.new_record(record)
+                if row is not None:
+                    nameless[record.record_id] = row
+            return self._judge.written(record, result)
 
         path = f"{self._base}/composite/sobjects/Contact/{self._fields.key}"
-        payload = {"allOrNone": False, "records": [self._fields.record(c) for c in contacts]}
-        reply = await self._collect("PATCH", path, payload, contacts, headers, read)
+        payload = {"allOrNone": False, "records": [self._fields.sobject(c) for c in records]}
+        reply = await self._collect("PATCH", path, payload, records, headers, read)
         if not nameless:
             return reply
-        tally = Tally(contacts)
+        tally = Tally(records)
         tally.add(reply, but=nameless)
         # Not an upsert: somebody may have made the record since, and its last name is theirs. Salesforce refuses such
         # a record, and the next attempt's upsert finds it.
@@ -103,39 +103,39 @@ class Salesforce:
         query = self._query([self._fields.key], [quote(literal(NOBODY), safe="")])
         return await check.check(self._connection, self._judge, self._options, self._base, query, headers)
 
-    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+    async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
         """Deletion by record id, into the recycle bin; see `jobs.crm.port.Crm.archive`."""
-        named = [c for c in contacts if c.remote_id is not None]
+        named = [c for c in records if c.remote_id is not None]
         if not named:
-            return Reply(outcomes=[nameless(c) for c in contacts], health=Health.WELL)
+            return Reply(outcomes=[nameless(c) for c in records], health=Health.WELL)
         ids = ",".join(quote(c.remote_id or "", safe="") for c in named)
         path = f"{self._base}/composite/sobjects?ids={ids}&allOrNone=false"
         reply = await self._collect("DELETE", path, None, named, headers, self._judge.deleted)
         of_named = iter(reply.outcomes)
-        outcomes = [nameless(c) if c.remote_id is None else next(of_named) for c in contacts]
+        outcomes = [nameless(c) if c.remote_id is None else next(of_named) for c in records]
         return replace(reply, outcomes=outcomes)
 
-    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
+    async def read_back(self, records: list[SentRecord], headers: Headers) -> ReadBack:
         """SOQL by our key, in as many queries as the length of a URL asks for, within one total timeout; see
         `jobs.crm.port.Crm.read_back`."""
         pause = self._quota.pause()
         if pause is not None:
             return self._quota.unread(pause)
         started = self._monotonic()
-        names = self._fields.names(contacts)
+        names = self._fields.names(records)
         room = URL_LENGTH - len(self._query(names, []))
-        keys = [quote(literal(c.contact_id) + ",", safe="") for c in contacts]
-        records: list[dict[str, Any]] = []
+        keys = [quote(literal(c.record_id) + ",", safe="") for c in records]
+        rows: list[dict[str, Any]] = []
         complete, status = True, None
         for parcel in parcels(keys, room):
             answer, names = await self._ask(names, parcel, headers, started)
             found = _records(answer)
             if found is None:
                 return self._judge.unread(answer)
-            records += found[0]
+            rows += found[0]
             complete = complete and found[1]
             status = answer.status
-        seen, remote_ids = self._compare(contacts, records, complete)
+        seen, remote_ids = self._compare(records, rows, complete)
         return ReadBack(
             seen=seen, remote_ids=remote_ids, health=Health.WELL, seconds=self._monotonic() - started, status=status
         )
@@ -145,25 +145,25 @@ class Salesforce:
         method: str,
         path: str,
         payload: object,
-        contacts: list[Contact],
+        records: list[SentRecord],
         headers: Headers,
-        outcome: Callable[[Contact, Any], Outcome],
+        outcome: Callable[[SentRecord, Any], Outcome],
         *,
         seconds: float | None = None,
     ) -> Reply:
-        """One call with a result a contact, in their order."""
+        """One call with a result a record, in their order."""
         pause = self._quota.pause()
         if pause is not None:
-            return self._quota.closed(contacts, pause)
+            return self._quota.closed(records, pause)
         answer = await self._connection.call(method, path, payload, headers, seconds=seconds)
         self._quota.note(answer)
         results = answer.json() if answer.status == 200 else None
-        if not isinstance(results, list) or len(results) != len(contacts):
-            return self._judge.reply(contacts, answer)
+        if not isinstance(results, list) or len(results) != len(records):
+            return self._judge.reply(records, answer)
         refused = (r.get("errors") for r in objects(results) if r.get("success") is False)
-        lacking = self._judge.lacking(contacts, refused, noun="records")
+        lacking = self._judge.lacking(records, refused)
         return Reply(
-            outcomes=[outcome(c, result) for c, result in zip(contacts, results, strict=True)],
+            outcomes=[outcome(c, result) for c, result in zip(records, results, strict=True)],
             health=Health.SETUP_FAULT if lacking else Health.WELL,
             seconds=answer.seconds,
             status=answer.status,
@@ -173,7 +173,7 @@ class Salesforce:
     async def _ask(
         self, names: list[str], keys: list[str], headers: Headers, started: float
     ) -> tuple[Answer | NoAnswer, list[str]]:
-        """One query; a field that is not there, and would fail it for all contacts, is left out."""
+        """One query; a field that is not there, and would fail it for all records, is left out."""
         while True:
             left = self._connection.timeouts.total - (self._monotonic() - started)
             answer = await self._connection.call(
@@ -194,26 +194,26 @@ class Salesforce:
         return f"{self._base}/query/?q={head}{''.join(keys).removesuffix('%2C')}%29"
 
     def _compare(
-        self, contacts: list[Contact], records: list[dict[str, Any]], complete: bool
+        self, records: list[SentRecord], rows: list[dict[str, Any]], complete: bool
     ) -> tuple[dict[str, Seen], dict[str, str]]:
         """Only if every record that was found is here is one that is not here not there."""
         held: dict[str, list[dict[str, Any]]] = {}
-        for record in records:
+        for row in rows:
             # Salesforce answers with the field's own spelling, whichever of its names was asked for.
-            folded = {name.casefold(): value for name, value in record.items()}
-            held.setdefault(str(folded.get(self._fields.key.casefold())), []).append(record)
+            folded = {name.casefold(): value for name, value in row.items()}
+            held.setdefault(str(folded.get(self._fields.key.casefold())), []).append(row)
         seen: dict[str, Seen] = {}
         remote_ids: dict[str, str] = {}
-        for contact in contacts:
-            found = held.get(contact.contact_id, [])
+        for record in records:
+            found = held.get(record.record_id, [])
             if not found:
                 if complete:
-                    seen[contact.contact_id] = Seen.ABSENT
+                    seen[record.record_id] = Seen.ABSENT
                 continue
-            matches = len(found) == 1 and not contact.deleted and self._fields.match(contact, found[0])
-            seen[contact.contact_id] = Seen.MATCHES if matches else Seen.DIFFERS
+            matches = len(found) == 1 and not record.deleted and self._fields.match(record, found[0])
+            seen[record.record_id] = Seen.MATCHES if matches else Seen.DIFFERS
             if found[0].get("Id"):
-                remote_ids[contact.contact_id] = str(found[0]["Id"])
+                remote_ids[record.record_id] = str(found[0]["Id"])
         return seen, remote_ids
 
 
@@ -222,8 +222,8 @@ def _records(answer: Answer | NoAnswer) -> tuple[list[dict[str, Any]], bool] | N
     body = answer.json() if answer.status == 200 else None
     if not isinstance(body, dict) or not isinstance(body.get("records"), list):
         return None
-    records = list(objects(body["records"]))
-    return records, body.get("done") is True and body.get("totalSize") == len(records)
+    rows = list(objects(body["records"]))
+    return rows, body.get("done") is True and body.get("totalSize") == len(rows)
 
 
 connect: Final[CrmFactory] = Salesforce

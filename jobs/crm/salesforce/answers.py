@@ -15,7 +15,7 @@ from typing import Any, Final
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import LIMIT_SECONDS, Judge, Verdict, Wait, objects, rename_or_exclude
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Contact, Health, Outcome, Pause, ReadBack, Reply
+from jobs.crm.port import Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.crm.salesforce.fields import Fields
 
 QUOTA_SECONDS: Final = 900.0
@@ -65,7 +65,7 @@ class SalesforceJudge(Judge):
         """The request can never work here."""
         return bool(codes(body) & SETTINGS)
 
-    def remedy(self, body: Any, contacts: Sequence[Contact]) -> str | None:
+    def remedy(self, body: Any, records: Sequence[SentRecord]) -> str | None:
         """A column or the external id field is missing, or this user may not write it."""
         lacking = next(self._lacking(body), None)
         if lacking is None:
@@ -77,7 +77,7 @@ class SalesforceJudge(Judge):
                 "the user of the token access to it, or name the one that holds your key "
                 "(tranche destinations change NAME --option external_id_field=THEIRS)"
             )
-        ours = self._fields.source_of(name, contacts) or name
+        ours = self._fields.source_of(name, records) or name
         do = "Let the user of the token edit it, give" if code in _NO_ACCESS else f"Create {name} on Contact, give"
         return rename_or_exclude(do, ours)
 
@@ -108,7 +108,7 @@ class SalesforceJudge(Judge):
         spent = usage is not None and usage[0] >= usage[1]
         return QUOTA_SECONDS if spent or "TotalRequests" in self.said(body) else LIMIT_SECONDS
 
-    def verdict(self, answer: Answer | NoAnswer, contacts: Sequence[Contact] = ()) -> Verdict:
+    def verdict(self, answer: Answer | NoAnswer, records: Sequence[SentRecord] = ()) -> Verdict:
         """300: several records have this external id, and which of them is meant nobody knows."""
         if isinstance(answer, Answer) and answer.status == 300:
             return Verdict(
@@ -116,42 +116,42 @@ class SalesforceJudge(Judge):
                 detail=self.words(f"Salesforce answered 300: several records have one {self._key}; merge them"),
                 refused=True,
             )
-        return super().verdict(answer, contacts)
+        return super().verdict(answer, records)
 
-    def written(self, contact: Contact, result: Any) -> Outcome:
+    def written(self, record: SentRecord, result: Any) -> Outcome:
         """The outcome of one record of an upsert."""
         created = result.get("created") if isinstance(result, dict) else None
-        return self._outcome(contact, result, created=created if isinstance(created, bool) else None)
+        return self._outcome(record, result, created=created if isinstance(created, bool) else None)
 
-    def created(self, contact: Contact, result: Any) -> Outcome:
+    def created(self, record: SentRecord, result: Any) -> Outcome:
         """The outcome of one record of a creation, whose answer has no flag for it: what went well is new."""
-        return self._outcome(contact, result, created=True)
+        return self._outcome(record, result, created=True)
 
-    def deleted(self, contact: Contact, result: Any) -> Outcome:
+    def deleted(self, record: SentRecord, result: Any) -> Outcome:
         """The outcome of one record of a deletion; one that is not there (any more) is well."""
         if isinstance(result, dict) and codes(result.get("errors")) & GONE:
-            return Outcome(contact.contact_id, EffectState.OK, remote_id=contact.remote_id)
-        return self._outcome(contact, result, "would not delete this contact")
+            return Outcome(record.record_id, EffectState.OK, remote_id=record.remote_id)
+        return self._outcome(record, result, "would not delete this record")
 
     def _outcome(
-        self, contact: Contact, result: Any, refusal: str = "rejected this contact", *, created: bool | None = None
+        self, record: SentRecord, result: Any, refusal: str = "rejected this record", *, created: bool | None = None
     ) -> Outcome:
         found = result if isinstance(result, dict) else {}
         if found.get("success") is True:
-            remote_id = str(found["id"]) if found.get("id") else contact.remote_id
-            return Outcome(contact.contact_id, EffectState.OK, remote_id=remote_id, created=created)
+            remote_id = str(found["id"]) if found.get("id") else record.remote_id
+            return Outcome(record.record_id, EffectState.OK, remote_id=remote_id, created=created)
         said = self.said(found.get("errors"))
         if found.get("success") is not False:
             state, code = EffectState.UNKNOWN, ErrorCode.OUTCOME_UNKNOWN
-            words = "Salesforce did not say what became of this contact"
+            words = "Salesforce did not say what became of this record"
         elif self._passes(found.get("errors")) or any(self._lacking(found.get("errors"))):
             state, code = EffectState.RETRY, ErrorCode.DESTINATION_UNAVAILABLE
-            words = "Salesforce could not take this contact now"
+            words = "Salesforce could not take this record now"
         else:
             state, code = EffectState.FAILED, ErrorCode.DESTINATION_REJECTED
             words = f"Salesforce {refusal}"
         detail = self.words(f"{words}: {said}" if said else words)
-        return Outcome(contact.contact_id, state, code, detail)
+        return Outcome(record.record_id, state, code, detail)
 
     def _passes(self, errors: Any) -> bool:
         """Somebody made a record with this key at the same time: an upsert that found none, and a creation, cannot
@@ -196,10 +196,10 @@ class Quota:
         left = self._until - self._monotonic()
         return Pause(left, self._detail) if left > 0 else None
 
-    def closed(self, contacts: list[Contact], pause: Pause) -> Reply:
+    def closed(self, records: list[SentRecord], pause: Pause) -> Reply:
         """The answer to a call that was not made."""
         waits = (EffectState.RETRY, ErrorCode.DESTINATION_RATE_LIMIT, pause.detail)
-        outcomes = [Outcome(c.contact_id, *waits) for c in contacts]
+        outcomes = [Outcome(c.record_id, *waits) for c in records]
         return Reply(outcomes=outcomes, health=Health.WELL, pause=pause, detail=pause.detail)
 
     def unread(self, pause: Pause) -> ReadBack:

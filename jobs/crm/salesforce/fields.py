@@ -1,4 +1,4 @@
-"""A contact as a Salesforce Contact record, and whether a record that was read back carries its values.
+"""A record as a Salesforce Contact, and whether a row that was read back carries its values.
 
 An attribute goes as a custom field: each run of characters that an API name cannot have becomes one `_`, and
 `__c` follows ("Subscription Date" → `Subscription_Date__c`; a name that begins with a digit gets the `X` that
@@ -7,7 +7,7 @@ it. Contact has no field for a company (it links to an Account), so a company st
 
 Strings, numbers and booleans keep their JSON type, lists and objects become JSON text, `null` clears a field.
 
-LastName cannot be empty there. A contact that names none leaves it alone; only where Salesforce says that it cannot
+LastName cannot be empty there. A record that names none leaves it alone; only where Salesforce says that it cannot
 make a record without one is `default_last_name` sent, so that no name which somebody typed there is lost.
 """
 
@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from app.destinations.kinds import SalesforceOptions
 from jobs.crm.mapping import FieldMap, same, text
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 _OTHER: Final = re.compile(r"[^A-Za-z0-9]+")
 _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
@@ -38,31 +38,30 @@ class Fields(FieldMap):
         self.last_name = options.fields.get("last_name", options.STANDARD["last_name"]) or ""
         """The field that a new record must have; empty where nothing goes there."""
 
-    def record(self, contact: Contact) -> dict[str, Any]:
-        """What an upsert of the contact sends."""
-        return {"attributes": {"type": "Contact"}, **self._values(contact)}
+    def sobject(self, record: SentRecord) -> dict[str, Any]:
+        """What an upsert of the record sends."""
+        return {"attributes": {"type": "Contact"}, **self._values(record)}
 
-    def new_record(self, contact: Contact) -> dict[str, Any] | None:
-        """What a creation of the contact sends: the same with a last name; `None`: there is none to give."""
+    def new_record(self, record: SentRecord) -> dict[str, Any] | None:
+        """What a creation of the record sends: the same with a last name; `None`: there is none to give."""
         name = self.last_name
-        if not name or self._default_last_name is None or name in self.sources(contact):
+        if not name or self._default_last_name is None or name in self.sources(record):
             return None
-        return {**self.record(contact), name: self._default_last_name}
+        return {**self.sobject(record), name: self._default_last_name}
 
-    def names(self, contacts: Iterable[Contact]) -> list[str]:
+    def names(self, records: Iterable[SentRecord]) -> list[str]:
         """Those that a query can name."""
-        return [name for name in super().names(contacts) if _API_NAME.fullmatch(name)]
+        return [name for name in super().names(records) if _API_NAME.fullmatch(name)]
 
-    def match(self, contact: Contact, record: Mapping[str, Any]) -> bool:
-        """Whether the record has every value that a push of the contact would set."""
-        held = {name.casefold(): value for name, value in record.items()}
+    def match(self, record: SentRecord, row: Mapping[str, Any]) -> bool:
+        """Whether the row has every value that a push of the record would set."""
+        held = {name.casefold(): value for name, value in row.items()}
         return all(
-            same(value, held.get(name.casefold()), fold=name == "Email")
-            for name, value in self._values(contact).items()
+            same(value, held.get(name.casefold()), fold=name == "Email") for name, value in self._values(record).items()
         )
 
-    def _values(self, contact: Contact) -> dict[str, Any]:
-        values = {name: _typed(value) for name, value in self.sources(contact).items()}
+    def _values(self, record: SentRecord) -> dict[str, Any]:
+        values = {name: _typed(value) for name, value in self.sources(record).items()}
         name = self.last_name
         if name in values and self._default_last_name is not None and not (values[name] or "").strip():
             values[name] = self._default_last_name

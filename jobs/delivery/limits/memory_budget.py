@@ -1,4 +1,4 @@
-"""How many bytes of contacts a worker holds for its calls: an equal share for each destination that it calls."""
+"""How many bytes of records a worker holds for its calls: an equal share for each destination that it calls."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class MemoryShare:
     """Of one destination."""
 
     def __init__(self, holding: set[MemoryShare]) -> None:
-        """`holding`: the shares of this worker that hold contacts; kept up to date here."""
+        """`holding`: the shares of this worker that hold records; kept up to date here."""
         self._holding = holding
         self._held = 0
         self._largest = 1

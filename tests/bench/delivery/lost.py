@@ -33,7 +33,7 @@ async def measure(site: Site, contacts: int) -> None:
         await site.sandbox.reset("ledger,contacts")
         await site.sandbox.misbehave(accept_then_drop={"probability": SHARE, "seed": seed, "on": side})
         began = time.time()
-        await site.post_all(rig.contact_ids(contacts))
+        await site.post_all(rig.record_ids(contacts))
         last = await site.delivered("hubspot", 240)
         await site.sandbox.recover()
         made = await site.sandbox.calls()

@@ -81,7 +81,7 @@ async def _arrive(site: Site, batches: int, every: float) -> list[float]:
     began = time.monotonic()
 
     async def one(number: int) -> float:
-        ids = rig.contact_ids(BATCH)
+        ids = rig.record_ids(BATCH)
         await asyncio.sleep(max(0.0, began + number * every - time.monotonic()))
         return await site.post(ids)
 

@@ -19,7 +19,7 @@ async def measure(site: Site, contacts: int, concurrency: int, *, profile: bool)
     await site.start()
     await site.rows("UPDATE destinations SET options = jsonb_build_object('concurrency', $1::int)", concurrency)
     await site.sandbox.misbehave(latency={"latency": LATENCY})
-    ids = rig.contact_ids(contacts + CHUNK * concurrency)
+    ids = rig.record_ids(contacts + CHUNK * concurrency)
     await site.post_all(ids[contacts:])  # warms up connections, plans and code
     await site.delivered("hubspot", 60)
     answer = await site.tranche.ask("POST", "/v1/destinations/hubspot/pause")

@@ -93,7 +93,7 @@ class Field:
     async def contacts(self) -> dict[str, tuple[str | None, str | None, str | None]]:
         """First name, company and phone of each contact that there is."""
         rows = [row for row in await self.tranche.contacts() if not row["deleted"]]
-        return {row["contact_id"]: (row["first_name"], row["company"], row["phone"]) for row in rows}
+        return {row["record_id"]: (row["first_name"], row["company"], row["phone"]) for row in rows}
 
 
 def person(number: int, **fields: Any) -> dict[str, Any]:

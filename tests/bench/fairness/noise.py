@@ -31,7 +31,7 @@ Make = Callable[[], bytes]
 
 
 def _import(key: str, items: int) -> Make:
-    body = rig.body(rig.items(rig.contact_ids(items), 0))
+    body = rig.body(rig.items(rig.record_ids(items), 0))
 
     def make() -> bytes:
         head = (

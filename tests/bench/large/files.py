@@ -29,10 +29,10 @@ def rows(count: int, seed: int) -> Iterator[Row]:
     bits = random.Random(seed).getrandbits
     for _ in range(count):
         n = bits(64)
-        contact_id = f"{n:016x}"
+        record_id = f"{n:016x}"
         yield {
-            "id": contact_id,
-            "email": f"{contact_id}@example.com",
+            "id": record_id,
+            "email": f"{record_id}@example.com",
             "first_name": FIRST[n % 10],
             "last_name": LAST[n // 10 % 10],
             "phone": f"({n % 900 + 100}){n % 907:03}-{n % 9973:04}x{n % 99991:05}",
@@ -42,7 +42,7 @@ def rows(count: int, seed: int) -> Iterator[Row]:
                 "country": COUNTRY[n // 2500 % 5],
                 "phone_2": f"+1-{n % 911:03}-{n % 977:03}-{n % 9967:04}",
                 "subscribed": f"202{n % 6}-{n % 12 + 1:02}-{n % 28 + 1:02}",
-                "website": f"https://www.stephenson-{contact_id[:10]}.com/",
+                "website": f"https://www.stephenson-{record_id[:10]}.com/",
             },
         }
 

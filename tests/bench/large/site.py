@@ -28,7 +28,7 @@ from tests.bench.large.files import TYPES
 from tests.conftest import SECRET_KEY
 
 WORKERS = 2
-_TABLES = """TRUNCATE records, record_versions, jobs, job_chunks, deliveries, effects, contact_syncs, staged_chunks,
+_TABLES = """TRUNCATE records, record_versions, jobs, job_chunks, deliveries, effects, record_syncs, staged_chunks,
     staged_repeats, idempotency_keys"""
 _keys = itertools.count(1)
 

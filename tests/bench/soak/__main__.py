@@ -43,7 +43,7 @@ def megabytes(part: Part) -> float:
 
 async def feed(tranche: Installation, a: argparse.Namespace, until: float, taken: list[int]) -> None:
     """So many imports a second, whether those before are answered or not."""
-    ids = itertools.cycle(rig.contact_ids(a.contacts))
+    ids = itertools.cycle(rig.record_ids(a.contacts))
     note = {"note": "x" * a.bytes} if a.bytes else {}
     connector = aiohttp.TCPConnector(limit=50)
     async with aiohttp.ClientSession(connector=connector) as session:

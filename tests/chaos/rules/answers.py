@@ -133,7 +133,7 @@ def _may_fail(request: Row, sent: Row, item: Row) -> bool:
 
 
 def _row_is_true(place: str, sent: Row, item: Row, row: Row) -> Findings:
-    if (row["contact_id"], row["version"]) != (item["id"], item["version"]):
+    if (row["record_id"], row["version"]) != (item["id"], item["version"]):
         yield Finding("told_otherwise", f"{place} was told {item['id']} version {item['version']}, made {row}")
     for name, value in sent["fields"].items():
         if name in ("if_version", "source_version", "attributes"):
@@ -162,14 +162,14 @@ def refused_is_nowhere(e: Evidence) -> Findings:
         request = marks.get(mark)
         if request is None:
             yield Finding(
-                "from_nowhere", f"version {row['version']} of {row['contact_id']} holds {mark!r}, which nobody sent"
+                "from_nowhere", f"version {row['version']} of {row['record_id']} holds {mark!r}, which nobody sent"
             )
             continue
         made[mark].add(row["job_id"])
         if request["expect"] != "batch":
             yield Finding(
                 "refused_but_done",
-                f"{request['key']} ({request['kind']}) made version {row['version']} of {row['contact_id']}",
+                f"{request['key']} ({request['kind']}) made version {row['version']} of {row['record_id']}",
             )
     for mark, jobs in made.items():
         if len(jobs) > 1:

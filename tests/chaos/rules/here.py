@@ -17,26 +17,26 @@ SETTLED: Final = frozenset("ofds")
 def ledger_is_whole(e: Evidence) -> Findings:
     """A contact's versions are 1, 2, 3 … without a gap, each knows the one before, and the last is the contact."""
     fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
-    for contact_id, contact in e.contacts.items():
-        rows = e.ledger.get(contact_id, [])
+    for record_id, contact in e.contacts.items():
+        rows = e.ledger.get(record_id, [])
         if [row["version"] for row in rows] != list(range(1, contact["version"] + 1)):
             yield Finding(
-                "gap", f"{contact_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}"
+                "gap", f"{record_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}"
             )
             continue
         for before, after in zip([None, *rows], rows, strict=False):
             wanted = (None, None) if before is None else (before["job_id"], before["item_index"])
             if (after["prev_job_id"], after["prev_item_index"]) != wanted:
-                yield Finding("gap", f"version {after['version']} of {contact_id} does not name the one before")
+                yield Finding("gap", f"version {after['version']} of {record_id} does not name the one before")
         differing = [name for name in fields if rows[-1][name] != contact[name]]
         if differing:
-            yield Finding("gap", f"{contact_id} is not its newest ledger row: {', '.join(differing)}")
-        yield from _source_versions_rise(e, contact_id, rows)
-    for contact_id in e.ledger.keys() - e.contacts.keys():
-        yield Finding("gap", f"{contact_id} is in the ledger, but is no contact")
+            yield Finding("gap", f"{record_id} is not its newest ledger row: {', '.join(differing)}")
+        yield from _source_versions_rise(e, record_id, rows)
+    for record_id in e.ledger.keys() - e.contacts.keys():
+        yield Finding("gap", f"{record_id} is in the ledger, but is no contact")
 
 
-def _source_versions_rise(e: Evidence, contact_id: str, rows: list[Row]) -> Findings:
+def _source_versions_rise(e: Evidence, record_id: str, rows: list[Row]) -> Findings:
     """Only an undo goes back, to that of what it restores."""
     newest = None
     for row in rows:
@@ -46,7 +46,7 @@ def _source_versions_rise(e: Evidence, contact_id: str, rows: list[Row]) -> Find
         elif number is not None:
             if newest is not None and number < newest:
                 numbers = [row["source_version"] for row in rows]
-                yield Finding("version_ignored", f"{contact_id}: source versions went {numbers}")
+                yield Finding("version_ignored", f"{record_id}: source versions went {numbers}")
                 return
             newest = number
 
@@ -90,15 +90,15 @@ def undone_is_undone(e: Evidence) -> Findings:
                 "not_undone", f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions"
             )
         for row in e.table("ledger"):
-            place = f"version {row['version']} of {row['contact_id']}"
-            contact = e.contacts[row["contact_id"]]
+            place = f"version {row['version']} of {row['record_id']}"
+            contact = e.contacts[row["record_id"]]
             # A later item that said the same under a newer source version has confirmed it.
             stands = all(contact[name] == row[name] for name in ("version", "source_version"))
             if row["job_id"] == of and stands and every:
                 yield Finding("not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}")
             if row["job_id"] != job["job_id"]:
                 continue
-            rows = e.ledger[row["contact_id"]]
+            rows = e.ledger[row["record_id"]]
             again = _standing_again(e, rows, row["version"] - 1) if row["version"] > 1 else []
             taken = next((v for v in again if rows[v - 1]["job_id"] == of), None)
             if taken is None:
@@ -245,11 +245,11 @@ def dead_letters_are_written(e: Evidence) -> Findings:
 def dead_letters_are_taken_once(e: Evidence) -> Findings:
     """A dead letter that a retry or replay took is that job's alone, and what ended otherwise has a reason."""
     dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
-    held = {(row["destination_id"], row["contact_id"]): row["synced_version"] for row in e.table("contact_syncs")}
+    held = {(row["destination_id"], row["record_id"]): row["synced_version"] for row in e.table("record_syncs")}
     owed: set[tuple[str, int, str]] = set()
     named: Counter[int] = Counter()
     for d in e.table("deliveries"):
-        owed.update((d["job_id"], d["destination_id"], contact_id) for contact_id in d["contact_ids"])
+        owed.update((d["job_id"], d["destination_id"], record_id) for record_id in d["record_ids"])
         for number in d.get("dead_letters") or []:
             named[number] += 1
             taker = dead_letters[number]["replay_job_id"]
@@ -262,7 +262,7 @@ def dead_letters_are_taken_once(e: Evidence) -> Findings:
             yield Finding("taken_twice", f"dead letter {number} is sent by {count} deliveries")
     for number, row in dead_letters.items():
         resolution = row.get("resolution")
-        place = (row["destination_id"], row["contact_id"])
+        place = (row["destination_id"], row["record_id"])
         if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
             yield Finding(
                 "dead_letter_lost", f"dead letter {number} was taken by {row['replay_job_id']}, which owes nothing"
@@ -289,7 +289,7 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     by_job: dict[str, list[Row]] = defaultdict(list)
     refused: dict[str, set[str]] = defaultdict(set)
     for dead_letter in e.table("dead_letters"):
-        refused[dead_letter.get("root_job_id", "")].add(dead_letter["contact_id"])
+        refused[dead_letter.get("root_job_id", "")].add(dead_letter["record_id"])
         by_job[dead_letter.get("job_id", "")].append(dead_letter)
     written = {row["job_id"] for row in e.table("ledger")}
     for job_id, job in e.jobs.items():
@@ -301,7 +301,7 @@ def all_have_it_or_none(e: Evidence) -> Findings:
             continue
         for dead_letter in by_job[job_id]:
             row = e.entered.get((job_id, dead_letter["item_index"]))
-            contact = e.contacts[row["contact_id"]] if row is not None else None
+            contact = e.contacts[row["record_id"]] if row is not None else None
             untouched = row and contact and all(contact[n] == row[n] for n in ("version", "source_version"))
             if untouched and _was_open(dead_letter, saga["finished_at"]):
                 yield Finding(
@@ -312,8 +312,8 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"], {})
         in_part = job.get("kind") == "undo" and job.get("undo_of") is None
-        if in_part and row["contact_id"] not in refused[job["root_job_id"]]:
+        if in_part and row["record_id"] not in refused[job["root_job_id"]]:
             yield Finding(
                 "undo_overwrote",
-                f"version {row['version']} of {row['contact_id']} takes back what no destination refused",
+                f"version {row['version']} of {row['record_id']} takes back what no destination refused",
             )

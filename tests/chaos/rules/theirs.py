@@ -58,7 +58,7 @@ def creations_are_known(e: Evidence) -> Findings:
         for effect in e.effects.get(crm, []):
             if effect.get("created"):
                 made[effect["key"]] = effect.get("by", "api")
-        for row in e.table("contact_syncs"):
+        for row in e.table("record_syncs"):
             said = row["destination_id"] == number and row.get("created") is True
-            if said and made.get(row["contact_id"]) != "api":
-                yield Finding("believed", f"{crm}: {row['contact_id']} is said to be made by us, but a user made it")
+            if said and made.get(row["record_id"]) != "api":
+                yield Finding("believed", f"{crm}: {row['record_id']} is said to be made by us, but a user made it")

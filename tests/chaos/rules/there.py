@@ -28,7 +28,7 @@ def record_of(kind: str, row: Row) -> Row | None:
     tombstone."""
     if row["deleted"]:
         return None
-    fields = ("email", "first_name", "last_name", "phone", "company", "contact_id")
+    fields = ("email", "first_name", "last_name", "phone", "company", "record_id")
     found = {theirs: row[ours] for ours, theirs in zip(fields, STANDARD[kind], strict=True)}
     if kind == "http":
         found |= {"attributes": row["attributes"], "version": row["version"]}
@@ -73,16 +73,16 @@ def _has(held: Row, name: str) -> bool:
     return name in held or name in held.get("attributes", {})
 
 
-def _left(e: Evidence, crm: str, number: int, contact_id: str) -> bool:
+def _left(e: Evidence, crm: str, number: int, record_id: str) -> bool:
     """Whether the record of a tombstone may be there still: a user made it, or Tranche says what is not restored."""
     makers = [
         effect.get("by", "api")
         for effect in e.effects.get(crm, [])
-        if effect["key"] == contact_id and effect.get("created")
+        if effect["key"] == record_id and effect.get("created")
     ]
     return makers[-1:] == ["user"] or any(
-        row["destination_id"] == number and row["contact_id"] == contact_id and row.get("not_restored")
-        for row in e.table("contact_syncs")
+        row["destination_id"] == number and row["record_id"] == record_id and row.get("not_restored")
+        for row in e.table("record_syncs")
     )
 
 
@@ -174,44 +174,44 @@ def effects_are_single(e: Evidence) -> Findings:
 def destinations_hold_the_contacts(e: Evidence) -> Findings:
     """In the end each CRM holds each contact as it stands, or a dead letter says why not."""
     given_up = {
-        (row["destination_id"], row["contact_id"], row["version"])
+        (row["destination_id"], row["record_id"], row["version"])
         for row in e.table("dead_letters")
         if row.get("resolution") is None
     }
     for crm, number in e.destinations.items():
         kind = e.kinds.get(crm, "hubspot")
         last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
-        for contact_id, contact in e.contacts.items():
-            if (number, contact_id, contact["version"]) in given_up:
+        for record_id, contact in e.contacts.items():
+            if (number, record_id, contact["version"]) in given_up:
                 continue
-            wanted, held = record_of(kind, contact), last.get(contact_id)
-            if wanted is None and held is not None and _left(e, crm, number, contact_id):
+            wanted, held = record_of(kind, contact), last.get(record_id)
+            if wanted is None and held is not None and _left(e, crm, number, record_id):
                 continue
             kept = [name for name in cleared_of(kind, contact) if wanted and held and _has(held, name)]
             if kept or not fits(wanted, held):
                 yield Finding(
                     "not_there",
-                    f"{crm} holds {held} of {contact_id}; version {contact['version']} is {wanted}"
+                    f"{crm} holds {held} of {record_id}; version {contact['version']} is {wanted}"
                     + (f", without {', '.join(kept)}" if kept else ""),
                 )
         typed = {effect["key"] for effect in e.effects.get(crm, []) if effect.get("by") == "user"}
-        for contact_id in last.keys() - e.contacts.keys() - typed:
-            yield Finding("never_stood", f"{crm} holds {contact_id}, which is no contact")
+        for record_id in last.keys() - e.contacts.keys() - typed:
+            yield Finding("never_stood", f"{crm} holds {record_id}, which is no contact")
 
 
 def refused_there_is_not_there(e: Evidence) -> Findings:
     """A contact whose only delivery was refused by the CRM had no effect there."""
     named: dict[tuple[int, str], list[tuple[Row, int]]] = defaultdict(list)
     for d in e.table("deliveries"):
-        for position, contact_id in enumerate(d["contact_ids"]):
-            named[d["destination_id"], contact_id].append((d, position))
-    for (number, contact_id), deliveries in named.items():
+        for position, record_id in enumerate(d["record_ids"]):
+            named[d["destination_id"], record_id].append((d, position))
+    for (number, record_id), deliveries in named.items():
         crm = e.crm_of.get(number, "")
         delivery, position = deliveries[0]
         if len(deliveries) == 1 and delivery["states"][position] == "f":
-            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == contact_id and x.get("by") != "user"]
+            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == record_id and x.get("by") != "user"]
             if found:
-                yield Finding("refused_but_done", f"{crm} refused {contact_id} for good, but has its effects {found}")
+                yield Finding("refused_but_done", f"{crm} refused {record_id} for good, but has its effects {found}")
 
 
 def syncs_are_true(e: Evidence) -> Findings:
@@ -219,19 +219,19 @@ def syncs_are_true(e: Evidence) -> Findings:
     for crm, number in e.destinations.items():
         kind = e.kinds.get(crm, "hubspot")
         last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
-        for row in e.table("contact_syncs"):
+        for row in e.table("record_syncs"):
             if row["destination_id"] != number:
                 continue
-            held = last.get(row["contact_id"])
+            held = last.get(row["record_id"])
             fitting = [
                 v["version"]
-                for v in e.ledger.get(row["contact_id"], [])
+                for v in e.ledger.get(row["record_id"], [])
                 if fits(record_of(kind, v), held) or (v["deleted"] and row.get("created") is not True)
             ]
             if row["synced_version"] > max(fitting, default=0):
                 yield Finding(
                     "believed",
-                    f"{crm} is said to hold version {row['synced_version']} of {row['contact_id']}, but holds {held}",
+                    f"{crm} is said to hold version {row['synced_version']} of {row['record_id']}, but holds {held}",
                 )
 
 
@@ -257,7 +257,7 @@ def accounts_are_blamed_once(e: Evidence) -> Findings:
         if _LACKING.search(dead_letter.get("error_detail") or ""):
             yield Finding(
                 "buried_for_setup",
-                f"{dead_letter['contact_id']} was given up for what the account lacks: {dead_letter['error_detail']}",
+                f"{dead_letter['record_id']} was given up for what the account lacks: {dead_letter['error_detail']}",
             )
     for crm in e.destinations:
         lost = [f for f in e.faults if f["target"] == crm and f.get("details", {}).get("fault") == "missing_fields"]

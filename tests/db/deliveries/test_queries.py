@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, Phase, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from app.deliveries import contact_states
 from app.deliveries import queries as deliverie_queries
+from app.deliveries import record_states
 from app.deliveries.queries import Claim, DeadLetter, ItemError, Record, Recorded, Tried
 from app.destinations import service
 from app.job_status import queries as job_status_queries
@@ -112,13 +112,13 @@ def report(claim: Claim, states: str, **changes: Any) -> Record:
     """The end of an attempt: every contact tried in its version; another attempt at once if any item is open."""
     tried = [
         Tried(name, CODE_STATE[dead_letter], version, version if dead_letter == "o" else 0, None, None, None)
-        for name, version, dead_letter in zip(claim.contact_ids, claim.versions, states, strict=True)
+        for name, version, dead_letter in zip(claim.record_ids, claim.versions, states, strict=True)
         if dead_letter != "p"
     ]
     dead_letters = [
         DeadLetter(name, version, index, CODE_STATE[dead_letter], "DESTINATION_REJECTED", "no")
         for name, version, index, dead_letter in zip(
-            claim.contact_ids, claim.versions, claim.indexes, states, strict=True
+            claim.record_ids, claim.versions, claim.indexes, states, strict=True
         )
         if dead_letter in "fd"
     ]
@@ -149,7 +149,7 @@ class TestClaim:
         job_id = await line.owe("a", "b")
         assert await line.due()
         claim = await line.take()
-        assert (claim.job_id, claim.contact_ids, claim.versions, claim.indexes) == (job_id, ["a", "b"], [1, 1], [0, 1])
+        assert (claim.job_id, claim.record_ids, claim.versions, claim.indexes) == (job_id, ["a", "b"], [1, 1], [0, 1])
         assert (claim.states, claim.errors, claim.attempt) == ("pp", {}, 1)
         assert claim.absent_for is None
         assert 0 <= claim.age < 60
@@ -165,16 +165,16 @@ class TestClaim:
         await line.owe("b", "c", company="New")
         await line.owe("d")
         first = await line.take()
-        assert (await line.take()).contact_ids == ["d"]
+        assert (await line.take()).record_ids == ["d"]
         assert await line.claim() is None
         await line.record(first, "oo")
-        assert (await line.take()).contact_ids == ["b", "c"]
+        assert (await line.take()).record_ids == ["b", "c"]
 
     async def test_destinations_do_not_wait_for_each_other(self, line: Line) -> None:
         other = Line(line.desk, await line.desk.add_destination("other"))
         await line.owe("a")
-        assert (await line.take()).contact_ids == ["a"]
-        assert (await other.take()).contact_ids == ["a"]
+        assert (await line.take()).record_ids == ["a"]
+        assert (await other.take()).record_ids == ["a"]
 
     @pytest.mark.parametrize("bound", [1, 3])
     async def test_no_more_in_flight_than_allowed(self, line: Line, bound: int) -> None:
@@ -191,7 +191,7 @@ class TestClaim:
         while done < 30:
             claims = [c for c in await asyncio.gather(*(line.claim() for _ in range(10))) if c]
             assert claims
-            contacts = Counter(name for claim in claims for name in claim.contact_ids)
+            contacts = Counter(name for claim in claims for name in claim.record_ids)
             assert max(contacts.values()) == 1
             await asyncio.gather(*(line.record(claim, "oo") for claim in claims))
             done += len(claims)
@@ -202,16 +202,16 @@ class TestClaim:
         for names in ("a", "b", "bc", "d", "ce", "f"):
             await line.owe(*names, company=names)
         first = await line.take()
-        assert first.contact_ids == ["a"]
+        assert first.record_ids == ["a"]
         await line.owe("a", company="New")
         claims = await line.claim_some(10)
-        assert [claim.contact_ids for claim in claims] == [["b"], ["d"], ["f"]]
+        assert [claim.record_ids for claim in claims] == [["b"], ["d"], ["f"]]
         claims += await line.claim_some(10)
-        assert claims[-1].contact_ids == ["c", "e"]
+        assert claims[-1].record_ids == ["c", "e"]
         assert await line.claim_some(10) == []
         for claim in (first, *claims):
-            await line.record(claim, "o" * len(claim.contact_ids))
-        assert [claim.contact_ids for claim in await line.claim_some(10)] == [["b", "c"], ["a"]]
+            await line.record(claim, "o" * len(claim.record_ids))
+        assert [claim.record_ids for claim in await line.claim_some(10)] == [["b", "c"], ["a"]]
         await line.check_counts()
 
     @pytest.mark.parametrize(("limit", "bound", "had"), [(3, 8, [3, 3, 2]), (8, 5, [5, 0, 0]), (8, 8, [8, 0, 0])])
@@ -289,17 +289,17 @@ class TestRecord:
         assert delivery["finished_at"] is not None
         assert json.loads(delivery["errors"]) == {"1": {"code": "DESTINATION_REJECTED", "detail": "no"}}
         assert json.loads(delivery["failures"]) == {"DESTINATION_REJECTED": {"count": 1, "samples": [1]}}
-        syncs = await line.desk.rows("SELECT contact_id, state, synced_version FROM contact_syncs ORDER BY 1")
+        syncs = await line.desk.rows("SELECT record_id, state, synced_version FROM record_syncs ORDER BY 1")
         assert syncs == [
-            {"contact_id": "a", "state": "ok", "synced_version": 1},
-            {"contact_id": "b", "state": "failed", "synced_version": 0},
+            {"record_id": "a", "state": "ok", "synced_version": 1},
+            {"record_id": "b", "state": "failed", "synced_version": 0},
         ]
         dead_letters = await line.desk.rows(
-            "SELECT contact_id, item_index, state, error_code, attempts, job_id FROM dead_letters"
+            "SELECT record_id, item_index, state, error_code, attempts, job_id FROM dead_letters"
         )
         assert dead_letters == [
             {
-                "contact_id": "b",
+                "record_id": "b",
                 "item_index": 1,
                 "state": "failed",
                 "error_code": "DESTINATION_REJECTED",
@@ -337,7 +337,7 @@ class TestRecord:
         seen: list[Any] = []
         for absence in ("clear", "now", "keep", "clear"):
             await line.record(await line.take(), "u", absence=absence)
-            (row,) = await line.desk.rows("SELECT doubted_at FROM contact_syncs")
+            (row,) = await line.desk.rows("SELECT doubted_at FROM record_syncs")
             seen.append(row["doubted_at"])
         assert seen[0] is not None
         assert seen[0] == seen[1] == seen[2] < seen[3]
@@ -352,7 +352,7 @@ class TestRecord:
     ) -> None:
         await line.owe("a")
         await line.desk.execute(
-            "INSERT INTO contact_syncs (tenant_id, destination_id, contact_id, synced_version, state, state_version) "
+            "INSERT INTO record_syncs (tenant_id, destination_id, record_id, synced_version, state, state_version) "
             "VALUES ($1, $2, 'a', $3, 'failed', $4)",
             line.desk.tenant_id,
             line.destination_id,
@@ -361,7 +361,7 @@ class TestRecord:
         )
         await line.take(lease=0.0)
         assert await line.release_lost() == 1
-        (row,) = await line.desk.rows("SELECT * FROM contact_syncs")
+        (row,) = await line.desk.rows("SELECT * FROM record_syncs")
         assert (row["state"], row["state_version"]) == left
         assert (row["doubted_at"] is not None) is (left[0] == "unknown")
 
@@ -433,11 +433,11 @@ class TestRecord:
         await line.record(old, "o", tried=ahead)
         await line.record(await line.take(), "o", tried=[Tried("a", "retry", 1, 1, None, "X", "late")])
         columns = "synced_version, state, state_version, remote_id, error_code"
-        (row,) = await line.desk.rows(f"SELECT {columns} FROM contact_syncs")
+        (row,) = await line.desk.rows(f"SELECT {columns} FROM record_syncs")
         assert tuple(row.values()) == (2, "ok", 2, "remote", None)
         await line.owe("a", company="Newer")
         await line.record(await line.take(), "r", tried=[Tried("a", "retry", 3, 0, None, "X", "busy")])
-        (row,) = await line.desk.rows(f"SELECT {columns} FROM contact_syncs")
+        (row,) = await line.desk.rows(f"SELECT {columns} FROM record_syncs")
         assert tuple(row.values()) == (2, "retry", 3, "remote", "X")
 
     @hypothesis_settings(
@@ -474,7 +474,7 @@ class TestRecord:
     async def _everything(line: Line) -> list[Any]:
         return [
             await line.desk.rows(f"SELECT * FROM {table} ORDER BY 1, 2, 3")
-            for table in ("deliveries", "effects", "jobs", "contact_syncs", "dead_letters")
+            for table in ("deliveries", "effects", "jobs", "record_syncs", "dead_letters")
         ]
 
 
@@ -569,7 +569,7 @@ class TestStanding:
     @staticmethod
     async def _standing(line: Line) -> tuple[int, int, dict[str, Any]]:
         async with line.desk.database.connection() as connection:
-            found = await contact_states.contacts_to_send(
+            found = await record_states.records_to_send(
                 connection, line.desk.tenant_id, line.destination_id, ["c00000", "absent"]
             )
         assert list(found) == ["c00000"]

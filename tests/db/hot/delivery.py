@@ -10,18 +10,18 @@ HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
     "claim_deliveries": (f"3, 5, 8, 8, {TOKEN}, '30 s', false, false", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
-    "contacts_to_send": (f"3, 5, {CONTACTS}", {"records_pkey", "contact_syncs_pkey"}),
+    "records_to_send": (f"3, 5, {CONTACTS}", {"records_pkey", "record_syncs_pkey"}),
     "record_delivery": (
         f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, {TRIED}",
-        {"deliveries_pkey", "effects_pkey", "jobs_pkey", "contact_syncs_pkey"},
+        {"deliveries_pkey", "effects_pkey", "jobs_pkey", "record_syncs_pkey"},
     ),
     "insert_dead_letters": (
-        """3, '[{"contact_id":"c1","version":1,"item_index":0,"state":"dead","code":"X","detail":"no"}]', 5""",
+        """3, '[{"record_id":"c1","version":1,"item_index":0,"state":"dead","code":"X","detail":"no"}]', 5""",
         {"deliveries_pkey", "dead_letters_pkey", "jobs_pkey"},
     ),
     "supersede_dead_letters": (
         f"3, {CONTACTS}, '{{1,1,1}}', 5, 500, {TOKEN}",
-        {"dead_letters_contact", "deliveries_pkey"},
+        {"dead_letters_record", "deliveries_pkey"},
     ),
     "hasten_deliveries": ("3, 5, false", {"deliveries_due", "deliveries_pkey"}),
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),

@@ -17,5 +17,5 @@ HOT: Final[Hot] = {
     "read_revisions": (f"'{{3}}', {JOBS}", {"jobs_pkey"}),
     "read_key": ("3, 'route', 'key-5'", {"idempotency_keys_pkey"}),
     "read_record": ("3, 'c5'", {"records_pkey"}),
-    "read_contact_syncs": ("3, 'c5'", {"contact_syncs_pkey"}),
+    "read_record_syncs": ("3, 'c5'", {"record_syncs_pkey"}),
 }

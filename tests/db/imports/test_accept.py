@@ -308,11 +308,11 @@ class TestTransaction:
         tight = msgspec.structs.replace(desk.settings, chunk_size=2)
         await desk.push(people(5)[::-1], settings=tight)
         rows = await desk.rows(
-            "SELECT destination_id, contact_ids, indexes, first_index, last_index FROM deliveries ORDER BY delivery_id"
+            "SELECT destination_id, record_ids, indexes, first_index, last_index FROM deliveries ORDER BY delivery_id"
         )
         for destination_id in ids:
             mine = [r for r in rows if r["destination_id"] == destination_id]
-            assert [r["contact_ids"] for r in mine] == [["c00004", "c00003"], ["c00002", "c00001"], ["c00000"]]
+            assert [r["record_ids"] for r in mine] == [["c00004", "c00003"], ["c00002", "c00001"], ["c00000"]]
             assert [(r["first_index"], r["last_index"]) for r in mine] == [(0, 1), (2, 3), (4, 4)]
         assert [r["pending"] for r in await desk.rows("SELECT pending FROM effects")] == [5, 5]
 
@@ -362,7 +362,7 @@ class TestCrowds:
                 done[item["id"]] += 1
                 marks[item["id"]][f"w{writer}"] = 1
         await _check_changes(desk, done)
-        assert {r["contact_id"]: r["attributes"] for r in await desk.contacts()} == marks
+        assert {r["record_id"]: r["attributes"] for r in await desk.contacts()} == marks
 
     async def test_duplicates_of_a_running_request_pin_no_connection(self, desk: Desk) -> None:
         """While the first request is stuck, 999 like it are turned away and others are served."""
@@ -436,10 +436,10 @@ async def crowd(desk: Desk) -> AsyncIterator[Desk]:
 
 async def _check_changes(desk: Desk, changes: Counter[str]) -> None:
     """Versions count the changes, and the history has every one of them."""
-    assert {r["contact_id"]: r["version"] for r in await desk.contacts()} == changes
+    assert {r["record_id"]: r["version"] for r in await desk.contacts()} == changes
     found: dict[str, list[int]] = {}
     for row in await desk.history():
-        found.setdefault(row["contact_id"], []).append(row["version"])
+        found.setdefault(row["record_id"], []).append(row["version"])
     assert {contact: sorted(versions) for contact, versions in found.items()} == {
         contact: list(range(1, count + 1)) for contact, count in changes.items()
     }

@@ -31,13 +31,13 @@ async def test_chunks_come_to_records_history_and_deliveries(desk: Desk) -> None
     assert [o["index"] for o in found] == list(range(26))
     assert [o["status"] for o in found] == ["ok"] * 25 + ["failed"]
     made = await desk.history()
-    assert [(r["item_index"], r["contact_id"]) for r in made] == [(n, f"c{n:05}") for n in range(25)]
+    assert [(r["item_index"], r["record_id"]) for r in made] == [(n, f"c{n:05}") for n in range(25)]
     row = await job(desk, job_id)
     assert (row["state"], row["total"], row["succeeded"], row["failed"]) == ("syncing", 26, 25, 1)
     assert msgspec.json.decode(row["results"]) == {"created": 25}
     assert row["step"] is None
     assert row["applied_at"] is not None
-    pending = await desk.rows("SELECT indexes, contact_ids FROM deliveries ORDER BY first_index")
+    pending = await desk.rows("SELECT indexes, record_ids FROM deliveries ORDER BY first_index")
     assert [i for d in pending for i in d["indexes"]] == list(range(25))
     assert (await desk.rows("SELECT pending FROM effects"))[0]["pending"] == 25
     assert await desk.rows("SELECT FROM staged_chunks") == []
@@ -143,7 +143,7 @@ async def test_many_workers_share_a_job(desk: Desk) -> None:
     versions = await desk.rows("SELECT version, count(*) AS n FROM records GROUP BY 1")
     assert [(r["version"], r["n"]) for r in versions] == [(1, 2_000)]
     assert [o["index"] for o in await outcomes(desk, job_id)] == list(range(2_000))
-    pending = await desk.rows("SELECT sum(cardinality(contact_ids)) AS n FROM deliveries")
+    pending = await desk.rows("SELECT sum(cardinality(record_ids)) AS n FROM deliveries")
     assert pending[0]["n"] == 2_000
 
 
@@ -184,7 +184,7 @@ async def test_connections_cut_at_any_moment_repeat_and_skip_nothing(desk: Desk)
     await process(calm, twin)
     assert await outcomes(desk, job_id) == await outcomes(calm, twin)
     for rows in (await desk.contacts(), await desk.history()):
-        names = ("item_index", "contact_id", "version", "first_name")
+        names = ("item_index", "record_id", "version", "first_name")
         found = {
             tenant: sorted([[row[name] for name in names] for row in rows if row["tenant_id"] == tenant], key=str)
             for tenant in (desk.tenant_id, calm.tenant_id)

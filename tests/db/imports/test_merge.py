@@ -101,11 +101,11 @@ def _told(answer: Accepted207) -> list[Told]:
 async def _check_owed(desk: Desk, answer: Accepted207, changed: list[tuple[str, int, int]]) -> None:
     """A destination is owed exactly what changed, and an item that did nothing makes no delivery."""
     rows = await desk.rows(
-        "SELECT contact_ids, versions, indexes, states FROM deliveries WHERE tenant_id = $1 AND job_id = $2",
+        "SELECT record_ids, versions, indexes, states FROM deliveries WHERE tenant_id = $1 AND job_id = $2",
         desk.tenant_id,
         answer.job_id,
     )
-    assert [owed for r in rows for owed in zip(r["contact_ids"], r["versions"], r["indexes"], strict=True)] == changed
+    assert [owed for r in rows for owed in zip(r["record_ids"], r["versions"], r["indexes"], strict=True)] == changed
     assert "".join(r["states"] for r in rows) == "p" * len(changed)
     (job,) = await desk.rows(
         "SELECT state FROM jobs WHERE tenant_id = $1 AND job_id = $2", desk.tenant_id, answer.job_id
@@ -115,27 +115,27 @@ async def _check_owed(desk: Desk, answer: Accepted207, changed: list[tuple[str, 
 
 async def _check_contacts(desk: Desk, prefix: str, model: Model) -> None:
     stored = {
-        row["contact_id"]: _seen(row) | {"version": row["version"]}
+        row["record_id"]: _seen(row) | {"version": row["version"]}
         for row in await desk.contacts()
-        if row["contact_id"].startswith(prefix)
+        if row["record_id"].startswith(prefix)
     }
     assert stored == {name: _image(c) | {"version": c.version} for name, c in model.contacts.items()}
 
 
 async def _check_history(desk: Desk, prefix: str, model: Model) -> None:
     """From the contact back to version 1, every step names its maker and shows the contact as it then was."""
-    rows = [row for row in await desk.history() if row["contact_id"].startswith(prefix)]
+    rows = [row for row in await desk.history() if row["record_id"].startswith(prefix)]
     by_maker = {(r["job_id"], r["item_index"]): r for r in rows}
     assert len(rows) == sum(c.version for c in model.contacts.values())
-    newest = [row for row in await desk.contacts() if row["contact_id"].startswith(prefix)]
+    newest = [row for row in await desk.contacts() if row["record_id"].startswith(prefix)]
     for contact in newest:
-        known = model.contacts[contact["contact_id"]]
+        known = model.contacts[contact["record_id"]]
         step: Any = contact
         for version in range(known.version, 0, -1):
             row = by_maker[step["job_id"], step["item_index"]]
             job, index, then = known.history[version - 1]
             assert (row["job_id"], row["item_index"]) == (job, index)
-            assert (row["contact_id"], row["version"]) == (contact["contact_id"], version)
+            assert (row["record_id"], row["version"]) == (contact["record_id"], version)
             assert _seen(row) == _image(then)
             assert (row["prev_job_id"], row["prev_item_index"]) == (
                 known.history[version - 2][:2] if version > 1 else (None, None)

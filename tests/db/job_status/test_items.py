@@ -45,7 +45,7 @@ FROM unnest(ARRAY['$a'::uuid, '$b'::uuid]) j;
 INSERT INTO effects (tenant_id, job_id, destination_id, ok, failed, unknown, skipped)
 SELECT 1, j, d, $n - 3, 1, 1, 1 FROM unnest(ARRAY['$a'::uuid, '$b'::uuid]) j, generate_series(1, 2) d;
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes, states,
+    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
     state
 )
 SELECT

@@ -35,7 +35,7 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
             )
             if not isinstance(claim, Claim):
                 return
-            no = [contact_id in refuse for contact_id in claim.contact_ids]
+            no = [record_id in refuse for record_id in claim.record_ids]
             record = Record(
                 states="".join("f" if refused else "o" for refused in no),
                 errors={str(n): ItemError("DESTINATION_REJECTED", "no") for n, refused in enumerate(no) if refused},
@@ -44,12 +44,12 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
                 absence="clear",
                 tried=[
                     Tried(id_, "failed" if refused else "ok", version, 0 if refused else version, None, None, None)
-                    for id_, version, refused in zip(claim.contact_ids, claim.versions, no, strict=True)
+                    for id_, version, refused in zip(claim.record_ids, claim.versions, no, strict=True)
                 ],
                 dead_letters=[
                     DeadLetter(id_, version, index, "failed", "DESTINATION_REJECTED", "no")
                     for id_, version, index, refused in zip(
-                        claim.contact_ids, claim.versions, claim.indexes, no, strict=True
+                        claim.record_ids, claim.versions, claim.indexes, no, strict=True
                     )
                     if refused
                 ],
@@ -138,7 +138,7 @@ async def test_what_was_changed_since_is_left_with_its_letter(desk: Desk) -> Non
     assert set(await fields(desk)) == {"c00000", "c00001"}
     undo = await compensation(desk, pushed.job_id)
     assert (undo.summary.failed, undo.summary.succeeded) == (1, 1)
-    assert {x["contact_id"]: x["resolution"] for x in await dead_letters(desk)} == {"c00001": None, "c00002": "dropped"}
+    assert {x["record_id"]: x["resolution"] for x in await dead_letters(desk)} == {"c00001": None, "c00002": "dropped"}
 
 
 async def test_an_item_that_two_refuse_is_taken_back_once(desk: Desk) -> None:
@@ -157,7 +157,7 @@ async def test_a_letter_that_a_human_has_settled_counts_no_more(desk: Desk) -> N
     a = await desk.add_destination("a")
     await desk.push(people(2), consistency=ALL)
     await deliver(desk, a, refuse={"c00000", "c00001"})
-    await desk.execute("UPDATE dead_letters SET resolution = 'delivered' WHERE contact_id = 'c00000'")
+    await desk.execute("UPDATE dead_letters SET resolution = 'delivered' WHERE record_id = 'c00000'")
     await settle(desk)
     assert set(await fields(desk)) == {"c00000"}
 

@@ -15,7 +15,7 @@ from app.files.staging_codec import decode_sources
 from app.job_status.service import Job, read_job
 from app.kit.compression import unpack
 from app.records import history
-from app.records.service import read_contact
+from app.records.service import read_record
 from app.resources.contacts import STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import ItemOutcome, decode_items
 from tests.db.conftest import Desk, people, person
@@ -26,7 +26,7 @@ from tests.db.staging import stage
 async def contacts(desk: Desk) -> dict[str, dict[str, Any]]:
     names = ("version", "source_version", *STANDARD_FIELDS, "attributes")
     return {
-        row["contact_id"]: {name: row[name] for name in names}
+        row["record_id"]: {name: row[name] for name in names}
         for row in await desk.contacts()
         if row["tenant_id"] == desk.tenant_id
     }
@@ -206,7 +206,7 @@ async def test_an_import_revives_what_an_undo_took_away(desk: Desk) -> None:
     await undo(desk, pushed.job_id)
     async with desk.database.connection() as connection:
         with pytest.raises(NotFound, match="undone by job"):
-            await read_contact(connection, desk.tenant_id, "c00001")
+            await read_record(connection, desk.tenant_id, "c00001")
     again = await desk.push([person(1, company="ACME", source_version=1)])
     found = (await contacts(desk))["c00001"]
     assert (found["version"], found["first_name"], found["company"]) == (3, None, "ACME")
@@ -294,7 +294,7 @@ async def test_what_is_still_at_work_cannot_be_undone_yet(desk: Desk, state: str
 async def test_what_changed_nothing_cannot_be_undone(desk: Desk, kind: str) -> None:
     pushed = await desk.push(people(1))
     await desk.execute("UPDATE jobs SET kind = $1 WHERE job_id = $2", kind, pushed.job_id)
-    with pytest.raises(JobNotUndoable, match="changes no contact") as told:
+    with pytest.raises(JobNotUndoable, match="changes no record") as told:
         await ask(desk, pushed.job_id)
     assert str(pushed.job_id) not in told.value.detail, "it would send its reader in a circle"
 

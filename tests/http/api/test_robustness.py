@@ -210,7 +210,7 @@ async def test_a_thousand_requests_with_one_key_have_one_effect(
     assert len({answer.body for answer in answers}) == 1
     assert sum("Idempotency-Replayed" not in answer.headers for answer in answers) == 1
     assert await db.fetchval("SELECT count(*) FROM jobs") == 2
-    assert [row["version"] for row in await stored.history(db) if row["contact_id"] == "c7"] == [1]
+    assert [row["version"] for row in await stored.history(db) if row["record_id"] == "c7"] == [1]
 
 
 async def test_the_service_ends_without_waiting_for_who_waits(

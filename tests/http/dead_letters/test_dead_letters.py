@@ -46,15 +46,15 @@ ended AS (
     WHERE j.job_id = $1
 )
 INSERT INTO dead_letters (
-    tenant_id, destination_id, contact_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    r.tenant_id, r.destination_id, i.contact_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
+    r.tenant_id, r.destination_id, i.record_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
     'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM refused r
-CROSS JOIN unnest(r.contact_ids, r.versions, r.indexes, r.dead_letters) AS i(contact_id, version, item_index, letter)
+CROSS JOIN unnest(r.record_ids, r.versions, r.indexes, r.dead_letters) AS i(record_id, version, item_index, letter)
 LEFT JOIN dead_letters b ON b.dead_letter_id = i.letter
 ORDER BY r.destination_id, i.item_index
 """
@@ -126,7 +126,7 @@ async def test_only_the_named_destination_is_retried(api: Api, db: Db) -> None:
 async def test_text_that_no_database_holds_is_refused(api: Api, db: Db) -> None:
     await add(api)
     await fail(api, db, 1)
-    for raw in (b'{"filter":{"contact_id":"\\ud800"}}', b'{"all":true,"reason":"\\ud800"}'):
+    for raw in (b'{"filter":{"record_id":"\\ud800"}}', b'{"all":true,"reason":"\\ud800"}'):
         for action in ("replay", "drop"):
             answer = await api.request(
                 "POST", f"{DEAD_LETTERS}/{action}", data=raw, headers={"Content-Type": "application/json"}
@@ -190,8 +190,8 @@ async def test_pages_of_letters_neither_lose_nor_repeat_any(api: Api, db: Db) ->
         page = (await api.get(f"{DEAD_LETTERS}?limit=4&cursor={page['next_cursor']}")).json()
         seen += [x["id"] for x in page["dead_letters"]]
     assert seen == [i for i in whole if i != whole[5]]
-    linked = await api.get(f"{DEAD_LETTERS}?limit=4&resolution=any&contact_id=c3")
-    assert [x["contact_id"] for x in linked.json()["dead_letters"]] == ["c3"]
+    linked = await api.get(f"{DEAD_LETTERS}?limit=4&resolution=any&record_id=c3")
+    assert [x["record_id"] for x in linked.json()["dead_letters"]] == ["c3"]
     assert "Link" not in linked.headers
     assert 'rel="next"' in (await api.get(f"{DEAD_LETTERS}?limit=1")).headers["Link"]
     jobs = (await api.get("/v1/jobs?limit=1")).json()["next_cursor"]
@@ -204,9 +204,9 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     await add(api)
     await add(api, name="second")
     one, _two = await fail(api, db, 1, 2), await fail(api, db, 3)
-    await db.execute("UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE contact_id = 'c2'")
+    await db.execute("UPDATE dead_letters SET error_code = 'OUTCOME_UNKNOWN', state = 'dead' WHERE record_id = 'c2'")
     (dropped,) = [
-        x["id"] for x in (await api.get(f"{DEAD_LETTERS}?contact_id=c3&destination=second")).json()["dead_letters"]
+        x["id"] for x in (await api.get(f"{DEAD_LETTERS}?record_id=c3&destination=second")).json()["dead_letters"]
     ]
     await post(api, f"{DEAD_LETTERS}/drop", ids=[dropped], reason="gone")
 
@@ -218,7 +218,7 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     assert await count("error_code=OUTCOME_UNKNOWN") == 2
     assert await count("state=failed&destination=hubspot") == 2
     assert await count(f"job_id={one}") == 4
-    assert await count(f"job_id={one}&contact_id=c2&destination=hubspot") == 1
+    assert await count(f"job_id={one}&record_id=c2&destination=hubspot") == 1
     assert [await count(f"resolution={r}") for r in RESOLUTIONS] == [5, 0, 0, 1, 0, 6]
     clusters = (await api.get(f"{DEAD_LETTERS}/clusters")).json()
     assert clusters["total"] == 5
@@ -237,7 +237,7 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
         ("state=open", 400),
         ("error_code=X", 400),
         ("resolution=x", 400),
-        ("contact_id=%00", 400),
+        ("record_id=%00", 400),
         ("limit=0", 400),
         ("color=red", 400),
     ):
@@ -296,7 +296,7 @@ async def test_a_request_must_say_which_letters(api: Api, db: Db) -> None:
         {"ids": [1], "filter": {"destination": "hubspot"}},
         {"filter": {"color": "red"}},
         {"filter": {"job_id": "x"}},
-        {"filter": {"contact_id": "\0"}},
+        {"filter": {"record_id": "\0"}},
         {"filter": {"created_before": "2026-01-15T09:30:00"}},
         {"all": True, "rate": 0},
         {"all": True, "rate": 1e-300},

@@ -162,7 +162,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     destination_id = await db.fetchval("SELECT destination_id FROM destinations")
     claim = await claim_delivery(db, tenant_id, destination_id, token=uuid.uuid4(), lease=30.0, concurrency=8)
     assert claim is not None
-    tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.contact_ids]
+    tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.record_ids]
     done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[])
     recorded = await deliverie_queries.record_delivery(db, claim, done)
     assert recorded is not None

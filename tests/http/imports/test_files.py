@@ -157,8 +157,8 @@ async def test_broken_rows_among_a_thousand(api: Api, db: asyncpg.Connection[Any
     lines = [f"c{n:04}" if n % 100 == 7 else f"c{n:04},c{n}@example.com" for n in range(1_000)]
     random.Random(1).shuffle(lines)
     outcomes = told(await push_csv(api, "id,email\n" + "\n".join(lines)))
-    for line, (contact_id, result, _) in zip(lines, outcomes, strict=True):
-        assert (contact_id, result) == ((line[:5], "created") if "," in line else (None, "INVALID_FIELD"))
+    for line, (record_id, result, _) in zip(lines, outcomes, strict=True):
+        assert (record_id, result) == ((line[:5], "created") if "," in line else (None, "INVALID_FIELD"))
     assert await db.fetchval("SELECT count(*) FROM records") == 990
 
 

@@ -154,13 +154,13 @@ async def test_a_cursor_of_another_contact_leads_nowhere(api: Api) -> None:
     assert (answer.status, answer.json()) == (200, {"versions": [], "next_cursor": None})
 
 
-@pytest.mark.parametrize("contact_id", ["a/history", "/history", "history", "a/b", "ä%"])
-async def test_ids_with_slashes_have_histories_too(api: Api, contact_id: str) -> None:
+@pytest.mark.parametrize("record_id", ["a/history", "/history", "history", "a/b", "ä%"])
+async def test_ids_with_slashes_have_histories_too(api: Api, record_id: str) -> None:
     from urllib.parse import quote
 
-    await api.push([person(1) | {"id": contact_id}])
-    path = "/v1/contacts/" + quote(contact_id, safe="")
-    assert (await api.get(path)).json()["id"] == contact_id
+    await api.push([person(1) | {"id": record_id}])
+    path = "/v1/contacts/" + quote(record_id, safe="")
+    assert (await api.get(path)).json()["id"] == record_id
     assert [v["version"] for v in (await api.get(path + "/history")).json()["versions"]] == [1]
 
 
@@ -224,7 +224,7 @@ async def test_from_the_shell(api: Api, settings: Settings) -> None:
     async with sagas_running(settings):
         code, out, err = await run_cli(api, "jobs", "undo", pushed["job_id"], "--wait", "--quiet")
     assert (code, err) == (1, "")
-    assert "1 contact restored" in out
+    assert "1 record restored" in out
     assert "1 had been changed since" in out
     code, out, _ = await run_cli(api, "contacts", "history", "c1")
     assert code == 0

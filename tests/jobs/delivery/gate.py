@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 from jobs.delivery import clients
 from tests.jobs.delivery.test_hard_times import Answer, Script, well
 
@@ -25,7 +25,7 @@ class Gate:
         self.held: deque[asyncio.Future[Answer]] = deque()
         self.is_open = False
 
-    async def push(self, contacts: list[Contact]) -> Any:
+    async def push(self, contacts: list[SentRecord]) -> Any:
         """What the script does with a call while the gate is in use."""
         if self.is_open:
             return await well(contacts)

@@ -11,7 +11,7 @@ import pytest
 
 from app.settings import Settings
 from app.vocabulary.states import EffectState
-from jobs.crm.port import Contact, Health, Pause, Reply, Timeouts
+from jobs.crm.port import Health, Pause, Reply, SentRecord, Timeouts
 from jobs.delivery.policy import DeliveryPolicy
 from jobs.worker import working
 from tests.jobs.conftest import World, people
@@ -42,7 +42,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
     return Gate(monkeypatch)
 
 
-async def broken(contacts: list[Contact]) -> Reply:
+async def broken(contacts: list[SentRecord]) -> Reply:
     """What a CRM that is down looks like."""
     reply: Reply = await every(EffectState.RETRY)(contacts)
     return msgspec.structs.replace(reply, health=Health.CRM_FAULT, status=500)
@@ -103,8 +103,8 @@ async def test_a_destination_has_its_own_timeout(world: World) -> None:
 async def test_new_work_does_not_wait_for_a_slow_call(world: World, gate: Gate) -> None:
     """There are lanes free, so what is imported during a call that takes long goes out beside it."""
 
-    async def push(contacts: list[Contact]) -> Any:
-        return await (gate.push if contacts[0].contact_id == "c00000" else well)(contacts)
+    async def push(contacts: list[SentRecord]) -> Any:
+        return await (gate.push if contacts[0].record_id == "c00000" else well)(contacts)
 
     gate.script.push = push
     async with working(msgspec.structs.replace(world.settings, **PATIENT)):

@@ -227,7 +227,7 @@ async def test_letters_of_one_contact_are_sent_as_one(world: World) -> None:
         one = await fail(world, 2, 1)
         two = (await world.push([{"id": "c00000", "email": "c00000@example.com", "first_name": "Ada"}])).job_id
         await world.finished(two)
-        still = await sent(world, await replay(world, Filter(contact_id="c00000")))
+        still = await sent(world, await replay(world, Filter(record_id="c00000")))
         assert await world.effects(still) == {"failed": 1}
         assert merged(await read(world, one)) == {"total": 2, "ok": 1, "failed": 1}
         assert merged(await read(world, two)) == {"total": 1, "failed": 1}
@@ -316,7 +316,7 @@ async def test_a_doubt_is_settled_by_a_human(world: World) -> None:
     with pytest.raises(Conflict, match=f"not so: {certain['dead_letter_id']}"):
         await dead_letter_service.settle(world.database, actor(world), both, "seen there")
     await dead_letter_service.settle(world.database, actor(world), both[:1], "seen there")
-    (sync,) = await world.rows("SELECT * FROM contact_syncs WHERE contact_id = $1", doubtful["contact_id"])
+    (sync,) = await world.rows("SELECT * FROM record_syncs WHERE record_id = $1", doubtful["record_id"])
     assert (sync["synced_version"], sync["state"], sync["error_code"]) == (1, "ok", None)
     assert merged(await read(world, root)) == {"total": 3, "ok": 2, "failed": 1}
     dead_letter = (await all_dead_letters(world))[0]
@@ -362,6 +362,6 @@ async def test_a_letter_tells_all_that_is_needed_to_decide(world: World) -> None
     assert found.failed_version is not None
     assert (found.payload.version, found.payload.first_name) == (2, "Ada")
     assert (found.failed_version.job_id, found.failed_version.item_index) == (root, 0)
-    assert found.failed_version.contact is not None
-    assert found.failed_version.contact.first_name is None
+    assert found.failed_version.record is not None
+    assert found.failed_version.record.first_name is None
     assert found.headers["X-Request-ID"] == ["request-of-a-human"]

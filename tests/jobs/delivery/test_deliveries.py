@@ -45,7 +45,7 @@ async def test_a_rejected_item_harms_no_other(world: World) -> None:
         assert await world.finished(answer.job_id) == "completed_with_failures"
     assert await world.effects(answer.job_id) == {"ok": 9, "failed": 1}
     (dead_letter,) = await world.rows("SELECT * FROM dead_letters")
-    assert (dead_letter["contact_id"], dead_letter["state"], dead_letter["error_code"]) == (
+    assert (dead_letter["record_id"], dead_letter["state"], dead_letter["error_code"]) == (
         "c00004",
         "failed",
         "DESTINATION_REJECTED",

@@ -17,7 +17,7 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from app.deliveries import contact_states, queries
+from app.deliveries import queries, record_states
 from app.deliveries.queries import Claim, Record, Recorded, Tried
 from app.destinations import service
 from app.errors import Invalid
@@ -66,7 +66,7 @@ async def record_ok(world: World, claim: Claim) -> Recorded | None:
     """Every contact of the claim arrived."""
     tried = [
         Tried(name, "ok", version, version, None, None, None)
-        for name, version in zip(claim.contact_ids, claim.versions, strict=True)
+        for name, version in zip(claim.record_ids, claim.versions, strict=True)
     ]
     record = Record(
         states="o" * len(tried), errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[]
@@ -305,7 +305,7 @@ async def test_an_attribute_that_may_have_arrived_is_cleared(world: World, lost:
     await world.rows("UPDATE deliveries SET next_attempt_at = now()")
     if lost == "the worker":
         # As if the worker had died in that call: nothing was recorded of the contact.
-        await world.rows("DELETE FROM contact_syncs")
+        await world.rows("DELETE FROM record_syncs")
         await world.rows("UPDATE deliveries SET states = 'p'")
         await world.rows("UPDATE effects SET pending = 1, unknown = 0")
         await take(world, lease=-1)
@@ -328,9 +328,7 @@ async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: Wo
     await world.push(people(1, attributes={"ctiy": None, "city": "Ulm"}))
     claim = await take(world)
     async with world.database.connection() as connection:
-        found = await contact_states.contacts_to_send(
-            connection, world.tenant_id, claim.destination_id, claim.contact_ids
-        )
+        found = await record_states.records_to_send(connection, world.tenant_id, claim.destination_id, claim.record_ids)
     assert found["c00000"].attributes == {"city": "Ulm"}
 
 

@@ -15,7 +15,7 @@ from app.destinations import service
 from app.settings import Settings
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
-from jobs.crm.port import Contact, Headers, Health, Outcome, ReadBack, Reply, Seen
+from jobs.crm.port import Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 from jobs.worker import working
 from tests.jobs.conftest import World, people
 
@@ -43,8 +43,10 @@ class Scripted:
     def __call__(self, **_: Any) -> Scripted:
         return self
 
-    def _write(self, asked: str, contacts: list[Contact], headers: Headers, do: Callable[[Contact], None]) -> Reply:
-        self.calls.append((asked, [c.contact_id for c in contacts], headers.event_id))
+    def _write(
+        self, asked: str, contacts: list[SentRecord], headers: Headers, do: Callable[[SentRecord], None]
+    ) -> Reply:
+        self.calls.append((asked, [c.record_id for c in contacts], headers.event_id))
         known = set(self.records)
         lost = self.lose.get(asked, 0) > 0
         if lost:
@@ -53,18 +55,18 @@ class Scripted:
             self.keys.add(headers.event_id)
             for contact in contacts:
                 do(contact)
-                self.done.append((contact.contact_id, contact.version))
+                self.done.append((contact.record_id, contact.version))
         state = EffectState.UNKNOWN if lost else EffectState.OK
         code = ErrorCode.OUTCOME_UNKNOWN if lost else None
         return Reply(
             outcomes=[
                 Outcome(
-                    contact_id=c.contact_id,
+                    record_id=c.record_id,
                     state=state,
                     code=code,
                     detail="no answer: timed out after 2.0 s" if lost else "",
-                    remote_id=None if lost else self.records.get(c.contact_id),
-                    created=None if lost else c.contact_id not in known,
+                    remote_id=None if lost else self.records.get(c.record_id),
+                    created=None if lost else c.record_id not in known,
                 )
                 for c in contacts
             ],
@@ -73,24 +75,24 @@ class Scripted:
             status=None if lost else 200,
         )
 
-    async def push(self, contacts: list[Contact], headers: Headers) -> Reply:
+    async def push(self, contacts: list[SentRecord], headers: Headers) -> Reply:
         assert not any(c.deleted for c in contacts)
         return self._write("push", contacts, headers, self._keep)
 
-    def _keep(self, contact: Contact) -> None:
-        self.records.setdefault(contact.contact_id, f"r{len(self.done)}")
+    def _keep(self, contact: SentRecord) -> None:
+        self.records.setdefault(contact.record_id, f"r{len(self.done)}")
 
-    async def archive(self, contacts: list[Contact], headers: Headers) -> Reply:
+    async def archive(self, contacts: list[SentRecord], headers: Headers) -> Reply:
         assert all(c.deleted and (c.remote_id or not self.reads_back) for c in contacts)
         return self._write(
-            "archive", contacts, headers, lambda contact: self.records.pop(contact.contact_id, None) and None
+            "archive", contacts, headers, lambda contact: self.records.pop(contact.record_id, None) and None
         )
 
-    async def read_back(self, contacts: list[Contact], headers: Headers) -> ReadBack:
-        self.calls.append(("read_back", [c.contact_id for c in contacts], headers.event_id))
+    async def read_back(self, contacts: list[SentRecord], headers: Headers) -> ReadBack:
+        self.calls.append(("read_back", [c.record_id for c in contacts], headers.event_id))
         if self.silent:
             return ReadBack(seen=None, health=Health.WELL, status=500, detail="busy")
-        there = {c.contact_id: Seen.DIFFERS if c.deleted else Seen.MATCHES for c in contacts}
+        there = {c.record_id: Seen.DIFFERS if c.deleted else Seen.MATCHES for c in contacts}
         return ReadBack(
             seen={k: seen if k in self.records else Seen.ABSENT for k, seen in there.items()},
             remote_ids={k: self.records[k] for k in there if k in self.records},
@@ -127,7 +129,7 @@ async def bury_contacts(world: World) -> uuid.UUID:
     )
     await world.rows(
         """INSERT INTO deliveries (
-            tenant_id, destination_id, job_id, request_id, first_index, last_index, contact_ids, versions, indexes,
+            tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes,
             states
         )
         SELECT c.tenant_id, d.destination_id, $1, 'undo', 0, max(c.place) - 1, array_agg(c.record_id ORDER BY c.place),
@@ -159,7 +161,7 @@ class TestTombstones:
             await world.finished((await world.push(people(3, attributes={"city": "Ulm"}))).job_id)
             assert await world.finished(await bury_contacts(world)) == "completed"
             assert (crm.asked, crm.records) == (["push", "archive"], {})
-            syncs = await world.rows("SELECT synced_version, remote_id, state FROM contact_syncs")
+            syncs = await world.rows("SELECT synced_version, remote_id, state FROM record_syncs")
             assert syncs == [{"synced_version": 2, "remote_id": None, "state": "ok"}] * 3
             assert await world.finished((await world.push(people(3))).job_id) == "completed"
         assert (crm.asked[-1], len(crm.records)) == ("push", 3)
@@ -178,7 +180,7 @@ class TestTombstones:
         crm = scripted(monkeypatch)
         async with working(world.settings):
             await world.finished((await world.push(people(2))).job_id)
-        await world.rows("UPDATE contact_syncs SET remote_id = NULL")
+        await world.rows("UPDATE record_syncs SET remote_id = NULL")
         if not there:
             crm.records.clear()
         undo = await bury_contacts(world)
@@ -232,7 +234,7 @@ class TestNobodyToAsk:
             dead_letters = await world.rows("SELECT * FROM dead_letters")
             assert [(x["state"], x["error_code"]) for x in dead_letters] == [("dead", "OUTCOME_UNKNOWN")] * 2
             told = dead_letters[0]["error_detail"]
-            assert told.startswith("upsert of 2 contacts sent 20")
+            assert told.startswith("upsert of 2 records sent 20")
             assert crm.calls[0][2] in told
             assert "timed out after 2.0 s" in told
             assert "settle" in told
@@ -315,7 +317,7 @@ class TestUnknown:
             assert shown.unknown.count == 4
             assert shown.unknown.oldest_seconds <= 20
             (errors_,) = await errors(world)
-            assert errors_["0"]["detail"].startswith("upsert of 4 contacts sent")
+            assert errors_["0"]["detail"].startswith("upsert of 4 records sent")
             assert errors_["0"]["detail"].endswith("since then: busy")
             crm.silent = False
             assert await world.finished(answer.job_id, 2) == "completed"

@@ -57,7 +57,7 @@ async def test_a_file_waits_for_room_and_then_goes_on(world: World, monkeypatch:
 async def test_what_cannot_be_recorded_is_not_sent(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call whose outcome finds no room would have to be looked into afterwards."""
     monkeypatch.setattr(database, "FULL_WAIT", 0.5)
-    await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON contact_syncs EXECUTE FUNCTION refuse()")
+    await execute(world, REFUSE, "CREATE TRIGGER full_disk BEFORE INSERT ON record_syncs EXECUTE FUNCTION refuse()")
     for start in range(0, 60, 10):
         await world.push(people(10, start=start))
     async with working(world.settings):

@@ -17,11 +17,11 @@ from uuid_utils.compat import uuid7
 import jobs.worker
 from app.dead_letters import service as dead_letter_service
 from app.dead_letters.queries import Filter
-from app.deliveries import contact_states, queries
+from app.deliveries import queries, record_states
 from app.errors import DatabaseUnavailable, Overloaded
 from app.undo import service as undo_service
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.port import Contact, Headers, Health, Outcome, Pause, ReadBack, Reply, Seen
+from jobs.crm.port import Headers, Health, Outcome, Pause, ReadBack, Reply, Seen, SentRecord
 from jobs.delivery import clients, policy
 from jobs.outbound.ssrf import open_session
 from jobs.worker import working
@@ -29,7 +29,7 @@ from tests.claims import claim_delivery
 from tests.jobs.conftest import World, people
 from tests.jobs.delivery.test_dead_letters import actor, all_dead_letters, fail, read, refuse, replay, retry, sent
 
-Answer = Callable[[list[Contact]], Awaitable[Any]]
+Answer = Callable[[list[SentRecord]], Awaitable[Any]]
 
 
 class Script:
@@ -54,16 +54,16 @@ class Script:
             repeatable = script.repeatable
             learns = False
 
-            async def push(self, contacts: list[Contact], headers: Headers) -> Any:
+            async def push(self, contacts: list[SentRecord], headers: Headers) -> Any:
                 script.asked.append(("push", [c.version for c in contacts]))
                 script.events.append(headers.event_id)
                 return await script.push(contacts)
 
-            async def archive(self, contacts: list[Contact], _: Headers) -> Any:
+            async def archive(self, contacts: list[SentRecord], _: Headers) -> Any:
                 script.asked.append(("archive", [c.version for c in contacts]))
                 return await well(contacts)
 
-            async def read_back(self, contacts: list[Contact], _: Headers) -> Any:
+            async def read_back(self, contacts: list[SentRecord], _: Headers) -> Any:
                 script.asked.append(("read", [c.version for c in contacts]))
                 return await script.read(contacts)
 
@@ -82,8 +82,8 @@ def every(state: EffectState, **more: Any) -> Answer:
         EffectState.FAILED: ErrorCode.DESTINATION_REJECTED,
     }
 
-    async def answer(contacts: list[Contact]) -> Reply:
-        outcomes = [Outcome(contact_id=c.contact_id, state=state, code=codes.get(state), detail="so") for c in contacts]
+    async def answer(contacts: list[SentRecord]) -> Reply:
+        outcomes = [Outcome(record_id=c.record_id, state=state, code=codes.get(state), detail="so") for c in contacts]
         return Reply(outcomes=outcomes, health=Health.WELL, status=200, **more)
 
     return answer
@@ -93,13 +93,13 @@ well = every(EffectState.OK)
 
 
 def found(seen: Seen) -> Answer:
-    async def answer(contacts: list[Contact]) -> ReadBack:
-        return ReadBack(seen={c.contact_id: seen for c in contacts}, health=Health.WELL, status=200)
+    async def answer(contacts: list[SentRecord]) -> ReadBack:
+        return ReadBack(seen={c.record_id: seen for c in contacts}, health=Health.WELL, status=200)
 
     return answer
 
 
-async def silence(_: list[Contact]) -> ReadBack:
+async def silence(_: list[SentRecord]) -> ReadBack:
     return ReadBack(seen=None, health=Health.WELL, pause=Pause(0.4, "too many"), status=429, detail="too many")
 
 
@@ -152,7 +152,7 @@ async def test_what_could_not_be_loaded_was_not_sent(
     """The CRM can neither be asked nor be told twice: what may have been sent would be a human's."""
     script = play(Script())
     troubles = iter([trouble])
-    monkeypatch.setattr(contact_states, "contacts_to_send", once(contact_states.contacts_to_send, troubles))
+    monkeypatch.setattr(record_states, "records_to_send", once(record_states.records_to_send, troubles))
     pushed = await world.push(people(100))
     async with working(brief):
         assert await world.finished(pushed.job_id) == "completed"
@@ -305,7 +305,7 @@ async def test_a_repeated_call_that_is_cut_off_leaves_what_was_settled(
     monkeypatch.setattr(jobs.worker, "_STOP_MARGIN", 0.0)
     states = [EffectState.OK, EffectState.FAILED, EffectState.UNKNOWN]
 
-    async def mixed(contacts: list[Contact]) -> Reply:
+    async def mixed(contacts: list[SentRecord]) -> Reply:
         if len(script.calls) > 1:
             await asyncio.sleep(30)
         replies = [(await every(s)([c])).outcomes[0] for c, s in zip(contacts, states, strict=True)]
@@ -330,7 +330,7 @@ async def test_a_worker_that_stops_gives_a_call_the_time_that_its_destination_ha
     monkeypatch.setattr(jobs.worker, "_STOP_MARGIN", 0.3)
     begun = asyncio.Event()
 
-    async def slowly(contacts: list[Contact]) -> Reply:
+    async def slowly(contacts: list[SentRecord]) -> Reply:
         begun.set()
         await asyncio.sleep(1.5)
         return await well(contacts)  # type: ignore[no-any-return]
@@ -350,7 +350,7 @@ async def test_a_worker_that_stops_gives_a_call_the_time_that_its_destination_ha
 async def test_an_id_that_cannot_be_kept_harms_nobody(world: World, play: Callable[[Script], Script]) -> None:
     script = play(Script())
 
-    async def odd(contacts: list[Contact]) -> Reply:
+    async def odd(contacts: list[SentRecord]) -> Reply:
         reply: Reply = await well(contacts)
         ids = ["a\0b", "\ud800", "x" * 10_000, "17"]
         outcomes = [msgspec.structs.replace(o, remote_id=i) for o, i in zip(reply.outcomes, ids, strict=True)]
@@ -360,7 +360,7 @@ async def test_an_id_that_cannot_be_kept_harms_nobody(world: World, play: Callab
     pushed = await world.push(people(4))
     async with working(world.settings):
         assert await world.finished(pushed.job_id) == "completed"
-    rows = await world.rows("SELECT remote_id FROM contact_syncs ORDER BY contact_id")
+    rows = await world.rows("SELECT remote_id FROM record_syncs ORDER BY record_id")
     assert [row["remote_id"] for row in rows] == [None, None, None, "17"]
 
 
@@ -373,7 +373,7 @@ async def test_what_fails_again_can_be_retried_again(world: World, kind: str) ->
     async with working(world.settings):
         if kind == "replay":
             await fail(world, 2, 1)
-            job_id = await sent(world, await replay(world, Filter(contact_id="c00000")))
+            job_id = await sent(world, await replay(world, Filter(record_id="c00000")))
         else:
             for name in ("Ada", "Bob"):
                 pushed = await world.push(people(1, first_name=name))
@@ -449,8 +449,8 @@ async def test_a_slow_replay_goes_a_few_at_a_time(world: World) -> None:
         await fail(world, 10, 10)
         await world.rows("UPDATE destinations SET state = 'paused'")
         await dead_letter_service.replay(world.database, actor(world), Filter(), world.settings, rate=2, new_id=uuid7)
-    rows = await world.rows("SELECT contact_ids FROM deliveries WHERE dead_letters IS NOT NULL")
-    assert [len(row["contact_ids"]) for row in rows] == [2] * 5
+    rows = await world.rows("SELECT record_ids FROM deliveries WHERE dead_letters IS NOT NULL")
+    assert [len(row["record_ids"]) for row in rows] == [2] * 5
 
 
 async def test_a_destination_that_was_added_again_has_both_counts(world: World) -> None:

@@ -40,7 +40,7 @@ async def test_an_operator_sees_the_body_of_a_call_that_nobody_can_settle(
         assert await world.finished(pushed.job_id) == "completed_with_failures"
 
     assert await effects(world, pushed.job_id) == {"dead": 2}
-    dead_letters = await world.rows("SELECT error_code, error_detail AS detail FROM dead_letters ORDER BY contact_id")
+    dead_letters = await world.rows("SELECT error_code, error_detail AS detail FROM dead_letters ORDER BY record_id")
     assert [dead_letter["error_code"] for dead_letter in dead_letters] == ["OUTCOME_UNKNOWN"] * 2
     assert '"something_broke"' in dead_letters[0]["detail"]
     assert "settle this dead letter" in dead_letters[0]["detail"]
@@ -59,8 +59,8 @@ async def test_who_is_named_failed_and_the_rest_is_read_back(world: World, scrip
         assert await world.finished(pushed.job_id) == "completed_with_failures"
 
     assert await effects(world, pushed.job_id) == {"ok": 1, "failed": 1}
-    [dead_letter] = await world.rows("SELECT contact_id, error_code, error_detail AS detail FROM dead_letters")
-    assert (dead_letter["contact_id"], dead_letter["error_code"]) == ("c00001", "DESTINATION_REJECTED")
+    [dead_letter] = await world.rows("SELECT record_id, error_code, error_detail AS detail FROM dead_letters")
+    assert (dead_letter["record_id"], dead_letter["error_code"]) == ("c00001", "DESTINATION_REJECTED")
     assert "no such country" in dead_letter["detail"]
     assert [asked.path for asked in script.asked] == ["/contacts", "/read"]
 

@@ -79,7 +79,7 @@ def effects_are(world: World, job: Accepted207, counts: dict[str, int]) -> Any:
 
 
 async def dead_letters(world: World) -> list[dict[str, Any]]:
-    return await world.rows("SELECT contact_id FROM dead_letters WHERE tenant_id = $1", world.tenant_id)
+    return await world.rows("SELECT record_id FROM dead_letters WHERE tenant_id = $1", world.tenant_id)
 
 
 @pytest.mark.parametrize("kind", ["hubspot", "salesforce"])
@@ -158,7 +158,7 @@ async def test_what_was_sent_without_an_answer_holds_it_where_reading_is_refused
     async with working(settings):
         job = await world.push(people(3))
         await until(held(world))
-        assert "Reading contacts back is refused" in str((await shown(world)).detail)
+        assert "Reading records back is refused" in str((await shown(world)).detail)
         await until(effects_are(world, job, {"unknown": 3}))
         await world.sandbox.recover()
         await change(world, rate=500.0)

@@ -204,5 +204,5 @@ def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(monkeypa
         with monkeypatch.context() as patched:
             patched.setattr(diagnosis, "_SMALL", -1)
             thorough = diagnosis.examine(raw)
-        assert (quick.contact_id, quick.errors) == (thorough.contact_id, thorough.errors), raw
+        assert (quick.record_id, quick.errors) == (thorough.record_id, thorough.errors), raw
         assert repr({**quick.members}) == repr({**thorough.members}), raw

@@ -23,7 +23,7 @@ def pieces(text: str) -> list[Piece]:
 def outcomes(given: list[Piece]) -> list[Any]:
     items = Items(given, last_wins=False, max_item_bytes=65_536)
     applied = [row for part in items.parts() for row in part]
-    items.decide({row.index: outcomes_wire.ItemOutcome(row.index, row.contact_id, ItemStatus.OK) for row in applied})
+    items.decide({row.index: outcomes_wire.ItemOutcome(row.index, row.record_id, ItemStatus.OK) for row in applied})
     return list(msgspec.json.decode(outcomes_wire.encode_items(items.outcomes)))
 
 

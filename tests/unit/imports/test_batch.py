@@ -19,8 +19,8 @@ def resolve(*items: Any, last_wins: bool = False) -> Batch:
     return resolve_duplicates(read_items(raws, max_item_bytes=65_536), last_wins=last_wins)
 
 
-def contact(contact_id: str, **fields: Any) -> dict[str, Any]:
-    return {"id": contact_id, "email": "a@b.co", **fields}
+def contact(record_id: str, **fields: Any) -> dict[str, Any]:
+    return {"id": record_id, "email": "a@b.co", **fields}
 
 
 def indexes(rows: list[Accepted] | list[Rejected]) -> list[int]:
@@ -30,7 +30,7 @@ def indexes(rows: list[Accepted] | list[Rejected]) -> list[int]:
 def test_without_duplicates_all_are_applied_in_the_order_of_their_ids() -> None:
     ids = ["b", "a", "é", "Z", "\U0001f600", "\uffff", "aa", "1"]
     batch = resolve(*map(contact, ids))
-    assert [row.contact_id for row in batch.applied] == sorted(ids, key=lambda text: text.encode())
+    assert [row.record_id for row in batch.applied] == sorted(ids, key=lambda text: text.encode())
     assert (batch.followers, batch.superseded, batch.rejected) == ({}, {}, [])
 
 
@@ -63,7 +63,7 @@ def test_differing_items_fail_and_name_each_other(one: dict[str, Any], other: di
     assert indexes(batch.rejected) == [0, 2]
     for row, named in zip(batch.rejected, ("item 2 ", "item 0 "), strict=True):
         (error,) = row.errors
-        assert (row.contact_id, error.code, error.pointer) == ("a", "DUPLICATE_IN_BATCH", "/id")
+        assert (row.record_id, error.code, error.pointer) == ("a", "DUPLICATE_IN_BATCH", "/id")
         assert named in error.detail
         assert "on_duplicate=last_wins" in error.detail
 
@@ -108,7 +108,7 @@ def test_every_item_is_accounted_for_once(items: list[dict[str, Any]], last_wins
     everywhere = [*applied, *batch.followers, *batch.superseded, *indexes(batch.rejected)]
     assert sorted(everywhere) == list(range(len(items)))
     assert set(batch.followers.values()) | set(batch.superseded.values()) <= set(applied)
-    ids = [row.contact_id for row in batch.applied]
+    ids = [row.record_id for row in batch.applied]
     assert ids == sorted(set(ids))
     for index, leader in batch.followers.items():
         assert leader < index

@@ -24,7 +24,7 @@ from app.files.csv_mapping import Wording
 from app.resources.decoding import read_items
 from app.settings import Settings
 from jobs.crm.mapping import FieldMap
-from jobs.crm.port import Contact
+from jobs.crm.port import SentRecord
 
 def read(item):
     (row,) = read_items([item], max_item_bytes=10_000)
@@ -37,10 +37,10 @@ assert 'did you mean "job_title"' in read(b'{{"id":"1","email":"a@b.co","jobtitl
 columns = understand(["id", "email", "Position"], {{}}, Wording("map", ":", "{{}}:{{}}".format))
 assert columns.build(["1", "a@b.co", "Engineer"])["job_title"] == "Engineer"
 names = FieldMap(HubSpotOptions(), key="key", name_of=str.lower)
-assert names.sources(Contact(contact_id="1", version=1, email="a@b.co", job_title=None))["jobtitle"] is None
+assert names.sources(SentRecord(record_id="1", version=1, email="a@b.co", job_title=None))["jobtitle"] is None
 assert SalesforceOptions.STANDARD["job_title"] == "Title"
 schemas = make_document(OPERATIONS, Settings())["components"]["schemas"]
-assert all("job_title" in schemas[name]["properties"] for name in ("Item", "Contact", "ContactVersion"))
+assert all("job_title" in schemas[name]["properties"] for name in ("Item", "Contact", "RecordVersion"))
 """
 _LINE = 'Field(name="job_title", headers="job title, position", at={"hubspot": "jobtitle", "salesforce": "Title"}),'
 

@@ -57,7 +57,7 @@ def test_a_whole_item_becomes_a_row() -> None:
         "source_version": 2**63 - 1,
     }
     row = accept(item)
-    assert (row.index, row.contact_id) == (0, item["id"])
+    assert (row.index, row.record_id) == (0, item["id"])
     fields = {name: item[name] for name in ("email", "first_name", "last_name", "phone", "company")}
     attributes = {f"attributes.{key}": value for key, value in item["attributes"].items()}
     assert json.loads(row.document) == fields | attributes
@@ -177,13 +177,13 @@ def test_all_faults_of_an_item_are_told_at_once() -> None:
 
 
 def test_the_id_is_told_whenever_it_can_be_read() -> None:
-    assert reject({"id": "c7"}).contact_id == "c7"
-    assert reject(b'{"id":"c7","email":"\xff","phone":01}').contact_id == "c7"
-    assert reject(b'{"attributes":' + b"[" * 3_000 + b"]" * 3_000 + b',"id":"c7"}').contact_id == "c7"
-    assert reject({"id": "c7", "email": "x" * 200}, limit=100).contact_id == "c7"
+    assert reject({"id": "c7"}).record_id == "c7"
+    assert reject(b'{"id":"c7","email":"\xff","phone":01}').record_id == "c7"
+    assert reject(b'{"attributes":' + b"[" * 3_000 + b"]" * 3_000 + b',"id":"c7"}').record_id == "c7"
+    assert reject({"id": "c7", "email": "x" * 200}, limit=100).record_id == "c7"
     for unusable in ("", "a\0", "\ud800", "x" * 256, None):
-        assert reject({"id": unusable, "email": "nope"}).contact_id is None
-    assert reject({"id": 7, "email": "nope"}).contact_id == "7", "refused, and still found by its sender"
+        assert reject({"id": unusable, "email": "nope"}).record_id is None
+    assert reject({"id": 7, "email": "nope"}).record_id == "7", "refused, and still found by its sender"
 
 
 def test_an_item_too_large_is_told_so() -> None:
@@ -258,8 +258,8 @@ def storable(value: Any) -> bool:
 
 
 def assert_storable(row: Accepted) -> None:
-    assert storable(row.contact_id)
-    assert 1 <= len(row.contact_id) <= 255
+    assert storable(row.record_id)
+    assert 1 <= len(row.record_id) <= 255
     assert storable(json.loads(row.document))
     assert all(number is None or 0 <= number < 2**63 for number in (row.if_version, row.source_version))
 
@@ -268,7 +268,7 @@ def assert_storable(row: Accepted) -> None:
 def test_every_sound_item_comes_back_as_it_was_sent(item: dict[str, Any], ascii_only: bool, indent: int | None) -> None:
     row = accept(json.dumps(item, ensure_ascii=ascii_only, indent=indent).encode())
     assert_storable(row)
-    assert row.contact_id == item["id"]
+    assert row.record_id == item["id"]
     left_out = ("id", "attributes", "if_version", "source_version")
     fields = {name: value for name, value in item.items() if name not in left_out}
     attributes = item.get("attributes")

@@ -29,8 +29,8 @@ def _items(draw: st.DrawFn) -> list[ItemOutcome]:
                 items.append(ItemOutcome(index, f"c{index}", ItemStatus.OK, result, version))
             case ItemStatus.FAILED:
                 code = draw(st.sampled_from(_FAILED_CODES))
-                contact_id = draw(st.none() | st.just(f"c{index}"))
-                items.append(outcomes_wire.failed(index, contact_id, [FieldError(code, "/x", "no")]))
+                record_id = draw(st.none() | st.just(f"c{index}"))
+                items.append(outcomes_wire.failed(index, record_id, [FieldError(code, "/x", "no")]))
             case ItemStatus.RETRY:
                 code = draw(st.sampled_from(_RETRY_CODES))
                 items.append(outcomes_wire.retry(index, f"c{index}", code, draw(st.integers(-5, 90)), "later"))

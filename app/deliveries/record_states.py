@@ -1,4 +1,4 @@
-"""Contacts as a destination is to be sent them: what they hold now, and what the destination holds of them."""
+"""Records as a destination is to be sent them: what they hold now, and what the destination holds of them."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from app.resources.contacts import SentFields
 from app.resources.documents import ATTRIBUTE
 
 
-class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
-    """A contact in its current version, and what the destination holds of it.
+class RecordState(SentFields, frozen=True, kw_only=True, gc=False):
+    """A record in its current version, and what the destination holds of it.
 
     A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared;
     `None` if it must be cleared there.
     """
 
-    contact_id: str
+    record_id: str
     version: int
     attributes: dict[str, Any]
     """A key with None is one that the destination has to clear."""
@@ -64,21 +64,21 @@ class ContactState(SentFields, frozen=True, kw_only=True, gc=False):
 
 
 _not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
-_read_contacts = Query[[int, int, Sequence[str]], list[dict[str, Any]]]("contacts_to_send")
+_read_records = Query[[int, int, Sequence[str]], list[dict[str, Any]]]("records_to_send")
 
 
-async def contacts_to_send(
-    connection: Connection, tenant_id: int, destination_id: int, contact_ids: Sequence[str]
-) -> dict[str, ContactState]:
-    rows = await _read_contacts(connection, tenant_id, destination_id, contact_ids)
-    found = {row["contact_id"]: _read(row) for row in rows}
+async def records_to_send(
+    connection: Connection, tenant_id: int, destination_id: int, record_ids: Sequence[str]
+) -> dict[str, RecordState]:
+    rows = await _read_records(connection, tenant_id, destination_id, record_ids)
+    found = {row["record_id"]: _read(row) for row in rows}
     refused = [s for s in found.values() if s.refused and None in s.attributes.values()]
     if refused:
         await _drop_refused(connection, tenant_id, refused)
     return found
 
 
-def _read(row: dict[str, Any]) -> ContactState:
+def _read(row: dict[str, Any]) -> RecordState:
     stored = row.pop("document")
     document = documents.read(stored)
     cleared, withdrawn = row.pop("cleared"), row.pop("withdrawn")
@@ -108,18 +108,18 @@ def _read(row: dict[str, Any]) -> ContactState:
             fields[name] = None
     if row["deleted"]:
         fields["email"] = None
-    return ContactState(**row, **fields, attributes=attributes, not_restored=words.not_restored, size=len(stored))
+    return RecordState(**row, **fields, attributes=attributes, not_restored=words.not_restored, size=len(stored))
 
 
-async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[ContactState]) -> None:
+async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[RecordState]) -> None:
     """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
     past = await history.walk_back(
-        connection, tenant_id, [s.contact_id for s in refused], [s.synced_version for s in refused]
+        connection, tenant_id, [s.record_id for s in refused], [s.synced_version for s in refused]
     )
     for state in refused:
         held: set[str] = set()
         since: set[str] = set()
-        for made in past.get(state.contact_id, ()):
+        for made in past.get(state.record_id, ()):
             named = documents.attributes_of(documents.read(made.stored.document))
             since.update(named)
             if made.stored.version == state.synced_version:

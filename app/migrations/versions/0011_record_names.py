@@ -1,0 +1,12 @@
+"""What is synced, delivered and kept as a dead letter is a record, whatever its type."""
+
+from app.migrations.sql import run_beside
+
+revision = "0011"
+down_revision = "0010"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    run_beside(__file__)
