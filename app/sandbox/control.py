@@ -5,16 +5,19 @@
 | `GET ledger` | `{"effects","total"}`: the newest 200,000; `?since=SEQ` only later ones, `?portal=` one account's |
 | `GET calls` | `{"calls","total","in_flight","max_concurrent"}`: the newest 50,000; `?since=CALL` |
 | `GET idempotency` | `{"keys":[{"key","calls","replayed"}],"replayed"}`: calls that had a key, or an event id |
-| `GET contacts` | `{"contacts","total"}`; `?portal=` |
-| `POST contacts` | a user makes or edits a record: `{"key_property","key","properties","portal"}` |
-| `DELETE contacts/ID` | a user takes a record away; `?portal=` |
+| `GET contacts` | `{"contacts","total"}`; `?portal=`, and `?object=` other records than contacts |
+| `POST contacts` | a user makes or edits a record: `{"key_property","key","properties","portal"}`; `?object=` |
+| `DELETE contacts/ID` | a user takes a record away; `?portal=`, `?object=` |
 | `GET faults` | `{"faults":{kind: parameters + applied, left, seconds_left}}` |
 | `PUT faults` | `{kind: parameters}` becomes the whole set; `PUT faults/KIND` sets one |
 | `DELETE faults` | all off; `DELETE faults/KIND` one |
-| `GET schema` | `{"own","declared"}`: fields that every account has, and those that were declared |
-| `PUT schema` | `{"declared":["tranche_id","plan"]}` becomes all that is declared; `*` is every name |
+| `GET schema` | `{"own","declared"}`: fields that every account has, and those that were declared; `?object=` |
+| `PUT schema` | `{"declared":["tranche_id","companies.tier"]}` becomes all that is declared; `*` is every name |
 | `POST reset` | everything as new; `?only=` any of `ledger,contacts,faults,concurrency` |
 | `GET health` | `{"status":"ok","kind"}` |
+
+A row of the ledger and a record name their `object`: `contacts` or `companies`, `Contact` or `Account`, and for a
+service of one's own the name of the collection. `contacts` of a reset are the records of all objects.
 
 No token is asked for. A wrong request is answered 400 with `{"error"}`.
 """
@@ -29,6 +32,7 @@ from aiohttp import web
 
 from app.sandbox.faults import FaultError, Refuse, parse
 from app.sandbox.front import DEFAULT_PORTAL, Front
+from app.sandbox.records import Records
 from app.sandbox.users import Edit, delete, edit
 from app.sandbox.vendor import Schema
 
@@ -102,16 +106,16 @@ class Control:
 
     async def contacts(self, request: web.Request) -> object:
         portal = request.query.get("portal")
-        records = [r for r in self._front.records if portal in (None, r.portal)]
+        records = [r for r in self._records(request) if portal in (None, r.portal)]
         return {"contacts": records, "total": len(records)}
 
     async def edit_contact(self, request: web.Request) -> object:
         wanted = msgspec.json.decode(await request.read(), type=Edit)
-        return {"contact": edit(self._front.records, self._front.ledger, wanted)}
+        return {"contact": edit(self._records(request), self._front.ledger, wanted)}
 
     async def delete_contact(self, request: web.Request) -> object:
         portal = request.query.get("portal", DEFAULT_PORTAL)
-        return {"deleted": delete(self._front.records, self._front.ledger, portal, request.match_info["id"])}
+        return {"deleted": delete(self._records(request), self._front.ledger, portal, request.match_info["id"])}
 
     async def faults(self, _: web.Request) -> object:
         return {"faults": self._front.faults.show()}
@@ -135,9 +139,9 @@ class Control:
         await self._clear(request.match_info.get("kind"))
         return {"faults": self._front.faults.show()}
 
-    async def schema(self, _: web.Request) -> object:
+    async def schema(self, request: web.Request) -> object:
         schema = self._front.schema
-        return {"own": sorted(schema.own), "declared": sorted(schema.declared)}
+        return {"own": sorted(schema.own(self._object(request))), "declared": sorted(schema.declared)}
 
     async def declare(self, request: web.Request) -> object:
         wanted = await _body(request)
@@ -156,10 +160,20 @@ class Control:
         if "ledger" in only:
             self._front.ledger.clear()
         if "contacts" in only:
-            self._front.records.clear()
+            self._front.objects.clear()
         if "concurrency" in only:
             self._front.ledger.max_concurrent = self._front.ledger.in_flight
         return {"reset": sorted(only)}
+
+    def _object(self, request: web.Request) -> str:
+        vendor = self._front.vendor
+        name = request.query.get("object", vendor.default_object)
+        if not vendor.own_fields(name):
+            raise ValueError(f"there is no object {name!r}")
+        return name
+
+    def _records(self, request: web.Request) -> Records:
+        return self._front.objects.of(self._object(request))
 
     async def _set(self, kind: str, parameters: object) -> None:
         fault = self._front.faults.set(kind, parameters)

@@ -31,7 +31,7 @@ from app.sandbox.faults import (
     Unauthorized,
 )
 from app.sandbox.ledger import Call, Ledger
-from app.sandbox.records import Records
+from app.sandbox.records import Objects
 from app.sandbox.vendor import Answer, RefusedError, Route, Schema, Vendor, Visit
 
 DEFAULT_PORTAL: Final = "default"
@@ -58,8 +58,8 @@ class Front:
         self.schema = Schema(vendor.own_fields, declared)
         self.ledger = ledger
         self.faults = Faults()
-        self.records = Records(vendor.make_id)
-        self.records.restore(ledger.latest())
+        self.objects = Objects(vendor.make_id, vendor.default_object)
+        self.objects.restore(ledger.latest())
 
     def handler(self, route: Route | None) -> Handler:
         """The aiohttp handler of a route; of `None`, for everything that is no route."""
@@ -139,12 +139,13 @@ class Front:
         visit = Visit(
             call=call,
             portal=call.portal,
+            object=request.match_info.get("object", self.vendor.default_object),
             path=request.match_info,
             query=request.query,
             headers=request.headers,
             body=body,
             ledger=self.ledger,
-            records=self.records,
+            objects=self.objects,
             faults=self.faults,
             schema=self.schema,
             locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,

@@ -1,10 +1,13 @@
-"""A stand-in for a service that takes batches of contacts as JSON, with every default of the kind `http`.
+"""A stand-in for a service that takes batches of records as JSON, with every default of the kind `http`.
 
 | route | what it does |
 |---|---|
 | `POST`, `PUT` or `PATCH /contacts` | `{"contacts":[{"id","version","deleted",…}]}` → a result each, in any order |
 | `POST /contacts/read` | `{"ids":[…]}` → `{"contacts":[…],"missing":[…]}` |
 | `POST /contacts/archive` | `{"ids":[…]}` → a result an id |
+
+Any other name instead of `contacts`, in the path and in the body (`/companies`, `{"companies":[…]}`), is a collection
+of its own, where everything is the same, but that no e-mail address is checked.
 
 Absent fields stay as they are, `null` clears, `attributes` merge key by key; an older version than the one it holds
 changes nothing. A call with an `Idempotency-Key` that it has done is not done again: the first answer comes back, with
@@ -14,6 +17,7 @@ sent again is not kept. Any Bearer token or `X-Api-Key` but `bad-token` is accep
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import random
 from collections import Counter
@@ -26,11 +30,7 @@ from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
 from app.sandbox.ledger import Kept
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
-MAX_CONTACTS: Final = 1000
-
-
-class Contacts(msgspec.Struct):
-    contacts: list[dict[str, Any]]
+MAX_RECORDS: Final = 1000
 
 
 class Ids(msgspec.Struct):
@@ -39,7 +39,6 @@ class Ids(msgspec.Struct):
 
 Results = list[dict[str, Any]]
 
-_contacts: Final = msgspec.json.Decoder(Contacts)
 _ids: Final = msgspec.json.Decoder(Ids)
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -53,18 +52,21 @@ class HttpSandbox(Vendor):
         "results": "required",
         "idempotent": True,
     }
-    own_fields = frozenset({ANY})
 
     def __init__(self, seed: int = 0) -> None:
+        base = "/{object:[A-Za-z][A-Za-z0-9_-]*}"
         self.routes = [
-            *(Route(method, "/contacts", "write", self.upsert) for method in ("POST", "PUT", "PATCH")),
-            *(Route(method, "/contacts", "read", self.not_allowed) for method in ("GET", "HEAD")),
-            Route("POST", "/contacts/read", "read", self.read),
-            Route("POST", "/contacts/archive", "write", self.archive),
+            *(Route(method, base, "write", self.upsert) for method in ("POST", "PUT", "PATCH")),
+            *(Route(method, base, "read", self.not_allowed) for method in ("GET", "HEAD")),
+            Route("POST", f"{base}/read", "read", self.read),
+            Route("POST", f"{base}/archive", "write", self.archive),
         ]
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
 
-    def make_id(self, count: int) -> str:
+    def own_fields(self, of: str) -> frozenset[str]:
+        return frozenset({ANY})
+
+    def make_id(self, count: int, of: str) -> str:
         return f"r{count + 1}"
 
     def token(self, headers: Mapping[str, str]) -> str | None:
@@ -76,18 +78,18 @@ class HttpSandbox(Vendor):
             case RateLimit():
                 return _error(429, "rate_limited", "Too many requests.")
             case Lock():
-                return _error(423, "locked", "Somebody else holds these contacts.")
+                return _error(423, "locked", "Somebody else holds these records.")
             case Status():
                 return _error(fault.code, "error", "Something went wrong.")
             case Unauthorized(code=403):
-                return _error(403, "forbidden", "This token may not write contacts.")
+                return _error(403, "forbidden", "This token may not write records.")
         return _error(401, "unauthorized", "This token is not known.")
 
     def not_found(self, path: str) -> Answer:
         return _error(404, "not_found", f"There is no {path}.")
 
     def not_allowed(self, visit: Visit) -> Answer:
-        """Contacts are sent here, not listed."""
+        """Records are sent here, not listed."""
         answer = _error(405, "not_allowed", "There are POST, PUT and PATCH.")
         answer.headers["Allow"] = "PATCH, POST, PUT"
         return answer
@@ -101,15 +103,15 @@ class HttpSandbox(Vendor):
     def read(self, visit: Visit) -> Answer:
         body = _parse(_ids, visit.body)
         visit.call.n = len(body.ids)
-        contacts, missing = [], []
+        records, missing = [], []
         for key in body.ids:
             record = visit.records.find(visit.portal, key, "id")
             if record is None:
                 missing.append(key)
             elif not visit.omitted(key, str(record.properties.get("email"))):
-                contacts.append({**record.properties, "remote_id": record.id})
-        self._random.shuffle(contacts)
-        return Answer(status=200, body=_encode({"contacts": contacts, "missing": missing}))
+                records.append({**record.properties, "remote_id": record.id})
+        self._random.shuffle(records)
+        return Answer(status=200, body=_encode({visit.object: records, "missing": missing}))
 
     def _once(self, visit: Visit, work: Callable[[Visit], Results]) -> Answer:
         """Do a call, unless one with its key is done already."""
@@ -130,26 +132,26 @@ class HttpSandbox(Vendor):
         return Answer(status=status, body=body)
 
     def _upsert(self, visit: Visit) -> Results:
-        contacts = _parse(_contacts, visit.body).contacts
-        visit.call.n = len(contacts)
-        _check(visit, contacts)
+        records = _parse(_body(visit.object), visit.body).records
+        visit.call.n = len(records)
+        _check(visit, records)
         results: Results = []
-        for contact in contacts:
-            key, email = str(contact["id"]), str(contact.get("email"))
+        for sent in records:
+            key, email = str(sent["id"]), str(sent.get("email"))
             wrong = _wrong(visit, key, email)
             if wrong is not None:
                 results.append(wrong)
                 continue
-            if contact.pop("deleted", False):
+            if sent.pop("deleted", False):
                 results.append(_take_away(visit, key))
                 continue
             held = visit.records.find(visit.portal, key, "id")
-            if held is not None and held.properties.get("version", 0) > contact.get("version", 0):
-                contact = {}
-            if isinstance(contact.get("attributes"), dict):
+            if held is not None and held.properties.get("version", 0) > sent.get("version", 0):
+                sent = {}
+            if isinstance(sent.get("attributes"), dict):
                 before = None if held is None else held.properties.get("attributes")
-                contact["attributes"] = _merged(before, contact["attributes"])
-            record, created, changed = visit.records.upsert(visit.portal, "id", key, contact, visit.at)
+                sent["attributes"] = _merged(before, sent["attributes"])
+            record, created, changed = visit.records.upsert(visit.portal, "id", key, sent, visit.at)
             visit.book(record, changed=changed, created=created)
             if not visit.omitted(key, email):
                 results.append({"id": key, "ok": True, "created": created, "remote_id": record.id})
@@ -170,6 +172,12 @@ def _take_away(visit: Visit, key: str) -> dict[str, Any]:
     return {"id": key, "ok": True}
 
 
+@functools.lru_cache
+def _body(of: str) -> msgspec.json.Decoder[Any]:
+    """Reads `{"companies":[…]}` of the collection `companies`; gives something with `records`."""
+    return msgspec.json.Decoder(msgspec.defstruct("Body", [("records", list[dict[str, Any]])], rename={"records": of}))
+
+
 def _parse(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
@@ -182,35 +190,35 @@ def _merged(held: Any, attributes: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in merged.items() if value is not None}
 
 
-def _check(visit: Visit, contacts: list[dict[str, Any]]) -> None:
+def _check(visit: Visit, records: list[dict[str, Any]]) -> None:
     """What refuses a batch as a whole."""
-    if not contacts:
-        raise RefusedError(_error(422, "empty", "There is no contact in it."))
-    if len(contacts) > MAX_CONTACTS:
-        raise RefusedError(_error(413, "too_many", f"At most {MAX_CONTACTS} contacts a call."))
-    for contact in contacts:
-        if not isinstance(contact.get("id"), str) or not contact["id"]:
-            raise RefusedError(_error(422, "no_id", "Every contact needs an id, a string."))
-        if not isinstance(contact.get("version", 0), int):
+    if not records:
+        raise RefusedError(_error(422, "empty", "There is no record in it."))
+    if len(records) > MAX_RECORDS:
+        raise RefusedError(_error(413, "too_many", f"At most {MAX_RECORDS} records a call."))
+    for record in records:
+        if not isinstance(record.get("id"), str) or not record["id"]:
+            raise RefusedError(_error(422, "no_id", "Every record needs an id, a string."))
+        if not isinstance(record.get("version", 0), int):
             raise RefusedError(_error(422, "bad_version", "A version is a whole number."))
-        missing = next(iter(visit.missing_fields([*contact, *(contact.get("attributes") or {})])), None)
+        missing = next(iter(visit.missing_fields([*record, *(record.get("attributes") or {})])), None)
         if missing is not None:
             raise RefusedError(_error(422, "unknown_field", f"There is no field {missing!r}."))
-    twice = [key for key, times in Counter(c["id"] for c in contacts).items() if times > 1]
+    twice = [key for key, times in Counter(r["id"] for r in records).items() if times > 1]
     if twice:
         raise RefusedError(_error(422, "twice", f"These ids appear twice in it: {', '.join(twice)}"))
-    whole = visit.rejected_whole((c["id"], str(c.get("email"))) for c in contacts)
+    whole = visit.rejected_whole((r["id"], str(r.get("email"))) for r in records)
     if whole is not None:
         raise RefusedError(_error(400, "rejected", whole.message))
 
 
 def _wrong(visit: Visit, key: str, email: str) -> dict[str, Any] | None:
-    """What speaks against one contact."""
+    """What speaks against one record."""
     reject = visit.rejected(key, email)
     if reject is not None:
         error = {"code": reject.category, "message": reject.message}
         return {"id": key, "ok": False, "error": error, "retry": reject.passing}
-    if email not in ("", "None") and not all(email.partition("@")[::2]):
+    if visit.object == "contacts" and email not in ("", "None") and not all(email.partition("@")[::2]):
         error = {"code": "invalid_email", "message": f"{email} is no e-mail address"}
         return {"id": key, "ok": False, "error": error}
     return None

@@ -1,8 +1,11 @@
-"""A stand-in for HubSpot's contacts: batch create, upsert, update, read and archive as HubSpot's reference has them.
+"""A stand-in for HubSpot's contacts and companies: batch create, upsert, update, read and archive, as its reference has
+them.
 
-Any Bearer token but `bad-token` is accepted. E-mail addresses are kept trimmed and in lower case, and are unique, as
-there: `Contact already exists. Existing ID: N`. A property that the account does not have refuses the whole call, in
-the JSON that HubSpot puts into its message. A contact property of the account's own making has unique values here.
+Any Bearer token but `bad-token` is accepted. A property that the object does not have refuses the whole call, in the
+JSON that HubSpot puts into its message; a property of the account's own making has unique values here. E-mail addresses
+of contacts are kept trimmed and in lower case, and are unique, as there: `Contact already exists. Existing ID: N`.
+Companies have none, and nothing of HubSpot's own that is unique: they are upserted by a property of the account's own
+making. A number or an industry that is none is an error of its input, and without a trace id of the whole call.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import msgspec
 
 from app.sandbox import hubspot_wire as wire
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
+from app.sandbox.hubspot_objects import OBJECTS
 from app.sandbox.ledger import timestamp
 from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
@@ -24,24 +28,28 @@ from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 class HubSpotSandbox(Vendor):
     """HubSpot."""
 
-    own_fields = wire.OWN
     key_field = "tranche_id"
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
-        self._keys = {"tranche_id"}
-        """Properties of the account's own making that contacts were found by."""
-        base = "/crm/v3/objects/contacts/batch"
+        self._keys = {name: {"tranche_id"} for name in OBJECTS}
+        """By object, the properties of the account's own making that records were found by."""
+        known = f"{{object:{'|'.join(OBJECTS)}}}"
+        base = f"/crm/v3/objects/{known}/batch"
         self.routes = [
             Route("POST", f"{base}/upsert", "write", self.upsert),
             Route("POST", f"{base}/create", "write", self.create),
             Route("POST", f"{base}/update", "write", self.update),
             Route("POST", f"{base}/read", "read", self.read),
             Route("POST", f"{base}/archive", "write", self.archive),
-            Route("GET", "/crm/v3/properties/contacts/{name}", "read", self.property),
+            Route("GET", f"/crm/v3/properties/{known}/{{name}}", "read", self.property),
         ]
 
-    def make_id(self, count: int) -> str:
+    def own_fields(self, of: str) -> frozenset[str]:
+        return OBJECTS[of].own if of in OBJECTS else frozenset()
+
+    def make_id(self, count: int, of: str) -> str:
+        """Two objects may have the same id, as in HubSpot."""
         return str(100_001 + count)
 
     def refusal(self, fault: Refusal) -> Answer:
@@ -74,9 +82,10 @@ class HubSpotSandbox(Vendor):
         name = visit.path["name"]
         if visit.missing_fields([name]):
             return wire.refusal(404, "OBJECT_NOT_FOUND", f'Property "{name}" does not exist')
-        unique = name in wire.UNIQUE or visit.schema.is_declared(name)
-        body = {"name": name, "type": "string", "fieldType": "text", "hasUniqueValue": unique}
-        return Answer(status=200, body=wire.encode(body | {"groupName": "contactinformation", "archived": False}))
+        of = wire.of(visit)
+        unique = name in of.unique or visit.schema.is_declared(name, visit.object)
+        body = {"name": name, **of.described(name), "hasUniqueValue": unique, "groupName": of.group, "archived": False}
+        return Answer(status=200, body=wire.encode(body))
 
     def upsert(self, visit: Visit) -> Answer:
         """Every input becomes a result or an error; what HubSpot cannot parse, or has no property for, fails the whole
@@ -86,27 +95,28 @@ class HubSpotSandbox(Vendor):
             raise wire.bad_request("id and idProperty must not be empty")
         names = {item.id_property for item in inputs}
         wire.check_key(visit, names)
-        self._keys |= names - wire.UNIQUE
+        of = wire.of(visit)
+        self._keys[visit.object] |= names - of.unique
         for item in inputs:
-            if item.id_property == "email":
+            if of.emails and item.id_property == "email":
                 item.id = item.properties["email"] = item.id.strip().lower()
         wire.check_inputs(visit, inputs)
 
         def write(item: wire.UpsertInput) -> tuple[Record, bool, bool]:
             known = visit.records.find(visit.portal, item.id, item.id_property)
-            if known is not None and item.id_property in wire.UNIQUE:
+            if known is not None and item.id_property in of.unique:
                 return known, False, self._update(visit, known, item)
             return visit.records.upsert(visit.portal, item.id_property, item.id, item.properties, visit.at)
 
         return self._write(visit, inputs, write)
 
     def create(self, visit: Visit) -> Answer:
-        """New contacts; all or, where one is refused, none of those without a trace id."""
+        """New records; all or, where one is refused, none of those without a trace id."""
         inputs = wire.parse(wire.CREATES, visit).inputs
         wire.check_inputs(visit, inputs)
 
         def write(item: wire.CreateInput) -> tuple[Record, bool, bool]:
-            key = self._key_of(item.properties) or "email"
+            key = self._key_of(visit, item.properties) or ("email" if wire.of(visit).emails else "hs_object_id")
             return visit.records.create(visit.portal, key, item.properties, visit.at), True, True
 
         answer = self._write(visit, inputs, write)
@@ -114,7 +124,7 @@ class HubSpotSandbox(Vendor):
         return answer
 
     def update(self, visit: Visit) -> Answer:
-        """Contacts by record id, or by a unique property; one that is not there is an error of its own."""
+        """Records by their id, or by a unique property; one that is not there is an error of its own."""
         inputs = wire.parse(wire.UPDATES, visit).inputs
         wire.check_key(visit, {item.id_property for item in inputs if item.id_property is not None})
         wire.check_inputs(visit, inputs)
@@ -127,7 +137,7 @@ class HubSpotSandbox(Vendor):
         return self._write(visit, inputs, write)
 
     def _update(self, visit: Visit, record: Record, item: wire.Input) -> bool:
-        return visit.records.update(record, item.properties, visit.at, self._key_of(item.properties))
+        return visit.records.update(record, item.properties, visit.at, self._key_of(visit, item.properties))
 
     def _write(
         self, visit: Visit, inputs: Sequence[wire.InputT], write: Callable[[wire.InputT], tuple[Record, bool, bool]]
@@ -162,16 +172,14 @@ class HubSpotSandbox(Vendor):
         results: list[wire.Result] = []
         missing: list[str] = []
         for item in body.inputs:
-            key = item.id.strip().lower() if body.id_property == "email" else item.id
+            by_email = body.id_property == "email" and wire.of(visit).emails
+            key = item.id.strip().lower() if by_email else item.id
             record = visit.records.find(visit.portal, key, body.id_property)
             if record is None:
                 missing.append(item.id)
             elif not visit.omitted(item.id, record.properties.get("email", "")):
                 results.append(wire.result_of(record, {name: record.properties.get(name) for name in body.properties}))
-        errors: list[dict[str, Any]] = []
-        if missing:
-            errors.append(wire.item_error("OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": missing}))
-        return self._answer(visit, results, errors)
+        return self._answer(visit, results, [wire.missing(visit, missing, {})] if missing else [])
 
     def archive(self, visit: Visit) -> Answer:
         """By record id; those that are not there are passed over. No word about single records."""
@@ -188,23 +196,25 @@ class HubSpotSandbox(Vendor):
         if reject is not None:
             category = "INTERNAL_ERROR" if reject.passing else reject.category
             return wire.item_error(category, reject.message, context)
-        name, _, domain = email.partition("@")
-        if email and not (name and domain):
+        if wire.of(visit).emails and email and not all(email.partition("@")[::2]):
             return wire.item_error("VALIDATION_ERROR", f"Email address {email} is invalid", context)
+        values = wire.of(visit).wrong_values(item.properties)
+        if values:
+            return wire.item_error("VALIDATION_ERROR", wire.not_valid(values), context)
         if isinstance(item, wire.UpdateInput):
             mine = visit.records.find(visit.portal, item.id, item.id_property)
             if mine is None:
-                return wire.item_error("OBJECT_NOT_FOUND", wire.MISSING_WORDS, {"ids": [item.id], **(context or {})})
-            for key in self._keys & item.properties.keys():
+                return wire.missing(visit, [item.id], context or {})
+            for key in self._keys[visit.object] & item.properties.keys():
                 other = visit.records.find(visit.portal, item.properties[key], key)
                 if other is not None and other is not mine:
                     return wire.item_error("VALIDATION_ERROR", wire.taken(key, item.properties[key], other.id), context)
         words = wire.conflict(visit, item)
         return None if words is None else wire.item_error("CONFLICT", words, context)
 
-    def _key_of(self, properties: Mapping[str, str]) -> str | None:
-        """The property among these that the contact is to be found by."""
-        return next((name for name in sorted(self._keys) if properties.get(name)), None)
+    def _key_of(self, visit: Visit, properties: Mapping[str, str]) -> str | None:
+        """The property among these that the record is to be found by."""
+        return next((name for name in sorted(self._keys[visit.object]) if properties.get(name)), None)
 
     def _answer(self, visit: Visit, results: list[wire.Result], errors: list[dict[str, Any]]) -> Answer:
         asked = [result.id for result in results]

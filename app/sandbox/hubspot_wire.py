@@ -9,21 +9,11 @@ from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 
+from app.sandbox.hubspot_objects import OBJECTS, HubSpotObject, detail
 from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, RefusedError, Visit
 
 MAX_INPUTS: Final = 100
-UNIQUE: Final = frozenset({"email", "hs_object_id"})
-OWN: Final = UNIQUE | frozenset(
-    """
-    address annualrevenue city company country createdate date_of_birth degree fax firstname gender
-    hs_lead_status hs_persona industry jobtitle lastmodifieddate lastname lifecyclestage marital_status
-    message mobilephone numemployees phone salutation school state twitterhandle website zip
-    """.split()
-)
-"""Contact properties that every account has; there are some more."""
-READ_ONLY: Final = frozenset({"hs_object_id", "createdate", "lastmodifieddate"})
-MISSING_WORDS: Final = "Could not get some CONTACT objects, they may be deleted or not exist. Check that ids are valid."
 
 
 class CreateInput(msgspec.Struct, rename="camel", kw_only=True, gc=False):
@@ -84,6 +74,11 @@ encode: Final = msgspec.json.Encoder().encode
 B = TypeVar("B", bound=Inputs[Any])
 
 
+def of(visit: Visit) -> HubSpotObject:
+    """The object that a call is about."""
+    return OBJECTS[visit.object]
+
+
 def parse(decoder: msgspec.json.Decoder[B], visit: Visit) -> B:
     try:
         body = decoder.decode(visit.body)
@@ -104,48 +99,57 @@ def check_key(visit: Visit, names: set[str]) -> None:
     """An id property must be there, and have unique values. The record id is none: an update has it as `id` alone, and
     an upsert not at all (segmentio/action-destinations 3957 shows the refusal)."""
     check_properties(visit, [dict.fromkeys(names, "")], written=False)
-    for name in names - {"email"}:
-        if not visit.schema.is_declared(name):
-            raise bad_request(f"Unable to perform update/upsert by non-unique 0-1 property {name}")
+    for name in names - ({"email"} if of(visit).emails else set()):
+        if not visit.schema.is_declared(name, visit.object):
+            raise bad_request(f"Unable to perform update/upsert by non-unique {of(visit).type_id} property {name}")
 
 
 def check_properties(visit: Visit, rows: Iterable[dict[str, str]], *, written: bool = True) -> None:
     """Properties that the account does not have, or lets nobody write, refuse the batch, in HubSpot's own form."""
     names = list(dict.fromkeys(name for properties in rows for name in properties))
     wrong = [
-        (name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST") for name in visit.missing_fields(names)
+        detail(name, f'Property "{name}" does not exist', "PROPERTY_DOESNT_EXIST")
+        for name in visit.missing_fields(names)
     ]
     if written:
-        wrong += [(n, f'"{n}" is a read only property', "READ_ONLY_VALUE") for n in names if n in READ_ONLY]
+        read_only = [name for name in names if name in of(visit).read_only]
+        wrong += [detail(name, f'"{name}" is a read only property', "READ_ONLY_VALUE") for name in read_only]
     if wrong:
-        details = [
-            {"isValid": False, "message": words, "error": code, "name": name, "localizedErrorMessage": words}
-            for name, words, code in wrong
-        ]
-        raise bad_request(f"Property values were not valid: {encode(details).decode()}")
+        raise bad_request(not_valid(wrong))
+
+
+def not_valid(details: list[dict[str, Any]]) -> str:
+    """HubSpot's message about properties of one input, or of a batch."""
+    return f"Property values were not valid: {encode(details).decode()}"
 
 
 def check_inputs(visit: Visit, inputs: Sequence[Input]) -> None:
     """What refuses a batch whose keys are good; e-mail addresses become what HubSpot makes of them."""
     for item in inputs:
-        if "email" in item.properties:
+        if of(visit).emails and "email" in item.properties:
             item.properties["email"] = item.properties["email"].strip().lower()
     check_properties(visit, (item.properties for item in inputs))
     for item in inputs:
-        # Without trace ids HubSpot has no errors of single inputs for what is not unique: the first refuses all.
-        words = conflict(visit, item) if item.object_write_trace_id is None else None
+        if item.object_write_trace_id is not None:
+            continue
+        # Without trace ids HubSpot has no errors of single inputs for such values, and for what is not unique: the
+        # first refuses all (Atlas-Authority/marketing-automation 206).
+        wrong = of(visit).wrong_values(item.properties)
+        if wrong:
+            raise bad_request(not_valid(wrong))
+        words = conflict(visit, item)
         if words is not None:
             raise RefusedError(refusal(409, "CONFLICT", words))
 
 
 def id_of(item: Input | Id) -> str:
-    """What faults name a contact by; empty for a new one."""
+    """What faults name a record by; empty for a new one."""
     return getattr(item, "id", "")
 
 
 def conflict(visit: Visit, item: Input) -> str | None:
     """The contact with this e-mail address, if it is another one, in HubSpot's words."""
-    email = item.properties.get("email")
+    email = item.properties.get("email") if of(visit).emails else None
     owner = visit.records.find(visit.portal, email, "email") if email else None
     mine = (
         visit.records.find(visit.portal, item.id, item.id_property)
@@ -158,9 +162,14 @@ def conflict(visit: Visit, item: Input) -> str | None:
 
 
 def taken(name: str, value: str, record_id: str) -> str:
-    words = f"{record_id} already has that value."
-    detail = {"isValid": False, "message": words, "error": "CONFLICTING_UNIQUE_VALUE", "name": name}
-    return f"Property values were not valid: {encode([detail | {'propertyValue': value}]).decode()}"
+    wrong = detail(name, f"{record_id} already has that value.", "CONFLICTING_UNIQUE_VALUE")
+    return not_valid([wrong | {"propertyValue": value}])
+
+
+def missing(visit: Visit, ids: list[str], context: Mapping[str, list[str]]) -> dict[str, Any]:
+    """The error about records that are not there."""
+    words = f"Could not get some {of(visit).word} objects, they may be deleted or not exist. Check that ids are valid."
+    return item_error("OBJECT_NOT_FOUND", words, {"ids": ids, **context})
 
 
 def result_of(record: Record, properties: Mapping[str, str | None]) -> Result:
@@ -170,7 +179,7 @@ def result_of(record: Record, properties: Mapping[str, str | None]) -> Result:
             **properties,
             "createdate": record.created_at,
             "hs_object_id": record.id,
-            "lastmodifieddate": record.updated_at,
+            OBJECTS[record.object].modified: record.updated_at,
         },
         created_at=record.created_at,
         updated_at=record.updated_at,

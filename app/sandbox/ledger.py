@@ -36,10 +36,12 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     """0: by none."""
     request_id: str = ""
     portal: str
+    object: str = ""
+    """What kind of record, in the vendor's word (`contacts`, `Account`); empty in a row of an earlier release."""
     key_property: str
     key: str
     id: str
-    """The CRM's own id of the record."""
+    """The CRM's own id of the record, among those of its object."""
     properties: dict[str, Any]
     changed: bool
     created: bool
@@ -112,7 +114,7 @@ class Ledger:
         self.in_flight = 0
         self.max_concurrent = 0
         self._last_call = 0
-        self._latest: dict[tuple[str, str], Effect] = {}
+        self._latest: dict[tuple[str, str, str], Effect] = {}
         """While a file is read: the last effect on each record."""
         self._path = path
         self._encoder = msgspec.json.Encoder()
@@ -208,8 +210,9 @@ class Ledger:
     def _know(self, row: Effect | Call | Kept) -> None:
         if isinstance(row, Effect):
             self._book(row)
-            self._latest.pop((row.portal, row.id), None)
-            self._latest[row.portal, row.id] = row
+            key = row.portal, row.object, row.id
+            self._latest.pop(key, None)
+            self._latest[key] = row
             self._last_call = max(self._last_call, row.call)
         elif isinstance(row, Call):
             self.calls.append(row)

@@ -1,4 +1,4 @@
-"""The contacts a sandbox holds, each portal (account) its own, found by a unique property or by record id."""
+"""The records a sandbox holds, each object and portal (account) its own, found by a unique property or by record id."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ class Record(msgspec.Struct, kw_only=True):
 
     id: str
     portal: str
+    object: str
+    """What kind of record, in the vendor's word: `contacts`, `Account`."""
     key_property: str
     key: str
     properties: dict[str, Any]
@@ -30,6 +32,7 @@ def effect_of(
     return Effect(
         at=at,
         portal=record.portal,
+        object=record.object,
         key_property=record.key_property,
         key=record.key,
         id=record.id,
@@ -42,10 +45,11 @@ def effect_of(
 
 
 class Records:
-    """All records of all portals."""
+    """All records of one object, of all portals."""
 
-    def __init__(self, make_id: Callable[[int], str]) -> None:
+    def __init__(self, make_id: Callable[[int], str], of: str = "") -> None:
         self._make_id = make_id
+        self._of = of
         self._made = 0
         """Records that ever were: an id is never given twice."""
         self._taken: set[str] = set()
@@ -149,6 +153,7 @@ class Records:
         record = Record(
             id=self._make_id(self._made),
             portal=portal,
+            object=self._of,
             key_property=key_property,
             key=key,
             properties=properties,
@@ -184,14 +189,41 @@ class Records:
             self._taken.add(e.id)
             if e.deleted:
                 continue
-            times = {"created_at": e.at, "updated_at": e.at}
-            self._add(msgspec.convert(msgspec.structs.asdict(e) | times, Record))
+            more = {"object": self._of, "created_at": e.at, "updated_at": e.at}
+            self._add(msgspec.convert(msgspec.structs.asdict(e) | more, Record))
         self._by_value.clear()
 
     def clear(self) -> None:
         self._by_id.clear()
         self._by_key.clear()
         self._by_value.clear()
+
+
+class Objects:
+    """The records of every object. An id of one means nothing among those of another."""
+
+    def __init__(self, make_id: Callable[[int, str], str], default: str) -> None:
+        self._make_id = make_id
+        self._default = default
+        self._records: dict[str, Records] = {}
+
+    def of(self, name: str) -> Records:
+        """Those of one object."""
+        if name not in self._records:
+            self._records[name] = Records(lambda count: self._make_id(count, name), name)
+        return self._records[name]
+
+    def restore(self, effects: Iterable[Effect]) -> None:
+        """Rebuild from the last effect on each record. A row without an object is of the default one."""
+        rows: dict[str, dict[tuple[str, str], Effect]] = {}
+        for effect in effects:
+            rows.setdefault(effect.object or self._default, {})[effect.portal, effect.id] = effect
+        for name, last in rows.items():
+            self.of(name).restore(last.values())
+
+    def clear(self) -> None:
+        for records in self._records.values():
+            records.clear()
 
 
 def _filled(properties: dict[str, Any]) -> dict[str, Any]:

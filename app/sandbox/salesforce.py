@@ -1,8 +1,10 @@
-"""A stand-in for Salesforce's Contact: sObject Collections and SOQL by key, as its REST API guide describes them.
+"""A stand-in for Salesforce's Contact and Account: sObject Collections and SOQL by key, as its REST API guide describes
+them.
 
-Any Bearer token but `bad-token` is accepted. LastName is required, and an e-mail address must look like one. One column
-that Contact does not have refuses the request: custom fields (`…__c`) exist when they are declared. Every answer counts
-against the day's calls.
+Any Bearer token but `bad-token` is accepted. LastName and Name are required, and an e-mail address must look like one.
+One column that the object does not have refuses the request: custom fields (`…__c`) exist when they are declared. So
+does text in a number of an Account; what is too long or too large for its column is an error of its record. Every
+answer counts against the day's calls.
 """
 
 from __future__ import annotations
@@ -11,19 +13,22 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
-from app.sandbox.salesforce_columns import DESCRIBED, KEY, STANDARD, missing_column
+from app.sandbox.salesforce_columns import CONTACT, DESCRIBED, KEY, NUMBERS, OBJECTS, Column, SObject
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
 MAX_KEY: Final = 255
+MAX_CHUNKS: Final = 10
+"""Of records of one object in a row, in one request."""
 DAILY_CALLS: Final = 1_000_000
 
-_QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM Contact WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
+_QUERY: Final = re.compile(r"SELECT ([\w,]+) FROM (Contact|Account) WHERE (\w+) IN \((.*)\)", re.DOTALL | re.ASCII)
 _LITERAL: Final = re.compile(r"'((?:[^'\\]|\\.)*)'(?:,|$)", re.DOTALL)
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
 _ESCAPED: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
@@ -42,25 +47,28 @@ class SalesforceSandbox(Vendor):
     """Salesforce."""
 
     locks_calls = False
-    own_fields = STANDARD
+    default_object = CONTACT.name
     key_field = KEY
 
     def __init__(self) -> None:
         base = "/services/data/{version:v[0-9]+[.]0}"
         self.routes = [
-            Route("PATCH", f"{base}/composite/sobjects/{{sobject}}/{{field}}", "write", self.upsert),
+            Route("PATCH", f"{base}/composite/sobjects/{{object}}/{{field}}", "write", self.upsert),
             Route("POST", f"{base}/composite/sobjects", "write", self.create),
             Route("DELETE", f"{base}/composite/sobjects", "write", self.delete),
             Route("GET", f"{base}/query", "read", self.query),
             Route("GET", f"{base}/query/", "read", self.query),
-            Route("GET", f"{base}/sobjects/Contact/describe", "read", self.describe),
+            Route("GET", f"{base}/sobjects/{{object:{'|'.join(OBJECTS)}}}/describe", "read", self.describe),
         ]
         self._calls = itertools.count(1)
-        self._keyed: set[tuple[str, str]] = set()
-        """(account, field) of all upserts: with `KEY`, the fields whose values are unique."""
+        self._keyed: set[tuple[str, str, str]] = set()
+        """(account, object, field) of all upserts: with `KEY`, the fields whose values are unique."""
 
-    def make_id(self, count: int) -> str:
-        return f"003{count + 1:012d}AAA"
+    def own_fields(self, of: str) -> AbstractSet[str]:
+        return OBJECTS[of].columns.keys() if of in OBJECTS else frozenset()
+
+    def make_id(self, count: int, of: str) -> str:
+        return f"{OBJECTS[of].prefix}{count + 1:012d}AAA"
 
     def refusal(self, fault: Refusal) -> Answer:
         match fault:
@@ -86,11 +94,11 @@ class SalesforceSandbox(Vendor):
     def upsert(self, visit: Visit) -> Answer:
         """A result a record, in their order; what cannot be parsed refuses the request."""
         field = visit.path["field"]
-        body = self._parse(visit, field)
-        self._keyed.add((visit.portal, field))
+        body, objects = self._parse(visit, field)
+        self._keyed.add((visit.portal, visit.object, field))
         counted = Counter(record.get(field) for record in body.records)
         results: list[dict[str, Any]] = []
-        wrongs = [self._wrong(visit, field, values, counted[values.get(field)]) for values in body.records]
+        wrongs = [self._wrong(visit, objects[0], field, r, counted[r.get(field)]) for r in body.records]
         if body.all_or_none and any(wrongs):
             return self._answer(200, [_failed(wrong or ROLLED_BACK) for wrong in wrongs])
         for values, wrong in zip(body.records, wrongs, strict=True):
@@ -106,21 +114,21 @@ class SalesforceSandbox(Vendor):
 
     def create(self, visit: Visit) -> Answer:
         """A result a record, in their order; a record that has a value of another in a unique field is not made."""
-        body = self._parse(visit, None)
+        body, objects = self._parse(visit, None)
         results: list[dict[str, Any] | None] = []
-        for values in body.records:
-            field, key = self._key_of(visit, values)
-            wrong = self._uncreatable(visit, field, key, values)
+        for of, values in zip(objects, body.records, strict=True):
+            field, key = self._key_of(visit, of, values)
+            wrong = self._uncreatable(visit, of, field, key, values)
             if wrong is not None:
                 results.append(_failed(wrong))
                 continue
-            record = visit.records.create(visit.portal, field, values, visit.at)
+            record = visit.objects.of(of.name).create(visit.portal, field, values, visit.at)
             visit.book(record, created=True)
             omitted = visit.omitted(key, str(values.get("Email") or ""))
             results.append(None if omitted else {"id": record.id, "success": True, "errors": []})
         if body.all_or_none and len(visit.effects) < len(body.records):
             for effect in visit.effects:
-                visit.records.delete(visit.portal, effect.id)
+                visit.objects.of(effect.object).delete(visit.portal, effect.id)
             visit.effects.clear()
             undone = _failed(ROLLED_BACK)
             return self._answer(200, [undone if r is None or r["success"] else r for r in results])
@@ -132,10 +140,11 @@ class SalesforceSandbox(Vendor):
         if not ids or len(ids) > MAX_RECORDS:
             return self._error(400, "EXCEEDED_ID_LIMIT", f"Specify 1 to {MAX_RECORDS} ids.")
         results: list[dict[str, Any]] = []
-        absent = [visit.locked or visit.records.find(visit.portal, i, None) is None for i in ids]
+        places = [visit.objects.of(_object_of(i)) for i in ids]
+        absent = [visit.locked or at.find(visit.portal, i, None) is None for i, at in zip(ids, places, strict=True)]
         rolled_back = visit.query.get("allOrNone") == "true" and any(absent)
-        for record_id, gone in zip(ids, absent, strict=True):
-            record = None if rolled_back or visit.locked else visit.records.delete(visit.portal, record_id)
+        for record_id, records, gone in zip(ids, places, absent, strict=True):
+            record = None if rolled_back or visit.locked else records.delete(visit.portal, record_id)
             if record is not None:
                 visit.book(record, deleted=True)
                 results.append({"id": record_id, "success": True, "errors": []})
@@ -151,54 +160,54 @@ class SalesforceSandbox(Vendor):
 
     def describe(self, visit: Visit) -> Answer:
         """Every custom field but that of the company is an external id: an upsert takes any of them for a key."""
-        declared = sorted(visit.schema.declared - {ANY}) or DESCRIBED
-        names = [*sorted(STANDARD), *declared]
+        of = OBJECTS[visit.object]
+        declared = sorted(visit.schema.declared_for(of.name) - {ANY}) or DESCRIBED
         fields = [
             {
                 "name": name,
-                "type": "string",
+                **_described(of.columns.get(name)),
                 "custom": name.endswith("__c"),
                 **dict.fromkeys(
                     ("externalId", "unique", "caseSensitive"), name.endswith("__c") and name != "Company__c"
                 ),
             }
-            for name in names
-            if missing_column(visit, [name]) is None
+            for name in [*sorted(of.columns), *declared]
+            if of.missing_column(visit, [name]) is None
         ]
-        return self._answer(200, {"name": "Contact", "fields": fields})
+        return self._answer(200, {"name": of.name, "keyPrefix": of.prefix, "fields": fields})
 
     def query(self, visit: Visit) -> Answer:
-        """`SELECT fields FROM Contact WHERE key IN (…)`, and nothing else."""
+        """`SELECT fields FROM object WHERE key IN (…)`, and nothing else."""
         found = _QUERY.fullmatch(visit.query.get("q", ""))
         if found is None:
             return self._error(400, "MALFORMED_QUERY", "unexpected token")
-        names = found[1].split(",")
-        missing = missing_column(visit, [*names, found[2]])
+        of, names = OBJECTS[found[2]], found[1].split(",")
+        missing = of.missing_column(visit, [*names, found[3]])
         if missing is not None:
             place = f"\nSELECT {found[1]} FROM\n^\nERROR at Row:1:Column:8\n"
-            words = f"{place}No such column '{missing}' on entity 'Contact'."
+            words = f"{place}No such column '{missing}' on entity '{of.name}'."
             return self._error(400, "INVALID_FIELD", words)
         keys = [
             _ESCAPE.sub(lambda found: _ESCAPED.get(found[1], found[1]), literal)
-            for literal in _LITERAL.findall(found[3])
+            for literal in _LITERAL.findall(found[4])
         ]
         visit.call.n = len(keys)
         total, records = 0, []
         for key in keys:
-            record = visit.records.find(visit.portal, key, found[2])
+            record = visit.objects.of(of.name).find(visit.portal, key, found[3])
             if record is None:
                 continue
             total += 1
             held = record.properties
             if not visit.omitted(key, str(held.get("Email") or "")):
-                url = f"/services/data/{visit.path['version']}/sobjects/Contact/{record.id}"
+                url = f"/services/data/{visit.path['version']}/sobjects/{of.name}/{record.id}"
                 values = {name: held.get(name) for name in names} | {"Id": record.id}
-                records.append({"attributes": {"type": "Contact", "url": url}, **values})
+                records.append({"attributes": {"type": of.name, "url": url}, **values})
         return self._answer(200, {"totalSize": total, "done": True, "records": records})
 
-    def _parse(self, visit: Visit, field: str | None) -> Collection:
-        """The records of an upsert by this field, or without one those of a creation."""
-        if visit.path.get("sobject", "Contact") != "Contact":
+    def _parse(self, visit: Visit, field: str | None) -> tuple[Collection, list[SObject]]:
+        """The records of an upsert by this field, or without one those of a creation; and the object of each."""
+        if visit.object not in OBJECTS:
             raise self._refused(404, "NOT_FOUND", "The requested resource does not exist")
         try:
             body = _collections.decode(visit.body)
@@ -208,67 +217,85 @@ class SalesforceSandbox(Vendor):
         if not 1 <= len(body.records) <= MAX_RECORDS:
             words = f"record limit reached. cannot submit more than {MAX_RECORDS} records into this call"
             raise self._refused(400, "EXCEEDED_ID_LIMIT", words)
-        if field is not None and (not field.endswith("__c") or missing_column(visit, [field]) is not None):
+        if field is not None and (
+            not field.endswith("__c") or OBJECTS[visit.object].missing_column(visit, [field]) is not None
+        ):
             raise self._refused(
                 404, "NOT_FOUND", f"Provided external ID field does not exist or is not accessible: {field}"
             )
-        for record in body.records:
-            attributes = record.pop("attributes", None)
-            if not isinstance(attributes, dict) or attributes.get("type") != "Contact":
-                raise self._refused(400, "INVALID_TYPE", "each record needs attributes with its type")
-            missing = missing_column(visit, record)
-            if missing is not None:
-                words = f"No such column '{missing}' on sobject of type Contact"
-                raise self._refused(400, "INVALID_FIELD", words)
-            keys = [record.get(name) for name in self._unique(visit)] if field is None else []
-            if any(isinstance(value, list | dict) for value in record.values()) or not all(
-                isinstance(key, str | None) for key in keys
-            ):
-                raise self._refused(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of string")
+        objects = [self._read(visit, record, field) for record in body.records]
+        if len(list(itertools.groupby(objects, lambda of: of.name))) > MAX_CHUNKS:
+            # The guide has the limit, and SFDO-Community/declarative-lookup-rollup-summaries 51 the words.
+            words = f"Cannot have more than {MAX_CHUNKS} chunks in a single operation. "
+            raise self._refused(400, "UNKNOWN_EXCEPTION", f"{words}Please rearrange the data to reduce chunking.")
         whole = visit.rejected_whole(
-            (str(r.get(field) if field is not None else self._key_of(visit, r)[1]), str(r.get("Email")))
-            for r in body.records
+            (str(r.get(field) if field is not None else self._key_of(visit, of, r)[1]), str(r.get("Email")))
+            for of, r in zip(objects, body.records, strict=True)
         )
         if whole is not None:
             raise self._refused(400, "JSON_PARSER_ERROR", whole.message)
-        return body
+        return body, objects
 
-    def _wrong(self, visit: Visit, field: str, record: dict[str, Any], times: int) -> dict[str, Any] | None:
+    def _read(self, visit: Visit, record: dict[str, Any], field: str | None) -> SObject:
+        """The object of one record, which loses its attributes; an upsert takes those of its path alone."""
+        attributes = record.pop("attributes", None)
+        of = OBJECTS.get(str(attributes.get("type"))) if isinstance(attributes, dict) else None
+        if of is None or (field is not None and of.name != visit.object):
+            raise self._refused(400, "INVALID_TYPE", "each record needs attributes with its type")
+        missing = of.missing_column(visit, record)
+        if missing is not None:
+            raise self._refused(400, "INVALID_FIELD", f"No such column '{missing}' on sobject of type {of.name}")
+        keys = [record.get(name) for name in self._unique(visit, of)] if field is None else []
+        if any(isinstance(value, list | dict) for value in record.values()) or not all(
+            isinstance(key, str | None) for key in keys
+        ):
+            raise self._refused(400, "JSON_PARSER_ERROR", "Cannot deserialize instance of string")
+        unreadable = of.unreadable(record)
+        if unreadable is not None:
+            raise self._refused(400, "JSON_PARSER_ERROR", unreadable)
+        return of
+
+    def _wrong(
+        self, visit: Visit, of: SObject, field: str, record: dict[str, Any], times: int
+    ) -> dict[str, Any] | None:
         """What speaks against one record of an upsert."""
         key = record.get(field)
         if not isinstance(key, str) or not key:
             return _item("MISSING_ARGUMENT", f"{field} not specified", field)
         if times > 1 and len(key) <= MAX_KEY:
             return _item("DUPLICATE_VALUE", f"Duplicate external id specified: {key}", field)
-        return self._reject(visit, field, key, record, new=visit.records.find(visit.portal, key, field) is None)
+        return self._reject(visit, of, field, key, record, new=visit.records.find(visit.portal, key, field) is None)
 
-    def _uncreatable(self, visit: Visit, field: str, key: str, record: dict[str, Any]) -> dict[str, Any] | None:
+    def _uncreatable(
+        self, visit: Visit, of: SObject, field: str, key: str, record: dict[str, Any]
+    ) -> dict[str, Any] | None:
         """What speaks against one record of a creation."""
         if record.get("Id") is not None:
             return _item("INVALID_FIELD_FOR_INSERT_UPDATE", "cannot specify Id in an insert call", "Id")
-        wrong = self._reject(visit, field, key, record, new=True)
+        wrong = self._reject(visit, of, field, key, record, new=True)
         if wrong is not None:
             return wrong
-        for name in self._unique(visit):
+        for name in self._unique(visit, of):
             value = record.get(name)
-            held = visit.records.find(visit.portal, str(value), name) if value else None
+            held = visit.objects.of(of.name).find(visit.portal, str(value), name) if value else None
             if held is not None:
                 words = f"duplicate value found: {name} duplicates value on record with id: {held.id}"
                 return _item("DUPLICATE_VALUE", words)
         return None
 
-    def _unique(self, visit: Visit) -> list[str]:
+    def _unique(self, visit: Visit, of: SObject) -> list[str]:
         """The fields whose values are unique in the account of a call."""
-        return [KEY, *sorted(name for at, name in self._keyed if at == visit.portal and name != KEY)]
+        keyed = {name for at, kind, name in self._keyed if (at, kind) == (visit.portal, of.name)}
+        return [KEY, *sorted(keyed - {KEY})]
 
-    def _key_of(self, visit: Visit, record: dict[str, Any]) -> tuple[str, str]:
+    def _key_of(self, visit: Visit, of: SObject, record: dict[str, Any]) -> tuple[str, str]:
         """The unique field by which a new record is found, and its value there; it may be empty."""
-        names = self._unique(visit)
+        names = self._unique(visit, of)
         field = next((name for name in names if record.get(name)), KEY)
         return field, str(record.get(field) or "")
 
     def _reject(
-        self, visit: Visit, field: str, key: str, record: dict[str, Any], *, new: bool
+        self, visit: Visit, of: SObject, field: str, key: str, record: dict[str, Any], *, new: bool
     ) -> dict[str, Any] | None:
         """What speaks against the values of one record, whatever else there is."""
         email = record.get("Email")
@@ -279,12 +306,13 @@ class SalesforceSandbox(Vendor):
             return LOCKED
         if reject is not None:
             return _item(reject.category, reject.message)
-        last_name = record.get("LastName")
-        if (last_name is None or not str(last_name).strip()) and ("LastName" in record or new):
-            return _item("REQUIRED_FIELD_MISSING", "Required fields are missing: [LastName]", "LastName")
+        name = record.get(of.required)
+        if (name is None or not str(name).strip()) and (of.required in record or new):
+            return _item("REQUIRED_FIELD_MISSING", f"Required fields are missing: [{of.required}]", of.required)
         if isinstance(email, str) and email and not all(email.partition("@")[::2]):
             return _item("INVALID_EMAIL_ADDRESS", f"Email: invalid email address: {email}", "Email")
-        return None
+        oversized = of.oversized(record)
+        return None if oversized is None else _item(*oversized)
 
     def _answer(self, status: int, body: object) -> Answer:
         usage = f"api-usage={next(self._calls)}/{DAILY_CALLS}"
@@ -295,6 +323,18 @@ class SalesforceSandbox(Vendor):
 
     def _error(self, status: int, code: str, message: str) -> Answer:
         return self._answer(status, [{"message": message, "errorCode": code}])
+
+
+def _object_of(record_id: str) -> str:
+    """The object of a record, by the beginning of its id."""
+    return next((of.name for of in OBJECTS.values() if record_id.startswith(of.prefix)), CONTACT.name)
+
+
+def _described(column: Column | None) -> dict[str, Any]:
+    """What a description says of a column's type; of a custom one, and of one that is not checked, that it is text."""
+    if column is None:
+        return {"type": "string"}
+    return {"type": column.type, "label": column.label, "digits" if column.type in NUMBERS else "length": column.size}
 
 
 def _item(code: str, message: str, *fields: str) -> dict[str, Any]:

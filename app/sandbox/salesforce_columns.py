@@ -1,29 +1,139 @@
-"""The columns of Salesforce's Contact, as the stand-in knows them."""
+"""The objects of Salesforce that the stand-in knows, their columns, and which values these take."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
 
 from app.sandbox.vendor import Visit
 
-STANDARD: Final = frozenset(
-    """
-    AccountId AssistantName Birthdate Department Description DoNotCall Email Fax FirstName
-    HasOptedOutOfEmail HomePhone Id LastName LeadSource MailingCity MailingCountry MailingPostalCode
-    MailingState MailingStreet MobilePhone OtherCity OtherCountry OtherPhone OtherPostalCode OtherState
-    OtherStreet OwnerId Phone Salutation Title
-    """.split()
-)
-"""Columns that every Contact has; there are some more."""
 KEY: Final = "Tranche_Id__c"
 """The external id field, by the default of a destination."""
 DESCRIBED: Final = ("Company__c", KEY)
 """Of all the custom fields that there may be, where every name is declared."""
+NUMBERS: Final = {"int": (int,), "currency": (int, float)}
+"""Types of columns with numbers: the types of Python that JSON has for them."""
 
 
-def missing_column(visit: Visit, names: Iterable[str]) -> str | None:
-    """A column that Contact does not have. What an organisation makes itself ends in `__c`, whatever was declared."""
-    names = list(names)
-    strange = [name for name in names if name not in STANDARD and not name.endswith("__c")]
-    return next(iter([*visit.missing_fields(names), *strange]), None)
+class Column(msgspec.Struct, frozen=True):
+    """A column, as the field reference has it."""
+
+    label: str
+    type: str
+    """One of `NUMBERS`, or a kind of text."""
+    size: int
+    """Characters of a text, digits of a number."""
+
+
+class SObject(msgspec.Struct, frozen=True, kw_only=True):
+    """What Salesforce's object reference says about one object."""
+
+    name: str
+    prefix: str
+    """The beginning of its record ids."""
+    required: str
+    columns: Mapping[str, Column | None]
+    """Those that every organisation has; there are some more. `None`: its values are not checked."""
+
+    def missing_column(self, visit: Visit, names: Iterable[str]) -> str | None:
+        """A column that it does not have. What an organisation makes itself ends in `__c`, whatever was declared."""
+        names = list(names)
+        strange = [name for name in names if name not in self.columns and not name.endswith("__c")]
+        return next(iter([*visit.missing_fields(names, self.name), *strange]), None)
+
+    def unreadable(self, values: Mapping[str, Any]) -> str | None:
+        """Salesforce's words for a value of another JSON type than its column's, which refuses a whole request
+        (mautic/mautic 3048). Text is not read as a number, though Salesforce may do so."""
+        for name, value in values.items():
+            column = self.columns.get(name)
+            if column is None or value is None or type(value) in NUMBERS.get(column.type, (str,)):
+                continue
+            shown = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            words = f"Cannot deserialize instance of {column.type} from {_token(value)} value {shown}"
+            return f"{words} or request may be missing a required field at [line:1, column:1]"
+        return None
+
+    def oversized(self, values: Mapping[str, Any]) -> tuple[str, str, str] | None:
+        """(code, words, column) of a value that its column has no room for (CoderDojo/community-platform 762)."""
+        for name, value in values.items():
+            column = self.columns.get(name)
+            if column is None or value is None:
+                continue
+            if column.type not in NUMBERS:
+                if len(value) > column.size:
+                    words = f"{column.label}: data value too large: {value} (max length={column.size})"
+                    return "STRING_TOO_LONG", words, name
+            elif abs(value) >= 10**column.size or (value < 0 and column.type == "int"):
+                words = f"{column.label}: value outside of valid range on numeric field: {value}"
+                return "NUMBER_OUTSIDE_VALID_RANGE", words, name
+        return None
+
+
+def _token(value: str | float) -> str:
+    """What a JSON parser calls a value."""
+    if isinstance(value, bool):
+        return f"VALUE_{str(value).upper()}"
+    return {str: "VALUE_STRING", int: "VALUE_NUMBER_INT"}.get(type(value), "VALUE_NUMBER_FLOAT")
+
+
+def _columns(table: str) -> dict[str, Column | None]:
+    rows = (line.split("|") for line in table.strip().splitlines())
+    return {name.strip(): Column(label.strip(), kind.strip(), int(size)) for name, label, kind, size in rows}
+
+
+CONTACT: Final = SObject(
+    name="Contact",
+    prefix="003",
+    required="LastName",
+    columns=dict.fromkeys(
+        """
+        AccountId AssistantName Birthdate Department Description DoNotCall Email Fax FirstName
+        HasOptedOutOfEmail HomePhone Id LastName LeadSource MailingCity MailingCountry MailingPostalCode
+        MailingState MailingStreet MobilePhone OtherCity OtherCountry OtherPhone OtherPostalCode OtherState
+        OtherStreet OwnerId Phone Salutation Title
+        """.split()
+    ),
+)
+ACCOUNT: Final = SObject(
+    name="Account",
+    prefix="001",
+    required="Name",
+    columns=_columns(
+        """
+        AccountNumber      | Account Number           | string    | 40
+        AccountSource      | Account Source           | picklist  | 255
+        AnnualRevenue      | Annual Revenue           | currency  | 18
+        BillingCity        | Billing City             | string    | 40
+        BillingCountry     | Billing Country          | string    | 80
+        BillingPostalCode  | Billing Zip/Postal Code  | string    | 20
+        BillingState       | Billing State/Province   | string    | 80
+        BillingStreet      | Billing Street           | textarea  | 255
+        Description        | Account Description      | textarea  | 32000
+        Fax                | Account Fax              | phone     | 40
+        Id                 | Account ID               | id        | 18
+        Industry           | Industry                 | picklist  | 255
+        Name               | Account Name             | string    | 255
+        NumberOfEmployees  | Employees                | int       | 8
+        OwnerId            | Owner ID                 | reference | 18
+        Ownership          | Ownership                | picklist  | 255
+        ParentId           | Parent Account ID        | reference | 18
+        Phone              | Account Phone            | phone     | 40
+        Rating             | Account Rating           | picklist  | 255
+        ShippingCity       | Shipping City            | string    | 40
+        ShippingCountry    | Shipping Country         | string    | 80
+        ShippingPostalCode | Shipping Zip/Postal Code | string    | 20
+        ShippingState      | Shipping State/Province  | string    | 80
+        ShippingStreet     | Shipping Street          | textarea  | 255
+        Sic                | SIC Code                 | string    | 20
+        SicDesc            | SIC Description          | string    | 80
+        Site               | Account Site             | string    | 80
+        TickerSymbol       | Ticker Symbol            | string    | 20
+        Type               | Account Type             | picklist  | 255
+        Website            | Website                  | url       | 255
+        """
+    ),
+)
+"""As the field reference has it. Its `Industry` takes other values as well, unless an organisation restricts it."""
+OBJECTS: Final = {of.name: of for of in (CONTACT, ACCOUNT)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -21,7 +22,7 @@ from app.sandbox.faults import (
     Unauthorized,
 )
 from app.sandbox.ledger import Call, Effect, Kept, Ledger, timestamp
-from app.sandbox.records import Record, Records, effect_of
+from app.sandbox.records import Objects, Record, Records, effect_of
 
 C = TypeVar("C", bound=Chosen)
 ANY: Final = "*"
@@ -52,18 +53,30 @@ class RefusedError(Exception):
 
 class Schema:
     """The fields that an account has: the vendor's own, and those that were declared, as its owner does in the vendor's
-    settings. `ANY` declares every name that the vendor would let one give a field."""
+    settings. `ANY` declares every name that the vendor would let one give a field. What is declared as `NAME` every
+    object has, and what is declared as `OBJECT.NAME` that object alone."""
 
-    def __init__(self, own: frozenset[str], declared: Iterable[str] = ()) -> None:
+    def __init__(self, own: Callable[[str], AbstractSet[str]], declared: Iterable[str] = ()) -> None:
         self.own = own
+        """The vendor's own fields of an object."""
         self.declared = frozenset(declared)
+        self._declared: dict[str, frozenset[str]] = {}
+        """By object."""
 
-    def has(self, name: str) -> bool:
-        return name in self.own or name in self.declared or ANY in self.declared or ANY in self.own
+    def has(self, name: str, of: str) -> bool:
+        own = self.own(of)
+        return name in own or ANY in own or not self.declared_for(of).isdisjoint((name, ANY))
 
-    def is_declared(self, name: str) -> bool:
+    def declared_for(self, of: str) -> frozenset[str]:
+        """The names that were declared for an object, without that of the object."""
+        if of not in self._declared:
+            mine = (name.removeprefix(f"{of}.") for name in self.declared)
+            self._declared[of] = frozenset(name for name in mine if "." not in name)
+        return self._declared[of]
+
+    def is_declared(self, name: str, of: str) -> bool:
         """Whether it is a field of the account's own making."""
-        return name not in self.own and self.has(name)
+        return name not in self.own(of) and self.has(name, of)
 
 
 class Visit(msgspec.Struct, kw_only=True):
@@ -71,13 +84,15 @@ class Visit(msgspec.Struct, kw_only=True):
 
     call: Call
     portal: str
+    object: str
+    """The one in its path, or the vendor's default."""
     path: Mapping[str, str]
     """The variable parts of the route."""
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: bytes
     ledger: Ledger
-    records: Records
+    objects: Objects
     faults: Faults
     schema: Schema
     locked: bool = False
@@ -89,17 +104,23 @@ class Visit(msgspec.Struct, kw_only=True):
     kept: Kept | None = None
     """The answer to keep for its key."""
 
+    @property
+    def records(self) -> Records:
+        """Those of its object."""
+        return self.objects.of(self.object)
+
     def book(self, record: Record, *, changed: bool = True, created: bool = False, deleted: bool = False) -> None:
         """Note what this call did to a record."""
         call = self.call
         done = effect_of(record, self.at, changed=changed, created=created, deleted=deleted)
         self.effects.append(msgspec.structs.replace(done, call=call.call, request_id=call.request_id))
 
-    def missing_fields(self, names: Iterable[str]) -> list[str]:
-        """Those of these fields that do not exist, in their order."""
+    def missing_fields(self, names: Iterable[str], of: str | None = None) -> list[str]:
+        """Those of these fields that an object does not have, in their order; without `of`, the object of the call."""
+        of = self.object if of is None else of
         armed = self.faults.active(MissingFields)
         away = frozenset() if armed is None else armed.fault.names
-        missing = [name for name in names if name in away or not self.schema.has(name)]
+        missing = [name for name in names if name in away or not self.schema.has(name, of)]
         if any(name in away for name in missing):
             self.call.hit(MissingFields.kind)
         return missing
@@ -141,14 +162,18 @@ class Vendor(ABC):
     """Options of a destination that is to be synced to this stand-in."""
     locks_calls = True
     """Whether a lock refuses the whole call; if not, `Visit.locked` informs the handler."""
-    own_fields: frozenset[str]
-    """What every account has; empty for a service that knows no schema."""
+    default_object = "contacts"
+    """What a call is about where nothing names an object."""
     key_field: str | None = None
     """The field of the account's own making that holds our business key by default."""
 
     @abstractmethod
-    def make_id(self, count: int) -> str:
-        """The record id of the next new record."""
+    def own_fields(self, of: str) -> AbstractSet[str]:
+        """The fields that this object has in every account; none: there is no such object."""
+
+    @abstractmethod
+    def make_id(self, count: int, of: str) -> str:
+        """The record id of the next new record of an object, after `count` others."""
 
     @abstractmethod
     def not_found(self, path: str) -> Answer: ...

@@ -160,7 +160,7 @@ async def test_a_limit_is_named_by_policy_and_not_by_retry_after(sandbox: Sandbo
 
 
 async def test_an_unknown_route_is_404_in_hubspots_words(sandbox: Sandbox) -> None:
-    status, body, _ = await post(sandbox, "/crm/v3/objects/companies/batch/upsert", {})
+    status, body, _ = await post(sandbox, "/crm/v3/objects/deals/batch/upsert", {})
     assert (status, body["status"]) == (404, "error")
 
 

@@ -112,7 +112,8 @@ def settings(as_json: bool) -> None:
     "fields",
     multiple=True,
     metavar="NAME",
-    help="A field that the account has beside the vendor's own; * is every name (repeatable).  "
+    help="A field that the account has beside the vendor's own; * is every name, companies.tier the field tier of "
+    "companies alone (repeatable).  "
     "[default: the one with our key, as if the account had been prepared for Tranche]",
 )
 @click.option("--bare", is_flag=True, help="The account has the vendor's own fields alone.")
