@@ -44,6 +44,8 @@ from app.kit.worker_registry import WorkerWatch
 from app.monitoring.engines import Engines
 from app.monitoring.metrics_api import observe
 from app.monitoring.stats_cache import StatsCache
+from app.records.export import Exports
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 
 
@@ -66,6 +68,7 @@ def create_app(settings: Settings) -> Litestar:
         telemetry.HOOKS.append(observe)
     intake = Intake(settings)
     long_poll = LongPoll(views, watcher, intake, principals)
+    catalog = Catalog()
     resources = Resources(
         settings,
         database,
@@ -80,7 +83,9 @@ def create_app(settings: Settings) -> Litestar:
         intake,
         JobOwners(database),
         long_poll,
-        Importer(settings, database, intake, notifier, long_poll),
+        Importer(settings, database, intake, notifier, long_poll, catalog),
+        catalog,
+        Exports(database),
         Destinations(database, workers, notifier),
         Documents(OPERATIONS, settings),
         FirstSight(principals, (settings.operator_token, settings.metrics_token)),

@@ -9,6 +9,7 @@ import msgspec
 
 from app.history.versions import read_block
 from app.resources import documents
+from app.resources.types.contacts import CONTACTS
 
 Row = dict[str, Any]
 
@@ -58,7 +59,7 @@ def _open(row: Row, document: Any, cleared: Any) -> Row:
     row.pop("document", None)
     return (
         row
-        | documents.fields_of(read)
+        | {name: read.get(name) for name in CONTACTS.names}
         | {
             "record_id": row.pop("record_id"),
             "attributes": documents.attributes_of(read),

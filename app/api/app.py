@@ -17,13 +17,14 @@ from app.http import problems, request_context
 from app.http.body.reader import Drains, Inbox
 from app.http.cors import Cors
 from app.http.dependencies import STATE_KEY, Resources
+from app.http.operation import route_action, unroute_action
 from app.http.refusal_limiter import Refusals
 from app.http.security_headers import shield
 
 log = structlog.get_logger()
 
 _UNKNOWN_ROUTE: Final = "(none)"
-_GUARDED: Final = "/v1/"
+_GUARDED: Final = ("/v1/", "/v1:")
 """Where everything needs a key, or a token in the query."""
 _PACED: Final = frozenset({401, 429})
 """Answers that a client may provoke without end, at no cost to itself."""
@@ -44,7 +45,7 @@ class Api(Litestar):
             return await super().__call__(scope, receive, send)
         loop = asyncio.get_running_loop()
         noted = request_context.begin(scope, loop.time())
-        scope["path"] = noted.path.replace("%3A", ":").replace("%3a", ":")
+        scope["path"] = route_action(noted.path.replace("%3A", ":").replace("%3a", ":"))
         inbox = Inbox(scope, receive)
         resources: Resources = self.state[STATE_KEY]
         cors, refusals = resources[Cors], resources[Refusals]
@@ -89,7 +90,7 @@ class Api(Litestar):
                 telemetry.emit(
                     telemetry.RequestServed(
                         method=method,
-                        route=scope.get("path_template") or _UNKNOWN_ROUTE,
+                        route=unroute_action(scope.get("path_template") or _UNKNOWN_ROUTE),
                         status=noted.status,
                         milliseconds=round((loop.time() - noted.started) * 1000, 2),
                         tenant_id=noted.tenant_id,

@@ -8,9 +8,13 @@ from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from app.api.openapi.document import Documents
+from app.auth.authorization import identify
 from app.http.headers import JSON
-from app.http.operation import EVERYBODY, Answer, Reply, operation, respond
+from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation, respond
+from app.http.principal import Principal
+from app.kit.postgres.database import Database
 from app.release import read_version
+from app.resource_types.catalog import Catalog
 
 _YAML: Final = "application/yaml"
 _HTML: Final = "text/html"
@@ -67,13 +71,43 @@ async def favicon(request: Request[Any, Any, Any]) -> ASGIResponse:
     return respond(b"", 204, headers={"Cache-Control": "public, max-age=86400"})
 
 
-@operation("GET", "/openapi.json", tag="documents", access=EVERYBODY, any_query=True, answers=_document(JSON, "object"))
-async def read_openapi_json(documents: Documents) -> Reply[Any]:
+class _OptionalKey(Access):
+    """Everybody; a key shows its tenant's types, and a wrong one is refused."""
+
+    security = ({}, {"apiKey": []})
+    errors = (401, 503)
+
+    async def admit(self, call: Call) -> Principal | None:
+        """
+        Raises:
+            Unauthorized: the key is no good.
+        """
+        return await identify(call)
+
+
+@operation(
+    "GET",
+    "/openapi.json",
+    tag="documents",
+    access=_OptionalKey(),
+    any_query=True,
+    answers=Answer(
+        "The document.", headers=("SecurityPolicy", "Vary"), cache=_KEPT, content={JSON: {"type": "object"}}
+    ),
+)
+async def read_openapi_json(
+    documents: Documents, principal: Principal | None, catalog: Catalog, database: Database
+) -> Reply[Any]:
     """This document as JSON.
 
-    The same for everybody.
+    With a key also the paths and shapes of the types of records that its tenant has declared.
     """
-    return Reply(documents.as_json())
+    if principal is None:
+        return Reply(documents.as_json(), headers={"Vary": "Authorization"})
+    async with database.connection() as connection:
+        types = await catalog.all(connection, principal.tenant_id)
+    private = {"Vary": "Authorization", "Cache-Control": "private, no-cache"}
+    return Reply(documents.as_json(types.values()), headers=private)
 
 
 @operation(

@@ -22,12 +22,14 @@ from app.job_status.items import api as item_api
 from app.job_status.live import events_api
 from app.monitoring import audit_api, health_api, metrics_api, version_api
 from app.records import api as record_api
+from app.resource_types import api as resource_type_api
 from app.undo import api as undo_api
 from app.webhooks import api as webhook_api
 
 _FEATURES: Final = (
     import_api,
     record_api,
+    resource_type_api,
     audit_api,
     job_status_api,
     cancel_api,

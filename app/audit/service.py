@@ -9,7 +9,7 @@ import msgspec
 
 from app.audit import queries as rows
 from app.kit.postgres.database import Connection
-from app.resources.contacts import JsonObject
+from app.vocabulary.outcomes_wire import JsonObject
 
 SUBJECT: Final = msgspec.Meta(examples=["job:01992e3c-7a10-7c3e-8f4e-2b1d5c6a7f80", "destination:hubspot"])
 

@@ -11,6 +11,7 @@ import json
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 import rich_click as click
 
 from app.cli.api_command import connection_options, options
@@ -58,6 +59,13 @@ _choice_options: Final = options(
     ),
 )
 """What may be chosen for a destination of any kind."""
+_types_option: Final = click.option(
+    "--type",
+    "types",
+    multiple=True,
+    metavar="TYPE",
+    help="Send records of this type there; repeatable. `default`: those that its kind has a place for.",
+)
 _shared_option: Final = click.option(
     "--shared",
     is_flag=True,
@@ -104,6 +112,7 @@ async def _finish(backend: DestinationBackend, name: str, line: str, as_json: bo
 @_name_argument
 @click.option("--kind", required=True, type=click.Choice(service.KINDS), help="Which CRM it is.")
 @click.option("--base-url", required=True, help="Where it is, e.g. https://api.hubapi.com.")
+@_types_option
 @_token_options
 @_choice_options
 async def add(
@@ -111,6 +120,7 @@ async def add(
     name: str,
     kind: str,
     base_url: str,
+    types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
     as_json: bool,
@@ -125,7 +135,9 @@ async def add(
     secret = read_secret("token", token, token_file)
     if secret is None:
         raise click.UsageError("Missing option '--token-file' (or '--token'): its access token")
-    new = service.NewDestination(name=name, kind=kind, base_url=base_url, token=secret, options=chosen)
+    new = service.NewDestination(
+        name=name, kind=kind, base_url=base_url, token=secret, options=chosen, types=[*types] or None
+    )
     made = await backend.add(new)
     show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"], as_json=as_json)
 
@@ -151,12 +163,14 @@ def _options(
 
 @_command("change")
 @_name_argument
+@_types_option
 @_token_options
 @_choice_options
 @click.option("--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again.")
 async def change(
     backend: DestinationBackend,
     name: str,
+    types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
     defaults: tuple[str, ...],
@@ -173,7 +187,10 @@ async def change(
         raise NotFound(f"There is no destination {name!r}.")
     chosen = _options(found["kind"], found["options"].get("fields") or {}, **choices)
     chosen |= dict.fromkeys(defaults)
-    await backend.change(name, service.DestinationChange(token=secret, options=chosen or None))
+    wanted: list[str] | msgspec.UnsetType | None = [*types] or msgspec.UNSET
+    if types == ("default",):
+        wanted = None
+    await backend.change(name, service.DestinationChange(token=secret, options=chosen or None, types=wanted))
     await _finish(backend, name, f"changed {name}", as_json)
 
 

@@ -16,7 +16,8 @@ _COMMANDS: Final = {
     "push": ("app.cli.push", "push_command"),
     "jobs": ("app.cli.jobs", "jobs_group"),
     "dead-letters": ("app.cli.dead_letters", "dead_letters_group"),
-    "contacts": ("app.cli.contacts", "contacts_group"),
+    "records": ("app.cli.records", "records_group"),
+    "resource-types": ("app.cli.resource_types", "resource_types_group"),
     "tenants": ("app.cli.local.tenants", "tenants"),
     "keys": ("app.cli.local.keys", "keys"),
     "destinations": ("app.cli.destinations", "destinations"),
@@ -30,6 +31,10 @@ _COMMANDS: Final = {
 }
 
 
+_OLDER: Final = {"contacts": "records"}
+"""Names that commands had before."""
+
+
 class LazyGroup(click.RichGroup):
     """`tranche jobs show` must not import a web server."""
 
@@ -37,7 +42,7 @@ class LazyGroup(click.RichGroup):
         return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> Any:
-        place = _COMMANDS.get(cmd_name)
+        place = _COMMANDS.get(_OLDER.get(cmd_name, cmd_name))
         return None if place is None else getattr(importlib.import_module(place[0]), place[1])
 
 

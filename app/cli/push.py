@@ -32,14 +32,16 @@ from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, 
 from app.cli.client.summary import Report, as_document, print_summary
 from app.cli.column_preview import print_preview, show_columns
 from app.cli.output import json_option, show
+from app.cli.records import find_type
 from app.vocabulary.states import Consistency
 
 _HELP = """\
 Import the records of FILE (CSV, NDJSON or JSON; `-` reads standard input) and report the result of every row.
 
-The first line of a CSV file names the columns. id, email, first_name, last_name, phone, company, if_version and
-source_version are recognized whatever their case, spaces, dashes and underscores; every other column becomes an
-attribute of that name, unless --map or --ignore says otherwise; --preview shows it. So are usual names of the
+The first line of a CSV file names the columns. The fields of the type (of contacts: id, email, first_name, last_name,
+phone, company), deleted, if_version and source_version are recognized whatever their case, spaces, dashes and
+underscores; every other column becomes an attribute of that name, unless --map or --ignore says otherwise;
+--preview shows it. So are usual names of the
 fields in English, German, French and Spanish (Vorname, Téléphone), where only one column has such a name. An empty
 cell leaves the field as it is. --map "Email=id" takes a column as the id and the e-mail address.
 
@@ -65,6 +67,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     """The command line, understood."""
 
     file: str
+    type: str
+    url: str | None
+    key: str | None
     read: FileOptions
     wait: bool
     dry_run: bool
@@ -84,11 +89,14 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.option(
     "--map", "mapping", multiple=True, metavar='"COLUMN=FIELD"', help="Which column is which field; repeatable."
 )
+@click.option("--type", default="contacts", show_default=True, help="Of the records, such as companies.")
 @click.option("--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable.")
 @click.option("--preview", is_flag=True, help="Show which column is which field, and send nothing.")
 @click.option("--format", type=click.Choice([f.value for f in Format]), help="Default: by name and content.")
 @click.option("--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]")
 @click.option("--delimiter", help="Of a CSV file: , ; | or tab.  [default: found in the header]")
+@click.option("--decimal", type=click.Choice([".", ","]), help="Sign before the fraction of a number in a CSV file.")
+@click.option("--date-format", metavar="FORM", help="How a CSV file writes dates, such as DD.MM.YYYY.")
 @click.option(
     "--on-duplicate",
     type=click.Choice(["fail", "last_wins"]),
@@ -128,12 +136,14 @@ def push_command(
         read = msgspec.convert({name: given.pop(name) for name in FileOptions.__struct_fields__}, FileOptions)
         if preview:
             with _on_disk(file) as path:
-                print_preview(open_file(path, read, name=file), as_json=as_json)
+                print_preview(
+                    open_file(path, read, await find_type(given["type"], url, key), name=file), as_json=as_json
+                )
             return 0
         api = open_api(url, key, given.pop("seconds"))
         if context.get_parameter_source("seconds") is ParameterSource.COMMANDLINE:
             api.first_contact = None
-        return await _push(_Request(file=file, read=read, **given), api)
+        return await _push(_Request(file=file, url=url, key=key, read=read, **given), api)
 
     hint = "Run the same command again to resume; nothing is sent twice."
     context.exit(run_command("push", work, as_json=as_json, interrupted=hint))
@@ -141,9 +151,10 @@ def push_command(
 
 async def _push(request: _Request, api: ApiClient) -> int:
     began = api.clock.now()
+    resource = await find_type(request.type, request.url, request.key)
     with contextlib.ExitStack() as stack:
         path = stack.enter_context(_on_disk(request.file))
-        source = open_file(path, request.read, name=request.file)
+        source = open_file(path, request.read, resource, name=request.file)
         if request.failed_out:
             check_target(request.failed_out, source)
         silent = request.quiet or (request.as_json and not sys.stderr.isatty())
@@ -151,9 +162,12 @@ async def _push(request: _Request, api: ApiClient) -> int:
         api.notify = display.say
         # The file and everything that shapes the request made of it.
         facts = {"url": api.url, "read": request.read, "query": _query(request), "run": request.run}
+        if request.type != "contacts":
+            facts["type"] = request.type
         fingerprint = "" if request.dry_run else journal.fingerprint(path, facts)
         book = _open_journal(request, fingerprint, display, stack) if fingerprint else None
         options = PushOptions(
+            type=request.type,
             run=book.entry.run if book else secrets.token_hex(16),
             fingerprint=fingerprint,
             params=_query(request),

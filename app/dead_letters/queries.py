@@ -11,6 +11,7 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query, query
+from app.resources.types import BY_ID
 from app.vocabulary.outcomes_wire import as_json
 from app.vocabulary.states import ErrorCode
 
@@ -29,6 +30,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
 class DeadLetterRow(msgspec.Struct, frozen=True):
     dead_letter_id: int
     destination_id: int
+    type_id: int
     record_id: str
     version: int
     state: str
@@ -47,6 +49,17 @@ class DeadLetterRow(msgspec.Struct, frozen=True):
     note: str | None
     replay_job_id: uuid.UUID | None
     delivery_id: int
+    declared_type: str | None
+    """The name of the type, if the tenant has declared it."""
+
+    @property
+    def type(self) -> str:
+        return self.declared_type or BY_ID[self.type_id].name
+
+    @property
+    def record(self) -> tuple[int, str]:
+        """Its type and its id."""
+        return self.type_id, self.record_id
 
 
 class ClusterRow(msgspec.Struct, frozen=True):
@@ -115,6 +128,8 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     job_id: uuid.UUID
     kind: str
+    type: str | None
+    """Of its items; None: they have several."""
     root_job_id: uuid.UUID
     request_id: str
     key_id: str
@@ -124,9 +139,11 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class NewDeliveries(msgspec.Struct, frozen=True, kw_only=True):
-    """The items to deliver again to one destination: columns of equal length, in item order, and how they are cut."""
+    """Items of one type to deliver again to one destination: columns of equal length, in item order, and how they are
+    cut."""
 
     destination_id: int
+    type_id: int
     record_ids: list[str]
     versions: list[int]
     indexes: list[int]
@@ -275,21 +292,22 @@ async def find_running_retry(
 ) -> RunningRetry | None: ...
 
 
-_supersede_settled = Query[[int, list[int], list[str], list[int], list[int], str], None]("supersede_settled")
-_settle_syncs = Query[[int, list[int], list[str], list[int]], None]("settle_syncs")
+_supersede_settled = Query[[int, list[int], list[int], list[str], list[int], list[int], str], None]("supersede_settled")
+_settle_syncs = Query[[int, list[int], list[int], list[str], list[int]], None]("settle_syncs")
 
 
 async def settle_syncs(
     connection: Connection, tenant_id: int, dead_letters: Sequence[DeadLetterRow], *, actor: str
 ) -> None:
     """The destinations hold these versions, so earlier dead letters of the records are resolved as well."""
-    newest: dict[tuple[int, str], int] = {}
+    newest: dict[tuple[int, int, str], int] = {}
     for dead_letter in dead_letters:
-        place = (dead_letter.destination_id, dead_letter.record_id)
+        place = (dead_letter.destination_id, *dead_letter.record)
         newest[place] = max(newest.get(place, 0), dead_letter.version)
     places = (
-        [destination_id for destination_id, _ in newest],
-        [record_id for _, record_id in newest],
+        [destination_id for destination_id, _, _ in newest],
+        [type_id for _, type_id, _ in newest],
+        [record_id for _, _, record_id in newest],
         list(newest.values()),
     )
     settled = [dead_letter.dead_letter_id for dead_letter in dead_letters]

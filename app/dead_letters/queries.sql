@@ -11,9 +11,10 @@ WHERE d.tenant_id = $1
 ORDER BY d.name, d.destination_id;
 
 -- part: dead_letter_columns
-l.dead_letter_id, l.destination_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
+l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
-    l.resolved_by, l.note, l.replay_job_id, l.delivery_id
+    l.resolved_by, l.note, l.replay_job_id, l.delivery_id,
+    (SELECT t.name FROM resource_types t WHERE t.tenant_id = l.tenant_id AND t.type_id = l.type_id) AS declared_type
 
 -- part: job_and_retries
 SELECT :job_id::uuid AS job_id
@@ -23,18 +24,18 @@ SELECT j.job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.root_job_id = :
 -- part: chosen_dead_letters
 -- The open dead letters that are meant: of a job (those that it began, and those that it and its retries ran into) or,
 -- without one, of all; by destination, code, state, record and time (NULL: any).
-SELECT c.dead_letter_id, c.destination_id, c.record_id, c.error_code, c.state, c.created_at
+SELECT c.dead_letter_id, c.destination_id, c.type_id, c.record_id, c.error_code, c.state, c.created_at
 FROM (
-    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
     WHERE :job_id::uuid IS NULL AND l.tenant_id = :tenant_id AND l.destination_id = ANY (:destination_ids::int[])
         AND l.resolution IS NULL
     UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
     FROM dead_letters l
     WHERE :job_id IS NOT NULL AND l.tenant_id = :tenant_id AND l.root_job_id = :job_id AND l.resolution IS NULL
     UNION ALL
-    SELECT l.dead_letter_id, l.destination_id, l.record_id, l.error_code, l.state, l.created_at
+    SELECT l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.error_code, l.state, l.created_at
     FROM (
         {{job_and_retries}}
     ) f
@@ -54,7 +55,7 @@ SELECT c.dead_letter_id
 FROM (
     {{chosen_dead_letters}}
 ) c
-ORDER BY c.destination_id, c.record_id, c.dead_letter_id
+ORDER BY c.destination_id, c.type_id, c.record_id, c.dead_letter_id
 LIMIT :limit;
 
 -- name: dead_letter_clusters
@@ -211,11 +212,11 @@ WITH effect AS (
     ORDER BY e.destination_id
 )
 INSERT INTO jobs (
-    tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, results, items,
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, results, items,
     started_at, applied_at
 )
 VALUES (
-    :tenant_id, :job_id, :kind, 'syncing', :root_job_id, :request_id, :key_id, :total, :total, 0, 0,
+    :tenant_id, :job_id, :kind, :type, 'syncing', :root_job_id, :request_id, :key_id, :total, :total, 0, 0,
     jsonb_build_object('unchanged', :total::int), :total, now(), now()
 );
 
@@ -226,11 +227,11 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes) VA
 -- What one destination is sent again: columns that are cut at first positions (lows) and last ones (highs); each delivery
 -- is due after its seconds.
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, dead_letters,
+    tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, dead_letters,
     states, next_attempt_at
 )
 SELECT
-    :tenant_id, :destination_id, :job_id, :request_id, (:indexes::int[])[c.low], (:indexes::int[])[c.high],
+    :tenant_id, :destination_id, :type_id, :job_id, :request_id, (:indexes::int[])[c.low], (:indexes::int[])[c.high],
     (:record_ids::text[])[c.low:c.high], (:versions::bigint[])[c.low:c.high], (:indexes::int[])[c.low:c.high], (:dead_letters::bigint[])[c.low:c.high], repeat('p', c.high - c.low + 1),
     now() + c.seconds * interval '1 second'
 FROM unnest(:lows::int[], :highs::int[], :seconds::float8[]) AS c(low, high, seconds)
@@ -311,31 +312,32 @@ ORDER BY j.job_id DESC
 LIMIT 1;
 
 -- name: supersede_settled
--- Dead letters of the same records in the same or earlier versions ($4) need nobody any more. $5 are those being settled.
+-- Dead letters of the same records in the same or earlier versions ($5) need nobody any more. $6 are those being settled.
 UPDATE dead_letters l
-SET resolution = 'superseded', resolved_at = now(), resolved_by = $6, note = 'a later version was settled as delivered'
+SET resolution = 'superseded', resolved_at = now(), resolved_by = $7, note = 'a later version was settled as delivered'
 WHERE l.tenant_id = $1 AND l.resolution IS NULL
     AND l.dead_letter_id = ANY (ARRAY(
         SELECT o.dead_letter_id
-        FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, record_id, version)
+        FROM unnest($2::int[], $3::int[], $4::text[], $5::bigint[]) AS t(destination_id, type_id, record_id, version)
         CROSS JOIN LATERAL (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = $1 AND x.destination_id = t.destination_id AND x.record_id = t.record_id
-                AND x.version <= t.version AND x.resolution IS NULL AND x.dead_letter_id <> ALL ($5::bigint[])
+            WHERE x.tenant_id = $1 AND x.destination_id = t.destination_id AND x.type_id = t.type_id
+                AND x.record_id = t.record_id AND x.version <= t.version AND x.resolution IS NULL
+                AND x.dead_letter_id <> ALL ($6::bigint[])
             LIMIT 100
         ) o
         ORDER BY o.dead_letter_id
     ));
 
 -- name: settle_syncs
--- An operator says that the destinations $2 hold the records $3 at the versions $4.
+-- An operator says that the destinations $2 hold the records $4 of the types $3 at the versions $5.
 INSERT INTO record_syncs AS s (
-    tenant_id, destination_id, record_id, synced_version, synced_at, state, state_version
+    tenant_id, destination_id, type_id, record_id, synced_version, synced_at, state, state_version
 )
-SELECT $1, t.destination_id, t.record_id, t.version, now(), 'ok', t.version
-FROM unnest($2::int[], $3::text[], $4::bigint[]) AS t(destination_id, record_id, version)
-ORDER BY t.destination_id, t.record_id
-ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
+SELECT $1, t.destination_id, t.type_id, t.record_id, t.version, now(), 'ok', t.version
+FROM unnest($2::int[], $3::int[], $4::text[], $5::bigint[]) AS t(destination_id, type_id, record_id, version)
+ORDER BY t.destination_id, t.type_id, t.record_id
+ON CONFLICT (tenant_id, destination_id, type_id, record_id) DO UPDATE
 SET
     synced_version = greatest(s.synced_version, excluded.synced_version),
     synced_at = excluded.synced_at,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import structlog
@@ -66,36 +67,43 @@ async def send_again(
     if not locked:
         return None
     job_id = new_id()
-    # One item a record: it is sent as it stands, and no delivery may name it twice.
-    newest: dict[int, dict[str, DeadLetterRow]] = {}
+    # One item a record: it is sent as it stands, and no delivery may name it twice. Records of one type follow one
+    # another, so that deliveries do not overlap.
+    newest: dict[tuple[int, int], dict[tuple[int, str], DeadLetterRow]] = {}
     for dead_letter in locked:
-        at = newest.setdefault(dead_letter.destination_id, {})
-        if dead_letter.record_id not in at or at[dead_letter.record_id].version <= dead_letter.version:
-            at[dead_letter.record_id] = dead_letter
-    records = sorted({dead_letter.record_id for dead_letter in locked})
-    index = {record_id: position for position, record_id in enumerate(records)}
+        at = newest.setdefault((dead_letter.destination_id, dead_letter.type_id), {})
+        if dead_letter.record not in at or at[dead_letter.record].version <= dead_letter.version:
+            at[dead_letter.record] = dead_letter
+    records = sorted({dead_letter.record for dead_letter in locked})
+    index = {record: position for position, record in enumerate(records)}
+    types = {dead_letter.type for dead_letter in locked}
+    to_notify: Counter[int] = Counter()
+    for (destination_id, _), at in sorted(newest.items()):
+        to_notify[destination_id] += len(at)
     attempt = Attempt(
         tenant_id=actor.tenant_id,
         job_id=job_id,
         kind=kind,
+        type=types.pop() if len(types) == 1 else None,
         root_job_id=root or job_id,
         request_id=actor.request_id,
         key_id=actor.key_id,
         total=len(records),
-        to_notify={destination_id: len(at) for destination_id, at in sorted(newest.items())},
+        to_notify=dict(to_notify),
     )
     await rows.insert_attempt(connection, attempt)
-    await _book(connection, attempt, records, newest, settings)
-    for destination_id, at in sorted(newest.items()):
-        dead_letters = [at[record_id] for record_id in records if record_id in at]
+    await _book(connection, attempt, records, newest.values(), settings)
+    for (destination_id, type_id), at in sorted(newest.items()):
+        dead_letters = [at[record] for record in records if record in at]
         await rows.insert_deliveries(
             connection,
             attempt,
             NewDeliveries(
                 destination_id=destination_id,
+                type_id=type_id,
                 record_ids=[x.record_id for x in dead_letters],
                 versions=[x.version for x in dead_letters],
-                indexes=[index[x.record_id] for x in dead_letters],
+                indexes=[index[x.record] for x in dead_letters],
                 dead_letters=[x.dead_letter_id for x in dead_letters],
                 cuts=await _pace(connection, actor.tenant_id, destination_id, len(dead_letters), settings, rate),
             ),
@@ -143,20 +151,20 @@ async def resolve(
 async def _book(
     connection: Connection,
     attempt: Attempt,
-    records: Sequence[str],
-    newest: dict[int, dict[str, DeadLetterRow]],
+    records: Sequence[tuple[int, str]],
+    newest: Iterable[dict[tuple[int, str], DeadLetterRow]],
     settings: Settings,
 ) -> None:
     """The items of the job: nothing changes here, they are only sent again."""
-    versions: dict[str, int] = {}
-    for at in newest.values():
-        for record_id, dead_letter in at.items():
-            versions[record_id] = max(versions.get(record_id, 0), dead_letter.version)
+    versions: dict[tuple[int, str], int] = {}
+    for at in newest:
+        for record, dead_letter in at.items():
+            versions[record] = max(versions.get(record, 0), dead_letter.version)
     size = settings.import_chunk_items
     for first in range(0, len(records), size):
         outcomes = [
-            ItemOutcome(first + n, record_id, ItemStatus.OK, Result.UNCHANGED, versions[record_id])
-            for n, record_id in enumerate(records[first : first + size])
+            ItemOutcome(first + n, record[1], ItemStatus.OK, Result.UNCHANGED, versions[record])
+            for n, record in enumerate(records[first : first + size])
         ]
         await rows.insert_chunk(connection, attempt, first, len(outcomes), pack(outcomes_wire.encode_items(outcomes)))
 

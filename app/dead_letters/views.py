@@ -17,7 +17,7 @@ from app.history.versions import StoredVersion
 from app.kit.postgres.database import Connection
 from app.records import queries
 from app.resources import documents
-from app.resources.contacts import ContactDocument
+from app.vocabulary.outcomes_wire import JsonObject
 from app.vocabulary.states import ErrorCode, Resolution
 
 _MOST_STEPS: Final = 1_000
@@ -46,6 +46,8 @@ class DeadLetter(Link, frozen=True, kw_only=True):
     """An item that is no longer tried at one destination."""
 
     destination: str
+    type: str
+    """Of the record."""
     record_id: str
     version: int
     """The version that was to be delivered; a replay sends the current one."""
@@ -74,20 +76,14 @@ class Cluster(msgspec.Struct, frozen=True, kw_only=True):
     """Of the first one."""
 
 
-class Payload(ContactDocument, frozen=True, kw_only=True):
-    """A record: as it would be sent, or as a version left it."""
-
-    version: int
-
-
 class FailedVersion(msgspec.Struct, frozen=True, kw_only=True):
     """The version that the dead letter is about, and the item that made it."""
 
     job_id: uuid.UUID
     item_index: int
     changed_at: datetime
-    record: Payload | None
-    """Null: the version deletes the record."""
+    record: JsonObject | None
+    """Its id, version, fields and attributes; null: the version deletes it."""
 
 
 class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
@@ -95,8 +91,9 @@ class DeadLetterDetail(DeadLetter, frozen=True, kw_only=True):
 
     choices: list[Literal["replay", "drop", "settle"]]
     """What makes sense now."""
-    payload: Payload | None
-    """The record as a replay would send it now; null: there is none any more, so its deletion would be sent."""
+    payload: JsonObject | None
+    """The record (id, version, fields and attributes) as a replay would send it now; null: there is none any more, so
+    its deletion would be sent."""
     failed_version: FailedVersion | None
     """The version that the dead letter is about, and the item that made it; null once it is no longer known."""
     headers: dict[str, list[str]]
@@ -160,8 +157,8 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
             raise NotFound("There is no such dead letter.")
         (row,) = found
         places = await read_places(connection, tenant_id)
-        record = await queries.read_record(connection, tenant_id, row.record_id)
-        version = await _find_version(connection, tenant_id, record, row.version)
+        record = await queries.read_record(connection, tenant_id, row.type_id, row.record_id)
+        version = await _find_version(connection, tenant_id, row.type_id, record, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
     events = list(dict.fromkeys(call.event_id for call in calls))
@@ -180,6 +177,7 @@ def _describe(row: DeadLetterRow, destination: str) -> dict[str, Any]:
     found = msgspec.structs.asdict(row)
     return {name: found[name] for name in DeadLetter.__struct_fields__ if name in found} | {
         "id": row.dead_letter_id,
+        "type": row.type,
         "destination": destination,
         "detail": row.error_detail,
         "chain_id": row.chain_id or row.dead_letter_id,
@@ -195,12 +193,14 @@ def _choose(row: DeadLetterRow, *, removed: bool) -> list[Literal["replay", "dro
 
 
 async def _find_version(
-    connection: Connection, tenant_id: int, record: queries.RecordRow | None, version: int
+    connection: Connection, tenant_id: int, type_id: int, record: queries.RecordRow | None, version: int
 ) -> FailedVersion | None:
     """`None`: the record has changed too often since."""
     if record is None or record.version - version > _MOST_STEPS:
         return None
-    past = (await history.walk_back(connection, tenant_id, [record.record_id], [version])).get(record.record_id)
+    past = (await history.walk_back(connection, tenant_id, type_id, [record.record_id], [version])).get(
+        record.record_id
+    )
     if not past or past[-1].stored.version != version:
         return None
     made = past[-1]
@@ -212,10 +212,11 @@ async def _find_version(
     )
 
 
-def _show_record(record: queries.RecordRow | StoredVersion) -> Payload:
-    return Payload(id=record.record_id, version=record.version, **documents.as_shown(documents.read(record.document)))
-
-
 def _show_link(row: DeadLetterRow) -> Link:
     fields = _describe(row, "")
     return Link(**{name: fields[name] for name in Link.__struct_fields__})
+
+
+def _show_record(record: queries.RecordRow | StoredVersion) -> msgspec.Raw:
+    shown = documents.as_named(documents.read(record.document))
+    return msgspec.Raw(msgspec.json.encode({"id": record.record_id, "version": record.version, **shown}))

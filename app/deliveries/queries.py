@@ -44,6 +44,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int
     destination_id: int
+    type_id: int
     delivery_id: int
     token: uuid.UUID
     job_id: uuid.UUID
@@ -308,14 +309,14 @@ _insert_dead_letters = Query[[Claim, Json[Sequence[DeadLetter]]], None]("insert_
 
 @query("notify_dead_letters")
 async def _notify_dead_letters(
-    connection: Connection, claim: Claim, item_indexes: list[int], sentences: str, most_bytes: int
+    connection: Connection, claim: Claim, type: str, item_indexes: list[int], sentences: str, most_bytes: int
 ) -> None: ...
 
 
 _finish_job = Query[[int, uuid.UUID], str | None]("finish_job")
 
 
-async def record_delivery(connection: Connection, claim: Claim, record: Record) -> Recorded | None:
+async def record_delivery(connection: Connection, claim: Claim, type: str, record: Record) -> Recorded | None:
     """Write an attempt's end and, if it was the last one open, the job's; `None`: the lease was lost."""
     tried = sorted(record.tried, key=lambda t: t.record_id)
     arrived = [t for t in tried if t.troubled and t.held]
@@ -334,7 +335,7 @@ async def record_delivery(connection: Connection, claim: Claim, record: Record) 
         if record.dead_letters:
             await _insert_dead_letters(connection, claim, record.dead_letters)
             indexes = [dead_letter.item_index for dead_letter in record.dead_letters]
-            await _notify_dead_letters(connection, claim, indexes, _SENTENCES, _LISTED_BYTES)
+            await _notify_dead_letters(connection, claim, type, indexes, _SENTENCES, _LISTED_BYTES)
         finished = None if still_open else await _finish_job(connection, claim.tenant_id, job_id)
         return Recorded(job_id, finished, record.wait)
 

@@ -36,49 +36,51 @@ FOR NO KEY UPDATE OF d;
 -- Due deliveries, the oldest first, that share no record with one another nor with any that is being sent: versions
 -- at the CRM must not go backwards.
 -- `concurrency`: most deliveries in flight; `limit`: of this claim; `removed`, `blocked_before`: what lock_destination said.
--- All claims of a destination wait for this one. IS TRUE keeps the look-up among busy records a hash table, and the
+-- Records of different types share nothing, whatever their ids. All claims of a destination wait for this one. IS TRUE keeps the look-up among busy records a hash table, and the
 -- rows are named by values, not by a join: no plan that was made while the table was empty can then read all of it.
 WITH sending AS MATERIALIZED (
-    SELECT s.record_ids
+    SELECT s.type_id, s.record_ids
     FROM deliveries s
     WHERE s.tenant_id = :tenant_id AND s.destination_id = :destination_id AND s.state = 'sending'
 ),
 busy AS MATERIALIZED (
-    SELECT unnest(s.record_ids) AS record_id FROM sending s
+    SELECT s.type_id, unnest(s.record_ids) AS record_id FROM sending s
 ),
 free AS MATERIALIZED (
-    SELECT d.delivery_id, d.next_attempt_at, d.record_ids
+    SELECT d.delivery_id, d.next_attempt_at, d.type_id, d.record_ids
     FROM deliveries d
     WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id AND d.state = 'pending' AND d.next_attempt_at <= now()
         AND (SELECT count(*) FROM sending) < :concurrency::int
         AND NOT EXISTS (
             SELECT FROM unnest(d.record_ids) AS k(record_id)
-            WHERE (k.record_id IN (SELECT b.record_id FROM busy b)) IS TRUE
+            WHERE ((d.type_id, k.record_id) IN (SELECT b.type_id, b.record_id FROM busy b)) IS TRUE
         )
     ORDER BY d.next_attempt_at, d.delivery_id
     LIMIT greatest(least(:limit::int, :concurrency::int - (SELECT count(*) FROM sending)::int), 0)
     FOR UPDATE SKIP LOCKED
 ),
 queued AS MATERIALIZED (
-    SELECT f.delivery_id, f.record_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
+    SELECT f.delivery_id, f.type_id, f.record_ids, row_number() OVER (ORDER BY f.next_attempt_at, f.delivery_id) AS place
     FROM free f
 ),
 shared AS MATERIALIZED (
-    SELECT k.record_id, min(q.place) AS first
+    SELECT q.type_id, k.record_id, min(q.place) AS first
     FROM queued q
     CROSS JOIN unnest(q.record_ids) AS k(record_id)
     WHERE (SELECT count(*) FROM queued) > 1
-    GROUP BY k.record_id
+    GROUP BY q.type_id, k.record_id
     HAVING count(*) > 1
 )
 UPDATE deliveries d
 SET state = 'sending', lease_token = :token, lease_until = now() + :lease::interval, attempt = d.attempt + 1
 WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(
     SELECT q.delivery_id FROM queued q
-    WHERE NOT EXISTS (SELECT FROM shared s WHERE s.first < q.place AND s.record_id = ANY (q.record_ids))
+    WHERE NOT EXISTS (
+        SELECT FROM shared s WHERE s.first < q.place AND s.type_id = q.type_id AND s.record_id = ANY (q.record_ids)
+    )
 ))
 RETURNING
-    d.tenant_id, d.destination_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.record_ids, d.versions,
+    d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
     d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
@@ -118,10 +120,10 @@ LEFT JOIN LATERAL (
         x.synced_version, x.state, x.state_version, x.error_code, x.remote_id, x.doubted_at, x.created,
         x.prior_version, x.not_restored
     FROM record_syncs x
-    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.record_id = r.record_id
+    WHERE x.tenant_id = $1 AND x.destination_id = $2 AND x.type_id = $3 AND x.record_id = r.record_id
     LIMIT 1
 ) s ON true
-WHERE r.tenant_id = $1 AND r.record_id = ANY ($3::text[]);
+WHERE r.tenant_id = $1 AND r.type_id = $3 AND r.record_id = ANY ($4::text[]);
 
 -- name: record_delivery
 -- What became of a claimed delivery, in one statement; no row comes back if the lease was lost.
@@ -166,11 +168,11 @@ recorded AS (
 ),
 synced AS (
     INSERT INTO record_syncs AS s (
-        tenant_id, destination_id, record_id, synced_version, synced_at, remote_id, state, state_version,
+        tenant_id, destination_id, type_id, record_id, synced_version, synced_at, remote_id, state, state_version,
         error_code, error_detail, doubted_at, created, not_restored
     )
     SELECT
-        :tenant_id, h.destination_id, t.record_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
+        :tenant_id, h.destination_id, :type_id, t.record_id, t.held, CASE WHEN t.held > 0 THEN now() END, t.remote_id,
         coalesce(t.state, 'ok'), t.version, t.error_code, t.error_detail,
         -- An attempt that only looked, and did not find it, has left nothing on its way.
         CASE WHEN t.state = 'unknown' AND :absence = 'clear' THEN now() END,
@@ -184,7 +186,7 @@ synced AS (
         split_column(:created, :separator, :null), split_column(:left_there, :separator, :null)
     ) AS t(record_id, state, version, held, remote_id, error_code, error_detail, created, not_restored)
     ORDER BY t.record_id
-    ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
+    ON CONFLICT (tenant_id, destination_id, type_id, record_id) DO UPDATE
     SET
         synced_version = greatest(s.synced_version, excluded.synced_version),
         synced_at = coalesce(excluded.synced_at, s.synced_at),
@@ -240,11 +242,11 @@ CROSS JOIN counted c;
 -- name: insert_dead_letters
 -- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
 INSERT INTO dead_letters (
-    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, type_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    :tenant_id, d.destination_id, t.record_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
+    :tenant_id, d.destination_id, d.type_id, t.record_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
     d.attempt, d.request_id,
     coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
     coalesce(b.chain_id, b.dead_letter_id)
@@ -271,7 +273,8 @@ WHERE l.tenant_id = :tenant_id AND l.resolution IS NULL
         FROM unnest(:arrived_ids::text[], :arrived_versions::bigint[]) AS t(record_id, version)
         CROSS JOIN LATERAL (
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.record_id = t.record_id
+            WHERE x.tenant_id = :tenant_id AND x.destination_id = :destination_id AND x.type_id = :type_id
+                AND x.record_id = t.record_id
                 AND x.version <= t.version AND x.resolution IS NULL
             LIMIT 100
         ) o
@@ -317,7 +320,7 @@ WITH notified AS (
     SELECT
         l.destination_id, l.job_id, l.root_job_id, l.item_index,
         jsonb_build_object(
-            'index', l.item_index, 'id', l.record_id, 'version', l.version, 'state', l.state,
+            'index', l.item_index, 'type', :type::text, 'id', l.record_id, 'version', l.version, 'state', l.state,
             'code', l.error_code, 'detail', coalesce(:sentences::text::jsonb ->> l.error_code, ''),
             'dead_letter_id', l.dead_letter_id
         ) AS item
@@ -377,7 +380,7 @@ WHERE EXISTS (
 -- sent again. The attempt it spent stays spent.
 WITH lost AS MATERIALIZED (
     SELECT
-        d.delivery_id, d.destination_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
+        d.delivery_id, d.destination_id, d.type_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
         translate(d.states, 'pr', 'uu') AS new_states,
         format(
             'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
@@ -426,16 +429,16 @@ released AS (
 ),
 doubted AS (
     INSERT INTO record_syncs AS s (
-        tenant_id, destination_id, record_id, state, state_version, error_code, error_detail, doubted_at
+        tenant_id, destination_id, type_id, record_id, state, state_version, error_code, error_detail, doubted_at
     )
     SELECT
-        $1, l.destination_id, i.record_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
+        $1, l.destination_id, l.type_id, i.record_id, 'unknown', i.version, 'OUTCOME_UNKNOWN', l.detail, now()
     FROM lost l
     CROSS JOIN unnest(l.record_ids, l.versions, string_to_array(l.new_states, NULL))
         AS i(record_id, version, state)
     WHERE i.state = 'u'
     ORDER BY i.record_id
-    ON CONFLICT (tenant_id, destination_id, record_id) DO UPDATE
+    ON CONFLICT (tenant_id, destination_id, type_id, record_id) DO UPDATE
     SET
         state = excluded.state,
         -- The delivery names its own version, but sends the record as it is now: what was tried since may be in doubt too.

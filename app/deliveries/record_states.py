@@ -6,27 +6,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from app.history import queries as history
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Query
 from app.resources import documents, field_states
-from app.resources.contacts import SentFields
 from app.resources.documents import ATTRIBUTE
 
 
-class RecordState(SentFields, frozen=True, kw_only=True, gc=False):
-    """A record in its current version, and what the destination holds of it.
-
-    A field is `UNSET` where nobody named it, or where the destination knows already that it was cleared;
-    `None` if it must be cleared there.
-    """
+class RecordState(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A record in its current version, and what the destination holds of it."""
 
     record_id: str
     version: int
+    fields: dict[str, Any]
+    """None: to be cleared there. One is absent where nobody named it, or where the destination has cleared it
+    already."""
     attributes: dict[str, Any]
-    """A key with None is one that the destination has to clear."""
+    """The same by key."""
     synced_version: int
     doubtful: bool
     """It may hold a later version: an answer was lost."""
@@ -35,7 +32,9 @@ class RecordState(SentFields, frozen=True, kw_only=True, gc=False):
     refused: bool
     """It refused the last version it was sent."""
     deleted: bool
-    """A tombstone: its creation was undone."""
+    """A tombstone: its creation was undone, or an item deleted it."""
+    removed: bool
+    """An item did, so it is to be removed there, whoever made it."""
     remote_id: str | None
     """Of its record there, as far as it is known."""
     tried_version: int
@@ -54,27 +53,28 @@ class RecordState(SentFields, frozen=True, kw_only=True, gc=False):
 
     @property
     def archived(self) -> bool:
-        """The destination should not have it any more: it is a tombstone, and our call made the record."""
-        return self.deleted and self.created is True
+        """The destination should not have it any more: an item deleted it, or its creation was undone and our call made
+        the record."""
+        return self.deleted and (self.removed or self.created is True)
 
     @property
     def left(self) -> bool:
         """A tombstone whose record is not ours to take away."""
-        return self.deleted and self.created is not True
+        return self.deleted and not self.archived
 
 
 _not_restored: Final = msgspec.json.Decoder(dict[str, int]).decode
-_read_records = Query[[int, int, Sequence[str]], list[dict[str, Any]]]("records_to_send")
+_read_records = Query[[int, int, int, Sequence[str]], list[dict[str, Any]]]("records_to_send")
 
 
 async def records_to_send(
-    connection: Connection, tenant_id: int, destination_id: int, record_ids: Sequence[str]
+    connection: Connection, tenant_id: int, destination_id: int, type_id: int, record_ids: Sequence[str]
 ) -> dict[str, RecordState]:
-    rows = await _read_records(connection, tenant_id, destination_id, record_ids)
+    rows = await _read_records(connection, tenant_id, destination_id, type_id, record_ids)
     found = {row["record_id"]: _read(row) for row in rows}
     refused = [s for s in found.values() if s.refused and None in s.attributes.values()]
     if refused:
-        await _drop_refused(connection, tenant_id, refused)
+        await _drop_refused(connection, tenant_id, type_id, refused)
     return found
 
 
@@ -97,24 +97,23 @@ def _read(row: dict[str, Any]) -> RecordState:
         created=row["created"] is True,
         before=(prior,),
     )
-    fields: dict[str, Any] = {
-        name: UNSET if value is None else value for name, value in documents.fields_of(document).items()
-    }
+    fields = {name: value for name, value in documents.fields_of(document).items() if value is not None}
     attributes = documents.attributes_of(document)
     for name in words.clear:
         if name.startswith(ATTRIBUTE):
             attributes[name.removeprefix(ATTRIBUTE)] = None
         else:
             fields[name] = None
-    if row["deleted"]:
-        fields["email"] = None
-    return RecordState(**row, **fields, attributes=attributes, not_restored=words.not_restored, size=len(stored))
+    removed = row["deleted"] and withdrawn is None
+    return RecordState(
+        **row, removed=removed, fields=fields, attributes=attributes, not_restored=words.not_restored, size=len(stored)
+    )
 
 
-async def _drop_refused(connection: Connection, tenant_id: int, refused: Sequence[RecordState]) -> None:
+async def _drop_refused(connection: Connection, tenant_id: int, type_id: int, refused: Sequence[RecordState]) -> None:
     """What a refused version brought never got there, and may be what it was refused for: it is not to be cleared."""
     past = await history.walk_back(
-        connection, tenant_id, [s.record_id for s in refused], [s.synced_version for s in refused]
+        connection, tenant_id, type_id, [s.record_id for s in refused], [s.synced_version for s in refused]
     )
     for state in refused:
         held: set[str] = set()

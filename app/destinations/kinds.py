@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
 from msgspec import Meta
 
 from app.destinations.options import Name, Names, Options, OptionsError, convert
-from app.resources.contacts import CONTACTS
+from app.resources.declaration import Resource
+from app.resources.types.contacts import CONTACTS
 
-Path = Annotated[str, Meta(pattern=r"^(/[!$&-;=@-Z_a-z~%]*)?\Z", max_length=1000)]
-"""Of a URL, appended to the base URL: empty, or beginning with a slash; no query."""
+Path = Annotated[str, Meta(pattern=r"^(/([!$&-;=@-Z_a-z~%]|\{type\})*)?\Z", max_length=1000)]
+"""Of a URL, appended to the base URL: empty, or beginning with a slash; no query. `{type}` is replaced with
+the name of the type."""
 FieldPath = Annotated[str, Meta(max_length=255)]
 """The name of a field, or several names joined by dots for one within another."""
 
@@ -27,11 +29,11 @@ _API_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
 
 
 class HubSpotOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str | None]] = CONTACTS.named_at("hubspot")
+    KIND = "hubspot"
 
     batch_size: Annotated[int, Meta(ge=1, le=100)] | None = None
     id_property: Name = "tranche_id"
-    """internal name of the contact property with unique values that holds our key"""
+    """internal name of the property with unique values that holds our key, of each object that is synced"""
     on_conflict: Literal["adopt", "fail"] = "adopt"
     """adopt or fail, if HubSpot has a contact with this e-mail address and no key of ours"""
     properties: Names = msgspec.field(default_factory=dict)
@@ -40,7 +42,7 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
     """IANA time zone of the account, in which its daily quota resets"""
 
     def __post_init__(self) -> None:
-        if self.id_property in self.STANDARD.values():
+        if self.id_property in CONTACTS.named_at(self.KIND).values():
             raise ValueError(
                 f"id_property cannot be {self.id_property!r}: a unique property must hold the key alone; records that "
                 "HubSpot has already by their e-mail address are taken over (on_conflict=adopt)"
@@ -56,12 +58,12 @@ class HubSpotOptions(Options, frozen=True, kw_only=True):
 
 
 class SalesforceOptions(Options, frozen=True, kw_only=True):
-    STANDARD: ClassVar[dict[str, str | None]] = CONTACTS.named_at("salesforce")
+    KIND = "salesforce"
     CASE_MATTERS = False
 
     batch_size: Annotated[int, Meta(ge=1, le=200)] | None = None
     external_id_field: Annotated[str, Meta(pattern=r"^[A-Za-z][A-Za-z0-9_]*\Z", max_length=80)] = "Tranche_Id__c"
-    """API name of the unique, case-sensitive external id field of Contact that holds our key"""
+    """API name of the unique, case-sensitive external id field that holds our key, of each object that is synced"""
     api_version: Annotated[str, Meta(pattern=r"^v?[1-9][0-9]{1,2}\.0\Z")] = "60.0"
     """version of the REST API, 46.0 or later"""
     default_last_name: Name | None = None
@@ -84,8 +86,11 @@ class SalesforceOptions(Options, frozen=True, kw_only=True):
 
 
 class HttpOptions(Options, frozen=True, kw_only=True):
-    path: Path = "/contacts"
-    """where records are sent, appended to the base URL"""
+    KIND = "http"
+
+    path: Path = "/{type}"
+    """where records are sent, appended to the base URL; a path without `{type}` is for contacts alone, unless the
+    destination lists another type as its only one"""
     method: Literal["POST", "PUT", "PATCH"] = "POST"
     """POST, PUT or PATCH"""
     read_path: Path | None = None
@@ -97,7 +102,7 @@ class HttpOptions(Options, frozen=True, kw_only=True):
     and X-Acme-Token"""
     auth_scheme: Annotated[str, Meta(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]*\Z", max_length=100)] = "Bearer"
     """word before the token, or empty"""
-    wrapper: Name | None = "contacts"
+    wrapper: Name | None = "{type}"
     """key of the list of records, with dots for nested keys; null: the body is the list"""
     id_field: Name = "id"
     """field with our key"""
@@ -165,14 +170,45 @@ class Kind(msgspec.Struct, frozen=True):
     batch_size: int
     """Most records a call, unless options say less."""
     description: str
+    takes_any: bool = False
+    """Any type of record has a place there."""
 
 
 KINDS: Final[dict[str, Kind]] = {
-    "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts, by batch upsert on a unique property"),
-    "salesforce": Kind(SalesforceOptions, 200, "Salesforce contacts, by sObject Collections upsert on an external id"),
-    "http": Kind(HttpOptions, 100, "any service that takes batches of records as JSON over HTTP"),
+    "hubspot": Kind(HubSpotOptions, 100, "HubSpot contacts and companies, by batch upsert on a unique property"),
+    "salesforce": Kind(SalesforceOptions, 200, "Salesforce contacts and accounts, by upsert on an external id"),
+    "http": Kind(HttpOptions, 100, "any service that takes batches of records as JSON over HTTP", takes_any=True),
 }
 """The one registration of a kind; `jobs/crm/<kind>.py` has its adapter."""
+
+
+class Reach(msgspec.Struct, frozen=True):
+    """Which destinations the records of a type go to, as the part `takes_type` of queries has it."""
+
+    type: str
+    named: list[str] | None
+    kinds: list[str]
+
+
+def reach_of(resource: Resource) -> Reach:
+    kinds = [name for name, kind in KINDS.items() if kind.takes_any or name in resource.objects]
+    return Reach(resource.name, list(resource.destinations) or None, kinds)
+
+
+def paths_of_one_type(options: Mapping[str, Any]) -> dict[str, str]:
+    """The paths among options that do not contain the name of a type."""
+    found = {name: options.get(name) for name in ("path", "read_path", "archive_path")}
+    return {name: path for name, path in found.items() if path is not None and "{type}" not in path}
+
+
+def options_for(resource: Resource, destination: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the destination, with what the type says of it. Where it says something, paths of the destination that
+    are for one type are not for this one."""
+    own = resource.destinations.get(destination)
+    if own is None:
+        return dict(options)
+    strange = () if resource.type_id == CONTACTS.type_id else paths_of_one_type(options)
+    return {name: value for name, value in options.items() if name not in strange} | dict(own)
 
 
 def names_of(kind: str) -> set[str]:

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from app.kit.field_texts import read_field_texts
-from app.resources.contacts import STANDARD_FIELDS
+from app.resources.types.contacts import CONTACTS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
@@ -36,8 +36,8 @@ class Limits(msgspec.Struct, frozen=True):
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every kind has. The text below a field is what a table of the options says of it."""
 
-    STANDARD: ClassVar[dict[str, str | None]] = {name: name for name in STANDARD_FIELDS}
-    """Our field → its name there, unless `fields` gives it another; `None`: it stays at home."""
+    KIND: ClassVar[str] = ""
+    """The kind of destination, as types of records have it (`app.resources.declaration.Field.at`)."""
     CASE_MATTERS: ClassVar[bool] = True
     """Whether two names there may differ in case alone."""
 
@@ -52,7 +52,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     total_timeout: Annotated[float, Meta(ge=1, le=60)] | None = None
     """seconds for the whole call"""
     fields: Names = {}
-    """our field or attribute → its name there, or null: it is not sent"""
+    """our field or attribute → its name there, or null: it is not sent; `TYPE.NAME` for records of one type alone"""
 
     @property
     def limits(self) -> Limits:
@@ -63,7 +63,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         if connect is not None and total is not None and connect > total:
             raise ValueError("connect_timeout is within total_timeout, so it cannot be longer")
         sources: dict[str, str] = {}
-        for source, target in {**self.STANDARD, **self.fields}.items():
+        for source, target in {**CONTACTS.named_at(self.KIND), **self.fields_of(CONTACTS.name)}.items():
             if target is None:
                 continue
             name = target if self.CASE_MATTERS else target.casefold()
@@ -72,6 +72,12 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             if name in sources:
                 raise ValueError(f"fields: {sources[name]!r} and {source!r} cannot both go to {target!r}")
             sources[name] = source
+
+    def fields_of(self, type: str) -> dict[str, str | None]:
+        """What `fields` says of records of one type."""
+        start = f"{type}."
+        own = {name.removeprefix(start): theirs for name, theirs in self.fields.items() if name.startswith(start)}
+        return {name: theirs for name, theirs in self.fields.items() if not name.startswith(start)} | own
 
     def taken(self) -> list[str]:
         """Names there that have another use."""

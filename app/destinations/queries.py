@@ -15,6 +15,7 @@ class DestinationRow(msgspec.Struct, frozen=True):
     kind: str
     base_url: str
     options: Json[dict[str, Any]]
+    types: list[str] | None
     state: str
     created_at: datetime
     blocked_code: str | None
@@ -33,11 +34,12 @@ class LockedDestination(msgspec.Struct, frozen=True):
     kind: str
     base_url: str
     options: Json[dict[str, Any]]
+    types: list[str] | None
 
 
 count_destinations = Query[[int], int]("count_destinations")
-insert_destination = Query[[int, str, str, str, bytes, str], None]("insert_destination")
-"""(tenant_id, name, kind, base_url, credentials, options) `options`: JSON.
+insert_destination = Query[[int, str, str, str, bytes, str, list[str] | None], None]("insert_destination")
+"""(tenant_id, name, kind, base_url, credentials, options, types) `options`: JSON.
 
 Raises:
     asyncpg.UniqueViolationError: the tenant has one of this name.
@@ -45,12 +47,15 @@ Raises:
 list_destinations = Query[[int], list[DestinationRow]]("list_destinations")
 lock_destination = Query[[int, str], LockedDestination | None]("lock_destination_options")
 """(tenant_id, name)"""
-change_destination = Query[[int, str, bytes | None, str | None, str], int]("change_destination")
-"""(tenant_id, name, credentials, options, actor) Its id; `None` leaves credentials or options as they are."""
+change_destination = Query[[int, str, bytes | None, str | None, str, bool, list[str] | None], int]("change_destination")
+"""(tenant_id, name, credentials, options, actor, change_types, types) Its id; `None` leaves credentials or options as
+they are."""
 hasten_deliveries = Query[[int, int, bool], None]("hasten_deliveries")
 """(tenant_id, destination_id, untried)
 
 What waits after an attempt is due now; with `untried` what nobody has tried as well.
 """
+destination_kinds = Query[[int, list[str]], list[tuple[str, str]]]("destination_kinds")
+"""(tenant_id, names) Names and kinds of those that there are."""
 set_destination_state = Query[[int, str, str], int | None]("set_destination_state")
 """(tenant_id, name, state) Its id; `None`: there is no such destination."""

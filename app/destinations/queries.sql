@@ -4,8 +4,8 @@
 SELECT count(*)::int FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed';
 
 -- name: insert_destination
-INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options)
-VALUES ($1, $2, $3, $4, $5, $6::text::jsonb);
+INSERT INTO destinations (tenant_id, name, kind, base_url, credentials, options, types)
+VALUES ($1, $2, $3, $4, $5, $6::text::jsonb, $7);
 
 -- part: unknown_items
 -- Of the destination d: how many items have an unknown outcome, and since when.
@@ -19,7 +19,7 @@ LEFT JOIN LATERAL (
 
 -- name: list_destinations
 SELECT
-    d.name, d.kind, d.base_url, d.options, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
+    d.name, d.kind, d.base_url, d.options, d.types, d.state, d.created_at, d.blocked_code, d.blocked_detail, d.credentials,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
     coalesce(u.count, 0)::int AS unknown, coalesce(u.seconds, 0)::int AS unknown_for
 FROM destinations d
@@ -28,12 +28,16 @@ WHERE d.tenant_id = $1 AND d.state <> 'removed'
 ORDER BY d.name;
 
 -- name: lock_destination_options
-SELECT d.kind, d.base_url, d.options FROM destinations d
+SELECT d.kind, d.base_url, d.options, d.types FROM destinations d
 WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
 FOR NO KEY UPDATE;
 
+-- name: destination_kinds
+SELECT d.name, d.kind FROM destinations d
+WHERE d.tenant_id = $1 AND d.name = ANY ($2::text[]) AND d.state <> 'removed';
+
 -- name: change_destination
--- $3 credentials and $4 options; NULL: as they are. What the credentials before brought about is over with them: the
+-- $3 credentials and $4 options; NULL: as they are. $7 types, if $6 says that they change. What the credentials before brought about is over with them: the
 -- wait, and the circuit of this connection, unless somebody opened it with an override. That of the CRM is not theirs. Other options
 -- may allow more calls: a wait for a rate is tried anew. They may also mend what an open circuit waits for (a field that
 -- the account lacks).
@@ -41,6 +45,7 @@ UPDATE destinations d
 SET
     credentials = coalesce($3::bytea, d.credentials),
     options = coalesce($4::text::jsonb, d.options),
+    types = CASE WHEN $6::boolean THEN $7::text[] ELSE d.types END,
     blocked_until = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_until END,
     blocked_code = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_code END,
     blocked_detail = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_detail END,

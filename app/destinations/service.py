@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final
 
@@ -22,6 +22,8 @@ from app.errors import Conflict, Invalid, NotFound
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
+from app.resources.json_schema import TYPE_NAME
+from app.resources.types import BUILT_IN
 from app.settings import PREFIX
 from app.vocabulary.addresses import Network
 
@@ -51,6 +53,8 @@ class Destination(msgspec.Struct, frozen=True, kw_only=True):
     kind: Kind
     base_url: str
     options: dict[str, Any]
+    types: list[str] | None
+    """Of the records that go there; null: those that its kind has a place for."""
     state: Annotated[str, msgspec.Meta(extra_json_schema={"enum": ["active", "paused"]})]
     created_at: datetime
     error_code: str | None = None
@@ -70,6 +74,8 @@ class NewDestination(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Kept encrypted and never shown again."""
     options: dict[str, Any] = {}
     """Of its kind: a wrong one is refused with its name. All of them: `tranche destinations kinds`."""
+    types: list[str] | None = None
+    """Of the records that go there; null: those that its kind has a place for."""
 
 
 class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +85,8 @@ class DestinationChange(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Kept encrypted and never shown again."""
     options: dict[str, Any] | None = None
     """Those that are named change, the others stay as they are; null is the default."""
+    types: list[str] | msgspec.UnsetType | None = msgspec.UNSET
+    """Of the records that go there from now on; null: those that its kind has a place for."""
 
 
 async def add_destination(
@@ -103,6 +111,7 @@ async def add_destination(
     if not _NAME.fullmatch(new.name) or new.name in _RESERVED:
         raise Invalid(f"{new.name!r} is not a valid destination name: use a-z, 0-9, '-' and '_', not 'db'.")
     options = _check_options(new.kind, new.options)
+    types = _check_types(new.kind, new.types, new.options)
     if (fault := base_url_fault(new.base_url, private)) is not None:
         raise Invalid(fault)
     base_url = new.base_url.rstrip("/")
@@ -116,7 +125,7 @@ async def add_destination(
                         f"There are {count} destinations, and a tenant may have {most}; remove one first. An operator "
                         f"may raise {PREFIX}MAX_DESTINATIONS."
                     )
-            await rows.insert_destination(connection, tenant_id, new.name, new.kind, base_url, sealed, options)
+            await rows.insert_destination(connection, tenant_id, new.name, new.kind, base_url, sealed, options, types)
             noted = {"kind": new.kind}
             await write_audit(connection, tenant_id, actor, "destination.add", f"destination:{new.name}", noted)
     except asyncpg.UniqueViolationError as error:
@@ -138,8 +147,8 @@ async def change_destination(
         Invalid: the token or an option cannot be used, or nothing is to be changed.
         NotFound: there is no such destination.
     """
-    if change.token is None and not change.options:
-        raise Invalid("There is nothing to change: give a token or options.")
+    if change.token is None and not change.options and change.types is msgspec.UNSET:
+        raise Invalid("There is nothing to change: give a token, options or types.")
     token = None if change.token is None else _check_token(change.token)
     async with connection.transaction():
         found = await rows.lock_destination(connection, tenant_id, name)
@@ -157,11 +166,14 @@ async def change_destination(
             merged = {**stored, **change.options}
             kept = {option: value for option, value in merged.items() if value is not None}
             options = _check_options(found.kind, kept)
-        destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor)
+        anew = change.types is not msgspec.UNSET
+        types = found.types if change.types is msgspec.UNSET else change.types
+        types = _check_types(found.kind, types, found.options | (change.options or {}))
+        destination_id = await rows.change_destination(connection, tenant_id, name, sealed, options, actor, anew, types)
         if sealed is not None:
             await rows.hasten_deliveries(connection, tenant_id, destination_id, False)
         noted: dict[str, Any] = {"options": change.options} if change.options else {}
-        noted |= {"token": sealed is not None}
+        noted |= {"token": sealed is not None} | ({"types": types} if anew else {})
         await write_audit(connection, tenant_id, actor, "destination.change", f"destination:{name}", noted)
     return destination_id
 
@@ -175,6 +187,29 @@ def _check_options(kind: str, options: dict[str, Any]) -> str:
     if "\\u0000" in text:
         raise Invalid("The options hold a NUL character.")
     return text
+
+
+async def find_kinds(connection: Connection, tenant_id: int, names: Collection[str]) -> dict[str, str]:
+    """By name, of those that there are."""
+    return dict(await rows.destination_kinds(connection, tenant_id, list(names)))
+
+
+def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any]) -> list[str] | None:
+    if types is None:
+        return None
+    shared = kinds.paths_of_one_type(options) if kinds.KINDS[kind].takes_any and len(set(types)) > 1 else {}
+    for option, path in shared.items():
+        raise Invalid(
+            f"types: {' and '.join(sorted(set(types)))} cannot share the {option} {path!r}: write {{type}} where the "
+            "name of the type belongs, or add a destination for each type."
+        )
+    for name in types:
+        built_in = BUILT_IN.get(name)
+        place = kinds.KINDS[kind].takes_any or (built_in is not None and kind in built_in.objects)
+        if not place or not TYPE_NAME.fullmatch(name):
+            known = ", ".join(one.name for one in BUILT_IN.values() if kind in one.objects)
+            raise Invalid(f"types: {kind} has no place for {name!r}" + (f"; it has one for {known}." if known else "."))
+    return sorted(set(types))
 
 
 def _check_token(token: str) -> str:
@@ -196,6 +231,7 @@ async def list_destinations(
             kind=row.kind,
             base_url=row.base_url,
             options=row.options,
+            types=row.types,
             state=row.state,
             created_at=row.created_at,
             error_code=row.blocked_code if row.blocked_for else None,

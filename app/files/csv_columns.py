@@ -14,13 +14,14 @@ from typing import Any, Final
 import msgspec
 
 from app.files import csv_headers
+from app.files.csv_cells import Cells, Convert
 from app.files.csv_injection import restore
-from app.files.csv_mapping import BOTH, BY_FOLD, CLIP, IGNORED, KEY_PREFIX, REQUIRED, Wording, fold, quote
+from app.files.csv_mapping import BOTH, CLIP, IGNORED, KEY_PREFIX, ColumnNames, Wording, fold, quote
+from app.resources.declaration import Kind
 from app.resources.rules import MAX_KEY, pointer
 from app.vocabulary.outcomes_wire import ItemWarning
 from app.vocabulary.states import WarningCode
 
-INTEGERS: Final = frozenset({"if_version", "source_version"})
 NOTES: Final = ("error_code", "error_detail", "retry_after_seconds")
 """The columns that a file of failed rows has in addition; a file that has all three is one, and they are skipped.
 
@@ -34,10 +35,10 @@ SAMPLE: Final = 20
 
 _SHOWN: Final = 12
 _MOST_WARNINGS: Final = 20
-_WRITTEN: Final = ("id", "phone")
-"""Fields that spreadsheets spoil, because they take them for numbers."""
 _SPREADSHEET: Final = re.compile(r'="|[+-]?[0-9](?:[.,][0-9]+)?[eE][+-]?[0-9]+$')
-_INTEGER: Final = re.compile(r"\+?[0-9]{1,19}|-[0-9]{1,18}", re.ASCII)
+
+
+_USUAL: Final = Cells()
 
 
 class HeaderError(ValueError):
@@ -51,8 +52,16 @@ class HeaderError(ValueError):
 class MissingFields(HeaderError):
     """No column fills a field that every item must have. `missing` are the fields, `names` the columns."""
 
-    def __init__(self, missing: list[str], names: list[str], filled: Iterable[str], wording: Wording) -> None:
-        self._missing, self._names, self._filled, self._wording = missing, names, set(filled), wording
+    def __init__(
+        self, known: ColumnNames, missing: list[str], names: list[str], filled: Iterable[str], wording: Wording
+    ) -> None:
+        self._known, self._missing, self._names, self._filled, self._wording = (
+            known,
+            missing,
+            names,
+            set(filled),
+            wording,
+        )
         super().__init__(self._explain([]))
 
     def advise(self, rows: Sequence[Sequence[str]]) -> HeaderError:
@@ -60,13 +69,13 @@ class MissingFields(HeaderError):
         return HeaderError(self._explain(rows))
 
     def _explain(self, rows: Sequence[Sequence[str]]) -> str:
-        return explain_missing(self._missing, self._names, self._filled, rows, self._wording)
+        return explain_missing(self._known, self._missing, self._names, self._filled, rows, self._wording)
 
 
-def guard_key(name: str) -> str:
+def guard_key(known: ColumnNames, name: str) -> str:
     """An attribute's name as a column of a file of failed rows: alone it could be a field or a note, or lose spaces."""
-    taken = fold(name) in BY_FOLD or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
-    taken = taken or csv_headers.find_meaning(name) in csv_headers.CERTAIN
+    taken = fold(name) in known.by_fold or name in NOTES or name.startswith(KEY_PREFIX) or name != name.strip()
+    taken = taken or known.headers.find_meaning(name) in known.headers.certain
     return KEY_PREFIX + name if taken else name
 
 
@@ -92,19 +101,24 @@ class Columns(msgspec.Struct):
     spare: int = 0
     has_notes: bool = False
     both: int | None = None
-    """The column that is `id`, by its target, and `email` as well."""
+    """The column that is `id`, by its target, and `mail` as well."""
+    mail: str = ""
+    convert: dict[str, Convert] = {}
+    """Of the fields that are no text."""
+    written: tuple[str, ...] = ()
+    """Fields that spreadsheets spoil, because they take them for numbers."""
     _fields: list[tuple[int, str]] = []
     _extras: list[tuple[int, str]] = []
-    _counters: list[str] = []
+    _typed: list[tuple[str, Convert]] = []
 
     def __post_init__(self) -> None:
         # Sorted out once: `build` runs for every row.
         named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
         self._fields = [(i, target) for i, target in named if i not in self.attributes]
         if self.both is not None:
-            self._fields.append((self.both, "email"))
+            self._fields.append((self.both, self.mail))
         self._extras = [(i, target) for i, target in named if i in self.attributes]
-        self._counters = [target for _, target in self._fields if target in INTEGERS]
+        self._typed = [(target, self.convert[target]) for _, target in self._fields if target in self.convert]
 
     @property
     def notes(self) -> frozenset[int]:
@@ -118,7 +132,7 @@ class Columns(msgspec.Struct):
         meanings = []
         for i, (name, target) in enumerate(zip(self.header, self.targets, strict=True)):
             word = "ignored" if target is None else f"attribute {target}" if i in self.attributes else target
-            meanings.append((name, "id, email" if i == self.both else word))
+            meanings.append((name, f"id, {self.mail}" if i == self.both else word))
         return meanings
 
     def fault(self, cells: list[str]) -> str | None:
@@ -147,7 +161,7 @@ class Columns(msgspec.Struct):
             warnings = self._note_trimmed(cells, trimmed)
             cells = trimmed
         item = self._build(cells)
-        for field in _WRITTEN:
+        for field in self.written:
             value = item.get(field)
             if value is not None and _SPREADSHEET.match(value):
                 warnings.append(_note_spreadsheet(field, value))
@@ -165,20 +179,23 @@ class Columns(msgspec.Struct):
 
     def _build(self, cells: list[str]) -> dict[str, Any]:
         item: dict[str, Any] = {target: cell for i, target in self._fields if (cell := cells[i])}
-        for target in self._counters:
-            if target in item and _INTEGER.fullmatch(item[target]):
-                item[target] = int(item[target])
+        for target, convert in self._typed:
+            if target in item:
+                item[target] = convert(item[target])
         if self._extras and (attributes := {target: cell for i, target in self._extras if (cell := cells[i])}):
             item["attributes"] = attributes
         return item
 
 
-def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> Columns:
+def understand(
+    known: ColumnNames, header: list[str], mapping: dict[str, str], wording: Wording, cells: Cells = _USUAL
+) -> Columns:
     """Give every column its meaning.
 
     Raises:
         HeaderError: a column without a name before one that has one, two for one field, a renaming without its
-            column, no `id` or no `email`, too many or too long names.
+            column, a field that every item needs without one, an attribute where the type has none, too many or too
+            long names.
     """
     width = max((i for i, name in enumerate(header, start=1) if name.strip()), default=0)
     header, spare = header[:width], len(header) - width
@@ -190,19 +207,19 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
     renamed = {
         _find(source, names, folds, wording): target
         for source, target in mapping.items()
-        if not (returned and _is_kept(source, target, folds))
+        if not (returned and _is_kept(known, source, target, folds))
     }
     targets: list[str | None] = []
     attributes = set()
-    mapped_fields = {BY_FOLD.get(fold(target)) for target in renamed.values() if target != BOTH}
+    mapped_fields = {known.by_fold.get(fold(target)) for target in renamed.values() if target != BOTH}
     if BOTH in renamed.values():
-        mapped_fields |= {*REQUIRED}
+        mapped_fields |= {*known.required}
     for i, name in enumerate(names):
         target = renamed.get(name, name)
         if (returned and name in NOTES) or target == IGNORED:
             targets.append(None)
             continue
-        field = "id" if target == BOTH else BY_FOLD.get(folds[i] if target is name else fold(target))
+        field = "id" if target == BOTH else known.by_fold.get(folds[i] if target is name else fold(target))
         if field in mapped_fields and name not in renamed:
             field = None  # what was said of a field outranks a column that merely has its name
         if field is None:
@@ -210,23 +227,27 @@ def understand(header: list[str], mapping: dict[str, str], wording: Wording) -> 
         targets.append(field or (_key(target, KEY_PREFIX) if name in renamed else _key(name, prefix)))
     taken = {targets[i] for i in range(len(names)) if i not in attributes} | mapped_fields
     free = [name if i in attributes and name not in renamed else "" for i, name in enumerate(names)]
-    for i, field in csv_headers.recognize(free, {field for field in taken if field}).items():
+    for i, field in known.headers.recognize(free, {field for field in taken if field}).items():
         targets[i] = field
         attributes.discard(i)
-    both = _find_both(names, targets, attributes, renamed)
-    _check_targets(names, targets, attributes, wording, both)
-    return Columns(header, targets, frozenset(attributes), spare, returned, both)
+    both = _find_both(known, names, targets, attributes, renamed)
+    _check_targets(known, names, targets, attributes, wording, both)
+    # A file of failed rows has its values as items have them.
+    cells = _USUAL if returned else cells
+    convert = {name: one for name, field in known.by_name.items() if (one := cells.converter(field)) is not None}
+    written = tuple(name for name, field in known.by_name.items() if name == "id" or field.kind is Kind.PHONE)
+    return Columns(header, targets, frozenset(attributes), spare, returned, both, known.mail or "", convert, written)
 
 
 def _find_both(
-    names: list[str], targets: list[str | None], attributes: set[int], renamed: dict[str, str]
+    known: ColumnNames, names: list[str], targets: list[str | None], attributes: set[int], renamed: dict[str, str]
 ) -> int | None:
     """The column that is `id` and `email`: as was said, or because the id was taken from the only e-mail column."""
     fields = {target: i for i, target in enumerate(targets) if target and i not in attributes}
     at = fields.get("id")
-    if at is None or "email" in fields or names[at] not in renamed:
+    if at is None or known.mail is None or known.mail in fields or names[at] not in renamed:
         return None
-    return at if renamed[names[at]] == BOTH or csv_headers.find_meaning(names[at]) == "email" else None
+    return at if renamed[names[at]] == BOTH or known.headers.find_meaning(names[at]) == known.mail else None
 
 
 def _key(name: str, prefix: str) -> str:
@@ -234,11 +255,11 @@ def _key(name: str, prefix: str) -> str:
     return name.removeprefix(prefix) if prefix and name.startswith(prefix) else name.strip()
 
 
-def _is_kept(source: str, target: str, folds: list[str]) -> bool:
+def _is_kept(known: ColumnNames, source: str, target: str, folds: list[str]) -> bool:
     """Whether a file of failed rows has had this renaming done already."""
     if target == IGNORED:
         return fold(source) not in folds
-    if target in ("id", BOTH) and set(REQUIRED) <= set(folds):
+    if target in ("id", BOTH) and set(map(fold, known.required)) <= set(folds):
         return True
     return fold(source) not in folds and fold(target) in folds
 
@@ -286,8 +307,19 @@ def _suggest(wanted: str, header: list[str]) -> str:
 
 
 def _check_targets(
-    header: list[str], targets: list[str | None], attributes: set[int], wording: Wording, both: int | None
+    known: ColumnNames,
+    header: list[str],
+    targets: list[str | None],
+    attributes: set[int],
+    wording: Wording,
+    both: int | None,
 ) -> None:
+    if attributes and not known.attributes:
+        unknown = ", ".join(quote(header[i]) for i in sorted(attributes)[:_SHOWN])
+        raise HeaderError(
+            f"there are no fields for the columns {unknown}, and this type has no attributes; say which field each is "
+            f"with {wording.show('Column', 'field')}, or leave it out with {wording.ignore}"
+        )
     places: dict[tuple[str, bool], list[str]] = {}
     for i, target in enumerate(targets):
         if target is not None:
@@ -299,52 +331,51 @@ def _check_targets(
                 f"the columns {quote(first)} and {quote(second)} would both fill {quote(target)}; "
                 f"keep one of them under another name, for example {wording.show(second, f'other {target}')}"
             )
-    filled = {target for target, is_key in places if not is_key} | ({"email"} if both is not None else set())
-    missing = [field for field in REQUIRED if field not in filled]
+    filled = {target for target, is_key in places if not is_key} | ({known.mail or ""} if both is not None else set())
+    missing = [field for field in known.required if field not in filled and "deleted" not in filled]
     if missing:
-        raise MissingFields(missing, header, filled, wording)
+        raise MissingFields(known, missing, header, filled, wording)
 
 
 def explain_missing(
-    missing: list[str], header: list[str], filled: set[str], rows: Sequence[Sequence[str]], wording: Wording
+    known: ColumnNames,
+    missing: list[str],
+    header: list[str],
+    filled: set[str],
+    rows: Sequence[Sequence[str]],
+    wording: Wording,
 ) -> str:
     """What is missing, and a remedy that works: one that the names and the values of the first rows speak for."""
     values = [[row[i] if i < len(row) else "" for row in rows[:SAMPLE]] for i in range(len(header))]
-    meanings = [csv_headers.find_meaning(name) for name in header]
+    meanings = [known.headers.find_meaning(name) for name in header]
 
-    def find(field: str) -> str | None:
-        return next(
-            (
-                name
-                for name, meaning, seen in zip(header, meanings, values, strict=True)
-                if meaning == field and csv_headers.fits(field, seen)
-            ),
-            None,
-        )
+    def find(name: str) -> str | None:
+        field = known.by_name[name]
+        fitting = [i for i, seen in enumerate(values) if csv_headers.fits(field, seen)]
+        found = next((header[i] for i in fitting if meanings[i] == name), None)
+        return header[fitting[0]] if found is None and rows and fitting and field.kind is Kind.EMAIL else found
 
-    mail = find("email")
-    if mail is None and rows:
-        mail = next((name for name, seen in zip(header, values, strict=True) if csv_headers.fits("email", seen)), None)
+    mail = find(known.mail) if known.mail else None
     key = find("id")
-    if missing == [*REQUIRED] and key is None and mail is not None:
-        target = "id" if csv_headers.find_meaning(mail) == "email" else BOTH
+    if missing == [*known.required] and key is None and mail is not None:
+        target = "id" if known.headers.find_meaning(mail) == known.mail else BOTH
         return (
-            f"no column 'id' and no column 'email': {quote(mail)} can be both, if nothing else identifies a record; "
-            f"then add {wording.show(mail, target)}"
+            f"no column 'id' and no column {known.mail!r}: {quote(mail)} can be both, if nothing else identifies a "
+            f"record; then add {wording.show(mail, target)}"
         )
     faults = []
-    for field in missing:
-        best = key if field == "id" else mail
+    for name in missing:
+        best = key if name == "id" else mail if name == known.mail else find(name)
         if best is not None:
-            faults.append(f"no column {field!r}: did you mean {quote(best)}? Then add {wording.show(best, field)}")
-        elif field == "id" and "email" in filled and mail is not None:
+            faults.append(f"no column {name!r}: did you mean {quote(best)}? Then add {wording.show(best, name)}")
+        elif name == "id" and known.mail in filled and mail is not None:
             faults.append(
                 f"no column 'id': {quote(mail)} can be the id as well, if nothing else identifies a record; then add "
                 f"{wording.show(mail, 'id')}"
             )
         else:
             faults.append(
-                f"no column {field!r}: say which one it is with {wording.show('Column', field)}; "
+                f"no column {name!r}: say which one it is with {wording.show('Column', 'field')}; "
                 f"the columns are: {_list(header)}"
             )
     return "; ".join(faults)

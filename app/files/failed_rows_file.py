@@ -18,22 +18,19 @@ import csv
 import io
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from app.files.csv_columns import MAX_COLUMNS, NOTES, Columns, guard_key, understand
 from app.files.csv_injection import neutralize, restore
-from app.files.csv_mapping import FIELDS, fold
+from app.files.csv_mapping import ColumnNames, fold
 from app.files.csv_reader import DELIMITERS
 from app.files.readers import WORDING, Family, Kept
-from app.resources.contacts import STANDARD_FIELDS
 from app.resources.decoding import Noted, Piece, UnreadablePiece
 from app.resources.rules import MAX_KEY
-
-MAX_KEYS: Final = MAX_COLUMNS - len(FIELDS)
-"""Keys that the items of one file can have, if these are to be columns."""
 
 _decode_members: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
@@ -45,7 +42,7 @@ _LINE_BREAKS: Final = re.compile(rb"[\r\n]+")
 class Stored(msgspec.Struct, frozen=True):
     """An item as it was stored, where a destination refused it; `attributes` is a JSON object."""
 
-    fields: dict[str, str | int]
+    fields: dict[str, Any]
     attributes: str
 
 
@@ -54,21 +51,6 @@ class Texts(msgspec.Struct, frozen=True):
 
     fields: dict[str, str]
     extras: dict[str, str]
-
-
-_Plain: Final = msgspec.defstruct(
-    "_Plain",
-    [
-        *((name, str, "") for name in ("id", *STANDARD_FIELDS)),
-        ("if_version", int | str, ""),
-        ("source_version", int | str, ""),
-        ("attributes", dict[str, str], {}),
-    ],
-    forbid_unknown_fields=True,
-    gc=False,
-)
-"""An item of nothing but text, as the rows of a CSV are."""
-_decode_plain: Final = msgspec.json.Decoder(_Plain).decode
 
 
 class Note(msgspec.Struct, frozen=True):
@@ -87,26 +69,51 @@ FailedRow = tuple[Note, Source | None, str | None]
 """Why an item failed, what is known of it, and its id, which is used where nothing else is known."""
 
 
-def read_source(source: Source | None) -> Texts | None:
-    """The texts of an item; `None` if nothing is known of it, or it cannot be the row of a CSV."""
-    if source is None or isinstance(source, UnreadablePiece):
-        return None
-    if isinstance(source, Stored):
-        fields = {name: str(value) for name, value in source.fields.items()}
-        return Texts(fields, read_stored_keys(source.attributes))
-    return read_texts(bytes(source.item if isinstance(source, Noted) else source))
+class TextReader:
+    """Reads items of one type as a CSV can hold them."""
+
+    def __init__(self, names: ColumnNames) -> None:
+        self.names = names
+        self.max_keys = MAX_COLUMNS - len(names.fields)
+        """Keys that the items of one file can have, if these are to be columns."""
+        counters = ("if_version", "source_version")
+        plain = msgspec.defstruct(
+            "Plain",
+            [
+                *((name, int | str if name in counters else str, "") for name in names.fields),
+                ("attributes", dict[str, str], {}),
+            ],
+            forbid_unknown_fields=True,
+            gc=False,
+        )
+        # An item of nothing but text, as the rows of a CSV are.
+        self._decode_plain: Any = msgspec.json.Decoder(plain).decode
+
+    def read_source(self, source: Source | None) -> Texts | None:
+        """The texts of an item; `None` if nothing is known of it, or it cannot be the row of a CSV."""
+        if source is None or isinstance(source, UnreadablePiece):
+            return None
+        if isinstance(source, Stored):
+            fields = {name: _as_text(_encode_json(value)) for name, value in source.fields.items()}
+            return Texts(fields, read_stored_keys(source.attributes))
+        return self.read_texts(bytes(source.item if isinstance(source, Noted) else source))
+
+    def read_texts(self, piece: bytes) -> Texts | None:
+        """The members of an item's JSON; `None` if it is no object, has a name twice, or one that no column can
+        have."""
+        if _repeats_names(piece):
+            return None  # to choose one of them would make a sound item of one that was refused
+        try:
+            plain: Any = self._decode_plain(piece)
+        except (ValueError, RecursionError):
+            return _read_members(piece, self.names.by_name)
+        fields = {name: str(getattr(plain, name)) for name in self.names.fields}
+        return Texts(fields, plain.attributes) if _are_columns(plain.attributes) else None
 
 
-def read_texts(piece: bytes) -> Texts | None:
-    """The members of an item's JSON; `None` if it is no object, has a name twice, or one that no column can have."""
-    if _repeats_names(piece):
-        return None  # to choose one of them would make a sound item of one that was refused
-    try:
-        plain: Any = _decode_plain(piece)
-    except (ValueError, RecursionError):
-        return _read_members(piece)
-    fields = {name: str(getattr(plain, name)) for name in FIELDS}
-    return Texts(fields, plain.attributes) if _are_columns(plain.attributes) else None
+@lru_cache(maxsize=512)
+def texts_of(names: ColumnNames) -> TextReader:
+    return TextReader(names)
 
 
 def _repeats_names(piece: bytes) -> bool:
@@ -131,7 +138,7 @@ def _refuse_repeated(pairs: list[tuple[str, object]]) -> None:
         raise _Repeated
 
 
-def _read_members(piece: bytes) -> Texts | None:
+def _read_members(piece: bytes, known: Container[str]) -> Texts | None:
     fields: dict[str, str] = {}
     extras: dict[str, str] = {}
     keyed: dict[str, str] = {}
@@ -140,7 +147,7 @@ def _read_members(piece: bytes) -> Texts | None:
             value = bytes(raw).strip()
             if name == "attributes" and value[:1] == b"{":
                 keyed = {key: _as_text(bytes(one).strip()) for key, one in _decode_members(value).items()}
-            elif name in FIELDS:
+            elif name in known:
                 fields[name] = _as_text(value)
             elif name != "attributes" or value != b"null":
                 extras[name] = _as_text(value)
@@ -194,26 +201,33 @@ def _encode_line(source: Source | None, record_id: str | None) -> bytes:
 
 
 class CsvWriter:
-    """A row for each item; its columns are those of the file that `kept` describes, or the fields and `keys`."""
+    """A row for each item; its columns are those of the file that `kept` describes, or the fields and `keys`.
 
-    def __init__(self, kept: Kept | None, keys: Iterable[str] = ()) -> None:
+    `deletions`: an item may say `deleted`.
+    """
+
+    def __init__(
+        self, known: ColumnNames, kept: Kept | None, keys: Iterable[str] = (), *, deletions: bool = False
+    ) -> None:
         self._columns: Columns | None = None
-        self._cells: list[tuple[str, bool]] = [(field, False) for field in FIELDS]
+        self._texts = texts_of(known)
+        names: list[str] = [field for field in known.fields if deletions or field != "deleted"]
+        self._cells: list[tuple[str, bool]] = [(field, False) for field in names]
         """Field or key of each cell, and whether it is a key."""
-        names: list[str] = list(FIELDS)
         if kept is not None and kept.family is Family.CSV and kept.header is not None:
-            self._columns = columns = understand(kept.header, kept.mapping, WORDING)
+            self._columns = columns = understand(known, kept.header, kept.mapping, WORDING)
             self._cells, names = [], []
             for i, target in enumerate(columns.targets):
                 if target is not None:
                     self._cells.append((target, i in columns.attributes))
-                    names.append(_name(self._bare(kept.header[i]), target, is_key=i in columns.attributes))
+                    bare = self._bare(kept.header[i])
+                    names.append(_name(known, bare, target, is_key=i in columns.attributes))
                 if i == columns.both:
-                    self._cells.append(("email", False))
-                    names.append("email")
+                    self._cells.append((known.mail or "", False))
+                    names.append(known.mail or "")
         else:
             self._cells += [(key, True) for key in keys]
-            names += [guard_key(key) for key in keys]
+            names += [guard_key(known, key) for key in keys]
         self._names = [*NOTES, *(neutralize(name) for name in names)]
 
     @property
@@ -235,7 +249,7 @@ class CsvWriter:
     def _cells_of(self, source: Source | None, record_id: str | None) -> list[str]:
         if isinstance(source, UnreadablePiece):
             return self._cells_of_unreadable(source)
-        texts = Texts({"id": record_id or ""}, _EMPTY) if source is None else read_source(source)
+        texts = Texts({"id": record_id or ""}, _EMPTY) if source is None else self._texts.read_source(source)
         if texts is None:
             # One cell is always too few: the row fails again until somebody has corrected it.
             piece = source.item if isinstance(source, Noted) else source
@@ -255,10 +269,10 @@ class CsvWriter:
         return restore(cell) if self._columns is not None and self._columns.has_notes else cell
 
 
-def _name(name: str, target: str, *, is_key: bool) -> str:
+def _name(known: ColumnNames, name: str, target: str, *, is_key: bool) -> str:
     """Of a column, such that it means the same without a `map=`."""
     if is_key:
-        return guard_key(target)
+        return guard_key(known, target)
     return name if fold(name) == fold(target) else target
 
 

@@ -10,9 +10,11 @@ from typing import Final
 from urllib.parse import quote
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
+from app.files.csv_cells import Cells
 from app.files.csv_columns import SAMPLE, Columns, HeaderError, MissingFields, understand
-from app.files.csv_mapping import Wording
+from app.files.csv_mapping import ColumnNames, Wording
 from app.files.csv_reader import Record, Records
 from app.files.encoding import UTF_8, Decoder, UndecodableText
 from app.files.json_document import split_quickly
@@ -41,11 +43,18 @@ class Family(StrEnum):
 
 
 class Form(msgspec.Struct, frozen=True, kw_only=True):
-    """How a body is written. `charset` is a codec of `text.CHARSETS`; `mapping` renames columns of a CSV."""
+    """How a body is written. `charset` is a codec of `text.CHARSETS`; `mapping` renames columns of a CSV; the rest: see
+    `app.files.csv_cells.Cells`."""
 
     family: Family = Family.JSON
     charset: str = UTF_8
     mapping: dict[str, str] = {}
+    decimal: str | UnsetType = UNSET
+    date_format: str | UnsetType = UNSET
+
+    @property
+    def cells(self) -> Cells:
+        return Cells(self.decimal or "", self.date_format or "")
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,10 +102,11 @@ class Reader(ABC):
 class CsvReader(Reader):
     """The first record that is not blank is the header; rows without any content are left out."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: Form, names: ColumnNames) -> None:
         self._decoder = Decoder(form.charset)
         self._records = Records()
-        self._mapping = form.mapping
+        self._form = form
+        self._names = names
         self._lacking: MissingFields | None = None
         """The header cannot be used: a few rows are read on for a good advice."""
         self._sample: list[list[str]] = []
@@ -156,7 +166,7 @@ class CsvReader(Reader):
                 "byte order mark, send it with charset=utf-16le in the content type"
             )
         try:
-            self.columns = understand(record.cells, self._mapping, WORDING)
+            self.columns = understand(self._names, record.cells, self._form.mapping, WORDING, self._form.cells)
         except MissingFields as lacking:
             self._lacking = lacking
 
@@ -224,10 +234,10 @@ def _refuse_long(item: LongItem) -> UnreadablePiece:
     return UnreadablePiece([FieldError(ErrorCode.ITEM_TOO_LARGE, "", detail)])
 
 
-def open_reader(form: Form) -> Reader:
+def open_reader(form: Form, names: ColumnNames) -> Reader:
     """The machine for a body that arrives piece by piece."""
     if form.family is Family.CSV:
-        return CsvReader(form)
+        return CsvReader(form, names)
     return NdjsonReader() if form.family is Family.NDJSON else JsonReader()
 
 
@@ -248,7 +258,9 @@ def read_quickly(body: bytes, form: Form, *, max_items: int) -> Contents | None:
     return None if items is None else Contents([*items], Kept(family=form.family))
 
 
-def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None, None, Contents | None]:
+def read_by_steps(
+    body: bytes, form: Form, names: ColumnNames, *, max_items: int
+) -> Generator[None, None, Contents | None]:
     """The items of a body that is there as a whole, returned at the end; others may have their turn between two steps.
 
     None: it has more than `max_items`, or very many lines.
@@ -257,7 +269,7 @@ def read_by_steps(body: bytes, form: Form, *, max_items: int) -> Generator[None,
         MalformedBody: nothing of it can be taken.
         HeaderError: the columns of a CSV cannot be used.
     """
-    reader = open_reader(form)
+    reader = open_reader(form, names)
     pieces: list[Piece] = []
     lines: list[int] = []
     chunks = (body[start : start + _CHUNK] for start in range(0, len(body), _CHUNK))

@@ -81,16 +81,16 @@ class PastVersion(msgspec.Struct, frozen=True):
 
 @query("walk_back")
 async def _walk_back(
-    connection: Connection, tenant_id: int, record_ids: Sequence[str], oldest: Sequence[int]
+    connection: Connection, tenant_id: int, type_id: int, record_ids: Sequence[str], oldest: Sequence[int]
 ) -> list[_PastRow]: ...
 
 
 async def walk_back(
-    connection: Connection, tenant_id: int, record_ids: Sequence[str], oldest: Sequence[int]
+    connection: Connection, tenant_id: int, type_id: int, record_ids: Sequence[str], oldest: Sequence[int]
 ) -> dict[str, list[PastVersion]]:
     """The versions of each record, from its current one back to the one of that number, newest first."""
     found: dict[str, list[PastVersion]] = {}
-    for row in await _walk_back(connection, tenant_id, record_ids, oldest):
+    for row in await _walk_back(connection, tenant_id, type_id, record_ids, oldest):
         stored = read_block(row.block)[row.place]
         found.setdefault(row.record_id, []).append(PastVersion(row.job_id, row.item_index, row.changed_at, stored))
     return found

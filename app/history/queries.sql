@@ -47,7 +47,7 @@ SELECT coalesce(sum(cardinality(v.indexes)), 0)::int FROM record_versions v WHER
 WITH RECURSIVE past AS (
     SELECT r.record_id, r.job_id, r.item_index, r.version, t.oldest
     FROM unnest(:record_ids::text[], :oldest::bigint[]) AS t(record_id, oldest)
-    JOIN records r ON r.tenant_id = :tenant_id AND r.record_id = t.record_id
+    JOIN records r ON r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = t.record_id
     UNION ALL
     SELECT p.record_id, v.prev_job_id, v.prev_item_index, p.version - 1, p.oldest
     FROM past p

@@ -20,14 +20,14 @@ from __future__ import annotations
 import inspect
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any, Final, Generic, Literal, TypeVar, get_args, get_origin, get_type_hints
 from urllib.parse import unquote_to_bytes
 
 import msgspec
-from litestar import Request, delete, get, patch, post
+from litestar import Request, delete, get, patch, post, put
 from litestar.handlers import HTTPRouteHandler
 from litestar.response.base import ASGIResponse
 
@@ -40,13 +40,14 @@ from app.http.principal import Principal
 from app.http.query_strings import compile_query
 from app.http.request_context import Exchange, exchange_of
 from app.kit.postgres.database import Database
+from app.resources.declaration import Resource
 from app.settings import Settings
 
 T = TypeVar("T")
 
 Text = str | Callable[[Settings], str]
 """Words of the document; those about a limit depend on how the service is set up."""
-_ROUTES: Final[dict[str, Callable[..., Any]]] = {"GET": get, "POST": post, "PATCH": patch, "DELETE": delete}
+_ROUTES: Final[dict[str, Callable[..., Any]]] = {"GET": get, "POST": post, "PUT": put, "PATCH": patch, "DELETE": delete}
 _WITH_RESULT: Final = frozenset({200, 201, 202, 207})
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -128,7 +129,7 @@ class Answer:
     description: str
     status: int = 200
     type: Any = None
-    """A struct or a union of them; None: what the handler returns."""
+    """A struct or a union of them, or a `PerType`; None: what the handler returns."""
     headers: tuple[str, ...] = field(default=(), kw_only=True)
     """Names of `app.api.openapi.parts.HEADERS`."""
     cache: str | None = field(default=None, kw_only=True)
@@ -140,6 +141,44 @@ class Answer:
     def paged(self) -> bool:
         """It is one page of a list."""
         return "next_cursor" in getattr(self.type, "__struct_fields__", ())
+
+
+@dataclass(frozen=True)
+class PerType:
+    """What goes over the wire, where it is another struct for each type of record."""
+
+    make: Callable[[Resource], Any]
+
+
+def for_types(one: Operation, types: Iterable[Resource]) -> list[Operation]:
+    """An operation on records as it is for each type; any other one as it is."""
+    return [_for_type(one, resource) for resource in types] if _TYPE in one.path else [one]
+
+
+def _for_type(one: Operation, resource: Resource) -> Operation:
+    def made(kind: Any) -> Any:
+        return kind.make(resource) if isinstance(kind, PerType) else kind
+
+    def worded(text: str) -> str:
+        return re.sub(r"\brecord\b", resource.singular, re.sub(r"\brecords\b", resource.name, text))
+
+    body, description = one.body, one.description
+    several = "".join(word.capitalize() for word in re.split(r"[_-]", resource.name))
+    return replace(
+        one,
+        id=one.id.replace("Records", several).replace("Record", resource.title),
+        path=one.path.replace(_TYPE, resource.name),
+        tag=resource.name,
+        summary=worded(one.summary.replace("Records", "records")).capitalize(),
+        description=worded(description) if isinstance(description, str) else description,
+        answers=tuple(replace(answer, type=made(answer.type)) for answer in one.answers),
+        parameters=tuple((name, mark) for name, mark in one.parameters if name != "type"),
+        body=(lambda settings: body(settings, resource)) if callable(body) else body,
+        types=tuple(made(kind) for kind in one.types),
+    )
+
+
+_TYPE: Final = "{type}"
 
 
 class Reply(Generic[T]):
@@ -170,7 +209,8 @@ class Operation:
     query: type[msgspec.Struct] | None
     parameters: tuple[tuple[str, Path | Header], ...]
     body: Any
-    """A struct, or a function of the settings that makes OpenAPI's requestBody."""
+    """A struct, or a function of the settings (and of the type of record, where the path has one) that makes OpenAPI's
+    requestBody."""
     body_required: bool
     types: tuple[Any, ...]
     """Whatever goes over the wire."""
@@ -183,7 +223,7 @@ class _NoParameters(msgspec.Struct, frozen=True):
 
 
 def operation(
-    method: Literal["GET", "POST", "PATCH", "DELETE"],
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"],
     path: str,
     *,
     tag: str,
@@ -193,7 +233,7 @@ def operation(
     description: Callable[[Settings], str] | None = None,
     offers: tuple[str, ...] = (JSON,),
     any_query: bool = False,
-    request_body: Callable[[Settings], dict[str, Any]] | None = None,
+    request_body: Callable[..., dict[str, Any]] | None = None,
     types: tuple[Any, ...] = (),
     instead: Callable[[Request[Any, Any, Any]], Operation | None] | None = None,
 ) -> Callable[[Callable[..., Awaitable[Any]]], Operation]:
@@ -333,8 +373,15 @@ def _bind_resource(kind: type[Any]) -> Bind:
 
 def _bind_path(name: str, mark: Path, path: str) -> Bind:
     if mark.rest:
-        before, after = path.split(f"{{{name}}}")
-        return lambda call: mark.parse(decode(call.exchange.path.removeprefix(before).removesuffix(after)))
+        before, after = (re.sub(r"{\w+}", "[^/]+", part) for part in path.split(f"{{{name}}}"))
+        rest = re.compile(f"{before}(.*?)(?:{after})?", re.DOTALL)
+
+        def read(call: Call) -> Any:
+            found = rest.fullmatch(call.exchange.path)
+            assert found is not None, "it was routed by this path"
+            return mark.parse(decode(found[1]))
+
+        return read
     return lambda call: mark.parse(decode(call.request.path_params[name]))
 
 
@@ -355,7 +402,21 @@ def decode(text: str) -> str:
 
 def _route_path(path: str, parameters: tuple[tuple[str, Path | Header], ...]) -> str:
     rests = {name for name, mark in parameters if isinstance(mark, Path) and mark.rest and path.endswith("}")}
+    path = _ACTION.sub(r"/v1:\2/\1", path)
     return re.sub(r"{(\w+)}", lambda one: f"{{{one[1]}:{'path' if one[1] in rests else 'str'}}}", path)
+
+
+_ACTION: Final = re.compile(r"/v1/([^/]+):(bulk|export)")
+
+
+def route_action(path: str) -> str:
+    """The path of `/v1/NAME:ACTION` as it is routed: the router knows whole parts of a path alone."""
+    return _ACTION.sub(r"/v1:\2/\1", path) if _ACTION.fullmatch(path) else path
+
+
+def unroute_action(path: str) -> str:
+    """Takes that back."""
+    return re.sub(r"/v1:(\w+)/(.+)", r"/v1/\2:\1", path)
 
 
 def _find_result(hint: Any) -> Any:

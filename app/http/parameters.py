@@ -50,6 +50,14 @@ def number_parser(below: int, missing: str) -> Callable[[str], int]:
     return parse
 
 
+TypeName = Annotated[
+    str,
+    Path(
+        description="The type of record.",
+        schema={"type": "string", "pattern": "^[a-z][a-z0-9_-]*$"},
+        example="contacts",
+    ),
+]
 JobId = Annotated[
     uuid.UUID,
     Path(

@@ -1,4 +1,4 @@
-"""`POST /v1/contacts:bulk`."""
+"""`POST /v1/{type}:bulk`."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from litestar import Request
 from litestar.response.base import ASGIResponse
 
 from app.errors import Invalid
-from app.files.csv_mapping import FIELDS, MappingError, parse_mapping
+from app.files.csv_cells import compile_date_format
+from app.files.csv_mapping import MappingError, names_of
 from app.files.readers import WORDING, Family, Form
 from app.http import headers
 from app.http.headers import Fields, Preferences
-from app.http.operation import Answer, Call, Header, operation
-from app.http.parameters import describe_wait, read_preferences
+from app.http.operation import Answer, Call, Header, PerType, operation
+from app.http.parameters import TypeName, describe_wait, read_preferences
 from app.http.principal import Principal
 from app.http.request_context import Exchange
-from app.imports.reception import ROUTE, SCOPES, Importer, ReceivedImport
+from app.imports.reception import SCOPES, Importer, ReceivedImport, route_of
 from app.imports.service import ImportRequest, Options
 from app.imports.upload import QueuedAnswer
-from app.resources.decoding import Item
+from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
+from app.resources.declaration import Resource
+from app.resources.decoding import item_of
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
 from app.vocabulary.states import Consistency
@@ -44,6 +48,11 @@ class ImportQuery(msgspec.Struct, frozen=True, kw_only=True):
     e-mail column that is renamed to `id` is both, if no other column is `email`."""
     ignore: list[Annotated[str, msgspec.Meta(examples=["Internal note"])]] = []
     """Leaves a column of a CSV out; repeat it for more."""
+    decimal: Literal[".", ","] | None = None
+    """Which sign begins the fraction of a number in a CSV; the other one may then separate thousands. Without it,
+    numbers are like 1200.5."""
+    date_format: Annotated[str, msgspec.Meta(examples=["DD.MM.YYYY"])] | None = None
+    """How a CSV writes dates, of YYYY, MM and DD. Without it, like 2026-03-31."""
 
 
 def _read_key(call: Call) -> str:
@@ -84,13 +93,17 @@ ContentEncoding = Annotated[
 _NDJSON: Final = (
     "One `Item` a line, in UTF-8; blank lines are left out. Also `application/ndjson`, `application/jsonl`."
 )
-_CSV: Final = (
-    f"RFC 4180 with a header row. {', '.join(f'`{name}`' for name in FIELDS)} are recognized whatever their case, "
-    "spaces, dashes and underscores; any other column becomes an attribute of that name. An empty cell leaves the "
-    "field as it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
-    "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: `utf-16le`, "
-    "`utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
-)
+
+
+def _describe_csv(resource: Resource) -> str:
+    rest = "becomes an attribute of that name" if resource.attributes else "must be left out (`ignore=`)"
+    return (
+        f"RFC 4180 with a header row. {', '.join(f'`{name}`' for name in names_of(resource).fields)} are recognized "
+        f"whatever their case, spaces, dashes and underscores; any other column {rest}. An empty cell leaves the "
+        "field as it is. Cells are separated by commas, semicolons, tabs or bars, whichever splits the header into the "
+        "most columns. UTF-8 with or without a byte order mark, UTF-16 with one, or as `charset` says: `utf-16le`, "
+        "`utf-16be`, `windows-1252`, `iso-8859-1`, `iso-8859-15`."
+    )
 
 
 def _describe(settings: Settings) -> str:
@@ -106,12 +119,12 @@ def _describe(settings: Settings) -> str:
     )
 
 
-def _describe_body(settings: Settings) -> dict[str, Any]:
+def _describe_body(settings: Settings, resource: Resource) -> dict[str, Any]:
     """Schemas by media type."""
     items = {
         "type": "array",
         "maxItems": settings.max_json_items,
-        "items": {"$ref": "#/components/schemas/Item"},
+        "items": {"$ref": f"#/components/schemas/{item_of(resource).__name__}"},
         "description": "Each item is independent: one that violates its schema fails alone.",
     }
     return {
@@ -122,7 +135,7 @@ def _describe_body(settings: Settings) -> dict[str, Any]:
             "properties": {"items": items},
         },
         headers.NDJSON: {"type": "string", "description": _NDJSON},
-        headers.CSV: {"type": "string", "description": _CSV},
+        headers.CSV: {"type": "string", "description": _describe_csv(resource)},
     }
 
 
@@ -131,12 +144,12 @@ _ECHOED: Final = ("IdempotencyKey", "IdempotencyReplayed", "PreferenceApplied")
 
 @operation(
     "POST",
-    "/v1/contacts:bulk",
-    tag="contacts",
+    "/v1/{type}:bulk",
+    tag="records",
     access=SCOPES,
     description=_describe,
     request_body=_describe_body,
-    types=(Item, outcomes_wire.ItemOutcome),
+    types=(PerType(item_of), outcomes_wire.ItemOutcome),
     answers=(
         Answer(
             "Every item is decided, also when all are ok or all failed.",
@@ -155,6 +168,7 @@ _ECHOED: Final = ("IdempotencyKey", "IdempotencyReplayed", "PreferenceApplied")
     errors=(409, 422),
 )
 async def import_records(
+    type: TypeName,
     key: IdempotencyKey,
     query: ImportQuery,
     preferences: Prefer,
@@ -164,8 +178,14 @@ async def import_records(
     principal: Principal,
     request: Request[Any, Any, Any],
     importer: Importer,
+    catalog: Catalog,
+    database: Database,
 ) -> ASGIResponse:
     """Import a batch of records."""
+    resource = catalog.recall(principal.tenant_id, type)
+    if resource is None:
+        async with database.connection() as connection:
+            resource = await catalog.find(connection, principal.tenant_id, type)
     options = Options(
         atomic=query.atomic,
         dry_run=query.dry_run,
@@ -178,20 +198,34 @@ async def import_records(
         tenant_id=principal.tenant_id,
         key_id=principal.key_id,
         request_id=exchange.request_id,
-        route=ROUTE,
+        resource=resource,
+        route=route_of(type),
         key=key,
         options=options,
-        form=_read_form(query, fields),
+        form=_read_form(query, fields, resource),
     )
     asked = ReceivedImport(upload=upload, fields=fields, preferences=preferences, exchange=exchange)
     return await importer.take(request.receive, asked)
 
 
-def _read_form(query: ImportQuery, fields: Fields) -> Form:
+def _read_form(query: ImportQuery, fields: Fields, resource: Resource) -> Form:
     family, charset = headers.read_type(fields)
-    if (query.map or query.ignore) and family is not Family.CSV:
-        raise Invalid("map= and ignore= are for the columns of a CSV; name the fields of JSON items as they are.")
+    if (query.map or query.ignore or query.decimal or query.date_format) and family is not Family.CSV:
+        raise Invalid(
+            "map=, ignore=, decimal= and date_format= are for the columns of a CSV; name the fields of JSON items as "
+            "they are, and write numbers and dates as JSON Schema does."
+        )
     try:
-        return Form(family=family, charset=charset, mapping=parse_mapping(query.map, WORDING, query.ignore))
+        if query.date_format:
+            compile_date_format(query.date_format)
+        return Form(
+            family=family,
+            charset=charset,
+            mapping=names_of(resource).parse_mapping(query.map, WORDING, query.ignore),
+            decimal=query.decimal or msgspec.UNSET,
+            date_format=query.date_format or msgspec.UNSET,
+        )
     except MappingError as error:
         raise Invalid(error.detail) from error
+    except ValueError as error:
+        raise Invalid(f"date_format: {error}.") from error

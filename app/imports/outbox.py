@@ -36,6 +36,7 @@ class Booked(msgspec.Struct, frozen=True, kw_only=True):
 async def book(
     connection: Connection,
     tenant_id: int,
+    type_id: int,
     job_id: uuid.UUID,
     request_id: str,
     outcomes: list[ItemOutcome],
@@ -62,6 +63,7 @@ async def book(
         connection,
         queries.Chunk(
             tenant_id=tenant_id,
+            type_id=type_id,
             job_id=job_id,
             request_id=request_id,
             first_index=first_index,

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from app.destinations.kinds import Reach
 from app.imports.batch.file_duplicates import Repeat
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
@@ -24,6 +25,7 @@ class Processing(msgspec.Struct, frozen=True):
     step: str
     request_id: str
     options: str
+    type: str
 
 
 class StagedChunk(msgspec.Struct, frozen=True):
@@ -135,7 +137,10 @@ async def rewrite_outcomes(
 ) -> None: ...
 
 
-pending_destinations = Query[[int], list[int]]("pending_destinations")
+@query
+async def pending_destinations(connection: Connection, tenant_id: int, reach: Reach) -> list[int]: ...
+
+
 tenants_with_silent_uploads = Query[[], list[int]]("tenants_with_silent_uploads")
 _read_expired = Query[[int, Seconds], list[uuid.UUID]]("expired_jobs")
 _trim_outcomes = Query[[int, uuid.UUID], Affected]("trim_outcomes")

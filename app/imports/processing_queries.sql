@@ -27,7 +27,7 @@ WHERE t.disabled_at IS NULL;
 
 -- name: read_processing
 -- An import as it is for whoever is about to work on it, if anything is left to do.
-SELECT j.step, j.request_id, j.options
+SELECT j.step, j.request_id, j.options, j.type
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 
@@ -234,8 +234,10 @@ UPDATE job_chunks SET failures = $4::text::jsonb, outcomes = $5, sources = $6
 WHERE tenant_id = $1 AND job_id = $2 AND first_index = $3;
 
 -- name: pending_destinations
--- Where records of this tenant go.
-SELECT d.destination_id FROM destinations d WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id;
+-- Where records of this type go.
+SELECT d.destination_id FROM destinations d
+WHERE d.tenant_id = :tenant_id AND d.state <> 'removed' AND {{takes_type}}
+ORDER BY d.destination_id;
 
 -- name: expired_jobs
 -- Finished jobs of a tenant whose outcomes are past their retention ($2), and of which nothing is under way any more.

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import msgspec
 
 from app.auth.queries import all_tenants
+from app.destinations.kinds import Reach
 from app.history import versions
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
@@ -31,6 +32,8 @@ class KeyClaim(msgspec.Struct, frozen=True):
     job_id: uuid.UUID | None
     destination_ids: list[int]
     destination_names: list[str]
+    type_version: int
+    """Of the tenant's declaration of the type; 0: there is none."""
 
     @property
     def destinations(self) -> dict[int, str]:
@@ -43,11 +46,14 @@ def lock_number(tenant_id: int, route: str, key: str) -> int:
     return int.from_bytes(digest, "big", signed=True)
 
 
-_claim_key = Query[[int, int, str, str], KeyClaim]("claim_key")
+@query("claim_key")
+async def _claim_key(
+    connection: Connection, tenant_id: int, lock: int, route: str, key: str, reach: Reach
+) -> KeyClaim: ...
 
 
-async def claim_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyClaim:
-    return await _claim_key(connection, tenant_id, lock_number(tenant_id, route, key), route, key)
+async def claim_key(connection: Connection, tenant_id: int, route: str, key: str, reach: Reach) -> KeyClaim:
+    return await _claim_key(connection, tenant_id, lock_number(tenant_id, route, key), route, key, reach)
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,13 +68,16 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """Names that the items clear, as JSON objects (`app.resources.field_states`)."""
     source_versions: str | None
     indexes: str | None
+    deleted: list[int] | None
+    """Indexes of items that delete their records."""
     expected: str | None
     """Versions that the records must have; 0: the record must not exist."""
     separator: str
     null: str
 
 
-existing_records = Query[[int, Sequence[str]], set[str]]("existing_records")
+existing_records = Query[[int, int, Sequence[str]], set[str]]("existing_records")
+"""(tenant_id, type_id, record_ids)"""
 
 
 class Written(msgspec.Struct, frozen=True):
@@ -88,11 +97,13 @@ class Written(msgspec.Struct, frozen=True):
 
 
 @query
-async def upsert_records(connection: Connection, tenant_id: int, job_id: uuid.UUID, columns: Columns) -> Written: ...
+async def upsert_records(
+    connection: Connection, tenant_id: int, type_id: int, job_id: uuid.UUID, columns: Columns
+) -> Written: ...
 
 
-name_cleared_attributes = Query[[int, Sequence[str]], None]("name_cleared_attributes")
-"""(tenant_id, record_ids) Of new records that were to have all attributes cleared."""
+name_cleared_attributes = Query[[int, int, Sequence[str]], None]("name_cleared_attributes")
+"""(tenant_id, type_id, record_ids) Of new records that were to have all attributes cleared."""
 
 
 class Unwritten(msgspec.Struct, frozen=True):
@@ -103,25 +114,28 @@ class Unwritten(msgspec.Struct, frozen=True):
     source_version: int | None
 
 
-_read_unwritten = Query[[int, Sequence[str]], list[Unwritten]]("unwritten_records")
+_read_unwritten = Query[[int, int, Sequence[str]], list[Unwritten]]("unwritten_records")
 
 
-async def unwritten_records(connection: Connection, tenant_id: int, record_ids: Sequence[str]) -> dict[str, Unwritten]:
-    return {row.record_id: row for row in await _read_unwritten(connection, tenant_id, record_ids)}
+async def unwritten_records(
+    connection: Connection, tenant_id: int, type_id: int, record_ids: Sequence[str]
+) -> dict[str, Unwritten]:
+    return {row.record_id: row for row in await _read_unwritten(connection, tenant_id, type_id, record_ids)}
 
 
-_touch_records = Query[[int, list[str], list[int]], None]("touch_records")
+_touch_records = Query[[int, int, list[str], list[int]], None]("touch_records")
 
 
-async def touch_records(connection: Connection, tenant_id: int, source_versions: dict[str, int]) -> None:
+async def touch_records(connection: Connection, tenant_id: int, type_id: int, source_versions: dict[str, int]) -> None:
     """Keep newer source versions of records that are locked and otherwise unchanged."""
-    await _touch_records(connection, tenant_id, list(source_versions), list(source_versions.values()))
+    await _touch_records(connection, tenant_id, type_id, list(source_versions), list(source_versions.values()))
 
 
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A run of decided items and their deliveries."""
 
     tenant_id: int
+    type_id: int
     job_id: uuid.UUID
     request_id: str
     first_index: int
@@ -153,6 +167,7 @@ class ImportRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int
     job_id: uuid.UUID
+    type: str
     pending: bool
     """Whether a delivery to some destination is pending."""
     request_id: str

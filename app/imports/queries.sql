@@ -1,11 +1,29 @@
 -- The queries of the accept transaction, in the order it runs them.
 
+-- part: takes_type
+-- Whether records of the type go to the destination d: where that lists types, if it is among them; where the type names
+-- destinations, if this is one; else if its kind has a place for the type (app.destinations.kinds.Reach). A path that does
+-- not contain the name of the type is for contacts alone.
+CASE
+            WHEN d.types IS NOT NULL THEN :type = ANY (d.types)
+            WHEN :named::text[] IS NOT NULL THEN d.name = ANY (:named) AND d.kind = ANY (:kinds::text[])
+            ELSE d.kind = ANY (:kinds)
+                AND (
+                    d.kind <> 'http' OR :type = 'contacts' OR (
+                        coalesce(d.options ->> 'path', '{type}') LIKE '%{type}%'
+                        AND coalesce(d.options ->> 'read_path', '{type}') LIKE '%{type}%'
+                        AND coalesce(d.options ->> 'archive_path', '{type}') LIKE '%{type}%'
+                    )
+                )
+        END
+
 -- name: claim_key
 -- Tries to be the one request that runs this key, and returns what is stored under it already.
 -- The lock only saves a second request from waiting on the unique index with a connection in its hand; that
--- nothing happens twice is the primary key's doing. $2 is the lock's number, made of tenant, route and key.
+-- nothing happens twice is the primary key's doing. `lock` is a number, made of tenant, route and key. `type_version`:
+-- of the tenant's declaration of the type; 0: there is none.
 SELECT
-    pg_try_advisory_xact_lock($2::bigint) AS claimed,
+    pg_try_advisory_xact_lock(:lock::bigint) AS claimed,
     k.fingerprint,
     k.status,
     k.answer,
@@ -14,22 +32,24 @@ SELECT
     k.job_id,
     ARRAY(
         SELECT d.destination_id FROM destinations d
-        WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id
+        WHERE d.tenant_id = :tenant_id AND d.state <> 'removed' AND {{takes_type}} ORDER BY d.destination_id
     ) AS destination_ids,
     ARRAY(
         SELECT d.name FROM destinations d
-        WHERE d.tenant_id = $1 AND d.state <> 'removed' ORDER BY d.destination_id
-    ) AS destination_names
+        WHERE d.tenant_id = :tenant_id AND d.state <> 'removed' AND {{takes_type}} ORDER BY d.destination_id
+    ) AS destination_names,
+    coalesce((SELECT t.version FROM resource_types t WHERE t.tenant_id = :tenant_id AND t.name = :type), 0) AS type_version
 FROM (SELECT) one
-LEFT JOIN idempotency_keys k ON k.tenant_id = $1 AND k.route = $3 AND k.key = $4;
+LEFT JOIN idempotency_keys k ON k.tenant_id = :tenant_id AND k.route = :route AND k.key = :key;
 
 -- name: existing_records
 -- Which of these records there are. Records are never removed, so nobody has to hold what is found.
-SELECT r.record_id FROM records r WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
+SELECT r.record_id FROM records r WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]);
 
 -- part: merged_document
 -- An item's document over the stored one. `attributes` among the names that it clears are all attributes that are there.
 CASE
+            WHEN excluded.deleted THEN excluded.document
             WHEN excluded.cleared ? 'attributes' THEN without_attributes(r.document) || excluded.document
             ELSE r.document || excluded.document
         END
@@ -39,14 +59,17 @@ CASE
 -- rows in one order and queue up instead of deadlocking.
 -- `cleared` are the names that the item clears (app.resources.field_states), in version 1; NULL for none. `expected`, the
 -- version that the record must have, travels in prev_item_index, which a new record has no other use for.
--- `plain`: no item has a value that is an object or an array, or clears all attributes; then it is enough to look whether
--- a record contains what the item says.
+-- `plain`: no item has a value that is an object or an array, clears all attributes or deletes its record; then it is
+-- enough to look whether a record contains what the item says. `deleted`: items that do, NULL for none. What the record
+-- had is cleared by that, as is what an undo had taken back: a destination that knows nothing of the deletion shall not
+-- keep it, if there is such a record again.
 -- Returns the items that wrote something: of new records their indexes, of others also what they are now, for the
 -- history; an empty document is that of the item. A record that is missing there is locked and as it was: at another
 -- version than expected, unchanged, or superseded.
 WITH item AS MATERIALIZED (
     SELECT
-        i.record_id, i.document::jsonb AS document, i.source_version, i.item_index, i.expected, i.cleared::jsonb AS cleared
+        i.record_id, i.document::jsonb AS document, i.source_version, i.item_index, i.expected, i.cleared::jsonb AS cleared,
+        i.item_index = ANY (:deleted::int[]) IS TRUE AS deleted
     FROM unnest(
         split_column(:record_ids, :separator, :null), split_column(:documents, :separator, :null),
         :source_versions::text::bigint[], :indexes::text::int[], :expected::text::int[],
@@ -55,23 +78,28 @@ WITH item AS MATERIALIZED (
 ),
 written AS (
     INSERT INTO records AS r (
-        tenant_id, record_id, version, source_version, document, job_id, item_index, prev_item_index, cleared
+        tenant_id, type_id, record_id, version, source_version, deleted, document, job_id, item_index, prev_item_index, cleared
     )
     SELECT
-        :tenant_id, i.record_id, 1, i.source_version, i.document, :job_id, i.item_index, i.expected, i.cleared
+        :tenant_id, :type_id, i.record_id, 1, i.source_version, i.deleted, i.document, :job_id, i.item_index, i.expected,
+        i.cleared
     FROM item i
-    ON CONFLICT (tenant_id, record_id) DO UPDATE
+    ON CONFLICT (tenant_id, type_id, record_id) DO UPDATE
     SET
         version = r.version + 1,
         source_version = coalesce(excluded.source_version, r.source_version),
-        deleted = false,
+        deleted = excluded.deleted,
         document = {{merged_document}},
         updated_at = excluded.updated_at,
         job_id = excluded.job_id,
         item_index = excluded.item_index,
         prev_job_id = r.job_id,
         prev_item_index = r.item_index,
+        withdrawn = CASE WHEN NOT excluded.deleted THEN r.withdrawn END,
         cleared = CASE
+            WHEN excluded.deleted THEN coalesce(r.cleared, '{}') || cleared_at(
+                ARRAY(SELECT k.key FROM jsonb_object_keys(r.document || coalesce(r.withdrawn, '{}')) AS k(key)), r.version + 1
+            )
             WHEN excluded.cleared IS NULL THEN r.cleared
             ELSE coalesce(r.cleared, '{}') || cleared_at(
                 ARRAY(SELECT k.key FROM jsonb_object_keys(excluded.cleared) AS k(key) WHERE k.key <> 'attributes') || ARRAY(
@@ -83,7 +111,11 @@ written AS (
         END
     WHERE (excluded.prev_item_index = r.version) IS NOT FALSE
         AND (excluded.source_version >= r.source_version) IS NOT FALSE
-        AND (r.deleted OR CASE WHEN :plain THEN NOT r.document @> excluded.document ELSE r.document <> {{merged_document}} END)
+        AND CASE
+            WHEN r.deleted OR excluded.deleted THEN NOT (r.deleted AND excluded.deleted)
+            WHEN :plain THEN NOT r.document @> excluded.document
+            ELSE r.document <> {{merged_document}}
+        END
     RETURNING
         r.item_index, r.version, r.source_version, r.prev_job_id, r.prev_item_index,
         CASE WHEN r.version > 1 THEN r.document END AS document, CASE WHEN r.version > 1 THEN r.cleared END AS cleared
@@ -104,20 +136,20 @@ JOIN item i ON i.item_index = w.item_index;
 -- name: name_cleared_attributes
 -- New records have no attributes that could be meant by all of them.
 UPDATE records r SET cleared = nullif(r.cleared - 'attributes', '{}')
-WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]);
 
 -- name: unwritten_records
 -- Records that the upsert left as they were, and so holds locked.
 SELECT r.record_id, r.version, r.source_version
 FROM records r
-WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[]);
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[]);
 
 -- name: touch_records
 -- Unchanged to the sender, but its newer source_version must be kept, or an older one could win later.
 UPDATE records r
 SET source_version = t.source_version
-FROM unnest($2::text[], $3::bigint[]) AS t(record_id, source_version)
-WHERE r.tenant_id = $1 AND r.record_id = t.record_id;
+FROM unnest($3::text[], $4::bigint[]) AS t(record_id, source_version)
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = t.record_id;
 
 -- name: record_chunk
 -- What every import ends with, one answered at once and a chunk of a file alike.
@@ -131,10 +163,10 @@ WITH outbox AS MATERIALIZED (
 ),
 delivery AS (
     INSERT INTO deliveries (
-        tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states
+        tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states
     )
     SELECT
-        :tenant_id, d.destination_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
+        :tenant_id, d.destination_id, :type_id, :job_id, :request_id, o.indexes[c.lo], o.indexes[c.hi],
         o.record_ids[c.lo:c.hi], o.versions[c.lo:c.hi], o.indexes[c.lo:c.hi], repeat('p', c.hi - c.lo + 1)
     FROM outbox o
     CROSS JOIN unnest(:destination_ids::int[]) AS d(destination_id)
@@ -168,11 +200,11 @@ VALUES (:tenant_id, :job_id, :first_index, :item_count, :failures::text::jsonb, 
 -- writes has its price, so it is called only where somebody listens.
 WITH job AS (
     INSERT INTO jobs AS j (
-        tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
+        tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
     )
     SELECT
-        :tenant_id, :job_id, 'import', {{job_state}}, :job_id, :request_id, :key_id, :options::text::jsonb,
+        :tenant_id, :job_id, 'import', :type, {{job_state}}, :job_id, :request_id, :key_id, :options::text::jsonb,
         j.total, j.succeeded, :failed, :retry, :results::text::jsonb, j.total, :body_bytes, now(), now(),
         CASE WHEN e.open = 0 THEN now() END, :form::text::jsonb
     FROM (VALUES (:total::int, :succeeded::int)) AS j(total, succeeded)

@@ -29,17 +29,21 @@ from app.job_status.live.long_poll import LongPoll
 from app.kit.compression import pack
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
 
-ROUTE: Final = "POST /v1/contacts:bulk"
-"""The scope of an idempotency key, beside the tenant."""
 SCOPES: Final = Scopes("import")
 
 _STEP: Final = 65_536
 """Bytes of room that a body of unknown length takes at a time."""
 _TICKS: Final = 4
 """In a lease: how often a body that does not come is still known to be awaited."""
+
+
+def route_of(type: str) -> str:
+    """The scope of an idempotency key, beside the tenant."""
+    return f"POST /v1/{type}:bulk"
 
 
 class _Named(msgspec.Struct):
@@ -68,6 +72,7 @@ class Importer(msgspec.Struct, frozen=True):
     intake: Intake
     notifier: Notifier
     long_poll: LongPoll
+    catalog: Catalog
 
     async def take(self, receive: Any, asked: ReceivedImport) -> ASGIResponse:
         with self.intake.place(asked.upload.tenant_id, asked.upload.key_id) as place:
@@ -93,7 +98,13 @@ class Importer(msgspec.Struct, frozen=True):
         # The turn comes before the work: what waits is bytes, and not the many times larger objects that are in them.
         async with self.database.slot():
             return await import_service.accept(
-                self.database, asked.upload, body, self.settings, new_id=uuid7, random=random.SystemRandom().random
+                self.database,
+                asked.upload,
+                body,
+                self.settings,
+                catalog=self.catalog,
+                new_id=uuid7,
+                random=random.SystemRandom().random,
             )
 
     async def _answer_now(self, asked: ReceivedImport, decided: Accepted207 | Replay) -> ASGIResponse:
@@ -114,7 +125,7 @@ class Importer(msgspec.Struct, frozen=True):
         loop = asyncio.get_running_loop()
         upload = asked.upload
         accepted = await import_upload.receive(
-            self.database, upload, body, self.settings, new_id=uuid7, clock=loop.time
+            self.database, upload, body, self.settings, catalog=self.catalog, new_id=uuid7, clock=loop.time
         )
         if isinstance(accepted, Replay):
             return _replay(accepted, asked.echo)
@@ -144,7 +155,7 @@ class Importer(msgspec.Struct, frozen=True):
                 body = outcomes_wire.compose(
                     decided.job_id, decided.summary, effects, decided.shown, dry_run=batch.options.dry_run
                 )
-            if await queries.settle_answer(connection, batch.tenant_id, ROUTE, batch.key, pack(body)):
+            if await queries.settle_answer(connection, batch.tenant_id, batch.route, batch.key, pack(body)):
                 return body
         return Replay(207, decided.body)
 

@@ -6,7 +6,7 @@ The phases, each with its exits:
              None: they are staged (`app.imports.upload`) · not a batch at all → as 2 says of the key, else
              `MalformedRequest`
 2. claim     the key is new → go on · answered → the same answer · running → `KeyBusy` · other body →
-             `KeyReused` · too old → `KeyExpired`
+             `KeyReused` · too old → `KeyExpired` · the type was declared anew since it was seen here → 1 again
 3. write     pieces → items, each accepted or rejected; upsert and history · too much to explain → they are read without
              a transaction, then 2 again · a lock not had → every item `retry`
 4. record    job, outcomes, deliveries, the answer under its key
@@ -27,9 +27,12 @@ from typing import Final
 import asyncpg
 import msgspec
 import structlog
+from msgspec.structs import replace
 
+from app.destinations.kinds import reach_of
 from app.errors import InvalidHeader, KeyBusy, KeyExpired, KeyReused, MalformedRequest, Overloaded
 from app.files.csv_columns import HeaderError
+from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
 from app.files.readers import Contents, Family, Form, read_by_steps, read_quickly
 from app.imports import queries, upload_queries, upsert
@@ -38,6 +41,8 @@ from app.imports.outbox import book
 from app.kit.compression import pack, unpack
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
+from app.resource_types.catalog import Catalog
+from app.resources.declaration import Resource
 from app.resources.decoding import Effort, Laborious
 from app.sagas.consistency import promise
 from app.settings import Settings
@@ -75,6 +80,8 @@ class ImportRequest(msgspec.Struct, frozen=True, kw_only=True):
     tenant_id: int
     key_id: str
     request_id: str
+    resource: Resource
+    """The type of its items, as it was last seen here."""
     route: str
     key: str
     options: Options
@@ -115,12 +122,24 @@ def seal(body: hashlib._Hash, options: Options, form: Form) -> bytes:
     return body.digest()
 
 
+class Outdated(Exception):
+    """The tenant has declared the type anew since it was seen here."""
+
+
+async def renew_type(database: Database, catalog: Catalog, request: ImportRequest) -> ImportRequest:
+    """The same request with its type as it is now."""
+    async with database.connection() as connection:
+        resource = await catalog.find(connection, request.tenant_id, request.resource.name)
+    return replace(request, resource=resource)
+
+
 async def accept(
     database: Database,
     request: ImportRequest,
     body: bytes,
     settings: Settings,
     *,
+    catalog: Catalog,
     new_id: Callable[[], uuid.UUID],
     random: Callable[[], float],
 ) -> Accepted207 | Replay | None:
@@ -134,18 +153,25 @@ async def accept(
         DatabaseUnavailable, Overloaded: nothing happened.
     """
     mark = fingerprint(body, request.options, request.form)
-    try:
-        contents = await _cut(body, request.form, settings.max_sync_items)
-    except (MalformedRequest, InvalidHeader):
-        # A key that is in use says so, whatever is wrong with this body.
-        async with database.connection() as connection, connection.transaction():
-            if replay := answered(await claim_key(connection, request), mark):
-                return replay
-        raise
-    if contents is None:
-        return None
-    effort = Effort(_MOST_EFFORT)
-    return await _Acceptance(database, request, len(body), contents, mark, settings, new_id, random, effort).run()
+    while True:
+        try:
+            try:
+                contents = await _cut(body, request, settings.max_sync_items)
+            except (MalformedRequest, InvalidHeader):
+                # A key that is in use says so, whatever is wrong with this body.
+                async with database.connection() as connection, connection.transaction():
+                    claim = await claim_key(connection, request)
+                    if replay := answered(claim, mark):
+                        return replay
+                    check_type(claim, request)
+                raise
+            if contents is None:
+                return None
+            effort = Effort(_MOST_EFFORT)
+            acceptance = _Acceptance(database, request, len(body), contents, mark, settings, new_id, random, effort)
+            return await acceptance.run()
+        except Outdated:
+            request = await renew_type(database, catalog, request)
 
 
 class _Acceptance(msgspec.Struct, frozen=True):
@@ -176,7 +202,10 @@ class _Acceptance(msgspec.Struct, frozen=True):
         async def transaction() -> Accepted207 | Replay:
             async with connection.transaction():
                 claim = await claim_key(connection, self.request)
-                return answered(claim, self.fingerprint) or await self._take(connection, claim, undecided)
+                if replay := answered(claim, self.fingerprint):
+                    return replay
+                check_type(claim, self.request)
+                return await self._take(connection, claim, undecided)
 
         async with self.database.connection() as connection:
             for _ in range(2):  # if the items cannot be decided, at least that is recorded
@@ -193,6 +222,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
 
     def _collect(self) -> Items:
         return Items(
+            self.request.resource,
             self.contents.pieces,
             last_wins=self.request.options.last_wins,
             max_item_bytes=self.settings.max_item_bytes,
@@ -215,6 +245,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
         booked = await book(
             connection,
             request.tenant_id,
+            request.resource.type_id,
             job_id,
             request.request_id,
             items.outcomes,
@@ -235,6 +266,7 @@ class _Acceptance(msgspec.Struct, frozen=True):
             queries.ImportRecord(
                 tenant_id=request.tenant_id,
                 job_id=job_id,
+                type=request.resource.name,
                 pending=booked.has_deliveries,
                 request_id=request.request_id,
                 key_id=request.key_id,
@@ -272,7 +304,8 @@ async def claim_key(connection: Connection, request: ImportRequest) -> queries.K
     Raises:
         KeyBusy: another request runs under this key, or its body is still arriving.
     """
-    claim = await queries.claim_key(connection, request.tenant_id, request.route, request.key)
+    reach = reach_of(request.resource)
+    claim = await queries.claim_key(connection, request.tenant_id, request.route, request.key, reach)
     if claim.fingerprint is not None:
         return claim
     if not claim.claimed:
@@ -283,6 +316,15 @@ async def claim_key(connection: Connection, request: ImportRequest) -> queries.K
     ):
         raise KeyBusy(retry_after=min(max(claim.answering, _BUSY_SECONDS), _RECEIVING_SECONDS))
     return claim
+
+
+def check_type(claim: queries.KeyClaim, request: ImportRequest) -> None:
+    """
+    Raises:
+        Outdated: see there.
+    """
+    if claim.type_version != request.resource.version:
+        raise Outdated
 
 
 def answered(claim: queries.KeyClaim, mark: bytes) -> Replay | None:
@@ -324,15 +366,15 @@ def encode_options(options: Options) -> str:
     return outcomes_wire.as_json(JobOptions(**kept))
 
 
-async def _cut(body: bytes, form: Form, max_items: int) -> Contents | None:
+async def _cut(body: bytes, request: ImportRequest, max_items: int) -> Contents | None:
     """The body in pieces, cut in steps between which others have their turn. None: it has more than `max_items`.
 
     Raises:
         MalformedRequest, InvalidHeader: it cannot be cut.
     """
-    if contents := read_quickly(body, form, max_items=max_items):
+    if contents := read_quickly(body, request.form, max_items=max_items):
         return contents
-    steps = read_by_steps(body, form, max_items=max_items)
+    steps = read_by_steps(body, request.form, names_of(request.resource), max_items=max_items)
     try:
         while True:
             try:

@@ -3,7 +3,8 @@
 The phases, each with its exits:
 
 1. look      the key is new → go on · answered → the body is read to its end and compared: the same answer, or
-             `KeyReused` · a body is arriving under it → `KeyBusy` · too old → `KeyExpired`
+             `KeyReused` · a body is arriving under it → `KeyBusy` · too old → `KeyExpired` · the type was declared
+             anew since it was seen here → look again
 2. begin     the first chunk is there: job (`receiving`), key and chunk in one transaction
 3. append    a chunk a transaction · the job was canceled → `JobCanceled`
 4. finish    one transaction: job `queued`, the answer under its key · the body is cut off, malformed, too large: the
@@ -39,6 +40,7 @@ from app.errors import (
 )
 from app.files.chunker import Chunk, Chunker
 from app.files.csv_columns import HeaderError
+from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
 from app.files.readers import Family, Portion, Reader, keep, open_reader
 from app.files.staging_codec import encode_pieces
@@ -51,6 +53,7 @@ from app.kit.compression import pack
 from app.kit.postgres.column_codec import texts
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import retried
+from app.resource_types.catalog import Catalog
 from app.resources.decoding import read_ids
 from app.sagas.consistency import promise
 from app.settings import PREFIX, Settings
@@ -69,7 +72,6 @@ _QUOTA_BYTES: Final = 16_000_000
 _BEATS: Final = 4
 """In a lease: one that is late or lost does no harm."""
 _INTERRUPTED: Final = "the client closed the connection before the body was complete; nothing of it was applied"
-_UNCLAIMED: Final = KeyClaim(False, None, None, None, None, 0.0, None, [], [])
 
 
 class Accepted202(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,6 +106,7 @@ async def receive(
     body: AsyncIterator[bytes],
     settings: Settings,
     *,
+    catalog: Catalog,
     new_id: Callable[[], uuid.UUID],
     clock: Callable[[], float],
 ) -> Accepted202 | Replay:
@@ -118,7 +121,17 @@ async def receive(
         DatabaseUnavailable, Overloaded: nothing of it was kept.
         Whatever the iterator raises.
     """
-    return await _Intake(database, upload, settings, new_id, clock).run(body)
+    claim: KeyClaim | None = None
+    while claim is None:
+        async with database.connection() as connection, connection.transaction():
+            found = await service.claim_key(connection, upload)
+        try:
+            if found.fingerprint is None:
+                service.check_type(found, upload)
+            claim = found
+        except service.Outdated:
+            upload = await service.renew_type(database, catalog, upload)
+    return await _Intake(database, upload, settings, claim, new_id, clock).run(body)
 
 
 class _Intake:
@@ -129,6 +142,7 @@ class _Intake:
         database: Database,
         upload: ImportRequest,
         settings: Settings,
+        claim: KeyClaim,
         new_id: Callable[[], uuid.UUID],
         clock: Callable[[], float],
     ) -> None:
@@ -139,9 +153,9 @@ class _Intake:
         self._clock = clock
         self._digest = hashlib.sha256()
         self._size = 0
-        self._reader: Reader = open_reader(upload.form)
+        self._reader: Reader = open_reader(upload.form, names_of(upload.resource))
         self._chunker = Chunker(items=settings.import_chunk_items, size=settings.import_chunk_bytes)
-        self._claim = _UNCLAIMED
+        self._claim = claim
         self._arrival: upload_queries.Arrival | None = None
         """Once there is a job."""
         self._checked = 0
@@ -150,11 +164,10 @@ class _Intake:
         """When the last heartbeat of the upload was written."""
 
     async def run(self, body: AsyncIterator[bytes]) -> Accepted202 | Replay:
-        async with self._database.connection() as connection, connection.transaction():
-            self._claim = await service.claim_key(connection, self._upload)
-            if not self._replaying:
-                await self._check_quota(connection, more=1)
         service.check_kept(self._claim)
+        if not self._replaying:
+            async with self._database.connection() as connection:
+                await self._check_quota(connection, more=1)
         try:
             async for piece in body:
                 await self._take(piece)
@@ -277,6 +290,7 @@ class _Intake:
         return upload_queries.Arrival(
             tenant_id=upload.tenant_id,
             job_id=self._new_id(),
+            type=upload.resource.name,
             request_id=upload.request_id,
             key_id=upload.key_id,
             options=service.encode_options(upload.options),

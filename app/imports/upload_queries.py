@@ -23,6 +23,8 @@ class Arrival(msgspec.Struct, frozen=True, kw_only=True):
 
     tenant_id: int
     job_id: uuid.UUID
+    type: str
+    """Of its items."""
     request_id: str
     key_id: str
     options: str

@@ -5,11 +5,11 @@
 -- The job of a body whose first chunk is there, and its key, which has no answer yet.
 WITH job AS (
     INSERT INTO jobs (
-        tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options,
+        tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, receiving_until
     )
     VALUES (
-        :tenant_id, :job_id, 'import', 'receiving', :job_id, :request_id, :key_id, :options::text::jsonb, 0, 0, 0, 0,
+        :tenant_id, :job_id, 'import', :type, 'receiving', :job_id, :request_id, :key_id, :options::text::jsonb, 0, 0, 0, 0,
         now() + :lease::interval
     )
 )

@@ -68,7 +68,7 @@ async def _upsert_parts(connection: Connection, tenant_id: int, job_id: uuid.UUI
                 continue
             if working is not None:
                 await finish(working)
-            working = asyncio.create_task(_upsert(connection, tenant_id, job_id, part))
+            working = asyncio.create_task(_upsert(connection, tenant_id, items.type_id, job_id, part))
             await asyncio.sleep(0)  # the statement is sent before the next part is read
         if working is not None:
             await finish(working)
@@ -79,29 +79,31 @@ async def _upsert_parts(connection: Connection, tenant_id: int, job_id: uuid.UUI
     return outcomes, versions
 
 
-async def _upsert(connection: Connection, tenant_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]) -> _Decided:
+async def _upsert(
+    connection: Connection, tenant_id: int, type_id: int, job_id: uuid.UUID, applied: Sequence[Accepted]
+) -> _Decided:
     decided: dict[int, ItemOutcome] = {}
     left = applied
     expecting = [i for i in applied if i.if_version]
     if expecting:
-        existing = await queries.existing_records(connection, tenant_id, [i.record_id for i in expecting])
+        existing = await queries.existing_records(connection, tenant_id, type_id, [i.record_id for i in expecting])
         decided = {i.index: conflict(i, 0) for i in expecting if i.record_id not in existing}
         left = [i for i in applied if i.index not in decided]
     if not left:
         return decided, []
-    written = await queries.upsert_records(connection, tenant_id, job_id, _columns(left))
+    written = await queries.upsert_records(connection, tenant_id, type_id, job_id, _columns(left))
     versions = list(_describe(written, {item.index: item for item in left}))
-    ok, created, updated = ItemStatus.OK, Result.CREATED, Result.UPDATED
+    ok, created, updated, deleted = ItemStatus.OK, Result.CREATED, Result.UPDATED, Result.DELETED
     for made in versions:
         index, stored = made.index, made.stored
-        result = created if stored.version == 1 else updated
+        result = deleted if stored.deleted else created if stored.version == 1 else updated
         decided[index] = ItemOutcome(index, stored.record_id, ok, result, stored.version)
     emptied = {i.index: i.record_id for i in left if i.cleared and ALL_ATTRIBUTES in i.cleared}
     if emptied and written.created:
         new = [emptied[index] for index in written.created if index in emptied]
-        await queries.name_cleared_attributes(connection, tenant_id, new)
+        await queries.name_cleared_attributes(connection, tenant_id, type_id, new)
     if len(versions) < len(left):
-        await _leave(connection, tenant_id, [i for i in left if i.index not in decided], decided)
+        await _leave(connection, tenant_id, type_id, [i for i in left if i.index not in decided], decided)
     return decided, versions
 
 
@@ -112,7 +114,7 @@ def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersi
         item = items[index]
         names = item.cleared and [name for name in item.cleared if name != ALL_ATTRIBUTES]
         cleared = raw(_name(names)) if names else NOTHING
-        stored = StoredVersion(item.record_id, 1, item.source_version, False, raw(item.document), cleared)
+        stored = StoredVersion(item.record_id, 1, item.source_version, item.deleted, raw(item.document), cleared)
         yield NewVersion(index, stored)
     if written.updated is None:
         return
@@ -129,15 +131,17 @@ def _describe(written: Written, items: dict[int, Accepted]) -> Iterator[NewVersi
     for index, version, source_version, job_id, item_index, document, known in rows:
         cleared = raw(known) if known else NOTHING
         item = items[index]
-        stored = StoredVersion(item.record_id, version, source_version, False, raw(document or item.document), cleared)
+        stored = StoredVersion(
+            item.record_id, version, source_version, item.deleted, raw(document or item.document), cleared
+        )
         yield NewVersion(index, stored, job_id, item_index)
 
 
 async def _leave(
-    connection: Connection, tenant_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
+    connection: Connection, tenant_id: int, type_id: int, items: Sequence[Accepted], decided: dict[int, ItemOutcome]
 ) -> None:
     """Items that changed nothing: the record is not as they expect, has all they say, or something newer."""
-    stored = await queries.unwritten_records(connection, tenant_id, [i.record_id for i in items])
+    stored = await queries.unwritten_records(connection, tenant_id, type_id, [i.record_id for i in items])
     newer: dict[str, int] = {}
     for item in items:
         found = stored[item.record_id]
@@ -152,7 +156,7 @@ async def _leave(
                 result = Result.SUPERSEDED
         decided[item.index] = ItemOutcome(item.index, item.record_id, ItemStatus.OK, result, found.version)
     if newer:
-        await queries.touch_records(connection, tenant_id, newer)
+        await queries.touch_records(connection, tenant_id, type_id, newer)
 
 
 def _columns(items: Sequence[Accepted]) -> queries.Columns:
@@ -162,13 +166,16 @@ def _columns(items: Sequence[Accepted]) -> queries.Columns:
     ids, cleared = joined.columns
     # JSON has no control characters, so nothing in it can be taken for the separator.
     documents = joined.separator.encode().join([i.document for i in items])
+    deleted = [i.index for i in items if i.deleted]
     return queries.Columns(
         record_ids=ids,
         documents=documents.decode(),
         plain=b"[" not in documents
         and documents.count(b"{") == len(items)
+        and not deleted
         and (cleared is None or f'"{ALL_ATTRIBUTES}"' not in cleared),
         cleared=cleared,
+        deleted=deleted or None,
         source_versions=numbers(i.source_version for i in items),
         indexes=numbers(i.index for i in items),
         expected=numbers(None if i.if_version is None else min(i.if_version, _MOST_EXPECTED) for i in items),

@@ -18,8 +18,10 @@ from app.job_status import service
 from app.job_status.live.job_cache import CACHE, JobViews, read_etags
 from app.job_status.live.long_poll import LongPoll
 from app.job_status.ownership import JobOwners, reads_all
+from app.job_status.queries import Wanted
 from app.kit.postgres.database import Database
 from app.kit.worker_registry import WorkerWatch
+from app.vocabulary.states import JobKind, JobState
 
 _CURSOR: Final = Cursor[uuid.UUID]("jobs", uuid.UUID)
 _FIELDS: Final = ("ETag", "MaybeRetryAfter", "PreferenceApplied")
@@ -34,6 +36,15 @@ KnownTags = Annotated[
 ]
 
 
+class JobsQuery(Page, frozen=True, kw_only=True):
+    state: JobState | None = None
+    """Only jobs in this state."""
+    kind: JobKind | None = None
+    """Only jobs of this kind."""
+    type: str | None = None
+    """Only jobs with records of this type."""
+
+
 class JobList(msgspec.Struct):
     """A page of jobs, newest first; `next_cursor` is null on the last one."""
 
@@ -42,13 +53,14 @@ class JobList(msgspec.Struct):
 
 
 @operation("GET", "/v1/jobs", tag="jobs", access=FOLLOWING, answers=Answer("A page of jobs."))
-async def list_jobs(query: Page, principal: Principal, database: Database, workers: WorkerWatch) -> JobList:
+async def list_jobs(query: JobsQuery, principal: Principal, database: Database, workers: WorkerWatch) -> JobList:
     """Jobs, newest first."""
     there = await workers.glance()
     async with database.connection() as connection:
         jobs, more = await service.read_jobs(
             connection,
             principal.tenant_id,
+            Wanted(state=query.state, kind=query.kind, type=query.type),
             of_key=None if reads_all(principal) else principal.key_id,
             before=_CURSOR.decode(query.cursor),
             limit=query.limit,

@@ -9,13 +9,13 @@
 --   skipped  an attempt ended without sending it: its destination was removed
 WITH births AS MATERIALIZED (
     SELECT
-        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id) AS chain_id, l.destination_id, l.record_id,
+        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id) AS chain_id, l.destination_id, l.type_id, l.record_id,
         l.version, l.resolution, l.replay_job_id
     FROM dead_letters l
     WHERE l.tenant_id = $1 AND l.root_job_id = $2 AND l.job_id = $2
     UNION ALL
     SELECT
-        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id), l.destination_id, l.record_id, l.version,
+        l.dead_letter_id, coalesce(l.chain_id, l.dead_letter_id), l.destination_id, l.type_id, l.record_id, l.version,
         l.resolution, l.replay_job_id
     FROM deliveries d
     JOIN dead_letters l ON l.tenant_id = $1 AND l.delivery_id = d.delivery_id
@@ -52,8 +52,8 @@ judged AS (
             -- A replay sends a record once, for all of its dead letters; if that failed, one dead letter reports it.
             WHEN EXISTS (
                 SELECT FROM dead_letters o
-                WHERE o.tenant_id = $1 AND o.destination_id = b.destination_id AND o.record_id = b.record_id
-                    AND o.resolution IS NULL
+                WHERE o.tenant_id = $1 AND o.destination_id = b.destination_id AND o.type_id = b.type_id
+                    AND o.record_id = b.record_id AND o.resolution IS NULL
             ) THEN 'failed'
             ELSE 'skipped'
         END AS outcome
@@ -61,7 +61,8 @@ judged AS (
     JOIN ends e ON e.dead_letter_id = b.dead_letter_id
     LEFT JOIN LATERAL (
         SELECT x.synced_version FROM record_syncs x
-        WHERE x.tenant_id = $1 AND x.destination_id = b.destination_id AND x.record_id = b.record_id
+        WHERE x.tenant_id = $1 AND x.destination_id = b.destination_id AND x.type_id = b.type_id
+            AND x.record_id = b.record_id
         LIMIT 1
     ) s ON true
 )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from app.kit.postgres.query import Json, Query
+from app.kit.postgres.query import Json, Query, query
 from app.vocabulary.outcomes_wire import JobError, JobOptions
 from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class JobRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     kind: JobKind
+    type: str | None
     state: JobState
     root_job_id: uuid.UUID
     request_id: str
@@ -89,17 +90,35 @@ class Revision(msgspec.Struct, frozen=True):
 
 
 read_job = Query[[int, uuid.UUID], JobRow | None]("read_job")
-_read_jobs = Query[[int, uuid.UUID | None, int], list[JobRow]]("read_jobs")
-_read_jobs_of_key = Query[[int, uuid.UUID | None, int, str], list[JobRow]]("read_jobs_of_key")
+
+
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """Which jobs; conditions that are left out match all."""
+
+    state: JobState | None = None
+    kind: JobKind | None = None
+    type: str | None = None
+
+
+@query("read_jobs")
+async def _read_jobs(
+    connection: Connection, tenant_id: int, wanted: Wanted, before: uuid.UUID | None, limit: int
+) -> list[JobRow]: ...
+
+
+@query("read_jobs_of_key")
+async def _read_jobs_of_key(
+    connection: Connection, tenant_id: int, wanted: Wanted, before: uuid.UUID | None, limit: int, of_key: str
+) -> list[JobRow]: ...
 
 
 async def read_jobs(
-    connection: Connection, tenant_id: int, *, of_key: str | None, before: uuid.UUID | None, limit: int
+    connection: Connection, tenant_id: int, wanted: Wanted, *, of_key: str | None, before: uuid.UUID | None, limit: int
 ) -> list[JobRow]:
     """Newest first; those that one API key asked for, or all."""
     if of_key is None:
-        return await _read_jobs(connection, tenant_id, before, limit)
-    return await _read_jobs_of_key(connection, tenant_id, before, limit, of_key)
+        return await _read_jobs(connection, tenant_id, wanted, before, limit)
+    return await _read_jobs_of_key(connection, tenant_id, wanted, before, limit, of_key)
 
 
 _read_effects = Query[[int, Sequence[uuid.UUID]], list[EffectRow]]("read_effects")

@@ -1,7 +1,7 @@
 -- The read model: what HTTP, the command line and health checks show.
 
 -- part: job_columns
-j.job_id, j.kind, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
+j.job_id, j.kind, j.type, j.state, j.root_job_id, j.request_id, j.options, j.total, j.succeeded, j.failed, j.retry, j.results,
     j.created_at, j.finished_at, j.bytes, j.started_at, j.applied_at, j.error, j.waiting,
     -- An import of a release before file imports never stored its size apart; an upload cut off has none.
     coalesce(j.items, CASE WHEN j.bytes = 0 AND j.state <> 'receiving' THEN j.total END) AS items,
@@ -18,23 +18,30 @@ CROSS JOIN LATERAL (
 ) f
 WHERE j.tenant_id = $1 AND j.job_id = $2;
 
+-- part: wanted_jobs
+(j.state = :state::text) IS NOT FALSE AND (j.kind = :kind::text) IS NOT FALSE
+    AND (:type::text IS NULL OR (j.type = :type) IS TRUE)
+
 -- name: read_jobs
--- A page of jobs, newest first, before the job $2 (NULL: from the newest). No "OR": a generic plan would read all.
+-- A page of jobs, newest first, before a job (NULL: from the newest), of a state, kind and type (NULL: any). No "OR": a
+-- generic plan would read all.
 SELECT
     {{job_columns}}, j.revision, false AS retried
 FROM jobs j
-WHERE j.tenant_id = $1 AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+WHERE j.tenant_id = :tenant_id AND j.job_id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    AND {{wanted_jobs}}
 ORDER BY j.job_id DESC
-LIMIT $3;
+LIMIT :limit;
 
 -- name: read_jobs_of_key
--- The same of the jobs that the key $4 asked for.
+-- The same of the jobs that one key asked for.
 SELECT
     {{job_columns}}, j.revision, false AS retried
 FROM jobs j
-WHERE j.tenant_id = $1 AND j.key_id = $4 AND j.key_id <> '' AND j.job_id < coalesce($2::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+WHERE j.tenant_id = :tenant_id AND j.key_id = :of_key AND j.key_id <> ''
+    AND j.job_id < coalesce(:before::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff') AND {{wanted_jobs}}
 ORDER BY j.job_id DESC
-LIMIT $3;
+LIMIT :limit;
 
 -- name: read_effects
 SELECT

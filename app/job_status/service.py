@@ -18,7 +18,7 @@ from app.errors import NotFound
 from app.job_status import queries
 from app.job_status.attempts import Merged, read_family
 from app.job_status.lineage_queries import Attempt, read_relatives
-from app.job_status.queries import EffectRow, Effects, Failure, JobRow
+from app.job_status.queries import EffectRow, Effects, Failure, JobRow, Wanted
 from app.kit.postgres.database import Connection
 from app.kit.worker_registry import Workers
 from app.vocabulary.outcomes_wire import JobError, JobOptions, Summary, job_urls
@@ -52,6 +52,8 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: uuid.UUID
     kind: JobKind
+    type: str | None
+    """Of its records; null: they have several (a replay of dead letters)."""
     state: JobState
     root_job_id: uuid.UUID
     created_at: datetime
@@ -186,6 +188,7 @@ def _next_look(job: Job, waiting: float | None) -> float | None:
 async def read_jobs(
     connection: Connection,
     tenant_id: int,
+    wanted: Wanted,
     *,
     of_key: str | None,
     before: uuid.UUID | None,
@@ -196,7 +199,7 @@ async def read_jobs(
 
     With `workers`, one that none of these can go on with says why.
     """
-    rows = await queries.read_jobs(connection, tenant_id, of_key=of_key, before=before, limit=limit + 1)
+    rows = await queries.read_jobs(connection, tenant_id, wanted, of_key=of_key, before=before, limit=limit + 1)
     page = rows[:limit]
     effects = await queries.read_effects(connection, tenant_id, [row.job_id for row in page])
     jobs = [JobSummary(**_summarize(row, effects.get(row.job_id, []), workers)) for row in page]

@@ -1,27 +1,37 @@
-"""`/v1/contacts/{id}`: a contact with its state at every destination, and its history: who changed what, when."""
+"""`/v1/{type}/{id}`: a record with its state at every destination, and its history: who changed what, when."""
 
 from __future__ import annotations
 
 import uuid
+from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request
+from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
 
 from app.auth.authorization import Scopes
+from app.errors import Invalid
 from app.http.cursors import Cursor, Index, NextCursor
-from app.http.operation import Answer, Operation, Path, operation
-from app.http.parameters import Page
+from app.http.headers import CSV, NDJSON
+from app.http.operation import Answer, Operation, Path, PerType, operation
+from app.http.parameters import Page, TypeName
 from app.http.principal import Principal
 from app.http.request_context import exchange_of
-from app.kit.postgres.database import Connection
-from app.records import history, service
+from app.kit.postgres.database import Connection, Database
+from app.records import history, listing, service
+from app.records.export import Exports
+from app.resource_types.catalog import Catalog
 
 _SUFFIX: Final = "/history"
-_PREFIX: Final = "/v1/contacts/"
+_SLASHES: Final = len("/v1/contacts/history".split("/")) - 1
+"""Of the path of a record whose id is "history"."""
+_BY_ID: Final = Cursor[str]("records", str)
+_CHANGED: Final = Cursor[listing.ChangedAt]("changes", listing.ChangedAt)
 _VERSIONS: Final = Cursor[tuple[uuid.UUID, int]]("history", tuple[uuid.UUID, Index])
 
-_CONTACT_ID: Final = Path(
+_RECORD_ID: Final = Path(
     description="The business key; percent-encode it, slashes too.",
     schema={"type": "string", "minLength": 1, "maxLength": 255},
     example="c1",
@@ -36,47 +46,145 @@ class RecordHistory(msgspec.Struct):
     next_cursor: NextCursor
 
 
+class ListQuery(Page, frozen=True, kw_only=True):
+    updated_since: datetime | None = None
+    """Only records that changed at or after this moment (RFC 3339), in the order of their last change; those that were
+    deleted are shown as `deleted`. A transaction may commit after one that began later: who polls begins a minute
+    earlier than where it ended."""
+    ids: list[str] = msgspec.field(default_factory=list)
+    """Only the record with this id; repeat it for more."""
+    email: str | None = None
+    """Only records with this e-mail address."""
+    domain: str | None = None
+    """Only records with this domain."""
+
+    def __post_init__(self) -> None:
+        chosen = [name for name in ("updated_since", "ids", "email", "domain") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise Invalid(f"{' and '.join(chosen)} cannot be combined; choose one of them.")
+        if self.updated_since is not None and self.updated_since.tzinfo is None:
+            raise Invalid("updated_since needs its offset, like 2026-03-31T12:00:00Z.")
+
+
 def _find_history(request: Request[Any, Any, Any]) -> Operation | None:
     """The history, if the path is that of one: an id is the whole rest of a record's path, slashes too, and one that
     ends like this differs by its slash being percent-encoded."""
     path = exchange_of(request.scope).path
-    found = path.endswith(_SUFFIX) and len(path) > len(_PREFIX + _SUFFIX)
-    return read_contact_history if found else None
+    return read_record_history if path.endswith(_SUFFIX) and path.count("/") > _SLASHES else None
 
 
 @operation(
     "GET",
-    "/v1/contacts/{record_id}",
-    tag="contacts",
+    "/v1/{type}",
+    tag="records",
     access=Scopes("read"),
-    answers=Answer("The record.", cache="private, no-cache"),
+    answers=Answer("A page of records.", type=PerType(listing.page_shape), cache="private, no-cache"),
+)
+async def list_records(
+    type: TypeName, query: ListQuery, principal: Principal, catalog: Catalog, connection: Connection
+) -> Any:
+    """Records, in the order of their ids."""
+    resource, tenant_id = await catalog.find(connection, principal.tenant_id, type), principal.tenant_id
+    if query.updated_since is not None:
+        after = _CHANGED.decode(query.cursor)
+        rows, at = await listing.list_changed(
+            connection, tenant_id, resource, query.updated_since, after=after, limit=query.limit
+        )
+        return listing.show_page(resource, rows, _CHANGED.encode(at))
+    if query.ids:
+        rows = await listing.find_by_ids(connection, tenant_id, resource, query.ids)
+        return listing.show_page(resource, rows, None)
+    name = "email" if query.email is not None else "domain" if query.domain is not None else None
+    place = _BY_ID.decode(query.cursor) or ""
+    if name is None:
+        rows, last = await listing.list_by_key(connection, tenant_id, resource, after=place, limit=query.limit)
+    else:
+        value = str(getattr(query, name))
+        rows, last = await listing.find_by_field(
+            connection, tenant_id, resource, name, value, after=place, limit=query.limit
+        )
+    return listing.show_page(resource, rows, _BY_ID.encode(last))
+
+
+@operation(
+    "GET",
+    "/v1/{type}:export",
+    tag="records",
+    access=Scopes("read"),
+    offers=(NDJSON, CSV),
+    answers=Answer(
+        "Every record.",
+        headers=("Disposition", "Vary"),
+        cache="no-store",
+        content={
+            NDJSON: {"type": "string", "description": "One record a line, as lists show them."},
+            CSV: {"type": "string", "description": "A column for each field and attribute; it can be imported again."},
+        },
+    ),
+)
+async def export_records(
+    type: TypeName, principal: Principal, catalog: Catalog, exports: Exports, database: Database, media_type: str
+) -> ASGIResponse:
+    """All records of a type.
+
+    As of one moment, in the order of their ids, streamed.
+    """
+    async with database.connection() as connection:
+        resource = await catalog.find(connection, principal.tenant_id, type)
+    parts = await exports.open(principal.tenant_id, resource, as_csv=media_type == CSV)
+    ending = "csv" if media_type == CSV else "ndjson"
+    headers = {
+        "Vary": "Accept",
+        "Content-Disposition": f'attachment; filename="{resource.name}.{ending}"',
+        "Cache-Control": "no-store",
+    }
+    return ASGIStreamingResponse(iterator=parts, headers=headers, media_type=media_type)
+
+
+@operation(
+    "GET",
+    "/v1/{type}/{record_id}",
+    tag="records",
+    access=Scopes("read"),
+    answers=Answer("The record.", type=PerType(service.shape_of), cache="private, no-cache"),
     instead=_find_history,
 )
 async def read_record(
-    record_id: Annotated[str, _CONTACT_ID], principal: Principal, connection: Connection
-) -> service.Contact:
+    type: TypeName,
+    record_id: Annotated[str, _RECORD_ID],
+    principal: Principal,
+    catalog: Catalog,
+    connection: Connection,
+) -> Any:
     """A record and its state at every destination.
 
     The current version, with its state at every destination.
     """
-    return await service.read_record(connection, principal.tenant_id, record_id)
+    resource = await catalog.find(connection, principal.tenant_id, type)
+    return await service.read_record(connection, principal.tenant_id, resource, record_id)
 
 
 @operation(
     "GET",
-    "/v1/contacts/{record_id}/history",
-    tag="contacts",
+    "/v1/{type}/{record_id}/history",
+    tag="records",
     access=Scopes("read"),
     answers=Answer("A page of versions.", cache="private, no-cache"),
 )
-async def read_contact_history(
-    record_id: Annotated[str, _CONTACT_ID], query: Page, principal: Principal, connection: Connection
+async def read_record_history(
+    type: TypeName,
+    record_id: Annotated[str, _RECORD_ID],
+    query: Page,
+    principal: Principal,
+    catalog: Catalog,
+    connection: Connection,
 ) -> RecordHistory:
     """Every version of a record.
 
     Newest first: who changed what, when, and whether it was undone. Also for a record whose creation was undone.
     """
+    resource = await catalog.find(connection, principal.tenant_id, type)
     versions, last = await history.read_history(
-        connection, principal.tenant_id, record_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
+        connection, principal.tenant_id, resource, record_id, after=_VERSIONS.decode(query.cursor), limit=query.limit
     )
     return RecordHistory(versions, _VERSIONS.encode(last))

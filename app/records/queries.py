@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
+from app.destinations.kinds import Reach
 from app.history.versions import Place, StoredVersion, read_block
 from app.job_status.obstacles import Obstacle
 from app.kit.postgres.database import Connection
@@ -41,6 +43,7 @@ class RecordRow(msgspec.Struct, frozen=True, kw_only=True):
     created_at: datetime
     updated_at: datetime
     cleared: str | None
+    withdrawn: str | None
 
 
 class SyncRow(Obstacle, frozen=True):
@@ -59,15 +62,77 @@ class SyncRow(Obstacle, frozen=True):
     not_restored: str | None
 
 
-read_record = Query[[int, str], RecordRow | None]("read_record")
-read_record_syncs = Query[[int, str], list[SyncRow]]("read_record_syncs")
-record_exists = Query[[int, str], bool]("record_exists")
+read_record = Query[[int, int, str], RecordRow | None]("read_record")
+"""(tenant_id, type_id, record_id), as `record_exists`."""
+record_exists = Query[[int, int, str], bool]("record_exists")
+
+
+attribute_keys = Query[[int, int, int], list[str]]("attribute_keys")
+"""(tenant_id, type_id, limit)"""
+
+
+@query
+async def list_records(
+    connection: Connection, tenant_id: int, type_id: int, *, after: str, limit: int
+) -> list[RecordRow]: ...
+
+
+@query
+async def records_by_id(
+    connection: Connection, tenant_id: int, type_id: int, record_ids: Sequence[str]
+) -> list[RecordRow]: ...
+
+
+@query
+async def records_by_email(
+    connection: Connection, tenant_id: int, type_id: int, *, value: str, after: str, limit: int
+) -> list[RecordRow]: ...
+
+
+@query
+async def records_by_domain(
+    connection: Connection, tenant_id: int, type_id: int, *, value: str, after: str, limit: int
+) -> list[RecordRow]: ...
+
+
+class ChangesRow(msgspec.Struct, frozen=True):
+    changed_at: datetime
+    job_id: uuid.UUID
+    first_index: int
+    indexes: list[int]
+    versions: list[bytes]
+
+
+@query
+async def changes_since(
+    connection: Connection,
+    tenant_id: int,
+    type: str,
+    since: datetime,
+    *,
+    after_time: datetime,
+    after_job: uuid.UUID,
+    after_index: int,
+) -> ChangesRow | None: ...
+
+
+@query
+async def current_records(
+    connection: Connection, tenant_id: int, type_id: int, job_id: uuid.UUID, record_ids: Sequence[str]
+) -> list[RecordRow]: ...
+
+
+@query
+async def read_record_syncs(
+    connection: Connection, tenant_id: int, type_id: int, record_id: str, reach: Reach
+) -> list[SyncRow]: ...
 
 
 @query("read_history")
 async def _read_history(
     connection: Connection,
     tenant_id: int,
+    type_id: int,
     record_id: str,
     after_job: uuid.UUID | None,
     after_item: int | None,
@@ -76,8 +141,8 @@ async def _read_history(
 
 
 async def read_history(
-    connection: Connection, tenant_id: int, record_id: str, *, after: Place | None, limit: int
+    connection: Connection, tenant_id: int, type_id: int, record_id: str, *, after: Place | None, limit: int
 ) -> list[VersionRow]:
     """Newest first, after the version that `after` made (`None`: from the newest)."""
     job_id, item_index = after or (None, None)
-    return await _read_history(connection, tenant_id, record_id, job_id, item_index, limit)
+    return await _read_history(connection, tenant_id, type_id, record_id, job_id, item_index, limit)

@@ -1,8 +1,75 @@
 -- A record as it is, and its history: a chain of versions from the newest back.
 
+-- part: record_columns
+r.record_id, r.version, r.source_version, r.deleted, r.document, r.job_id, r.created_at, r.updated_at, r.cleared, r.withdrawn
+
+-- name: list_records
+-- A page of the records that there are, in the order of their ids, after one of them.
+SELECT
+    {{record_columns}}
+FROM records r
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id > :after AND NOT r.deleted
+ORDER BY r.record_id
+LIMIT :limit;
+
+-- name: records_by_id
+-- Those of these records that there are.
+SELECT
+    {{record_columns}}
+FROM records r
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = ANY (:record_ids::text[]) AND NOT r.deleted
+ORDER BY r.record_id;
+
+-- name: records_by_email
+-- Those with this e-mail address, in the order of their ids, after one of them. The expressions here and below are those of
+-- indexes.
+SELECT
+    {{record_columns}}
+FROM records r
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.document ->> 'email' = :value AND r.record_id > :after
+    AND NOT r.deleted
+ORDER BY r.record_id
+LIMIT :limit;
+
+-- name: records_by_domain
+SELECT
+    {{record_columns}}
+FROM records r
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.document ->> 'domain' = :value AND r.record_id > :after
+    AND NOT r.deleted
+ORDER BY r.record_id
+LIMIT :limit;
+
+-- name: changes_since
+-- The next run of versions that jobs with records of a type have made since a moment, after one of them.
+SELECT v.changed_at, v.job_id, v.first_index, v.indexes, v.versions
+FROM record_versions v
+WHERE v.tenant_id = :tenant_id AND v.changed_at >= :since
+    AND (v.changed_at, v.job_id, v.first_index) > (:after_time, :after_job, :after_index)
+    AND (SELECT j.type FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = v.job_id) = :type
+ORDER BY v.changed_at, v.job_id, v.first_index
+LIMIT 1;
+
+-- name: current_records
+-- Those of these records that are as these items of a job left them, tombstones too.
+SELECT
+    {{record_columns}}
+FROM records r
+WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = ANY (:record_ids::text[]) AND r.job_id = :job_id
+ORDER BY r.item_index;
+
+-- name: attribute_keys
+-- The keys of all attributes of a type, up to a limit.
+SELECT DISTINCT k.key
+FROM records r
+CROSS JOIN LATERAL jsonb_object_keys(r.document) AS k(key)
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND NOT r.deleted AND starts_with(k.key, 'attributes.')
+ORDER BY k.key
+LIMIT $3;
+
 -- name: record_exists
 -- Also a tombstone is one: its history is kept.
-SELECT EXISTS (SELECT FROM records r WHERE r.tenant_id = $1 AND r.record_id = $2);
+SELECT EXISTS (SELECT FROM records r WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = $3);
 
 -- name: read_history
 -- :limit versions, newest first, after the one that item :after_item of job :after_job made (NULL: from the newest); who
@@ -10,7 +77,7 @@ SELECT EXISTS (SELECT FROM records r WHERE r.tenant_id = $1 AND r.record_id = $2
 WITH RECURSIVE past AS (
     SELECT r.job_id, r.item_index, 1 AS depth, CASE WHEN :after_job::uuid IS NULL THEN 1 ELSE 0 END AS place
     FROM records r
-    WHERE r.tenant_id = :tenant_id AND r.record_id = :record_id
+    WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = :record_id
     UNION ALL
     SELECT
         v.prev_job_id, v.prev_item_index, p.depth + 1,
@@ -44,12 +111,12 @@ ORDER BY p.depth;
 
 -- name: read_record
 SELECT
-    r.record_id, r.version, r.source_version, r.deleted, r.document, r.job_id, r.created_at, r.updated_at, r.cleared
+    {{record_columns}}
 FROM records r
-WHERE r.tenant_id = $1 AND r.record_id = $2;
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = $3;
 
 -- name: read_record_syncs
--- Every destination of the tenant with what it holds of one record.
+-- Every destination that records of the type go to, with what it holds of one record.
 SELECT
     d.name, d.state = 'paused' AS paused, d.created_at, d.blocked_code, d.blocked_detail,
     greatest(extract(epoch FROM d.blocked_until - now()), 0)::float8 AS blocked_for,
@@ -57,6 +124,6 @@ SELECT
     s.not_restored
 FROM destinations d
 LEFT JOIN record_syncs s
-    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.record_id = $2
-WHERE d.tenant_id = $1 AND d.state <> 'removed'
+    ON s.tenant_id = d.tenant_id AND s.destination_id = d.destination_id AND s.type_id = :type_id AND s.record_id = :record_id
+WHERE d.tenant_id = :tenant_id AND d.state <> 'removed' AND {{takes_type}}
 ORDER BY d.name;

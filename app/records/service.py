@@ -5,17 +5,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 import msgspec
 
+from app.destinations.kinds import reach_of
 from app.errors import NotFound
 from app.job_status.obstacles import explain_wait
 from app.kit.postgres.database import Connection
 from app.records import queries
-from app.records.queries import SyncRow
+from app.records.queries import RecordRow, SyncRow
 from app.resources import documents
-from app.resources.contacts import ContactDocument
+from app.resources.declaration import Resource, define
+from app.vocabulary.outcomes_wire import JsonObject
 from app.vocabulary.states import EffectState
 
 
@@ -37,41 +40,71 @@ class RecordSync(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     retry_after_seconds: int | None = None
 
 
-class Contact(ContactDocument, frozen=True, kw_only=True):
+class RecordFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What every record has beside its fields."""
+
     version: int
     source_version: int | None
     job_id: uuid.UUID
     """Who made this version."""
     created_at: datetime
     updated_at: datetime
+
+
+class RecordState(RecordFacts, frozen=True, kw_only=True):
+    """What a record by itself has beside its fields."""
+
     destinations: dict[str, RecordSync]
 
 
-async def read_record(connection: Connection, tenant_id: int, record_id: str) -> Contact:
-    """The current version of a record, with its state at every destination of the tenant.
+def members_of(resource: Resource) -> list[tuple[Any, ...]]:
+    """Of a record as it is shown."""
+    return [*resource.as_shown(), *([("attributes", JsonObject)] if resource.attributes else [])]
+
+
+def facts_of(resource: Resource, row: RecordRow) -> dict[str, Any]:
+    """A record as it is shown, by the names of its members."""
+    shown = documents.as_shown(resource, documents.read(row.document))
+    if resource.attributes:
+        shown["attributes"] = msgspec.Raw(msgspec.json.encode(shown["attributes"]))
+    facts = {name: getattr(row, name) for name in RecordFacts.__struct_fields__}
+    return {"id": row.record_id, **shown, **facts}
+
+
+@lru_cache(maxsize=512)
+def shape_of(resource: Resource) -> Any:
+    """The struct of a record of this type as it is shown, with its state at every destination."""
+    return define(
+        resource.title,
+        f"A {resource.singular}.",
+        members_of(resource),
+        module=__name__,
+        bases=(RecordState,),
+        frozen=True,
+        kw_only=True,
+    )
+
+
+async def read_record(connection: Connection, tenant_id: int, resource: Resource, record_id: str) -> Any:
+    """The current version of a record (`shape_of` its type), with its state at every destination it goes to.
 
     Raises:
         NotFound: the tenant has no such record.
     """
-    row = None if "\0" in record_id else await queries.read_record(connection, tenant_id, record_id)
+    row = None if "\0" in record_id else await queries.read_record(connection, tenant_id, resource.type_id, record_id)
     if row is None:
-        raise NotFound("There is no such record.")
+        raise NotFound(f"There is no such {resource.singular}.")
     if row.deleted:
+        deletion = "deleted" if row.withdrawn is None else "removed when its creation was undone"
         raise NotFound(
-            f"The creation of this record was undone by job {row.job_id}. Its history is kept (…/history), "
-            f"and an import of this id creates it again."
+            f"This {resource.singular} was {deletion} by job {row.job_id}. Its history is kept (…/history), and an "
+            "import of this id creates it again."
         )
-    syncs = await queries.read_record_syncs(connection, tenant_id, record_id)
-    document = documents.read(row.document)
-    return Contact(
-        id=row.record_id,
-        version=row.version,
-        source_version=row.source_version,
-        job_id=row.job_id,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, document) for sync in syncs},
-        **documents.as_shown(document),
+    syncs = await queries.read_record_syncs(connection, tenant_id, resource.type_id, record_id, reach_of(resource))
+    named = documents.read(row.document)
+    return shape_of(resource)(
+        **facts_of(resource, row),
+        destinations={sync.name: _describe_sync(sync, row.version, row.updated_at, named) for sync in syncs},
     )
 
 

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from functools import partial
 from itertools import islice
 from typing import Any, Final
 
 import msgspec
 
 from app.resources import json_scanner, rules
-from app.resources.contacts import CONTACTS
-from app.resources.declaration import MAX_ID
+from app.resources.declaration import Resource
 from app.resources.rules import Object, Unreadable
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
@@ -58,14 +56,6 @@ def _constant(text: str) -> Unreadable:
     return Unreadable(f"is {text}, which JSON does not have; send null or a number")
 
 
-_MISSING: Final = {
-    name: [
-        FieldError(ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {found}; send it")
-        for found in ("absent", "null")
-    ]
-    for name in CONTACTS.required
-}
-
 _loads = json.JSONDecoder(object_pairs_hook=Object, parse_int=_number, parse_constant=_constant).decode
 
 
@@ -75,27 +65,7 @@ def read_id(raw: bytes) -> str | None:
         record_id = _decode_id(raw).id
     except (ValueError, RecursionError):
         return None
-    return record_id if rules.check_string("id", record_id, shortest=1, longest=MAX_ID) is None else None
-
-
-def examine(raw: bytes) -> Finding:
-    """Read one item and collect its faults, in the order of its members, missing ones last."""
-    refused = refuse_kind(raw)
-    if refused is not None:
-        return Finding(None, {}, refused)
-    errors: list[FieldError] = []
-    members = _read_members(raw, errors)
-    if members is None:
-        return Finding(None, {}, errors)
-    _check_members(members, errors)
-    record_id = _as_text(members.get("id"))
-    if record_id is not None and (rules.check_string("id", record_id, shortest=1, longest=MAX_ID) is not None):
-        record_id = None
-    if len(errors) > MAX_ERRORS:
-        last = errors[MAX_ERRORS - 1]
-        detail = f"{last.detail} (the item has more errors than the {MAX_ERRORS} listed)"
-        errors = [*errors[: MAX_ERRORS - 1], FieldError(last.code, last.pointer, detail)]
-    return Finding(record_id, members, errors)
+    return record_id if rules.is_id(record_id) else None
 
 
 def _as_text(value: object) -> str | None:
@@ -107,57 +77,90 @@ def _as_text(value: object) -> str | None:
     return None
 
 
-def _check_members(members: dict[str, Any], errors: list[FieldError]) -> None:
-    """Add the faults of the members, at most one more than are listed."""
-    if type(members) is Object:
-        errors += islice(rules.repeated_faults(members.repeated), MAX_ERRORS + 1)
-    unknown = 0
-    for name, value in members.items():
+class Examiner:
+    """Knows the rules of one type."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._names = rules.Names(resource)
+        self._fields = {field.name: field for field in resource.fields}
+        self._attributes = resource.attributes
+        self._missing = {
+            name: [
+                FieldError(ErrorCode.MISSING_FIELD, f"/{name}", f"{name} is required, but it is {found}; send it")
+                for found in ("absent", "null")
+            ]
+            for name in resource.required
+        }
+        shown = {name: value for name, value in resource.example.items() if name in resource.required}
+        self._object = json.dumps(shown or {"id": "c1"})
+
+    def examine(self, raw: bytes) -> Finding:
+        """Read one item and collect its faults, in the order of its members, missing ones last."""
+        other = name_kind(raw)
+        if other is not None:
+            detail = f"an item must be an object like {self._object}, not {other}"
+            return Finding(None, {}, [FieldError(ErrorCode.INVALID_FIELD, "", detail)])
+        errors: list[FieldError] = []
+        members = _read_members(raw, errors)
+        if members is None:
+            return Finding(None, {}, errors)
+        self._check(members, errors)
+        record_id = _as_text(members.get("id"))
+        if record_id is not None and not rules.is_id(record_id):
+            record_id = None
         if len(errors) > MAX_ERRORS:
-            return
-        check = _CHECKS.get(name)
-        if check is not None:
-            if value is not None and (error := check(value)) is not None:
-                errors.append(error)
-        elif name != "attributes":
-            unknown += 1
-            errors.append(rules.unknown_field(name, search=unknown <= _SUGGESTIONS))
-        elif value is not None:
-            errors += islice(rules.check_attributes(value), MAX_ERRORS + 1 - len(errors))
-    for name, missing in _MISSING.items():
-        if members.get(name) is None:
-            errors.append(missing[name in members])
+            last = errors[MAX_ERRORS - 1]
+            detail = f"{last.detail} (the item has more errors than the {MAX_ERRORS} listed)"
+            errors = [*errors[: MAX_ERRORS - 1], FieldError(last.code, last.pointer, detail)]
+        return Finding(record_id, members, errors)
+
+    def _check(self, members: dict[str, Any], errors: list[FieldError]) -> None:
+        """Add the faults of the members, at most one more than are listed."""
+        if type(members) is Object:
+            errors += islice(rules.repeated_faults(members.repeated), MAX_ERRORS + 1)
+        unknown = 0
+        for name, value in members.items():
+            if len(errors) > MAX_ERRORS:
+                return
+            field = self._fields.get(name)
+            if field is not None or (name == "attributes" and self._attributes):
+                if value is not None:
+                    faults = rules.check_attributes(value) if field is None else rules.check_field(field, value)
+                    errors += islice(faults, MAX_ERRORS + 1 - len(errors))
+            elif name in _OF_EVERY_TYPE:
+                if value is not None and (error := _OF_EVERY_TYPE[name](value)) is not None:
+                    errors.append(error)
+            else:
+                unknown += 1
+                errors.append(self._names.unknown_field(name, search=unknown <= _SUGGESTIONS))
+        deleted = members.get("deleted") is True
+        for name, missing in self._missing.items():
+            if members.get(name) is None and (name == "id" or not deleted):
+                errors.append(missing[name in members])
 
 
-_Check = Callable[[object], FieldError | None]
-_CHECKS: Final[dict[str, _Check]] = {
+_OF_EVERY_TYPE: Final[dict[str, Callable[[object], FieldError | None]]] = {
     "id": rules.check_id,
-    **{field.name: partial(rules.check_field, field) for field in CONTACTS.fields},
-    **{name: partial(rules.check_counter, name) for name in ("if_version", "source_version")},
+    "deleted": rules.check_deleted,
+    "if_version": lambda value: rules.check_counter("if_version", value),
+    "source_version": lambda value: rules.check_counter("source_version", value),
 }
-"""Of every field but `attributes`, which can have many faults."""
-
-
-def _not_an_object(what: str) -> list[FieldError]:
-    detail = f'an item must be an object like {{"id": "c1", "email": "name@example.com"}}, not {what}'
-    return [FieldError(ErrorCode.INVALID_FIELD, "", detail)]
 
 
 _KINDS: Final = {
-    **dict.fromkeys(b"-0123456789", _not_an_object("a number")),
-    **dict.fromkeys(b"tf", _not_an_object("a boolean")),
-    ord('"'): _not_an_object("a string"),
-    ord("["): _not_an_object("an array"),
-    ord("n"): _not_an_object("null"),
+    **dict.fromkeys(b"-0123456789", "a number"),
+    **dict.fromkeys(b"tf", "a boolean"),
+    ord('"'): "a string",
+    ord("["): "an array",
+    ord("n"): "null",
 }
-_SOMETHING_ELSE: Final = _not_an_object("something else")
 _OBJECT: Final = ord("{")
 
 
-def refuse_kind(raw: bytes) -> list[FieldError] | None:
-    """What is wrong with an item that is no object; None if it is one."""
+def name_kind(raw: bytes) -> str | None:
+    """What an item is that is no object, in words; None if it is one."""
     first = raw[0] if raw and raw[0] > _SPACE else (raw.lstrip(b" \t\r\n") or b" ")[0]
-    return None if first == _OBJECT else _KINDS.get(first, _SOMETHING_ELSE)
+    return None if first == _OBJECT else _KINDS.get(first, "something else")
 
 
 def _read_members(raw: bytes, errors: list[FieldError]) -> dict[str, Any] | None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
-from app.resources.contacts import STANDARD_FIELDS
+from app.resources.declaration import Resource
 
 ATTRIBUTE: Final = "attributes."
 ALL_ATTRIBUTES: Final = "attributes"
@@ -21,9 +21,9 @@ Document = dict[str, Any]
 read: Final = msgspec.json.Decoder(Document).decode
 
 
-def fields_of(document: Document) -> dict[str, Any]:
-    """The value of every field; None where it has none."""
-    return {name: document.get(name) for name in STANDARD_FIELDS}
+def fields_of(document: Document) -> Document:
+    """What it names of fields: None where they were cleared."""
+    return {name: value for name, value in document.items() if not name.startswith(ATTRIBUTE)}
 
 
 def attributes_of(document: Document) -> dict[str, Any]:
@@ -32,6 +32,12 @@ def attributes_of(document: Document) -> dict[str, Any]:
     return {name[start:]: value for name, value in document.items() if value is not None and name.startswith(ATTRIBUTE)}
 
 
-def as_shown(document: Document) -> dict[str, Any]:
-    """The fields, and the attributes as JSON, as they are shown."""
-    return {**fields_of(document), "attributes": msgspec.Raw(msgspec.json.encode(attributes_of(document)))}
+def as_named(document: Document) -> dict[str, Any]:
+    """The fields that it names, and the attributes."""
+    return {**fields_of(document), "attributes": attributes_of(document)}
+
+
+def as_shown(resource: Resource, document: Document) -> dict[str, Any]:
+    """Every field of the type, and the attributes."""
+    shown = {name: document.get(name) for name in resource.names}
+    return {**shown, "attributes": attributes_of(document)} if resource.attributes else shown

@@ -8,29 +8,24 @@ readers of files (CSV) trim cells before they make items.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from app.kit import spelling
-from app.resources import email
-from app.resources.contacts import CONTACTS
-from app.resources.declaration import MAX_EMAIL, MAX_ID, MAX_PHONE, MAX_TEXT, Field, Kind
+from app.resources import email, formats
+from app.resources.declaration import FLOAT_BOUND, MAX_EMAIL, MAX_ID, MAX_INT, NUMERIC, Field, Kind, Resource
 from app.vocabulary.outcomes_wire import FieldError
 from app.vocabulary.states import ErrorCode
 
 MAX_KEY: Final = 255
 MAX_DEPTH: Final = 32
 """Levels of objects and arrays in `attributes`, itself included."""
-MAX_INT: Final = 2**63 - 1
-FLOAT_BOUND: Final = 2.0**63
-"""Numbers lie strictly within ± this, so that PostgreSQL and every CRM can hold them."""
-
 _MAX_POINTER: Final = 500
 _SURROGATE: Final = re.compile(r"[\ud800-\udfff]")
-has_digit: Final = re.compile(r"\d").search
+_SHOWN_CHOICES: Final = 12
 
 
 class Object(dict[str, Any]):
@@ -122,54 +117,137 @@ def _fault(name: str, detail: str, code: ErrorCode = ErrorCode.INVALID_FIELD) ->
     return FieldError(code, pointer(name), f"{name} {detail}")
 
 
-def check_string(name: str, value: object, *, shortest: int = 0, longest: int) -> FieldError | None:
+def check_text(value: object, *, shortest: int = 0, longest: int = MAX_ID) -> str | None:
+    """Why this is no text of such a length that can be stored, or None."""
     if isinstance(value, Unreadable):
-        return _fault(name, value.detail)
+        return value.detail
     if not isinstance(value, str):
         hint = "; put it in double quotes" if isinstance(value, int | float) else ""
-        return _fault(name, f"must be a string, not {kind(value)}{hint}")
+        return f"must be a string, not {kind(value)}{hint}"
     if not shortest <= len(value) <= longest:
         span = f"{shortest} to {longest}" if shortest else f"at most {longest}"
-        return _fault(name, f"has {len(value)} characters; {span} are allowed")
-    fault = text_fault(value)
-    return _fault(name, fault) if fault else None
+        return f"has {len(value)} characters; {span} are allowed"
+    return text_fault(value)
 
 
 def check_id(value: object) -> FieldError | None:
-    error = check_string("id", value, shortest=1, longest=MAX_ID)
-    if error is None and isinstance(value, str) and value != value.strip():
-        return _fault("id", f"has white space around it; send {quote(value.strip(), MAX_ID)}")
-    return error
+    detail = check_text(value, shortest=1, longest=MAX_ID)
+    if detail is None and isinstance(value, str) and value != value.strip():
+        detail = f"has white space around it; send {quote(value.strip(), MAX_ID)}"
+    return _fault("id", detail) if detail else None
 
 
-def check_field(field: Field, value: object) -> FieldError | None:
-    return _CHECKS[field.kind](field.name, value)
+def is_id(value: str) -> bool:
+    """Whether a record can be found by it, whatever else is wrong with it."""
+    return check_text(value, shortest=1, longest=MAX_ID) is None
 
 
-def _check_text(name: str, value: object) -> FieldError | None:
-    return check_string(name, value, longest=MAX_TEXT)
+Sound = tuple[Callable[[Sequence[Any]], bool], Callable[[Any], bool]]
+"""Whether values of a field, which are decoded as its type, break none of its other rules: many at once, and one. What
+is not so found may be sound all the same: `check_field` decides."""
 
 
-def _check_email(name: str, value: object) -> FieldError | None:
-    if not isinstance(value, str) or text_fault(value):
-        return check_string(name, value, longest=MAX_EMAIL)
-    fault = email_fault(value)
-    return _fault(name, fault, ErrorCode.INVALID_EMAIL) if fault else None
-
-
-def _check_phone(name: str, value: object) -> FieldError | None:
-    if not isinstance(value, str) or text_fault(value):
-        return check_string(name, value, longest=MAX_PHONE)
-    if len(value) > MAX_PHONE:
-        detail = f"has {len(value)} characters; a phone number has at most {MAX_PHONE}"
-    elif not has_digit(value):
-        detail = f"{quote(value)} has no digit; send a number, or null to clear the field"
-    else:
+def sound_values(field: Field) -> Sound | None:
+    """None: its type says all."""
+    if field.kind is Kind.EMAIL and not field.pattern and field.many is None:
+        return email.are_usual, lambda value: email.is_usual(value) or email_fault(value) is None
+    checks = [check for check in (formats.CHECKS.get(field.kind), _matcher(field)) if check is not None]
+    if field.kind is Kind.EMAIL:
+        checks.append(email.is_usual)
+    if field.choices and field.kind is Kind.NUMBER:
+        checks.append(field.choices.__contains__)
+    if not checks:
         return None
-    return _fault(name, detail, ErrorCode.INVALID_PHONE)
+    first, *others = checks
+
+    def one(value: Any) -> bool:
+        return bool(first(value)) and all(check(value) for check in others)
+
+    def many(values: Sequence[Any]) -> bool:
+        return all(map(first, values)) and all(all(map(check, values)) for check in others)
+
+    return (many, one) if field.many is None else (lambda lists: all(map(many, lists)), many)
 
 
-_CHECKS: Final = {Kind.TEXT: _check_text, Kind.EMAIL: _check_email, Kind.PHONE: _check_phone}
+def _matcher(field: Field) -> Callable[[str], Any] | None:
+    return formats.compile_pattern(field.pattern).search if field.pattern else None
+
+
+def check_field(field: Field, value: object) -> Iterator[FieldError]:
+    """Every fault of a value, in words; none: it is sound."""
+    faults: list[tuple[str, tuple[str | int, ...], str | None]]
+    if field.many is None or isinstance(value, Unreadable):
+        faults = [(field.name, (field.name,), _check_one(field, value))]
+    elif not isinstance(value, list):
+        faults = [(field.name, (field.name,), f"must be an array, not {kind(value)}")]
+    elif len(value) > field.many:
+        faults = [(field.name, (field.name,), f"has {len(value)} values; at most {field.many} are allowed")]
+    else:
+        faults = [(f"{field.name}[{i}]", (field.name, i), _check_one(field, one)) for i, one in enumerate(value)]
+    for name, place, detail in faults:
+        if detail:
+            code = _CODES.get(field.kind) if isinstance(value, str) and not detail.startswith(_UNSTORABLE) else None
+            yield FieldError(code or ErrorCode.INVALID_FIELD, pointer(*place), f"{name} {detail}")
+
+
+_CODES: Final = {Kind.EMAIL: ErrorCode.INVALID_EMAIL, Kind.PHONE: ErrorCode.INVALID_PHONE}
+_UNSTORABLE: Final = "contains "
+
+
+def _check_one(field: Field, value: object) -> str | None:
+    if isinstance(value, Unreadable):
+        return value.detail
+    if field.kind in NUMERIC:
+        detail = _number_fault(field, value)
+    elif field.kind is Kind.BOOLEAN:
+        detail = None if isinstance(value, bool) else f"must be true or false, not {_show(value)}"
+    else:
+        detail = _text_fault(field, value)
+    if detail is None and field.choices and value not in field.choices:
+        shown = ", ".join(str(one) for one in field.choices[:_SHOWN_CHOICES])
+        more = f", … ({len(field.choices)})" if len(field.choices) > _SHOWN_CHOICES else ""
+        detail = f"cannot be {_show(value)}; its values are {shown}{more}"
+    return detail
+
+
+def _show(value: object) -> str:
+    if isinstance(value, str):
+        return f"the text {quote(value)}"
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else kind(value)
+
+
+def _number_fault(field: Field, value: object) -> str | None:
+    whole = field.kind is Kind.INTEGER
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        hint = formats.advise_number(value) if isinstance(value, str) else ""
+        return f"must be a {'whole number' if whole else 'number'}, not {_show(value)}{hint}"
+    if not in_range(value):
+        return "is a number beyond ±(2^63-1), which cannot be stored"
+    if whole and isinstance(value, float):
+        return "must be a whole number, written without fraction and exponent"
+    if field.least is not None and value < field.least:
+        return f"must be at least {field.least:g}, not {value}"
+    if field.most is not None and value > field.most:
+        return f"must be at most {field.most:g}, not {value}"
+    return None
+
+
+def _text_fault(field: Field, value: object) -> str | None:
+    if not isinstance(value, str):
+        return check_text(value)
+    if detail := text_fault(value):
+        return detail
+    if field.kind is Kind.EMAIL:
+        detail = email_fault(value)
+    elif field.kind is Kind.PHONE and len(value) > field.limit:
+        detail = f"has {len(value)} characters; a phone number has at most {field.limit}"
+    else:
+        detail = check_text(value, shortest=field.shortest, longest=field.limit)
+        if detail is None and field.kind in formats.CHECKS and not formats.CHECKS[field.kind](value):
+            detail = f"{quote(value)} {formats.REMEDIES[field.kind]}"
+    if detail is None and field.pattern and not formats.compile_pattern(field.pattern).search(value):
+        detail = f"{quote(value)} does not match the pattern {field.pattern}"
+    return detail
 
 
 def check_counter(name: str, value: object) -> FieldError | None:
@@ -183,6 +261,10 @@ def check_counter(name: str, value: object) -> FieldError | None:
     if isinstance(value, float):
         return _fault(name, "must be a whole number, written without fraction and exponent")
     return None
+
+
+def check_deleted(value: object) -> FieldError | None:
+    return None if isinstance(value, bool) else _fault("deleted", f"must be true or false, not {kind(value)}")
 
 
 def check_attributes(value: object) -> Iterator[FieldError]:
@@ -272,33 +354,39 @@ def count_names(value: dict[str, Any] | list[Any], depth: int = 1) -> int | None
 
 
 _LIKELY: Final = {
-    **{field.name: field.meant_by for field in (CONTACTS.id, *CONTACTS.fields)},
     "attributes": "attribute customfields custom properties extra metadata",
+    "deleted": "isdeleted delete removed",
     "if_version": "ifversion version expectedversion",
     "source_version": "sourceversion",
 }
-FIELDS: Final = tuple(_LIKELY)
-_LIKELY_NAMES: Final = {alias: field for field, aliases in _LIKELY.items() for alias in (field, *aliases.split())}
-_PLAIN_NAMES: Final = {field.replace("_", ""): field for field in FIELDS}
 _NOT_PLAIN: Final = re.compile(r"[^a-z0-9]")
-_SPELLING: Final = spelling.Index(_PLAIN_NAMES)
 
 
-@lru_cache(maxsize=2_048)
-def suggest_field(name: str) -> str | None:
-    """The field that a user who wrote `name` probably meant."""
-    plain = name.lower()
-    if "_" in plain:
-        plain = plain.replace("_", "")
-    if not (plain.isascii() and plain.isalnum()):
-        plain = _NOT_PLAIN.sub("", plain)
-    if plain in _LIKELY_NAMES:
-        return _LIKELY_NAMES[plain]
-    return _SPELLING.find(plain)
+class Names:
+    """The names that an item of a type may have, and those that people write in their place."""
 
+    def __init__(self, resource: Resource) -> None:
+        self._singular = resource.singular
+        self._attributes = resource.attributes
+        likely = {field.name: field.meant_by for field in (resource.id, *resource.fields)} | _LIKELY
+        if not resource.attributes:
+            del likely["attributes"]
+        self._likely = {alias: field for field, aliases in likely.items() for alias in (field, *aliases.split())}
+        self._spelling = spelling.Index({field.replace("_", ""): field for field in likely})
+        self.suggest = lru_cache(maxsize=2_048)(self._suggest)
 
-def unknown_field(name: str, *, search: bool = True) -> FieldError:
-    """`search` False spares the look for a similar name."""
-    meant = suggest_field(name) if search and 0 < len(name) <= 40 else None
-    remedy = f'did you mean "{meant}"?' if meant else "own data belongs in attributes."
-    return FieldError(ErrorCode.UNKNOWN_FIELD, pointer(name), f"{quote(name)} is not a field; {remedy}")
+    def _suggest(self, name: str) -> str | None:
+        """The field that a user who wrote `name` probably meant."""
+        plain = name.lower()
+        if "_" in plain:
+            plain = plain.replace("_", "")
+        if not (plain.isascii() and plain.isalnum()):
+            plain = _NOT_PLAIN.sub("", plain)
+        return self._likely.get(plain) or self._spelling.find(plain)
+
+    def unknown_field(self, name: str, *, search: bool = True) -> FieldError:
+        """`search` False spares the look for a similar name."""
+        meant = self.suggest(name) if search and 0 < len(name) <= 40 else None
+        remedy = "own data belongs in attributes." if self._attributes else f"a {self._singular} has no such field."
+        remedy = f'did you mean "{meant}"?' if meant else remedy
+        return FieldError(ErrorCode.UNKNOWN_FIELD, pointer(name), f"{quote(name)} is not a field; {remedy}")

@@ -47,8 +47,8 @@ class HttpSandbox(Vendor):
     """A service of one's own."""
 
     options: Mapping[str, Any] = {
-        "read_path": "/contacts/read",
-        "archive_path": "/contacts/archive",
+        "read_path": "/{type}/read",
+        "archive_path": "/{type}/archive",
         "results": "required",
         "idempotent": True,
     }

@@ -46,6 +46,7 @@ class UndoRow(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     undo_of: uuid.UUID | None
     root_job_id: uuid.UUID
+    type: str
     state: str
     request_id: str
     key_id: str
@@ -150,11 +151,13 @@ async def read_changes_of(
     return sorted(changes, key=lambda change: -change.item_index)
 
 
-_lock_records = Query[[int, Sequence[str]], list[CurrentVersion]]("lock_records")
+_lock_records = Query[[int, int, Sequence[str]], list[CurrentVersion]]("lock_records")
 
 
-async def lock_records(connection: Connection, tenant_id: int, record_ids: Sequence[str]) -> dict[str, CurrentVersion]:
-    return {row.record_id: row for row in await _lock_records(connection, tenant_id, record_ids)}
+async def lock_records(
+    connection: Connection, tenant_id: int, type_id: int, record_ids: Sequence[str]
+) -> dict[str, CurrentVersion]:
+    return {row.record_id: row for row in await _lock_records(connection, tenant_id, type_id, record_ids)}
 
 
 _read_makers = Query[[int, Sequence[uuid.UUID]], list[Maker]]("read_makers")
@@ -213,6 +216,11 @@ class RestoredRecord(msgspec.Struct, frozen=True):
     withdrawn: Takings
 
     @property
+    def nothing_withdrawn(self) -> str | None:
+        """A tombstone without this is one that an item made (`app.deliveries.record_states`)."""
+        return "{}" if self.before is None else None
+
+    @property
     def made(self) -> NewVersion:
         found, before = self.current, self.before
         stored = StoredVersion(
@@ -230,6 +238,7 @@ class RestoredRecord(msgspec.Struct, frozen=True):
 async def _restore(
     connection: Connection,
     tenant_id: int,
+    type_id: int,
     job_id: uuid.UUID,
     record_ids: list[str],
     item_indexes: list[int],
@@ -242,7 +251,7 @@ async def _restore(
 
 
 async def restore(
-    connection: Connection, tenant_id: int, job_id: uuid.UUID, restored: Sequence[RestoredRecord]
+    connection: Connection, tenant_id: int, type_id: int, job_id: uuid.UUID, restored: Sequence[RestoredRecord]
 ) -> list[NewVersion]:
     """Give locked records back the state that they had."""
     if not restored:
@@ -252,6 +261,7 @@ async def restore(
     await _restore(
         connection,
         tenant_id,
+        type_id,
         job_id,
         [one.stored.record_id for one in made],
         [one.index for one in made],
@@ -259,7 +269,11 @@ async def restore(
         [one.stored.deleted for one in made],
         [bytes(one.stored.document).decode() for one in made],
         [_as_json(row.cleared) for row in rows],
-        [_as_json(row.withdrawn) for row in rows],
+        # Of a tombstone always: without it, an item has deleted the record (`app.deliveries.record_states`).
+        [
+            _as_json(row.withdrawn) or ("{}" if one.stored.deleted else None)
+            for row, one in zip(rows, made, strict=True)
+        ],
     )
     return made
 

@@ -41,16 +41,20 @@ WITH shown AS (
     WHERE tenant_id = :tenant_id AND job_id = coalesce(:undo_of::uuid, :root_job_id::uuid)
 )
 INSERT INTO jobs (
-    tenant_id, job_id, kind, state, root_job_id, request_id, key_id, undo_of, total, succeeded, failed, retry, items
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, undo_of, total, succeeded, failed, retry, items
 )
-VALUES (:tenant_id, :job_id, 'undo', 'queued', :root_job_id, :request_id, :key_id, :undo_of, 0, 0, 0, 0, :items);
+SELECT
+    :tenant_id, :job_id, 'undo', j.type, 'queued', :root_job_id, :request_id, :key_id, :undo_of, 0, 0, 0, 0, :items
+FROM jobs j
+WHERE j.tenant_id = :tenant_id AND j.job_id = coalesce(:undo_of::uuid, :root_job_id::uuid);
 
 -- name: grow_undo
 -- So many items more were found to be taken back.
 UPDATE jobs SET items = items + $3 WHERE tenant_id = $1 AND job_id = $2;
 
 -- name: read_undo
-SELECT j.job_id, j.undo_of, j.root_job_id, j.state, j.request_id, j.key_id, j.finished_at IS NOT NULL AS finished
+SELECT
+    j.job_id, j.undo_of, j.root_job_id, j.type, j.state, j.request_id, j.key_id, j.finished_at IS NOT NULL AS finished
 FROM jobs j
 WHERE j.tenant_id = $1 AND j.job_id = $2;
 
@@ -60,7 +64,7 @@ SELECT
     r.record_id, r.version, r.source_version, r.job_id, r.item_index, r.prev_job_id, r.prev_item_index, r.document,
     r.cleared, r.withdrawn
 FROM records r
-WHERE r.tenant_id = $1 AND r.record_id = ANY ($2::text[])
+WHERE r.tenant_id = $1 AND r.type_id = $2 AND r.record_id = ANY ($3::text[])
 ORDER BY r.record_id
 FOR NO KEY UPDATE;
 
@@ -115,7 +119,7 @@ WITH written AS (
         :record_ids::text[], :item_indexes::int[], :source_versions::bigint[], :deleted::boolean[], :documents::text[],
         :cleared::text[], :withdrawn::text[]
     ) AS t(record_id, item_index, source_version, deleted, document, cleared, withdrawn)
-    WHERE r.tenant_id = :tenant_id AND r.record_id = ANY (:record_ids::text[]) AND r.record_id = t.record_id
+    WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = ANY (:record_ids::text[]) AND r.record_id = t.record_id
     RETURNING 1
 )
 SELECT count(*)::int FROM written;

@@ -17,11 +17,13 @@ from typing import Final
 
 import msgspec
 
+from app.destinations.kinds import reach_of
 from app.history.versions import NewVersion, StoredVersion
 from app.imports import processing_queries
 from app.imports.outbox import book
 from app.kit.postgres.database import Connection
 from app.resources import documents, field_states
+from app.resources.declaration import Resource
 from app.undo import queries
 from app.undo.queries import Change, CurrentVersion, Maker
 from app.vocabulary import outcomes_wire
@@ -38,6 +40,7 @@ class Restoration(msgspec.Struct, frozen=True, kw_only=True):
     """The job that takes something back, and the one whose items it takes back."""
 
     tenant_id: int
+    resource: Resource
     job_id: uuid.UUID
     request_id: str
     of: uuid.UUID
@@ -56,7 +59,8 @@ class Restored(msgspec.Struct, frozen=True):
 
 async def restore(connection: Connection, job: Restoration, changes: Sequence[Change], *, first_index: int) -> Restored:
     """Take these changes back; they become the items of `job` from `first_index` on."""
-    locked = await queries.lock_records(connection, job.tenant_id, [c.record_id for c in changes])
+    type_id = job.resource.type_id
+    locked = await queries.lock_records(connection, job.tenant_id, type_id, [c.record_id for c in changes])
     current = [locked[c.record_id] for c in changes]
     own, makers = await _find_own(connection, job, changes, current)
     places = sorted(own)
@@ -64,6 +68,7 @@ async def restore(connection: Connection, job: Restoration, changes: Sequence[Ch
     made = await queries.restore(
         connection,
         job.tenant_id,
+        type_id,
         job.job_id,
         [
             _restore(first_index + place, changes[place], current[place], before)
@@ -157,14 +162,15 @@ async def _book(
     made: Sequence[NewVersion],
     first_index: int,
 ) -> list[int]:
-    destinations = await processing_queries.pending_destinations(connection, job.tenant_id)
+    destinations = await processing_queries.pending_destinations(connection, job.tenant_id, reach_of(job.resource))
     booked = await book(
         connection,
         job.tenant_id,
+        job.resource.type_id,
         job.job_id,
         job.request_id,
         outcomes,
-        await _write_sources(connection, job.tenant_id, changes, outcomes),
+        await _write_sources(connection, job, changes, outcomes),
         made,
         first_index=first_index,
         destination_ids=destinations,
@@ -180,18 +186,18 @@ async def _book(
 
 
 async def _write_sources(
-    connection: Connection, tenant_id: int, changes: Sequence[Change], outcomes: Sequence[ItemOutcome]
+    connection: Connection, job: Restoration, changes: Sequence[Change], outcomes: Sequence[ItemOutcome]
 ) -> list[bytes]:
     """What each item that was left alone would have restored, so that its row can be pushed by who still wants it."""
     left = [place for place, outcome in enumerate(outcomes) if outcome.status is not ItemStatus.OK]
     sources = [b""] * len(changes)
     if left:
-        befores = await queries.read_befores(connection, tenant_id, [changes[place] for place in left])
+        befores = await queries.read_befores(connection, job.tenant_id, [changes[place] for place in left])
         for place, before in zip(left, befores, strict=True):
-            sources[place] = _write_source(changes[place].record_id, before)
+            sources[place] = _write_source(job.resource, changes[place].record_id, before)
     return sources
 
 
-def _write_source(record_id: str, before: StoredVersion | None) -> bytes:
-    found = {} if before is None else documents.as_shown(documents.read(before.document))
+def _write_source(resource: Resource, record_id: str, before: StoredVersion | None) -> bytes:
+    found = {"deleted": True} if before is None else documents.as_shown(resource, documents.read(before.document))
     return msgspec.json.encode({"id": record_id, **found})

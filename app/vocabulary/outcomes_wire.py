@@ -98,6 +98,10 @@ SAMPLES: Final = 5
 _encode: Final = msgspec.json.Encoder().encode
 
 
+JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+"""An object that goes out as it was stored."""
+
+
 def failed(index: int, record_id: str | None, errors: list[FieldError]) -> ItemOutcome:
     """An item that will fail again unchanged; its first error names it."""
     return ItemOutcome(

@@ -25,6 +25,7 @@ class Result(StrEnum):
     CREATED = "created"
     UPDATED = "updated"
     UNCHANGED = "unchanged"
+    DELETED = "deleted"
     SUPERSEDED = "superseded"
     """A newer `source_version`, or a later item of the same batch, is stored already."""
 
@@ -175,6 +176,7 @@ class Resolution(StrEnum):
     """An operator states that the destination has it."""
     DROPPED = "dropped"
     """An operator states that it is not worth sending."""
+    DELETED = "deleted"
     SUPERSEDED = "superseded"
     """A newer version of the record has arrived there since."""
 

@@ -12,7 +12,7 @@ import msgspec
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
-from app.resources.contacts import JsonObject
+from app.vocabulary.outcomes_wire import JsonObject
 from app.webhooks.rules import MOST_ATTEMPTS_KEPT, EndpointState, MessageState, Policy, Verdict
 
 LAST: Final = 2**63 - 1

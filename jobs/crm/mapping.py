@@ -13,10 +13,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from app.destinations.options import Options
-from app.resources.contacts import STANDARD_FIELDS
+from app.resources.declaration import Kind, Resource
 from jobs.crm.port import SentRecord
 
 _MOST_PLANS: Final = 1000
@@ -24,23 +23,26 @@ _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 class FieldMap:
-    """The names of one destination, by its options. `name_of` names an attribute there, `attributes` some of them in
-    particular; names that differ in case alone are the same where the options say so."""
+    """The names of one destination for records of one type, by its options. `name_of` names an attribute there,
+    `attributes` some of them in particular; names that differ in case alone are the same where the options say so."""
 
     def __init__(
         self,
         options: Options,
+        resource: Resource,
         *,
         key: str,
         name_of: Callable[[str], str | None],
         attributes: Mapping[str, str | None] | None = None,
     ) -> None:
         self.key = key
-        standard, fields = options.STANDARD, options.fields
-        self._standard = {
-            ours: theirs for ours in STANDARD_FIELDS if (theirs := fields.get(ours, standard[ours])) is not None
-        }
+        standard, fields = resource.named_at(options.KIND), options.fields_of(resource.name)
+        self._standard = {ours: theirs for ours, usual in standard.items() if (theirs := fields.get(ours, usual))}
+        self.folded = {self._standard.get(field.name) for field in resource.fields if field.kind is Kind.EMAIL}
+        """Fields there whose case means nothing."""
         self._attributes = {**(attributes or {}), **{k: v for k, v in fields.items() if k not in standard}}
+        self.mapped = {name for name in (*self._standard.values(), *self._attributes.values()) if name is not None}
+        """Names there that records of this type can fill, as far as they are known beforehand."""
         self._name_of = name_of
         self._normal: Callable[[str], str] = str if options.CASE_MATTERS else str.casefold
         self._taken = {self._normal(name) for name in (key, *options.taken(), *self._standard.values())}
@@ -55,10 +57,10 @@ class FieldMap:
         named is not."""
         values = record.attributes
         found = {theirs: values[ours] for ours, theirs in self._plan(tuple(values))} if values else {}
-        for ours, theirs in self._standard.items():
-            value = getattr(record, ours)
-            if value is not UNSET:
-                found[theirs] = value
+        standard = self._standard
+        for ours, value in record.fields.items():
+            if ours in standard:
+                found[standard[ours]] = value
         found[self.key] = record.record_id
         return found
 
@@ -94,7 +96,10 @@ def text(value: Any) -> str:
     """A value as a string: `true`/`false`, plain numbers, nested values as JSON, `None` as empty."""
     if value is None:
         return ""
-    return value if isinstance(value, str) else _encoder.encode(value).decode()
+    if isinstance(value, str):
+        return value
+    written = _encoder.encode(value).decode()
+    return format(Decimal(written), "f") if "E" in written.upper() and isinstance(value, float | Decimal) else written
 
 
 def same(ours: Any, theirs: Any, *, fold: bool = False) -> bool:

@@ -13,23 +13,22 @@ import aiohttp
 import msgspec
 
 from app.destinations.testing.rules import Step
-from app.resources.contacts import SentFields
+from app.resources.declaration import Resource
 from app.vocabulary.states import EffectState, ErrorCode
 
 
-class SentRecord(SentFields, frozen=True, kw_only=True, gc=False):
-    """What a destination has to know of a record now, and no more.
-
-    `UNSET` is a field that nobody named, or one whose clearing the destination has already: no call contains it. `None`
-    is a field that was cleared, and that the destination should have empty. An attribute key with `None` was cleared
-    likewise; one that is not there is in no call. `email` is None for a tombstone alone: every import names it.
-    """
+class SentRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What a destination has to know of a record now, and no more."""
 
     record_id: str
     version: int
+    fields: dict[str, Any] = msgspec.field(default_factory=dict)
+    """`None` is a field that was cleared, and that the destination should have empty; one that nobody named, or whose
+    clearing the destination has already, is absent, and no call contains it."""
     attributes: dict[str, Any] = msgspec.field(default_factory=dict)
+    """The same by key."""
     deleted: bool = False
-    """A tombstone: its creation was undone, and the destination should not have it (any more)."""
+    """A tombstone: the destination should not have it (any more)."""
     remote_id: str | None = None
     """The CRM's own id of the record, as far as it is known."""
 
@@ -147,7 +146,8 @@ class Headers(msgspec.Struct, frozen=True):
 
 
 class Crm(Protocol):
-    """One tenant's connection to one CRM. Methods never raise for anything the network or the CRM does."""
+    """One tenant's connection to one CRM, for records of one type. Methods never raise for anything that the network or
+    the CRM does."""
 
     batch_size: int
     """Most records a call may carry."""
@@ -188,6 +188,6 @@ class Crm(Protocol):
 class CrmFactory(Protocol):
     """How an adapter is registered in `jobs.crm.ADAPTERS`."""
 
-    def __call__(self, *, options: dict[str, Any], **access: Unpack[Access]) -> Crm:
+    def __call__(self, *, resource: Resource, options: dict[str, Any], **access: Unpack[Access]) -> Crm:
         """Raise `ValueError`, in words for the operator, where token, address or options cannot be used."""
         ...

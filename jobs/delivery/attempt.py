@@ -103,6 +103,7 @@ class DeliveryAttempt:
         await self._calls.release()
         return await self._recorder.record(
             self._claim,
+            self._calls.resource.name,
             self._conclude(),
             block=self._calls.blocked,
             called=self._called,
@@ -125,7 +126,7 @@ class DeliveryAttempt:
         if items.within(EffectState.UNKNOWN) and self._crm.repeatable:
             ids = claim.record_ids  # a call is repeated with all records that were part of it
         if ids:
-            destination = (claim.tenant_id, claim.destination_id)
+            destination = (claim.tenant_id, claim.destination_id, claim.type_id)
             async with self._database.connection() as connection:
                 found = await record_states.records_to_send(connection, *destination, ids)
             size = sum(each.size for each in found.values())

@@ -11,6 +11,8 @@ from typing import Final, TypeVar
 from app.deliveries import queries
 from app.deliveries.queries import Asked, Claim
 from app.kit.postgres.database import Database
+from app.resources.declaration import Resource
+from app.resources.types.contacts import CONTACTS
 from app.vocabulary.states import OPEN_STATES, EffectState, ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.crm.port import Headers, Health, ReadBack, Reply, SentRecord
@@ -34,6 +36,7 @@ class AttemptCalls:
         database: Database,
         context: DestinationContext,
         client: GuardedClient,
+        resource: Resource,
         *,
         leased_until: float,
         permits: Permits | None,
@@ -42,7 +45,8 @@ class AttemptCalls:
     ) -> None:
         self.claim = claim
         self.items = AttemptItems(claim)
-        self.crm = client.crm
+        self.resource = resource
+        self.crm = client.crm_for(resource)
         self._database = database
         self._context = context
         self._client = client
@@ -121,7 +125,8 @@ class AttemptCalls:
         claim = self.claim
         versions = "\0".join(f"{c.record_id}\0{c.version}" for c in records)
         resent_by = str(claim.job_id) if claim.resent else ""
-        scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", self._context.options_hash, resent_by)
+        type_of = "" if claim.type_id == CONTACTS.type_id else self.resource.name
+        scope = (f"tranche:{claim.tenant_id}:{claim.destination_id}", type_of, self._context.options_hash, resent_by)
         return str(uuid.uuid5(uuid.NAMESPACE_URL, f"{':'.join(filter(None, scope))}\0{versions}"))
 
     async def _renew_lease(self) -> bool:

@@ -9,7 +9,6 @@ import msgspec
 
 from app.deliveries.queries import Asked, Claim, DeadLetter, ItemError, NotRestored, Tried
 from app.deliveries.record_states import RecordState
-from app.resources.contacts import fields_of
 from app.vocabulary.states import CODE_STATE, OPEN_STATES, STATE_CODE, EffectState, ErrorCode
 from jobs.crm.port import Outcome, SentRecord
 
@@ -55,7 +54,7 @@ class AttemptItems:
         return SentRecord(
             record_id=s.record_id,
             version=s.version,
-            **fields_of(s),
+            fields=s.fields,
             attributes=s.attributes,
             deleted=s.deleted,
             remote_id=self.remote_ids.get(s.record_id, s.remote_id),

@@ -12,10 +12,13 @@ import structlog
 
 from app.deliveries import queries
 from app.deliveries.queries import Route
+from app.destinations.kinds import options_for
 from app.destinations.options import Limits
 from app.errors import SettingsError, TrancheError
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Database
+from app.resources.declaration import Resource
+from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.breaker import Breaker
@@ -99,7 +102,20 @@ class ClientFactory:
             destination.options,
             policy.timeouts,
         )
-        crm = state.adapter(made_of, lambda: self._adapter(destination, policy.timeouts))
+        made: dict[Resource, Crm] = {}
+
+        def crm_for(resource: Resource) -> Crm:
+            if resource not in made:
+                made[resource] = state.adapter(
+                    resource.type_id,
+                    (*made_of, resource),
+                    lambda: self._adapter(destination, policy.timeouts, resource),
+                )
+            return made[resource]
+
+        if destination.kind not in ADAPTERS:
+            raise SettingsError(f"destination {destination.name!r} is of the unknown kind {destination.kind!r}")
+        crm_for(CONTACTS)  # whatever is wrong with its set-up is wrong for every type
         # Any service may be behind `http`, with a path of each tenant's choice: its calls say nothing to other tenants.
         crm_circuit = (
             None if destination.kind == "http" else Circuit(f"crm:{destination.kind}:{destination.base_url}", tenant_id)
@@ -121,7 +137,7 @@ class ClientFactory:
                 log.warning("destination_not_blocked", error=error)
 
         return GuardedClient(
-            crm,
+            crm_for,
             self._breaker,
             self._rate_limiter,
             state,
@@ -133,10 +149,8 @@ class ClientFactory:
             block=block,
         )
 
-    def _adapter(self, destination: Route, timeouts: Timeouts) -> Crm:
-        connect = ADAPTERS.get(destination.kind)
-        if connect is None:
-            raise SettingsError(f"destination {destination.name!r} is of the unknown kind {destination.kind!r}")
+    def _adapter(self, destination: Route, timeouts: Timeouts, resource: Resource) -> Crm:
+        connect = ADAPTERS[destination.kind]
         token = self._vault.open(
             destination.credentials,
             tenant_id=destination.tenant_id,
@@ -147,7 +161,8 @@ class ClientFactory:
             session=self._sessions.to(destination.base_url),
             base_url=destination.base_url,
             token=token,
-            options=destination.options,
+            resource=resource,
+            options=options_for(resource, destination.name, destination.options),
             timeouts=timeouts,
         )
 

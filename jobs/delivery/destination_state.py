@@ -22,18 +22,22 @@ class DestinationState:
         """What the last call met that counted against a circuit, maybe in the CRM's words."""
         self.failure_reason = ""
         """The same in our own."""
-        self._adapter: tuple[object, Crm] | None = None
+        self._adapters: dict[int, tuple[object, Crm]] = {}
+        """By type of record."""
 
-    def adapter(self, made_of: object, make: Callable[[], Crm]) -> Crm:
+    def adapter(self, type_id: int, made_of: object, make: Callable[[], Crm]) -> Crm:
         """The adapter of the time slice before if it learns, unless it is to be made of something else now.
 
         Raises:
             Exception: whatever `make` raises.
         """
-        if self._adapter is not None and self._adapter[0] == made_of:
-            return self._adapter[1]
+        known = self._adapters.get(type_id)
+        if known is not None and known[0] == made_of:
+            return known[1]
         crm = make()
-        self._adapter = (made_of, crm) if crm.learns else None
+        self._adapters.pop(type_id, None)
+        if crm.learns:
+            self._adapters[type_id] = (made_of, crm)
         return crm
 
     @property

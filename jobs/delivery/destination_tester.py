@@ -22,6 +22,7 @@ from app.destinations.testing.rules import Step, Verdict, judge
 from app.destinations.testing.service import CANARY
 from app.errors import SettingsError
 from app.kit.postgres.database import Database
+from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
 from jobs.crm.checking import step
@@ -107,11 +108,12 @@ class DestinationTester(PollingWorkerPool):
             return
         steps += await self._blocked_steps(route)
         headers = Headers(claimed.request_id, key)
-        steps += await client.crm.check(headers)
+        crm = client.crm_for(CONTACTS)
+        steps += await crm.check(headers)
         if claimed.canary and judge(steps) is Verdict.FAILS:
             steps.append(Step(name="canary", ok=None, detail="Not tried after the failure before."))
         elif claimed.canary:
-            await _send_canary(client.crm, key, headers, steps)
+            await _send_canary(crm, key, headers, steps)
 
     async def _blocked_steps(self, route: Route) -> list[Step]:
         """What holds deliveries back, though not a test."""
@@ -133,7 +135,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
         steps.append(Step(name="canary", ok=None, detail=words))
         return
     fields: dict[str, Any] = {"email": f"{key}@example.com", "first_name": "Tranche", "last_name": "Canary"}
-    record = SentRecord(record_id=key, version=1, **fields)
+    record = SentRecord(record_id=key, version=1, fields=fields)
     reply = await crm.push([record], headers)
     [outcome] = reply.outcomes
     well, unshown = f"The record {key} was written.", f"The key is {key}."
@@ -154,7 +156,7 @@ async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) 
 
 
 async def _archive(crm: Crm, key: str, remote_id: str | None, headers: Headers, steps: list[Step]) -> None:
-    gone = SentRecord(record_id=key, version=2, email=None, deleted=True, remote_id=remote_id)
+    gone = SentRecord(record_id=key, version=2, deleted=True, remote_id=remote_id)
     archive_headers = Headers(headers.request_id, f"{headers.event_id}-gone")
     reply = await crm.archive([gone], archive_headers)
     [outcome] = reply.outcomes

@@ -20,6 +20,8 @@ from app.deliveries import queries
 from app.deliveries.queries import Claim
 from app.errors import TrancheError
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
+from app.resources.declaration import Resource
 from app.vocabulary.states import ErrorCode
 from jobs.breaker.rules import Permits, Rejected
 from jobs.delivery.attempt import DeliveryAttempt
@@ -43,6 +45,7 @@ class DestinationWorker:
         self,
         context: DestinationContext,
         database: Database,
+        catalog: Catalog,
         group: asyncio.TaskGroup,
         *,
         notify_after: Callable[[float], None],
@@ -52,6 +55,7 @@ class DestinationWorker:
     ) -> None:
         self.context = context
         self._database = database
+        self._catalog = catalog
         self._recorder = Recorder(database)
         self._notify_after = notify_after
         self._stopping = stopping
@@ -123,6 +127,7 @@ class DestinationWorker:
             if permits.probe or client.rate:
                 room = 1  # each of them needs a permit of its own, which is not to be had at once
         claims: list[Claim] = []
+        resources: dict[int, Resource] = {}
         leased_until = self._monotonic() + policy.lease
         token = uuid.uuid4()
         try:
@@ -135,6 +140,8 @@ class DestinationWorker:
                     concurrency=policy.concurrency,
                     limit=max(1, room),
                 )
+                for type_id in {claim.type_id for claim in claims}:
+                    resources[type_id] = await self._catalog.by_id(connection, context.key[0], type_id)
         except (TrancheError, asyncpg.PostgresError):
             self._group.create_task(self._release_claim(token, leased_until))
             raise
@@ -144,7 +151,7 @@ class DestinationWorker:
                 permits = None
         for claim in claims:
             self._in_flight += 1
-            self._group.create_task(self._attempt(context, claim, leased_until, permits))
+            self._group.create_task(self._attempt(context, claim, resources[claim.type_id], leased_until, permits))
             permits = None
         return bool(claims)
 
@@ -156,14 +163,19 @@ class DestinationWorker:
             log.exception("claim_not_released", destination_id=destination_id)
 
     async def _attempt(
-        self, context: DestinationContext, claim: Claim, leased_until: float, permits: Permits | None
+        self,
+        context: DestinationContext,
+        claim: Claim,
+        resource: Resource,
+        leased_until: float,
+        permits: Permits | None,
     ) -> None:
         try:
             if context.client is None or claim.removed:
                 await self._recorder.skip(claim)
                 return
             calls = AttemptCalls(
-                claim, self._database, context, context.client, leased_until=leased_until, permits=permits
+                claim, self._database, context, context.client, resource, leased_until=leased_until, permits=permits
             )
             attempt = DeliveryAttempt(calls, context, self._database, self._recorder)
             recorded = await attempt.run()

@@ -20,6 +20,7 @@ from app.destinations.circuits import queries as circuit_queries
 from app.errors import TrancheError
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.delivery.clients import ClientFactory, DestinationContext
@@ -48,6 +49,7 @@ class Dispatcher:
     ) -> None:
         self._database = database
         self._clients = clients
+        self._catalog = Catalog()
         self._notifier = notifier
         self._settings = settings
         self._monotonic = monotonic
@@ -113,6 +115,7 @@ class Dispatcher:
             worker = DestinationWorker(
                 context,
                 self._database,
+                self._catalog,
                 group,
                 notify_after=lambda seconds: self._notify_after(destination, seconds),
                 stopping=lambda: self._stopping,

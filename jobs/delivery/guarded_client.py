@@ -10,6 +10,7 @@ from typing import Final, TypeVar
 import msgspec
 import structlog
 
+from app.resources.declaration import Resource
 from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.breaker.breaker import Breaker
 from jobs.breaker.rules import Circuit, Permit, Permits, Rejected, Transition, Verdict
@@ -34,6 +35,7 @@ class GuardedClient:
     """Calls a CRM at its rate and with the permission of its circuits, and reports to them how it went.
 
     Args:
+        crm_for: its adapter for records of one type.
         own_circuit: that of this tenant's connection, which counts every fault.
         crm_circuit: that of the CRM, which tenants share; `None`: there is none.
         operator_timeouts: those of the settings; a call that timed out with less time says nothing about the CRM.
@@ -44,7 +46,7 @@ class GuardedClient:
 
     def __init__(
         self,
-        crm: Crm,
+        crm_for: Callable[[Resource], Crm],
         breaker: Breaker,
         rate_limiter: RateLimiter,
         state: DestinationState,
@@ -57,7 +59,7 @@ class GuardedClient:
         block: Callable[[float, str], Awaitable[None]],
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.crm = crm
+        self.crm_for = crm_for
         self.rate = policy.rate
         self._breaker = breaker
         self._rate_limiter = rate_limiter

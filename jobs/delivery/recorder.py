@@ -51,10 +51,10 @@ class Recorder:
         self._monotonic = monotonic
 
     async def record(
-        self, claim: Claim, record: Record, *, block: Block | None, called: bool, until: float
+        self, claim: Claim, type: str, record: Record, *, block: Block | None, called: bool, until: float
     ) -> Recorded | None:
         """Record the end of an attempt whose lease lasts `until`. After that another worker may have claimed the
-        delivery, which its token shows.
+        delivery, which its token shows. `type`: of its records.
 
         `called`: the CRM was reached, so a block that has ended can be cleared. `None`: the lease was lost.
         """
@@ -63,7 +63,7 @@ class Recorder:
                 async with self._database.connection() as connection:
                     # The destination first: a delivery that waits again would be claimed at once otherwise.
                     await _record_block(connection, claim, block, called=called)
-                    recorded = await queries.record_delivery(connection, claim, record)
+                    recorded = await queries.record_delivery(connection, claim, type, record)
                 self._database.storage.note_room()
                 break
             except _TRANSIENT:
@@ -104,7 +104,7 @@ class Recorder:
             dead_letters=[],
         )
         async with self._database.connection() as connection:
-            return await queries.record_delivery(connection, claim, record)
+            return await queries.record_delivery(connection, claim, "", record)
 
     async def release_claim(self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float) -> None:
         """A claim failed, but PostgreSQL may have committed it before it could say so. Nobody sends what it claimed, so

@@ -25,6 +25,7 @@ from app.imports import processing_queries
 from app.imports.processing_queries import Processing
 from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 
@@ -47,6 +48,7 @@ class Processor:
         self._settings = settings
         self._random = random
         self._notify = notify
+        self._catalog = Catalog()
         self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
         """Work on a whole file takes long, and small imports must not wait for all tasks of a worker."""
 
@@ -68,7 +70,8 @@ class Processor:
                 return await self._advance(connection, tenant_id, job_id, job)
 
     async def _advance(self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing) -> Advance:
-        unit = Unit(connection, tenant_id, job_id, job, self._settings, self._random)
+        resource = await self._catalog.find(connection, tenant_id, job.type)
+        unit = Unit(connection, tenant_id, job_id, job, resource, self._settings, self._random)
         try:
             if await unit.work():
                 self._database.storage.note_room()

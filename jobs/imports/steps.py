@@ -13,6 +13,7 @@ import asyncpg
 import msgspec
 import structlog
 
+from app.destinations.kinds import reach_of
 from app.errors import StorageFull
 from app.files.staging_codec import decode_pieces, decode_sources, encode_sources
 from app.history.versions import NewVersion
@@ -28,6 +29,7 @@ from app.kit.compression import pack, unpack
 from app.kit.postgres.database import UNREACHABLE, Connection
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
 from app.resources import decoding
+from app.resources.declaration import Resource
 from app.resources.decoding import Accepted, Noted, Piece, UnreadablePiece
 from app.settings import Settings
 from app.vocabulary import outcomes_wire
@@ -78,6 +80,7 @@ class Unit:
         tenant_id: int,
         job_id: uuid.UUID,
         job: Processing,
+        resource: Resource,
         settings: Settings,
         random: Callable[[], float],
     ) -> None:
@@ -86,6 +89,7 @@ class Unit:
         self._tenant_id = tenant_id
         self._job_id = job_id
         self._processing = job
+        self._resource = resource
         self._options = msgspec.json.decode(job.options, type=JobOptions)
         self._settings = settings
         self._random = random
@@ -199,7 +203,7 @@ class Unit:
         places = [
             r.item_index for r in found if not isinstance(pieces[r.item_index - chunk.first_index], UnreadablePiece)
         ]
-        read = decoding.read_items(
+        read = decoding.reader_of(self._resource).read(
             [_raw(pieces[index - chunk.first_index]) for index in places],
             max_item_bytes=self._settings.max_item_bytes,
             indexes=places,
@@ -225,7 +229,7 @@ class Unit:
         pieces, lines = decode_pieces(unpack(chunk.rows))
         found = await rows.chunk_repeats(self._connection, *self._job, chunk) if chunk.repeated else []
         most = self._settings.max_item_bytes
-        planned = plan(chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
+        planned = plan(self._resource, chunk.first_index, pieces, found, max_item_bytes=most, lines=lines)
         items = planned.items
         await self._decide(items, undecided, atomic=False)
         booked = await self._book(items.outcomes, items.pieces, items.versions, chunk.first_index, chunk.item_count)
@@ -253,7 +257,11 @@ class Unit:
             lines += numbers
             spans.append((first, count))
         items = Items(
-            pieces, last_wins=self._options.last_wins, max_item_bytes=self._settings.max_item_bytes, lines=lines
+            self._resource,
+            pieces,
+            last_wins=self._options.last_wins,
+            max_item_bytes=self._settings.max_item_bytes,
+            lines=lines,
         )
         await self._decide(items, undecided or self._given_up(self._claimed[1]), atomic=True)
         booked = []
@@ -281,10 +289,12 @@ class Unit:
         first_index: int,
         item_count: int,
     ) -> Booked:
-        destination_ids = await rows.pending_destinations(self._connection, self._tenant_id)
+        destination_ids = await rows.pending_destinations(self._connection, self._tenant_id, reach_of(self._resource))
         booked = await book(
             self._connection,
-            *self._job,
+            self._tenant_id,
+            self._resource.type_id,
+            self._job_id,
             self._processing.request_id,
             outcomes,
             pieces,

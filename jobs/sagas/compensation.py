@@ -57,7 +57,12 @@ async def restore_range(
     """Restore a range of items; their destinations are notified once it is committed."""
     tenant_id = context.tenant_id
     restoration = Restoration(
-        tenant_id=tenant_id, job_id=job.job_id, request_id=job.request_id, of=of, chunk_size=context.settings.chunk_size
+        tenant_id=tenant_id,
+        resource=await context.catalog.find(context.connection, tenant_id, job.type),
+        job_id=job.job_id,
+        request_id=job.request_id,
+        of=of,
+        chunk_size=context.settings.chunk_size,
     )
     found = await restore(context.connection, restoration, changes, first_index=first_index)
     for destination_id in found.to_notify:

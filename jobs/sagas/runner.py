@@ -20,6 +20,7 @@ from app.errors import TrancheError
 from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD, retried
 from app.kit.retry import RetryPolicy
+from app.resource_types.catalog import Catalog
 from app.sagas import queries as saga_queries
 from app.sagas.queries import Saga
 from app.sagas.rules import Answer, Data, Done, Failed, Position, Wait, on_error, transition
@@ -48,6 +49,7 @@ class StepContext(msgspec.Struct, frozen=True):
     saga: Saga
     settings: Settings
     serve: Serve
+    catalog: Catalog
     after_commit: list[Callable[[], None]] = []
     """Called once it is committed; a crash may lose them."""
 
@@ -99,6 +101,7 @@ class Runner(PollingWorkerPool):
         super().__init__("saga", WORKERS, database, interval=interval, idle=interval)
         self._settings = settings
         self._serve = serve
+        self._catalog = Catalog()
         self._workflows = {workflow.name: workflow for workflow in workflows}
         self._random = random
         self._policy = RetryPolicy(
@@ -140,7 +143,7 @@ class Runner(PollingWorkerPool):
             saga = await saga_queries.claim(connection, tenant_id, saga_id)
             if saga is None:
                 return None
-            context = StepContext(connection, saga, self._settings, self._serve)
+            context = StepContext(connection, saga, self._settings, self._serve, self._catalog)
             steps = self._steps(saga)
             step = steps[saga.at.step] if saga.at.step < len(steps) else None
             answer = await self._ask(context, step)

@@ -75,13 +75,13 @@ async def test_once_again_and_with_one_change(tranche: Installation) -> None:
     calls = len(await tranche.sandbox.calls())
     code, told = await _push(tranche, file)
     assert code == 0
-    assert told["results"] == {"created": 0, "updated": 0, "unchanged": 100, "superseded": 0}
+    assert told["results"] == {"created": 0, "updated": 0, "unchanged": 100, "superseded": 0, "deleted": 0}
     assert len(await tranche.sandbox.calls()) == calls
 
     rows[42][9] = "changed@example.com"
     code, told = await _push(tranche, _write(file, rows))
     assert code == 0
-    assert told["results"] == {"created": 0, "updated": 1, "unchanged": 99, "superseded": 0}
+    assert told["results"] == {"created": 0, "updated": 1, "unchanged": 99, "superseded": 0, "deleted": 0}
     (sent,) = (await tranche.sandbox.effects())[100:]
     assert (sent["key"], sent["properties"]["email"]) == (rows[42][1], "changed@example.com")
     assert len(await tranche.sandbox.calls()) == calls + 1

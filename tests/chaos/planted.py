@@ -68,12 +68,13 @@ def hear(change: Callable[[Any], Any]) -> None:
 
 
 def stand(change: Callable[..., Any]) -> None:
-    """Let workers misread a contact, and what a destination has of it."""
+    """Let workers misread a record, and what a destination has of it."""
     from app.deliveries import record_states
 
-    async def misread(connection: Any, tenant_id: int, destination_id: int, ids: Any) -> dict[str, Any]:
-        found = await read(connection, tenant_id, destination_id, ids)
-        return {key: change(contact, tenant_id, destination_id) for key, contact in found.items()}
+    async def misread(connection: Any, *place: Any) -> dict[str, Any]:
+        *whose, ids = place
+        found = await read(connection, *whose, ids)
+        return {key: change(record, *whose) for key, record in found.items()}
 
     read = put(record_states, "records_to_send", misread)
 
@@ -232,7 +233,8 @@ def overtaken_sent() -> None:
 @bug()
 def busy_ignored() -> None:
     """Two deliveries with the same contact are sent at the same time."""
-    alter("claim_deliveries", "(k.record_id IN (SELECT b.record_id FROM busy b)) IS TRUE", "false")
+    busy = "((d.type_id, k.record_id) IN (SELECT b.type_id, b.record_id FROM busy b)) IS TRUE"
+    alter("claim_deliveries", busy, "false")
 
 
 @bug()
@@ -242,9 +244,7 @@ def stale_contact() -> None:
 
     def remember(standing: Any, *place: int) -> Any:
         first = known.setdefault((*place, standing.record_id), standing)
-        return msgspec.structs.replace(
-            standing, attributes=first.attributes, phone=first.phone, first_name=first.first_name
-        )
+        return msgspec.structs.replace(standing, attributes=first.attributes, fields=first.fields)
 
     stand(remember)
 
@@ -258,12 +258,10 @@ def clearing_forgotten() -> None:
 @bug()
 def unnamed_erased() -> None:
     """A field that nobody named is sent as an empty one."""
-    from msgspec import UNSET
 
-    def erase(contact: Any, *_: int) -> Any:
-        names = ("first_name", "last_name", "phone", "company")
-        unnamed = {name: None for name in names if getattr(contact, name) is UNSET}
-        return msgspec.structs.replace(contact, **unnamed)
+    def erase(record: Any, *_: int) -> Any:
+        unnamed = dict.fromkeys(("first_name", "last_name", "phone", "company"))
+        return msgspec.structs.replace(record, fields=unnamed | record.fields)
 
     stand(erase)
 

@@ -39,8 +39,8 @@ OPTIONS: Final[dict[str, dict[str, Any]]] = {
     "hubspot": {},
     "salesforce": {"default_last_name": "Nameless", "fields": {"company": "Company__c"}},
     "http": {
-        "read_path": "/contacts/read",
-        "archive_path": "/contacts/archive",
+        "read_path": "/{type}/read",
+        "archive_path": "/{type}/archive",
         # "optional" believes a 2xx without results: the most that an answer can be misread by.
         "results": "optional",
         "idempotent": True,

@@ -12,6 +12,7 @@ import pytest
 from app.sandbox import ANY, KINDS, open_sandbox
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Headers, SentRecord, Timeouts
+from tests.types import CONTACTS, sent
 
 TOKEN = "secret-token-1f9c"
 
@@ -87,6 +88,7 @@ def connect(sandbox: Sandbox, session: aiohttp.ClientSession) -> Connect:
     def connect(**changes: Any) -> Crm:
         arguments: dict[str, Any] = {
             "session": session,
+            "resource": CONTACTS,
             "base_url": sandbox.url,
             "token": TOKEN,
             "options": {**KINDS[sandbox.kind]().options, **changes.pop("options", {})},
@@ -112,7 +114,7 @@ def contact(key: str, **fields: Any) -> SentRecord:
         "phone": "001-808-617-6467x12895",
         "company": "Analytical, Inc.",
     }
-    return SentRecord(record_id=key, **{**standard, **fields})
+    return sent(key, **{**standard, **fields})
 
 
 def contacts(count: int) -> list[SentRecord]:

@@ -10,9 +10,10 @@ import msgspec
 import pytest
 
 from app.vocabulary.states import EffectState
-from jobs.crm.port import Health, SentRecord, Timeouts
+from jobs.crm.port import Health, Timeouts
 from tests.contract.conftest import Connect, contacts, told
 from tests.contract.scripted import Script, scripted
+from tests.types import sent
 
 STATUSES = (200, 200, 200, 201, 204, 207, 300, 302, 400, 401, 403, 404, 409, 410, 413, 422, 423, 429, 477, 500, 503)
 WORDS = (
@@ -56,7 +57,7 @@ def anything(rng: random.Random, depth: int = 0) -> Any:
 
 async def test_no_answer_is_too_odd(connect: Connect, script: Script) -> None:
     rng = random.Random(11)
-    gone = [SentRecord(record_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"r{n}") for n in range(2)]
+    gone = [sent(f"c{n}", 2, deleted=True, remote_id=f"r{n}") for n in range(2)]
     for turn in range(400):
         script.status, script.headers = rng.choice(STATUSES), rng.choice(HEADERS)
         script.raw = DEEP if turn == 0 else msgspec.json.encode(anything(rng))

@@ -12,15 +12,16 @@ from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Health, Seen, SentRecord, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, contact, contacts, told
+from tests.types import CONTACTS, sent
 
 OK, RETRY, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.UNKNOWN
 
 
 async def tombstones(crm: Crm, *keys: str) -> list[SentRecord]:
     """Deleted contacts with the record ids that reading back finds for them."""
-    gone = [SentRecord(record_id=key, version=2, email=None, deleted=True) for key in keys]
+    gone = [sent(key, 2, deleted=True) for key in keys]
     found = (await crm.read_back(gone, told())).remote_ids
-    return [SentRecord(record_id=key, version=2, email=None, deleted=True, remote_id=found.get(key)) for key in keys]
+    return [sent(key, 2, deleted=True, remote_id=found.get(key)) for key in keys]
 
 
 async def test_what_is_archived_is_absent_and_its_neighbours_stay(crm: Crm, sandbox: Sandbox) -> None:
@@ -48,7 +49,7 @@ async def test_a_full_batch_can_be_archived(crm: Crm, sandbox: Sandbox) -> None:
 
 async def test_a_deleted_contact_that_is_there_differs_and_has_its_remote_id(crm: Crm) -> None:
     reply = await crm.push([contact("c0")], told())
-    bare = SentRecord(record_id="c0", version=1, email="c0@example.org", deleted=True)
+    bare = sent("c0", 1, email="c0@example.org", deleted=True)
     back = await crm.read_back([bare], told())
 
     assert back.seen == {"c0": Seen.DIFFERS}
@@ -134,7 +135,7 @@ async def test_a_deletion_outlives_a_restart_of_the_stand_in(
     tmp_path: Any, session: aiohttp.ClientSession, kind: str
 ) -> None:
     path = tmp_path / "effects.jsonl"
-    arguments: dict[str, Any] = {"session": session, "token": "t", "timeouts": Timeouts()}
+    arguments: dict[str, Any] = {"resource": CONTACTS, "session": session, "token": "t", "timeouts": Timeouts()}
     async with open_sandbox(kind, ledger_path=path, fields=[ANY]) as url:
         crm = ADAPTERS[kind](base_url=url, options=KINDS[kind]().options, **arguments)
         await crm.push(contacts(2), told())
@@ -154,7 +155,7 @@ async def test_a_record_whose_id_nobody_knows_is_left_open(connect: Connect, san
     """Where records are deleted by their own id; where they are by our key, the id is not needed."""
     crm = connect()
     await crm.push(contacts(1), told())
-    unnamed = SentRecord(record_id="c0", version=2, email=None, deleted=True)
+    unnamed = sent("c0", 2, deleted=True)
     reply = await crm.archive([unnamed], told())
 
     there = (await sandbox.get("contacts"))["total"]

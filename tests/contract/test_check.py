@@ -13,6 +13,7 @@ from jobs.crm import ADAPTERS
 from jobs.crm.port import Headers, Timeouts
 from tests.contract.conftest import TOKEN, Connect, Sandbox, told
 from tests.contract.scripted import Script, scripted
+from tests.types import CONTACTS
 
 UNIQUE = {"name": "tranche_id", "hasUniqueValue": True}
 FIELDS = [
@@ -36,7 +37,12 @@ async def check(
 ) -> dict[str, Step]:
     script.answers = list(answers)
     crm = ADAPTERS[kind](
-        session=session, base_url=script.url, token=TOKEN, options=options, timeouts=Timeouts(1.0, 2.0)
+        resource=CONTACTS,
+        session=session,
+        base_url=script.url,
+        token=TOKEN,
+        options=options,
+        timeouts=Timeouts(1.0, 2.0),
     )
     return {step.name: step for step in await crm.check(Headers("req-1", "check"))}
 

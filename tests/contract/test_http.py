@@ -15,12 +15,13 @@ from app.destinations import kinds
 from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.http.adapter import Http
-from jobs.crm.port import Health, Seen, SentRecord, Timeouts
+from jobs.crm.port import Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
+from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
-GONE = SentRecord(record_id="c0", version=4, email=None, deleted=True)
+GONE = sent("c0", 4, deleted=True)
 
 
 @pytest.fixture
@@ -36,6 +37,7 @@ async def script() -> AsyncIterator[Script]:
 
 def http(session: aiohttp.ClientSession, url: str, **options: Any) -> Http:
     return Http(
+        resource=CONTACTS,
         session=session,
         base_url=url,
         token=TOKEN,

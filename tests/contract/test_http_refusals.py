@@ -20,6 +20,7 @@ from jobs.crm.port import Health, Reply, Seen, SentRecord
 from tests.contract.conftest import TOKEN, contact, contacts, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_http import http
+from tests.types import sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
 
@@ -364,7 +365,7 @@ async def test_an_echo_names_the_record(session: aiohttp.ClientSession, script: 
 
 
 async def test_what_is_taken_away_need_not_be_echoed(session: aiohttp.ClientSession, script: Script) -> None:
-    gone = SentRecord(record_id="c0", version=4, email=None, deleted=True)
+    gone = sent("c0", 4, deleted=True)
     crm = http(session, script.url, results="echoed", archive_path="/gone")
     script.status, script.raw = 204, b""
     assert states(await crm.archive([gone], told())) == [OK]

@@ -13,9 +13,10 @@ from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
 from jobs.crm.hubspot.fields import property_name
-from jobs.crm.port import Headers, Health, Seen, SentRecord, Timeouts
+from jobs.crm.port import Headers, Health, Seen, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts
 from tests.contract.scripted import Script, scripted
+from tests.types import CONTACTS, sent
 
 NOON = datetime(2026, 3, 4, 12, 0, tzinfo=UTC)
 
@@ -27,6 +28,7 @@ def kind() -> str:
 
 def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot:
     return HubSpot(
+        resource=CONTACTS,
         session=session,
         base_url=url,
         token=TOKEN,
@@ -238,7 +240,7 @@ def test_attributes_take_hubspots_kind_of_name(attribute: str, name: str) -> Non
 async def test_read_back_forgives_what_hubspot_rewrites_and_nothing_else(
     session: aiohttp.ClientSession, script: Script, ours: object, theirs: str | None, seen: Seen
 ) -> None:
-    person = SentRecord(record_id="c0", version=1, email="A@B.c", attributes={"it": ours})
+    person = sent("c0", 1, email="A@B.c", attributes={"it": ours})
     script.body = {"results": [{"id": "1", "properties": {"tranche_id": "c0", "email": "a@b.c", "it": theirs}}]}
 
     assert (await hubspot(session, script.url).read_back([person], Headers("r", "event-1"))).seen == {"c0": seen}

@@ -12,9 +12,10 @@ from app.destinations import kinds
 from app.sandbox import open_sandbox
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.hubspot.adapter import HubSpot
-from jobs.crm.port import Health, SentRecord, Timeouts
+from jobs.crm.port import Health, Timeouts
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
+from tests.types import CONTACTS, sent
 
 OK, FAILED, RETRY, UNKNOWN = EffectState.OK, EffectState.FAILED, EffectState.RETRY, EffectState.UNKNOWN
 HEADERS = {"Authorization": "Bearer t"}
@@ -40,7 +41,7 @@ async def script() -> AsyncIterator[Script]:
 
 def hubspot(session: aiohttp.ClientSession, url: str, **options: Any) -> HubSpot:
     timeouts = Timeouts(connect=1.0, total=2.0)
-    return HubSpot(session=session, base_url=url, token=TOKEN, options=options, timeouts=timeouts)
+    return HubSpot(resource=CONTACTS, session=session, base_url=url, token=TOKEN, options=options, timeouts=timeouts)
 
 
 async def have(sandbox: Sandbox, *rows: dict[str, str]) -> list[str]:
@@ -331,6 +332,6 @@ def test_a_contact_that_keeps_its_address_at_home_is_nobodys_double() -> None:
     from jobs.crm.hubspot.adoption import address
     from jobs.crm.hubspot.fields import Fields
 
-    person = SentRecord(record_id="a", version=1, email="A@Example.org ")
-    assert address(Fields(kinds.HubSpotOptions()), person) == "a@example.org"
-    assert address(Fields(kinds.HubSpotOptions(fields={"email": None})), person) is None
+    person = sent("a", 1, email="A@Example.org ")
+    assert address(Fields(kinds.HubSpotOptions(), CONTACTS), person) == "a@example.org"
+    assert address(Fields(kinds.HubSpotOptions(fields={"email": None}), CONTACTS), person) is None

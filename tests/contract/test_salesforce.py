@@ -11,11 +11,12 @@ import pytest
 
 from app.destinations import kinds
 from app.vocabulary.states import EffectState, ErrorCode
-from jobs.crm.port import Health, Reply, Seen, SentRecord, Timeouts
+from jobs.crm.port import Health, Reply, Seen, Timeouts
 from jobs.crm.salesforce.adapter import Salesforce
 from jobs.crm.salesforce.fields import field_name, literal, parcels
 from tests.contract.conftest import TOKEN, Sandbox, contact, contacts, told
 from tests.contract.scripted import Script, scripted
+from tests.types import CONTACTS, sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
 REJECTED = ErrorCode.DESTINATION_REJECTED
@@ -41,6 +42,7 @@ class Clock:
 
 def salesforce(session: aiohttp.ClientSession, url: str, clock: Clock | None = None, **options: Any) -> Salesforce:
     return Salesforce(
+        resource=CONTACTS,
         session=session,
         base_url=url,
         token=TOKEN,
@@ -260,9 +262,7 @@ async def test_no_call_is_made_beyond_the_share_of_the_quota(session: aiohttp.Cl
     assert "4000 of the organisation's 5000 API calls" in reply.detail
     back = await crm.read_back(contacts(1), told())
     assert (back.seen, back.pause is None) == (None, False)
-    archived = await crm.archive(
-        [SentRecord(record_id="c0", version=1, email=None, deleted=True, remote_id="003B")], told()
-    )
+    archived = await crm.archive([sent("c0", 1, deleted=True, remote_id="003B")], told())
     assert archived.pause is not None
     assert len(script.asked) == 2
 
@@ -319,7 +319,7 @@ async def test_errors_of_the_request_tell_contacts_settings_and_faults_apart(
 async def test_a_deletion_asks_for_records_by_id_and_takes_gone_for_well(
     session: aiohttp.ClientSession, script: Script, code: str, state: EffectState
 ) -> None:
-    gone = [SentRecord(record_id=f"c{n}", version=2, email=None, deleted=True, remote_id=f"00{n}A") for n in (1, 2)]
+    gone = [sent(f"c{n}", 2, deleted=True, remote_id=f"00{n}A") for n in (1, 2)]
     script.body = [{"id": "001A", "success": True, "errors": []}, error(code)]
     reply = await salesforce(session, script.url).archive(gone, told())
 
@@ -406,7 +406,7 @@ async def test_only_a_complete_answer_can_say_that_something_is_absent(
 async def test_read_back_forgives_what_salesforce_rewrites_and_nothing_else(
     session: aiohttp.ClientSession, script: Script, ours: object, theirs: object, seen: Seen
 ) -> None:
-    person = SentRecord(record_id="c0", version=1, email="A@B.c", last_name="L", attributes={"it": ours})
+    person = sent("c0", 1, email="A@B.c", last_name="L", attributes={"it": ours})
     record = {"Id": "003A", "Tranche_Id__c": "c0", "Email": "a@b.c", "LastName": "L", "it__c": theirs}
     script.body = {"totalSize": 1, "done": True, "records": [record]}
 
@@ -429,7 +429,9 @@ def test_attributes_become_custom_fields(attribute: str, name: str) -> None:
 
 
 def test_attributes_that_differ_in_case_alone_are_one_field(session: Any) -> None:
-    fields = Salesforce(session=session, base_url="http://x", token="t", options={}, timeouts=Timeouts())._fields
+    fields = Salesforce(
+        resource=CONTACTS, session=session, base_url="http://x", token="t", options={}, timeouts=Timeouts()
+    )._fields
     record = fields.sobject(contact("c", attributes={"plan": 1, "Plan": 2}))
 
     assert [name for name in record if name.lower() == "plan__c"] == ["Plan__c"]

@@ -13,6 +13,7 @@ from jobs.crm.port import Health, Seen, SentRecord
 from tests.contract.conftest import Sandbox, contact, told
 from tests.contract.scripted import Script, scripted
 from tests.contract.test_salesforce import error, salesforce, verdicts
+from tests.types import sent
 
 OK, RETRY, FAILED, UNKNOWN = EffectState.OK, EffectState.RETRY, EffectState.FAILED, EffectState.UNKNOWN
 UNAVAILABLE = ErrorCode.DESTINATION_UNAVAILABLE
@@ -34,7 +35,7 @@ async def script() -> AsyncIterator[Script]:
 
 
 def nameless(key: str, version: int = 1) -> SentRecord:
-    return SentRecord(record_id=key, version=version, email=f"{key}@example.org")
+    return sent(key, version, email=f"{key}@example.org")
 
 
 def updated(record_id: str) -> dict[str, Any]:

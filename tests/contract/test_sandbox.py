@@ -18,6 +18,7 @@ from app.vocabulary.states import EffectState
 from jobs.crm import ADAPTERS
 from jobs.crm.port import Crm, Seen, Timeouts
 from tests.contract.conftest import Connect, Sandbox, contact, contacts, told
+from tests.types import CONTACTS
 
 OK, UNKNOWN, RETRY = EffectState.OK, EffectState.UNKNOWN, EffectState.RETRY
 
@@ -137,6 +138,7 @@ async def test_a_killed_sandbox_knows_all_again(tmp_path: Path, session: aiohttp
     process, url = start(kind, path)
     try:
         arguments: dict[str, Any] = {
+            "resource": CONTACTS,
             "session": session,
             "token": "t",
             "options": KINDS[kind]().options,

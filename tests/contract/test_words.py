@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from app.vocabulary.states import EffectState
-from jobs.crm.port import Crm, Seen, SentRecord
+from jobs.crm.port import Crm, Seen
 from tests.contract.conftest import Connect, Sandbox, contact, told
+from tests.types import sent
 
 OK = EffectState.OK
 KEYS = {"hubspot": "tranche_id", "salesforce": "Tranche_Id__c", "http": "id"}
@@ -59,7 +60,7 @@ async def held(sandbox: Sandbox, key: str) -> dict[str, Any]:
 async def test_what_nobody_named_is_left_as_it_is(crm: Crm, sandbox: Sandbox) -> None:
     """Also where the record is in the way of a default, such as that of a last name."""
     before = await stood_before(sandbox, "c1", region="EMEA")
-    bare = SentRecord(record_id="c1", version=1, email="c1@example.org", attributes={"plan": "gold"})
+    bare = sent("c1", 1, email="c1@example.org", attributes={"plan": "gold"})
     assert (await crm.push([bare], told())).outcomes[0].state == OK
 
     after = await held(sandbox, "c1")
@@ -72,7 +73,7 @@ async def test_what_nobody_named_is_left_as_it_is(crm: Crm, sandbox: Sandbox) ->
 
 async def test_what_was_cleared_is_cleared_and_its_neighbours_stay(crm: Crm, sandbox: Sandbox) -> None:
     before = await stood_before(sandbox, "c1", region="EMEA", plan="gold")
-    cleared = SentRecord(record_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None})
+    cleared = sent("c1", 2, email="c1@example.org", phone=None, attributes={"plan": None})
     assert (await crm.read_back([cleared], told())).seen == {"c1": Seen.DIFFERS}
     assert (await crm.push([cleared], told())).outcomes[0].state == OK
 
@@ -86,7 +87,7 @@ async def test_what_was_cleared_is_cleared_and_its_neighbours_stay(crm: Crm, san
 
 
 async def test_what_somebody_typed_beside_it_does_not_make_it_differ(crm: Crm, sandbox: Sandbox) -> None:
-    bare = SentRecord(record_id="c1", version=1, email="c1@example.org", last_name="L", attributes={"plan": "gold"})
+    bare = sent("c1", 1, email="c1@example.org", last_name="L", attributes={"plan": "gold"})
     await crm.push([bare], told())
     await sandbox.edit(KEYS[sandbox.kind], "c1", {NAMES[sandbox.kind]["phone"]: "040 1"})
 
@@ -123,7 +124,7 @@ async def test_a_user_of_the_stand_in_can_take_a_record_away(crm: Crm, sandbox: 
 async def test_a_service_that_wants_no_nulls_gets_none(connect: Connect, sandbox: Sandbox) -> None:
     before = await stood_before(sandbox, "c1", plan="gold")
     crm = connect(options={"nulls": "omit"})
-    cleared = SentRecord(record_id="c1", version=2, email="c1@example.org", phone=None, attributes={"plan": None})
+    cleared = sent("c1", 2, email="c1@example.org", phone=None, attributes={"plan": None})
     assert (await crm.push([cleared], told())).outcomes[0].state == OK
     assert (await held(sandbox, "c1")) == before | {"email": "c1@example.org", "version": 2, "id": "c1"}
 
@@ -134,7 +135,7 @@ async def test_a_new_record_gets_the_default_last_name_and_an_old_one_keeps_its_
 ) -> None:
     crm = connect(options={"default_last_name": "Nameless"})
     await stood_before(sandbox, "c1")
-    bare = [SentRecord(record_id=key, version=1, email=f"{key}@example.org") for key in ("c1", "c2", "c3")]
+    bare = [sent(key, 1, email=f"{key}@example.org") for key in ("c1", "c2", "c3")]
     reply = await crm.push([*bare, contact("c4")], told())
 
     assert [(o.state, o.created) for o in reply.outcomes] == [(OK, False), (OK, True), (OK, True), (OK, True)]

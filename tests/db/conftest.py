@@ -17,9 +17,11 @@ from app.destinations import service as destination_service
 from app.imports.service import Accepted207, ImportRequest, Options, Replay, accept
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
 from app.settings import Settings
 from tests import stored
 from tests.conftest import LOOPBACK, SECRET_KEY, as_app, as_owner, quick
+from tests.types import CONTACTS
 
 ROUTE = "POST /v1/contacts:bulk"
 _numbers = itertools.count(1)
@@ -60,13 +62,20 @@ class Desk:
             tenant_id=self.tenant_id,
             key_id="test",
             request_id=f"request-{number}",
+            resource=CONTACTS,
             route=ROUTE,
             key=key or f"key-{number}",
             options=Options(**options),
         )
         body = items if isinstance(items, bytes) else msgspec.json.encode({"items": items})
         return await accept(
-            self.database, request, body, settings or self.settings, new_id=uuid_utils.compat.uuid7, random=draw
+            self.database,
+            request,
+            body,
+            settings or self.settings,
+            catalog=Catalog(),
+            new_id=uuid_utils.compat.uuid7,
+            random=draw,
         )
 
     async def push(self, items: list[dict[str, Any]] | bytes, **options: Any) -> Accepted207:

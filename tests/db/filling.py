@@ -18,10 +18,10 @@ INSERT INTO destinations (tenant_id, name, kind, base_url, credentials)
 SELECT t, 'crm-' || n, 'hubspot', 'http://127.0.0.1:9', '\\x00' FROM generate_series(1, 20) t, generate_series(1, 2) n;
 
 INSERT INTO records (
-    tenant_id, record_id, version, document, job_id, item_index, prev_job_id, prev_item_index
+    tenant_id, type_id, record_id, version, document, job_id, item_index, prev_job_id, prev_item_index
 )
 SELECT
-    t, 'c' || n, 2, jsonb_build_object('email', 'c' || n || '@example.com', 'attributes.x', 1),
+    t, 1, 'c' || n, 2, jsonb_build_object('email', 'c' || n || '@example.com', 'attributes.x', 1),
     job(t, n / 10 + 101), n % 10, job(t, n / 10), n % 10
 FROM generate_series(1, 20) t, generate_series(0, 999) n;
 
@@ -32,14 +32,16 @@ SELECT
     ARRAY[repeat('x', 300)::bytea]
 FROM generate_series(1, 20) t, generate_series(0, 99) c, generate_series(1, 2) v;
 
-INSERT INTO jobs (tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry)
-SELECT t, job(t, n), 'import', CASE WHEN n < 190 THEN 'completed' ELSE 'syncing' END, job(t, n), 'r', 'k', 10, 10, 0, 0
+INSERT INTO jobs (tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total, succeeded, failed,
+    retry)
+SELECT t, job(t, n), 'import', 'contacts', CASE WHEN n < 190 THEN 'completed' ELSE 'syncing' END, job(t, n), 'r',
+    'k', 10, 10, 0, 0
 FROM generate_series(1, 20) t, generate_series(0, 201) n;
 
 INSERT INTO jobs (
-    tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, step, items
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, step, items
 )
-SELECT t, job(t, 900 + n), 'import', 'running', job(t, 900 + n), 'r', 'k', 10, 10, 0, 0, 'apply', 100
+SELECT t, job(t, 900 + n), 'import', 'contacts', 'running', job(t, 900 + n), 'r', 'k', 10, 10, 0, 0, 'apply', 100
 FROM generate_series(1, 20) t, generate_series(1, 2) n;
 
 INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
@@ -54,11 +56,12 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, outcomes)
 SELECT t, job(t, n), 0, 10, repeat('x', 300)::bytea FROM generate_series(1, 20) t, generate_series(0, 201) n;
 
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
+    tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes,
+    states,
     errors, state, lease_token, lease_until
 )
 SELECT
-    d.tenant_id, d.destination_id, job(d.tenant_id, n), 'r', 0, 1,
+    d.tenant_id, d.destination_id, 1, job(d.tenant_id, n), 'r', 0, 1,
     ARRAY['c' || n * 2, 'c' || n * 2 + 1], '{1,1}', '{0,1}',
     s.letters, '{"0": {"code": "X", "detail": "y"}}', s.state,
     CASE s.state WHEN 'sending' THEN gen_random_uuid() END, CASE s.state WHEN 'sending' THEN now() + '30 s' END
@@ -72,19 +75,21 @@ CROSS JOIN LATERAL (
 INSERT INTO effects (tenant_id, job_id, destination_id, ok)
 SELECT d.tenant_id, job(d.tenant_id, n), d.destination_id, 2 FROM destinations d, generate_series(0, 201) n;
 
-INSERT INTO record_syncs (tenant_id, destination_id, record_id, synced_version, state, state_version)
-SELECT d.tenant_id, d.destination_id, 'c' || n, 1, 'ok', 1 FROM destinations d, generate_series(0, 999) n;
+INSERT INTO record_syncs (tenant_id, destination_id, type_id, record_id, synced_version, state, state_version)
+SELECT d.tenant_id, d.destination_id, 1, 'c' || n, 1, 'ok', 1 FROM destinations d, generate_series(0, 999) n;
 
 INSERT INTO idempotency_keys (tenant_id, route, key, fingerprint, job_id, status, answer, expires_at)
 SELECT t, 'route', 'key-' || n, '\\x00', job(t, n), 207, '\\x00', now() + (n - 5) * interval '1 hour'
 FROM generate_series(1, 20) t, generate_series(0, 201) n;
 
 INSERT INTO dead_letters (
-    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, type_id, record_id, version, job_id, item_index, delivery_id, state, error_code,
+    error_detail,
     attempts, request_id, root_job_id, chain_id, resolution
 )
 SELECT
-    d.tenant_id, d.destination_id, 'c' || n, 1, job(d.tenant_id, n / 10), n % 10, d.destination_id * 1000 + n, 'failed',
+    d.tenant_id, d.destination_id, 1, 'c' || n, 1, job(d.tenant_id, n / 10), n % 10, d.destination_id * 1000 + n,
+    'failed',
     'DESTINATION_REJECTED', 'no', 1, 'r', job(d.tenant_id, n / 10), CASE WHEN n % 10 = 9 THEN n END,
     CASE WHEN n % 2 = 0 THEN 'replayed' END
 FROM destinations d, generate_series(0, 499) n;

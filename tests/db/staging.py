@@ -34,9 +34,11 @@ async def stage(
     async with desk.database.connection() as connection, connection.transaction():
         await connection.execute(
             """INSERT INTO jobs (
-                tenant_id, job_id, kind, state, root_job_id, request_id, key_id, options, total, succeeded, failed,
+                tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options, total, succeeded,
+                failed,
                 retry, step, items
-            ) VALUES ($1, $2, 'import', 'queued', $2, 'request', 'key', $3::text::jsonb, 0, 0, 0, 0, $4, $5)""",
+            ) VALUES ($1, $2, 'import', 'contacts', 'queued', $2, 'request', 'key', $3::text::jsonb, 0, 0, 0, 0, $4,
+            $5)""",
             desk.tenant_id,
             job_id,
             msgspec.json.encode(options).decode(),

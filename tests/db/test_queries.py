@@ -128,6 +128,7 @@ TYPES: dict[str, tuple[type, ...]] = {
     "bytea": (bytes,),
     "float8": (float,),
     "interval": (timedelta,),
+    "json": (str,),
     "jsonb": (str,),
     "name": (str,),
     "numeric": (float,),

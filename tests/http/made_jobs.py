@@ -26,11 +26,13 @@ async def make_job(
     job_id: uuid.UUID = uuid_utils.compat.uuid7()
     await db.execute(
         """INSERT INTO jobs (
-            tenant_id, job_id, kind, state, step, root_job_id, request_id, key_id, total, succeeded, failed, retry,
+            tenant_id, job_id, kind, type, state, step, root_job_id, request_id, key_id, total, succeeded, failed,
+            retry,
             results, items, bytes, started_at, receiving_until, applied_at, finished_at
         )
         VALUES (
-            $1, $2, 'import', $3::text, CASE WHEN $3 IN ('queued', 'running') THEN 'apply' END, $2, 'r', 'k',
+            $1, $2, 'import', 'contacts', $3::text, CASE WHEN $3 IN ('queued', 'running') THEN 'apply' END, $2, 'r',
+            'k',
             $4, $4, 0, 0, jsonb_build_object('created', $4::int), $5, 4711, now() - $6 * interval '1 s',
             CASE $3 WHEN 'receiving' THEN now() + interval '20 s' END,
             CASE WHEN $3 IN ('syncing', 'completed') THEN now() END,

@@ -20,10 +20,13 @@ from app.imports.service import Accepted207, ImportRequest, Options, accept
 from app.kit.encryption import Vault
 from app.kit.notifier import Notifier
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
+from app.resources.declaration import Resource
 from app.sandbox import ANY, open_sandbox
 from app.settings import Settings
 from jobs.breaker import redis_fallback
 from tests.conftest import LOOPBACK
+from tests.types import CONTACTS
 
 _keys = itertools.count(1)
 
@@ -92,19 +95,23 @@ class World:
         self.tenant_id = tenant_id
         self._notifier = notifier
 
-    async def push(self, items: list[dict[str, Any]], **options: Any) -> Accepted207:
+    async def push(
+        self, items: list[dict[str, Any]], resource: Resource = CONTACTS, catalog: Catalog | None = None, **options: Any
+    ) -> Accepted207:
         answer = await accept(
             self.database,
             ImportRequest(
                 tenant_id=self.tenant_id,
                 key_id="test",
                 request_id=f"request-{next(_keys)}",
-                route="POST /v1/contacts:bulk",
+                resource=resource,
+                route=f"POST /v1/{resource.name}:bulk",
                 key=f"key-{next(_keys)}",
                 options=Options(**options),
             ),
             msgspec.json.encode({"items": items}),
             self.settings,
+            catalog=catalog or Catalog(),
             new_id=uuid_utils.compat.uuid7,
             random=random.random,
         )

@@ -58,7 +58,8 @@ CREATE TABLE public.jobs (
     error jsonb,
     trimmed_at timestamp with time zone,
     undo_of uuid,
-    waiting jsonb
+    waiting jsonb,
+    type text COLLATE pg_catalog."C"
 );
 
 CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
@@ -68,7 +69,8 @@ CREATE FUNCTION public.emit_job_finished(job public.jobs) RETURNS bigint
             job.tenant_id,
             'job.finished',
             jsonb_build_object(
-                'job_id', job.job_id, 'kind', job.kind, 'root_job_id', job.root_job_id, 'state', job.state,
+                'job_id', job.job_id, 'kind', job.kind, 'type', job.type, 'root_job_id', job.root_job_id,
+                'state', job.state,
                 'summary', jsonb_build_object(
                     'total', job.total, 'succeeded', job.succeeded, 'failed', job.failed, 'retry', job.retry
                 )
@@ -162,6 +164,7 @@ CREATE TABLE public.dead_letters (
     resolved_by text,
     note text,
     replay_job_id uuid,
+    type_id smallint NOT NULL,
     CONSTRAINT dead_letters_resolution_check CHECK ((resolution = ANY (ARRAY['replayed'::text, 'delivered'::text, 'dropped'::text, 'superseded'::text])))
 );
 
@@ -200,6 +203,7 @@ CREATE TABLE public.deliveries (
     unknown_since timestamp with time zone,
     lost integer DEFAULT 0 NOT NULL,
     not_restored jsonb,
+    type_id smallint NOT NULL,
     CONSTRAINT deliveries_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'sending'::text, 'done'::text])))
 );
 
@@ -255,6 +259,7 @@ CREATE TABLE public.destinations (
     blocked_detail text,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     circuit_override jsonb,
+    types text[],
     CONSTRAINT destinations_state_check CHECK ((state = ANY (ARRAY['active'::text, 'paused'::text, 'removed'::text])))
 );
 
@@ -320,7 +325,8 @@ CREATE TABLE public.record_syncs (
     doubted_at timestamp with time zone,
     created boolean,
     prior_version bigint DEFAULT 0 CONSTRAINT contact_syncs_prior_version_not_null NOT NULL,
-    not_restored jsonb
+    not_restored jsonb,
+    type_id smallint NOT NULL
 )
 WITH (fillfactor='90');
 
@@ -350,9 +356,20 @@ CREATE TABLE public.records (
     prev_job_id uuid,
     prev_item_index integer,
     cleared jsonb,
-    withdrawn jsonb
+    withdrawn jsonb,
+    type_id smallint NOT NULL
 )
 WITH (fillfactor='90');
+
+CREATE TABLE public.resource_types (
+    tenant_id integer NOT NULL,
+    type_id smallint NOT NULL,
+    name text NOT NULL COLLATE pg_catalog."C",
+    version integer DEFAULT 1 NOT NULL,
+    definition json NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    updated_at timestamp with time zone DEFAULT now() NOT NULL
+);
 
 CREATE TABLE public.sagas (
     tenant_id integer NOT NULL,
@@ -510,13 +527,19 @@ ALTER TABLE ONLY public.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (tenant_id, job_id);
 
 ALTER TABLE ONLY public.record_syncs
-    ADD CONSTRAINT record_syncs_pkey PRIMARY KEY (tenant_id, destination_id, record_id);
+    ADD CONSTRAINT record_syncs_pkey PRIMARY KEY (tenant_id, destination_id, type_id, record_id);
 
 ALTER TABLE ONLY public.record_versions
     ADD CONSTRAINT record_versions_pkey PRIMARY KEY (tenant_id, job_id, first_index);
 
 ALTER TABLE ONLY public.records
-    ADD CONSTRAINT records_pkey PRIMARY KEY (tenant_id, record_id);
+    ADD CONSTRAINT records_pkey PRIMARY KEY (tenant_id, type_id, record_id);
+
+ALTER TABLE ONLY public.resource_types
+    ADD CONSTRAINT resource_types_pkey PRIMARY KEY (tenant_id, type_id);
+
+ALTER TABLE ONLY public.resource_types
+    ADD CONSTRAINT resource_types_tenant_id_name_key UNIQUE (tenant_id, name);
 
 ALTER TABLE ONLY public.sagas
     ADD CONSTRAINT sagas_pkey PRIMARY KEY (tenant_id, saga_id);
@@ -551,11 +574,11 @@ CREATE INDEX circuit_changes_time ON public.circuit_changes USING btree (tenant_
 
 CREATE INDEX dead_letters_chain ON public.dead_letters USING btree (tenant_id, chain_id, dead_letter_id) WHERE (chain_id IS NOT NULL);
 
-CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, record_id);
+CREATE INDEX dead_letters_history ON public.dead_letters USING btree (tenant_id, type_id, record_id);
 
 CREATE INDEX dead_letters_open ON public.dead_letters USING btree (tenant_id, destination_id, error_code, dead_letter_id) WHERE (resolution IS NULL);
 
-CREATE INDEX dead_letters_record ON public.dead_letters USING btree (tenant_id, destination_id, record_id) WHERE (resolution IS NULL);
+CREATE INDEX dead_letters_record ON public.dead_letters USING btree (tenant_id, destination_id, type_id, record_id) WHERE (resolution IS NULL);
 
 CREATE INDEX dead_letters_root ON public.dead_letters USING btree (tenant_id, root_job_id, destination_id, dead_letter_id);
 
@@ -590,6 +613,12 @@ CREATE INDEX jobs_root ON public.jobs USING btree (tenant_id, root_job_id, job_i
 CREATE UNIQUE INDEX jobs_undo ON public.jobs USING btree (tenant_id, undo_of) WHERE (undo_of IS NOT NULL);
 
 CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
+
+CREATE INDEX record_versions_time ON public.record_versions USING btree (tenant_id, changed_at, job_id, first_index);
+
+CREATE INDEX records_domain ON public.records USING brin (((document ->> 'domain'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
+
+CREATE INDEX records_email ON public.records USING brin (((document ->> 'email'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
 
 CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (finished_at IS NULL);
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
+from cachetools import LRUCache
 
 from app.api.openapi import parts, webhook_events
 from app.api.openapi.page import render_page
 from app.api.openapi.schemas import TEMPLATE, make_schemas
 from app.http import problems
-from app.http.headers import JSON
-from app.http.operation import Answer, Header, Operation, Path, Text, members_of
+from app.http.headers import CSV, JSON, NDJSON
+from app.http.operation import Answer, Header, Operation, Path, Text, for_types, members_of
 from app.http.query_strings import describe_query
+from app.records.service import RecordFacts
 from app.release import read_version
+from app.resources.declaration import Resource
+from app.resources.types import BUILT_IN
 from app.settings import Settings
 from app.vocabulary.states import ErrorCode
 
@@ -23,32 +28,42 @@ EXAMPLES: Final = msgspec.json.decode(files(__package__).joinpath("examples.json
 """By type; and by operation and status (or `request`), where those differ."""
 
 
+_MOST_KEPT: Final = 100
+"""Documents: most tenants have the types of the product alone."""
+
+
 class Documents:
-    """The document of this service in its three forms, each made when it is first asked for."""
+    """The document of this service in its three forms, each made when it is first asked for; with the types of the
+    product, or those of a tenant."""
 
     def __init__(self, operations: Iterable[Operation], settings: Settings) -> None:
         self._operations = tuple(operations)
         self._settings = settings
-        self._made: dict[str, bytes] = {}
+        self._made: LRUCache[tuple[str, tuple[Resource, ...]], bytes] = LRUCache(_MOST_KEPT)
 
-    def as_json(self) -> bytes:
-        return self._keep("json", lambda made: msgspec.json.format(msgspec.json.encode(made), indent=2))
+    def as_json(self, types: Iterable[Resource] = BUILT_IN.values()) -> bytes:
+        return self._keep("json", types, lambda made: msgspec.json.format(msgspec.json.encode(made), indent=2))
 
     def as_yaml(self) -> bytes:
-        return self._keep("yaml", msgspec.yaml.encode)
+        return self._keep("yaml", BUILT_IN.values(), msgspec.yaml.encode)
 
     def as_page(self) -> bytes:
-        return self._keep("page", lambda made: render_page(made).encode())
+        return self._keep("page", BUILT_IN.values(), lambda made: render_page(made).encode())
 
-    def _keep(self, form: str, make: Any) -> bytes:
-        if form not in self._made:
-            self._made[form] = make(make_document(self._operations, self._settings))
-        return self._made[form]
+    def _keep(self, form: str, types: Iterable[Resource], make: Any) -> bytes:
+        key = (form, tuple(types))
+        found: bytes | None = self._made.get(key)
+        if found is None:
+            found = self._made[key] = make(make_document(self._operations, self._settings, key[1]))
+        return found
 
 
-def make_document(operations: Iterable[Operation], settings: Settings) -> dict[str, Any]:
-    """The document for a service with these limits."""
-    operations = tuple(operations)
+def make_document(
+    operations: Iterable[Operation], settings: Settings, types: Iterable[Resource] = BUILT_IN.values()
+) -> dict[str, Any]:
+    """The document for a service with these limits, and these types of records."""
+    types = tuple(types)
+    operations = tuple(made for one in operations for made in for_types(one, types))
     queries = [one.query for one in operations if one.query]
     bodies = [problems.Problem, ErrorCode, *(kind for one in operations for kind in one.types)]
     schemas = make_schemas([*queries, *bodies])
@@ -59,6 +74,8 @@ def make_document(operations: Iterable[Operation], settings: Settings) -> dict[s
     for one in operations:
         query = parameters[one.query] if one.query else []
         paths.setdefault(one.path, {})[one.method.lower()] = _describe(one, query, settings)
+    for resource in types:
+        _add_examples(paths, resource)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -71,7 +88,10 @@ def make_document(operations: Iterable[Operation], settings: Settings) -> dict[s
         },
         "servers": [{"url": "/"}],
         "security": [{"apiKey": []}],
-        "tags": _TAGS,
+        "tags": [
+            *({"name": one.name, "description": f"Send {one.name}, and read their state."} for one in types),
+            *_TAGS,
+        ],
         "paths": paths,
         "webhooks": webhook_events.make_webhooks(EXAMPLES["events"]),
         "components": {
@@ -162,6 +182,42 @@ def _content(operation_id: str, where: str, media: str, schema: Mapping[str, Any
     return {"schema": dict(schema), **own}
 
 
+def _add_examples(paths: dict[str, Any], resource: Resource) -> None:
+    """Where the operations on records of a type have none of their own."""
+    model, example = EXAMPLES["types"]["Contact"], resource.example
+    fields = {name: example.get(name) for name in resource.names}
+    free = {"attributes": example.get("attributes", {})} if resource.attributes else {}
+    facts = {name: model[name] for name in RecordFacts.__struct_fields__}
+    record = {"id": example.get("id", "1"), **fields, **free, **facts}
+    line = msgspec.json.encode(example).decode() + "\n"
+    cells = {name: str(value) for name, value in example.items() if name != "attributes"}
+    made: dict[str, dict[str, Any]] = {
+        "import": {
+            JSON: {"items": [example]},
+            NDJSON: line,
+            CSV: f"{','.join(cells)}\r\n{','.join(cells.values())}\r\n",
+        },
+        "export": {NDJSON: msgspec.json.encode(record).decode() + "\n", CSV: f"{','.join(cells)}\r\n"},
+        "read": {JSON: record | {"destinations": model["destinations"]}},
+        "list": {JSON: {"records": [record], "next_cursor": None}},
+    }
+    for path, operations in paths.items():
+        if not re.fullmatch(rf"/v1/{resource.name}(:\w+|/{{record_id}})?", path):
+            continue
+        for described in operations.values():
+            contents = [described.get("requestBody", {}).get("content", {})]
+            if not described["operationId"].startswith("import"):
+                contents = [described["responses"]["200"]["content"]]
+            for content in contents:
+                for media, one in content.items():
+                    if "example" not in one and "examples" not in one:
+                        one["example"] = made[re.split(r"(?=[A-Z])", described["operationId"])[0]][media]
+
+
+def _tags(types: Iterable[Resource]) -> list[dict[str, str]]:
+    return [{"name": one.name, "description": f"Send {one.name}, and read their state."} for one in types]
+
+
 def _schema_ref(kind: Any) -> dict[str, Any]:
     schemas, _ = msgspec.json.schema_components(members_of(kind), ref_template=TEMPLATE)
     return {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
@@ -172,10 +228,10 @@ def _say(text: Text, settings: Settings) -> str:
 
 
 _TAGS: Final = [
-    {"name": "contacts", "description": "Send contacts, and read their state."},
+    {"name": "resource types", "description": "The types of records: those that are built in, and your own."},
     {"name": "jobs", "description": "The state and the outcomes of imports."},
     {"name": "dead letters", "description": "Items that are no longer tried, for an operator to resolve."},
-    {"name": "destinations", "description": "The services that contacts are synced to."},
+    {"name": "destinations", "description": "The services that records are synced to."},
     {"name": "webhooks", "description": "Receive events, signed and retried until they arrive."},
     {"name": "keys", "description": "Who may do what: API keys, and the tenants that they belong to."},
     {"name": "audit", "description": "Who did what, when."},
@@ -184,9 +240,10 @@ _TAGS: Final = [
 ]
 
 _DESCRIPTION: Final = (
-    "Send contacts in batches. Every item gets its own outcome, and accepted items are synced to every "
-    "destination of the tenant. Errors are `application/problem+json` (RFC 9457) with a `code` that never "
-    "changes its meaning. Every answer has `X-Request-ID` and security headers. Pages of the origins in "
+    "Send records in batches: contacts, companies, or those of a type that you declare (`/v1/resource-types`), whose "
+    "paths and shapes `/openapi.json` shows to your key. Every item gets its own outcome, and accepted items are "
+    "synced to every destination of their type. Errors are `application/problem+json` (RFC 9457) with a `code` that "
+    "never changes its meaning. Every answer has `X-Request-ID` and security headers. Pages of the origins in "
     "`TRANCHE_CORS_ORIGINS` may call the API from a browser."
 )
 

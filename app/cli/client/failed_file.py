@@ -22,7 +22,7 @@ from app.cli.client.jobs import job_path
 from app.cli.client.outcomes import FailedItems, Note, Outcomes
 from app.cli.client.source_file import CsvFile, SourceFile
 from app.cli.client.upload_body import CSV, NDJSON
-from app.files.csv_columns import NOTES, Columns, guard_key
+from app.files.csv_columns import NOTES, guard_key
 from app.files.csv_injection import neutralize, restore
 from app.files.csv_reader import DELIMITERS
 
@@ -92,7 +92,7 @@ def _write_csv(target: str, source: CsvFile, downloads: _Downloads) -> int:
         with _replace(target, encoding=source.written, errors="replace") as out:
             writer = csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n")
             tables = [(items, *_read_csv(stream)) for items, stream in downloads]
-            header = [*NOTES, *_own_header(source.columns)]
+            header = [*NOTES, *_own_header(source)]
             served = tables[0][1] if tables else header
             # With as many columns they are the same, and the user's names are better known than the service's.
             _write_header(out, source, header if len(served) == len(header) else served)
@@ -117,16 +117,17 @@ def _write_header(out: TextIO, source: CsvFile, names: list[str]) -> None:
     csv.writer(out, delimiter=source.delimiter, lineterminator="\r\n", quoting=quoting).writerow(names)  # type: ignore[arg-type]
 
 
-def _own_header(columns: Columns) -> list[str]:
+def _own_header(source: CsvFile) -> list[str]:
     """The columns that the service gives back, each field under the name it has in the pushed file."""
+    columns = source.columns
     names: list[str] = []
     for i, (name, target) in enumerate(zip(columns.header, columns.targets, strict=True)):
         if target is None:
             continue
         if i == columns.both:
-            names += ["id", "email"]
+            names += ["id", columns.mail]
         elif i in columns.attributes:
-            names.append(guard_key(target))
+            names.append(guard_key(source.known, target))
         else:
             names.append(restore(name) if columns.has_notes else name)
     return [neutralize(name) for name in names]

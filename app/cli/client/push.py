@@ -28,7 +28,6 @@ from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is
 from app.cli.client.wire import LOST_STATES, Accepted, Item, Job, JobError, KeyState, read, read_problem
 from app.vocabulary.states import ErrorCode, ItemStatus, JobState
 
-ROUTE: Final = "/v1/contacts:bulk"
 _LINE: Final = re.compile(r"line \d+: ")
 """Lines are shown beside the reason, so that rows with the same fault have the same reason."""
 _RECEIVING_PAUSE: Final = 2.0
@@ -41,6 +40,8 @@ _BAD_FILE: Final = frozenset({"MALFORMED_REQUEST", "INVALID_HEADER", "REQUEST_TO
 
 
 class PushOptions(msgspec.Struct, frozen=True, kw_only=True):
+    type: str = "contacts"
+    """Of the records."""
     run: str
     """Identity of the run; part of every idempotency key."""
     fingerprint: str = ""
@@ -208,7 +209,7 @@ class _Push:
 
     async def _find(self, key: str) -> KeyState:
         try:
-            body = await self.api.ask("GET", f"/v1/idempotency-keys/{quote(key, safe='')}")
+            body = await self.api.ask("GET", f"/v1/idempotency-keys/{quote(key, safe='')}?type={self.options.type}")
         except NotFoundError:
             return KeyState("unknown")
         return read(body, KeyState, self.api.url)
@@ -225,7 +226,9 @@ class _Push:
             headers["Content-Encoding"] = "zstd"
             pieces = compress(body.pieces())
         self.outcomes.requests += 1
-        return await self.api.upload(ROUTE, params=params, headers=headers, pieces=pieces, moved=moved)
+        return await self.api.upload(
+            f"/v1/{self.options.type}:bulk", params=params, headers=headers, pieces=pieces, moved=moved
+        )
 
     async def _follow(self, job_id: str) -> tuple[Job, PushedJob]:
         """The job once it is decided what became of every item here, or that nothing more will."""

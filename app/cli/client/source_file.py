@@ -19,14 +19,15 @@ import msgspec
 from app.cli.client.errors import UsageError
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
 from app.files import csv_columns as columns_of
-from app.files import csv_mapping
+from app.files.csv_cells import Cells
 from app.files.csv_columns import SAMPLE
-from app.files.csv_mapping import Wording
+from app.files.csv_mapping import ColumnNames, MappingError, Wording, names_of
 from app.files.csv_reader import Record, Records
 from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
 from app.files.json_document import MalformedBody
 from app.files.json_reader import JsonItems
 from app.files.ndjson import NdjsonLines
+from app.resources.declaration import Resource
 from app.vocabulary.outcomes_wire import ItemWarning
 
 _HEAD: Final = 65_536
@@ -58,6 +59,8 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
     delimiter: str | None = None
     mapping: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    decimal: str | None = None
+    date_format: str | None = None
 
 
 class Survey(msgspec.Struct):
@@ -127,21 +130,28 @@ class CsvFile(SourceFile):
         UsageError: the header or an option cannot be used.
     """
 
-    def __init__(self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions) -> None:
+    def __init__(
+        self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions, names: ColumnNames
+    ) -> None:
         super().__init__(path, name, Format.CSV, codec, written, body)
         try:
-            mapping = csv_mapping.parse_mapping(options.mapping, _WORDING, options.ignored)
-        except csv_mapping.MappingError as error:
+            mapping = names.parse_mapping(options.mapping, _WORDING, options.ignored)
+        except MappingError as error:
             raise UsageError(error.detail) from error
         for column, field in mapping.items():
             if ":" in field:
                 raise UsageError(f"--map {column}={field}: the name of a field has no colon")
             self.params.append(("map", f"{column}:{field}") if field else ("ignore", column))
+        given = {"decimal": options.decimal, "date_format": options.date_format}
+        self.params += [(name, value) for name, value in given.items() if value]
+        self.known = names
+        """The fields of its type."""
         records = Records()
         header, self.sample = self._read_head(records)
         self.delimiter = records.delimiter or ","
         try:
-            self.columns = columns_of.understand(header, mapping, _WORDING)
+            cells = Cells(options.decimal or "", options.date_format or "")
+            self.columns = columns_of.understand(names, header, mapping, _WORDING, cells)
         except columns_of.MissingFields as error:
             raise UsageError(error.advise(self.sample).detail) from error
         except columns_of.HeaderError as error:
@@ -197,7 +207,7 @@ class CsvFile(SourceFile):
                 found.blank += 1
 
 
-def open_file(path: str, options: FileOptions, *, name: str | None = None) -> SourceFile:
+def open_file(path: str, options: FileOptions, resource: Resource, *, name: str | None = None) -> SourceFile:
     """`name` is what the user called the file, where `path` is a temporary copy.
 
     Raises:
@@ -214,11 +224,13 @@ def open_file(path: str, options: FileOptions, *, name: str | None = None) -> So
         charset = "" if marked else _CHARSETS.get(codec)
         content_type = f"{CSV}; charset={charset}" if charset else CSV
         body: Body = FileBody(path, content_type, codec if charset is None else None)
-        return CsvFile(path, shown, UTF_8 if marked else codec, written, body, options)
+        return CsvFile(path, shown, UTF_8 if marked else codec, written, body, options, names_of(resource))
     for option, value in (
         ("--map", options.mapping),
         ("--ignore", options.ignored),
         ("--delimiter", options.delimiter),
+        ("--decimal", options.decimal),
+        ("--date-format", options.date_format),
     ):
         if value:
             raise UsageError(f"{option} is for CSV; {shown} is read as {kind} (--format says otherwise)")

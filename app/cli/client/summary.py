@@ -72,7 +72,9 @@ def as_document(report: Report) -> dict[str, Any]:
         "failed": outcomes.failed,
         "retry": outcomes.retry,
         "not_processed": ending.not_processed,
-        "results": {name: outcomes.ok.get(name, 0) for name in ("created", "updated", "unchanged", "superseded")},
+        "results": {
+            name: outcomes.ok.get(name, 0) for name in ("created", "updated", "deleted", "unchanged", "superseded")
+        },
         "blank_rows": report.survey.blank,
         "warnings": [
             {"code": code, "pointer": pointer, "count": len(lines), "lines": lines[:_LINES]}

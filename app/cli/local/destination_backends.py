@@ -54,7 +54,11 @@ class ApiBackend:
         return list(answer["destinations"])
 
     async def change(self, name: str, change: service.DestinationChange) -> None:
-        await self._ask("PATCH", f"/{name}", given(_document(change)))
+        document = _document(change)
+        sent = given(document)
+        if "types" in document:
+            sent["types"] = document["types"]  # null is the default
+        await self._ask("PATCH", f"/{name}", sent)
 
     async def set_state(self, name: str, state: str) -> None:
         method, path = {"paused": ("POST", "/pause"), "active": ("POST", "/resume"), "removed": ("DELETE", "")}[state]

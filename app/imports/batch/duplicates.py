@@ -77,7 +77,8 @@ def _resolve(accepted: list[Accepted], rejected: list[Rejected], *, last_wins: b
 def _content(row: Accepted) -> tuple[Any, ...]:
     """What two equal items share, whatever the order of their members; `1` and `true` differ, as in JSON."""
     document = _sorted_json(msgspec.json.decode(row.document))
-    return document, ALL_ATTRIBUTES in (row.cleared or ()), row.source_version, row.if_version
+    said = document, ALL_ATTRIBUTES in (row.cleared or ()), row.source_version, row.if_version
+    return (*said, True) if row.deleted else said
 
 
 def digest(row: Accepted) -> bytes:

@@ -12,6 +12,7 @@ import msgspec
 
 from app.imports.batch import duplicates
 from app.imports.batch.items import Items
+from app.resources.declaration import Resource
 from app.resources.decoding import Piece, Rejected
 
 
@@ -53,6 +54,7 @@ class Plan(msgspec.Struct, frozen=True):
 
 
 def plan(
+    resource: Resource,
     first_index: int,
     pieces: Sequence[Piece],
     findings: Iterable[Repeat],
@@ -79,5 +81,7 @@ def plan(
         indexes = [index for index in indexes if index not in held]
         pieces = [pieces[index - first_index] for index in indexes]
         lines = [lines[index - first_index] for index in indexes] if lines else ()
-    items = Items(pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines)
+    items = Items(
+        resource, pieces, last_wins=False, max_item_bytes=max_item_bytes, indexes=indexes, refused=refused, lines=lines
+    )
     return Plan(items, leaders, waiting)

@@ -11,6 +11,7 @@ from app.history.versions import NewVersion
 from app.imports.batch import duplicates
 from app.imports.batch.duplicates import Batch
 from app.resources import decoding
+from app.resources.declaration import Resource
 from app.resources.decoding import Accepted, Effort, Noted, Piece, Rejected, UnreadablePiece
 from app.vocabulary import outcomes_wire
 from app.vocabulary.outcomes_wire import FieldError, ItemOutcome, ItemWarning
@@ -44,6 +45,7 @@ class Items:
 
     def __init__(
         self,
+        resource: Resource,
         pieces: Sequence[Piece],
         *,
         last_wins: bool,
@@ -56,6 +58,8 @@ class Items:
         """`indexes`: positions of the raw items in the request, if they are not all of it. `refused`: what is
         known of some of them beforehand. `effort`: of an earlier reading of the same pieces. `lines`: where each piece
         begins in a body that has lines."""
+        self.type_id = resource.type_id
+        self._reader = decoding.reader_of(resource)
         self.pieces = pieces
         """All that were given."""
         self._indexes: Sequence[int] = range(len(pieces)) if indexes is None else indexes
@@ -132,7 +136,7 @@ class Items:
         size = max(1, min(_SLICE, _STEP * len(pieces) // (sum(map(len, pieces)) + 1)))
         for start in range(0, len(pieces), size):
             part = slice(start, start + size)
-            read += decoding.read_items(
+            read += self._reader.read(
                 pieces[part], max_item_bytes=self._max_item_bytes, indexes=indexes[part], effort=effort
             )
             if effort.spent - spent > _STEP:
@@ -184,13 +188,12 @@ class Items:
         self._number()
 
 
+_CHANGES: Final = frozenset({Result.CREATED, Result.UPDATED, Result.DELETED})
+
+
 def changed(outcomes: Iterable[ItemOutcome]) -> list[ItemOutcome]:
     """The items that made a new version, in order."""
-    return [
-        o
-        for o in outcomes
-        if (o.result is Result.CREATED or o.result is Result.UPDATED) and o.duplicate_of is msgspec.UNSET
-    ]
+    return [o for o in outcomes if o.result in _CHANGES and o.duplicate_of is msgspec.UNSET]
 
 
 def sources(outcomes: Iterable[ItemOutcome], pieces: Iterable[Piece]) -> dict[int, Piece]:

@@ -24,6 +24,7 @@ from app.job_status.items import failed_rows, item_filter, service
 from app.job_status.items.queries import JobRef
 from app.job_status.ownership import JobOwners
 from app.kit.postgres.database import Database
+from app.resource_types.catalog import Catalog
 from app.vocabulary.states import EffectState, ErrorCode, ItemStatus
 
 CSV_TYPE: Final = "text/csv; charset=utf-8; header=present"
@@ -108,6 +109,7 @@ async def list_items(
     principal: Principal,
     exchange: Exchange,
     database: Database,
+    catalog: Catalog,
     owners: JobOwners,
     request: Request[Any, Any, Any],
 ) -> ASGIResponse:
@@ -134,7 +136,9 @@ async def list_items(
             await service.read_items(JobRef(connection, principal.tenant_id, job_id), wanted, first=0, limit=1)
         return respond(b"", headers={"Vary": "Accept"} | _describe_file(job_id, media_type), media_type=media_type)
     if whole:
-        download = await failed_rows.open_download(database, principal.tenant_id, job_id, wanted, ndjson=ndjson)
+        download = await failed_rows.open_download(
+            database, catalog, principal.tenant_id, job_id, wanted, ndjson=ndjson
+        )
         more = _link_rest(request, job_id, download.position, waiting=download.position is not None)
         return ASGIStreamingResponse(
             iterator=download.parts, headers=more | _describe_file(job_id, media_type), media_type=media_type
@@ -142,7 +146,7 @@ async def list_items(
     async with database.connection() as connection:
         job = JobRef(connection, principal.tenant_id, job_id)
         if wanted.lost:
-            body, page = await failed_rows.read_page(job, wanted, first=first, limit=limit, ndjson=ndjson)
+            body, page = await failed_rows.read_page(job, catalog, wanted, first=first, limit=limit, ndjson=ndjson)
         else:
             page = await service.read_items(job, wanted, first=first, limit=limit)
     more = _link_rest(request, job_id, page.position, waiting=page.waiting)

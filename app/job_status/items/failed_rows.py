@@ -10,7 +10,8 @@ import msgspec
 
 from app.errors import Invalid
 from app.files.chunker import measure
-from app.files.failed_rows_file import MAX_KEYS, CsvWriter, NdjsonWriter, Note, Source, Stored, read_source
+from app.files.csv_mapping import ColumnNames, names_of
+from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, texts_of
 from app.files.readers import Kept
 from app.files.staging_codec import decode_sources
 from app.history import queries as history
@@ -18,10 +19,12 @@ from app.history.versions import StoredVersion
 from app.job_status.items import queries as rows
 from app.job_status.items.item_filter import Filter, JobItem, list_reasons
 from app.job_status.items.queries import JobRef
-from app.job_status.items.service import Page, gather, read_extent, read_items
+from app.job_status.items.service import Extent, Page, gather, read_extent, read_items
 from app.kit.compression import unpack
-from app.kit.postgres.database import Database
+from app.kit.postgres.database import Connection, Database
+from app.resource_types.catalog import Catalog
 from app.resources import documents
+from app.resources.types.contacts import CONTACTS
 from app.vocabulary.states import ItemStatus
 
 STEP: Final = 1_000
@@ -39,7 +42,14 @@ class Download(msgspec.Struct, frozen=True):
 
 
 async def open_download(
-    database: Database, tenant_id: int, job_id: uuid.UUID, wanted: Filter, *, ndjson: bool = False, step: int = STEP
+    database: Database,
+    catalog: Catalog,
+    tenant_id: int,
+    job_id: uuid.UUID,
+    wanted: Filter,
+    *,
+    ndjson: bool = False,
+    step: int = STEP,
 ) -> Download:
     """All failed rows that are decided now, as CSV or NDJSON.
 
@@ -51,42 +61,51 @@ async def open_download(
     """
     async with database.connection() as connection:
         extent = await read_extent(JobRef(connection, tenant_id, job_id))
+        names = await _find_names(connection, catalog, tenant_id, extent)
     reader = _Reader(database, tenant_id, job_id, wanted, extent.end, step)
-    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    writer = _fixed_writer(names, extent.kept, ndjson=ndjson)
     if writer is None:
-        keys: dict[str, None] = {}
+        seen = _Seen(names)
         async for found in reader.read():
-            _add_keys(keys, found)
-        writer = CsvWriter(extent.kept, keys)
+            seen.add(found)
+        writer = seen.writer(extent.kept)
     return Download(_encode(reader, writer), extent.end if extent.growing else None)
 
 
-async def read_page(job: JobRef, wanted: Filter, *, first: int, limit: int, ndjson: bool = False) -> tuple[bytes, Page]:
+async def read_page(
+    job: JobRef, catalog: Catalog, wanted: Filter, *, first: int, limit: int, ndjson: bool = False
+) -> tuple[bytes, Page]:
     """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
 
     Raises:
         NotFound, OutcomesExpired, Invalid: see `open_download`.
     """
     extent = await read_extent(job)
+    names = await _find_names(job.connection, catalog, job.tenant_id, extent)
     page = await read_items(job, wanted, first=first, limit=limit)
     found = await _find_sources(job, page.items)
     page = _shorten(page, len(found))
-    writer = _fixed_writer(extent.kept, ndjson=ndjson)
+    writer = _fixed_writer(names, extent.kept, ndjson=ndjson)
     if writer is None:
-        keys: dict[str, None] = {}
-        _add_keys(keys, found)
-        writer = CsvWriter(extent.kept, keys)
+        seen = _Seen(names)
+        seen.add(found)
+        writer = seen.writer(extent.kept)
     return writer.encode_header() + _encode_rows(writer, found, wanted), page
 
 
 _Writer = CsvWriter | NdjsonWriter
 
 
-def _fixed_writer(kept: Kept | None, *, ndjson: bool) -> _Writer | None:
+async def _find_names(connection: Connection, catalog: Catalog, tenant_id: int, extent: Extent) -> ColumnNames:
+    """Of a job with several types, those of contacts: its rows have few fields in common."""
+    return names_of(await catalog.find(connection, tenant_id, extent.type or CONTACTS.name))
+
+
+def _fixed_writer(names: ColumnNames, kept: Kept | None, *, ndjson: bool) -> _Writer | None:
     """A writer that needs no look at the items first; `None`: their keys become columns."""
     if ndjson:
         return NdjsonWriter()
-    writer = CsvWriter(kept)
+    writer = CsvWriter(names, kept)
     return writer if writer.fixed else None
 
 
@@ -132,16 +151,29 @@ def _note(item: JobItem, wanted: Filter) -> Note:
     return Note(reasons[0].code, "; ".join(details), max(reason.seconds for reason in reasons))
 
 
-def _add_keys(keys: dict[str, None], found: _Found) -> None:
-    for _, source in found:
-        texts = read_source(source)
-        if texts is not None:
-            keys.update(dict.fromkeys(texts.extras))
-    if len(keys) > MAX_KEYS:
-        raise Invalid(
-            f"The failed items have more than {MAX_KEYS:,} different keys, too many for the columns of a CSV; "
-            "ask for fewer of them (status, destination, error_code, limit), or for NDJSON with sent=true."
-        )
+class _Seen:
+    """The columns that items need beside those of every file."""
+
+    def __init__(self, names: ColumnNames) -> None:
+        self._names = names
+        self._keys: dict[str, None] = {}
+        self._deletions = False
+
+    def add(self, found: _Found) -> None:
+        reader = texts_of(self._names)
+        for _, source in found:
+            texts = reader.read_source(source)
+            if texts is not None:
+                self._keys.update(dict.fromkeys(texts.extras))
+                self._deletions |= bool(texts.fields.get("deleted"))
+        if len(self._keys) > reader.max_keys:
+            raise Invalid(
+                f"The failed items have more than {reader.max_keys:,} different keys, too many for the columns of a "
+                "CSV; ask for fewer of them (status, destination, error_code, limit), or for NDJSON with sent=true."
+            )
+
+    def writer(self, kept: Kept | None) -> CsvWriter:
+        return CsvWriter(self._names, kept, self._keys, deletions=self._deletions)
 
 
 def _shorten(page: Page, count: int) -> Page:
@@ -185,6 +217,8 @@ async def _find_sources(job: JobRef, items: list[JobItem]) -> _Found:
 
 def _as_stored(made: StoredVersion) -> Stored:
     # if_version was met when the item was stored, and would not be met again.
+    if made.deleted:
+        return Stored({"id": made.record_id, "deleted": True}, "{}")
     document = documents.read(made.document)
     fields = {"id": made.record_id, **documents.fields_of(document), "source_version": made.source_version}
     attributes = msgspec.json.encode(documents.attributes_of(document)).decode()

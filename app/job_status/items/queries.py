@@ -20,6 +20,7 @@ class JobRow(msgspec.Struct, frozen=True):
     """`undecided` is the first item that is still staged, `booked` the first index after the last outcomes."""
 
     items: int
+    type: str | None
     state: str
     trimmed: bool
     form: Json[Kept] | None

@@ -6,7 +6,7 @@
 -- name: items_job
 -- undecided: the first item that nothing is decided about yet. What is staged is what is still to be done.
 SELECT
-    coalesce(j.items, j.total) AS items, j.state, j.trimmed_at IS NOT NULL AS trimmed, j.form,
+    coalesce(j.items, j.total) AS items, j.type, j.state, j.trimmed_at IS NOT NULL AS trimmed, j.form,
     (
         SELECT min(s.first_index) FROM staged_chunks s WHERE s.tenant_id = j.tenant_id AND s.job_id = j.job_id
     ) AS undecided,

@@ -46,11 +46,13 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Extent(msgspec.Struct, frozen=True):
-    """How far the items of a job can be read: below `end`; `growing`: there will be more. `kept` describes its file."""
+    """How far the items of a job can be read: below `end`; `growing`: there will be more. `kept` describes its file;
+    `type`: of its records, None if they have several."""
 
     end: int
     growing: bool
     kept: Kept | None
+    type: str | None
 
 
 async def read_items(job: JobRef, wanted: Filter, *, first: int, limit: int, end: int | None = None) -> Page:
@@ -101,7 +103,7 @@ async def read_extent(job: JobRef) -> Extent:
     end = row.booked or 0
     if growing and row.undecided is not None:
         end = min(end, row.undecided)
-    return Extent(end, growing, row.form)
+    return Extent(end, growing, row.form, row.type)
 
 
 def _cut(ranges: list[Range], size: int) -> Iterator[list[Range]]:

@@ -42,7 +42,7 @@ STALE: Final = 0.5
 """Seconds for which a view may be shown whose job includes other jobs' work, which its revision does not count."""
 DEAR: Final = 0.1
 """Seconds of reading from which a finished job that changes with others' work is read as seldom as an open one."""
-_REPRESENTATION: Final = 3
+_REPRESENTATION: Final = 4
 """Counted up when the shape of a job changes, so that an old ETag does not confirm a new body."""
 
 _encode: Final = msgspec.json.Encoder().encode

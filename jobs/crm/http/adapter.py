@@ -30,9 +30,12 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack
 
+from msgspec.structs import replace
+
 from app.destinations.kinds import HttpOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
+from app.resources.declaration import Resource
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
 from jobs.crm.connection import Connection
@@ -76,12 +79,12 @@ class Http:
     def __init__(
         self,
         *,
+        resource: Resource,
         options: dict[str, Any],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         **access: Unpack[Access],
     ) -> None:
-        chosen = read_options(options, HttpOptions)
-        self._options = chosen
+        chosen = self._options = _of_type(read_options(options, HttpOptions), resource.name)
         self.batch_size = chosen.batch_size or BATCH_SIZE
         self.reads_back = chosen.read_path is not None
         self.repeatable = chosen.idempotent
@@ -89,9 +92,10 @@ class Http:
         self._connection = Connection(header=chosen.auth_header, scheme=chosen.auth_scheme, **access)
         self._judge = HttpJudge(access["token"], now)
         self._results = Results(chosen, self._judge.words, self._judge.said)
+        self._named = chosen.fields_of(resource.name)
         # Within attributes_field no attribute has a name of its own.
         name_of = str if chosen.attributes_field is None else lambda _: None
-        self._map = FieldMap(chosen, key=chosen.id_field, name_of=name_of)
+        self._map = FieldMap(chosen, resource, key=chosen.id_field, name_of=name_of)
 
     async def push(self, records: list[SentRecord], headers: Headers) -> Reply:
         """See `jobs.crm.port.Crm.push`."""
@@ -162,9 +166,9 @@ class Http:
         attributes = ours.pop(nested, {}) if nested is not None else {}
         held = result.get(nested) if nested is not None else None
         theirs = held if isinstance(held, dict) else {}
-        matches = all(same(value, result.get(name), fold=name == "email") for name, value in ours.items()) and all(
-            same(value, theirs.get(name)) for name, value in attributes.items()
-        )
+        matches = all(
+            same(value, result.get(name), fold=name in self._map.folded) for name, value in ours.items()
+        ) and all(same(value, theirs.get(name)) for name, value in attributes.items())
         return Seen.MATCHES if matches else Seen.DIFFERS
 
     async def _call(
@@ -193,8 +197,8 @@ class Http:
         values = self._without_cleared(self._map.sources(record))
         if self._options.attributes_field is not None:
             rest = record.attributes
-            if self._options.fields:
-                rest = {name: value for name, value in rest.items() if name not in self._options.fields}
+            if self._named:
+                rest = {name: value for name, value in rest.items() if name not in self._named}
             rest = self._without_cleared(rest)
             if rest:
                 values[self._options.attributes_field] = rest
@@ -211,6 +215,12 @@ class Http:
         refusal = (EffectState.FAILED, ErrorCode.DESTINATION_REJECTED, words)
         outcomes = [Outcome(c.record_id, *refusal) for c in records]
         return Reply(outcomes=outcomes, health=Health.WELL, detail=words)
+
+
+def _of_type(options: HttpOptions, type: str) -> HttpOptions:
+    """Paths and wrapper with the name of the type in its place."""
+    texts = {name: getattr(options, name) for name in ("path", "read_path", "archive_path", "wrapper")}
+    return replace(options, **{name: text and text.replace("{type}", type) for name, text in texts.items()})
 
 
 connect: Final[CrmFactory] = Http

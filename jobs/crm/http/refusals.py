@@ -100,8 +100,8 @@ class Reader:
         self._by_id = {record.record_id: place for place, record in enumerate(records)}
         self._by_email: dict[str, int | None] = {}
         for place, record in enumerate(records):
-            if record.email:
-                email = record.email.casefold()
+            if record.fields.get("email"):
+                email = str(record.fields["email"]).casefold()
                 self._by_email[email] = None if email in self._by_email else place
         self._said = Refusals()
 

@@ -1,12 +1,12 @@
-"""HubSpot: records by batch upsert and batch read, keyed by a unique property of ours.
+"""HubSpot: contacts and companies by batch upsert and batch read, keyed by a unique property of ours.
 
-The account needs one contact property with unique values that holds our business key: `tranche_id`, or what
-the destination's options name.
+Of each object the account needs one property with unique values that holds our business key: `tranche_id`, or what the
+destination's options name.
 
 The options are `app.destinations.kinds.HubSpotOptions`.
 
-Source: HubSpot's reference of the contacts batch endpoints. Every field of an answer is treated as optional,
-as its page on error handling asks.
+Source: HubSpot's reference of the batch endpoints of contacts and companies. Every field of an answer is treated as
+optional, as its page on error handling asks.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from msgspec.structs import replace
 from app.destinations.kinds import HubSpotOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
+from app.resources.declaration import Resource
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
 from jobs.crm.connection import Connection
@@ -31,10 +32,6 @@ from jobs.crm.hubspot.outcomes import Outcomes, conflicts_of, context, items, pr
 from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 from jobs.crm.tally import Tally
 
-UPSERT: Final = "/crm/v3/objects/contacts/batch/upsert"
-READ: Final = "/crm/v3/objects/contacts/batch/read"
-ARCHIVE: Final = "/crm/v3/objects/contacts/batch/archive"
-UPDATE: Final = "/crm/v3/objects/contacts/batch/update"
 BATCH_SIZE: Final = 100
 _MANY: Final = BATCH_SIZE // 2
 """Records new to us that make a batch look like part of an import, which may be into an account with a history. A few
@@ -54,15 +51,18 @@ class HubSpot:
     def __init__(
         self,
         *,
+        resource: Resource,
         options: dict[str, Any],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         **access: Unpack[Access],
     ) -> None:
         chosen = read_options(options, HubSpotOptions)
         self.batch_size = chosen.batch_size or BATCH_SIZE
-        self._fields = Fields(chosen)
+        self._fields = Fields(chosen, resource)
+        self._base = f"/crm/v3/objects/{self._fields.object}/batch"
         self._judge = HubSpotJudge(access["token"], self._fields, chosen.time_zone, now)
-        self._adopts = chosen.on_conflict == "adopt"
+        # HubSpot knows contacts by their address as well, and companies by no property of its own.
+        self._adopts = chosen.on_conflict == "adopt" and "email" in resource.names
         self._outcomes = Outcomes(self._judge, self._fields.key, adopts=self._adopts)
         self._crowded = None if self._adopts else False
         """Whether most records of late were in the account before: then they are looked for first. `None`: nobody
@@ -140,7 +140,7 @@ class HubSpot:
         ids = dict.fromkeys(names[c.record_id] for c in records)
         payload = read_request(ids, ["email", self._fields.key], None if by_id else "email")
         left = self._left(tally.seconds)
-        answer = await self._connection.call("POST", READ, payload, headers, seconds=left)
+        answer = await self._connection.call("POST", f"{self._base}/read", payload, headers, seconds=left)
         body = items(answer)
         if body is None:
             reply = self._judge.not_done(records, answer)
@@ -170,7 +170,7 @@ class HubSpot:
     async def _take_over(
         self, tally: Tally, records: list[SentRecord], remote_ids: dict[str, str], headers: Headers
     ) -> None:
-        answer = await self._write(UPDATE, records, headers, tally.seconds, lambda c: {"id": remote_ids[c.record_id]})
+        answer = await self._write("update", records, headers, tally.seconds, lambda c: {"id": remote_ids[c.record_id]})
         reply = self._read(records, answer)
         there = EffectState.OK
         outcomes = [replace(o, created=False) if o.state is there else o for o in reply.outcomes]
@@ -178,11 +178,11 @@ class HubSpot:
 
     async def _upsert(self, records: list[SentRecord], headers: Headers, spent: float) -> Answer | NoAnswer:
         key = {"idProperty": self._fields.key}
-        return await self._write(UPSERT, records, headers, spent, lambda c: {"id": c.record_id, **key})
+        return await self._write("upsert", records, headers, spent, lambda c: {"id": c.record_id, **key})
 
     async def _write(
         self,
-        path: str,
+        action: str,
         records: list[SentRecord],
         headers: Headers,
         spent: float,
@@ -194,7 +194,7 @@ class HubSpot:
             for index, c in enumerate(records)
         ]
         left = self._left(spent)
-        return await self._connection.call("POST", path, {"inputs": inputs}, headers, seconds=left)
+        return await self._connection.call("POST", f"{self._base}/{action}", {"inputs": inputs}, headers, seconds=left)
 
     def _left(self, spent: float) -> float | None:
         """Seconds for another call: all of a push are within one total timeout, which the lease goes by."""
@@ -216,14 +216,14 @@ class HubSpot:
 
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.hubspot.check`."""
-        return await check.check(self._connection, self._judge, self._fields.key, READ, headers)
+        return await check.check(self._connection, self._judge, self._fields, headers)
 
     async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
         """Batch archive by HubSpot's id, which passes over what is not there; see `jobs.crm.port.Crm.archive`."""
         inputs = [{"id": record.remote_id} for record in records if record.remote_id is not None]
         if not inputs:
             return Reply(outcomes=[nameless(c) for c in records], health=Health.WELL)
-        answer = await self._connection.call("POST", ARCHIVE, {"inputs": inputs}, headers)
+        answer = await self._connection.call("POST", f"{self._base}/archive", {"inputs": inputs}, headers)
         if answer.status != 204:
             return self._judge.reply(records, answer)
         outcomes = [
@@ -238,7 +238,7 @@ class HubSpot:
             return ReadBack(seen={}, health=Health.WELL)
         ids = [record.record_id for record in records]
         payload = read_request(ids, self._fields.names(records), self._fields.key)
-        answer = await self._connection.call("POST", READ, payload, headers)
+        answer = await self._connection.call("POST", f"{self._base}/read", payload, headers)
         body = items(answer)
         if body is None:
             return self._judge.unread(answer)

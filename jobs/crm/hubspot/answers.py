@@ -59,8 +59,8 @@ class HubSpotJudge(Judge):
         said = message(body)
         if key in lacking or "non-unique" in said or (key in said and "not unique" in said):
             return (
-                f'Create the contact property "{key}" in HubSpot (single-line text, unique values), or name the one '
-                "that holds your key (tranche destinations change NAME --option id_property=THEIRS)"
+                f'Create the {self._fields.noun} property "{key}" in HubSpot (single-line text, unique values), or '
+                "name the one that holds your key (tranche destinations change NAME --option id_property=THEIRS)"
             )
         for name, code in lacking.items():
             ours = self._fields.source_of(name, records) or name

@@ -11,30 +11,31 @@ from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge
 from jobs.crm.checking import NOBODY, refused, step
 from jobs.crm.connection import Connection
-from jobs.crm.hubspot.fields import read_request
+from jobs.crm.hubspot.fields import Fields, read_request
 from jobs.crm.port import Headers
 
-PROPERTY = "/crm/v3/properties/contacts/"
 
-
-async def check(connection: Connection, judge: Judge, id_property: str, read_path: str, headers: Headers) -> list[Step]:
+async def check(connection: Connection, judge: Judge, fields: Fields, headers: Headers) -> list[Step]:
+    id_property = fields.key
     make = (
-        f"Make a contact property {id_property!r} (single-line text, values must be unique), or name yours with "
+        f"Make a {fields.noun} property {id_property!r} (single-line text, values must be unique), or name yours with "
         "the option id_property."
     )
     payload = read_request([NOBODY], [id_property], id_property)
-    answer = await connection.call("POST", read_path, payload, headers)
+    answer = await connection.call("POST", f"/crm/v3/objects/{fields.object}/batch/read", payload, headers)
     if not answer.well:
         return [refused("read", judge, answer)]
     read = step("read", True, "A read of a key that nobody has was answered as it should be.", answer)
-    answer = await connection.call("GET", PROPERTY + quote(id_property, safe=""), None, headers)
+    answer = await connection.call(
+        "GET", f"/crm/v3/properties/{fields.object}/{quote(id_property, safe='')}", None, headers
+    )
     body = answer.json()
     ok: bool | None = False
     if answer.status == 404:
-        words = f"There is no such contact property. {make}"
+        words = f"There is no such {fields.noun} property. {make}"
     elif answer.status in (401, 403, 407):
         ok = None
-        words = "The token may not look at properties (scope crm.schemas.contacts.read); the read by it worked."
+        words = f"The token may not look at properties (scope crm.schemas.{fields.object}.read); the read by it worked."
     elif not answer.well or not isinstance(body, dict):
         return [read, refused("id property", judge, answer)]
     elif body.get("hasUniqueValue") is not True:

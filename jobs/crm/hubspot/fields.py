@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from app.destinations.kinds import HubSpotOptions
+from app.resources.declaration import Resource
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import SentRecord
 
@@ -22,8 +23,13 @@ _OTHER: Final = re.compile(r"[^a-z0-9]+")
 class Fields(FieldMap):
     """How one HubSpot account names things."""
 
-    def __init__(self, options: HubSpotOptions) -> None:
-        super().__init__(options, key=options.id_property, attributes=options.properties, name_of=property_name)
+    def __init__(self, options: HubSpotOptions, resource: Resource) -> None:
+        super().__init__(
+            options, resource, key=options.id_property, attributes=options.properties, name_of=property_name
+        )
+        self.object = resource.objects[options.KIND]
+        """What HubSpot calls records of this type, in paths."""
+        self.noun = resource.singular
 
     def properties(self, record: SentRecord) -> dict[str, str]:
         """What an upsert of the record sets."""
@@ -34,7 +40,9 @@ class Fields(FieldMap):
 
     def match(self, record: SentRecord, result: Mapping[str, Any]) -> bool:
         """Whether the result of a read carries every property that a push of the record would set."""
-        return all(same(value, result.get(name), fold=name == "email") for name, value in self.sources(record).items())
+        return all(
+            same(value, result.get(name), fold=name in self.folded) for name, value in self.sources(record).items()
+        )
 
 
 def read_request(ids: Iterable[str], properties: list[str], id_property: str | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""Salesforce: Contact records by sObject Collections, keyed by an external id field of ours.
+"""Salesforce: Contacts and Accounts by sObject Collections, keyed by an external id field of ours.
 
-The organisation needs one custom field of Contact, text of 255 characters, marked External ID, Unique and
+Of each object the organisation needs one custom field, text of 255 characters, marked External ID, Unique and
 case-sensitive: `Tranche_Id__c`, or what the options name (`app.destinations.kinds.SalesforceOptions`).
 
 A collection is done record by record (`allOrNone: false`), and its results are in the order of the request.
@@ -22,6 +22,7 @@ from msgspec.structs import replace
 from app.destinations.kinds import SalesforceOptions
 from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
+from app.resources.declaration import Resource
 from jobs.crm.answers import nameless, objects
 from jobs.crm.checking import NOBODY
 from jobs.crm.connection import Connection
@@ -48,15 +49,15 @@ class Salesforce:
     def __init__(
         self,
         *,
+        resource: Resource,
         options: dict[str, Any],
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         monotonic: Callable[[], float] = time.monotonic,
         **access: Unpack[Access],
     ) -> None:
         chosen = read_options(options, SalesforceOptions)
-        self._options = chosen
         self.batch_size = chosen.batch_size or BATCH_SIZE
-        self._fields = Fields(chosen)
+        self._fields = Fields(chosen, resource)
         self._judge = SalesforceJudge(access["token"], self._fields, now)
         self._quota = Quota(chosen.quota_share, monotonic)
         self._monotonic = monotonic
@@ -71,13 +72,13 @@ class Salesforce:
         nameless: dict[str, dict[str, Any]] = {}
 
         def read(record: SentRecord, result: Any) -> Outcome:
-            if lacks(result, self._fields.last_name):
+            if self._fields.last_name and lacks(result, self._fields.last_name):
                 row = self._fields.new_record(record)
                 if row is not None:
                     nameless[record.record_id] = row
             return self._judge.written(record, result)
 
-        path = f"{self._base}/composite/sobjects/Contact/{self._fields.key}"
+        path = f"{self._base}/composite/sobjects/{self._fields.object}/{self._fields.key}"
         payload = {"allOrNone": False, "records": [self._fields.sobject(c) for c in records]}
         reply = await self._collect("PATCH", path, payload, records, headers, read)
         if not nameless:
@@ -101,7 +102,7 @@ class Salesforce:
     async def check(self, headers: Headers) -> list[Step]:
         """See `jobs.crm.salesforce.check`."""
         query = self._query([self._fields.key], [quote(literal(NOBODY), safe="")])
-        return await check.check(self._connection, self._judge, self._options, self._base, query, headers)
+        return await check.check(self._connection, self._judge, self._fields, self._base, query, headers)
 
     async def archive(self, records: list[SentRecord], headers: Headers) -> Reply:
         """Deletion by record id, into the recycle bin; see `jobs.crm.port.Crm.archive`."""
@@ -189,7 +190,7 @@ class Salesforce:
     def _query(self, names: list[str], keys: list[str]) -> str:
         """`keys` are encoded literals, each with its comma."""
         fields = ",".join(["Id", *names])
-        where = f"FROM Contact WHERE {self._fields.key} IN ("
+        where = f"FROM {self._fields.object} WHERE {self._fields.key} IN ("
         head = quote(f"SELECT {fields} {where}", safe=",")
         return f"{self._base}/query/?q={head}{''.join(keys).removesuffix('%2C')}%29"
 

@@ -73,12 +73,16 @@ class SalesforceJudge(Judge):
         name, code = lacking
         if name.casefold() == self._key.casefold():
             return (
-                f"Give Contact the field {self._key} (text of 255 characters, External ID, Unique, case-sensitive) and "
-                "the user of the token access to it, or name the one that holds your key "
+                f"Give {self._fields.object} the field {self._key} (text of 255 characters, External ID, Unique, "
+                "case-sensitive) and the user of the token access to it, or name the one that holds your key "
                 "(tranche destinations change NAME --option external_id_field=THEIRS)"
             )
         ours = self._fields.source_of(name, records) or name
-        do = "Let the user of the token edit it, give" if code in _NO_ACCESS else f"Create {name} on Contact, give"
+        do = (
+            "Let the user of the token edit it, give"
+            if code in _NO_ACCESS
+            else f"Create {name} on {self._fields.object}, give"
+        )
         return rename_or_exclude(do, ours)
 
     def _lacking(self, errors: Any) -> Iterator[tuple[str, str]]:

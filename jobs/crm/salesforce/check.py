@@ -1,4 +1,4 @@
-"""A harmless look at a Salesforce organisation: what Contact is made of, and a query for a key that nobody has.
+"""A harmless look at a Salesforce organisation: what the object is made of, and a query for a key that nobody has.
 
 Source: REST API Developer Guide, sObject Describe; Object Reference, DescribeSObjectResult (`externalId`, `unique`,
 `caseSensitive`).
@@ -8,26 +8,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.destinations.kinds import SalesforceOptions
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge, objects
 from jobs.crm.checking import refused, step
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Headers
+from jobs.crm.salesforce.fields import Fields
 
 
 async def check(
-    connection: Connection, judge: Judge, options: SalesforceOptions, base: str, query: str, headers: Headers
+    connection: Connection, judge: Judge, fields: Fields, base: str, query: str, headers: Headers
 ) -> list[Step]:
     """`query` is the path of a query by our key."""
-    answer = await connection.call("GET", f"{base}/sobjects/Contact/describe", None, headers)
+    answer = await connection.call("GET", f"{base}/sobjects/{fields.object}/describe", None, headers)
     if not answer.well:
         return [refused("describe", judge, answer)]
-    fields = _fields(answer)
-    if not fields:
-        return [step("describe", False, "The description of Contact lists no fields.", answer)]
-    steps = [_key(options.external_id_field, fields, answer), *_mapped(options, fields, answer)]
+    there = _fields(answer)
+    if not there:
+        return [step("describe", False, f"The description of {fields.object} lists no fields.", answer)]
+    steps = [_key(fields, there, answer), *_mapped(fields, there, answer)]
     answer = await connection.call("GET", query, None, headers)
     if answer.well:
         words = "A query for a key that nobody has was answered as it should be."
@@ -41,11 +41,12 @@ def _fields(answer: Answer | NoAnswer) -> dict[str, dict[str, Any]]:
     return {str(field.get("name")).casefold(): field for field in listed}
 
 
-def _key(name: str, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> Step:
+def _key(fields: Fields, there: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> Step:
+    name = fields.key
     make = "It must be text of 255 characters, External ID, Unique and case-sensitive."
-    field = fields.get(name.casefold())
+    field = there.get(name.casefold())
     if field is None:
-        words = f"Contact has no field {name}, or the user may not see it. {make}"
+        words = f"{fields.object} has no field {name}, or the user may not see it. {make}"
         return step("external id", False, words, answer)
     wanted = {"externalId": "an external id", "unique": "unique", "caseSensitive": "case-sensitive"}
     lacking = [words for flag, words in wanted.items() if field.get(flag) is not True]
@@ -55,14 +56,13 @@ def _key(name: str, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer
     return step("external id", True, words, answer)
 
 
-def _mapped(options: SalesforceOptions, fields: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> list[Step]:
+def _mapped(fields: Fields, there: dict[str, dict[str, Any]], answer: Answer | NoAnswer) -> list[Step]:
     """Fields that standard fields and `fields` go to."""
-    names = {**options.STANDARD, **options.fields}
-    missing = sorted({name for name in names.values() if name is not None and name.casefold() not in fields})
+    missing = sorted({name for name in fields.mapped if name.casefold() not in there})
     if not missing:
-        return [step("fields", True, "Contact has every field that is mapped.", answer)]
+        return [step("fields", True, f"{fields.object} has every field that is mapped.", answer)]
     words = (
-        f"Contact has no field {', '.join(missing)}, or the user may not see it. Make it, name another "
+        f"{fields.object} has no field {', '.join(missing)}, or the user may not see it. Make it, name another "
         "(--field OURS=THEIRS), or exclude ours (--field OURS=)."
     )
     return [step("fields", False, words, answer)]

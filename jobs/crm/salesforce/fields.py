@@ -1,4 +1,4 @@
-"""A record as a Salesforce Contact, and whether a row that was read back carries its values.
+"""A record as a Salesforce Contact or Account, and whether a row that was read back carries its values.
 
 An attribute goes as a custom field: each run of characters that an API name cannot have becomes one `_`, and
 `__c` follows ("Subscription Date" → `Subscription_Date__c`; a name that begins with a digit gets the `X` that
@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from app.destinations.kinds import SalesforceOptions
+from app.resources.declaration import Resource
 from jobs.crm.mapping import FieldMap, same, text
 from jobs.crm.port import SentRecord
 
@@ -32,15 +33,17 @@ _ESCAPES: Final = str.maketrans(
 class Fields(FieldMap):
     """How one organisation names things."""
 
-    def __init__(self, options: SalesforceOptions) -> None:
-        super().__init__(options, key=options.external_id_field, name_of=field_name)
+    def __init__(self, options: SalesforceOptions, resource: Resource) -> None:
+        super().__init__(options, resource, key=options.external_id_field, name_of=field_name)
+        self.object = resource.objects[options.KIND]
+        """What Salesforce calls records of this type."""
         self._default_last_name = options.default_last_name
-        self.last_name = options.fields.get("last_name", options.STANDARD["last_name"]) or ""
+        self.last_name = self._standard.get("last_name") or ""
         """The field that a new record must have; empty where nothing goes there."""
 
     def sobject(self, record: SentRecord) -> dict[str, Any]:
         """What an upsert of the record sends."""
-        return {"attributes": {"type": "Contact"}, **self._values(record)}
+        return {"attributes": {"type": self.object}, **self._values(record)}
 
     def new_record(self, record: SentRecord) -> dict[str, Any] | None:
         """What a creation of the record sends: the same with a last name; `None`: there is none to give."""
@@ -57,7 +60,8 @@ class Fields(FieldMap):
         """Whether the row has every value that a push of the record would set."""
         held = {name.casefold(): value for name, value in row.items()}
         return all(
-            same(value, held.get(name.casefold()), fold=name == "Email") for name, value in self._values(record).items()
+            same(value, held.get(name.casefold()), fold=name in self.folded)
+            for name, value in self._values(record).items()
         )
 
     def _values(self, record: SentRecord) -> dict[str, Any]:

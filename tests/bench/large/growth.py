@@ -26,9 +26,9 @@ _SEED = 1_000
 
 # Random ids and fields as those of tests.bench.large.files; the history is not filled, nobody looks there.
 _FILL = """
-INSERT INTO records (tenant_id, record_id, version, document, job_id, item_index)
+INSERT INTO records (tenant_id, type_id, record_id, version, document, job_id, item_index)
 SELECT
-    (SELECT tenant_id FROM tenants WHERE name = 'acme'), i.id, 1,
+    (SELECT tenant_id FROM tenants WHERE name = 'acme'), 1, i.id, 1,
     jsonb_build_object(
         'email', i.id || '@example.com', 'first_name', 'Sheryl', 'last_name', 'Baxter',
         'phone', '(496)978-3969x58947', 'company', 'Rasmussen Group',

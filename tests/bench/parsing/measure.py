@@ -10,11 +10,12 @@ from collections.abc import Generator
 import msgspec
 
 from app.files.csv_columns import HeaderError
+from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
 from app.files.readers import Form, read_by_steps, read_quickly
 from app.imports.batch.items import Items
-from app.resources import rules
-from app.resources.decoding import Piece
+from app.resources.decoding import Piece, reader_of
+from app.resources.types.contacts import CONTACTS
 
 _BATCH = 1_000
 _MAX_ITEM = 65_536
@@ -44,11 +45,11 @@ def work(body: bytes, form: Form) -> Generator[None, None, int]:
         contents = read_quickly(body, form, max_items=_UNLIMITED)
         if contents is None:
             yield
-            contents = yield from read_by_steps(body, form, max_items=_UNLIMITED)
+            contents = yield from read_by_steps(body, form, names_of(CONTACTS), max_items=_UNLIMITED)
         pieces = contents.pieces
     yield
     for start in range(0, len(pieces), _BATCH):
-        items = Items(pieces[start : start + _BATCH], last_wins=False, max_item_bytes=_MAX_ITEM)
+        items = Items(CONTACTS, pieces[start : start + _BATCH], last_wins=False, max_item_bytes=_MAX_ITEM)
         for _ in items.parts():
             yield
         yield
@@ -81,4 +82,4 @@ def _measure(body: bytes, form: Form) -> Cost:
 
 def forget() -> None:
     """Empty what remembers earlier texts."""
-    rules.suggest_field.cache_clear()
+    reader_of.cache_clear()

@@ -70,7 +70,9 @@ class Line:
 
     async def record(self, claim: Claim, states: str, **changes: Any) -> Recorded | None:
         async with self.desk.database.connection() as connection:
-            return await deliverie_queries.record_delivery(connection, claim, report(claim, states, **changes))
+            return await deliverie_queries.record_delivery(
+                connection, claim, "contacts", report(claim, states, **changes)
+            )
 
     async def delivery(self, claim: Claim) -> dict[str, Any]:
         (row,) = await self.desk.rows(
@@ -352,8 +354,9 @@ class TestRecord:
     ) -> None:
         await line.owe("a")
         await line.desk.execute(
-            "INSERT INTO record_syncs (tenant_id, destination_id, record_id, synced_version, state, state_version) "
-            "VALUES ($1, $2, 'a', $3, 'failed', $4)",
+            "INSERT INTO record_syncs (tenant_id, destination_id, type_id, record_id, synced_version, state, "
+            "state_version) "
+            "VALUES ($1, $2, 1, 'a', $3, 'failed', $4)",
             line.desk.tenant_id,
             line.destination_id,
             held,
@@ -489,8 +492,10 @@ class TestFinish:
         try:
             transaction = first.transaction()
             await transaction.start()
-            one = await deliverie_queries.record_delivery(first, mine, report(mine, "o"))
-            late = asyncio.create_task(deliverie_queries.record_delivery(second, theirs, report(theirs, "o")))
+            one = await deliverie_queries.record_delivery(first, mine, "contacts", report(mine, "o"))
+            late = asyncio.create_task(
+                deliverie_queries.record_delivery(second, theirs, "contacts", report(theirs, "o"))
+            )
             await asyncio.sleep(0.2)
             assert not late.done()
             await transaction.commit()
@@ -535,7 +540,7 @@ class TestPlans:
         claims = await line.claim_some(20, concurrency=20)
         async with line.desk.database.connection() as connection:
             for claim in claims:
-                await deliverie_queries.record_delivery(connection, claim, report(claim, "o" * 100))
+                await deliverie_queries.record_delivery(connection, claim, "contacts", report(claim, "o" * 100))
             plans = await connection.fetchrow(
                 "SELECT generic_plans, custom_plans FROM pg_prepared_statements WHERE statement = $1",
                 QUERIES["record_delivery"],
@@ -570,7 +575,7 @@ class TestStanding:
     async def _standing(line: Line) -> tuple[int, int, dict[str, Any]]:
         async with line.desk.database.connection() as connection:
             found = await record_states.records_to_send(
-                connection, line.desk.tenant_id, line.destination_id, ["c00000", "absent"]
+                connection, line.desk.tenant_id, line.destination_id, 1, ["c00000", "absent"]
             )
         assert list(found) == ["c00000"]
         contact = found["c00000"]

@@ -23,8 +23,8 @@ HOT: Final[Hot] = {
     "attempt_job": (f"3, {JOB}", {"jobs_pkey"}),
     "make_due": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "deliveries_open", "deliveries_pkey"}),
     "running_attempt": (f"3, {JOB}, '{{5,6}}'", {"jobs_root", "jobs_pkey", "effects_pkey"}),
-    "supersede_settled": ("3, '{5}', '{c5}', '{2}', '{7}', 'k'", {"dead_letters_record"}),
-    "settle_syncs": ("3, '{5}', '{c5}', '{2}'", {"record_syncs_pkey"}),
+    "supersede_settled": ("3, '{5}', '{1}', '{c5}', '{2}', '{7}', 'k'", {"dead_letters_record"}),
+    "settle_syncs": ("3, '{5}', '{1}', '{c5}', '{2}'", {"record_syncs_pkey"}),
     "read_outcome_of_dead_letters": (
         f"3, {JOB}",
         {"dead_letters_root", "deliveries_faulty", "dead_letters_chain", "record_syncs_pkey"},

@@ -10,9 +10,9 @@ HOT: Final[Hot] = {
     "due_destinations": ("", {"deliveries_due"}),
     "claim_deliveries": (f"3, 5, 8, 8, {TOKEN}, '30 s', false, false", {"deliveries_due", "deliveries_sending"}),
     "renew_lease": (f"3, '30 s', 500, {TOKEN}", {"deliveries_pkey"}),
-    "records_to_send": (f"3, 5, {CONTACTS}", {"records_pkey", "record_syncs_pkey"}),
+    "records_to_send": (f"3, 5, 1, {CONTACTS}", {"records_pkey", "record_syncs_pkey"}),
     "record_delivery": (
-        f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, {TRIED}",
+        f"3, 500, {TOKEN}, 'oo', '{{}}', '{{}}', 1, NULL, 'keep', NULL, 1, {TRIED}",
         {"deliveries_pkey", "effects_pkey", "jobs_pkey", "record_syncs_pkey"},
     ),
     "insert_dead_letters": (
@@ -20,14 +20,17 @@ HOT: Final[Hot] = {
         {"deliveries_pkey", "dead_letters_pkey", "jobs_pkey"},
     ),
     "supersede_dead_letters": (
-        f"3, {CONTACTS}, '{{1,1,1}}', 5, 500, {TOKEN}",
+        f"3, {CONTACTS}, '{{1,1,1}}', 5, 1, 500, {TOKEN}",
         {"dead_letters_record", "deliveries_pkey"},
     ),
     "hasten_deliveries": ("3, 5, false", {"deliveries_due", "deliveries_pkey"}),
     "give_back": (f"3, 5, {TOKEN}", {"deliveries_sending"}),
     "record_calls": ("3, 5, 1, '[]'", {"delivery_calls_pkey"}),
     "lost_calls": ("3, 5", {"delivery_calls_pkey"}),
-    "notify_dead_letters": ("3, '{}', 5, '{0,1}', 16000", {"dead_letters_tenant_id_delivery_id_item_index_key"}),
+    "notify_dead_letters": (
+        "3, 'contacts', '{}', 5, '{0,1}', 16000",
+        {"dead_letters_tenant_id_delivery_id_item_index_key"},
+    ),
     "finish_job": (f"3, {JOB}", {"jobs_pkey", "effects_pkey"}),
     "list_destinations": ("3", {"deliveries_unknown"}),
     "read_health": ("3", {"deliveries_unknown"}),

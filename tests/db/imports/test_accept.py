@@ -191,8 +191,8 @@ class TestLocks:
         """One batch creates them; the one that had to wait for it finds them there."""
         async with holding(
             desk,
-            """INSERT INTO records (tenant_id, record_id, version, document, job_id, item_index)
-            VALUES ($1, 'c00001', 1, '{"email": "c00001@example.com"}', gen_random_uuid(), 0)""",
+            """INSERT INTO records (tenant_id, type_id, record_id, version, document, job_id, item_index)
+            VALUES ($1, 1, 'c00001', 1, '{"email": "c00001@example.com"}', gen_random_uuid(), 0)""",
             desk.tenant_id,
         ):
             late = asyncio.create_task(desk.push([person(0), person(1), person(2, company="New")]))

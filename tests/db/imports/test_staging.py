@@ -21,7 +21,9 @@ from app.imports import upload_queries
 from app.imports.cancel import queries as cancel_queries
 from app.imports.service import ImportRequest, Options, Replay
 from app.imports.upload import Accepted202
+from app.resource_types.catalog import Catalog
 from tests.db.conftest import ROUTE, Desk, people
+from tests.types import CONTACTS
 
 BODY = b"id,email\n" + b"".join(b"c%d,c%d@example.com\n" % (n, n) for n in range(500))
 STEP = 1_000
@@ -50,6 +52,7 @@ async def receive(
         tenant_id=desk.tenant_id,
         key_id="test",
         request_id="request",
+        resource=CONTACTS,
         route=ROUTE,
         key=key,
         options=Options(**options),
@@ -57,7 +60,7 @@ async def receive(
     )
     settings = msgspec.structs.replace(desk.settings, import_chunk_items=chunk)
     return await import_upload.receive(
-        desk.database, upload, body, settings, new_id=uuid_utils.compat.uuid7, clock=clock
+        desk.database, upload, body, settings, catalog=Catalog(), new_id=uuid_utils.compat.uuid7, clock=clock
     )
 
 
@@ -211,7 +214,8 @@ async def test_a_body_that_is_taken_whole_is_not_given_up_any_more(desk: Desk) -
     """What a lost answer to COMMIT looks like: the process believes that it failed."""
     done = await accepted(desk, arrive(BODY))
     arrival = upload_queries.Arrival(
-        tenant_id=desk.tenant_id, job_id=done.job_id, request_id="", key_id="", options="", route=ROUTE, key="k",
+        tenant_id=desk.tenant_id, job_id=done.job_id, type="contacts", request_id="", key_id="", options="",
+        route=ROUTE, key="k",
         lease=1, retention=1,
     )  # fmt: skip
     async with desk.database.connection() as connection, connection.transaction():

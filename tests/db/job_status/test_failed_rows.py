@@ -9,6 +9,7 @@ import tracemalloc
 from app.job_status.items import failed_rows
 from app.job_status.items.item_filter import Filter
 from app.job_status.items.queries import JobRef
+from app.resource_types.catalog import Catalog
 from tests.db.conftest import Desk, person
 from tests.db.staging import process, stage
 
@@ -23,7 +24,7 @@ async def test_large_rows_are_given_back_a_few_at_a_time(desk: Desk) -> None:
     await process(desk, job_id)
     found: list[str] = []
     tracemalloc.start()
-    download = await failed_rows.open_download(desk.database, desk.tenant_id, job_id, LOST)
+    download = await failed_rows.open_download(desk.database, Catalog(), desk.tenant_id, job_id, LOST)
     async for part in download.parts:
         found += [row[3] for row in read(part)]
     _, peak = tracemalloc.get_traced_memory()
@@ -47,7 +48,7 @@ async def test_a_page_ends_early_where_its_rows_are_large(desk: Desk) -> None:
     while position is not None:
         async with desk.database.connection() as connection:
             job = JobRef(connection, desk.tenant_id, job_id)
-            body, page = await failed_rows.read_page(job, LOST, first=position, limit=100)
+            body, page = await failed_rows.read_page(job, Catalog(), LOST, first=position, limit=100)
         assert len(read(body)) == len(page.items) + 1
         found += [row[3] for row in read(body)[1:]]
         position = page.position

@@ -38,18 +38,19 @@ INSERT INTO tenants (name) VALUES ('acme');
 INSERT INTO destinations (tenant_id, name, kind, base_url, credentials)
 SELECT 1, n, 'hubspot', 'http://127.0.0.1:9', '\\x00' FROM unnest('{hubspot,other}'::text[]) n;
 INSERT INTO jobs (
-    tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, items
+    tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total, succeeded, failed, retry, items
 )
-SELECT 1, j, 'import', 'syncing', j, 'r', 'k', $n, $n - 1, 1, 0, $n
+SELECT 1, j, 'import', 'contacts', 'syncing', j, 'r', 'k', $n, $n - 1, 1, 0, $n
 FROM unnest(ARRAY['$a'::uuid, '$b'::uuid]) j;
 INSERT INTO effects (tenant_id, job_id, destination_id, ok, failed, unknown, skipped)
 SELECT 1, j, d, $n - 3, 1, 1, 1 FROM unnest(ARRAY['$a'::uuid, '$b'::uuid]) j, generate_series(1, 2) d;
 INSERT INTO deliveries (
-    tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes, states,
+    tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes,
+    states,
     state
 )
 SELECT
-    1, d, '$a'::uuid, 'r', f, f + 99, ARRAY(SELECT 'c' || i FROM generate_series(f, f + 99) i),
+    1, d, 1, '$a'::uuid, 'r', f, f + 99, ARRAY(SELECT 'c' || i FROM generate_series(f, f + 99) i),
     array_fill(1, ARRAY[100]), ARRAY(SELECT generate_series(f, f + 99)), repeat('o', 100), 'done'
 FROM generate_series(1, 2) d, generate_series(0, $n - 100, 100) f;
 INSERT INTO record_versions (tenant_id, job_id, first_index, indexes, versions)

@@ -54,7 +54,7 @@ async def deliver(desk: Desk, destination: int, *, refuse: set[str] = frozenset(
                     if refused
                 ],
             )
-            await queries.record_delivery(connection, claim, record)
+            await queries.record_delivery(connection, claim, "contacts", record)
 
 
 async def compensation(desk: Desk, job_id: uuid.UUID) -> Job:

@@ -16,15 +16,15 @@ from app.job_status.service import Job, read_job
 from app.kit.compression import unpack
 from app.records import history
 from app.records.service import read_record
-from app.resources.contacts import STANDARD_FIELDS
 from app.vocabulary.outcomes_wire import ItemOutcome, decode_items
 from tests.db.conftest import Desk, people, person
 from tests.db.sagas.saga_rig import ask, drive, due, runner_of, undo
 from tests.db.staging import stage
+from tests.types import CONTACTS
 
 
 async def contacts(desk: Desk) -> dict[str, dict[str, Any]]:
-    names = ("version", "source_version", *STANDARD_FIELDS, "attributes")
+    names = ("version", "source_version", *CONTACTS.names, "attributes")
     return {
         row["record_id"]: {name: row[name] for name in names}
         for row in await desk.contacts()
@@ -128,7 +128,7 @@ async def test_the_rows_that_were_left_can_be_pushed_as_they_would_have_been(des
         "company": None,
         "attributes": {"a": 1},
     }
-    assert sources["c00002"] == {"id": "c00002"}
+    assert sources["c00002"] == {"id": "c00002", "deleted": True}
 
 
 async def test_asked_twice_it_is_done_once(desk: Desk) -> None:
@@ -168,9 +168,11 @@ async def test_imports_can_be_undone_one_after_the_other_newest_first(desk: Desk
         assert (await job(desk, undo_id)).state == "completed"
         assert await fields(desk) == stood[number]
     async with desk.database.connection() as connection:
-        versions, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
+        versions, _ = await history.read_history(connection, desk.tenant_id, CONTACTS, "c00001", after=None, limit=10)
         assert [(v.version, v.undone_by is not None) for v in versions] == [(n, n <= 4) for n in range(8, 0, -1)]
-        last, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=(jobs[1], 0), limit=1)
+        last, _ = await history.read_history(
+            connection, desk.tenant_id, CONTACTS, "c00001", after=(jobs[1], 0), limit=1
+        )
     assert [v.undone_by for v in last] == [versions[0].job_id]
 
 
@@ -205,8 +207,8 @@ async def test_an_import_revives_what_an_undo_took_away(desk: Desk) -> None:
     pushed = await desk.push([person(1, first_name="Ada", attributes={"a": 1}, source_version=7)])
     await undo(desk, pushed.job_id)
     async with desk.database.connection() as connection:
-        with pytest.raises(NotFound, match="undone by job"):
-            await read_record(connection, desk.tenant_id, "c00001")
+        with pytest.raises(NotFound, match="was undone by job"):
+            await read_record(connection, desk.tenant_id, CONTACTS, "c00001")
     again = await desk.push([person(1, company="ACME", source_version=1)])
     found = (await contacts(desk))["c00001"]
     assert (found["version"], found["first_name"], found["company"]) == (3, None, "ACME")
@@ -372,17 +374,19 @@ async def test_a_history_tells_it_all(desk: Desk) -> None:
     second = await desk.push([person(1, first_name="Eve"), person(2)])
     undone = await undo(desk, second.job_id)
     async with desk.database.connection() as connection:
-        versions, _ = await history.read_history(connection, desk.tenant_id, "c00001", after=None, limit=10)
+        versions, _ = await history.read_history(connection, desk.tenant_id, CONTACTS, "c00001", after=None, limit=10)
         pages: list[history.Version] = []
         after = None
         for _ in range(5):
-            one, after = await history.read_history(connection, desk.tenant_id, "c00001", after=after, limit=1)
+            one, after = await history.read_history(
+                connection, desk.tenant_id, CONTACTS, "c00001", after=after, limit=1
+            )
             pages += one
             if after is None:
                 break
-        tombstone, _ = await history.read_history(connection, desk.tenant_id, "c00002", after=None, limit=10)
+        tombstone, _ = await history.read_history(connection, desk.tenant_id, CONTACTS, "c00002", after=None, limit=10)
         with pytest.raises(NotFound):
-            await history.read_history(connection, desk.tenant_id, "nobody", after=None, limit=10)
+            await history.read_history(connection, desk.tenant_id, CONTACTS, "nobody", after=None, limit=10)
     assert [(v.version, v.kind, v.job_id, v.undone_by) for v in versions] == [
         (3, "undo", undone, None),
         (2, "import", second.job_id, undone),

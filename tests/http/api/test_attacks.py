@@ -64,8 +64,8 @@ async def test_what_stands_still_still_tells_what_it_met(api: Api, db: Db) -> No
         'errors = \'{"0": {"code": "DESTINATION_UNAVAILABLE", "detail": "HubSpot answered 401"}}\''
     )
     await db.execute(
-        "INSERT INTO record_syncs (tenant_id, destination_id, record_id, state, state_version, error_code, "
-        "error_detail) SELECT tenant_id, destination_id, 'c1', 'retry', 1, 'DESTINATION_UNAVAILABLE', "
+        "INSERT INTO record_syncs (tenant_id, destination_id, type_id, record_id, state, state_version, error_code, "
+        "error_detail) SELECT tenant_id, destination_id, 1, 'c1', 'retry', 1, 'DESTINATION_UNAVAILABLE', "
         "'HubSpot answered 401' FROM destinations"
     )
     await db.execute(

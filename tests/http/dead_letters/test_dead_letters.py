@@ -46,11 +46,12 @@ ended AS (
     WHERE j.job_id = $1
 )
 INSERT INTO dead_letters (
-    tenant_id, destination_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
+    tenant_id, destination_id, type_id, record_id, version, job_id, item_index, delivery_id, state, error_code,
+    error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    r.tenant_id, r.destination_id, i.record_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
+    r.tenant_id, r.destination_id, r.type_id, i.record_id, i.version, r.job_id, i.item_index, r.delivery_id, 'failed',
     'DESTINATION_REJECTED', 'no', 1, r.request_id, coalesce(b.root_job_id, r.job_id),
     coalesce(b.chain_id, b.dead_letter_id)
 FROM refused r
@@ -219,7 +220,7 @@ async def test_letters_are_found_by_every_condition(api: Api, db: Db) -> None:
     assert await count("state=failed&destination=hubspot") == 2
     assert await count(f"job_id={one}") == 4
     assert await count(f"job_id={one}&record_id=c2&destination=hubspot") == 1
-    assert [await count(f"resolution={r}") for r in RESOLUTIONS] == [5, 0, 0, 1, 0, 6]
+    assert [await count(f"resolution={r}") for r in RESOLUTIONS] == [5, 0, 0, 1, 0, 0, 6]
     clusters = (await api.get(f"{DEAD_LETTERS}/clusters")).json()
     assert clusters["total"] == 5
     assert [(c["destination"], c["error_code"], c["count"]) for c in clusters["clusters"]] == [

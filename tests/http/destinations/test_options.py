@@ -67,8 +67,8 @@ async def test_options_change_one_by_one_and_null_is_the_default(api: Api) -> No
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({}, "give a token or options"),
-        ({"options": {}}, "give a token or options"),
+        ({}, "give a token, options or types"),
+        ({"options": {}}, "give a token, options or types"),
         ({"options": {"propertys": {}}}, "options.propertys: hubspot has no such option"),
         ({"options": {"batch_size": 500}}, "options.batch_size: Expected `int` <= 100."),
         ({"token": "a b"}, "printable ASCII"),
@@ -180,7 +180,7 @@ async def test_the_command_changes_a_destination_over_http_and_at_the_database(a
     assert (changed.exit_code, changed.output) == (0, "changed crm\n"), changed
     assert (await api.get("/v1/destinations/crm")).json()["options"] == wanted | {"path": "/v2/people"}
     for words, reason in (
-        (("crm",), "give a token or options"),
+        (("crm",), "give a token, options or types"),
         (("crm", "--concurrency", "0"), "options.concurrency"),
         (("nobody", "--token", "t"), "There is no destination 'nobody'"),
     ):

@@ -164,7 +164,7 @@ async def test_what_was_applied_goes_on_to_its_destinations(api: Api, db: Db) ->
     assert claim is not None
     tried = [Tried(name, "ok", 1, 1, None, None, None) for name in claim.record_ids]
     done = Record(states="oo", errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[])
-    recorded = await deliverie_queries.record_delivery(db, claim, done)
+    recorded = await deliverie_queries.record_delivery(db, claim, "contacts", done)
     assert recorded is not None
     assert recorded.finished is None
     later = await api.get(f"/v1/jobs/{job_id}")

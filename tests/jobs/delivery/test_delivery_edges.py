@@ -72,7 +72,7 @@ async def record_ok(world: World, claim: Claim) -> Recorded | None:
         states="o" * len(tried), errors={}, attempts=1, wait=None, absence="clear", tried=tried, dead_letters=[]
     )
     async with world.database.connection() as connection:
-        return await queries.record_delivery(connection, claim, record)
+        return await queries.record_delivery(connection, claim, "contacts", record)
 
 
 async def release_lost(world: World) -> int:
@@ -328,7 +328,9 @@ async def test_an_attribute_that_was_refused_is_not_mentioned_any_more(world: Wo
     await world.push(people(1, attributes={"ctiy": None, "city": "Ulm"}))
     claim = await take(world)
     async with world.database.connection() as connection:
-        found = await record_states.records_to_send(connection, world.tenant_id, claim.destination_id, claim.record_ids)
+        found = await record_states.records_to_send(
+            connection, world.tenant_id, claim.destination_id, claim.type_id, claim.record_ids
+        )
     assert found["c00000"].attributes == {"city": "Ulm"}
 
 

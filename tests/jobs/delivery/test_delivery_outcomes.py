@@ -115,13 +115,14 @@ async def bury_contacts(world: World) -> uuid.UUID:
     (job,) = await world.rows("SELECT * FROM jobs ORDER BY job_id LIMIT 1")
     new = uuid.uuid4()
     await world.rows(
-        """INSERT INTO jobs (tenant_id, job_id, kind, state, root_job_id, request_id, key_id, total, succeeded, failed,
-            retry) SELECT tenant_id, $2, 'undo', 'syncing', job_id, 'undo', 'k', total, total, 0, 0 FROM jobs
-            WHERE job_id = $1""",
+        """INSERT INTO jobs (tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, total,
+            succeeded, failed, retry)
+        SELECT tenant_id, $2, 'undo', type, 'syncing', job_id, 'undo', 'k', total, total, 0, 0
+        FROM jobs WHERE job_id = $1""",
         job["job_id"],
         new,
     )
-    await world.rows("UPDATE records SET version = version + 1, deleted = true, document = '{}'")
+    await world.rows("UPDATE records SET version = version + 1, deleted = true, document = '{}', withdrawn = '{}'")
     await world.rows(
         """INSERT INTO effects (tenant_id, job_id, destination_id, pending)
         SELECT d.tenant_id, $1, d.destination_id, (SELECT count(*) FROM records) FROM destinations d""",
@@ -129,10 +130,12 @@ async def bury_contacts(world: World) -> uuid.UUID:
     )
     await world.rows(
         """INSERT INTO deliveries (
-            tenant_id, destination_id, job_id, request_id, first_index, last_index, record_ids, versions, indexes,
+            tenant_id, destination_id, type_id, job_id, request_id, first_index, last_index, record_ids, versions,
+            indexes,
             states
         )
-        SELECT c.tenant_id, d.destination_id, $1, 'undo', 0, max(c.place) - 1, array_agg(c.record_id ORDER BY c.place),
+        SELECT c.tenant_id, d.destination_id, 1, $1, 'undo', 0, max(c.place) - 1,
+        array_agg(c.record_id ORDER BY c.place),
             array_agg(c.version ORDER BY c.place), array_agg(c.place - 1 ORDER BY c.place), repeat('p', max(c.place))
         FROM (SELECT x.*, row_number() OVER (ORDER BY x.record_id)::int AS place FROM records x) c
         JOIN destinations d USING (tenant_id) GROUP BY 1, 2""",
@@ -367,6 +370,7 @@ class TestEvents:
             "job_id": str(answer.job_id),
             "root_job_id": str(answer.job_id),
             "kind": "import",
+            "type": "contacts",
             "state": "completed_with_failures",
             "summary": {"total": 3, "succeeded": 3, "failed": 0, "retry": 0},
         }

@@ -64,7 +64,7 @@ async def test_a_contact_that_changes_while_it_is_read(world: World) -> None:
 
     async with world.database.connection() as connection:
         interrupted: Any = Interrupted(connection)
-        found = await record_states.records_to_send(interrupted, world.tenant_id, row["destination_id"], ["c00000"])
+        found = await record_states.records_to_send(interrupted, world.tenant_id, row["destination_id"], 1, ["c00000"])
     assert found["c00000"].version == 3
     assert found["c00000"].attributes == {"old": None, "note": "2"}
 

@@ -16,6 +16,7 @@ from app.records.service import read_record
 from jobs.worker import working
 from tests.jobs.conftest import Sandbox, World
 from tests.jobs.sagas.test_undo import ask, second
+from tests.types import CONTACTS
 
 __all__ = ["JobRef", "second"]
 
@@ -76,7 +77,7 @@ async def test_known_values_go_back_and_unknown_ones_are_listed(world: World, se
         assert (await held(world.sandbox) or {})["phone"] == "040 1"
         undone = await undo(world, pushed)
         async with world.database.connection() as connection:
-            contact = await read_record(connection, world.tenant_id, "c1")
+            contact = await read_record(connection, world.tenant_id, CONTACTS, "c1")
     found = await held(world.sandbox) or {}
     assert (found["firstname"], found["plan"]) == ("Grace", "gold")
     assert (found["phone"], found["tier"]) == ("040 1", "3"), "what stood there before is not known"
@@ -97,7 +98,7 @@ async def test_a_field_named_again_is_ours_again(world: World) -> None:
         await undo(world, await push(world, phone="040 1"))
         await push(world, phone="040 2")
         async with world.database.connection() as connection:
-            contact = await read_record(connection, world.tenant_id, "c1")
+            contact = await read_record(connection, world.tenant_id, CONTACTS, "c1")
     assert (await held(world.sandbox) or {})["phone"] == "040 2"
     assert contact.destinations["hubspot"].not_restored is None
 

@@ -475,6 +475,7 @@ async def test_every_way_a_job_ends_is_told(world: World, desk: Desk, receiver: 
     assert told[str(only_bad.job_id)] == {
         "job_id": str(only_bad.job_id),
         "kind": "import",
+        "type": "contacts",
         "root_job_id": str(only_bad.job_id),
         "state": "completed_with_failures",
         "summary": {"total": 1, "succeeded": 0, "failed": 1, "retry": 0},

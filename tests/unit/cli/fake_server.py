@@ -20,11 +20,11 @@ import zstandard
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from app.files.csv_mapping import parse_mapping
 from app.files.encoding import CHARSETS
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note
 from app.files.readers import WORDING, CsvReader, Family, Form, Kept, keep, open_reader
 from app.resources.decoding import Noted, Piece, UnreadablePiece
+from tests.types import NAMES
 
 KEY = "trn_test"
 Decide = Callable[[dict[str, Any], int], dict[str, Any] | None]
@@ -160,7 +160,7 @@ class FakeApi:
 
     async def _receive(self, request: web.Request, upload: Upload) -> bytes:
         form, digest = _read_form(upload), hashlib.sha256()
-        reader = open_reader(form)
+        reader = open_reader(form, NAMES)
         async for data in self._inflate(request, upload):
             digest.update(data)
             upload.pieces += reader.feed(data)
@@ -304,7 +304,7 @@ class FakeApi:
         self, request: web.Request, upload: Upload, chosen: list[dict[str, Any]]
     ) -> web.StreamResponse:
         media_type = request.headers["Accept"]
-        writer = CsvWriter(upload.kept) if media_type == "text/csv" else NdjsonWriter()
+        writer = CsvWriter(NAMES, upload.kept) if media_type == "text/csv" else NdjsonWriter()
         rows = ((_note(o), upload.pieces[o["index"]], o.get("id")) for o in chosen)
         body = writer.encode_header() + writer.encode_rows(rows)
         response = web.StreamResponse(headers={"Content-Type": media_type})
@@ -344,7 +344,7 @@ def _read_form(upload: Upload) -> Form:
     return Form(
         family=FAMILIES[upload.content_type.partition(";")[0]],
         charset=CHARSETS[charset[1] if charset else "utf-8"],
-        mapping=parse_mapping(maps, WORDING, ignored),
+        mapping=NAMES.parse_mapping(maps, WORDING, ignored),
     )
 
 

@@ -15,6 +15,7 @@ from app.cli.client.api_client import Response, refuse
 from app.cli.client.errors import UsageError
 from app.cli.client.source_file import FileOptions, open_file
 from app.cli.local.stack import own_command
+from tests.types import CONTACTS
 from tests.unit.cli.fake_server import KEY, FakeApi
 
 JOB = "01a1fb9b-c1aa-7595-9dad-be7042173d57"
@@ -41,7 +42,7 @@ def test_a_package_named_app_in_the_current_folder_is_not_taken_for_ours(tmp_pat
 def test_a_workbook_or_an_archive_is_called_what_it_is(tmp_path: Path, name: str, content: bytes, advice: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError, match=advice):
-        open_file(str(tmp_path / name), FileOptions())
+        open_file(str(tmp_path / name), FileOptions(), CONTACTS)
 
 
 def test_a_refusal_ends_in_one_full_stop() -> None:

@@ -23,6 +23,7 @@ from app.cli.client.push import PushOptions, push
 from app.cli.client.source_file import FileOptions, open_file
 from app.cli.client.summary import Ending, Report, as_document
 from app.cli.push import _survey
+from tests.types import CONTACTS
 from tests.unit.cli.fake_server import KEY, FakeApi, FakeClock, fail, problem, wait
 
 
@@ -68,7 +69,7 @@ class Pusher:
         **options: Any,
     ) -> Ending:
         self.outcomes = Outcomes()
-        self.source = open_file(str(self.folder / self.name), read or FileOptions())
+        self.source = open_file(str(self.folder / self.name), read or FileOptions(), CONTACTS)
         limit = Deadline(self.clock, timeout)
         api = ApiClient(self.url, key, deadline=limit, notify=self.display.say, rng=random.Random(1))
         asked = PushOptions(run=run, fingerprint="mark", **options)
@@ -656,7 +657,7 @@ async def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     with (tmp_path / "in.csv").open("w") as out:
         out.write("id,email,first_name\n")
         out.writelines(f"c{i},user{i}@b.example,{'x' * 60}\n" for i in range(100_000))
-    source = open_file(str(tmp_path / "in.csv"), FileOptions())
+    source = open_file(str(tmp_path / "in.csv"), FileOptions(), CONTACTS)
     assert source.body.size > 5_000_000
     tracemalloc.start()
     try:

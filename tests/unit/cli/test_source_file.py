@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 
 from app.cli.client.errors import UsageError
 from app.cli.client.source_file import CsvFile, FileOptions, Format, SourceFile, find_format, open_file
+from tests.types import CONTACTS
 
 
 def read(tmp_path: Path, content: bytes | str, name: str = "in.csv", **options: Any) -> SourceFile:
     path = tmp_path / name
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return open_file(str(path), FileOptions(**options))
+    return open_file(str(path), FileOptions(**options), CONTACTS)
 
 
 def meanings(source: SourceFile) -> list[str]:
@@ -112,7 +113,7 @@ def test_no_bytes_break_the_reader(tmp_path_factory: pytest.TempPathFactory, con
     path = tmp_path_factory.mktemp("any") / name
     path.write_bytes((b"id,email\n" if name == "a.csv" else b"") + content)
     try:
-        source = open_file(str(path), FileOptions())
+        source = open_file(str(path), FileOptions(), CONTACTS)
     except UsageError:
         return
     assert b"".join(source.body.pieces()) is not None

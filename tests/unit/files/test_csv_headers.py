@@ -10,10 +10,10 @@ import msgspec
 import pytest
 
 from app.files.csv_columns import HeaderError
-from app.files.csv_headers import find_meaning
-from app.files.csv_mapping import BOTH, MappingError, parse_mapping
+from app.files.csv_mapping import BOTH, MappingError
 from app.files.json_document import MalformedBody
 from app.files.readers import WORDING, Family, Form
+from tests.types import NAMES
 from tests.unit.files.reading import read_pieces
 
 GOOGLE = {
@@ -94,7 +94,7 @@ EXCEL = {
     ],
 )  # fmt: skip
 def test_each_header_means_a_field_or_none(header: str, field: str | None) -> None:
-    assert find_meaning(header) == field
+    assert NAMES.headers.find_meaning(header) == field
 
 
 def refuse(text: str, **mapping: str) -> str:
@@ -141,8 +141,8 @@ def test_a_file_with_addresses_and_no_id_gets_one_advice_that_works() -> None:
 
 
 def test_two_renamings_of_one_column_make_it_both() -> None:
-    assert parse_mapping(["a:id", "a:email"], WORDING) == {"a": BOTH}
-    assert parse_mapping(["a:email", "a:id"], WORDING) == {"a": BOTH}
+    assert NAMES.parse_mapping(["a:id", "a:email"], WORDING) == {"a": BOTH}
+    assert NAMES.parse_mapping(["a:email", "a:id"], WORDING) == {"a": BOTH}
 
 
 def test_an_id_taken_from_an_address_leaves_another_address_alone() -> None:
@@ -165,18 +165,18 @@ def test_usual_names_in_other_languages_are_recognized_where_only_one_column_has
 
 def test_a_slip_in_the_target_of_a_renaming_is_asked_about() -> None:
     with pytest.raises(MappingError) as caught:
-        parse_mapping(["Vorname:frist_name"], WORDING)
+        NAMES.parse_mapping(["Vorname:frist_name"], WORDING)
     assert "did you mean ?map=Vorname:first_name?" in caught.value.detail
-    mapping = parse_mapping(["Vorname:attributes.frist_name", "x:city"], WORDING)
+    mapping = NAMES.parse_mapping(["Vorname:attributes.frist_name", "x:city"], WORDING)
     found = items("id,email,Vorname,x\n1,a@b.de,Ann,Bonn\n", **mapping)
     assert found[0]["attributes"] == {"frist_name": "Ann", "city": "Bonn"}
 
 
 def test_an_ignored_column_is_left_out() -> None:
-    mapping = parse_mapping([], WORDING, ["Secret"])
+    mapping = NAMES.parse_mapping([], WORDING, ["Secret"])
     assert items("id,email,Secret\n1,a@b.de,x\n", **mapping) == [{"id": "1", "email": "a@b.de"}]
     with pytest.raises(MappingError):
-        parse_mapping(["Secret:id"], WORDING, ["Secret"])
+        NAMES.parse_mapping(["Secret:id"], WORDING, ["Secret"])
     assert "'Secert'" in refuse("id,email,Secret\n", Secert="")
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from app.files.csv_columns import NOTES, HeaderError, guard_key, understand
 from app.files.csv_injection import neutralize, restore
 from app.files.readers import WORDING, Family, Form
+from tests.types import NAMES
 from tests.unit.files.reading import read_pieces
 
 CELLS = st.text(st.sampled_from("'=+-@\t\r\n＝a1 ,\"") | st.characters(exclude_categories=["Cs"]), max_size=8)  # noqa: RUF001
@@ -33,7 +34,7 @@ def test_a_cell_typed_in_by_hand_needs_no_apostrophe() -> None:
 
 
 def build(header: list[str], cells: list[str], **mapping: str) -> dict[str, Any]:
-    return understand(header, mapping, WORDING).build(cells)
+    return understand(NAMES, header, mapping, WORDING).build(cells)
 
 
 def test_only_a_file_of_failed_rows_loses_apostrophes() -> None:
@@ -65,7 +66,7 @@ def test_the_names_of_a_file_of_failed_rows_are_taken_back_too() -> None:
     ],
 )
 def test_an_attribute_is_marked_where_its_name_would_mean_something_else(key: str, column: str) -> None:
-    assert guard_key(key) == column
+    assert guard_key(NAMES, key) == column
     assert build([*NOTES, "id", "email", column], ["", "", "", "1", "a@b.de", "v"])["attributes"] == {key: "v"}
 
 

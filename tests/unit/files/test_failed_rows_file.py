@@ -16,6 +16,7 @@ from app.files.csv_columns import NOTES
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, read_stored_keys
 from app.files.readers import Contents, Family, Form, Kept
 from app.resources.decoding import Noted, UnreadablePiece
+from tests.types import NAMES
 from tests.unit.files.reading import read_pieces
 
 CELLS = st.text(st.sampled_from("'=+-@\t\r\n;|a1 ,\"\0") | st.characters(exclude_categories=["Cs"]), max_size=6)
@@ -30,7 +31,7 @@ def read(body: bytes, **mapping: str) -> Contents:
 
 
 def write(kept: Kept | None, sources: list[Source | None], *keys: str) -> bytes:
-    layout = CsvWriter(kept, keys)
+    layout = CsvWriter(NAMES, kept, keys)
     return layout.encode_header() + layout.encode_rows((NOTE, source, "c1") for source in sources)
 
 

@@ -14,6 +14,7 @@ from app.files.json_document import MalformedBody
 from app.files.json_reader import MAX_ITEM, JsonItems, LongItem
 from app.files.readers import Form, open_reader
 from app.resources.decoding import UnreadablePiece
+from tests.types import NAMES
 from tests.unit.files.json_oracle import split_json
 from tests.unit.files.test_json_document import GOOD, POISON, body_of, json_values, mutate, mutations
 
@@ -82,7 +83,7 @@ def test_random_bytes(tail: bytes, cuts: list[int]) -> None:
 def test_an_item_that_is_too_long_fails_alone(size: int) -> None:
     long = b'{"id":"x","company":"' + b"\\\\x" * MAX_ITEM + b'","attributes":{"a":[[1]]}}'
     body = body_of([GOOD[0], long, GOOD[1]])
-    reader = open_reader(Form())
+    reader = open_reader(Form(), NAMES)
     found = [p for at in range(0, len(body), size) for p in reader.feed(body[at : at + size])]
     found += reader.finish()
     assert (found[0], found[2]) == (GOOD[0], GOOD[1])

@@ -16,9 +16,10 @@ from app.files.readers import Family, Form, open_reader, read_by_steps
 from app.http.body.decompression import open_inflater
 from app.imports.batch.items import Items
 from app.resources import diagnosis
-from app.resources.decoding import Effort, Laborious, Rejected, UnreadablePiece, read_items
+from app.resources.decoding import Effort, Laborious, Rejected, UnreadablePiece
 from tests.bench.parsing.inputs import Input, hostile
 from tests.bench.parsing.measure import measure
+from tests.types import CONTACTS, NAMES, read_items
 from tests.unit.files.reading import read_pieces
 
 SMALL, LARGE = 5_000, 50_000
@@ -108,7 +109,7 @@ def test_rows_with_an_open_quote_fail_alone_and_name_their_lines() -> None:
 )
 def test_reading_has_many_steps(family: Family, body: bytes) -> None:
     """None of them makes more pieces than take some milliseconds."""
-    reader = open_reader(Form(family=family))
+    reader = open_reader(Form(family=family), NAMES)
     parts = [*(body[at : at + 16_384] for at in range(0, len(body), 16_384)), None]
     sizes = [len(portion.pieces) for part in parts for portion in reader.read(part)]
     assert max(sizes) <= 8_192
@@ -128,12 +129,12 @@ def test_hard_work_is_refused_within_a_transaction_and_done_in_steps_outside() -
     with pytest.raises(Laborious):
         _effort_of(hard, 262_144)
     effort = Effort(262_144)
-    items = Items(hard, last_wins=False, max_item_bytes=65_536, effort=effort)
+    items = Items(CONTACTS, hard, last_wins=False, max_item_bytes=65_536, effort=effort)
     with pytest.raises(Laborious):
         list(items.parts())
     assert len(list(items.examine())) >= len(hard) // 2
     spent = effort.spent
-    again = Items(hard, last_wins=False, max_item_bytes=65_536, effort=effort)
+    again = Items(CONTACTS, hard, last_wins=False, max_item_bytes=65_536, effort=effort)
     assert [row for part in again.parts() for row in part] == []
     assert effort.spent == spent, "nothing is examined twice"
     again.decide({})
@@ -142,7 +143,7 @@ def test_hard_work_is_refused_within_a_transaction_and_done_in_steps_outside() -
 
 def test_what_others_may_interrupt_ends_as_what_nobody_interrupts() -> None:
     raws = [b'{"id":"%d","email":"a@b.de"}' % n for n in range(700)] + [b"1", b"{}", b'{"id":"1","email":"x"}'] * 100
-    items = Items(raws, last_wins=False, max_item_bytes=65_536)
+    items = Items(CONTACTS, raws, last_wins=False, max_item_bytes=65_536)
     parted = [row for part in items.parts() for row in part]
     whole = [row for row in read_items(raws, max_item_bytes=65_536) if not isinstance(row, Rejected)]
     assert sorted(row.index for row in parted) == [row.index for row in whole]
@@ -185,11 +186,12 @@ def test_a_record_has_a_bounded_number_of_lines_however_it_is_cut(size: int) -> 
 
 def test_text_without_records_is_read_in_steps_too() -> None:
     body = b'id,email\n1,"' + b"\n" * 2_000_000
-    steps = read_by_steps(body, Form(family=Family.CSV), max_items=1_000_000)
+    steps = read_by_steps(body, Form(family=Family.CSV), NAMES, max_items=1_000_000)
     assert sum(1 for _ in steps) >= len(body) // 65_536
 
 
 def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    examine = diagnosis.Examiner(CONTACTS).examine
     rng = random.Random(1)
     names = ["id", "email", "phone", "attributes", "if_version", "a", "frist_name", "idx", "12"]
     values = [
@@ -200,9 +202,9 @@ def test_a_quick_reading_of_a_small_item_finds_what_a_thorough_one_does(monkeypa
     for _ in range(5_000):
         members = (f'"{rng.choice(names)}":{rng.choice(values)}' for _ in range(rng.randint(0, 4)))
         raw = f"{{{','.join(members)}}}".encode()
-        quick = diagnosis.examine(raw)
+        quick = examine(raw)
         with monkeypatch.context() as patched:
             patched.setattr(diagnosis, "_SMALL", -1)
-            thorough = diagnosis.examine(raw)
+            thorough = examine(raw)
         assert (quick.record_id, quick.errors) == (thorough.record_id, thorough.errors), raw
         assert repr({**quick.members}) == repr({**thorough.members}), raw

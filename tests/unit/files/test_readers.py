@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.files.csv_columns import HeaderError
-from app.files.csv_mapping import MappingError, parse_mapping
+from app.files.csv_mapping import MappingError
 from app.files.csv_reader import Record, Records
 from app.files.encoding import CHARSETS, Decoder, UndecodableText
 from app.files.json_document import MalformedBody, TooManyItems
@@ -24,6 +24,7 @@ from app.files.ndjson import NdjsonLines
 from app.files.readers import WORDING, Family, Form, Reader, keep, open_reader
 from app.files.staging_codec import decode_pieces, encode_pieces
 from app.resources.decoding import Noted, Piece, UnreadablePiece
+from tests.types import NAMES
 from tests.unit.files.reading import read_pieces
 
 
@@ -95,9 +96,9 @@ def test_however_bytes_are_cut_the_same_pieces_come_out(data: bytes, cuts: list[
     """And nothing but the named errors, and nothing that is no JSON, ever does."""
     for head in (b"", b"id,email,x\n", b'{"id":"1"}\n'):
         form = Form(family=family)
-        whole = run(open_reader(form), [head + data])
-        assert run(open_reader(form), cut(head + data, cuts)) == whole
-        assert run(open_reader(form), [bytes([byte]) for byte in head + data]) == whole
+        whole = run(open_reader(form, NAMES), [head + data])
+        assert run(open_reader(form, NAMES), cut(head + data, cuts)) == whole
+        assert run(open_reader(form, NAMES), [bytes([byte]) for byte in head + data]) == whole
         if family is Family.CSV and not (whole and isinstance(whole[0], type)):
             items(whole)
 
@@ -189,7 +190,7 @@ def test_memory_stays_that_of_a_record() -> None:
             (Form(family=Family.CSV), b'id,email\n1,"'),
             (Form(family=Family.NDJSON), b"[["),
         ):
-            reader = open_reader(form)
+            reader = open_reader(form, NAMES)
             found = reader.feed(head)
             for _ in range(600):
                 found += reader.feed(chunk)
@@ -332,10 +333,10 @@ def test_an_unusable_header_tells_the_remedy(header: str, mapping: dict[str, str
 
 
 def test_the_last_colon_separates() -> None:
-    assert parse_mapping(["Key: new:id", "Mail: email "], WORDING) == {"Key: new": "id", "Mail": "email"}
+    assert NAMES.parse_mapping(["Key: new:id", "Mail: email "], WORDING) == {"Key: new": "id", "Mail": "email"}
     for pairs in (["id"], [":id"], ["id:"], [" : "], ["a:id", "a:phone"], ["a:frist_name"]):
         with pytest.raises(MappingError):
-            parse_mapping(pairs, WORDING)
+            NAMES.parse_mapping(pairs, WORDING)
 
 
 def test_ndjson_lines_stand_for_themselves() -> None:
@@ -384,7 +385,7 @@ def test_as_many_rows_as_allowed_are_taken() -> None:
 
 def test_a_reader_tells_how_far_it_is() -> None:
     for form in (Form(family=Family.CSV), Form(family=Family.NDJSON)):
-        reader: Reader = open_reader(form)
+        reader: Reader = open_reader(form, NAMES)
         reader.feed(b"id,email\n\n1,2\n3")
         assert reader.line == 3
         reader.finish()
@@ -399,7 +400,7 @@ def test_a_delimiter_too_many_at_the_end_of_the_header_is_borne() -> None:
         "line 5: the row has 5 cells, ",
         "line 6: the row has 2 cells, ",
     ]
-    reader = open_reader(Form(family=Family.CSV))
+    reader = open_reader(Form(family=Family.CSV), NAMES)
     reader.feed(b"id,email,city,,\n")
     reader.finish()
     assert keep(Form(family=Family.CSV), reader).header == ["id", "email", "city"]

@@ -13,6 +13,7 @@ from app.imports.batch.items import Items
 from app.resources.decoding import Noted, Piece, read_ids
 from app.vocabulary import outcomes_wire
 from app.vocabulary.states import ItemStatus
+from tests.types import CONTACTS
 from tests.unit.files.reading import read_pieces
 
 
@@ -21,7 +22,7 @@ def pieces(text: str) -> list[Piece]:
 
 
 def outcomes(given: list[Piece]) -> list[Any]:
-    items = Items(given, last_wins=False, max_item_bytes=65_536)
+    items = Items(CONTACTS, given, last_wins=False, max_item_bytes=65_536)
     applied = [row for part in items.parts() for row in part]
     items.decide({row.index: outcomes_wire.ItemOutcome(row.index, row.record_id, ItemStatus.OK) for row in applied})
     return list(msgspec.json.decode(outcomes_wire.encode_items(items.outcomes)))

@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.imports.batch.duplicates import Batch, resolve_duplicates
-from app.resources.decoding import Accepted, Rejected, read_items
+from app.resources.decoding import Accepted, Rejected
+from tests.types import read_items
 
 
 def resolve(*items: Any, last_wins: bool = False) -> Batch:

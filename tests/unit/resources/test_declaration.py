@@ -6,14 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from app.resources import contacts
+from app.resources.types import contacts
 
 _TRIAL = """
 import sys, types
-import app.resources
-module = types.ModuleType("app.resources.contacts")
+module = types.ModuleType("app.resources.types.contacts")
 module.__file__ = {file!r}
-sys.modules[module.__name__] = app.resources.contacts = module
+sys.modules[module.__name__] = module
 exec(compile({source!r}, module.__file__, "exec"), module.__dict__)
 
 from app.api.openapi.document import make_document
@@ -21,10 +20,10 @@ from app.api.routes import OPERATIONS
 from app.destinations.kinds import HubSpotOptions, SalesforceOptions
 from app.files.csv_columns import understand
 from app.files.csv_mapping import Wording
-from app.resources.decoding import read_items
+from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from jobs.crm.mapping import FieldMap
-from jobs.crm.port import SentRecord
+from tests.types import NAMES, read_items, sent
 
 def read(item):
     (row,) = read_items([item], max_item_bytes=10_000)
@@ -34,13 +33,13 @@ assert b'"job_title":"Engineer"' in read(b'{{"id":"1","email":"a@b.co","job_titl
 assert read(b'{{"id":"1","email":"a@b.co","job_title":null}}').cleared == ["job_title"]
 assert [error.pointer for error in read(b'{{"id":"1","email":"a@b.co","job_title":5}}').errors] == ["/job_title"]
 assert 'did you mean "job_title"' in read(b'{{"id":"1","email":"a@b.co","jobtitle":"x"}}').errors[0].detail
-columns = understand(["id", "email", "Position"], {{}}, Wording("map", ":", "{{}}:{{}}".format))
+columns = understand(NAMES, ["id", "email", "Position"], {{}}, Wording("map", ":", "{{}}:{{}}".format))
 assert columns.build(["1", "a@b.co", "Engineer"])["job_title"] == "Engineer"
-names = FieldMap(HubSpotOptions(), key="key", name_of=str.lower)
-assert names.sources(SentRecord(record_id="1", version=1, email="a@b.co", job_title=None))["jobtitle"] is None
-assert SalesforceOptions.STANDARD["job_title"] == "Title"
+names = FieldMap(HubSpotOptions(), CONTACTS, key="key", name_of=str.lower)
+assert names.sources(sent("1", 1, email="a@b.co", job_title=None))["jobtitle"] is None
+assert CONTACTS.named_at(SalesforceOptions.KIND)["job_title"] == "Title"
 schemas = make_document(OPERATIONS, Settings())["components"]["schemas"]
-assert all("job_title" in schemas[name]["properties"] for name in ("Item", "Contact", "RecordVersion"))
+assert all("job_title" in schemas[name]["properties"] for name in ("ContactItem", "Contact", "ListedContact"))
 """
 _LINE = 'Field(name="job_title", headers="job title, position", at={"hubspot": "jobtitle", "salesforce": "Title"}),'
 

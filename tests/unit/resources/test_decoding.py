@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from app.resources import decoding as module
 from app.resources import documents
-from app.resources.decoding import Accepted, Rejected, read_items
+from app.resources.decoding import Accepted, Rejected
+from tests.types import CONTACTS, read_items
 from tests.unit.files.json_oracle import split_json
 from tests.unit.files.test_json_document import POISON, body_of, mutate, mutations
 
@@ -285,7 +286,7 @@ def test_every_sound_item_comes_back_as_it_was_sent(item: dict[str, Any], ascii_
 def test_both_readings_agree_on_whatever_arrives(item: dict[str, Any], edits: list[tuple[int, int, int]]) -> None:
     for raw in (json.dumps(item).encode(), mutate(json.dumps(item, ensure_ascii=False).encode(), edits)):
         (row,) = read(raw)
-        thorough = module.Effort().examine(0, raw)
+        thorough = module.reader_of(CONTACTS)._read_thoroughly(0, raw, module.Effort())
         assert row == thorough
         if isinstance(row, Accepted):
             assert_storable(row)

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import Final
 
-import msgspec
-
-from app.resources.declaration import Field, Kind, Resource, define
-
-JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
-"""An object that goes out as it was stored."""
+from app.resources.declaration import MAX_ID, Field, Kind, Resource
 
 CONTACTS: Final = Resource(
+    type_id=1,
     name="contacts",
+    singular="contact",
+    objects={"hubspot": "contacts", "salesforce": "Contact"},
+    example={
+        "id": "c1",
+        "email": "ada@example.org",
+        "first_name": "Ada",
+        "phone": "+44 20 7946 0000",
+        "attributes": {"plan": "gold"},
+    },
     id=Field(
         name="id",
         required=True,
+        shortest=1,
+        longest=MAX_ID,
         meant_by="contactid customerid externalid uid key userid",
         headers="""
         id, uid, uuid, guid, key, unique id, external id, contact id, contact id 18, customer id, user id,
@@ -94,49 +101,3 @@ CONTACTS: Final = Resource(
         ),
     ),
 )
-
-if TYPE_CHECKING:
-
-    class ContactFields(msgspec.Struct, frozen=True, kw_only=True):
-        """As they are stored."""
-
-    class ContactDocument(msgspec.Struct, frozen=True, kw_only=True):
-        """As they are shown."""
-
-        id: str
-        attributes: JsonObject
-
-    class SentFields(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-        """As a destination receives them. `UNSET`: in no call; None: to be cleared there."""
-
-        email: str | None = None
-
-else:
-    _MODULE = __name__
-    ContactFields = define(
-        "ContactFields", "As they are stored.", CONTACTS.as_stored(), module=_MODULE, frozen=True, kw_only=True
-    )
-    ContactDocument = define(
-        "ContactDocument",
-        "As they are shown.",
-        [("id", str), *CONTACTS.as_stored(), ("attributes", JsonObject)],
-        module=_MODULE,
-        frozen=True,
-        kw_only=True,
-    )
-    SentFields = define(
-        "SentFields",
-        "As a destination receives them.",
-        CONTACTS.as_delivered(),
-        module=_MODULE,
-        frozen=True,
-        kw_only=True,
-        gc=False,
-    )
-
-STANDARD_FIELDS: Final = CONTACTS.names
-
-
-def fields_of(record: object) -> dict[str, Any]:
-    """The fields of anything that has them, by name."""
-    return {name: getattr(record, name) for name in STANDARD_FIELDS}
