@@ -128,7 +128,8 @@ class Run(msgspec.Struct):
 async def main(rounds: int, batches: int, api_workers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="tranche-bench-") as folder:
         async with rig.installation(Path(folder) / "data", api_workers=api_workers) as (settings, url, key):
-            pool = await asyncpg.create_pool(settings.database_url, min_size=4, max_size=4, statement_cache_size=256)
+            # One more than write: it asks what they wrote.
+            pool = await asyncpg.create_pool(settings.database_url, min_size=5, max_size=5, statement_cache_size=256)
             await pool.execute(TABLE)
             connections = [await pool.acquire() for _ in range(4)]
 
