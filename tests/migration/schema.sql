@@ -616,9 +616,7 @@ CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (
 
 CREATE INDEX record_versions_time ON public.record_versions USING btree (tenant_id, changed_at, job_id, first_index);
 
-CREATE INDEX records_domain ON public.records USING brin (((document ->> 'domain'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
-
-CREATE INDEX records_email ON public.records USING brin (((document ->> 'email'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
+CREATE INDEX records_searched ON public.records USING brin (((document ->> 'email'::text)) text_bloom_ops, ((document ->> 'domain'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
 
 CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (finished_at IS NULL);
 

@@ -63,13 +63,13 @@ UPDATE records SET withdrawn = '{}' WHERE deleted AND withdrawn IS NULL;
 CREATE INDEX record_versions_time ON record_versions (tenant_id, changed_at, job_id, first_index);
 
 -- Fields that lists search by. A BRIN index costs an import next to nothing, and from PostgreSQL 16 on an update that
--- leaves all other indexes alone can still be a HOT one; before, it could not, and lists search without.
+-- leaves all other indexes alone can still be a HOT one; before, it could not, and lists search without. One index of
+-- both fields is one visit for each record that changes, not two.
 DO $$
 BEGIN
     IF current_setting('server_version_num')::int >= 160000 THEN
-        CREATE INDEX records_email ON records USING brin ((document ->> 'email') text_bloom_ops)
-            WITH (pages_per_range = 64, autosummarize = on);
-        CREATE INDEX records_domain ON records USING brin ((document ->> 'domain') text_bloom_ops)
+        CREATE INDEX records_searched ON records
+            USING brin ((document ->> 'email') text_bloom_ops, (document ->> 'domain') text_bloom_ops)
             WITH (pages_per_range = 64, autosummarize = on);
     END IF;
 END
