@@ -238,10 +238,10 @@ class CsvWriter:
     def encode_header(self) -> bytes:
         # A reader guesses the delimiter from this line: nothing in it shall look like another one.
         risky = any(sign in name for name in self._names for sign in DELIMITERS if sign != ",")
-        return _encode([self._names], quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL)
+        return encode_csv([self._names], quoting=csv.QUOTE_ALL if risky else csv.QUOTE_MINIMAL)
 
     def encode_rows(self, rows: Iterable[FailedRow]) -> bytes:
-        return _encode(
+        return encode_csv(
             [neutralize(note.code), neutralize(note.detail), str(note.seconds), *self._cells_of(source, record_id)]
             for note, source, record_id in rows
         )
@@ -276,7 +276,8 @@ def _name(known: ColumnNames, name: str, target: str, *, is_key: bool) -> str:
     return name if fold(name) == fold(target) else target
 
 
-def _encode(rows: Iterable[list[str]], quoting: int = csv.QUOTE_MINIMAL) -> bytes:
+def encode_csv(rows: Iterable[list[str]], quoting: int = csv.QUOTE_MINIMAL) -> bytes:
+    """Rows of a file; what their cells hold is neutral already (`app.files.csv_injection`)."""
     out = io.StringIO()
     csv.writer(out, lineterminator="\r\n", quoting=quoting).writerows(rows)  # type: ignore[arg-type]
     return out.getvalue().encode("utf-8", "replace")

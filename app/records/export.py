@@ -4,8 +4,6 @@ however many there are."""
 from __future__ import annotations
 
 import asyncio
-import csv
-import io
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import Any, Final
@@ -16,6 +14,7 @@ from app.errors import Invalid, Overloaded
 from app.files.csv_columns import MAX_COLUMNS, guard_key
 from app.files.csv_injection import neutralize
 from app.files.csv_mapping import names_of
+from app.files.failed_rows_file import encode_csv
 from app.kit.postgres.database import Connection, Database
 from app.records import queries
 from app.records.service import facts_of
@@ -109,7 +108,8 @@ async def _find_keys(connection: Connection, tenant_id: int, resource: Resource)
 
 def _header(resource: Resource, keys: list[str]) -> bytes:
     names = names_of(resource)
-    return _row(["id", *resource.names, *(guard_key(names, key) for key in keys)])
+    header = ("id", *resource.names, *(guard_key(names, key) for key in keys))
+    return encode_csv([[neutralize(name) for name in header]])
 
 
 async def _pieces(
@@ -119,7 +119,7 @@ async def _pieces(
     while rows := await queries.list_records(connection, tenant_id, resource.type_id, after=after, limit=_STEP):
         after = rows[-1].record_id
         if as_csv:
-            yield b"".join(_row(_cells(resource, row, keys)) for row in rows)
+            yield encode_csv(_cells(resource, row, keys) for row in rows)
         else:
             yield b"".join(_encode(facts_of(resource, row)) + b"\n" for row in rows)
 
@@ -127,16 +127,10 @@ async def _pieces(
 def _cells(resource: Resource, row: queries.RecordRow, keys: list[str]) -> list[str]:
     document = documents.read(row.document)
     values = [document.get(name) for name in (*resource.names, *(ATTRIBUTE + key for key in keys))]
-    return [row.record_id, *map(_text, values)]
+    return [neutralize(cell) for cell in (row.record_id, *map(_text, values))]
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
     return value if isinstance(value, str) else _encode(value).decode()
-
-
-def _row(cells: list[str]) -> bytes:
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\r\n").writerow([neutralize(cell) for cell in cells])
-    return out.getvalue().encode("utf-8", "replace")

@@ -64,7 +64,7 @@ async def list_by_key(
 ) -> tuple[list[RecordRow], str | None]:
     """A page in the order of ids, and the id that the next one comes after (`None`: that was all)."""
     found = await queries.list_records(connection, tenant_id, resource.type_id, after=after, limit=limit + 1)
-    return found[:limit], found[limit - 1].record_id if len(found) > limit else None
+    return _cut(found, limit)
 
 
 async def find_by_field(
@@ -81,6 +81,10 @@ async def find_by_field(
         return [], None
     search = _BY_FIELD[name]
     found = await search(connection, tenant_id, resource.type_id, value=value, after=after, limit=limit + 1)
+    return _cut(found, limit)
+
+
+def _cut(found: list[RecordRow], limit: int) -> tuple[list[RecordRow], str | None]:
     return found[:limit], found[limit - 1].record_id if len(found) > limit else None
 
 
