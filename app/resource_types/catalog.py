@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from cachetools import LRUCache
@@ -9,7 +10,7 @@ from cachetools import LRUCache
 from app.errors import NotFound
 from app.kit.postgres.database import Connection
 from app.resource_types import queries
-from app.resource_types.queries import TypeRow
+from app.resource_types.queries import DeclaredType, TypeRow
 from app.resources.declaration import Resource
 from app.resources.json_schema import compile_type
 from app.resources.types import BUILT_IN, BY_ID
@@ -53,7 +54,10 @@ class Catalog:
 
     async def all(self, connection: Connection, tenant_id: int) -> dict[str, Resource]:
         """Every type of the tenant, by name."""
-        declared = await queries.list_types(connection, tenant_id)
+        return self.compiled(tenant_id, await queries.list_types(connection, tenant_id))
+
+    def compiled(self, tenant_id: int, declared: Sequence[DeclaredType]) -> dict[str, Resource]:
+        """The same, where the declarations have been read."""
         own = {
             row.name: self._compile(tenant_id, TypeRow(row.type_id, row.name, row.version, row.definition))
             for row in declared

@@ -61,8 +61,9 @@ def describe(resource: Resource, declared: Definition | None) -> ResourceType:
 
 
 async def list_types(connection: Connection, tenant_id: int, catalog: Catalog) -> list[ResourceType]:
-    declared = {row.name: row.definition for row in await queries.list_types(connection, tenant_id)}
-    types = await catalog.all(connection, tenant_id)
+    rows = await queries.list_types(connection, tenant_id)
+    declared = {row.name: row.definition for row in rows}
+    types = catalog.compiled(tenant_id, rows)
     return [describe(types[name], declared.get(name)) for name in sorted(types)]
 
 
@@ -100,17 +101,16 @@ async def declare_type(
         await _check_destinations(connection, tenant_id, definition, base)
         used = [one.type_id for one in declared.values() if one.type_id >= FIRST_OWN]
         type_id = row.type_id if row else base.type_id if base else max(used, default=FIRST_OWN - 1) + 1
-        version = row.version + 1 if row else 1
+        repeated = row is not None and row.definition == definition
+        version = row.version + (not repeated) if row else 1
         try:
             after = compile_type(name, definition, type_id=type_id, version=version, base=base)
         except SchemaError as error:
             raise Invalid(f"{error.detail}.") from error
         before = base
         if row is not None:
-            if row.definition == definition:
-                return describe(
-                    compile_type(name, definition, type_id=type_id, version=row.version, base=base), definition
-                ), False
+            if repeated:
+                return describe(after, definition), False
             before = compile_type(name, row.definition, type_id=type_id, version=row.version, base=base, stored=True)
         elif base is None and len(used) >= MOST_TYPES:
             raise Conflict(f"There are {len(used)} types, and a tenant may declare {MOST_TYPES}.")
