@@ -190,8 +190,13 @@ class Reach(msgspec.Struct, frozen=True):
     kinds: list[str]
 
 
+def has_place(kind: str, resource: Resource | None) -> bool:
+    """Whether records of the type have a place at destinations of the kind; None: a type that a tenant declares."""
+    return KINDS[kind].takes_any or (resource is not None and kind in resource.objects)
+
+
 def reach_of(resource: Resource) -> Reach:
-    kinds = [name for name, kind in KINDS.items() if kind.takes_any or name in resource.objects]
+    kinds = [kind for kind in KINDS if has_place(kind, resource)]
     return Reach(resource.name, list(resource.destinations) or None, kinds)
 
 

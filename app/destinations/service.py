@@ -204,9 +204,7 @@ def _check_types(kind: str, types: list[str] | None, options: Mapping[str, Any])
             "name of the type belongs, or add a destination for each type."
         )
     for name in types:
-        built_in = BUILT_IN.get(name)
-        place = kinds.KINDS[kind].takes_any or (built_in is not None and kind in built_in.objects)
-        if not place or not TYPE_NAME.fullmatch(name):
+        if not kinds.has_place(kind, BUILT_IN.get(name)) or not TYPE_NAME.fullmatch(name):
             known = ", ".join(one.name for one in BUILT_IN.values() if kind in one.objects)
             raise Invalid(f"types: {kind} has no place for {name!r}" + (f"; it has one for {known}." if known else "."))
     return sorted(set(types))

@@ -132,7 +132,7 @@ async def _check_destinations(
     kind_of = await find_kinds(connection, tenant_id, definition.destinations)
     for name, options in definition.destinations.items():
         kind, place = kind_of.get(name, "http"), pointer("destinations", name)
-        if not kinds.KINDS[kind].takes_any and (base is None or kind not in base.objects):
+        if not kinds.has_place(kind, base):
             raise Invalid(f"{place}: {name} is a {kind}, which has no place for records of this type.")
         try:
             kinds.parse(kind, options)
