@@ -62,6 +62,7 @@ def _open(row: Row, document: Any, cleared: Any) -> Row:
         | {name: read.get(name) for name in CONTACTS.names}
         | {
             "record_id": row.pop("record_id"),
+            "fields": documents.fields_of(read),
             "attributes": documents.attributes_of(read),
             "names": sorted(read),
             "cleared": None if cleared is None else msgspec.json.decode(cleared),

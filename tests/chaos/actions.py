@@ -1,8 +1,9 @@
 """What a client may do, one small function each: a new kind is a function here and its weight in the plan.
 
-A function gets the round, its action and randomness of its own. Contacts `s00` to `s24` are everybody's; those of an
-action alone begin with its number. Every item carries a `mark` that no other item has, so that whatever stands in a
-contact, in the ledger or at a CRM tells which item put it there.
+A function gets the round, its action and randomness of its own. The records `s00` to `s24` of each type are
+everybody's; those of an action alone begin with its `group`, which actions of other types have as well: the same ids,
+and the same keys, are used in all types. Every item carries a `mark` that no other item has, so that whatever stands in
+a record, in the ledger or at a CRM tells which item put it there. (A deletion leaves nothing that could carry one.)
 """
 
 from __future__ import annotations
@@ -18,64 +19,94 @@ from typing import Any, Final
 import msgspec
 
 from tests.chaos.client import Item, Request, Round
-from tests.chaos.plan import Action
+from tests.chaos.plan import TYPES, Action
 
 SHARED: Final = 25
-_NAMES: Final = ("Ada", "Grace", "Mary Ann", "Zoë", "Nguyễn", "李", "O'Neil")
+_NEW_FIELDS: Final = (
+    ({"type": "string", "maxLength": 40}, "très bleu"),
+    ({"type": "integer"}, 7),
+    ({"type": "number"}, 0.5),
+    ({"type": "boolean"}, False),
+    ({"type": "array", "items": {"type": "string"}}, ["a", "b"]),
+    ({"enum": ["small", "large"]}, "large"),
+)
+"""What a tenant may add to a type, with a value."""
 _encode = msgspec.json.Encoder().encode
 
 Do = Callable[[Round, Action, random.Random, float], Awaitable[None]]
 
 
+def group(action: Action) -> int:
+    """Actions of different types have the same, those of one type do not."""
+    return action.number // TYPES
+
+
 def own(action: Action, n: int) -> str:
-    return f"a{action.number:02}-{n:03}"
+    return f"a{group(action):02}-{n:03}"
 
 
 def shared(chance: random.Random, count: int) -> list[str]:
     return [f"s{n:02}" for n in chance.sample(range(SHARED), count)]
 
 
-def write(action: Action, chance: random.Random, ids: Sequence[str], **more: Any) -> list[Item]:
-    """Sound items with these ids, each with some fields and its mark."""
+def write(
+    action: Action, chance: random.Random, ids: Sequence[str], *, deletions: float = 0.0, **more: Any
+) -> list[Item]:
+    """Sound items with these ids, each with some fields and its mark; some of them delete their records."""
     items = []
     for n, record_id in enumerate(ids):
         mark = f"m{action.number}.{n}"
-        fields: dict[str, Any] = {"email": f"{record_id}@example.com"}
-        if chance.random() < 0.7:
-            fields["first_name"] = chance.choice(_NAMES)
-        if chance.random() < 0.5:
-            fields["phone"] = f"040 {action.number:03}{n:03}"
-        if chance.random() < 0.3:
-            fields["company"] = chance.choice((None, "Acme", 'Say "so", Ltd.'))
-        fields["attributes"] = {"mark": mark}
-        items.append(Item(id=record_id, mark=mark, fields=fields | more))
+        fields = action.type.write(chance, record_id, f"{action.number:03}{n:03}") | {"attributes": {"mark": mark}}
+        if chance.random() < deletions:
+            items.append(Item(id=record_id, fields={"deleted": True}))
+        else:
+            items.append(Item(id=record_id, mark=mark, fields=fields | more))
     return items
 
 
-def as_json(items: Sequence[Item]) -> bytes:
+def mark_anew(items: Sequence[Item], turn: str) -> None:
+    """The same records once more, by another import of the action."""
+    for item in items:
+        if item.mark:
+            item.mark = item.fields["attributes"]["mark"] = f"{item.mark}-{turn}"
+
+
+def as_json(action: Action, items: Sequence[Item]) -> bytes:
     return _encode({"items": [{"id": item.id} | item.fields for item in items]})
 
 
-def as_ndjson(items: Sequence[Item]) -> bytes:
+def as_ndjson(action: Action, items: Sequence[Item]) -> bytes:
     return b"".join(_encode({"id": item.id} | item.fields) + b"\n" for item in items)
 
 
-def as_csv(items: Sequence[Item]) -> bytes:
+def as_csv(action: Action, items: Sequence[Item]) -> bytes:
     """A column that an item has not is an empty cell, which leaves the field alone."""
     text = io.StringIO()
     writer = csv.writer(text)
-    names = ("email", "first_name", "phone")
+    names = (*action.type.columns, "deleted")
     writer.writerow(["id", *names, "mark"])
     for item in items:
-        item.fields = {name: item.fields[name] for name in (*names, "attributes") if name in item.fields}
-        writer.writerow([item.id, *(item.fields.get(name, "") for name in names), item.mark])
+        found = {name: value for name in names if (value := item.fields.get(name)) is not None}
+        writer.writerow([item.id, *(_cell(found.get(name, "")) for name in names), item.mark])
+        item.fields = found | ({"attributes": {"mark": item.mark}} if item.mark else {})
     return text.getvalue().encode()
 
 
-def request(action: Action, items: list[Item], body: bytes | None = None, **more: Any) -> Request:
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return ";".join(value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def request(action: Action, items: list[Item], body: bytes | None = None, *, turn: str = "", **more: Any) -> Request:
     """An import of these items under this action's key."""
     return Request(
-        key=f"key-{action.number}", kind=action.kind, items=items, body=as_json(items) if body is None else body, **more
+        type=action.type.name,
+        key=f"key-{group(action)}" + (f"-{turn}" if turn else ""),
+        kind=action.kind,
+        items=items,
+        body=as_json(action, items) if body is None else body,
+        **more,
     )
 
 
@@ -86,20 +117,20 @@ def some(action: Action, chance: random.Random) -> list[str]:
 
 async def push(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """Now and then all destinations must take it: what one of them refuses is taken back."""
-    items = write(action, chance, some(action, chance))
+    items = write(action, chance, some(action, chance), deletions=0.05)
     query = "?consistency=all_destinations" if chance.random() < 0.2 else ""
     await round_.send(request(action, items, query=query), until=until)
 
 
 async def push_csv(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    items = write(action, chance, some(action, chance))
-    body = as_csv(items)
+    items = write(action, chance, some(action, chance), deletions=0.1)
+    body = as_csv(action, items)
     await round_.send(request(action, items, body, content_type="text/csv"), until=until)
 
 
 async def push_ndjson(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    items = write(action, chance, some(action, chance))
-    body = as_ndjson(items)
+    items = write(action, chance, some(action, chance), deletions=0.1)
+    body = as_ndjson(action, items)
     await round_.send(request(action, items, body, content_type="application/x-ndjson"), until=until)
 
 
@@ -117,7 +148,7 @@ async def same_again(round_: Round, action: Action, chance: random.Random, until
     items = write(action, chance, [own(action, n) for n in range(8)])
     first = request(action, items)
     await round_.send(first, until=until)
-    await round_.send(msgspec.structs.replace(first, key=f"{first.key}-again"), until=until)
+    await round_.send(request(action, items, turn="again"), until=until)
 
 
 async def reuse_key(round_: Round, action: Action, chance: random.Random, until: float) -> None:
@@ -126,23 +157,23 @@ async def reuse_key(round_: Round, action: Action, chance: random.Random, until:
     if await round_.send(first, until=until) is None:
         return
     items = write(action, chance, [own(action, n) for n in range(5, 9)])
-    for item in items:
-        item.mark = item.fields["attributes"]["mark"] = f"{item.mark}-other"
+    mark_anew(items, "other")
     await round_.send(request(action, items, expect="422"), until=until)
 
 
 async def expect_version(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """Changes that expect the version last seen: whoever comes first wins."""
     items = []
-    for item in write(action, chance, shared(chance, chance.randint(1, 6))):
+    for item in write(action, chance, shared(chance, chance.randint(1, 6)), deletions=0.1):
         items.append(item)
-        item.fields["if_version"] = round_.versions.get(item.id, 0) + chance.choice((0, 0, 0, 1))
+        seen = round_.versions.get((action.type.name, item.id), 0)
+        item.fields["if_version"] = seen + chance.choice((0, 0, 0, 1))
     await round_.send(request(action, items), until=until)
 
 
 async def source_version(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """Changes in the sender's own order, which do not arrive in it."""
-    items = write(action, chance, [f"v{n:02}" for n in range(chance.randint(1, 6))])
+    items = write(action, chance, [f"v{n:02}" for n in range(chance.randint(1, 6))], deletions=0.15)
     for item in items:
         item.fields["source_version"] = chance.randint(1, 20)
     await round_.send(request(action, items), until=until)
@@ -153,13 +184,33 @@ async def clear_attributes(round_: Round, action: Action, chance: random.Random,
     ids = [*shared(chance, 2), *(own(action, n) for n in range(4))]
     for turn, note in (("set", f"note of {action.number}"), ("clear", None)):
         items = write(action, chance, ids)
+        mark_anew(items, turn)
         for item in items:
-            item.mark = f"{item.mark}-{turn}"
-            item.fields["attributes"] = {"mark": item.mark, "note": note}
-        asked = request(action, items)
-        asked.key = f"{asked.key}-{turn}"
-        await round_.send(asked, until=until)
+            item.fields["attributes"]["note"] = note
+        await round_.send(request(action, items, turn=turn), until=until)
         await asyncio.sleep(chance.choice((0, 0.2, 0.4)))
+
+
+async def delete(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """Records are deleted that may have arrived, or were never there; some are imported again, with other fields."""
+    ids = [*shared(chance, 3), *(own(action, n) for n in range(6))]
+    turns = (("there", 0.0), ("gone", 0.7), ("back", 0.2))
+    for turn, deletions in turns[chance.randrange(2) : chance.randint(2, 3)]:
+        items = write(action, chance, ids, deletions=deletions)
+        mark_anew(items, turn)
+        await round_.send(request(action, items, turn=turn), until=until)
+        await asyncio.sleep(chance.choice((0, 0.1, 0.3)))
+
+
+async def declare(round_: Round, action: Action, chance: random.Random, until: float) -> None:
+    """The tenant adds a field to the type while others import, and names it at once."""
+    # At Salesforce a field is there under its own name, which must be one that an organisation can have.
+    name = f"new{action.number}__c"
+    schema, value = chance.choice(_NEW_FIELDS)
+    if await round_.declare(action.type, {name: schema}, until=until):
+        items = write(action, chance, some(action, chance), **{name: value})
+        later = chance.choice(("", "respond-async"))  # a worker reads it then
+        await round_.send(request(action, items, prefer=later), until=until)
 
 
 async def poisoned(round_: Round, action: Action, chance: random.Random, until: float) -> None:
@@ -167,14 +218,8 @@ async def poisoned(round_: Round, action: Action, chance: random.Random, until: 
     items = write(action, chance, some(action, chance))
     for item in chance.sample(items, min(len(items), chance.randint(1, 5))):
         item.poison = True
-        spoil = chance.choice(("email", "phone", "unknown", "nul", "attributes"))
-        item.fields |= {
-            "email": {"email": "nobody at all"},
-            "phone": {"phone": "none"},
-            "unknown": {"colour": "red"},
-            "nul": {"first_name": "a\0b"},
-            "attributes": {"attributes": [item.mark]},
-        }[spoil]
+        common = ({"colour": "red"}, {"attributes": [item.mark]})
+        item.fields |= chance.choice((*action.type.poison, *common))
     await round_.send(request(action, items), until=until)
 
 
@@ -202,14 +247,14 @@ async def atomic_poisoned(round_: Round, action: Action, chance: random.Random, 
     items = write(action, chance, some(action, chance))
     chosen = chance.choice(items)
     chosen.poison = True
-    chosen.fields["email"] = "nobody at all"
+    chosen.fields |= action.type.poison[0]
     await round_.send(request(action, items, query="?atomic=true", atomic=True), until=until)
 
 
 async def malformed(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """No batch at all."""
     items = write(action, chance, [own(action, 0)])
-    body = chance.choice((as_json(items)[:-3], b'{"items": {}}', b"\xff\xfe\xfd", b""))
+    body = chance.choice((as_json(action, items)[:-3], b'{"items": {}}', b"\xff\xfe\xfd", b""))
     await round_.send(request(action, items, body, expect="400"), until=until)
 
 
@@ -220,18 +265,19 @@ async def dry_run(round_: Round, action: Action, chance: random.Random, until: f
 
 async def held(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """The answer waits for the effects."""
-    items = write(action, chance, some(action, chance))
+    items = write(action, chance, some(action, chance), deletions=0.05)
     await round_.send(request(action, items, prefer="wait=1"), until=until)
 
 
 async def large(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """More than is answered within the request, with an id here and there that stands twice."""
-    items = write(action, chance, [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))])
+    ids = [*shared(chance, 5), *(own(action, n) for n in range(chance.randint(80, 200)))]
+    items = write(action, chance, ids, deletions=0.03)
     if chance.random() < 0.4:
         items.append(msgspec.structs.replace(items[7]))
     kind = chance.choice(("json", "csv", "ndjson"))
     content_type = {"json": "application/json", "csv": "text/csv", "ndjson": "application/x-ndjson"}[kind]
-    body = {"json": as_json, "csv": as_csv, "ndjson": as_ndjson}[kind](items)
+    body = {"json": as_json, "csv": as_csv, "ndjson": as_ndjson}[kind](action, items)
     await round_.send(request(action, items, body, content_type=content_type, prefer="respond-async"), until=until)
 
 
@@ -239,7 +285,8 @@ async def large_atomic(round_: Round, action: Action, chance: random.Random, unt
     items = write(action, chance, [own(action, n) for n in range(chance.randint(81, 120))])
     if chance.random() < 0.5:
         chosen = chance.choice(items)
-        chosen.poison, chosen.fields["email"] = True, "nobody at all"
+        chosen.poison = True
+        chosen.fields |= action.type.poison[0]
     await round_.send(request(action, items, query="?atomic=true", atomic=True), until=until)
 
 
@@ -271,16 +318,13 @@ async def undo(round_: Round, action: Action, chance: random.Random, until: floa
         await round_.act("undo", chance.choice(round_.jobs))
         return
     ids = [*shared(chance, 3), *(own(action, n) for n in range(6))]
-    told = await round_.send(request(action, write(action, chance, ids)), until=until)
+    told = await round_.send(request(action, write(action, chance, ids, deletions=0.1)), until=until)
     if told is None:
         return
     if chance.random() < 0.4:
-        items = write(action, chance, [ids[-1], ids[0]])
-        for item in items:
-            item.mark = item.fields["attributes"]["mark"] = f"{item.mark}-since"
-        later = request(action, items)
-        later.key = f"{later.key}-since"
-        newer = await round_.send(later, until=until)
+        items = write(action, chance, [ids[-1], ids[0]], deletions=0.2)
+        mark_anew(items, "since")
+        newer = await round_.send(request(action, items, turn="since"), until=until)
         if newer is not None and chance.random() < 0.5:
             # The newest first: then the older one stands again, and can be taken back as if nothing had been since.
             await round_.act("undo", newer["job_id"])

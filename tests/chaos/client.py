@@ -14,16 +14,17 @@ import msgspec
 
 from tests.chaos.evidence import FINISHED, PASSING
 from tests.chaos.journal import Journal
+from tests.chaos.resources import Place, Type
 from tests.chaos.stage import Stage, Tenant
 
-ROUTE: Final = "/v1/contacts:bulk"
 _TIMEOUT: Final = 3.0
 _POLL: Final = 0.08
 _NETWORK: Final = (aiohttp.ClientError, OSError, TimeoutError)
 
 
 class Item(msgspec.Struct, kw_only=True):
-    """An item of a request as its client knows it. `mark` stands in the content, and in no other item's."""
+    """An item of a request as its client knows it. `mark` stands in the content, and in no other item's; a deletion has
+    none."""
 
     id: str
     mark: str = ""
@@ -35,6 +36,7 @@ class Item(msgspec.Struct, kw_only=True):
 class Request(msgspec.Struct, kw_only=True):
     """An import under one key, as it is sent again and again until there is an answer."""
 
+    type: str
     key: str
     kind: str
     body: bytes
@@ -47,6 +49,11 @@ class Request(msgspec.Struct, kw_only=True):
     atomic: bool = False
     dry_run: bool = False
     last_wins: bool = False
+
+    @property
+    def name(self) -> str:
+        """The key means something only together with the type."""
+        return f"{self.type}/{self.key}"
 
     @property
     def sha256(self) -> str:
@@ -66,8 +73,10 @@ class Round:
         self.jobs: list[str] = []
         """Acknowledged, in the order in which the clients learned of them."""
         self.imports: dict[str, str] = {}
-        """Key → job of imports that were answered with 202, as soon as that is known."""
-        self.versions: dict[str, int] = {}
+        """Name → job of imports that were answered with 202, as soon as that is known."""
+        self.versions: dict[Place, int] = {}
+        self.added: dict[str, dict[str, Any]] = {}
+        """By type, the fields that the tenant has added to it, or tried to."""
         self.over = False
         """The faults are over: what is asked now is asked for the record."""
 
@@ -100,21 +109,22 @@ class Round:
     def note(self, request: Request) -> None:
         self.requests.append(request)
         items = [{"index": n} | msgspec.to_builtins(item) for n, item in enumerate(request.items)]
-        fields = {name: getattr(request, name) for name in ("key", "kind", "expect", "atomic", "dry_run", "last_wins")}
-        self.journal.note("request", **fields, sha256=request.sha256, items=items)
+        fields = {n: getattr(request, n) for n in ("type", "kind", "expect", "atomic", "dry_run", "last_wins")}
+        self.journal.note("request", key=request.name, **fields, sha256=request.sha256, items=items)
 
     async def send_once(self, request: Request) -> tuple[int, bytes] | None:
         headers = {"Idempotency-Key": request.key, "Content-Type": request.content_type}
         if request.prefer:
             headers["Prefer"] = request.prefer
         try:
-            status, fields, body = await self.ask("POST", ROUTE + request.query, headers=headers, data=request.body)
+            path = f"/v1/{request.type}:bulk{request.query}"
+            status, fields, body = await self.ask("POST", path, headers=headers, data=request.body)
         except _NETWORK as error:
-            self.journal.note("broken", key=request.key, error=f"{type(error).__name__}: {error}")
+            self.journal.note("broken", key=request.name, error=f"{type(error).__name__}: {error}")
             return None
         self.journal.note(
             "answer",
-            key=request.key,
+            key=request.name,
             sha256=request.sha256,
             status=status,
             replayed=fields.get("Idempotency-Replayed") == "true",
@@ -129,16 +139,61 @@ class Round:
         told: dict[str, Any] = msgspec.json.decode(body)
         self.follow(told["job_id"])
         if status == 202:
-            self.imports[request.key] = told["job_id"]
+            self.imports[request.name] = told["job_id"]
         for item in told.get("items", ()):
             if item.get("version"):
-                self.versions[item["id"]] = max(self.versions.get(item["id"], 0), item["version"])
+                place = (request.type, item["id"])
+                self.versions[place] = max(self.versions.get(place, 0), item["version"])
         return told
 
     def follow(self, job_id: str) -> None:
         """Poll this job from now on."""
         if job_id not in self.jobs:
             self.jobs.append(job_id)
+
+    # types and records
+
+    async def declare(self, type: Type, field: dict[str, Any], *, until: float) -> bool:
+        """Add an optional field to a type, and insist until there is an answer; whether it came in time."""
+        # Whether an earlier one was heard is not known: what was ever added is declared again.
+        added = self.added[type.name] = self.added.get(type.name, {}) | field
+        while True:
+            body = type.declare(added)
+            try:
+                status, _, raw = await self.ask("PUT", f"/v1/resource-types/{type.name}", json=body)
+                self.journal.note("asked", what="declare", job_id=None, status=status, body=raw.decode())
+                if status in (200, 201):
+                    return True
+            except _NETWORK as error:
+                self.journal.note("asked", what="declare", job_id=None, status=None, body=str(error))
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.1)
+            added = self.added[type.name]
+
+    async def read(self, type: str, ids: Sequence[str]) -> None:
+        """All records of a type, as they are listed and exported, and the history of some; for the record."""
+        listed: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self._read(f"/v1/{type}?limit=500" + (f"&cursor={cursor}" if cursor else ""))
+            listed += page["records"]
+            cursor = page["next_cursor"]
+        self.journal.note("records", type=type, how="list", records=listed)
+        status, _, body = await self.ask("GET", f"/v1/{type}:export", headers={"Accept": "application/x-ndjson"})
+        assert status == 200, body
+        exported = [msgspec.json.decode(line) for line in body.splitlines()]
+        self.journal.note("records", type=type, how="export", records=exported)
+        for record_id in ids:
+            page = await self._read(f"/v1/{type}/{record_id}/history?limit=500")
+            versions = [] if page is None else page["versions"]
+            self.journal.note("history", type=type, record_id=record_id, versions=versions)
+
+    async def _read(self, path: str) -> Any:
+        """`None`: there is none."""
+        status, _, body = await self.ask("GET", path)
+        assert status in (200, 404), body
+        return None if status == 404 else msgspec.json.decode(body)
 
     # jobs
 
@@ -219,7 +274,7 @@ class Round:
                     self._learn(request, *answer)
                     break
                 if time.monotonic() > until:
-                    left.append(request.key)
+                    left.append(request.name)
                     break
                 await asyncio.sleep(0.05)
         return left

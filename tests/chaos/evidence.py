@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from tests.chaos.resources import Place, object_of, type_at
+
 STATES: Final = Path(__file__).parents[2] / "docs" / "states.md"
 WORDS: Final = {"p": "pending", "o": "ok", "r": "retry", "f": "failed", "u": "unknown", "d": "dead", "s": "skipped"}
 """Letters of `deliveries.states`."""
@@ -85,15 +87,15 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
         return {row["job_id"]: row for row in self.table("jobs")}
 
     @cached_property
-    def contacts(self) -> dict[str, Row]:
-        return {row["record_id"]: row for row in self.table("contacts")}
+    def records(self) -> dict[Place, Row]:
+        return {place_of(row): row for row in self.table("records")}
 
     @cached_property
-    def ledger(self) -> dict[str, list[Row]]:
-        """By contact, versions rising."""
-        found: dict[str, list[Row]] = defaultdict(list)
+    def ledger(self) -> dict[Place, list[Row]]:
+        """By record, versions rising."""
+        found: dict[Place, list[Row]] = defaultdict(list)
         for row in sorted(self.table("ledger"), key=lambda row: int(row["version"])):
-            found[row["record_id"]].append(row)
+            found[place_of(row)].append(row)
         return found
 
     @cached_property
@@ -106,9 +108,23 @@ class Evidence(msgspec.Struct, kw_only=True, dict=True):
         """Every item of a job, as the API told in the end."""
         return {row["job_id"]: row["items"] for row in self.rows("items") if row["final"]}
 
+    def takes(self, crm: str, type: str) -> bool:
+        """Whether records of a type have a place at a CRM."""
+        return object_of(self.kinds[crm], type) is not None
+
     @cached_property
     def crm_of(self) -> dict[int, str]:
         return {number: crm for crm, number in self.destinations.items()}
+
+
+def place_of(row: Row) -> Place:
+    """Of a record, a version, or an effect."""
+    return row["type"], row["key"] if "key" in row else row["record_id"]
+
+
+def shown(place: Place) -> str:
+    """In words."""
+    return f"{place[1]} of {place[0]}"
 
 
 def load(folder: Path) -> Evidence:
@@ -118,6 +134,8 @@ def load(folder: Path) -> Evidence:
     for crm in found.destinations:
         rows = _lines(folder / f"ledger-{crm}.jsonl")
         found.effects[crm] = [row for row in rows if row["row"] == "effect"]
+        for effect in found.effects[crm]:
+            effect["type"] = type_at(found.kinds[crm], effect["object"])
         found.calls[crm] = [row for row in rows if row["row"] == "call"]
     return found
 

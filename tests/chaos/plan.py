@@ -7,9 +7,13 @@ from typing import Any, Final
 
 import msgspec
 
+from tests.chaos.resources import Type, types_of
+
 LENGTH: Final = 2.2
 """Seconds in which actions and faults begin."""
 CLIENTS: Final = 4
+TYPES: Final = len(types_of(0))
+"""Of records: the actions have them in turn."""
 
 ACTIONS: Final[dict[str, float]] = {
     "push": 10,
@@ -21,6 +25,8 @@ ACTIONS: Final[dict[str, float]] = {
     "expect_version": 4,
     "source_version": 4,
     "clear_attributes": 3,
+    "delete": 4,
+    "declare": 2,
     "poisoned": 3,
     "duplicates": 3,
     "atomic": 2,
@@ -64,6 +70,8 @@ class Action(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     client: int
     kind: str
+    type: Type
+    """Whose records it sends."""
     seed: int
 
 
@@ -95,6 +103,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     crms: dict[str, str]
     """What stands at each place of a CRM: its kind."""
+    types: tuple[Type, ...]
     actions: list[Action]
     faults: list[Fault]
     neighbour: Neighbour | None = None
@@ -105,7 +114,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         lines += [f"  {fault}" for fault in self.faults]
         lines += [f"  a neighbour at {self.neighbour.crm}"] if self.neighbour else []
         for client in range(CLIENTS):
-            told = ", ".join(f"{a.kind}({a.number})@{a.at:.2f}" for a in self.actions if a.client == client)
+            mine = [action for action in self.actions if action.client == client]
+            told = ", ".join(f"{a.kind} {a.type.name}({a.number})@{a.at:.2f}" for a in mine)
             lines.append(f"  client {client}: {told}")
         return "\n".join(lines)
 
@@ -133,6 +143,7 @@ def draw(seed: int) -> Plan:
     chance = random.Random(f"tranche chaos {seed}")
     count = chance.randint(14, 26)
     names, weights = list(ACTIONS), list(ACTIONS.values())
+    types = types_of(seed)
     times = sorted(chance.uniform(0, LENGTH) for _ in range(count))
     actions = [
         Action(
@@ -141,6 +152,7 @@ def draw(seed: int) -> Plan:
             client=chance.randrange(CLIENTS),
             # Something must be there before it can be repeated, canceled or changed.
             kind="push" if number < 3 else chance.choices(names, weights)[0],
+            type=types[number % TYPES],
             seed=chance.getrandbits(32),
         )
         for number, at in enumerate(times)
@@ -153,6 +165,7 @@ def draw(seed: int) -> Plan:
     return Plan(
         seed=seed,
         crms=crms,
+        types=types,
         actions=actions,
         faults=sorted(faults, key=lambda f: f.at),
         neighbour=_draw_neighbour(seed),

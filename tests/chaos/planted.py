@@ -260,7 +260,7 @@ def unnamed_erased() -> None:
     """A field that nobody named is sent as an empty one."""
 
     def erase(record: Any, *_: int) -> Any:
-        unnamed = dict.fromkeys(("first_name", "last_name", "phone", "company"))
+        unnamed = dict.fromkeys(("first_name", "last_name", "phone", "company", "street", "city", "maker", "size"))
         return msgspec.structs.replace(record, fields=unnamed | record.fields)
 
     stand(erase)

@@ -41,6 +41,10 @@ _OPEN: Final = """SELECT
 _UNTOLD: Final = "SELECT count(*) FROM webhook_messages m WHERE m.tenant_id = $1 AND m.state = 'pending'"
 _DUE_AT_ONCE: Final = """UPDATE webhook_messages m SET next_attempt_at = now()
     WHERE m.tenant_id = $1 AND m.state = 'pending'"""
+_KEYS: Final = """SELECT substring(k.route FROM '/v1/(.*):bulk') || '/' || k.key AS key, k.job_id::text, k.status
+    FROM idempotency_keys k WHERE k.tenant_id = $1"""
+_TYPES: Final = """SELECT t.type_id, t.name FROM resource_types t WHERE t.tenant_id = $1
+    UNION VALUES (1, 'contacts'), (2, 'companies')"""
 _TELLING: Final = 1.5
 """Seconds that a message may take when nothing is broken: its longest wait, a look for it and a call."""
 
@@ -64,7 +68,7 @@ async def play_plan(stage: Stage, plan: Plan, folder: Path) -> Result:
     began = time.monotonic()
     said = stage.log_sizes()
     await stage.set_kinds(plan.crms)
-    tenant = await stage.new_tenant(plan.seed)
+    tenant = await stage.new_tenant(plan.seed, plan.types)
     near = neighbour.Next(stage, plan.neighbour) if plan.neighbour else None
     if near is not None:
         await near.move_in(tenant)
@@ -127,7 +131,7 @@ async def _play(
         whole = time.monotonic()
         round_.over = True
         answered = {(r["key"], r["sha256"]) for r in _definite(journal)}
-        open_ = [r for r in round_.requests if (r.key, r.sha256) not in answered]
+        open_ = [r for r in round_.requests if (r.name, r.sha256) not in answered]
         found.unanswered = await round_.settle(open_)
         found.restless = await _rest(stage, tenant)
         rest = time.monotonic() - whole
@@ -141,6 +145,8 @@ async def _play(
         await round_.look(job_id)
         await round_.list_items(job_id)
     again = await _rest(stage, tenant)
+    for one in plan.types:
+        await round_.read(one.name, [f"s{n:02}" for n in range(actions.SHARED)])
     found.restless = again if found.restless is None else found.restless
     await _tell(stage, tenant)
     return rest
@@ -210,12 +216,19 @@ async def _write(stage: Stage, tenant: Tenant, folder: Path, found: Evidence) ->
                 f"SELECT to_jsonb(t)::text AS row FROM {table} t WHERE t.tenant_id = $1", tenant.tenant_id
             )
             found.tables[table] = [msgspec.json.decode(row["row"]) for row in rows]
-        for name, read in (("contacts", stored.contacts), ("ledger", stored.history)):
+        for name, read in (("records", stored.contacts), ("ledger", stored.history)):
             found.tables[name] = msgspec.to_builtins(await read(connection, "tenant_id = $1", tenant.tenant_id))
-        keys = await connection.fetch(
-            "SELECT key, job_id::text, status FROM idempotency_keys WHERE tenant_id = $1", tenant.tenant_id
-        )
-        found.tables["idempotency_keys"] = [dict(row) for row in keys]
+        found.tables["idempotency_keys"] = [dict(r) for r in await connection.fetch(_KEYS, tenant.tenant_id)]
+        types = {row["type_id"]: row["name"] for row in await connection.fetch(_TYPES, tenant.tenant_id)}
+    for name in ("records", "deliveries", "record_syncs", "dead_letters"):
+        for row in found.tables[name]:
+            row["type"] = types[row["type_id"]]
+    # A version is of its job's type. That this is the type of the request is checked.
+    of_job = {row["job_id"]: row["type"] for row in found.tables["jobs"]}
+    for row in found.tables["ledger"]:
+        row["type"] = of_job[row["job_id"]]
+    for row in (*found.tables["records"], *found.tables["ledger"]):
+        row["fields"] = {name: value for name, value in row["fields"].items() if value is not None}
     (folder / "evidence.json").write_bytes(msgspec.json.encode(found))
     for crm in CRMS:
         lines = stage.ledger(crm).read_bytes().splitlines(keepends=True)

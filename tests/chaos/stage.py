@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +30,7 @@ from app.settings import Settings
 from tests.acceptance.harness import Part, environment, free_port
 from tests.chaos.proxy import Proxy
 from tests.chaos.receiver import Receiver, receiving
+from tests.chaos.resources import Type
 from tests.conftest import LOOPBACK, quick
 
 WORKERS: Final = ("w1", "w2")
@@ -270,8 +271,8 @@ class Stage:
             async with Redis.from_url(self.settings.redis_url, socket_timeout=1) as redis:
                 await redis.flushall()
 
-    async def new_tenant(self, seed: int) -> Tenant:
-        """A tenant with a key, and a destination at an account of its own in each sandbox."""
+    async def new_tenant(self, seed: int, types: Sequence[Type]) -> Tenant:
+        """A tenant with a key and these types, and a destination at an account of its own in each sandbox."""
         self._rounds += 1
         name = f"round-{seed}-{os.getpid()}-{self._rounds}"
         async with self.database() as connection:
@@ -291,7 +292,15 @@ class Stage:
                 "SELECT name, destination_id FROM destinations WHERE tenant_id = $1", tenant_id
             )
         destinations = {f"crm_{row['name']}": row["destination_id"] for row in rows}
+        for one in types:
+            if one.schema:
+                await self._declare(one, key)
         return Tenant(name, tenant_id, key, destinations, await self._add_endpoint(name, key))
+
+    async def _declare(self, type: Type, key: str) -> None:
+        url, fields = f"{self.url}/v1/resource-types/{type.name}", {"Authorization": f"Bearer {key}"}
+        async with self.session.put(url, json=type.declare({}), headers=fields) as answer:
+            assert answer.status == 201, await answer.text()
 
     async def _add_endpoint(self, name: str, key: str) -> str:
         """An endpoint that is told of everything; its secret."""

@@ -46,17 +46,17 @@ STATES = read_states(
 
 def contact(record_id: str, mark: str, version: int = 1) -> dict[str, Any]:
     return {
+        "type": "contacts",
         "record_id": record_id,
         "version": version,
-        "email": f"{record_id}@example.com",
         "deleted": False,
-        "first_name": "Ada",
-        "last_name": None,
-        "phone": None,
-        "company": None,
+        "fields": {"email": f"{record_id}@example.com", "first_name": "Ada"},
         "attributes": {"mark": mark},
         "source_version": None,
     }
+
+
+GONE: dict[str, Any] = {"deleted": True, "fields": {}, "attributes": {}}
 
 
 def record(record_id: str, mark: str) -> dict[str, str]:
@@ -67,9 +67,15 @@ def item(index: int, record_id: str) -> dict[str, Any]:
     return {"index": index, "id": record_id, "status": "ok", "result": "created", "version": 1}
 
 
+def shows(row: dict[str, Any]) -> dict[str, Any]:
+    """A record as it is listed."""
+    return {"id": row["record_id"], "version": row["version"], "attributes": row["attributes"], **row["fields"]}
+
+
 def effect(seq: int, key: str, mark: str, *, changed: bool = True) -> dict[str, Any]:
     return {
         "row": "effect",
+        "type": "contacts",
         "seq": seq,
         "call": 1,
         "key": key,
@@ -90,7 +96,7 @@ def typed(e: Evidence, key: str, *, created: bool = False) -> dict[str, Any]:
 def message(job_id: str, **changes: Any) -> dict[str, Any]:
     """That a job is finished."""
     summary = {"total": 2, "succeeded": 2, "failed": 0, "retry": 0}
-    data = {"job_id": job_id, "state": "completed", "summary": summary} | changes
+    data = {"job_id": job_id, "type": "contacts", "state": "completed", "summary": summary} | changes
     return {
         "event_id": f"of-{job_id}",
         "type": "job.finished",
@@ -136,6 +142,7 @@ def well() -> Evidence:
     ]
     request = {
         "row": "request",
+        "type": "contacts",
         "key": "k",
         "sha256": "x",
         "kind": "push",
@@ -167,12 +174,20 @@ def well() -> Evidence:
                 "final": True,
                 "items": [item(n, i) | {"destinations": {"a": {"state": "ok"}}} for n, i in enumerate("ab")],
             },
+            {
+                "row": "records",
+                "type": "contacts",
+                "how": "list",
+                "records": [shows(contact(i, f"m.{n}")) for n, i in enumerate("ab")],
+            },
+            {"row": "history", "type": "contacts", "record_id": "a", "versions": [{"version": 1, "job_id": JOB}]},
             hook(message(JOB)),
         ],
         tables={
             "jobs": [
                 {
                     "job_id": JOB,
+                    "type": "contacts",
                     "kind": "import",
                     "state": "completed",
                     "options": {},
@@ -184,13 +199,14 @@ def well() -> Evidence:
                 }
             ],
             "idempotency_keys": [{"key": "k", "job_id": JOB, "status": 207}],
-            "contacts": [contact("a", "m.0"), contact("b", "m.1")],
+            "records": [contact("a", "m.0"), contact("b", "m.1")],
             "ledger": [contact(i, f"m.{n}") | place | {"item_index": n} for n, i in enumerate("ab")],
             "deliveries": [
                 {
                     "delivery_id": 7,
                     "job_id": JOB,
                     "destination_id": 1,
+                    "type": "contacts",
                     "request_id": "r",
                     "record_ids": ["a", "b"],
                     "versions": [1, 1],
@@ -204,7 +220,9 @@ def well() -> Evidence:
                 {"job_id": JOB, "destination_id": 1, "ok": 2}
                 | dict.fromkeys(("pending", "retry", "failed", "unknown", "dead", "skipped"), 0)
             ],
-            "record_syncs": [{"destination_id": 1, "record_id": i, "synced_version": 1} for i in "ab"],
+            "record_syncs": [
+                {"destination_id": 1, "type": "contacts", "record_id": i, "synced_version": 1} for i in "ab"
+            ],
             "dead_letters": [],
             "sagas": [],
             "webhook_messages": [message(JOB)],
@@ -248,6 +266,7 @@ DEAD_LETTER: dict[str, Any] = {
     "delivery_id": 7,
     "item_index": 0,
     "destination_id": 1,
+    "type": "contacts",
     "record_id": "a",
     "version": 1,
     "created_at": "2026-01-01T00:00:00+00:00",
@@ -268,15 +287,16 @@ def answer_body(e: Evidence, **changes: Any) -> str:
 
 def lose_ledger(e: Evidence) -> None:
     del e.tables["ledger"][1]
-    del e.tables["contacts"][1]
+    del e.tables["records"][1]
 
 
 def second_version(e: Evidence) -> None:
     """Contact a has a version 2, which the CRM holds."""
     first = e.tables["ledger"][0]
-    newer = first | {"version": 2, "item_index": 1, "job_id": "undo", "attributes": {"mark": "m.2"}}
+    content = {"fields": dict(first["fields"]), "attributes": {"mark": "m.2"}}
+    newer = first | content | {"version": 2, "item_index": 1, "job_id": "undo"}
     e.tables["ledger"].append(newer | {"prev_job_id": JOB, "prev_item_index": 0})
-    e.tables["contacts"][0] |= {"version": 2, "attributes": {"mark": "m.2"}}
+    e.tables["records"][0] |= {"version": 2, "attributes": {"mark": "m.2"}}
     e.effects["crm_a"].append(effect(3, "a", "m.2"))
 
 
@@ -334,10 +354,10 @@ def undo(e: Evidence, **content: Any) -> None:
     """Contact a's creation was taken back."""
     first = e.tables["ledger"][0]
     e.tables["jobs"].append(e.tables["jobs"][0] | {"job_id": "undo", "kind": "undo", "undo_of": JOB})
-    gone = {"email": None, "deleted": True, "first_name": None, "attributes": {}} | content
+    gone = GONE | content
     before = {"prev_job_id": JOB, "prev_item_index": 0}
     e.tables["ledger"].append(first | gone | before | {"version": 2, "item_index": 0, "job_id": "undo"})
-    e.tables["contacts"][0] |= gone | {"version": 2}
+    e.tables["records"][0] |= gone | {"version": 2}
     e.effects["crm_a"].append(effect(3, "a", "m.0") | {"deleted": True})
 
 
@@ -364,7 +384,15 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "half_done",
         lambda e: (e.journal[0].update(atomic=True), refuse_first_item(e, error_code="ATOMIC_ABORTED")),
     ),
-    "another name": ("altered", lambda e: e.tables["ledger"][0].update(first_name="Eve")),
+    "another name": ("altered", lambda e: e.tables["ledger"][0]["fields"].update(first_name="Eve")),
+    "deleted, but not by its item": ("altered", lambda e: e.tables["ledger"][0].update(GONE)),
+    "a deletion that nobody sent": ("from_nowhere", lambda e: e.tables["ledger"][0].update(GONE)),
+    "of another type": ("told_otherwise", lambda e: e.journal[0].update(type="companies")),
+    "sent as another type": ("from_nowhere", lambda e: e.journal[0].update(type="companies")),
+    "no field can be added": (
+        "unforeseen_status",
+        lambda e: e.journal.append({"row": "asked", "what": "declare", "job_id": None, "status": 400, "body": ""}),
+    ),
     "expected version": ("version_ignored", lambda e: e.journal[0]["items"][0]["fields"].update(if_version=4)),
     "older source version": (
         "version_ignored",
@@ -384,11 +412,11 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     ),
     "no key": ("job_without_key", lambda e: e.tables.update(idempotency_keys=[])),
     "a key of nothing": ("key_without_job", lambda e: e.tables.update(jobs=[])),
-    "a version is missing": ("gap", lambda e: e.tables["contacts"][0].update(version=2)),
+    "a version is missing": ("gap", lambda e: e.tables["records"][0].update(version=2)),
     "a broken chain": ("gap", lambda e: e.tables["ledger"][0].update(prev_job_id="other")),
-    "not the newest row": ("gap", lambda e: e.tables["contacts"][0].update(phone="1")),
+    "not the newest row": ("gap", lambda e: e.tables["records"][0]["fields"].update(phone="1")),
     "not undone": ("not_undone", undo),
-    "undone wrongly": ("undo_wrong", lambda e: undo(e, email="other@example.com", deleted=False)),
+    "undone wrongly": ("undo_wrong", lambda e: undo(e, fields={"email": "other@example.com"}, deleted=False)),
     "undone twice": (
         "undone_twice",
         lambda e: (undo(e), e.tables["jobs"].append(e.tables["jobs"][1] | {"job_id": "again"})),
@@ -397,6 +425,15 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "a total": ("sum", lambda e: e.tables["jobs"][0].update(total=3)),
     "an effect too many": ("sum", lambda e: e.tables["effects"][0].update(ok=3)),
     "the wrong end": ("sum", lambda e: e.tables["jobs"][0].update(state="completed_with_failures")),
+    "at a CRM without a place for it": (
+        "misdirected",
+        lambda e: (e.tables["deliveries"][0].update(type="products"), e.tables["ledger"].clear()),
+    ),
+    "a delivery of another type": ("misdirected", lambda e: e.tables["deliveries"][0].update(type="companies")),
+    "a record of another type is listed": ("listed_wrongly", lambda e: e.journal[-3]["records"].append({"id": "c"})),
+    "a record is not listed": ("listed_wrongly", lambda e: e.journal[-3]["records"].pop()),
+    "a record is listed as it was": ("listed_wrongly", lambda e: e.journal[-3]["records"][0].update(version=7)),
+    "another type's history": ("listed_wrongly", lambda e: e.journal[-2]["versions"].clear()),
     "not owed": ("not_owed", lambda e: e.tables["deliveries"].clear()),
     "not settled": ("restless", lambda e: e.tables["deliveries"][0].update(state="sending")),
     "not finished": ("restless", lambda e: e.tables["jobs"][0].update(finished_at=None)),
@@ -448,6 +485,25 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
     "again": ("sent_again", lambda e: e.effects["crm_a"].append(effect(3, "a", "m.0", changed=False))),
     "content of no version": ("never_stood", lambda e: e.effects["crm_a"][0]["properties"].update(phone="1")),
     "not there": ("not_there", lambda e: e.effects["crm_a"].pop()),
+    "sent as another object": ("never_stood", lambda e: e.effects["crm_a"][0].update(type="companies")),
+    "not there as what it is": ("not_there", lambda e: e.effects["crm_a"][0].update(type="companies")),
+    "what was cleared is there still": (
+        "not_there",
+        lambda e: (
+            second_version(e),
+            e.tables["records"][0]["fields"].pop("first_name"),
+            e.tables["ledger"][-1]["fields"].pop("first_name"),
+        ),
+    ),
+    "deleted, but there": (
+        "not_there",
+        lambda e: (
+            typed(e, "a", created=True),
+            undo(e),
+            e.tables["jobs"][1].update(kind="import"),
+            e.effects["crm_a"].pop(),
+        ),
+    ),
     "older there": ("not_there", lambda e: (second_version(e), e.effects["crm_a"].pop())),
     "believed": ("believed", lambda e: e.tables["record_syncs"][0].update(synced_version=2)),
     "a job nobody was told of": ("untold", lambda e: e.tables["webhook_messages"].clear()),
@@ -455,6 +511,7 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
         "untold",
         lambda e: e.tables["webhook_messages"].append(message(JOB) | {"event_id": "again"}),
     ),
+    "told of as a job of another type": ("told_otherwise", lambda e: retell(e, message(JOB, type="companies"))),
     "a job told of too early": ("told_otherwise", lambda e: retell(e, message(JOB, state="canceled"))),
     "told of no job": ("told_of_nothing", lambda e: e.tables["webhook_messages"].append(message("none"))),
     "a dead letter nobody was told of": ("untold", lambda e: e.tables["dead_letters"].append(DEAD_LETTER)),
@@ -546,20 +603,18 @@ def test_an_undo_takes_back_what_stands_again() -> None:
     for version, (job_id, mark) in enumerate(made, start=2):
         content: dict[str, Any] = {"attributes": {"mark": mark}}
         if mark == "gone":
-            content = {"email": None, "deleted": True, "first_name": None, "attributes": {}}
+            content = GONE
         e.tables["ledger"].append(first | content | {"version": version, "job_id": job_id, "item_index": 0})
     undos = (("undo 2nd", "2nd", 1), ("undo", JOB, 2))
     for job_id, of, total in undos:
         made_by = {"job_id": job_id, "kind": "undo", "undo_of": of, "total": total}
         e.tables["jobs"].append(e.tables["jobs"][0] | made_by)
     gone = e.tables["ledger"][-1]
-    e.tables["contacts"][0] |= {
-        name: gone[name] for name in ("version", "email", "deleted", "first_name", "attributes")
-    }
+    e.tables["records"][0] |= {name: gone[name] for name in ("version", *GONE)}
     found = list(here.undone_is_undone(e))
     assert [finding.name for finding in found] == ["not_undone"]  # contact b still stands
     assert "of b" in found[0].detail
-    gone |= {"email": "a@example.com", "deleted": False}
+    gone |= {"fields": {"email": "a@example.com"}, "deleted": False}
     assert "undo_wrong" in {finding.name for finding in here.undone_is_undone(e)}
 
 
@@ -577,7 +632,8 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
 
 @pytest.mark.parametrize("kind", ["hubspot", "salesforce", "http"])
 def test_what_each_kind_of_crm_holds(kind: str) -> None:
-    row = contact("a", "m.0", 3) | {"phone": "1"}
+    row = contact("a", "m.0", 3)
+    row["fields"]["phone"] = "1"
     held = {
         "hubspot": {"tranche_id": "a", "email": "a@example.com", "firstname": "Ada", "phone": "1", "mark": "m.0"},
         "salesforce": {
@@ -596,8 +652,7 @@ def test_what_each_kind_of_crm_holds(kind: str) -> None:
             "attributes": {"mark": "m.0"},
         },
     }[kind]
-    assert there.record_of(kind, row) == held
-    assert there.held_of({"properties": held}) == held
+    assert there.record_of(kind, row) == there.held_of({"properties": held})
     assert there.record_of(kind, row | {"deleted": True}) is None
 
 

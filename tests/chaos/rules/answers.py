@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
-from tests.chaos.evidence import PASSING, Evidence, Finding, Findings, Row
+from tests.chaos.evidence import PASSING, Evidence, Finding, Findings, Row, place_of, shown
+
+WROTE: Final = ("created", "updated", "deleted")
+"""Results of items that made a version."""
 
 
 def answers_stand(e: Evidence) -> Findings:
@@ -47,7 +51,10 @@ def answers_are_foreseen(e: Evidence) -> Findings:
                 f"{answer['key']} ({request['kind']}) was answered {status}, not {wanted}: {answer['body'][:300]}",
             )
     for asked in e.rows("asked"):
-        if asked["status"] is not None and asked["status"] >= 500 and asked["status"] != 503:
+        status = asked["status"] or 0
+        # 409 is among these: who declares a field too late would take away another one that was added since.
+        refused = asked["what"] == "declare" and status >= 400 and status not in PASSING
+        if refused or (status >= 500 and status != 503):
             yield Finding(
                 "unforeseen_status", f"{asked['what']} {asked['job_id']}: {asked['status']} {asked['body'][:300]}"
             )
@@ -74,6 +81,8 @@ def acknowledged_is_done(e: Evidence) -> Findings:
         if items is None:
             yield Finding("lost", f"{request['key']}: the items of job {job_id} cannot be listed")
             continue
+        if job["type"] != request["type"]:
+            yield Finding("told_otherwise", f"{request['key']}: job {job_id} is one of {job['type']}")
         if answer["status"] == 207:
             yield from _told_alike(request, msgspec.json.decode(answer["body"]), items)
         if len(items) != len(request["items"]) and job["state"] not in ("canceled", "failed"):
@@ -104,7 +113,7 @@ def _item_is_true(e: Evidence, request: Row, job: Row, item: Row) -> Findings:
         return
     sent = request["items"][item["index"]]
     row = e.entered.get((job["job_id"], item["index"]))
-    wrote = item["status"] == "ok" and item.get("result") in ("created", "updated") and "duplicate_of" not in item
+    wrote = item["status"] == "ok" and item.get("result") in WROTE and "duplicate_of" not in item
     if request["dry_run"]:
         if row is not None:
             yield Finding("refused_but_done", f"{place} is a dry run, but is in the ledger")
@@ -135,11 +144,13 @@ def _may_fail(request: Row, sent: Row, item: Row) -> bool:
 def _row_is_true(place: str, sent: Row, item: Row, row: Row) -> Findings:
     if (row["record_id"], row["version"]) != (item["id"], item["version"]):
         yield Finding("told_otherwise", f"{place} was told {item['id']} version {item['version']}, made {row}")
+    if row["deleted"] != sent["fields"].get("deleted", False):
+        yield Finding("altered", f"{place}: deleted is {row['deleted']}, sent was {sent['fields']}")
     for name, value in sent["fields"].items():
-        if name in ("if_version", "source_version", "attributes"):
+        if name in ("if_version", "source_version", "attributes", "deleted"):
             continue
-        if row[name] != value:
-            yield Finding("altered", f"{place}: {name} was sent as {value!r}, stands as {row[name]!r}")
+        if row["fields"].get(name) != value:
+            yield Finding("altered", f"{place}: {name} was sent as {value!r}, stands as {row['fields'].get(name)!r}")
     for name, value in (sent["fields"].get("attributes") or {}).items():
         if row["attributes"].get(name) != value:
             yield Finding(
@@ -153,24 +164,27 @@ def _row_is_true(place: str, sent: Row, item: Row, row: Row) -> Findings:
 def refused_is_nowhere(e: Evidence) -> Findings:
     """What was refused as a whole left nothing, and nothing was done twice."""
     marks = {item["mark"]: request for request in e.requests.values() for item in request["items"] if item["mark"]}
+    sent = {job_id: request["items"] for request, job_id, _ in acknowledged(e)}
     made: dict[str, set[str]] = defaultdict(set)
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"])
         if job is None or job["kind"] != "import":
             continue
+        version = f"version {row['version']} of {shown(place_of(row))}"
+        if row["deleted"]:
+            items = sent.get(row["job_id"], ())
+            asked = items[row["item_index"]] if row["item_index"] < len(items) else None
+            if asked is None or asked["id"] != row["record_id"] or not asked["fields"].get("deleted"):
+                yield Finding("from_nowhere", f"{version} is a deletion that nobody sent")
+            continue
         mark = row["attributes"].get("mark", "")
         request = marks.get(mark)
-        if request is None:
-            yield Finding(
-                "from_nowhere", f"version {row['version']} of {row['record_id']} holds {mark!r}, which nobody sent"
-            )
+        if request is None or request["type"] != row["type"]:
+            yield Finding("from_nowhere", f"{version} holds {mark!r}, which nobody sent")
             continue
         made[mark].add(row["job_id"])
         if request["expect"] != "batch":
-            yield Finding(
-                "refused_but_done",
-                f"{request['key']} ({request['kind']}) made version {row['version']} of {row['record_id']}",
-            )
+            yield Finding("refused_but_done", f"{request['key']} ({request['kind']}) made {version}")
     for mark, jobs in made.items():
         if len(jobs) > 1:
             yield Finding(

@@ -8,35 +8,36 @@ from typing import Final
 
 import msgspec
 
-from tests.chaos.evidence import FINISHED, WORDS, Evidence, Finding, Findings, Row
-from tests.chaos.rules.answers import acknowledged
+from tests.chaos.evidence import FINISHED, WORDS, Evidence, Finding, Findings, Row, place_of, shown
+from tests.chaos.resources import Place
+from tests.chaos.rules.answers import WROTE, acknowledged
 
 SETTLED: Final = frozenset("ofds")
+_CONTENT: Final = ("deleted", "fields", "attributes")
 
 
 def ledger_is_whole(e: Evidence) -> Findings:
-    """A contact's versions are 1, 2, 3 … without a gap, each knows the one before, and the last is the contact."""
-    fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
-    for record_id, contact in e.contacts.items():
-        rows = e.ledger.get(record_id, [])
-        if [row["version"] for row in rows] != list(range(1, contact["version"] + 1)):
+    """A record's versions are 1, 2, 3 … without a gap, each knows the one before, and the last is the record."""
+    for place, record in e.records.items():
+        rows = e.ledger.get(place, [])
+        if [row["version"] for row in rows] != list(range(1, record["version"] + 1)):
             yield Finding(
-                "gap", f"{record_id} has version {contact['version']}, its ledger {[row['version'] for row in rows]}"
+                "gap", f"{shown(place)} has version {record['version']}, its ledger {[row['version'] for row in rows]}"
             )
             continue
         for before, after in zip([None, *rows], rows, strict=False):
             wanted = (None, None) if before is None else (before["job_id"], before["item_index"])
             if (after["prev_job_id"], after["prev_item_index"]) != wanted:
-                yield Finding("gap", f"version {after['version']} of {record_id} does not name the one before")
-        differing = [name for name in fields if rows[-1][name] != contact[name]]
+                yield Finding("gap", f"version {after['version']} of {shown(place)} does not name the one before")
+        differing = [name for name in _CONTENT if rows[-1][name] != record[name]]
         if differing:
-            yield Finding("gap", f"{record_id} is not its newest ledger row: {', '.join(differing)}")
-        yield from _source_versions_rise(e, record_id, rows)
-    for record_id in e.ledger.keys() - e.contacts.keys():
-        yield Finding("gap", f"{record_id} is in the ledger, but is no contact")
+            yield Finding("gap", f"{shown(place)} is not its newest ledger row: {', '.join(differing)}")
+        yield from _source_versions_rise(e, place, rows)
+    for place in e.ledger.keys() - e.records.keys():
+        yield Finding("gap", f"{shown(place)} is in the ledger, but is no record")
 
 
-def _source_versions_rise(e: Evidence, record_id: str, rows: list[Row]) -> Findings:
+def _source_versions_rise(e: Evidence, place: Place, rows: list[Row]) -> Findings:
     """Only an undo goes back, to that of what it restores."""
     newest = None
     for row in rows:
@@ -46,7 +47,7 @@ def _source_versions_rise(e: Evidence, record_id: str, rows: list[Row]) -> Findi
         elif number is not None:
             if newest is not None and number < newest:
                 numbers = [row["source_version"] for row in rows]
-                yield Finding("version_ignored", f"{record_id}: source versions went {numbers}")
+                yield Finding("version_ignored", f"{shown(place)}: source versions went {numbers}")
                 return
             newest = number
 
@@ -73,8 +74,7 @@ def _standing_again(e: Evidence, rows: list[Row], version: int) -> list[int]:
 
 
 def undone_is_undone(e: Evidence) -> Findings:
-    """An undo gives each contact its before-image back, unless somebody changed it since, and touches nothing else."""
-    fields = ("email", "first_name", "last_name", "phone", "company", "attributes")
+    """An undo gives each record its before-image back, unless somebody changed it since, and touches nothing else."""
     written = Counter(row["job_id"] for row in e.table("ledger"))
     undone = Counter(job["undo_of"] for job in e.jobs.values() if job.get("undo_of"))
     for job_id, count in undone.items():
@@ -90,15 +90,15 @@ def undone_is_undone(e: Evidence) -> Findings:
                 "not_undone", f"{job['job_id']} has {job['total']} items, job {of} made {written[of]} versions"
             )
         for row in e.table("ledger"):
-            place = f"version {row['version']} of {row['record_id']}"
-            contact = e.contacts[row["record_id"]]
+            place = f"version {row['version']} of {shown(place_of(row))}"
+            record = e.records[place_of(row)]
             # A later item that said the same under a newer source version has confirmed it.
-            stands = all(contact[name] == row[name] for name in ("version", "source_version"))
+            stands = all(record[name] == row[name] for name in ("version", "source_version"))
             if row["job_id"] == of and stands and every:
                 yield Finding("not_undone", f"{place} still stands, though job {of} was undone by {job['job_id']}")
             if row["job_id"] != job["job_id"]:
                 continue
-            rows = e.ledger[row["record_id"]]
+            rows = e.ledger[place_of(row)]
             again = _standing_again(e, rows, row["version"] - 1) if row["version"] > 1 else []
             taken = next((v for v in again if rows[v - 1]["job_id"] == of), None)
             if taken is None:
@@ -107,7 +107,7 @@ def undone_is_undone(e: Evidence) -> Findings:
             image = rows[taken - 2] if taken > 1 else None
             if image is None and not row["deleted"]:
                 yield Finding("undo_wrong", f"{place} should be nothing, as before job {of}")
-            elif image is not None and any(row[name] != image[name] for name in fields):
+            elif image is not None and any(row[name] != image[name] for name in _CONTENT):
                 yield Finding("undo_wrong", f"{place} is not what stood before job {of}: {row}, before: {image}")
 
 
@@ -126,7 +126,7 @@ def sums_are_right(e: Evidence) -> Findings:
                     "sum",
                     f"{name} counts {job['succeeded']}/{job['failed']}/{job['retry']}, its items are {dict(counted)}",
                 )
-            changed = sum(i.get("result") in ("created", "updated") and "duplicate_of" not in i for i in items)
+            changed = sum(i.get("result") in WROTE and "duplicate_of" not in i for i in items)
             dry = job["options"].get("dry_run")
             if written[job["job_id"]] != (0 if dry else changed):
                 yield Finding(
@@ -169,12 +169,24 @@ def effects_add_up(e: Evidence) -> Findings:
         if job is None or job["kind"] not in ("import", "undo"):
             continue
         for number, crm in e.crm_of.items():
-            missing = indexes - owed[job_id, number]
+            missing = indexes - owed[job_id, number] if e.takes(crm, job["type"]) else set()
             if missing:
                 yield Finding(
                     "not_owed",
-                    f"items {sorted(missing)[:5]} of job {job_id} changed contacts, but {crm} is not owed them",
+                    f"items {sorted(missing)[:5]} of job {job_id} changed {job['type']}, but {crm} is not owed them",
                 )
+
+
+def deliveries_go_where_they_belong(e: Evidence) -> Findings:
+    """A delivery is one of the records that its items changed, of their type, and to a CRM that has a place for it."""
+    for d in e.table("deliveries"):
+        name, crm = f"delivery {d['delivery_id']} of job {d['job_id']}", e.crm_of[d["destination_id"]]
+        if not e.takes(crm, d["type"]):
+            yield Finding("misdirected", f"{name} has {d['type']}, for which {crm} has no place")
+        for record_id, index in zip(d["record_ids"], d["indexes"], strict=True):
+            row = e.entered.get((d["job_id"], index))  # a retry has items of its own
+            if row is not None and place_of(row) != (d["type"], record_id):
+                yield Finding("misdirected", f"{name} has {record_id} of {d['type']}, but changed {place_of(row)}")
 
 
 def everything_rests(e: Evidence) -> Findings:
@@ -245,11 +257,11 @@ def dead_letters_are_written(e: Evidence) -> Findings:
 def dead_letters_are_taken_once(e: Evidence) -> Findings:
     """A dead letter that a retry or replay took is that job's alone, and what ended otherwise has a reason."""
     dead_letters = {row["dead_letter_id"]: row for row in e.table("dead_letters")}
-    held = {(row["destination_id"], row["record_id"]): row["synced_version"] for row in e.table("record_syncs")}
-    owed: set[tuple[str, int, str]] = set()
+    held = {(row["destination_id"], *place_of(row)): row["synced_version"] for row in e.table("record_syncs")}
+    owed: set[tuple[str, int, str, str]] = set()
     named: Counter[int] = Counter()
     for d in e.table("deliveries"):
-        owed.update((d["job_id"], d["destination_id"], record_id) for record_id in d["record_ids"])
+        owed.update((d["job_id"], d["destination_id"], d["type"], record_id) for record_id in d["record_ids"])
         for number in d.get("dead_letters") or []:
             named[number] += 1
             taker = dead_letters[number]["replay_job_id"]
@@ -262,7 +274,7 @@ def dead_letters_are_taken_once(e: Evidence) -> Findings:
             yield Finding("taken_twice", f"dead letter {number} is sent by {count} deliveries")
     for number, row in dead_letters.items():
         resolution = row.get("resolution")
-        place = (row["destination_id"], row["record_id"])
+        place = (row["destination_id"], *place_of(row))
         if resolution == "replayed" and (row["replay_job_id"], *place) not in owed:
             yield Finding(
                 "dead_letter_lost", f"dead letter {number} was taken by {row['replay_job_id']}, which owes nothing"
@@ -287,13 +299,15 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     """Of an import that all destinations must take, what one of them refused is taken back, and nothing else is."""
     sagas = {row["subject"]: row for row in e.table("sagas") if row["workflow"] == "consistency"}
     by_job: dict[str, list[Row]] = defaultdict(list)
-    refused: dict[str, set[str]] = defaultdict(set)
+    refused: dict[str, set[Place]] = defaultdict(set)
     for dead_letter in e.table("dead_letters"):
-        refused[dead_letter.get("root_job_id", "")].add(dead_letter["record_id"])
+        refused[dead_letter.get("root_job_id", "")].add(place_of(dead_letter))
         by_job[dead_letter.get("job_id", "")].append(dead_letter)
     written = {row["job_id"] for row in e.table("ledger")}
     for job_id, job in e.jobs.items():
         if job["options"].get("consistency") != "all_destinations" or job_id not in written:
+            continue
+        if not any(e.takes(crm, job["type"]) for crm in e.destinations):
             continue
         saga = sagas.get(job_id)
         if saga is None or saga["state"] != "done":
@@ -301,8 +315,8 @@ def all_have_it_or_none(e: Evidence) -> Findings:
             continue
         for dead_letter in by_job[job_id]:
             row = e.entered.get((job_id, dead_letter["item_index"]))
-            contact = e.contacts[row["record_id"]] if row is not None else None
-            untouched = row and contact and all(contact[n] == row[n] for n in ("version", "source_version"))
+            record = e.records[place_of(row)] if row is not None else None
+            untouched = row and record and all(record[n] == row[n] for n in ("version", "source_version"))
             if untouched and _was_open(dead_letter, saga["finished_at"]):
                 yield Finding(
                     "half_there",
@@ -312,8 +326,33 @@ def all_have_it_or_none(e: Evidence) -> Findings:
     for row in e.table("ledger"):
         job = e.jobs.get(row["job_id"], {})
         in_part = job.get("kind") == "undo" and job.get("undo_of") is None
-        if in_part and row["record_id"] not in refused[job["root_job_id"]]:
+        if in_part and place_of(row) not in refused[job["root_job_id"]]:
             yield Finding(
                 "undo_overwrote",
-                f"version {row['version']} of {row['record_id']} takes back what no destination refused",
+                f"version {row['version']} of {shown(place_of(row))} takes back what no destination refused",
             )
+
+
+def reads_are_true(e: Evidence) -> Findings:
+    """Lists and exports of a type have exactly its records, as they stand, and histories all versions of a record."""
+    wanted: dict[str, dict[str, Row]] = defaultdict(dict)
+    for (type, record_id), record in e.records.items():
+        if not record["deleted"]:
+            wanted[type][record_id] = record
+    for told in e.rows("records"):
+        name = f"the {told['how']} of {told['type']}"
+        listed, there = Counter(record["id"] for record in told["records"]), Counter(wanted[told["type"]].keys())
+        if listed != there:
+            yield Finding("listed_wrongly", f"{name} has {listed - there}, and lacks {there - listed}")
+        for shows in told["records"]:
+            record = wanted[told["type"]].get(shows["id"], shows)
+            of = record.get("fields", {})
+            if any(shows.get(n) != record.get(n) for n in ("version", "attributes")) or any(
+                shows.get(n) != value for n, value in of.items()
+            ):
+                yield Finding("listed_wrongly", f"{name} has {shows}, not {record}")
+    for told in e.rows("history"):
+        rows = e.ledger.get((told["type"], told["record_id"]), [])
+        versions = [(one["version"], one["job_id"]) for one in reversed(told["versions"])]
+        if versions != [(row["version"], row["job_id"]) for row in rows]:
+            yield Finding("listed_wrongly", f"the history of {told['record_id']} of {told['type']} is {versions}")

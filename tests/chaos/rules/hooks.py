@@ -69,7 +69,10 @@ def events_are_complete(e: Evidence) -> Findings:
         finished = job["state"] in FINISHED
         if len(told) != finished:
             yield Finding("untold", f"job {job['job_id']} is {job['state']}, of which was told {len(told)} times")
-        elif told and (told[0]["state"] != job["state"] or any(told[0]["summary"][n] != job[n] for n in _COUNTS)):
+        elif told and (
+            any(told[0][n] != job[n] for n in ("state", "type"))
+            or any(told[0]["summary"][n] != job[n] for n in _COUNTS)
+        ):
             yield Finding("told_otherwise", f"job {job['job_id']} was told of as {told[0]}, but is {job}")
     for job_id in ended:
         yield Finding("told_of_nothing", f"there is no job {job_id}")

@@ -7,14 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Final
 
-from tests.chaos.evidence import Evidence, Finding, Findings, Row
+from tests.chaos.evidence import Evidence, Finding, Findings, Row, place_of, shown
+from tests.chaos.resources import KEYS, Place, field_at, value_at
 
-STANDARD: Final = {
-    "hubspot": ("email", "firstname", "lastname", "phone", "company", "tranche_id"),
-    "salesforce": ("Email", "FirstName", "LastName", "Phone", "Company__c", "Tranche_Id__c"),
-    "http": ("email", "first_name", "last_name", "phone", "company", "id"),
-}
-"""By kind of CRM, its names of our fields."""
 _LACKING: Final = re.compile(r"does not exist|No such column|external ID field")
 """In the vendors' words: the account has no such field."""
 _WINDOW: Final = 6.0
@@ -24,88 +19,77 @@ NAMELESS: Final = "Nameless"
 
 
 def record_of(kind: str, row: Row) -> Row | None:
-    """What a CRM should hold of a contact or a ledger row, beside what others typed; `None`: nothing, it is a
-    tombstone."""
+    """What a CRM should hold of a record or a ledger row, beside what others typed, as `flat` has it; `None`: nothing,
+    it is a tombstone."""
     if row["deleted"]:
         return None
-    fields = ("email", "first_name", "last_name", "phone", "company", "record_id")
-    found = {theirs: row[ours] for ours, theirs in zip(fields, STANDARD[kind], strict=True)}
-    if kind == "http":
-        found |= {"attributes": row["attributes"], "version": row["version"]}
-    elif kind == "salesforce":
-        found |= {f"{name}__c": value for name, value in row["attributes"].items()}
-    else:
-        found |= {name.lower(): str(value) for name, value in row["attributes"].items() if value is not None}
-    return _filled(found)
+    named = row["fields"] | {f"attributes.{name}": value for name, value in row["attributes"].items()}
+    found = {field_at(kind, row["type"], name): value_at(kind, v) for name, v in named.items() if v is not None}
+    return flat(found | {KEYS[kind]: row["record_id"]} | ({"version": row["version"]} if kind == "http" else {}))
 
 
 def held_of(effect: Row) -> Row | None:
     """What the CRM held after an effect."""
-    return None if effect.get("deleted") else _filled(effect["properties"])
+    return None if effect.get("deleted") else flat(effect["properties"])
+
+
+def flat(record: Row) -> Row:
+    """What it has a value of; attributes that are an object of their own by `attributes.` and their key."""
+    found = {name: value for name, value in record.items() if name != "attributes"}
+    found |= {f"attributes.{name}": value for name, value in (record.get("attributes") or {}).items()}
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def fits(wanted: Row | None, held: Row | None) -> bool:
     """Whether a CRM holds what was set of a version; what nobody named there is not ours."""
     if wanted is None or held is None:
         return wanted is held
-    there = held | {"attributes": {}} | {k: v for k, v in held.items() if isinstance(v, dict)}
-    return all(
-        value.items() <= there[name].items() if isinstance(value, dict) else there.get(name) == value
-        for name, value in wanted.items()
-    )
+    return all(name in held and held[name] == value for name, value in wanted.items())
 
 
-def cleared_of(kind: str, row: Row) -> list[str]:
-    """Names at the CRM of what was cleared in a contact, and must be empty there."""
-    ours = ("email", "first_name", "last_name", "phone", "company")
-    theirs = dict(zip(ours, STANDARD[kind], strict=False))
-    found = []
-    for name in row.get("cleared") or {}:
-        key = name.removeprefix("attributes.")
-        if key == name and row[name] is None:
-            found.append(theirs[name])
-        elif key != name and key not in row["attributes"]:
-            found.append({"salesforce": f"{key}__c", "hubspot": key.lower()}.get(kind, key))
-    return found
+def is_import(e: Evidence, row: Row) -> bool:
+    """Whether an item made this version, and no undo."""
+    return e.jobs.get(row["job_id"], {}).get("kind") == "import"
 
 
-def _has(held: Row, name: str) -> bool:
-    return name in held or name in held.get("attributes", {})
-
-
-def _left(e: Evidence, crm: str, number: int, record_id: str) -> bool:
-    """Whether the record of a tombstone may be there still: a user made it, or Tranche says what is not restored."""
-    makers = [
-        effect.get("by", "api")
-        for effect in e.effects.get(crm, [])
-        if effect["key"] == record_id and effect.get("created")
-    ]
-    return makers[-1:] == ["user"] or any(
-        row["destination_id"] == number and row["record_id"] == record_id and row.get("not_restored")
+def _left(e: Evidence, crm: str, record: Row) -> bool:
+    """Whether the record of a tombstone may be there still: a user made it, or Tranche says what is not restored. Where
+    an item deleted it, only if no call of ours came to it since."""
+    place = place_of(record)
+    effects = [effect for effect in e.effects.get(crm, []) if place_of(effect) == place]
+    makers = [(n, effect.get("by", "api")) for n, effect in enumerate(effects) if effect.get("created")]
+    if makers and makers[-1][1] == "user":
+        touched = any(effect.get("by", "api") == "api" for effect in effects[makers[-1][0] :])
+        return not (touched and is_import(e, e.ledger[place][-1]))
+    return any(
+        row["destination_id"] == e.destinations[crm] and place_of(row) == place and row.get("not_restored")
         for row in e.table("record_syncs")
     )
 
 
-def _filled(record: Row) -> Row:
-    found = {name: value for name, value in record.items() if value not in (None, "")}
-    if isinstance(found.get("attributes"), dict):
-        found["attributes"] = {name: value for name, value in found["attributes"].items() if value is not None}
+def _typed(e: Evidence, crm: str) -> dict[tuple[Place, str], set[object]]:
+    """By record and field, all that people ever typed there."""
+    found: dict[tuple[Place, str], set[object]] = defaultdict(set)
+    for effect in e.effects.get(crm, []):
+        if effect.get("by") == "user":
+            for name, value in flat(effect["properties"]).items():
+                found[place_of(effect), name].add(repr(value))
     return found
 
 
-def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int | None]]]:
-    """Of each contact at a CRM: its effects in order, and which version each of them was.
+def histories(e: Evidence, crm: str) -> Iterator[tuple[Place, list[Row], list[int | None]]]:
+    """Of each record at a CRM: its effects in order, and which version each of them was.
 
     The smallest version with this content that is not older than the one before; `None`: there is none. An undo makes
     new versions of old contents: what changed nothing is the next of these, if there is one.
     """
-    kind = e.kinds.get(crm, "hubspot")
-    by_key: dict[str, list[Row]] = defaultdict(list)
+    kind = e.kinds[crm]
+    by_place: dict[Place, list[Row]] = defaultdict(list)
     for effect in e.effects.get(crm, []):
         if effect.get("by") != "user":
-            by_key[effect["key"]].append(effect)
-    for key, effects in by_key.items():
-        versions = [(row["version"], record_of(kind, row)) for row in e.ledger.get(key, [])]
+            by_place[place_of(effect)].append(effect)
+    for place, effects in by_place.items():
+        versions = [(row["version"], record_of(kind, row)) for row in e.ledger.get(place, [])]
         found: list[int | None] = []
         newest = 0
         for effect in effects:
@@ -117,7 +101,7 @@ def histories(e: Evidence, crm: str) -> Iterator[tuple[str, list[Row], list[int 
                 version = fitting[1]
             found.append(version)
             newest = newest if version is None else version
-        yield key, effects, found
+        yield place, effects, found
 
 
 def _mark_of(effect: Row) -> object:
@@ -131,107 +115,123 @@ def _mark_of(effect: Row) -> object:
 
 
 def nothing_is_made_up(e: Evidence) -> Findings:
-    """A value in a field of ours is that of some version, or somebody typed it."""
+    """Each value of a record is that of some version, or somebody typed it."""
     for crm in e.destinations:
-        kind = e.kinds.get(crm, "hubspot")
-        typed: dict[tuple[str, str], set[object]] = defaultdict(set)
+        kind, typed = e.kinds[crm], _typed(e, crm)
+        said: dict[tuple[Place, str], set[object]] = defaultdict(set)
+        for place, rows in e.ledger.items():
+            for row in rows:
+                for name, value in (record_of(kind, row) or {}).items():
+                    said[place, name].add(repr(value))
         for effect in e.effects.get(crm, []):
-            key, held = effect["key"], held_of(effect) or {}
-            if effect.get("by") == "user":
-                for name in STANDARD[kind]:
-                    typed[key, name].add(held.get(name))
-                continue
-            for name in STANDARD[kind]:
-                known = typed[key, name] | {(record_of(kind, v) or {}).get(name) for v in e.ledger.get(key, [])}
-                if name in held and held[name] not in known | {NAMELESS}:
-                    yield Finding("never_stood", f"{crm}: {name} of {key} became {held[name]!r}, which nobody said")
+            place = place_of(effect)
+            for name, value in (held_of(effect) or {}).items():
+                if repr(value) not in typed[place, name] | said[place, name] and value != NAMELESS:
+                    yield Finding("never_stood", f"{crm}: {name} of {shown(place)} became {value!r}, which nobody said")
 
 
 def effects_are_single(e: Evidence) -> Findings:
-    """What a CRM holds is a version of the contact, never an older one than before, and each is sent but once."""
+    """What a CRM holds is a version of the record, never an older one than before, and each is sent but once."""
     for crm in e.destinations:
-        kind = e.kinds.get(crm, "hubspot")
-        for key, effects, found in histories(e, crm):
+        kind = e.kinds[crm]
+        for place, effects, found in histories(e, crm):
             told = [(_mark_of(x), version) for x, version in zip(effects, found, strict=True)]
             counts = Counter(v for x, v in zip(effects, found, strict=True) if x["changed"] and v is not None)
             for version, count in counts.items():
                 if count > 1:
-                    yield Finding("doubled", f"{crm}: version {version} of {key} took effect {count} times: {told}")
+                    yield Finding(
+                        "doubled", f"{crm}: version {version} of {shown(place)} took effect {count} times: {told}"
+                    )
             for effect, version, before in zip(effects, found, [None, *found], strict=False):
                 if version is None:
-                    older = any(fits(record_of(kind, row), held_of(effect)) for row in e.ledger.get(key, []))
+                    older = any(fits(record_of(kind, row), held_of(effect)) for row in e.ledger.get(place, []))
                     yield Finding(
                         "went_back" if older else "never_stood",
-                        f"{crm}: effect {effect['seq']} on {key} is {effect['properties']}; it went {told}",
+                        f"{crm}: effect {effect['seq']} on {shown(place)} is {effect['properties']}; it went {told}",
                     )
                 elif not effect["changed"] and version == before:
                     yield Finding(
                         "sent_again",
-                        f"{crm}: call {effect['call']} sent version {version} of {key} though it was there: {told}",
+                        f"{crm}: call {effect['call']} sent version {version} of {shown(place)} "
+                        f"though it was there: {told}",
                     )
 
 
-def destinations_hold_the_contacts(e: Evidence) -> Findings:
-    """In the end each CRM holds each contact as it stands, or a dead letter says why not."""
+def destinations_hold_the_records(e: Evidence) -> Findings:
+    """In the end each CRM holds each record of the types that it takes as it stands, or a dead letter says why not."""
     given_up = {
-        (row["destination_id"], row["record_id"], row["version"])
+        (row["destination_id"], place_of(row), row["version"])
         for row in e.table("dead_letters")
         if row.get("resolution") is None
     }
     for crm, number in e.destinations.items():
-        kind = e.kinds.get(crm, "hubspot")
-        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
-        for record_id, contact in e.contacts.items():
-            if (number, record_id, contact["version"]) in given_up:
+        kind, typed = e.kinds[crm], _typed(e, crm)
+        last = {place_of(effect): held_of(effect) for effect in e.effects.get(crm, [])}
+        not_restored = {
+            (place_of(row), field_at(kind, row["type"], name))
+            for row in e.table("record_syncs")
+            for name in row.get("not_restored") or {}
+            if row["destination_id"] == number
+        }
+        for place, record in e.records.items():
+            if (number, place, record["version"]) in given_up or not e.takes(crm, record["type"]):
                 continue
-            wanted, held = record_of(kind, contact), last.get(record_id)
-            if wanted is None and held is not None and _left(e, crm, number, record_id):
+            wanted, held = record_of(kind, record), last.get(place)
+            if wanted is None and held is not None and _left(e, crm, record):
                 continue
-            kept = [name for name in cleared_of(kind, contact) if wanted and held and _has(held, name)]
+            # What an earlier version brought is gone, unless nobody knows what an undo would have to restore.
+            kept = [
+                name
+                for name, value in (held or {}).items()
+                if wanted is not None and name not in wanted and (place, name) not in not_restored
+                if repr(value) not in typed[place, name] and value != NAMELESS
+            ]
             if kept or not fits(wanted, held):
                 yield Finding(
                     "not_there",
-                    f"{crm} holds {held} of {record_id}; version {contact['version']} is {wanted}"
+                    f"{crm} holds {held} of {shown(place)}; version {record['version']} is {wanted}"
                     + (f", without {', '.join(kept)}" if kept else ""),
                 )
-        typed = {effect["key"] for effect in e.effects.get(crm, []) if effect.get("by") == "user"}
-        for record_id in last.keys() - e.contacts.keys() - typed:
-            yield Finding("never_stood", f"{crm} holds {record_id}, which is no contact")
+        people = {place_of(effect) for effect in e.effects.get(crm, []) if effect.get("by") == "user"}
+        for place in last.keys() - e.records.keys() - people:
+            yield Finding("never_stood", f"{crm} holds {shown(place)}, which is no record")
 
 
 def refused_there_is_not_there(e: Evidence) -> Findings:
-    """A contact whose only delivery was refused by the CRM had no effect there."""
-    named: dict[tuple[int, str], list[tuple[Row, int]]] = defaultdict(list)
+    """A record whose only delivery was refused by the CRM had no effect there."""
+    named: dict[tuple[int, Place], list[tuple[Row, int]]] = defaultdict(list)
     for d in e.table("deliveries"):
         for position, record_id in enumerate(d["record_ids"]):
-            named[d["destination_id"], record_id].append((d, position))
-    for (number, record_id), deliveries in named.items():
+            named[d["destination_id"], (d["type"], record_id)].append((d, position))
+    for (number, place), deliveries in named.items():
         crm = e.crm_of.get(number, "")
         delivery, position = deliveries[0]
         if len(deliveries) == 1 and delivery["states"][position] == "f":
-            found = [x["seq"] for x in e.effects.get(crm, []) if x["key"] == record_id and x.get("by") != "user"]
-            if found:
-                yield Finding("refused_but_done", f"{crm} refused {record_id} for good, but has its effects {found}")
+            effects = [x for x in e.effects.get(crm, []) if place_of(x) == place and x.get("by") != "user"]
+            if effects:
+                found = [x["seq"] for x in effects]
+                yield Finding("refused_but_done", f"{crm} refused {shown(place)} for good, but has its effects {found}")
 
 
 def syncs_are_true(e: Evidence) -> Findings:
     """What Tranche believes a CRM to hold is there, or something newer is."""
     for crm, number in e.destinations.items():
-        kind = e.kinds.get(crm, "hubspot")
-        last = {effect["key"]: held_of(effect) for effect in e.effects.get(crm, [])}
+        kind = e.kinds[crm]
+        last = {place_of(effect): held_of(effect) for effect in e.effects.get(crm, [])}
         for row in e.table("record_syncs"):
             if row["destination_id"] != number:
                 continue
-            held = last.get(row["record_id"])
+            place = place_of(row)
+            held = last.get(place)
             fitting = [
                 v["version"]
-                for v in e.ledger.get(row["record_id"], [])
+                for v in e.ledger.get(place, [])
                 if fits(record_of(kind, v), held) or (v["deleted"] and row.get("created") is not True)
             ]
             if row["synced_version"] > max(fitting, default=0):
                 yield Finding(
                     "believed",
-                    f"{crm} is said to hold version {row['synced_version']} of {row['record_id']}, but holds {held}",
+                    f"{crm} is said to hold version {row['synced_version']} of {shown(place)}, but holds {held}",
                 )
 
 
@@ -257,7 +257,8 @@ def accounts_are_blamed_once(e: Evidence) -> Findings:
         if _LACKING.search(dead_letter.get("error_detail") or ""):
             yield Finding(
                 "buried_for_setup",
-                f"{dead_letter['record_id']} was given up for what the account lacks: {dead_letter['error_detail']}",
+                f"{shown(place_of(dead_letter))} was given up for what the account lacks: "
+                f"{dead_letter['error_detail']}",
             )
     for crm in e.destinations:
         lost = [f for f in e.faults if f["target"] == crm and f.get("details", {}).get("fault") == "missing_fields"]
