@@ -54,10 +54,12 @@ def records_group() -> None:
 @api_command("records list", records_group, rows=True)
 @type_option
 @click.option("--updated-since", metavar="TIME", help="Only records that changed since, like 2026-03-31T12:00:00Z.")
+@click.option("--email", metavar="ADDRESS", help="Only records with this e-mail address.")
+@click.option("--domain", help="Only records with this domain.")
 @limit_option(100)
-async def list_(api: ApiClient, type: str, updated_since: str | None, limit: int, as_json: bool) -> None:
+async def list_(api: ApiClient, type: str, limit: int, as_json: bool, **filters: str | None) -> None:
     """Records as they are now."""
-    params = {"updated_since": updated_since} if updated_since else {}
+    params = {name: value for name, value in filters.items() if value}
     columns = ("id", "version", "updated", "record")
     await print_rows(
         api.list(f"/v1/{type}", "records", params), limit, columns, _describe_record, as_json=as_json, whole="record"

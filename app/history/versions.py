@@ -10,7 +10,8 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from operator import attrgetter
-from typing import Final
+from typing import Any, Final
+from zlib import crc32
 
 import msgspec
 
@@ -46,9 +47,21 @@ class NewVersion(msgspec.Struct, frozen=True, gc=False):
     prev_item_index: int | None = None
 
 
+class _Searched(msgspec.Struct, frozen=True, gc=False):
+    """The fields of a document that lists search by."""
+
+    email: Any = None
+    domain: Any = None
+
+
+SEARCHED: Final = _Searched.__struct_fields__
+_SEEDS: Final = {name: crc32(name.encode()) for name in SEARCHED}
+
+
 _index: Final = attrgetter("index")
 _encode: Final = msgspec.json.Encoder().encode
 _decode: Final = msgspec.json.Decoder(list[StoredVersion]).decode
+_decode_searched: Final = msgspec.json.Decoder(_Searched).decode
 
 
 class Columns(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +73,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     """`None`: no item had a version before."""
     prev_item_indexes: str | None = None
     version_blocks: list[bytes] | None = None
+    signatures: str | None = None
+    """Of the values that lists search by, as an array literal."""
 
 
 def columns(versions: Sequence[NewVersion]) -> Columns:
@@ -77,7 +92,19 @@ def columns(versions: Sequence[NewVersion]) -> Columns:
         prev_job_ids=jobs,
         prev_item_indexes=indexes,
         version_blocks=[pack(_encode(block)) for block in blocks],
+        signatures=_literal(_signatures(ordered)),
     )
+
+
+def signature(name: str, value: str) -> int:
+    """31 bits of a value of a field: a chunk whose versions have none like it does not have the value."""
+    return crc32(value.encode(), _SEEDS[name]) & 0x7FFFFFFF
+
+
+def _signatures(versions: Sequence[NewVersion]) -> list[int]:
+    found = [_decode_searched(made.stored.document) for made in versions]
+    emails = [signature("email", fields.email) for fields in found if isinstance(fields.email, str)]
+    return emails + [signature("domain", fields.domain) for fields in found if isinstance(fields.domain, str)]
 
 
 def _literal(numbers: Sequence[int | None]) -> str:

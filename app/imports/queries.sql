@@ -175,11 +175,11 @@ delivery AS (
 ),
 history AS (
     INSERT INTO record_versions (
-        tenant_id, job_id, first_index, indexes, prev_job_ids, prev_item_indexes, versions
+        tenant_id, job_id, first_index, indexes, prev_job_ids, prev_item_indexes, versions, signatures
     )
     SELECT
         :tenant_id, :job_id, m.indexes[1], m.indexes, :prev_job_ids::text::uuid[], :prev_item_indexes::text::int[],
-        :version_blocks::bytea[]
+        :version_blocks::bytea[], :signatures::text::int[]
     FROM (SELECT :version_indexes::text::int[] AS indexes) m
     WHERE m.indexes IS NOT NULL
 ),

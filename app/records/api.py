@@ -13,6 +13,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 
 from app.auth.authorization import Scopes
 from app.errors import Invalid
+from app.history.versions import SEARCHED
 from app.http.cursors import Cursor, Index, NextCursor
 from app.http.headers import CSV, NDJSON
 from app.http.operation import Answer, Operation, Path, PerType, operation
@@ -54,12 +55,13 @@ class ListQuery(Page, frozen=True, kw_only=True):
     ids: list[str] = msgspec.field(default_factory=list)
     """Only the record with this id; repeat it for more."""
     email: str | None = None
-    """Only records with this e-mail address."""
+    """Only records with this e-mail address, in the order of their last change. A page may hold few of them, even none:
+    go on while there is a `next_cursor`."""
     domain: str | None = None
-    """Only records with this domain."""
+    """The same by domain."""
 
     def __post_init__(self) -> None:
-        chosen = [name for name in ("updated_since", "ids", "email", "domain") if getattr(self, name)]
+        chosen = [name for name in ("updated_since", "ids", *SEARCHED) if getattr(self, name)]
         if len(chosen) > 1:
             raise Invalid(f"{' and '.join(chosen)} cannot be combined; choose one of them.")
         if self.updated_since is not None and self.updated_since.tzinfo is None:
@@ -83,26 +85,25 @@ def _find_history(request: Request[Any, Any, Any]) -> Operation | None:
 async def list_records(
     type: TypeName, query: ListQuery, principal: Principal, catalog: Catalog, connection: Connection
 ) -> Any:
-    """Records, in the order of their ids."""
+    """Records, in the order of their ids, or, of those that are searched for, of their last change."""
     resource, tenant_id = await catalog.find(connection, principal.tenant_id, type), principal.tenant_id
-    if query.updated_since is not None:
-        after = _CHANGED.decode(query.cursor)
-        rows, at = await listing.list_changed(
-            connection, tenant_id, resource, query.updated_since, after=after, limit=query.limit
-        )
-        return listing.show_page(resource, rows, _CHANGED.encode(at))
     if query.ids:
         rows = await listing.find_by_ids(connection, tenant_id, resource, query.ids)
         return listing.show_page(resource, rows, None)
-    name = "email" if query.email is not None else "domain" if query.domain is not None else None
-    place = _BY_ID.decode(query.cursor) or ""
-    if name is None:
-        rows, last = await listing.list_by_key(connection, tenant_id, resource, after=place, limit=query.limit)
-    else:
-        value = str(getattr(query, name))
-        rows, last = await listing.find_by_field(
-            connection, tenant_id, resource, name, value, after=place, limit=query.limit
+    having = next(((name, value) for name in SEARCHED if (value := getattr(query, name)) is not None), None)
+    if query.updated_since is not None or having:
+        rows, at = await listing.list_changed(
+            connection,
+            tenant_id,
+            resource,
+            since=query.updated_since or listing.EVER,
+            having=having,
+            after=_CHANGED.decode(query.cursor),
+            limit=query.limit,
         )
+        return listing.show_page(resource, rows, _CHANGED.encode(at))
+    after = _BY_ID.decode(query.cursor) or ""
+    rows, last = await listing.list_by_key(connection, tenant_id, resource, after=after, limit=query.limit)
     return listing.show_page(resource, rows, _BY_ID.encode(last))
 
 

@@ -1,17 +1,17 @@
-"""Lists of records: by id, by a field that is indexed, or in the order in which they changed; nothing here writes."""
+"""Lists of records: by id, by the value of a field, or in the order in which they changed; nothing here writes."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 
 from app.errors import Invalid
-from app.history.versions import read_block
+from app.history.versions import read_block, signature
 from app.http.cursors import NextCursor
 from app.kit.postgres.database import Connection
 from app.records import queries
@@ -22,8 +22,9 @@ from app.resources.declaration import Resource, define
 _MOST_LOOKED: Final = 20
 """Runs of changes that are looked at for one page: it may hold fewer records than it could, even none."""
 _NO_JOB: Final = uuid.UUID(int=0)
-_BY_FIELD: Final = {"email": queries.records_by_email, "domain": queries.records_by_domain}
-"""Fields that are indexed."""
+_MOST_PASSED: Final = 5_000
+"""Of them that are passed at a time on the way to one that may have a value."""
+EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ChangedAt(msgspec.Struct, frozen=True, array_like=True):
@@ -64,27 +65,6 @@ async def list_by_key(
 ) -> tuple[list[RecordRow], str | None]:
     """A page in the order of ids, and the id that the next one comes after (`None`: that was all)."""
     found = await queries.list_records(connection, tenant_id, resource.type_id, after=after, limit=limit + 1)
-    return _cut(found, limit)
-
-
-async def find_by_field(
-    connection: Connection, tenant_id: int, resource: Resource, name: str, value: str, *, after: str, limit: int
-) -> tuple[list[RecordRow], str | None]:
-    """The same of records with this value of a field.
-
-    Raises:
-        Invalid: the type has no such field.
-    """
-    if name not in resource.names:
-        raise Invalid(f"A {resource.singular} has no field {name!r}.")
-    if "\0" in value:
-        return [], None
-    search = _BY_FIELD[name]
-    found = await search(connection, tenant_id, resource.type_id, value=value, after=after, limit=limit + 1)
-    return _cut(found, limit)
-
-
-def _cut(found: list[RecordRow], limit: int) -> tuple[list[RecordRow], str | None]:
     return found[:limit], found[limit - 1].record_id if len(found) > limit else None
 
 
@@ -96,32 +76,49 @@ async def find_by_ids(
 
 
 async def list_changed(
-    connection: Connection, tenant_id: int, resource: Resource, since: datetime, *, after: ChangedAt | None, limit: int
+    connection: Connection,
+    tenant_id: int,
+    resource: Resource,
+    *,
+    since: datetime = EVER,
+    having: tuple[str, str] | None = None,
+    after: ChangedAt | None,
+    limit: int,
 ) -> tuple[list[RecordRow], ChangedAt | None]:
-    """Records that changed since then, each once and as it is now, tombstones too, in the order of their last change;
-    and after what the next page comes (`None`: that was all).
+    """Records that changed since then, tombstones too, or records `having` a value of a field; each once and as it is
+    now, in the order of their last change. And after what the next page comes (`None`: that was all).
 
     The versions that jobs made are found by time; a record is listed where its current version was made. A page ends
     with a run of them, so it may hold more than `limit` by the rest of the run.
+
+    Raises:
+        Invalid: the type has no such field.
     """
+    name, value = having or (None, None)
+    if name is not None and name not in resource.names:
+        raise Invalid(f"A {resource.singular} has no field {name!r}.")
+    if value is not None and "\0" in value:
+        return [], None
     at = after or ChangedAt(since, _NO_JOB, -1)
     page: list[RecordRow] = []
     for _ in range(_MOST_LOOKED):
-        run = await queries.changes_since(
+        run = await queries.next_changes(
             connection,
             tenant_id,
             resource.name,
-            since,
             after_time=at.time,
             after_job=at.job_id,
             after_index=at.first_index,
+            signature=having and signature(*having),
+            most=_MOST_PASSED,
         )
         if run is None:
             return page, None
         at = ChangedAt(run.changed_at, run.job_id, run.first_index)
-        ids = [version.record_id for block in run.versions for version in read_block(block)]
-        current = await queries.current_records(connection, tenant_id, resource.type_id, run.job_id, ids)
-        page += current
+        ids = [version.record_id for block in run.versions or () for version in read_block(block)]
+        page += await queries.current_records(
+            connection, tenant_id, resource.type_id, run.job_id, ids, name=name, value=value
+        )
         if len(page) >= limit:
             break
     return page, at

@@ -83,42 +83,37 @@ async def records_by_id(
 ) -> list[RecordRow]: ...
 
 
-@query
-async def records_by_email(
-    connection: Connection, tenant_id: int, type_id: int, *, value: str, after: str, limit: int
-) -> list[RecordRow]: ...
-
-
-@query
-async def records_by_domain(
-    connection: Connection, tenant_id: int, type_id: int, *, value: str, after: str, limit: int
-) -> list[RecordRow]: ...
-
-
 class ChangesRow(msgspec.Struct, frozen=True):
     changed_at: datetime
     job_id: uuid.UUID
     first_index: int
-    indexes: list[int]
-    versions: list[bytes]
+    versions: list[bytes] | None
 
 
 @query
-async def changes_since(
+async def next_changes(
     connection: Connection,
     tenant_id: int,
     type: str,
-    since: datetime,
     *,
     after_time: datetime,
     after_job: uuid.UUID,
     after_index: int,
+    signature: int | None,
+    most: int,
 ) -> ChangesRow | None: ...
 
 
 @query
 async def current_records(
-    connection: Connection, tenant_id: int, type_id: int, job_id: uuid.UUID, record_ids: Sequence[str]
+    connection: Connection,
+    tenant_id: int,
+    type_id: int,
+    job_id: uuid.UUID,
+    record_ids: Sequence[str],
+    *,
+    name: str | None,
+    value: str | None,
 ) -> list[RecordRow]: ...
 
 

@@ -20,42 +20,38 @@ FROM records r
 WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = ANY (:record_ids::text[]) AND NOT r.deleted
 ORDER BY r.record_id;
 
--- name: records_by_email
--- Those with this e-mail address, in the order of their ids, after one of them. The expressions here and below are those of
--- indexes.
-SELECT
-    {{record_columns}}
-FROM records r
-WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.document ->> 'email' = :value AND r.record_id > :after
-    AND NOT r.deleted
-ORDER BY r.record_id
-LIMIT :limit;
-
--- name: records_by_domain
-SELECT
-    {{record_columns}}
-FROM records r
-WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.document ->> 'domain' = :value AND r.record_id > :after
-    AND NOT r.deleted
-ORDER BY r.record_id
-LIMIT :limit;
-
--- name: changes_since
--- The next run of versions that jobs with records of a type have made since a moment, after one of them.
-SELECT v.changed_at, v.job_id, v.first_index, v.indexes, v.versions
-FROM record_versions v
-WHERE v.tenant_id = :tenant_id AND v.changed_at >= :since
-    AND (v.changed_at, v.job_id, v.first_index) > (:after_time, :after_job, :after_index)
-    AND (SELECT j.type FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = v.job_id) = :type
-ORDER BY v.changed_at, v.job_id, v.first_index
+-- name: next_changes
+-- The next run of versions that a job with records of a type has made, after one of them; with a :signature, one that may
+-- have a value with that (a run without signatures is older than they are). Its versions are NULL where :most were looked
+-- at and none was such a run.
+SELECT l.changed_at, l.job_id, l.first_index, CASE WHEN l.found THEN v.versions END AS versions
+FROM (
+    SELECT
+        x.changed_at, x.job_id, x.first_index, row_number() OVER () = :most AS last,
+        (:signature::int IS NULL OR x.signatures IS NULL OR :signature = ANY (x.signatures))
+            AND (SELECT j.type FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = x.job_id) = :type AS found
+    FROM (
+        SELECT v.changed_at, v.job_id, v.first_index, v.signatures
+        FROM record_versions v
+        WHERE v.tenant_id = :tenant_id
+            AND (v.changed_at, v.job_id, v.first_index) > (:after_time, :after_job, :after_index)
+        ORDER BY v.changed_at, v.job_id, v.first_index
+        LIMIT :most
+    ) x
+) l
+JOIN record_versions v ON v.tenant_id = :tenant_id AND v.job_id = l.job_id AND v.first_index = l.first_index
+WHERE l.found OR l.last
+ORDER BY l.changed_at, l.job_id, l.first_index
 LIMIT 1;
 
 -- name: current_records
--- Those of these records that are as these items of a job left them, tombstones too.
+-- Those of these records that are as these items of a job left them, tombstones too; with a :value of the field :name,
+-- those that have it.
 SELECT
     {{record_columns}}
 FROM records r
 WHERE r.tenant_id = :tenant_id AND r.type_id = :type_id AND r.record_id = ANY (:record_ids::text[]) AND r.job_id = :job_id
+    AND (:value::text IS NULL OR r.document ->> :name::text = :value)
 ORDER BY r.item_index;
 
 -- name: attribute_keys

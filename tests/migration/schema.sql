@@ -338,9 +338,11 @@ CREATE TABLE public.record_versions (
     indexes integer[] NOT NULL,
     prev_job_ids uuid[],
     prev_item_indexes integer[],
-    versions bytea[] NOT NULL
+    versions bytea[] NOT NULL,
+    signatures integer[]
 );
 ALTER TABLE ONLY public.record_versions ALTER COLUMN versions SET STORAGE EXTERNAL;
+ALTER TABLE ONLY public.record_versions ALTER COLUMN signatures SET STORAGE EXTERNAL;
 
 CREATE TABLE public.records (
     tenant_id integer NOT NULL,
@@ -615,8 +617,6 @@ CREATE UNIQUE INDEX jobs_undo ON public.jobs USING btree (tenant_id, undo_of) WH
 CREATE INDEX jobs_working ON public.jobs USING btree (tenant_id, job_id) WHERE (state = ANY (ARRAY['receiving'::text, 'queued'::text, 'running'::text]));
 
 CREATE INDEX record_versions_time ON public.record_versions USING btree (tenant_id, changed_at, job_id, first_index);
-
-CREATE INDEX records_searched ON public.records USING brin (((document ->> 'email'::text)) text_bloom_ops, ((document ->> 'domain'::text)) text_bloom_ops) WITH (pages_per_range='64', autosummarize='on');
 
 CREATE INDEX sagas_due ON public.sagas USING btree (tenant_id, due_at) WHERE (finished_at IS NULL);
 

@@ -38,8 +38,8 @@ HOT: Final[Hot] = {
     "read_history": ("3, NULL, 1, 'c10', NULL, 100", {"records_pkey", "record_versions_pkey", "jobs_pkey"}),
     "list_records": ("3, 1, 'c10', 100", {"records_pkey"}),
     "records_by_id": (f"3, 1, {CONTACTS}", {"records_pkey"}),
-    "current_records": (f"3, 1, {CONTACTS}, {JOB}", {"records_pkey"}),
-    "changes_since": (f"3, now() - interval '1 s', now(), {JOB}, 5, 'contacts'", {"record_versions_time"}),
+    "current_records": (f"3, 1, {CONTACTS}, {JOB}, 'email', 'x'", {"records_pkey"}),
+    "next_changes": (f"5000, 7, 3, 'contacts', now(), {JOB}, 5", {"record_versions_time"}),
     "read_audit": ("3, NULL, 100", {"audit_log_pkey"}),
     "read_audit_of": ("3, NULL, 100, 'job:x'", {"audit_log_subject"}),
 }

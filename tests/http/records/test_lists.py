@@ -8,7 +8,10 @@ import json
 from typing import Any
 
 import asyncpg
+import msgspec
+import pytest
 
+from app.records import listing
 from tests.http.conftest import Api, person
 
 
@@ -40,6 +43,35 @@ async def test_records_are_found_by_id_and_by_e_mail_address(api: Api) -> None:
     assert (await api.get("/v1/contacts?email=C1@example.com")).json()["records"] == []
     assert (await api.get("/v1/contacts?domain=x")).status == 400
     assert (await api.get("/v1/contacts?email=a@b.co&ids=c1")).status == 400
+
+
+async def test_a_search_finds_what_records_are_now(
+    api: Api, db: asyncpg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what they were; in chunks that are older than their signatures too, and past any number of others."""
+    monkeypatch.setattr(listing, "_MOST_PASSED", 2)
+    await api.push([person(1, email="a@b.co"), person(2, email="a@b.co"), person(3, email="a@b.co"), person(4)])
+    await db.execute("UPDATE record_versions SET signatures = NULL")
+    for n in range(7):
+        await api.push([person(10 + n)])
+    await api.push([{"id": "c2", "email": "other@b.co"}, person(4, email="a@b.co"), {"id": "c3", "deleted": True}])
+    await api.push([person(20)])
+    await api.push([{"id": "c1", "email": "a@b.co", "phone": "1"}, {"id": "c5", "email": "a@b.co", "phone": "2"}])
+    first = (await api.get("/v1/contacts?email=a@b.co&limit=1")).json()
+    assert [r["id"] for r in first["records"]] == ["c4"]
+    assert [r["id"] for r in await read_all(api, "/v1/contacts?email=a@b.co&limit=1")] == ["c4", "c1", "c5"]
+    assert [r["id"] for r in await read_all(api, "/v1/contacts?email=other@b.co")] == ["c2"]
+    assert await read_all(api, "/v1/contacts?email=nobody@b.co") == []
+    assert await read_all(api, "/v1/contacts?email=%00") == []
+
+
+async def test_companies_are_found_by_domain(api: Api) -> None:
+    items = [{"id": "a", "name": "Acme", "domain": "acme.example"}, {"id": "b", "name": "B"}]
+    body = msgspec.json.encode({"items": items})
+    headers = {"Idempotency-Key": "companies", "Content-Type": "application/json"}
+    assert (await api.request("POST", "/v1/companies:bulk", headers=headers, data=body)).status == 207
+    assert [r["id"] for r in await read_all(api, "/v1/companies?domain=acme.example")] == ["a"]
+    assert (await api.get("/v1/companies?email=a@b.co")).status == 400
 
 
 async def test_what_changed_since_a_moment_is_listed_once_as_it_is_now(api: Api, db: asyncpg.Connection[Any]) -> None:
