@@ -146,6 +146,9 @@ def quick(database_url: str, redis_url: str, **changes: object) -> Settings:
         redis_url=redis_url,
         secret_key=SECRET_KEY,
         log_level="warning",
+        # A busy machine may be late with anything: who wants a 503 in its place asks for it.
+        db_acquire_timeout=60.0,
+        db_connect_timeout=60.0,
         sweep_interval=0.3,
         delivery_backoff_base=0.1,
         delivery_backoff_cap=0.5,

@@ -129,7 +129,7 @@ class Installation:
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=False), timeout=aiohttp.ClientTimeout(60)
+            connector=aiohttp.TCPConnector(limit=0, force_close=False), timeout=aiohttp.ClientTimeout(120)
         )
         self.sandbox = Sandbox(f"http://127.0.0.1:{self.sandbox_port}", self._session)
         try:
