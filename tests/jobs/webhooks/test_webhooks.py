@@ -90,7 +90,7 @@ async def receiver() -> AsyncIterator[Receiver]:
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
     return msgspec.structs.replace(
-        settings, webhook_private="127.0.0.0/8", webhook_waits="0.1,0.2", webhook_timeout=0.5
+        settings, webhook_private="127.0.0.0/8", webhook_waits="0.1,0.2", webhook_timeout=30.0
     )
 
 
@@ -164,9 +164,11 @@ async def sending(
 
 async def test_an_event_arrives_signed_as_standard_webhooks_says(desk: Desk, receiver: Receiver) -> None:
     made = await desk.add(receiver.url + "/hooks?key=1")
+    began = time.monotonic()
     async with sending(desk):
         await desk.emit()
         (message,) = await desk.settled(made.endpoint_id)
+    took = time.monotonic() - began
     ((path, headers, body),) = receiver.calls
     assert path == "/hooks"
     assert headers["content-type"] == "application/json"
@@ -177,7 +179,7 @@ async def test_an_event_arrives_signed_as_standard_webhooks_says(desk: Desk, rec
     assert message.state is MessageState.OK
     (attempt,) = message.attempts
     assert attempt.status == 204
-    assert attempt.milliseconds < 500
+    assert 0 <= attempt.milliseconds <= took * 1000 + 1
 
 
 async def test_a_failure_is_tried_again_under_the_same_id(desk: Desk, receiver: Receiver) -> None:
@@ -362,7 +364,7 @@ async def test_a_slow_endpoint_holds_up_no_other(desk: Desk, receiver: Receiver)
         await desk.add(f"{receiver.url}/slow{number}")
     await desk.emit(10)
     quick = await desk.add(receiver.url + "/quick")
-    async with sending(desk, webhook_concurrency=4):
+    async with sending(desk, webhook_concurrency=4, webhook_timeout=0.5):
         async with asyncio.timeout(60):
             while len(found_out) < 8:
                 await asyncio.sleep(0.02)
@@ -376,9 +378,10 @@ async def test_a_message_of_a_killed_worker_is_sent_again_with_its_id(desk: Desk
     made = await desk.add(receiver.url)
     await desk.emit()
     async with desk.database.connection() as connection:
-        lost = await rows.claim_message(connection, desk.tenant_id, made.endpoint_id, lease=0.5)
+        lost = await rows.claim_message(connection, desk.tenant_id, made.endpoint_id, lease=600.0)
         assert lost is not None
-        assert await rows.claim_message(connection, desk.tenant_id, made.endpoint_id, lease=0.5) is None
+        assert await rows.claim_message(connection, desk.tenant_id, made.endpoint_id, lease=600.0) is None
+        await connection.execute("UPDATE webhook_messages SET next_attempt_at = next_attempt_at - interval '600 s'")
     async with sending(desk):
         (message,) = await desk.settled(made.endpoint_id)
     assert (message.state, message.attempt, message.event_id) == (MessageState.OK, 2, lost.event_id)
