@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from datetime import datetime
 from typing import Any
 
 from tests.acceptance.harness import Installation, changed_effects, people, until
@@ -45,7 +47,13 @@ async def test_opens_probes_and_closes_across_two_workers(tranche: Installation)
     assert len(waiting) == 100
     assert all(item["retry_after_seconds"] > 0 for item in waiting)
     assert {item["state"] for item in waiting} <= {"pending", "retry"}
-    at_opening = await _total(tranche)
+    (opening,) = await tranche.rows(
+        "SELECT min(at) + make_interval(secs => $1) AS at FROM circuit_changes WHERE after = 'open'",
+        0.8 * BREAKER["breaker_open"] - 0.1,
+    )
+    # However late it was seen: what began before the first probe.
+    begun = [datetime.fromisoformat(call["at"]) for call in await tranche.sandbox.calls()]
+    at_opening = sum(at < opening["at"] for at in begun)
     assert at_opening <= 6 + 2 * 8, "calls under way when it opened may end, no more"
     (there,) = (await tranche.get("/v1/destinations"))["destinations"]
     assert there["error_code"] == "CIRCUIT_OPEN"
@@ -58,11 +66,15 @@ async def test_opens_probes_and_closes_across_two_workers(tranche: Installation)
 
     await until(quiet)
     await tranche.sandbox.reset("concurrency")
-    before = await _total(tranche)
-    await asyncio.sleep(4.5)
+    before, began = await _total(tranche), time.monotonic()
+
+    async def tried() -> bool:
+        return time.monotonic() - began > 4.5 and await _total(tranche) - before >= 2
+
+    await until(tried)
     probes = await _total(tranche) - before
-    assert probes >= 2, "it never tried whether the CRM is back"
-    assert probes <= 5 * PROBES, "an open circuit lets next to nothing through"
+    times = (time.monotonic() - began) / BREAKER["breaker_open"]
+    assert probes <= (times + 2) * PROBES, "an open circuit lets next to nothing through"
     assert await tranche.sandbox.max_concurrent() <= PROBES
 
     # The CRM is slow but well: still no more than the probes, until enough of them succeeded.
@@ -88,8 +100,10 @@ async def test_opens_probes_and_closes_across_two_workers(tranche: Installation)
 
 async def test_half_open_is_shared(tranche: Installation) -> None:
     """All that happens between half-open and closed, seen by the CRM: `probes` at a time, then more."""
-    await tranche.start_both(**BREAKER)
-    await tranche.start_worker(**BREAKER)
+    # No probe ends before it was seen that there are no more.
+    patient = BREAKER | {"crm_total_timeout": 60.0, "breaker_permit": 120.0}
+    await tranche.start_both(**patient)
+    await tranche.start_worker(**patient)
     await tranche.sandbox.misbehave(status={"code": 503})
     jobs = [await tranche.imported(people(100, start=100 * i)) for i in range(12)]
 
@@ -100,7 +114,7 @@ async def test_half_open_is_shared(tranche: Installation) -> None:
     await asyncio.sleep(0.3)
     await tranche.sandbox.reset("concurrency")
     # Calls that neither fail nor end soon: as many as get through are all under way at the same time.
-    await tranche.sandbox.misbehave(latency={"latency": 1.5})
+    await tranche.sandbox.misbehave(latency={"latency": 6})
 
     async def probing() -> bool:
         return await tranche.sandbox.max_concurrent() == PROBES
