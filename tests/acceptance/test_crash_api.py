@@ -6,7 +6,6 @@ import asyncio
 import os
 import random
 import signal
-import time
 from contextlib import suppress
 
 import aiohttp
@@ -97,11 +96,12 @@ async def test_no_serving_process_outlives_its_master(tranche: Installation) -> 
     serving = [p for p in psutil.Process(api.pid).children(recursive=True) if "serve" in p.cmdline()]
     assert len(serving) == 2
     os.kill(api.pid, signal.SIGKILL)
+
+    async def gone() -> bool:
+        return not any(_lives(process) for process in serving)
+
     # Not a word to the child before that: reaping it would end its group.
-    limit = time.monotonic() + 20
-    while any(_lives(process) for process in serving) and time.monotonic() < limit:
-        await asyncio.sleep(0.05)
-    assert [process.pid for process in serving if _lives(process)] == []
+    await until(gone)
     assert await api.ends() == -signal.SIGKILL
     await tranche.start_api()
     await tranche.imported(people(1))

@@ -9,7 +9,7 @@ import asyncpg
 
 from tests.acceptance.harness import Installation, changed_effects, people, until
 
-LEASE = {"delivery_lease": 3.0, "crm_total_timeout": 1.0}
+LEASE = {"delivery_lease": 10.0, "crm_total_timeout": 5.0}
 
 
 async def _effects(tranche: Installation, count: int) -> None:
@@ -26,14 +26,14 @@ async def _calls(tranche: Installation) -> list[str]:
 async def test_killed_between_effect_and_answer(tranche: Installation) -> None:
     """The CRM has the contacts, the worker is gone before it hears so: they are read back, not sent again."""
     _, worker = await tranche.start_both(**LEASE)
-    await tranche.sandbox.misbehave(slow={"latency": 0.9, "times": 1, "on": "write"})
+    await tranche.sandbox.misbehave(slow={"latency": 4.0, "times": 1, "on": "write"})
     job_id = await tranche.imported(people(50, phone="040 1"))
     await _effects(tranche, 50)
     await worker.child.kill()
     assert (await tranche.job(job_id))["state"] == "syncing"
 
     # The read-back takes a moment, so that `unknown` can be seen.
-    await tranche.sandbox.misbehave(slow={"latency": 0.4, "times": 1, "on": "read"})
+    await tranche.sandbox.misbehave(slow={"latency": 3.0, "times": 1, "on": "read"})
     await tranche.start_worker(**LEASE)
 
     async def unknown() -> bool:
@@ -52,7 +52,7 @@ async def test_killed_between_effect_and_answer(tranche: Installation) -> None:
 async def test_killed_before_the_effect(tranche: Installation) -> None:
     """The CRM never saw the call: looked for twice across the grace, not found, sent once."""
     _, worker = await tranche.start_both(**LEASE)
-    await tranche.sandbox.misbehave(drop_before={"times": 1}, latency={"latency": 0.5, "times": 1})
+    await tranche.sandbox.misbehave(drop_before={"times": 1}, latency={"latency": 3.0, "times": 1})
     job_id = await tranche.imported(people(20))
 
     async def called() -> bool:
@@ -84,7 +84,7 @@ async def test_sigterm_lets_the_call_end(tranche: Installation) -> None:
 async def test_stalled_past_its_lease_after_the_effect(tranche: Installation) -> None:
     """Another worker settles it and goes on to a newer version; what the late one has to say is refused."""
     _, late = await tranche.start_both(**LEASE)
-    await tranche.sandbox.misbehave(slow={"latency": 0.5, "times": 1, "on": "write"})
+    await tranche.sandbox.misbehave(slow={"latency": 4.0, "times": 1, "on": "write"})
     first = await tranche.imported(people(30, phone="040 1"))
     await _effects(tranche, 30)
     await asyncio.sleep(0.2)  # it has seen by now that nothing else is due
