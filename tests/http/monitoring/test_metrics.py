@@ -123,7 +123,7 @@ async def test_processes_of_one_server_count_together(settings: Settings, api_ke
     )
     try:
         url = f"http://127.0.0.1:{port}"
-        for _ in range(200):
+        for _ in range(900):
             try:
                 async with aiohttp.ClientSession() as session, session.get(url + "/health/live"):
                     break

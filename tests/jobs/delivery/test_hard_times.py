@@ -336,11 +336,11 @@ async def test_a_worker_that_stops_gives_a_call_the_time_that_its_destination_ha
         return await well(contacts)  # type: ignore[no-any-return]
 
     script.push = slowly
-    await world.rows("UPDATE destinations SET options = '{\"total_timeout\": 5}'")
+    await world.rows("UPDATE destinations SET options = '{\"total_timeout\": 50}'")
     settings = msgspec.structs.replace(world.settings, crm_total_timeout=0.5, crm_connect_timeout=0.5)
     pushed = await world.push(people(1))
     async with working(settings):
-        await asyncio.wait_for(begun.wait(), 5)
+        await asyncio.wait_for(begun.wait(), 60)
     assert await world.effects(pushed.job_id) == {"ok": 1}
 
 

@@ -41,7 +41,7 @@ async def test_an_announcement_is_heard_at_once(world: World) -> None:
         job_id = await stage(desk_of(world), people(3))
         notifier = Notifier(settings)
         notifier.notify_imports(world.tenant_id, job_id)
-        await world.finished(job_id, seconds=10)
+        await world.finished(job_id)
         await notifier.close()
 
 
