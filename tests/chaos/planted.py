@@ -386,6 +386,76 @@ def account_blamed_on_items() -> None:
         put(judge, "remedy", lambda *_: None)
 
 
+# several types
+
+
+@bug()
+def any_types_sync() -> None:
+    """What a destination has of a record is looked up by its id alone."""
+    alter("records_to_send", "AND x.type_id = $3 AND x.record_id", "AND x.record_id")
+
+
+@bug()
+def sent_as_another_type() -> None:
+    """All records go to a destination as those of the type that it was first called with."""
+    from jobs.delivery.destination_state import DestinationState
+
+    known: dict[Any, Any] = {}
+
+    def adapter(self: Any, _type_id: int, _made_of: object, make: Callable[[], Any]) -> Any:
+        if self not in known:
+            known[self] = make()
+        return known[self]
+
+    put(DestinationState, "adapter", adapter)
+
+
+@bug("declare")
+def declaration_remembered() -> None:
+    """Items are checked by the declaration that was first seen, whatever has changed since."""
+    from app.imports import service as import_service
+
+    put(import_service, "check_type", lambda *_: None)
+
+
+@bug()
+def any_tenants_type() -> None:
+    """A type that another tenant has declared under the same number is taken for this one's."""
+    from app.resource_types.catalog import Catalog
+
+    def take(self: Any, _: int, row: Any) -> Any:
+        return compile_type(self, 0, row)
+
+    compile_type = put(Catalog, "_compile", take)
+
+
+@bug()
+def any_types_key() -> None:
+    """A key that was used for one type is known for the others."""
+    from app.imports import api as import_api
+
+    put(import_api, "route_of", lambda _: "POST /v1/contacts:bulk")
+
+
+@bug()
+def all_types_listed() -> None:
+    """A list has the records of other types, too."""
+    alter("list_records", "AND r.type_id = $2", "AND $2::int IS NOT NULL")
+
+
+@bug("delete")
+def deletion_unsent() -> None:
+    """What an item deletes stays at a destination where a user made it."""
+    stand(lambda record, *_: msgspec.structs.replace(record, removed=False))
+
+
+@bug("delete")
+def deleted_values_stay() -> None:
+    """What a deleted record had is not cleared where there is such a record again."""
+    before = "WHEN excluded.deleted THEN coalesce(r.cleared, '{}') || cleared_at("
+    alter("upsert_records", before, "WHEN false THEN cleared_at(")
+
+
 # webhooks
 
 
