@@ -30,6 +30,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     credentials: bytes
     options: Json[dict[str, Any]]
     state: str
+    types: list[str] | None
+    """Of records; `None`: those that its kind has a place for."""
 
 
 class ItemError(msgspec.Struct, frozen=True):

@@ -14,7 +14,7 @@ WHERE (d.state = 'removed' OR d.state = 'active' AND (d.blocked_until IS NULL OR
     );
 
 -- name: read_destination
-SELECT d.tenant_id, d.destination_id, d.name, d.kind, d.base_url, d.credentials, d.options, d.state
+SELECT d.tenant_id, d.destination_id, d.name, d.kind, d.base_url, d.credentials, d.options, d.state, d.types
 FROM destinations d
 WHERE d.tenant_id = $1 AND d.destination_id = $2;
 

@@ -20,6 +20,7 @@ _URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`\x00-\x1f]+")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NUMBER: Final = re.compile(r"-?\d+(\.\d+)?", re.ASCII)
 _LOCAL_NUMBER: Final = re.compile(r"[+-]?\d+([., '\u00a0\u202f]\d+)*")
+_LOCAL_DATE: Final = re.compile(r"(\d{1,2}[./-]\d{1,2}[./-]\d{4})|(\d{4}[./-]\d{1,2}[./-]\d{1,2})", re.ASCII)
 _PATTERN_MEMORY: Final = 1_048_576
 """Bytes that a compiled pattern may take."""
 has_digit: Final = re.compile(r"\d").search
@@ -50,6 +51,12 @@ def advise_number(value: str) -> str:
         return "; send it without quotes"
     local = _LOCAL_NUMBER.fullmatch(value)
     return "; write it like 1200.5, or say how a CSV writes numbers: decimal=. or decimal=," if local else ""
+
+
+def advise_date(value: str) -> str:
+    """How a text that is meant as a date becomes one."""
+    local = _LOCAL_DATE.fullmatch(value)
+    return ", or say how a CSV writes dates, like date_format=DD.MM.YYYY" if local else ""
 
 
 CHECKS: Final[dict[Kind, Callable[[str], Any]]] = {

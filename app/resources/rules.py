@@ -244,7 +244,8 @@ def _text_fault(field: Field, value: object) -> str | None:
     else:
         detail = check_text(value, shortest=field.shortest, longest=field.limit)
         if detail is None and field.kind in formats.CHECKS and not formats.CHECKS[field.kind](value):
-            detail = f"{quote(value)} {formats.REMEDIES[field.kind]}"
+            hint = formats.advise_date(value) if field.kind is Kind.DATE else ""
+            detail = f"{quote(value)} {formats.REMEDIES[field.kind]}{hint}"
     if detail is None and field.pattern and not formats.compile_pattern(field.pattern).search(value):
         detail = f"{quote(value)} does not match the pattern {field.pattern}"
     return detail

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 import structlog
@@ -22,6 +22,7 @@ from app.destinations.testing.rules import Step, Verdict, judge
 from app.destinations.testing.service import CANARY
 from app.errors import SettingsError
 from app.kit.postgres.database import Database
+from app.resources.types.companies import COMPANIES
 from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
@@ -44,6 +45,10 @@ _SEEN: Final = {
     Seen.MATCHES: "It is there with the values that were sent.",
     Seen.DIFFERS: "It is there, but with other values than were sent.",
     Seen.ABSENT: "It is not there.",
+}
+_SAMPLES: Final = {
+    CONTACTS: {"email": "{key}@example.com", "first_name": "Tranche", "last_name": "Canary"},
+    COMPANIES: {"name": "Tranche Canary"},
 }
 _UNSHOWN: Final = "The answer says nothing against it, and does not name the record: only a look there shows more."
 
@@ -108,12 +113,18 @@ class DestinationTester(PollingWorkerPool):
             return
         steps += await self._blocked_steps(route)
         headers = Headers(claimed.request_id, key)
-        crm = client.crm_for(CONTACTS)
+        taken = [resource for resource in _SAMPLES if route.types is None or resource.name in route.types]
+        resource = taken[0] if taken else CONTACTS
+        crm = client.crm_for(resource)
         steps += await crm.check(headers)
         if claimed.canary and judge(steps) is Verdict.FAILS:
             steps.append(Step(name="canary", ok=None, detail="Not tried after the failure before."))
+        elif claimed.canary and not taken:
+            words = "Not tried: it would be a contact or a company, and the destination takes neither."
+            steps.append(Step(name="canary", ok=None, detail=words))
         elif claimed.canary:
-            await _send_canary(crm, key, headers, steps)
+            fields = {name: text.format(key=key) for name, text in _SAMPLES[resource].items()}
+            await _send_canary(crm, SentRecord(record_id=key, version=1, fields=fields), headers, steps)
 
     async def _blocked_steps(self, route: Route) -> list[Step]:
         """What holds deliveries back, though not a test."""
@@ -128,14 +139,13 @@ class DestinationTester(PollingWorkerPool):
         return [Step(name="deliveries", ok=None, detail=words)]
 
 
-async def _send_canary(crm: Crm, key: str, headers: Headers, steps: list[Step]) -> None:
+async def _send_canary(crm: Crm, record: SentRecord, headers: Headers, steps: list[Step]) -> None:
     """Write a record of our own, read it back, archive it, and check that it is gone."""
     if not crm.archives:
         words = "Not tried: the destination cannot remove records, so it would stay there."
         steps.append(Step(name="canary", ok=None, detail=words))
         return
-    fields: dict[str, Any] = {"email": f"{key}@example.com", "first_name": "Tranche", "last_name": "Canary"}
-    record = SentRecord(record_id=key, version=1, fields=fields)
+    key = record.record_id
     reply = await crm.push([record], headers)
     [outcome] = reply.outcomes
     well, unshown = f"The record {key} was written.", f"The key is {key}."

@@ -27,8 +27,19 @@ from tests.jobs.conftest import World
 CANARY = DestinationTestRequest(canary=True)
 
 
-async def add(world: World, kind: str, url: str, *, name: str = "crm", token: str = "good", **options: Any) -> None:
-    new = destination_service.NewDestination(name=name, kind=kind, base_url=url, token=token, options=options)
+async def add(
+    world: World,
+    kind: str,
+    url: str,
+    *,
+    name: str = "crm",
+    token: str = "good",
+    types: list[str] | None = None,
+    **options: Any,
+) -> None:
+    new = destination_service.NewDestination(
+        name=name, kind=kind, base_url=url, token=token, types=types, options=options
+    )
     async with world.database.connection() as connection:
         await destination_service.add_destination(
             connection, Vault(world.settings.secret_key), world.tenant_id, new, private=LOOPBACK
@@ -109,6 +120,30 @@ async def test_a_canary_is_written_read_back_and_taken_away(world: World, kind: 
         assert written["key"] == gone["key"] == f"tranche-canary-{found.test_id.hex}"
         assert (written["created"], gone["deleted"]) == (True, True)
         assert (await control(url, "GET", "contacts"))["total"] == 0
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+async def test_a_canary_is_of_a_type_that_the_destination_takes(world: World, kind: str) -> None:
+    async with stand_in(kind) as (url, options):
+        await add(world, kind, url, types=["companies"], **options)
+        found = await run(world)
+
+        assert found.verdict == Verdict.WORKS, found.steps
+        written, gone = (await control(url, "GET", "ledger"))["effects"]
+        assert {written["object"], gone["object"]} <= {"companies", "Account"}
+
+
+async def test_there_is_no_canary_of_a_type_of_a_tenant(world: World) -> None:
+    async with stand_in("http") as (url, options):
+        await world.rows(
+            """INSERT INTO resource_types (tenant_id, type_id, name, definition) VALUES (1, 100, 'products', '{}')
+            RETURNING 1"""
+        )
+        await add(world, "http", url, types=["products"], **options)
+        found = await run(world)
+
+        assert seen(found)["canary"] is None
+        assert (await control(url, "GET", "ledger"))["total"] == 0
 
 
 @pytest.mark.parametrize("kind", ["hubspot", "salesforce"])
