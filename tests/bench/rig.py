@@ -48,7 +48,7 @@ def environment(settings: Settings, **more: str) -> dict[str, str]:
 
 @asynccontextmanager
 async def installation(
-    folder: Path, *, api_workers: int, destination: str = "http://127.0.0.1:9"
+    folder: Path, *, api_workers: int, destination: str = "http://127.0.0.1:9", kind: str = "hubspot"
 ) -> AsyncIterator[tuple[Settings, str, str]]:
     """Settings, the API's URL and a key. The destination is owed deliveries; no worker sends them."""
     async with Engines(folder) as engines:
@@ -66,7 +66,7 @@ async def installation(
                 connection,
                 Vault(settings.secret_key),
                 tenant_id,
-                destination_service.NewDestination(name="hubspot", kind="hubspot", base_url=destination, token="bench"),
+                destination_service.NewDestination(name=kind, kind=kind, base_url=destination, token="bench"),
                 private=parse_networks(settings.destination_private),
             )
         port = free_port()
@@ -123,13 +123,13 @@ def body(batch: list[dict[str, Any]]) -> bytes:
     return msgspec.json.encode({"items": batch})
 
 
-async def post(session: aiohttp.ClientSession, url: str, key: str, data: bytes) -> None:
+async def post(session: aiohttp.ClientSession, url: str, key: str, data: bytes, *, type: str = "contacts") -> None:
     headers = {
         "Authorization": f"Bearer {key}",
         "Idempotency-Key": f"bench-{os.getpid()}-{next(_keys)}",
         "Content-Type": "application/json",
     }
-    async with session.post(f"{url}/v1/contacts:bulk", data=data, headers=headers) as answer:
+    async with session.post(f"{url}/v1/{type}:bulk", data=data, headers=headers) as answer:
         told = await answer.read()
         if answer.status != 207 or b'"failed":0,"retry":0' not in told:
             raise RuntimeError(f"{answer.status}: {told[:300]!r}")
