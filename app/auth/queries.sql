@@ -93,7 +93,7 @@ UPDATE api_keys k
 SET last_used_at = u.at
 FROM unnest($1::int[], $2::text[], $3::timestamptz[]) AS u(tenant_id, key_id, at)
 WHERE k.tenant_id = u.tenant_id AND k.key_id = u.key_id
-    AND (k.last_used_at IS NULL OR k.last_used_at < u.at - interval '30 seconds');
+    AND (k.last_used_at IS NULL OR u.at - k.last_used_at > interval '30 seconds');
 
 -- name: read_job_keys
 -- The keys whose job this is: the one that asked for it, and the one that asked for the job it began with.

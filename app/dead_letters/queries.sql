@@ -14,7 +14,7 @@ ORDER BY d.name, d.destination_id;
 l.dead_letter_id, l.destination_id, l.type_id, l.record_id, l.version, l.state, l.error_code, l.error_detail, l.attempts,
     l.job_id, l.root_job_id, l.item_index, l.request_id, l.created_at, l.chain_id, l.resolution, l.resolved_at,
     l.resolved_by, l.note, l.replay_job_id, l.delivery_id,
-    (SELECT t.name FROM resource_types t WHERE t.tenant_id = l.tenant_id AND t.type_id = l.type_id) AS declared_type
+    (SELECT t.name FROM resource_types t WHERE t.tenant_id = :tenant_id AND t.type_id = l.type_id) AS declared_type
 
 -- part: job_and_retries
 SELECT :job_id::uuid AS job_id
@@ -145,19 +145,19 @@ LIMIT :limit;
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
-WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[])
+WHERE l.tenant_id = :tenant_id AND l.dead_letter_id = ANY (:ids::bigint[])
 ORDER BY l.dead_letter_id;
 
 -- name: read_chain
--- The dead letter that a chain began with ($2) and those that replays added.
+-- The dead letter that a chain began with and those that replays added.
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
-WHERE l.tenant_id = $1
+WHERE l.tenant_id = :tenant_id
     AND l.dead_letter_id = ANY (
-        $2::bigint || ARRAY(
+        :first::bigint || ARRAY(
             SELECT x.dead_letter_id FROM dead_letters x
-            WHERE x.tenant_id = $1 AND x.chain_id = $2
+            WHERE x.tenant_id = :tenant_id AND x.chain_id = :first
             ORDER BY x.dead_letter_id DESC
             LIMIT 100
         )
@@ -181,7 +181,7 @@ LIMIT 50;
 SELECT
     {{dead_letter_columns}}
 FROM dead_letters l
-WHERE l.tenant_id = $1 AND l.dead_letter_id = ANY ($2::bigint[]) AND l.resolution IS NULL
+WHERE l.tenant_id = :tenant_id AND l.dead_letter_id = ANY (:ids::bigint[]) AND l.resolution IS NULL
 ORDER BY l.dead_letter_id
 FOR UPDATE;
 

@@ -70,23 +70,30 @@ shared AS MATERIALIZED (
     WHERE (SELECT count(*) FROM queued) > 1
     GROUP BY q.type_id, k.record_id
     HAVING count(*) > 1
+),
+claimed AS (
+    UPDATE deliveries d
+    SET state = 'sending', lease_token = :token, lease_until = now() + :lease::interval, attempt = d.attempt + 1
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(
+        SELECT q.delivery_id FROM queued q
+        WHERE NOT EXISTS (
+            SELECT FROM shared s WHERE s.first < q.place AND s.type_id = q.type_id AND s.record_id = ANY (q.record_ids)
+        )
+    ))
+    RETURNING
+        d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token, d.job_id, d.request_id, d.record_ids,
+        d.versions, d.indexes, d.states, d.errors, d.attempt, d.lost, d.dead_letters, d.created_at, d.absent_since,
+        d.unknown_since
 )
-UPDATE deliveries d
-SET state = 'sending', lease_token = :token, lease_until = now() + :lease::interval, attempt = d.attempt + 1
-WHERE d.tenant_id = :tenant_id AND d.delivery_id = ANY (ARRAY(
-    SELECT q.delivery_id FROM queued q
-    WHERE NOT EXISTS (
-        SELECT FROM shared s WHERE s.first < q.place AND s.type_id = q.type_id AND s.record_id = ANY (q.record_ids)
-    )
-))
-RETURNING
+SELECT
     d.tenant_id, d.destination_id, d.type_id, d.delivery_id, d.lease_token AS token, d.job_id, d.request_id, d.record_ids, d.versions,
     d.indexes, d.states, d.errors, d.attempt, d.lost, :removed::boolean AS removed, :blocked_before::boolean AS blocked_before,
     d.dead_letters IS NOT NULL AS resent,
     extract(epoch FROM now() - d.created_at)::float8 AS age,
     extract(epoch FROM now() - d.absent_since)::float8 AS absent_for,
     extract(epoch FROM d.absent_since)::float8 AS absent_since,
-    extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for;
+    extract(epoch FROM now() - d.unknown_since)::float8 AS unknown_for
+FROM claimed d;
 
 -- name: give_back
 -- What a claim took whose answer never came; nobody has begun with it.
@@ -153,10 +160,16 @@ recorded AS (
         failures = :failures::text::jsonb,
         attempt = :attempts,
         state = CASE WHEN :wait::interval IS NULL THEN 'done' ELSE 'pending' END,
-        next_attempt_at = CASE WHEN :wait::interval IS NULL THEN d.next_attempt_at ELSE now() + :wait::interval END,
-        finished_at = CASE WHEN :wait::interval IS NULL THEN now() END,
-        absent_since = CASE :absence::text WHEN 'keep' THEN d.absent_since WHEN 'now' THEN now() END,
-        unknown_since = CASE WHEN :states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        next_attempt_at = greatest(now() + :wait::interval, CASE WHEN :wait::interval IS NULL THEN d.next_attempt_at END),
+        finished_at = now() + CASE WHEN :wait::interval IS NULL THEN interval '0 seconds' END,
+        absent_since = least(
+            CASE WHEN :absence::text = 'keep' THEN d.absent_since END,
+            now() + CASE WHEN :absence = 'now' THEN interval '0 seconds' END
+        ),
+        unknown_since = least(
+            CASE WHEN :states LIKE '%u%' THEN d.unknown_since END,
+            now() + CASE WHEN :states LIKE '%u%' THEN interval '0 seconds' END
+        ),
         not_restored = CASE
             WHEN :not_restored::text IS NULL THEN d.not_restored
             ELSE coalesce(d.not_restored, '{}') || :not_restored::text::jsonb
@@ -241,25 +254,31 @@ CROSS JOIN counted c;
 
 -- name: insert_dead_letters
 -- The dead letters (JSON) that an attempt leaves, after record_delivery in its transaction.
+WITH named AS MATERIALIZED (
+    SELECT
+        d.destination_id, d.type_id, d.job_id, d.delivery_id, d.attempt, d.request_id, t.record_id, t.version, t.item_index,
+        t.state, t.code, t.detail, d.dead_letters[array_position(d.indexes, t.item_index)] AS before_id
+    FROM deliveries d
+    CROSS JOIN jsonb_to_recordset(:dead_letters::text::jsonb)
+        AS t(record_id text, version bigint, item_index int, state text, code text, detail text)
+    WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
+),
+-- The dead letter before each, where this delivery was to answer for one.
+before AS MATERIALIZED (
+    SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
+    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = ANY (ARRAY(SELECT n.before_id FROM named n))
+)
 INSERT INTO dead_letters (
     tenant_id, destination_id, type_id, record_id, version, job_id, item_index, delivery_id, state, error_code, error_detail,
     attempts, request_id, root_job_id, chain_id
 )
 SELECT
-    :tenant_id, d.destination_id, d.type_id, t.record_id, t.version, d.job_id, t.item_index, d.delivery_id, t.state, t.code, t.detail,
-    d.attempt, d.request_id,
-    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = d.job_id)),
+    :tenant_id, n.destination_id, n.type_id, n.record_id, n.version, n.job_id, n.item_index, n.delivery_id, n.state, n.code,
+    n.detail, n.attempt, n.request_id,
+    coalesce(b.root_job_id, (SELECT j.root_job_id FROM jobs j WHERE j.tenant_id = :tenant_id AND j.job_id = n.job_id)),
     coalesce(b.chain_id, b.dead_letter_id)
-FROM deliveries d
-CROSS JOIN jsonb_to_recordset(:dead_letters::text::jsonb)
-    AS t(record_id text, version bigint, item_index int, state text, code text, detail text)
--- The dead letter before, where this delivery was to answer for one.
-LEFT JOIN LATERAL (
-    SELECT x.dead_letter_id, x.chain_id, x.root_job_id FROM dead_letters x
-    WHERE x.tenant_id = :tenant_id AND x.dead_letter_id = d.dead_letters[array_position(d.indexes, t.item_index)]
-    LIMIT 1
-) b ON true
-WHERE d.tenant_id = :tenant_id AND d.delivery_id = :delivery_id
+FROM named n
+LEFT JOIN before b ON b.dead_letter_id = n.before_id
 ON CONFLICT DO NOTHING;
 
 -- name: supersede_dead_letters
@@ -330,18 +349,23 @@ WITH notified AS (
 measured AS (
     SELECT t.*, sum(octet_length(t.item::text)) OVER (PARTITION BY t.job_id ORDER BY t.item_index) AS bytes
     FROM notified t
+),
+event AS MATERIALIZED (
+    SELECT
+        gen_random_uuid() AS event_id, 'item.dead' AS type,
+        jsonb_build_object(
+            'destination', d.name,
+            'job_id', m.job_id,
+            'root_job_id', m.root_job_id,
+            'count', count(*),
+            'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= :most_bytes::int),
+            'items_url', '/v1/dead-letters?job_id=' || m.job_id || '&destination=' || d.name
+        ) AS data
+    FROM measured m
+    JOIN destinations d ON d.tenant_id = :tenant_id AND d.destination_id = m.destination_id
+    GROUP BY d.name, m.job_id, m.root_job_id
 )
-SELECT emit_event(:tenant_id, 'item.dead', jsonb_build_object(
-    'destination', d.name,
-    'job_id', m.job_id,
-    'root_job_id', m.root_job_id,
-    'count', count(*),
-    'items', jsonb_agg(m.item ORDER BY m.item_index) FILTER (WHERE m.bytes <= :most_bytes::int),
-    'items_url', '/v1/dead-letters?job_id=' || m.job_id || '&destination=' || d.name
-))
-FROM measured m
-JOIN destinations d ON d.tenant_id = :tenant_id AND d.destination_id = m.destination_id
-GROUP BY d.name, m.job_id, m.root_job_id;
+INSERT INTO webhook_messages {{event_messages}};
 
 -- name: block_destination
 -- Nothing of this destination is due for a while; never shortens a wait that somebody else has set.
@@ -368,12 +392,8 @@ ORDER BY d.lease_until
 LIMIT 100;
 
 -- name: tenants_sending
--- Tenants that may have lost deliveries; a probe of the partial index for each.
-SELECT t.tenant_id
-FROM tenants t
-WHERE EXISTS (
-    SELECT FROM deliveries d WHERE d.tenant_id = t.tenant_id AND d.state = 'sending' AND d.lease_until < now()
-);
+-- Tenants that may have lost deliveries; what is being sent is never much.
+SELECT DISTINCT d.tenant_id FROM deliveries d WHERE d.state = 'sending' AND d.lease_until < now();
 
 -- name: release_lost
 -- What the lost worker sent is not known: its open items become `unknown`, and are read back before anything is
@@ -381,7 +401,7 @@ WHERE EXISTS (
 WITH lost AS MATERIALIZED (
     SELECT
         d.delivery_id, d.destination_id, d.type_id, d.job_id, d.record_ids, d.versions, d.indexes, d.states, d.errors,
-        translate(d.states, 'pr', 'uu') AS new_states,
+        translate(d.states, 'pr', 'uu') AS new_states, now() AS at,
         format(
             'a worker took it up, as attempt %s, and stopped before %s without a word: whether and when it sent it is '
                 || 'not known',
@@ -415,7 +435,7 @@ released AS (
     UPDATE deliveries d
     SET
         state = 'pending', states = l.new_states, next_attempt_at = now(), absent_since = NULL,
-        unknown_since = CASE WHEN l.new_states LIKE '%u%' THEN coalesce(d.unknown_since, now()) END,
+        unknown_since = CASE WHEN l.new_states LIKE '%u%' THEN coalesce(d.unknown_since, l.at) END,
         lost = d.lost + 1,
         lease_token = NULL, lease_until = NULL,
         errors = n.errors,

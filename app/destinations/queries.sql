@@ -41,6 +41,20 @@ WHERE d.tenant_id = $1 AND d.name = ANY ($2::text[]) AND d.state <> 'removed';
 -- wait, and the circuit of this connection, unless somebody opened it with an override. That of the CRM is not theirs. Other options
 -- may allow more calls: a wait for a rate is tried anew. They may also mend what an open circuit waits for (a field that
 -- the account lacks).
+WITH n AS MATERIALIZED (
+    SELECT
+        o.destination_id,
+        ($3::bytea IS NOT NULL OR $4::text IS NOT NULL AND (o.blocked_code = 'CIRCUIT_OPEN') IS TRUE)
+            AND o.circuit_override IS NULL
+            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by an operator') IS NOT TRUE AS anew,
+        $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster,
+        jsonb_build_object(
+            'state', 'closed', 'circuit', 'connection', 'until', extract(epoch FROM now()), 'by', $5::text,
+            'at', extract(epoch FROM clock_timestamp())
+        ) AS closed
+    FROM destinations o
+    WHERE o.tenant_id = $1 AND o.name = $2 AND o.state <> 'removed'
+)
 UPDATE destinations d
 SET
     credentials = coalesce($3::bytea, d.credentials),
@@ -49,20 +63,8 @@ SET
     blocked_until = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_until END,
     blocked_code = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_code END,
     blocked_detail = CASE WHEN n.anew OR n.faster THEN NULL ELSE d.blocked_detail END,
-    circuit_override = CASE WHEN n.anew THEN jsonb_build_object(
-        'state', 'closed', 'circuit', 'connection', 'until', extract(epoch FROM now()), 'by', $5::text,
-        'at', extract(epoch FROM clock_timestamp())
-    ) ELSE d.circuit_override END
-FROM (
-    SELECT
-        o.destination_id,
-        ($3::bytea IS NOT NULL OR $4::text IS NOT NULL AND (o.blocked_code = 'CIRCUIT_OPEN') IS TRUE)
-            AND o.circuit_override IS NULL
-            AND (o.blocked_until > now() AND o.blocked_detail = 'opened by an operator') IS NOT TRUE AS anew,
-        $4::text IS NOT NULL AND (o.blocked_code = 'DESTINATION_RATE_LIMIT') IS TRUE AS faster
-    FROM destinations o
-    WHERE o.tenant_id = $1 AND o.name = $2 AND o.state <> 'removed'
-) n
+    circuit_override = CASE WHEN n.anew THEN n.closed ELSE d.circuit_override END
+FROM n
 WHERE d.tenant_id = $1 AND d.destination_id = n.destination_id
 RETURNING d.destination_id;
 

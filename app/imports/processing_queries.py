@@ -114,8 +114,13 @@ lock_undo = Query[[int, uuid.UUID], Found]("lock_undo")
 steps_left = Query[[int, uuid.UUID], set[str]]("steps_left")
 say_waiting = Query[[int, uuid.UUID, str], None]("say_waiting")
 """(tenant_id, job_id, waiting) `waiting`: JSON, what keeps the job from going on. It is gone with the next chunk."""
-fail_import = Query[[int, uuid.UUID, str], None]("fail_import")
-"""(tenant_id, job_id, error) End a job that cannot be processed; the pruner removes its staged chunks."""
+
+
+@query
+async def fail_import(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> None:
+    """End a job that cannot be processed; the pruner removes its staged chunks."""
+
+
 take_step = Query[[int, uuid.UUID, str], None]("take_step")
 """(tenant_id, job_id, step)"""
 end_import = Query[[int, uuid.UUID], str | None]("end_import")

@@ -3,21 +3,10 @@
 
 -- name: working_imports
 -- Imports that have something to be done now, whichever worker asks: the oldest of each tenant, so that one with ten
--- thousand of them hides nobody. A probe of the index for each tenant that has any.
-WITH RECURSIVE busy AS (
-    (SELECT j.tenant_id FROM jobs j WHERE j.state IN ('receiving', 'queued', 'running') ORDER BY j.tenant_id LIMIT 1)
-    UNION ALL
-    SELECT n.tenant_id
-    FROM busy b
-    CROSS JOIN LATERAL (
-        SELECT j.tenant_id FROM jobs j
-        WHERE j.state IN ('receiving', 'queued', 'running') AND j.tenant_id > b.tenant_id
-        ORDER BY j.tenant_id LIMIT 1
-    ) n
-)
+-- thousand of them hides nobody. One pass over the index of those that are open, then a probe of it for each tenant.
 SELECT w.tenant_id, w.job_id
-FROM busy b
-LEFT JOIN tenants t ON t.tenant_id = b.tenant_id
+FROM (SELECT DISTINCT j.tenant_id FROM jobs j WHERE j.state IN ('receiving', 'queued', 'running')) b
+JOIN tenants t ON t.tenant_id = b.tenant_id
 CROSS JOIN LATERAL (
     SELECT j.tenant_id, j.job_id FROM jobs j
     WHERE j.tenant_id = b.tenant_id AND j.state IN ('queued', 'running') AND j.step IS NOT NULL
@@ -165,7 +154,7 @@ SET
     total = j.total + :total, succeeded = j.succeeded + :succeeded, failed = j.failed + :failed, retry = j.retry + :retry,
     results = add_counts(j.results, :results::text::jsonb),
     state = 'running',
-    started_at = coalesce(j.started_at, now()),
+    started_at = least(j.started_at, now()),
     waiting = NULL,
     revision = j.revision + 1
 WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state IN ('queued', 'running')
@@ -195,10 +184,14 @@ FOR NO KEY UPDATE;
 SELECT DISTINCT s.step FROM staged_chunks s WHERE s.tenant_id = $1 AND s.job_id = $2;
 
 -- name: fail_import
-UPDATE jobs j
-SET state = 'failed', step = NULL, finished_at = now(), error = $3::text::jsonb, revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running')
-RETURNING emit_job_finished(j);
+WITH ended AS (
+    UPDATE jobs j
+    SET state = 'failed', step = NULL, finished_at = now(), error = :error::text::jsonb, revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state IN ('queued', 'running')
+    RETURNING {{ended_job}}
+),
+{{finished_event}}
+INSERT INTO webhook_messages {{event_messages}};
 
 -- name: say_waiting
 -- $3 what the job waits for; said once, for the row has to be written where there may be little room.
@@ -220,7 +213,7 @@ WITH anew AS (
     )
 )
 UPDATE jobs j
-SET step = $3, started_at = coalesce(j.started_at, now()), revision = j.revision + 1
+SET step = $3, started_at = least(j.started_at, now()), revision = j.revision + 1
 WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('queued', 'running');
 
 -- name: read_outcomes

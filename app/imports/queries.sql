@@ -196,9 +196,8 @@ INSERT INTO job_chunks (tenant_id, job_id, first_index, item_count, failures, ou
 VALUES (:tenant_id, :job_id, :first_index, :item_count, :failures::text::jsonb, :outcomes, :sources);
 
 -- name: insert_import
--- The job of an import that was decided within its request, and the answer under its key. Calling a function that
--- writes has its price, so it is called only where somebody listens.
-WITH job AS (
+-- The job of an import that was decided within its request, and the answer under its key.
+WITH ended AS (
     INSERT INTO jobs AS j (
         tenant_id, job_id, kind, type, state, root_job_id, request_id, key_id, options,
         total, succeeded, failed, retry, results, items, bytes, started_at, applied_at, finished_at, form
@@ -206,14 +205,14 @@ WITH job AS (
     SELECT
         :tenant_id, :job_id, 'import', :type, {{job_state}}, :job_id, :request_id, :key_id, :options::text::jsonb,
         j.total, j.succeeded, :failed, :retry, :results::text::jsonb, j.total, :body_bytes, now(), now(),
-        CASE WHEN e.open = 0 THEN now() END, :form::text::jsonb
+        {{finished_at}}, :form::text::jsonb
     FROM (VALUES (:total::int, :succeeded::int)) AS j(total, succeeded)
     CROSS JOIN (VALUES (:pending::boolean::int, 0)) AS e(open, lost)
-    RETURNING CASE
-        WHEN j.finished_at IS NOT NULL
-            AND EXISTS (SELECT FROM webhook_endpoints w WHERE w.tenant_id = :tenant_id AND w.state = 'active')
-        THEN emit_job_finished(j)
-    END
+    RETURNING {{ended_job}}
+),
+{{finished_event}},
+message AS (
+    INSERT INTO webhook_messages {{event_messages}}
 )
 INSERT INTO idempotency_keys (
     tenant_id, route, key, fingerprint, job_id, status, answer, expires_at, answering_until
@@ -235,20 +234,20 @@ RETURNING 1;
 -- Answers past their time go, a thousand at a time; the key stays and is refused until `forget_keys`. Workers share the work.
 UPDATE idempotency_keys
 SET answer = NULL
-WHERE tenant_id = $1 AND (route, key) IN (
-    SELECT k.route, k.key FROM idempotency_keys k
+WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
+    SELECT k.ctid FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() AND k.answer IS NOT NULL
     ORDER BY k.expires_at LIMIT 1000
     FOR UPDATE SKIP LOCKED
-);
+));
 
 -- name: forget_keys
 -- A key under which a body is still arriving is as old as its first chunk, and gets its time anew with the answer.
 DELETE FROM idempotency_keys
-WHERE tenant_id = $1 AND (route, key) IN (
-    SELECT k.route, k.key FROM idempotency_keys k
+WHERE tenant_id = $1 AND ctid = ANY (ARRAY(
+    SELECT k.ctid FROM idempotency_keys k
     WHERE k.tenant_id = $1 AND k.expires_at < now() - $2::interval
         AND (k.fingerprint IS NOT NULL OR k.answering_until < now())
     ORDER BY k.expires_at LIMIT 1000
     FOR UPDATE SKIP LOCKED
-);
+));

@@ -88,7 +88,14 @@ async def finish(
 
 read_state = Query[[int, uuid.UUID], tuple[str, str | None] | None]("read_receiving")
 """State and error code of a job."""
-_end = Query[[int, uuid.UUID, JobState, str, bool], None]("end_receiving")
+
+
+@query("end_receiving")
+async def _end(
+    connection: Connection, tenant_id: int, job_id: uuid.UUID, state: JobState, error: str, silent: bool
+) -> None: ...
+
+
 _free_key = Query[[int, str, str, uuid.UUID], None]("free_key")
 
 

@@ -36,7 +36,7 @@ SELECT set_config('synchronous_commit', 'off', true) FROM job;
 -- name: stage_chunk
 -- Items with their ids as a column (app.kit.postgres.column_codec); NULL: none has one.
 INSERT INTO staged_chunks (tenant_id, job_id, first_index, item_count, step, id_hashes, rows)
-VALUES (
+SELECT
     :tenant_id, :job_id, :first_index, :item_count, 'apply',
     CASE
         WHEN :ids::text IS NULL THEN array_fill(NULL::bigint, ARRAY[:item_count::int])
@@ -46,8 +46,7 @@ VALUES (
             ORDER BY i.place
         )
     END,
-    :rows
-);
+    :rows;
 
 -- name: finish_receiving
 -- The body is there: the job may be processed, and its key has its answer. No row: it is no longer being received, or
@@ -69,13 +68,18 @@ WHERE k.tenant_id = :tenant_id AND k.route = :route AND k.key = :key AND k.job_i
 RETURNING 1;
 
 -- name: end_receiving
--- Nothing of this body is going to be applied: $3 the job's last state, $4 why. Only if it is still being received
--- and, with $5, if whoever receives it fell silent.
-UPDATE jobs j
-SET
-    state = $3, error = $4::text::jsonb, finished_at = now(), receiving_until = NULL, revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state = 'receiving' AND (NOT $5::boolean OR j.receiving_until <= now())
-RETURNING emit_job_finished(j);
+-- Nothing of this body is going to be applied: the job's last state, and why. Only if it is still being received and, with
+-- `silent`, if whoever receives it fell silent.
+WITH ended AS (
+    UPDATE jobs j
+    SET
+        state = :state, error = :error::text::jsonb, finished_at = now(), receiving_until = NULL, revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state = 'receiving'
+        AND (NOT :silent::boolean OR j.receiving_until <= now())
+    RETURNING {{ended_job}}
+),
+{{finished_event}}
+INSERT INTO webhook_messages {{event_messages}};
 
 -- name: read_receiving
 -- The state of the job, and why.

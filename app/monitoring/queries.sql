@@ -4,7 +4,7 @@
 -- Only what is open is counted, by the partial indexes of what is open: the cost is that of the backlog, not of the history.
 WITH open AS MATERIALIZED (
     SELECT
-        d.tenant_id, d.destination_id, d.job_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
+        d.tenant_id, d.destination_id, d.state, d.created_at, coalesce(d.unknown_since, d.created_at) AS unknown_since,
         d.state = 'pending' AND d.next_attempt_at <= now() AS due,
         count_state(d.states, 'p') AS pending, count_state(d.states, 'r') AS retry, count_state(d.states, 'u') AS unknown
     FROM deliveries d
@@ -16,7 +16,9 @@ WHERE j.state IN ('receiving', 'queued', 'running') AND j.tenant_id = ANY ($1::i
 GROUP BY j.state
 UNION ALL
 SELECT 'jobs', 'syncing', count(*)
-FROM (SELECT DISTINCT o.tenant_id, o.job_id FROM open o) o
+FROM (
+    SELECT DISTINCT d.tenant_id, d.job_id FROM deliveries d WHERE d.state <> 'done' AND d.tenant_id = ANY ($1::int[])
+) o
 CROSS JOIN LATERAL (
     SELECT FROM jobs j
     WHERE j.tenant_id = o.tenant_id AND j.job_id = o.job_id AND (j.state = 'syncing') IS TRUE
@@ -65,15 +67,15 @@ FROM webhook_endpoints w
 WHERE w.state <> 'removed' AND w.tenant_id = ANY ($1::int[])
 GROUP BY w.state
 UNION ALL
-SELECT 'webhook_messages', s.state, sum(m.count)
+SELECT 'webhook_messages', m.state, sum(m.count)
 FROM webhook_endpoints w
-CROSS JOIN (VALUES ('pending'), ('failed'), ('dead')) AS s(state)
 CROSS JOIN LATERAL (
-    SELECT count(*) FROM webhook_messages x
-    WHERE x.tenant_id = w.tenant_id AND x.endpoint_id = w.endpoint_id AND x.state = s.state
+    SELECT x.state, count(*) FROM webhook_messages x
+    WHERE x.tenant_id = w.tenant_id AND x.endpoint_id = w.endpoint_id AND x.state IN ('pending', 'failed', 'dead')
+    GROUP BY x.state
 ) m
 WHERE w.state <> 'removed' AND w.tenant_id = ANY ($1::int[])
-GROUP BY s.state;
+GROUP BY m.state;
 
 -- name: read_health
 -- Every destination of one tenant ($1), or of all of them (NULL), for the health check.

@@ -20,4 +20,4 @@ SELECT t.tenant_id FROM tenants t WHERE t.tenant_id = $1 FOR NO KEY UPDATE;
 INSERT INTO resource_types AS t (tenant_id, type_id, name, definition)
 VALUES ($1, $2, $3, $4::text::json)
 ON CONFLICT (tenant_id, type_id) DO UPDATE
-SET definition = excluded.definition, version = t.version + 1, updated_at = now();
+SET definition = excluded.definition, version = t.version + 1, updated_at = excluded.updated_at;

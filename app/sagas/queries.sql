@@ -10,21 +10,10 @@ RETURNING saga_id;
 
 -- name: due_sagas
 -- Sagas that have something to be done now, whichever worker asks: some of each tenant, so that one with ten thousand of
--- them hides nobody. A probe of the index for each tenant that has any.
-WITH RECURSIVE busy AS (
-    (SELECT s.tenant_id FROM sagas s WHERE s.finished_at IS NULL ORDER BY s.tenant_id LIMIT 1)
-    UNION ALL
-    SELECT n.tenant_id
-    FROM busy b
-    CROSS JOIN LATERAL (
-        SELECT s.tenant_id FROM sagas s
-        WHERE s.finished_at IS NULL AND s.tenant_id > b.tenant_id
-        ORDER BY s.tenant_id LIMIT 1
-    ) n
-)
+-- them hides nobody. One pass over the index of those that are open, then a probe of it for each tenant.
 SELECT d.tenant_id, d.saga_id
-FROM busy b
-LEFT JOIN tenants t ON t.tenant_id = b.tenant_id
+FROM (SELECT DISTINCT s.tenant_id FROM sagas s WHERE s.finished_at IS NULL) b
+JOIN tenants t ON t.tenant_id = b.tenant_id
 CROSS JOIN LATERAL (
     SELECT s.tenant_id, s.saga_id FROM sagas s
     WHERE s.tenant_id = b.tenant_id AND s.finished_at IS NULL AND s.due_at <= now()
@@ -46,5 +35,5 @@ FOR UPDATE SKIP LOCKED;
 UPDATE sagas
 SET
     state = $3, step = $4, data = $5::text::jsonb, attempts = $6, due_at = now() + $7::interval, error = $8,
-    finished_at = CASE WHEN $9 THEN now() END
+    finished_at = now() + CASE WHEN $9 THEN interval '0 seconds' END
 WHERE tenant_id = $1 AND saga_id = $2;

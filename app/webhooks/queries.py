@@ -80,7 +80,8 @@ class Claimed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 lock_tenant = Query[[int], None]("lock_tenant")
-_insert_endpoint = Query[[int, str, Sequence[str], int, Policy], int | None]("insert_endpoint")
+_count_endpoints = Query[[int], int]("count_endpoints")
+_insert_endpoint = Query[[int, str, Sequence[str], Policy], int]("insert_endpoint")
 
 
 async def add_endpoint(
@@ -91,7 +92,9 @@ async def add_endpoint(
     Must run in a transaction.
     """
     await lock_tenant(connection, tenant_id)
-    return await _insert_endpoint(connection, tenant_id, url, events, most, policy)
+    if await _count_endpoints(connection, tenant_id) >= most:
+        return None
+    return await _insert_endpoint(connection, tenant_id, url, events, policy)
 
 
 @query("set_endpoint_secret")
@@ -234,8 +237,11 @@ async def record_attempt(
     return bool(disabled)
 
 
-notify_disabled = Query[[int, int, str], None]("notify_disabled")
-"""(tenant_id, endpoint_id, why) Emit `webhook.disabled`; within the transaction that disables it."""
+@query
+async def notify_disabled(connection: Connection, tenant_id: int, endpoint_id: int, why: str) -> None:
+    """Emit `webhook.disabled`; within the transaction that disables it."""
+
+
 _forget_messages = Query[[int, Seconds], Affected]("forget_messages")
 
 

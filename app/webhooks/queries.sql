@@ -1,16 +1,29 @@
 -- Webhooks: endpoints, and one message for each event that an endpoint receives.
 
+-- part: event_messages
+-- A message of each event (CTE `event`) for each endpoint that receives it.
+(tenant_id, endpoint_id, event_id, type, body)
+SELECT
+    :tenant_id, w.endpoint_id, e.event_id, e.type,
+    jsonb_build_object(
+        'type', e.type,
+        'timestamp', to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
+        'data', e.data
+    )::text
+FROM event e
+CROSS JOIN webhook_endpoints w
+WHERE w.tenant_id = :tenant_id AND w.state = 'active' AND e.type = ANY (w.events)
+
 -- name: lock_tenant
 -- Endpoints of one tenant are added one after the other, so that counting them means something.
 SELECT FROM tenants WHERE tenant_id = $1 FOR NO KEY UPDATE;
 
+-- name: count_endpoints
+SELECT count(*)::int FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state <> 'removed';
+
 -- name: insert_endpoint
--- The secret comes after: it is sealed for the endpoint's id. No row: the tenant has $4 endpoints already.
-INSERT INTO webhook_endpoints (tenant_id, url, events, secret, policy)
-SELECT $1, $2, $3::text[], '', $5
-WHERE (
-    SELECT count(*) FROM webhook_endpoints w WHERE w.tenant_id = $1 AND w.state <> 'removed'
-) < $4::int
+-- The secret comes after: it is sealed for the endpoint's id.
+INSERT INTO webhook_endpoints (tenant_id, url, events, secret, policy) VALUES ($1, $2, $3::text[], '', $4)
 RETURNING endpoint_id;
 
 -- name: set_endpoint_secret
@@ -138,39 +151,43 @@ WHERE w.state = 'active' AND t.disabled_at IS NULL AND EXISTS (
 -- One due message, for as long as the lease $3, or $4 if the endpoint is to be waited for longer; a worker that dies leaves it to the next. The number of the attempt is
 -- what its result will be known by. The row is named by a value, not by a join: no plan that was made while the
 -- table was empty can then read all of it.
-UPDATE webhook_messages m
-SET
-    attempt = m.attempt + 1,
-    next_attempt_at = now() + CASE WHEN w.policy = 'standard' THEN coalesce($4::interval, $3) ELSE $3::interval END
-FROM webhook_endpoints w
-WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message_id = (
-    SELECT d.message_id
-    FROM webhook_messages d
-    WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
-        AND (SELECT e.state FROM webhook_endpoints e WHERE e.tenant_id = $1 AND e.endpoint_id = $2) = 'active'
-    ORDER BY d.next_attempt_at
-    LIMIT 1
-    FOR UPDATE SKIP LOCKED
+WITH claimed AS (
+    UPDATE webhook_messages m
+    SET
+        attempt = m.attempt + 1,
+        next_attempt_at = now() + CASE WHEN w.policy = 'standard' THEN coalesce($4::interval, $3) ELSE $3::interval END
+    FROM webhook_endpoints w
+    WHERE w.tenant_id = $1 AND w.endpoint_id = $2 AND m.tenant_id = $1 AND m.message_id = (
+        SELECT d.message_id
+        FROM webhook_messages d
+        WHERE d.tenant_id = $1 AND d.endpoint_id = $2 AND d.state = 'pending' AND d.next_attempt_at <= now()
+            AND (SELECT e.state FROM webhook_endpoints e WHERE e.tenant_id = $1 AND e.endpoint_id = $2) = 'active'
+        ORDER BY d.next_attempt_at
+        LIMIT 1
+        FOR UPDATE SKIP LOCKED
+    )
+    RETURNING
+        m.tenant_id, m.endpoint_id, m.message_id, m.event_id, m.body, m.attempt, w.url, w.policy, w.secret,
+        w.previous_secret, w.previous_until
 )
-RETURNING
-    m.tenant_id, m.endpoint_id, m.message_id, m.event_id, m.body, m.attempt, w.url, w.policy, w.secret,
-    CASE WHEN w.previous_until > now() THEN w.previous_secret END AS previous_secret;
+SELECT
+    c.tenant_id, c.endpoint_id, c.message_id, c.event_id, c.body, c.attempt, c.url, c.policy, c.secret,
+    CASE WHEN c.previous_until > now() THEN c.previous_secret END AS previous_secret
+FROM claimed c;
 
 -- name: record_attempt
 -- What became of attempt $3; nothing happens if the lease ran out and another began. $4 state  $5 wait  $6 the attempt
 -- as JSON  $7 most attempts kept  $8 when  $9 whether it went well  $10 why the endpoint is disabled at once, if it is
 -- $11 how long it may fail, NULL: for ever  $12 why it is disabled then. The endpoint is written only when it begins to
 -- fail, recovers or is disabled.
-WITH moment AS MATERIALIZED (SELECT now() AS now),
-recorded AS (
+WITH recorded AS (
     UPDATE webhook_messages m
     SET
         state = $4,
         attempts = CASE WHEN jsonb_array_length(m.attempts) >= $7::int THEN m.attempts - 0 ELSE m.attempts END
             || $6::text::jsonb,
-        next_attempt_at = t.now + $5::interval,
-        finished_at = CASE WHEN $4 <> 'pending' THEN t.now END
-    FROM moment t
+        next_attempt_at = now() + $5::interval,
+        finished_at = now() + CASE WHEN $4 <> 'pending' THEN interval '0 seconds' END
     WHERE m.tenant_id = $1 AND m.message_id = $2 AND m.state = 'pending' AND m.attempt = $3
     RETURNING m.endpoint_id
 ),
@@ -192,11 +209,16 @@ SELECT EXISTS (SELECT FROM judged j WHERE j.state = 'disabled') AS disabled FROM
 
 -- name: notify_disabled
 -- Notifies the tenant's other endpoints that one of them receives nothing any more.
-SELECT emit_event($1, 'webhook.disabled', jsonb_build_object(
-    'endpoint_id', w.endpoint_id, 'url', w.url, 'failing_since', w.failing_since, 'detail', $3::text
-))
-FROM webhook_endpoints w
-WHERE w.tenant_id = $1 AND w.endpoint_id = $2;
+WITH event AS MATERIALIZED (
+    SELECT
+        gen_random_uuid() AS event_id, 'webhook.disabled' AS type,
+        jsonb_build_object(
+            'endpoint_id', w.endpoint_id, 'url', w.url, 'failing_since', w.failing_since, 'detail', :why::text
+        ) AS data
+    FROM webhook_endpoints w
+    WHERE w.tenant_id = :tenant_id AND w.endpoint_id = :endpoint_id
+)
+INSERT INTO webhook_messages {{event_messages}};
 
 -- name: forget_messages
 -- Settled messages past their time, a bounded number.

@@ -20,13 +20,11 @@ async def prune(database: Database, settings: Settings) -> None:
     async with database.connection() as connection:
         await import_queries.forget_answers(connection, settings.idempotency_memory)
         await webhook_queries.close_strays(connection)
-        orphans = await cancel_queries.orphaned_stages(connection)
         tenants = await auth_queries.all_tenants(connection)
-    for tenant_id, job_id in orphans:
-        async with database.connection() as connection:
-            await cancel_queries.remove_staged(connection, tenant_id, job_id)
     for tenant_id in tenants:
         async with database.connection() as connection:
+            for job_id in await cancel_queries.orphaned_stages(connection, tenant_id):
+                await cancel_queries.remove_staged(connection, tenant_id, job_id)
             await circuit_queries.forget_changes(connection, tenant_id)
             pruned = await processing_queries.trim_jobs(connection, tenant_id, settings.job_retention)
             await webhook_queries.forget_messages(connection, tenant_id, settings.webhook_retention)

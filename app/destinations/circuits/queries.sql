@@ -10,9 +10,9 @@ WITH asked AS (
     SET
         circuit_override = jsonb_build_object(
             'state', $3::text, 'until', extract(epoch FROM now() + $4::interval), 'by', $5::text,
-            'at', extract(epoch FROM clock_timestamp()), 'circuit', $6::text
+            'at', extract(epoch FROM statement_timestamp()), 'circuit', $6::text
         ),
-        blocked_until = CASE WHEN $3 = 'open' THEN now() + $4::interval END,
+        blocked_until = now() + CASE WHEN $3 = 'open' THEN $4::interval END,
         blocked_code = CASE WHEN $3 = 'open' THEN 'CIRCUIT_OPEN' END,
         blocked_detail = CASE WHEN $3 = 'open' THEN 'opened by an operator' END
     WHERE d.tenant_id = $1 AND d.name = $2 AND d.state <> 'removed'
@@ -69,21 +69,23 @@ WITH noted AS (
     SELECT d.tenant_id, d.destination_id, now() - :ago::interval, :circuit, :before, :after, :opens, :seconds::float8, :detail
     FROM destinations d
     WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id
-    RETURNING tenant_id, destination_id
-)
-SELECT
-    d.tenant_id, d.destination_id,
-    CASE WHEN :circuit::text = 'connection' AND :after::text IN ('open', 'closed') THEN emit_event(
-        d.tenant_id,
-        CASE :after WHEN 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END,
+    RETURNING destination_id
+),
+event AS MATERIALIZED (
+    SELECT
+        gen_random_uuid() AS event_id, CASE WHEN :after::text = 'open' THEN 'circuit.opened' ELSE 'circuit.closed' END AS type,
         jsonb_build_object(
-            'destination', d.name, 'circuit', :circuit, 'before', :before::text, 'after', :after, 'opens', :opens::int,
+            'destination', d.name, 'circuit', :circuit::text, 'before', :before::text, 'after', :after, 'opens', :opens::int,
             'retry_after_seconds', ceil(:seconds::float8)::int, 'detail', :reason::text
-        )
-    ) END AS reported
-FROM noted n
-JOIN destinations d ON d.tenant_id = n.tenant_id AND d.destination_id = n.destination_id
-WHERE d.tenant_id = :tenant_id;
+        ) AS data
+    FROM destinations d
+    WHERE d.tenant_id = :tenant_id AND d.destination_id = :destination_id
+        AND :circuit = 'connection' AND :after IN ('open', 'closed')
+),
+message AS (
+    INSERT INTO webhook_messages {{event_messages}}
+)
+SELECT n.destination_id FROM noted n;
 
 -- name: read_circuits
 -- The last change of a tenant's connection to each of its destinations; an index probe a destination.
@@ -127,11 +129,11 @@ LIMIT $3;
 
 -- name: forget_circuit_changes
 DELETE FROM circuit_changes c
-WHERE c.tenant_id = $1 AND (c.destination_id, c.circuit, c.change_id) IN (
-    SELECT x.destination_id, x.circuit, x.change_id
+WHERE c.tenant_id = $1 AND c.ctid = ANY (ARRAY(
+    SELECT x.ctid
     FROM circuit_changes x
     WHERE x.tenant_id = $1 AND x.at < now() - $2::interval
     ORDER BY x.at
     LIMIT 1000
     FOR UPDATE SKIP LOCKED
-);
+));

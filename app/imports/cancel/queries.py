@@ -6,11 +6,15 @@ import uuid
 
 from app.kit.postgres.batched_delete import in_batches
 from app.kit.postgres.database import Connection
-from app.kit.postgres.query import Affected, Found, Query
+from app.kit.postgres.query import Affected, Found, Query, query
 from app.vocabulary.states import JobState
 
-cancel_job = Query[[int, uuid.UUID, str], Found]("cancel_job")
-"""(tenant_id, job_id, error) False: the job has no item left to decide, or does not exist. `error`: JSON, why."""
+
+@query
+async def cancel_job(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> Found:
+    """False: the job has no item left to decide, or does not exist. `error`: JSON, why."""
+
+
 read_state = Query[[int, uuid.UUID], JobState | None]("read_job_state")
 _remove_chunks = Query[[int, uuid.UUID], Affected]("remove_chunks")
 _remove_repeats = Query[[int, uuid.UUID], Affected]("remove_repeats")
@@ -27,5 +31,5 @@ async def remove_staged(connection: Connection, tenant_id: int, job_id: uuid.UUI
     return not await _is_staged(connection, tenant_id, job_id)
 
 
-orphaned_stages = Query[[], list[tuple[int, uuid.UUID]]]("orphaned_stages")
-"""Finished jobs (tenant, job) with staged chunks, for `remove_staged`."""
+orphaned_stages = Query[[int], list[uuid.UUID]]("orphaned_stages")
+"""A tenant's finished jobs with staged chunks, for `remove_staged`."""

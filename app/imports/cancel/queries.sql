@@ -3,12 +3,20 @@
 -- name: cancel_job
 -- No row: every item is decided, or there is no such job, or it takes something back. Whoever works on a chunk finds the new state when it counts
 -- its items, and undoes them.
-UPDATE jobs j
-SET
-    state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = $3::text::jsonb,
-    revision = j.revision + 1
-WHERE j.tenant_id = $1 AND j.job_id = $2 AND j.state IN ('receiving', 'queued', 'running') AND j.kind <> 'undo'
-RETURNING 1, emit_job_finished(j);
+WITH ended AS (
+    UPDATE jobs j
+    SET
+        state = 'canceled', step = NULL, receiving_until = NULL, finished_at = now(), error = :error::text::jsonb,
+        revision = j.revision + 1
+    WHERE j.tenant_id = :tenant_id AND j.job_id = :job_id AND j.state IN ('receiving', 'queued', 'running')
+        AND j.kind <> 'undo'
+    RETURNING {{ended_job}}
+),
+{{finished_event}},
+message AS (
+    INSERT INTO webhook_messages {{event_messages}}
+)
+SELECT 1 FROM ended;
 
 -- name: read_job_state
 SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = $2;
@@ -48,32 +56,32 @@ SELECT
     OR EXISTS (SELECT FROM staged_repeats r WHERE r.tenant_id = $1 AND r.job_id = $2);
 
 -- name: orphaned_stages
--- Jobs that need their staged chunks no more, but have some. A probe of the index for each staged job, however many chunks
--- it has.
+-- A tenant's jobs that need their staged chunks no more, but have some. A probe of the index for each staged job, however
+-- many chunks it has.
 WITH RECURSIVE chunked AS (
-    (SELECT s.tenant_id, s.job_id FROM staged_chunks s ORDER BY s.tenant_id, s.job_id LIMIT 1)
+    (SELECT s.job_id FROM staged_chunks s WHERE s.tenant_id = $1 ORDER BY s.job_id LIMIT 1)
     UNION ALL
-    SELECT n.tenant_id, n.job_id
+    SELECT n.job_id
     FROM chunked c
     CROSS JOIN LATERAL (
-        SELECT s.tenant_id, s.job_id FROM staged_chunks s
-        WHERE (s.tenant_id, s.job_id) > (c.tenant_id, c.job_id)
-        ORDER BY s.tenant_id, s.job_id LIMIT 1
+        SELECT s.job_id FROM staged_chunks s
+        WHERE s.tenant_id = $1 AND s.job_id > c.job_id
+        ORDER BY s.job_id LIMIT 1
     ) n
 ),
 repeated AS (
-    (SELECT r.tenant_id, r.job_id FROM staged_repeats r ORDER BY r.tenant_id, r.job_id LIMIT 1)
+    (SELECT r.job_id FROM staged_repeats r WHERE r.tenant_id = $1 ORDER BY r.job_id LIMIT 1)
     UNION ALL
-    SELECT n.tenant_id, n.job_id
+    SELECT n.job_id
     FROM repeated c
     CROSS JOIN LATERAL (
-        SELECT r.tenant_id, r.job_id FROM staged_repeats r
-        WHERE (r.tenant_id, r.job_id) > (c.tenant_id, c.job_id)
-        ORDER BY r.tenant_id, r.job_id LIMIT 1
+        SELECT r.job_id FROM staged_repeats r
+        WHERE r.tenant_id = $1 AND r.job_id > c.job_id
+        ORDER BY r.job_id LIMIT 1
     ) n
 )
-SELECT f.tenant_id, f.job_id
+SELECT f.job_id
 FROM (SELECT * FROM chunked UNION SELECT * FROM repeated) f
-WHERE (SELECT j.state FROM jobs j WHERE j.tenant_id = f.tenant_id AND j.job_id = f.job_id)
+WHERE (SELECT j.state FROM jobs j WHERE j.tenant_id = $1 AND j.job_id = f.job_id)
     NOT IN ('receiving', 'queued', 'running')
-ORDER BY f.tenant_id, f.job_id;
+ORDER BY f.job_id;

@@ -12,7 +12,7 @@ HOT: Final[Hot] = {
         f"3, 'check', 10, 1, '{{}}', {JOB}, '', '', '1 day', 'route', 'key-5'",
         {"jobs_working", "idempotency_keys_pkey"},
     ),
-    "end_receiving": (f"3, {JOB}, 'canceled', '{{}}', true", {"jobs_working"}),
+    "end_receiving": (f"3, 'canceled', '{{}}', {JOB}, true", {"jobs_working"}),
     "read_receiving": (f"3, {JOB}", {"jobs_pkey"}),
     "free_key": (f"3, 'route', 'key-5', {JOB}", {"idempotency_keys_pkey"}),
     "stale_receiving": ("3, 5", {"jobs_working"}),

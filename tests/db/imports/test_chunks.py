@@ -275,7 +275,7 @@ async def test_what_is_staged_of_repeated_ids_keeps_no_job_from_its_end(desk: De
     (left,) = await desk.rows("SELECT item_index FROM staged_repeats")
     assert left["item_index"] == 2
     async with hurried.database.connection() as connection:
-        assert await queries.orphaned_stages(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.orphaned_stages(connection, desk.tenant_id) == [job_id]
         assert await queries.remove_staged(connection, desk.tenant_id, job_id)
     await hurried.database.close()
 
@@ -334,7 +334,7 @@ async def test_a_fault_of_ours_ends_in_failed_not_in_for_ever(desk: Desk) -> Non
     assert msgspec.json.decode(row["error"])["code"] == "INTERNAL"
     assert row["finished_at"] is not None
     async with desk.database.connection() as connection:
-        assert await queries.orphaned_stages(connection) == [(desk.tenant_id, job_id)]
+        assert await queries.orphaned_stages(connection, desk.tenant_id) == [job_id]
 
 
 async def test_one_lane_is_left_for_small_files_while_whole_files_are_gone_over(desk: Desk) -> None:

@@ -117,14 +117,14 @@ async def test_a_chunk_in_flight_is_neither_waited_for_nor_counted(api: Api, db:
     assert passed.seconds < 1.0
     assert answer.json()["state"] == "canceled"
     assert await read_staged(db, job_id) == 1
-    assert await cancel_queries.orphaned_stages(db) == [(tenant_id, uuid.UUID(job_id))]
+    assert await cancel_queries.orphaned_stages(db, tenant_id) == [uuid.UUID(job_id)]
     assert not await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
     summary = Summary(1_000, 1_000, 0, 0)
     assert not await processing_queries.count_items(worker, tenant_id, uuid.UUID(job_id), summary, '{"created": 1000}')
     await chunk.rollback()
     await worker.close()
     assert await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
-    assert await cancel_queries.orphaned_stages(db) == []
+    assert await cancel_queries.orphaned_stages(db, tenant_id) == []
     assert (await api.get(f"/v1/jobs/{job_id}")).body == answer.body
 
 
@@ -139,12 +139,12 @@ async def test_staged_chunks_in_use_are_no_orphans(api: Api, db: Db) -> None:
         tenant_id,
         alone,
     )
-    assert await cancel_queries.orphaned_stages(db) == [
-        (tenant_id, uuid.UUID(job_id)) for job_id in sorted([*orphans, alone])
+    assert await cancel_queries.orphaned_stages(db, tenant_id) == [
+        uuid.UUID(job_id) for job_id in sorted([*orphans, alone])
     ]
     for job_id in (*orphans, alone):
         assert await cancel_queries.remove_staged(db, tenant_id, uuid.UUID(job_id))
-    assert await cancel_queries.orphaned_stages(db) == []
+    assert await cancel_queries.orphaned_stages(db, tenant_id) == []
     assert await db.fetchval("SELECT count(*) FROM staged_chunks") == 6
 
 
