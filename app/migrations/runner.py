@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
@@ -48,17 +50,8 @@ async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float 
         poolclass=NullPool,
     )
     try:
-        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
-    try:
-        async with asyncio.timeout(wait):
-            while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
-                await asyncio.sleep(0.1)
-        async with engine.connect() as connection:
+        async with locked(database_url, wait), engine.connect() as connection:
             return await _upgrade(connection)
-    except TimeoutError as error:
-        raise MigrationError(f"Another migration has been running for {wait:.0f} s; wait for it, or end it.") from error
     except (asyncpg.LockNotAvailableError, DBAPIError) as error:
         # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
         cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
@@ -68,8 +61,31 @@ async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float 
             f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed. Run `tranche migrate` again."
         ) from error
     finally:
-        await lock.close()
         await engine.dispose()
+
+
+@asynccontextmanager
+async def locked(database_url: str, wait: float) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+    """The connection that holds the lock of migrations.
+
+    Raises:
+        MigrationError: the database cannot be reached, or another migration held the lock for `wait` seconds.
+    """
+    try:
+        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
+    try:
+        async with asyncio.timeout(wait):
+            while not await lock.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+    except TimeoutError as error:
+        await lock.close()
+        raise MigrationError(f"Another migration has been running for {wait:.0f} s; wait for it, or end it.") from error
+    try:
+        yield lock
+    finally:
+        await lock.close()
 
 
 async def _upgrade(connection: AsyncConnection) -> list[str]:

@@ -64,20 +64,27 @@ def worker(quiet: bool) -> None:
 
 @click.command()
 @click.option("--timeout", "seconds", default=60.0, show_default=True, help="Seconds to wait for another migration.")
+@click.option(
+    "--citus", is_flag=True, help="The database is the coordinator of Citus: distribute the tables by tenant."
+)
 @place.data_dir_option
 @json_option
-def migrate(seconds: float, as_json: bool) -> None:
+def migrate(seconds: float, citus: bool, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
     """
+    from app.migrations.citus import migrate_citus
     from app.migrations.runner import migrate as run
 
     settings_module.check_names()
     settings = place.find(redis=False)
-    applied = asyncio.run(run(settings.database_owner_url or settings.database_url, wait=seconds))
-    line = f"applied: {', '.join(applied)}" if applied else "the schema is up to date"
-    show({"applied": applied}, [line], as_json=as_json)
+    url = settings.database_owner_url or settings.database_url
+    done = {"applied": [] if citus else asyncio.run(run(url, wait=seconds))}
+    if citus:
+        done["applied"], done["distributed"] = asyncio.run(migrate_citus(url, wait=seconds))
+    lines = [f"{what}: {', '.join(names)}" for what, names in done.items() if names]
+    show(done, lines or ["the schema is up to date"], as_json=as_json)
 
 
 @click.command()
