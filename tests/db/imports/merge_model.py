@@ -19,7 +19,8 @@ class Contact:
 
     version: int = 0
     source_version: int | None = None
-    email: str = ""
+    deleted: bool = False
+    email: str | None = None
     texts: dict[str, str | None] = field(default_factory=lambda: dict.fromkeys(TEXTS))
     attributes: dict[str, Any] = field(default_factory=dict)
     cleared: set[str] = field(default_factory=set)
@@ -28,7 +29,7 @@ class Contact:
     """(job, item index, the contact then), oldest first."""
 
     def content(self) -> str:
-        return canonical([self.email, self.texts, self.attributes, sorted(self.cleared)])
+        return canonical([self.deleted, self.email, self.texts, self.attributes, sorted(self.cleared)])
 
 
 def canonical(value: Any) -> str:
@@ -80,7 +81,7 @@ class Model:
         changed = [
             (items[i]["id"], o.version or 0, i)
             for i, o in enumerate(told)
-            if o.word in ("created", "updated") and o.duplicate_of is None
+            if o.word in ("created", "updated", "deleted") and o.duplicate_of is None
         ]
         return told, changed
 
@@ -89,7 +90,7 @@ def _settle_duplicates(items: list[dict[str, Any]], *, last_wins: bool) -> tuple
     outcomes: dict[int, Told] = {}
     groups: dict[str, list[int]] = {}
     for index, item in enumerate(items):
-        if "email" in item:
+        if "email" in item or item.get("deleted"):
             groups.setdefault(item["id"], []).append(index)
         else:
             outcomes[index] = Told("failed", "MISSING_FIELD")
@@ -120,6 +121,31 @@ def _apply(contacts: dict[str, Contact], job: Any, index: int, item: dict[str, A
     if old and source is not None and old.source_version is not None and source < old.source_version:
         return Told("ok", "superseded", old.version)
     new = copy.deepcopy(old) if old else Contact()
+    new.deleted = item.get("deleted", False)
+    if new.deleted:
+        _empty(new)
+    else:
+        _merge(new, item)
+    if source is not None:
+        new.source_version = source
+    contacts[item["id"]] = new
+    if old and old.content() == new.content():
+        return Told("ok", "unchanged", old.version)
+    new.version += 1
+    new.history.append((job, index, copy.deepcopy(new)))
+    return Told("ok", "deleted" if new.deleted else "updated" if old else "created", new.version)
+
+
+def _empty(contact: Contact) -> None:
+    """A tombstone: whatever had a value is cleared."""
+    contact.cleared |= {name for name in TEXTS if contact.texts[name] is not None}
+    contact.cleared |= {f"attributes.{key}" for key in contact.attributes}
+    if contact.email is not None:
+        contact.cleared.add("email")
+    contact.email, contact.texts, contact.attributes = None, dict.fromkeys(TEXTS), {}
+
+
+def _merge(new: Contact, item: dict[str, Any]) -> None:
     new.email = item["email"]
     new.texts |= {name: item[name] for name in TEXTS if name in item}
     new.cleared |= {name for name in TEXTS if name in item and item[name] is None}
@@ -132,11 +158,3 @@ def _apply(contacts: dict[str, Contact], job: Any, index: int, item: dict[str, A
             removed = [k for k, v in item["attributes"].items() if v is None]
             new.cleared |= {f"attributes.{key}" for key in removed}
             new.attributes = {k: v for k, v in merged.items() if k not in removed}
-    if source is not None:
-        new.source_version = source
-    contacts[item["id"]] = new
-    if old and old.content() == new.content():
-        return Told("ok", "unchanged", old.version)
-    new.version += 1
-    new.history.append((job, index, copy.deepcopy(new)))
-    return Told("ok", "updated" if old else "created", new.version)

@@ -46,6 +46,8 @@ def _batches(draw: st.DrawFn) -> tuple[list[dict[str, Any]], dict[str, bool]]:
                 del item["email"]
             case 6 if items:
                 item = dict(items[-1])
+            case 7 | 8:
+                item = {"id": item["id"], "deleted": True, "source_version": draw(_VERSION)}
         items.append(item)
     flags = {name: draw(st.integers(0, 5)) == 5 for name in ("atomic", "dry_run")}
     return items, flags | {"last_wins": draw(st.booleans())}
@@ -148,7 +150,7 @@ async def _check_history(desk: Desk, prefix: str, model: Model) -> None:
 
 
 def _seen(row: dict[str, Any]) -> dict[str, Any]:
-    image = {name: row[name] for name in ("source_version", "email", *TEXTS)}
+    image = {name: row[name] for name in ("source_version", "deleted", "email", *TEXTS)}
     image["cleared"] = set(row["cleared"] or ())
     return image | {"attributes": canonical(row["attributes"])}
 
@@ -156,6 +158,7 @@ def _seen(row: dict[str, Any]) -> dict[str, Any]:
 def _image(contact: Contact) -> dict[str, Any]:
     return {
         "source_version": contact.source_version,
+        "deleted": contact.deleted,
         "email": contact.email,
         **contact.texts,
         "cleared": contact.cleared,
