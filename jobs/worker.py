@@ -1,7 +1,5 @@
 """The composition root of a worker process: it listens to notifications, polls for due work, and delivers."""
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import logging

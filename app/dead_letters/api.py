@@ -1,7 +1,5 @@
 """`/v1/dead-letters`: items that are no longer tried, for an operator to resolve."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final
 
 from uuid_utils.compat import uuid7

@@ -1,7 +1,5 @@
 """The queries of dead letters, typed."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The job that sends dead letters again: its deliveries, and how fast they become due."""
 
-from __future__ import annotations
-
 import math
 import uuid
 from collections import Counter

@@ -1,7 +1,5 @@
 """`POST /v1/jobs/{id}/retry`."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

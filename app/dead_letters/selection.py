@@ -1,7 +1,5 @@
 """Which dead letters somebody means, and how they are had for one transaction alone."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Final

@@ -10,8 +10,6 @@ A transaction claims at most `letter_choice.MOST` dead letters; the answer says 
 Order of locks, as in recordings: dead letters, sync states, jobs. Deliveries that somebody holds are passed over.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence

@@ -1,7 +1,5 @@
 """What operations on dead letters and retries take and answer."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Final

@@ -1,7 +1,5 @@
 """Dead letters as HTTP and command line show them: a part of the read model, nothing here writes."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Any, Final, Literal

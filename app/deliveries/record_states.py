@@ -1,7 +1,5 @@
 """Records as a destination is to be sent them: what they hold now, and what the destination holds of them."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 

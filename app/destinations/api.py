@@ -1,7 +1,5 @@
 """`/v1/destinations`: where a tenant's records are synced. Credentials go in and never come out."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 from urllib.parse import quote
 

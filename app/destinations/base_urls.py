@@ -4,8 +4,6 @@ A name is looked up only when a call is made, and the address that it resolves t
 (`jobs.outbound.ssrf`): what is refused here is what would never be called.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

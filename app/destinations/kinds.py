@@ -5,8 +5,6 @@ Options are checked when a destination is added. A worker reads what is stored a
 release does not know.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal

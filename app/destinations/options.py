@@ -1,7 +1,5 @@
 """What every kind of destination lets one choose, and how wrong choices are explained."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, TypeVar

@@ -1,7 +1,5 @@
 """The queries of destinations as an administrator sees them, typed."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Any
 

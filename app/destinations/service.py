@@ -1,7 +1,5 @@
 """Destinations: what the commands and the routes of an administrator share."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """The queries of the versions of records, typed."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator, Sequence
 from datetime import datetime

@@ -5,8 +5,6 @@ made it, in a migration. Versions of one chunk resemble each other, so packed to
 blocks keep it cheap to read one of them.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from operator import attrgetter

@@ -4,8 +4,6 @@ An API key goes in a header that a browser never sends by itself, so no page can
 `Access-Control-Allow-Credentials` is never sent.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 from app.settings import parse_origins

@@ -1,7 +1,5 @@
 """Opaque positions in a list: a small versioned JSON in base64url. They say where, never who may read."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 from collections.abc import Mapping

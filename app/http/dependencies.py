@@ -1,7 +1,5 @@
 """What exists once in a process. The composition root puts it together; a handler says what it needs by its type."""
 
-from __future__ import annotations
-
 from typing import Any, Final, TypeVar
 
 from litestar import Request

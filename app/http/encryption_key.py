@@ -1,7 +1,5 @@
 """The key that this service encrypts credentials with."""
 
-from __future__ import annotations
-
 from app.errors import SettingsError
 from app.http.errors import SecretKeyMissing
 from app.kit.encryption import Vault

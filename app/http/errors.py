@@ -1,7 +1,5 @@
 """What can be wrong with a request as HTTP; the domain knows nothing of these."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from app.errors import TrancheError

@@ -1,7 +1,5 @@
 """Header fields and query strings, read strictly and without ever raising anything but a 4xx."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable
 from typing import Final

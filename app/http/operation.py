@@ -15,8 +15,6 @@ struct to be sent, a `Reply` around it, None (204), or a response of Litestar's;
 this is compiled when the module is imported: a request pays for no reflection.
 """
 
-from __future__ import annotations
-
 import inspect
 import re
 from abc import ABC, abstractmethod
@@ -150,12 +148,12 @@ class PerType:
     make: Callable[[Resource], Any]
 
 
-def for_types(one: Operation, types: Iterable[Resource]) -> list[Operation]:
+def for_types(one: "Operation", types: Iterable[Resource]) -> "list[Operation]":
     """An operation on records as it is for each type; any other one as it is."""
     return [_for_type(one, resource) for resource in types] if _TYPE in one.path else [one]
 
 
-def _for_type(one: Operation, resource: Resource) -> Operation:
+def _for_type(one: "Operation", resource: Resource) -> "Operation":
     def made(kind: Any) -> Any:
         return kind.make(resource) if isinstance(kind, PerType) else kind
 

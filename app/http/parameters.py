@@ -1,7 +1,5 @@
 """Parameters that operations of several features take."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable

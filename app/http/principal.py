@@ -1,7 +1,5 @@
 """Who calls."""
 
-from __future__ import annotations
-
 import msgspec
 
 

@@ -1,7 +1,5 @@
 """Errors → RFC 9457 problem details: the only place that knows which status an error has."""
 
-from __future__ import annotations
-
 import math
 from typing import Annotated, Any, Final
 

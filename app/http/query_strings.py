@@ -1,7 +1,5 @@
 """Query strings, read strictly into a struct: its attributes are the parameters, their types what may be sent."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections.abc import Callable, Mapping

@@ -1,7 +1,5 @@
 """How fast requests are refused: whoever is, and tries again at once, must not take the time of all others."""
 
-from __future__ import annotations
-
 import asyncio
 from typing import Final
 

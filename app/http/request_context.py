@@ -1,7 +1,5 @@
 """One request and its answer: what every layer of the service notes about it."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any, Final

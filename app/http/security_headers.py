@@ -1,7 +1,5 @@
 """Header fields that every answer carries for the safety of browsers and caches between."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Work that several requests want at the same time, done once for all of them."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar

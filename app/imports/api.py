@@ -1,7 +1,5 @@
 """`POST /v1/{type}:bulk`."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any, Final, Literal
 
 import msgspec

@@ -3,8 +3,6 @@
 An import that is answered at once and a chunk of a file leave the same, by the same statement.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 

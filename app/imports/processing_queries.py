@@ -1,7 +1,5 @@
 """The queries of processing staged imports, typed. Each is for the caller's transaction."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final

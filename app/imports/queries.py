@@ -1,7 +1,5 @@
 """The queries of the accept transaction, typed."""
 
-from __future__ import annotations
-
 import hashlib
 import uuid
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """A body of items on its way in: read byte for byte, and imported at once or stored for later; the use cases decide."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import random

@@ -15,8 +15,6 @@ The phases, each with its exits:
 No connection is held while a body is cut, and 2 to 5 are one transaction.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import math
@@ -112,7 +110,7 @@ def fingerprint(body: bytes, options: Options, form: Form) -> bytes:
     return seal(hashlib.sha256(body), options, form)
 
 
-def seal(body: hashlib._Hash, options: Options, form: Form) -> bytes:
+def seal(body: "hashlib._Hash", options: Options, form: Form) -> bytes:
     """The fingerprint of a request whose body went into this SHA-256 piece by piece; the digest is used up."""
     body.update(f"\0atomic={options.atomic}\0last_wins={options.last_wins}\0dry_run={options.dry_run}".encode())
     if options.consistency is not Consistency.NONE:

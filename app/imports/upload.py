@@ -14,8 +14,6 @@ Nothing that was stored counts before 4 commits, so only that waits for the disk
 client is waited for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import math

@@ -1,7 +1,5 @@
 """The queries of bodies that arrive piece by piece, typed."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The write phase of an import: items in key order to records, within the caller's transaction."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Iterator, Sequence

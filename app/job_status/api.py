@@ -1,7 +1,5 @@
 """`/v1/jobs`: the state of imports."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated, Final
 

@@ -4,8 +4,6 @@ A job's own counts say what its own attempt came to. Failed items may be sent ag
 by replays of its dead letters; the merged view follows each dead letter along its chain to its current state.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterable
 

@@ -1,7 +1,5 @@
 """The queries of a job's lineage (its retries, and replays of its dead letters), typed."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from datetime import datetime

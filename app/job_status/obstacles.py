@@ -1,7 +1,5 @@
 """What keeps items from moving at a destination, and for how long."""
 
-from __future__ import annotations
-
 import math
 from typing import Final
 

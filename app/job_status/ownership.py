@@ -1,7 +1,5 @@
 """Whose a job is. A key with the scope `import` alone follows, cancels, retries and undoes what it asked for itself."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Final
 

@@ -1,20 +1,15 @@
 """The queries of the read model, typed."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import msgspec
 
+from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query, query
 from app.vocabulary.outcomes_wire import JobError, JobOptions
 from app.vocabulary.states import ErrorCode, JobKind, JobState, Result
-
-if TYPE_CHECKING:
-    from app.kit.postgres.database import Connection
 
 
 class JobRow(msgspec.Struct, frozen=True):

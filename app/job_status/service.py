@@ -3,8 +3,6 @@
 Every function takes a connection and answers in the shapes of this module; nothing here writes.
 """
 
-from __future__ import annotations
-
 import math
 import uuid
 from collections.abc import Collection, Iterable

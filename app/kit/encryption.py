@@ -5,8 +5,6 @@ the older form, nonce, ciphertext and tag alone, which says neither its key nor 
 `tranche secrets rotate` gives it the newer form.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """The docstrings of a struct's fields, which say to users what they mean."""
 
-from __future__ import annotations
-
 import linecache
 import re
 import sys

@@ -1,7 +1,5 @@
 """Notifies workers, through arq, that a destination has something due. Best effort: the sweeper finds it anyway."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 import uuid

@@ -1,7 +1,5 @@
 """Connections to Redis, the same for every part: by one reading of the URL, and failing by Redis's own errors alone."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final
 

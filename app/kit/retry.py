@@ -4,10 +4,9 @@ Source of the jitter: AWS Architecture Blog, "Exponential Backoff And Jitter": a
 `min(cap, base * 2 ** attempt)`. Times are seconds; randomness comes in as `rng() -> [0, 1)`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Self
 
 import msgspec
 
@@ -23,7 +22,7 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     backoff_cap: float = 300.0
 
     @classmethod
-    def from_settings(cls, settings: object) -> RetryPolicy:
+    def from_settings(cls, settings: object) -> Self:
         """The `delivery_*` settings of any record that has them (the domain knows no settings class)."""
         return cls(**{name: getattr(settings, f"delivery_{name}") for name in cls.__struct_fields__})
 

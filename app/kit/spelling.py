@@ -1,7 +1,5 @@
 """Which of some words was probably meant by one with a slip in it."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Final
 

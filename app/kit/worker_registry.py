@@ -3,8 +3,6 @@
 It is asked where somebody wants to know why nothing moves. Redis away, nothing is known, and nothing is said.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable
 from contextvars import Context

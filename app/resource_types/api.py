@@ -1,7 +1,5 @@
 """`/v1/resource-types`: the types of record that a tenant may import."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The types of every tenant, compiled once for each version of their declaration; the same in API and worker."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Final
 

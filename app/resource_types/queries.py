@@ -1,7 +1,5 @@
 """The queries of declared types, typed."""
 
-from __future__ import annotations
-
 from datetime import datetime
 
 import msgspec

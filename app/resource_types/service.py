@@ -1,7 +1,5 @@
 """Declaring types: what a tenant may add, and what a later declaration may change."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """How a type of record is declared: its fields, with all that is known of each."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -4,8 +4,6 @@ The usual item is decoded once, by msgspec, with its constraints checked on the 
 read again by `app.resources.diagnosis`, which knows the same rules and words for every fault.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from operator import attrgetter

@@ -1,7 +1,5 @@
 """The slow, thorough reading of one item: every fault with its code, its place and its remedy."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Callable

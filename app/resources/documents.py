@@ -4,8 +4,6 @@ A name is that of a field, or `attributes.` and the key of an attribute. A name 
 absent was never named.
 """
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

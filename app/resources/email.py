@@ -6,8 +6,6 @@ as long, and a body can hold many addresses. In a domain of another script lette
 allowed; which of them a registry takes beside one another is not judged.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Sequence

@@ -9,8 +9,6 @@ What is kept of a name that has a value by now means nothing.
 named are known only if our call created the record: there were none.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 

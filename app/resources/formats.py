@@ -3,8 +3,6 @@
 Every check takes time in proportion to the length of the text: patterns are RE2's, which never go back.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import date, datetime

@@ -4,8 +4,6 @@ Used after a parser has failed: a parser fails a whole body for one bad value, a
 value. Here only quotes, brackets and commas count, every scan is linear, and nothing recurses.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

@@ -4,8 +4,6 @@ An item needs no more than that says: nothing is referred to, nothing depends on
 time in proportion to the text (`app.resources.formats`).
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final

@@ -5,8 +5,6 @@ data silently. White space around an e-mail address is therefore an error that s
 readers of files (CSV) trim cells before they make items.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache

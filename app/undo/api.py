@@ -1,7 +1,5 @@
 """`POST /v1/jobs/{id}/undo`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from uuid_utils.compat import uuid7

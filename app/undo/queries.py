@@ -1,7 +1,5 @@
 """The queries of taking back what a job changed, typed. Each is for the caller's transaction."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Final

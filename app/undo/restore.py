@@ -9,8 +9,6 @@ get the records in their version at that time. Every exit of an item:
 - conflict   somebody changed the record since: it is left as it is, and the item says by whom
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from typing import Final

@@ -4,8 +4,6 @@ Nothing is ever deleted: the state before each item becomes a new version. A job
 again, undo the undo job.
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Callable
 from typing import Final

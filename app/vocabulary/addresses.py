@@ -4,8 +4,6 @@ After the IANA special-purpose address registries. `ipaddress.is_global` is not 
 (NAT64, 6to4), site-local and multicast, and its answers differ between releases of Python.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """The shapes of an import's answer and how they are put together: pure, so that replaying is comparing bytes."""
 
-from __future__ import annotations
-
 import uuid
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -3,8 +3,6 @@
 `docs/states.md` draws how they follow one another. A published word is never removed.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Final
 

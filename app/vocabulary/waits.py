@@ -1,7 +1,5 @@
 """Lists of waits, as settings write them."""
 
-from __future__ import annotations
-
 from typing import Final
 
 _MOST_WAITS: Final = 30

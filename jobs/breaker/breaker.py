@@ -4,20 +4,17 @@ Redis is the breaker's memory, never a condition of work: while it is away each 
 simpler rule (`LocalCircuit`), and a dead Redis costs at most one call a second its timeout. Nothing here raises.
 """
 
-from __future__ import annotations
-
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import Final, TypeVar
+
+from redis.asyncio import Redis
 
 from app.vocabulary.states import CircuitState
 from jobs.breaker.redis_fallback import RedisFallback
 from jobs.breaker.rules import BreakerPolicy, Circuit, Permit, Permits, Rejected, Snapshot, Transition, Verdict
 from jobs.breaker.stores import MemoryStore, RedisStore
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 PREFIX: Final = "tranche:breaker:2:"
 """The prefix of the keys in Redis. Its number grows when what is stored under them changes: then workers of two

@@ -1,7 +1,5 @@
 """Requests to Redis that nothing depends on: while it is away they cost at most one caller a second its timeout."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar

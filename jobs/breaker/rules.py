@@ -3,10 +3,8 @@
 The rules that all workers share are in `lua/`. Times are seconds. Sources: Nygard, "Release It!"; resilience4j.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -34,7 +32,7 @@ class BreakerPolicy(msgspec.Struct, frozen=True, kw_only=True):
     permit: float = 15.0
 
     @classmethod
-    def from_settings(cls, settings: object) -> BreakerPolicy:
+    def from_settings(cls, settings: object) -> Self:
         """The `breaker_*` settings of any record that has them."""
         return cls(**{name: getattr(settings, f"breaker_{name}") for name in cls.__struct_fields__})
 

@@ -1,10 +1,10 @@
 """Where circuits are stored: in Redis, for all workers, or in the memory of this process while Redis is away."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from redis.asyncio import Redis
 
 from app.vocabulary.states import CircuitState
 from jobs.breaker.rules import (
@@ -18,9 +18,6 @@ from jobs.breaker.rules import (
     Transition,
     Verdict,
 )
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 SCRIPTS: Final = ("acquire", "report", "snapshot", "force", "settle")
 QUORUM: Final = 2

@@ -4,8 +4,6 @@ The caller has a CRM's answer to record and does not wait. A circuit reports a t
 is written, also while PostgreSQL is away.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections import deque

@@ -4,8 +4,6 @@ A kind is registered in `app.destinations.kinds.KINDS`; its folder here has its 
 a connection.
 """
 
-from __future__ import annotations
-
 import importlib
 from typing import Final
 

@@ -3,8 +3,6 @@
 The rules that CRMs have in common; each adapter's judge adds what is its vendor's own.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar, Final

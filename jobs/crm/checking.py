@@ -1,7 +1,5 @@
 """Steps of a check, as every adapter writes them (`jobs.crm.port.Crm.check`)."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from app.destinations.testing.rules import Step

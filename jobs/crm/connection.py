@@ -1,7 +1,5 @@
 """One tenant's way to one CRM: where it is, who calls, and how long a call may take."""
 
-from __future__ import annotations
-
 from typing import Final
 
 import aiohttp

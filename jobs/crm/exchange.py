@@ -4,8 +4,6 @@ The one question that matters after a failure is whether the CRM may have acted:
 watching whether the first byte of the body left, not by guessing from the kind of exception.
 """
 
-from __future__ import annotations
-
 import socket
 import ssl
 import time

@@ -6,8 +6,6 @@ meet in one field, the key wins over a standard field, that over an attribute, a
 `fields` over one that fell there by its name.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final

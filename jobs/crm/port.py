@@ -4,8 +4,6 @@ An adapter is one file: it turns records into the vendor's request and the vendo
 `Outcome` a record. It decides nothing about when to try again; `app.kit.retry` does.
 """
 
-from __future__ import annotations
-
 from enum import StrEnum
 from typing import Any, Protocol, TypedDict, Unpack
 

@@ -1,7 +1,5 @@
 """One reply of several calls, for adapters that need more than one to write a batch."""
 
-from __future__ import annotations
-
 from collections.abc import Container
 from typing import Final
 

@@ -3,8 +3,6 @@
 Whatever happens on the way ends as one state for each item (`docs/states.md`) and one recording transaction.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The calls of one attempt: on a lease that outlasts them, by the guarded client, logged and applied to its items."""
 
-from __future__ import annotations
-
 import time
 import uuid
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """The items of a claimed delivery, as they change during one attempt. No I/O, and nothing here calls the attempt."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The log of an attempt's calls: those that did not end well, so that an outcome can be explained later."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Makes the client of a destination from the row that describes it: its policy, adapter, limits and circuits."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What a worker remembers of the destinations that it served lately; it outlives the clients that are made for them."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

@@ -4,8 +4,6 @@ A test needs no permit and reports to no circuit: its user wants to know whether
 is no evidence of how deliveries fare. It makes a handful of calls at most.
 """
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Iterable

@@ -4,8 +4,6 @@ The claims of a destination go one after the other, over all workers, so one cla
 as its concurrency limit leaves room for.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

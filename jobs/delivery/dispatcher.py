@@ -4,8 +4,6 @@ A notification names a destination, not a delivery: what is due is stored in Pos
 with ten thousand deliveries therefore has no more places in any queue than one with one.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """The client of one destination: its adapter, behind the rate limiter and the circuits that its calls pass."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -1,9 +1,7 @@
 """How a destination's deliveries are made: what its options decide, else the settings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import msgspec
 
@@ -30,7 +28,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     retry: RetryPolicy
 
     @classmethod
-    def of(cls, settings: Settings, options: Mapping[str, Any]) -> DeliveryPolicy:
+    def of(cls, settings: Settings, options: Mapping[str, Any]) -> Self:
         """
         Raises:
             ValueError: an option cannot be used.

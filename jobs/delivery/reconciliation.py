@@ -1,7 +1,5 @@
 """Settles items in doubt by reading them back before anything is sent, and finds records that are to be archived."""
 
-from __future__ import annotations
-
 from typing import Literal
 
 from app.vocabulary.states import EffectState, ErrorCode

@@ -1,7 +1,5 @@
 """Commits what an attempt brought, and retries until it can: a CRM's answer must not be lost to an outage of ours."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 import uuid

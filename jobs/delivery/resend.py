@@ -5,8 +5,6 @@ the call's contents, so only the very same call may be made again: the same reco
 same options.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Final
 

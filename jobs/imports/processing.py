@@ -10,8 +10,6 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 5. end      → syncing, or finished if nothing is to be delivered
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import uuid

@@ -1,7 +1,5 @@
 """The steps of a staged import: one piece of work of one job, over one connection (see `jobs.imports.processing`)."""
 
-from __future__ import annotations
-
 import math
 import uuid
 from collections.abc import Callable, Sequence

@@ -1,7 +1,5 @@
 """Processes staged imports: a pool of workers, each with one piece of one import at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final
 

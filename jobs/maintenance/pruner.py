@@ -1,7 +1,5 @@
 """Deletes stored answers, staged chunks, outcomes and webhook messages past their time."""
 
-from __future__ import annotations
-
 import structlog
 
 from app.auth import queries as auth_queries

@@ -1,7 +1,5 @@
 """Rescues deliveries whose worker died, and abandons uploads whose heartbeat is lost."""
 
-from __future__ import annotations
-
 import asyncpg
 import structlog
 

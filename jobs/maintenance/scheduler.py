@@ -4,8 +4,6 @@ Redis may be away, a notification may be lost, a worker may have died with a lea
 any worker finds what is due.
 """
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Callable

@@ -4,8 +4,6 @@ A look-up is a call in a thread, and one that is not answered holds its thread f
 caller stops waiting. Sessions for different people's URLs therefore have threads of their own.
 """
 
-from __future__ import annotations
-
 import asyncio
 import socket
 from concurrent.futures import ThreadPoolExecutor

@@ -1,7 +1,5 @@
 """What calls say of us, and what is read of their answers."""
 
-from __future__ import annotations
-
 import email.utils
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ An address is checked when a socket for it is about to be made, after every look
 name that resolves otherwise a moment later gets past it.
 """
 
-from __future__ import annotations
-
 import errno
 import ipaddress
 import socket

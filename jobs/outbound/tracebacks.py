@@ -5,8 +5,6 @@ shared look-up, or in the list of addresses that were tried. Such a cycle holds 
 records in it, until the garbage collector runs, which counts objects and not their bytes.
 """
 
-from __future__ import annotations
-
 
 def drop_tracebacks(error: BaseException) -> None:
     """Of an exception that was handled and those that led to it; their types, words and attributes remain."""

@@ -1,7 +1,5 @@
 """Steps that workflows share which restore records: a range of items a transaction, then the wait for destinations."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from functools import partial
@@ -32,7 +30,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     unchanged: int = 0
     conflicts: int = 0
 
-    def add(self, found: Restored, *, before: int) -> Tally:
+    def add(self, found: Restored, *, before: int) -> "Tally":
         restored, unchanged, conflicts = (len(c) for c in (found.restored, found.unchanged, found.conflicts))
         return Tally(
             before=before,

@@ -6,11 +6,9 @@
 3. deliver    wait until those have it
 """
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 from uuid_utils.compat import uuid7
@@ -33,7 +31,7 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     tally: Tally = Tally()
 
     @classmethod
-    def of(cls, context: StepContext) -> Memory:
+    def of(cls, context: StepContext) -> Self:
         return msgspec.convert(context.data, cls)
 
     def keep(self) -> dict[str, object]:

@@ -4,8 +4,6 @@ A worker that dies in a step leaves the saga where it was, and any other continu
 workflows are in `jobs.sagas.workflows`, the rules of their transitions in `app.sagas.rules`.
 """
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence

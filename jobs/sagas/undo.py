@@ -4,8 +4,6 @@
 2. deliver   wait until the destinations have it, or it has dead letters
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The workflows that there are."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from jobs.sagas.consistency import CONSISTENCY

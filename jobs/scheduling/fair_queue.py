@@ -1,7 +1,5 @@
 """A fair queue: tenants in rotation, and the jobs of a tenant in rotation."""
 
-from __future__ import annotations
-
 import uuid
 from collections import OrderedDict
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """A pool of workers that poll PostgreSQL for one kind of work, each with one piece of one job at a time."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from abc import ABC, abstractmethod

@@ -4,8 +4,6 @@ Messages are stored in PostgreSQL, and claimed there one at a time. A worker tha
 a claim is no more than a later due time.
 """
 
-from __future__ import annotations
-
 import asyncio
 import random
 import time

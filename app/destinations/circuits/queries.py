@@ -2,8 +2,6 @@
 
 A tenant sees the circuits of its own connections. What it shares with other tenants is the operator's."""
 
-from __future__ import annotations
-
 from datetime import datetime, timedelta
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Circuits as people see and set them. The circuits themselves are the workers'; both meet in PostgreSQL rows."""
 
-from __future__ import annotations
-
 from typing import Final, Literal
 
 import msgspec

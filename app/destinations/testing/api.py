@@ -1,7 +1,5 @@
 """`/v1/destinations/{name}/test`: whether a destination works, as a worker sees it."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated, Final
 

@@ -1,7 +1,5 @@
 """The queries of tests of destinations, typed."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a test of a destination saw, step by step, and what it comes to."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from enum import StrEnum
 

@@ -4,8 +4,6 @@ Handlers never call a CRM, so whoever asks waits for a worker. A test that no wo
 nobody is surprised by a record that is written later.
 """
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import Callable

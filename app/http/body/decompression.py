@@ -1,7 +1,5 @@
 """Compressed bytes → pieces of what they hold, small ones, so that a bomb is noticed while it goes off."""
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final, Protocol

@@ -1,7 +1,5 @@
 """Small bodies of JSON: what is asked about one thing. (Imports are read by `app.http.body.reader` as they arrive.)"""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

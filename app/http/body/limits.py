@@ -4,8 +4,6 @@ A body has a place and a number of bytes from before its first byte is awaited u
 waits for either: whoever finds none is refused at once, while those who have one can finish.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -95,7 +93,7 @@ def _refuse(whose: str, limit: Limit, setting: str, most: int) -> QuotaExceeded:
 class Place:
     """One body's part; to be left (`with`)."""
 
-    def __init__(self, intake: Intake, key: _Key) -> None:
+    def __init__(self, intake: "Intake", key: _Key) -> None:
         self._intake = intake
         self._key = key
         self.size = 0

@@ -1,7 +1,5 @@
 """Request bodies: read and inflated piece by piece, within bounds, so that none is ever held whole unasked."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import math

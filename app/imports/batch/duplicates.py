@@ -1,7 +1,5 @@
 """What the items of one batch mean together: each record is written at most once, in one order."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterable
 from operator import attrgetter

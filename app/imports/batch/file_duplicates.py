@@ -3,8 +3,6 @@
 A file is one batch, whatever chunks it is cut into, so its repeated ids are settled before any chunk is applied.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 

@@ -1,7 +1,5 @@
 """The items of one batch on their way from bytes to outcomes."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 

@@ -1,7 +1,5 @@
 """`POST /v1/jobs/{id}/cancel`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.auth.authorization import CHANGING

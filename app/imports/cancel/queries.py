@@ -1,7 +1,5 @@
 """The queries of canceling an import, typed."""
 
-from __future__ import annotations
-
 import uuid
 
 from app.kit.postgres.batched_delete import in_batches

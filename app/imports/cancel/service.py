@@ -1,7 +1,5 @@
 """The use case of canceling an import: what is not applied yet never will be, what is applied stays."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Final
 

@@ -1,7 +1,5 @@
 """`GET /v1/idempotency-keys/{key}`: what became of a request whose answer was lost."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The queries of idempotency keys that are looked up, typed."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """The outcome of a request, looked up by its idempotency key; nothing here writes."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Literal

@@ -1,7 +1,5 @@
 """`/v1/jobs/{id}/items`: what became of every item of a job."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Annotated, Any, Final
 

@@ -1,7 +1,5 @@
 """Failed rows, given back as a file that can be corrected and pushed again: a part of the read model."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import AsyncIterator
 from typing import Final

@@ -1,7 +1,5 @@
 """What the items of a job look like from outside, and which of them a reader asks for."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Iterator
 from typing import Final

@@ -1,7 +1,5 @@
 """The queries of a job's items, typed. Ranges are of item indexes, both ends inclusive."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import AsyncIterator, Sequence
 

@@ -1,7 +1,5 @@
 """Where in a job the items can be that a reader asks for, found by counts and indexes without reading the items."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Final
 

@@ -1,7 +1,5 @@
 """The items of a job, each with its outcome here and at every destination: a part of the read model."""
 
-from __future__ import annotations
-
 import math
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,5 @@
 """`GET /v1/jobs/{id}/events`: a job's progress as server-sent events (WHATWG HTML, section 9.2)."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from collections.abc import AsyncIterator

@@ -4,8 +4,6 @@ A thousand clients that follow one import ask for the same few bytes. Every poll
 that ask at about the same time do so with one query, and the body is read again only when the revision is another.
 """
 
-from __future__ import annotations
-
 import asyncio
 import math
 import uuid
@@ -69,7 +67,7 @@ class View(msgspec.Struct):
     """What the body was made of, while workers may be missing."""
     lack: JobError | None = None
     """Why no worker can go on with it, as far as the body says so."""
-    retold: View | None = None
+    retold: "View | None" = None
     """The same with the lack that was found last, for all who ask."""
 
     @property

@@ -1,7 +1,5 @@
 """`Prefer: wait` on a job: an answer that comes once there is something new to say."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 

@@ -1,7 +1,5 @@
 """How many ask for one thing, and how often they should: a thousand pollers must not cost the work they wait for."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 

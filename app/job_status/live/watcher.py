@@ -1,7 +1,5 @@
 """Waits for jobs on behalf of any number of requests with one short query at a time."""
 
-from __future__ import annotations
-
 import asyncio
 import uuid
 from contextvars import Context

@@ -1,7 +1,5 @@
 """Large removals, a bounded number of rows a statement: no lock is held for long, and no statement takes its time."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Final
 

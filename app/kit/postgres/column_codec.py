@@ -4,8 +4,6 @@ asyncpg's array codec spends a microsecond on each value, a third of all that an
 splitting cost a twentieth of it.
 """
 
-from __future__ import annotations
-
 import secrets
 from collections.abc import Iterable, Sequence
 from typing import Final

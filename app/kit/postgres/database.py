@@ -1,7 +1,5 @@
 """Connections to PostgreSQL, each with its timeouts set."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
@@ -128,7 +126,7 @@ class Database:
             except TimeoutError:
                 self._pool.terminate()
 
-    async def _get(self) -> asyncpg.Pool[Any]:
+    async def _get(self) -> "asyncpg.Pool[Any]":
         if self._pool is not None:
             return self._pool
         async with self._opening:

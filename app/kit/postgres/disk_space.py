@@ -1,7 +1,5 @@
 """Whether PostgreSQL has room to write."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Final

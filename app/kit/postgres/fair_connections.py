@@ -1,7 +1,5 @@
 """Whose turn it is at the connections of one process: tenants one after the other, whatever each of them asks for."""
 
-from __future__ import annotations
-
 import asyncio
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator

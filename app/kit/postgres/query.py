@@ -23,8 +23,6 @@ field of type `Json[T]` from its JSON text. `tests/db/test_queries.py` prepares 
 parameters with the declaration.
 """
 
-from __future__ import annotations
-
 import functools
 import inspect
 import types
@@ -33,14 +31,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from datetime import timedelta
 from enum import Enum
 from operator import itemgetter
-from typing import TYPE_CHECKING, Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
+from typing import Annotated, Any, Final, Generic, ParamSpec, TypeAlias, TypeVar, cast, overload
 
 import msgspec
 
+from app.kit.postgres.database import Connection
 from app.kit.postgres.sql import PARAMETERS, QUERIES
-
-if TYPE_CHECKING:
-    from app.kit.postgres.database import Connection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -233,7 +229,7 @@ def _first(name: str, timeout: float | None, read: _Read, missing: Any) -> _Run:
     return run
 
 
-def _many(name: str, timeout: float | None, collect: Any, rows: Rows) -> _Run:
+def _many(name: str, timeout: float | None, collect: Any, rows: "Rows") -> _Run:
     async def run(connection: Any, arguments: Sequence[Any]) -> Any:
         return collect(rows.read(await connection.fetch(QUERIES[name], *arguments, timeout=timeout)))
 

@@ -1,7 +1,5 @@
 """Whether a database has the schema that this release needs."""
 
-from __future__ import annotations
-
 import asyncpg
 
 from app.kit.postgres.database import Connection

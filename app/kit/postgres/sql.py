@@ -8,8 +8,6 @@ A statement may name its parameters (`:job_id`) instead of numbering them; they 
 `:tenant_id` before all others.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from importlib import resources

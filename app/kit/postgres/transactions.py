@@ -1,7 +1,5 @@
 """Transactions that meet others, and are tried again."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar
 

@@ -1,7 +1,5 @@
 """The types of record that the product brings along: each is one file here, and nothing else."""
 
-from __future__ import annotations
-
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Final

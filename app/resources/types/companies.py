@@ -1,7 +1,5 @@
 """Companies: organizations, by the sender's own key."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from app.resources.declaration import MAX_ID, Field, Kind, Resource

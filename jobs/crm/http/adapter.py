@@ -24,8 +24,6 @@ With `read_path`, of a read, where a record in our version or a newer one is wha
 The options are `app.destinations.kinds.HttpOptions`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack

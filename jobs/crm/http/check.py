@@ -5,8 +5,6 @@ records are sent to, or GET where HEAD is not known. Both are safe by RFC 9110, 
 service is there and whether it refuses the token. Whether it takes records only a canary shows.
 """
 
-from __future__ import annotations
-
 from typing import Final
 
 from app.destinations.kinds import HttpOptions

@@ -1,7 +1,5 @@
 """What any service's answer says of single records, read as the destination's options say."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from typing import Any, Final

@@ -6,8 +6,6 @@ an answer has objects; a record that a service echoes, an element of a list, is 
 customers.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from typing import Any, Final

@@ -9,8 +9,6 @@ Source: HubSpot's reference of the batch endpoints of contacts and companies. Ev
 optional, as its page on error handling asks.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any, Final, Unpack

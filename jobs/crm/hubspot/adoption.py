@@ -13,8 +13,6 @@ supported when using `email` as the `idProperty`"); the wording of the conflict 
 (hubspot-api-python 51, hubspot-api-nodejs 545), that of the refused record id from segmentio/action-destinations 3957.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final

@@ -6,8 +6,6 @@ described twice over: `message` ends with a JSON list, `Property values were not
 with `code` and `context.propertyName`.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta

@@ -3,8 +3,6 @@
 Sources: HubSpot's reference, Contacts batch read and Properties (`hasUniqueValue`).
 """
 
-from __future__ import annotations
-
 from urllib.parse import quote
 
 from app.destinations.testing.rules import Step

@@ -5,8 +5,6 @@ name in lower case with each run of other characters as one `_` ("Subscription D
 HubSpot refuses a record with a property that it does not know, and names it.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable, Mapping

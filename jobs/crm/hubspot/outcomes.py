@@ -1,7 +1,5 @@
 """What HubSpot's answer to a write says of each record: results and errors, matched by trace id and key."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 

@@ -9,8 +9,6 @@ Reading back is SOQL on that field: it reads the database itself, where a search
 Source: REST API Developer Guide, sObject Collections (Upsert, Create, Delete) and Query.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime

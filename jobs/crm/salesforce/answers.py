@@ -5,8 +5,6 @@ Guide, Core Data Types (StatusCode). The allowance of API calls is one of the la
 moment at which it starts anew: what is spent comes back little by little.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime

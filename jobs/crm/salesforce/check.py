@@ -4,8 +4,6 @@ Source: REST API Developer Guide, sObject Describe; Object Reference, DescribeSO
 `caseSensitive`).
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from app.destinations.testing.rules import Step

@@ -11,8 +11,6 @@ LastName cannot be empty there. A record that names none leaves it alone; only w
 make a record without one is `default_last_name` sent, so that no name which somebody typed there is lost.
 """
 
-from __future__ import annotations
-
 import functools
 import re
 from collections.abc import Iterable, Iterator, Mapping

@@ -6,8 +6,6 @@ Control" (1988); RFC 5681. The limit of all workers together is kept by the clai
 for less. Times are seconds of any one clock.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Callable

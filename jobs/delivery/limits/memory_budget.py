@@ -1,7 +1,5 @@
 """How many bytes of records a worker holds for its calls: an equal share for each destination that it calls."""
 
-from __future__ import annotations
-
 from typing import Final
 
 BUDGET: Final = 64_000_000
@@ -11,7 +9,7 @@ BUDGET: Final = 64_000_000
 class MemoryShare:
     """Of one destination."""
 
-    def __init__(self, holding: set[MemoryShare]) -> None:
+    def __init__(self, holding: "set[MemoryShare]") -> None:
         """`holding`: the shares of this worker that hold records; kept up to date here."""
         self._holding = holding
         self._held = 0

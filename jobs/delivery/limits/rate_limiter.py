@@ -6,19 +6,15 @@ The rule is the generic cell rate algorithm: one number for each destination, th
 I.371, Annex A (virtual scheduling), without a burst: calls keep their distance.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from importlib import resources
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import msgspec
+from redis.asyncio import Redis
 
 from jobs.breaker.redis_fallback import RedisFallback
-
-if TYPE_CHECKING:
-    from redis.asyncio import Redis
 
 SLOWEST: Final = 0.001
 """Calls a second: what is set to less is served at this rate."""
