@@ -111,8 +111,8 @@ def text_fault(value: str) -> str | None:
     )
 
 
-def _fault(name: str, detail: str, code: ErrorCode = ErrorCode.INVALID_FIELD) -> FieldError:
-    return FieldError(code, pointer(name), f"{name} {detail}")
+def _fault(name: str, detail: str) -> FieldError:
+    return FieldError(ErrorCode.INVALID_FIELD, pointer(name), f"{name} {detail}")
 
 
 def check_text(value: object, *, shortest: int = 0, longest: int = MAX_ID) -> str | None:

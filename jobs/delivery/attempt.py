@@ -5,7 +5,6 @@ Whatever happens on the way ends as one state for each item (`docs/states.md`) a
 
 import asyncio
 import random
-from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -38,20 +37,13 @@ class DeliveryAttempt:
     """A claimed delivery in one attempt."""
 
     def __init__(
-        self,
-        calls: AttemptCalls,
-        context: DestinationContext,
-        database: Database,
-        recorder: Recorder,
-        *,
-        random: Callable[[], float] = random.random,
+        self, calls: AttemptCalls, context: DestinationContext, database: Database, recorder: Recorder
     ) -> None:
         self._claim, self._items, self._crm = calls.claim, calls.items, calls.crm
         self._calls = calls
         self._policy = context.policy
         self._database = database
         self._recorder = recorder
-        self._random = random
         self._reconciliation = Reconciliation(calls, grace=context.policy.reconcile_grace)
         self._memory = context.state.memory
         self._loaded = 0
@@ -215,7 +207,7 @@ class DeliveryAttempt:
         if self._calls.paused or second_look is not None:
             # The CRM asked for silence, or must be read once more before anything is sent.
             return max(second_look or 0.0, 0.0)
-        decision = retry.decide(attempts, 0.0, self._claim.age, self._policy.retry, self._random)
+        decision = retry.decide(attempts, 0.0, self._claim.age, self._policy.retry, random.random)
         delay = 0.0
         if not isinstance(decision, GiveUp):
             delay = decision.delay
@@ -233,7 +225,7 @@ class DeliveryAttempt:
         policy = self._policy.retry
         longest = min(policy.backoff_cap, _IN_DOUBT_CAP)
         wait = min(max(self._claim.unknown_for or 0.0, policy.backoff_base), longest)
-        wait *= 0.5 + 0.5 * self._random()
+        wait *= 0.5 + 0.5 * random.random()  # noqa: S311 - jitter, not a secret
         # What cannot be read back is resent when the first call has had its time.
         return wait if self._crm.reads_back else max(wait, self._policy.reconcile_grace)
 

@@ -38,8 +38,6 @@ class AttemptCalls:
         *,
         leased_until: float,
         permits: Permits | None,
-        monotonic: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.claim = claim
         self.items = AttemptItems(claim)
@@ -49,8 +47,6 @@ class AttemptCalls:
         self._context = context
         self._client = client
         self._permits = permits
-        self._monotonic = monotonic
-        self._now = now
         self._in_progress: CallInProgress | None = None
         """If the worker is stopped during it, nobody knows what becomes of its records."""
         self._last: CallInProgress | None = None
@@ -100,8 +96,8 @@ class AttemptCalls:
             operation=operation,
             event_id=headers.event_id,
             positions=self.items.positions(records),
-            sent_at=self._now(),
-            started=self._monotonic(),
+            sent_at=datetime.now(UTC),
+            started=time.monotonic(),
         )
         reply = await self._client.call(lambda: ask(records, headers), self._take_permits())
         self._in_progress = None
@@ -131,9 +127,9 @@ class AttemptCalls:
         """Whether the lease outlasts another call; a call is never made on a lease that may end during it."""
         policy = self._context.policy
         need = policy.timeouts.total + _LEASE_MARGIN
-        if self.leased_until - self._monotonic() >= need:
+        if self.leased_until - time.monotonic() >= need:
             return True
-        requested_at = self._monotonic()
+        requested_at = time.monotonic()
         lease = max(policy.lease, need)
         async with self._database.connection() as connection:
             if not await queries.renew_lease(connection, self.claim, lease):
@@ -156,7 +152,7 @@ class AttemptCalls:
         if call is None:
             return
         self.made = True
-        self.log.interrupted(call, self._monotonic() - call.started, detail)
+        self.log.interrupted(call, time.monotonic() - call.started, detail)
         if call.operation == "read_back":
             return
         self.wrote = True

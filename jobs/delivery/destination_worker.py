@@ -48,8 +48,6 @@ class DestinationWorker:
         *,
         notify_after: Callable[[float], None],
         stopping: Callable[[], bool],
-        monotonic: Callable[[], float] = time.monotonic,
-        random: Callable[[], float] = random.random,
     ) -> None:
         self.context = context
         self._database = database
@@ -57,8 +55,6 @@ class DestinationWorker:
         self._recorder = Recorder(database)
         self._notify_after = notify_after
         self._stopping = stopping
-        self._monotonic = monotonic
-        self._random = random
         self._group = group
         self._in_flight = 0
         self._changed = asyncio.Event()
@@ -75,7 +71,7 @@ class DestinationWorker:
         """Claim and send; true: the time slice ended before the work did."""
         place_wait = _PLACE_WAIT
         while not self._closed and not self._stopping():
-            if self._monotonic() >= end:
+            if time.monotonic() >= end:
                 return True
             self._changed.clear()
             room = self.context.state.calls - self._in_flight
@@ -94,7 +90,7 @@ class DestinationWorker:
                 # An attempt that ends may make room, or free a record that something due waits for.
                 await self._changed.wait()
             elif await self._lacks_place():
-                await asyncio.sleep(place_wait * (0.5 + self._random()))
+                await asyncio.sleep(place_wait * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
                 place_wait = min(2 * place_wait, _PLACE_WAIT_CAP)
             else:
                 await self._settle()
@@ -126,7 +122,7 @@ class DestinationWorker:
                 room = 1  # each of them needs a permit of its own, which is not to be had at once
         claims: list[Claim] = []
         resources: dict[int, Resource] = {}
-        leased_until = self._monotonic() + policy.lease
+        leased_until = time.monotonic() + policy.lease
         token = uuid.uuid4()
         try:
             async with self._database.connection() as connection:

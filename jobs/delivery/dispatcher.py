@@ -6,7 +6,6 @@ with ten thousand deliveries therefore has no more places in any queue than one 
 
 import asyncio
 import time
-from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -36,21 +35,12 @@ _UNUSABLE: Final = 30.0
 class Dispatcher:
     """Serves every destination that has something due."""
 
-    def __init__(
-        self,
-        database: Database,
-        clients: ClientFactory,
-        notifier: Notifier,
-        settings: Settings,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, database: Database, clients: ClientFactory, notifier: Notifier, settings: Settings) -> None:
         self._database = database
         self._clients = clients
         self._catalog = Catalog()
         self._notifier = notifier
         self._settings = settings
-        self._monotonic = monotonic
         self._notified: dict[tuple[int, int], bool] = {}
         """Destinations being served; true: a notification came meanwhile."""
         self._workers: dict[tuple[int, int], DestinationWorker] = {}
@@ -120,7 +110,7 @@ class Dispatcher:
             )
             self._workers[tenant_id, destination_id] = worker
             try:
-                while await worker.run_until(self._monotonic() + self._settings.delivery_slice):
+                while await worker.run_until(time.monotonic() + self._settings.delivery_slice):
                     if self._places.locked():
                         return True
                     # No other destination waits: on with this one, as it is set up now.
@@ -181,7 +171,7 @@ class Dispatcher:
     def _notify_after(self, destination: Route, seconds: float) -> None:
         """Notify a worker when the wait is over; a long one is left to the rescuer."""
         if seconds <= _SHORT_WAIT:
-            due = round(self._monotonic() + seconds, 1)
+            due = round(time.monotonic() + seconds, 1)
             self._notifier.notify(
                 destination.tenant_id, [destination.destination_id], reason=f"due:{due}", delay=seconds + 0.01
             )

@@ -4,7 +4,6 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
 from typing import Final
 
 import asyncpg
@@ -44,9 +43,8 @@ class Block(msgspec.Struct, frozen=True):
 
 
 class Recorder:
-    def __init__(self, database: Database, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._monotonic = monotonic
 
     async def record(
         self, claim: Claim, type: str, record: Record, *, block: Block | None, called: bool, until: float
@@ -65,7 +63,7 @@ class Recorder:
                 self._database.storage.note_room()
                 break
             except _TRANSIENT:
-                if self._monotonic() > until + _LONGEST:
+                if time.monotonic() > until + _LONGEST:
                     raise
                 await asyncio.sleep(_PAUSE)
         if recorded is None:
@@ -108,7 +106,7 @@ class Recorder:
         """A claim failed, but PostgreSQL may have committed it before it could say so. Nobody sends what it claimed, so
         it is freed here; after the end of its lease it would count as perhaps sent."""
         checks = 2  # a statement that was cut off may still run in PostgreSQL at the first one
-        while checks and self._monotonic() < until:
+        while checks and time.monotonic() < until:
             try:
                 async with self._database.connection() as connection:
                     count = await queries.give_back(connection, tenant_id, destination_id, token)

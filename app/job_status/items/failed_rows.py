@@ -40,18 +40,11 @@ class Download(msgspec.Struct, frozen=True):
 
 
 async def open_download(
-    database: Database,
-    catalog: Catalog,
-    tenant_id: int,
-    job_id: uuid.UUID,
-    wanted: Filter,
-    *,
-    ndjson: bool = False,
-    step: int = STEP,
+    database: Database, catalog: Catalog, tenant_id: int, job_id: uuid.UUID, wanted: Filter, *, ndjson: bool = False
 ) -> Download:
     """All failed rows that are decided now, as CSV or NDJSON.
 
-    Memory is that of `step` rows; no connection is held between them.
+    Memory is that of `STEP` rows; no connection is held between them.
 
     Raises:
         NotFound, OutcomesExpired: see `app.job_status.items.service.read_items`.
@@ -60,7 +53,7 @@ async def open_download(
     async with database.connection() as connection:
         extent = await read_extent(JobRef(connection, tenant_id, job_id))
         names = await _find_names(connection, catalog, tenant_id, extent)
-    reader = _Reader(database, tenant_id, job_id, wanted, extent.end, step)
+    reader = _Reader(database, tenant_id, job_id, wanted, extent.end)
     writer = _fixed_writer(names, extent.kept, ndjson=ndjson)
     if writer is None:
         seen = _Seen(names)
@@ -118,14 +111,13 @@ class _Reader(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     wanted: Filter
     end: int
-    step: int
 
     async def read(self) -> AsyncIterator[_Found]:
         position: int | None = 0
         while position is not None and position < self.end:
             async with self.database.connection() as connection:
                 job = JobRef(connection, self.tenant_id, self.job_id)
-                page = await read_items(job, self.wanted, first=position, limit=self.step, end=self.end)
+                page = await read_items(job, self.wanted, first=position, limit=STEP, end=self.end)
                 found = await _find_sources(job, page.items)
             yield found
             position = _shorten(page, len(found)).position

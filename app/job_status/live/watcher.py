@@ -21,9 +21,8 @@ _Job = tuple[int, uuid.UUID]
 class JobWatcher:
     """Looks after every awaited job at once, and only while somebody waits."""
 
-    def __init__(self, database: Database, *, interval: float = INTERVAL) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._interval = interval
         self._waiting: dict[_Job, dict[asyncio.Future[None], int | None]] = {}
         self._task: asyncio.Task[None] | None = None
         self._released = False
@@ -70,7 +69,7 @@ class JobWatcher:
 
     async def _watch(self) -> None:
         while self._waiting:
-            await asyncio.sleep(self._interval)
+            await asyncio.sleep(INTERVAL)
             jobs = list(self._waiting)
             if not jobs:
                 return
@@ -80,7 +79,7 @@ class JobWatcher:
             except Exception as error:
                 report = log.debug if isinstance(error, TrancheError) else log.warning
                 report("watch_failed", error=error)
-                await asyncio.sleep(self._interval * 5)
+                await asyncio.sleep(INTERVAL * 5)
                 continue
             for found in seen:
                 for future, known in list(self._waiting.get((found.tenant_id, found.job_id), {}).items()):

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -61,15 +61,14 @@ FULL_WAIT_CAP: Final = 30.0
 class Storage:
     """Whether PostgreSQL had room when this process last wrote something."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._wait = 0.0
         self._until = 0.0
 
     @property
     def seconds(self) -> float:
         """For which nothing should be written; 0: there is room, or it is time to try again."""
-        return max(0.0, self._until - self._clock())
+        return max(0.0, self._until - time.monotonic())
 
     @property
     def is_full(self) -> bool:
@@ -82,7 +81,7 @@ class Storage:
         if not self._wait:
             log.error("storage_full", remedy="free or add disk space for PostgreSQL; work then continues by itself")
         self._wait = min(max(FULL_WAIT, self._wait * 2), FULL_WAIT_CAP)
-        self._until = self._clock() + self._wait
+        self._until = time.monotonic() + self._wait
 
     def note_room(self) -> None:
         if self._wait:

@@ -1,7 +1,6 @@
 """Whether PostgreSQL has room to write."""
 
 import time
-from collections.abc import Callable
 from typing import Final
 
 from app.kit.postgres.database import Database
@@ -18,9 +17,8 @@ _probe_room = Query[[], None]("probe_room")
 class RoomProbe:
     """Looks for room by writing, and remembers for a while that there was some."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
         self._fresh_until = 0.0
 
     async def look(self) -> None:
@@ -30,10 +28,10 @@ class RoomProbe:
             StorageFull: there is no room for them.
             DatabaseUnavailable, Overloaded: nothing was found out.
         """
-        if self._clock() < self._fresh_until and not self._database.storage.is_full:
+        if time.monotonic() < self._fresh_until and not self._database.storage.is_full:
             return
         async with self._database.connection() as connection, connection.transaction():
             await _probe_memory(connection)
             await _probe_room(connection)
         self._database.storage.note_room()
-        self._fresh_until = self._clock() + _FRESH
+        self._fresh_until = time.monotonic() + _FRESH

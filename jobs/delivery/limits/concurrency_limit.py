@@ -8,7 +8,6 @@ for less. Times are seconds of any one clock.
 
 import math
 import time
-from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -57,8 +56,7 @@ def restart(now: float) -> Window:
 class ConcurrencyLimit:
     """Of one destination."""
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._window = Window()
         self._generations: dict[str, int] = {}
         self._proven = False
@@ -80,13 +78,13 @@ class ConcurrencyLimit:
                 self.restart()
 
     def restart(self) -> None:
-        self._window = restart(self._monotonic())
+        self._window = restart(time.monotonic())
 
     def learn(self, answer: Reply | ReadBack, began: float, timeouts: Timeouts) -> None:
         """From the end of a call that began then. Other faults say nothing about too many calls at a time."""
         silent = answer.status is None and answer.seconds >= min(timeouts.connect, timeouts.total)
         if answer.pause is not None or silent or answer.status in _OVERLOADED:
-            self._window = halve(self._window, self.most, began=began, now=self._monotonic())
+            self._window = halve(self._window, self.most, began=began, now=time.monotonic())
         elif answer.health is Health.WELL:
             self._proven = True
             self._window = grow(self._window, self.most, began=began)

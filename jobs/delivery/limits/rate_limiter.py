@@ -20,6 +20,7 @@ SLOWEST: Final = 0.001
 """Calls a second: what is set to less is served at this rate."""
 AHEAD: Final = 1.0
 """Seconds ahead for which a slot is granted, and waited for; a later one is asked for again."""
+_PREFIX: Final = "tranche:pace:"
 _SWEEP_AT: Final = 1_000
 _Operation = Literal["acquire", "cancel"]
 
@@ -49,14 +50,12 @@ class RateLimiter:
         redis: Redis | None,
         *,
         clock: Callable[[], float] = time.time,
-        prefix: str = "tranche:pace:",
         pinned_time: Callable[[], int] | None = None,
     ) -> None:
         self._clock = clock
         self._fallback = RedisFallback(clock, "no Redis configured" if redis is None else None)
         script = (resources.files(__package__) / "rate_limiter.lua").read_text("utf-8")
         self._script = None if redis is None else redis.register_script(script)
-        self._prefix = prefix
         self._pinned_time = pinned_time
         self._due: dict[str, int] = {}
 
@@ -74,7 +73,7 @@ class RateLimiter:
         if script is not None:
             now_there = "" if self._pinned_time is None else self._pinned_time()
             arguments = [now_there, interval, ahead, operation]
-            answer = await self._fallback.ask(lambda: script(keys=[self._prefix + name], args=arguments))
+            answer = await self._fallback.ask(lambda: script(keys=[_PREFIX + name], args=arguments))
             if answer is not None:
                 ((granted, wait),) = answer
                 return Slot(bool(granted), wait)
