@@ -205,10 +205,7 @@ def made_headers(status_url: str) -> dict[str, str]:
 
 
 def _select(asked: Choice) -> Wanted:
-    """
-    Raises:
-        Invalid: it does not say which dead letters, or says it twice.
-    """
+    """Raises `Invalid`: it does not say which dead letters, or says it twice."""
     if asked.ids is not None:
         if asked.filter is not None or asked.all:
             raise Invalid("Send ids or filter, not both.")

@@ -138,10 +138,7 @@ async def _find_running_retry(
     skipped: list[Skipped],
     places: Places,
 ) -> Taken:
-    """
-    Raises:
-        NothingToRetry: no attempt is under way either.
-    """
+    """Raises `NothingToRetry`: no attempt is under way either."""
     found = await rows.find_running_retry(connection, tenant_id, root, destination_ids)
     if found is None:
         names = ", ".join(sorted({s.destination for s in skipped}))
@@ -278,10 +275,7 @@ async def _note(
 
 
 async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]) -> T:
-    """
-    Raises:
-        Overloaded: others were in the way of this transaction, however often it was tried.
-    """
+    """Raises `Overloaded`: others were in the way of this transaction, however often it was tried."""
 
     async def transaction() -> T:
         async with connection.transaction():
@@ -295,10 +289,7 @@ async def _decide(database: Database, work: Callable[[Connection], Awaitable[T]]
 
 
 def check_reason(reason: str) -> str:
-    """
-    Raises:
-        Invalid: it says nothing, or too much.
-    """
+    """Raises `Invalid`: it says nothing, or too much."""
     found = reason.strip()
     if not found or len(found) > 1_000 or "\0" in found:
         raise Invalid("A reason of 1 to 1000 characters is needed: the audit log keeps it.")

@@ -123,10 +123,7 @@ def describe(taken: Taken) -> dict[str, Any]:
 
 
 def check_filter(wanted: Filter) -> Filter:
-    """
-    Raises:
-        Invalid: a condition that nothing stored can meet, or PostgreSQL cannot read.
-    """
+    """Raises `Invalid`: a condition that nothing stored can meet, or PostgreSQL cannot read."""
     for name in ("destination", "record_id"):
         if "\0" in (getattr(wanted, name) or ""):
             raise Invalid(f"{name} holds a NUL character.")

@@ -52,10 +52,7 @@ class Destinations(msgspec.Struct, frozen=True):
             return await service.list_destinations(connection, tenant_id, workers)
 
     async def find(self, tenant_id: int, name: str) -> Destination:
-        """
-        Raises:
-            NotFound: it does not exist.
-        """
+        """Raises `NotFound`: it does not exist."""
         for destination in await self.read_all(tenant_id):
             if destination.name == name:
                 return destination

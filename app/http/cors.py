@@ -11,39 +11,15 @@ from app.settings import parse_origins
 _ANY: Final = "*"
 _MAX_AGE: Final = 7_200
 """Seconds for which a browser remembers a preflight; Chromium keeps none for longer."""
-_REQUEST_FIELDS: Final = (
-    "Accept",
-    "Authorization",
-    "Content-Encoding",
-    "Content-Type",
-    "Idempotency-Key",
-    "If-None-Match",
-    "Last-Event-ID",
-    "Prefer",
-    "X-Request-ID",
-    "traceparent",
-    "tracestate",
-)
-_EXPOSED: Final = (
-    "Accept-Encoding",
-    "Accept-Post",
-    "Allow",
-    "Content-Disposition",
-    "ETag",
-    "Idempotency-Key",
-    "Idempotency-Replayed",
-    "Link",
-    "Location",
-    "Preference-Applied",
-    "RateLimit",
-    "RateLimit-Policy",
-    "Retry-After",
-    "WWW-Authenticate",
-    "X-RateLimit-Limit",
-    "X-RateLimit-Remaining",
-    "X-RateLimit-Reset",
-    "X-Request-ID",
-)
+_REQUEST_FIELDS: Final = """
+    Accept Authorization Content-Encoding Content-Type Idempotency-Key If-None-Match Last-Event-ID Prefer
+    X-Request-ID traceparent tracestate
+""".split()
+_EXPOSED: Final = """
+    Accept-Encoding Accept-Post Allow Content-Disposition ETag Idempotency-Key Idempotency-Replayed Link
+    Location Preference-Applied RateLimit RateLimit-Policy Retry-After WWW-Authenticate X-RateLimit-Limit
+    X-RateLimit-Remaining X-RateLimit-Reset X-Request-ID
+""".split()
 _VARY: Final = (b"vary", b"Origin")
 
 _Fields = list[tuple[bytes, bytes]]

@@ -7,10 +7,7 @@ from app.settings import Settings
 
 
 def open_vault(settings: Settings) -> Vault:
-    """
-    Raises:
-        SecretKeyMissing: this service has no key, or one that is none, so it can keep no secret.
-    """
+    """Raises `SecretKeyMissing`: this service has no key, or one that is none, so it can keep no secret."""
     try:
         return Vault(settings.secret_key)
     except SettingsError as error:

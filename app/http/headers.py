@@ -58,10 +58,7 @@ def read_key(fields: Fields) -> tuple[str, str]:
 
 
 def parse_key(sent: str) -> str:
-    """
-    Raises:
-        KeyInvalid: it is none.
-    """
+    """Raises `KeyInvalid`: it is none."""
     key = sent
     if sent.startswith('"'):
         quoted = _QUOTED_KEY.fullmatch(sent)

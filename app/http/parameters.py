@@ -24,10 +24,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_job_id(text: str) -> uuid.UUID:
-    """
-    Raises:
-        NotFound: no job has such an id.
-    """
+    """Raises `NotFound`: no job has such an id."""
     try:
         parsed = uuid.UUID(text)
     except ValueError:

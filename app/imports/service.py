@@ -317,10 +317,7 @@ async def claim_key(connection: Connection, request: ImportRequest) -> queries.K
 
 
 def check_type(claim: queries.KeyClaim, request: ImportRequest) -> None:
-    """
-    Raises:
-        Outdated: see there.
-    """
+    """Raises `Outdated`: see there."""
     if claim.type_version != request.resource.version:
         raise Outdated
 
@@ -344,10 +341,7 @@ def answered(claim: queries.KeyClaim, mark: bytes) -> Replay | None:
 
 
 def check_kept(claim: queries.KeyClaim) -> None:
-    """
-    Raises:
-        KeyExpired: the answer is no longer kept.
-    """
+    """Raises `KeyExpired`: the answer is no longer kept."""
     if claim.fingerprint is not None and (claim.expired or claim.answer is None):
         raise KeyExpired()
 

@@ -81,10 +81,7 @@ class Vault:
         return head + nonce + self._ciphers[self._first].encrypt(nonce, secret.encode(), context)
 
     def open(self, sealed: bytes, *, tenant_id: int, name: str, kind: str = DESTINATION, address: str) -> str:
-        """
-        Raises:
-            SettingsError: its key is not among ours, or it was sealed for something else.
-        """
+        """Raises `SettingsError`: its key is not among ours, or it was sealed for something else."""
         named = self.key_of(sealed)
         if named is not None and bytes.fromhex(named) in self._ciphers:
             head, body = sealed[:_HEAD], sealed[_HEAD:]

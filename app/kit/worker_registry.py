@@ -141,10 +141,7 @@ class WorkerWatch:
 
 
 async def read(redis: Redis) -> Workers:
-    """
-    Raises:
-        RedisError, OSError: Redis is away.
-    """
+    """Raises `RedisError`, `OSError`: Redis is away."""
     now, signs = await _now(redis), await _read(redis)
     alive = [sign.keys for sign in signs.values() if now - sign.at <= GONE and not sign.stopped]
     return Workers(alive, max((sign.at for sign in signs.values()), default=None))

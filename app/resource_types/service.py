@@ -66,10 +66,7 @@ async def list_types(connection: Connection, tenant_id: int, catalog: Catalog) -
 
 
 async def read_type(connection: Connection, tenant_id: int, name: str, catalog: Catalog) -> ResourceType:
-    """
-    Raises:
-        NotFound: there is no such type.
-    """
+    """Raises `NotFound`: there is no such type."""
     resource = await catalog.find(connection, tenant_id, name)
     row = await queries.find_type(connection, tenant_id, name, None, 0)
     return describe(resource, None if row is None else row.definition)

@@ -76,10 +76,7 @@ REMEDIES: Final = {
 
 @lru_cache(maxsize=4_096)
 def compile_pattern(pattern: str) -> Any:
-    """
-    Raises:
-        ValueError: RE2 does not have it (a reference back, a look around), or it is too large.
-    """
+    """Raises `ValueError`: RE2 does not have it (a reference back, a look around), or it is too large."""
     import re2  # type: ignore[import-untyped,import-not-found,unused-ignore]  # half a megabyte that only types with patterns need
 
     options = re2.Options()

@@ -29,10 +29,7 @@ class DeliveryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, settings: Settings, options: Mapping[str, Any]) -> Self:
-        """
-        Raises:
-            ValueError: an option cannot be used.
-        """
+        """Raises `ValueError`: an option cannot be used."""
         limits = limits_of(options)
         total = limits.total_timeout or settings.crm_total_timeout
         connect = limits.connect_timeout or settings.crm_connect_timeout

@@ -55,10 +55,7 @@ async def set_circuit(
 
 
 async def read_circuit(connection: Connection, tenant_id: int, name: str, limit: int) -> CircuitHistory:
-    """
-    Raises:
-        NotFound: there is no such destination.
-    """
+    """Raises `NotFound`: there is no such destination."""
     found = (await queries.read_circuits(connection, tenant_id)).get(name)
     if found is None:
         raise NotFound("There is no such destination.")

@@ -86,10 +86,7 @@ async def ask(
 
 
 async def read(connection: Connection, tenant_id: int, name: str, test_id: uuid.UUID) -> DestinationTest:
-    """
-    Raises:
-        NotFound: there is no such test of this destination, or it is older than a day.
-    """
+    """Raises `NotFound`: there is no such test of this destination, or it is older than a day."""
     row = await rows.read(connection, tenant_id, test_id, name)
     if row is None:
         raise NotFound("There is no such test of this destination; tests are kept for a day.")

@@ -140,37 +140,10 @@ class Intake:
     """The bodies of one process, and those who stay for longer."""
 
     def __init__(self, settings: Settings) -> None:
-        s = settings
-        self.requests = Shares(
-            Limit(
-                total=s.max_requests,
-                tenant=s.max_requests_tenant,
-                key=s.max_requests_key,
-                setting=f"{PREFIX}MAX_REQUESTS",
-                held="requests with a body in progress",
-            )
-        )
-        self.bytes = Shares(
-            Limit(
-                total=s.body_memory,
-                tenant=s.body_memory_tenant,
-                key=s.body_memory_key,
-                setting=f"{PREFIX}BODY_MEMORY",
-                held="bytes of bodies in progress",
-            )
-        )
-
-        self._streams = Shares(
-            Limit(
-                total=s.max_streams,
-                tenant=s.max_streams_tenant,
-                setting=f"{PREFIX}MAX_STREAMS",
-                held="event streams open",
-            )
-        )
-        self._waits = Shares(
-            Limit(total=s.max_waits, tenant=s.max_waits_tenant, setting=f"{PREFIX}MAX_WAITS", held="requests waiting")
-        )
+        self.requests = _shares(settings, "max_requests", "requests with a body in progress")
+        self.bytes = _shares(settings, "body_memory", "bytes of bodies in progress")
+        self._streams = _shares(settings, "max_streams", "event streams open")
+        self._waits = _shares(settings, "max_waits", "requests waiting")
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
@@ -195,3 +168,16 @@ class Intake:
     def place(self, tenant_id: int, key_id: str) -> Place:
         """A place for a body of this key, not taken yet."""
         return Place(self, (tenant_id, key_id))
+
+
+def _shares(settings: Settings, setting: str, held: str) -> Shares:
+    """By the settings of this name, and of this name and `_tenant` or, where keys have a limit too, `_key`."""
+    return Shares(
+        Limit(
+            total=getattr(settings, setting),
+            tenant=getattr(settings, f"{setting}_tenant"),
+            key=getattr(settings, f"{setting}_key", None),
+            setting=f"{PREFIX}{setting.upper()}",
+            held=held,
+        )
+    )

@@ -77,10 +77,7 @@ class Filter(msgspec.Struct, frozen=True):
     lost: bool = False
 
     def check(self) -> None:
-        """
-        Raises:
-            Invalid: the status is no word of the place that is asked for.
-        """
+        """Raises `Invalid`: the status is no word of the place that is asked for."""
         if self.status is None:
             return
         words: list[str] = [*(ItemStatus if self.local else EffectState)]

@@ -88,10 +88,7 @@ async def read_items(job: JobRef, wanted: Filter, *, first: int, limit: int, end
 
 
 async def read_extent(job: JobRef) -> Extent:
-    """
-    Raises:
-        NotFound, OutcomesExpired: see `read_items`.
-    """
+    """Raises `NotFound`, `OutcomesExpired`: see `read_items`."""
     row = await rows.read_job(job)
     if row is None:
         raise NotFound("There is no such job.")
