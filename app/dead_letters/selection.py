@@ -57,11 +57,7 @@ class Places:
         return [i for i in destination_ids if not self.is_removed(i)]
 
     def select(self, name: str | None) -> list[int]:
-        """All of this name, or all.
-
-        Raises:
-            NotFound: there is none of this name.
-        """
+        """All of this name, or all. Raises `NotFound`: there is none of this name."""
         found = [place.destination_id for place in self._by_id.values() if name in (None, place.name)]
         if name is not None and not found:
             known = sorted({p.name for p in self._by_id.values() if not p.removed})
@@ -74,11 +70,7 @@ async def read_places(connection: Connection, tenant_id: int) -> Places:
 
 
 async def find_meant(connection: Connection, tenant_id: int, wanted: Filter, places: Places) -> list[int]:
-    """The destinations of a filter.
-
-    Raises:
-        NotFound: it names a destination or job that there is not.
-    """
+    """The destinations of a filter. Raises `NotFound`: it names a destination or job that there is not."""
     if wanted.job_id is not None and await rows.read_job(connection, tenant_id, wanted.job_id) is None:
         raise NotFound("There is no such job.")
     return places.select(wanted.destination)

@@ -144,11 +144,7 @@ def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
 
 
 async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_id: int) -> DeadLetterDetail:
-    """One letter, as of one moment.
-
-    Raises:
-        NotFound: the tenant has no such dead letter.
-    """
+    """One letter, as of one moment. Raises `NotFound`: the tenant has no such dead letter."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         found = await rows.read_dead_letters(connection, tenant_id, [dead_letter_id])
         if not found:

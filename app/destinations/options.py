@@ -96,11 +96,7 @@ def read_options(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
 
 
 def limits_of(options: Mapping[str, Any]) -> Limits:
-    """The limits among stored options of any kind.
-
-    Raises:
-        OptionsError: a value that cannot be used.
-    """
+    """The limits among stored options of any kind. Raises `OptionsError`: a value that cannot be used."""
     return read_options({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
 
 

@@ -36,11 +36,7 @@ class Cursor(Generic[P]):
         return base64.urlsafe_b64encode(text).decode().rstrip("=")
 
     def decode(self, text: str | None) -> P | None:
-        """None: the first page.
-
-        Raises:
-            CursorInvalid: broken, or of another list.
-        """
+        """None: the first page. Raises `CursorInvalid`: broken, or of another list."""
         if text is None:
             return None
         try:

@@ -79,11 +79,7 @@ class Access(ABC):
 
     @abstractmethod
     async def admit(self, call: Call) -> Principal | None:
-        """Who calls; None: it does not matter.
-
-        Raises:
-            Unauthorized, Forbidden: it may not.
-        """
+        """Who calls; None: it does not matter. Raises `Unauthorized`, `Forbidden`: it may not."""
 
 
 class _Everybody(Access):

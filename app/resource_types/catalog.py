@@ -32,11 +32,7 @@ class Catalog:
         return found or BUILT_IN.get(name)
 
     async def find(self, connection: Connection, tenant_id: int, name: str) -> Resource:
-        """The type as it is now.
-
-        Raises:
-            NotFound: the tenant has no such type.
-        """
+        """The type as it is now. Raises `NotFound`: the tenant has no such type."""
         known = self.recall(tenant_id, name)
         row = await queries.find_type(connection, tenant_id, name, None, known.version if known else 0)
         found = self._take(tenant_id, row, known) or BUILT_IN.get(name)

@@ -51,11 +51,7 @@ _GLOBAL_6: Final = IPv6Network("2000::/3")
 
 
 def parse_networks(text: str) -> tuple[Network, ...]:
-    """CIDR networks, separated by commas.
-
-    Raises:
-        ValueError: one of them is none, in words for the operator.
-    """
+    """CIDR networks, separated by commas. Raises `ValueError`: one of them is none, in words for the operator."""
     return tuple(ip_network(part.strip()) for part in text.split(",") if part.strip())
 
 

@@ -12,11 +12,7 @@ SCHEMES: Final = ("http://", "https://")
 
 
 class Connection:
-    """Makes the calls of an adapter.
-
-    Raises:
-        ValueError: token or base URL cannot be used.
-    """
+    """Makes the calls of an adapter. Raises `ValueError`: token or base URL cannot be used."""
 
     def __init__(
         self,

@@ -147,11 +147,7 @@ class Intake:
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
-        """An event stream as long as it is open.
-
-        Raises:
-            QuotaExceeded, Overloaded: there are too many.
-        """
+        """An event stream as long as it is open. Raises `QuotaExceeded`, `Overloaded`: there are too many."""
         with self._streams.part((principal.tenant_id, principal.key_id)):
             yield
 

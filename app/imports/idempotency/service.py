@@ -26,11 +26,7 @@ class KeyState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 async def read_key(connection: Connection, tenant_id: int, route: str, key: str) -> KeyState:
-    """What became of the request with this key.
-
-    Raises:
-        NotFound: no request with this key is known.
-    """
+    """What became of the request with this key. Raises `NotFound`: no request with this key is known."""
     row = await queries.read_key(connection, tenant_id, route, key)
     if row is None:
         if await queries.key_is_running(connection, tenant_id, route, key):

@@ -203,11 +203,7 @@ class JobViews:
         return max(view.next_in, self._loads.advise((tenant_id, job_id)))
 
     async def look(self, tenant_id: int, job_id: uuid.UUID) -> Revision:
-        """The job's current revision.
-
-        Raises:
-            NotFound: the tenant has no such job.
-        """
+        """The job's current revision. Raises `NotFound`: the tenant has no such job."""
         answer: asyncio.Future[Revision | None] = asyncio.get_running_loop().create_future()
         self._asked.setdefault((tenant_id, job_id), []).append(answer)
         if self._looking is None or self._looking.done():
