@@ -31,8 +31,8 @@ from jobs.delivery.clients import ClientFactory
 from jobs.delivery.destination_tester import DestinationTester
 from jobs.delivery.dispatcher import Dispatcher
 from jobs.delivery.limits.rate_limiter import RateLimiter
-from jobs.imports.worker import ImportWorkers
-from jobs.maintenance.scheduler import Scheduler
+from jobs.imports.processing import ImportWorkers
+from jobs.maintenance import Scheduler
 from jobs.outbound.ssrf import DestinationSessions
 from jobs.sagas.runner import Runner
 from jobs.sagas.workflows import WORKFLOWS

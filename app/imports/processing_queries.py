@@ -116,7 +116,7 @@ say_waiting = Query[[int, uuid.UUID, str], None]("say_waiting")
 
 @query
 async def fail_import(connection: Connection, tenant_id: int, job_id: uuid.UUID, error: str) -> None:
-    """End a job that cannot be processed; the pruner removes its staged chunks."""
+    """End a job that cannot be processed; the scheduler removes its staged chunks."""
 
 
 take_step = Query[[int, uuid.UUID, str], None]("take_step")

@@ -9,9 +9,10 @@ from typing import Any, ClassVar, Final
 
 import msgspec
 
+from app.destinations.testing.rules import Step
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.exchange import Answer, NoAnswer
-from jobs.crm.port import Health, Outcome, Pause, ReadBack, Reply, SentRecord
+from jobs.crm.port import CallResult, Health, Outcome, Pause, ReadBack, Reply, SentRecord
 from jobs.outbound.messages import retry_after, sanitize_message
 
 REFUSALS: Final = frozenset({400, 409, 413, 414, 422})
@@ -27,6 +28,8 @@ READING_REFUSED: Final = (
     "Reading records back is refused, so what was sent without an answer cannot be settled; "
     "let the token read records, and check the options of the destination"
 )
+NOBODY: Final = "tranche-check-nobody"
+"""A key that no record has."""
 LONGEST_PAUSE: Final = 90_000.0
 """A day of 25 hours."""
 
@@ -209,3 +212,14 @@ def message(body: Mapping[str, Any]) -> str:
     words = [body.get("message"), *(error.get("message") for error in objects(body.get("errors")))]
     said = list(dict.fromkeys(word for word in words if isinstance(word, str) and word))
     return "; ".join(said) or str(body.get("category") or "")
+
+
+def step(name: str, ok: bool | None, detail: str, answer: Answer | NoAnswer | CallResult) -> Step:
+    """What one call showed."""
+    return Step(name=name, ok=ok, detail=detail, status=answer.status, milliseconds=round(answer.seconds * 1000))
+
+
+def refused(name: str, judge: Judge, answer: Answer | NoAnswer, *, remedy: str = "") -> Step:
+    """A call that did not go as it should, in the words that a delivery would have for it."""
+    detail = judge.verdict(answer).detail
+    return step(name, False, f"{detail}. {remedy}" if remedy else detail, answer)

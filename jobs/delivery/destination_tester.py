@@ -24,7 +24,7 @@ from app.resources.types.companies import COMPANIES
 from app.resources.types.contacts import CONTACTS
 from app.settings import Settings
 from app.vocabulary.states import CircuitState, EffectState
-from jobs.crm.checking import step
+from jobs.crm.answers import step
 from jobs.crm.port import Crm, Headers, Reply, Seen, SentRecord
 from jobs.delivery.clients import ClientFactory
 from jobs.scheduling.fair_queue import Job

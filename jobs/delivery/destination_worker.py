@@ -179,7 +179,7 @@ class DestinationWorker:
             elif recorded is not None and recorded.wait is not None:
                 self._notify_after(recorded.wait)
         except (TrancheError, asyncpg.PostgresError) as error:
-            # PostgreSQL is in trouble, and the rescuer comes back to the destination. Raised in a group, the error
+            # PostgreSQL is in trouble, and the scheduler comes back to the destination. Raised in a group, the error
             # would cancel what the other attempts are sending.
             self._closed = True
             tenant_id, destination_id = context.key

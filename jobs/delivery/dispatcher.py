@@ -52,7 +52,7 @@ class Dispatcher:
         """Have this destination served soon; returns at once."""
         key = (tenant_id, destination_id)
         if self._stopping or self._database.storage.seconds:
-            return  # what could not be recorded must not be sent; the rescuer comes back to it
+            return  # what could not be recorded must not be sent; the scheduler comes back to it
         if key in self._notified:
             self._notified[key] = True
             if key in self._workers:
@@ -86,7 +86,7 @@ class Dispatcher:
                     slice_over = await self._run_worker(*key)
                 more = slice_over or self._notified[key]
         except TrancheError as error:
-            # The rescuer comes back to it; the work itself is untouched in PostgreSQL.
+            # The scheduler comes back to it; the work itself is untouched in PostgreSQL.
             log.warning("destination_not_served", tenant_id=key[0], destination_id=key[1], error=error)
         except Exception:
             log.exception("destination_not_served", tenant_id=key[0], destination_id=key[1])
@@ -169,7 +169,7 @@ class Dispatcher:
         return True
 
     def _notify_after(self, destination: Route, seconds: float) -> None:
-        """Notify a worker when the wait is over; a long one is left to the rescuer."""
+        """Notify a worker when the wait is over; a long one is left to the scheduler."""
         if seconds <= _SHORT_WAIT:
             due = round(time.monotonic() + seconds, 1)
             self._notifier.notify(

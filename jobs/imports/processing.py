@@ -13,7 +13,8 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 import asyncio
 import random
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from typing import Final
 
 import asyncpg
 import structlog
@@ -25,9 +26,14 @@ from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
+from jobs.delivery.dispatcher import Dispatcher
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
+from jobs.scheduling.fair_queue import Job
+from jobs.scheduling.worker_pool import PollingWorkerPool
 
 log = structlog.get_logger()
+
+_INTERVAL: Final = 0.25
 
 
 class Processor:
@@ -94,3 +100,28 @@ class Processor:
             # A fault of ours: everybody else goes on, and a job that meets it again and again comes to an end.
             log.exception("import_stuck", tenant_id=tenant_id, job_id=str(job_id))
             return await unit.on_error()
+
+
+class ImportWorkers(PollingWorkerPool):
+    """Processes whatever imports there are, until it is stopped."""
+
+    def __init__(self, database: Database, dispatcher: Dispatcher, settings: Settings) -> None:
+        idle = settings.sweep_interval
+        super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
+        self._dispatcher = dispatcher
+        self._processor = Processor(database, settings, notify=self._serve)
+
+    async def find(self) -> Iterable[Job]:
+        async with self._database.connection() as connection:
+            return await processing_queries.working_imports(connection)
+
+    async def work(self, job: Job) -> None:
+        advance = await self._processor.advance(*job)
+        if advance is Advance.DONE:
+            self.forget(job)
+        elif advance is Advance.WAITING:
+            self.rest(job)
+
+    def _serve(self, tenant_id: int, destination_ids: list[int]) -> None:
+        for destination_id in destination_ids:
+            self._dispatcher.serve(tenant_id, destination_id)

@@ -6,8 +6,7 @@ Sources: HubSpot's reference, Contacts batch read and Properties (`hasUniqueValu
 from urllib.parse import quote
 
 from app.destinations.testing.rules import Step
-from jobs.crm.answers import Judge
-from jobs.crm.checking import NOBODY, refused, step
+from jobs.crm.answers import NOBODY, Judge, refused, step
 from jobs.crm.connection import Connection
 from jobs.crm.hubspot.fields import Fields, read_request
 from jobs.crm.port import Headers

@@ -7,8 +7,7 @@ Source: REST API Developer Guide, sObject Describe; Object Reference, DescribeSO
 from typing import Any
 
 from app.destinations.testing.rules import Step
-from jobs.crm.answers import Judge, objects
-from jobs.crm.checking import refused, step
+from jobs.crm.answers import Judge, objects, refused, step
 from jobs.crm.connection import Connection
 from jobs.crm.exchange import Answer, NoAnswer
 from jobs.crm.port import Headers

@@ -10,8 +10,7 @@ import msgspec
 from app.auth import service
 from app.kit.notifier import Notifier
 from jobs.delivery.dispatcher import Dispatcher
-from jobs.maintenance import pruner
-from jobs.maintenance.scheduler import Scheduler
+from jobs.maintenance import Scheduler, prune
 from jobs.worker import working
 from tests.db.conftest import Desk
 from tests.db.staging import outcomes, stage
@@ -119,7 +118,7 @@ async def test_outcomes_go_when_their_time_is_over_but_not_before(world: World) 
         await connection.execute(
             "UPDATE jobs SET state = 'canceled', finished_at = now() - interval '2 h' WHERE job_id = $1", open_job
         )
-    await pruner.prune(world.database, msgspec.structs.replace(world.settings, job_retention=3600.0))
+    await prune(world.database, msgspec.structs.replace(world.settings, job_retention=3600.0))
 
     async def kept(job_id: uuid.UUID) -> tuple[int, int, bool]:
         (row,) = await world.rows(

@@ -31,7 +31,7 @@ from app.webhooks import queries as rows
 from app.webhooks import service as webhook_service
 from app.webhooks.queries import WebhookMessage
 from app.webhooks.rules import EndpointState, MessageState, Policy
-from jobs.maintenance import pruner
+from jobs.maintenance import prune
 from jobs.webhooks.sender import WebhookSender
 from jobs.worker import working
 from tests.http.made_jobs import make_job
@@ -458,7 +458,7 @@ async def test_old_messages_are_forgotten_and_strays_are_closed(desk: Desk, rece
         await connection.execute("UPDATE webhook_messages SET finished_at = finished_at - interval '31 days'")
         # As by a transaction that saw the endpoint when it was still there.
         await connection.execute("UPDATE webhook_endpoints SET state = 'disabled'")
-    await pruner.prune(desk.database, desk.settings)
+    await prune(desk.database, desk.settings)
     (message,) = await desk.messages(made.endpoint_id)
     assert (message.state, message.attempts[0].detail) == (MessageState.FAILED, "the endpoint was disabled")
 
