@@ -139,7 +139,7 @@ async def replay_dead_letters(
     """Replay dead letters."""
     wanted = _select(body)
     if body.preview:
-        return Reply(await _preview(database, principal.tenant_id, wanted))
+        return Reply(await service.preview(database, principal.tenant_id, wanted))
     taken = await service.replay(
         database, actor_of(principal, exchange), wanted, settings, rate=body.rate, new_id=uuid7
     )
@@ -187,12 +187,6 @@ async def settle_dead_letters(
     """
     reason = service.check_reason(body.reason)
     return await service.settle(database, actor_of(principal, exchange), body.ids, reason)
-
-
-async def _preview(database: Database, tenant_id: int, wanted: Wanted) -> PreviewAnswer:
-    found, skipped, places = await service.preview(database, tenant_id, wanted)
-    clusters = [views.describe_cluster(row, places.name(row.destination_id)) for row in found]
-    return PreviewAnswer(sum(cluster.count for cluster in clusters), MOST_TAKEN, clusters, skipped)
 
 
 def actor_of(principal: Principal, exchange: Exchange) -> Actor:

@@ -10,7 +10,7 @@ import structlog
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import Attempt, DeadLetterRow, NewDeliveries
-from app.dead_letters.selection import Actor, Places, Skipped
+from app.dead_letters.selection import Actor, Selection, Skipped
 from app.kit.compression import pack
 from app.kit.postgres.database import Connection
 from app.settings import Settings
@@ -56,7 +56,7 @@ async def send_again(
     kind: JobKind,
     root: uuid.UUID | None,
     locked: Sequence[DeadLetterRow],
-    places: Places,
+    selection: Selection,
     settings: Settings,
     rate: float,
     new_id: Callable[[], uuid.UUID],
@@ -122,7 +122,7 @@ async def send_again(
         taken=len(locked),
         items=len(records),
         jobs=[job_id],
-        effects={places.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
+        effects={selection.name(destination_id): EffectState.PENDING for destination_id in attempt.to_notify},
         to_notify=list(attempt.to_notify),
     )
 

@@ -40,110 +40,98 @@ class Skipped(msgspec.Struct, frozen=True):
     count: int
 
 
-class Places:
-    """The tenant's destinations by id and by name."""
+class Selection:
+    """The tenant's open dead letters, and its destinations by id and by name, in one transaction."""
 
-    def __init__(self, found: Sequence[DestinationRow]) -> None:
-        self._by_id = {place.destination_id: place for place in found}
+    def __init__(self, connection: Connection, tenant_id: int, places: Sequence[DestinationRow]) -> None:
+        self._connection = connection
+        self._tenant_id = tenant_id
+        self._places = {place.destination_id: place for place in places}
 
     def name(self, destination_id: int) -> str:
-        return self._by_id[destination_id].name
+        return self._places[destination_id].name
 
     def is_removed(self, destination_id: int) -> bool:
-        return self._by_id[destination_id].removed
+        return self._places[destination_id].removed
 
     def present(self, destination_ids: Sequence[int]) -> list[int]:
         """Those that are not removed."""
         return [i for i in destination_ids if not self.is_removed(i)]
 
-    def select(self, name: str | None) -> list[int]:
+    def find_places(self, name: str | None) -> list[int]:
         """All of this name, or all. Raises `NotFound`: there is none of this name."""
-        found = [place.destination_id for place in self._by_id.values() if name in (None, place.name)]
+        found = [place.destination_id for place in self._places.values() if name in (None, place.name)]
         if name is not None and not found:
-            known = sorted({p.name for p in self._by_id.values() if not p.removed})
+            known = sorted({p.name for p in self._places.values() if not p.removed})
             raise NotFound(f"There is no destination {name[:100]!r}; there are: {', '.join(known) or 'none'}.")
         return found
 
+    async def find_meant(self, wanted: Filter) -> list[int]:
+        """The destinations of a filter. Raises `NotFound`: it names a destination or job that there is not."""
+        job_id = wanted.job_id
+        if job_id is not None and await rows.read_job(self._connection, self._tenant_id, job_id) is None:
+            raise NotFound("There is no such job.")
+        return self.find_places(wanted.destination)
 
-async def read_places(connection: Connection, tenant_id: int) -> Places:
-    return Places(await rows.read_destinations(connection, tenant_id))
+    async def lock(self, wanted: Wanted, *, replaying: bool) -> tuple[list[DeadLetterRow], list[Skipped], list[int]]:
+        """Open dead letters that are wanted, those left alone, and the destinations where there may be more."""
+        if not isinstance(wanted, Filter):
+            able, skipped = await self.part(wanted, replaying=replaying)
+            ids = [x.dead_letter_id for x in able]
+            return await rows.lock(self._connection, self._tenant_id, ids), skipped, []
+        meant = await self.find_meant(wanted)
+        skipped = []
+        if replaying:
+            skipped = await self.count_removed(wanted, meant)
+            meant = self.present(meant)
+        locked, full = await self.lock_chosen(wanted, meant)
+        return locked, skipped, meant if full else []
 
+    async def lock_chosen(self, wanted: Filter, destination_ids: Sequence[int]) -> tuple[list[DeadLetterRow], bool]:
+        """At most `MOST` dead letters, and whether there may be more. Where others had the same idea, the next ones."""
+        while True:
+            ids = await rows.choose(self._connection, self._tenant_id, wanted, destination_ids, MOST)
+            locked = await rows.lock(self._connection, self._tenant_id, ids) if ids else []
+            if locked or len(ids) < MOST:
+                return locked, len(ids) == MOST
 
-async def find_meant(connection: Connection, tenant_id: int, wanted: Filter, places: Places) -> list[int]:
-    """The destinations of a filter. Raises `NotFound`: it names a destination or job that there is not."""
-    if wanted.job_id is not None and await rows.read_job(connection, tenant_id, wanted.job_id) is None:
-        raise NotFound("There is no such job.")
-    return places.select(wanted.destination)
+    async def part(self, ids: Sequence[int], *, replaying: bool) -> tuple[list[DeadLetterRow], list[Skipped]]:
+        """Of these dead letters those that can be resolved, and why the others cannot. Raises `NotFound`."""
+        found = await rows.read_dead_letters(self._connection, self._tenant_id, ids)
+        missing = sorted(set(ids) - {x.dead_letter_id for x in found})
+        if missing:
+            raise NotFound(f"There is no dead letter {show(missing)}; nothing was changed.")
+        able: list[DeadLetterRow] = []
+        left: Counter[tuple[str, str]] = Counter()
+        for dead_letter in found:
+            if dead_letter.resolution is not None:
+                left[(self.name(dead_letter.destination_id), dead_letter.resolution)] += 1
+            elif replaying and self.is_removed(dead_letter.destination_id):
+                left[(self.name(dead_letter.destination_id), REMOVED)] += 1
+            else:
+                able.append(dead_letter)
+        return able, [Skipped(name, reason, count) for (name, reason), count in sorted(left.items())]
 
+    async def clusters(self, wanted: Filter, destination_ids: Sequence[int]) -> list[ClusterRow]:
+        """The most frequent first."""
+        return await rows.read_clusters(self._connection, self._tenant_id, wanted, destination_ids)
 
-async def lock(
-    connection: Connection, tenant_id: int, wanted: Wanted, places: Places, *, replaying: bool
-) -> tuple[list[DeadLetterRow], list[Skipped], list[int]]:
-    """Open dead letters that are wanted, those that are left alone, and the destinations where there may be more."""
-    if not isinstance(wanted, Filter):
-        known = await read_all(connection, tenant_id, wanted)
-        able, skipped = part(known, places, replaying=replaying)
-        return await rows.lock(connection, tenant_id, [x.dead_letter_id for x in able]), skipped, []
-    meant = await find_meant(connection, tenant_id, wanted, places)
-    skipped = []
-    if replaying:
-        skipped = await count_removed(connection, tenant_id, wanted, meant, places)
-        meant = places.present(meant)
-    locked, full = await lock_chosen(connection, tenant_id, wanted, meant)
-    return locked, skipped, meant if full else []
+    async def count_removed(self, wanted: Filter, destination_ids: Sequence[int]) -> list[Skipped]:
+        """Open dead letters at destinations that nothing can be sent to any more."""
+        removed = [i for i in destination_ids if self.is_removed(i)]
+        counts: Counter[str] = Counter()
+        for found in await self.clusters(wanted, removed) if removed else ():
+            counts[self.name(found.destination_id)] += found.count
+        return [Skipped(name, REMOVED, count) for name, count in sorted(counts.items())]
 
-
-async def lock_chosen(
-    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int]
-) -> tuple[list[DeadLetterRow], bool]:
-    """At most `MOST` dead letters, and whether there may be more. Where others had the same idea, the next ones."""
-    while True:
-        ids = await rows.choose(connection, tenant_id, wanted, destination_ids, MOST)
-        locked = await rows.lock(connection, tenant_id, ids) if ids else []
-        if locked or len(ids) < MOST:
-            return locked, len(ids) == MOST
-
-
-async def read_all(connection: Connection, tenant_id: int, ids: Sequence[int]) -> list[DeadLetterRow]:
-    found = await rows.read_dead_letters(connection, tenant_id, ids)
-    missing = sorted(set(ids) - {x.dead_letter_id for x in found})
-    if missing:
-        raise NotFound(f"There is no dead letter {show(missing)}; nothing was changed.")
-    return found
-
-
-def part(
-    dead_letters: Sequence[DeadLetterRow], places: Places, *, replaying: bool
-) -> tuple[list[DeadLetterRow], list[Skipped]]:
-    """Dead letters that can be resolved, and why the others cannot."""
-    able: list[DeadLetterRow] = []
-    left: Counter[tuple[str, str]] = Counter()
-    for dead_letter in dead_letters:
-        if dead_letter.resolution is not None:
-            left[(places.name(dead_letter.destination_id), dead_letter.resolution)] += 1
-        elif replaying and places.is_removed(dead_letter.destination_id):
-            left[(places.name(dead_letter.destination_id), REMOVED)] += 1
-        else:
-            able.append(dead_letter)
-    return able, [Skipped(name, reason, count) for (name, reason), count in sorted(left.items())]
-
-
-async def count_removed(
-    connection: Connection, tenant_id: int, wanted: Filter, destination_ids: Sequence[int], places: Places
-) -> list[Skipped]:
-    """Open dead letters at destinations that nothing can be sent to any more."""
-    removed = [i for i in destination_ids if places.is_removed(i)]
-    counts: Counter[str] = Counter()
-    for found in await rows.read_clusters(connection, tenant_id, wanted, removed) if removed else ():
-        counts[places.name(found.destination_id)] += found.count
-    return [Skipped(name, REMOVED, count) for name, count in sorted(counts.items())]
+    async def count(self, wanted: Wanted, destination_ids: Sequence[int]) -> int:
+        if not destination_ids or not isinstance(wanted, Filter):
+            return 0
+        return sum(cluster.count for cluster in await self.clusters(wanted, destination_ids))
 
 
-async def count(connection: Connection, tenant_id: int, wanted: Wanted, destination_ids: Sequence[int]) -> int:
-    if not destination_ids or not isinstance(wanted, Filter):
-        return 0
-    found = await rows.read_clusters(connection, tenant_id, wanted, destination_ids)
-    return sum(cluster.count for cluster in found)
+async def select(connection: Connection, tenant_id: int) -> Selection:
+    return Selection(connection, tenant_id, await rows.read_destinations(connection, tenant_id))
 
 
 def cluster(dead_letters: Iterable[DeadLetterRow]) -> list[ClusterRow]:

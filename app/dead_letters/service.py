@@ -5,7 +5,7 @@ Retrying a job and replaying dead letters are one thing. In one transaction open
 claimed twice, however often it is requested. Sync is state-based: a record is sent in its current version,
 once, however many of its dead letters are claimed. One that fails again leaves a new dead letter in the same chain.
 
-A transaction claims at most `letter_choice.MOST` dead letters; the answer says how many are left for the next request.
+A transaction claims at most `selection.MOST` dead letters; the answer says how many are left for the next request.
 
 Order of locks, as in recordings: dead letters, sync states, jobs. Deliveries that somebody holds are passed over.
 """
@@ -18,24 +18,11 @@ from typing import Final, TypeVar
 import msgspec
 
 from app.dead_letters import queries as rows
-from app.dead_letters.queries import ClusterRow, DeadLetterRow, Filter, JobRow
+from app.dead_letters import views
+from app.dead_letters.queries import DeadLetterRow, Filter, JobRow
 from app.dead_letters.replay import NothingTaken, Taken, resolve, send_again
-from app.dead_letters.selection import (
-    Actor,
-    Places,
-    Skipped,
-    Wanted,
-    cluster,
-    count,
-    count_removed,
-    find_meant,
-    lock,
-    lock_chosen,
-    part,
-    read_all,
-    read_places,
-    show,
-)
+from app.dead_letters.selection import MOST, Actor, Selection, Skipped, Wanted, cluster, select, show
+from app.dead_letters.shapes import PreviewAnswer
 from app.errors import Conflict, Invalid, JobNotRetryable, NotFound, NothingToRetry, Overloaded
 from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, retried
@@ -86,19 +73,19 @@ async def retry(
         if job.state in _UNDECIDED:
             raise JobNotRetryable()
         root = job.root_job_id if job.kind == JobKind.RETRY else job_id
-        places = await read_places(connection, tenant_id)
-        named = [places.select(name) for name in destinations] if destinations is not None else None
-        chosen = sorted({i for ids in named for i in ids}) if named is not None else places.select(None)
-        present = places.present(chosen)
+        selection = await select(connection, tenant_id)
+        named = [selection.find_places(name) for name in destinations] if destinations is not None else None
+        chosen = sorted({i for ids in named for i in ids}) if named is not None else selection.find_places(None)
+        present = selection.present(chosen)
         due = await rows.make_due(connection, tenant_id, root, present)
         wanted = Filter(job_id=root)
-        locked, full = await lock_chosen(connection, tenant_id, wanted, present)
+        locked, full = await selection.lock_chosen(wanted, present)
         taken = await send_again(
-            connection, actor, JobKind.RETRY, root, locked, places, settings, settings.replay_rate, new_id
+            connection, actor, JobKind.RETRY, root, locked, selection, settings, settings.replay_rate, new_id
         )
-        skipped = await count_removed(connection, tenant_id, wanted, chosen, places)
+        skipped = await selection.count_removed(wanted, chosen)
         if taken is None:
-            return await _find_running_retry(connection, tenant_id, root, present, due, skipped, places)
+            return await _find_running_retry(connection, tenant_id, root, present, due, skipped, selection)
         await rows.note_decision(
             connection,
             tenant_id,
@@ -106,7 +93,7 @@ async def retry(
             action="jobs.retry",
             subjects={f"job:{root}": {"dead_letters": taken.taken, "due": due, "retry_job_id": taken.job_id}},
         )
-        remaining = await count(connection, tenant_id, wanted, present if full else ())
+        remaining = await selection.count(wanted, present if full else ())
         return msgspec.structs.replace(
             taken, due=due, remaining=remaining, skipped=skipped, to_notify=present if due else taken.to_notify
         )
@@ -136,7 +123,7 @@ async def _find_running_retry(
     destination_ids: Sequence[int],
     due: int,
     skipped: list[Skipped],
-    places: Places,
+    selection: Selection,
 ) -> Taken:
     """Raises `NothingToRetry`: no attempt is under way either."""
     found = await rows.find_running_retry(connection, tenant_id, root, destination_ids)
@@ -152,7 +139,7 @@ async def _find_running_retry(
         due=due,
         skipped=skipped,
         jobs=[found.job_id],
-        effects={places.name(i): EffectState.PENDING for i in found.destination_ids},
+        effects={selection.name(i): EffectState.PENDING for i in found.destination_ids},
         to_notify=list(destination_ids) if due else [],
     )
 
@@ -174,17 +161,17 @@ async def replay(
 
     async def work(connection: Connection) -> Taken | NothingTaken:
         tenant_id = actor.tenant_id
-        places = await read_places(connection, tenant_id)
-        locked, skipped, left = await lock(connection, tenant_id, wanted, places, replaying=True)
+        selection = await select(connection, tenant_id)
+        locked, skipped, left = await selection.lock(wanted, replaying=True)
         pace = rate or settings.replay_rate
-        found = await send_again(connection, actor, JobKind.REPLAY, None, locked, places, settings, pace, new_id)
+        found = await send_again(connection, actor, JobKind.REPLAY, None, locked, selection, settings, pace, new_id)
         known = await rows.read_dead_letters(connection, tenant_id, () if isinstance(wanted, Filter) else wanted)
         earlier = {x.replay_job_id for x in known if x.replay_job_id is not None}
         if found is None:
             return NothingTaken(skipped=skipped, jobs=sorted(earlier))
-        await _note(connection, actor, "dead_letters.replay", wanted, locked, places, {"job_id": found.job_id})
+        await _note(connection, actor, "dead_letters.replay", wanted, locked, selection, {"job_id": found.job_id})
         jobs = [*sorted(earlier - {found.job_id}), found.job_id]
-        remaining = await count(connection, tenant_id, wanted, left)
+        remaining = await selection.count(wanted, left)
         return msgspec.structs.replace(found, skipped=skipped, jobs=jobs, remaining=remaining)
 
     return await _decide(database, work)
@@ -198,11 +185,11 @@ async def drop(database: Database, actor: Actor, wanted: Wanted, reason: str) ->
     """
 
     async def work(connection: Connection) -> DecisionAnswer:
-        places = await read_places(connection, actor.tenant_id)
-        locked, skipped, left = await lock(connection, actor.tenant_id, wanted, places, replaying=False)
+        selection = await select(connection, actor.tenant_id)
+        locked, skipped, left = await selection.lock(wanted, replaying=False)
         await resolve(connection, actor, locked, Resolution.DROPPED, reason)
-        await _note(connection, actor, "dead_letters.drop", wanted, locked, places, {"reason": reason})
-        remaining = await count(connection, actor.tenant_id, wanted, left)
+        await _note(connection, actor, "dead_letters.drop", wanted, locked, selection, {"reason": reason})
+        remaining = await selection.count(wanted, left)
         return DecisionAnswer(decided=len(locked), remaining=remaining, skipped=skipped)
 
     return await _decide(database, work)
@@ -218,8 +205,8 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
 
     async def work(connection: Connection) -> DecisionAnswer:
         tenant_id = actor.tenant_id
-        places = await read_places(connection, tenant_id)
-        locked, skipped, _ = await lock(connection, tenant_id, ids, places, replaying=False)
+        selection = await select(connection, tenant_id)
+        locked, skipped, _ = await selection.lock(ids, replaying=False)
         certain = [x.dead_letter_id for x in locked if x.error_code != ErrorCode.OUTCOME_UNKNOWN]
         if certain:
             raise Conflict(
@@ -229,27 +216,29 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
         if locked:
             await rows.settle_syncs(connection, tenant_id, locked, actor=actor.key_id)
         await resolve(connection, actor, locked, Resolution.DELIVERED, reason)
-        await _note(connection, actor, "dead_letters.settle", ids, locked, places, {"reason": reason})
+        await _note(connection, actor, "dead_letters.settle", ids, locked, selection, {"reason": reason})
         return DecisionAnswer(decided=len(locked), remaining=0, skipped=skipped)
 
     return await _decide(database, work)
 
 
-async def preview(database: Database, tenant_id: int, wanted: Wanted) -> tuple[list[ClusterRow], list[Skipped], Places]:
+async def preview(database: Database, tenant_id: int, wanted: Wanted) -> PreviewAnswer:
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
 
     Raises:
         NotFound: a dead letter, destination or job that is named does not exist.
     """
     async with database.connection() as connection:
-        places = await read_places(connection, tenant_id)
+        selection = await select(connection, tenant_id)
         if not isinstance(wanted, Filter):
-            found = await read_all(connection, tenant_id, wanted)
-            able, skipped = part(found, places, replaying=True)
-            return cluster(able), skipped, places
-        meant = await find_meant(connection, tenant_id, wanted, places)
-        clusters = await rows.read_clusters(connection, tenant_id, wanted, places.present(meant))
-        return clusters, await count_removed(connection, tenant_id, wanted, meant, places), places
+            able, skipped = await selection.part(wanted, replaying=True)
+            found = cluster(able)
+        else:
+            meant = await selection.find_meant(wanted)
+            found = await selection.clusters(wanted, selection.present(meant))
+            skipped = await selection.count_removed(wanted, meant)
+    clusters = [views.describe_cluster(row, selection.name(row.destination_id)) for row in found]
+    return PreviewAnswer(sum(cluster.count for cluster in clusters), MOST, clusters, skipped)
 
 
 async def _note(
@@ -258,14 +247,14 @@ async def _note(
     action: str,
     wanted: Wanted,
     locked: Sequence[DeadLetterRow],
-    places: Places,
+    selection: Selection,
     detail: dict[str, object],
 ) -> None:
     """Writes the audit log: a row for each dead letter that was named, otherwise one for each destination."""
     if not isinstance(wanted, Filter):
         subjects = {f"dead_letter:{x.dead_letter_id}": detail for x in locked}
     else:
-        counts = Counter(places.name(x.destination_id) for x in locked)
+        counts = Counter(selection.name(x.destination_id) for x in locked)
         asked = {k: v for k, v in msgspec.to_builtins(wanted).items() if v is not None}
         subjects = {
             f"destination:{name}": detail | {"count": count, "filter": asked} for name, count in sorted(counts.items())

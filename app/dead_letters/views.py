@@ -8,7 +8,7 @@ import msgspec
 
 from app.dead_letters import queries as rows
 from app.dead_letters.queries import Call, ClusterRow, DeadLetterRow, Filter
-from app.dead_letters.selection import find_meant, read_places
+from app.dead_letters.selection import select
 from app.errors import NotFound
 from app.history import queries as history
 from app.history.versions import StoredVersion
@@ -112,17 +112,17 @@ async def list_dead_letters(
     Raises:
         NotFound: the filter names a destination or job that there is not.
     """
-    places = await read_places(connection, tenant_id)
+    selection = await select(connection, tenant_id)
     found, position = await rows.list_dead_letters(
         connection,
         tenant_id,
         wanted,
-        await find_meant(connection, tenant_id, wanted, places),
+        await selection.find_meant(wanted),
         resolution=resolution,
         before=rows.NEWEST if before is None else before,
         limit=limit,
     )
-    return [DeadLetter(**_describe(row, places.name(row.destination_id))) for row in found], position
+    return [DeadLetter(**_describe(row, selection.name(row.destination_id))) for row in found], position
 
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
@@ -131,10 +131,10 @@ async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) 
     Raises:
         NotFound: see `list_dead_letters`.
     """
-    places = await read_places(connection, tenant_id)
-    meant = await find_meant(connection, tenant_id, wanted, places)
-    found = await rows.read_clusters(connection, tenant_id, wanted, meant)
-    return [describe_cluster(row, places.name(row.destination_id)) for row in found]
+    selection = await select(connection, tenant_id)
+    meant = await selection.find_meant(wanted)
+    found = await selection.clusters(wanted, meant)
+    return [describe_cluster(row, selection.name(row.destination_id)) for row in found]
 
 
 def describe_cluster(row: ClusterRow, destination: str) -> Cluster:
@@ -150,15 +150,15 @@ async def read_dead_letter(connection: Connection, tenant_id: int, dead_letter_i
         if not found:
             raise NotFound("There is no such dead letter.")
         (row,) = found
-        places = await read_places(connection, tenant_id)
+        selection = await select(connection, tenant_id)
         record = await queries.read_record(connection, tenant_id, row.type_id, row.record_id)
         version = await _find_version(connection, tenant_id, row.type_id, record, row.version)
         calls = await rows.read_calls(connection, row, tenant_id)
         chain = await rows.read_chain(connection, tenant_id, row.chain_id or row.dead_letter_id)
     events = list(dict.fromkeys(call.event_id for call in calls))
     return DeadLetterDetail(
-        **_describe(row, places.name(row.destination_id)),
-        choices=_choose(row, removed=places.is_removed(row.destination_id)),
+        **_describe(row, selection.name(row.destination_id)),
+        choices=_choose(row, removed=selection.is_removed(row.destination_id)),
         payload=None if record is None or record.deleted else _show_record(record),
         failed_version=version,
         headers={"X-Request-ID": [row.request_id]} | ({"X-Event-ID": events} if events else {}),
