@@ -13,7 +13,7 @@ Order of locks, as in recordings: dead letters, sync states, jobs. Deliveries th
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -28,9 +28,7 @@ from app.kit.postgres.database import Connection, Database
 from app.kit.postgres.transactions import COLLIDED, retried
 from app.settings import Settings
 from app.undo import queries
-from app.vocabulary.states import EffectState, ErrorCode, JobKind, JobState, Resolution
-
-_UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
+from app.vocabulary.states import UNDECIDED_JOB_STATES, EffectState, ErrorCode, JobKind, JobState, Resolution
 
 T = TypeVar("T")
 
@@ -70,7 +68,7 @@ async def retry(
             raise NotFound("There is no such job.")
         if job.kind == JobKind.UNDO and (taken := await _go_on(connection, actor, job_id, job)):
             return taken
-        if job.state in _UNDECIDED:
+        if job.state in UNDECIDED_JOB_STATES:
             raise JobNotRetryable()
         root = job.root_job_id if job.kind == JobKind.RETRY else job_id
         selection = await select(connection, tenant_id)
@@ -104,7 +102,7 @@ async def retry(
 async def _go_on(connection: Connection, actor: Actor, job_id: uuid.UUID, job: JobRow) -> Taken | None:
     """`None`: every item that it takes back is decided."""
     resumed = await queries.resume_undo(connection, actor.tenant_id, job_id, actor=actor.key_id)
-    if not resumed and job.state not in _UNDECIDED:
+    if not resumed and job.state not in UNDECIDED_JOB_STATES:
         return None
     return Taken(
         job_id=job_id,

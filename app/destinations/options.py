@@ -12,23 +12,12 @@ from app.resources.types.contacts import CONTACTS
 
 Name = Annotated[str, Meta(min_length=1, max_length=255)]
 Names = Annotated[dict[Name, Name | None], Meta(max_length=1000)]
+LIMITS: Final = ("batch_size", "concurrency", "rate", "connect_timeout", "total_timeout")
+"""Options that say how a destination wants to be called; null leaves it to the settings."""
 
 
 class OptionsError(ValueError):
     """The options cannot be used; the message names place and remedy."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How a destination wants to be called; `None` leaves it to the settings."""
-
-    batch_size: int | None = None
-    """Records a call."""
-    concurrency: int | None = None
-    """Calls at a time."""
-    rate: float | None = None
-    """Calls a second."""
-    connect_timeout: float | None = None
-    total_timeout: float | None = None
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,10 +40,6 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """seconds for the whole call"""
     fields: Names = {}
     """our field or attribute → its name there, or null: it is not sent; `TYPE.NAME` for records of one type alone"""
-
-    @property
-    def limits(self) -> Limits:
-        return Limits(**{name: getattr(self, name) for name in Limits.__struct_fields__})
 
     def __post_init__(self) -> None:
         connect, total = self.connect_timeout, self.total_timeout
@@ -95,9 +80,9 @@ def read_options(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
     return convert(cls, known, None)
 
 
-def limits_of(options: Mapping[str, Any]) -> Limits:
+def limits_of(options: Mapping[str, Any]) -> Options:
     """The limits among stored options of any kind. Raises `OptionsError`: a value that cannot be used."""
-    return read_options({name: options.get(name) for name in Limits.__struct_fields__}, Options).limits
+    return read_options({name: options.get(name) for name in LIMITS}, Options)
 
 
 class Described(msgspec.Struct, frozen=True):

@@ -6,7 +6,6 @@ again, undo the undo job.
 
 import uuid
 from collections.abc import Callable
-from typing import Final
 
 import msgspec
 import structlog
@@ -19,11 +18,9 @@ from app.sagas import queries as saga_queries
 from app.undo import queries as undo_queries
 from app.undo.queries import NewUndo, Undoable
 from app.undo.restore import WORKFLOW
-from app.vocabulary.states import JobKind, JobState
+from app.vocabulary.states import UNDECIDED_JOB_STATES, JobKind
 
 log = structlog.get_logger()
-
-_WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -91,6 +88,6 @@ def _check(job_id: uuid.UUID, job: Undoable) -> None:
         raise JobNotUndoable(f"A {job.kind} changes no record here, it only sends them again; {known}.")
     if job.dry_run:
         raise JobNotUndoable("This job was a dry run: it changed nothing.")
-    if job.state in _WORKING:
+    if job.state in UNDECIDED_JOB_STATES:
         wait = "wait until it is done" if job.kind == JobKind.UNDO else "cancel it, or wait until it is done"
         raise JobNotUndoable(f"This job is {job.state}; {wait}, then undo it.")

@@ -126,6 +126,7 @@ class JobState(StrEnum):
     CANCELED = "canceled"
 
 
+UNDECIDED_JOB_STATES: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 FINISHED_JOB_STATES: Final = frozenset(
     {JobState.COMPLETED, JobState.COMPLETED_WITH_FAILURES, JobState.FAILED, JobState.CANCELED}
 )

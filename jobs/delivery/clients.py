@@ -11,7 +11,7 @@ import structlog
 from app.deliveries import queries
 from app.deliveries.queries import Route
 from app.destinations.kinds import options_for
-from app.destinations.options import Limits
+from app.destinations.options import LIMITS
 from app.errors import SettingsError, TrancheError
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Database
@@ -53,27 +53,17 @@ class DestinationContext(msgspec.Struct, frozen=True):
         return self.destination.tenant_id, self.destination.destination_id
 
 
-class ClientFactory:
+class ClientFactory(msgspec.Struct, frozen=True, eq=False):
     """Circuits, rates and states of destinations outlive the clients."""
 
-    def __init__(
-        self,
-        database: Database,
-        breaker: Breaker,
-        rate_limiter: RateLimiter,
-        transitions: TransitionLog,
-        sessions: DestinationSessions,
-        vault: Vault,
-        settings: Settings,
-    ) -> None:
-        self._database = database
-        self._breaker = breaker
-        self._rate_limiter = rate_limiter
-        self._transitions = transitions
-        self._sessions = sessions
-        self._vault = vault
-        self._settings = settings
-        self._states = DestinationStates()
+    database: Database
+    breaker: Breaker
+    rate_limiter: RateLimiter
+    transitions: TransitionLog
+    sessions: DestinationSessions
+    vault: Vault
+    settings: Settings
+    states: DestinationStates = msgspec.field(default_factory=DestinationStates)
 
     def connect(self, destination: Route) -> DestinationContext:
         """
@@ -81,9 +71,9 @@ class ClientFactory:
             ValueError: the destination is set up in a way that no worker can use.
             SettingsError: this worker cannot use it; another one may.
         """
-        state = self._states.of(destination.tenant_id, destination.destination_id)
+        state = self.states.of(destination.tenant_id, destination.destination_id)
         removed = destination.state == "removed"
-        policy = DeliveryPolicy.of(self._settings, {} if removed else destination.options)
+        policy = DeliveryPolicy.of(self.settings, {} if removed else destination.options)
         state.limit.most = policy.concurrency
         if removed:
             # What is pending for a removed destination is skipped, whether or not it could be called.
@@ -122,11 +112,11 @@ class ClientFactory:
 
         def on_transition(transition: Transition, reason: str, detail: str) -> None:
             circuit = "connection" if transition.name == own_circuit else "crm"
-            self._transitions.add(CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail))
+            self.transitions.add(CircuitChange(tenant_id, destination_id, circuit, transition, reason, detail))
 
         async def block(seconds: float, detail: str) -> None:
             try:
-                async with asyncio.timeout(_BLOCK_TIMEOUT), self._database.connection() as connection:
+                async with asyncio.timeout(_BLOCK_TIMEOUT), self.database.connection() as connection:
                     await queries.block_destination(
                         connection, tenant_id, destination_id, seconds, ErrorCode.CIRCUIT_OPEN, detail
                     )
@@ -135,28 +125,28 @@ class ClientFactory:
                 log.warning("destination_not_blocked", error=error)
 
         return GuardedClient(
-            crm_for,
-            self._breaker,
-            self._rate_limiter,
-            state,
+            crm_for=crm_for,
+            breaker=self.breaker,
+            rate_limiter=self.rate_limiter,
+            state=state,
             own_circuit=own_circuit,
             crm_circuit=crm_circuit,
             policy=policy,
-            operator_timeouts=Timeouts(self._settings.crm_connect_timeout, self._settings.crm_total_timeout),
+            operator_timeouts=Timeouts(self.settings.crm_connect_timeout, self.settings.crm_total_timeout),
             on_transition=on_transition,
             block=block,
         )
 
     def _adapter(self, destination: Route, timeouts: Timeouts, resource: Resource) -> Crm:
         connect = ADAPTERS[destination.kind]
-        token = self._vault.open(
+        token = self.vault.open(
             destination.credentials,
             tenant_id=destination.tenant_id,
             name=destination.name,
             address=destination.base_url,
         )
         return connect(
-            session=self._sessions.to(destination.base_url),
+            session=self.sessions.to(destination.base_url),
             base_url=destination.base_url,
             token=token,
             resource=resource,
@@ -167,6 +157,5 @@ class ClientFactory:
 
 def hash_options(options: dict[str, Any]) -> str:
     """The same for two destinations that are sent the same; empty without options."""
-    limits = {"batch_size", *Limits.__struct_fields__}
-    others = {name: value for name, value in options.items() if name not in limits}
+    others = {name: value for name, value in options.items() if name not in LIMITS}
     return hashlib.sha256(msgspec.json.encode(others, order="sorted")).hexdigest()[:16] if others else ""

@@ -29,68 +29,51 @@ _SETUP: Final = "the account lacks something that records need there, or refuses
 Answer = TypeVar("Answer", Reply, ReadBack)
 
 
-class GuardedClient:
-    """Calls a CRM at its rate and with the permission of its circuits, and reports to them how it went.
+class GuardedClient(msgspec.Struct, frozen=True, eq=False, kw_only=True):
+    """Calls a CRM at its rate and with the permission of its circuits, and reports to them how it went."""
 
-    Args:
-        crm_for: its adapter for records of one type.
-        own_circuit: that of this tenant's connection, which counts every fault.
-        crm_circuit: that of the CRM, which tenants share; `None`: there is none.
-        operator_timeouts: those of the settings; a call that timed out with less time says nothing about the CRM.
-        on_transition: receives a transition of a circuit, its reason in our own words, and a detail that may have those
-            of the CRM.
-        block: makes nothing of this destination due for so many seconds, and says why.
-    """
+    crm_for: Callable[[Resource], Crm]
+    """Its adapter for records of one type."""
+    breaker: Breaker
+    rate_limiter: RateLimiter
+    state: DestinationState
+    own_circuit: str
+    """That of this tenant's connection, which counts every fault."""
+    crm_circuit: Circuit | None
+    """That of the CRM, which tenants share; `None`: there is none."""
+    policy: DeliveryPolicy
+    operator_timeouts: Timeouts
+    """Those of the settings; a call that timed out with less time says nothing about the CRM."""
+    on_transition: Callable[[Transition, str, str], None]
+    """Receives a transition of a circuit, its reason in our own words, and a detail that may have those of the CRM."""
+    block: Callable[[float, str], Awaitable[None]]
+    """Makes nothing of this destination due for so many seconds, and says why."""
 
-    def __init__(
-        self,
-        crm_for: Callable[[Resource], Crm],
-        breaker: Breaker,
-        rate_limiter: RateLimiter,
-        state: DestinationState,
-        *,
-        own_circuit: str,
-        crm_circuit: Circuit | None,
-        policy: DeliveryPolicy,
-        operator_timeouts: Timeouts,
-        on_transition: Callable[[Transition, str, str], None],
-        block: Callable[[float, str], Awaitable[None]],
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.crm_for = crm_for
-        self.rate = policy.rate
-        self._breaker = breaker
-        self._rate_limiter = rate_limiter
-        self._state = state
-        self._own = own_circuit
-        self._shared = crm_circuit
-        self._circuits = (Circuit(own_circuit),) if crm_circuit is None else (crm_circuit, Circuit(own_circuit))
-        self._timeouts = policy.timeouts
-        self._operator_timeouts = operator_timeouts
-        self._monotonic = monotonic
-        self._on_transition = on_transition
-        self._block = block
+    @property
+    def rate(self) -> float:
+        return self.policy.rate
 
     async def acquire(self) -> Permits | Rejected:
         """Permission for one call, to be passed to `call` or `release`. Waits for its slot, if that comes soon."""
         if self.rate:
             # First the slot: the circuits are asked when the call can go out, not a second before.
-            slot = await self._rate_limiter.acquire(self._own, self.rate)
+            slot = await self.rate_limiter.acquire(self.own_circuit, self.rate)
             if not slot.granted:
                 return Rejected(
-                    name=self._own,
+                    name=self.own_circuit,
                     state=CircuitState.CLOSED,
                     retry_after=slot.seconds,
                     code=ErrorCode.DESTINATION_RATE_LIMIT,
                 )
             if slot.wait:
                 await asyncio.sleep(slot.seconds)
-        acquired = await self._breaker.acquire(self._circuits)
+        shared = () if self.crm_circuit is None else (self.crm_circuit,)
+        acquired = await self.breaker.acquire((*shared, Circuit(self.own_circuit)))
         if isinstance(acquired, Rejected):
-            self._state.limit.restart()
+            self.state.limit.restart()
             await self._cancel_slot()
             return acquired
-        self._state.limit.permitted(acquired)
+        self.state.limit.permitted(acquired)
         for transition in acquired.transitions:
             self._note(transition, "its time is over, and a few calls test whether it works again")
         return acquired
@@ -102,9 +85,9 @@ class GuardedClient:
         return self._explain(rejected.name, rejected.state)
 
     def _explain(self, name: str, state: CircuitState) -> str:
-        failure = self._state.last_failure
+        failure = self.state.last_failure
         why = f"; the last call: {failure}" if failure else ""
-        if name != self._own:
+        if name != self.own_circuit:
             return f"all calls to this CRM are suspended for a while{why}"
         return f"calls are suspended, the circuit of this tenant's connection to the CRM is {state}{why}"
 
@@ -120,13 +103,13 @@ class GuardedClient:
             if isinstance(acquired, Rejected):
                 return acquired
             permits = acquired
-        began = self._monotonic()
+        began = time.monotonic()
         try:
             answer = await ask()
         except BaseException:
             await self._cancel(permits)
             raise
-        self._state.limit.learn(answer, began, self._timeouts)
+        self.state.limit.learn(answer, began, self.policy.timeouts)
         if answer.health is not Health.WELL:
             self._remember_failure(answer)
         await self._report(permits, answer)
@@ -137,54 +120,54 @@ class GuardedClient:
 
     def _remember_failure(self, answer: Reply | ReadBack) -> None:
         outcomes = answer.outcomes if isinstance(answer, Reply) else []
-        self._state.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
+        self.state.last_failure = answer.detail or next((o.detail for o in outcomes if o.detail), "")
         why = _SETUP if answer.health is Health.SETUP_FAULT else "too many calls failed or were slow"
         end = "had no answer" if answer.status is None else f"was answered with {answer.status}"
-        self._state.failure_reason = f"{why}; the last one {end}"
+        self.state.failure_reason = f"{why}; the last one {end}"
 
     async def _report(self, permits: Permits, answer: Reply | ReadBack) -> None:
         verdicts = [(permit, self._judge(permit, answer)) for permit in permits.permits]
-        for transition in await self._breaker.report(verdicts, answer.seconds):
+        for transition in await self.breaker.report(verdicts, answer.seconds):
             if transition is None:
                 continue
             if transition.after is CircuitState.CLOSED:
                 self._note(transition, "enough calls succeeded again")
             else:
-                self._note(transition, self._state.failure_reason, self._state.last_failure)
+                self._note(transition, self.state.failure_reason, self.state.last_failure)
             if transition.after is CircuitState.OPEN:
                 # Before the delivery is recorded, or what waits behind it would not know why for a moment.
-                await self._block(transition.retry_after, self._explain(transition.name, transition.after))
+                await self.block(transition.retry_after, self._explain(transition.name, transition.after))
 
     async def _block_for_setup(self) -> float:
         """One setup fault is enough to open the circuit of the connection; a probe that meets it again has opened it
         for longer. Seconds that it stays open."""
-        snapshot = await self._breaker.snapshot(self._own)
+        snapshot = await self.breaker.snapshot(self.own_circuit)
         if snapshot.state is CircuitState.CLOSED:
-            seconds = self._breaker.first_open
-            opened = await self._breaker.force(self._own, CircuitState.OPEN, seconds=seconds)
-            self._note(opened, self._state.failure_reason, self._state.last_failure)
+            seconds = self.breaker.first_open
+            opened = await self.breaker.force(self.own_circuit, CircuitState.OPEN, seconds=seconds)
+            self._note(opened, self.state.failure_reason, self.state.last_failure)
         else:
             seconds = max(snapshot.retry_after, SHORTEST_BLOCK)
-        await self._block(seconds, self._explain(self._own, CircuitState.OPEN))
+        await self.block(seconds, self._explain(self.own_circuit, CircuitState.OPEN))
         return seconds
 
     def is_half_open(self, permits: Permits) -> bool:
         """Whether the circuit of this tenant's connection was half-open when these were granted."""
-        return any(permit.probe for permit in permits.permits if permit.name == self._own)
+        return any(permit.probe for permit in permits.permits if permit.name == self.own_circuit)
 
     async def settle(self) -> None:
         """Nothing is left to be sent: the circuit of the connection closes if its probes succeeded."""
-        self._note(await self._breaker.settle(self._own), "every call that waited succeeded")
+        self._note(await self.breaker.settle(self.own_circuit), "every call that waited succeeded")
 
     async def force(self, state: CircuitState, seconds: float, detail: str, *, shared: bool = False) -> None:
         """Open or close this tenant's connection on an operator's order, or, if there is one, what it shares."""
-        name = self._own if not shared else self._shared.name if self._shared else None
+        name = self.own_circuit if not shared else self.crm_circuit.name if self.crm_circuit else None
         if name is not None:
-            self._note(await self._breaker.force(name, state, seconds=seconds), detail)
+            self._note(await self.breaker.force(name, state, seconds=seconds), detail)
 
     def _judge(self, permit: Permit, answer: Reply | ReadBack) -> Verdict:
         """What a call says about a circuit that it passed."""
-        if permit.name == self._own:
+        if permit.name == self.own_circuit:
             return Verdict.OK if answer.health is Health.WELL else Verdict.FAILED
         if answer.health is Health.CRM_FAULT:
             return Verdict.VOID if self._had_less_time(answer) else Verdict.FAILED
@@ -194,17 +177,17 @@ class GuardedClient:
 
     def _had_less_time(self, answer: Reply | ReadBack) -> bool:
         """Whether the call may have failed because its timeout is shorter than the operator's."""
-        own, operator = self._timeouts, self._operator_timeouts
+        own, operator = self.policy.timeouts, self.operator_timeouts
         if (own.connect >= operator.connect and own.total >= operator.total) or (answer.status or 0) >= 500:
             return False
         return min(own.connect, own.total) - _EARLY <= answer.seconds < operator.total
 
     async def _cancel(self, permits: Permits) -> None:
-        await self._breaker.report([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
+        await self.breaker.report([(permit, Verdict.VOID) for permit in permits.permits], 0.0)
 
     async def _cancel_slot(self) -> None:
         if self.rate:
-            await self._rate_limiter.cancel(self._own, self.rate)
+            await self.rate_limiter.cancel(self.own_circuit, self.rate)
 
     def _note(self, transition: Transition | None, reason: str, detail: str | None = None) -> None:
         """A circuit changed, if it did. `detail` may repeat what the CRM said, and so what it was sent: it is for
@@ -221,5 +204,5 @@ class GuardedClient:
             reason=reason,
         )
         if transition.after is CircuitState.OPEN:
-            self._state.limit.restart()
-        self._on_transition(transition, reason, reason if detail is None else detail)
+            self.state.limit.restart()
+        self.on_transition(transition, reason, reason if detail is None else detail)

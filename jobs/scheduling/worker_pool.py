@@ -3,7 +3,7 @@
 import asyncio
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import structlog
@@ -22,16 +22,7 @@ _ERROR_PAUSE: Final = 2.0
 class PollingWorkerPool(ABC):
     """Runs until it is stopped; tenants, and the jobs of a tenant, are served in rotation."""
 
-    def __init__(
-        self,
-        name: str,
-        count: int,
-        database: Database,
-        *,
-        interval: float,
-        idle: float,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, name: str, count: int, database: Database, *, interval: float, idle: float) -> None:
         """`interval`: seconds between polls for new jobs while there is work, `idle`: while there is none; a
         notification makes the next one immediate."""
         self._name = name
@@ -39,7 +30,6 @@ class PollingWorkerPool(ABC):
         self._database = database
         self._interval = interval
         self._idle = idle
-        self._monotonic = monotonic
         self._queue = FairQueue()
         self._polling = asyncio.Lock()
         self._poll_due = 0.0
@@ -71,7 +61,7 @@ class PollingWorkerPool(ABC):
 
     def rest(self, job: Job) -> None:
         """Other workers have claimed all there is of it."""
-        self._queue.rest(job, self._monotonic() + _REST)
+        self._queue.rest(job, time.monotonic() + _REST)
 
     def forget(self, job: Job) -> None:
         """It has no more work, for now at least."""
@@ -84,7 +74,7 @@ class PollingWorkerPool(ABC):
                 continue
             try:
                 await self._poll()
-                job = self._queue.next(self._monotonic())
+                job = self._queue.next(time.monotonic())
                 if job is None:
                     await self._pause(_REST if self._queue else self._idle)
                     continue
@@ -101,11 +91,11 @@ class PollingWorkerPool(ABC):
     async def _poll(self) -> None:
         """Look for jobs, unless another worker of the pool just did."""
         async with self._polling:
-            if self._monotonic() < self._poll_due:
+            if time.monotonic() < self._poll_due:
                 return
             # A notification from here on sets both again, and makes the next worker poll.
             self._notified.clear()
-            self._poll_due = self._monotonic() + self._interval
+            self._poll_due = time.monotonic() + self._interval
             self._queue.update(await self.find())
 
     async def _pause(self, seconds: float) -> None:
@@ -114,4 +104,4 @@ class PollingWorkerPool(ABC):
             async with asyncio.timeout(seconds):
                 await self._notified.wait()
         except TimeoutError:
-            self._poll_due = min(self._poll_due, self._monotonic())
+            self._poll_due = min(self._poll_due, time.monotonic())

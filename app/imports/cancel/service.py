@@ -12,7 +12,7 @@ from app.errors import JobNotCancelable, NotFound, TrancheError
 from app.imports.cancel import queries as cancel_queries
 from app.kit.postgres.database import Database
 from app.vocabulary.outcomes_wire import JobError
-from app.vocabulary.states import JobState
+from app.vocabulary.states import UNDECIDED_JOB_STATES, JobState
 
 log = structlog.get_logger()
 
@@ -27,7 +27,6 @@ _REASONS: Final = {
     JobState.FAILED: "This job has failed already; its error has the reason.",
 }
 _UNDO: Final = "An undo cannot be canceled; once it has finished, it can be undone itself."
-_WORKING: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 _DONE: Final = "This job is completed: every item is decided, so there is nothing left to cancel."
 
 
@@ -49,7 +48,7 @@ async def cancel(database: Database, tenant_id: int, job_id: uuid.UUID, *, actor
             if state is None:
                 raise NotFound("There is no such job.")
             if state is not JobState.CANCELED:
-                raise JobNotCancelable(_UNDO if state in _WORKING else _REASONS.get(state, _DONE))
+                raise JobNotCancelable(_UNDO if state in UNDECIDED_JOB_STATES else _REASONS.get(state, _DONE))
             return
     log.info("job_canceled", tenant_id=tenant_id, job_id=str(job_id))
     try:

@@ -18,14 +18,13 @@ from app.job_status.obstacles import Blockage, explain_wait
 from app.kit.compression import unpack
 from app.resources.field_states import explain_not_restored
 from app.vocabulary.outcomes_wire import ItemOutcome
-from app.vocabulary.states import CODE_STATE, OPEN_STATES, EffectState, ItemStatus, JobState, Resolution
+from app.vocabulary.states import CODE_STATE, OPEN_STATES, UNDECIDED_JOB_STATES, EffectState, ItemStatus, Resolution
 
 STEP: Final = 1_000
 """Items that are looked at in one step of a filtered page, or as many as it may hold."""
 MOST: Final = 200_000
 """Items that are looked at for one page at the most."""
 
-_UNDECIDED: Final = frozenset({JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING})
 _split: Final = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode: Final = msgspec.json.Decoder(ItemOutcome).decode
 _decode_not_restored: Final = msgspec.json.Decoder(dict[str, NotRestored]).decode
@@ -94,7 +93,7 @@ async def read_extent(job: JobRef) -> Extent:
         raise NotFound("There is no such job.")
     if row.trimmed:
         raise OutcomesExpired()
-    growing = row.state in _UNDECIDED
+    growing = row.state in UNDECIDED_JOB_STATES
     end = row.booked or 0
     if growing and row.undecided is not None:
         end = min(end, row.undecided)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from app.cli import destinations as cli
 from app.destinations import kinds, service
-from app.destinations.options import Limits, OptionsError, describe, limits_of, read_options
+from app.destinations.options import LIMITS, Options, OptionsError, describe, limits_of, read_options
 
 DOCS = Path(__file__).parents[3] / "docs" / "adapters.md"
 
@@ -64,13 +64,15 @@ def test_every_kind_takes_the_common_options(kind: str) -> None:
     }
     parsed = kinds.parse(kind, options)
 
-    assert parsed.limits == Limits(50, 3, 2.5, 1, 5)
-    assert limits_of(options) == parsed.limits
-    assert kinds.parse(kind, {}).limits == limits_of({}) == Limits()
+    common = Options(batch_size=50, concurrency=3, rate=2.5, connect_timeout=1, total_timeout=5)
+    assert limits_of(options) == common
+    assert all(getattr(parsed, name) == getattr(common, name) for name in LIMITS)
+    assert all(getattr(kinds.parse(kind, {}), name) is None for name in LIMITS)
+    assert limits_of({}) == Options()
 
 
 def test_a_worker_passes_over_options_it_does_not_know_and_refuses_what_cannot_work() -> None:
-    assert limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Limits(rate=3)
+    assert limits_of({"rate": 3, "from_the_future": {}, "id_property": 5}) == Options(rate=3)
     stored = read_options({"from_the_future": {}, "id_property": "k"}, kinds.HubSpotOptions)
     assert stored.id_property == "k"
     with pytest.raises(OptionsError, match=r"options.rate"):
