@@ -21,8 +21,6 @@ REMOVED: Final = "destination_removed"
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who decides."""
-
     tenant_id: int
     key_id: str
     request_id: str

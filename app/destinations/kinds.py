@@ -162,8 +162,6 @@ metadata service (X-aws-ec2-metadata-token, Metadata-Flavor)."""
 
 
 class Kind(msgspec.Struct, frozen=True):
-    """One kind of destination."""
-
     options: type[Options]
     batch_size: int
     """Most records a call, unless options say less."""
@@ -215,7 +213,6 @@ def options_for(resource: Resource, destination: str, options: Mapping[str, Any]
 
 
 def names_of(kind: str) -> set[str]:
-    """Of the options of a kind."""
     return set(KINDS[kind].options.__struct_fields__) if kind in KINDS else set()
 
 

@@ -107,8 +107,6 @@ class Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """A header field of the request."""
-
     name: str
     description: Text
     read: Callable[[Call], Any]
@@ -189,8 +187,6 @@ class Reply(Generic[T]):
 
 @dataclass(frozen=True, kw_only=True)
 class Operation:
-    """All that is known of one operation."""
-
     id: str
     method: str
     path: str

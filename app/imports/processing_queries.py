@@ -18,8 +18,6 @@ _LONG_MEMORY: Final = "64MB"
 
 
 class Processing(msgspec.Struct, frozen=True):
-    """An import that is being processed."""
-
     step: str
     request_id: str
     options: str

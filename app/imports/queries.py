@@ -39,7 +39,6 @@ class KeyClaim(msgspec.Struct, frozen=True):
 
 
 def lock_number(tenant_id: int, route: str, key: str) -> int:
-    """The advisory lock of an idempotency key."""
     digest = hashlib.blake2b(f"{tenant_id}\0{route}\0{key}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big", signed=True)
 

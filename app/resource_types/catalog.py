@@ -52,11 +52,7 @@ class Catalog:
 
     def compiled(self, tenant_id: int, declared: Sequence[DeclaredType]) -> dict[str, Resource]:
         """The same, where the declarations have been read."""
-        own = {
-            row.name: self._compile(tenant_id, TypeRow(row.type_id, row.name, row.version, row.definition))
-            for row in declared
-        }
-        return BUILT_IN | own
+        return BUILT_IN | {row.name: self._compile(tenant_id, row) for row in declared}
 
     def _take(self, tenant_id: int, row: TypeRow | None, known: Resource | None) -> Resource | None:
         if row is None or (known is not None and known.version == row.version):

@@ -16,10 +16,7 @@ class TypeRow(msgspec.Struct, frozen=True):
     """None: the caller has this version."""
 
 
-class DeclaredType(msgspec.Struct, frozen=True):
-    type_id: int
-    name: str
-    version: int
+class DeclaredType(TypeRow, frozen=True):
     definition: Json[Definition]
     created_at: datetime
     updated_at: datetime

@@ -20,8 +20,6 @@ FLOAT_BOUND: Final = 2.0**63
 
 
 class Kind(StrEnum):
-    """What the value of a field is."""
-
     TEXT = "text"
     EMAIL = "email"
     PHONE = "phone"

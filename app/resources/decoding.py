@@ -40,7 +40,6 @@ _Id = Annotated[str, Meta(min_length=1, max_length=MAX_ID, description="The busi
 
 
 def define_item(resource: Resource) -> Any:
-    """The struct of an item as it is sent."""
     own: list[tuple[Any, ...]] = [("attributes", _Attributes | UnsetType | None, UNSET)] if resource.attributes else []
     return define(
         f"{resource.title}Item",
@@ -200,8 +199,6 @@ class Effort:
 
 
 class ItemReader:
-    """Reads the items of one type."""
-
     def __init__(self, resource: Resource) -> None:
         item: Any = item_of(resource)
         self.resource = resource

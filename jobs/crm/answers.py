@@ -166,7 +166,6 @@ class Judge:
 
 
 def _met(verdict: Verdict, answer: Answer | NoAnswer) -> dict[str, Any]:
-    """The fields of a `CallResult`."""
     made = {"seconds": answer.seconds, "status": answer.status}
     return {"health": verdict.health, "pause": verdict.pause, "detail": verdict.detail, **made}
 

@@ -34,8 +34,6 @@ _NOT_LOADED: Final = 0.5
 
 
 class DeliveryAttempt:
-    """A claimed delivery in one attempt."""
-
     def __init__(
         self, calls: AttemptCalls, context: DestinationContext, database: Database, recorder: Recorder
     ) -> None:

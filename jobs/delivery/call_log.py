@@ -32,8 +32,6 @@ class CallInProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallLog:
-    """The calls of one attempt, in order."""
-
     def __init__(self, items: int) -> None:
         self._items = items
         self._calls: list[Call] = []

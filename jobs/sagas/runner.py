@@ -72,8 +72,6 @@ class Step(msgspec.Struct, frozen=True):
 
 
 class Workflow(msgspec.Struct, frozen=True):
-    """What a saga does."""
-
     name: str
     steps: Sequence[Step]
 

@@ -85,8 +85,6 @@ class Inbox:
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """What a body may be."""
-
     size: int
     """Bytes, before and after inflation."""
     remedy: str

@@ -167,7 +167,6 @@ class _Seen:
 
 
 def _shorten(page: Page, count: int) -> Page:
-    """A page of its first `count` items."""
     if count == len(page.items):
         return page
     return Page(page.items[:count], page.items[count].index)

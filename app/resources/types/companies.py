@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from app.resources.declaration import MAX_ID, Field, Kind, Resource
+from msgspec.structs import replace
+
+from app.resources.declaration import ID, Field, Kind, Resource
 
 _COUNTRIES: Final = """
 AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ CA CC
@@ -21,16 +23,12 @@ COMPANIES: Final = Resource(
     singular="company",
     objects={"hubspot": "companies", "salesforce": "Account"},
     example={"id": "acme", "name": "Acme Ltd", "domain": "acme.example", "country": "GB", "employees": 120},
-    id=Field(
-        name="id",
-        required=True,
-        shortest=1,
-        longest=MAX_ID,
+    id=replace(
+        ID,
         meant_by="companyid accountid externalid uid key",
         headers="id, uid, key, external id, company id, account id, account id 18, record id, customer id,"
         "customer number, customer no, account number, kundennummer, kunden nr, firmennummer, numero client,"
         "numero de cliente",
-        fills=False,
     ),
     fields=(
         Field(

@@ -2,7 +2,9 @@
 
 from typing import Final
 
-from app.resources.declaration import MAX_ID, Field, Kind, Resource
+from msgspec.structs import replace
+
+from app.resources.declaration import ID, Field, Kind, Resource
 
 CONTACTS: Final = Resource(
     type_id=1,
@@ -16,11 +18,8 @@ CONTACTS: Final = Resource(
         "phone": "+44 20 7946 0000",
         "attributes": {"plan": "gold"},
     },
-    id=Field(
-        name="id",
-        required=True,
-        shortest=1,
-        longest=MAX_ID,
+    id=replace(
+        ID,
         meant_by="contactid customerid externalid uid key userid",
         headers="""
         id, uid, uuid, guid, key, unique id, external id, contact id, contact id 18, customer id, user id,
@@ -34,7 +33,6 @@ CONTACTS: Final = Resource(
         n de cliente, no de cliente, codigo de cliente, codigo cliente, id cliente, id de cliente,
         id de contacto, id contacto, id del contacto, identificador
         """,
-        fills=False,
     ),
     fields=(
         Field(

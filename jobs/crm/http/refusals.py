@@ -371,6 +371,5 @@ def look(value: Any, path: str) -> Any:
 
 
 def found(value: Any, path: str) -> Any:
-    """The value there, or `None`."""
     there = look(value, path)
     return None if there is MISSING else there

@@ -199,7 +199,6 @@ class HubSpot:
         return max(self._connection.timeouts.total - spent, _LEAST) if spent else None
 
     def _read(self, records: list[SentRecord], answer: Answer | NoAnswer) -> Reply:
-        """What a write became of."""
         body = items(answer)
         if body is None:
             return self._judge.reply(records, answer)

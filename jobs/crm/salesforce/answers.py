@@ -121,7 +121,6 @@ class SalesforceJudge(Judge):
         return super().verdict(answer, records)
 
     def written(self, record: SentRecord, result: Any) -> Outcome:
-        """The outcome of one record of an upsert."""
         created = result.get("created") if isinstance(result, dict) else None
         return self._outcome(record, result, created=created if isinstance(created, bool) else None)
 

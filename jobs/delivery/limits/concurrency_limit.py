@@ -54,8 +54,6 @@ def restart(now: float) -> Window:
 
 
 class ConcurrencyLimit:
-    """Of one destination."""
-
     def __init__(self) -> None:
         self._window = Window()
         self._generations: dict[str, int] = {}

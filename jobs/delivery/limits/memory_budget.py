@@ -7,8 +7,6 @@ BUDGET: Final = 64_000_000
 
 
 class MemoryShare:
-    """Of one destination."""
-
     def __init__(self, holding: "set[MemoryShare]") -> None:
         """`holding`: the shares of this worker that hold records; kept up to date here."""
         self._holding = holding
