@@ -118,7 +118,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
     async with DestinationSessions(parse_networks(settings.destination_private)) as sessions:
         clients = ClientFactory(database, breaker, rate_limiter, transitions, sessions, vault, settings)
         dispatcher = Dispatcher(database, clients, notifier, settings)
-        importer = ImportWorkers(database, dispatcher, settings)
+        importer = ImportWorkers(database, settings, dispatcher.serve)
         runner = Runner(database, WORKFLOWS, settings, dispatcher.serve)
         tester = DestinationTester(database, clients, settings)
         pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)

@@ -10,6 +10,7 @@ import msgspec
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
+from app.vocabulary.outcomes_wire import as_json
 from app.vocabulary.states import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
 
 _LISTED_BYTES: Final = 16_000
@@ -175,10 +176,6 @@ class Recorded(msgspec.Struct, frozen=True):
 _SAMPLES: Final = 5
 
 
-def _as_json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
 due_destinations = Query[[], list[tuple[int, int]]]("due_destinations")
 read_destination = Query[[int, int], Route | None]("read_destination")
 """(tenant_id, destination_id)"""
@@ -276,7 +273,7 @@ def _join(tried: Sequence[Tried]) -> _Columns:
             [t.code for t in tried],
             [t.detail for t in tried],
             [None if t.created is None else "t" if t.created else "f" for t in tried],
-            [None if not t.not_restored else _as_json(t.not_restored) for t in tried],
+            [None if not t.not_restored else as_json(t.not_restored) for t in tried],
         ]
     )
     ids, states, remote_ids, codes, details, created, left = known.columns

@@ -241,7 +241,7 @@ def operation(
         hints = get_type_hints(function, include_extras=True)
         result = _find_result(hints.pop("return"))
         shown = tuple(
-            _typed(one, result) if one.status in _WITH_RESULT and not (one.type or one.content) else one
+            replace(one, type=result) if one.status in _WITH_RESULT and not (one.type or one.content) else one
             for one in (answers if isinstance(answers, tuple) else (answers,))
         )
         binds, parameters = _compile(hints, path)
@@ -419,10 +419,6 @@ def _find_result(hint: Any) -> Any:
 def members_of(kind: Any) -> tuple[Any, ...]:
     """Of a union; else what it is itself."""
     return get_args(kind) or (() if kind is None else (kind,))
-
-
-def _typed(answer: Answer, result: Any) -> Answer:
-    return Answer(answer.description, answer.status, result, headers=answer.headers, cache=answer.cache)
 
 
 def _list_errors(

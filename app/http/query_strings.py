@@ -112,14 +112,10 @@ def _compile(kind: types.Type, extra: Mapping[str, Any] | None = None) -> _Param
         case types.StrType() if extra and "enum" in extra:
             read = _reader_of_word({word: word for word in extra["enum"]})
         case types.StrType():
-            read = _read_text
+            return _Parameter(lambda _, text: text, repeated=False)
         case _:
             raise TypeError(f"a query parameter cannot be {kind}")
     return _Parameter(read, repeated=False)
-
-
-def _read_text(name: str, text: str) -> str:
-    return text
 
 
 def _read_flag(name: str, text: str) -> bool:

@@ -1,5 +1,6 @@
 """How a type of record is declared: its fields, with all that is known of each."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -82,7 +83,7 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         if self.kind in NUMERIC:
             low = -MAX_INT if self.least is None else max(self.least, -MAX_INT)
             high = MAX_INT if self.most is None else min(self.most, MAX_INT)
-            whole = Annotated[int, Meta(ge=_ceil(low), le=_floor(high))]
+            whole = Annotated[int, Meta(ge=math.ceil(low), le=math.floor(high))]
             if self.kind is Kind.INTEGER:
                 return whole
             bounds = Meta(gt=-FLOAT_BOUND) if self.least is None else Meta(ge=float(self.least))
@@ -94,14 +95,6 @@ class Field(msgspec.Struct, frozen=True, kw_only=True):
         elif self.kind is not Kind.TEXT:
             described["extra_json_schema"] = {"format": self.kind.value}
         return Annotated[str, Meta(min_length=self.shortest or None, max_length=self.limit, **described)]
-
-
-def _ceil(bound: float) -> int:
-    return -int(-bound // 1)
-
-
-def _floor(bound: float) -> int:
-    return int(bound // 1)
 
 
 ID: Final = Field(name="id", required=True, shortest=1, longest=MAX_ID, meant_by="externalid uid key", fills=False)

@@ -8,7 +8,6 @@ import msgspec
 
 from app.audit.queries import write_audit
 from app.history import queries as history
-from app.history.queries import Chunk
 from app.history.versions import NOTHING, NewVersion, Place, StoredVersion
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Found, Query, query
@@ -131,13 +130,9 @@ async def read_changes(
     """What a job changed, the last item before the index `before` first."""
     found: list[Change] = []
     while len(found) < limit and (chunk := await history.chunk_before(connection, tenant_id, job_id, before)):
-        found += _read(chunk, before)
+        found += [Change(index, stored, place) for index, stored, place in chunk.read() if index < before]
         before = chunk.indexes[0]
     return found[:limit]
-
-
-def _read(chunk: Chunk, before: int) -> list[Change]:
-    return [Change(index, stored, place) for index, stored, place in chunk.read() if index < before]
 
 
 async def read_changes_of(

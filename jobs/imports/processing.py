@@ -11,7 +11,6 @@ nothing is done twice, wherever a worker stops. The phases, each with its exits:
 """
 
 import asyncio
-import random
 import uuid
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -26,7 +25,6 @@ from app.kit.postgres.database import UNREACHABLE, Connection, Database
 from app.kit.postgres.transactions import COLLIDED, HELD
 from app.resource_types.catalog import Catalog
 from app.settings import Settings
-from jobs.delivery.dispatcher import Dispatcher
 from jobs.imports.steps import WHOLE_FILE, Advance, Canceled, Exhausted, Unit
 from jobs.scheduling.fair_queue import Job
 from jobs.scheduling.worker_pool import PollingWorkerPool
@@ -36,25 +34,29 @@ log = structlog.get_logger()
 _INTERVAL: Final = 0.25
 
 
-class Processor:
-    """Works on one job at a time; a worker has several."""
+class ImportWorkers(PollingWorkerPool):
+    """Processes whatever imports there are, each worker with one piece of one import at a time, until it is stopped."""
 
-    def __init__(
-        self,
-        database: Database,
-        settings: Settings,
-        *,
-        notify: Callable[[int, list[int]], None],
-        random: Callable[[], float] = random.random,
-    ) -> None:
-        """`notify` is called with a tenant and its destinations once deliveries for them are committed."""
-        self._database = database
+    def __init__(self, database: Database, settings: Settings, serve: Callable[[int, int], None]) -> None:
+        """`serve` has a destination of a tenant served soon, once deliveries for it are committed."""
+        idle = settings.sweep_interval
+        super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
         self._settings = settings
-        self._random = random
-        self._notify = notify
+        self._serve = serve
         self._catalog = Catalog()
         self._whole = asyncio.Semaphore(max(1, settings.import_concurrency - 1))
         """Work on a whole file takes long, and small imports must not wait for all tasks of a worker."""
+
+    async def find(self) -> Iterable[Job]:
+        async with self._database.connection() as connection:
+            return await processing_queries.working_imports(connection)
+
+    async def work(self, job: Job) -> None:
+        advance = await self.advance(*job)
+        if advance is Advance.DONE:
+            self.forget(job)
+        elif advance is Advance.WAITING:
+            self.rest(job)
 
     async def advance(self, tenant_id: int, job_id: uuid.UUID) -> Advance:
         """Do one piece of work for a job, if there is any to be had.
@@ -75,12 +77,12 @@ class Processor:
 
     async def _advance(self, connection: Connection, tenant_id: int, job_id: uuid.UUID, job: Processing) -> Advance:
         resource = await self._catalog.find(connection, tenant_id, job.type)
-        unit = Unit(connection, tenant_id, job_id, job, resource, self._settings, self._random)
+        unit = Unit(connection, tenant_id, job_id, job, resource, self._settings)
         try:
             if await unit.work():
                 self._database.storage.note_room()
-                if unit.pending:
-                    self._notify(tenant_id, unit.pending)
+                for destination_id in unit.pending:
+                    self._serve(tenant_id, destination_id)
                 return Advance.WORKED
             return await unit.move_on()
         except Canceled:
@@ -100,28 +102,3 @@ class Processor:
             # A fault of ours: everybody else goes on, and a job that meets it again and again comes to an end.
             log.exception("import_stuck", tenant_id=tenant_id, job_id=str(job_id))
             return await unit.on_error()
-
-
-class ImportWorkers(PollingWorkerPool):
-    """Processes whatever imports there are, until it is stopped."""
-
-    def __init__(self, database: Database, dispatcher: Dispatcher, settings: Settings) -> None:
-        idle = settings.sweep_interval
-        super().__init__("import", settings.import_concurrency, database, interval=_INTERVAL, idle=idle)
-        self._dispatcher = dispatcher
-        self._processor = Processor(database, settings, notify=self._serve)
-
-    async def find(self) -> Iterable[Job]:
-        async with self._database.connection() as connection:
-            return await processing_queries.working_imports(connection)
-
-    async def work(self, job: Job) -> None:
-        advance = await self._processor.advance(*job)
-        if advance is Advance.DONE:
-            self.forget(job)
-        elif advance is Advance.WAITING:
-            self.rest(job)
-
-    def _serve(self, tenant_id: int, destination_ids: list[int]) -> None:
-        for destination_id in destination_ids:
-            self._dispatcher.serve(tenant_id, destination_id)

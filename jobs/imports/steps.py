@@ -1,8 +1,9 @@
 """The steps of a staged import: one piece of work of one job, over one connection (see `jobs.imports.processing`)."""
 
 import math
+import random
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from enum import Enum
 from typing import Final
@@ -80,7 +81,6 @@ class Unit:
         job: Processing,
         resource: Resource,
         settings: Settings,
-        random: Callable[[], float],
     ) -> None:
         self._connection = connection
         self._job = (tenant_id, job_id)
@@ -90,7 +90,6 @@ class Unit:
         self._resource = resource
         self._options = msgspec.json.decode(job.options, type=JobOptions)
         self._settings = settings
-        self._random = random
         self._claimed: tuple[int, int] | None = None
         """First index and spent attempts of what is being worked on."""
         self.pending: list[int] = []
@@ -169,7 +168,7 @@ class Unit:
     async def _put_off(self) -> None:
         assert self._claimed is not None
         first_index, attempts = self._claimed
-        seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + self._random())
+        seconds = min(_BACKOFF * 2.0 ** min(attempts, 10), _BACKOFF_CAP) * (0.5 + random.random())  # noqa: S311 - jitter, not a secret
         await rows.postpone_chunk(self._connection, *self._job, first_index, seconds)
 
     async def _claim_job(self, step: Step) -> bool:
@@ -276,7 +275,7 @@ class Unit:
         if undecided is None:
             await upsert.write(self._connection, *self._job, items, atomic=atomic, dry_run=self._options.dry_run)
         else:
-            seconds = math.ceil(self._settings.db_lock_timeout * (1 + self._random()))
+            seconds = math.ceil(self._settings.db_lock_timeout * (1 + random.random()))  # noqa: S311 - jitter, not a secret
             items.postpone(undecided, seconds)
 
     async def _book(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import uuid
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from app.kit.compression import pack
 from app.resources import decoding
 from app.resources.decoding import Piece, UnreadablePiece
 from app.settings import Settings
-from jobs.imports.processing import Processor
+from jobs.imports.processing import ImportWorkers
 from jobs.imports.steps import Advance
 from tests.db.conftest import Desk
 
@@ -74,8 +73,8 @@ def _id(piece: Piece) -> str | None:
     return None if "\0" in found else found
 
 
-def processor(desk: Desk, settings: Settings | None = None) -> Processor:
-    return Processor(desk.database, settings or desk.settings, random=random.random, notify=lambda tenant, ids: None)
+def processor(desk: Desk, settings: Settings | None = None) -> ImportWorkers:
+    return ImportWorkers(desk.database, settings or desk.settings, lambda tenant_id, destination_id: None)
 
 
 async def process(desk: Desk, job_id: uuid.UUID, settings: Settings | None = None) -> None:
