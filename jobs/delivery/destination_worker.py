@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 import asyncpg
+import msgspec
 import structlog
 
 from app.deliveries import queries
@@ -36,59 +37,49 @@ _PLACE_WAIT: Final = 0.05
 _PLACE_WAIT_CAP: Final = 1.0
 
 
-class DestinationWorker:
+class DestinationWorker(msgspec.Struct, eq=False, kw_only=True):
     """Runs until nothing is due, the destination is blocked, or its time slice is over; its attempts run in `group`."""
 
-    def __init__(
-        self,
-        context: DestinationContext,
-        database: Database,
-        catalog: Catalog,
-        group: asyncio.TaskGroup,
-        *,
-        notify_after: Callable[[float], None],
-        stopping: Callable[[], bool],
-    ) -> None:
-        self.context = context
-        self._database = database
-        self._catalog = catalog
-        self._recorder = Recorder(database)
-        self._notify_after = notify_after
-        self._stopping = stopping
-        self._group = group
-        self._in_flight = 0
-        self._changed = asyncio.Event()
-        """An attempt ended, or something new is due."""
-        self._closed = False
-        self._half_open = False
-        """Whether the circuit of the connection was half-open at the last claim."""
+    context: DestinationContext
+    database: Database
+    catalog: Catalog
+    recorder: Recorder
+    group: asyncio.TaskGroup
+    notify_after: Callable[[float], None]
+    stopping: Callable[[], bool]
+    in_flight: int = 0
+    changed: asyncio.Event = msgspec.field(default_factory=asyncio.Event)
+    """An attempt ended, or something new is due."""
+    closed: bool = False
+    half_open: bool = False
+    """Whether the circuit of the connection was half-open at the last claim."""
 
     def notify(self) -> None:
         """Something new may be due."""
-        self._changed.set()
+        self.changed.set()
 
     async def run_until(self, end: float) -> bool:
         """Claim and send; true: the time slice ended before the work did."""
         place_wait = _PLACE_WAIT
-        while not self._closed and not self._stopping():
+        while not self.closed and not self.stopping():
             if time.monotonic() >= end:
                 return True
-            self._changed.clear()
-            room = self.context.state.calls - self._in_flight
+            self.changed.clear()
+            room = self.context.state.calls - self.in_flight
             if room <= 0:
-                await self._changed.wait()
+                await self.changed.wait()
                 continue
-            if self._in_flight > 4 * room:
+            if self.in_flight > 4 * room:
                 await asyncio.sleep(_GATHER)
-                room = self.context.state.calls - self._in_flight
+                room = self.context.state.calls - self.in_flight
             if await self._claim(room):
                 place_wait = _PLACE_WAIT
                 continue
-            if self._closed:
+            if self.closed:
                 break
-            if self._in_flight:
+            if self.in_flight:
                 # An attempt that ends may make room, or free a record that something due waits for.
-                await self._changed.wait()
+                await self.changed.wait()
             elif await self._lacks_place():
                 await asyncio.sleep(place_wait * (0.5 + random.random()))  # noqa: S311 - jitter, not a secret
                 place_wait = min(2 * place_wait, _PLACE_WAIT_CAP)
@@ -100,9 +91,9 @@ class DestinationWorker:
     async def _settle(self) -> None:
         """Let a half-open circuit close if nothing is left that could probe it."""
         context = self.context
-        if context.client is None or not self._half_open:
+        if context.client is None or not self.half_open:
             return
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             has_deliveries = await queries.has_deliveries(connection, *context.key)
         if not has_deliveries:
             await context.client.settle()
@@ -117,7 +108,7 @@ class DestinationWorker:
                 await self._close(acquired.retry_after, acquired.code, client.explain(acquired))
                 return False
             permits = acquired
-            self._half_open = client.is_half_open(permits)
+            self.half_open = client.is_half_open(permits)
             if permits.probe or client.rate:
                 room = 1  # each of them needs a permit of its own, which is not to be had at once
         claims: list[Claim] = []
@@ -125,7 +116,7 @@ class DestinationWorker:
         leased_until = time.monotonic() + policy.lease
         token = uuid.uuid4()
         try:
-            async with self._database.connection() as connection:
+            async with self.database.connection() as connection:
                 claims = await queries.claim_deliveries(
                     connection,
                     *context.key,
@@ -135,24 +126,24 @@ class DestinationWorker:
                     limit=max(1, room),
                 )
                 for type_id in {claim.type_id for claim in claims}:
-                    resources[type_id] = await self._catalog.by_id(connection, context.key[0], type_id)
+                    resources[type_id] = await self.catalog.by_id(connection, context.key[0], type_id)
         except (TrancheError, asyncpg.PostgresError):
-            self._group.create_task(self._release_claim(token, leased_until))
+            self.group.create_task(self._release_claim(token, leased_until))
             raise
         finally:
             if client is not None and permits is not None and (not claims or claims[0].removed):
                 await client.release(permits)
                 permits = None
         for claim in claims:
-            self._in_flight += 1
-            self._group.create_task(self._attempt(context, claim, resources[claim.type_id], leased_until, permits))
+            self.in_flight += 1
+            self.group.create_task(self._attempt(context, claim, resources[claim.type_id], leased_until, permits))
             permits = None
         return bool(claims)
 
     async def _release_claim(self, token: uuid.UUID, until: float) -> None:
         tenant_id, destination_id = self.context.key
         try:
-            await self._recorder.release_claim(tenant_id, destination_id, token, until=until)
+            await self.recorder.release_claim(tenant_id, destination_id, token, until=until)
         except Exception:
             log.exception("claim_not_released", destination_id=destination_id)
 
@@ -166,39 +157,39 @@ class DestinationWorker:
     ) -> None:
         try:
             if context.client is None or claim.removed:
-                await self._recorder.skip(claim)
+                await self.recorder.skip(claim)
                 return
             calls = AttemptCalls(
-                claim, self._database, context, context.client, resource, leased_until=leased_until, permits=permits
+                claim, self.database, context, context.client, resource, leased_until=leased_until, permits=permits
             )
-            attempt = DeliveryAttempt(calls, context, self._database, self._recorder)
+            attempt = DeliveryAttempt(calls, context, self.database, self.recorder)
             recorded = await attempt.run()
             if attempt.blocked_for is not None:
-                self._closed = True
-                self._notify_after(attempt.blocked_for)
+                self.closed = True
+                self.notify_after(attempt.blocked_for)
             elif recorded is not None and recorded.wait is not None:
-                self._notify_after(recorded.wait)
+                self.notify_after(recorded.wait)
         except (TrancheError, asyncpg.PostgresError) as error:
             # PostgreSQL is in trouble, and the scheduler comes back to the destination. Raised in a group, the error
             # would cancel what the other attempts are sending.
-            self._closed = True
+            self.closed = True
             tenant_id, destination_id = context.key
             log.warning("attempt_not_recorded", tenant_id=tenant_id, destination_id=destination_id, error=error)
         except Exception:
-            self._closed = True
+            self.closed = True
             log.exception("attempt_failed", delivery_id=claim.delivery_id)
         finally:
-            self._in_flight -= 1
-            self._changed.set()
+            self.in_flight -= 1
+            self.changed.set()
 
     async def _close(self, seconds: float, code: ErrorCode, detail: str) -> None:
         """Nothing of this destination is due for so long."""
-        self._closed = True
-        async with self._database.connection() as connection:
+        self.closed = True
+        async with self.database.connection() as connection:
             await queries.block_destination(connection, *self.context.key, seconds, code, detail)
-        self._notify_after(seconds)
+        self.notify_after(seconds)
 
     async def _lacks_place(self) -> bool:
         context = self.context
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return await queries.lacks_place(connection, *context.key, context.policy.concurrency)

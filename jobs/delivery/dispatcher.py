@@ -22,6 +22,7 @@ from app.settings import Settings
 from app.vocabulary.states import CircuitState, ErrorCode
 from jobs.delivery.clients import ClientFactory, DestinationContext
 from jobs.delivery.destination_worker import DestinationWorker
+from jobs.delivery.recorder import Recorder
 
 log = structlog.get_logger()
 
@@ -101,10 +102,11 @@ class Dispatcher:
         destination = context.destination
         async with asyncio.TaskGroup() as group:  # it waits for attempts in flight; canceled, it cancels them
             worker = DestinationWorker(
-                context,
-                self._database,
-                self._catalog,
-                group,
+                context=context,
+                database=self._database,
+                catalog=self._catalog,
+                recorder=Recorder(self._database),
+                group=group,
                 notify_after=lambda seconds: self._notify_after(destination, seconds),
                 stopping=lambda: self._stopping,
             )

@@ -42,9 +42,8 @@ class Block(msgspec.Struct, frozen=True):
     detail: str
 
 
-class Recorder:
-    def __init__(self, database: Database) -> None:
-        self._database = database
+class Recorder(msgspec.Struct, frozen=True):
+    database: Database
 
     async def record(
         self, claim: Claim, type: str, record: Record, *, block: Block | None, called: bool, until: float
@@ -56,11 +55,11 @@ class Recorder:
         """
         while True:
             try:
-                async with self._database.connection() as connection:
+                async with self.database.connection() as connection:
                     # The destination first: a delivery that waits again would be claimed at once otherwise.
                     await _record_block(connection, claim, block, called=called)
                     recorded = await queries.record_delivery(connection, claim, type, record)
-                self._database.storage.note_room()
+                self.database.storage.note_room()
                 break
             except _TRANSIENT:
                 if time.monotonic() > until + _LONGEST:
@@ -99,7 +98,7 @@ class Recorder:
             tried=[],
             dead_letters=[],
         )
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return await queries.record_delivery(connection, claim, "", record)
 
     async def release_claim(self, tenant_id: int, destination_id: int, token: uuid.UUID, *, until: float) -> None:
@@ -108,7 +107,7 @@ class Recorder:
         checks = 2  # a statement that was cut off may still run in PostgreSQL at the first one
         while checks and time.monotonic() < until:
             try:
-                async with self._database.connection() as connection:
+                async with self.database.connection() as connection:
                     count = await queries.give_back(connection, tenant_id, destination_id, token)
             except (*_TRANSIENT, asyncpg.PostgresError):
                 count = None
