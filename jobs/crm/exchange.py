@@ -1,4 +1,4 @@
-"""One HTTP exchange with a CRM, so that an adapter need not know how aiohttp fails.
+"""One tenant's way to one CRM, and each HTTP exchange with it, so that an adapter need not know how aiohttp fails.
 
 The one question that matters after a failure is whether the CRM may have acted: `NoAnswer.sent` answers it by
 watching whether the first byte of the body left, not by guessing from the kind of exception.
@@ -21,6 +21,7 @@ from jobs.outbound.ssrf import AddressRefused
 from jobs.outbound.tracebacks import drop_tracebacks
 
 MAX_ANSWER_BYTES: Final = 8_000_000
+SCHEMES: Final = ("http://", "https://")
 DISCONNECTED: Final = "the connection ended without an answer"
 
 
@@ -61,6 +62,53 @@ class NoAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
     def json(self) -> None:
         """There is no body."""
+
+
+class Connection:
+    """Makes the calls of an adapter. Raises `ValueError`: token or base URL cannot be used."""
+
+    def __init__(
+        self,
+        *,
+        session: aiohttp.ClientSession,
+        base_url: str,
+        token: str,
+        timeouts: Timeouts,
+        header: str = "Authorization",
+        scheme: str = "Bearer",
+    ) -> None:
+        if not token or not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError("the token must be printable ASCII without spaces")
+        if not base_url.startswith(SCHEMES):
+            raise ValueError("the base URL must start with https:// or http://")
+        self.base_url = base_url.rstrip("/")
+        self.token = token
+        self.timeouts = timeouts
+        self._session = session
+        self._credentials = {header: f"{scheme} {token}" if scheme else token}
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        payload: object,
+        identity: Headers,
+        *,
+        headers: dict[str, str] | None = None,
+        seconds: float | None = None,
+    ) -> Answer | NoAnswer:
+        """One exchange. `path` is encoded already; `seconds` is what is left of the total timeout, if not all."""
+        timeouts = self.timeouts
+        if seconds is not None:
+            timeouts = Timeouts(min(timeouts.connect, seconds), min(timeouts.total, seconds))
+        return await send(
+            self._session,
+            method,
+            URL(self.base_url + path, encoded=True) if "?" in path else self.base_url + path,
+            payload=payload,
+            headers={**identify(identity), **(headers or {}), **self._credentials},
+            timeouts=timeouts,
+        )
 
 
 class _WatchedBody(aiohttp.BytesPayload):

@@ -36,8 +36,7 @@ from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from app.vocabulary.states import EffectState, ErrorCode
 from jobs.crm.answers import Judge, Wait, message, objects
-from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer
+from jobs.crm.exchange import Answer, Connection
 from jobs.crm.http import check
 from jobs.crm.http.items import Results, key_of, remote_id_of
 from jobs.crm.http.refusals import Reader, found

@@ -10,7 +10,7 @@ from typing import Final
 from app.destinations.kinds import HttpOptions
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import NOBODY, Judge, refused, step
-from jobs.crm.connection import Connection
+from jobs.crm.exchange import Connection
 from jobs.crm.http.refusals import Reader, found
 from jobs.crm.port import Headers
 

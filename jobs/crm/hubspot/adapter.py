@@ -21,8 +21,7 @@ from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from app.vocabulary.states import EffectState
 from jobs.crm.answers import nameless, objects
-from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.hubspot import adoption, check
 from jobs.crm.hubspot.answers import HubSpotJudge
 from jobs.crm.hubspot.fields import Fields, read_request

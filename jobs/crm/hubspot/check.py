@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import NOBODY, Judge, refused, step
-from jobs.crm.connection import Connection
+from jobs.crm.exchange import Connection
 from jobs.crm.hubspot.fields import Fields, read_request
 from jobs.crm.port import Headers
 

@@ -22,8 +22,7 @@ from app.destinations.options import read_options
 from app.destinations.testing.rules import Step
 from app.resources.declaration import Resource
 from jobs.crm.answers import NOBODY, nameless, objects
-from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.port import Access, CrmFactory, Headers, Health, Outcome, ReadBack, Reply, Seen, SentRecord
 from jobs.crm.salesforce import check
 from jobs.crm.salesforce.answers import NO_COLUMN, Quota, SalesforceJudge, lacks

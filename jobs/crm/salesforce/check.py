@@ -8,8 +8,7 @@ from typing import Any
 
 from app.destinations.testing.rules import Step
 from jobs.crm.answers import Judge, objects, refused, step
-from jobs.crm.connection import Connection
-from jobs.crm.exchange import Answer, NoAnswer
+from jobs.crm.exchange import Answer, Connection, NoAnswer
 from jobs.crm.port import Headers
 from jobs.crm.salesforce.fields import Fields
 
