@@ -10,7 +10,7 @@ import msgspec
 from app.kit.postgres.column_codec import numbers, texts
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Affected, Found, Json, Query, Seconds, query
-from app.vocabulary.outcomes_wire import as_json
+from app.vocabulary.outcomes_wire import Cluster, as_json, count_by_code
 from app.vocabulary.states import OTHER_SENTENCE, SENTENCES, EffectState, ErrorCode
 
 _LISTED_BYTES: Final = 16_000
@@ -158,22 +158,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """By position, of items that were settled in this attempt."""
 
 
-class Cluster(msgspec.Struct):
-    """Items with one code; `samples` are the lowest indexes of them."""
-
-    count: int = 0
-    samples: list[int] = []
-
-
 class Recorded(msgspec.Struct, frozen=True):
     job_id: uuid.UUID
     finished: str | None
     """The state in which the job ended, if this was its last effect."""
     wait: float | None
     """Seconds before the delivery's next attempt; `None`: it is done."""
-
-
-_SAMPLES: Final = 5
 
 
 due_destinations = Query[[], list[tuple[int, int]]]("due_destinations")
@@ -239,13 +229,7 @@ lost_calls = Query[[Claim], list[LostCall]]("lost_calls")
 
 def count_failures(errors: Mapping[str, ItemError], indexes: Sequence[int]) -> dict[str, Cluster]:
     """The errors by code, so that a status poll adds up counts; `indexes` are the delivery's items, in order."""
-    clusters: dict[str, Cluster] = {}
-    for index, code in sorted((indexes[int(position)], error.code) for position, error in errors.items()):
-        cluster = clusters.setdefault(code, Cluster())
-        cluster.count += 1
-        if len(cluster.samples) < _SAMPLES:
-            cluster.samples.append(index)
-    return clusters
+    return count_by_code(sorted((indexes[int(position)], error.code) for position, error in errors.items()))
 
 
 class _Columns(msgspec.Struct, frozen=True):

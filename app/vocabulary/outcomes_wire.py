@@ -74,8 +74,8 @@ class Summary(msgspec.Struct):
 class Cluster(msgspec.Struct):
     """Items that are not `ok` for one reason."""
 
-    count: int
-    samples: list[int]
+    count: int = 0
+    samples: list[int] = []
     """The first indexes, at most `SAMPLES`."""
 
 
@@ -148,14 +148,17 @@ def count_results(items: Iterable[ItemOutcome]) -> dict[str, int]:
 
 def cluster(items: Iterable[ItemOutcome]) -> dict[str, Cluster]:
     """What is not `ok`, by error code."""
+    return count_by_code((item.index, item.error_code) for item in items if item.error_code is not UNSET)
+
+
+def count_by_code(faults: Iterable[tuple[int, str]]) -> dict[str, Cluster]:
+    """Items that are not `ok`, each by its index and error code, in the order of their indexes."""
     clusters: dict[str, Cluster] = {}
-    for item in items:
-        if item.error_code is UNSET:
-            continue
-        found = clusters.setdefault(item.error_code, Cluster(0, []))
+    for index, code in faults:
+        found = clusters.setdefault(code, Cluster())
         found.count += 1
         if len(found.samples) < SAMPLES:
-            found.samples.append(item.index)
+            found.samples.append(index)
     return clusters
 
 

@@ -14,6 +14,7 @@ from app.deliveries import queries
 from app.destinations import service
 from app.job_status.live.job_cache import YOUNG
 from app.kit.encryption import Vault
+from app.vocabulary.outcomes_wire import Cluster
 from tests.conftest import LOOPBACK, SECRET_KEY
 from tests.http.conftest import Api, person
 from tests.stopwatch import stopwatch
@@ -58,7 +59,7 @@ async def record(db: Db, job_id: str, states: str, errors: dict[str, Any] | None
         )
 
 
-async def count(db: Db, job_id: str, errors: dict[str, Any]) -> dict[str, queries.Cluster]:
+async def count(db: Db, job_id: str, errors: dict[str, Any]) -> dict[str, Cluster]:
     indexes = await db.fetchval("SELECT indexes FROM deliveries WHERE job_id = $1", job_id)
     return queries.count_failures(msgspec.convert(errors, dict[str, queries.ItemError]), indexes)
 
