@@ -10,8 +10,6 @@ from contextlib import ExitStack, contextmanager, suppress
 from types import TracebackType
 from typing import Final, Self
 
-import msgspec
-
 from app.errors import Overloaded, QuotaExceeded
 from app.http.principal import Principal
 from app.settings import PREFIX, Settings
@@ -22,17 +20,6 @@ _SOON: Final = 1.0
 _Key = tuple[int, str]
 
 
-class Limit(msgspec.Struct, frozen=True, kw_only=True):
-    """Most of something: in all, of one tenant, of one of its keys, each with the setting that says so."""
-
-    total: int
-    tenant: int
-    key: int | None = None
-    setting: str
-    held: str
-    """What of, in words."""
-
-
 class Shares:
     """A quantity that tenants hold parts of.
 
@@ -40,8 +27,14 @@ class Shares:
     that holds nothing yet still gets something (as in Choudhury and Hahne's dynamic thresholds for shared buffers).
     """
 
-    def __init__(self, limit: Limit) -> None:
-        self.limit = limit
+    def __init__(self, settings: Settings, setting: str, what: str) -> None:
+        """`setting`: has the limit of all; with `_tenant` after its name it has that of a tenant and, where
+        keys have one too, with `_key` that of a key. `what`: of what, in words."""
+        self._most: int = getattr(settings, setting)
+        self._most_tenant: int = getattr(settings, f"{setting}_tenant")
+        self._most_key: int | None = getattr(settings, f"{setting}_key", None)
+        self._setting = f"{PREFIX}{setting.upper()}"
+        self._what = what
         self.total = 0
         self._tenants: Counter[int] = Counter()
         self._keys: Counter[_Key] = Counter()
@@ -52,13 +45,13 @@ class Shares:
             QuotaExceeded: the key or its tenant holds its limit.
             Overloaded: there is too little left for others.
         """
-        limit, tenant = self.limit, key[0]
-        held, of_tenant = self._keys[key], self._tenants[tenant]
-        if limit.key is not None and held + amount > limit.key:
-            raise _refuse("key", limit, f"{limit.setting}_KEY", limit.key)
-        if of_tenant + amount > limit.tenant:
-            raise _refuse("tenant", limit, f"{limit.setting}_TENANT", limit.tenant)
-        free = limit.total - self.total
+        tenant = key[0]
+        of_tenant = self._tenants[tenant]
+        if self._most_key is not None and self._keys[key] + amount > self._most_key:
+            raise self._refuse("key", self._most_key)
+        if of_tenant + amount > self._most_tenant:
+            raise self._refuse("tenant", self._most_tenant)
+        free = self._most - self.total
         if amount > free or (of_tenant and of_tenant + amount > free):
             raise Overloaded(retry_after=_SOON)
         self.total += amount
@@ -81,13 +74,12 @@ class Shares:
         finally:
             self.give_back(key, 1)
 
-
-def _refuse(whose: str, limit: Limit, setting: str, most: int) -> QuotaExceeded:
-    return QuotaExceeded(
-        f"This {whose} may have {most} {limit.held} at a time, and has about as many; send this request again after "
-        f"the time given, and fewer at a time. An operator may raise {setting}.",
-        retry_after=_SOON,
-    )
+    def _refuse(self, whose: str, most: int) -> QuotaExceeded:
+        return QuotaExceeded(
+            f"This {whose} may have {most} {self._what} at a time, and has about as many; send this request again "
+            f"after the time given, and fewer at a time. An operator may raise {self._setting}_{whose.upper()}.",
+            retry_after=_SOON,
+        )
 
 
 class Place:
@@ -140,10 +132,10 @@ class Intake:
     """The bodies of one process, and those who stay for longer."""
 
     def __init__(self, settings: Settings) -> None:
-        self.requests = _shares(settings, "max_requests", "requests with a body in progress")
-        self.bytes = _shares(settings, "body_memory", "bytes of bodies in progress")
-        self._streams = _shares(settings, "max_streams", "event streams open")
-        self._waits = _shares(settings, "max_waits", "requests waiting")
+        self.requests = Shares(settings, "max_requests", "requests with a body in progress")
+        self.bytes = Shares(settings, "body_memory", "bytes of bodies in progress")
+        self._streams = Shares(settings, "max_streams", "event streams open")
+        self._waits = Shares(settings, "max_waits", "requests waiting")
 
     @contextmanager
     def stream(self, principal: Principal) -> Iterator[None]:
@@ -164,16 +156,3 @@ class Intake:
     def place(self, tenant_id: int, key_id: str) -> Place:
         """A place for a body of this key, not taken yet."""
         return Place(self, (tenant_id, key_id))
-
-
-def _shares(settings: Settings, setting: str, held: str) -> Shares:
-    """By the settings of this name, and of this name and `_tenant` or, where keys have a limit too, `_key`."""
-    return Shares(
-        Limit(
-            total=getattr(settings, setting),
-            tenant=getattr(settings, f"{setting}_tenant"),
-            key=getattr(settings, f"{setting}_key", None),
-            setting=f"{PREFIX}{setting.upper()}",
-            held=held,
-        )
-    )

@@ -16,7 +16,7 @@ import zstandard
 
 from app.auth import service
 from app.errors import Overloaded, QuotaExceeded
-from app.http.body.limits import Limit, Shares
+from app.http.body.limits import Shares
 from app.settings import Settings
 from tests.http.conftest import Api, aiohttp_session, person, serve
 from tests.stopwatch import stopwatch
@@ -182,7 +182,8 @@ async def test_who_asks_before_sending_is_not_asked_to(api: Api) -> None:
 
 
 def test_no_tenant_holds_more_than_it_leaves() -> None:
-    shares = Shares(Limit(total=100, tenant=60, key=60, setting="X", held="bytes"))
+    settings = Settings(body_memory=100, body_memory_tenant=60, body_memory_key=60)
+    shares = Shares(settings, "body_memory", "bytes")
     for tenant, fits in ((1, 50), (2, 25), (3, 13)):
         for _ in range(fits):
             shares.take((tenant, "k"), 1)
