@@ -152,10 +152,7 @@ async def replay(
     new_id: Callable[[], uuid.UUID],
 ) -> Taken | NothingTaken:
     """Send the items of these dead letters again. Dead letters that are claimed already are left alone.
-
-    Raises:
-        NotFound: a dead letter, destination or job that is named does not exist.
-    """
+    Raises `NotFound`: a dead letter, destination or job that is named does not exist."""
 
     async def work(connection: Connection) -> Taken | NothingTaken:
         tenant_id = actor.tenant_id
@@ -177,10 +174,7 @@ async def replay(
 
 async def drop(database: Database, actor: Actor, wanted: Wanted, reason: str) -> DecisionAnswer:
     """An operator states that these are not worth sending; their history remains.
-
-    Raises:
-        NotFound: a dead letter, destination or job that is named does not exist.
-    """
+    Raises `NotFound`: a dead letter, destination or job that is named does not exist."""
 
     async def work(connection: Connection) -> DecisionAnswer:
         selection = await select(connection, actor.tenant_id)
@@ -222,10 +216,7 @@ async def settle(database: Database, actor: Actor, ids: Sequence[int], reason: s
 
 async def preview(database: Database, tenant_id: int, wanted: Wanted) -> PreviewAnswer:
     """What a replay would take, by destination and code, and what it would leave alone; nothing is changed.
-
-    Raises:
-        NotFound: a dead letter, destination or job that is named does not exist.
-    """
+    Raises `NotFound`: a dead letter, destination or job that is named does not exist."""
     async with database.connection() as connection:
         selection = await select(connection, tenant_id)
         if not isinstance(wanted, Filter):

@@ -127,10 +127,7 @@ async def list_dead_letters(
 
 async def list_clusters(connection: Connection, tenant_id: int, wanted: Filter) -> list[Cluster]:
     """Open dead letters by destination and code, the most frequent first.
-
-    Raises:
-        NotFound: see `list_dead_letters`.
-    """
+    Raises `NotFound`: see `list_dead_letters`."""
     selection = await select(connection, tenant_id)
     meant = await selection.find_meant(wanted)
     found = await selection.clusters(wanted, meant)

@@ -218,10 +218,7 @@ def names_of(kind: str) -> set[str]:
 
 def parse(kind: str, options: Mapping[str, Any]) -> Options:
     """Options of a destination that is to be added.
-
-    Raises:
-        OptionsError: no such kind, an unknown option, or a value that cannot be used.
-    """
+    Raises `OptionsError`: no such kind, an unknown option, or a value that cannot be used."""
     if kind not in KINDS:
         raise OptionsError(f"{kind!r} is not a kind of destination; there are: {', '.join(KINDS)}.")
     return convert(KINDS[kind].options, options, kind)

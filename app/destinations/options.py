@@ -72,10 +72,7 @@ Chosen = TypeVar("Chosen", bound=Options)
 
 def read_options(options: Mapping[str, Any], cls: type[Chosen]) -> Chosen:
     """Options as they are stored; those that this release does not know are passed over.
-
-    Raises:
-        OptionsError: a value that cannot be used.
-    """
+    Raises `OptionsError`: a value that cannot be used."""
     known = {name: value for name, value in options.items() if name in cls.__struct_fields__}
     return convert(cls, known, None)
 

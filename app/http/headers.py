@@ -29,10 +29,7 @@ class Fields:
 
     def one(self, name: str) -> str | None:
         """The value of a field that may appear once.
-
-        Raises:
-            MalformedRequest: it appears several times, so that it is ambiguous.
-        """
+        Raises `MalformedRequest`: it appears several times, so that it is ambiguous."""
         values = self._fields.get(name.encode())
         if values is None:
             return None
@@ -111,10 +108,7 @@ _WEIGHT: Final = re.compile(r";\s*q\s*=\s*([01](?:\.[0-9]{0,3})?)", re.IGNORECAS
 
 def choose_type(fields: Fields, offers: tuple[str, ...] = (JSON,)) -> str:
     """The offer that `Accept` likes best; the first of equals.
-
-    Raises:
-        NotAcceptable: every offer is excluded. A field that cannot be read excludes nothing.
-    """
+    Raises `NotAcceptable`: every offer is excluded. A field that cannot be read excludes nothing."""
     text = fields.all("accept")
     if not text:
         return offers[0]
@@ -165,19 +159,13 @@ _FAMILIES: Final = {
 
 def require_json(fields: Fields) -> None:
     """A body without a type is taken as JSON.
-
-    Raises:
-        UnsupportedMediaType: it is something else, or in another charset.
-    """
+    Raises `UnsupportedMediaType`: it is something else, or in another charset."""
     _read_type(fields, (JSON,))
 
 
 def read_type(fields: Fields) -> tuple[Family, str]:
     """What a body of items is written in, and the codec of its text; without a type it is JSON in UTF-8.
-
-    Raises:
-        UnsupportedMediaType: it is something else, or in a charset that is not taken.
-    """
+    Raises `UnsupportedMediaType`: it is something else, or in a charset that is not taken."""
     return _read_type(fields, (JSON, NDJSON, CSV))
 
 

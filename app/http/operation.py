@@ -377,10 +377,7 @@ def _bind_path(name: str, mark: Path, path: str) -> Bind:
 
 def decode(text: str) -> str:
     """A part of the path without its percent signs.
-
-    Raises:
-        NotFound: it is not UTF-8, or holds what no stored text can hold.
-    """
+    Raises `NotFound`: it is not UTF-8, or holds what no stored text can hold."""
     try:
         decoded = unquote_to_bytes(text.encode("latin-1")).decode()
     except UnicodeDecodeError:

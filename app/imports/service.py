@@ -324,10 +324,7 @@ def check_type(claim: queries.KeyClaim, request: ImportRequest) -> None:
 
 def answered(claim: queries.KeyClaim, mark: bytes) -> Replay | None:
     """The answer that is stored under the key; None: there is none yet.
-
-    Raises:
-        KeyExpired, KeyReused, KeyBusy: see the phases above.
-    """
+    Raises `KeyExpired`, `KeyReused`, `KeyBusy`: see the phases above."""
     if claim.fingerprint is None:
         return None
     check_kept(claim)
@@ -360,10 +357,7 @@ def encode_options(options: Options) -> str:
 
 async def _cut(body: bytes, request: ImportRequest, max_items: int) -> Contents | None:
     """The body in pieces, cut in steps between which others have their turn. None: it has more than `max_items`.
-
-    Raises:
-        MalformedRequest, InvalidHeader: it cannot be cut.
-    """
+    Raises `MalformedRequest`, `InvalidHeader`: it cannot be cut."""
     if contents := read_quickly(body, request.form, max_items=max_items):
         return contents
     steps = read_by_steps(body, request.form, names_of(request.resource), max_items=max_items)

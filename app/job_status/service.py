@@ -132,10 +132,7 @@ class JobView(msgspec.Struct, frozen=True):
 
 async def read_job(connection: Connection, tenant_id: int, job_id: uuid.UUID) -> JobView:
     """One job, all of it as of one moment, so that its revision is a true ETag.
-
-    Raises:
-        NotFound: the tenant has no such job.
-    """
+    Raises `NotFound`: the tenant has no such job."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         row = await queries.read_job(connection, tenant_id, job_id)
         if row is None:

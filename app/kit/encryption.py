@@ -27,10 +27,7 @@ _HOW: Final = "make one with: openssl rand -base64 32"
 
 def parse_keys(secret_key: str) -> list[bytes]:
     """The keys that `TRANCHE_SECRET_KEY` lists, separated by commas: the first one encrypts, all decrypt.
-
-    Raises:
-        ValueError: there is none, or one is not 32 bytes of base64; the message never repeats it.
-    """
+    Raises `ValueError`: there is none, or one is not 32 bytes of base64; the message never repeats it."""
     parts = [part.strip() for part in secret_key.split(",")]
     keys: list[bytes] = []
     for number, part in enumerate(parts, 1):
@@ -53,10 +50,7 @@ def key_id(key: bytes) -> bytes:
 
 class Vault:
     """Seals with the first key, opens with any.
-
-    Raises:
-        SettingsError: `TRANCHE_SECRET_KEY` is missing, or a key in it is not 32 bytes of base64.
-    """
+    Raises `SettingsError`: `TRANCHE_SECRET_KEY` is missing, or a key in it is not 32 bytes of base64."""
 
     def __init__(self, secret_key: str) -> None:
         try:

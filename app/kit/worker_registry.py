@@ -44,10 +44,7 @@ _decode: Final = msgspec.json.Decoder(_Sign).decode
 
 async def beat(redis: Redis, worker_id: str, key_ids: list[str], *, stopped: bool = False) -> None:
     """Write a sign of life, and forget workers that have been gone for long.
-
-    Raises:
-        RedisError, OSError: Redis is away.
-    """
+    Raises `RedisError`, `OSError`: Redis is away."""
     at = await _now(redis)
     sign = msgspec.json.encode(_Sign(at, key_ids, stopped)).decode()
     await cast(Awaitable[int], redis.hset(KEY, worker_id, sign))

@@ -68,10 +68,7 @@ def compile_type(
 ) -> Resource:
     """`base`: the type of the product that the definition adds to. `stored`: the definition was accepted before, maybe
     by an earlier release; a field that the product has by now is the product's.
-
-    Raises:
-        SchemaError: it cannot be used.
-    """
+    Raises `SchemaError`: it cannot be used."""
     own = tuple(_read_fields(definition))
     if base is not None:
         if not definition.attributes or definition.singular not in ("", base.singular):

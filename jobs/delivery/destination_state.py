@@ -25,10 +25,7 @@ class DestinationState:
 
     def adapter(self, type_id: int, made_of: object, make: Callable[[], Crm]) -> Crm:
         """The adapter of the time slice before if it learns, unless it is to be made of something else now.
-
-        Raises:
-            Exception: whatever `make` raises.
-        """
+        Raises `Exception`: whatever `make` raises."""
         known = self._adapters.get(type_id)
         if known is not None and known[0] == made_of:
             return known[1]

@@ -60,10 +60,7 @@ class ImportWorkers(PollingWorkerPool):
 
     async def advance(self, tenant_id: int, job_id: uuid.UUID) -> Advance:
         """Do one piece of work for a job, if there is any to be had.
-
-        Raises:
-            DatabaseUnavailable, Overloaded: nothing happened.
-        """
+        Raises `DatabaseUnavailable`, `Overloaded`: nothing happened."""
         async with self._database.connection() as connection:
             job = await processing_queries.read_processing(connection, tenant_id, job_id)
             if job is None:

@@ -308,10 +308,7 @@ class Unit:
 
     async def _count(self, summary: Summary, results: dict[str, int]) -> None:
         """The job's own row comes last: it is held until the commit, and every chunk of the job needs it.
-
-        Raises:
-            Canceled: the job was canceled meanwhile.
-        """
+        Raises `Canceled`: the job was canceled meanwhile."""
         if not await rows.count_items(self._connection, *self._job, summary, outcomes_wire.as_json(results)):
             raise Canceled
 

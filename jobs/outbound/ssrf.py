@@ -45,10 +45,7 @@ class PublicOnlySocketFactory:
         self, info: tuple[int | socket.AddressFamily, int | socket.SocketKind, int, str, tuple[object, ...]]
     ) -> socket.socket:
         """What aiohttp calls for each address that it is about to connect to (`socket_factory`).
-
-        Raises:
-            AddressRefused: it must not be called.
-        """
+        Raises `AddressRefused`: it must not be called."""
         family, kind, protocol, _, place = info
         address = ipaddress.ip_address(str(place[0]))
         why = refusal(address, self._allowed)

@@ -117,10 +117,7 @@ class Runner(PollingWorkerPool):
 
     async def advance(self, tenant_id: int, saga_id: uuid.UUID) -> Position | None:
         """Run one transaction of a saga; its position then. `None`: nothing was due.
-
-        Raises:
-            DatabaseUnavailable, Overloaded: nothing happened.
-        """
+        Raises `DatabaseUnavailable`, `Overloaded`: nothing happened."""
         async with self._database.connection() as connection:
             try:
                 return await retried(lambda: self._run(connection, tenant_id, saga_id))

@@ -24,10 +24,7 @@ _ZSTD_WINDOW: Final = 8 * 1024 * 1024  # RFC 8878 recommends decoders to support
 
 class Inflater(Protocol):
     """Pieces may be empty: others should have their turn before the next one.
-
-    Raises:
-        MalformedRequest: the data is corrupt, or, from `finish`, cut off.
-    """
+    Raises `MalformedRequest`: the data is corrupt, or, from `finish`, cut off."""
 
     def feed(self, data: bytes) -> Iterator[bytes]: ...
 

@@ -94,19 +94,13 @@ class Place:
 
     def hold(self, size: int) -> None:
         """Hold this many bytes for the body from now on, more or fewer than before.
-
-        Raises:
-            QuotaExceeded, Overloaded: there are not as many more.
-        """
+        Raises `QuotaExceeded`, `Overloaded`: there are not as many more."""
         self._change(size - self.size)
         self.size = size
 
     def hold_window(self, size: int) -> None:
         """Hold this many bytes for inflating it, as long as it lasts; fewer than before change nothing.
-
-        Raises:
-            QuotaExceeded, Overloaded: there are not as many more.
-        """
+        Raises `QuotaExceeded`, `Overloaded`: there are not as many more."""
         if size > self._window:
             self._change(size - self._window)
             self._window = size

@@ -67,10 +67,7 @@ async def read_page(
     job: JobRef, catalog: Catalog, wanted: Filter, *, first: int, limit: int, ndjson: bool = False
 ) -> tuple[bytes, Page]:
     """A page as a file of its own; a CSV of JSON items has the keys that occur in it.
-
-    Raises:
-        NotFound, OutcomesExpired, Invalid: see `open_download`.
-    """
+    Raises `NotFound`, `OutcomesExpired`, `Invalid`: see `open_download`."""
     extent = await read_extent(job)
     names = await _find_names(job.connection, catalog, job.tenant_id, extent)
     page = await read_items(job, wanted, first=first, limit=limit)

@@ -141,10 +141,7 @@ class JobViews:
 
     async def reply(self, tenant_id: int, job_id: uuid.UUID, status: int = 200) -> Reply[Any]:
         """The job in its current state; with 202 also where it is, and when to poll it.
-
-        Raises:
-            NotFound: the tenant has no such job.
-        """
+        Raises `NotFound`: the tenant has no such job."""
         view = await self.read(tenant_id, job_id, at_least=None)
         if status == 202:
             return Reply(view.body, 202, view.headers(view.next_in or 0.0) | {"Location": f"/v1/jobs/{job_id}"})

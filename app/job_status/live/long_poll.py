@@ -22,10 +22,7 @@ class LongPoll(msgspec.Struct, frozen=True):
 
     async def wait(self, principal: Principal, job_id: uuid.UUID, known: set[int | str], until: float) -> bool:
         """True: the job is finished, or not what the client knows (tags and revisions). `until`: the loop's time.
-
-        Raises:
-            Unauthorized: the key was revoked meanwhile.
-        """
+        Raises `Unauthorized`: the key was revoked meanwhile."""
         seen = await self.views.look(principal.tenant_id, job_id)
         if seen.finished or (known and seen.revision not in known):
             return True
@@ -33,10 +30,7 @@ class LongPoll(msgspec.Struct, frozen=True):
 
     async def hold(self, principal: Principal, job_id: uuid.UUID, until: float, *, revision: int | None = None) -> bool:
         """True: the job is finished or, with `revision` given, has another; false: too many wait, or the time is over.
-
-        Raises:
-            Unauthorized: the key was revoked meanwhile.
-        """
+        Raises `Unauthorized`: the key was revoked meanwhile."""
         with self.intake.wait(principal) as granted:
             if not granted:
                 return False

@@ -48,10 +48,7 @@ class ConnectionQueue:
     @asynccontextmanager
     async def take(self) -> AsyncIterator[None]:
         """A turn of the acting tenant. What the same task does within one has it already.
-
-        Raises:
-            Overloaded: it did not come in time.
-        """
+        Raises `Overloaded`: it did not come in time."""
         task = asyncio.current_task()
         if _held.get() is task:
             yield

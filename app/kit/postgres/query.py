@@ -258,10 +258,7 @@ class Rows:
 
 def plan(name: str, row: Any, columns: tuple[str, ...]) -> _Read:
     """How to make a row of this type from a record with these columns.
-
-    Raises:
-        TypeError: the type has other fields than there are columns.
-    """
+    Raises `TypeError`: the type has other fields than there are columns."""
     if typing.get_origin(row) is dict:
         return dict
     if typing.get_origin(row) is tuple:
