@@ -12,6 +12,7 @@ from app.errors import MigrationError
 from app.migrations import runner
 from app.migrations.citus import OF_TENANTS, REFERENCE, add_key, distribution, migrate_citus, read_tables
 
+# There was no distributed database before these.
 LATER = sorted(Path(runner.__file__).parent.glob("versions/*.sql"))[13:]
 
 
@@ -83,9 +84,9 @@ async def test_the_foreign_keys_are_those_of_the_schema(database_url: str) -> No
     assert keys == {add_key(table).replace("tenants (", "tenants(") for table in OF_TENANTS}
 
 
-@pytest.mark.parametrize("path", LATER, ids=lambda path: path.stem)
-def test_a_later_revision_runs_on_distributed_tables(path: Path) -> None:
+def test_a_later_revision_runs_on_distributed_tables() -> None:
     """Citus does not pass on every ALTER TABLE."""
-    sql = path.read_text(encoding="utf-8").upper()
-    for refused in ("SET STORAGE", "SET STATISTICS", "ADD GENERATED", "OWNER TO"):
-        assert refused not in sql, f"{path.name}: Citus refuses {refused} on a distributed table"
+    for path in LATER:
+        sql = path.read_text(encoding="utf-8").upper()
+        for refused in ("SET STORAGE", "SET STATISTICS", "ADD GENERATED", "OWNER TO"):
+            assert refused not in sql, f"{path.name}: Citus refuses {refused} on a distributed table"
