@@ -8,7 +8,8 @@ from typing import Final
 import asyncpg
 
 from app.errors import MigrationError
-from app.migrations.runner import locked, migrate
+from app.migrations.copying import Report
+from app.migrations.runner import locked, migrate, report_nothing
 
 REFERENCE: Final = ("tenants", "schema_version")
 """Every node has the whole of these."""
@@ -28,7 +29,9 @@ _TABLES: Final = """
 """
 
 
-async def migrate_citus(database_url: str, *, wait: float = 60.0) -> tuple[list[str], list[str]]:
+async def migrate_citus(
+    database_url: str, *, wait: float = 60.0, report: Report = report_nothing
+) -> tuple[list[str], list[str]]:
     """As `migrate`, on a coordinator; returns the revisions that were applied, and the tables that were distributed.
 
     Raises:
@@ -38,7 +41,7 @@ async def migrate_citus(database_url: str, *, wait: float = 60.0) -> tuple[list[
         if not await connection.fetchval("SELECT true FROM pg_available_extensions WHERE name = 'citus'"):
             raise MigrationError("This PostgreSQL does not have the extension citus; install it, or leave --citus out.")
         await _run(connection, ["CREATE EXTENSION IF NOT EXISTS citus"])
-    applied = await migrate(database_url, wait=wait)
+    applied = await migrate(database_url, wait=wait, report=report)
     async with locked(database_url, wait) as connection:
         done = {row[0] for row in await connection.fetch("SELECT logicalrelid::text FROM pg_dist_partition")}
         tables = await read_tables(connection)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 from alembic import command
@@ -17,9 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from app.errors import MigrationError
+from app.migrations.copying import Report, copy_records
 
 _HERE: Final = Path(__file__).parent
 _LOCK: Final = 0x7472616E  # "tran": one number for all versions of Tranche on one database
+_RECORDS: Final = "0010"
+"""Sets contacts and their ledger aside to be copied."""
+_LOST: Final = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+"""What asyncpg raises when the server is away, or ended the connection."""
 
 
 def head() -> str:
@@ -29,50 +34,61 @@ def head() -> str:
     return revision
 
 
-async def migrate(database_url: str, *, wait: float = 60.0, lock_timeout: float = 5.0) -> list[str]:
-    """Apply every pending revision in one transaction; return those that were applied.
+def report_nothing(*_: object) -> None: ...
+
+
+async def migrate(
+    database_url: str, *, wait: float = 60.0, lock_timeout: float = 5.0, report: Report = report_nothing
+) -> list[str]:
+    """Apply every pending revision; return those that were applied.
+
+    They are one transaction, unless rows of an older release are to be copied (`app.migrations.copying`): that can be
+    ended at any moment, and the next call continues where it was.
 
     The advisory lock is tried, not waited for: a waiting session would hold a snapshot. A DDL lock is waited for
     `lock_timeout` seconds at most, so a long report cannot turn a migration into an outage.
 
     Raises:
-        MigrationError: the database cannot be reached, another migration held the lock for `wait` seconds, a
-            table lock was not had, or the database is at a revision that this release does not know.
+        MigrationError: the database cannot be reached or was lost, another migration held the lock for `wait` seconds,
+            a table lock was not had, or the database is at a revision that this release does not know.
     """
+    limits = {"application_name": "tranche migrate", "lock_timeout": f"{int(lock_timeout * 1000)}"}
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(
-            database_url,
-            timeout=10,
-            statement_cache_size=0,
-            server_settings={"application_name": "tranche migrate", "lock_timeout": f"{int(lock_timeout * 1000)}"},
-        ),
+        async_creator=lambda: asyncpg.connect(database_url, timeout=10, statement_cache_size=0, server_settings=limits),
         poolclass=NullPool,
     )
     try:
-        async with locked(database_url, wait), engine.connect() as connection:
-            return await _upgrade(connection)
-    except (asyncpg.LockNotAvailableError, DBAPIError) as error:
+        async with locked(database_url, wait, limits) as lock, engine.connect() as connection:
+            return await _upgrade(connection, lock, report)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         # The revisions' own SQL fails in asyncpg's words, Alembic's look at the version in SQLAlchemy's.
         cause = error.orig.__cause__ if isinstance(error, DBAPIError) and error.orig else error
-        if not isinstance(cause, asyncpg.LockNotAvailableError):
-            raise
-        raise MigrationError(
-            f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed. Run `tranche migrate` again."
-        ) from error
+        if isinstance(cause, asyncpg.LockNotAvailableError):
+            raise MigrationError(
+                f"A table was locked for more than {lock_timeout:.0f} s; nothing was changed, but for what was copied "
+                "before. Run `tranche migrate` again."
+            ) from error
+        if isinstance(cause, _LOST):
+            raise MigrationError(
+                "The connection to the database was lost. Run `tranche migrate` again: it continues where it was."
+            ) from error
+        raise
     finally:
         await engine.dispose()
 
 
 @asynccontextmanager
-async def locked(database_url: str, wait: float) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+async def locked(
+    database_url: str, wait: float, limits: dict[str, str] | None = None
+) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
     """The connection that holds the lock of migrations.
 
     Raises:
         MigrationError: the database cannot be reached, or another migration held the lock for `wait` seconds.
     """
     try:
-        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0)
+        lock = await asyncpg.connect(database_url, timeout=10, statement_cache_size=0, server_settings=limits)
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise MigrationError(f"The database cannot be used: {error or 'no answer within 10 s'}") from error
     try:
@@ -85,10 +101,10 @@ async def locked(database_url: str, wait: float) -> AsyncIterator[asyncpg.Connec
     try:
         yield lock
     finally:
-        await lock.close()
+        await lock.close(timeout=10)
 
 
-async def _upgrade(connection: AsyncConnection) -> list[str]:
+async def _upgrade(connection: AsyncConnection, lock: asyncpg.Connection[Any], report: Report) -> list[str]:
     before = await _version(connection)
     script = ScriptDirectory(str(_HERE))
     if before is not None and before not in {r.revision for r in script.walk_revisions()}:
@@ -96,19 +112,27 @@ async def _upgrade(connection: AsyncConnection) -> list[str]:
             f"The database is at revision {before}, which this release does not know; nothing was changed. "
             "Run the release that made it, or a newer one."
         )
-    pending = [r.revision for r in script.iterate_revisions("head", before or "base")]
-    if not pending:
-        return []
+    pending = [r.revision for r in script.iterate_revisions("head", before or "base")][::-1]
+    if before is not None and pending:
+        if _RECORDS in pending:
+            await _run(connection, _RECORDS)
+        await copy_records(lock, report)  # on the connection that has the lock: who loses it copies no more
+    if pending:
+        await _run(connection, "head")
+    return pending
+
+
+async def _run(connection: AsyncConnection, revision: str) -> None:
+    """All that is pending up to this revision, in one transaction."""
 
     def run(sync_connection: object) -> None:
         config = Config()
         config.set_main_option("script_location", str(_HERE))
         config.attributes["connection"] = sync_connection
-        command.upgrade(config, "head")
+        command.upgrade(config, revision)
 
     await connection.run_sync(run)
     await connection.commit()
-    return pending[::-1]
 
 
 async def _version(connection: AsyncConnection) -> str | None:

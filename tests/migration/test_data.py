@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 
 from app import migrations
+from app.migrations.runner import migrate
 
 THIS = "naming"
 """The revision that is tried, by its name: numbers move when others come first."""
@@ -16,18 +17,17 @@ VERSIONS = Path(migrations.__file__).parent / "versions"
 JOBS = [f"00000000-0000-7000-8000-00000000000{n}" for n in range(1, 5)]
 
 
-def revisions() -> tuple[list[Path], list[Path]]:
-    """Those before this one, and this one with those after it."""
-    paths = sorted(VERSIONS.glob("*.sql"))
-    place = next(number for number, path in enumerate(paths) if path.stem.endswith(THIS))
-    return paths[:place], paths[place:]
-
-
-async def older(url: str) -> asyncpg.Connection[Any]:
+async def older(url: str, revision: str = THIS) -> asyncpg.Connection[Any]:
     """A database at the revision before this one."""
     connection = await asyncpg.connect(url)
-    for path in revisions()[0]:
+    paths = sorted(VERSIONS.glob("*.sql"))
+    place = next(number for number, path in enumerate(paths) if path.stem.endswith(revision))
+    for path in paths[:place]:
         await connection.execute(path.read_text())
+    await connection.execute(
+        "CREATE TABLE schema_version (version_num varchar(32) CONSTRAINT schema_version_pkc PRIMARY KEY)"
+    )
+    await connection.execute("INSERT INTO schema_version VALUES ($1)", paths[place - 1].stem.partition("_")[0])
     await connection.execute("INSERT INTO tenants (name) VALUES ('acme')")
     await connection.execute(
         """INSERT INTO destinations (tenant_id, name, kind, base_url, credentials)
@@ -90,8 +90,7 @@ async def test_what_is_still_to_be_cleared_is_known_after_the_upgrade(empty_url:
         await contact(connection, "c3", before)
         await held(connection, "c3", 1)
         await contact(connection, "c4", before, after)
-        for path in revisions()[1]:
-            await connection.execute(path.read_text())
+        await migrate(empty_url)
         rows = await connection.fetch("SELECT record_id, cleared, document FROM records ORDER BY record_id")
         found = {row["record_id"]: row["cleared"] and json.loads(row["cleared"]) for row in rows}
         assert found == {

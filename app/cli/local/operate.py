@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import time
 from pathlib import Path
 
 import rich_click as click
 
 from app import settings as settings_module
+from app.cli.client.progress import LINE_INTERVAL
 from app.cli.local import place
 from app.cli.output import json_option, show
 
@@ -72,17 +74,26 @@ def worker(quiet: bool) -> None:
 def migrate(seconds: float, citus: bool, as_json: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
-    Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL.
+    Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL. Rows of an older release
+    are copied in batches; if that is interrupted, run it again, and it continues.
     """
     from app.migrations.citus import migrate_citus
     from app.migrations.runner import migrate as run
 
+    due = 0.0
+
+    def report(what: str, done: int, total: int) -> None:
+        nonlocal due
+        if done == total or time.monotonic() >= due:
+            due = time.monotonic() + LINE_INTERVAL
+            click.echo(f"{what}: {done:,} of {total:,} copied", err=True)
+
     settings_module.check_names()
     settings = place.find(redis=False)
     url = settings.database_owner_url or settings.database_url
-    done = {"applied": [] if citus else asyncio.run(run(url, wait=seconds))}
+    done = {"applied": [] if citus else asyncio.run(run(url, wait=seconds, report=report))}
     if citus:
-        done["applied"], done["distributed"] = asyncio.run(migrate_citus(url, wait=seconds))
+        done["applied"], done["distributed"] = asyncio.run(migrate_citus(url, wait=seconds, report=report))
     lines = [f"{what}: {', '.join(names)}" for what, names in done.items() if names]
     show(done, lines or ["the schema is up to date"], as_json=as_json)
 

@@ -2,6 +2,7 @@
 -- that is absent was never named (app.resources.documents).
 -- deleted: a tombstone; its document is empty.
 -- prev_item_index: means nothing without a prev_job_id.
+-- type_id: 1 are contacts; below 100 are the product's (app.resources.types), from there on a tenant's own.
 CREATE TABLE records (
     tenant_id       int NOT NULL,
     record_id       text COLLATE pg_catalog."C" NOT NULL,
@@ -17,7 +18,8 @@ CREATE TABLE records (
     prev_item_index int,
     cleared         jsonb,
     withdrawn       jsonb,
-    PRIMARY KEY (tenant_id, record_id)
+    type_id         smallint NOT NULL,
+    PRIMARY KEY (tenant_id, type_id, record_id)
 ) WITH (fillfactor = 90);
 
 -- The versions that a chunk of a job made, of its items `indexes`; who made the version before each (NULL: there was none);
@@ -46,66 +48,14 @@ CREATE FUNCTION without_attributes(document jsonb) RETURNS jsonb
         FROM jsonb_each(document) AS e(key, value)
     );
 
--- Of the columns that there were. A name that is kept as cleared means nothing once it has a value.
-CREATE FUNCTION pg_temp.document_of(
-    email text, first_name text, last_name text, phone text, company text, attributes jsonb, cleared jsonb
-) RETURNS jsonb
-    LANGUAGE sql IMMUTABLE
-    AS $$
-        SELECT CASE
-            WHEN email = '' THEN '{}'
-            ELSE coalesce((
-                SELECT jsonb_object_agg(k.name, NULL) FROM jsonb_object_keys(cleared) AS k(name)
-            ), '{}') || jsonb_strip_nulls(jsonb_build_object(
-                'email', email, 'first_name', first_name, 'last_name', last_name, 'phone', phone, 'company', company
-            )) || coalesce((
-                SELECT jsonb_object_agg('attributes.' || a.key, a.value) FROM jsonb_each(attributes) AS a(key, value)
-            ), '{}')
-        END
-    $$;
-
-INSERT INTO records (
-    tenant_id, record_id, version, source_version, deleted, document, created_at, updated_at, job_id, item_index,
-    prev_job_id, prev_item_index, cleared, withdrawn
-)
-SELECT
-    c.tenant_id, c.contact_id, c.version, c.source_version, c.email = '',
-    pg_temp.document_of(c.email, c.first_name, c.last_name, c.phone, c.company, c.attributes, c.cleared),
-    c.created_at, c.updated_at, c.job_id, c.item_index, c.prev_job_id, c.prev_item_index, c.cleared, c.withdrawn
-FROM contacts c;
-
--- A block that the database makes is JSON as it is.
-WITH numbered AS (
-    SELECT
-        l.*, l.item_index / 1000 AS chunk,
-        (row_number() OVER (PARTITION BY l.tenant_id, l.job_id, l.item_index / 1000 ORDER BY l.item_index) - 1) / 128
-            AS block
-    FROM ledger l
-),
-blocks AS (
-    SELECT
-        n.tenant_id, n.job_id, n.chunk, n.block,
-        convert_to(jsonb_agg(jsonb_build_array(
-            n.contact_id, n.version, n.source_version, n.email = '',
-            pg_temp.document_of(n.email, n.first_name, n.last_name, n.phone, n.company, n.attributes, n.cleared), n.cleared
-        ) ORDER BY n.item_index)::text, 'UTF8') AS versions
-    FROM numbered n
-    GROUP BY n.tenant_id, n.job_id, n.chunk, n.block
-),
-packed AS (
-    SELECT b.tenant_id, b.job_id, b.chunk, array_agg(b.versions ORDER BY b.block) AS versions
-    FROM blocks b
-    GROUP BY b.tenant_id, b.job_id, b.chunk
-)
-INSERT INTO record_versions (
-    tenant_id, job_id, first_index, changed_at, indexes, prev_job_ids, prev_item_indexes, versions
-)
-SELECT
-    n.tenant_id, n.job_id, min(n.item_index), min(n.changed_at), array_agg(n.item_index ORDER BY n.item_index),
-    array_agg(n.prev_job_id ORDER BY n.item_index), array_agg(n.prev_item_index ORDER BY n.item_index), p.versions
-FROM numbered n
-JOIN packed p ON p.tenant_id = n.tenant_id AND p.job_id = n.job_id AND p.chunk = n.chunk
-GROUP BY n.tenant_id, n.job_id, n.chunk, p.versions;
-
-DROP TABLE ledger;
-DROP TABLE contacts;
+-- Contacts and their ledger are copied next, in many transactions (app.migrations.copying). From here on a process of an
+-- older release finds the tables no more: it answers 503, and writes nothing that would be missed.
+ALTER TABLE contacts RENAME TO old_contacts;
+ALTER TABLE ledger RENAME TO old_ledger;
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM old_contacts) AND NOT EXISTS (SELECT FROM old_ledger) THEN
+        DROP TABLE old_contacts, old_ledger;
+    END IF;
+END
+$$;

@@ -1,6 +1,4 @@
--- type_id: 1 are contacts; below 100 are the product's (app.resources.types), from there on a tenant's own.
-
--- A tenant's own types, and what it adds to those of the product.
+-- A tenant's own types, and what it adds to those of the product. type_id: as in records.
 CREATE TABLE resource_types (
     tenant_id  int NOT NULL,
     type_id    smallint NOT NULL,
@@ -13,10 +11,19 @@ CREATE TABLE resource_types (
     UNIQUE (tenant_id, name)
 );
 
-ALTER TABLE records ADD COLUMN type_id smallint NOT NULL DEFAULT 1;
-ALTER TABLE records ALTER COLUMN type_id DROP DEFAULT;
-ALTER TABLE records DROP CONSTRAINT records_pkey;
-ALTER TABLE records ADD PRIMARY KEY (tenant_id, type_id, record_id);
+-- A database that was at 0010 before that revision made the table as it is now.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_attribute WHERE attrelid = 'records'::regclass AND attname = 'type_id') THEN
+        ALTER TABLE records ADD COLUMN type_id smallint NOT NULL DEFAULT 1;
+        ALTER TABLE records ALTER COLUMN type_id DROP DEFAULT;
+        ALTER TABLE records DROP CONSTRAINT records_pkey;
+        ALTER TABLE records ADD PRIMARY KEY (tenant_id, type_id, record_id);
+        -- Of a tombstone that an undo made there is always what it withdrew; without it, an item has deleted the record.
+        UPDATE records SET withdrawn = '{}' WHERE deleted AND withdrawn IS NULL;
+    END IF;
+END
+$$;
 
 ALTER TABLE record_syncs ADD COLUMN type_id smallint NOT NULL DEFAULT 1;
 ALTER TABLE record_syncs ALTER COLUMN type_id DROP DEFAULT;
@@ -55,9 +62,6 @@ CREATE OR REPLACE FUNCTION emit_job_finished(job jobs) RETURNS bigint
             )
         ) END
     $$;
-
--- Of a tombstone that an undo made there is always what it withdrew; without it, an item has deleted the record.
-UPDATE records SET withdrawn = '{}' WHERE deleted AND withdrawn IS NULL;
 
 -- For lists of what changed since a moment.
 CREATE INDEX record_versions_time ON record_versions (tenant_id, changed_at, job_id, first_index);
