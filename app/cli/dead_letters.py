@@ -8,12 +8,12 @@ from typing import Any, Final
 import msgspec
 import rich_click as click
 
-from app.cli.api_command import api_command, limit_option, options, timeout_option, wait_option
 from app.cli.client.api_client import ApiClient, given
 from app.cli.client.errors import UsageError
 from app.cli.client.progress import counted
-from app.cli.job_retry import describe_skipped, follow_resend
-from app.cli.output import print_rows, show, show_table
+from app.cli.command import api_command, limit_option, options, timeout_option, wait_option
+from app.cli.jobs import describe_skipped, follow_resend
+from app.cli.output import show, show_rows, show_table, wants_json
 
 _PATH: Final = "/v1/dead-letters"
 
@@ -50,17 +50,17 @@ def _choose(ids: tuple[int, ...], everything: bool, filters: Mapping[str, str | 
     return {"filter": asked} if asked else {"all": True}
 
 
-@api_command("dead-letters list", dead_letters_group, rows=True)
+@api_command(dead_letters_group, "list", rows=True)
 @_filter_options
 @click.option(
     "--resolution", default="open", show_default=True, help="open, replayed, delivered, dropped, superseded or any."
 )
 @limit_option(50)
-async def list_dead_letters(api: ApiClient, resolution: str, limit: int, as_json: bool, **filters: str | None) -> None:
+async def list_dead_letters(api: ApiClient, resolution: str, limit: int, **filters: str | None) -> None:
     """Dead letters, newest first."""
     found = api.list(_PATH, "dead_letters", given(filters) | {"resolution": resolution})
     columns = ("id", "destination", "record", "state", "code", "detail", "created", "end")
-    await print_rows(found, limit, columns, _describe, as_json=as_json, whole="id")
+    await show_rows(found, limit, columns, _describe, whole="id")
 
 
 def _describe(row: dict[str, Any]) -> list[object]:
@@ -68,12 +68,12 @@ def _describe(row: dict[str, Any]) -> list[object]:
     return [row.get(name) for name in names]
 
 
-@api_command("dead-letters show", dead_letters_group)
+@api_command(dead_letters_group, "show")
 @click.argument("dead_letter", type=click.IntRange(min=1))
-async def show_dead_letter(api: ApiClient, dead_letter: int, as_json: bool) -> None:
+async def show_dead_letter(api: ApiClient, dead_letter: int) -> None:
     """One dead letter: its reason, attempts with times and answers, history, and choices."""
     body = await api.ask("GET", f"{_PATH}/{dead_letter}")
-    show(body, _describe_one(msgspec.json.decode(body)), as_json=as_json)
+    show(body, _describe_one(msgspec.json.decode(body)))
 
 
 def _describe_one(found: dict[str, Any]) -> Iterator[str]:
@@ -103,19 +103,19 @@ def _describe_one(found: dict[str, Any]) -> Iterator[str]:
         yield f"choices: {', '.join(found['choices'])}"
 
 
-@api_command("dead-letters clusters", dead_letters_group)
+@api_command(dead_letters_group, "clusters")
 @_filter_options
-async def clusters(api: ApiClient, as_json: bool, **filters: str | None) -> None:
+async def clusters(api: ApiClient, **filters: str | None) -> None:
     """Open dead letters by destination and code, the most frequent first."""
-    _show_clusters((await api.call("GET", f"{_PATH}/clusters", params=given(filters))).body, as_json)
+    _show_clusters((await api.call("GET", f"{_PATH}/clusters", params=given(filters))).body)
 
 
-def _show_clusters(body: bytes, as_json: bool) -> None:
+def _show_clusters(body: bytes) -> None:
     found = msgspec.json.decode(body)
     columns = ("destination", "code", "count", "oldest", "newest", "samples", "detail")
-    show_table(body, columns, map(_describe_cluster, found["clusters"]), as_json=as_json)
-    if not as_json:
-        show(None, describe_skipped(found.get("skipped", [])), as_json=False)
+    show_table(body, columns, map(_describe_cluster, found["clusters"]))
+    if not wants_json():
+        show(None, describe_skipped(found.get("skipped", [])))
 
 
 def _describe_cluster(cluster: dict[str, Any]) -> list[object]:
@@ -124,7 +124,7 @@ def _describe_cluster(cluster: dict[str, Any]) -> list[object]:
     return [cluster["destination"], cluster["error_code"], *counts, samples, cluster["detail"]]
 
 
-@api_command("dead-letters replay", dead_letters_group)
+@api_command(dead_letters_group, "replay")
 @_choice_options
 @click.option("--preview", is_flag=True, help="Show what would be claimed, and change nothing.")
 @click.option("--rate", type=click.FloatRange(min=1), help="Items per second at a destination.")
@@ -138,39 +138,36 @@ async def replay(
     rate: float | None,
     wait: bool,
     seconds: float,
-    as_json: bool,
     **filters: str | None,
 ) -> int:
     """Send dead letters again, by id or by filter. None is replayed twice."""
     wanted = _choose(ids, everything, filters)
     if preview:
-        _show_clusters(await api.ask("POST", f"{_PATH}/replay", wanted | {"preview": True}), as_json)
+        _show_clusters(await api.ask("POST", f"{_PATH}/replay", wanted | {"preview": True}))
         return 0
     answer = await api.ask("POST", f"{_PATH}/replay", wanted | ({} if rate is None else {"rate": rate}))
-    return await follow_resend(api, answer, wait=wait, seconds=seconds, as_json=as_json, again="replay")
+    return await follow_resend(api, answer, wait=wait, seconds=seconds, again="replay")
 
 
-@api_command("dead-letters drop", dead_letters_group)
+@api_command(dead_letters_group, "drop")
 @_choice_options
 @click.option("--reason", required=True, help="Why; the audit log keeps it.")
-async def drop(
-    api: ApiClient, ids: tuple[int, ...], everything: bool, reason: str, as_json: bool, **filters: str | None
-) -> None:
+async def drop(api: ApiClient, ids: tuple[int, ...], everything: bool, reason: str, **filters: str | None) -> None:
     """Drop dead letters that are not worth sending. Their history remains."""
-    await _resolve(api, "drop", _choose(ids, everything, filters) | {"reason": reason}, "dropped", as_json)
+    await _resolve(api, "drop", _choose(ids, everything, filters) | {"reason": reason}, "dropped")
 
 
-@api_command("dead-letters settle", dead_letters_group)
+@api_command(dead_letters_group, "settle")
 @click.argument("ids", nargs=-1, required=True, type=click.IntRange(min=1))
 @click.option("--reason", required=True, help="How you know; the audit log keeps it.")
-async def settle(api: ApiClient, ids: tuple[int, ...], reason: str, as_json: bool) -> None:
+async def settle(api: ApiClient, ids: tuple[int, ...], reason: str) -> None:
     """Confirm that items with OUTCOME_UNKNOWN have arrived."""
-    await _resolve(api, "settle", {"ids": ids, "reason": reason}, "settled", as_json)
+    await _resolve(api, "settle", {"ids": ids, "reason": reason}, "settled")
 
 
-async def _resolve(api: ApiClient, route: str, wanted: dict[str, Any], word: str, as_json: bool) -> None:
+async def _resolve(api: ApiClient, route: str, wanted: dict[str, Any], word: str) -> None:
     body = await api.ask("POST", f"{_PATH}/{route}", wanted)
-    show(body, _describe_resolved(msgspec.json.decode(body), word), as_json=as_json)
+    show(body, _describe_resolved(msgspec.json.decode(body), word))
 
 
 def _describe_resolved(done: dict[str, Any], word: str) -> Iterator[str]:

@@ -5,21 +5,21 @@ With an API key it speaks to the API like everybody else. An operator at the dat
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
-from collections.abc import Awaitable, Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import rich_click as click
 
-from app.cli.api_command import connection_options, options
 from app.cli.client.api_client import given
+from app.cli.command import Work, command, connection_options, options
 from app.cli.local import place
 from app.cli.local.destination_backends import DestinationBackend, choose_backend
-from app.cli.output import json_option, show, show_table
-from app.cli.secret_input import read_secret
+from app.cli.output import json_option, show, show_table, wants_json
 from app.destinations import kinds as domain
 from app.destinations import service
 from app.destinations.circuits.service import DEFAULT_SECONDS, CircuitOrder
@@ -72,6 +72,9 @@ _shared_option: Final = click.option(
     help="The circuit of its CRM instead, for all tenants who call it; with --tenant, for an operator.",
 )
 _name_argument: Final = click.argument("name")
+_STDIN: Final = "-"
+_MOST: Final = 65_536
+"""Bytes of a token's file."""
 
 
 @click.group()
@@ -79,33 +82,23 @@ def destinations() -> None:
     """Where a tenant's records are synced."""
 
 
-def _command(verb: str) -> Callable[[Callable[..., Awaitable[None]]], click.Command]:
+def _command(verb: str) -> Callable[[Work], click.Command]:
     """A command of the group; its work gets the backend, then the options by name."""
 
-    def decorate(work: Callable[..., Awaitable[None]]) -> click.Command:
-        @destinations.command(verb)
-        @json_option
-        @_where_options
-        @functools.wraps(work)
-        def command(tenant: str | None, url: str | None, key: str | None, **given: Any) -> None:
-            async def run() -> None:
-                await work(choose_backend(tenant, url, key), **given)
+    def opens(given: dict[str, Any]) -> AbstractAsyncContextManager[DestinationBackend]:
+        return nullcontext(choose_backend(given.pop("tenant"), given.pop("url"), given.pop("key")))
 
-            asyncio.run(run())
-
-        return command
-
-    return decorate
+    return command(destinations, verb, opens, _where_options)
 
 
 async def _find(backend: DestinationBackend, name: str) -> dict[str, Any] | None:
     return next((found for found in await backend.list() if found["name"] == name), None)
 
 
-async def _finish(backend: DestinationBackend, name: str, line: str, as_json: bool) -> None:
+async def _finish(backend: DestinationBackend, name: str, line: str) -> None:
     """Say what was done: in words, or by the destination as it is now."""
-    found = await _find(backend, name) if as_json else None
-    show(found or {"name": name, "state": "removed"}, [line], as_json=as_json)
+    found = await _find(backend, name) if wants_json() else None
+    show(found or {"name": name, "state": "removed"}, [line])
 
 
 @_command("add")
@@ -123,7 +116,6 @@ async def add(
     types: tuple[str, ...],
     token: str | None,
     token_file: str | None,
-    as_json: bool,
     **choices: Any,
 ) -> None:
     """Sync records that change from now on to a CRM, under a NAME of your choice.
@@ -139,7 +131,36 @@ async def add(
         name=name, kind=kind, base_url=base_url, token=secret, options=chosen, types=[*types] or None
     )
     made = await backend.add(new)
-    show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"], as_json=as_json)
+    show(made, [f"added {made['name']} ({made['kind']} at {made['base_url']})"])
+
+
+def read_secret(name: str, value: str | None, file: str | None) -> str | None:
+    """What `--NAME VALUE` or `--NAME-file FILE` gave, without the line end; `-` is standard input.
+
+    Raises:
+        UsageError: both are given, the file cannot be read, or it holds nothing or more than one line.
+    """
+    if value is not None and file is not None:
+        raise click.UsageError(f"--{name} and --{name}-file say the same: give one of them")
+    if file is None and value != _STDIN:
+        return value
+    place = "standard input" if file in (None, _STDIN) else str(file)
+    try:
+        if file is None or file == _STDIN:
+            content = sys.stdin.buffer.read(_MOST + 1)
+        else:
+            with Path(file).open("rb") as opened:
+                content = opened.read(_MOST + 1)
+        text = content.decode()
+    except OSError as error:
+        raise click.UsageError(f"--{name}-file {file}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"{place} is not text, so it holds no {name}") from error
+    lines = text.split("\n")
+    secret = lines[0].removesuffix("\r")
+    if not secret or any(line.strip() for line in lines[1:]) or len(content) > _MOST:
+        raise click.UsageError(f"{place} must hold the {name} alone, on one line")
+    return secret
 
 
 def _options(
@@ -174,7 +195,6 @@ async def change(
     token: str | None,
     token_file: str | None,
     defaults: tuple[str, ...],
-    as_json: bool,
     **choices: Any,
 ) -> None:
     """Set another token or other options; waiting deliveries continue with them.
@@ -191,18 +211,18 @@ async def change(
     if types == ("default",):
         wanted = None
     await backend.change(name, service.DestinationChange(token=secret, options=chosen or None, types=wanted))
-    await _finish(backend, name, f"changed {name}", as_json)
+    await _finish(backend, name, f"changed {name}")
 
 
 @destinations.command()
 @json_option
-def kinds(as_json: bool) -> None:
+def kinds() -> None:
     """List the kinds of destination there are, and the options of each."""
     described = {
         name: {"description": kind.description, "options": describe(kind.options)}
         for name, kind in domain.KINDS.items()
     }
-    show(described, _describe_kinds(), as_json=as_json)
+    show(described, _describe_kinds())
 
 
 def _describe_kinds() -> Iterator[str]:
@@ -214,12 +234,12 @@ def _describe_kinds() -> Iterator[str]:
 
 
 @_command("list")
-async def list_(backend: DestinationBackend, as_json: bool) -> None:
+async def list_(backend: DestinationBackend) -> None:
     """List destinations, and why one is not reached at the moment."""
     found = await backend.list()
     columns = ("name", "kind", "state", "base URL", "what is wrong")
     rows = ((*map(d.get, ("name", "kind", "state", "base_url")), _describe_trouble(d)) for d in found)
-    show_table(found, columns, rows, as_json=as_json)
+    show_table(found, columns, rows)
 
 
 def _describe_trouble(destination: dict[str, Any]) -> str:
@@ -241,20 +261,20 @@ def _describe_trouble(destination: dict[str, Any]) -> str:
 @_name_argument
 @click.option("--for", "seconds", type=float, metavar="SECONDS", help=f"How long.  [default: {DEFAULT_SECONDS:g}]")
 @_shared_option
-async def open_(backend: DestinationBackend, name: str, seconds: float | None, shared: bool, as_json: bool) -> None:
+async def open_(backend: DestinationBackend, name: str, seconds: float | None, shared: bool) -> None:
     """Open its circuit: send nothing for a while, then make a few probes. Deliveries spend no attempt."""
     await backend.set_circuit(name, CircuitOrder(state="open", seconds=seconds), shared=shared)
     line = f"opened the {_circuit_of(shared)} of {name} for {seconds or DEFAULT_SECONDS:g} s"
-    await _finish(backend, name, line, as_json)
+    await _finish(backend, name, line)
 
 
 @_command("close")
 @_name_argument
 @_shared_option
-async def close(backend: DestinationBackend, name: str, shared: bool, as_json: bool) -> None:
+async def close(backend: DestinationBackend, name: str, shared: bool) -> None:
     """Close its circuit: send at once, whatever opened it."""
     await backend.set_circuit(name, CircuitOrder(state="closed"), shared=shared)
-    await _finish(backend, name, f"closed the {_circuit_of(shared)} of {name}", as_json)
+    await _finish(backend, name, f"closed the {_circuit_of(shared)} of {name}")
 
 
 def _circuit_of(shared: bool) -> str:
@@ -262,9 +282,9 @@ def _circuit_of(shared: bool) -> str:
 
 
 def _add_state_command(verb: str, state: str, line: str, text: str) -> None:
-    async def work(backend: DestinationBackend, name: str, as_json: bool) -> None:
+    async def work(backend: DestinationBackend, name: str) -> None:
         await backend.set_state(name, state)
-        await _finish(backend, name, f"{line} {name}", as_json)
+        await _finish(backend, name, f"{line} {name}")
 
     work.__doc__ = text
     _command(verb)(_name_argument(work))
@@ -280,15 +300,14 @@ _add_state_command(
 @_command("test")
 @_name_argument
 @click.option("--canary", is_flag=True, help="Also write one record, read it back and remove it.")
-async def test(backend: DestinationBackend, name: str, canary: bool, as_json: bool) -> None:
+async def test(backend: DestinationBackend, name: str, canary: bool) -> int:
     """Make harmless calls and report the result; exit code 1 unless it works.
 
     A worker checks that the CRM answers, accepts the token, and is set up correctly. Circuits do not delay it.
     """
     found = await backend.test(name, DestinationTestRequest(canary=canary))
-    show(found, _describe_test(found), as_json=as_json)
-    if found["verdict"] != "works":
-        raise SystemExit(1)
+    show(found, _describe_test(found))
+    return 0 if found["verdict"] == "works" else 1
 
 
 def _describe_test(found: dict[str, Any]) -> Iterator[str]:

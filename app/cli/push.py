@@ -10,28 +10,27 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import rich_click as click
 from click.core import ParameterSource
 from rich.console import Console
 
-from app.cli.api_command import connection_options, run_command, timeout_option
 from app.cli.client import journal
 from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import open_api, warn
-from app.cli.client.errors import ClientError, RefusedError
+from app.cli.client.errors import ClientError, RefusedError, UsageError
 from app.cli.client.failed_file import check_target, write_failed
 from app.cli.client.jobs import find_waits
 from app.cli.client.journal import Journal
 from app.cli.client.outcomes import Outcomes
 from app.cli.client.progress import Display, choose_display
 from app.cli.client.push import PushOptions, push
-from app.cli.client.source_file import FileOptions, Format, SourceFile, Survey, open_file
+from app.cli.client.source_file import CsvFile, FileOptions, Format, SourceFile, Survey, open_file
 from app.cli.client.summary import Report, as_document, print_summary
-from app.cli.column_preview import print_preview, show_columns
-from app.cli.output import json_option, show
+from app.cli.command import connection_options, run_command, timeout_option
+from app.cli.output import json_option, show, show_table, wants_json
 from app.cli.records import find_type
 from app.vocabulary.states import Consistency
 
@@ -63,6 +62,10 @@ work left (the same command goes on); 130 interrupted.
 """
 
 
+_SHOWN: Final = 20
+"""Columns named at the beginning of a push."""
+
+
 class _Request(msgspec.Struct, frozen=True, kw_only=True):
     """The command line, understood."""
 
@@ -79,7 +82,6 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
     failed_out: str | None
     run: str | None
     fresh: bool
-    as_json: bool
     quiet: bool
 
 
@@ -127,8 +129,6 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 def push_command(
     context: click.Context, /, file: str, url: str | None, key: str | None, preview: bool, **given: Any
 ) -> None:
-    as_json: bool = given["as_json"]
-
     async def work() -> int:
         for name in ("mode", "batch_size", "concurrency"):
             if given.pop(name) is not None and not given["quiet"]:
@@ -136,9 +136,7 @@ def push_command(
         read = msgspec.convert({name: given.pop(name) for name in FileOptions.__struct_fields__}, FileOptions)
         if preview:
             with _on_disk(file) as path:
-                print_preview(
-                    open_file(path, read, await find_type(given["type"], url, key), name=file), as_json=as_json
-                )
+                _print_preview(open_file(path, read, await find_type(given["type"], url, key), name=file))
             return 0
         api = open_api(url, key, given.pop("seconds"))
         if context.get_parameter_source("seconds") is ParameterSource.COMMANDLINE:
@@ -146,7 +144,7 @@ def push_command(
         return await _push(_Request(file=file, url=url, key=key, read=read, **given), api)
 
     hint = "Run the same command again to resume; nothing is sent twice."
-    context.exit(run_command("push", work, as_json=as_json, interrupted=hint))
+    context.exit(run_command("push", work, interrupted=hint))
 
 
 async def _push(request: _Request, api: ApiClient) -> int:
@@ -157,7 +155,7 @@ async def _push(request: _Request, api: ApiClient) -> int:
         source = open_file(path, request.read, resource, name=request.file)
         if request.failed_out:
             check_target(request.failed_out, source)
-        silent = request.quiet or (request.as_json and not sys.stderr.isatty())
+        silent = request.quiet or (wants_json() and not sys.stderr.isatty())
         display = choose_display(api.clock, silent=silent)
         api.notify = display.say
         # The file and everything that shapes the request made of it.
@@ -182,7 +180,7 @@ async def _push(request: _Request, api: ApiClient) -> int:
         api.deadline.renew()
         async with api:
             with display:
-                show_columns(source, display)
+                _show_columns(source, display)
                 try:
                     ending = await push(api, source, options, outcomes, display)
                 except RefusedError:
@@ -210,7 +208,7 @@ async def _push(request: _Request, api: ApiClient) -> int:
                 book.finish()
             report.elapsed = api.clock.now() - began
             _print_report(request, report)
-            if ending.exit_code == 3 and not request.as_json:
+            if ending.exit_code == 3 and not wants_json():
                 with contextlib.suppress(ClientError):  # whatever hinders the question is no news here
                     for line in await find_waits(api, outcomes.effects(), outcomes.waits()):
                         warn(line)
@@ -236,6 +234,39 @@ def _query(request: _Request) -> list[tuple[str, str]]:
         query.append(("consistency", request.consistency))
     query += [(name, "true") for name in ("atomic", "dry_run") if getattr(request, name)]
     return query
+
+
+def _print_preview(source: SourceFile) -> None:
+    """Print what each column of the file becomes, with its first value.
+
+    Raises:
+        UsageError: it has no columns.
+    """
+    if not isinstance(source, CsvFile):
+        raise UsageError("--preview is for CSV: JSON and NDJSON name their fields themselves")
+    seen = [
+        next((row[i] for row in source.sample if i < len(row) and row[i].strip()), "")
+        for i in range(len(source.columns.header))
+    ]
+    columns = [(*meant, value) for meant, value in zip(source.columns.describe(), seen, strict=True)]
+    described = [{"column": n, "becomes": m, "example": v} for n, m, v in columns]
+    document = {"file": source.name, "columns": described}
+    show_table(document, ("column", "becomes", "first value"), columns)
+    if not wants_json():
+        print("nothing was sent; --map and --ignore change what a column becomes")
+
+
+def _show_columns(source: SourceFile, display: Display) -> None:
+    if not isinstance(source, CsvFile):
+        return
+    meanings = source.columns.describe()
+    fields = [f"{name} → {meaning}" for name, meaning in meanings if not meaning.startswith(("attribute ", "ignored"))]
+    display.say("columns: " + ", ".join(fields))
+    for title, word in (("attributes", "attribute "), ("ignored", "ignored")):
+        names = [name for name, meaning in meanings if meaning.startswith(word)]
+        if names:
+            rest = f", … ({len(names)})" if len(names) > _SHOWN else ""
+            display.say(f"{title}: {', '.join(names[:_SHOWN])}{rest}")
 
 
 @contextlib.contextmanager
@@ -272,8 +303,8 @@ def _open_journal(request: _Request, fingerprint: str, display: Display, stack: 
 
 def _print_report(request: _Request, report: Report) -> None:
     ending = report.ending
-    if request.as_json:
-        show(as_document(report), (), as_json=True)
+    if wants_json():
+        show(as_document(report), ())
     elif not request.quiet:
         print_summary(report, Console())
         counts = report.outcomes.effects().values()

@@ -10,10 +10,10 @@ from urllib.parse import quote
 import msgspec
 import rich_click as click
 
-from app.cli.api_command import api_command, limit_option
 from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import open_api
-from app.cli.output import print_fields, print_rows
+from app.cli.command import api_command, limit_option
+from app.cli.output import show_fields, show_rows
 from app.resources.declaration import Resource
 from app.resources.json_schema import Definition, compile_type
 from app.resources.types import BUILT_IN, FIRST_OWN
@@ -51,19 +51,17 @@ def records_group() -> None:
     """Records: lists of them, their state at each destination, and their history."""
 
 
-@api_command("records list", records_group, rows=True)
+@api_command(records_group, "list", rows=True)
 @type_option
 @click.option("--updated-since", metavar="TIME", help="Only records that changed since, like 2026-03-31T12:00:00Z.")
 @click.option("--email", metavar="ADDRESS", help="Only records with this e-mail address.")
 @click.option("--domain", help="Only records with this domain.")
 @limit_option(100)
-async def list_(api: ApiClient, type: str, limit: int, as_json: bool, **filters: str | None) -> None:
+async def list_(api: ApiClient, type: str, limit: int, **filters: str | None) -> None:
     """Records as they are now."""
     params = {name: value for name, value in filters.items() if value}
     columns = ("id", "version", "updated", "record")
-    await print_rows(
-        api.list(f"/v1/{type}", "records", params), limit, columns, _describe_record, as_json=as_json, whole="record"
-    )
+    await show_rows(api.list(f"/v1/{type}", "records", params), limit, columns, _describe_record, whole="record")
 
 
 def _describe_record(record: dict[str, Any]) -> list[object]:
@@ -72,25 +70,22 @@ def _describe_record(record: dict[str, Any]) -> list[object]:
     return [record["id"], record["version"], record["updated_at"], msgspec.json.encode(rest).decode()]
 
 
-@api_command("records export", records_group)
+@api_command(records_group, "export")
 @type_option
 @click.option("--csv", "as_csv", is_flag=True, help="CSV; else one JSON object a line.")
-async def export(api: ApiClient, type: str, as_csv: bool, as_json: bool) -> None:
+async def export(api: ApiClient, type: str, as_csv: bool) -> None:
     """All records of a type as of one moment, to standard output."""
     media_type = "text/csv" if as_csv else "application/x-ndjson"
     await api.save(f"/v1/{type}:export", params={}, media_type=media_type, out=sys.stdout.buffer)
 
 
-@api_command("records show", records_group)
+@api_command(records_group, "show")
 @click.argument("record")
 @type_option
-async def show(api: ApiClient, record: str, type: str, as_json: bool) -> None:
+async def show(api: ApiClient, record: str, type: str) -> None:
     """A record, and its state at every destination."""
     body = await api.ask("GET", _path(type, record))
-    if as_json:
-        print(body.decode())
-    else:
-        print_fields(_fields(msgspec.json.decode(body)))
+    show_fields(body, _fields(msgspec.json.decode(body)))
 
 
 def _fields(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -103,15 +98,15 @@ def _fields(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, value if isinstance(value, str) else msgspec.json.encode(value).decode()
 
 
-@api_command("records history", records_group, rows=True)
+@api_command(records_group, "history", rows=True)
 @click.argument("record")
 @type_option
 @limit_option(20)
-async def history(api: ApiClient, record: str, type: str, limit: int, as_json: bool) -> None:
+async def history(api: ApiClient, record: str, type: str, limit: int) -> None:
     """Every version of a record, newest first: what changed, when, by which job and whose key."""
     columns = ("version", "when", "kind", "job", "item", "key", "what")
     versions = api.list(f"{_path(type, record)}/history", "versions")
-    await print_rows(versions, limit, columns, _describe, as_json=as_json, whole="job")
+    await show_rows(versions, limit, columns, _describe, whole="job")
 
 
 def _path(type: str, record: str) -> str:

@@ -13,7 +13,7 @@ import rich_click as click
 from app import settings as settings_module
 from app.cli.client.progress import LINE_INTERVAL
 from app.cli.local import place
-from app.cli.output import json_option, show
+from app.cli.output import json_option, show, wants_json
 
 
 @click.command()
@@ -71,7 +71,7 @@ def worker(quiet: bool) -> None:
 )
 @place.data_dir_option
 @json_option
-def migrate(seconds: float, citus: bool, as_json: bool) -> None:
+def migrate(seconds: float, citus: bool) -> None:
     """Bring the database to this release's schema. Safe to start many at once.
 
     Runs as the owner of the tables: TRANCHE_DATABASE_OWNER_URL, or else TRANCHE_DATABASE_URL. Rows of an older release
@@ -95,16 +95,16 @@ def migrate(seconds: float, citus: bool, as_json: bool) -> None:
     if citus:
         done["applied"], done["distributed"] = asyncio.run(migrate_citus(url, wait=seconds, report=report))
     lines = [f"{what}: {', '.join(names)}" for what, names in done.items() if names]
-    show(done, lines or ["the schema is up to date"], as_json=as_json)
+    show(done, lines or ["the schema is up to date"])
 
 
 @click.command()
 @json_option
-def settings(as_json: bool) -> None:
+def settings() -> None:
     """List every setting with default, unit and meaning."""
     rows = settings_module.table(settings_module.load())
-    if as_json:
-        show(rows, (), as_json=True)
+    if wants_json():
+        show(rows, ())
         return
     from rich.console import Console
     from rich.table import Table

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ import msgspec
 import rich_click as click
 
 from app import settings as settings_module
+from app.cli.command import Work, command
 from app.embedded import read_run
 from app.embedded.secrets import load_or_create
 from app.errors import SettingsError
@@ -87,3 +88,8 @@ async def connection(settings: Settings) -> AsyncIterator[Connection]:
     """One connection for a command that does one thing."""
     async with database(settings) as opened, opened.connection() as one:
         yield one
+
+
+def database_command(group: click.Group, verb: str) -> Callable[[Work], click.Command]:
+    """A command whose work gets a connection to the service's database, then the options by name."""
+    return command(group, verb, lambda _: connection(find(redis=False)), data_dir_option)

@@ -7,8 +7,8 @@ import sys
 import rich_click as click
 
 from app.cli.local import place
-from app.cli.local.database_command import database_command
-from app.cli.output import show, show_table
+from app.cli.local.place import database_command
+from app.cli.output import show, show_table, wants_json
 from app.kit.encryption import Vault
 from app.kit.postgres.database import Connection
 from app.secret_rotation import service
@@ -24,11 +24,11 @@ def _vault() -> Vault:
 
 
 @database_command(secrets, "list")
-async def list_(connection: Connection, as_json: bool) -> None:
+async def list_(connection: Connection) -> None:
     """Count the stored credentials under each key, of all tenants."""
     found = await service.count(connection, _vault())
     rows = ((use.key, use.secrets, _describe(use)) for use in found)
-    show_table(found, ("KEY", "SECRETS", "USE"), rows, as_json=as_json)
+    show_table(found, ("KEY", "SECRETS", "USE"), rows)
 
 
 def _describe(use: service.KeyUse) -> str:
@@ -38,7 +38,7 @@ def _describe(use: service.KeyUse) -> str:
 
 
 @database_command(secrets, "rotate")
-async def rotate(connection: Connection, as_json: bool) -> int:
+async def rotate(connection: Connection) -> int:
     """Encrypt every stored credential, of all tenants, with the first key of TRANCHE_SECRET_KEY.
 
     It may run while the service runs, and may be stopped and run again. Exits with 1 if some could not be decrypted.
@@ -46,8 +46,8 @@ async def rotate(connection: Connection, as_json: bool) -> int:
     done = await service.rotate(connection, _vault())
     current = done.secrets - len(done.unreadable)
     line = f"encrypted {done.rotated} anew; {current} of {done.secrets} are under key {done.key} now"
-    show(done, [line], as_json=as_json)
-    for secret in [] if as_json else done.unreadable:
+    show(done, [line])
+    for secret in [] if wants_json() else done.unreadable:
         print(
             f"tenant {secret.tenant_id}: the secret of {secret.kind} {secret.name!r} cannot be decrypted "
             f"(key: {secret.key})",

@@ -186,7 +186,7 @@ async def test_the_command_changes_a_destination_over_http_and_at_the_database(a
     ):
         wrong = await tranche("change", *words, *here)
         assert wrong.exit_code != 0
-        assert reason in str(wrong.exception)
+        assert reason in f"{wrong.exception} {wrong.output}"
 
 
 async def test_an_inward_address_is_refused_with_what_to_do(api: Api, settings: Settings, api_key: str) -> None:

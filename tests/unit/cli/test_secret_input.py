@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import rich_click as click
 
-from app.cli.secret_input import read_secret
+from app.cli.destinations import read_secret
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Commands that ask the API: a decorator that opens the client and turns every ending into an exit code."""
+"""How a command is made: a decorator that opens what it works with and turns every ending into an exit code."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from typing import Any, Final, TypeVar
 
 import rich_click as click
 
+from app.cli.client.api_client import ApiClient
 from app.cli.client.connection import REQUEST_TIMEOUT, open_api
 from app.cli.client.errors import ClientError
 from app.cli.output import json_option, lines_option, print_error
 
 Work = Callable[..., Awaitable[int | None]]
-"""Gets the client, then the options by name; returns the exit code, None for 0."""
+"""Gets what was opened, then the options by name; returns the exit code, None for 0."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 INTERRUPTED: Final = 130
@@ -58,44 +60,57 @@ connection_options = options(
 """They outrank the environment."""
 
 
-def api_command(
-    words: str, group: click.Group | None = None, *, repeatable: bool = True, rows: bool = False
+def command(
+    group: click.Group,
+    verb: str,
+    opens: Callable[[dict[str, Any]], AbstractAsyncContextManager[Any]],
+    *own: Callable[[Any], Any],
+    rows: bool = False,
 ) -> Callable[[Work], click.Command]:
-    """The command `tranche WORDS`, added to `group`.
+    """The command `tranche GROUP VERB`, whose work gets what `opens` gives.
 
-    It has `--url`, `--key` and `--json` (where `rows`, one object a line) beside the options of the decorators below
-    this one. A single question takes `REQUEST_TIMEOUT` seconds at most, or the command's `--timeout` where that is
-    more; a command that is not `repeatable` makes something new, see `open_api`.
+    It has `--json` (where `rows`, one object a line) and the options of `opens` beside those of the decorators below
+    this one; `opens` takes the values of its `own` out of all.
     """
 
     def decorate(work: Work) -> click.Command:
-        @click.command(words.split()[-1])
-        @connection_options
-        @(lines_option if rows else json_option)
+        @group.command(verb)
+        @options(*own, lines_option if rows else json_option)
         @functools.wraps(work)
-        def command(url: str | None, key: str | None, as_json: bool, **given: Any) -> None:
-            async def connected() -> int:
-                seconds = max(given.get("seconds", 0.0), REQUEST_TIMEOUT) if repeatable else 0.0
-                async with open_api(url, key, seconds) as api:
-                    return await work(api, as_json=as_json, **given) or 0
+        def run(**given: Any) -> None:
+            async def opened() -> int:
+                async with opens(given) as place:
+                    return await work(place, **given) or 0
 
-            sys.exit(run_command(words, connected, as_json=as_json))
+            sys.exit(run_command(f"{group.name} {verb}", opened))
 
-        if group is not None:
-            group.add_command(command)
-        return command
+        return run
 
     return decorate
 
 
-def run_command(
-    words: str, work: Callable[[], Coroutine[Any, Any, int]], *, as_json: bool, interrupted: str = ""
-) -> int:
+def api_command(
+    group: click.Group, verb: str, *, repeatable: bool = True, rows: bool = False
+) -> Callable[[Work], click.Command]:
+    """A command that asks the API.
+
+    A single question takes `REQUEST_TIMEOUT` seconds at most, or the command's `--timeout` where that is more; a
+    command that is not `repeatable` makes something new, see `open_api`.
+    """
+
+    def opens(given: dict[str, Any]) -> ApiClient:
+        seconds = max(given.get("seconds", 0.0), REQUEST_TIMEOUT) if repeatable else 0.0
+        return open_api(given.pop("url"), given.pop("key"), seconds)
+
+    return command(group, verb, opens, connection_options, rows=rows)
+
+
+def run_command(words: str, work: Callable[[], Coroutine[Any, Any, int]], *, interrupted: str = "") -> int:
     """Run the coroutine and turn every way it may end into an exit code, with one line that says why."""
     try:
         return asyncio.run(work())
     except ClientError as error:
-        print_error(words, error.detail, error.exit_code, as_json=as_json)
+        print_error(words, error.detail, error.exit_code)
         return error.exit_code
     except KeyboardInterrupt:
         print(f"\ntranche {words}: interrupted. {interrupted}".rstrip(), file=sys.stderr)

@@ -1,4 +1,4 @@
-"""`tranche keys create | list | change | rotate | revoke`, on the database itself."""
+"""`tranche tenants …` and `tranche keys …`, on the database itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import rich_click as click
 
 from app.audit.queries import OPERATOR
 from app.auth import service
-from app.auth.queries import Key
-from app.cli.local.database_command import database_command, show_time
-from app.cli.output import show, show_table
+from app.auth.queries import Key, Tenant
+from app.cli.local.place import database_command
+from app.cli.output import show, show_table, show_time
 from app.kit.postgres.database import Connection
 
 _SPAN: Final = re.compile(r"([1-9][0-9]{0,4})([smhdw])")
@@ -35,6 +35,50 @@ class Span(click.ParamType[float]):
 
 
 _key_argument: Final = click.argument("key")
+_tenant_argument: Final = click.argument("name")
+
+
+@click.group()
+def tenants() -> None:
+    """Tenants: who has keys, records and destinations of its own."""
+
+
+@database_command(tenants, "list")
+async def list_tenants(connection: Connection) -> None:
+    """List tenants, with the number of their valid keys."""
+    found = await service.list_tenants(connection)
+    rows = ((t.name, show_time(t.created_at), t.keys, _state_of_tenant(t)) for t in found)
+    show_table(found, ("TENANT", "CREATED", "KEYS", "STATE"), rows)
+
+
+def _state_of_tenant(tenant: Tenant) -> str:
+    return f"disabled {show_time(tenant.disabled_at)}" if tenant.disabled_at else "active"
+
+
+@database_command(tenants, "create")
+@_tenant_argument
+async def create_tenant(connection: Connection, name: str) -> None:
+    """Create a tenant; an existing one is left as it is."""
+    await service.ensure_tenant(connection, name)
+    _show_tenant((await service.list_tenants(connection, name))[0])
+
+
+@database_command(tenants, "disable")
+@_tenant_argument
+async def disable(connection: Connection, name: str) -> None:
+    """Refuse its keys and stop all its work; nothing is lost."""
+    _show_tenant(await service.set_tenant_disabled(connection, name, True))
+
+
+@database_command(tenants, "enable")
+@_tenant_argument
+async def enable(connection: Connection, name: str) -> None:
+    """Enable a disabled tenant; its work continues."""
+    _show_tenant(await service.set_tenant_disabled(connection, name, False))
+
+
+def _show_tenant(tenant: Tenant) -> None:
+    show(tenant, [f"{tenant.name} is {'disabled' if tenant.disabled_at else 'active'}"])
 
 
 @click.group()
@@ -47,23 +91,21 @@ def keys() -> None:
 @click.option("--scopes", default="import,read", show_default=True, help=f"Any of {','.join(service.SCOPES)}.")
 @click.option("--name", default="", help="What the key is for, as lists show it.")
 @click.option("--expires-in", type=Span(), help="When it ends, as in 90d or 12h; never if nothing is said.")
-async def create(
-    connection: Connection, tenant: str, scopes: str, name: str, expires_in: float | None, as_json: bool
-) -> None:
+async def create(connection: Connection, tenant: str, scopes: str, name: str, expires_in: float | None) -> None:
     """Create a key and print it once: only its hash is stored."""
     wanted = [scope.strip() for scope in scopes.split(",") if scope.strip()]
     key = await service.create_key(connection, tenant, wanted, name=name, expires_at=_after(expires_in))
-    show({"tenant": tenant, "key": key}, [key], as_json=as_json)
+    show({"tenant": tenant, "key": key}, [key])
 
 
 @database_command(keys, "list")
 @click.option("--tenant", help="Only this tenant's.")
-async def list_(connection: Connection, tenant: str | None, as_json: bool) -> None:
+async def list_(connection: Connection, tenant: str | None) -> None:
     """List keys, without their secrets."""
     tenant_id = None if tenant is None else await service.find_tenant(connection, tenant)
     found = await service.list_keys(connection, tenant_id)
     columns = ("KEY", "TENANT", "SCOPES", "CREATED", "EXPIRES", "LAST USED", "STATE", "NAME")
-    show_table(found, columns, map(_describe, found), as_json=as_json, whole="KEY")
+    show_table(found, columns, map(_describe, found), whole="KEY")
 
 
 def _describe(key: Key) -> list[str]:
@@ -86,7 +128,7 @@ def _state(key: Key) -> str:
 @click.option("--expires-in", type=Span(), help="When it ends, from now on, as in 90d or 12h.")
 @click.option("--never-expires", is_flag=True, help="It has no end.")
 async def change(
-    connection: Connection, key: str, name: str | None, expires_in: float | None, never_expires: bool, as_json: bool
+    connection: Connection, key: str, name: str | None, expires_in: float | None, never_expires: bool
 ) -> None:
     """Change the name or the expiry of a key."""
     if never_expires and expires_in is not None:
@@ -98,7 +140,7 @@ async def change(
     found = await service.find_key(connection, key)
     changed = await service.change_key(connection, *found, wanted, actor=OPERATOR)
     line = f"changed {changed.key_id}: expires {show_time(changed.expires_at, 'never')}"
-    show(changed, [line], as_json=as_json)
+    show(changed, [line])
 
 
 @database_command(keys, "rotate")
@@ -106,19 +148,19 @@ async def change(
 @click.option(
     "--keep", type=Span(), default="1d", show_default=True, help="For how long the key before is good as well; 0: not."
 )
-async def rotate(connection: Connection, key: str, keep: float, as_json: bool) -> None:
+async def rotate(connection: Connection, key: str, keep: float) -> None:
     """Renew the secret of a key and print the new key once. Its id, scopes and jobs remain."""
     tenant_id, key_id = await service.find_key(connection, key)
     made = await service.rotate_key(connection, tenant_id, key_id, keep=keep, actor=OPERATOR)
-    show({"key_id": key_id, "key": made}, [made], as_json=as_json)
+    show({"key_id": key_id, "key": made}, [made])
 
 
 @database_command(keys, "revoke")
 @_key_argument
-async def revoke(connection: Connection, key: str, as_json: bool) -> None:
+async def revoke(connection: Connection, key: str) -> None:
     """Revoke a key. It stops working at once."""
     revoked = await service.revoke_key(connection, key)
-    show({"key_id": revoked, "state": "revoked"}, [f"revoked {revoked}"], as_json=as_json)
+    show({"key_id": revoked, "state": "revoked"}, [f"revoked {revoked}"])
 
 
 def _after(seconds: float | None) -> datetime | None:
