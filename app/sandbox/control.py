@@ -24,35 +24,85 @@ No token is asked for. A wrong request is answered 400 with `{"error"}`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 from aiohttp import web
 
 from app.sandbox.faults import FaultError, Refuse, parse
 from app.sandbox.front import DEFAULT_PORTAL, Front
-from app.sandbox.records import Records
-from app.sandbox.users import Edit, delete, edit
+from app.sandbox.ledger import Ledger, timestamp
+from app.sandbox.records import Record, Records, effect_of
 from app.sandbox.vendor import Schema
 
 PREFIX: Final = "/__sandbox__"
 PARTS: Final = ("ledger", "contacts", "faults", "concurrency")
 
+_USER: Final = "user"
+"""Of a CRM: it had records before an import, and somebody types into their fields later. No call does."""
+
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class Listener(Protocol):
-    """Who holds the port."""
+class Edit(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """A record, by a property with unique values, and what is typed into it; `null` empties a field."""
 
-    async def refuse(self, seconds: float) -> None: ...
-    async def reopen(self) -> None: ...
+    portal: str = "default"
+    key_property: str
+    key: str
+    properties: dict[str, Any] = {}
+
+
+class Port:
+    """The listening socket, which can be closed for a while and opened again on the same port."""
+
+    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
+        self._runner = runner
+        self._host = host
+        self.number = port
+        self._site: web.TCPSite | None = None
+        self._timer: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        self._site = web.TCPSite(self._runner, self._host, self.number, backlog=1024)
+        await self._site.start()
+        self.number = self._site.port
+
+    async def refuse(self, seconds: float) -> None:
+        """Close the port; `seconds` later it is open again."""
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._site is not None:
+            await self._site.stop()
+            self._site = None
+        for connection in self._runner.server.connections if self._runner.server is not None else ():
+            connection.close()  # once its request is answered, and at once where it is idle
+        self._timer = asyncio.create_task(self._reopen_after(seconds))
+
+    async def reopen(self) -> None:
+        """Open the port now, if it is closed."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._site is None:
+            await self.open()
+
+    async def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    async def _reopen_after(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self._timer = None
+        await self.open()
 
 
 class Control:
-    """The handlers; `listener` is set by who opens the port."""
+    """The handlers; `port` is set by who opens it."""
 
-    listener: Listener
+    port: Port
 
     def __init__(self, front: Front, kind: str) -> None:
         self._front = front
@@ -111,11 +161,11 @@ class Control:
 
     async def edit_contact(self, request: web.Request) -> object:
         wanted = msgspec.json.decode(await request.read(), type=Edit)
-        return {"contact": edit(self._records(request), self._front.ledger, wanted)}
+        return {"contact": _edit(self._records(request), self._front.ledger, wanted)}
 
     async def delete_contact(self, request: web.Request) -> object:
         portal = request.query.get("portal", DEFAULT_PORTAL)
-        return {"deleted": delete(self._records(request), self._front.ledger, portal, request.match_info["id"])}
+        return {"deleted": _delete(self._records(request), self._front.ledger, portal, request.match_info["id"])}
 
     async def faults(self, _: web.Request) -> object:
         return {"faults": self._front.faults.show()}
@@ -178,12 +228,12 @@ class Control:
     async def _set(self, kind: str, parameters: object) -> None:
         fault = self._front.faults.set(kind, parameters)
         if isinstance(fault, Refuse) and fault.seconds is not None:
-            await self.listener.refuse(fault.seconds)
+            await self.port.refuse(fault.seconds)
 
     async def _clear(self, kind: str | None) -> None:
         self._front.faults.clear(kind)
         if kind in (None, Refuse.kind):
-            await self.listener.reopen()
+            await self.port.reopen()
 
 
 def _safely(
@@ -200,6 +250,28 @@ def _safely(
         return response
 
     return handler
+
+
+def _edit(records: Records, ledger: Ledger, wanted: Edit) -> Record:
+    """Make the record if there is none, else set these properties of it; the ledger has a row of it either way."""
+    at = timestamp()
+    record = records.find(wanted.portal, wanted.key, wanted.key_property)
+    created = record is None
+    if record is None:
+        record, *_ = records.upsert(wanted.portal, wanted.key_property, wanted.key, wanted.properties, at)
+        changed = True
+    else:
+        changed = records.edit(record, wanted.properties, at)
+    ledger.apply([effect_of(record, at, changed=changed, created=created, by=_USER)])
+    return record
+
+
+def _delete(records: Records, ledger: Ledger, portal: str, record_id: str) -> bool:
+    """Take a record away; false: there is none with this id."""
+    record = records.delete(portal, record_id)
+    if record is not None:
+        ledger.apply([effect_of(record, timestamp(), deleted=True, by=_USER)])
+    return record is not None
 
 
 async def _body(request: web.Request) -> Any:

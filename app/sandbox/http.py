@@ -43,7 +43,7 @@ _ids: Final = msgspec.json.Decoder(Ids)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class HttpSandbox(Vendor):
+class Sandbox(Vendor):
     """A service of one's own."""
 
     options: Mapping[str, Any] = {
@@ -182,7 +182,7 @@ def _parse(decoder: msgspec.json.Decoder[Any], body: bytes) -> Any:
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:
-        raise RefusedError(_error(400, "malformed", str(error))) from error
+        raise _refused(400, "malformed", str(error)) from error
 
 
 def _merged(held: Any, attributes: dict[str, Any]) -> dict[str, Any]:
@@ -193,23 +193,23 @@ def _merged(held: Any, attributes: dict[str, Any]) -> dict[str, Any]:
 def _check(visit: Visit, records: list[dict[str, Any]]) -> None:
     """What refuses a batch as a whole."""
     if not records:
-        raise RefusedError(_error(422, "empty", "There is no record in it."))
+        raise _refused(422, "empty", "There is no record in it.")
     if len(records) > MAX_RECORDS:
-        raise RefusedError(_error(413, "too_many", f"At most {MAX_RECORDS} records a call."))
+        raise _refused(413, "too_many", f"At most {MAX_RECORDS} records a call.")
     for record in records:
         if not isinstance(record.get("id"), str) or not record["id"]:
-            raise RefusedError(_error(422, "no_id", "Every record needs an id, a string."))
+            raise _refused(422, "no_id", "Every record needs an id, a string.")
         if not isinstance(record.get("version", 0), int):
-            raise RefusedError(_error(422, "bad_version", "A version is a whole number."))
+            raise _refused(422, "bad_version", "A version is a whole number.")
         missing = next(iter(visit.missing_fields([*record, *(record.get("attributes") or {})])), None)
         if missing is not None:
-            raise RefusedError(_error(422, "unknown_field", f"There is no field {missing!r}."))
+            raise _refused(422, "unknown_field", f"There is no field {missing!r}.")
     twice = [key for key, times in Counter(r["id"] for r in records).items() if times > 1]
     if twice:
-        raise RefusedError(_error(422, "twice", f"These ids appear twice in it: {', '.join(twice)}"))
+        raise _refused(422, "twice", f"These ids appear twice in it: {', '.join(twice)}")
     whole = visit.rejected_whole((r["id"], str(r.get("email"))) for r in records)
     if whole is not None:
-        raise RefusedError(_error(400, "rejected", whole.message))
+        raise _refused(400, "rejected", whole.message)
 
 
 def _wrong(visit: Visit, key: str, email: str) -> dict[str, Any] | None:
@@ -225,11 +225,9 @@ def _wrong(visit: Visit, key: str, email: str) -> dict[str, Any] | None:
 
 
 def _refused(status: int, code: str, message: str) -> RefusedError:
+    """A whole call is."""
     return RefusedError(_error(status, code, message))
 
 
 def _error(status: int, code: str, message: str) -> Answer:
     return Answer(status=status, body=_encode({"error": {"code": code, "message": message}}))
-
-
-Sandbox: Final[Callable[[], Vendor]] = HttpSandbox

@@ -13,9 +13,7 @@ from __future__ import annotations
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
-
-import msgspec
+from typing import Any
 
 from app.sandbox import hubspot_wire as wire
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
@@ -25,7 +23,7 @@ from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 
 
-class HubSpotSandbox(Vendor):
+class Sandbox(Vendor):
     """HubSpot."""
 
     key_field = "tranche_id"
@@ -56,15 +54,9 @@ class HubSpotSandbox(Vendor):
         match fault:
             case RateLimit():
                 words = f"You have reached your {fault.policy_name.lower()} limit."
-                body = {
-                    "status": "error",
-                    "message": words,
-                    "errorType": "RATE_LIMIT",
-                    "correlationId": str(uuid.uuid4()),
-                    "policyName": fault.policy_name,
-                    "requestId": str(uuid.uuid4()),
-                }
-                return Answer(status=429, body=wire.encode(body))
+                ids = {"correlationId": str(uuid.uuid4()), "requestId": str(uuid.uuid4())}
+                body = {"status": "error", "message": words, "errorType": "RATE_LIMIT", "policyName": fault.policy_name}
+                return Answer(status=429, body=wire.encode(body | ids))
             case Lock():
                 return wire.refusal(423, "LOCKED", "The resource is locked; try again later")
             case Status():
@@ -90,7 +82,7 @@ class HubSpotSandbox(Vendor):
     def upsert(self, visit: Visit) -> Answer:
         """Every input becomes a result or an error; what HubSpot cannot parse, or has no property for, fails the whole
         batch."""
-        inputs = wire.parse(wire.UPSERTS, visit).inputs
+        inputs = wire.parse(wire.Inputs[wire.UpsertInput], visit).inputs
         if not all(item.id and item.id_property for item in inputs):
             raise wire.bad_request("id and idProperty must not be empty")
         names = {item.id_property for item in inputs}
@@ -112,7 +104,7 @@ class HubSpotSandbox(Vendor):
 
     def create(self, visit: Visit) -> Answer:
         """New records; all or, where one is refused, none of those without a trace id."""
-        inputs = wire.parse(wire.CREATES, visit).inputs
+        inputs = wire.parse(wire.Inputs[wire.CreateInput], visit).inputs
         wire.check_inputs(visit, inputs)
 
         def write(item: wire.CreateInput) -> tuple[Record, bool, bool]:
@@ -125,7 +117,7 @@ class HubSpotSandbox(Vendor):
 
     def update(self, visit: Visit) -> Answer:
         """Records by their id, or by a unique property; one that is not there is an error of its own."""
-        inputs = wire.parse(wire.UPDATES, visit).inputs
+        inputs = wire.parse(wire.Inputs[wire.UpdateInput], visit).inputs
         wire.check_key(visit, {item.id_property for item in inputs if item.id_property is not None})
         wire.check_inputs(visit, inputs)
 
@@ -146,7 +138,7 @@ class HubSpotSandbox(Vendor):
         whole = visit.rejected_whole((wire.id_of(item), item.properties.get("email", "")) for item in inputs)
         if whole is not None:
             return wire.refusal(400, "VALIDATION_ERROR", whole.message)
-        results: list[wire.Result] = []
+        results: list[dict[str, Any]] = []
         errors: list[dict[str, Any]] = []
         for item in inputs:
             wrong = self._wrong(visit, item)
@@ -158,18 +150,19 @@ class HubSpotSandbox(Vendor):
             if not visit.omitted(record.key, record.properties.get("email", "")):
                 result = wire.result_of(record, item.properties)
                 if isinstance(item, wire.UpsertInput):
-                    result.new = is_new
-                    result.properties[item.id_property] = item.id
-                result.object_write_trace_id = item.object_write_trace_id or msgspec.UNSET
+                    result["new"] = is_new
+                    result["properties"][item.id_property] = item.id
+                if item.object_write_trace_id:
+                    result["objectWriteTraceId"] = item.object_write_trace_id
                 results.append(result)
         return self._answer(visit, results, errors)
 
     def read(self, visit: Visit) -> Answer:
         """Found records are results; all others are one error that names their ids."""
-        body = wire.parse(wire.READS, visit)
+        body = wire.parse(wire.Read, visit)
         if body.id_property is not None:
             wire.check_key(visit, {body.id_property})
-        results: list[wire.Result] = []
+        results: list[dict[str, Any]] = []
         missing: list[str] = []
         for item in body.inputs:
             by_email = body.id_property == "email" and wire.of(visit).emails
@@ -183,7 +176,7 @@ class HubSpotSandbox(Vendor):
 
     def archive(self, visit: Visit) -> Answer:
         """By record id; those that are not there are passed over. No word about single records."""
-        for item in wire.parse(wire.ARCHIVES, visit).inputs:
+        for item in wire.parse(wire.Inputs[wire.Id], visit).inputs:
             record = visit.records.delete(visit.portal, item.id)
             if record is not None:
                 visit.book(record, deleted=True)
@@ -216,22 +209,15 @@ class HubSpotSandbox(Vendor):
         """The property among these that the record is to be found by."""
         return next((name for name in sorted(self._keys[visit.object]) if properties.get(name)), None)
 
-    def _answer(self, visit: Visit, results: list[wire.Result], errors: list[dict[str, Any]]) -> Answer:
-        asked = [result.id for result in results]
+    def _answer(self, visit: Visit, results: list[dict[str, Any]], errors: list[dict[str, Any]]) -> Answer:
+        asked = [result["id"] for result in results]
         self._random.shuffle(results)
-        if len(results) > 1 and [result.id for result in results] == asked:
+        if len(results) > 1 and [result["id"] for result in results] == asked:
             results.append(results.pop(0))
-        body: dict[str, Any] = {
-            "status": "COMPLETE",
-            "results": results,
-            "startedAt": visit.at,
-            "completedAt": timestamp(),
-        }
+        times = {"startedAt": visit.at, "completedAt": timestamp()}
+        body: dict[str, Any] = {"status": "COMPLETE", "results": results, **times}
         if errors:
             # As its OpenAPI document has a StandardError: all of these are required.
             errors = [{"context": {}, "links": {}, "errors": []} | error for error in errors]
             body |= {"numErrors": len(errors), "errors": errors}
         return Answer(status=207 if errors else 200, body=wire.encode(body))
-
-
-Sandbox: Final[Callable[[], Vendor]] = HubSpotSandbox

@@ -50,26 +50,11 @@ class Read(Inputs[Id], rename="camel", kw_only=True):
     id_property: str | None = None
 
 
-class Result(msgspec.Struct, rename="camel", omit_defaults=True):
-    id: str
-    properties: dict[str, str | None]
-    created_at: str
-    updated_at: str
-    archived: bool | msgspec.UnsetType = msgspec.UNSET
-    new: bool | msgspec.UnsetType = msgspec.UNSET
-    object_write_trace_id: str | msgspec.UnsetType = msgspec.UNSET
-
-
 def bad_request(message: str, **context: list[str]) -> RefusedError:
     """The whole batch is refused."""
     return RefusedError(refusal(400, "VALIDATION_ERROR", message, **context))
 
 
-CREATES: Final = msgspec.json.Decoder(Inputs[CreateInput])
-UPDATES: Final = msgspec.json.Decoder(Inputs[UpdateInput])
-UPSERTS: Final = msgspec.json.Decoder(Inputs[UpsertInput])
-ARCHIVES: Final = msgspec.json.Decoder(Inputs[Id])
-READS: Final = msgspec.json.Decoder(Read)
 encode: Final = msgspec.json.Encoder().encode
 B = TypeVar("B", bound=Inputs[Any])
 
@@ -79,9 +64,13 @@ def of(visit: Visit) -> HubSpotObject:
     return OBJECTS[visit.object]
 
 
-def parse(decoder: msgspec.json.Decoder[B], visit: Visit) -> B:
+def parse(kind: type[B], visit: Visit) -> B:
+    """
+    Raises:
+        RefusedError: the body is none of this kind, or holds too much, nothing, or an id twice.
+    """
     try:
-        body = decoder.decode(visit.body)
+        body: B = msgspec.json.decode(visit.body, type=kind)
     except (ValueError, RecursionError) as error:
         raise bad_request(f"Invalid input JSON: {error}") from error
     visit.call.n = len(body.inputs)
@@ -172,19 +161,11 @@ def missing(visit: Visit, ids: list[str], context: Mapping[str, list[str]]) -> d
     return item_error("OBJECT_NOT_FOUND", words, {"ids": ids, **context})
 
 
-def result_of(record: Record, properties: Mapping[str, str | None]) -> Result:
-    return Result(
-        id=record.id,
-        properties={
-            **properties,
-            "createdate": record.created_at,
-            "hs_object_id": record.id,
-            OBJECTS[record.object].modified: record.updated_at,
-        },
-        created_at=record.created_at,
-        updated_at=record.updated_at,
-        archived=False,
-    )
+def result_of(record: Record, properties: Mapping[str, str | None]) -> dict[str, Any]:
+    modified = OBJECTS[record.object].modified
+    facts = {"createdate": record.created_at, "hs_object_id": record.id, modified: record.updated_at}
+    times = {"createdAt": record.created_at, "updatedAt": record.updated_at}
+    return {"id": record.id, "properties": {**properties, **facts}, **times, "archived": False}
 
 
 def item_error(category: str, message: str, context: dict[str, list[str]] | None) -> dict[str, Any]:

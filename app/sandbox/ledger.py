@@ -48,7 +48,7 @@ class Effect(msgspec.Struct, kw_only=True, gc=False, tag_field="row", tag="effec
     deleted: bool = False
     """The record was taken away."""
     by: str = "api"
-    """`user`: a user of the CRM did it (`app.sandbox.users`), and no call did."""
+    """`user`: a user of the CRM did it (`app.sandbox.control`), and no call did."""
 
 
 class Kept(msgspec.Struct, kw_only=True, tag_field="row", tag="kept"):

@@ -12,14 +12,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
 import msgspec
 
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
-from app.sandbox.salesforce_columns import CONTACT, DESCRIBED, KEY, NUMBERS, OBJECTS, Column, SObject
+from app.sandbox.salesforce_objects import CONTACT, DESCRIBED, KEY, NUMBERS, OBJECTS, Column, SObject
 from app.sandbox.vendor import ANY, Answer, Refusal, RefusedError, Route, Vendor, Visit
 
 MAX_RECORDS: Final = 200
@@ -43,7 +42,7 @@ _collections: Final = msgspec.json.Decoder(Collection)
 _encode: Final = msgspec.json.Encoder().encode
 
 
-class SalesforceSandbox(Vendor):
+class Sandbox(Vendor):
     """Salesforce."""
 
     locks_calls = False
@@ -349,6 +348,3 @@ ROLLED_BACK: Final = _item(
     "ALL_OR_NONE_OPERATION_ROLLED_BACK", "Record rolled back because not all records were valid and allOrNone was true"
 )
 LOCKED: Final = _item("UNABLE_TO_LOCK_ROW", "unable to obtain exclusive access to this record or 1 records")
-
-
-Sandbox: Final[Callable[[], Vendor]] = SalesforceSandbox

@@ -14,7 +14,7 @@ from typing import Final
 from aiohttp import web
 
 from app.destinations import kinds
-from app.sandbox.control import Control
+from app.sandbox.control import Control, Port
 from app.sandbox.front import Front
 from app.sandbox.ledger import Ledger
 from app.sandbox.vendor import Vendor
@@ -27,50 +27,6 @@ KINDS: Final[dict[str, Callable[[], Vendor]]] = {
 """The kinds that there are sandboxes for: each is the file of its name in this folder."""
 MAX_REQUEST_BYTES: Final = 32_000_000
 SHUTDOWN_SECONDS: Final = 0.5
-
-
-class _Port:
-    """The listening socket, which can be closed for a while and opened again on the same port."""
-
-    def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
-        self._runner = runner
-        self._host = host
-        self.number = port
-        self._site: web.TCPSite | None = None
-        self._timer: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        self._site = web.TCPSite(self._runner, self._host, self.number, backlog=1024)
-        await self._site.start()
-        self.number = self._site.port
-
-    async def refuse(self, seconds: float) -> None:
-        """Close the port; `seconds` later it is open again."""
-        if self._timer is not None:
-            self._timer.cancel()
-        if self._site is not None:
-            await self._site.stop()
-            self._site = None
-        for connection in self._runner.server.connections if self._runner.server is not None else ():
-            connection.close()  # once its request is answered, and at once where it is idle
-        self._timer = asyncio.create_task(self._reopen_after(seconds))
-
-    async def reopen(self) -> None:
-        """Open the port now, if it is closed."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._site is None:
-            await self.open()
-
-    async def close(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    async def _reopen_after(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-        self._timer = None
-        await self.open()
 
 
 @contextlib.asynccontextmanager
@@ -103,7 +59,7 @@ async def open_sandbox(
     app.router.add_route("*", "/{anything:.*}", front.handler(None))
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_SECONDS)
     await runner.setup()
-    listener = control.listener = _Port(runner, host, port)
+    listener = control.port = Port(runner, host, port)
     try:
         await listener.open()
         yield f"http://{f'[{host}]' if ':' in host else host}:{listener.number}"

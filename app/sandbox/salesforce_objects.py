@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from typing import Any, Final
 
 import msgspec
@@ -17,7 +18,7 @@ NUMBERS: Final = {"int": (int,), "currency": (int, float)}
 """Types of columns with numbers: the types of Python that JSON has for them."""
 
 
-class Column(msgspec.Struct, frozen=True):
+class Column(msgspec.Struct, frozen=True, array_like=True):
     """A column, as the field reference has it."""
 
     label: str
@@ -78,62 +79,9 @@ def _token(value: str | float) -> str:
     return {str: "VALUE_STRING", int: "VALUE_NUMBER_INT"}.get(type(value), "VALUE_NUMBER_FLOAT")
 
 
-def _columns(table: str) -> dict[str, Column | None]:
-    rows = (line.split("|") for line in table.strip().splitlines())
-    return {name.strip(): Column(label.strip(), kind.strip(), int(size)) for name, label, kind, size in rows}
-
-
-CONTACT: Final = SObject(
-    name="Contact",
-    prefix="003",
-    required="LastName",
-    columns=dict.fromkeys(
-        """
-        AccountId AssistantName Birthdate Department Description DoNotCall Email Fax FirstName
-        HasOptedOutOfEmail HomePhone Id LastName LeadSource MailingCity MailingCountry MailingPostalCode
-        MailingState MailingStreet MobilePhone OtherCity OtherCountry OtherPhone OtherPostalCode OtherState
-        OtherStreet OwnerId Phone Salutation Title
-        """.split()
-    ),
+OBJECTS: Final = msgspec.json.decode(
+    files(__package__).joinpath("salesforce_objects.json").read_bytes(), type=dict[str, SObject]
 )
-ACCOUNT: Final = SObject(
-    name="Account",
-    prefix="001",
-    required="Name",
-    columns=_columns(
-        """
-        AccountNumber      | Account Number           | string    | 40
-        AccountSource      | Account Source           | picklist  | 255
-        AnnualRevenue      | Annual Revenue           | currency  | 18
-        BillingCity        | Billing City             | string    | 40
-        BillingCountry     | Billing Country          | string    | 80
-        BillingPostalCode  | Billing Zip/Postal Code  | string    | 20
-        BillingState       | Billing State/Province   | string    | 80
-        BillingStreet      | Billing Street           | textarea  | 255
-        Description        | Account Description      | textarea  | 32000
-        Fax                | Account Fax              | phone     | 40
-        Id                 | Account ID               | id        | 18
-        Industry           | Industry                 | picklist  | 255
-        Name               | Account Name             | string    | 255
-        NumberOfEmployees  | Employees                | int       | 8
-        OwnerId            | Owner ID                 | reference | 18
-        Ownership          | Ownership                | picklist  | 255
-        ParentId           | Parent Account ID        | reference | 18
-        Phone              | Account Phone            | phone     | 40
-        Rating             | Account Rating           | picklist  | 255
-        ShippingCity       | Shipping City            | string    | 40
-        ShippingCountry    | Shipping Country         | string    | 80
-        ShippingPostalCode | Shipping Zip/Postal Code | string    | 20
-        ShippingState      | Shipping State/Province  | string    | 80
-        ShippingStreet     | Shipping Street          | textarea  | 255
-        Sic                | SIC Code                 | string    | 20
-        SicDesc            | SIC Description          | string    | 80
-        Site               | Account Site             | string    | 80
-        TickerSymbol       | Ticker Symbol            | string    | 20
-        Type               | Account Type             | picklist  | 255
-        Website            | Website                  | url       | 255
-        """
-    ),
-)
-"""As the field reference has it. Its `Industry` takes other values as well, unless an organisation restricts it."""
-OBJECTS: Final = {of.name: of for of in (CONTACT, ACCOUNT)}
+"""As the field reference has them. The `Industry` of an Account takes other values as well, unless an organisation
+restricts it."""
+CONTACT: Final = OBJECTS["Contact"]
