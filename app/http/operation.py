@@ -123,7 +123,7 @@ class Answer:
     type: Any = None
     """A struct or a union of them, or a `PerType`; None: what the handler returns."""
     headers: tuple[str, ...] = field(default=(), kw_only=True)
-    """Names of `app.api.openapi.parts.HEADERS`."""
+    """Names among the `headers` of `app.api.openapi.parts`."""
     cache: str | None = field(default=None, kw_only=True)
     """`Cache-Control` of the answer, if it is not that of all others."""
     content: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 from cachetools import LRUCache
 
-from app.api.openapi import parts, webhook_events
+from app.api.openapi import parts
 from app.api.openapi.page import render_page
 from app.api.openapi.schemas import TEMPLATE, make_schemas
 from app.http import problems
@@ -26,8 +26,6 @@ from app.vocabulary.states import ErrorCode
 
 EXAMPLES: Final = msgspec.json.decode(files(__package__).joinpath("examples.json").read_bytes())
 """By type; and by operation and status (or `request`), where those differ."""
-
-
 _MOST_KEPT: Final = 100
 """Documents: most tenants have the types of the product alone."""
 
@@ -81,7 +79,7 @@ def make_document(
         "info": {
             "title": "Tranche",
             "summary": "A bulk import API with one result per item.",
-            "description": _DESCRIPTION,
+            "description": parts.PARTS.description,
             "version": read_version(),
             "contact": {"name": "The Tranche authors"},
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
@@ -90,12 +88,12 @@ def make_document(
         "security": [{"apiKey": []}],
         "tags": [
             *({"name": one.name, "description": f"Send {one.name}, and read their state."} for one in types),
-            *_TAGS,
+            *parts.PARTS.tags,
         ],
         "paths": paths,
-        "webhooks": webhook_events.make_webhooks(EXAMPLES["events"]),
+        "webhooks": parts.make_webhooks(EXAMPLES["events"]),
         "components": {
-            "securitySchemes": _SECURITY_SCHEMES,
+            "securitySchemes": parts.PARTS.security_schemes,
             "schemas": schemas,
             "headers": parts.make_headers(),
             "responses": parts.make_problems(),
@@ -214,10 +212,6 @@ def _add_examples(paths: dict[str, Any], resource: Resource) -> None:
                         one["example"] = made[re.split(r"(?=[A-Z])", described["operationId"])[0]][media]
 
 
-def _tags(types: Iterable[Resource]) -> list[dict[str, str]]:
-    return [{"name": one.name, "description": f"Send {one.name}, and read their state."} for one in types]
-
-
 def _schema_ref(kind: Any) -> dict[str, Any]:
     schemas, _ = msgspec.json.schema_components(members_of(kind), ref_template=TEMPLATE)
     return {"anyOf": list(schemas)} if len(schemas) > 1 else schemas[0]
@@ -225,40 +219,3 @@ def _schema_ref(kind: Any) -> dict[str, Any]:
 
 def _say(text: Text, settings: Settings) -> str:
     return text if isinstance(text, str) else text(settings)
-
-
-_TAGS: Final = [
-    {"name": "resource types", "description": "The types of records: those that are built in, and your own."},
-    {"name": "jobs", "description": "The state and the outcomes of imports."},
-    {"name": "dead letters", "description": "Items that are no longer tried, for an operator to resolve."},
-    {"name": "destinations", "description": "The services that records are synced to."},
-    {"name": "webhooks", "description": "Receive events, signed and retried until they arrive."},
-    {"name": "keys", "description": "Who may do what: API keys, and the tenants that they belong to."},
-    {"name": "audit", "description": "Who did what, when."},
-    {"name": "health", "description": "What works and what does not; open to everybody."},
-    {"name": "documents", "description": "This description; open to everybody."},
-]
-
-_DESCRIPTION: Final = (
-    "Send records in batches: contacts, companies, or those of a type that you declare (`/v1/resource-types`), whose "
-    "paths and shapes `/openapi.json` shows to your key. Every item gets its own outcome, and accepted items are "
-    "synced to every destination of their type. Errors are `application/problem+json` (RFC 9457) with a `code` that "
-    "never changes its meaning. Every answer has `X-Request-ID` and security headers. Pages of the origins in "
-    "`TRANCHE_CORS_ORIGINS` may call the API from a browser."
-)
-
-_SECURITY_SCHEMES: Final = {
-    "apiKey": {
-        "type": "http",
-        "scheme": "bearer",
-        "bearerFormat": "trn_…",
-        "description": "An API key of one tenant, created with `tranche keys create`. Its scopes are `import` (send "
-        "contacts, follow its jobs), `read` and `admin` (destinations, webhooks).",
-    },
-    "streamToken": {
-        "type": "apiKey",
-        "in": "query",
-        "name": "token",
-        "description": "A token for the events of one job, from `POST /v1/jobs/{job_id}/stream-token`.",
-    },
-}

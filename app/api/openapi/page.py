@@ -5,21 +5,10 @@ from __future__ import annotations
 import json
 import re
 from html import escape
+from importlib.resources import files
 from typing import Any, Final
 
-_STYLE: Final = """
-:root{color-scheme:light dark;--line:#8884;--soft:#8881;--get:#2563eb;--post:#15803d;--delete:#b91c1c}
-body{font:16px/1.55 system-ui,sans-serif;margin:0 auto;max-width:60rem;padding:2rem 1.25rem 5rem;overflow-wrap:anywhere}
-h1{margin:0}h2{margin:2.5rem 0 .5rem;border-bottom:1px solid var(--line)}
-code,pre{font:.875em/1.5 ui-monospace,monospace}code{background:var(--soft);padding:.1em .3em;border-radius:.25em}
-pre{background:var(--soft);padding:.75rem 1rem;border-radius:.5rem;overflow-x:auto}pre code{background:none;padding:0}
-details{border:1px solid var(--line);border-radius:.5rem;margin:.5rem 0}details>*{margin-inline:1rem}
-summary{cursor:pointer;margin:0;padding:.6rem 1rem}summary b{display:inline-block;min-width:4.2em}
-.get{color:var(--get)}.post{color:var(--post)}.delete{color:var(--delete)}
-table{border-collapse:collapse;margin-block:.75rem;max-width:calc(100% - 2rem)}
-td,th{text-align:left;vertical-align:top;padding:.25rem .75rem .25rem 0}
-tr+tr td{border-top:1px solid var(--line)}small{opacity:.7}nav a{margin-right:1rem}
-"""
+_STYLE: Final = files(__package__).joinpath("page.css").read_text()
 
 
 def render_page(document: dict[str, Any]) -> str:

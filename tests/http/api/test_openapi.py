@@ -19,7 +19,7 @@ from app.http.operation import unroute_action
 from app.http.security_headers import shield
 from app.main import create_app
 from app.settings import Settings
-from app.vocabulary.states import ErrorCode
+from app.vocabulary.states import ErrorCode, JobKind, JobState
 from tests.http.conftest import Answer, Api, person
 from tests.http.dead_letters.test_dead_letters import fail, post
 from tests.http.made_jobs import Db, make_job
@@ -253,6 +253,13 @@ def test_words_of_answers_are_enumerated() -> None:
     for name in ("QueuedAnswer", "ImportAnswer", "AttemptAnswer"):
         words = schemas[name]["properties"]["effects"]["additionalProperties"]
         assert words == {"$ref": "#/components/schemas/EffectState"}, name
+
+
+def test_events_name_every_state_and_kind_of_a_job() -> None:
+    body = make_document()["webhooks"]["job.finished"]["post"]["requestBody"]["content"]["application/json"]
+    data = body["schema"]["properties"]["data"]["properties"]
+    assert data["state"]["enum"] == [*JobState]
+    assert data["kind"]["enum"] == [*JobKind]
 
 
 def test_every_code_is_told() -> None:
