@@ -42,8 +42,7 @@ from app.kit.postgres.fair_connections import ConnectionQueue
 from app.kit.redis import make_pool
 from app.kit.worker_registry import WorkerWatch
 from app.monitoring.engines import Engines
-from app.monitoring.metrics_api import observe
-from app.monitoring.stats_cache import StatsCache
+from app.monitoring.metrics_api import StatsCache, observe
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
 from app.settings import Settings

@@ -1,19 +1,20 @@
-"""The service's description of itself: `/openapi.json`, `/openapi.yaml` and `/docs`."""
+"""The service's description of itself: `/v1/version`, `/openapi.json`, `/openapi.yaml` and `/docs`."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import msgspec
 from litestar import Request, get
 from litestar.response.base import ASGIResponse
 
 from app.api.openapi.document import Documents
-from app.auth.authorization import identify
+from app.auth.authorization import FOLLOWING, identify
 from app.http.headers import JSON
 from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation, respond
 from app.http.principal import Principal
 from app.kit.postgres.database import Database
-from app.release import read_version
+from app.release import read_version as read_release
 from app.resource_types.catalog import Catalog
 
 _YAML: Final = "application/yaml"
@@ -23,6 +24,18 @@ _ASK: Final = "no-cache"
 _POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+class Release(msgspec.Struct):
+    """The release of Tranche that answers."""
+
+    version: str
+
+
+@operation("GET", "/v1/version", tag="health", access=FOLLOWING, answers=Answer("The release of Tranche."))
+async def read_version() -> Release:
+    """Which release answers."""
+    return Release(read_release())
 
 
 def _document(media_type: str, schema_type: str) -> Answer:
@@ -57,7 +70,7 @@ async def read_root(media_type: str) -> Reply[Any]:
         return Reply(b"", 302, {"Vary": "Accept", "Location": "/docs", "Content-Type": _HTML})
     pointers = {
         "name": "Tranche",
-        "version": read_version(),
+        "version": read_release(),
         "documentation": "/docs",
         "openapi": "/openapi.json",
         "health": "/health",

@@ -20,7 +20,7 @@ from app.imports.idempotency import api as idempotency_api
 from app.job_status import api as job_status_api
 from app.job_status.items import api as item_api
 from app.job_status.live import events_api
-from app.monitoring import audit_api, health_api, metrics_api, version_api
+from app.monitoring import audit_api, health_api, metrics_api
 from app.records import api as record_api
 from app.resource_types import api as resource_type_api
 from app.undo import api as undo_api
@@ -46,7 +46,6 @@ _FEATURES: Final = (
     tenants_api,
     health_api,
     metrics_api,
-    version_api,
     documents,
 )
 

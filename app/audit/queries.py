@@ -10,6 +10,7 @@ import msgspec
 
 from app.kit.postgres.database import Connection
 from app.kit.postgres.query import Json, Query
+from app.vocabulary.outcomes_wire import JsonObject
 
 SYSTEM = "tranche"
 """The actor where nobody asked."""
@@ -23,8 +24,7 @@ class Entry(msgspec.Struct, frozen=True):
     actor: str
     action: str
     subject: str
-    detail: str
-    """JSON."""
+    detail: Json[JsonObject]
 
 
 _write = Query[[int, str, str, str, Json[Mapping[str, Any]]], None]("write_audit")

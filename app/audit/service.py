@@ -31,14 +31,5 @@ async def read_log(
         return [], None
     found = await rows.read(connection, tenant_id, subject=subject, before=before, limit=limit + 1)
     page = found[:limit]
-    entries = [
-        AuditEntry(
-            at=entry.at,
-            actor=entry.actor,
-            action=entry.action,
-            subject=entry.subject,
-            detail=msgspec.Raw(entry.detail.encode()),
-        )
-        for entry in page
-    ]
+    entries = [msgspec.convert(entry, AuditEntry, from_attributes=True) for entry in page]
     return entries, page[-1].audit_id if len(found) > limit else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from cachetools import TTLCache
 from litestar.response.base import ASGIResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -19,11 +20,15 @@ from prometheus_client.registry import Collector
 from app.auth.authorization import READING, is_operator
 from app.http.operation import Access, Answer, Call, operation, respond
 from app.http.principal import Principal
-from app.monitoring.queries import Stat
-from app.monitoring.stats_cache import StatsCache
+from app.http.singleflight import SingleFlight
+from app.kit.postgres.database import Database
+from app.monitoring.queries import Stat, read_stats
 from app.settings import Settings
 from app.telemetry import Event, RequestServed
 
+RECENT: Final = 2.0
+"""Seconds for which figures are shown again: scrapes cost PostgreSQL little, however many come."""
+_MOST: Final = 100
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 _OWN: Final = CollectorRegistry()
@@ -77,6 +82,30 @@ def observe(event: Event) -> None:
             _ITEMS.inc(event.items)
 
 
+class StatsCache:
+    """What was read of PostgreSQL a moment ago, once for all who ask."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._known: TTLCache[int | None, list[Stat]] = TTLCache(_MOST, RECENT)
+        self._readings: SingleFlight[int | None, list[Stat]] = SingleFlight()
+
+    async def read(self, tenant_id: int | None) -> list[Stat]:
+        """Of one tenant, or of all together."""
+        known = self._known.get(tenant_id)
+        if known is not None:
+            return known
+        return await self._readings.share(tenant_id, lambda: self._read(tenant_id))
+
+    async def close(self) -> None:
+        await self._readings.close()
+
+    async def _read(self, tenant_id: int | None) -> list[Stat]:
+        async with self._database.connection() as connection:
+            found = self._known[tenant_id] = await read_stats(connection, tenant_id)
+        return found
+
+
 class _Gauges(Collector):
     def __init__(self, stats: list[Stat]) -> None:
         self._stats = stats
@@ -115,17 +144,12 @@ async def read_metrics(principal: Principal | None, stats: StatsCache) -> ASGIRe
     this service.
     """
     found = await stats.read(None if principal is None else principal.tenant_id)
-    body = generate_latest(_shared([_Gauges(found)]))
+    gauges = CollectorRegistry()
+    gauges.register(_Gauges(found))
+    body = generate_latest(gauges)
     if principal is None:
         body += generate_latest(_requests())
     return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
-
-
-def _shared(collectors: Iterable[Collector]) -> CollectorRegistry:
-    registry = CollectorRegistry()
-    for collector in collectors:
-        registry.register(collector)
-    return registry
 
 
 def _requests() -> CollectorRegistry:
