@@ -9,6 +9,7 @@ import difflib
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -16,7 +17,7 @@ import msgspec
 from app.files import csv_headers
 from app.files.csv_cells import Cells, Convert
 from app.files.csv_injection import restore
-from app.files.csv_mapping import BOTH, CLIP, IGNORED, KEY_PREFIX, ColumnNames, Wording, fold, quote
+from app.files.csv_mapping import BOTH, CLIP, IGNORED, KEY_PREFIX, ColumnNames, ColumnsError, Wording, fold, quote
 from app.resources.declaration import Kind
 from app.resources.rules import MAX_KEY, pointer
 from app.vocabulary.outcomes_wire import ItemWarning
@@ -36,17 +37,11 @@ SAMPLE: Final = 20
 _SHOWN: Final = 12
 _MOST_WARNINGS: Final = 20
 _SPREADSHEET: Final = re.compile(r'="|[+-]?[0-9](?:[.,][0-9]+)?[eE][+-]?[0-9]+$')
-
-
 _USUAL: Final = Cells()
 
 
-class HeaderError(ValueError):
+class HeaderError(ColumnsError):
     """The columns cannot be used, so no row was looked at; `detail` names them and the remedy."""
-
-    def __init__(self, detail: str) -> None:
-        super().__init__(detail)
-        self.detail = detail
 
 
 class MissingFields(HeaderError):
@@ -55,21 +50,12 @@ class MissingFields(HeaderError):
     def __init__(
         self, known: ColumnNames, missing: list[str], names: list[str], filled: Iterable[str], wording: Wording
     ) -> None:
-        self._known, self._missing, self._names, self._filled, self._wording = (
-            known,
-            missing,
-            names,
-            set(filled),
-            wording,
-        )
+        self._explain = partial(explain_missing, known, missing, names, {*filled}, wording)
         super().__init__(self._explain([]))
 
     def advise(self, rows: Sequence[Sequence[str]]) -> HeaderError:
         """The same with a remedy that these first rows speak for."""
         return HeaderError(self._explain(rows))
-
-    def _explain(self, rows: Sequence[Sequence[str]]) -> str:
-        return explain_missing(self._known, self._missing, self._names, self._filled, rows, self._wording)
 
 
 def guard_key(known: ColumnNames, name: str) -> str:
@@ -112,20 +98,13 @@ class Columns(msgspec.Struct):
     _typed: list[tuple[str, Convert]] = []
 
     def __post_init__(self) -> None:
-        # Sorted out once: `build` runs for every row.
+        # Sorted out once: `read` runs for every row.
         named = [(i, target) for i, target in enumerate(self.targets) if target is not None]
         self._fields = [(i, target) for i, target in named if i not in self.attributes]
         if self.both is not None:
             self._fields.append((self.both, self.mail))
         self._extras = [(i, target) for i, target in named if i in self.attributes]
         self._typed = [(target, self.convert[target]) for _, target in self._fields if target in self.convert]
-
-    @property
-    def notes(self) -> frozenset[int]:
-        """Columns of our own."""
-        if not self.has_notes:
-            return frozenset()
-        return frozenset(i for i, name in enumerate(self.header) if name in NOTES)
 
     def describe(self) -> list[tuple[str, str]]:
         """Each column and what became of it: a field, `attribute NAME`, or `ignored`."""
@@ -147,12 +126,9 @@ class Columns(msgspec.Struct):
             problem += "; is a value with the delimiter in it not quoted?"
         return problem
 
-    def build(self, cells: list[str]) -> dict[str, Any]:
-        """The item of a row; an empty cell is absent, so that it leaves the field as it is."""
-        return self.read(cells)[0]
-
     def read(self, cells: list[str]) -> tuple[dict[str, Any], list[ItemWarning]]:
-        """The item of a row, and what was noticed on the way. White space around cells is left out."""
+        """The item of a row, and what was noticed on the way. White space around cells is left out; an empty cell is
+        absent, so that it leaves the field as it is."""
         warnings: list[ItemWarning] = []
         if self.has_notes:
             cells = [restore(cell) for cell in cells]
@@ -342,8 +318,8 @@ def explain_missing(
     missing: list[str],
     header: list[str],
     filled: set[str],
-    rows: Sequence[Sequence[str]],
     wording: Wording,
+    rows: Sequence[Sequence[str]],
 ) -> str:
     """What is missing, and a remedy that works: one that the names and the values of the first rows speak for."""
     values = [[row[i] if i < len(row) else "" for row in rows[:SAMPLE]] for i in range(len(header))]

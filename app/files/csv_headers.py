@@ -34,8 +34,6 @@ def spell(header: str) -> str:
 
 
 class Headers:
-    """What headers mean for one type."""
-
     def __init__(self, resource: Resource) -> None:
         self._meanings = {
             header.strip(): field.name

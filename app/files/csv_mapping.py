@@ -24,12 +24,16 @@ IGNORED: Final = ""
 CLIP: Final = 60
 
 
-class MappingError(ValueError):
-    """A renaming of columns makes no sense by itself."""
+class ColumnsError(ValueError):
+    """`detail` names the columns and the remedy."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class MappingError(ColumnsError):
+    """A renaming of columns makes no sense by itself."""
 
 
 class Wording(msgspec.Struct, frozen=True):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,8 +12,8 @@ from typing import Final
 
 import msgspec
 
-from app.files.lines import MAX_LINE, Line, Lines
-
+MAX_LINE: Final = 1_048_576
+"""Characters. A line may not grow without limit, or one missing line break would fill the memory."""
 DELIMITERS: Final = (",", ";", "\t", "|")
 """Tried if no delimiter is given; the first of equal candidates wins."""
 
@@ -35,6 +36,68 @@ class Record(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
     problem: str = ""
     too_long: bool = False
+
+
+class Lines:
+    """Text → lines, `None` for one longer than `MAX_LINE`. `\\r`, `\\n` and `\\r\\n` end a line and are kept; no other
+    character does."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        """Lines that came out so far."""
+        self._parts: list[str] = []
+        """The beginning of the next line; only its last character can be a `\\r`."""
+        self._size = 0
+        self._after_cr = False
+        self._skipping = False
+
+    def feed(self, text: str) -> list[str | None]:
+        if not text:
+            return []
+        if not self._after_cr and "\n" not in text and "\r" not in text:
+            self._keep(text)
+            return []
+        whole = "".join(self._parts) + text
+        self._parts, self._size, self._after_cr = [], 0, False
+        found: list[str | None] = list(io.StringIO(whole, newline=""))
+        # A `\r` at the end may be half of a `\r\n`.
+        rest = None if whole[-1] == "\n" else found.pop()
+        if self._skipping or len(whole) > MAX_LINE:
+            found = [self._measure(line) for line in found]
+        self.number += len(found)
+        if rest is not None:
+            self._keep(rest)
+        return found
+
+    def finish(self) -> list[str | None]:
+        if not (self._parts or self._skipping):
+            return []
+        self.number += 1
+        return [self._measure("".join(self._parts))]
+
+    def _measure(self, line: str | None) -> str | None:
+        """The line, unless it is too long."""
+        assert line is not None
+        if self._skipping or (len(line) > MAX_LINE and len(line.rstrip("\r\n")) > MAX_LINE):
+            self._skipping = False
+            return None
+        return line
+
+    def _keep(self, rest: str) -> None:
+        self._after_cr = rest.endswith("\r")
+        self._size += len(rest) - self._after_cr
+        if self._skipping or self._size > MAX_LINE:
+            self._skipping = True
+            self._parts = ["\r"] if self._after_cr else []
+        else:
+            self._parts.append(rest)
+
+
+class Line(msgspec.Struct, frozen=True, gc=False):
+    """A line of `Lines`; `number` counts from 1."""
+
+    number: int
+    text: str | None
 
 
 class _Dry(Exception):
@@ -145,9 +208,9 @@ class Records:
     def read(self, text: str | None, *, at_once: bool = False) -> Iterator[list[Record]]:
         """`feed` (or `finish`, for None) in steps: each list takes some milliseconds. To be asked for to its end."""
         if text is None:
-            self._held += [line.text for line in self._lines.finish()]
+            self._held += self._lines.finish()
             return self._read(final=True)
-        lines = self._lines.cut(text)
+        lines = self._lines.feed(text)
         self._held += lines
         if self._enough:
             self._new += _weigh(lines)

@@ -38,8 +38,6 @@ CHARSETS: Final = {
 _HEAD: Final = 4
 _CODEC_NAMES: Final = {"cp1252": "Windows-1252", "iso8859-15": "ISO-8859-15"}
 _TEXTUAL: Final = re.compile(r"[^\W\d_]|[€‚„…‘’“”•–—™«»§°±²³´·¿¡£¥©®ªº½¼¾\u00a0]")  # noqa: RUF001
-
-
 _FOREIGN: Final = (
     (b"PK\x03\x04", "a workbook (XLSX, ODS) or a ZIP archive", "save the sheet as CSV and send that"),
     (b"\xd0\xcf\x11\xe0", "an old Excel workbook (XLS)", "save the sheet as CSV and send that"),

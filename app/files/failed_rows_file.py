@@ -63,15 +63,11 @@ class Note(msgspec.Struct, frozen=True):
 
 Source = Piece | Stored
 """What is known of an item: as it was sent, or as it was stored."""
-
-
 FailedRow = tuple[Note, Source | None, str | None]
 """Why an item failed, what is known of it, and its id, which is used where nothing else is known."""
 
 
 class TextReader:
-    """Reads items of one type as a CSV can hold them."""
-
     def __init__(self, names: ColumnNames) -> None:
         self.names = names
         self.max_keys = MAX_COLUMNS - len(names.fields)

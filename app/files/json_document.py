@@ -37,10 +37,6 @@ class MalformedBody(ValueError):
         self.offset = offset
 
 
-class TooManyItems(MalformedBody):
-    """The body holds more items than one request may carry."""
-
-
 def split_quickly(body: bytes, *, max_items: int) -> list[bytes | msgspec.Raw] | None:
     """`split_json` of a body that is sound and has neither more items nor a remarkable number of commas; else None."""
     start = _START.match(body, len(BOM) if body.startswith(BOM) else 0)
@@ -59,10 +55,6 @@ def _split_valid(body: bytes, start: int) -> list[bytes | msgspec.Raw] | None:
         return _split(memoryview(body)[start:end])  # type: ignore[return-value]  # a Raw is one of the two
     except (ValueError, RecursionError):  # msgspec's errors are ValueErrors
         return None
-
-
-def too_many(max_items: int, offset: int) -> TooManyItems:
-    return TooManyItems(f"the body has more than {max_items} items; send them in several requests", offset)
 
 
 def uncertain(broken: json_scanner.StructureError) -> MalformedBody:

@@ -24,12 +24,11 @@ _OVERLAP: Final = 64
 _WORTH: Final = 256
 """Bytes from which it is worth while to look for many items at once."""
 _SCALARS: Final = re.compile(rb'(?:[^"\[\]{},]++,)++')
-_FLAT: Final = re.compile(rb"([\[{](?:" + json_scanner.FLAT + rb")*+[\]}])[ \t\r\n]*+,[ \t\r\n]*+", re.S)
-_FLATS: Final = re.compile(b"(?:" + _FLAT.pattern + b")++", re.S)
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 _Steps = Generator[None, None, None]
+_Fault = Callable[[int], json_scanner.StructureError]
 
 
 class LongItem(msgspec.Struct, frozen=True, gc=False):
@@ -143,8 +142,9 @@ class JsonItems:
                 self._sound = False
                 if self._read_sound():
                     found = yield from self._peek()
-            self._read_flat(found)
-            found = yield from self._peek()
+            if found not in (b"{", b"["):
+                self._read_scalars()
+                found = yield from self._peek()
             start = self._offset
             if found in (b"]", b","):
                 raise json_scanner.missing_value(start)
@@ -180,34 +180,15 @@ class JsonItems:
         self._at = end + 1
         return True
 
-    def _read_flat(self, found: bytes) -> None:
-        """Scalars, or objects and arrays with no other ones in them, as long as a comma follows each."""
-        if found in (b"{", b"["):
-            self._read_pairs()
-        elif (run := _SCALARS.match(self._data, self._at)) is not None:
-            for scalar in run[0][:-1].split(b","):
-                item = scalar.strip(b" \t\r\n")
-                if not item or len(item) > self._longest:
-                    return
-                self._found.append(item)
-                self._at += len(scalar) + 1
-
-    def _read_pairs(self) -> None:
-        run = _FLATS.match(self._data, self._at)
-        if run is None:
-            return
-        items = _FLAT.findall(run[0])
-        # All are certain at a glance where the boundaries are those between them, each of which has a comma.
-        if max(map(len, items)) <= json_document.SMALL and len(json_document.BOUNDARY.findall(run[0])) < len(items):
-            self._found += items
-            self._at = run.end()
-            return
-        for item in _FLAT.finditer(run[0]):
-            if len(item[1]) > self._longest:
+    def _read_scalars(self) -> None:
+        """Scalars, as long as a comma follows each."""
+        run = _SCALARS.match(self._data, self._at)
+        for scalar in run[0][:-1].split(b",") if run else ():
+            item = scalar.strip(b" \t\r\n")
+            if not item or len(item) > self._longest:
                 return
-            json_document.check_certain(item[1], self._offset)
-            self._found.append(item[1])
-            self._at += len(item[0])
+            self._found.append(item)
+            self._at += len(scalar) + 1
 
     def _read_container(self, item: _Span, opener: bytes) -> _Steps:
         depth = 1
@@ -233,7 +214,7 @@ class JsonItems:
                 else:
                     depth -= end - start
             if string is not None:
-                yield from self._read_string(item, begin, string, _never_closed)
+                yield from self._read_string(item, begin, string, lambda at: json_scanner.never_closed(at, b'"'))
             elif self._final:
                 raise json_scanner.never_closed(item.start, opener)
             else:
@@ -246,7 +227,7 @@ class JsonItems:
             match = json_scanner.SCALAR.match(self._data, begin)
             end = begin if match is None else match.end()
             if self._data[end : end + 1] == b'"':
-                yield from self._read_string(item, begin, end, _not_separated)
+                yield from self._read_string(item, begin, end, lambda at: json_scanner.not_separated(at, b'"', "]"))
             elif end == len(self._data) and not self._final:
                 yield from self._take_rest(item, begin)
             else:
@@ -277,17 +258,6 @@ class JsonItems:
             self._at = end  # a backslash at the very end waits for what it escapes
             yield
             begin = at = self._at
-
-
-_Fault = Callable[[int], json_scanner.StructureError]
-
-
-def _never_closed(offset: int) -> json_scanner.StructureError:
-    return json_scanner.never_closed(offset, b'"')
-
-
-def _not_separated(offset: int) -> json_scanner.StructureError:
-    return json_scanner.not_separated(offset, b'"', "]")
 
 
 class _Span:

@@ -204,13 +204,11 @@ class NdjsonReader(Reader):
 
     def read(self, data: bytes | None) -> Iterator[Portion]:
         lines = self._lines.finish() if data is None else self._lines.feed(data)
-        yield Portion([_take(line.number, line.data) for line in lines], [line.number for line in lines])
-
-
-def _take(number: int, data: bytes | None) -> Piece:
-    if data is None:
-        return _unreadable(number, f"the line is longer than {MAX_LINE:,} bytes", too_large=True)
-    return data
+        long = f"the line is longer than {MAX_LINE:,} bytes"
+        pieces: list[Piece] = [
+            _unreadable(line.number, long, too_large=True) if line.data is None else line.data for line in lines
+        ]
+        yield Portion(pieces, [line.number for line in lines])
 
 
 class JsonReader(Reader):
@@ -242,8 +240,6 @@ def open_reader(form: Form, names: ColumnNames) -> Reader:
 
 
 class Contents(msgspec.Struct, frozen=True):
-    """A body, read."""
-
     pieces: list[Piece]
     kept: Kept
     lines: list[int] = []

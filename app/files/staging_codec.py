@@ -26,8 +26,6 @@ class _Packed(msgspec.Struct, array_like=True, gc=False):
 
 
 class _Numbered(msgspec.Struct):
-    """Pieces of a file that has lines."""
-
     pieces: list[bytes | _Packed]
     lines: list[int]
     """A place and its line, for the first piece and for each one that does not begin in the line after the one before:

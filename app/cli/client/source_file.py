@@ -18,10 +18,9 @@ import msgspec
 
 from app.cli.client.errors import UsageError
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, ItemsBody
-from app.files import csv_columns as columns_of
 from app.files.csv_cells import Cells
-from app.files.csv_columns import SAMPLE
-from app.files.csv_mapping import ColumnNames, MappingError, Wording, names_of
+from app.files.csv_columns import SAMPLE, MissingFields, understand
+from app.files.csv_mapping import ColumnNames, ColumnsError, Wording, names_of
 from app.files.csv_reader import Record, Records
 from app.files.encoding import BOMS, UTF_8, Decoder, describe_foreign
 from app.files.json_document import MalformedBody
@@ -64,8 +63,6 @@ class FileOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Survey(msgspec.Struct):
-    """What one reading of the file found."""
-
     rows: int = 0
     blank: int = 0
     """Rows without any content, which the service leaves out."""
@@ -134,28 +131,26 @@ class CsvFile(SourceFile):
         self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions, names: ColumnNames
     ) -> None:
         super().__init__(path, name, Format.CSV, codec, written, body)
-        try:
-            mapping = names.parse_mapping(options.mapping, _WORDING, options.ignored)
-        except MappingError as error:
-            raise UsageError(error.detail) from error
-        for column, field in mapping.items():
-            if ":" in field:
-                raise UsageError(f"--map {column}={field}: the name of a field has no colon")
-            self.params.append(("map", f"{column}:{field}") if field else ("ignore", column))
-        given = {"decimal": options.decimal, "date_format": options.date_format}
-        self.params += [(name, value) for name, value in given.items() if value]
         self.known = names
         """The fields of its type."""
         records = Records()
-        header, self.sample = self._read_head(records)
-        self.delimiter = records.delimiter or ","
         try:
+            mapping = names.parse_mapping(options.mapping, _WORDING, options.ignored)
+            for column, field in mapping.items():
+                if ":" in field:
+                    raise UsageError(f"--map {column}={field}: the name of a field has no colon")
+            header, self.sample = self._read_head(records)
             cells = Cells(options.decimal or "", options.date_format or "")
-            self.columns = columns_of.understand(names, header, mapping, _WORDING, cells)
-        except columns_of.MissingFields as error:
+            self.columns = understand(names, header, mapping, _WORDING, cells)
+        except MissingFields as error:
             raise UsageError(error.advise(self.sample).detail) from error
-        except columns_of.HeaderError as error:
+        except ColumnsError as error:
             raise UsageError(error.detail) from error
+        for column, field in mapping.items():
+            self.params.append(("map", f"{column}:{field}") if field else ("ignore", column))
+        given = {"decimal": options.decimal, "date_format": options.date_format}
+        self.params += [(name, value) for name, value in given.items() if value]
+        self.delimiter = records.delimiter or ","
         wanted = _DELIMITERS.get(options.delimiter or "", options.delimiter)
         if wanted is not None and wanted != self.delimiter:
             raise UsageError(

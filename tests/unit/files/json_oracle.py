@@ -5,7 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from app.files import json_document
+from app.files.json_document import MalformedBody
 from app.resources import json_scanner
+
+
+class TooManyItems(MalformedBody):
+    """The body holds more items than one request may carry."""
 
 
 def split_json(body: bytes, *, max_items: int = 10_000) -> list[bytes | msgspec.Raw]:
@@ -43,7 +48,7 @@ def _split_lexically(body: bytes, shift: int, max_items: int) -> list[bytes | ms
             elif body[at : at + 1] != b"}":
                 raise json_document.unfinished(at)
     except json_scanner.LimitError:
-        raise json_document.too_many(max_items, at) from None
+        raise TooManyItems(f"the body has more than {max_items} items", at) from None
     except json_scanner.StructureError as broken:
         raise json_document.uncertain(broken) from None
     at = json_scanner.skip_space(body, at + 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from app.files.json_document import TooManyItems
 from app.files.readers import Contents, Form, read_by_steps, read_quickly
 from tests.types import NAMES
+from tests.unit.files.json_oracle import TooManyItems
 
 
 def read_pieces(body: bytes, form: Form, *, max_items: int) -> Contents:

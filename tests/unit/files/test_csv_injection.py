@@ -34,7 +34,7 @@ def test_a_cell_typed_in_by_hand_needs_no_apostrophe() -> None:
 
 
 def build(header: list[str], cells: list[str], **mapping: str) -> dict[str, Any]:
-    return understand(NAMES, header, mapping, WORDING).build(cells)
+    return understand(NAMES, header, mapping, WORDING).read(cells)[0]
 
 
 def test_only_a_file_of_failed_rows_loses_apostrophes() -> None:

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from app.files.json_document import MalformedBody, TooManyItems
-from tests.unit.files.json_oracle import split_json
+from app.files.json_document import MalformedBody
+from tests.unit.files.json_oracle import TooManyItems, split_json
 
 GOOD = [b'{"id":"g1","email":"g1@example.com"}', b'{"id":"g2","email":"g2@example.com","attributes":{"a":[1]}}']
 POISON = [
