@@ -36,26 +36,15 @@ class Engines:
     ours is sure to end with us.
     """
 
-    def __init__(
-        self,
-        data_dir: Path,
-        *,
-        postgres_port: int | None = None,
-        valkey_port: int | None = None,
-        user: str = identity.SHARED,
-    ) -> None:
+    def __init__(self, data_dir: Path, *, user: str = identity.SHARED) -> None:
         """
         Args:
             data_dir: made when it is not there.
-            postgres_port, valkey_port: the only ports that will do; by default free ones, kept from start to
-                start.
             user: as root, the system user that runs them, made when there is none; data of another user than
                 root or `nobody` stays his.
         """
         self._data_dir = data_dir.absolute()
         self._lock = state.Lock(self._data_dir)
-        self._postgres_port = postgres_port
-        self._valkey_port = valkey_port
         self._user = user
         self.postgres: Final = Postgres(self._data_dir, user=user)
         self.valkey: Final = Valkey(self._data_dir, user=user)
@@ -96,8 +85,8 @@ class Engines:
             for log in ("postgres.log", "valkey.log"):
                 self._rotate(self._data_dir / "log" / log)
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._first_start(self.postgres, self._postgres_port))
-                group.create_task(self._first_start(self.valkey, self._valkey_port))
+                group.create_task(self._first_start(self.postgres))
+                group.create_task(self._first_start(self.valkey))
             self._publish()
         except BaseException as error:
             await self.stop()
@@ -158,10 +147,10 @@ class Engines:
     async def __aexit__(self, *error: object) -> None:
         await self.stop()
 
-    async def _first_start(self, engine: Engine, fixed: int | None) -> None:
+    async def _first_start(self, engine: Engine) -> None:
         await engine.prepare()
         for attempt in range(1, PORT_ATTEMPTS + 1):
-            port = state.choose_port(self._data_dir, engine.name, fixed, again=attempt > 1)
+            port = state.choose_port(self._data_dir, engine.name, again=attempt > 1)
             try:
                 await engine.start(port)
                 return
@@ -173,10 +162,7 @@ class Engines:
     def _publish(self) -> None:
         if self.postgres.child is None or self.valkey.child is None:
             return
-        run = state.Run(
-            *self.app_urls, os.getpid(), self.postgres.child.pid, self.valkey.child.pid, owner_url=self.postgres.url
-        )
-        state.write_run(self._data_dir, run)
+        state.write_run(self._data_dir, state.Run(*self.app_urls, os.getpid(), self.postgres.url))
 
     @staticmethod
     def _rotate(log: Path) -> None:

@@ -86,7 +86,8 @@ def choose(data: Path, user: str) -> Identity | None:
     """
     if os.geteuid() != 0:
         return None
-    if data.exists() and (owner := data.stat()).st_uid not in (0, _shared_uid()):
+    shared = pwd.getpwnam(SHARED).pw_uid if _exists(SHARED) else 0
+    if data.exists() and (owner := data.stat()).st_uid not in (0, shared):
         return Identity(owner.st_uid, owner.st_gid)
     try:
         entry = pwd.getpwnam(user)
@@ -95,10 +96,6 @@ def choose(data: Path, user: str) -> Identity | None:
     if entry.pw_uid == 0:
         raise EngineError("root cannot run PostgreSQL: name an unprivileged user")
     return Identity(entry.pw_uid, entry.pw_gid)
-
-
-def _shared_uid() -> int:
-    return pwd.getpwnam(SHARED).pw_uid if _exists(SHARED) else 0
 
 
 def give(folder: Path, identity: Identity | None) -> None:

@@ -34,12 +34,13 @@ class Postgres(Engine):
     stop_signal = signal.SIGINT
     stop_grace = 15.0
     ready_timeout = 120.0  # recovery after a crash replays at most `max_wal_size`
+    _install: PostgresInstall
+    """Found by `prepare`."""
 
     def __init__(self, data_dir: Path, *, user: str) -> None:
         super().__init__(data_dir, user=user)
         self._app_password_file = data_dir / "postgres.app.password"
         self._app_password = b""
-        self._install: PostgresInstall | None = None
 
     @property
     def url(self) -> str:
@@ -72,7 +73,6 @@ class Postgres(Engine):
         self._password = secrets.load_or_create(self._password_file)
 
     async def start(self, port: int) -> None:
-        assert self._install is not None, "prepare first"
         self.port = port
         settings = {
             "listen_addresses": state.HOST,
@@ -138,11 +138,9 @@ class Postgres(Engine):
         return len(lines) >= 8 and lines[0].strip() == str(pid) and lines[7].strip() == "ready"
 
     def _reach(self, folder: Path) -> list[Path]:
-        assert self._install is not None
         return [self._install.program("postgres"), self._install.root / "share", folder]
 
     async def _create(self) -> None:
-        assert self._install is not None
         require_name(self._identity)
         for leftover in self._data_dir.glob("postgres.new-*"):
             await residents.evict(leftover / "data", self.name, signal.SIGKILL, 0.0)
@@ -188,7 +186,6 @@ class Postgres(Engine):
         password.replace(self._password_file)
 
     async def _single_user(self, data: Path, statement: str, *options: str) -> None:
-        assert self._install is not None
         await self._run(
             [self._install.program("postgres"), "--single", "-j", *options, "-D", data, "postgres"],
             folder=data,

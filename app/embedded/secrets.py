@@ -28,18 +28,14 @@ def load_or_create(path: Path, nbytes: int = 32) -> bytes:
         try:
             secret = path.read_bytes()
         except FileNotFoundError:
-            _create(path, secrets.token_bytes(nbytes))
+            with contextlib.suppress(FileExistsError), _written_beside(path, secrets.token_bytes(nbytes)) as made:
+                os.link(made, path)
             continue
         if len(secret) != nbytes:
             raise EngineError(f"{path} holds {len(secret)} bytes instead of {nbytes}: restore it from a backup.")
         if path.stat().st_mode & 0o077:
             path.chmod(0o600)
         return secret
-
-
-def _create(path: Path, secret: bytes) -> None:
-    with contextlib.suppress(FileExistsError), _written_beside(path, secret) as temporary:
-        os.link(temporary, path)
 
 
 def replace_private(path: Path, content: bytes) -> None:

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import json
 import os
 import random
 import socket
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import psutil
 
 from app.embedded.errors import EngineError, FolderInUseError
@@ -34,8 +33,7 @@ PORTS: Final = range(15_000, 32_000)
 otherwise be given that very port as its own, connect to itself and keep the engine from coming back."""
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """Engines that are up, as `run.json` describes them."""
 
     database_url: str
@@ -43,8 +41,6 @@ class Run:
     redis_url: str
     pid: int
     """Of the supervisor."""
-    postgres_pid: int
-    valkey_pid: int
     owner_url: str = ""
     """The database as its owner, for migrations."""
 
@@ -52,9 +48,9 @@ class Run:
 def read_run(data_dir: Path) -> Run | None:
     """The engines that are up in a data folder; `None` when nobody runs them now, whatever files are left."""
     try:
-        run = Run(**json.loads((data_dir / "run.json").read_bytes()))
+        run = msgspec.json.decode((data_dir / "run.json").read_bytes(), type=Run)
         lock = (data_dir / "lock").open("rb")
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError):
         return None
     with lock:
         try:
@@ -65,7 +61,7 @@ def read_run(data_dir: Path) -> Run | None:
 
 
 def write_run(data_dir: Path, run: Run) -> None:
-    replace_private(data_dir / "run.json", json.dumps(asdict(run), indent=1).encode())
+    replace_private(data_dir / "run.json", msgspec.json.format(msgspec.json.encode(run)))
 
 
 class Lock:
@@ -108,40 +104,30 @@ class Lock:
             self._handle = None
 
 
-def choose_port(data_dir: Path, engine: str, fixed: int | None, *, again: bool = False) -> int:
+def choose_port(data_dir: Path, engine: str, *, again: bool = False) -> int:
     """A port of a data folder that is free now: the same at every start, so long as nobody else took it.
 
     Args:
         engine: under which name it is remembered.
-        fixed: the only port that will do.
         again: the remembered one turned out to be taken.
 
     Raises:
-        EngineError: `fixed` is taken, or no port is free.
+        EngineError: no port is free.
     """
-    if fixed is not None:
-        if not is_free(fixed):
-            raise EngineError(f"port {fixed} on {HOST}, asked for {engine}, is taken by another program")
-        return fixed
     path = data_dir / "ports.json"
-    known = _known_ports(path)
+    try:
+        known = msgspec.json.decode(path.read_bytes(), type=dict[str, int])
+    except (OSError, ValueError):
+        known = {}
     candidates = [] if again or engine not in known else [known[engine]]
     candidates += random.sample(PORTS, 200)
     others = {port for name, port in known.items() if name != engine}
     for port in candidates:
         if port not in others and is_free(port):
             if known.get(engine) != port:
-                replace_private(path, json.dumps(known | {engine: port}).encode())
+                replace_private(path, msgspec.json.encode(known | {engine: port}))
             return port
     raise EngineError(f"no free port for {engine} on {HOST}")
-
-
-def _known_ports(path: Path) -> dict[str, int]:
-    try:
-        known = json.loads(path.read_bytes())
-        return {str(name): int(port) for name, port in known.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}
 
 
 def is_free(port: int) -> bool:

@@ -22,10 +22,8 @@ class Valkey(Engine):
     stop_signal = signal.SIGTERM
     stop_grace = 10.0
     ready_timeout = 60.0  # it reads its whole append-only file first
-
-    def __init__(self, data_dir: Path, *, user: str) -> None:
-        super().__init__(data_dir, user=user)
-        self._server: Path | None = None
+    _server: Path
+    """Found by `prepare`."""
 
     @property
     def url(self) -> str:
@@ -47,11 +45,11 @@ class Valkey(Engine):
             if "append only file" not in error.detail.lower():
                 raise
             # PostgreSQL is the truth and Valkey a memory of it: better an empty one than none.
-            self._set_aside()
+            number = sum(1 for _ in self._folder.glob("appendonlydir.damaged-*")) + 1
+            (self._folder / "appendonlydir").rename(self._folder / f"appendonlydir.damaged-{number}")
             await self._start()
 
     async def _start(self) -> None:
-        assert self._server is not None, "prepare first"
         config = {
             "port": self.port,
             "bind": state.HOST,
@@ -66,10 +64,6 @@ class Valkey(Engine):
         # By standard input: in the argument list everybody could read the password.
         lines = "".join(f"{key} {value}\n" for key, value in config.items())
         await self._launch([self._server, "-"], reach=[self._server, self._folder], stdin=lines.encode())
-
-    def _set_aside(self) -> None:
-        number = sum(1 for _ in self._folder.glob("appendonlydir.damaged-*")) + 1
-        (self._folder / "appendonlydir").rename(self._folder / f"appendonlydir.damaged-{number}")
 
     async def _is_ready(self, pid: int) -> bool:
         """It answers on the port, where another program might."""
