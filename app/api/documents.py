@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -17,6 +18,7 @@ from app.kit.postgres.database import Database
 from app.release import read_version as read_release
 from app.resource_types.catalog import Catalog
 
+_operation: Final = partial(operation, "GET", tag="documents", any_query=True)
 _YAML: Final = "application/yaml"
 _HTML: Final = "text/html"
 _KEPT: Final = "public, max-age=300"
@@ -44,13 +46,10 @@ def _document(media_type: str, schema_type: str) -> Answer:
     )
 
 
-@operation(
-    "GET",
+@_operation(
     "/",
-    tag="documents",
     access=EVERYBODY,
     offers=(JSON, _HTML),
-    any_query=True,
     answers=(
         Answer(
             "Where the documentation, this document and the health check are.",
@@ -98,12 +97,9 @@ class _OptionalKey(Access):
         return await identify(call)
 
 
-@operation(
-    "GET",
+@_operation(
     "/openapi.json",
-    tag="documents",
     access=_OptionalKey(),
-    any_query=True,
     answers=Answer(
         "The document.", headers=("SecurityPolicy", "Vary"), cache=_KEPT, content={JSON: {"type": "object"}}
     ),
@@ -123,15 +119,7 @@ async def read_openapi_json(
     return Reply(documents.as_json(types.values()), headers=private)
 
 
-@operation(
-    "GET",
-    "/openapi.yaml",
-    tag="documents",
-    access=EVERYBODY,
-    offers=(_YAML,),
-    any_query=True,
-    answers=_document(_YAML, "object"),
-)
+@_operation("/openapi.yaml", access=EVERYBODY, offers=(_YAML,), answers=_document(_YAML, "object"))
 async def read_openapi_yaml(documents: Documents) -> ASGIResponse:
     """This document as YAML.
 
@@ -140,15 +128,7 @@ async def read_openapi_yaml(documents: Documents) -> ASGIResponse:
     return respond(documents.as_yaml(), headers={"Cache-Control": _KEPT}, media_type=_YAML)
 
 
-@operation(
-    "GET",
-    "/docs",
-    tag="documents",
-    access=EVERYBODY,
-    offers=(_HTML,),
-    any_query=True,
-    answers=_document(_HTML, "string"),
-)
+@_operation("/docs", access=EVERYBODY, offers=(_HTML,), answers=_document(_HTML, "string"))
 async def read_docs(documents: Documents) -> ASGIResponse:
     """This document as a page.
 

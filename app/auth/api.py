@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -16,7 +17,7 @@ from app.kit.postgres.database import Connection
 
 PATH: Final = "/v1/keys"
 _KEY: Final = PATH + "/{key_id}"
-_TAG: Final = "keys"
+_operation: Final = partial(operation, tag="keys", access=ADMIN)
 _NO_STORE: Final = "no-store"
 
 KeyId = Annotated[str, Path(description="The key.", schema={"type": "string", "minLength": 1}, example="3f9a5c01d2e4")]
@@ -45,7 +46,7 @@ def show_secret(key: Key, secret: str) -> KeySecret:
     return KeySecret(**msgspec.structs.asdict(key), key=secret)
 
 
-@operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them, oldest first.", cache=_NO_STORE))
+@_operation("GET", PATH, answers=Answer("All of them, oldest first.", cache=_NO_STORE))
 async def list_keys(principal: Principal, connection: Connection) -> KeyList:
     """The tenant's API keys.
 
@@ -54,9 +55,7 @@ async def list_keys(principal: Principal, connection: Connection) -> KeyList:
     return KeyList(await service.list_keys(connection, principal.tenant_id))
 
 
-@operation(
-    "POST", PATH, tag=_TAG, access=ADMIN, answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE)
-)
+@_operation("POST", PATH, answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE))
 async def create_key(body: NewKey, principal: Principal, connection: Connection) -> Reply[KeySecret]:
     """Create an API key.
 
@@ -68,13 +67,13 @@ async def create_key(body: NewKey, principal: Principal, connection: Connection)
     return Reply(show_secret(made, secret), 201, {"Location": f"{PATH}/{key_id}"})
 
 
-@operation("GET", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
+@_operation("GET", _KEY, answers=Answer("The key.", cache=_NO_STORE))
 async def read_key(key_id: KeyId, principal: Principal, connection: Connection) -> Key:
     """One API key."""
     return await service.read_key(connection, principal.tenant_id, key_id)
 
 
-@operation("PATCH", _KEY, tag=_TAG, access=ADMIN, answers=Answer("The key.", cache=_NO_STORE))
+@_operation("PATCH", _KEY, answers=Answer("The key.", cache=_NO_STORE))
 async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, connection: Connection) -> Key:
     """Change a key's name or expiry.
 
@@ -83,7 +82,7 @@ async def change_key(key_id: KeyId, body: KeyChange, principal: Principal, conne
     return await service.change_key(connection, principal.tenant_id, key_id, body, actor=principal.key_id)
 
 
-@operation("DELETE", _KEY, tag=_TAG, access=ADMIN, answers=Answer("It is revoked.", 204))
+@_operation("DELETE", _KEY, answers=Answer("It is revoked.", 204))
 async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection) -> None:
     """Revoke an API key.
 
@@ -92,7 +91,7 @@ async def revoke_key(key_id: KeyId, principal: Principal, connection: Connection
     await service.end_key(connection, principal.tenant_id, key_id, actor=principal.key_id)
 
 
-@operation("POST", _KEY + "/rotate", tag=_TAG, access=ADMIN, answers=Answer("The renewed key.", cache=_NO_STORE))
+@_operation("POST", _KEY + "/rotate", answers=Answer("The renewed key.", cache=_NO_STORE))
 async def rotate_key(
     key_id: KeyId, body: KeyRotation | None, principal: Principal, connection: Connection
 ) -> KeySecret:

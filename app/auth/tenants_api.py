@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Final
 from urllib.parse import quote
 
@@ -19,7 +20,7 @@ from app.kit.postgres.database import Connection
 
 PATH: Final = "/v1/tenants"
 _TENANT: Final = PATH + "/{name}"
-_TAG: Final = "keys"
+_operation: Final = partial(operation, tag="keys", access=OPERATOR)
 _NO_STORE: Final = "no-store"
 
 Name = Annotated[str, Path(description="The tenant.", schema={"type": "string", "minLength": 1}, example="acme")]
@@ -43,20 +44,13 @@ class TenantChange(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     disabled: bool
 
 
-@operation("GET", PATH, tag=_TAG, access=OPERATOR, answers=Answer("All of them, by name.", cache=_NO_STORE))
+@_operation("GET", PATH, answers=Answer("All of them, by name.", cache=_NO_STORE))
 async def list_tenants(connection: Connection) -> TenantList:
     """All tenants."""
     return TenantList(await service.list_tenants(connection))
 
 
-@operation(
-    "POST",
-    PATH,
-    tag=_TAG,
-    access=OPERATOR,
-    answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE),
-    errors=(409,),
-)
+@_operation("POST", PATH, answers=Answer("The new tenant.", 201, headers=("Location",), cache=_NO_STORE), errors=(409,))
 async def create_tenant(body: NewTenant, connection: Connection) -> Reply[Tenant]:
     """Create a tenant.
 
@@ -69,13 +63,13 @@ async def create_tenant(body: NewTenant, connection: Connection) -> Reply[Tenant
     return Reply(made, 201, {"Location": f"{PATH}/{quote(made.name)}"})
 
 
-@operation("GET", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
+@_operation("GET", _TENANT, answers=Answer("The tenant.", cache=_NO_STORE))
 async def read_tenant(name: Name, connection: Connection) -> Tenant:
     """One tenant."""
     return await _read(connection, name)
 
 
-@operation("PATCH", _TENANT, tag=_TAG, access=OPERATOR, answers=Answer("The tenant.", cache=_NO_STORE))
+@_operation("PATCH", _TENANT, answers=Answer("The tenant.", cache=_NO_STORE))
 async def change_tenant(name: Name, body: TenantChange, connection: Connection) -> Tenant:
     """Disable a tenant, or enable it again.
 
@@ -86,13 +80,7 @@ async def change_tenant(name: Name, body: TenantChange, connection: Connection) 
     return await service.set_tenant_disabled(connection, tenant.name, body.disabled)
 
 
-@operation(
-    "POST",
-    _TENANT + "/keys",
-    tag=_TAG,
-    access=OPERATOR,
-    answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE),
-)
+@_operation("POST", _TENANT + "/keys", answers=Answer("The new key.", 201, headers=("Location",), cache=_NO_STORE))
 async def create_tenant_key(name: Name, body: NewKey, connection: Connection) -> Reply[KeySecret]:
     """Create an API key of a tenant.
 
@@ -106,7 +94,6 @@ async def create_tenant_key(name: Name, body: NewKey, connection: Connection) ->
 
 
 async def _read(connection: Connection, name: str) -> Tenant:
-    found = await service.list_tenants(connection, name)
-    if not found:
-        raise NotFound("There is no such tenant.")
-    return found[0]
+    for found in await service.list_tenants(connection, name):
+        return found
+    raise NotFound("There is no such tenant.")

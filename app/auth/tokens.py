@@ -24,8 +24,6 @@ _LENGTH: Final = 46  # base62 digits that 34 bytes need
 
 
 class Token(msgspec.Struct, frozen=True):
-    """A key taken apart."""
-
     tenant_id: int
     key_id: str
     secret_hash: bytes

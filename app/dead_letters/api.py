@@ -25,8 +25,8 @@ from app.dead_letters.shapes import (
 )
 from app.errors import Invalid
 from app.http.cursors import Cursor, Number
-from app.http.operation import Answer, Path, Reply, operation
-from app.http.parameters import number_parser
+from app.http.operation import Answer, Reply, operation
+from app.http.parameters import number_path
 from app.http.principal import Principal
 from app.http.request_context import Exchange
 from app.kit.notifier import Notifier
@@ -38,12 +38,7 @@ MADE: Final = ("Location", "RetryAfter")
 _CURSOR: Final = Cursor[int]("dead-letters", Number)
 
 
-_DEAD_LETTER_ID: Final = Path(
-    description="The dead letter.",
-    schema={"type": "integer", "minimum": 1, "maximum": 2**63 - 1},
-    example=4711,
-    parse=number_parser(2**63, "There is no such dead letter."),
-)
+_DEAD_LETTER_ID: Final = number_path("The dead letter.", 4711, below=2**63, missing="There is no such dead letter.")
 
 
 @operation(

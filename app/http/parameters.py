@@ -2,7 +2,6 @@
 
 import re
 import uuid
-from collections.abc import Callable
 from typing import Annotated, Final
 
 import msgspec
@@ -34,15 +33,16 @@ def parse_job_id(text: str) -> uuid.UUID:
     return parsed
 
 
-def number_parser(below: int, missing: str) -> Callable[[str], int]:
-    """Reads ids that are numbers; what is none, or not `below` this, is not found: there it is `missing`."""
+def number_path(description: str, example: int, *, below: int, missing: str) -> Path:
+    """An id that is a number; what is none, or not `below` this, is not found: there it is `missing`."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"[1-9][0-9]{0,18}", text) or int(text) >= below:
             raise NotFound(missing)
         return int(text)
 
-    return parse
+    schema = {"type": "integer", "minimum": 1, "maximum": below - 1}
+    return Path(description=description, schema=schema, example=example, parse=parse)
 
 
 TypeName = Annotated[

@@ -45,8 +45,6 @@ Checks = dict[str, Check]
 
 
 class Engines:
-    """The engines as this process sees them."""
-
     def __init__(self, database: Database, room: RoomProbe, redis: Redis, key_id: str | None) -> None:
         """`key_id`: of the secret key that this service encrypts with; None: it has none."""
         self._database = database

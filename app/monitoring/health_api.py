@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -18,6 +19,7 @@ from app.monitoring.engines import Check, Checks, Engines, Word, timed
 from app.monitoring.queries import HealthRow
 from app.settings import Settings
 
+_operation: Final = partial(operation, "GET", tag="health", offers=())
 LONG_UNKNOWN: Final = 60
 """Seconds within which an item whose answer was lost is settled while its CRM is well."""
 
@@ -58,12 +60,9 @@ def _is_operator(fields: Fields, settings: Settings) -> bool:
 _FAILING: Final = Answer("PostgreSQL is away: nothing works.", 503, Health, headers=("RetryAfter",), cache="no-store")
 
 
-@operation(
-    "GET",
+@_operation(
     "/health",
-    tag="health",
     access=_OptionalKey(),
-    offers=(),
     answers=(
         Answer("All well.", cache="no-store"),
         Answer("Degraded: imports are accepted and stored.", 207, cache="no-store"),
@@ -103,9 +102,7 @@ def _answer(checks: Checks) -> Reply[Health]:
     return Reply(Health(word, checks), status, {"Retry-After": "5"} if status == 503 else {})
 
 
-@operation(
-    "GET", "/health/live", tag="health", access=EVERYBODY, offers=(), answers=Answer("It does.", cache="no-store")
-)
+@_operation("/health/live", access=EVERYBODY, answers=Answer("It does.", cache="no-store"))
 async def read_liveness() -> Health:
     """Whether the process runs.
 
@@ -114,14 +111,7 @@ async def read_liveness() -> Health:
     return Health("pass", {})
 
 
-@operation(
-    "GET",
-    "/health/ready",
-    tag="health",
-    access=EVERYBODY,
-    offers=(),
-    answers=(Answer("It can.", cache="no-store"), _FAILING),
-)
+@_operation("/health/ready", access=EVERYBODY, answers=(Answer("It can.", cache="no-store"), _FAILING))
 async def read_readiness(engines: Engines) -> Reply[Health]:
     """Whether it can accept work.
 

@@ -80,7 +80,7 @@ async def rotate(connection: Connection, vault: Vault) -> Rotation:
                 anew = _reseal(vault, secret)
                 if anew is None:
                     unreadable.append(secret)
-                elif await _replace(connection, secret, anew):
+                elif await secret.replace(connection, secret.tenant_id, secret.number, secret.sealed, anew):
                     rotated += 1
                 else:
                     left += 1  # somebody gave it another value meanwhile: it is looked at once more
@@ -127,10 +127,6 @@ def _reseal(vault: Vault, secret: _Sealed) -> bytes | None:
     except SettingsError:
         return None
     return vault.seal(opened, tenant_id=secret.tenant_id, name=secret.name, kind=secret.kind, address=secret.address)
-
-
-async def _replace(connection: Connection, secret: _Sealed, anew: bytes) -> bool:
-    return await secret.replace(connection, secret.tenant_id, secret.number, secret.sealed, anew) == 1
 
 
 def _key_of(vault: Vault, secret: _Sealed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Final
 
 import msgspec
@@ -9,8 +10,8 @@ import msgspec
 from app.auth.authorization import ADMIN
 from app.http.cursors import Cursor, NextCursor, Number
 from app.http.encryption_key import open_vault
-from app.http.operation import Answer, Path, Reply, operation
-from app.http.parameters import Page, number_parser
+from app.http.operation import Answer, Reply, operation
+from app.http.parameters import Page, number_path
 from app.http.principal import Principal
 from app.kit.postgres.database import Connection, Database
 from app.settings import Settings
@@ -22,7 +23,7 @@ from app.webhooks.service import MOST_ENDPOINTS, NewWebhookEndpoint, WebhookEndp
 PATH: Final = "/v1/webhook-endpoints"
 _ENDPOINT: Final = PATH + "/{endpoint_id}"
 _MESSAGE: Final = _ENDPOINT + "/messages/{message_id}"
-_TAG: Final = "webhooks"
+_operation: Final = partial(operation, tag="webhooks", access=ADMIN)
 _NO_STORE: Final = "no-store"
 _CURSOR: Final = Cursor[int]("webhook messages", Number)
 
@@ -62,37 +63,21 @@ class MessagePage(Page, frozen=True, kw_only=True):
     """Only messages in this state."""
 
 
-EndpointId = Annotated[
-    int,
-    Path(
-        description="The endpoint.",
-        schema={"type": "integer", "minimum": 1},
-        example=7,
-        parse=number_parser(2**31, "There is no such webhook endpoint."),
-    ),
-]
+EndpointId = Annotated[int, number_path("The endpoint.", 7, below=2**31, missing="There is no such webhook endpoint.")]
 MessageId = Annotated[
-    int,
-    Path(
-        description="The message.",
-        schema={"type": "integer", "minimum": 1},
-        example=4711,
-        parse=number_parser(2**63, "There is no such message at this endpoint."),
-    ),
+    int, number_path("The message.", 4711, below=2**63, missing="There is no such message at this endpoint.")
 ]
 
 
-@operation("GET", PATH, tag=_TAG, access=ADMIN, answers=Answer("All of them."))
+@_operation("GET", PATH, answers=Answer("All of them."))
 async def list_webhook_endpoints(principal: Principal, connection: Connection) -> WebhookEndpointList:
     """The tenant's webhook endpoints."""
     return WebhookEndpointList(await list_endpoints(connection, principal.tenant_id))
 
 
-@operation(
+@_operation(
     "POST",
     PATH,
-    tag=_TAG,
-    access=ADMIN,
     description=lambda settings: (
         "It receives future events, signed with a secret that only this answer shows. At most "
         f"{MOST_ENDPOINTS} per tenant."
@@ -109,7 +94,7 @@ async def add_webhook_endpoint(
     return Reply(made, 201, {"Location": f"{PATH}/{made.endpoint_id}"})
 
 
-@operation("GET", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
+@_operation("GET", _ENDPOINT, answers=Answer("The endpoint."))
 async def read_webhook_endpoint(
     endpoint_id: EndpointId, principal: Principal, connection: Connection
 ) -> WebhookEndpoint:
@@ -117,7 +102,7 @@ async def read_webhook_endpoint(
     return await service.read(connection, principal.tenant_id, endpoint_id)
 
 
-@operation("PATCH", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("The endpoint."))
+@_operation("PATCH", _ENDPOINT, answers=Answer("The endpoint."))
 async def change_webhook_endpoint(
     endpoint_id: EndpointId, body: WebhookEndpointChange, principal: Principal, settings: Settings, database: Database
 ) -> WebhookEndpoint:
@@ -129,7 +114,7 @@ async def change_webhook_endpoint(
     return await service.change(database, settings, principal.tenant_id, endpoint_id, body, actor=principal.key_id)
 
 
-@operation("DELETE", _ENDPOINT, tag=_TAG, access=ADMIN, answers=Answer("It is gone.", 204))
+@_operation("DELETE", _ENDPOINT, answers=Answer("It is gone.", 204))
 async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal, database: Database) -> None:
     """Remove a webhook endpoint.
 
@@ -138,11 +123,9 @@ async def remove_webhook_endpoint(endpoint_id: EndpointId, principal: Principal,
     await service.remove(database, principal.tenant_id, endpoint_id, actor=principal.key_id)
 
 
-@operation(
+@_operation(
     "POST",
     _ENDPOINT + "/rotate",
-    tag=_TAG,
-    access=ADMIN,
     description=lambda settings: (
         f"For `keep_seconds` ({settings.webhook_rotation:g} by default, at most {service.MOST_KEPT}) the previous "
         "secret signs as well, so that receivers can change over; with 0 it ends at once."
@@ -159,11 +142,9 @@ async def rotate_webhook_secret(
     )
 
 
-@operation(
+@_operation(
     "POST",
     _ENDPOINT + "/test",
-    tag=_TAG,
-    access=ADMIN,
     description=lambda settings: f"A `{TEST_EVENT}`, whatever the endpoint listens to; the message shows the result.",
     answers=Answer("It will be sent.", 202, headers=("Location",)),
     errors=(409,),
@@ -176,11 +157,9 @@ async def test_webhook_endpoint(
     return Reply(message, 202, {"Location": f"{PATH}/{endpoint_id}/messages/{message.message_id}"})
 
 
-@operation(
+@_operation(
     "GET",
     _ENDPOINT + "/messages",
-    tag=_TAG,
-    access=ADMIN,
     description=lambda settings: (
         f"With every attempt. Messages that are settled are kept for {settings.webhook_retention / 86_400:g} days."
     ),
@@ -201,7 +180,7 @@ async def list_webhook_messages(
     return WebhookMessageList(found, _CURSOR.encode(more))
 
 
-@operation("GET", _MESSAGE, tag=_TAG, access=ADMIN, answers=Answer("The message."))
+@_operation("GET", _MESSAGE, answers=Answer("The message."))
 async def read_webhook_message(
     endpoint_id: EndpointId, message_id: MessageId, principal: Principal, connection: Connection
 ) -> WebhookMessage:
@@ -209,7 +188,7 @@ async def read_webhook_message(
     return await service.read_message(connection, principal.tenant_id, endpoint_id, message_id)
 
 
-@operation("POST", _MESSAGE + "/replay", tag=_TAG, access=ADMIN, answers=Answer("The message."), errors=(409,))
+@_operation("POST", _MESSAGE + "/replay", answers=Answer("The message."), errors=(409,))
 async def replay_webhook_message(
     endpoint_id: EndpointId, message_id: MessageId, principal: Principal, database: Database
 ) -> WebhookMessage:
@@ -220,7 +199,7 @@ async def replay_webhook_message(
     return await service.replay_message(database, principal.tenant_id, endpoint_id, message_id)
 
 
-@operation("POST", _ENDPOINT + "/replay", tag=_TAG, access=ADMIN, answers=Answer("How many."), errors=(409,))
+@_operation("POST", _ENDPOINT + "/replay", answers=Answer("How many."), errors=(409,))
 async def replay_webhook_messages(
     endpoint_id: EndpointId, body: WebhookReplay, principal: Principal, database: Database
 ) -> WebhooksReplayed:

@@ -188,22 +188,10 @@ async def claim_message(
     """
 
 
-@query("record_attempt")
-async def _record_attempt(
-    connection: Connection,
-    tenant_id: int,
-    message_id: int,
-    number: int,
-    state: MessageState,
-    wait: Seconds,
-    attempt: Json[WebhookAttempt],
-    most_kept: int,
-    at: datetime,
-    ok: bool,
-    disabled_because: str | None,
-    disable_after: Seconds | None,
-    why: str,
-) -> bool | None: ...
+_record_attempt = Query[
+    [int, int, int, MessageState, Seconds, Json[WebhookAttempt], int, datetime, bool, str | None, Seconds | None, str],
+    bool | None,
+]("record_attempt")
 
 
 async def record_attempt(

@@ -35,7 +35,6 @@ REPLAYABLE: Final = (MessageState.DEAD, MessageState.FAILED)
 _NO_ENDPOINT: Final = "There is no such webhook endpoint."
 _NO_MESSAGE: Final = "There is no such message at this endpoint; settled ones are kept for a time only."
 
-
 WebhookUrl = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri", "maxLength": MAX_URL})]
 
 _ACTIVE: Final = msgspec.Meta(extra_json_schema={"enum": ["active", "disabled"]})

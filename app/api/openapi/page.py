@@ -105,7 +105,7 @@ def _brief(schema: dict[str, Any]) -> str:
     words = [str(schema.get("format") or schema.get("type", "any"))]
     if schema.get("type") == "array":
         words = [f"[{_brief(schema.get('items', {}))}]"]
-    words += [f"{name} {_number(schema[k])}" for k, name in _BOUNDS.items() if k in schema]
+    words += [f"{name} {schema[k]:,}" for k, name in _BOUNDS.items() if k in schema]
     if "default" in schema:
         words.append(f"default {json.dumps(schema['default'])}")
     return ", ".join(words)
@@ -118,10 +118,6 @@ _BOUNDS: Final = {
     "maxLength": "max. length",
     "maxItems": "max. items",
 }
-
-
-def _number(value: Any) -> str:
-    return f"{value:,}" if isinstance(value, int) else str(value)
 
 
 def _example(content: dict[str, Any]) -> str:
