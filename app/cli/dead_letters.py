@@ -60,12 +60,8 @@ async def list_dead_letters(api: ApiClient, resolution: str, limit: int, **filte
     """Dead letters, newest first."""
     found = api.list(_PATH, "dead_letters", given(filters) | {"resolution": resolution})
     columns = ("id", "destination", "record", "state", "code", "detail", "created", "end")
-    await show_rows(found, limit, columns, _describe, whole="id")
-
-
-def _describe(row: dict[str, Any]) -> list[object]:
     names = ("id", "destination", "record_id", "state", "error_code", "detail", "created_at", "resolution")
-    return [row.get(name) for name in names]
+    await show_rows(found, limit, columns, lambda row: [*map(row.get, names)], whole="id")
 
 
 @api_command(dead_letters_group, "show")

@@ -11,7 +11,7 @@ import msgspec
 import rich_click as click
 
 from app.cli.client.api_client import ApiClient, given
-from app.cli.client.clock import Deadline, SystemClock
+from app.cli.client.clock import Clock, Deadline
 from app.cli.client.connection import warn
 from app.cli.client.errors import RefusedError, UsageError
 from app.cli.client.jobs import JobWatch, exit_code, find_waits, is_finished, job_path, watch_until
@@ -198,7 +198,7 @@ async def follow_resend(api: ApiClient, answer: bytes, *, wait: bool, seconds: f
 
 async def wait_for_job(api: ApiClient, job_id: str, seconds: float, *, silent: bool) -> JobWatch:
     """Until it is finished or the time is over."""
-    watch, deadline = JobWatch(api, job_id), Deadline(SystemClock(), seconds)
+    watch, deadline = JobWatch(api, job_id), Deadline(Clock(), seconds)
     with choose_display(deadline.clock, silent=silent or wants_json()) as display:
         await watch_until(watch, is_finished, deadline, lambda job: display.show_job(job, job.effects))
     return watch

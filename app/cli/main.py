@@ -29,8 +29,6 @@ _COMMANDS: Final = {
     "settings": ("app.cli.local.operate", "settings"),
     "sandbox-crm": ("app.cli.local.operate", "sandbox_crm"),
 }
-
-
 _OLDER: Final = {"contacts": "records"}
 """Names that commands had before."""
 

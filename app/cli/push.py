@@ -67,8 +67,6 @@ _SHOWN: Final = 20
 
 
 class _Request(msgspec.Struct, frozen=True, kw_only=True):
-    """The command line, understood."""
-
     file: str
     type: str
     url: str | None

@@ -21,15 +21,6 @@ from app.resources.types import BUILT_IN, FIRST_OWN
 type_option = click.option("--type", default="contacts", show_default=True, help="Of the records, such as companies.")
 
 
-class _Declared(msgspec.Struct):
-    """What `GET /v1/resource-types/{name}` says, as far as a client compiles it."""
-
-    singular: str
-    schema: dict[str, Any]
-    aliases: dict[str, list[str]]
-    attributes: bool
-
-
 async def find_type(name: str, url: str | None, key: str | None) -> Resource:
     """A built-in type is known here; another one is asked for.
 
@@ -39,11 +30,13 @@ async def find_type(name: str, url: str | None, key: str | None) -> Resource:
     if name in BUILT_IN:
         return BUILT_IN[name]
     async with open_api(url, key) as api:
-        declared = msgspec.json.decode(
-            await api.ask("GET", f"/v1/resource-types/{quote(name, safe='')}"), type=_Declared
-        )
-    definition = msgspec.convert(msgspec.structs.asdict(declared), Definition)
-    return compile_type(name, definition, type_id=FIRST_OWN, version=1)
+        shown = msgspec.json.decode(await api.ask("GET", f"/v1/resource-types/{quote(name, safe='')}"))
+    return compile_type(name, msgspec.convert(declared_part(shown), Definition), type_id=FIRST_OWN, version=1)
+
+
+def declared_part(shown: dict[str, Any]) -> dict[str, Any]:
+    """A type as it was declared, of what the API and `resource-types show --json` say about it."""
+    return {key: value for key, value in shown.items() if key in Definition.__struct_fields__}
 
 
 @click.group("records")

@@ -13,7 +13,8 @@ from app.cli.client.api_client import ApiClient
 from app.cli.client.errors import UsageError
 from app.cli.command import api_command
 from app.cli.output import show_fields, show_table
-from app.resources.json_schema import TYPE_NAME, Definition
+from app.cli.records import declared_part
+from app.resources.json_schema import TYPE_NAME
 
 
 @click.group("resource-types")
@@ -49,7 +50,7 @@ async def apply(api: ApiClient, file: str, name: str | None) -> None:
     if not isinstance(name, str) or not TYPE_NAME.fullmatch(name):
         raise UsageError(f"{file}: name the type, with --name or as `name` in the file: a-z, 0-9, - and _")
     if "built_in" in definition:  # what `show --json` prints
-        definition = {key: value for key, value in definition.items() if key in Definition.__struct_fields__}
+        definition = declared_part(definition)
     _print(await api.ask("PUT", f"/v1/resource-types/{name}", {**definition, "name": name}))
 
 

@@ -20,7 +20,7 @@ import msgspec
 
 from app.cli.client.clock import Deadline
 from app.cli.client.errors import BrokenDownload, ClientError, NotFoundError, RefusedError, TimedOutError, UsageError
-from app.cli.client.wire import read_page, read_problem
+from app.cli.client.wire import read, read_problem
 
 T = TypeVar("T")
 
@@ -95,6 +95,8 @@ def check_key(key: str) -> str:
 class ApiClient:
     """One API as one client sees it; used as `async with`."""
 
+    _session: aiohttp.ClientSession
+
     def __init__(
         self,
         url: str,
@@ -116,7 +118,6 @@ class ApiClient:
         self.notify = notify
         self._key = check_key(key)
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
-        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> ApiClient:
         self._session = aiohttp.ClientSession(
@@ -132,8 +133,7 @@ class ApiClient:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._session is not None:
-            await self._session.close()
+        await self._session.close()
 
     async def ask(self, method: str, path: str, body: Any = None) -> bytes:
         """The body of the response to a JSON request; `body` is encoded unless it is None.
@@ -151,9 +151,10 @@ class ApiClient:
         while True:
             body = (await self.call("GET", path, params=query)).body
             self.deadline.renew()
-            elements, cursor = read_page(body, member, self.url)
-            for element in elements:
+            page = read(body, dict[str, msgspec.Raw], self.url)
+            for element in read(bytes(page.get(member, b"")), list[msgspec.Raw], self.url):
                 yield element
+            cursor: str | None = msgspec.json.decode(page.get("next_cursor", b"null"))
             if cursor is None:
                 return
             query["cursor"] = cursor
@@ -222,7 +223,6 @@ class ApiClient:
     def _request(
         self, method: str, path: str, timeout: aiohttp.ClientTimeout, *, headers: Mapping[str, str], **sent: Any
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        assert self._session is not None, "used outside `async with`"
         return self._session.request(
             method,
             self.url + path,

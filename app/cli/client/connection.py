@@ -7,7 +7,7 @@ from typing import Final
 
 from app import settings
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Deadline, SystemClock
+from app.cli.client.clock import Clock, Deadline
 from app.cli.client.errors import UsageError
 from app.cli.client.progress import clean
 from app.errors import SettingsError
@@ -32,7 +32,7 @@ def open_api(url: str | None, key: str | None, seconds: float = REQUEST_TIMEOUT)
         found = settings.load()
     except SettingsError as error:
         raise UsageError(error.detail) from error
-    deadline = Deadline(SystemClock(), seconds)
+    deadline = Deadline(Clock(), seconds)
     return ApiClient(
         url or found.url,
         key or found.api_key,

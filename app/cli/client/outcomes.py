@@ -123,8 +123,6 @@ class PushedJob(msgspec.Struct):
 
 
 class Outcomes:
-    """What has become of the rows so far."""
-
     def __init__(self) -> None:
         self.ok: Counter[str] = Counter()
         """Rows by result: created, updated, unchanged, superseded."""
@@ -151,7 +149,6 @@ class Outcomes:
 
     @property
     def groups(self) -> list[FailedItems]:
-        """Everything that is not ok."""
         return [*self.lost, *([] if self.waiting is None else [self.waiting])]
 
     def clear(self) -> None:

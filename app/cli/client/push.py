@@ -25,7 +25,8 @@ from app.cli.client.progress import Display, counted
 from app.cli.client.source_file import CsvFile, SourceFile, in_options
 from app.cli.client.summary import Ending
 from app.cli.client.upload_body import CSV, NDJSON, Body, FileBody, compress, is_worth_compressing
-from app.cli.client.wire import LOST_STATES, Accepted, Item, Job, JobError, KeyState, read, read_problem
+from app.cli.client.wire import LOST_STATES, Accepted, Item, Job, KeyState, read, read_problem
+from app.vocabulary.outcomes_wire import JobError
 from app.vocabulary.states import ErrorCode, ItemStatus, JobState
 
 _LINE: Final = re.compile(r"line \d+: ")
@@ -283,7 +284,7 @@ class _Push:
             rest = f"{job.not_processed:,} were not processed; pushing the file again imports them"
             raise _JobOver(job, f"job {job.job_id} was canceled: {stayed}, {rest}", 1)
         if job.state == JobState.FAILED:
-            error = job.error or JobError()
+            error = job.error or JobError("", "")
             trouble = f"job {job.job_id} failed ({error.code or 'no reason was given'}): {in_options(error.detail)}"
             raise _JobOver(job, trouble, 2 if error.code in _BAD_FILE else 1)
 

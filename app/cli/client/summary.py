@@ -23,8 +23,6 @@ _WARNINGS: Final[dict[str, str]] = {
 
 
 class Ending(msgspec.Struct, kw_only=True):
-    """How a push ended."""
-
     exit_code: int
     trouble: str = ""
     over: bool = False
@@ -36,8 +34,6 @@ class Ending(msgspec.Struct, kw_only=True):
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """Everything that a push reports at its end."""
-
     file: str
     run: str
     resumed: bool

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Protocol
+from typing import Final
 
 import zstandard
 
@@ -25,24 +25,9 @@ _LEAST_RATIO: Final = 1.2
 _LINE_BREAKS: Final = re.compile(rb"[\r\n]+")
 
 
-class Body(Protocol):
-    """What is uploaded; it can be read from its beginning as often as needed."""
-
-    content_type: str
-    size: int
-    """Bytes, as far as `position` counts."""
-    position: int
-
-    def pieces(self) -> Iterator[bytes]:
-        """
-        Raises:
-            UsageError: the file is no text in its encoding, or has changed.
-        """
-        ...
-
-
 class FileBody:
-    """A file. `codec` is given where it has to become UTF-8 on the way."""
+    """A file, which can be read from its beginning as often as needed. `codec` is given where it has to become UTF-8 on
+    the way."""
 
     def __init__(self, path: str, content_type: str, codec: str | None = None) -> None:
         self.path = path
@@ -51,8 +36,13 @@ class FileBody:
         self._codec = codec
         self._before = os.stat(path)
         self.size = self._before.st_size
+        """Bytes, as far as `position` counts."""
 
     def pieces(self) -> Iterator[bytes]:
+        """
+        Raises:
+            UsageError: the file is no text in its encoding, or has changed.
+        """
         return self._read() if self._codec is None else self._transcode(self._codec)
 
     def _read(self) -> Iterator[bytes]:
@@ -92,6 +82,10 @@ class ItemsBody:
             self.position += sum(map(len, part))
             # A line break can only be white space between tokens: inside a JSON string it is escaped.
             yield b"".join(_LINE_BREAKS.sub(b" ", item) + b"\n" for item in part)
+
+
+Body = FileBody | ItemsBody
+"""What is uploaded."""
 
 
 def is_worth_compressing(body: Body) -> bool:

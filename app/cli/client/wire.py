@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from app.cli.client.errors import RefusedError
+from app.vocabulary.outcomes_wire import JobError, Summary
 from app.vocabulary.states import EffectState
 
 T = TypeVar("T")
@@ -62,28 +63,12 @@ class KeyState(msgspec.Struct, frozen=True):
     job_id: str | None = None
 
 
-class Counts(msgspec.Struct, frozen=True):
-    """A job's items by local outcome, as far as they are decided."""
-
-    total: int = 0
-    succeeded: int = 0
-    failed: int = 0
-    retry: int = 0
-
-
 class JobProgress(msgspec.Struct, frozen=True):
     items: int | None = None
     processed: int = 0
     not_processed: int | None = None
     items_per_second: float | None = None
     expected_seconds: float | None = None
-
-
-class JobError(msgspec.Struct, frozen=True):
-    """Why a job failed, was canceled or waits."""
-
-    code: str = ""
-    detail: str = ""
 
 
 class Merged(msgspec.Struct, frozen=True):
@@ -106,7 +91,7 @@ class Job(msgspec.Struct, frozen=True):
 
     job_id: str
     state: str
-    summary: Counts = Counts()
+    summary: Summary = msgspec.field(default_factory=lambda: Summary(0, 0, 0, 0))
     results: dict[str, int] = {}
     effects: dict[str, dict[str, int]] = {}
     progress: JobProgress = JobProgress()
@@ -175,18 +160,6 @@ def read(body: bytes, kind: type[T], url: str) -> T:
         return msgspec.json.decode(body, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise RefusedError(f"{url} gave an answer that is not Tranche's ({error}); is the address right?") from error
-
-
-def read_page(body: bytes, member: str, url: str) -> tuple[list[msgspec.Raw], str | None]:
-    """The elements of a page of a list, and the cursor of the next page.
-
-    Raises:
-        RefusedError: see `read`.
-    """
-    page = read(body, dict[str, msgspec.Raw], url)
-    elements = read(bytes(page.get(member, b"")), list[msgspec.Raw], url)
-    cursor: str | None = msgspec.json.decode(page.get("next_cursor", b"null"))
-    return elements, cursor
 
 
 def read_problem(body: bytes) -> Problem:

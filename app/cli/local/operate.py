@@ -13,7 +13,7 @@ import rich_click as click
 from app import settings as settings_module
 from app.cli.client.progress import LINE_INTERVAL
 from app.cli.local import place
-from app.cli.output import json_option, show, wants_json
+from app.cli.output import json_option, show, show_table
 
 
 @click.command()
@@ -103,19 +103,8 @@ def migrate(seconds: float, citus: bool) -> None:
 def settings() -> None:
     """List every setting with default, unit and meaning."""
     rows = settings_module.table(settings_module.load())
-    if wants_json():
-        show(rows, ())
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("Variable", "Default", "Unit", "Meaning", "Now", show_lines=False)
-    for row in rows:
-        changed = f"[bold]{row.value}[/]" if row.value != row.default else ""
-        table.add_row(row.variable, row.default, row.unit, row.meaning, changed)
-    console = Console()
-    console.width = max(console.width, 150)
-    console.print(table)
+    cells = ((r.variable, r.default, r.unit, r.meaning, r.value if r.value != r.default else "") for r in rows)
+    show_table(rows, ("Variable", "Default", "Unit", "Meaning", "Now"), cells, whole="Variable")
 
 
 @click.command("sandbox-crm")

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from app.auth import service
 from app.cli.client.api_client import ApiClient
-from app.cli.client.clock import Deadline, SystemClock
+from app.cli.client.clock import Clock, Deadline
 from app.cli.client.jobs import JobWatch, find_waits, is_finished, watch_until
 from app.job_status.live import events_api
 from app.kit import worker_registry
@@ -212,7 +212,7 @@ async def test_the_command_line_passes_on_what_the_job_says_to_a_key_that_reads_
     await add(api)
     mine = api.as_key(await service.create_key(db, "acme", ["import"]))
     job_id = (await mine.push([person(1)])).json()["job_id"]
-    clock = SystemClock()
+    clock = Clock()
     why = ["no worker has been seen yet; start one with: tranche worker"]
     async with ApiClient(api.url, mine.key or "", deadline=Deadline(clock, 10)) as client:
         deadline = Deadline(clock, 2)

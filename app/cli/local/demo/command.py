@@ -100,8 +100,6 @@ async def _play(folder: Path) -> None:
 
 
 class Stage:
-    """What the scenes are played with."""
-
     def __init__(self, stack: Stack, session: aiohttp.ClientSession, folder: Path) -> None:
         self.folder = folder
         self._session = session
