@@ -20,8 +20,6 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What all faults have in common."""
-
     kind: ClassVar[str]
     """The class's name as in the control routes, e.g. `rate_limit`."""
 
@@ -159,8 +157,6 @@ class Garbage(Fault, frozen=True, kw_only=True):
 KINDS: Final[dict[str, type[Fault]]] = {
     cls.kind: cls for cls in (*Fault.__subclasses__(), *Chosen.__subclasses__()) if cls is not Chosen
 }
-
-
 F = TypeVar("F", bound=Fault)
 
 
@@ -203,8 +199,6 @@ class Armed(Generic[F]):
 
 
 class Faults:
-    """The faults of one sandbox."""
-
     def __init__(self) -> None:
         self._armed: dict[str, Armed[Any]] = {}
 

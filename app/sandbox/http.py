@@ -225,7 +225,6 @@ def _wrong(visit: Visit, key: str, email: str) -> dict[str, Any] | None:
 
 
 def _refused(status: int, code: str, message: str) -> RefusedError:
-    """A whole call is."""
     return RefusedError(_error(status, code, message))
 
 

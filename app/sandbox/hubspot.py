@@ -24,8 +24,6 @@ from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
 
 
 class Sandbox(Vendor):
-    """HubSpot."""
-
     key_field = "tranche_id"
 
     def __init__(self, seed: int = 0) -> None:

@@ -89,7 +89,6 @@ class Call(msgspec.Struct, kw_only=True, tag_field="row", tag="call"):
     seconds: float = 0.0
 
     def hit(self, kind: str) -> None:
-        """A fault struck."""
         if kind not in self.faults:
             self.faults.append(kind)
 
@@ -128,7 +127,6 @@ class Ledger:
             self._file = os.fdopen(handle, "ab", buffering=0)
 
     def begin(self, call: Call) -> Call:
-        """A call has arrived."""
         self._last_call += 1
         call.call, call.at = self._last_call, timestamp()
         self.calls.append(call)
@@ -172,7 +170,6 @@ class Ledger:
         self._append([call])
 
     def end(self) -> None:
-        """A call is over."""
         self.in_flight -= 1
 
     def clear(self) -> None:

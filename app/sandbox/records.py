@@ -22,7 +22,6 @@ class Record(msgspec.Struct, kw_only=True):
     properties: dict[str, Any]
     created_at: str
     updated_at: str
-    writes: int = 1
 
 
 def effect_of(
@@ -85,7 +84,6 @@ class Records:
         return next(iter(known.get(value, ())), None)
 
     def _note(self, record: Record, before: dict[str, Any], after: dict[str, Any]) -> None:
-        """The properties of a record changed."""
         for (portal, name), known in self._by_value.items():
             was, is_now = before.get(name), after.get(name)
             if portal != record.portal or was == is_now:
@@ -139,7 +137,6 @@ class Records:
         them it is found by that from now on."""
         if key_property is not None and properties.get(key_property):
             self._rename(record, key_property, str(properties[key_property]))
-        record.writes += 1
         held = record.properties
         same = properties.items() <= held.items()
         if same or all(held.get(name, "") == ("" if v is None else v) for name, v in properties.items()):
@@ -208,7 +205,6 @@ class Objects:
         self._records: dict[str, Records] = {}
 
     def of(self, name: str) -> Records:
-        """Those of one object."""
         if name not in self._records:
             self._records[name] = Records(lambda count: self._make_id(count, name), name)
         return self._records[name]

@@ -43,8 +43,6 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 class Sandbox(Vendor):
-    """Salesforce."""
-
     locks_calls = False
     default_object = CONTACT.name
     key_field = KEY

@@ -19,8 +19,6 @@ NUMBERS: Final = {"int": (int,), "currency": (int, float)}
 
 
 class Column(msgspec.Struct, frozen=True, array_like=True):
-    """A column, as the field reference has it."""
-
     label: str
     type: str
     """One of `NUMBERS`, or a kind of text."""

@@ -33,8 +33,6 @@ BAD_TOKENS: Final = (None, "", "bad-token")
 
 
 class Answer(msgspec.Struct, kw_only=True):
-    """A whole HTTP answer."""
-
     status: int
     body: bytes
     headers: dict[str, str] = {}
@@ -106,11 +104,9 @@ class Visit(msgspec.Struct, kw_only=True):
 
     @property
     def records(self) -> Records:
-        """Those of its object."""
         return self.objects.of(self.object)
 
     def book(self, record: Record, *, changed: bool = True, created: bool = False, deleted: bool = False) -> None:
-        """Note what this call did to a record."""
         call = self.call
         done = effect_of(record, self.at, changed=changed, created=created, deleted=deleted)
         self.effects.append(msgspec.structs.replace(done, call=call.call, request_id=call.request_id))
@@ -155,8 +151,6 @@ class Route(msgspec.Struct, frozen=True):
 
 
 class Vendor(ABC):
-    """One kind of CRM on the wire."""
-
     routes: list[Route]
     options: Mapping[str, Any] = {}
     """Options of a destination that is to be synced to this stand-in."""

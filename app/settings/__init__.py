@@ -27,8 +27,6 @@ _MOST_BYTES: Final = 2**53
 """More than any disk holds."""
 _MASK: Final = "***"
 _PASSWORD: Final = re.compile(r"(://[^:/@?#]*:).*(?=@)|([?&]password=)[^&#]*")
-
-
 _OURS: Final = frozenset({"TRANCHE_SERVER_PID"})
 """Set by this program for its own processes."""
 _KUBERNETES: Final = re.compile(
@@ -130,8 +128,6 @@ _PARSED: Final[dict[str, Callable[[str], object]]] = {
     "cors_origins": parse_origins,
 }
 """Texts that mean something: each function raises `ValueError` for one that does not."""
-
-
 _CHOICES: Final[dict[str, tuple[str, ...]]] = {
     "log_level": ("debug", "info", "warning", "error"),
     "log_format": ("json", "console"),

@@ -17,8 +17,6 @@ class Doc(msgspec.Struct, frozen=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """The settings of one process."""
-
     # The engines, the service itself and its log.
     database_url: Annotated[str, Doc("PostgreSQL 15-18; empty: the embedded engine of the data folder", "URL")] = ""
     database_owner_url: Annotated[
