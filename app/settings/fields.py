@@ -24,9 +24,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = ""
     redis_url: Annotated[str, Doc("Redis 6.2+ or Valkey; empty: the embedded engine of the data folder", "URL")] = ""
     data_dir: Annotated[str, Doc("where `tranche up` keeps engines, data and its key", "path")] = ".tranche"
-    engine_user: Annotated[
-        str, Doc("as root, the system user who runs the embedded engines; created if missing", "name")
-    ] = "tranche"
+    engine_user: Annotated[str, Doc("as root, the system user of the engines; created if missing", "name")] = "tranche"
     secret_key: Annotated[
         str,
         Doc(
@@ -40,12 +38,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     api_key: Annotated[str, Doc("the key that the client commands send", secret=True)] = ""
     log_level: Annotated[str, Doc("debug, info, warning or error")] = "info"
     log_format: Annotated[str, Doc("json, or console for people")] = "json"
-    metrics_token: Annotated[
-        str, Doc("bearer token that sees /metrics of all tenants together; empty: nobody does", secret=True)
-    ] = ""
-    operator_token: Annotated[
-        str, Doc("bearer token of the operator of the service, for /v1/tenants; empty: nobody", secret=True)
-    ] = ""
+    metrics_token: Annotated[str, Doc("bearer token for /metrics of all tenants; empty: nobody", secret=True)] = ""
+    operator_token: Annotated[str, Doc("the operator's bearer token, for /v1/tenants; empty: nobody", secret=True)] = ""
 
     # Connections to PostgreSQL.
     db_pool_size: Annotated[int, Doc("connections of one process to PostgreSQL", "connections")] = 10
@@ -56,10 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     db_lock_timeout: Annotated[float, Doc("longest wait for a row lock; the items are then `retry`", "s")] = 3.0
     db_idle_in_transaction_timeout: Annotated[float, Doc("an idle open transaction is ended after", "s")] = 15.0
     db_statement_cache: Annotated[
-        int,
-        Doc(
-            "prepared statements kept by a connection; 0 behind PgBouncer in transaction mode", "statements", zero=True
-        ),
+        int, Doc("prepared statements of a connection; 0 behind PgBouncer in transaction mode", "statements", zero=True)
     ] = 256
 
     # Bodies, streams and waits: what one request, key or tenant may take.
@@ -69,57 +60,37 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_json_items: Annotated[int, Doc("most items of a JSON body; CSV and NDJSON: max_file_items", "items")] = 10_000
     max_file_bytes: Annotated[int, Doc("largest body that is answered with 202, inflated", "bytes")] = 1_000_000_000
     max_file_items: Annotated[int, Doc("most rows of a CSV or NDJSON body", "items")] = 20_000_000
-    max_inflation: Annotated[
-        float, Doc("a body that inflates to more than this many times its size is refused", "times")
-    ] = 250.0
-    max_atomic_items: Annotated[
-        int, Doc("most items with atomic=true: one transaction holds the locks of all of them", "items")
-    ] = 100_000
+    max_inflation: Annotated[float, Doc("a body that inflates to more times its size is refused", "times")] = 250.0
+    max_atomic_items: Annotated[int, Doc("most items with atomic=true, locked by one transaction", "items")] = 100_000
     max_atomic_bytes: Annotated[int, Doc("largest body with atomic=true, inflated", "bytes")] = 32_000_000
     max_wait: Annotated[float, Doc("longest `Prefer: wait=N` that is honoured", "s", zero=True)] = 30.0
-    body_timeout: Annotated[
-        float, Doc("longest time for a request's body to arrive, then 408: a stalled one occupies a slot", "s")
-    ] = 60.0
+    body_timeout: Annotated[float, Doc("longest time for a body to arrive, then 408", "s")] = 60.0
     receive_lease: Annotated[
         float,
         Doc("a body is abandoned, and its key is free again, if its API process sent no heartbeat for this long", "s"),
     ] = 20.0
-    max_requests: Annotated[
-        int, Doc("bodies one API process receives or works on at a time; more get 503", "requests")
-    ] = 4_000
+    max_requests: Annotated[int, Doc("bodies in one API process at a time; more get 503", "requests")] = 4_000
     max_requests_tenant: Annotated[int, Doc("…of one tenant; more get 429", "requests")] = 2_000
     max_requests_key: Annotated[int, Doc("…of one API key; more get 429", "requests")] = 1_500
-    body_memory: Annotated[int, Doc("bodies that one API process holds in memory, inflated; more get 503", "bytes")] = (
-        160_000_000
-    )
+    body_memory: Annotated[int, Doc("bodies held by one API process, inflated; more get 503", "bytes")] = 160_000_000
     body_memory_tenant: Annotated[int, Doc("…of one tenant; more get 429", "bytes")] = 80_000_000
     body_memory_key: Annotated[int, Doc("…of one API key; more get 429", "bytes")] = 40_000_000
-    max_unfinished_jobs: Annotated[
-        int, Doc("files of one tenant that arrive, wait or are processed; more get 429", "jobs")
-    ] = 1_000
-    max_staged_bytes: Annotated[int, Doc("size of all these files together, inflated; more get 429", "bytes")] = (
-        20_000_000_000
-    )
+    max_unfinished_jobs: Annotated[int, Doc("files of one tenant that are not finished; more get 429", "jobs")] = 1_000
+    max_staged_bytes: Annotated[int, Doc("size of all of them, inflated; more get 429", "bytes")] = 20_000_000_000
     max_destinations: Annotated[int, Doc("destinations of one tenant; more get 409", "destinations")] = 50
     max_streams: Annotated[int, Doc("event streams open in one API process; more get 503", "streams")] = 2_000
     max_streams_tenant: Annotated[int, Doc("…of one tenant; more get 429", "streams")] = 200
-    max_waits: Annotated[
-        int, Doc("requests that wait (`Prefer: wait`) in one API process; more are answered at once", "requests")
-    ] = 3_000
+    max_waits: Annotated[int, Doc("`Prefer: wait` in one API process; more are answered at once", "requests")] = 3_000
     max_waits_tenant: Annotated[int, Doc("…of one tenant", "requests")] = 1_000
 
     # Keys, staged files and jobs.
     idempotency_retention: Annotated[float, Doc("answers are replayed for", "s", zero=True)] = 86_400.0
-    idempotency_memory: Annotated[float, Doc("an expired key is refused, never run again, for", "s", zero=True)] = (
-        2_592_000.0
-    )
+    idempotency_memory: Annotated[float, Doc("an expired key is refused, not rerun, for", "s", zero=True)] = 2_592_000.0
     import_chunk_items: Annotated[int, Doc("most items of a file written in one transaction", "items")] = 1_000
     import_chunk_bytes: Annotated[int, Doc("largest part of a file written in one transaction", "bytes")] = 1_000_000
     import_concurrency: Annotated[int, Doc("such transactions at a time in one worker", "transactions")] = 2
     import_attempts: Annotated[int, Doc("attempts to lock records before the items are `retry`", "attempts")] = 20
-    job_retention: Annotated[float, Doc("outcomes of a finished job's items are kept for", "s", zero=True)] = (
-        2_592_000.0
-    )
+    job_retention: Annotated[float, Doc("outcomes of finished jobs' items are kept for", "s", zero=True)] = 2_592_000.0
     stream_seconds: Annotated[
         float, Doc("an event stream ends after this, so that a server can stop; the client resumes it", "s")
     ] = 30.0
@@ -141,17 +112,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     delivery_backoff_cap: Annotated[float, Doc("longest backoff", "s")] = 600.0
     delivery_lease: Annotated[float, Doc("a delivery of a dead worker is rescued after", "s")] = 30.0
     delivery_slice: Annotated[float, Doc("a worker serves one destination this long, then the next", "s")] = 1.0
-    reconcile_grace: Annotated[
-        float, Doc("an unknown item must be absent in two reads, this far apart", "s", zero=True)
-    ] = 2.0
-    sweep_interval: Annotated[
-        float, Doc("how often PostgreSQL is searched for due work without a notification", "s")
-    ] = 2.0
+    reconcile_grace: Annotated[float, Doc("between two reads that must not find an unknown item", "s", zero=True)] = 2.0
+    sweep_interval: Annotated[float, Doc("how often due work without a notification is searched for", "s")] = 2.0
     crm_connect_timeout: Annotated[float, Doc("longest wait to connect to a CRM", "s")] = 3.0
     crm_total_timeout: Annotated[float, Doc("longest call to a CRM in total", "s")] = 10.0
-    crm_rate: Annotated[
-        float, Doc("most calls per second to one destination, all workers; 0: no limit", "1/s", zero=True)
-    ] = 0.0
+    crm_rate: Annotated[float, Doc("calls a second to a destination, all workers; 0: no limit", "1/s", zero=True)] = 0.0
     destination_private: Annotated[
         str,
         Doc("private networks that destinations may reach nevertheless, also without TLS", "CIDR, separated by commas"),
@@ -164,26 +129,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     # Webhook endpoints and their messages.
     webhook_timeout: Annotated[float, Doc("longest call of a webhook in total", "s")] = 3.0
-    webhook_waits: Annotated[
-        str, Doc("waits before the second and every further attempt, with 20 % of jitter", "s, separated by commas")
-    ] = "5,30,120,600,3600"
-    webhook_standard_timeout: Annotated[
-        float, Doc("longest call of a webhook endpoint with the policy `standard`", "s")
-    ] = 15.0
+    webhook_waits: Annotated[str, Doc("waits between attempts, ±20 %", "s, separated by commas")] = "5,30,120,600,3600"
+    webhook_standard_timeout: Annotated[float, Doc("longest call with the policy `standard`", "s")] = 15.0
     webhook_standard_waits: Annotated[
         str, Doc("the same waits for the policy `standard`: three days and three hours", "s, separated by commas")
     ] = "5,300,1800,7200,18000,36000,50400,72000,86400"
-    webhook_disable_after: Annotated[
-        float, Doc("an endpoint with the policy `standard` that fails for this long is disabled", "s")
-    ] = 432_000.0
+    webhook_disable_after: Annotated[float, Doc("a `standard` endpoint is disabled after failing for", "s")] = 432_000.0
     webhook_concurrency: Annotated[int, Doc("webhooks in flight in one worker", "calls")] = 20
-    webhook_rotation: Annotated[
-        float, Doc("after a rotation the previous secret signs as well for", "s", zero=True)
-    ] = 86_400.0
+    webhook_rotation: Annotated[float, Doc("a secret that was replaced signs as well for", "s", zero=True)] = 86_400.0
     webhook_retention: Annotated[float, Doc("settled messages are kept for", "s")] = 2_592_000.0
-    webhook_private: Annotated[
-        str, Doc("private networks that webhooks may reach nevertheless", "CIDR, separated by commas")
-    ] = ""
+    webhook_private: Annotated[str, Doc("private networks that webhooks may reach", "CIDR, separated by commas")] = ""
 
     # Circuit breakers.
     breaker_window: Annotated[float, Doc("length of the window in which calls count", "s")] = 30.0
