@@ -108,10 +108,10 @@ class Child:
             await self._exit_event()
         return code
 
-    async def stop(self, grace: float = 10.0, *, first: signal.Signals | None = None) -> int:
+    async def stop(self, grace: float = 10.0) -> int:
         """Ask it to end, wait up to `grace` seconds, then kill its whole group. Returns the exit code."""
         if self.returncode is None:
-            self.send_signal(first or self._stop_signal)
+            self.send_signal(self._stop_signal)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.wait(), grace)
         return await self.kill()

@@ -28,19 +28,8 @@ def effect_of(
     record: Record, at: str, *, changed: bool = True, created: bool = False, deleted: bool = False, by: str = "api"
 ) -> Effect:
     """A row of the ledger for what was done to a record, by no call."""
-    return Effect(
-        at=at,
-        portal=record.portal,
-        object=record.object,
-        key_property=record.key_property,
-        key=record.key,
-        id=record.id,
-        properties=record.properties,
-        changed=changed,
-        created=created,
-        deleted=deleted,
-        by=by,
-    )
+    of = {name: getattr(record, name) for name in ("portal", "object", "key_property", "key", "id", "properties")}
+    return Effect(at=at, **of, changed=changed, created=created, deleted=deleted, by=by)
 
 
 class Records:

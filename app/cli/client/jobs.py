@@ -10,7 +10,7 @@ from app.cli.client.api_client import ApiClient
 from app.cli.client.clock import Deadline
 from app.cli.client.errors import RefusedError
 from app.cli.client.progress import clean
-from app.cli.client.wire import Destination, Destinations, Job, read
+from app.cli.client.wire import Destination, Job, read
 from app.vocabulary.states import FINISHED_JOB_STATES, OPEN_STATES, JobState
 
 MAX_PREFER: Final = 10
@@ -109,11 +109,10 @@ async def find_waits(api: ApiClient, effects: Mapping[str, Mapping[str, int]], s
     if not pending:
         return []
     try:
-        listed = read(await api.ask("GET", "/v1/destinations"), Destinations, api.url)
+        listed = [read(raw, Destination, api.url) async for raw in api.list("/v1/destinations", "destinations")]
     except RefusedError:
         return [clean(why) for why in said]
-    lines = [_describe(destination) for destination in listed.destinations if destination.name in pending]
-    return [line for line in lines if line]
+    return [line for found in listed if found.name in pending and (line := _describe(found))]
 
 
 def _describe(destination: Destination) -> str:

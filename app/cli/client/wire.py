@@ -137,10 +137,6 @@ class Destination(msgspec.Struct, frozen=True):
     retry_after_seconds: int = 0
 
 
-class Destinations(msgspec.Struct, frozen=True):
-    destinations: list[Destination]
-
-
 class Problem(msgspec.Struct, frozen=True):
     """RFC 9457 problem details with our `code` and `request_id`."""
 
@@ -150,7 +146,7 @@ class Problem(msgspec.Struct, frozen=True):
     request_id: str = ""
 
 
-def read(body: bytes, kind: type[T], url: str) -> T:
+def read(body: bytes | msgspec.Raw, kind: type[T], url: str) -> T:
     """Decode an answer.
 
     Raises:
