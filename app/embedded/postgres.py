@@ -11,9 +11,9 @@ from typing import Final
 
 import asyncpg
 
-from app.embedded import residents, secrets, state
+from app.embedded import secrets, state
 from app.embedded.binaries import PostgresInstall, find_postgres
-from app.embedded.engine import ENVIRONMENT, Engine
+from app.embedded.engine import ENVIRONMENT, Engine, evict
 from app.embedded.errors import EngineError
 from app.embedded.identity import choose, give, require_name
 from app.embedded.process import Child, size, tail
@@ -126,7 +126,7 @@ class Postgres(Engine):
 
     async def _ended(self) -> None:
         # Each backend leads a session of its own, so they are not in the postmaster's group and may linger.
-        await residents.evict(self._folder, self.name, signal.SIGKILL, 0.0)
+        await evict(self._folder, self.name, signal.SIGKILL, 0.0)
         await super()._ended()
 
     async def _is_ready(self, pid: int) -> bool:
@@ -143,7 +143,7 @@ class Postgres(Engine):
     async def _create(self) -> None:
         require_name(self._identity)
         for leftover in self._data_dir.glob("postgres.new-*"):
-            await residents.evict(leftover / "data", self.name, signal.SIGKILL, 0.0)
+            await evict(leftover / "data", self.name, signal.SIGKILL, 0.0)
             shutil.rmtree(leftover, ignore_errors=True)
         self._password = secrets.load_or_create(self._password_file)
         workshop = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self._data_dir))

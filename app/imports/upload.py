@@ -36,11 +36,10 @@ from app.errors import (
     TooLarge,
     TrancheError,
 )
-from app.files.chunker import Chunk, Chunker
 from app.files.csv_columns import HeaderError
 from app.files.csv_mapping import names_of
 from app.files.json_document import MalformedBody
-from app.files.readers import Family, Portion, Reader, keep, open_reader
+from app.files.readers import Chunk, Chunker, Family, Portion, Reader, keep, open_reader
 from app.files.staging_codec import encode_pieces
 from app.imports import service, upload_queries
 from app.imports.cancel import queries

@@ -12,27 +12,11 @@ from typing import Final, TypeVar
 
 from aiohttp import web
 
-from app.sandbox.faults import (
-    AcceptThenDrop,
-    BrokenAccount,
-    Down,
-    DropBefore,
-    Fault,
-    Faults,
-    Garbage,
-    Latency,
-    Lock,
-    RateLimit,
-    Refuse,
-    SaysNo,
-    Side,
-    Slow,
-    Status,
-    Unauthorized,
-)
+from app.sandbox import faults
+from app.sandbox.faults import Fault, Faults, Side, Status
 from app.sandbox.ledger import Call, Ledger
 from app.sandbox.records import Objects
-from app.sandbox.vendor import Answer, RefusedError, Route, Schema, Vendor, Visit
+from app.sandbox.vendor import Answer, Refusal, RefusedError, Route, Schema, Vendor, Visit
 
 DEFAULT_PORTAL: Final = "default"
 HUGE: Final = 9_000_000
@@ -92,10 +76,10 @@ class Front:
 
     async def _work(self, request: web.Request, route: Route | None, call: Call) -> Answer:
         side: Side = "read" if route is not None and route.on == "read" else "write"
-        if self.faults.active(Refuse) is not None or self._strike(Down, side, call) is not None:
+        if self.faults.active(faults.Refuse) is not None or self._strike(faults.Down, side, call) is not None:
             raise DroppedError(reset=True)
         body = await request.read()
-        latency = self.faults.active(Latency)
+        latency = self.faults.active(faults.Latency)
         if latency is not None and latency.strikes(side):
             await asyncio.sleep(latency.fault.latency + latency.jitter(latency.fault.jitter))
         answer = self.vendor.authenticate(request.headers)
@@ -107,13 +91,13 @@ class Front:
             answer = await self._accept(request, route, side, call, body)
         assert answer is not None
         call.status = answer.status
-        done = answer.status < 300 and SaysNo.kind not in call.faults
-        garbage = self._strike(Garbage, side, call) if done else None
+        done = answer.status < 300 and faults.SaysNo.kind not in call.faults
+        garbage = self._strike(faults.Garbage, side, call) if done else None
         return answer if garbage is None else _spoil(answer, garbage)
 
     def _refuse(self, side: Side, call: Call) -> Answer | None:
-        kinds: list[type[Unauthorized | RateLimit | Lock]] = [Unauthorized, RateLimit]
-        for kind in [*kinds, Lock] if self.vendor.locks_calls else kinds:
+        kinds: list[type[Refusal]] = [faults.Unauthorized, faults.RateLimit]
+        for kind in [*kinds, faults.Lock] if self.vendor.locks_calls else kinds:
             refusal = self._strike(kind, side, call)
             if refusal is not None:
                 return self.vendor.refuse(refusal)
@@ -121,19 +105,19 @@ class Front:
 
     async def _accept(self, request: web.Request, route: Route, side: Side, call: Call, body: bytes) -> Answer:
         """The call is accepted: whatever goes wrong now is between the work and its answer."""
-        broken = self.faults.active(BrokenAccount)
+        broken = self.faults.active(faults.BrokenAccount)
         if broken is not None and call.portal.endswith(f"+{broken.fault.account}") and broken.strikes(side):
-            call.hit(BrokenAccount.kind)
+            call.hit(faults.BrokenAccount.kind)
             return self.vendor.refuse(Status(code=broken.fault.code))
         status = self._strike(Status, side, call)
         if status is not None and not status.apply:
             return self.vendor.refuse(status)
-        if self._strike(DropBefore, side, call) is not None:
+        if self._strike(faults.DropBefore, side, call) is not None:
             raise DroppedError(reset=False)
-        no = self._strike(SaysNo, side, call)
+        no = self._strike(faults.SaysNo, side, call)
         if no is not None:
             return _say_no(no)
-        slow = self._strike(Slow, side, call)
+        slow = self._strike(faults.Slow, side, call)
         if slow is not None and slow.when == "before":
             await asyncio.sleep(slow.latency)
         visit = Visit(
@@ -148,7 +132,7 @@ class Front:
             objects=self.objects,
             faults=self.faults,
             schema=self.schema,
-            locked=not self.vendor.locks_calls and self._strike(Lock, side, call) is not None,
+            locked=not self.vendor.locks_calls and self._strike(faults.Lock, side, call) is not None,
         )
         try:
             answer = route.handle(visit)
@@ -160,7 +144,7 @@ class Front:
         call.status = answer.status
         if slow is not None and slow.when == "after":
             await asyncio.sleep(slow.latency)
-        if self._strike(AcceptThenDrop, side, call) is not None:
+        if self._strike(faults.AcceptThenDrop, side, call) is not None:
             raise DroppedError(reset=False)
         return answer
 
@@ -213,7 +197,7 @@ def _end(request: web.Request, *, reset: bool) -> None:
         transport.close()
 
 
-def _say_no(fault: SaysNo) -> Answer:
+def _say_no(fault: faults.SaysNo) -> Answer:
     """As services do that answer 2xx to everything."""
     bodies = {
         "ok_false": b'{"ok":false,"error":"internal_error"}',
@@ -224,7 +208,7 @@ def _say_no(fault: SaysNo) -> Answer:
     return Answer(status=202 if fault.mode == "task" else 200, body=bodies[fault.mode])
 
 
-def _spoil(answer: Answer, fault: Garbage) -> Answer:
+def _spoil(answer: Answer, fault: faults.Garbage) -> Answer:
     """The same status with a body that cannot be used."""
     half = answer.body[: len(answer.body) // 2]
     bodies = {

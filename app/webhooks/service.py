@@ -15,18 +15,9 @@ from app.settings import Settings
 from app.vocabulary import addresses
 from app.vocabulary.states import EventType
 from app.webhooks import queries as rows
+from app.webhooks import rules
 from app.webhooks.queries import WebhookEndpoint, WebhookMessage
-from app.webhooks.rules import (
-    ALL_EVENTS,
-    MAX_URL,
-    SECRET_BYTES,
-    TEST_EVENT,
-    EndpointState,
-    MessageState,
-    Policy,
-    make_secret,
-    url_fault,
-)
+from app.webhooks.rules import EndpointState, MessageState, Policy
 
 MOST_ENDPOINTS: Final = 20
 MOST_KEPT: Final = 30 * 86_400
@@ -35,7 +26,7 @@ REPLAYABLE: Final = (MessageState.DEAD, MessageState.FAILED)
 _NO_ENDPOINT: Final = "There is no such webhook endpoint."
 _NO_MESSAGE: Final = "There is no such message at this endpoint; settled ones are kept for a time only."
 
-WebhookUrl = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri", "maxLength": MAX_URL})]
+WebhookUrl = Annotated[str, msgspec.Meta(extra_json_schema={"format": "uri", "maxLength": rules.MAX_URL})]
 
 _ACTIVE: Final = msgspec.Meta(extra_json_schema={"enum": ["active", "disabled"]})
 
@@ -77,8 +68,8 @@ async def add(
         Invalid: the URL or the events cannot be used, or the tenant has `MOST_ENDPOINTS`.
     """
     _check_url(new.url, settings)
-    events = _check_events(list(ALL_EVENTS) if new.events is None else list(new.events))
-    secret = make_secret(os.urandom(SECRET_BYTES))
+    events = _check_events(list(rules.ALL_EVENTS) if new.events is None else list(new.events))
+    secret = rules.make_secret(os.urandom(rules.SECRET_BYTES))
     async with database.connection() as connection, connection.transaction():
         endpoint_id = await rows.add_endpoint(
             connection, tenant_id, new.url, events, most=MOST_ENDPOINTS, policy=new.policy
@@ -156,7 +147,7 @@ async def rotate(
     Raises:
         NotFound: there is no such endpoint.
     """
-    secret = make_secret(os.urandom(SECRET_BYTES))
+    secret = rules.make_secret(os.urandom(rules.SECRET_BYTES))
     sealed = _seal(vault, secret, tenant_id, endpoint_id)
     async with database.connection() as connection, connection.transaction():
         if not await rows.set_secret(connection, tenant_id, endpoint_id, sealed, keep=keep or None):
@@ -173,7 +164,7 @@ async def send_test(database: Database, tenant_id: int, endpoint_id: int) -> Web
         EndpointDisabled: it is disabled.
     """
     async with database.connection() as connection:
-        added = await rows.add_test_message(connection, tenant_id, endpoint_id, TEST_EVENT)
+        added = await rows.add_test_message(connection, tenant_id, endpoint_id, rules.TEST_EVENT)
         if added is None:
             await _check_active(connection, tenant_id, endpoint_id)
             raise NotFound(_NO_ENDPOINT)
@@ -252,14 +243,14 @@ def _subject(endpoint_id: int) -> str:
 
 
 def _check_url(url: str, settings: Settings) -> None:
-    fault = url_fault(url, addresses.parse_networks(settings.webhook_private))
+    fault = rules.url_fault(url, addresses.parse_networks(settings.webhook_private))
     if fault is not None:
         raise Invalid(fault)
 
 
 def _check_events(events: list[str]) -> list[str]:
     if not events:
-        raise Invalid(f"events is empty; name some of: {', '.join(ALL_EVENTS)}.")
+        raise Invalid(f"events is empty; name some of: {', '.join(rules.ALL_EVENTS)}.")
     return sorted({str(event) for event in events})
 
 

@@ -7,10 +7,9 @@ from typing import Final
 import msgspec
 
 from app.errors import Invalid
-from app.files.chunker import measure
 from app.files.csv_mapping import ColumnNames, names_of
 from app.files.failed_rows_file import CsvWriter, NdjsonWriter, Note, Source, Stored, texts_of
-from app.files.readers import Kept
+from app.files.readers import Kept, measure
 from app.files.staging_codec import decode_sources
 from app.history import queries as history
 from app.history.versions import StoredVersion
