@@ -53,6 +53,11 @@ def timeout_option(text: str = "Timeout.") -> Callable[[F], F]:
     )
 
 
+def repeated(name: str, values: str, metavar: str, text: str) -> Callable[[F], F]:
+    """An option that may be given again and again."""
+    return click.option(name, values, multiple=True, metavar=metavar, help=text)
+
+
 connection_options = options(
     click.option("--url", help="Where the API is.  [default: TRANCHE_URL]"),
     click.option("--key", help="API key; better in TRANCHE_API_KEY, where `ps` cannot see it."),

@@ -16,7 +16,7 @@ import msgspec
 import rich_click as click
 
 from app.cli.client.api_client import given
-from app.cli.command import Work, command, connection_options, options
+from app.cli.command import Work, command, connection_options, options, repeated
 from app.cli.local import place
 from app.cli.local.destination_backends import DestinationBackend, choose_backend
 from app.cli.output import json_option, show, show_table, wants_json
@@ -43,28 +43,15 @@ _choice_options: Final = options(
     click.option("--rate", type=float, help="Most calls a second."),
     click.option("--connect-timeout", type=float, help="Seconds to wait for a connection."),
     click.option("--total-timeout", type=float, help="Seconds a call may take in all."),
-    click.option(
-        "--field",
-        "fields",
-        multiple=True,
-        metavar="OURS=THEIRS",
-        help="The name of a field or attribute there; nothing after = excludes it (repeatable).",
-    ),
-    click.option(
-        "--option",
-        "options",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help="Option of its kind, see `tranche destinations kinds` (repeatable).",
-    ),
+    repeated("--field", "fields", "OURS=THEIRS", "What a field or attribute is there; empty: excluded (repeatable)."),
+    repeated("--option", "options", "NAME=VALUE", "Of its kind, see `tranche destinations kinds` (repeatable)."),
 )
 """What may be chosen for a destination of any kind."""
-_types_option: Final = click.option(
+_types_option: Final = repeated(
     "--type",
     "types",
-    multiple=True,
-    metavar="TYPE",
-    help="Send records of this type there; repeatable. `default`: those that its kind has a place for.",
+    "TYPE",
+    "Records of this type go there; repeatable. `default`: those that its kind has a place for.",
 )
 _shared_option: Final = click.option(
     "--shared",
@@ -187,7 +174,7 @@ def _options(
 @_types_option
 @_token_options
 @_choice_options
-@click.option("--default", "defaults", multiple=True, metavar="NAME", help="Have this option's default again.")
+@repeated("--default", "defaults", "NAME", "Have this option's default again.")
 async def change(
     backend: DestinationBackend,
     name: str,

@@ -29,7 +29,7 @@ from app.cli.client.progress import Display, choose_display
 from app.cli.client.push import PushOptions, push
 from app.cli.client.source_file import CsvFile, FileOptions, Format, SourceFile, Survey, open_file
 from app.cli.client.summary import Report, as_document, print_summary
-from app.cli.command import connection_options, run_command, timeout_option
+from app.cli.command import connection_options, repeated, run_command, timeout_option
 from app.cli.output import json_option, show, show_table, wants_json
 from app.cli.records import find_type
 from app.vocabulary.states import Consistency
@@ -86,11 +86,9 @@ class _Request(msgspec.Struct, frozen=True, kw_only=True):
 @click.command("push", help=_HELP, context_settings={"max_content_width": 110})
 @click.argument("file")
 @connection_options
-@click.option(
-    "--map", "mapping", multiple=True, metavar='"COLUMN=FIELD"', help="Which column is which field; repeatable."
-)
+@repeated("--map", "mapping", '"COLUMN=FIELD"', "Which column is which field; repeatable.")
 @click.option("--type", default="contacts", show_default=True, help="Of the records, such as companies.")
-@click.option("--ignore", "ignored", multiple=True, metavar="COLUMN", help="Leave this column out; repeatable.")
+@repeated("--ignore", "ignored", "COLUMN", "Leave this column out; repeatable.")
 @click.option("--preview", is_flag=True, help="Show which column is which field, and send nothing.")
 @click.option("--format", type=click.Choice([f.value for f in Format]), help="Default: by name and content.")
 @click.option("--encoding", help="Of the file, for example windows-1252.  [default: byte order mark, else UTF-8]")
