@@ -17,7 +17,6 @@ from typing import Any
 
 from app.sandbox import hubspot_wire as wire
 from app.sandbox.faults import Lock, RateLimit, Status, Unauthorized
-from app.sandbox.hubspot_objects import OBJECTS
 from app.sandbox.ledger import timestamp
 from app.sandbox.records import Record
 from app.sandbox.vendor import Answer, Refusal, Route, Vendor, Visit
@@ -28,9 +27,9 @@ class Sandbox(Vendor):
 
     def __init__(self, seed: int = 0) -> None:
         self._random = random.Random(seed)  # noqa: S311 - a repeatable shuffle
-        self._keys = {name: {"tranche_id"} for name in OBJECTS}
+        self._keys = {name: {"tranche_id"} for name in wire.OBJECTS}
         """By object, the properties of the account's own making that records were found by."""
-        known = f"{{object:{'|'.join(OBJECTS)}}}"
+        known = f"{{object:{'|'.join(wire.OBJECTS)}}}"
         base = f"/crm/v3/objects/{known}/batch"
         self.routes = [
             Route("POST", f"{base}/upsert", "write", self.upsert),
@@ -42,7 +41,7 @@ class Sandbox(Vendor):
         ]
 
     def own_fields(self, of: str) -> frozenset[str]:
-        return OBJECTS[of].own if of in OBJECTS else frozenset()
+        return wire.OBJECTS[of].own if of in wire.OBJECTS else frozenset()
 
     def make_id(self, count: int, of: str) -> str:
         """Two objects may have the same id, as in HubSpot."""
