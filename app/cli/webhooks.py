@@ -41,8 +41,7 @@ def webhooks() -> None:
 
 
 async def _ask(api: ApiClient, method: str, path: str, body: Any = None) -> Any:
-    answer = await api.ask(method, _BASE + path, body)
-    return msgspec.json.decode(answer) if answer else {}
+    return msgspec.json.decode(await api.ask(method, _BASE + path, body) or b"{}")
 
 
 def _wanted(**given: Any) -> dict[str, Any]:

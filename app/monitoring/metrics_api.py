@@ -48,11 +48,7 @@ _STATS: Final = {
     "deliveries_due": ("tranche_deliveries_due", "Deliveries that could be sent now.", ""),
     "delivery_oldest_seconds": ("tranche_delivery_oldest_seconds", "Age of the oldest delivery that is not done.", ""),
     "effects": ("tranche_effects_open", "Items that are not settled at a destination, by state.", "state"),
-    "unknown_oldest_seconds": (
-        "tranche_effects_unknown_oldest_seconds",
-        "Age of the oldest delivery with an item in doubt.",
-        "",
-    ),
+    "unknown_oldest_seconds": ("tranche_effects_unknown_oldest_seconds", "Age of the oldest delivery in doubt.", ""),
     "dead_letters": ("tranche_dead_letters_open", "Dead letters that wait for an operator, by code.", "code"),
     "sagas": ("tranche_sagas_unfinished", "Sagas in progress.", "state"),
     "destinations": ("tranche_destinations", "Destinations: active, paused, or blocked for a while.", "state"),

@@ -75,10 +75,9 @@ class Survey(msgspec.Struct):
 class SourceFile:
     """A file whose format and encoding are known."""
 
-    def __init__(self, path: str, name: str, format_: Format, codec: str, written: str, body: Body) -> None:
+    def __init__(self, path: str, name: str, codec: str, written: str, body: Body) -> None:
         self.path = path
         self.name = name
-        self.format = format_
         self.written = written
         """The encoding of a file for the same command line."""
         self.body = body
@@ -108,8 +107,7 @@ class SourceFile:
 
     def _rows(self, found: Survey) -> Iterator[tuple[int, list[ItemWarning]]]:
         if isinstance(self.body, ItemsBody):
-            for place in range(len(self.body.items)):
-                yield place + 1, []
+            yield from ((place, []) for place in range(1, len(self.body.items) + 1))
             return
         reader = NdjsonLines()
         for piece in self.body.pieces():
@@ -130,7 +128,7 @@ class CsvFile(SourceFile):
     def __init__(
         self, path: str, name: str, codec: str, written: str, body: Body, options: FileOptions, names: ColumnNames
     ) -> None:
-        super().__init__(path, name, Format.CSV, codec, written, body)
+        super().__init__(path, name, codec, written, body)
         self.known = names
         """The fields of its type."""
         records = Records()
@@ -233,7 +231,7 @@ def open_file(path: str, options: FileOptions, resource: Resource, *, name: str 
         body = FileBody(path, NDJSON, None if plain else codec)
     else:
         body = ItemsBody(_split_document(b"".join(FileBody(path, "", None if plain else codec).pieces()), shown))
-    return SourceFile(path, shown, kind, codec, written, body)
+    return SourceFile(path, shown, codec, written, body)
 
 
 def find_format(path: str, text: str) -> Format:

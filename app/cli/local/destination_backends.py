@@ -84,8 +84,7 @@ class ApiBackend:
 
     async def _ask(self, method: str, path: str, body: Any = None, *, repeatable: bool = True) -> Any:
         async with open_api(self._url, self._key, REQUEST_TIMEOUT if repeatable else 0.0) as api:
-            answer = await api.ask(method, f"/v1/destinations{path}", body)
-        return msgspec.json.decode(answer) if answer else {}
+            return msgspec.json.decode(await api.ask(method, f"/v1/destinations{path}", body) or b"{}")
 
 
 async def _find_workers(settings: Settings) -> Workers | None:

@@ -12,6 +12,7 @@ import rich_click as click
 
 from app import settings as settings_module
 from app.cli.client.progress import LINE_INTERVAL
+from app.cli.command import repeated
 from app.cli.local import place
 from app.cli.output import json_option, show, show_table
 
@@ -114,14 +115,12 @@ def settings() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=0, help="Port to listen on.  [default: a free one]")
 @click.option("--ledger", type=click.Path(path_type=Path), help="File that keeps every effect (JSON lines).")
-@click.option(
+@repeated(
     "--field",
     "fields",
-    multiple=True,
-    metavar="NAME",
-    help="A field that the account has beside the vendor's own; * is every name, companies.tier the field tier of "
-    "companies alone (repeatable).  "
-    "[default: the one with our key, as if the account had been prepared for Tranche]",
+    "NAME",
+    "A field that the account has beside the vendor's own; * is every name, companies.tier the field tier of companies "
+    "alone (repeatable).  [default: the one with our key, as if the account had been prepared for Tranche]",
 )
 @click.option("--bare", is_flag=True, help="The account has the vendor's own fields alone.")
 @click.option("--quiet", is_flag=True, help="Do not say where it listens.")
