@@ -56,7 +56,7 @@ class DemoError(TrancheError):
 def demo(keep: bool) -> None:
     """Watch a CSV with good and bad rows go in, a CRM misbehave and recover, and only what failed be retried."""
     folder = Path(tempfile.mkdtemp(prefix="tranche-demo-"))
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         asyncio.run(_play(folder))
     finally:
@@ -64,10 +64,6 @@ def demo(keep: bool) -> None:
             click.echo(f"data and logs: {folder}")
         else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _interrupt(*_: object) -> None:
-    raise KeyboardInterrupt
 
 
 async def _play(folder: Path) -> None:
