@@ -3,8 +3,6 @@
 The docstring of a class is its message to the user unless one is given.
 """
 
-from __future__ import annotations
-
 import inspect
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """The composition root of the HTTP service: what exists once in a process is made, opened and closed here."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 import threading

@@ -1,7 +1,5 @@
 """The release of Tranche that is installed."""
 
-from __future__ import annotations
-
 from importlib.metadata import PackageNotFoundError, version
 
 

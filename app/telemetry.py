@@ -1,7 +1,5 @@
 """What happened, as frozen records; hooks decide where they go (the log now, metrics beside it)."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import traceback

@@ -1,7 +1,5 @@
 """`python -m app.api > openapi/openapi.yaml`: the document with the default limits."""
 
-from __future__ import annotations
-
 import sys
 
 from app.api.openapi.document import Documents

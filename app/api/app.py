@@ -1,7 +1,5 @@
 """The outermost layer: request ids, HEAD, the log line, and the last answer when all else failed."""
 
-from __future__ import annotations
-
 import asyncio
 import re
 from typing import Any, Final

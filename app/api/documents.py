@@ -1,7 +1,5 @@
 """The service's description of itself: `/v1/version`, `/openapi.json`, `/openapi.yaml` and `/docs`."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any, Final
 

@@ -1,7 +1,5 @@
 """Every operation of the service, by feature."""
 
-from __future__ import annotations
-
 from typing import Final
 
 from litestar.handlers import HTTPRouteHandler

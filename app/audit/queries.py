@@ -1,7 +1,5 @@
 """The audit log, typed: who did what, when."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any

@@ -1,7 +1,5 @@
 """The audit log as it is shown: who did what, when, including steps of sagas and decisions of operators."""
 
-from __future__ import annotations
-
 from datetime import datetime
 from typing import Annotated, Final
 

@@ -1,7 +1,5 @@
 """`/v1/keys`: the API keys of a tenant. A secret is shown once, when it is made."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Final
 

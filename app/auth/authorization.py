@@ -1,7 +1,5 @@
 """Who calls: API keys and their scopes, and the operator's token."""
 
-from __future__ import annotations
-
 import hmac
 from dataclasses import dataclass
 from typing import Final

@@ -1,7 +1,5 @@
 """When keys were last used: noted in memory with every request, written down once a minute."""
 
-from __future__ import annotations
-
 import asyncio
 from contextlib import suppress
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """Who holds which key, as this process learned from the database."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator

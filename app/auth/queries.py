@@ -1,7 +1,5 @@
 """The queries of tenants and their API keys, typed."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 

@@ -3,8 +3,6 @@
 Every change is an entry of the tenant's audit log, in the same transaction.
 """
 
-from __future__ import annotations
-
 import hmac
 import os
 import re

@@ -5,8 +5,6 @@ and histories: hence a token that shows the progress of one job for a while, and
 the stored hash of the API key that asked for it. So it needs no storage of its own, and ends with that key.
 """
 
-from __future__ import annotations
-
 import base64
 import binascii
 import hashlib

@@ -1,7 +1,5 @@
 """`/v1/tenants`: for whoever runs the service, with the token of TRANCHE_OPERATOR_TOKEN."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Final
 from urllib.parse import quote

@@ -4,8 +4,6 @@ The checksum lets a mistyped or cut-off key be refused without asking the databa
 true one when they see it. The tenant inside makes the look-up lead with it.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from typing import Final

@@ -1,7 +1,5 @@
 """How a command is made: a decorator that opens what it works with and turns every ending into an exit code."""
 
-from __future__ import annotations
-
 import asyncio
 import functools
 import sys

@@ -1,7 +1,5 @@
 """`tranche dead-letters list | show | clusters | replay | drop | settle`: the API's routes from the shell."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 

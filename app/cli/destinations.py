@@ -3,8 +3,6 @@
 With an API key it speaks to the API like everybody else. An operator at the database may name a tenant instead.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Iterator

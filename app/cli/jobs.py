@@ -1,7 +1,5 @@
 """`tranche jobs list | show | items | wait | retry | cancel | undo`."""
 
-from __future__ import annotations
-
 import csv
 import sys
 from collections.abc import Callable, Iterator, Mapping

@@ -1,7 +1,5 @@
 """The command `tranche`: one group, its commands loaded only when they are called."""
 
-from __future__ import annotations
-
 import importlib
 import sys
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """What commands print: tables and lines for a reader, JSON for a program."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from datetime import datetime

@@ -1,7 +1,5 @@
 """`tranche push FILE`."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -1,7 +1,5 @@
 """`tranche records list | show | history | export`: the state of records, and everything that ever happened to them."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterator
 from typing import Any

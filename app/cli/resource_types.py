@@ -1,7 +1,5 @@
 """`tranche resource-types list | show | apply`: the types of record that the tenant may import."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any

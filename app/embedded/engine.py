@@ -1,8 +1,6 @@
 """What both engines are: a server with a folder, a password and a log, in a process of ours; and how to end those in
 its folder that nobody supervises any more."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import signal

@@ -1,7 +1,5 @@
 """Both embedded engines as one thing that is started, stopped, killed and found again."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import stat

@@ -1,7 +1,5 @@
 """What can go wrong with the embedded engines; every message names the remedy."""
 
-from __future__ import annotations
-
 from app.errors import TrancheError
 
 

@@ -5,8 +5,6 @@ there, or a system user of their own for new data and for data of `nobody`, whos
 else runs them as himself.
 """
 
-from __future__ import annotations
-
 import os
 import pwd
 import shutil

@@ -7,8 +7,6 @@ The order matters: the kernel clears the parent-death signal when credentials ch
 parent that died before that moment is noticed by its process id (prctl(2), capabilities(7)).
 """
 
-from __future__ import annotations
-
 import argparse
 import ctypes
 import os

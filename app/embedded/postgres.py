@@ -1,7 +1,5 @@
 """The embedded PostgreSQL: made once, then started on the same folder for ever."""
 
-from __future__ import annotations
-
 import asyncio
 import shutil
 import signal

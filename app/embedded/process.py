@@ -7,8 +7,6 @@ Spawn from a thread that lives as long as the children should (the main thread):
 signal when the *thread* that spawned ends. macOS has no such signal; there only `stop` ends a child.
 """
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os
@@ -17,7 +15,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 from app.embedded.errors import EngineError
 from app.embedded.identity import Identity
@@ -50,7 +48,7 @@ class Child:
         pdeathsig: signal.Signals | None = None,
         identity: Identity | None = None,
         reach: Sequence[Path] = (),
-    ) -> Child:
+    ) -> Self:
         """Start a program (`argv[0]` is its path) that gets `pdeathsig` when this thread or process dies.
 
         Args:

@@ -1,7 +1,5 @@
 """Secrets that are made once and then kept in a file only their owner can read."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import secrets

@@ -10,8 +10,6 @@ postgres/ valkey/    the data
 log/                 what the engines print
 """
 
-from __future__ import annotations
-
 import asyncio
 import fcntl
 import os

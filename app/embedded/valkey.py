@@ -1,7 +1,5 @@
 """The embedded Valkey, with an append-only file so that a restart forgets nothing."""
 
-from __future__ import annotations
-
 import asyncio
 import signal
 from pathlib import Path

@@ -4,8 +4,6 @@ What cannot be read stays text, and the rules of the field say what is wrong wit
 ways is such a text, unless `decimal` says which sign begins its fraction.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from datetime import date

@@ -3,8 +3,6 @@
 The command line and the service read files by these same rules; only the way to spell a remedy is each one's own.
 """
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections import Counter

@@ -4,8 +4,6 @@ Headers are compared as whole words: "Middle Name" has nothing to do with "id". 
 Outlook, HubSpot, Salesforce, Mailchimp, and what people write into spreadsheets.
 """
 
-from __future__ import annotations
-
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence

@@ -5,8 +5,6 @@ would come back as `'+49 30…`; so a cell that has apostrophes before such a si
 off gives back every cell exactly as it was.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

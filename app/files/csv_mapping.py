@@ -1,7 +1,5 @@
 """Which column is which field, as a user writes it (`map=`, `--map`)."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache

@@ -1,14 +1,12 @@
 """CSV text as rows of cells (RFC 4180). A row that cannot be understood costs itself alone."""
 
-from __future__ import annotations
-
 import csv
 import io
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, count
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -136,7 +134,7 @@ class _Source:
         self.open = False
         """Whether the record did not end with its first line: a quote was open there."""
 
-    def __iter__(self) -> _Source:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> str:

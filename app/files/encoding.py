@@ -1,7 +1,5 @@
 """Bytes as text, in whatever encoding a file of the wild has."""
 
-from __future__ import annotations
-
 import codecs
 import re
 from typing import Final

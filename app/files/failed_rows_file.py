@@ -12,8 +12,6 @@ Items of JSON and NDJSON have no columns, so they get those of the fields and on
 White space around a text is left out when it is read again, with a warning.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

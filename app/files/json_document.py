@@ -3,8 +3,6 @@
 Items are cut apart before they are read, so that one that cannot be read harms no other.
 """
 
-from __future__ import annotations
-
 import re
 from typing import Final
 

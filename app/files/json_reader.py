@@ -4,8 +4,6 @@ An item that is not valid JSON is still cut out whole, as long as its quotes and
 the item that is being read.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Generator
 from typing import Final
@@ -190,7 +188,7 @@ class JsonItems:
             self._found.append(item)
             self._at += len(scalar) + 1
 
-    def _read_container(self, item: _Span, opener: bytes) -> _Steps:
+    def _read_container(self, item: "_Span", opener: bytes) -> _Steps:
         depth = 1
         begin, at = self._at, self._at + 1
         while True:
@@ -221,7 +219,7 @@ class JsonItems:
                 yield from self._take_rest(item, begin)
             begin = at = self._at
 
-    def _read_scalar(self, item: _Span) -> _Steps:
+    def _read_scalar(self, item: "_Span") -> _Steps:
         while True:
             begin = self._at
             match = json_scanner.SCALAR.match(self._data, begin)
@@ -235,12 +233,12 @@ class JsonItems:
                 self._at = end
                 return
 
-    def _take_rest(self, item: _Span, begin: int) -> _Steps:
+    def _take_rest(self, item: "_Span", begin: int) -> _Steps:
         item.add(self._data[begin:])
         self._at = len(self._data)
         yield
 
-    def _read_string(self, item: _Span, begin: int, at: int, fault: _Fault) -> _Steps:
+    def _read_string(self, item: "_Span", begin: int, at: int, fault: _Fault) -> _Steps:
         """From `begin` to the end of the string that is opened at `at` and not closed in what is there."""
         start = self._base + at
         item.add(self._data[begin:at])

@@ -1,7 +1,5 @@
 """NDJSON bytes as lines. Nothing is decoded here, so bytes that are no UTF-8 harm their own line alone."""
 
-from __future__ import annotations
-
 import codecs
 from typing import Final
 

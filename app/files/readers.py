@@ -3,8 +3,6 @@
 Pieces are gathered into chunks, each of which is later written in one transaction.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from enum import StrEnum

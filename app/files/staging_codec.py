@@ -1,7 +1,5 @@
 """How raw items are stored between two processes: the items of a staged chunk, and the sources of items that failed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """Distributes the tables over the nodes of Citus: by tenant, in one colocation group."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping
 from typing import Final
 
@@ -86,12 +84,12 @@ def add_key(table: str) -> str:
     return f"ALTER TABLE {table} ADD CONSTRAINT {key_of(table)} FOREIGN KEY (tenant_id) REFERENCES tenants (tenant_id)"
 
 
-async def read_tables(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, list[str]]:
+async def read_tables(connection: "asyncpg.Connection[asyncpg.Record]") -> dict[str, list[str]]:
     """The columns of every table of the schema, but for those of extensions."""
     return {row["name"]: row["columns"] for row in await connection.fetch(_TABLES)}
 
 
-async def _run(connection: asyncpg.Connection[asyncpg.Record], statements: list[str]) -> None:
+async def _run(connection: "asyncpg.Connection[asyncpg.Record]", statements: list[str]) -> None:
     """In one transaction."""
     try:
         async with connection.transaction():

@@ -4,8 +4,6 @@ A batch is a transaction. Rows are copied in the order of their keys, and a batc
 copied already: a migration that was ended anywhere continues there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -43,7 +41,7 @@ _READ_LEDGER: Final = _statement("read_ledger.sql")
 _compress: Final = zstandard.ZstdCompressor(level=1).compress
 
 
-async def copy_records(connection: asyncpg.Connection[Any], report: Report) -> None:
+async def copy_records(connection: "asyncpg.Connection[Any]", report: Report) -> None:
     if await connection.fetchval("SELECT to_regclass('old_contacts')") is None:
         return
     parts = (
@@ -64,12 +62,12 @@ async def copy_records(connection: asyncpg.Connection[Any], report: Report) -> N
     await connection.execute("DROP TABLE old_contacts, old_ledger; ANALYZE records, record_versions")
 
 
-async def _copy_contacts(connection: asyncpg.Connection[Any]) -> int:
+async def _copy_contacts(connection: "asyncpg.Connection[Any]") -> int:
     status: str = await connection.execute(_COPY_CONTACTS, BATCH)
     return int(status.rpartition(" ")[2])
 
 
-async def _copy_ledger(connection: asyncpg.Connection[Any]) -> int:
+async def _copy_ledger(connection: "asyncpg.Connection[Any]") -> int:
     """The chunks that were read, but for the last one if more rows follow, as it may have some of them."""
     async with connection.transaction():
         rows = await connection.fetch(_READ_LEDGER, BATCH)

@@ -1,7 +1,5 @@
 """Alembic's entry: one transaction over all pending revisions, on the connection that `app.migrations.runner` holds."""
 
-from __future__ import annotations
-
 from alembic import context
 
 context.configure(

@@ -1,7 +1,5 @@
 """The rights of the role that serves and works, apart from the owner who migrates."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Which revision of the schema this release needs, without Alembic, which takes a second and 30 MB to be imported."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 from typing import Final

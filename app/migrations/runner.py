@@ -1,7 +1,5 @@
 """Brings a database to this release's schema. Safe when many processes start at once."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -81,7 +79,7 @@ async def migrate(
 @asynccontextmanager
 async def locked(
     database_url: str, wait: float, limits: dict[str, str] | None = None
-) -> AsyncIterator[asyncpg.Connection[asyncpg.Record]]:
+) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     """The connection that holds the lock of migrations.
 
     Raises:
@@ -104,7 +102,7 @@ async def locked(
         await lock.close(timeout=10)
 
 
-async def _upgrade(connection: AsyncConnection, lock: asyncpg.Connection[Any], report: Report) -> list[str]:
+async def _upgrade(connection: AsyncConnection, lock: "asyncpg.Connection[Any]", report: Report) -> list[str]:
     before = await _version(connection)
     script = ScriptDirectory(str(_HERE))
     if before is not None and before not in {r.revision for r in script.walk_revisions()}:

@@ -4,8 +4,6 @@ Its statements are given one by one, for Citus cannot pass several on to its nod
 SQLAlchemy, whose dialect would prepare them, inside the transaction that Alembic opened.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Final

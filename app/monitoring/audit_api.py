@@ -1,7 +1,5 @@
 """`/v1/audit-log`: who did what, when."""
 
-from __future__ import annotations
-
 from typing import Annotated, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """How PostgreSQL, Redis and the queue are, looked at once for all who ask at about the same time."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal

@@ -1,7 +1,5 @@
 """`/health`: what works and what does not, engine by engine (in the shape of draft-inadarei-api-health-check)."""
 
-from __future__ import annotations
-
 import math
 from functools import partial
 from typing import Final

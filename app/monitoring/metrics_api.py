@@ -4,8 +4,6 @@ An API key sees the figures of its own tenant. The operator's token (`TRANCHE_ME
 together, no tenant by name, and the requests of this service.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Final
 

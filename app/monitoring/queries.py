@@ -1,7 +1,5 @@
 """The queries of metrics and health, typed."""
 
-from __future__ import annotations
-
 import msgspec
 
 from app.auth.queries import all_tenants

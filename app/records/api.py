@@ -1,7 +1,5 @@
 """`/v1/{type}/{id}`: a record with its state at every destination, and its history: who changed what, when."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 from typing import Annotated, Any, Final

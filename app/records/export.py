@@ -1,8 +1,6 @@
 """All records of a type as one file, as of one moment: read in steps from one snapshot, so that memory stays the same
 however many there are."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing

@@ -1,8 +1,6 @@
 """The history of a record: every version with who made it, when, and its previous state. Nothing of it is ever lost,
 not by an undo either, which is a version like any other."""
 
-from __future__ import annotations
-
 import uuid
 from datetime import datetime
 

@@ -1,7 +1,5 @@
 """Lists of records: by id, by the value of a field, or in the order in which they changed; nothing here writes."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime

@@ -1,7 +1,5 @@
 """A record as HTTP and the command line show it, with its state at every destination; nothing here writes."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Collection
 from datetime import datetime

@@ -1,7 +1,5 @@
 """Imports that ask for `consistency=all_destinations`: the saga that sees to it begins with the import itself."""
 
-from __future__ import annotations
-
 import uuid
 from typing import Final
 

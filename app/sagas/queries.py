@@ -1,7 +1,5 @@
 """The queries of sagas, typed. Each is for the caller's transaction."""
 
-from __future__ import annotations
-
 import uuid
 
 import msgspec

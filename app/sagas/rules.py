@@ -4,8 +4,6 @@ Pure transitions. A step may commit a piece and ask to go on (`Continue`), so th
 something too: compensation begins with that very step, which may be half done or not at all.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 

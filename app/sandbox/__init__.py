@@ -1,7 +1,5 @@
 """Stand-in CRMs that speak the vendors' wire protocols, misbehave on demand and book every effect."""
 
-from __future__ import annotations
-
 from app.sandbox.server import KINDS, open_sandbox, run
 from app.sandbox.vendor import ANY
 

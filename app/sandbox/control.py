@@ -22,8 +22,6 @@ service of one's own the name of the collection. `contacts` of a reset are the r
 No token is asked for. A wrong request is answered 400 with `{"error"}`.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final

@@ -5,8 +5,6 @@ striking, drawn from a generator with `seed`, so a run can be repeated) and `on`
 a `read`).
 """
 
-from __future__ import annotations
-
 import random
 import re
 import time

@@ -1,7 +1,5 @@
 """Every call to the CRM passes here: faults strike, the vendor's handler works, the ledger books."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import socket

@@ -15,8 +15,6 @@ changes nothing. A call with an `Idempotency-Key` that it has done is not done a
 sent again is not kept. Any Bearer token or `X-Api-Key` but `bad-token` is accepted.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import random

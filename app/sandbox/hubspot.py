@@ -8,8 +8,6 @@ Companies have none, and nothing of HubSpot's own that is unique: they are upser
 making. A number or an industry that is none is an error of its input, and without a trace id of the whole call.
 """
 
-from __future__ import annotations
-
 import random
 import uuid
 from collections.abc import Callable, Mapping, Sequence

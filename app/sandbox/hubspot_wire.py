@@ -1,7 +1,5 @@
 """What goes over the wire of HubSpot's batch endpoints: objects, their properties, and what speaks against them."""
 
-from __future__ import annotations
-
 import re
 import uuid
 from collections import Counter

@@ -5,8 +5,6 @@ it as JSON lines and handed to the operating system before the call is answered,
 lost answer loses evidence; started again on the same file it knows every record, and goes on counting.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 import os

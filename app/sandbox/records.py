@@ -1,7 +1,5 @@
 """The records a sandbox holds, each object and portal (account) its own, found by a unique property or by record id."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 

@@ -7,8 +7,6 @@ does text in a number of an Account; what is too long or too large for its colum
 answer counts against the day's calls.
 """
 
-from __future__ import annotations
-
 import itertools
 import re
 from collections import Counter

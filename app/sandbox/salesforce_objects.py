@@ -1,7 +1,5 @@
 """The objects of Salesforce that the stand-in knows, their columns, and which values these take."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from typing import Any, Final

@@ -1,7 +1,5 @@
 """The sandbox as an application, as a context in a test, and as a process."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import importlib

@@ -1,7 +1,5 @@
 """What one CRM's file in this folder provides; the front does the rest (faults, ledger, connections)."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet

@@ -1,7 +1,5 @@
 """The queries of what is encrypted at rest, typed."""
 
-from __future__ import annotations
-
 from collections.abc import Awaitable, Callable
 
 import msgspec

@@ -4,8 +4,6 @@ Every secret is replaced by itself, in a transaction of its own and only if nobo
 can run beside the service, be ended at any moment, and be run again.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Final

@@ -3,8 +3,6 @@
 `tranche settings` lists them; `TRANCHE_` plus the upper-case field name is the variable.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

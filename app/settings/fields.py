@@ -1,7 +1,5 @@
 """Every setting with its default, unit and meaning, by group."""
 
-from __future__ import annotations
-
 from typing import Annotated
 
 import msgspec

@@ -1,7 +1,5 @@
 """`/v1/webhook-endpoints`: who receives events. Secrets are shown once, when they are created."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Annotated, Final
 

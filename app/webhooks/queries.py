@@ -1,7 +1,5 @@
 """The queries of webhooks, typed."""
 
-from __future__ import annotations
-
 import uuid
 from collections.abc import Sequence
 from datetime import datetime

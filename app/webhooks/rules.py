@@ -3,8 +3,6 @@
 Headers and signatures are those of Standard Webhooks (standardwebhooks.com): a receiver needs no code of ours.
 """
 
-from __future__ import annotations
-
 import base64
 import re
 from collections.abc import Callable, Iterable, Sequence

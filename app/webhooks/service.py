@@ -1,7 +1,5 @@
 """The use case of webhook endpoints: their events, secrets and messages."""
 
-from __future__ import annotations
-
 import os
 from typing import Annotated, Final
 

@@ -1,7 +1,5 @@
 """The OpenAPI document, made of the operations as they are declared and of the structs that are really sent."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping
 from importlib.resources import files

@@ -1,7 +1,5 @@
 """The OpenAPI document as one self-contained page: no script, nothing loaded from anywhere."""
 
-from __future__ import annotations
-
 import json
 import re
 from html import escape

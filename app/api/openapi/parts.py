@@ -1,7 +1,5 @@
 """What of the document is the same for every service and tenant (`parts.yaml`): header fields, problems, webhooks."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any, Final

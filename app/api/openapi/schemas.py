@@ -1,7 +1,5 @@
 """JSON Schemas of everything that goes over the wire, made from the structs and completed where those fall short."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any, Final
 

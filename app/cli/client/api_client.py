@@ -1,7 +1,5 @@
 """The HTTP client of the API: it knows which responses are worth another try, and how long to wait for it."""
 
-from __future__ import annotations
-
 import asyncio
 import email.utils
 import importlib.metadata
@@ -12,7 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from itertools import count
-from typing import IO, Any, Final, TypeVar
+from typing import IO, Any, Final, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -119,7 +117,7 @@ class ApiClient:
         self._key = check_key(key)
         self._rng = rng or random.Random()  # noqa: S311 -- jitter, not a secret
 
-    async def __aenter__(self) -> ApiClient:
+    async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers={
                 "Authorization": f"Bearer {self._key}",

@@ -1,7 +1,5 @@
 """Time as an argument, and deadlines measured by it."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Awaitable, Callable

@@ -1,7 +1,5 @@
 """Where the API is, and the client that asks it."""
 
-from __future__ import annotations
-
 import sys
 from typing import Final
 

@@ -1,7 +1,5 @@
 """Why a command of the client ends early. The exit code belongs to the error, the words to whoever raises it."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from app.errors import TrancheError

@@ -1,7 +1,5 @@
 """The file of failed rows: downloaded from the service, and written in the form of the file that was pushed."""
 
-from __future__ import annotations
-
 import csv
 import heapq
 import io

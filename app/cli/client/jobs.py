@@ -1,7 +1,5 @@
 """Jobs over HTTP: ask for one, wait for it, and say why something waits."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 from urllib.parse import quote

@@ -4,8 +4,6 @@ One small file for each (file content, address, options) in the user's state fol
 and removed when the push ended; what is found unlocked therefore belongs to a run that never ended.
 """
 
-from __future__ import annotations
-
 import fcntl
 import hashlib
 import os
@@ -13,7 +11,7 @@ import secrets
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import msgspec
 
@@ -94,7 +92,7 @@ class Journal:
         """The run ended: pushing the same file once more is a new import."""
         self._path.unlink(missing_ok=True)
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -4,13 +4,11 @@ Rows themselves are not kept, and of reasons a bounded number, so that a file of
 memory than one of which none does.
 """
 
-from __future__ import annotations
-
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import IO, Final
+from typing import IO, Final, Self
 
 import msgspec
 
@@ -47,7 +45,7 @@ class Reason(msgspec.Struct):
     count: int = 0
     rows: list[int] = []
 
-    def add(self, other: Reason) -> None:
+    def add(self, other: Self) -> None:
         self.count += other.count
         self.rows = sorted([*self.rows, *other.rows])[:SAMPLES]
 

@@ -1,7 +1,5 @@
 """What the user sees while rows are on their way: bars on a terminal, lines elsewhere, nothing when quiet."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Mapping
 from typing import Final, Self

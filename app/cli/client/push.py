@@ -4,8 +4,6 @@ The service answers at once (207) or later (202); either way there is a job, and
 killed finds its jobs by their idempotency keys and sends nothing twice.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 import tempfile

@@ -4,8 +4,6 @@ The service reads the file. Only its header is read here before it is sent, to s
 afterwards, by the same code as in the service, to name the lines of rows that failed.
 """
 
-from __future__ import annotations
-
 import codecs
 import contextlib
 import re

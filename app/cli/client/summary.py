@@ -1,7 +1,5 @@
 """The account at the end of a push, for people and for programs."""
 
-from __future__ import annotations
-
 from typing import Any, Final
 
 import msgspec

@@ -1,7 +1,5 @@
 """The body of an upload: a file's bytes as they are where the service reads them, as UTF-8 elsewhere."""
 
-from __future__ import annotations
-
 import codecs
 import os
 import re

@@ -1,7 +1,5 @@
 """The API's responses, as far as the client reads them. Unknown fields are ignored, so that the API may grow."""
 
-from __future__ import annotations
-
 from typing import Any, Final, TypeVar
 
 import msgspec

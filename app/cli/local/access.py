@@ -1,7 +1,5 @@
 """`tranche tenants …` and `tranche keys …`, on the database itself."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final

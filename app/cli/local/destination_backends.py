@@ -1,7 +1,5 @@
 """Where `tranche destinations` goes: to the API with a key, or to the database as an operator."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import AsyncIterator

@@ -1,7 +1,5 @@
 """What runs in production, each alone: `serve`, `worker`, `migrate`; and `settings`, `sandbox-crm`."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os

@@ -1,7 +1,5 @@
 """Where the database is for commands that need it: named by the environment, or the embedded one that is up."""
 
-from __future__ import annotations
-
 import base64
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager

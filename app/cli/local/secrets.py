@@ -1,7 +1,5 @@
 """`tranche secrets list | rotate`."""
 
-from __future__ import annotations
-
 import sys
 
 import rich_click as click

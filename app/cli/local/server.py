@@ -1,7 +1,5 @@
 """The HTTP server: granian, its processes bound to the life of the one that started them."""
 
-from __future__ import annotations
-
 import os
 import resource
 import signal

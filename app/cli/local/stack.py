@@ -1,7 +1,5 @@
 """Everything of one installation as child processes: engines, API, worker and, if wanted, the sandbox CRM."""
 
-from __future__ import annotations
-
 import asyncio
 import os
 import sys

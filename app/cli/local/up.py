@@ -1,7 +1,5 @@
 """`tranche up`: everything in the foreground."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import os

@@ -4,8 +4,6 @@ Each scene is an ordinary command or an HTTP call that anybody could make. At th
 is asked what really arrived; if that is not what Tranche said, the demo fails.
 """
 
-from __future__ import annotations
-
 import asyncio
 import csv
 import os
