@@ -37,7 +37,6 @@ MADE: Final = ("Location", "RetryAfter")
 """Header fields of an answer that made a job."""
 _CURSOR: Final = Cursor[int]("dead-letters", Number)
 
-
 _DEAD_LETTER_ID: Final = number_path("The dead letter.", 4711, below=2**63, missing="There is no such dead letter.")
 
 

@@ -18,7 +18,6 @@ from app.kit.compression import pack, unpack
 BLOCK: Final = 128
 """Versions of a block; queries.sql counts by it as well."""
 
-
 NOTHING: Final = msgspec.Raw(b"null")
 
 
@@ -54,7 +53,6 @@ class _Searched(msgspec.Struct, frozen=True, gc=False):
 
 SEARCHED: Final = _Searched.__struct_fields__
 _SEEDS: Final = {name: crc32(name.encode()) for name in SEARCHED}
-
 
 _index: Final = attrgetter("index")
 _encode: Final = msgspec.json.Encoder().encode

@@ -145,7 +145,6 @@ def _quality(offer: str, ranges: list[tuple[str, str, float]]) -> float:
 
 _CHARSET: Final = re.compile(r';\s*charset\s*=\s*"?([\w.:-]+)"?', re.IGNORECASE | re.ASCII)
 
-
 _HEADER_ROW: Final = re.compile(r';\s*header\s*=\s*"?absent', re.IGNORECASE | re.ASCII)
 _FAMILIES: Final = {
     JSON: Family.JSON,

@@ -17,7 +17,6 @@ log = structlog.get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
 
-
 _SCHEMA_MISSING: Final = (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.UndefinedFunctionError)
 
 
@@ -65,7 +64,6 @@ KINDS: Final = {
     "SECRET_KEY_MISSING": Kind(503, "Credentials cannot be encrypted"),
 }
 """By code: the codes are published, so none is ever removed."""
-
 
 _TYPE: Final = msgspec.Meta(
     examples=["urn:tranche:problem:idempotency-key-reused"], extra_json_schema={"format": "uri-reference"}

@@ -6,7 +6,6 @@ import zstandard
 
 _LEVEL: Final = 1
 
-
 _compress: Final = zstandard.ZstdCompressor(level=_LEVEL).compress
 _decompress: Final = zstandard.ZstdDecompressor().decompress
 

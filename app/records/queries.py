@@ -64,7 +64,6 @@ read_record = Query[[int, int, str], RecordRow | None]("read_record")
 """(tenant_id, type_id, record_id), as `record_exists`."""
 record_exists = Query[[int, int, str], bool]("record_exists")
 
-
 attribute_keys = Query[[int, int, int], list[str]]("attribute_keys")
 """(tenant_id, type_id, limit)"""
 

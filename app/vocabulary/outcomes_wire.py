@@ -95,7 +95,6 @@ class ImportAnswer(msgspec.Struct, omit_defaults=True):
 SAMPLES: Final = 5
 _encode: Final = msgspec.json.Encoder().encode
 
-
 JsonObject = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
 """An object that goes out as it was stored."""
 

@@ -35,7 +35,6 @@ _HELD_WAIT: Final = 1.0
 _BACKOFF_BASE: Final = 0.5
 _BACKOFF_CAP: Final = 30.0
 
-
 Serve = Callable[[int, int], None]
 """Has a destination of a tenant served soon."""
 

@@ -52,7 +52,6 @@ async def _bound_transactions(connection: Connection) -> None:
 TRANSACTION_SECONDS: Final = 60
 """Longer than any import takes, with every lock it may wait for."""
 
-
 FULL_WAIT: Final = 2.0
 FULL_WAIT_CAP: Final = 30.0
 """Seconds between two tries of one process to write to a full disk; doubled each time up to the cap."""

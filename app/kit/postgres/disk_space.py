@@ -9,7 +9,6 @@ from app.kit.postgres.query import Query
 _FRESH: Final = 10.0
 """Seconds for which room that was found is taken to be there still."""
 
-
 _probe_memory = Query[[], None]("probe_memory")
 _probe_room = Query[[], None]("probe_room")
 

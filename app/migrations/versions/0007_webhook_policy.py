@@ -4,8 +4,6 @@ from app.migrations.sql import run_beside
 
 revision = "0007"
 down_revision = "0006"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

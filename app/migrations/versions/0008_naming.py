@@ -4,8 +4,6 @@ from app.migrations.sql import run_beside
 
 revision = "0008"
 down_revision = "0007"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

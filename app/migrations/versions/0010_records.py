@@ -4,8 +4,6 @@ from app.migrations.sql import run_beside
 
 revision = "0010"
 down_revision = "0009"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:

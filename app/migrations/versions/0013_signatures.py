@@ -4,8 +4,6 @@ from app.migrations.sql import run_beside
 
 revision = "0013"
 down_revision = "0012"
-branch_labels = None
-depends_on = None
 
 
 def upgrade() -> None:
