@@ -23,7 +23,7 @@ from app.kit.postgres.database import Connection
 SCOPES: Final = ("import", "read", "admin")
 KEEP_SECONDS: Final = 86_400.0
 """For which the secret before a rotation stays good unless something else is asked for."""
-MOST_KEEP_SECONDS: Final = 30 * 86_400.0
+MOST_KEEP_SECONDS: Final = 30 * 86_400
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _MOST_NAME: Final = 100
 _NO_KEY: Final = "There is no such API key."
