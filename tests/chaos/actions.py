@@ -116,9 +116,9 @@ def some(action: Action, chance: random.Random) -> list[str]:
 
 
 async def push(round_: Round, action: Action, chance: random.Random, until: float) -> None:
-    """Now and then all destinations must take it: what one of them refuses is taken back."""
+    """Of some all destinations must take every item: what one of them refuses is taken back."""
     items = write(action, chance, some(action, chance), deletions=0.05)
-    query = "?consistency=all_destinations" if chance.random() < 0.2 else ""
+    query = "?consistency=all_destinations" if chance.random() < 0.4 else ""
     await round_.send(request(action, items, query=query), until=until)
 
 
