@@ -630,6 +630,16 @@ def test_a_replaced_letter_says_why_a_contact_is_not_there() -> None:
     assert checker.check(evidence, STATES) == []
 
 
+@pytest.mark.parametrize("status", [None, 200, 502])
+def test_a_call_of_ones_own_that_failed_may_open_what_tenants_share(status: int | None) -> None:
+    evidence = well()
+    evidence.tables |= {
+        "shared_openings": [{"destination_id": 1, "at": 100.0}],
+        "bad_calls": [{"destination_id": 1, "sent_at": 99.0, "status": status}],
+    }
+    assert checker.check(evidence, STATES) == []
+
+
 @pytest.mark.parametrize("kind", ["hubspot", "salesforce", "http"])
 def test_what_each_kind_of_crm_holds(kind: str) -> None:
     row = contact("a", "m.0", 3)
