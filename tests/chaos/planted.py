@@ -7,6 +7,7 @@ exchanged in the process that is started here.
 
 from __future__ import annotations
 
+import inspect
 import os
 import random
 import sys
@@ -51,8 +52,16 @@ def alter(name: str, before: str, after: str) -> None:
 
 
 def put(owner: Any, name: str, replacement: Any) -> Any:
-    """Exchange an attribute that must exist; returns the one before."""
+    """Exchange an attribute that must exist, by one that can be called as it is; returns the one before."""
     before = getattr(owner, name)
+    asked = list(inspect.signature(before).parameters.values()) if callable(before) else []
+    if asked and not any(p.kind is p.VAR_POSITIONAL for p in asked):
+        places = [p for p in asked if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+        named = {p.name: None for p in asked if p.kind is p.KEYWORD_ONLY}
+        try:
+            inspect.signature(replacement).bind(*places, **named)
+        except TypeError as error:
+            raise SystemExit(f"{name} is called otherwise now, {error}: mend tests/chaos/planted.py") from error
     setattr(owner, name, replacement)
     return before
 
@@ -176,8 +185,8 @@ def cancel_takes_back() -> None:
     """Canceling deletes what was applied before."""
     from app.imports.cancel import service as cancel_service
 
-    async def cancel(database: Any, tenant_id: int, job_id: Any) -> None:
-        await original(database, tenant_id, job_id)
+    async def cancel(database: Any, tenant_id: int, job_id: Any, *, actor: str) -> None:
+        await original(database, tenant_id, job_id, actor=actor)
         async with database.connection() as connection:
             gone = "DELETE FROM record_versions WHERE tenant_id = $1 AND job_id = $2"
             await connection.execute(gone, tenant_id, job_id)
@@ -190,8 +199,8 @@ def destination_forgotten() -> None:
     """A chunk of a large import is owed to the first destination alone."""
     from app.imports import processing_queries as import_processing_queries
 
-    async def first(connection: Any, tenant_id: int) -> list[int]:
-        return list((await original(connection, tenant_id))[:1])
+    async def first(connection: Any, tenant_id: int, reach: Any) -> list[int]:
+        return list((await original(connection, tenant_id, reach))[:1])
 
     original = put(import_processing_queries, "pending_destinations", first)
 
@@ -358,8 +367,8 @@ def letter_forgotten() -> None:
     """What is given up leaves no dead letter."""
     from app.deliveries import queries as deliverie_queries
 
-    async def silent(connection: Any, claim: Any, record: Any) -> Any:
-        return await write(connection, claim, msgspec.structs.replace(record, dead_letters=[]))
+    async def silent(connection: Any, claim: Any, of: str, record: Any) -> Any:
+        return await write(connection, claim, of, msgspec.structs.replace(record, dead_letters=[]))
 
     write = put(deliverie_queries, "record_delivery", silent)
 
