@@ -5,7 +5,7 @@
 | `request` | of `tests.chaos.client.Request`: `type`, `items` …, `key` (with the type), `sha256` of its body |
 | `answer` | `key`, `sha256`, `status`, `replayed`, `body`; `final`: asked after everything was over |
 | `broken` | `key`, `error`: no answer came |
-| `asked` | `what` (`cancel`, `undo`, `retry`, `replay`, `declare`), `job_id`, `status`, `body` |
+| `asked` | `what` (`cancel`, `undo`, `retry`, `replay`, `declare`, `read`), `job_id`, `status`, `body` |
 | `job` | `job_id`, `state`, `summary`, `effects` |
 | `items` | `job_id`, `final`, `items` as listed |
 | `records` | `type`, `how` (`list`, `export`), `records`: all of the type, in the end |

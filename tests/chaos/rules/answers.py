@@ -53,7 +53,7 @@ def answers_are_foreseen(e: Evidence) -> Findings:
     for asked in e.rows("asked"):
         status = asked["status"] or 0
         # 409 is among these: who declares a field too late would take away another one that was added since.
-        refused = asked["what"] == "declare" and status >= 400 and status not in PASSING
+        refused = asked["what"] in ("declare", "read") and status >= 400 and status not in PASSING
         if refused or (status >= 500 and status != 503):
             yield Finding(
                 "unforeseen_status", f"{asked['what']} {asked['job_id']}: {asked['status']} {asked['body'][:300]}"
