@@ -9,6 +9,7 @@ from app.auth import service as auth_service
 from app.destinations import service as destination_service
 from app.errors import SettingsError
 from app.kit.encryption import WEBHOOK_ENDPOINT, Vault
+from app.secret_rotation import queries as rotation_queries
 from app.secret_rotation import service as secret_rotation_service
 from app.webhooks import service as webhook_service
 from app.webhooks.rules import EndpointState
@@ -91,17 +92,17 @@ async def test_a_token_that_changes_meanwhile_is_not_overwritten(desk: Desk, mon
     """The service gives it a new one between reading and writing; the new one counts, and gets the new key as well."""
     tenant_id = await furnish(desk, "a")
     both = Vault(f"{NEW},{OLD}")
-    replace, changed = secret_rotation_service._replace, []
+    replace, changed = rotation_queries.reseal_destination, []
 
-    async def late(connection: asyncpg.Connection, secret: secret_rotation_service._Sealed, anew: bytes) -> bool:
-        if secret.name == "one" and not changed:
-            changed.append(secret)
+    async def late(connection: asyncpg.Connection, tenant: int, number: int, sealed: bytes, anew: bytes) -> bool:
+        if not changed:
+            changed.append(number)
             async with desk.database.connection() as other:
                 change = destination_service.DestinationChange(token="pat-changed")
                 await destination_service.change_destination(other, Vault(OLD), tenant_id, "one", change)
-        return await replace(connection, secret, anew)
+        return await replace(connection, tenant, number, sealed, anew)
 
-    monkeypatch.setattr(secret_rotation_service, "_replace", late)
+    monkeypatch.setattr(rotation_queries, "reseal_destination", late)
     async with desk.database.connection() as connection:
         done = await secret_rotation_service.rotate(connection, both)
     assert (done.secrets, done.rotated, done.unreadable) == (4, 4, [])

@@ -34,7 +34,7 @@ assert read(b'{{"id":"1","email":"a@b.co","job_title":null}}').cleared == ["job_
 assert [error.pointer for error in read(b'{{"id":"1","email":"a@b.co","job_title":5}}').errors] == ["/job_title"]
 assert 'did you mean "job_title"' in read(b'{{"id":"1","email":"a@b.co","jobtitle":"x"}}').errors[0].detail
 columns = understand(NAMES, ["id", "email", "Position"], {{}}, Wording("map", ":", "{{}}:{{}}".format))
-assert columns.build(["1", "a@b.co", "Engineer"])["job_title"] == "Engineer"
+assert columns.read(["1", "a@b.co", "Engineer"])[0]["job_title"] == "Engineer"
 names = FieldMap(HubSpotOptions(), CONTACTS, key="key", name_of=str.lower)
 assert names.sources(sent("1", 1, email="a@b.co", job_title=None))["jobtitle"] is None
 assert CONTACTS.named_at(SalesforceOptions.KIND)["job_title"] == "Title"
