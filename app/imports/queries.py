@@ -59,6 +59,8 @@ class Columns(msgspec.Struct, frozen=True, kw_only=True):
     record_ids: str | None
     documents: str
     """See `app.resources.documents`."""
+    names: list[str]
+    """Of the first document."""
     plain: bool
     """No value is an object or an array, and no item clears all attributes."""
     cleared: str | None

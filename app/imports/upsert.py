@@ -168,6 +168,7 @@ def _columns(items: Sequence[Accepted]) -> queries.Columns:
     return queries.Columns(
         record_ids=ids,
         documents=documents.decode(),
+        names=list(msgspec.json.decode(items[0].document)),
         plain=b"[" not in documents
         and documents.count(b"{") == len(items)
         and not deleted
