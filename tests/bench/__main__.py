@@ -56,6 +56,12 @@ ON CONFLICT (tenant_id, record_id) DO UPDATE SET
     attributes = excluded.attributes, updated_at = now()
 """
 
+STORED = """
+SELECT
+    pg_total_relation_size('records') / (SELECT count(*) FROM records),
+    pg_total_relation_size('record_versions') / (SELECT sum(cardinality(v.indexes)) FROM record_versions v)::bigint
+"""
+
 Batch = list[dict[str, Any]]
 Results = dict[tuple[str, int, str], list["Run"]]
 """By kind of write, number of clients, and side."""
@@ -169,6 +175,8 @@ async def main(rounds: int, batches: int, api_workers: int) -> None:
                                 results.setdefault((kind, clients, "http"), []).append(endpoint)
                                 results.setdefault((kind, clients, "many"), []).append(many)
                 show(results, rounds, batches, api_workers)
+                sizes = await pool.fetchrow(STORED)
+                print("\nBytes stored with indexes: {} a record, {} a version.".format(*sizes))
             for connection in connections:
                 await pool.release(connection)
             await pool.close()
