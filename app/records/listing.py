@@ -1,5 +1,6 @@
 """Lists of records: by id, by the value of a field, or in the order in which they changed; nothing here writes."""
 
+import time
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,11 +18,11 @@ from app.records.queries import RecordRow
 from app.records.service import RecordFacts, facts_of, members_of
 from app.resources.declaration import Resource, define
 
-_MOST_LOOKED: Final = 20
-"""Runs of changes that are looked at for one page: it may hold fewer records than it could, even none."""
+_LONGEST: Final = 1.0
+"""Seconds after which a page ends: it may hold fewer records than it could, even none."""
 _NO_JOB: Final = uuid.UUID(int=0)
 _MOST_PASSED: Final = 5_000
-"""Of them that are passed at a time on the way to one that may have a value."""
+"""Runs of changes that are passed at a time on the way to one that may have a value."""
 EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
@@ -99,7 +100,8 @@ async def list_changed(
         return [], None
     at = after or ChangedAt(since, _NO_JOB, -1)
     page: list[RecordRow] = []
-    for _ in range(_MOST_LOOKED):
+    end = time.monotonic() + _LONGEST
+    while len(page) < limit and time.monotonic() < end:
         run = await queries.next_changes(
             connection,
             tenant_id,
@@ -117,8 +119,6 @@ async def list_changed(
         page += await queries.current_records(
             connection, tenant_id, resource.type_id, run.job_id, ids, name=name, value=value
         )
-        if len(page) >= limit:
-            break
     return page, at
 
 
