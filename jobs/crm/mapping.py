@@ -21,7 +21,7 @@ _encoder: Final = msgspec.json.Encoder(order="sorted", decimal_format="number")
 
 
 class FieldMap:
-    """The names of one destination for records of one type, by its options. `name_of` names an attribute there,
+    """The names of one destination for records of one type, by its options. `name_of` names an attribute there, and
     `attributes` some of them in particular; names that differ in case alone are the same where the options say so."""
 
     def __init__(
@@ -34,7 +34,9 @@ class FieldMap:
         attributes: Mapping[str, str | None] | None = None,
     ) -> None:
         self.key = key
-        standard, fields = resource.named_at(options.KIND), options.fields_of(resource.name)
+        # A field that a tenant added has no name there but the one that an attribute would have.
+        standard = {f.name: f.at.get(options.KIND, name_of(f.name) or f.name) for f in resource.fields}
+        fields = options.fields_of(resource.name)
         self._standard = {ours: theirs for ours, usual in standard.items() if (theirs := fields.get(ours, usual))}
         self.folded = {self._standard.get(field.name) for field in resource.fields if field.kind is Kind.EMAIL}
         """Fields there whose case means nothing."""

@@ -8,11 +8,16 @@ from typing import Any
 import pytest
 
 from app.destinations.kinds import KINDS as REGISTERED
+from app.destinations.kinds import HttpOptions, HubSpotOptions, SalesforceOptions
 from app.resources.declaration import Field, Kind, Resource
 from app.resources.json_schema import Definition, compile_type
 from app.resources.types import BUILT_IN
+from app.resources.types.contacts import CONTACTS
 from app.vocabulary.states import EffectState, ErrorCode
+from jobs.crm.hubspot.fields import Fields as HubSpotFields
+from jobs.crm.mapping import FieldMap
 from jobs.crm.port import Crm, Health, Seen, SentRecord
+from jobs.crm.salesforce.fields import Fields as SalesforceFields
 from tests.contract.conftest import Connect, Sandbox, told
 from tests.types import sent
 
@@ -175,6 +180,22 @@ async def test_what_is_archived_is_absent_and_its_neighbours_stay(
     assert [(o.record_id, o.state) for o in reply.outcomes] == [("k1", EffectState.OK)]
     assert await held(sandbox, of) == {"k0", "k2"}
     assert (await crm.read_back([*gone, record(0)], told())).seen == {"k1": Seen.ABSENT, "k0": Seen.MATCHES}
+
+
+def test_a_field_that_a_tenant_added_is_named_as_an_attribute_is() -> None:
+    """At a CRM it can only be a custom field; an HTTP service gets it under its own name."""
+    added = Definition(schema={"properties": {"birthday": {"type": "string", "format": "date"}}})
+    people = compile_type("contacts", added, type_id=CONTACTS.type_id, version=1, base=CONTACTS)
+    record = SentRecord(record_id="c1", version=1, fields={"phone": "1", "birthday": "2026-03-31"})
+    assert HubSpotFields(HubSpotOptions(), people).names([record]) == ["birthday", "phone", "tranche_id"]
+    assert SalesforceFields(SalesforceOptions(), people).names([record]) == [
+        "Phone", "Tranche_Id__c", "birthday__c",
+    ]  # fmt: skip
+    assert FieldMap(HttpOptions(), people, key="id", name_of=lambda _: None).names([record]) == [
+        "birthday",
+        "id",
+        "phone",
+    ]
 
 
 async def test_an_id_of_another_type_is_another_record(
