@@ -54,7 +54,7 @@ def advise_number(value: str) -> str:
 def advise_date(value: str) -> str:
     """How a text that is meant as a date becomes one."""
     local = _LOCAL_DATE.fullmatch(value)
-    return ", or say how a CSV writes dates, like date_format=DD.MM.YYYY" if local else ""
+    return ", or in a CSV as its date_format says, such as DD.MM.YYYY" if local else ""
 
 
 CHECKS: Final[dict[Kind, Callable[[str], Any]]] = {
