@@ -530,6 +530,15 @@ BROKEN: dict[str, tuple[str, Callable[[Evidence], Any]]] = {
             e.calls["crm_a"].extend([{"faults": ["down"], "request_id": "r"}] * 36),
         ),
     ),
+    "hammered after it did well": (
+        "hammered",
+        lambda e: (
+            e.faults.append({"target": "crm_a", "seconds": 1.0, "details": {"fault": "down"}}),
+            e.calls["crm_a"].extend(
+                [{"faults": [], "request_id": "r"}] * 40 + [{"faults": ["down"], "request_id": "r"}] * 80
+            ),
+        ),
+    ),
     "buried for what the account lacks": (
         "buried_for_setup",
         lambda e: (

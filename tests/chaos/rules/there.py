@@ -241,10 +241,13 @@ def crms_are_spared(e: Evidence) -> Findings:
         seconds = sum(
             f["seconds"] for f in e.faults if f["target"] == crm and f.get("details", {}).get("fault") == "down"
         )
-        struck = sum("down" in call["faults"] for call in e.calls.get(crm, []))
-        # Without Redis each worker counts for itself.
+        down = ["down" in call["faults"] for call in e.calls.get(crm, [])]
+        struck = sum(down)
+        # The circuit opens when half of the calls in its window have failed: as many as went well before. Some more are
+        # under way then. Without Redis each worker counts for itself.
+        well = down.index(True) if struck else 0
         alone = any(f["target"] == "redis" for f in e.faults)
-        most = (40 if alone else 25) + (20 if alone else 10) * seconds
+        most = (40 if alone else 25) + max(0, well - 10) + (20 if alone else 10) * seconds
         if struck > most:
             yield Finding(
                 "hammered", f"{crm} was called {struck} times in {seconds:g} s while it was down; {most:g} would do"
