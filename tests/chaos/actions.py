@@ -20,6 +20,7 @@ import msgspec
 
 from tests.chaos.client import Item, Request, Round
 from tests.chaos.plan import TYPES, Action
+from tests.chaos.resources import ADDED
 
 SHARED: Final = 25
 _NEW_FIELDS: Final = (
@@ -204,8 +205,7 @@ async def delete(round_: Round, action: Action, chance: random.Random, until: fl
 
 async def declare(round_: Round, action: Action, chance: random.Random, until: float) -> None:
     """The tenant adds a field to the type while others import, and names it at once."""
-    # At Salesforce a field is there under its own name, which must be one that an organisation can have.
-    name = f"new{action.number}__c"
+    name = f"{ADDED}{action.number}"
     schema, value = chance.choice(_NEW_FIELDS)
     if await round_.declare(action.type, {name: schema}, until=until):
         items = write(action, chance, some(action, chance), **{name: value})

@@ -130,6 +130,8 @@ def types_of(seed: int) -> tuple[Type, ...]:
 
 KEYS: Final = {"hubspot": "tranche_id", "salesforce": "Tranche_Id__c", "http": "id"}
 """By kind of CRM, the field that has our id."""
+ADDED: Final = "new"
+"""What the names of fields begin with that are added in a round."""
 _OBJECTS: Final = {
     "hubspot": {"contacts": "contacts", "companies": "companies"},
     "salesforce": {"contacts": "Contact", "companies": "Account"},
@@ -172,10 +174,13 @@ def type_at(kind: str, name: str) -> str:
 
 
 def field_at(kind: str, type: str, name: str) -> str:
-    """The name of a field at a kind of CRM; of an attribute it is `attributes.` and its key."""
+    """The name of a field at a kind of CRM; of an attribute it is `attributes.` and its key. A field that was added in
+    the round is named as an attribute is, but for an HTTP service."""
     key = name.removeprefix("attributes.")
     if key != name:
         return {"hubspot": key.lower(), "salesforce": f"{key}__c"}.get(kind, name)
+    if name.startswith(ADDED) and kind == "salesforce":
+        return f"{name}__c"
     return _FIELDS.get((kind, type), {}).get(name, name)
 
 
