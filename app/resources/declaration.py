@@ -1,7 +1,7 @@
 """How a type of record is declared: its fields, with all that is known of each."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
@@ -140,9 +140,9 @@ class Resource:
         """The name of a struct of one of them."""
         return "".join(word.capitalize() for word in self.singular.replace("-", "_").split("_"))
 
-    def named_at(self, kind: str) -> dict[str, str | None]:
-        """Each field and its name at destinations of a kind."""
-        return {field.name: field.at.get(kind, field.name) for field in self.fields}
+    def named_at(self, kind: str, name_of: Callable[[str], str | None] = str) -> dict[str, str | None]:
+        """Each field and its name at destinations of a kind; `name_of` makes that of one which a tenant added."""
+        return {field.name: field.at.get(kind, name_of(field.name) or field.name) for field in self.fields}
 
     def as_item(self) -> list[tuple[Any, ...]]:
         """The members of an item, for `define`."""

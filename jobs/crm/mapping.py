@@ -35,8 +35,7 @@ class FieldMap:
     ) -> None:
         self.key = key
         # A field that a tenant added has no name there but the one that an attribute would have.
-        standard = {f.name: f.at.get(options.KIND, name_of(f.name) or f.name) for f in resource.fields}
-        fields = options.fields_of(resource.name)
+        standard, fields = resource.named_at(options.KIND, name_of), options.fields_of(resource.name)
         self._standard = {ours: theirs for ours, usual in standard.items() if (theirs := fields.get(ours, usual))}
         self.folded = {self._standard.get(field.name) for field in resource.fields if field.kind is Kind.EMAIL}
         """Fields there whose case means nothing."""
