@@ -94,7 +94,7 @@ async def list_records(
             connection,
             tenant_id,
             resource,
-            since=query.updated_since or listing.EVER,
+            since=query.updated_since,
             having=having,
             after=_CHANGED.decode(query.cursor),
             limit=query.limit,

@@ -23,7 +23,7 @@ _LONGEST: Final = 1.0
 _NO_JOB: Final = uuid.UUID(int=0)
 _MOST_PASSED: Final = 5_000
 """Runs of changes that are passed at a time on the way to one that may have a value."""
-EVER: Final = datetime.min.replace(tzinfo=UTC)
+_EVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 class ChangedAt(msgspec.Struct, frozen=True, array_like=True):
@@ -79,8 +79,8 @@ async def list_changed(
     tenant_id: int,
     resource: Resource,
     *,
-    since: datetime = EVER,
-    having: tuple[str, str] | None = None,
+    since: datetime | None,
+    having: tuple[str, str] | None,
     after: ChangedAt | None,
     limit: int,
 ) -> tuple[list[RecordRow], ChangedAt | None]:
@@ -98,7 +98,7 @@ async def list_changed(
         raise Invalid(f"A {resource.singular} has no field {name!r}.")
     if value is not None and "\0" in value:
         return [], None
-    at = after or ChangedAt(since, _NO_JOB, -1)
+    at = after or ChangedAt(since or _EVER, _NO_JOB, -1)
     page: list[RecordRow] = []
     end = time.monotonic() + _LONGEST
     while len(page) < limit and time.monotonic() < end:
