@@ -39,8 +39,9 @@ from app.kit.postgres.disk_space import RoomProbe
 from app.kit.postgres.fair_connections import ConnectionQueue
 from app.kit.redis import make_pool
 from app.kit.worker_registry import WorkerWatch
+from app.monitoring.counters import observe
 from app.monitoring.engines import Engines
-from app.monitoring.metrics_api import StatsCache, observe
+from app.monitoring.metrics_api import StatsCache
 from app.records.export import Exports
 from app.resource_types.catalog import Catalog
 from app.settings import Settings

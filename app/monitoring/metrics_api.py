@@ -9,10 +9,9 @@ from typing import Final
 
 from cachetools import TTLCache
 from litestar.response.base import ASGIResponse
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.auth.authorization import READING, is_operator
@@ -20,25 +19,13 @@ from app.http.operation import Access, Answer, Call, operation, respond
 from app.http.principal import Principal
 from app.http.singleflight import SingleFlight
 from app.kit.postgres.database import Database
+from app.monitoring import counters
 from app.monitoring.queries import Stat, read_stats
 from app.settings import Settings
-from app.telemetry import Event, RequestServed
 
 RECENT: Final = 2.0
 """Seconds for which figures are shown again: scrapes cost PostgreSQL little, however many come."""
 _MOST: Final = 100
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-_OWN: Final = CollectorRegistry()
-_REQUESTS: Final = Counter("tranche_http_requests", "Requests answered.", ["method", "route", "status"], registry=_OWN)
-_SECONDS: Final = Histogram(
-    "tranche_http_request_seconds",
-    "Time from the first byte of a request to the last of its answer.",
-    ["route"],
-    registry=_OWN,
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
-)
-_ITEMS: Final = Counter("tranche_imported_items", "Items of imports that were answered.", registry=_OWN)
 
 _STATS: Final = {
     "jobs": ("tranche_jobs_unfinished", "Jobs that are not finished, by state.", "state"),
@@ -64,16 +51,6 @@ _LABELS: Final[dict[str, tuple[str, ...]]] = {
     "webhook_messages": ("pending", "failed", "dead"),
 }
 """Exported even if there is none: a series that is missing is neither 0 nor a growth to Prometheus."""
-
-
-def observe(event: Event) -> None:
-    """The hook of `app.telemetry` that counts. Words of a client's own making are no labels: they have no end."""
-    if isinstance(event, RequestServed):
-        method = event.method if event.method in _METHODS else "other"
-        _REQUESTS.labels(method, event.route, str(event.status)).inc()
-        _SECONDS.labels(event.route).observe(event.milliseconds / 1000)
-        if event.items:
-            _ITEMS.inc(event.items)
 
 
 class StatsCache:
@@ -142,15 +119,5 @@ async def read_metrics(principal: Principal | None, stats: StatsCache) -> ASGIRe
     gauges.register(_Gauges(found))
     body = generate_latest(gauges)
     if principal is None:
-        body += generate_latest(_requests())
+        body += generate_latest(counters.collect())
     return respond(body, headers={"Cache-Control": "no-store"}, media_type=_MEDIA_TYPE)
-
-
-def _requests() -> CollectorRegistry:
-    """Those of all processes that serve this port, where `tranche serve` has given them a folder to share."""
-    registry = CollectorRegistry()
-    try:
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    except ValueError:  # there is no such folder: this process stands alone
-        return _OWN
-    return registry
