@@ -45,6 +45,8 @@ class Scheduler:
         self._settings = settings
         self._monotonic = monotonic
         self._prune_due = monotonic()
+        self.swept_at = monotonic()
+        """When it last looked for what is due."""
 
     async def run(self) -> None:
         while True:
@@ -65,6 +67,7 @@ class Scheduler:
         for tenant_id, destination_id in {*due, *overridden}:
             self._dispatcher.serve(tenant_id, destination_id)
         await abandon_uploads(self._database)
+        self.swept_at = self._monotonic()
         if self._monotonic() >= self._prune_due:
             self._prune_due = self._monotonic() + _PRUNE_INTERVAL
             await prune(self._database, self._settings)

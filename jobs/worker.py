@@ -38,6 +38,7 @@ from jobs.sagas.runner import Runner
 from jobs.sagas.workflows import WORKFLOWS
 from jobs.scheduling.worker_pool import PollingWorkerPool
 from jobs.webhooks.sender import WebhookSender
+from jobs.worker_port import WorkerStatus, probing
 
 log = structlog.get_logger()
 
@@ -63,7 +64,9 @@ async def notify_pools(ctx: dict[str, Any]) -> None:
         pool.notify()
 
 
-async def listen(settings: Settings, dispatcher: Dispatcher, pools: Sequence[PollingWorkerPool]) -> None:
+async def listen(
+    settings: Settings, dispatcher: Dispatcher, pools: Sequence[PollingWorkerPool], status: WorkerStatus
+) -> None:
     """Receive notifications from arq for ever, through restarts and absences of Redis."""
     while True:
         redis = make_redis(settings, timeout=2)
@@ -85,6 +88,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, pools: Sequence[Pol
             log_results=False,
         )
         try:
+            status.listening = True  # whether Redis answers is another question (`WorkerStatus.check`)
             await worker.async_run()
         except (RedisError, OSError) as error:
             log.warning("redis_lost", error=error)
@@ -92,6 +96,7 @@ async def listen(settings: Settings, dispatcher: Dispatcher, pools: Sequence[Pol
             # The scheduler would go on, and nobody would notice that notifications are not received any more.
             log.exception("listening_failed")
         finally:
+            status.listening = False
             # What it cannot write to Redis any more expires there; its own canceled jobs are no news.
             with suppress(RedisError, OSError, asyncio.CancelledError):
                 await asyncio.wait_for(worker.close(), 2)
@@ -104,8 +109,9 @@ async def listen(settings: Settings, dispatcher: Dispatcher, pools: Sequence[Pol
 
 
 @asynccontextmanager
-async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
+async def working(settings: Settings, status: WorkerStatus | None = None) -> AsyncIterator[Dispatcher]:
     """A running worker; on leaving, calls in flight end and are recorded."""
+    status = status or WorkerStatus()
     database = Database(settings, application_name="tranche worker")
     redis = Redis.from_pool(make_pool(settings.redis_url))
     breaker = Breaker(redis, BreakerPolicy.from_settings(settings))
@@ -124,8 +130,10 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         pools: tuple[PollingWorkerPool, ...] = (importer, runner, tester)
         scheduler = Scheduler(database, dispatcher, settings)
         sender = WebhookSender(database, vault, settings)
+        status.database, status.redis, status.scheduler = database, redis, scheduler
+        status.sweep_interval, status.waits_for = settings.sweep_interval, ""
         background = [
-            asyncio.create_task(listen(settings, dispatcher, pools)),
+            asyncio.create_task(listen(settings, dispatcher, pools, status)),
             asyncio.create_task(scheduler.run()),
             asyncio.create_task(sender.run()),
             asyncio.create_task(_send_heartbeats(redis, worker_id, vault)),
@@ -134,6 +142,7 @@ async def working(settings: Settings) -> AsyncIterator[Dispatcher]:
         try:
             yield dispatcher
         finally:
+            status.stopping = True
             for task in background:
                 task.cancel()
             await asyncio.gather(*background, return_exceptions=True)
@@ -172,10 +181,9 @@ def _collect_less() -> None:
     gc.set_threshold(_COLLECT_AT)
 
 
-async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
+async def _await_schema(settings: Settings, stopped: asyncio.Event, status: WorkerStatus) -> None:
     """Wait for PostgreSQL and its schema, saying once what is missing: nothing can be done before."""
     database = Database(msgspec.structs.replace(settings, db_pool_size=1), application_name="tranche worker")
-    reported = ""
     try:
         while not stopped.is_set():
             try:
@@ -185,9 +193,9 @@ async def _await_schema(settings: Settings, stopped: asyncio.Event) -> None:
                 fault = error.detail
             if fault is None:
                 return
-            if fault != reported:
+            if fault != status.waits_for:
                 log.warning("worker_waits", reason=fault)
-                reported = fault
+                status.waits_for = fault
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _SCHEMA_PAUSE)
     finally:
@@ -202,11 +210,13 @@ async def run(settings: Settings, *, quiet: bool = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopped.set)
     _collect_less()
-    await _await_schema(settings, stopped)
-    if stopped.is_set():
-        return
-    async with working(settings):
-        log.log(logging.DEBUG if quiet else logging.INFO, "worker_started")
-        await stopped.wait()
-        log.info("worker_stopping")
+    status = WorkerStatus()
+    async with probing(settings, status):
+        await _await_schema(settings, stopped, status)
+        if stopped.is_set():
+            return
+        async with working(settings, status):
+            log.log(logging.DEBUG if quiet else logging.INFO, "worker_started")
+            await stopped.wait()
+            log.info("worker_stopping")
     log.info("worker_stopped")

@@ -16,7 +16,15 @@ from sqlglot import exp
 VOLATILE: Final = frozenset({"clock_timestamp", "gen_random_uuid", "pg_try_advisory_xact_lock", "random", "set_config"})
 STABLE: Final = frozenset(
     {
-        *("current_database", "extract", "format", "jsonb_agg", "jsonb_build_object", "jsonb_to_record"),
+        *(
+            "current_database",
+            "current_setting",
+            "extract",
+            "format",
+            "jsonb_agg",
+            "jsonb_build_object",
+            "jsonb_to_record",
+        ),
         *("jsonb_to_recordset", "now", "statement_timestamp", "to_char", "to_jsonb"),
     }
 )

@@ -2,14 +2,10 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal
+from typing import Final
 
-import asyncpg
-import msgspec
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from app.errors import TrancheError
 from app.http.singleflight import SingleFlight
 from app.kit import worker_registry
 from app.kit.postgres import schema_version
@@ -17,29 +13,12 @@ from app.kit.postgres.database import Database
 from app.kit.postgres.disk_space import RoomProbe
 from app.kit.postgres.fair_connections import ACTING, SERVICE
 from app.migrations.revisions import newest
+from app.monitoring.checks import Check, Checks, timed
 
-Word = Literal["pass", "warn", "fail"]
-
-TIMEOUT: Final = 2.0
-"""Longest look at one engine, in seconds."""
 RECENT: Final = 2.0
 """Seconds for which strangers are shown the same look: however many ask, it costs no more than one of them."""
 RECENT_FAILURE: Final = 0.5
 """…if something failed: a recovery is noticed sooner."""
-
-
-class Check(msgspec.Struct, omit_defaults=True):
-    """One engine or destination."""
-
-    status: Word
-    output: str | None = None
-    """What is wrong, in words."""
-    retry_after_seconds: int | None = None
-    milliseconds: float | None = None
-    counts: dict[str, int] | None = None
-
-
-Checks = dict[str, Check]
 
 
 class Engines:
@@ -121,20 +100,3 @@ class Engines:
             f"{'none' if every else lacking} of {len(found.alive)} workers {'can' if every else 'cannot'} decrypt what "
             "this service encrypts; give all of them the same TRANCHE_SECRET_KEY",
         )
-
-
-async def timed(look: Callable[[], Awaitable[Check]]) -> Check:
-    """A look that takes no longer than `TIMEOUT` and never fails, with the milliseconds that it took."""
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    try:
-        async with asyncio.timeout(TIMEOUT):
-            check = await look()
-    except TimeoutError:
-        check = Check("fail", f"no answer within {TIMEOUT:g} s")
-    except TrancheError as error:
-        check = Check("fail", error.detail)
-    except (RedisError, OSError, asyncpg.PostgresError) as error:
-        check = Check("fail", str(error) or type(error).__name__)
-    check.milliseconds = round((loop.time() - started) * 1000, 1)
-    return check

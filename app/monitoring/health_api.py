@@ -4,8 +4,6 @@ import math
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from app.auth.authorization import identify, is_operator
 from app.errors import TrancheError, Unauthorized
 from app.http.headers import Fields
@@ -13,20 +11,14 @@ from app.http.operation import EVERYBODY, Access, Answer, Call, Reply, operation
 from app.http.principal import Principal
 from app.kit.postgres.database import Database
 from app.monitoring import queries
-from app.monitoring.engines import Check, Checks, Engines, Word, timed
+from app.monitoring.checks import Check, Checks, Health, Word, timed
+from app.monitoring.engines import Engines
 from app.monitoring.queries import HealthRow
 from app.settings import Settings
 
 _operation: Final = partial(operation, "GET", tag="health", offers=())
 LONG_UNKNOWN: Final = 60
 """Seconds within which an item whose answer was lost is settled while its CRM is well."""
-
-
-class Health(msgspec.Struct):
-    """`pass`: all well. `warn`: work is taken and kept, some of it later. `fail`: nothing works."""
-
-    status: Word
-    checks: dict[str, Check]
 
 
 class _OptionalKey(Access):

@@ -56,7 +56,8 @@ def check_names(environ: Mapping[str, str] | None = None) -> None:
 
 
 def load(environ: Mapping[str, str] | None = None) -> Settings:
-    """Settings from the environment. Other `TRANCHE_` variables are for `check_names`.
+    """Settings from the environment. Other `TRANCHE_` variables are for `check_names`, and what Kubernetes says of a
+    service with the name `tranche-worker` (`TRANCHE_WORKER_PORT=tcp://…`) is no value of ours.
 
     Raises:
         SettingsError: a value does not fit its type, or is a number that makes no sense.
@@ -65,7 +66,7 @@ def load(environ: Mapping[str, str] | None = None) -> Settings:
     given: dict[str, str] = {}
     for name in Settings.__struct_fields__:
         value = env.get(PREFIX + name.upper())
-        if value is not None and value.strip():
+        if value is not None and value.strip() and not _PORT_VALUE.match(value):
             given[name] = value.strip()
     try:
         settings = msgspec.convert(given, Settings, strict=False)

@@ -48,10 +48,17 @@ def serve(host: str, port: int, workers: int, tls_cert: Path | None, tls_key: Pa
 
 
 @click.command()
+@click.option("--host", help="Address of the port.  [default: TRANCHE_WORKER_HOST]")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    help="Answer probes and serve metrics there; 0: nowhere.  [default: TRANCHE_WORKER_PORT]",
+)
 @place.data_dir_option
 @click.option("--quiet", is_flag=True, help="Do not log that it started.")
-def worker(quiet: bool) -> None:
+def worker(host: str | None, port: int | None, quiet: bool) -> None:
     """Run one worker, which delivers to CRMs. Start as many as you like."""
+    import msgspec
     import uvloop
 
     from app.telemetry import configure
@@ -59,6 +66,8 @@ def worker(quiet: bool) -> None:
 
     settings_module.check_names()
     settings = place.find()
+    given = {"worker_host": host, "worker_port": port}
+    settings = msgspec.structs.replace(settings, **{k: v for k, v in given.items() if v is not None})
     configure(settings)
     uvloop.run(run(settings, quiet=quiet))
 

@@ -7,6 +7,7 @@ from app.kit.postgres.query import Query
 from app.migrations.revisions import newest
 
 _read_schema_version = Query[[], str | None]("read_schema_version")
+_is_read_only = Query[[], bool]("is_read_only")
 
 
 async def read_schema_version(connection: Connection) -> str | None:
@@ -21,5 +22,7 @@ async def find_fault(connection: Connection) -> str | None:
     """What an operator has to do before this release can work, or None. A newer release's schema will do."""
     found = await read_schema_version(connection)
     if found is not None and found >= newest():
-        return None
+        if not await _is_read_only(connection):
+            return None
+        return "the database is read-only, as a standby is; set TRANCHE_DATABASE_URL to its primary"
     return f"the database is at {f'revision {found}' if found else 'no schema'}, not {newest()}; run: tranche migrate"

@@ -15,7 +15,7 @@ from app.auth import service
 from app.embedded import Engines
 from app.kit import worker_registry
 from app.kit.encryption import Vault
-from app.monitoring import engines
+from app.monitoring import checks, engines
 from app.settings import Settings
 from tests.conftest import quick
 from tests.http.conftest import Api, aiohttp_session, person, serve
@@ -25,7 +25,7 @@ from tests.http.records.test_contacts import add
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that answers is well, however busy the machine is."""
-    monkeypatch.setattr(engines, "TIMEOUT", 60.0)
+    monkeypatch.setattr(checks, "TIMEOUT", 60.0)
 
 
 async def pretend_worker(settings: Settings) -> None:

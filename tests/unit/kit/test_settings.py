@@ -21,6 +21,7 @@ _ZERO_HAS_A_SENSE = {
     "job_retention",
     "crm_rate",
     "webhook_rotation",
+    "worker_port",
 }
 
 
@@ -151,7 +152,7 @@ def test_origins_are_a_list() -> None:
         ("TRANCHE_LOGLEVEL", "TRANCHE_LOG_LEVEL"),
         ("TRANCHE_SECRET_KEYS", "TRANCHE_SECRET_KEY"),
         ("TRANCHE_QUITE_ANOTHER_THING", "tranche settings"),
-        ("TRANCHE_OTHER_PORT", "tranche settings"),
+        ("TRANCHE_FRONT_PORT", "tranche settings"),
     ],
 )
 def test_a_name_that_is_no_setting_is_refused_with_the_nearest(name: str, near: str) -> None:
@@ -163,6 +164,7 @@ def test_a_name_that_is_no_setting_is_refused_with_the_nearest(name: str, near: 
 
 def test_what_kubernetes_makes_for_services_is_left_alone() -> None:
     """For services named tranche, tranche-api and tranche-redis."""
+    assert load({"TRANCHE_WORKER_PORT": "tcp://10.0.0.1:9100"}).worker_port == 0  # of a service, not ours
     check_names(
         {
             "TRANCHE_SERVICE_HOST": "10.0.0.1",
